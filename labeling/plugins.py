@@ -1,0 +1,241 @@
+"""The extension surface: seven contracts, their registry and `load_plugins`.
+
+A plugin is one class that subclasses a contract, sets `name` and `label`, gives a pydantic
+`Options`, implements one method and registers itself with `@register`. One entry point in the
+group `zelo.plugins` names its module; built-ins come in by the same door. `plugin_checks` holds
+the conformance suite. Imports no Django; heavy libraries are imported when a plugin is constructed.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib.metadata
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar, TypeVar
+
+import numpy as np
+import pydantic
+
+from labeling.records import (
+    Collection,
+    Comparison,
+    ComparisonColumns,
+    ExportedQuery,
+    Failure,
+    Fit,
+    ImportedGrade,
+    ImportedQuery,
+    IntArray,
+    QueryState,
+    TextRecord,
+    Verdict,
+)
+
+ENTRY_POINT_GROUP = "zelo.plugins"
+
+
+class Options(pydantic.BaseModel):
+    """Base of every plugin's options: frozen, closed, finite. Feeds form, API and provenance."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class UnknownPlugin(LookupError):
+    """No plugin of that kind and name is registered."""
+
+
+class DuplicatePlugin(ValueError):
+    """Two plugins of one kind claim the same name."""
+
+
+class Plugin(abc.ABC):
+    """What all kinds share. `options` is an instance of the class's own `Options`."""
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+
+    class Options(Options):
+        pass
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options if options is not None else self.Options()
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any] | None = None) -> Plugin:
+        """Construct from plain values; raises pydantic.ValidationError that names the field."""
+        return cls(cls.Options.model_validate(options or {}))
+
+
+class Retriever(Plugin):
+    """Finds candidates (stage 2)."""
+
+    kind = "retriever"
+
+    @abc.abstractmethod
+    def retrieve(
+        self, queries: Sequence[TextRecord], documents: Sequence[TextRecord], k: int
+    ) -> list[list[tuple[int, float]]]:
+        """For each query up to k (document id, score), best first; ties by document id."""
+
+
+class Importer(Plugin):
+    """Reads a file format (stage 1). `format_help` says in one line what it expects."""
+
+    kind = "importer"
+
+    @abc.abstractmethod
+    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
+        """Yield rows as the stream goes by; raise labeling.formats.RowError on the first bad one."""
+
+
+class Exporter(Plugin):
+    """Writes scores to a file format."""
+
+    kind = "exporter"
+    suffix: ClassVar[str] = ".txt"
+    content_type: ClassVar[str] = "text/plain"
+
+    @abc.abstractmethod
+    def write(self, rows: Iterable[ExportedQuery], stream: IO[bytes]) -> None:
+        """Write all rows to the stream."""
+
+
+class Sampler(Plugin):
+    """Chooses pairs of one query (stage 3)."""
+
+    kind = "sampler"
+
+    @abc.abstractmethod
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        """At most `budget` new pairs, int64[m, 2] with a < b, none in `state.pairs`, none twice."""
+
+
+class Judge(Plugin):
+    """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best."""
+
+    kind = "judge"
+    batch_size: ClassVar[int] = 32
+    model_revision: str = ""
+    prompt_hash: str = ""
+
+    @abc.abstractmethod
+    def prepare(self, collection: Collection) -> None:
+        """Called once per process and project before `judge`; must not look at grades."""
+
+    @abc.abstractmethod
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
+        """One answer or failure for each comparison, in order. Raises only on a defect."""
+
+
+class Rater(Plugin):
+    """Turns judgments into strengths (stage 5)."""
+
+    kind = "rater"
+
+    @abc.abstractmethod
+    def rate(self, columns: ComparisonColumns) -> Fit:
+        """Fit all queries of `columns`; raises a named error rather than return a silent number."""
+
+
+class Trainer(Plugin):
+    """Trains a reranker (stage 7)."""
+
+    kind = "trainer"
+
+    @abc.abstractmethod
+    def train(self, examples: Any, workspace: Path, report: Callable[..., None]) -> Path:
+        """Train on `examples`, report progress, return the folder of the finished artefact."""
+
+
+KINDS: dict[str, type[Plugin]] = {
+    contract.kind: contract for contract in (Retriever, Importer, Exporter, Sampler, Judge, Rater, Trainer)
+}
+
+PluginClass = TypeVar("PluginClass", bound=type[Plugin])
+
+_registry: dict[tuple[str, str], type[Plugin]] = {}
+
+
+def register(plugin: PluginClass) -> PluginClass:
+    """Class decorator. Raises TypeError for a class without kind, name or label, DuplicatePlugin
+    when another class has the name.
+    """
+    if plugin.kind not in KINDS or not issubclass(plugin, KINDS[plugin.kind]):
+        raise TypeError(
+            f"{plugin.__qualname__} has kind {plugin.kind!r}; subclass one of "
+            f"{', '.join(contract.__name__ for contract in KINDS.values())}"
+        )
+    if not plugin.name or not plugin.label:
+        raise TypeError(f"{plugin.__qualname__} must set `name` and `label`")
+    present = _registry.get((plugin.kind, plugin.name))
+    if present is not None and (present.__module__, present.__qualname__) != (
+        plugin.__module__,
+        plugin.__qualname__,
+    ):
+        raise DuplicatePlugin(
+            f"{plugin.kind} {plugin.name!r} is already registered by {present.__module__}.{present.__qualname__}; "
+            "choose another name"
+        )
+    _registry[plugin.kind, plugin.name] = plugin
+    return plugin
+
+
+def registered(kind: str) -> dict[str, type[Plugin]]:
+    """All plugins of a kind by name, in name order."""
+    return {name: plugin for (of_kind, name), plugin in sorted(_registry.items()) if of_kind == kind}
+
+
+def get_plugin(kind: str, name: str) -> type[Plugin]:
+    """The class registered under that kind and name, or UnknownPlugin that lists what there is."""
+    try:
+        return _registry[kind, name]
+    except KeyError:
+        known = ", ".join(registered(kind)) or "none"
+        raise UnknownPlugin(f"no {kind} is named {name!r}; available: {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginModule:
+    """One entry point and how loading it went; `error` is empty where all is well."""
+
+    name: str
+    module: str
+    enabled: bool
+    error: str = ""
+    detail: str = ""
+
+
+_loaded: dict[str, PluginModule] = {}
+
+
+def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
+    """Import every entry point of the group that `enabled` lists (None: all). Repeat calls are free.
+
+    A module that fails to import is reported in its row, never raised: a broken plugin must not
+    stop the server.
+    """
+    for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+        if entry_point.name not in _loaded:
+            _loaded[entry_point.name] = _load(entry_point, enabled is None or entry_point.name in enabled)
+    return list(_loaded.values())
+
+
+def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> PluginModule:
+    row = PluginModule(name=entry_point.name, module=entry_point.value, enabled=is_enabled)
+    if not is_enabled:
+        return row
+    try:
+        entry_point.load()
+    except Exception as error:  # whatever a stranger's module raises becomes a red row
+        return PluginModule(
+            name=row.name,
+            module=row.module,
+            enabled=True,
+            error=f"{type(error).__name__}: {error}",
+            detail=traceback.format_exc(),
+        )
+    return row

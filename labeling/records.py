@@ -1,0 +1,306 @@
+"""Frozen values that cross plugin borders; the vocabulary of the product as types.
+
+Imports no Django, so that judges, samplers and raters can be written, tested and run without a
+database. The tables of `labeling.models` hold the same words.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class AnswerKind(enum.StrEnum):
+    """What an annotator answered. A tie is a preference of 0.5, never a missing answer."""
+
+    PREFERENCE = "preference"
+    BOTH_IRRELEVANT = "both_irrelevant"
+    CANNOT_JUDGE = "cannot_judge"
+
+
+class FailureKind(enum.StrEnum):
+    """Why no answer came. None of these ever enters a fit."""
+
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+    RATE_LIMITED = "rate_limited"
+    REFUSAL = "refusal"
+    UNPARSEABLE = "unparseable"
+    LABEL_MASS = "label_mass"
+    CONTEXT_OVERFLOW = "context_overflow"
+    CONTENT_FILTER = "content_filter"
+    OVER_BUDGET = "over_budget"
+    BAD_REQUEST = "bad_request"
+    JUDGE_ERROR = "judge_error"
+
+
+# --- import and export -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedDocument:
+    """One document of a query as a file states it. `rank` is 1-based, `score` any finite number."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    rank: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedQuery:
+    """One query with its candidates, in the file's order; `line` is 1-based."""
+
+    id: str
+    text: str
+    documents: tuple[ImportedDocument, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedGrade:
+    """A human grade (an integer >= 0) of one candidate."""
+
+    query_id: str
+    document_id: str
+    grade: int
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedDocument:
+    """A candidate with its scores; `elo` and the rest are None where it has not been rated."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+    theta: float | None
+    stderr: float | None
+    elo: float | None
+    relevance: float | None
+    comparisons: int
+    grade: int | None
+    first_stage_rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedQuery:
+    """A query with its candidates, best Elo first; unrated ones last."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+    documents: tuple[ExportedDocument, ...]
+
+
+# --- judging -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecord:
+    """A query or a document by its primary key."""
+
+    id: int
+    text: str
+
+
+class Collection(Protocol):
+    """What a judge may look at while it prepares: texts, never grades."""
+
+    def documents(self) -> Iterator[TextRecord]:
+        """Every document of the project, in id order."""
+        ...
+
+    def candidates(self, query_id: int) -> Sequence[TextRecord]:
+        """The candidate documents of one query, in id order."""
+        ...
+
+    def query(self, query_id: int) -> TextRecord:
+        """One query."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One question to a judge: is `a` more relevant to its query than `b` to its own?
+
+    `swapped` says that b is to be presented first. `query_b` equals `query_a` unless the pair is
+    a cross-query pair. `key` is the caller's handle; answers come back in the order of questions.
+    """
+
+    key: int
+    query_a: TextRecord
+    query_b: TextRecord
+    a: TextRecord
+    b: TextRecord
+    swapped: bool = False
+    instruction: str = ""
+
+    @property
+    def cross_query(self) -> bool:
+        return self.query_a.id != self.query_b.id
+
+    @property
+    def first(self) -> TextRecord:
+        """The document presented first."""
+        return self.b if self.swapped else self.a
+
+    @property
+    def second(self) -> TextRecord:
+        """The document presented second."""
+        return self.a if self.swapped else self.b
+
+    def preference_of_a(self, preference_of_first: float) -> float:
+        """Turn P(first is the more relevant) into P(a is the more relevant)."""
+        return 1.0 - preference_of_first if self.swapped else preference_of_first
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one paid call used: tokens, and money in millionths of a dollar; latency in seconds."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros: int = 0
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer. `preference` = P(a is the more relevant) in [0, 1] where `kind` is
+    PREFERENCE, otherwise None. Raises ValueError on anything else, NaN included.
+    """
+
+    preference: float | None
+    kind: AnswerKind = AnswerKind.PREFERENCE
+    rationale: str = ""
+    truncated: bool = False
+    usage: Usage = Usage()
+
+    def __post_init__(self) -> None:
+        check_answer(self.kind, self.preference)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No answer, and why. `retryable` says whether asking again can help; `retry_after_s` when."""
+
+    kind: FailureKind
+    message: str
+    retryable: bool
+    retry_after_s: float | None = None
+    usage: Usage = Usage()
+
+
+def check_answer(kind: AnswerKind, preference: float | None) -> None:
+    """Raise ValueError unless `preference` fits `kind`: in [0, 1] for a preference, None otherwise."""
+    if kind is AnswerKind.PREFERENCE:
+        if preference is None or not math.isfinite(preference) or not 0.0 <= preference <= 1.0:
+            raise ValueError(
+                f"preference is {preference!r}; expected P(a is the more relevant) in [0, 1]; "
+                "report a missing answer as a Failure, not as a number"
+            )
+    elif preference is not None:
+        raise ValueError(f"preference is {preference!r} beside the answer {kind.value!r}; expected None")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJudgment:
+    """One answer on its way into the database, through `labeling.judgments.record_judgments`."""
+
+    pair_id: int
+    annotator_id: int
+    swapped: bool
+    preference: float | None
+    kind: AnswerKind = AnswerKind.PREFERENCE
+    rationale: str = ""
+    truncated: bool = False
+
+    def __post_init__(self) -> None:
+        check_answer(self.kind, self.preference)
+
+
+# --- pairs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueryState:
+    """What a sampler sees of one query. Candidates are 0 .. size - 1.
+
+    `pairs` is int64[m, 2] with a < b: distinct pairs already drawn, judged or not. `theta` and
+    `weight`, where the query has been rated: strengths float64[size] and the summed vote weight
+    float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
+    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown.
+    """
+
+    size: int
+    pairs: IntArray
+    first_stage_rank: IntArray
+    theta: FloatArray | None = None
+    preference: FloatArray | None = None
+    weight: FloatArray | None = None
+    prior_precision: float = 0.1
+    logit_scale: float = 2.41
+
+
+# --- rating ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonColumns:
+    """Votes of Q queries, query after query.
+
+    Rows offsets[q] .. offsets[q + 1] belong to query q, whose candidates are 0 .. sizes[q] - 1.
+    `a`, `b` int64[m] local indices; `preference` float64[m] in [0, 1]; `weight` float64[m] >= 0;
+    `judge` int64[m] index of the annotator; `swapped` bool[m] whether b was presented first.
+    """
+
+    a: IntArray
+    b: IntArray
+    preference: FloatArray
+    weight: FloatArray
+    judge: IntArray
+    swapped: BoolArray
+    offsets: IntArray
+    sizes: IntArray
+
+    @property
+    def queries(self) -> int:
+        return len(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Strengths of Q queries laid end to end; query q owns starts[q] .. starts[q + 1].
+
+    `theta`, `stderr` float64[sum sizes], natural units of the model, mean zero within a query;
+    multiply by `logit_scale` for logits. `dispersion` float64[Q]; `gradient_norm` float64[Q];
+    `iterations` int64[Q]; `component` int64[sum sizes] numbers the islands of each query from 0;
+    `comparisons` int64[sum sizes] distinct pairs a candidate took part in; `undefeated`, `winless`
+    bool[sum sizes].
+    """
+
+    theta: FloatArray
+    stderr: FloatArray
+    starts: IntArray
+    dispersion: FloatArray
+    gradient_norm: FloatArray
+    iterations: IntArray
+    component: IntArray
+    comparisons: IntArray
+    undefeated: BoolArray
+    winless: BoolArray
+    prior_precision: float
+    logit_scale: float

@@ -1,0 +1,1 @@
+"""Pure numerics: arrays in, frozen results out, a generator passed in. No Django here."""

@@ -1,0 +1,1 @@
+"""From frozen scores to a proven reranker. Imports `scoring` and `labeling`."""

@@ -1,0 +1,1 @@
+"""Runs, jobs and the judging queue: the floor that starts work. Only the composition root imports it."""

@@ -1,0 +1,1 @@
+"""Composition root: settings, URLs, services and the pages that join several floors."""
