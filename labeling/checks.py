@@ -1,0 +1,34 @@
+"""System checks: wrong settings and broken plugins fail or warn in `manage.py check`, with a remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from labeling.plugins import load_plugins
+
+
+@register()
+def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A plugin that fails to import is a warning here and a red row on the page."""
+    return [
+        Warning(f"plugin {row.name!r} ({row.module}) did not load: {row.error}", id="zelo.W001",
+                hint="mend or uninstall the package, or leave it out of ZELO_PLUGINS")
+        for row in load_plugins(enabled=settings.ZELO_PLUGINS)
+        if row.error
+    ]
+
+
+@register()
+def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if len(settings.SECRET_KEY) >= 32:
+        return []
+    return [
+        Error(
+            "the signing key is missing or shorter than 32 characters",
+            id="zelo.E001",
+            hint="unset ZELO_SECRET_KEY to have one made in ZELO_HOME, or set it to a long random string",
+        )
+    ]

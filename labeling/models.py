@@ -1,0 +1,339 @@
+"""Tables of the lowest floor: texts, candidates, pairs, judgments and who may see them.
+
+What must hold is a constraint in the database; what is asked often is a queryset method. Judgments
+are inserted by `labeling.judgments.record_judgments` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from labeling.records import AnswerKind
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+Viewer = AbstractBaseUser | AnonymousUser
+ModelT = TypeVar("ModelT", bound=models.Model)
+
+
+class VisibleQuerySet(models.QuerySet[ModelT]):
+    """Querysets of rows that belong to a project; `project_path` is the lookup that leads there."""
+
+    project_path = "project"
+
+    def visible_to(self, user: Viewer) -> VisibleQuerySet[ModelT]:
+        """The rows of projects in which `user` is a member; superusers see all, others nothing."""
+        if not user.is_authenticated or not user.is_active:
+            return self.none()
+        if getattr(user, "is_superuser", False):
+            return self.all()
+        mine = Membership.objects.filter(user_id=user.pk).values("project_id")
+        return self.filter(**{f"{self.project_path}__in" if self.project_path else "pk__in": mine})
+
+
+def visible_through(path: str) -> type[VisibleQuerySet[Any]]:
+    """A VisibleQuerySet whose rows reach their project by the lookup `path` ('' for Project itself)."""
+    return type("VisibleQuerySet", (VisibleQuerySet,), {"project_path": path})
+
+
+class Role(models.TextChoices):
+    OWNER = "owner", "owner"
+    ANNOTATOR = "annotator", "annotator"
+    VIEWER = "viewer", "viewer"
+
+
+class ProjectQuerySet(VisibleQuerySet["Project"]):
+    project_path = ""
+
+
+class Project(models.Model):
+    """Queries, documents and everything judged of them; the border of access rights."""
+
+    name = models.CharField(max_length=200)
+    slug = models.SlugField(max_length=80, unique=True)
+    instruction = models.TextField(blank=True)
+    rater = models.CharField(max_length=80, default="thurstone")
+    rater_options = models.JSONField(default=dict, blank=True)
+    calibration_version = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="projects")
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    project = models.ForeignKey(Project, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    role = models.CharField(max_length=20, choices=Role.choices)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role"),
+        ]
+
+
+class AccessLink(models.Model):
+    """A one-time link: signs a user in, or invites a newcomer to a project. Only its hash is kept."""
+
+    token_hash = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE)
+    project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.CASCADE)
+    role = models.CharField(max_length=20, choices=Role.choices, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(user__isnull=False) | Q(project__isnull=False, role__in=Role.values),
+                name="access_link_leads_somewhere",
+            )
+        ]
+
+
+class Query(models.Model):
+    """A query text. `judged_version` rises in the transaction that stores judgments of the query."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="queries")
+    external_id = models.CharField(max_length=500)
+    text = models.TextField()
+    domain = models.CharField(max_length=100, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    judged_version = models.BigIntegerField(default=0)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        verbose_name_plural = "queries"
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["project", "external_id"], name="query_external_id")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Document(models.Model):
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="documents")
+    external_id = models.CharField(max_length=500)
+    text = models.TextField()
+    metadata = models.JSONField(default=dict, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["project", "external_id"], name="document_external_id")]
+
+    def __str__(self) -> str:
+        return self.external_id
+
+
+class Candidate(models.Model):
+    """One (query, document): it is what gets a score. A grade is a person's, never a judge's."""
+
+    query = models.ForeignKey(Query, on_delete=models.CASCADE, related_name="candidates")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="candidates")
+    first_stage_rank = models.PositiveIntegerField(null=True, blank=True)
+    first_stage_score = models.FloatField(null=True, blank=True)
+    grade = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    objects = visible_through("query__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
+            # Target of the composite foreign key that keeps Pair.query true.
+            models.UniqueConstraint(fields=["id", "query"], name="candidate_of_query"),
+            models.CheckConstraint(
+                condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"
+            ),
+        ]
+
+
+class PairQuerySet(visible_through("a__query__project")):  # type: ignore[misc]
+    def unjudged_by(self, annotator: Annotator) -> PairQuerySet:
+        """Pairs without a live judgment by `annotator`."""
+        answered = Judgment.objects.live().filter(annotator=annotator, pair_id=models.OuterRef("pk"))
+        return self.exclude(models.Exists(answered))  # type: ignore[no-any-return]
+
+
+class Pair(models.Model):
+    """Two candidates to be compared, a before b by id. `query` is theirs, None across queries."""
+
+    a = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_a")
+    b = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_b")
+    query = models.ForeignKey(Query, null=True, blank=True, on_delete=models.CASCADE, related_name="pairs")
+
+    objects = PairQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["a", "b"], name="pair_once"),
+            models.CheckConstraint(condition=Q(a__lt=F("b")), name="pair_in_order"),
+        ]
+
+
+class AnnotatorQuerySet(visible_through("project")):  # type: ignore[misc]
+    def judges(self) -> AnnotatorQuerySet:
+        return self.filter(is_person=False)  # type: ignore[no-any-return]
+
+    def people(self) -> AnnotatorQuerySet:
+        return self.filter(is_person=True)  # type: ignore[no-any-return]
+
+
+class Annotator(models.Model):
+    """Who judges: one model configuration, or one person. Changed options are a new annotator."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
+    name = models.CharField(max_length=200)
+    is_person = models.BooleanField(default=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    plugin = models.CharField(max_length=80, blank=True)
+    options = models.JSONField(default=dict, blank=True)
+    prompt_hash = models.CharField(max_length=64, blank=True)
+    model_revision = models.CharField(max_length=200, blank=True)
+    config_hash = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = AnnotatorQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "config_hash"], name="annotator_config_once"),
+            models.UniqueConstraint(
+                fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
+            ),
+            # Target of the composite foreign key that keeps Judgment.by_person true.
+            models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
+            models.CheckConstraint(
+                condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
+                name="annotator_model_or_person",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def config_hash(**configuration: Any) -> str:
+    """SHA-256 of a configuration, the same for equal values in any key order."""
+    canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class JudgmentQuerySet(visible_through("annotator__project")):  # type: ignore[misc]
+    def live(self) -> JudgmentQuerySet:
+        """Answers that stand: not superseded by an undo or a correction."""
+        return self.filter(superseded_at__isnull=True)  # type: ignore[no-any-return]
+
+    def preferences(self) -> JudgmentQuerySet:
+        """Live answers that enter a fit."""
+        return self.live().filter(kind=AnswerKind.PREFERENCE)  # type: ignore[no-any-return]
+
+
+ANSWER_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in AnswerKind]
+
+
+class Judgment(models.Model):
+    """One annotator's answer on one pair in one order. `preference` = P(a is the more relevant)."""
+
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
+    by_person = models.BooleanField(default=False)
+    swapped = models.BooleanField(default=False)
+    kind = models.CharField(max_length=20, choices=ANSWER_KINDS, default=AnswerKind.PREFERENCE.value)
+    preference = models.FloatField(null=True, blank=True)
+    truncated = models.BooleanField(default=False)
+    created_at = models.DateTimeField(db_default=Now())
+    superseded_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                # NaN sorts above every number in PostgreSQL, so <= 1 rejects it.
+                condition=Q(kind="preference", preference__isnull=False, preference__gte=0.0, preference__lte=1.0)
+                | Q(kind__in=["both_irrelevant", "cannot_judge"], preference__isnull=True),
+                name="judgment_preference_in_range",
+            ),
+            models.UniqueConstraint(
+                fields=["pair", "annotator", "swapped"],
+                condition=Q(superseded_at__isnull=True, by_person=False),
+                name="judgment_live_once_by_model",
+            ),
+            models.UniqueConstraint(
+                fields=["pair", "annotator"],
+                condition=Q(superseded_at__isnull=True, by_person=True),
+                name="judgment_live_once_by_person",
+            ),
+        ]
+        indexes = [models.Index(fields=["annotator", "id"], name="judgment_by_annotator")]
+
+
+class Rationale(models.Model):
+    """Why an annotator answered so; beside the hot table, so that it stays narrow."""
+
+    judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="rationale")
+    text = models.TextField()
+
+
+class SpotCheck(models.Model):
+    """A slot in which one person judges one pair; a lease holds it while they think."""
+
+    class Reason(models.TextChoices):
+        RANDOM = "random", "random"
+        DISAGREEMENT = "disagreement", "judges disagree"
+        UNCERTAIN = "uncertain", "uncertain"
+        CROSS_QUERY = "cross_query", "cross-query"
+        GOLD = "gold", "gold"
+
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="spot_checks")
+    slot = models.PositiveSmallIntegerField(default=0)
+    reason = models.CharField(max_length=20, choices=Reason.choices, default=Reason.RANDOM)
+    gold_preference = models.FloatField(null=True, blank=True)
+    holder = models.ForeignKey(Annotator, null=True, blank=True, on_delete=models.CASCADE, related_name="spot_checks")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    judgment = models.OneToOneField(
+        Judgment, null=True, blank=True, on_delete=models.SET_NULL, related_name="spot_check"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("pair__a__query__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["pair", "slot"], name="spot_check_slot_once"),
+            models.UniqueConstraint(
+                fields=["pair", "holder"], condition=Q(holder__isnull=False), name="spot_check_person_once_a_pair"
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_until__isnull=True) | Q(holder__isnull=False), name="spot_check_lease_has_holder"
+            ),
+            models.CheckConstraint(
+                condition=Q(gold_preference__isnull=True) | Q(gold_preference__gte=0.0, gold_preference__lte=1.0),
+                name="spot_check_gold_in_range",
+            ),
+        ]

@@ -1,0 +1,117 @@
+"""What fits leave behind: live scores, how well each fit went, judges' figures, frozen snapshots."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models import Annotator, Candidate, Project, Query, visible_through
+
+
+class Score(models.Model):
+    """The live score of one candidate. `theta` in the fit's natural units, mean zero in its query;
+    `judged_version` says up to where the query was fitted.
+    """
+
+    candidate = models.OneToOneField(Candidate, primary_key=True, on_delete=models.CASCADE, related_name="score")
+    theta = models.FloatField()
+    stderr = models.FloatField()
+    elo = models.FloatField()
+    elo_stderr = models.FloatField()
+    relevance = models.FloatField()
+    calibrated = models.BooleanField(default=False)
+    comparisons = models.PositiveIntegerField(default=0)
+    island = models.PositiveIntegerField(default=0)
+    undefeated = models.BooleanField(default=False)
+    winless = models.BooleanField(default=False)
+    judged_version = models.BigIntegerField()
+    fitted_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("candidate__query__project").as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(relevance__gte=0.0, relevance__lte=1.0), name="score_relevance_in_range"),
+            # NaN and infinity compare above every number.
+            models.CheckConstraint(
+                condition=Q(theta__gt=-1e9, theta__lt=1e9, stderr__gte=0.0, stderr__lt=1e9, elo__gt=-1e12, elo__lt=1e12),
+                name="score_is_finite",
+            ),
+        ]
+
+
+class QueryFit(models.Model):
+    """How the last fit of a query went. `bias` in units of theta; None until calibrated."""
+
+    query = models.OneToOneField(Query, primary_key=True, on_delete=models.CASCADE, related_name="fit")
+    rater = models.CharField(max_length=80)
+    prior_precision = models.FloatField()
+    logit_scale = models.FloatField()
+    dispersion = models.FloatField()
+    gradient_norm = models.FloatField()
+    iterations = models.PositiveIntegerField()
+    islands = models.PositiveIntegerField()
+    pairs = models.PositiveIntegerField()
+    judgments = models.PositiveIntegerField()
+    bias = models.FloatField(null=True, blank=True)
+    bias_stderr = models.FloatField(null=True, blank=True)
+    calibration_version = models.PositiveIntegerField(default=0)
+    judged_version = models.BigIntegerField()
+    error = models.TextField(blank=True)
+    fitted_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("query__project").as_manager()
+
+
+class JudgeFit(models.Model):
+    """One annotator's figures over a project: sharpness, position bias, dispersion."""
+
+    annotator = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="fit")
+    sharpness = models.FloatField(null=True, blank=True)
+    sharpness_stderr = models.FloatField(null=True, blank=True)
+    position_bias = models.FloatField(null=True, blank=True)
+    position_bias_stderr = models.FloatField(null=True, blank=True)
+    dispersion = models.FloatField(null=True, blank=True)
+    votes = models.PositiveIntegerField(default=0)
+    anchors = models.PositiveIntegerField(default=0)
+    fitted_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("annotator__project").as_manager()
+
+
+class Calibration(models.Model):
+    """One version of a project's cross-query biases and of its map from score to relevance."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="calibrations")
+    version = models.PositiveIntegerField()
+    method = models.CharField(max_length=20, blank=True)
+    parameters = models.JSONField(default=dict, blank=True)
+    prior_precision = models.FloatField(null=True, blank=True)
+    answers = models.PositiveIntegerField(default=0)
+    ece = models.FloatField(null=True, blank=True)
+    islands = models.PositiveIntegerField(default=1)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["project", "-version"]
+        constraints = [models.UniqueConstraint(fields=["project", "version"], name="calibration_version_once")]
+
+
+class Snapshot(models.Model):
+    """Frozen, checksummed scores that a training run learns from; never edited."""
+
+    projects = models.ManyToManyField(Project, related_name="snapshots")
+    name = models.CharField(max_length=200)
+    location = models.CharField(max_length=1000)
+    checksum = models.CharField(max_length=64)
+    rows = models.PositiveBigIntegerField()
+    manifest = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("projects").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]

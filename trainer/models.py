@@ -1,0 +1,80 @@
+"""Training runs on frozen snapshots, the rerankers they publish, and how well these rank."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models import Project, visible_through
+from scoring.models import Snapshot
+
+
+class TrainingRun(models.Model):
+    """One training of one trainer on one snapshot; seed and options make it repeatable."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned", "planned"
+        RUNNING = "running", "running"
+        FINISHED = "finished", "finished"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="training_runs")
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="training_runs")
+    trainer = models.CharField(max_length=80)
+    options = models.JSONField(default=dict, blank=True)
+    seed = models.BigIntegerField(default=0)
+    state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
+    progress = models.JSONField(default=dict, blank=True)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["planned", "running", "finished", "failed", "cancelled"]),
+                name="training_run_state",
+            )
+        ]
+
+
+class Reranker(models.Model):
+    """A model that ranks: published by a training run, a base, or an outside endpoint."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rerankers")
+    training_run = models.ForeignKey(
+        TrainingRun, null=True, blank=True, on_delete=models.SET_NULL, related_name="rerankers"
+    )
+    name = models.CharField(max_length=200)
+    kind = models.CharField(max_length=40)
+    location = models.CharField(max_length=1000, blank=True)
+    checksum = models.CharField(max_length=64, blank=True)
+    manifest = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="reranker_name_once")]
+
+
+class Evaluation(models.Model):
+    """What one reranker reached on one set of queries, with intervals in `metrics`."""
+
+    reranker = models.ForeignKey(Reranker, on_delete=models.CASCADE, related_name="evaluations")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="evaluations")
+    split = models.CharField(max_length=40)
+    reference = models.CharField(max_length=40)
+    metrics = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]

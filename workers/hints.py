@@ -1,0 +1,71 @@
+"""Hints: small Celery messages that say "there is work". None carries data, all may be lost.
+
+A hint that is already waiting is not sent twice: a key in Valkey stands while it waits and is taken
+down by the worker before it looks at the tables, so that a change made later leaves a new hint.
+With the broker down a hint is dropped with a warning, and the reconciler finds the work in the tables.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import redis
+from celery import current_app
+from django.conf import settings
+from django.db.models import Model
+from django.dispatch import receiver
+from kombu.exceptions import OperationalError
+
+from labeling.signals import judgments_recorded
+
+log = logging.getLogger(__name__)
+
+HINT_EXPIRES_S = 60
+WAITING_MS = 3_000
+
+
+@functools.cache
+def _valkey() -> redis.Redis:
+    return redis.Redis.from_url(settings.ZELO_REDIS_URL, socket_connect_timeout=1, socket_timeout=2)
+
+
+def _key(task: str, subject: int) -> str:
+    return f"zelo:hint:{task}:{subject}"
+
+
+def leave_hint(task: str, subject: int, *, copies: int = 1) -> bool:
+    """Send `workers.tasks.<task>(subject)` unless one is waiting. True when the broker has it."""
+    try:
+        if copies == 1 and not _valkey().set(_key(task, subject), 1, nx=True, px=WAITING_MS):
+            return True
+        for _ in range(copies):
+            current_app.send_task(f"workers.tasks.{task}", args=[subject], expires=HINT_EXPIRES_S, retry=False)
+        return True
+    except (redis.RedisError, OperationalError, OSError) as error:
+        log.warning("broker unreachable, hint %s(%s) dropped (the reconciler will find the work): %s", task, subject, error)
+        return False
+
+
+def hint_taken(task: str, subject: int) -> None:
+    """Say that a worker is about to look: whatever changes from here on leaves a new hint."""
+    try:
+        _valkey().delete(_key(task, subject))
+    except redis.RedisError as error:
+        log.warning("broker unreachable while taking a hint: %s", error)
+
+
+def broker_answers() -> bool:
+    """Whether the broker answers a ping now."""
+    try:
+        return bool(_valkey().ping())
+    except redis.RedisError:
+        return False
+
+
+@receiver(judgments_recorded)
+def hint_refit(sender: type[Model], project_ids: tuple[int, ...], **kwargs: Any) -> None:
+    """Ask the rating workers to look at the projects whose judgments changed."""
+    for project_id in project_ids:
+        leave_hint("rate", project_id)

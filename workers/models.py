@@ -1,0 +1,194 @@
+"""What is to be done and what is being done: runs, jobs, judging tasks, paid calls, heartbeats.
+
+The rows are the truth; a Celery message is only a hint that there is work. Transitions live in
+`workers.queue` and `workers.pipeline`.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models import Annotator, Pair, Project, visible_through
+from labeling.records import FailureKind
+
+
+class Run(models.Model):
+    """One order to judge: which queries, design, judges, budget; its state and spend."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned", "planned"
+        JUDGING = "judging", "judging"
+        PAUSED = "paused", "paused"
+        FINISHED = "finished", "finished"
+        CANCELLED = "cancelled", "cancelled"
+        FAILED = "failed", "failed"
+
+    ACTIVE = (State.PLANNED, State.JUDGING)
+
+    class Allocation(models.TextChoices):
+        ALL = "all", "every judge on every pair"
+        ROTATE = "rotate", "one judge a pair, in turn"
+
+    class Orders(models.TextChoices):
+        ONE = "one", "one order, random"
+        BOTH = "both", "both orders"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    query_ids = ArrayField(models.BigIntegerField(), null=True, blank=True)
+    judges = models.ManyToManyField(Annotator, related_name="runs")
+    sampler = models.CharField(max_length=80, default="cycles")
+    sampler_options = models.JSONField(default=dict, blank=True)
+    allocation = models.CharField(max_length=20, choices=Allocation.choices, default=Allocation.ALL)
+    orders = models.CharField(max_length=20, choices=Orders.choices, default=Orders.ONE)
+    seed = models.BigIntegerField(default=0)
+    pair_budget = models.PositiveBigIntegerField(null=True, blank=True)
+    call_budget = models.PositiveBigIntegerField(null=True, blank=True)
+    token_budget = models.PositiveBigIntegerField(null=True, blank=True)
+    cost_budget_micros = models.PositiveBigIntegerField(null=True, blank=True)
+    state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
+    reason = models.TextField(blank=True)
+    round = models.PositiveIntegerField(default=0)
+    pairs_planned = models.PositiveBigIntegerField(default=0)
+    tasks_planned = models.PositiveBigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["planned", "judging", "paused", "finished", "cancelled", "failed"]),
+                name="run_state",
+            ),
+            models.CheckConstraint(condition=Q(allocation__in=["all", "rotate"]), name="run_allocation"),
+            models.CheckConstraint(condition=Q(orders__in=["one", "both"]), name="run_orders"),
+        ]
+
+
+class Job(models.Model):
+    """One stage of work in the background for a project or a run; it owns its state."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "open"
+        LEASED = "leased", "being done"
+        FINISHED = "finished", "finished"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="jobs")
+    run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
+    stage = models.CharField(max_length=40)
+    payload = models.JSONField(default=dict, blank=True)
+    state = models.CharField(max_length=20, choices=State.choices, default=State.OPEN)
+    fence = models.PositiveIntegerField(default=0)
+    leased_by = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    done = models.PositiveBigIntegerField(default=0)
+    total = models.PositiveBigIntegerField(default=0)
+    message = models.TextField(blank=True)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="leased", lease_until__isnull=False)
+                | Q(state__in=["open", "finished", "failed", "cancelled"], lease_until__isnull=True),
+                name="job_lease_fits_state",
+            ),
+            # At most one unfinished job of a stage and run: a second hint finds it instead of adding one.
+            models.UniqueConstraint(
+                fields=["run", "stage"], condition=Q(state__in=["open", "leased"]), name="job_unfinished_once"
+            ),
+        ]
+
+
+FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureKind]
+
+
+class JudgingTask(models.Model):
+    """Unfinished work: one question to one judge in one order. Deleted by the transaction that
+    stores the judgment; dead ones stay with their reason.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open", "open"
+        LEASED = "leased", "being asked"
+        DEAD = "dead", "dead"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks")
+    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks")
+    swapped = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    fence = models.PositiveIntegerField(default=0)
+    leased_by = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    reason = models.CharField(max_length=30, choices=FAILURE_KINDS, blank=True)
+    message = models.TextField(blank=True)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["pair", "annotator", "swapped"], name="judging_task_once"),
+            models.CheckConstraint(
+                condition=Q(state="leased", lease_until__isnull=False) & ~Q(leased_by="")
+                | Q(state__in=["open", "dead"], lease_until__isnull=True, leased_by=""),
+                name="judging_task_lease_fits_state",
+            ),
+            models.CheckConstraint(condition=~Q(state="dead") | ~Q(reason=""), name="judging_task_dead_has_reason"),
+        ]
+        indexes = [
+            models.Index(fields=["annotator", "id"], condition=Q(state="open"), name="judging_task_open"),
+            models.Index(fields=["lease_until"], condition=Q(state="leased"), name="judging_task_leased"),
+        ]
+
+
+class Attempt(models.Model):
+    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay."""
+
+    task_id = models.BigIntegerField()
+    fence = models.PositiveIntegerField()
+    call = models.PositiveSmallIntegerField(default=1)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="attempts")
+    outcome = models.CharField(max_length=30, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cost_micros = models.PositiveBigIntegerField(default=0)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
+
+
+class Worker(models.Model):
+    """A heartbeat: one process that says it is alive, by the database's clock."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    queues = models.CharField(max_length=200)
+    host = models.CharField(max_length=200)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    seen_at = models.DateTimeField(db_default=Now())

@@ -1,0 +1,11 @@
+"""Celery application: `celery -A zelo_site worker -Q judging`. Its messages are hints, see workers.hints."""
+
+from zelo_site.environment import prepare_environment
+
+prepare_environment()
+
+from celery import Celery  # noqa: E402
+
+app = Celery("zelo")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["workers"])

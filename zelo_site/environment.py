@@ -1,0 +1,39 @@
+"""What must stand in the environment before settings are imported: the signing key.
+
+Entry points (manage.py, celery.py, wsgi.py, asgi.py) call `prepare_environment` first, so that
+settings.py itself does no I/O and no key stands in the code.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from zelo_site.services import home_folder
+
+
+def prepare_environment() -> None:
+    """Point Django at the settings and put ZELO_SECRET_KEY into the environment."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zelo_site.settings")
+    if not os.environ.get("ZELO_SECRET_KEY"):
+        os.environ["ZELO_SECRET_KEY"] = secret_key(home_folder())
+
+
+def secret_key(home: Path) -> str:
+    """The key kept in `home`, made on first use; two processes that race agree on one."""
+    path = home / "secret_key"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        home.mkdir(parents=True, exist_ok=True)
+    draft = home / f"secret_key.{os.getpid()}"
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(48))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first; its key is the key
+    finally:
+        draft.unlink()
+    return path.read_text().strip()
