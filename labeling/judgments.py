@@ -1,0 +1,136 @@
+"""The sole write path for judgments, of models and of people.
+
+`record_judgments` joins the caller's transaction, so that finishing a task or a person's submit can
+wrap it with what else must happen at once. It raises the version of every query it touched, which
+is how the rater knows what is stale, and sends `judgments_recorded` after commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+from django.db.models import F
+
+from labeling.models import Judgment, Project
+from labeling.records import NewJudgment
+from labeling.signals import judgments_recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """`stored` judgments are new; `duplicates` already had a live answer, which stands."""
+
+    stored: int
+    duplicates: int
+    query_ids: tuple[int, ...]
+    project_ids: tuple[int, ...]
+
+
+_INSERT = """
+INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated)
+SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, answer.kind, answer.preference,
+       answer.truncated
+FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[])
+     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, position)
+JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+ORDER BY answer.position
+ON CONFLICT DO NOTHING
+RETURNING id, pair_id, annotator_id, swapped
+"""
+
+# Rows are locked in id order, so that two writers never wait for each other in a circle.
+_RAISE_VERSIONS = """
+WITH touched AS (
+    SELECT id FROM labeling_query
+    WHERE id IN (SELECT query_id FROM labeling_pair WHERE id = ANY(%s) AND query_id IS NOT NULL)
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE labeling_query query SET judged_version = judged_version + 1
+FROM touched WHERE query.id = touched.id
+RETURNING query.id, query.project_id
+"""
+
+_CROSS_QUERY_PROJECTS = """
+SELECT DISTINCT query.project_id
+FROM labeling_pair pair
+JOIN labeling_candidate candidate ON candidate.id = pair.a_id
+JOIN labeling_query query ON query.id = candidate.query_id
+WHERE pair.id = ANY(%s) AND pair.query_id IS NULL
+ORDER BY 1
+"""
+
+
+def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
+    """Store what has no live answer yet; the first answer stands. Raises IntegrityError for a pair
+    that does not exist.
+    """
+    if not judgments:
+        return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
+    # Sorted, so that two writers with common rows meet them in one order.
+    ordered = sorted(judgments, key=lambda j: (j.pair_id, j.annotator_id, j.swapped))
+    with transaction.atomic(), connection.cursor() as cursor:
+        stored = _insert(cursor, ordered)
+        pair_ids = sorted({pair_id for pair_id, _, _ in stored})
+        touched = raise_versions(cursor, pair_ids)
+        projects = tuple(sorted({project for _, project in touched} | _raise_calibrations(cursor, pair_ids)))
+        queries = tuple(sorted(query for query, _ in touched))
+        _insert_rationales(cursor, ordered, stored)
+        if projects:
+            transaction.on_commit(
+                lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries)
+            )
+    return Recorded(
+        stored=len(stored), duplicates=len(judgments) - len(stored), query_ids=queries, project_ids=projects
+    )
+
+
+def _insert(cursor: CursorWrapper, judgments: Sequence[NewJudgment]) -> dict[tuple[int, int, bool], int]:
+    """Insert and return the ids of what was new, by (pair, annotator, swapped)."""
+    cursor.execute(
+        _INSERT,
+        [
+            [j.pair_id for j in judgments],
+            [j.annotator_id for j in judgments],
+            [j.swapped for j in judgments],
+            [j.kind.value for j in judgments],
+            [j.preference for j in judgments],
+            [j.truncated for j in judgments],
+        ],
+    )
+    return {(pair, annotator, swapped): row_id for row_id, pair, annotator, swapped in cursor.fetchall()}
+
+
+def raise_versions(cursor: CursorWrapper, pair_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Mark the queries of these pairs as changed; returns (query, project) of each."""
+    if not pair_ids:
+        return []
+    cursor.execute(_RAISE_VERSIONS, [list(pair_ids)])
+    return cursor.fetchall()  # type: ignore[no-any-return]
+
+
+def _raise_calibrations(cursor: CursorWrapper, pair_ids: Sequence[int]) -> set[int]:
+    """Cross-query answers change the calibration of a project and the scores of no query."""
+    if not pair_ids:
+        return set()
+    cursor.execute(_CROSS_QUERY_PROJECTS, [list(pair_ids)])
+    projects = {row[0] for row in cursor.fetchall()}
+    if projects:
+        Project.objects.filter(pk__in=projects).update(calibration_version=F("calibration_version") + 1)
+    return projects
+
+
+def _insert_rationales(cursor: CursorWrapper, judgments: Sequence[NewJudgment], stored: dict[tuple[int, int, bool], int]) -> None:
+    explained = [
+        (stored[j.pair_id, j.annotator_id, j.swapped], j.rationale)
+        for j in judgments
+        if j.rationale and (j.pair_id, j.annotator_id, j.swapped) in stored
+    ]
+    if explained:
+        cursor.execute(
+            "INSERT INTO labeling_rationale (judgment_id, text) SELECT * FROM unnest(%s::bigint[], %s::text[]) "
+            "ON CONFLICT DO NOTHING",
+            [[row_id for row_id, _ in explained], [text for _, text in explained]],
+        )

@@ -1,0 +1,114 @@
+"""Reads judgments out of PostgreSQL as numpy columns: binary COPY, one pass, no Python per row.
+
+Neighbours: `scoring.rating` fits what is read here, `scoring.quality` refits single judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from django.db import connection, transaction
+
+from labeling.records import ComparisonColumns, IntArray
+
+# COPY's binary form: 19 bytes of header, each tuple a 2-byte count and for each field a 4-byte
+# length before its bytes. With fixed-width columns that are never null a tuple is a fixed record.
+_HEADER_BYTES = 19
+_WIDTHS = {"i8": ">i8", "f8": ">f8", "b1": "?"}
+
+
+def copy_columns(sql: str, parameters: Sequence[object], fields: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
+    """Rows of `sql` as a structured array. `fields`: (name, one of i8, f8, b1); no nulls allowed."""
+    layout: list[tuple[str, str]] = [("_count", ">i2")]
+    for name, kind in fields:
+        layout += [(f"_{name}", ">i4"), (name, _WIDTHS[kind])]
+    record = np.dtype(layout)
+    with connection.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)", parameters) as copy:
+        data = b"".join(bytes(block) for block in copy)
+    body = data[_HEADER_BYTES:-2]
+    if len(body) % record.itemsize:
+        raise ValueError("a column read by COPY held a null or another width than declared; check the statement")
+    return np.frombuffer(body, dtype=record)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectColumns:
+    """Comparisons of some queries, and what their local indices stand for.
+
+    `query_ids`, `judged_versions` int64[Q]; `candidate_ids` int64[sum sizes], query after query in
+    id order; `annotator_ids` int64[J] by `columns.judge`; `pair_ids` int64[m] beside the columns.
+    """
+
+    query_ids: IntArray
+    judged_versions: IntArray
+    candidate_ids: IntArray
+    annotator_ids: IntArray
+    pair_ids: IntArray
+    columns: ComparisonColumns
+
+
+_QUERIES = "SELECT id, judged_version FROM labeling_query WHERE id = ANY(%s) ORDER BY id"
+_CANDIDATES = "SELECT query_id, id FROM labeling_candidate WHERE query_id = ANY(%s) ORDER BY query_id, id"
+_VOTES = """
+SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, judgment.annotator_id, judgment.swapped, judgment.preference
+FROM labeling_pair pair JOIN labeling_judgment judgment ON judgment.pair_id = pair.id
+WHERE pair.query_id = ANY(%s) AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
+ORDER BY pair.query_id, pair.id, judgment.id
+"""
+
+
+def read_columns(query_ids: Sequence[int]) -> ProjectColumns:
+    """All votes of these queries in one consistent read: versions and votes are of one instant."""
+    ids = [list(query_ids)]
+    with transaction.atomic(durable=True):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        queries = copy_columns(_QUERIES, ids, [("id", "i8"), ("judged_version", "i8")])
+        candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8")])
+        votes = copy_columns(
+            _VOTES,
+            ids,
+            [(name, "i8") for name in ("query", "a", "b", "pair", "annotator")]
+            + [("swapped", "b1"), ("preference", "f8")],
+        )
+    return _assemble(queries, candidates, votes)
+
+
+def _assemble(
+    queries: npt.NDArray[np.void], candidates: npt.NDArray[np.void], votes: npt.NDArray[np.void]
+) -> ProjectColumns:
+    """Turn primary keys into local indices: candidates are in (query, id) order, so one sorted
+    search a column is enough.
+    """
+    query_ids = queries["id"].astype(np.int64)
+    candidate_ids = candidates["id"].astype(np.int64)
+    starts = np.searchsorted(candidates["query"].astype(np.int64), query_ids)
+    sizes = np.diff(np.append(starts, len(candidate_ids)))
+    order = np.argsort(candidate_ids, kind="stable")
+    vote_query = np.searchsorted(query_ids, votes["query"].astype(np.int64))
+
+    def local(column: npt.NDArray[np.int64]) -> IntArray:
+        return order[np.searchsorted(candidate_ids, column, sorter=order)] - starts[vote_query]
+
+    annotator_ids, judge = np.unique(votes["annotator"].astype(np.int64), return_inverse=True)
+    columns = ComparisonColumns(
+        a=local(votes["a"].astype(np.int64)),
+        b=local(votes["b"].astype(np.int64)),
+        preference=votes["preference"].astype(np.float64),
+        weight=np.ones(len(votes), dtype=np.float64),
+        judge=judge.astype(np.int64),
+        swapped=votes["swapped"].astype(np.bool_),
+        offsets=np.searchsorted(vote_query, np.arange(len(query_ids) + 1)).astype(np.int64),
+        sizes=sizes.astype(np.int64),
+    )
+    return ProjectColumns(
+        query_ids=query_ids,
+        judged_versions=queries["judged_version"].astype(np.int64),
+        candidate_ids=candidate_ids,
+        annotator_ids=annotator_ids,
+        pair_ids=votes["pair"].astype(np.int64),
+        columns=columns,
+    )

@@ -1,0 +1,174 @@
+"""Stage 5: strengths, standard errors, Elo and relevance of the queries whose judgments changed.
+
+A query is stale where its `judged_version` is ahead of its fit's. Reading is one consistent
+instant, fitting happens outside any transaction, storing replaces query by query and never goes
+back to an older version. Called by `workers.tasks`; nothing here starts work by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from django.db import connection, transaction
+
+from labeling.models import Project
+from labeling.plugins import Rater, get_plugin
+from labeling.records import Fit
+from scoring.columns import ProjectColumns, read_columns
+from scoring.numerics.elo import elo_from_strength, elo_stderr, uncalibrated_relevance
+
+QUERIES_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """`queries` were fitted; `judgments` entered their fits."""
+
+    queries: int
+    judgments: int
+
+
+def stale_query_ids(project_id: int, *, limit: int | None = None) -> list[int]:
+    """Queries of a project with answers that no fit has seen, longest unfitted first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT query.id FROM labeling_query query LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id "
+            "WHERE query.project_id = %s AND query.judged_version > COALESCE(fit.judged_version, 0) "
+            "ORDER BY fit.fitted_at NULLS FIRST, query.id LIMIT %s",
+            [project_id, limit],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def stale_project_ids() -> list[int]:
+    """Projects that have at least one stale query."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT query.project_id FROM labeling_query query "
+            "LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id "
+            "WHERE query.judged_version > COALESCE(fit.judged_version, 0)"
+        )
+        return sorted(row[0] for row in cursor.fetchall())
+
+
+def rate_stale(project_id: int) -> Rated:
+    """Fit every stale query of the project, in chunks; each chunk's scores are visible at once."""
+    queries = judgments = 0
+    while stale := stale_query_ids(project_id, limit=QUERIES_AT_ONCE):
+        rated = rate_queries(project_id, stale)
+        queries += rated.queries
+        judgments += rated.judgments
+        if len(stale) < QUERIES_AT_ONCE:
+            break
+    return Rated(queries=queries, judgments=judgments)
+
+
+def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
+    """Fit these queries with the project's rater and replace their scores."""
+    project = Project.objects.get(pk=project_id)
+    rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    read = read_columns(query_ids)
+    if not len(read.query_ids):
+        return Rated(queries=0, judgments=0)
+    fit = rater.rate(read.columns)
+    store_fit(read, fit, rater=project.rater)
+    return Rated(queries=len(read.query_ids), judgments=len(read.columns.a))
+
+
+_STORE_FITS = """
+INSERT INTO scoring_queryfit (query_id, rater, prior_precision, logit_scale, dispersion, gradient_norm, iterations,
+    islands, pairs, judgments, calibration_version, judged_version, error, fitted_at)
+SELECT fit.query_id, %s, %s, %s, fit.dispersion, fit.gradient_norm, fit.iterations, fit.islands, fit.pairs,
+    fit.judgments, 0, fit.judged_version, '', clock_timestamp()
+FROM unnest(%s::bigint[], %s::float8[], %s::float8[], %s::int[], %s::int[], %s::int[], %s::int[], %s::bigint[])
+    AS fit (query_id, dispersion, gradient_norm, iterations, islands, pairs, judgments, judged_version)
+JOIN labeling_query query ON query.id = fit.query_id
+ORDER BY fit.query_id
+ON CONFLICT (query_id) DO UPDATE SET rater = EXCLUDED.rater, prior_precision = EXCLUDED.prior_precision,
+    logit_scale = EXCLUDED.logit_scale, dispersion = EXCLUDED.dispersion, gradient_norm = EXCLUDED.gradient_norm,
+    iterations = EXCLUDED.iterations, islands = EXCLUDED.islands, pairs = EXCLUDED.pairs,
+    judgments = EXCLUDED.judgments, judged_version = EXCLUDED.judged_version, error = '',
+    fitted_at = EXCLUDED.fitted_at
+WHERE scoring_queryfit.judged_version <= EXCLUDED.judged_version
+RETURNING query_id, bias
+"""
+
+_STORE_SCORES = """
+INSERT INTO scoring_score (candidate_id, theta, stderr, elo, elo_stderr, relevance, calibrated, comparisons, island,
+    undefeated, winless, judged_version, fitted_at)
+SELECT score.*, clock_timestamp()
+FROM unnest(%s::bigint[], %s::float8[], %s::float8[], %s::float8[], %s::float8[], %s::float8[], %s::boolean[],
+    %s::int[], %s::int[], %s::boolean[], %s::boolean[], %s::bigint[]) AS score
+ORDER BY 1
+ON CONFLICT (candidate_id) DO UPDATE SET theta = EXCLUDED.theta, stderr = EXCLUDED.stderr, elo = EXCLUDED.elo,
+    elo_stderr = EXCLUDED.elo_stderr, relevance = EXCLUDED.relevance, calibrated = EXCLUDED.calibrated,
+    comparisons = EXCLUDED.comparisons, island = EXCLUDED.island, undefeated = EXCLUDED.undefeated,
+    winless = EXCLUDED.winless, judged_version = EXCLUDED.judged_version, fitted_at = EXCLUDED.fitted_at
+"""
+
+
+def store_fit(read: ProjectColumns, fit: Fit, *, rater: str) -> None:
+    """Replace the scores of the fitted queries, except where a newer fit stands already."""
+    columns = read.columns
+    owner = np.repeat(np.arange(columns.queries), columns.sizes)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            _STORE_FITS,
+            [
+                rater,
+                fit.prior_precision,
+                fit.logit_scale,
+                read.query_ids.tolist(),
+                fit.dispersion.tolist(),
+                fit.gradient_norm.tolist(),
+                fit.iterations.tolist(),
+                _islands(fit, columns.sizes).tolist(),
+                _distinct_pairs(read).tolist(),
+                np.diff(columns.offsets).tolist(),
+                read.judged_versions.tolist(),
+            ],
+        )
+        bias_of = dict(cursor.fetchall())
+        bias = np.array([bias_of.get(query) or 0.0 for query in read.query_ids.tolist()])
+        kept = np.isin(owner, np.flatnonzero(np.isin(read.query_ids, list(bias_of))))
+        cursor.execute(_STORE_SCORES, _score_arrays(read, fit, bias[owner], kept, owner))
+
+
+def _score_arrays(
+    read: ProjectColumns, fit: Fit, bias: np.ndarray, kept: np.ndarray, owner: np.ndarray
+) -> list[list[object]]:
+    values = [
+        read.candidate_ids,
+        fit.theta,
+        fit.stderr,
+        elo_from_strength(fit.theta, bias, fit.logit_scale),
+        elo_stderr(fit.stderr, fit.logit_scale),
+        uncalibrated_relevance(fit.theta, bias, fit.logit_scale),
+        np.zeros(len(fit.theta), dtype=np.bool_),
+        fit.comparisons,
+        fit.component,
+        fit.undefeated,
+        fit.winless,
+        read.judged_versions[owner],
+    ]
+    return [value[kept].tolist() for value in values]
+
+
+def _islands(fit: Fit, sizes: np.ndarray) -> np.ndarray:
+    """Connected components of each query, int64[Q]; 0 for a query without candidates."""
+    counts = np.zeros(len(sizes), dtype=np.int64)
+    np.maximum.at(counts, np.repeat(np.arange(len(sizes)), sizes), fit.component + 1)
+    return counts
+
+
+def _distinct_pairs(read: ProjectColumns) -> np.ndarray:
+    """Distinct pairs that were answered, int64[Q]; rows are sorted by pair within a query."""
+    offsets = read.columns.offsets
+    if not len(read.pair_ids):
+        return np.zeros(len(offsets) - 1, dtype=np.int64)
+    first = np.append(True, read.pair_ids[1:] != read.pair_ids[:-1])
+    running = np.append(0, np.cumsum(first))
+    return np.diff(running[offsets])

@@ -1,0 +1,246 @@
+"""The judging queue: claim, finish, fail, release, reap, cancel. Each is one transaction.
+
+Time is the database's clock alone. A task's fence rises with each claim; a failure counts only under
+the fence it was claimed with, while a late answer is accepted as long as there is none. The model is
+called between `claim` and `finish`, outside any transaction, by `workers.judging`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from labeling.judgments import Recorded, record_judgments
+from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
+
+LEASE_S = 180.0
+MAX_ATTEMPTS = 5
+BACKOFF_BASE_S = 2.0
+BACKOFF_MOST_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A leased question; only the holder of this fence may say that it failed."""
+
+    id: int
+    fence: int
+    attempts: int
+    run_id: int
+    pair_id: int
+    annotator_id: int
+    swapped: bool
+
+
+_CLAIM = """
+WITH picked AS (
+    SELECT task.id FROM workers_judgingtask task
+    WHERE task.state = 'open' AND task.annotator_id = %(annotator)s AND task.next_at <= clock_timestamp()
+      AND task.run_id = ANY(%(runs)s)
+    ORDER BY task.id LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), leased AS (
+    UPDATE workers_judgingtask task
+    SET state = 'leased', fence = fence + 1, attempts = attempts + 1, leased_by = %(worker)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    FROM picked WHERE task.id = picked.id
+    RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped
+), booked AS (
+    INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
+                                 cost_micros)
+    SELECT id, fence, 1, run_id, annotator_id, '', 0, 0, 0 FROM leased
+)
+SELECT * FROM leased ORDER BY id
+"""
+
+
+def claim(*, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S) -> list[ClaimedTask]:
+    """Lease up to `limit` open tasks of one annotator in runs that are being judged, and book an
+    attempt for each. Two workers never get the same task.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT run.id FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id "
+            "WHERE judge.annotator_id = %s AND run.state = 'judging'",
+            [annotator_id],
+        )
+        runs = [row[0] for row in cursor.fetchall()]
+        if not runs:
+            return []
+        cursor.execute(
+            _CLAIM, {"annotator": annotator_id, "runs": runs, "limit": limit, "worker": worker, "lease": lease_s}
+        )
+        return [ClaimedTask(*row) for row in cursor.fetchall()]
+
+
+def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
+    """Store the judgments, delete their tasks and close their attempts, all or nothing.
+
+    Safe to repeat: a judgment that is already there stays, and nothing is counted twice.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        ids = sorted(task.id for task, _ in answers)
+        # Taken first and in id order, so that finish, reap and cancel cannot lock in a circle.
+        cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
+        recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
+        cursor.execute("DELETE FROM workers_judgingtask WHERE id = ANY(%s)", [ids])
+        _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
+    return recorded
+
+
+def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
+    return NewJudgment(
+        pair_id=task.pair_id,
+        annotator_id=task.annotator_id,
+        swapped=task.swapped,
+        preference=verdict.preference,
+        kind=verdict.kind,
+        rationale=verdict.rationale,
+        truncated=verdict.truncated,
+    )
+
+
+_FAIL = """
+UPDATE workers_judgingtask task
+SET state = CASE WHEN failure.retryable AND task.attempts < %(most)s THEN 'open' ELSE 'dead' END,
+    leased_by = '', lease_until = NULL, reason = failure.reason, message = failure.message,
+    next_at = clock_timestamp() + make_interval(secs => GREATEST(
+        failure.retry_after, LEAST(%(cap)s, %(base)s * 2 ^ (task.attempts - 1)) * (0.5 + random())))
+FROM unnest(%(ids)s::bigint[], %(fences)s::int[], %(retryable)s::bool[], %(reasons)s::text[], %(messages)s::text[],
+            %(retry_after)s::float8[]) AS failure (id, fence, retryable, reason, message, retry_after)
+WHERE task.id = failure.id AND task.fence = failure.fence AND task.state = 'leased'
+"""
+
+
+def fail(failures: Sequence[tuple[ClaimedTask, Failure]]) -> int:
+    """Put tasks back for a later try, or bury them with their reason; returns how many it touched.
+
+    A failure under an old fence is ignored: the task belongs to another worker by now.
+    """
+    if not failures:
+        return 0
+    ordered = sorted(failures, key=lambda each: each[0].id)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            _FAIL,
+            {
+                "most": MAX_ATTEMPTS,
+                "base": BACKOFF_BASE_S,
+                "cap": BACKOFF_MOST_S,
+                "ids": [task.id for task, _ in ordered],
+                "fences": [task.fence for task, _ in ordered],
+                "retryable": [failure.retryable for _, failure in ordered],
+                "reasons": [failure.kind.value for _, failure in ordered],
+                "messages": [failure.message[:2000] for _, failure in ordered],
+                "retry_after": [failure.retry_after_s or 0.0 for _, failure in ordered],
+            },
+        )
+        touched: int = cursor.rowcount
+        _close_attempts(cursor, [(task, failure.kind.value, failure.usage) for task, failure in ordered])
+    return touched
+
+
+def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
+    cursor.execute(
+        "UPDATE workers_attempt attempt SET outcome = o.outcome, input_tokens = o.input_tokens, "
+        "output_tokens = o.output_tokens, cost_micros = o.cost, finished_at = clock_timestamp() "
+        "FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bigint[]) "
+        "AS o (task_id, fence, outcome, input_tokens, output_tokens, cost) "
+        "WHERE attempt.task_id = o.task_id AND attempt.fence = o.fence AND attempt.call = 1",
+        [
+            [task.id for task, _, _ in outcomes],
+            [task.fence for task, _, _ in outcomes],
+            [outcome for _, outcome, _ in outcomes],
+            [usage.input_tokens for _, _, usage in outcomes],
+            [usage.output_tokens for _, _, usage in outcomes],
+            [usage.cost_micros for _, _, usage in outcomes],
+        ],
+    )
+
+
+def release(tasks: Sequence[ClaimedTask]) -> int:
+    """Hand back leases whose call was never made: no attempt is counted, no wait is imposed."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        keys = [[task.id for task in tasks], [task.fence for task in tasks]]
+        cursor.execute(
+            "UPDATE workers_judgingtask task SET state = 'open', leased_by = '', lease_until = NULL, "
+            "attempts = attempts - 1 FROM unnest(%s::bigint[], %s::int[]) AS mine (id, fence) "
+            "WHERE task.id = mine.id AND task.fence = mine.fence AND task.state = 'leased'",
+            keys,
+        )
+        released: int = cursor.rowcount
+        cursor.execute(
+            "DELETE FROM workers_attempt attempt USING unnest(%s::bigint[], %s::int[]) AS mine (id, fence) "
+            "WHERE attempt.task_id = mine.id AND attempt.fence = mine.fence",
+            keys,
+        )
+    return released
+
+
+_REAP = """
+WITH expired AS (
+    SELECT id FROM workers_judgingtask
+    WHERE state = 'leased' AND lease_until < clock_timestamp()
+    ORDER BY id FOR UPDATE SKIP LOCKED
+)
+UPDATE workers_judgingtask task
+SET state = CASE WHEN attempts < %(most)s THEN 'open' ELSE 'dead' END,
+    reason = %(reason)s, message = 'no answer before the lease ended; its worker may have died',
+    leased_by = '', lease_until = NULL, next_at = clock_timestamp()
+FROM expired WHERE task.id = expired.id
+RETURNING task.id, task.fence
+"""
+
+
+def reap() -> int:
+    """Take back leases that ran out, by the database's clock; returns how many."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_REAP, {"most": MAX_ATTEMPTS, "reason": FailureKind.TIMEOUT.value})
+        rows = cursor.fetchall()
+        cursor.execute(
+            "UPDATE workers_attempt attempt SET outcome = 'lost', finished_at = clock_timestamp() "
+            "FROM unnest(%s::bigint[], %s::int[]) AS gone (task_id, fence) "
+            "WHERE attempt.task_id = gone.task_id AND attempt.fence = gone.fence AND attempt.outcome = ''",
+            [[row[0] for row in rows], [row[1] for row in rows]],
+        )
+    return len(rows)
+
+
+def release_worker(worker: str) -> int:
+    """Open again what a process of this name held when it died; for its successor's start.
+
+    The lost calls stay in the books: they may have been paid.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE workers_judgingtask SET lease_until = clock_timestamp() - interval '1 second' "
+            "WHERE state = 'leased' AND leased_by = %s",
+            [worker],
+        )
+        return int(cursor.rowcount)
+
+
+def retry_dead(*, run_id: int, reason: str | None = None) -> int:
+    """Open dead tasks of a run again, all or those of one reason, with a fresh count of attempts."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE workers_judgingtask SET state = 'open', attempts = 0, reason = '', message = '', "
+            "next_at = clock_timestamp() WHERE state = 'dead' AND run_id = %s AND (%s::text IS NULL OR reason = %s)",
+            [run_id, reason, reason],
+        )
+        return int(cursor.rowcount)
+
+
+def open_tasks_by_annotator() -> list[tuple[int, int]]:
+    """(annotator, project) of everything that could be claimed now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT annotator.id, annotator.project_id FROM labeling_annotator annotator WHERE EXISTS ("
+            "SELECT 1 FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id "
+            "WHERE task.annotator_id = annotator.id AND task.state = 'open' AND run.state = 'judging' "
+            "AND task.next_at <= clock_timestamp()) ORDER BY annotator.id"
+        )
+        return cursor.fetchall()  # type: ignore[no-any-return]

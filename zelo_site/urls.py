@@ -1,0 +1,3 @@
+"""Every address of the site; each package brings its own."""
+
+urlpatterns: list = []
