@@ -1,0 +1,40 @@
+"""A project's texts as judges and retrievers see them: the database side of `records.Collection`.
+
+Grades are not reachable from here, so that no judge can look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from labeling.models import Candidate, Document, Query
+from labeling.records import TextRecord
+
+
+class ProjectCollection:
+    """Lazily read texts of one project; holds nothing but the project's id."""
+
+    def __init__(self, project_id: int) -> None:
+        self.project_id = project_id
+
+    def documents(self) -> Iterator[TextRecord]:
+        rows = Document.objects.filter(project_id=self.project_id).order_by("id").values_list("id", "text")
+        for pk, text in rows.iterator(chunk_size=2000):
+            yield TextRecord(pk, text)
+
+    def candidates(self, query_id: int) -> Sequence[TextRecord]:
+        rows = (
+            Candidate.objects.filter(query_id=query_id, query__project_id=self.project_id)
+            .order_by("document_id")
+            .values_list("document_id", "document__text")
+        )
+        return [TextRecord(pk, text) for pk, text in rows]
+
+    def query(self, query_id: int) -> TextRecord:
+        pk, text = Query.objects.values_list("id", "text").get(pk=query_id, project_id=self.project_id)
+        return TextRecord(pk, text)
+
+    def queries(self) -> list[TextRecord]:
+        """All queries, in id order."""
+        rows = Query.objects.filter(project_id=self.project_id).order_by("id").values_list("id", "text")
+        return [TextRecord(pk, text) for pk, text in rows]

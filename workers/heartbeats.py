@@ -1,0 +1,91 @@
+"""Workers say that they are alive, and warm up what must not be slow when it is first needed.
+
+The main process of every Celery worker writes a row each few seconds by the database's clock;
+`alive` is what pages and the reconciler ask.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from typing import Any
+
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from django.db import DatabaseError, connection
+from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL
+
+from workers.models import Worker
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+ALIVE_S = 20
+_stop = threading.Event()
+
+
+def process_name(hostname: str) -> str:
+    """The name a process leases tasks under; unique while it lives."""
+    return f"{hostname}:{os.getpid()}"
+
+
+def beat(name: str, queues: str) -> None:
+    """Write one heartbeat."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO workers_worker (name, queues, host, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO UPDATE "
+            "SET queues = EXCLUDED.queues, host = EXCLUDED.host, pid = EXCLUDED.pid, seen_at = clock_timestamp(), "
+            "started_at = CASE WHEN workers_worker.pid = EXCLUDED.pid THEN workers_worker.started_at "
+            "ELSE clock_timestamp() END",
+            [name, queues, socket.gethostname(), os.getpid()],
+        )
+
+
+def alive() -> QuerySet[Worker]:
+    """Workers heard of within the last seconds, by the database's clock."""
+    return Worker.objects.filter(
+        seen_at__gt=RawSQL("clock_timestamp() - make_interval(secs => %s)", [ALIVE_S])
+    ).order_by("name")
+
+
+def keep_beating(name: str, queues: str) -> threading.Thread:
+    """Beat from a thread of its own until `stop_beating`; an unreachable database is only logged."""
+
+    def loop() -> None:
+        while not _stop.is_set():
+            try:
+                beat(name, queues)
+            except DatabaseError as error:
+                log.warning("heartbeat of %s not stored: %s", name, error)
+                connection.close()
+            _stop.wait(BEAT_S)
+        Worker.objects.filter(pk=name).delete()
+        connection.close()
+
+    _stop.clear()
+    thread = threading.Thread(target=loop, name="heartbeat", daemon=True)
+    thread.start()
+    return thread
+
+
+def stop_beating() -> None:
+    _stop.set()
+
+
+@worker_ready.connect
+def _start(sender: Any, **kwargs: Any) -> None:
+    queues = ",".join(sorted(queue.name for queue in sender.task_consumer.queues))
+    keep_beating(sender.hostname, queues)
+
+
+@worker_shutting_down.connect
+def _end(**kwargs: Any) -> None:
+    stop_beating()
+
+
+@worker_process_init.connect
+def _single_thread(**kwargs: Any) -> None:
+    """Several processes share the cores: one numerical thread each."""
+    os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,0 +1,104 @@
+"""Stage 4: asks judges what was claimed for them, and stores answers and failures.
+
+The loop is claim, call, finish: the call happens outside any transaction. A judge that raises has
+failed, and a failure is never a vote.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from typing import cast
+
+from labeling.collection import ProjectCollection
+from labeling.models import Annotator, Pair, Project
+from labeling.plugins import Judge, get_plugin
+from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
+from workers import queue
+from workers.hints import leave_hint
+from workers.queue import ClaimedTask
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 5.0
+JUDGES_KEPT = 16
+
+
+def judge_open(annotator_id: int, *, worker: str) -> int:
+    """Judge open tasks of one annotator for a slice of time; returns how many were answered.
+
+    Where more is left a new hint goes out at once, so that every idle process joins in.
+    """
+    annotator = Annotator.objects.judges().filter(pk=annotator_id).first()
+    if annotator is None:
+        return 0
+    limit = get_plugin("judge", annotator.plugin).batch_size  # type: ignore[attr-defined]
+    answered = 0
+    deadline = time.monotonic() + SLICE_S
+    while tasks := queue.claim(annotator_id=annotator_id, worker=worker, limit=limit):
+        if len(tasks) == limit:
+            leave_hint("judge", annotator_id)
+        answered += judge_claimed(annotator, tasks)
+        if time.monotonic() > deadline:
+            leave_hint("judge", annotator_id)
+            break
+    return answered
+
+
+def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
+    """Ask the judge about leased tasks and record what came back; returns how many were answered."""
+    answers = _ask(annotator, tasks)
+    verdicts = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Verdict)]
+    failures = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Failure)]
+    queue.finish(verdicts)
+    queue.fail(failures)
+    return len(verdicts)
+
+
+def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> list[Verdict | Failure]:
+    """One answer a task. Whatever a plugin raises, or a wrong count, fails the whole batch."""
+    try:
+        judge = prepared_judge(annotator.pk)
+        answers = judge.judge(comparisons_of(annotator.project_id, tasks))
+        if len(answers) != len(tasks):
+            raise ValueError(f"judge {annotator.name!r} gave {len(answers)} answers to {len(tasks)} comparisons")
+        return answers
+    except Exception as error:
+        log.exception("judge %s failed on %d tasks", annotator.name, len(tasks))
+        failure = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
+        return [failure] * len(tasks)
+
+
+@functools.lru_cache(maxsize=JUDGES_KEPT)
+def prepared_judge(annotator_id: int) -> Judge:
+    """The judge of this annotator, constructed and prepared once a process."""
+    annotator = Annotator.objects.get(pk=annotator_id)
+    judge = cast(Judge, get_plugin("judge", annotator.plugin).from_dict(annotator.options))
+    judge.prepare(ProjectCollection(annotator.project_id))
+    return judge
+
+
+def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
+    """The questions behind these tasks, in their order, with texts."""
+    instruction = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
+    pairs = (
+        Pair.objects.filter(pk__in={task.pair_id for task in tasks})
+        .select_related("a__query", "a__document", "b__query", "b__document")
+        .in_bulk()
+    )
+    return [_comparison(task, pairs[task.pair_id], instruction) for task in tasks]
+
+
+def _comparison(task: ClaimedTask, pair: Pair, instruction: str) -> Comparison:
+    a, b = pair.a, pair.b
+    return Comparison(
+        key=task.id,
+        query_a=TextRecord(a.query_id, a.query.text),
+        query_b=TextRecord(b.query_id, b.query.text),
+        a=TextRecord(a.document_id, a.document.text),
+        b=TextRecord(b.document_id, b.document.text),
+        swapped=task.swapped,
+        instruction=instruction,
+    )

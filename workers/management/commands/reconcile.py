@@ -1,0 +1,25 @@
+"""`manage.py reconcile`: finds work that no hint leads to, until it is stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from workers.heartbeats import keep_beating, stop_beating
+from workers.reconciler import run_reconciler
+
+
+class Command(BaseCommand):
+    help = "Reap expired leases and leave hints for work that has none; several may run, one acts."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        beating = keep_beating("reconciler", "")
+        run_reconciler(stop)
+        stop_beating()
+        beating.join(timeout=5)

@@ -1,0 +1,299 @@
+"""The method in order, and what moves a run through it.
+
+`STAGES` is the spine of the product. A run alternates stages 3 to 5: sample pairs, judge them, rate;
+until its sampler returns nothing more or its budget is spent. `advance` is safe to call at any time
+and by several processes: an advisory lock lets one at a time move a run, and every step is a
+transaction that says in the tables how far it came.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from django.db import connection, transaction
+from django.db.models import Exists, F, OuterRef
+from django.db.models.functions import Now
+
+from labeling.models import Annotator, Project
+from labeling.pairs import store_pairs
+from labeling.plugins import Sampler, get_plugin
+from scoring.numerics.allocation import allocate
+from scoring.pairs import comparable_query_ids, sample_pairs
+from scoring.rating import stale_query_ids
+from workers.hints import leave_hint
+from workers.models import Job, JudgingTask, Run
+
+QUERIES_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One station of the method; `key` names it in jobs and addresses."""
+
+    number: int
+    key: str
+    label: str
+
+
+STAGES = tuple(
+    Stage(number, key, label)
+    for number, (key, label) in enumerate(
+        [
+            ("import", "Import"),
+            ("candidates", "Candidates"),
+            ("pairs", "Pairs"),
+            ("judging", "Judging"),
+            ("rating", "Scores"),
+            ("calibrate", "Calibrate"),
+            ("train", "Train"),
+            ("prove", "Prove"),
+            ("serve", "Serve"),
+        ],
+        start=1,
+    )
+)
+
+
+class RunRefused(ValueError):
+    """A run was ordered that cannot be carried out; the message says what to change."""
+
+
+def start_run(
+    project: Project,
+    *,
+    judges: Sequence[Annotator],
+    created_by: Any = None,
+    sampler: str = "cycles",
+    sampler_options: Mapping[str, Any] | None = None,
+    allocation: str = Run.Allocation.ALL,
+    orders: str = Run.Orders.ONE,
+    query_ids: Sequence[int] | None = None,
+    pair_budget: int | None = None,
+    seed: int | None = None,
+) -> Run:
+    """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries.
+
+    Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
+    """
+    chosen = _checked_sampler(sampler, sampler_options)
+    _check_order(project, judges, allocation=allocation, orders=orders, pair_budget=pair_budget)
+    if not comparable_query_ids(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has no query with two candidates or more among those chosen; "
+            "import documents or fill candidates first"
+        )
+    with transaction.atomic():
+        run = Run.objects.create(
+            project=project,
+            created_by=created_by,
+            query_ids=None if query_ids is None else sorted(query_ids),
+            sampler=sampler,
+            sampler_options=chosen.options.model_dump(mode="json"),
+            allocation=allocation,
+            orders=orders,
+            pair_budget=pair_budget,
+            seed=secrets.randbits(62) if seed is None else seed,
+        )
+        run.judges.set(judges)
+        Job.objects.create(project=project, run=run, stage="pairs", payload={"round": 1, "after": 0})
+        transaction.on_commit(lambda: leave_hint("advance", run.pk))
+    return run
+
+
+def _checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
+    return cast(Sampler, get_plugin("sampler", name).from_dict(dict(options or {})))
+
+
+def _check_order(
+    project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str, pair_budget: int | None
+) -> None:
+    if not judges:
+        raise RunRefused("a run without judges was ordered; choose at least one")
+    for judge in judges:
+        if judge.project_id != project.pk or judge.is_person:
+            raise RunRefused(f"annotator {judge.name!r} is no judge of project {project.slug!r}; choose one that is")
+    if allocation not in Run.Allocation.values:
+        raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
+    if orders not in Run.Orders.values:
+        raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
+    if pair_budget is not None and pair_budget < 1:
+        raise RunRefused(f"the budget is {pair_budget} pairs; expected 1 or more, or none for the whole design")
+
+
+def pause_run(run: Run) -> bool:
+    """Stop handing out tasks; those in flight are still answered. False where it was not judging."""
+    return _move(run, [Run.State.PLANNED, Run.State.JUDGING], Run.State.PAUSED)
+
+
+def resume_run(run: Run) -> bool:
+    """Hand out tasks again. False where the run was not paused."""
+    moved = _move(run, [Run.State.PAUSED], Run.State.JUDGING)
+    if moved:
+        leave_hint("advance", run.pk)
+    return moved
+
+
+def cancel_run(run: Run) -> bool:
+    """End a run for good: open tasks go, answers and books stay. False where it had ended already."""
+    with transaction.atomic():
+        moved = _move(run, [Run.State.PLANNED, Run.State.JUDGING, Run.State.PAUSED], Run.State.CANCELLED)
+        if moved:
+            JudgingTask.objects.filter(run=run).exclude(state=JudgingTask.State.LEASED).delete()
+            Job.objects.filter(run=run, state__in=[Job.State.OPEN, Job.State.LEASED]).update(
+                state=Job.State.CANCELLED, lease_until=None, finished_at=Now()
+            )
+    return moved
+
+
+def _move(run: Run, before: Sequence[str], after: str, **changes: Any) -> bool:
+    """Change the state if it is still one of `before`; exactly one caller succeeds."""
+    if after in (Run.State.FINISHED, Run.State.CANCELLED, Run.State.FAILED):
+        changes["finished_at"] = Now()
+    moved = Run.objects.filter(pk=run.pk, state__in=before).update(state=after, **changes) == 1
+    run.refresh_from_db()
+    return moved
+
+
+def active_run_ids() -> list[int]:
+    """Runs that may have something to do, in id order."""
+    return list(Run.objects.filter(state__in=Run.ACTIVE).order_by("id").values_list("id", flat=True))
+
+
+def advance(run_id: int) -> None:
+    """Do the next thing that a run needs, if no other process is doing it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('zelo.run'), %s)", [run_id])
+        if not cursor.fetchone()[0]:
+            return
+    try:
+        _advance(run_id)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('zelo.run'), %s)", [run_id])
+
+
+def _advance(run_id: int) -> None:
+    run = Run.objects.filter(pk=run_id, state__in=Run.ACTIVE).first()
+    if run is None:
+        return
+    _move(run, [Run.State.PLANNED], Run.State.JUDGING, started_at=Now())
+    job = Job.objects.filter(run=run, stage="pairs", state=Job.State.OPEN).first()
+    if job is not None:
+        plan_round(run, job)
+    elif not _is_busy(run):
+        _start_round(run)
+
+
+def _is_busy(run: Run) -> bool:
+    """Whether answers or scores are still to come before the next round can be sampled."""
+    if JudgingTask.objects.filter(run=run, state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED]).exists():
+        return True
+    if stale_query_ids(run.project_id, limit=1):
+        leave_hint("rate", run.project_id)
+        return True
+    return False
+
+
+def _start_round(run: Run) -> None:
+    payload = {"round": run.round + 1, "after": 0}
+    job = Job.objects.create(project_id=run.project_id, run=run, stage="pairs", payload=payload)
+    plan_round(run, job)
+
+
+def plan_round(run: Run, job: Job) -> None:
+    """Sample one round, some queries a transaction; a repeat goes on where the last one stopped."""
+    sampler = _checked_sampler(run.sampler, run.sampler_options)
+    judges = list(run.judges.order_by("id").values_list("id", flat=True))
+    queries = comparable_query_ids(run.project_id, run.query_ids)
+    planned_before = run.pairs_planned if not job.payload["after"] else job.payload["planned_before"]
+    while ahead := [query for query in queries if query > job.payload["after"]]:
+        chunk = ahead[:QUERIES_AT_ONCE]
+        with transaction.atomic():
+            if not Run.objects.select_for_update().filter(pk=run.pk, state__in=Run.ACTIVE).exists():
+                return  # paused or cancelled meanwhile; the job says where to go on
+            budgets = _budgets(run, chunk, ahead=len(ahead))
+            drawn = sample_pairs(
+                chunk, sampler, budgets=budgets, seed=run.seed, round_number=int(job.payload["round"])
+            )
+            _store_tasks(run, judges, drawn, round_number=int(job.payload["round"]))
+            job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
+            job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
+            job.save(update_fields=["payload", "done", "total"])
+            run.refresh_from_db()
+        for judge in judges:
+            leave_hint("judge", judge)
+    _end_round(run, job, added=run.pairs_planned - planned_before)
+
+
+def _end_round(run: Run, job: Job, *, added: int) -> None:
+    with transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(
+            state=Job.State.FINISHED, finished_at=Now(), message=f"{added} pairs in round {job.payload['round']}"
+        )
+        if added:
+            Run.objects.filter(pk=run.pk).update(round=int(job.payload["round"]))
+        else:
+            _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason="the design is complete")
+
+
+def _budgets(run: Run, chunk: Sequence[int], *, ahead: int) -> dict[int, int]:
+    """Pairs each query of the chunk may get: an even share of what is left, the first ones the rest."""
+    if run.pair_budget is None:
+        return dict.fromkeys(chunk, np.iinfo(np.int32).max)
+    share, rest = divmod(max(0, run.pair_budget - run.pairs_planned), ahead)
+    return {query: share + (position < rest) for position, query in enumerate(chunk)}
+
+
+_INSERT_TASKS = """
+INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, state, fence, leased_by, attempts, reason,
+                                 message)
+SELECT %s, task.pair_id, task.annotator_id, task.swapped, 'open', 0, '', 0, '', ''
+FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[]) WITH ORDINALITY
+     AS task (pair_id, annotator_id, swapped, position)
+WHERE NOT EXISTS (
+    SELECT 1 FROM labeling_judgment judgment
+    WHERE judgment.pair_id = task.pair_id AND judgment.annotator_id = task.annotator_id
+      AND judgment.superseded_at IS NULL AND (judgment.swapped = task.swapped OR NOT %s)
+)
+ORDER BY task.position
+ON CONFLICT DO NOTHING
+"""
+
+
+def _store_tasks(run: Run, judges: Sequence[int], drawn: Mapping[int, np.ndarray], *, round_number: int) -> None:
+    """Make rows of the drawn pairs and a task for each judge asked; what was answered is not asked again."""
+    if not drawn:
+        return
+    both = run.orders == Run.Orders.BOTH
+    pairs = np.concatenate(list(drawn.values()))
+    owners = np.repeat(np.array(list(drawn)), [len(each) for each in drawn.values()])
+    ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
+    rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
+    which, judge, swapped = allocate(
+        pairs, judges=len(judges), mode=run.allocation, rng=rng, offset=run.pairs_planned
+    )
+    if both:
+        which, judge = np.repeat(which, 2), np.repeat(judge, 2)
+        swapped = np.stack([swapped, ~swapped], axis=1).ravel()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT_TASKS,
+            [run.pk, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), both],
+        )
+        added = cursor.rowcount
+    Run.objects.filter(pk=run.pk).update(
+        pairs_planned=F("pairs_planned") + len(ids), tasks_planned=F("tasks_planned") + added
+    )
+
+
+def runs_to_advance(project_id: int) -> list[int]:
+    """Runs of a project that wait for nothing but the next round."""
+    unfinished = JudgingTask.objects.filter(
+        run=OuterRef("pk"), state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED]
+    )
+    rows = Run.objects.filter(project_id=project_id, state__in=Run.ACTIVE).exclude(Exists(unfinished))
+    return list(rows.order_by("id").values_list("id", flat=True))

@@ -1,0 +1,66 @@
+"""Finds work that no hint leads to: a lost message, a dead worker, a broker that was down or wiped.
+
+One process per database does it at a time, under an advisory lock. With the broker down it rates by
+itself, so that scores keep following; judging waits for the broker's return.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from django.db import connection
+
+from scoring.rating import rate_stale, stale_project_ids
+from workers import pipeline, queue
+from workers.hints import broker_answers, leave_hint
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 2.0
+
+
+def reconcile_once() -> None:
+    """One look at the tables: reap, hint, and rate where hints cannot travel."""
+    reaped = queue.reap()
+    if reaped:
+        log.warning("%d leases ran out and were opened again", reaped)
+    if not broker_answers():
+        rate_without_broker()
+        return
+    for annotator_id, _ in queue.open_tasks_by_annotator():
+        leave_hint("judge", annotator_id)
+    for project_id in stale_project_ids():
+        leave_hint("rate", project_id)
+    for run_id in pipeline.active_run_ids():
+        leave_hint("advance", run_id)
+
+
+def rate_without_broker() -> None:
+    """Fit what is stale in this process."""
+    for project_id in stale_project_ids():
+        rated = rate_stale(project_id)
+        log.warning("the broker is down: rated %d queries of project %d here", rated.queries, project_id)
+
+
+def run_reconciler(stop: threading.Event) -> None:
+    """Reconcile until `stop` is set; a second process waits in the background until the first is gone."""
+    while not stop.is_set():
+        try:
+            if _leads():
+                reconcile_once()
+        except Exception:  # the database may be restarting; the next look goes over everything again
+            log.exception("reconciling failed; trying again")
+            connection.close()
+        stop.wait(PAUSE_S)
+
+
+def _leads() -> bool:
+    """Hold, or get, the lock that lets one reconciler act; it is held as long as the connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() "
+            "AND objid = (hashtext('zelo.reconciler')::bigint & 4294967295)::oid) "
+            "OR pg_try_advisory_lock(0, hashtext('zelo.reconciler'))"
+        )
+        return bool(cursor.fetchone()[0])

@@ -1,0 +1,29 @@
+"""Celery tasks: each takes an id, says that the hint was taken, and calls one function."""
+
+from __future__ import annotations
+
+from celery import Task, shared_task
+
+from scoring.rating import rate_stale
+from workers import heartbeats, judging, pipeline
+from workers.hints import hint_taken, leave_hint
+
+
+@shared_task(name="workers.tasks.judge", bind=True)
+def judge(self: Task, annotator_id: int) -> None:
+    hint_taken("judge", annotator_id)
+    judging.judge_open(annotator_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.rate")
+def rate(project_id: int) -> None:
+    hint_taken("rate", project_id)
+    rate_stale(project_id)
+    for run_id in pipeline.runs_to_advance(project_id):
+        leave_hint("advance", run_id)
+
+
+@shared_task(name="workers.tasks.advance")
+def advance(run_id: int) -> None:
+    hint_taken("advance", run_id)
+    pipeline.advance(run_id)
