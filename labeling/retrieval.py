@@ -243,7 +243,8 @@ def cosines(vectors: Float32Array, query: Float32Array) -> FloatArray:
 
     Rounded to the six digits that float32 sums hold, so that equal texts tie wherever they stand.
     """
-    return np.round(np.asarray(vectors @ query, dtype=np.float64), 6)
+    products: FloatArray = np.asarray(vectors @ query, dtype=np.float64)
+    return products.round(6)
 
 
 @contextmanager
