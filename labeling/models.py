@@ -108,6 +108,18 @@ class AccessLink(models.Model):
         ]
 
 
+class ApiToken(models.Model):
+    """A key with which a program acts as a user. Only its hash is kept; `scopes` limit what it may."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=100)
+    token_hash = models.CharField(max_length=64, unique=True)
+    scopes = models.JSONField(default=list, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True, blank=True)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+
 class Query(models.Model):
     """A query text. `judged_version` rises in the transaction that stores judgments of the query."""
 

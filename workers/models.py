@@ -181,6 +181,7 @@ class Attempt(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
+        indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]
 
 
 class Worker(models.Model):

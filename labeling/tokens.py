@@ -1,0 +1,51 @@
+"""Keys for programs: made once, shown once, kept as a hash.
+
+A key is 32 random bytes, so a plain SHA-256 of it cannot be searched; passwords are another matter
+and stay with Django's hashers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models import ApiToken
+
+SCOPES = ("read", "write", "rerank")
+_PREFIX = "zelo_"
+
+
+class BadScope(ValueError):
+    """A key was asked for with a scope that does not exist."""
+
+
+def hashed(token: str) -> str:
+    """What the database keeps of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write")) -> str:
+    """A new key for `user`; this is the only time that it can be read."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise BadScope(f"scopes are {list(scopes)!r}; expected some of {', '.join(SCOPES)}")
+    token = _PREFIX + secrets.token_urlsafe(32)
+    ApiToken.objects.create(user=user, name=name, token_hash=hashed(token), scopes=sorted(set(scopes)))
+    return token
+
+
+def find_token(token: str) -> ApiToken | None:
+    """The living key with its active user, or None."""
+    found = (
+        ApiToken.objects.select_related("user")
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()), token_hash=hashed(token), user__is_active=True)
+        .first()
+    )
+    if found is not None:
+        ApiToken.objects.filter(pk=found.pk).update(used_at=Now())
+    return found

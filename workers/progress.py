@@ -1,0 +1,91 @@
+"""How far a run is, how fast it goes and what it has cost: the same figures for terminal, page and API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from workers.models import Run
+
+WINDOW_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """`answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own. `rate` in answers
+    a second over the last half minute; `eta_s` seconds until the planned ones are done, None while
+    unknown; cost in millionths of a dollar.
+    """
+
+    run_id: int
+    state: str
+    reason: str
+    round: int
+    pairs: int
+    planned: int
+    answered: int
+    unfinished: int
+    dead: int
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    rate: float
+    eta_s: float | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (Run.State.FINISHED, Run.State.CANCELLED, Run.State.FAILED)
+
+
+_TASKS = """
+SELECT count(*) FILTER (WHERE state <> 'dead'), count(*) FILTER (WHERE state = 'dead')
+FROM workers_judgingtask WHERE run_id = %s
+"""
+
+_BOOKS = """
+SELECT count(*), COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
+       COALESCE(sum(cost_micros), 0)::bigint
+FROM workers_attempt WHERE run_id = %s
+"""
+
+_RECENT = """
+SELECT count(*), EXTRACT(EPOCH FROM LEAST(make_interval(secs => %s), clock_timestamp() - min(started_at)))
+FROM workers_attempt
+WHERE run_id = %s AND finished_at > clock_timestamp() - make_interval(secs => %s)
+  AND outcome IN ('preference', 'both_irrelevant', 'cannot_judge')
+"""
+
+
+def run_progress(run: Run) -> RunProgress:
+    """The figures of one run, read now."""
+    run.refresh_from_db()
+    with connection.cursor() as cursor:
+        unfinished, dead = _row(cursor, _TASKS, [run.pk])
+        calls, input_tokens, output_tokens, cost = _row(cursor, _BOOKS, [run.pk])
+        recent, seconds = _row(cursor, _RECENT, [WINDOW_S, run.pk, WINDOW_S])
+    rate = recent / max(float(seconds or 0.0), 1.0) if recent else 0.0
+    return RunProgress(
+        run_id=run.pk,
+        state=run.state,
+        reason=run.reason,
+        round=run.round,
+        pairs=run.pairs_planned,
+        planned=run.tasks_planned,
+        answered=max(0, run.tasks_planned - unfinished - dead),
+        unfinished=unfinished,
+        dead=dead,
+        calls=calls,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cost_micros=cost,
+        rate=round(rate, 2),
+        eta_s=unfinished / rate if rate else None,
+    )
+
+
+def _row(cursor: Any, sql: str, parameters: list[Any]) -> Any:
+    cursor.execute(sql, parameters)
+    return cursor.fetchone()
