@@ -1,0 +1,141 @@
+"""REST of runs: order one, watch it, pause, resume, cancel it, retry what died."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import pydantic
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from ninja import Router, Schema
+from ninja.errors import HttpError
+from pydantic import Field
+
+from labeling.annotators import get_judge
+from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.plugins import UnknownPlugin
+from workers import pipeline, queue
+from workers.heartbeats import alive
+from workers.hints import broker_answers
+from workers.models import Run
+from workers.progress import run_progress
+
+router = Router(tags=["runs"])
+
+
+class JudgeIn(Schema):
+    plugin: str
+    options: dict[str, Any] = {}
+    name: str = Field("", max_length=200)
+
+
+class RunIn(Schema):
+    judges: list[JudgeIn] = Field(min_length=1, max_length=32)
+    sampler: str = "cycles"
+    sampler_options: dict[str, Any] = {}
+    allocation: Literal["all", "rotate"] = "all"
+    orders: Literal["one", "both"] = "one"
+    query_ids: list[int] | None = None
+    pair_budget: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+
+
+class RunOut(Schema):
+    run_id: int
+    state: str
+    reason: str
+    round: int
+    pairs: int
+    planned: int
+    answered: int
+    unfinished: int
+    dead: int
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    rate: float
+    eta_s: float | None
+
+
+class ServerOut(Schema):
+    broker: bool
+    workers: list[str]
+
+
+class RetriedOut(Schema):
+    opened: int
+
+
+def _run_out(run: Run) -> dict[str, Any]:
+    return dataclasses.asdict(run_progress(run))
+
+
+def _run_or_404(request: HttpRequest, run_id: int) -> Run:
+    return get_object_or_404(Run.objects.visible_to(request.user).select_related("project"), pk=run_id)
+
+
+def _owned_run_or_404(request: HttpRequest, run_id: int) -> Run:
+    run = _run_or_404(request, run_id)
+    owned_project_or_404(request, run.project.slug)
+    return run
+
+
+@router.post("/projects/{slug}/runs", response={201: RunOut})
+def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
+    """Order a run: sampling, judging and rating begin as soon as a worker is free."""
+    project = owned_project_or_404(request, slug)
+    try:
+        judges = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
+        run = pipeline.start_run(
+            project,
+            judges=judges,
+            created_by=request.user,
+            sampler=body.sampler,
+            sampler_options=body.sampler_options,
+            allocation=body.allocation,
+            orders=body.orders,
+            query_ids=body.query_ids,
+            pair_budget=body.pair_budget,
+            seed=body.seed,
+        )
+    except (pipeline.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        raise HttpError(422, str(error)) from error
+    return 201, _run_out(run)
+
+
+@router.get("/projects/{slug}/runs", response=list[RunOut])
+def list_runs(request: HttpRequest, slug: str) -> Any:
+    """The last runs of a project, newest first."""
+    project = project_or_404(request, slug)
+    return [_run_out(run) for run in Run.objects.visible_to(request.user).filter(project=project)[:20]]
+
+
+@router.get("/runs/{run_id}", response=RunOut)
+def get_run(request: HttpRequest, run_id: int) -> Any:
+    """Progress, rate, time left and spend of a run."""
+    return _run_out(_run_or_404(request, run_id))
+
+
+@router.post("/runs/{run_id}/{action}", response=RunOut)
+def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "resume", "cancel"]) -> Any:
+    """Pause, resume or cancel a run; 409 where its state does not allow it."""
+    run = _owned_run_or_404(request, run_id)
+    move = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}[action]
+    if not move(run):
+        raise HttpError(409, f"run {run_id} is {run.state}; it cannot be moved by {action!r} from there")
+    return _run_out(run)
+
+
+@router.post("/runs/{run_id}/dead/retry", response=RetriedOut)
+def post_retry(request: HttpRequest, run_id: int, reason: str | None = None) -> Any:
+    """Open dead tasks again, all or those of one reason."""
+    run = _owned_run_or_404(request, run_id)
+    return {"opened": queue.retry_dead(run_id=run.pk, reason=reason)}
+
+
+@router.get("/server", response=ServerOut)
+def get_server(request: HttpRequest) -> Any:
+    """Whether the broker answers, and which workers are alive."""
+    return {"broker": broker_answers(), "workers": [worker.name for worker in alive()]}

@@ -1,0 +1,31 @@
+"""The REST interface: one NinjaAPI under /api/v1 that joins the routers of all floors."""
+
+from __future__ import annotations
+
+from ninja import NinjaAPI
+from ninja.openapi.docs import Swagger
+
+from labeling.api import router as labeling_router
+from labeling.api_auth import API_AUTH
+from scoring.api import router as scoring_router
+from workers.api import router as workers_router
+
+api = NinjaAPI(
+    title="zelo",
+    version="1",
+    auth=API_AUTH,
+    docs=Swagger(settings={"persistAuthorization": True}),
+    description="From pairs of documents to calibrated scores: projects, runs, scores.",
+)
+for _router in (labeling_router, scoring_router, workers_router):
+    api.add_router("", _router)
+
+
+def _exempt_from_login(patterns: list) -> None:
+    """The API checks keys and sessions by itself; a redirect to the sign-in page is no answer to a program."""
+    for pattern in patterns:
+        if pattern.name not in {"openapi-view"}:
+            pattern.callback.login_required = False
+
+
+_exempt_from_login(api.urls[0])
