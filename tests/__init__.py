@@ -1,0 +1,1 @@
+"""Tests of zelo; the folders mirror the packages."""

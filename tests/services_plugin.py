@@ -1,0 +1,42 @@
+"""Starts PostgreSQL and Valkey for the tests before Django reads its settings.
+
+Loaded by `-p tests.services_plugin` (pyproject), so that it comes before pytest-django. The tests
+have a home of their own; `DATABASE_URL` and `BROKER_URL`, where set, are used instead. Under xdist
+the controller starts the services and its processes inherit the addresses.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_HOME = Path(os.environ.get("ZELO_TEST_HOME", ROOT / ".zelo" / "test"))
+
+os.environ["ZELO_HOME"] = str(TEST_HOME)
+os.environ["DJANGO_SETTINGS_MODULE"] = "zelo_site.settings"
+os.environ.setdefault("ZELO_SECRET_KEY", "only-for-tests-" + "0" * 40)
+os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync API runs an event loop
+
+_supervisor = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    global _supervisor
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    from zelo_site.services import ServiceSupervisor
+
+    _supervisor = ServiceSupervisor(TEST_HOME)
+    _supervisor.__enter__()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _supervisor is not None:
+        _supervisor.__exit__(None, None, None)
