@@ -1,0 +1,296 @@
+"""From single votes to one mean preference a pair, which is all that a fit needs to know.
+
+`aggregate_pairs` checks the `ComparisonColumns` that the database hands over (every defect has a
+named error) and merges votes: both orders of presentation of one judge count as one vote. `fit`,
+`prior` and the samplers start from its `PairMeans`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from labeling.records import ComparisonColumns, FloatArray, IntArray
+
+# A probability this close to 0 or 1 says no more than "certain" when logits are averaged.
+LOGIT_CLIP = 1e-4
+
+
+class InvalidComparisons(ValueError):
+    """Votes that cannot enter a fit; the subclasses name the defect."""
+
+
+class MalformedColumns(InvalidComparisons):
+    """Columns that do not fit together: lengths, offsets or sizes."""
+
+
+class PreferenceOutOfRange(InvalidComparisons):
+    """A preference outside [0, 1], NaN included."""
+
+
+class InvalidWeight(InvalidComparisons):
+    """A vote's weight that is negative or not finite."""
+
+
+class SelfPair(InvalidComparisons):
+    """A candidate compared with itself."""
+
+
+class UnknownCandidate(InvalidComparisons):
+    """An index that belongs to no candidate of its query."""
+
+
+class EmptyQuery(InvalidComparisons):
+    """A query without candidates. One with a single candidate is fine: its strength is 0."""
+
+
+class InvalidJudge(InvalidComparisons):
+    """A judge's index that is negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairMeans:
+    """Judged pairs of Q queries, query after query, ordered by (a, b) within a query.
+
+    Rows offsets[q] .. offsets[q + 1] belong to query q. `a` < `b` int64[m] are local indices below
+    sizes[q]; `preference` float64[m] the weighted mean P(a is the more relevant); `weight`
+    float64[m] > 0 the summed weight of the pair's votes.
+    """
+
+    a: IntArray
+    b: IntArray
+    preference: FloatArray
+    weight: FloatArray
+    offsets: IntArray
+    sizes: IntArray
+
+    @property
+    def queries(self) -> int:
+        return len(self.sizes)
+
+    def of_query(self, query: int) -> PairMeans:
+        """The pairs of one query."""
+        rows = slice(self.offsets[query], self.offsets[query + 1])
+        ends = np.array([0, self.offsets[query + 1] - self.offsets[query]])
+        columns = (self.a[rows], self.b[rows], self.preference[rows], self.weight[rows])
+        return PairMeans(*columns, offsets=ends, sizes=self.sizes[query : query + 1])
+
+
+def votes_of_query(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    preference: npt.ArrayLike,
+    *,
+    size: int,
+    weight: npt.ArrayLike | None = None,
+    judge: npt.ArrayLike | None = None,
+    swapped: npt.ArrayLike | None = None,
+) -> ComparisonColumns:
+    """Columns of a single query of `size` candidates; weight 1, judge 0, not swapped unless given."""
+    votes = len(np.asarray(a))
+    return ComparisonColumns(
+        a=np.asarray(a, dtype=np.int64),
+        b=np.asarray(b, dtype=np.int64),
+        preference=np.asarray(preference, dtype=np.float64),
+        weight=np.ones(votes) if weight is None else np.asarray(weight, dtype=np.float64),
+        judge=np.zeros(votes, dtype=np.int64) if judge is None else np.asarray(judge, dtype=np.int64),
+        swapped=np.zeros(votes, dtype=np.bool_) if swapped is None else np.asarray(swapped, dtype=np.bool_),
+        offsets=np.array([0, votes], dtype=np.int64),
+        sizes=np.array([size], dtype=np.int64),
+    )
+
+
+def check_columns(columns: ComparisonColumns) -> None:
+    """Raise the InvalidComparisons that names the first defect, its query, row and value."""
+    _check_shape(columns)
+    defect, row, query = _first_defect(*_arrays(columns))
+    if defect:
+        _raise_defect(defect, row, query, columns)
+
+
+def aggregate_pairs(columns: ComparisonColumns) -> PairMeans:
+    """Check the votes and merge them into one mean preference a pair.
+
+    1. Votes of one judge on one pair in one order: weighted mean, weights added.
+    2. The two orders of one judge: one vote of the larger weight. Probabilities are averaged as logits
+       (clipped at 1e-4), which cancels a position bias; where an answer is exactly 0 or 1 the
+       judge stated a choice and not a probability, and the answers themselves are averaged.
+    3. Judges: weighted mean, weights added.
+
+    Pairs whose votes all weigh nothing are dropped: they were not judged.
+    """
+    check_columns(columns)
+    judge, judges = _compact(columns.judge)
+    arrays = _arrays(columns)
+    a, b, preference, weight, offsets = _merge(*arrays[:4], judge, *arrays[5:], judges)
+    return PairMeans(a=a, b=b, preference=preference, weight=weight, offsets=offsets, sizes=arrays[-1])
+
+
+def _arrays(columns: ComparisonColumns) -> tuple[npt.NDArray[np.generic], ...]:
+    """The columns with the dtypes and layout that compiled code expects; copies only what differs."""
+    whole = (columns.a, columns.b), (columns.offsets, columns.sizes)
+    (a, b), (offsets, sizes) = (tuple(np.ascontiguousarray(c, dtype=np.int64) for c in part) for part in whole)
+    preference, weight = (np.ascontiguousarray(c, dtype=np.float64) for c in (columns.preference, columns.weight))
+    judge = np.ascontiguousarray(columns.judge, dtype=np.int64)
+    return a, b, preference, weight, judge, np.ascontiguousarray(columns.swapped, dtype=np.bool_), offsets, sizes
+
+
+def _compact(judge: IntArray) -> tuple[IntArray, int]:
+    """Judges renumbered from 0 where their numbers are too large to index a small table."""
+    judges = int(judge.max(initial=0)) + 1
+    if judges <= 256:
+        return np.ascontiguousarray(judge, dtype=np.int64), judges
+    distinct, compact = np.unique(judge, return_inverse=True)
+    return compact.astype(np.int64), len(distinct)
+
+
+def _check_shape(columns: ComparisonColumns) -> None:
+    votes = len(columns.a)
+    for name in ("b", "preference", "weight", "judge", "swapped"):
+        if len(getattr(columns, name)) != votes:
+            raise MalformedColumns(f"{name} has {len(getattr(columns, name))} rows, a has {votes}; expected the same")
+    offsets = columns.offsets
+    if len(offsets) != len(columns.sizes) + 1:
+        raise MalformedColumns(
+            f"{len(offsets)} offsets for {len(columns.sizes)} queries; expected one more offset than queries"
+        )
+    if offsets[0] != 0 or offsets[-1] != votes or (len(offsets) > 1 and (np.diff(offsets) < 0).any()):
+        raise MalformedColumns(f"offsets must rise from 0 to the {votes} rows; got {offsets[0]} .. {offsets[-1]}")
+
+
+_OUT_OF_RANGE, _WEIGHT, _SELF, _UNKNOWN, _EMPTY, _JUDGE = 1, 2, 3, 4, 5, 6
+
+
+@njit(cache=True, nogil=True)
+def _first_defect(a, b, preference, weight, judge, swapped, offsets, sizes):  # type: ignore[no-untyped-def]
+    """(defect, row, query) of the first defect in row order; (0, 0, 0) where all is well."""
+    for q in range(sizes.size):
+        n = sizes[q]
+        if n < 1:
+            return _EMPTY, offsets[q], q
+        for row in range(offsets[q], offsets[q + 1]):
+            if not (preference[row] >= 0.0 and preference[row] <= 1.0):
+                return _OUT_OF_RANGE, row, q
+            if not (weight[row] >= 0.0 and weight[row] < np.inf):
+                return _WEIGHT, row, q
+            if a[row] < 0 or a[row] >= n or b[row] < 0 or b[row] >= n:
+                return _UNKNOWN, row, q
+            if a[row] == b[row]:
+                return _SELF, row, q
+            if judge[row] < 0:
+                return _JUDGE, row, q
+    return 0, 0, 0
+
+
+def _raise_defect(defect: int, row: int, query: int, columns: ComparisonColumns) -> None:
+    where = f"row {row} of query {query}"
+    if defect == _EMPTY:
+        raise EmptyQuery(f"query {query} has {columns.sizes[query]} candidates; expected at least 1; leave it out")
+    if defect == _OUT_OF_RANGE:
+        raise PreferenceOutOfRange(
+            f"{where}: preference is {columns.preference[row]}; expected P(a is the more relevant) in [0, 1]; "
+            "leave missing answers out"
+        )
+    if defect == _WEIGHT:
+        raise InvalidWeight(f"{where}: weight is {columns.weight[row]}; expected a finite number >= 0")
+    if defect == _UNKNOWN:
+        raise UnknownCandidate(
+            f"{where}: pair ({columns.a[row]}, {columns.b[row]}); expected indices below {columns.sizes[query]}, "
+            "the query's number of candidates"
+        )
+    if defect == _JUDGE:
+        raise InvalidJudge(f"{where}: judge is {columns.judge[row]}; expected an index >= 0")
+    raise SelfPair(f"{where}: candidate {columns.a[row]} is compared with itself; leave such rows out")
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine_orders(p, w, q, v):  # type: ignore[no-untyped-def]
+    """One preference from the answers p, q (weights w, v) of one judge in the two orders."""
+    if v == 0.0 or p == q:
+        return p
+    if w == 0.0:
+        return q
+    share = w / (w + v)
+    if p == 0.0 or p == 1.0 or q == 0.0 or q == 1.0:
+        return share * p + (1.0 - share) * q
+    p = min(max(p, LOGIT_CLIP), 1.0 - LOGIT_CLIP)
+    q = min(max(q, LOGIT_CLIP), 1.0 - LOGIT_CLIP)
+    logit = share * math.log(p / (1.0 - p)) + (1.0 - share) * math.log(q / (1.0 - q))
+    return 1.0 / (1.0 + math.exp(-logit))
+
+
+@njit(cache=True, nogil=True)
+def _stable_order(keys, base, first, rows, order, spare, counts):  # type: ignore[no-untyped-def]
+    """Reorder order[0:rows] by keys[first + order] in 0 .. base - 1, keeping ties: one counting pass."""
+    counts[: base + 1] = 0
+    for i in range(rows):
+        counts[keys[first + order[i]] + 1] += 1
+    for k in range(base):
+        counts[k + 1] += counts[k]
+    for i in range(rows):
+        key = keys[first + order[i]]
+        spare[counts[key]] = order[i]
+        counts[key] += 1
+    order[:rows] = spare[:rows]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge(a, b, preference, weight, judge, swapped, offsets, sizes, judges):  # type: ignore[no-untyped-def]
+    """Radix-sort each query's votes by (low, high, judge) and reduce the runs; see aggregate_pairs."""
+    total, queries = a.size, sizes.size
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    most, widest = 0, judges
+    for q in range(queries):
+        most = max(most, offsets[q + 1] - offsets[q])
+        widest = max(widest, sizes[q])
+    order, spare = np.empty(most, np.int64), np.empty(most, np.int64)
+    counts = np.zeros(widest + 1, np.int64)
+    out_a, out_b = np.empty(total, np.int64), np.empty(total, np.int64)
+    out_p, out_w = np.empty(total), np.empty(total)
+    out_offsets = np.zeros(queries + 1, np.int64)
+    filled = 0
+    for q in range(queries):
+        first, rows = offsets[q], offsets[q + 1] - offsets[q]
+        for i in range(rows):
+            order[i] = i
+        if judges > 1:
+            _stable_order(judge, judges, first, rows, order, spare, counts)
+        _stable_order(high, sizes[q], first, rows, order, spare, counts)
+        _stable_order(low, sizes[q], first, rows, order, spare, counts)
+        i = 0
+        while i < rows:
+            head = first + order[i]
+            x, y = low[head], high[head]
+            pair_p, pair_w = 0.0, 0.0
+            while i < rows and low[first + order[i]] == x and high[first + order[i]] == y:
+                who = judge[first + order[i]]
+                p0, w0, p1, w1 = 0.0, 0.0, 0.0, 0.0
+                while i < rows:
+                    row = first + order[i]
+                    if judge[row] != who or low[row] != x or high[row] != y:
+                        break
+                    # `swapped` tells the order relative to (a, b): turned round with the pair.
+                    turned = a[row] > b[row]
+                    p = 1.0 - preference[row] if turned else preference[row]
+                    if swapped[row] != turned:
+                        p1 += weight[row] * p
+                        w1 += weight[row]
+                    else:
+                        p0 += weight[row] * p
+                        w0 += weight[row]
+                    i += 1
+                w = max(w0, w1)
+                if w > 0.0:
+                    p0, p1 = p0 / w0 if w0 > 0.0 else 0.0, p1 / w1 if w1 > 0.0 else 0.0
+                    pair_p += w * min(max(_combine_orders(p0, w0, p1, w1), 0.0), 1.0)
+                    pair_w += w
+            if pair_w > 0.0:
+                out_a[filled], out_b[filled] = x, y
+                out_p[filled], out_w[filled] = min(pair_p / pair_w, 1.0), pair_w
+                filled += 1
+        out_offsets[q + 1] = filled
+    return out_a[:filled].copy(), out_b[:filled].copy(), out_p[:filled].copy(), out_w[:filled].copy(), out_offsets

@@ -1,0 +1,83 @@
+"""The built-in raters: Thurstone (the default, as in the paper) and Bradley-Terry.
+
+Thin shells around `scoring.numerics.fit`, registered by the same door as third-party raters;
+`scoring.rating` calls whichever a project chose.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pydantic
+
+from labeling.plugins import Options as PluginOptions
+from labeling.plugins import Rater, register
+from labeling.records import ComparisonColumns, Fit
+from scoring.numerics.fit import compile_kernels, fit_queries
+
+# Near what cross-validation chooses for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
+DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}
+
+
+class RaterOptions(PluginOptions):
+    """What both raters can be told."""
+
+    prior_precision: float | None = pydantic.Field(
+        default=None,
+        ge=0.0,
+        le=1e6,
+        title="Prior precision",
+        description="Pulls strengths towards zero. Empty: chosen for the project, or the model's default.",
+    )
+    tolerance: float = pydantic.Field(
+        default=1e-8, gt=0.0, le=1e-3, title="Tolerance", description="Largest norm of a query's gradient."
+    )
+    require_connected: bool = pydantic.Field(
+        default=False, title="Require connected graphs", description="Refuse queries whose pairs leave islands."
+    )
+
+
+class MaximumLikelihoodRater(Rater):
+    """What the two models share; a subclass names the model."""
+
+    model: ClassVar[str]
+    Options = RaterOptions
+    options: RaterOptions
+
+    @staticmethod
+    def prepare() -> None:
+        """Compile the solver, so that the first fit is not slow."""
+        compile_kernels()
+
+    @property
+    def prior_precision(self) -> float:
+        """The prior's precision that `rate` uses."""
+        chosen = self.options.prior_precision
+        return DEFAULT_PRIOR_PRECISION[self.model] if chosen is None else chosen
+
+    def rate(self, columns: ComparisonColumns) -> Fit:
+        return fit_queries(
+            columns,
+            model=self.model,
+            prior_precision=self.prior_precision,
+            tolerance=self.options.tolerance,
+            require_connected=self.options.require_connected,
+        )
+
+
+@register
+class ThurstoneRater(MaximumLikelihoodRater):
+    """Case V, F(d) = (1 + erf d) / 2."""
+
+    name = "thurstone"
+    label = "Thurstone (case V)"
+    model = "thurstone"
+
+
+@register
+class BradleyTerryRater(MaximumLikelihoodRater):
+    """F(d) = 1 / (1 + exp(-d))."""
+
+    name = "bradley-terry"
+    label = "Bradley-Terry"
+    model = "bradley-terry"
