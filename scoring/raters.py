@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import pydantic
 
-from labeling.plugins import Options as PluginOptions
 from labeling.plugins import Rater, register
 from labeling.records import ComparisonColumns, Fit
 from scoring.numerics.fit import compile_kernels, fit_queries
@@ -19,7 +18,7 @@ from scoring.numerics.fit import compile_kernels, fit_queries
 DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}
 
 
-class RaterOptions(PluginOptions):
+class RaterOptions(Rater.Options):
     """What both raters can be told."""
 
     prior_precision: float | None = pydantic.Field(

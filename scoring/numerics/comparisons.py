@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -125,12 +126,12 @@ def aggregate_pairs(columns: ComparisonColumns) -> PairMeans:
     """
     check_columns(columns)
     judge, judges = _compact(columns.judge)
-    arrays = _arrays(columns)
-    a, b, preference, weight, offsets = _merge(*arrays[:4], judge, *arrays[5:], judges)
-    return PairMeans(a=a, b=b, preference=preference, weight=weight, offsets=offsets, sizes=arrays[-1])
+    a, b, p, w, _, swapped, offsets, sizes = _arrays(columns)
+    a, b, p, w, offsets = _merge(a, b, p, w, judge, swapped, offsets, sizes, judges)
+    return PairMeans(a=a, b=b, preference=p, weight=w, offsets=offsets, sizes=sizes)
 
 
-def _arrays(columns: ComparisonColumns) -> tuple[npt.NDArray[np.generic], ...]:
+def _arrays(columns: ComparisonColumns) -> tuple[Any, ...]:
     """The columns with the dtypes and layout that compiled code expects; copies only what differs."""
     whole = (columns.a, columns.b), (columns.offsets, columns.sizes)
     (a, b), (offsets, sizes) = (tuple(np.ascontiguousarray(c, dtype=np.int64) for c in part) for part in whole)

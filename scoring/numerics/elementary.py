@@ -62,7 +62,7 @@ def exp_of_negative(x: float) -> float:
     value = value * r + 0.5
     value = value * r + 1.0
     value = value * r + 1.0
-    return value * _float_of((_bits_of(shifted) + 1023) << 52)
+    return value * _float_of((_bits_of(shifted) + 1023) << 52)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, inline="always", error_model="numpy")
