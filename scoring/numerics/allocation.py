@@ -1,0 +1,63 @@
+"""Which judge is asked about which pair, and in which order the two documents are shown.
+
+`all` asks every judge about every pair, as the paper does; `rotate` asks one judge a pair, in turn,
+which spreads the same calls over more pairs. Pure: arrays in, arrays out, generator passed in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labeling.records import BoolArray, IntArray
+
+MODES = ("all", "rotate")
+
+
+class BadAllocation(ValueError):
+    """An allocation was asked for that does not exist, or without judges."""
+
+
+def allocate(
+    pairs: IntArray, *, judges: int, mode: str, rng: np.random.Generator, offset: int = 0
+) -> tuple[IntArray, IntArray, BoolArray]:
+    """(pair int64[t], judge int64[t], swapped bool[t]): task t asks `judge` about row `pair` of `pairs`.
+
+    `offset` is how many pairs were allocated before, so that `rotate` goes on in turn. Half of each
+    judge's tasks (to one) are swapped, in random places. Raises BadAllocation.
+    """
+    if judges < 1:
+        raise BadAllocation(f"{judges} judges; expected 1 or more")
+    if mode == "all":
+        pair = np.repeat(np.arange(len(pairs), dtype=np.int64), judges)
+        judge = np.tile(np.arange(judges, dtype=np.int64), len(pairs))
+    elif mode == "rotate":
+        pair = np.arange(len(pairs), dtype=np.int64)
+        judge = _in_turn(pairs, judges, rng, offset)
+    else:
+        raise BadAllocation(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+    return pair, judge, _balanced_sides(judge, judges, rng)
+
+
+def _in_turn(pairs: IntArray, judges: int, rng: np.random.Generator, offset: int) -> IntArray:
+    """A judge for each pair: overall in turn, and for each document those it has met least."""
+    met: dict[int, IntArray] = {}
+    given = np.zeros(judges, dtype=np.int64)
+    given[: offset % judges] += 1
+    chosen = np.empty(len(pairs), dtype=np.int64)
+    for row, (a, b) in enumerate(pairs.tolist()):
+        seen = met.setdefault(a, np.zeros(judges, dtype=np.int64)) + met.setdefault(b, np.zeros(judges, dtype=np.int64))
+        least = np.flatnonzero(given == given.min())
+        judge = int(least[np.argmin(seen[least] + rng.random(len(least)))])
+        for count in (met[a], met[b], given):
+            count[judge] += 1
+        chosen[row] = judge
+    return chosen
+
+
+def _balanced_sides(judge: IntArray, judges: int, rng: np.random.Generator) -> BoolArray:
+    swapped = np.zeros(len(judge), dtype=np.bool_)
+    for each in range(judges):
+        mine = np.flatnonzero(judge == each)
+        sides = (np.arange(len(mine)) + rng.integers(2)) % 2 == 0
+        swapped[mine] = rng.permutation(sides)
+    return swapped

@@ -1,0 +1,131 @@
+"""How well orders agree with human grades: first stage, each judge alone, Elo; with intervals.
+
+Reads grades, which no judge may see; used by the terminal's closing table, the pages and the REST
+interface. Metrics come from `scoring.numerics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from labeling.models import Annotator, Candidate, Project
+from labeling.plugins import Rater, get_plugin
+from labeling.records import ComparisonColumns, FloatArray, IntArray
+from scoring.columns import ProjectColumns, copy_columns, read_columns
+from scoring.numerics.metrics import ndcg
+from scoring.numerics.resampling import Interval, bootstrap_interval
+
+Orders = dict[str, FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class GradedQuery:
+    """One query with at least one positive grade. Arrays run over its candidates in id order; an
+    ungraded candidate counts as grade 0.
+    """
+
+    query_id: int
+    candidate_ids: IntArray
+    grades: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """NDCG@k (linear gain) of one order: mean over `queries` with its bootstrap interval."""
+
+    order: str
+    ndcg: Interval
+    queries: int
+
+
+_GRADED = """
+SELECT query_id, id, COALESCE(grade, 0)::bigint FROM labeling_candidate
+WHERE query_id IN (
+    SELECT candidate.query_id FROM labeling_candidate candidate JOIN labeling_query query ON query.id = candidate.query_id
+    WHERE query.project_id = %s AND candidate.grade > 0
+) ORDER BY query_id, id
+"""
+
+
+def graded_queries(project_id: int) -> list[GradedQuery]:
+    """The queries of a project that an order can be measured on."""
+    rows = copy_columns(_GRADED, [project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
+    found = []
+    for query in np.unique(rows["query"].astype(np.int64)):
+        mine = rows[rows["query"] == query]
+        found.append(GradedQuery(int(query), mine["id"].astype(np.int64), mine["grade"].astype(np.int64)))
+    return found
+
+
+def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
+    """NDCG@k of the first stage, of each judge alone and of Elo; empty where nothing is graded."""
+    graded = graded_queries(project.pk)
+    if not graded:
+        return []
+    orders: dict[str, Mapping[int, float]] = {"first stage": _first_stage(project)}
+    orders |= judge_orders(project, [query.query_id for query in graded])
+    orders["Elo"] = _elo(project)
+    return [measure(name, scores, graded, k=k) for name, scores in orders.items() if scores]
+
+
+def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:
+    """NDCG@k of scores by candidate id; a candidate without one ranks last."""
+    values = [
+        ndcg(_ranked_last(scores, query.candidate_ids), query.grades, k, ids=[str(i) for i in query.candidate_ids])
+        for query in graded
+    ]
+    return Quality(order=name, ndcg=bootstrap_interval(values, rng=np.random.default_rng(0)), queries=len(values))
+
+
+def _ranked_last(scores: Mapping[int, float], ids: IntArray) -> FloatArray:
+    known = [scores[i] for i in ids.tolist() if i in scores]
+    floor = min(known, default=0.0) - 1.0
+    return np.array([scores.get(i, floor) for i in ids.tolist()])
+
+
+def _first_stage(project: Project) -> dict[int, float]:
+    rows = Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False)
+    return {pk: -float(rank) for pk, rank in rows.values_list("id", "first_stage_rank")}
+
+
+def _elo(project: Project) -> dict[int, float]:
+    rows = Candidate.objects.filter(query__project=project, score__isnull=False, score__comparisons__gt=0)
+    return dict(rows.values_list("id", "score__elo"))
+
+
+def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[int, float]]:
+    """Strengths by candidate id from the votes of each annotator alone, by the annotator's name."""
+    read = read_columns(query_ids)
+    rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    names = dict(Annotator.objects.filter(pk__in=read.annotator_ids.tolist()).values_list("id", "name"))
+    orders: dict[str, Mapping[int, float]] = {}
+    for position, annotator in enumerate(read.annotator_ids.tolist()):
+        fit = rater.rate(only(read.columns, read.columns.judge == position))
+        compared = fit.comparisons > 0
+        orders[_unused(names[annotator], orders)] = dict(
+            zip(read.candidate_ids[compared].tolist(), fit.theta[compared].tolist(), strict=True)
+        )
+    return orders
+
+
+def _unused(name: str, taken: Mapping[str, object]) -> str:
+    return name if name not in taken else f"{name} ({sum(each.startswith(name) for each in taken) + 1})"
+
+
+def only(columns: ComparisonColumns, rows: np.ndarray) -> ComparisonColumns:
+    """The columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
+    kept = np.append(0, np.cumsum(rows))
+    return ComparisonColumns(
+        a=columns.a[rows],
+        b=columns.b[rows],
+        preference=columns.preference[rows],
+        weight=columns.weight[rows],
+        judge=columns.judge[rows],
+        swapped=columns.swapped[rows],
+        offsets=kept[columns.offsets].astype(np.int64),
+        sizes=columns.sizes,
+    )
