@@ -29,7 +29,7 @@ class NotConverged(RuntimeError):
         self.queries = [int(query) for query in queries]
         super().__init__(
             f"{len(queries)} queries did not converge, first query {queries[0]}: gradient norm {norms.max():.3g} after "
-            f"{newton.MAX_STEPS} steps; expected at most {tolerance:g}; raise prior_precision or the tolerance"
+            f"{newton.MAX_STEPS} steps; expected at most {tolerance:g}; raise prior_precision or the tolerance, or leave out start"
         )
 
 

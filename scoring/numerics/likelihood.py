@@ -49,7 +49,7 @@ def thurstone_terms(d: float, p: float) -> tuple[float, float]:
     """(score, curvature) of p log F(d) + (1 - p) log F(-d): d/dd and -d2/dd2. One erfc, one exp.
 
     With u = |d| both Mills ratios come from erfcx(u), so that nothing over- or underflows. Beyond
-    u = 10 `ratio - 2u` would lose digits to cancellation, and its asymptotic series is used.
+    u = 25 `ratio - 2u` would lose digits to cancellation, and its asymptotic series is used.
     """
     u = abs(d)
     ratio = 2.0 / (_ROOT_PI * erfcx_of_positive(u))  # f(u) / F(-u)
@@ -57,7 +57,7 @@ def thurstone_terms(d: float, p: float) -> tuple[float, float]:
     rest = density / (1.0 - density / ratio)  # f(u) / F(u)
     s = 1.0 / max(u * u, 1.0)
     y = s * (0.5 - s * (0.75 - s * (1.875 - s * (6.5625 - s * 29.53125))))
-    excess = 2.0 * u * y / (1.0 - y) if u > 10.0 else ratio - 2.0 * u
+    excess = 2.0 * u * y / (1.0 - y) if u > 25.0 else ratio - 2.0 * u
     forward = d >= 0.0
     win = p if forward else 1.0 - p
     lose = 1.0 - p if forward else p

@@ -1,0 +1,1 @@
+"""Tests of the pure numerics; none needs a database."""
