@@ -1,0 +1,175 @@
+"""Scores out: zbench's annotated JSONL and TREC runs, streamed query by query from the database.
+
+`export_scores` reads candidates with their live scores in one consistent pass and hands each query
+to an exporter plugin; the command line, the API and the pages call it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, cast
+
+import pydantic
+from django.db import transaction
+
+from labeling.models import Candidate, Project
+from labeling.plugins import Exporter, get_plugin, register
+from labeling.records import ExportedDocument, ExportedQuery
+from scoring.numerics.elo import ELO_MEAN, ELO_PER_LOGIT
+
+
+class ExportFailed(ValueError):
+    """A format cannot carry a value."""
+
+
+@register
+class ZbenchAnnotatedJsonl(Exporter):
+    """The rows of an import with each document's scores, best first, as zbench's annotated data set.
+
+    `score` is what zbench writes there: the strength in logits, Elo without its scale and centre.
+    Beside it stand Elo, relevance in [0, 1], theta and its standard error in the fitted model's own
+    units, and the number of distinct pairs. All of them are null where a document was never rated.
+    """
+
+    name = "zbench-annotated-jsonl"
+    label = "zbench annotated JSONL"
+    suffix = ".jsonl"
+    content_type = "application/x-ndjson"
+
+    class Options(Exporter.Options):
+        unrated: bool = pydantic.Field(
+            default=True, description="Write documents without a score too; zbench itself cannot read those."
+        )
+
+    options: Options
+
+    def write(self, rows: Iterable[ExportedQuery], stream: IO[bytes]) -> None:
+        for row in rows:
+            documents = [
+                _annotated(document) for document in row.documents if self.options.unrated or document.elo is not None
+            ]
+            query: dict[str, Any] = {"id": row.id, "query": row.text}
+            if row.metadata:
+                query["metadata"] = row.metadata
+            line = json.dumps({"query": query, "documents": documents}, ensure_ascii=False, allow_nan=False)
+            stream.write(line.encode() + b"\n")
+
+
+def _annotated(document: ExportedDocument) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "content": document.text,
+        "metadata": document.metadata,
+        "score": None if document.elo is None else (document.elo - ELO_MEAN) / ELO_PER_LOGIT,
+        "elo": document.elo,
+        "relevance": document.relevance,
+        "theta": document.theta,
+        "stderr": document.stderr,
+        "comparisons": document.comparisons,
+    }
+
+
+@register
+class TrecRun(Exporter):
+    """`query Q0 document rank elo tag`, best first; documents without a score are left out.
+
+    Raises ExportFailed for an id that holds a blank, which the format cannot carry.
+    """
+
+    name = "trec-run"
+    label = "TREC run"
+    suffix = ".trec"
+    content_type = "text/plain; charset=utf-8"
+
+    class Options(Exporter.Options):
+        tag: str = pydantic.Field(default="zelo", pattern=r"^\S{1,80}$", description="Last column: the run's name.")
+
+    options: Options
+
+    def write(self, rows: Iterable[ExportedQuery], stream: IO[bytes]) -> None:
+        for row in rows:
+            rated = [document for document in row.documents if document.elo is not None]
+            for rank, document in enumerate(rated, start=1):
+                line = f"{_word(row.id)} Q0 {_word(document.id)} {rank} {document.elo!r} {self.options.tag}\n"
+                stream.write(line.encode())
+
+
+def _word(identifier: str) -> str:
+    if len(identifier.split()) == 1 and identifier == identifier.strip():
+        return identifier
+    raise ExportFailed(
+        f"the id {identifier!r} holds a blank; expected an id without one in a TREC run; export as JSONL instead"
+    )
+
+
+def export_scores(
+    project: Project, exporter_name: str, stream: IO[bytes], *, options: Mapping[str, Any] | None = None
+) -> int:
+    """Write the project's live scores; returns the number of queries written.
+
+    Queries in the order of their import, documents best first, ties by document id, unrated ones last.
+    One consistent read through a server-side cursor; memory holds one query at a time. Raises
+    UnknownPlugin, pydantic.ValidationError for options, ExportFailed.
+    """
+    exporter = cast(Exporter, get_plugin("exporter", exporter_name).from_dict(dict(options or {})))
+    written = itertools.count()
+    with transaction.atomic():
+        exporter.write(_counted(exported_queries(project), written), stream)
+    return next(written)
+
+
+def _counted(rows: Iterator[ExportedQuery], counter: itertools.count[int]) -> Iterator[ExportedQuery]:
+    for row in rows:
+        next(counter)
+        yield row
+
+
+_COLUMNS = (
+    "query_id",
+    "query__external_id",
+    "query__text",
+    "query__metadata",
+    "document__external_id",
+    "document__text",
+    "document__metadata",
+    "score__theta",
+    "score__stderr",
+    "score__elo",
+    "score__relevance",
+    "score__comparisons",
+    "grade",
+    "first_stage_rank",
+)
+
+
+def exported_queries(project: Project) -> Iterator[ExportedQuery]:
+    """The project's queries that have candidates, one at a time; must run inside a transaction."""
+    rows = Candidate.objects.filter(query__project=project).order_by("query_id").values_list(*_COLUMNS)
+    for _, group in itertools.groupby(rows.iterator(chunk_size=500), key=lambda row: row[0]):
+        of_query = list(group)
+        documents = sorted((_document(row) for row in of_query), key=_best_first)
+        _, external_id, text, metadata = of_query[0][:4]
+        yield ExportedQuery(id=external_id, text=text, metadata=metadata, documents=tuple(documents))
+
+
+def _document(row: tuple[Any, ...]) -> ExportedDocument:
+    external_id, text, metadata, theta, stderr, elo, relevance, comparisons, grade, rank = row[4:]
+    return ExportedDocument(
+        id=external_id,
+        text=text,
+        metadata=metadata,
+        theta=theta,
+        stderr=stderr,
+        elo=elo,
+        relevance=relevance,
+        comparisons=comparisons or 0,
+        grade=grade,
+        first_stage_rank=rank,
+    )
+
+
+def _best_first(document: ExportedDocument) -> tuple[bool, float, str]:
+    """Unrated last; ties by id in code point order, whatever the database's collation."""
+    return document.elo is None, -(document.elo or 0.0), document.id
