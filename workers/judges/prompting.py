@@ -1,0 +1,174 @@
+"""Turns a comparison into the messages that a language model reads: cleaned, cut, fenced, hashed.
+
+The texts are files in `prompts/`; their hash is part of a judge's provenance. Used by `openai_http` and
+`transformers_local`; imports no Django.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from labeling.records import Comparison
+
+PROMPTS = Path(__file__).parent / "prompts"
+AnswerForm = Literal["letter", "score"]
+
+BYTES_PER_TOKEN = 4
+MOST_CHARACTERS_PER_TOKEN = 64
+
+# C0 and C1 controls but tab and newline, lone surrogates, bidirectional overrides, invisible tag letters.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
+_ROLE_TOKEN = re.compile(
+    r"<\|[^|<>\n]{1,64}\|>"  # Qwen, Llama 3, Phi, GPT
+    r"|<|[^|<>\n]{1,64}|>"  # DeepSeek
+    r"|</?s>|\[/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"  # Mistral, Llama 2
+    r"|<(?:start|end)_of_(?:turn|image)>|<(?:bos|eos|pad|unk)>"  # Gemma
+    r"|</?think>|</?tool_call>|</?tool_response>",
+    re.IGNORECASE,
+)
+
+# Nobody outside this process can know it, so no document can hold a fence that it predicts.
+_PROCESS_SECRET = secrets.token_bytes(32)
+
+Cutter = Callable[[str, int], tuple[str, bool]]
+"""(text, most tokens) -> (the part that is kept, whether anything was cut)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked. `prefix_key` is equal for prompts that begin alike up to the end of the first document."""
+
+    system: str
+    user: str
+    truncated: bool
+    prefix_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tokens a document and a query may have; both documents fall under the same number."""
+
+    document_tokens: int
+    query_tokens: int
+
+
+def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cut: Cutter) -> Prompt:
+    """The prompt of one comparison in its order of presentation: A is the document presented first.
+
+    The nonce of the fences is drawn from a secret of this process and from what is presented first, so
+    that pairs with a common first document share a prefix that servers can cache.
+    """
+    query_first, query_second = comparison.query_a, comparison.query_b
+    if comparison.swapped:
+        query_first, query_second = query_second, query_first
+    queries = [cut(clean(query.text), limits.query_tokens) for query in (query_first, query_second)]
+    documents = [cut(clean(each.text), limits.document_tokens) for each in (comparison.first, comparison.second)]
+    instruction = clean(comparison.instruction).strip()
+    parts = [instruction, str(comparison.cross_query), queries[0][0], documents[0][0]]
+    prefix_key = hashlib.sha256("\x00".join(parts).encode()).hexdigest()
+    user = _template("two_queries" if comparison.cross_query else "one_query").substitute(
+        instruction=f"Instruction of this project: {instruction}\n\n" if instruction else "",
+        nonce=_nonce(prefix_key, [text for text, _ in (*queries, *documents)]),
+        query_first=queries[0][0],
+        query_second=queries[1][0],
+        first=documents[0][0],
+        second=documents[1][0],
+    )
+    return Prompt(
+        system=_file("system"),
+        user=f"{user}{_file(f'answer_{form}')}".rstrip(),
+        truncated=any(was_cut for _, was_cut in (*queries, *documents)),
+        prefix_key=prefix_key,
+    )
+
+
+def prompt_hash(form: AnswerForm) -> str:
+    """SHA-256 (hex) over the files that make up the prompts of this form of answer."""
+    names = ["system", "one_query", "two_queries", f"answer_{form}"]
+    return hashlib.sha256("\x00".join(_file(name) for name in names).encode()).hexdigest()
+
+
+def clean(text: str) -> str:
+    """The text without control characters and without tokens that chat templates give a meaning.
+
+    Each is replaced by a space: taking it out could join what stands around it into another token.
+    """
+    return _ROLE_TOKEN.sub(" ", _CONTROL.sub(" ", text.replace("\r\n", "\n")))
+
+
+def cut_by_bytes(text: str, most_tokens: int) -> tuple[str, bool]:
+    """Cut where no tokenizer is named: a token is taken to be four bytes of UTF-8.
+
+    That is about right for English and code; for Chinese or Japanese (three bytes a character) it
+    keeps up to a third more tokens than asked for, so leave room or name a tokenizer.
+    """
+    encoded = text.encode()
+    most_bytes = most_tokens * BYTES_PER_TOKEN
+    if len(encoded) <= most_bytes:
+        return text, False
+    return encoded[:most_bytes].decode(errors="ignore"), True
+
+
+def approximate_tokens(text: str) -> int:
+    """Tokens by the same rule as `cut_by_bytes`."""
+    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
+
+
+def cutter_of(tokenizer: str) -> Cutter:
+    """A cutter that counts with a tokenizer.json: a folder, a file or a name on the hub; "" counts bytes."""
+    if not tokenizer:
+        return cut_by_bytes
+    return _tokenizer_cutter(tokenizer)
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer_cutter(name: str) -> Cutter:
+    from tokenizers import Tokenizer  # the small library; transformers takes seconds to import
+
+    path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
+    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_pretrained(name)
+    tokenizer.no_truncation()
+    return cutter_by_offsets(lambda text: [end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets])
+
+
+def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:
+    """A cutter from a function that gives, for each token of a text, the character at which it ends."""
+
+    def cut(text: str, most_tokens: int) -> tuple[str, bool]:
+        kept = text[: most_tokens * MOST_CHARACTERS_PER_TOKEN]  # a text of megabytes is not tokenised to its end
+        ends_of_tokens = ends(kept)
+        if len(ends_of_tokens) > most_tokens:
+            kept = kept[: ends_of_tokens[most_tokens - 1]]
+        return kept, len(kept) < len(text)
+
+    return cut
+
+
+def _nonce(prefix_key: str, texts: list[str]) -> str:
+    """Sixteen hexadecimal digits that stand in none of the texts."""
+    for attempt in range(16):
+        message = f"{os.getpid()}:{attempt}:{prefix_key}".encode()
+        nonce = hmac.new(_PROCESS_SECRET, message, hashlib.sha256).hexdigest()[:16]
+        if not any(nonce in text for text in texts):
+            return nonce
+    return secrets.token_hex(32)
+
+
+@functools.cache
+def _file(name: str) -> str:
+    return (PROMPTS / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template(name: str) -> string.Template:
+    return string.Template(_file(name))
