@@ -136,6 +136,10 @@ class _HomeLock:
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
 
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor is not None
+
     def release(self) -> None:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
@@ -204,6 +208,8 @@ class ServiceSupervisor:
         try:
             while self._running:
                 self._stop_one(self._running.pop())
+            if self._lock.is_held:
+                self._leave_sockets()
             self._lock.release()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -248,6 +254,13 @@ class ServiceSupervisor:
                 time.sleep(0.05)
                 continue
             raise ServiceFailed(f"{service.name} {reason}; the tail of {service.log}:\n{log_tail(service.log)}")
+
+    def _leave_sockets(self) -> None:
+        """Leave nothing in /tmp; what stands in the home may stay."""
+        folder = socket_folder(self.services.home)
+        if not folder.is_relative_to(self.services.home):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _stop_one(self, running: _Running) -> None:
         patience_s = self._stop_timeout_s

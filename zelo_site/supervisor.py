@@ -202,7 +202,7 @@ class ProcessSupervisor:
                 handlers[signal.SIGHUP] = self._note_signal
             undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False))
             for number, handler in handlers.items():
-                undo.callback(signal.signal, number, signal.signal(number, handler))
+                undo.callback(signal.signal, number, signal.signal(number, handler) or signal.SIG_DFL)
             yield reading
 
 
@@ -228,5 +228,5 @@ def exits_on_sigterm() -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                undo.callback(signal.signal, number, signal.signal(number, leave))
+                undo.callback(signal.signal, number, signal.signal(number, leave) or signal.SIG_DFL)
         yield
