@@ -22,6 +22,7 @@ Progress = Callable[[int], None]
 ROWS_AT_ONCE = 5_000
 CHARACTERS_AT_ONCE = 4_000_000
 MAX_DOMAIN_CHARACTERS = 100
+MANY_ROWS = 1_000
 
 
 class ImportFailed(ValueError):
@@ -68,6 +69,26 @@ class ImportSummary:
     grades_changed: int = 0
     grades_unmatched: int = 0
     kept: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count} {noun} ({created} new)"
+            for count, created, noun in (
+                (self.queries, self.queries_created, "queries"),
+                (self.documents, self.documents_created, "documents"),
+                (self.candidates, self.candidates_created, "candidates"),
+                (self.grades, self.grades_created, "grades"),
+            )
+            if count
+        ]
+        notes = (
+            (self.grades_changed, "grades replaced"),
+            (self.grades_unmatched, "grades of unknown candidates left out"),
+        )
+        parts += [f"{count} {note}" for count, note in notes if count]
+        if self.kept:
+            parts.append(f"{self.kept} described differently, kept as they were")
+        return ", ".join(parts)
 
     @property
     def changed_nothing(self) -> bool:
@@ -239,12 +260,14 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
+    _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
     # Insert first, compare after: what another import has committed meanwhile is seen by then.
     if queries < staged.queries:
         _refuse_other_text(cursor, _OTHER_QUERY_TEXT, project, file, what="query", field="query.query")
     if documents < staged.documents:
         _refuse_other_text(cursor, _OTHER_DOCUMENT_TEXT, project, file, what="document", field="content")
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
+    _refresh_statistics(cursor, candidates, "labeling_candidate")
     kept = 0
     if queries < staged.queries or documents < staged.documents:
         kept += _count(cursor, _OTHER_METADATA, project)
@@ -265,6 +288,14 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
         grades_unmatched=staged.grades - matched,
         kept=kept,
     )
+
+
+def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
+    """Tell the planner of many new rows at once. Autovacuum does so only after the commit, and until
+    then a join with rows of this transaction is planned as if there were one: 32 s instead of 0.3.
+    """
+    if created >= MANY_ROWS:
+        cursor.execute(f"ANALYZE {tables}")
 
 
 def _changed(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:

@@ -23,7 +23,15 @@ from labeling.plugins import Importer, get_plugin
 from labeling.records import ImportedQuery
 from labeling.staging import ImportFailed, ImportSummary, Progress, move, stage
 
-__all__ = ["ImportFailed", "ImportSummary", "Preview", "export_judgments", "import_dataset", "preview_dataset"]
+__all__ = [
+    "ImportFailed",
+    "ImportSummary",
+    "Preview",
+    "export_judgments",
+    "import_dataset",
+    "preview_dataset",
+    "stream_judgments",
+]
 
 Source = str | Path | IO[bytes]
 
@@ -189,25 +197,32 @@ _JUDGMENT_FIELDS = {
 }
 
 
-def export_judgments(project: Project, stream: IO[bytes]) -> int:
-    """Write the project's live judgments as JSON lines, oldest first; returns how many.
+def stream_judgments(project: Project) -> Iterator[bytes]:
+    """The project's live judgments as JSON lines, oldest first.
 
     `preference` is P(a is the more relevant), null where the answer is none; `swapped` says that b
     was shown first. One consistent read through a server-side cursor, in constant memory.
     """
+    rows = (
+        cast(Any, Judgment.objects)
+        .live()
+        .filter(annotator__project=project)
+        .order_by("id")
+        .values_list(*_JUDGMENT_FIELDS.values())
+    )
+    for row in rows.iterator(chunk_size=2000):
+        line = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
+        line["rationale"] = line["rationale"] or ""
+        line["created_at"] = line["created_at"].isoformat()
+        yield json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def export_judgments(project: Project, stream: IO[bytes]) -> int:
+    """Write what `stream_judgments` gives; returns how many judgments were written."""
     written = 0
+    # Inside a transaction the cursor need not be held, which would copy all rows to a file first.
     with transaction.atomic():
-        rows = (
-            cast(Any, Judgment.objects)
-            .live()
-            .filter(annotator__project=project)
-            .order_by("id")
-            .values_list(*_JUDGMENT_FIELDS.values())
-        )
-        for row in rows.iterator(chunk_size=2000):
-            line = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
-            line["rationale"] = line["rationale"] or ""
-            line["created_at"] = line["created_at"].isoformat()
-            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        for line in stream_judgments(project):
+            stream.write(line)
             written += 1
     return written
