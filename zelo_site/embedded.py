@@ -390,9 +390,13 @@ class EmbeddedValkey:
 
     def is_ready(self) -> bool:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         try:
-            with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5) as client:
+            # redis-py's own retries take seconds, in which nobody sees that the server has ended.
+            once = Retry(NoBackoff(), 0)
+            with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, retry=once) as client:
                 return bool(client.ping())
         except (redis.RedisError, OSError):
             return False

@@ -63,7 +63,7 @@ def _no_lines() -> Iterable[str]:
 
 
 class ProcessSupervisor:
-    """Starts children in order, restarts those that end, stops them in the opposite order.
+    """Starts children in order, restarts those that end, stops them all together.
 
     `with ProcessSupervisor(children, home=home) as supervisor: return supervisor.wait()`; whoever has other work to do
     calls `tick` once in a while instead. `watch` is called with each tick and returns lines to report, for instance
@@ -134,7 +134,10 @@ class ProcessSupervisor:
             self._report(line)
 
     def stop(self) -> None:
-        """Stop all, last started first, each with what it has started itself. A further signal kills at once."""
+        """Stop all, each with what it has started itself: told in the opposite order, waited for together.
+
+        One by one would be tidier and would add up their graces. A further signal kills at once.
+        """
         with self._noted_signals() as woken:
             already = self._signals
             running = [kept for kept in reversed(self._kept) if kept.process.poll() is None]
