@@ -30,7 +30,7 @@ MOST_CHARACTERS_PER_TOKEN = 64
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
 _ROLE_TOKEN = re.compile(
     r"<\|[^|<>\n]{1,64}\|>"  # Qwen, Llama 3, Phi, GPT
-    r"|<|[^|<>\n]{1,64}|>"  # DeepSeek
+    "|<\uff5c[^\uff5c<>\n]{1,64}\uff5c>"  # DeepSeek, with full-width bars
     r"|</?s>|\[/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"  # Mistral, Llama 2
     r"|<(?:start|end)_of_(?:turn|image)>|<(?:bos|eos|pad|unk)>"  # Gemma
     r"|</?think>|</?tool_call>|</?tool_response>",

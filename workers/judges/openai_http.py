@@ -1,0 +1,264 @@
+"""Judge plugin `openai-http`: any language model behind an OpenAI-compatible endpoint.
+
+Builds prompts with `prompting`, calls through `openai_client`, reads replies with `openai_answers`.
+Whatever goes wrong becomes a Failure of its own kind, never a vote. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pydantic
+
+from labeling.plugins import Judge, register
+from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.openai_answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
+from workers.judges.openai_client import CallFailed, CallNotMade, Completion, connection_to, redact, run
+from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["logprob", "reasoned", "sampled"]
+
+SCORE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reasoning": {"type": "string", "description": "Two or three short sentences that weigh both documents."},
+        "score": {"type": "number", "minimum": -1, "maximum": 1},
+    },
+    "required": ["reasoning", "score"],
+    "additionalProperties": False,
+}
+
+# What the modes decide themselves; `extra_body` may not contradict it.
+RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
+RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
+
+
+class NotAsked(Failure):
+    """A failure without a call: the batch ended before its turn. Its lease can be released uncounted."""
+
+    __slots__ = ()
+
+
+class OpenAIOptions(Judge.Options):
+    endpoint: str = pydantic.Field(min_length=1, description="Name of an endpoint that the operator has defined.")
+    model: str = pydantic.Field(min_length=1, max_length=200, description="The model's name at that endpoint.")
+    mode: Mode = pydantic.Field(
+        default="logprob",
+        description="logprob: one token, its probabilities; reasoned: a short reasoning and a score; sampled: votes.",
+    )
+    clamp: bool = pydantic.Field(
+        default=False, description="Round to win, tie or loss, as the paper does; costs accuracy."
+    )
+    votes: int = pydantic.Field(default=5, ge=1, le=128, description="Votes of the mode sampled.")
+    votes_in_one_call: bool = pydantic.Field(
+        default=True, description="Ask for all votes with `n`; off: a call for each vote, where `n` is ignored."
+    )
+    temperature: float | None = pydantic.Field(
+        default=None, ge=0, le=2, description="Empty: 1 in the mode sampled, otherwise 0."
+    )
+    send_temperature: bool = pydantic.Field(default=True, description="Off for models that accept no temperature.")
+    seed: int | None = pydantic.Field(default=None, ge=0, description="Sent to endpoints that know seeds.")
+    top_logprobs: int = pydantic.Field(default=20, ge=2, le=100, description="Alternatives read in the mode logprob.")
+    min_label_mass: float = pydantic.Field(
+        default=0.8, ge=0, le=1, description="Least P(A) + P(B) that counts as an answer in the mode logprob."
+    )
+    missing_label: MissingLabel = pydantic.Field(
+        default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
+    )
+    max_output_tokens: int = pydantic.Field(default=512, ge=1, le=65536, description="Room for the mode reasoned.")
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = pydantic.Field(
+        default="max_tokens", description="How the endpoint calls the limit of output tokens."
+    )
+    response_format: Literal["json_schema", "json_object", "none"] = pydantic.Field(
+        default="json_schema", description="How the mode reasoned asks for JSON."
+    )
+    max_document_tokens: int = pydantic.Field(
+        default=1024, ge=1, le=1_000_000, description="Both documents are cut to so many tokens."
+    )
+    max_query_tokens: int = pydantic.Field(
+        default=512, ge=1, le=1_000_000, description="A query is cut to so many tokens."
+    )
+    tokenizer: str = pydantic.Field(
+        default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
+    )
+    batch_deadline_s: float = pydantic.Field(
+        default=150.0, gt=0, le=3600, description="A batch ends after so many seconds, below the lease of its tasks."
+    )
+    extra_body: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'
+    )
+
+    @pydantic.field_validator("extra_body")
+    @classmethod
+    def _adds_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(RESERVED & set(value)):
+            raise ValueError(f"may not set {', '.join(taken)}; use the options of these names")
+        return value
+
+
+@register
+class OpenAIHttpJudge(Judge):
+    """Asks a model once for each comparison, all comparisons of a batch at the same time.
+
+    May be called from several threads: they share the endpoint's connections and limits.
+    """
+
+    name = "openai-http"
+    label = "Language model over HTTP (OpenAI API)"
+    batch_size = 64
+    Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
+    options: OpenAIOptions
+
+    def __init__(self, options: Judge.Options | None = None) -> None:
+        super().__init__(options)
+        self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
+        self.prompt_hash = prompt_hash(self.form)
+        self.model_revision = self.options.model
+        self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
+
+    @property
+    def calls_per_comparison(self) -> int:
+        """How many paid calls one comparison takes."""
+        return self.options.votes if self.options.mode == "sampled" and not self.options.votes_in_one_call else 1
+
+    def prepare(self, collection: Collection) -> None:
+        """Load the tokenizer, if one is named; the collection itself is not looked at."""
+        cutter_of(self.options.tokenizer)
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
+        if not comparisons:
+            return []
+        try:
+            endpoint = get_endpoint(self.options.endpoint)
+            endpoint.api_key()
+        except (UnknownEndpoint, EndpointsInvalid, KeyMissing) as error:
+            return [Failure(FailureKind.BAD_REQUEST, str(error), retryable=False)] * len(comparisons)
+        return run(self._judge_all(comparisons, endpoint, cutter_of(self.options.tokenizer)))
+
+    async def _judge_all(
+        self, comparisons: Sequence[Comparison], endpoint: Endpoint, cut: Cutter
+    ) -> list[Verdict | Failure]:
+        deadline = time.monotonic() + self.options.batch_deadline_s
+        # In order of the first document: a server that caches prefixes meets them one after the other.
+        prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
+        order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
+        tasks = {
+            index: asyncio.create_task(self._judge_one(comparisons[index], prompts[index], endpoint, deadline))
+            for index in order
+        }
+        await asyncio.gather(*tasks.values())
+        return [tasks[index].result() for index in range(len(comparisons))]
+
+    async def _judge_one(
+        self, comparison: Comparison, prompt: Prompt, endpoint: Endpoint, deadline: float
+    ) -> Verdict | Failure:
+        """One verdict or failure; nothing that happens to one comparison may touch another."""
+        started = time.monotonic()
+        estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
+        completions: list[Completion] = []
+        try:
+            await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=completions)
+            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started)
+            answer = self._read([completion.body for completion in completions])
+        except CallNotMade as error:
+            if not completions:
+                return NotAsked(error.kind, str(error), retryable=True, retry_after_s=error.retry_after_s)
+            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started)
+            return Failure(error.kind, str(error), True, error.retry_after_s, usage)
+        except CallFailed as error:
+            unanswered = estimate if error.paid else 0
+            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started, unanswered=unanswered)
+            return Failure(error.kind, str(error), error.retryable, error.retry_after_s, usage)
+        except NoAnswer as error:
+            return Failure(error.kind, redact(str(error)), error.retryable, usage=usage)
+        except Exception as error:
+            log.exception("a comparison by %s at %s broke off", self.options.model, endpoint.name)
+            message = redact(f"{type(error).__name__}: {error}")
+            return Failure(FailureKind.JUDGE_ERROR, message, retryable=False)
+        first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
+        return Verdict(
+            preference=comparison.preference_of_a(first),
+            rationale=answer.rationale,
+            truncated=prompt.truncated,
+            usage=usage,
+        )
+
+    async def _ask(
+        self, prompt: Prompt, endpoint: Endpoint, *, estimate: int, deadline: float, into: list[Completion]
+    ) -> None:
+        """Make the calls of one comparison at the same time; what came back is in `into` even if one raises."""
+        connection = connection_to(endpoint)
+        request = self.request(prompt)
+
+        async def call() -> None:
+            into.append(await connection.complete(request, tokens=estimate, deadline=deadline))
+
+        outcomes = await asyncio.gather(*(call() for _ in range(self.calls_per_comparison)), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def request(self, prompt: Prompt) -> dict[str, Any]:
+        """The body of the request in this judge's mode."""
+        options = self.options
+        body: dict[str, Any] = {
+            **options.extra_body,
+            "model": options.model,
+            "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+        }
+        if options.send_temperature:
+            default = 1.0 if options.mode == "sampled" else 0.0
+            body["temperature"] = default if options.temperature is None else options.temperature
+        if options.seed is not None:
+            body["seed"] = options.seed
+        if options.mode == "logprob":
+            body |= {"logprobs": True, "top_logprobs": options.top_logprobs, options.token_limit_field: 1}
+        elif options.mode == "sampled":
+            votes = options.votes if options.votes_in_one_call else 1
+            body |= {options.token_limit_field: min(8, options.max_output_tokens)} | ({"n": votes} if votes > 1 else {})
+        else:
+            body[options.token_limit_field] = options.max_output_tokens
+            if options.response_format == "json_schema":
+                schema = {"name": "comparison", "strict": True, "schema": SCORE_SCHEMA}
+                body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            elif options.response_format == "json_object":
+                body["response_format"] = {"type": "json_object"}
+        return body
+
+    def _read(self, bodies: list[dict[str, Any]]) -> Answer:
+        if self.options.mode == "sampled":
+            return read_votes(list(bodies), votes=self.options.votes)
+        if self.options.mode == "reasoned":
+            return read_score(bodies[0])
+        return read_logprobs(bodies[0], least_mass=self.options.min_label_mass, missing=self.options.missing_label)
+
+    def _usage(
+        self,
+        endpoint: Endpoint,
+        completions: Sequence[Completion],
+        estimate: int,
+        latency_s: float,
+        unanswered: int = 0,
+    ) -> Usage:
+        """Tokens and cost as the endpoint states them, estimated where it states none.
+
+        `unanswered`: tokens of a prompt that went out and may be charged for although nothing came back.
+        """
+        rows = [completion.body.get("usage") for completion in completions]
+        inputs = unanswered + sum(_count(row, "prompt_tokens", estimate) for row in rows)
+        outputs = sum(_count(row, "completion_tokens", 1) for row in rows)
+        return Usage(inputs, outputs, endpoint.cost_micros(inputs, outputs), latency_s)
+
+
+def _count(usage: Any, name: str, otherwise: int) -> int:
+    """A count of tokens as stated; what is not a plausible count is replaced by our own."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return value if plausible else otherwise  # type: ignore[return-value]
