@@ -171,7 +171,8 @@ def _records(rows: Iterator[Row]) -> Iterator[Record]:
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, ensure_ascii=False, allow_nan=False) if metadata else "{}"
+    """As text for a jsonb column. A NaN that an importer let through is left to the database to refuse."""
+    return json.dumps(metadata, ensure_ascii=False) if metadata else "{}"
 
 
 def _copy(cursor: CursorWrapper, batch: list[Record]) -> None:
