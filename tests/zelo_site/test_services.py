@@ -90,6 +90,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceSupervi
         yield supervisor
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which nothing runs, with a cluster as soon as one test has started it; each test leaves it startable."""
+    return tmp_path_factory.mktemp("stopped") / "home"
+
+
 # --- addresses ---------------------------------------------------------------------------
 
 
@@ -198,41 +204,44 @@ def test_server_that_was_killed_is_revived_with_its_data(running: ServiceSupervi
 # --- ends and recoveries -----------------------------------------------------------------
 
 
-def test_killed_supervisor_leaves_no_process_and_the_next_start_has_the_data(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    supervisor, servers = supervise(home)
-    with psycopg.connect(service_urls(home, {}).database_url, autocommit=True) as connection:
+def test_killed_supervisor_leaves_no_process_and_the_next_start_has_the_data(stopped: Path) -> None:
+    supervisor, servers = supervise(stopped)
+    with psycopg.connect(service_urls(stopped, {}).database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS number")
         supervisor.kill()
         supervisor.wait()
         assert until(lambda: not any(alive(pid) for pid in servers))
     with (
-        ServiceSupervisor(home, environ=EMBEDDED) as again,
+        ServiceSupervisor(stopped, environ=EMBEDDED) as again,
         psycopg.connect(again.services.database_url) as connection,
     ):
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_all_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    supervisor, servers = supervise(tmp_path / "home")
+def test_signal_stops_all_cleanly(stopped: Path, number: signal.Signals) -> None:
+    supervisor, servers = supervise(stopped)
     supervisor.send_signal(number)
     supervisor.wait(30)
     assert not any(alive(pid) for pid in servers)
-    assert "database system is shut down" in (tmp_path / "home/logs/postgres.log").read_text()
-    assert not (tmp_path / "home/postgres/postmaster.pid").exists()
+    assert "database system is shut down" in (stopped / "logs/postgres.log").read_text()
+    assert not (stopped / "postgres/postmaster.pid").exists()
 
 
-def test_what_a_crash_leaves_does_not_stop_the_next_start(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with ServiceSupervisor(home, environ=EMBEDDED):
+def test_what_a_crash_leaves_does_not_stop_the_next_start(stopped: Path) -> None:
+    with ServiceSupervisor(stopped, environ=EMBEDDED):
         pass
-    # The machine went down; after it, the old process number belongs to a stranger.
-    (home / "postgres/postmaster.pid").write_text(f"{os.getppid()}\n{home / 'postgres'}\n1\n5432\n\n\n")
-    (home / "sockets/.s.PGSQL.5432.lock").write_text(f"{os.getppid()}\n")
-    (home / "sockets/valkey.sock").touch()
-    with ServiceSupervisor(home, environ=EMBEDDED) as again:
-        assert psycopg.connect(again.services.database_url).execute("SELECT 1").fetchone() == (1,)
+    # The machine went down; after it, the old process number belongs to a stranger of the same user.
+    stranger = subprocess.Popen(["sleep", "600"], cwd="/", user=(stopped / "postgres").stat().st_uid)
+    (stopped / "postgres/postmaster.pid").write_text(f"{stranger.pid}\n{stopped / 'postgres'}\n1\n5432\n\n\n")
+    (stopped / "sockets/.s.PGSQL.5432.lock").write_text(f"{stranger.pid}\n")
+    (stopped / "sockets/valkey.sock").touch()
+    try:
+        with ServiceSupervisor(stopped, environ=EMBEDDED) as again:
+            assert psycopg.connect(again.services.database_url).execute("SELECT 1").fetchone() == (1,)
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_interrupted_initialisation_starts_anew(tmp_path: Path) -> None:
@@ -244,14 +253,13 @@ def test_interrupted_initialisation_starts_anew(tmp_path: Path) -> None:
     assert not (home / "postgres.new").exists()
 
 
-def test_start_during_a_predecessors_end_waits_for_it(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    supervisor, servers = supervise(home)
+def test_start_during_a_predecessors_end_waits_for_it(stopped: Path) -> None:
+    supervisor, servers = supervise(stopped)
     os.kill(servers[0], signal.SIGSTOP)  # a postmaster that is slow to end
     supervisor.kill()
     supervisor.wait()
     resume = subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {servers[0]}"])
-    with ServiceSupervisor(home, environ=EMBEDDED) as again:
+    with ServiceSupervisor(stopped, environ=EMBEDDED) as again:
         assert not alive(servers[0])
         assert psycopg.connect(again.services.database_url).execute("SELECT 1").fetchone() == (1,)
     resume.wait()
@@ -321,16 +329,16 @@ def test_variable_that_points_nowhere_is_named(tmp_path: Path, name: str) -> Non
         assert other.process_ids() == {}, "the refused one let go of the home, and real servers need none of ours"
 
 
-def test_server_that_ends_at_once_shows_its_log(tmp_path: Path) -> None:
+def test_server_that_ends_at_once_shows_its_log(tmp_path: Path, stopped: Path) -> None:
     fake = tmp_path / "valkey-server"
     fake.write_text("#!/bin/sh\necho 'out of luck' >&2\nexit 9\n")
     fake.chmod(0o755)
     environ = {**EMBEDDED, "ZELO_VALKEY_BIN": str(fake)}
-    supervisor = ServiceSupervisor(tmp_path / "home", environ=environ)
+    supervisor = ServiceSupervisor(stopped, environ=environ)
     with pytest.raises(ServiceFailed, match=r"Valkey ended with 9 .*(\n.*)*out of luck"):
         supervisor.start()
     assert supervisor.process_ids() == {}
-    assert not (tmp_path / "home/postgres/postmaster.pid").exists()
+    assert not (stopped / "postgres/postmaster.pid").exists()
 
 
 def test_cluster_of_another_version_is_left_alone(tmp_path: Path) -> None:
