@@ -23,6 +23,7 @@ from workers.queue import ClaimedTask
 log = logging.getLogger(__name__)
 
 SLICE_S = 5.0
+STORED_AT_ONCE = 256
 JUDGES_KEPT = 16
 
 
@@ -48,7 +49,15 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
 
 
 def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
-    """Ask the judge about leased tasks and record what came back; returns how many were answered."""
+    """Ask the judge about leased tasks, some at a time, and record what comes back; returns how many
+    were answered.
+    """
+    return sum(
+        _judge_some(annotator, tasks[start : start + STORED_AT_ONCE]) for start in range(0, len(tasks), STORED_AT_ONCE)
+    )
+
+
+def _judge_some(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
     answers = _ask(annotator, tasks)
     verdicts = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Verdict)]
     failures = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Failure)]

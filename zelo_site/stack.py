@@ -1,29 +1,48 @@
-"""Everything that runs, put together: services, database tables, first user, child processes.
+"""Everything that runs, put together: services, database tables, child processes.
 
-`manage.py up`, `demo` and `run` start it; with real servers named in the environment the embedded
-ones stay out. Other hosts start single workers with `manage.py worker` instead.
+`serve` is `manage.py up`, `working` what a command needs that judges, `database` what one needs that
+reads. Where another instance has the home, or real servers are named in the environment, theirs are
+used. Other hosts start single workers with `manage.py worker` instead.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError, connection
 
+from workers.heartbeats import alive
 from zelo_site.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.supervisor import Child, ProcessSupervisor
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
+NEEDED_QUEUES = frozenset({"judging", "rating"})
 
 
 class NoDatabase(RuntimeError):
     """A command needs the database and none can be reached or started."""
+
+
+class PortTaken(RuntimeError):
+    """Something else listens on the address that the server was to use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A running server: where it answers, where its logs are, and how to wait for its end."""
+
+    address: str
+    logs: Path
+    wait: Callable[[], int]
+    tick: Callable[[], None]
 
 
 def worker_processes(*, judging: int = 0) -> list[Child]:
@@ -42,7 +61,7 @@ def web_process(host: str, port: int) -> Child:
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
             "--threads", "8", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
-            "--access-logfile", "/dev/null", "--worker-tmp-dir", str(settings.ZELO_HOME),
+            "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
         ],
     )  # fmt: skip
 
@@ -52,35 +71,69 @@ def _child(name: str, *arguments: str) -> Child:
 
 
 @contextlib.contextmanager
-def services() -> Iterator[bool]:
-    """The database and the broker, started here unless they run already or are real servers.
+def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
+    """Services, tables, web and workers, until the block ends. Raises AlreadyRunning, PortTaken."""
+    _check_port(host, port)
+    with ServiceSupervisor(settings.ZELO_HOME) as services:
+        call_command("migrate", verbosity=0)
+        children = [web_process(host, port), *worker_processes(judging=judging)]
+        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=services.revive) as processes:
+            shown = f"[{host}]" if ":" in host else host
+            try:
+                yield Serving(f"http://{shown}:{port}", settings.ZELO_HOME / "logs", processes.wait, processes.tick)
+            finally:
+                connection.close()
 
-    Yields whether this process owns the home: where another instance does, True would start its
-    workers a second time.
+
+@contextlib.contextmanager
+def working() -> Iterator[Callable[[], None]]:
+    """A database with its tables and workers that judge and rate: those that run, or our own for as
+    long as the block lasts. Yields what to call now and then while waiting.
+    """
+    with database() as ours:
+        if not ours and workers_needed() == frozenset():
+            yield lambda: None
+            return
+        with ProcessSupervisor(worker_processes(), home=settings.ZELO_HOME) as processes:
+            yield processes.tick
+
+
+def workers_needed() -> frozenset[str]:
+    """The queues that no living worker serves."""
+    return NEEDED_QUEUES - {queue for worker in alive() for queue in worker.queues.split(",")}
+
+
+@contextlib.contextmanager
+def database() -> Iterator[bool]:
+    """The database with its tables: the one that runs, or our own for as long as the block lasts.
+
+    Yields whether we started it. Raises NoDatabase where a named one does not answer.
     """
     try:
-        supervisor = ServiceSupervisor(settings.ZELO_HOME)
-        supervisor.__enter__()
+        supervisor = ServiceSupervisor(settings.ZELO_HOME).__enter__()
     except AlreadyRunning:
         yield False
         return
     try:
-        call_command("migrate", verbosity=0)
-        yield True
+        _migrate()
+        yield supervisor.services.embedded_database
     finally:
         connection.close()
         supervisor.__exit__(None, None, None)
 
 
-def wait_for_tables() -> None:
-    """Raise NoDatabase unless the database answers and its tables are there."""
+def _migrate() -> None:
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM labeling_project LIMIT 1")
+        call_command("migrate", verbosity=0)
     except OperationalError as error:
-        raise NoDatabase(f"the database does not answer ({error}); start the server with `make up`") from error
+        raise NoDatabase(f"the database does not answer ({error}); check DATABASE_URL and that it runs") from error
 
 
-def processes() -> ProcessSupervisor:
-    """A supervisor of child processes whose logs go to ZELO_HOME."""
-    return ProcessSupervisor(home=settings.ZELO_HOME)
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error

@@ -104,7 +104,9 @@ def read_votes(bodies: list[Any], *, votes: int) -> Answer:
             retryable=False,
         )
     if len(letters) < VALID_VOTES * votes:
-        raise NoAnswer(last.kind, f"{len(letters)} of {votes} votes could be read; the last: {last}", retryable=last.retryable)
+        raise NoAnswer(
+            last.kind, f"{len(letters)} of {votes} votes could be read; the last: {last}", retryable=last.retryable
+        )
     for_a = letters.count("A")
     return Answer(for_a / len(letters), f"{for_a} of {len(letters)} votes for the document shown first")
 

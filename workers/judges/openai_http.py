@@ -17,6 +17,7 @@ import pydantic
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.failures import NotAsked
 from workers.judges.openai_answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai_client import CallFailed, CallNotMade, Completion, connection_to, redact, run
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
@@ -38,12 +39,6 @@ SCORE_SCHEMA: dict[str, Any] = {
 # What the modes decide themselves; `extra_body` may not contradict it.
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
-
-
-class NotAsked(Failure):
-    """A failure without a call: the batch ended before its turn. Its lease can be released uncounted."""
-
-    __slots__ = ()
 
 
 class OpenAIOptions(Judge.Options):

@@ -77,7 +77,9 @@ class ScoreDifferenceJudge(Judge):
     measured by its own query. The order of presentation changes nothing. Subclasses give `score`.
     """
 
-    batch_size = 512
+    # A batch takes in several whole queries: scoring all candidates of a query is what costs, and each
+    # process that gets a part of a query pays for it again.
+    batch_size = 2048
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)

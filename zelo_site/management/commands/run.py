@@ -1,0 +1,84 @@
+"""`manage.py run FILE`: from a file to Elo scores and, with grades, to a proof, in one command."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.annotators import get_judge
+from labeling.candidates import rank_candidates
+from labeling.models import Annotator, Project
+from labeling.plugins import UnknownPlugin
+from labeling.projects import create_project
+from labeling.transfer import ImportFailed, import_dataset
+from workers.pipeline import RunRefused, start_run
+from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch
+from zelo_site.stack import working
+from zelo_site.terminal import ProgressBar
+
+
+class Command(BaseCommand):
+    help = "Import queries with their documents, judge pairs of them, and print how good the scores are."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, help="zbench JSON lines, plain or gzipped")
+        parser.add_argument("--qrels", type=Path, help="human grades in TREC form; no judge sees them")
+        parser.add_argument("--project", default="", help="slug of a project to go on with (default: a new one)")
+        parser.add_argument("--name", default="", help="name of a new project (default: the file's)")
+        parser.add_argument("--judges", nargs="+", default=list(LOCAL_JUDGES), help="judge plugins")
+        parser.add_argument("--sampler", default="cycles")
+        parser.add_argument("--allocation", default="all", choices=["all", "rotate"])
+        parser.add_argument("--orders", default="one", choices=["one", "both"])
+        parser.add_argument("--pairs", type=int, default=None, help="at most so many pairs over all queries")
+        parser.add_argument("--seed", type=int, default=None)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for path in (options["file"], options["qrels"]):
+            if path is not None and not path.is_file():
+                raise CommandError(f"there is no file {path}")
+        try:
+            with working() as tick:
+                self._run(options, tick)
+        except (ImportFailed, RunRefused, RunStopped, UnknownPlugin) as error:
+            raise CommandError(str(error)) from error
+
+    def _run(self, options: dict[str, Any], tick: Any) -> None:
+        project = self._project(options)
+        self._import(project, options["file"], "zbench-jsonl")
+        if options["qrels"]:
+            self._import(project, options["qrels"], "trec-qrels")
+        bar = ProgressBar("2 Candidates", self.stdout._out)  # type: ignore[attr-defined]
+        ranked = rank_candidates(project, progress=bar.show)
+        bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks as imported")
+        run = start_run(
+            project,
+            judges=self._judges(project, options["judges"]),
+            sampler=options["sampler"],
+            allocation=options["allocation"],
+            orders=options["orders"],
+            pair_budget=options["pairs"],
+            seed=options["seed"],
+        )
+        watch(run, bar=ProgressBar("3-5 Judging", self.stdout._out), tick=tick)  # type: ignore[attr-defined]
+        self.stdout.write("\n" + quality_table(project))
+        self.stdout.write(f"\nproject {project.slug}; `python manage.py export {project.slug}` writes the scores")
+
+    def _project(self, options: dict[str, Any]) -> Project:
+        if not options["project"]:
+            return create_project(options["name"] or options["file"].name.split(".")[0])
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            raise CommandError(f"no project has the slug {options['project']!r}")
+        return project
+
+    def _import(self, project: Project, path: Path, importer: str) -> None:
+        bar = ProgressBar("1 Import", self.stdout._out)  # type: ignore[attr-defined]
+        with path.open("rb") as stream:
+            summary = import_dataset(project, stream, importer=importer, filename=path.name)
+        bar.end(f"{path.name}: {summary}")
+
+    def _judges(self, project: Project, names: list[str]) -> list[Annotator]:
+        return [get_judge(project, name) for name in names]
