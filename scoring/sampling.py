@@ -6,12 +6,14 @@ more. The mathematics is in `scoring.numerics.design` and its siblings.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pydantic
 
 from labeling import plugins
 from labeling.records import IntArray, QueryState
-from scoring.numerics import design
+from scoring.numerics import design, design_adaptive, design_stopping
 
 
 @plugins.register
@@ -55,3 +57,108 @@ class AllPairs(plugins.Sampler):
         design.check_budget(budget)
         drawn = design.check_pairs(state.size, state.pairs)
         return rng.permutation(design.without(state.size, design.all_pairs(state.size), drawn))[:budget]
+
+
+@plugins.register
+class Adaptive(plugins.Sampler):
+    """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
+
+    Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
+    `pairs_per_candidate`, or earlier by either stopping rule. Where a candidate came later or an
+    island is left, joining it comes first. A budget below one cycle gives a path.
+    """
+
+    name = "adaptive"
+    label = "Adaptive (certainty at the top)"
+
+    class Options(plugins.Sampler.Options):
+        start_cycles: int = pydantic.Field(1, ge=1, le=2, description="Random cycles before the first adaptive round")
+        round_pairs: int = pydantic.Field(50, ge=1, description="Pairs of a query in one round")
+        pairs_per_candidate: float = pydantic.Field(4.0, gt=0, description="Where it ends; 4 is the paper's number")
+        top: int = pydantic.Field(10, ge=1, description="How much of the top matters")
+        floor: float = pydantic.Field(0.04, gt=0, description="Weight of every document; higher keeps the whole order")
+        draws: int = pydantic.Field(64, ge=8, description="Posterior draws behind the weights")
+        first_stage: bool = pydantic.Field(True, description="First-stage rank as a prior mean, as far as it agrees")
+        enough_recall: float = pydantic.Field(1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never")
+        least_gain: float = pydantic.Field(0.0, ge=0, description="Stop where a pair raises it by less; 0: never")
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        drawn = design.check_pairs(state.size, state.pairs)
+        left = int(self.options.pairs_per_candidate * state.size) - len(drawn)
+        budget = min(design.check_budget(budget), max(left, 0))
+        start = 2 * self.options.start_cycles
+        if not len(drawn):
+            return design.random_cycles(state.size, start, rng)[:budget]
+        if state.theta is None:
+            return design.complete_degrees(state.size, start, drawn, rng)[:budget]
+        missing = design.complete_degrees(state.size, 1, drawn, rng)[:budget]
+        if budget == 0 or len(missing):
+            return missing
+        return self._next_round(state, drawn, min(budget, self.options.round_pairs), rng)
+
+    def _next_round(self, state: QueryState, drawn: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+        options = self.options
+        posterior = design_adaptive.working_posterior(state, first_stage=options.first_stage)
+        weights = design_adaptive.top_importance(
+            posterior, rng, top=options.top, floor=options.floor, draws=options.draws
+        )
+        chosen = design_adaptive.choose_pairs(posterior, drawn, count, weights)
+        if options.enough_recall < 1.0 or options.least_gain > 0.0:
+            ahead = design_stopping.outlook(posterior, chosen, k=options.top, rng=rng)
+            if design_stopping.is_finished(ahead, enough_recall=options.enough_recall, least_gain=options.least_gain):
+                return chosen.pairs[:0]
+        return chosen.pairs
+
+
+@plugins.register
+class Uncertain(plugins.Sampler):
+    """The pairs with the largest expected shrinkage of all strengths' variance: what to ask a person.
+
+    At most `pairs` each time it is asked. It ends by the budget, or when every pair has been drawn; a
+    query that has not been rated gets one cycle.
+    """
+
+    name = "uncertain"
+    label = "Most uncertain pairs (for people)"
+
+    class Options(plugins.Sampler.Options):
+        pairs: int = pydantic.Field(20, ge=1, description="How many pairs at a time")
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        drawn = design.check_pairs(state.size, state.pairs)
+        count = min(design.check_budget(budget), self.options.pairs)
+        if state.theta is None:
+            return design.complete_degrees(state.size, 2, drawn, rng)[:count]
+        if count == 0 or state.size < 2:
+            return drawn[:0]
+        posterior = design_adaptive.working_posterior(state)
+        return design_adaptive.choose_pairs(posterior, drawn, count, np.eye(state.size)).pairs
+
+
+@plugins.register
+class CrossQuery(plugins.Sampler):
+    """Pairs of queries for calibration: a random connected graph in which all queries have equally many.
+
+    It looks at a project and not at a query: the state's candidates are the project's queries, and each
+    pair it returns joins two queries. `scoring.numerics.design_cross_query` picks the candidates of each pair.
+    """
+
+    name = "cross_query"
+    label = "Cross-query pairs (calibration)"
+    across_queries: ClassVar[bool] = True
+
+    class Options(plugins.Sampler.Options):
+        pairs_per_query: int = pydantic.Field(3, ge=1, description="3 for soft preferences, 12 for sign votes")
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        design.check_budget(budget)
+        degree = 2 * self.options.pairs_per_query
+        if len(state.pairs):
+            return design.complete_degrees(state.size, degree, state.pairs, rng)[:budget]
+        return design.random_regular_pairs(state.size, degree, rng)[:budget]
