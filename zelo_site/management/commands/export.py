@@ -1,0 +1,55 @@
+"""`manage.py export PROJECT`: scores in the format of an exporter plugin."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.plugins import UnknownPlugin, registered
+from labeling.transfer import export_judgments
+from scoring.exports import export_scores
+from zelo_site.selection import find_project
+from zelo_site.stack import database
+
+JUDGMENTS = "judgments"
+
+
+class Command(BaseCommand):
+    help = "Write a project's scores, or its judgments; a file is complete or not there."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project")
+        known = ", ".join([*registered("exporter"), JUDGMENTS])
+        parser.add_argument("--format", default="zbench-annotated-jsonl", help=known)
+        parser.add_argument("--to", type=Path, default=None, help="file to write (default: standard output)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with database():
+            project = find_project(options["project"])
+            target: Path | None = options["to"]
+            if target is None:
+                self._write(project, options["format"], sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+                return
+            draft = target.with_name(target.name + ".part")
+            try:
+                with draft.open("wb") as stream:
+                    self._write(project, options["format"], stream)
+                draft.replace(target)
+            except OSError as error:
+                raise CommandError(f"cannot write {target}: {error.strerror}") from error
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _write(self, project: Any, form: str, stream: Any) -> None:
+        try:
+            if form == JUDGMENTS:
+                export_judgments(project, stream)
+            else:
+                export_scores(project, form, stream)
+        except UnknownPlugin as error:
+            raise CommandError(f"{error}, {JUDGMENTS}") from error

@@ -1,0 +1,41 @@
+"""`manage.py scores PROJECT QUERY`: a query's candidates by Elo."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db.models import F
+
+from labeling.models import Candidate
+from zelo_site.selection import find_project, find_query
+from zelo_site.stack import database
+from zelo_site.terminal import table
+
+
+class Command(BaseCommand):
+    help = "Print the ranked documents of one query with Elo and its 95 % interval."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("query", help="id of the query in the imported file")
+        parser.add_argument("--top", type=int, default=20)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with database():
+            query = find_query(find_project(options["project"]), options["query"])
+            rows = (
+                Candidate.objects.filter(query=query)
+                .select_related("document", "score")
+                .order_by(F("score__elo").desc(nulls_last=True), "id")[: options["top"]]
+            )
+            self.stdout.write(query.text + "\n")
+            self.stdout.write(table(["document", "Elo", "±", "compared"], [self._row(row) for row in rows]))
+
+    def _row(self, candidate: Candidate) -> list[str]:
+        score = getattr(candidate, "score", None)
+        if score is None:
+            return [candidate.document.external_id, "–", "–", "0"]
+        interval = f"{1.96 * score.elo_stderr:.0f}"
+        return [candidate.document.external_id, f"{score.elo:.0f}", interval, str(score.comparisons)]
