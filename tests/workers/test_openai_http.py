@@ -21,9 +21,10 @@ from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdi
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import quality_key
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
+from workers.judges.failures import NotAsked
 from workers.judges.openai_answers import NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai_client import Pace, redact, retry_after_s
-from workers.judges.openai_http import NotAsked, OpenAIHttpJudge
+from workers.judges.openai_http import OpenAIHttpJudge
 from workers.judges.prompting import (
     Limits,
     approximate_tokens,

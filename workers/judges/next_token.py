@@ -56,7 +56,7 @@ class _Group:
 
 def next_token_log_probabilities(
     model: Any,
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[list[int]],
     token_ids: Sequence[int],
     *,
     keys: Sequence[str] | None = None,
@@ -100,16 +100,17 @@ def next_token_log_probabilities(
 
 
 def plan_batches(
-    sequences: Sequence[Sequence[int]], keys: Sequence[str] | None, batch_tokens: int, least_shared: int = LEAST_SHARED
+    sequences: Sequence[list[int]], keys: Sequence[str] | None, batch_tokens: int, least_shared: int = LEAST_SHARED
 ) -> list[Batch]:
     """Every sequence in exactly one batch, longest first, so that a batch pads little and memory fails early."""
-    sharing, alone = [], []
+    sharing: list[_Group] = []
+    alone: list[_Group] = []
     for group in _groups(sequences, keys, least_shared):
         (sharing if group.shared else alone).append(group)
     return [*_pack(sequences, sharing, batch_tokens), *_pack(sequences, alone, batch_tokens)]
 
 
-def _groups(sequences: Sequence[Sequence[int]], keys: Sequence[str] | None, least_shared: int) -> list[_Group]:
+def _groups(sequences: Sequence[list[int]], keys: Sequence[str] | None, least_shared: int) -> list[_Group]:
     members: dict[object, list[int]] = defaultdict(list)
     for index in range(len(sequences)):
         members[keys[index] if keys is not None else index].append(index)
@@ -125,14 +126,14 @@ def _groups(sequences: Sequence[Sequence[int]], keys: Sequence[str] | None, leas
     return sorted(groups, key=lambda group: -group.longest)
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[list[int]]) -> int:
     """How many tokens all sequences begin with alike, leaving at least one to each."""
-    low, high = min(sequences), max(sequences)
+    low, high = min(sequences), max(sequences)  # in lexical order: what these two share, all share
     most = min(len(sequence) for sequence in sequences) - 1
     return next((i for i in range(most) if low[i] != high[i]), most)
 
 
-def _pack(sequences: Sequence[Sequence[int]], groups: list[_Group], batch_tokens: int) -> list[Batch]:
+def _pack(sequences: Sequence[list[int]], groups: list[_Group], batch_tokens: int) -> list[Batch]:
     """Fill batches in order; a group that is too large for one batch brings its prefix to several."""
     batches: list[Batch] = []
     prefixes: list[Sequence[int]] = []

@@ -24,7 +24,6 @@ from workers.judges.next_token import NextTokens, Padding, next_token_log_probab
 from workers.judges.openai_answers import clamp
 from workers.judges.prompting import Cutter, Limits, Prompt, build_prompt, cutter_by_offsets, prompt_hash
 
-
 CPU_BATCH_TOKENS = 2048
 CUDA_BATCH_TOKENS = 32768
 CHECKED_BYTES = 1 << 20
@@ -192,7 +191,7 @@ def load_local_model(options: LocalOptions) -> LocalModel:
     tokenizer = AutoTokenizer.from_pretrained(options.model, revision=revision)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         options.model,
         revision=revision,
         dtype=torch.bfloat16 if half else torch.float32,
@@ -226,13 +225,11 @@ def label_ids_of(tokenizer: Any, label: str) -> tuple[int, ...]:
 def token_ids_of(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The prompt in the model's chat form, thinking switched off; plain text where it has no such form."""
     if not tokenizer.chat_template:
-        ids: list[int] = tokenizer.encode(f"{prompt.system}\n\n{prompt.user}\n\nAnswer:")
-        return ids
+        return list(tokenizer.encode(f"{prompt.system}\n\n{prompt.user}\n\nAnswer:"))
     text = tokenizer.apply_chat_template(
         _messages(tokenizer, prompt), tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    return ids
+    return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def _messages(tokenizer: Any, prompt: Prompt) -> list[dict[str, str]]:
