@@ -1,3 +1,35 @@
-"""Every address of the site; each package brings its own."""
+"""Every address of the site: the pages that join floors, and the REST interface."""
 
-urlpatterns: list = []
+from __future__ import annotations
+
+from django.urls import path
+
+from zelo_site import accounts
+from zelo_site.api import api
+from zelo_site.pages import figures, matrix, pair, project, projects, queries, query, server, start, wizard
+
+urlpatterns = [
+    path("", projects.project_list, name="projects"),
+    path("sign-in/", accounts.sign_in, name="sign-in"),
+    path("enter/<str:token>/", accounts.use_link, name="enter"),
+    path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("profile/", accounts.profile, name="profile"),
+    path("new/", wizard.new_project, name="new-project"),
+    path("new/preview/", wizard.preview, name="preview-import"),
+    path("jobs/", server.jobs_page, name="jobs"),
+    path("jobs/live/", server.jobs_live, name="jobs-live"),
+    path("doctor/", server.doctor_page, name="doctor"),
+    path("p/<slug:slug>/", project.project_page, name="project"),
+    path("p/<slug:slug>/live/", project.project_live, name="project-live"),
+    path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
+    path("p/<slug:slug>/import/", wizard.import_page, name="import"),
+    path("p/<slug:slug>/run/", start.new_run, name="new-run"),
+    path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
+    path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
+    path("p/<slug:slug>/queries/", queries.query_list, name="queries"),
+    path("p/<slug:slug>/queries/<int:query_id>/", query.query_page, name="query"),
+    path("p/<slug:slug>/queries/<int:query_id>/ranking/", query.query_ranking, name="query-ranking"),
+    path("p/<slug:slug>/queries/<int:query_id>/matrix/", matrix.matrix_page, name="matrix"),
+    path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
+    path("api/v1/", api.urls),
+]

@@ -1,0 +1,84 @@
+"""Geometry of the drawings: figures in, percentages and points out. Knows no database.
+
+A page's security policy forbids styles in the markup, so drawings are SVG whose attributes are the
+figures; colours come from the stylesheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.96
+PADDING = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A range of values laid over 0 to 100 %."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, low: float, high: float) -> Axis:
+        """The range with a little room on both sides; a single value gets some width."""
+        room = max((high - low) * PADDING, 1.0)
+        return cls(low - room, high + room)
+
+    def at(self, value: float) -> float:
+        """Where a value lies, in per cent, kept inside the drawing."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(100.0 * min(1.0, max(0.0, share)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalBar:
+    """A dot with its 95 % interval, in per cent of an axis."""
+
+    low: float
+    dot: float
+    high: float
+
+
+def interval_bar(axis: Axis, value: float, stderr: float) -> IntervalBar:
+    """The bar of one estimate."""
+    return IntervalBar(low=axis.at(value - Z95 * stderr), dot=axis.at(value), high=axis.at(value + Z95 * stderr))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a histogram: `x`, `width`, `y`, `height` in per cent; the values it covers."""
+
+    x: float
+    width: float
+    y: float
+    height: float
+    low: float
+    high: float
+    count: int
+
+
+def histogram(counts: Sequence[int], *, low: float, high: float) -> list[Column]:
+    """Columns of equal width over [low, high]; the tallest reaches the top."""
+    if not counts or max(counts) == 0:
+        return []
+    width = 100.0 / len(counts)
+    step = (high - low) / len(counts)
+    return [
+        Column(
+            x=round(position * width + 0.1 * width, 3),
+            width=round(0.8 * width, 3),
+            y=round(100.0 - 100.0 * number / max(counts), 3),
+            height=round(100.0 * number / max(counts), 3),
+            low=low + position * step,
+            high=low + (position + 1) * step,
+            count=number,
+        )
+        for position, number in enumerate(counts)
+    ]
+
+
+def polyline(points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, width: int, height: int) -> str:
+    """The `points` attribute of a line: x to the right, y upwards, in units of the view box."""
+    return " ".join(f"{x.at(px) * width / 100:.1f},{height - y.at(py) * height / 100:.1f}" for px, py in points)

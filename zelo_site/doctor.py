@@ -1,0 +1,207 @@
+"""What is configured, missing or unreachable, each with its remedy; the same for terminal and page.
+
+Every check is a function that returns findings and never raises: one that breaks is itself a
+finding. None prints a password, a key or an address that holds one.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from labeling.plugins import load_plugins
+from scoring.rating import stale_project_ids
+from workers.heartbeats import alive
+from workers.hints import broker_answers
+from workers.judges.endpoints import endpoint_problems, load_endpoints
+from zelo_site.static_files import plotly_folder
+
+LEAST_FREE_BYTES = 2 * 1024**3
+
+
+class Health(enum.StrEnum):
+    GOOD = "good"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do where `health` is not good."""
+
+    name: str
+    health: Health
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which a fault of one explains those of the next."""
+    return [finding for check in CHECKS for finding in _guarded(check)]
+
+
+def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except Exception as error:  # a check that breaks must not hide the others
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        return [Finding(name, Health.BAD, f"the check itself failed: {type(error).__name__}", "look into the log")]
+
+
+def check_database() -> list[Finding]:
+    remedy = "start the server with `make up`, or set DATABASE_URL to a PostgreSQL that answers"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW server_version")
+            version = str(cursor.fetchone()[0])
+    except DatabaseError as error:
+        return [Finding("database", Health.BAD, f"does not answer ({type(error).__name__})", remedy)]
+    where = "named by DATABASE_URL" if os.environ.get("DATABASE_URL") else "embedded"
+    return [Finding("database", Health.GOOD, f"PostgreSQL {version}, {where}")]
+
+
+def check_tables() -> list[Finding]:
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if missing:
+        detail = f"{len(missing)} migration{'s' if len(missing) > 1 else ''} not applied"
+        return [Finding("tables", Health.BAD, detail, "run `python manage.py migrate`")]
+    return [Finding("tables", Health.GOOD, "up to date")]
+
+
+def check_broker() -> list[Finding]:
+    if broker_answers():
+        where = "named by BROKER_URL" if os.environ.get("BROKER_URL") else "embedded"
+        return [Finding("broker", Health.GOOD, f"answers, {where}")]
+    remedy = "start the server with `make up`, or set BROKER_URL to a Valkey or Redis that answers"
+    return [Finding("broker", Health.BAD, "does not answer; judging waits, nothing is lost", remedy)]
+
+
+def check_workers() -> list[Finding]:
+    living = list(alive())
+    findings = []
+    for queue, task in (("judging", "nobody asks the judges"), ("rating", "scores wait")):
+        serving = [worker.name for worker in living if queue in worker.queues.split(",")]
+        if serving:
+            findings.append(Finding(f"workers, {queue}", Health.GOOD, ", ".join(serving)))
+        else:
+            remedy = f"run `python manage.py worker {queue}` (`make up` does)"
+            findings.append(Finding(f"workers, {queue}", Health.BAD, f"none alive; {task}", remedy))
+    return findings
+
+
+def check_backlog() -> list[Finding]:
+    stale = len(stale_project_ids())
+    if stale:
+        detail = f"{stale} project{'s' if stale > 1 else ''} with answers that are not in the scores yet"
+        return [Finding("scores", Health.NOTE, detail, "a rating worker or `python manage.py reconcile` sees to it")]
+    return [Finding("scores", Health.GOOD, "every stored answer is in the scores")]
+
+
+def check_storage() -> list[Finding]:
+    remedy = "set STORAGE_URL to a folder or bucket that this process may write to"
+    try:
+        files, root = fsspec.core.url_to_fs(settings.STORAGE_URL)
+        files.makedirs(root, exist_ok=True)
+        probe = f"{root.rstrip('/')}/.doctor-{uuid.uuid4().hex}"
+        with files.open(probe, "wb") as stream:
+            stream.write(b"zelo")
+        files.rm(probe)
+    except Exception as error:  # every kind of storage has errors of its own
+        return [Finding("storage", Health.BAD, f"cannot be written to ({type(error).__name__})", remedy)]
+    return [Finding("storage", Health.GOOD, f"writable ({settings.STORAGE_URL.partition('://')[0]})")]
+
+
+def check_home() -> list[Finding]:
+    home = Path(settings.ZELO_HOME)
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        return [Finding("home", Health.BAD, f"{home} is no writable folder", "create it, or set ZELO_HOME to another")]
+    free = shutil.disk_usage(home).free
+    if free < LEAST_FREE_BYTES:
+        detail = f"{free / 1024**3:.1f} GiB free in {home}"
+        return [Finding("home", Health.NOTE, detail, "make room: the database stops when the disk is full")]
+    return [Finding("home", Health.GOOD, f"{home}, {free / 1024**3:.0f} GiB free")]
+
+
+def check_safety() -> list[Finding]:
+    findings = []
+    if settings.DEBUG:
+        findings.append(
+            Finding("debug", Health.BAD, "tracebacks are shown in the browser", "unset ZELO_DEBUG on a shared server")
+        )
+    if not settings.HTTPS and any(host not in {"localhost", "127.0.0.1", "[::1]"} for host in settings.ALLOWED_HOSTS):
+        detail = "other hosts may reach the server without TLS"
+        findings.append(Finding("encryption", Health.NOTE, detail, "put TLS in front of it and set ZELO_HTTPS=1"))
+    owners = get_user_model().objects.filter(is_superuser=True, is_active=True)
+    if not owners.exists():
+        findings.append(Finding("owner", Health.NOTE, "nobody owns the server yet", "run `python manage.py link`"))
+    return findings or [Finding("safety", Health.GOOD, "no debug pages, only hosts that are named, an owner")]
+
+
+def check_plugins() -> list[Finding]:
+    modules = load_plugins(enabled=settings.ZELO_PLUGINS)
+    broken = [
+        Finding(f"plugin {module.name}", Health.BAD, module.error, f"mend or uninstall {module.module}")
+        for module in modules
+        if module.error
+    ]
+    loaded = [module.name for module in modules if module.enabled and not module.error]
+    return [*broken, Finding("plugins", Health.GOOD, f"{len(loaded)} modules: {', '.join(loaded)}")]
+
+
+def check_endpoints() -> list[Finding]:
+    problems = endpoint_problems()
+    if problems:
+        return [Finding("endpoints", Health.BAD, problem, "mend it and restart the workers") for problem in problems]
+    names = sorted(load_endpoints())
+    if not names:
+        detail = "no language model's endpoint is defined; the judges that need no network work without"
+        return [Finding("endpoints", Health.GOOD, detail)]
+    return [Finding("endpoints", Health.GOOD, ", ".join(names))]
+
+
+def check_packages() -> list[Finding]:
+    wanted = {
+        "torch": "local models and training",
+        "sentence_transformers": "the embedding judge and dense retrieval",
+        "numba": "fast rating",
+    }
+    missing = {name: purpose for name, purpose in wanted.items() if importlib.util.find_spec(name) is None}
+    findings = [
+        Finding(
+            f"package {name}", Health.BAD, f"not installed; needed for {purpose}", "pip install -r requirements.txt"
+        )
+        for name, purpose in missing.items()
+    ]
+    if plotly_folder() is None:
+        findings.append(
+            Finding("package plotly", Health.NOTE, "matrices are not drawn", "pip install -r requirements.txt")
+        )
+    return findings or [Finding("packages", Health.GOOD, "everything that is needed is installed")]
+
+
+CHECKS: tuple[Callable[[], list[Finding]], ...] = (
+    check_database,
+    check_tables,
+    check_broker,
+    check_workers,
+    check_backlog,
+    check_storage,
+    check_home,
+    check_safety,
+    check_plugins,
+    check_endpoints,
+    check_packages,
+)

@@ -1,0 +1,154 @@
+"""How a project's annotators agree, lean and cost; and how NDCG grew with the judgments spent.
+
+Read for the figures of the project's page, over the most recent answers only, so that a page stays
+quick however much was judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from django.db import connection
+from django.db.models import Sum
+
+from labeling.models import Annotator, Project
+from labeling.plugins import Rater, get_plugin
+from scoring.columns import ProjectColumns, copy_columns, read_columns
+from scoring.models import JudgeFit
+from scoring.quality import graded_queries, measure, only
+from workers.models import Attempt
+
+RECENT_ANSWERS = 200_000
+CURVE_POINTS = 12
+CURVE_QUERIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFigures:
+    """One annotator. `agrees`: share of pairs on which it takes the side of the other judges' mean,
+    `agrees_with_people` that of the people; a tie on either side counts half. `lean`: mean preference
+    for what was shown first, minus one half. None where there is nothing to compare.
+    """
+
+    annotator_id: int
+    name: str
+    is_person: bool
+    answers: int
+    agrees: float | None
+    agrees_with_people: float | None
+    people_pairs: int
+    lean: float | None
+    lean_stderr: float | None
+    sharpness: float | None
+    cost_micros: int
+
+    @property
+    def leans_visibly(self) -> bool:
+        """Whether the lean is both certain and large enough to matter."""
+        return (
+            self.lean is not None
+            and self.lean_stderr is not None
+            and abs(self.lean) > max(0.03, 2.5 * self.lean_stderr)
+        )
+
+
+_RECENT = """
+WITH recent AS (
+    SELECT judgment.pair_id, judgment.annotator_id, judgment.by_person, judgment.swapped, judgment.preference
+    FROM labeling_judgment judgment JOIN labeling_annotator annotator ON annotator.id = judgment.annotator_id
+    WHERE annotator.project_id = %(project)s AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
+    ORDER BY judgment.id DESC LIMIT %(most)s
+), votes AS (
+    SELECT pair_id, annotator_id, by_person, avg(preference) AS p FROM recent GROUP BY 1, 2, 3
+), pairs AS (
+    SELECT pair_id, sum(p) FILTER (WHERE NOT by_person) AS judged, count(*) FILTER (WHERE NOT by_person) AS judges,
+           avg(p) FILTER (WHERE by_person) AS people
+    FROM votes GROUP BY 1
+), compared AS (
+    SELECT vote.annotator_id, vote.p, pairs.people,
+           CASE WHEN vote.by_person THEN pairs.judged / NULLIF(pairs.judges, 0)
+                ELSE (pairs.judged - vote.p) / NULLIF(pairs.judges - 1, 0) END AS others,
+           vote.by_person
+    FROM votes vote JOIN pairs USING (pair_id)
+), agreement AS (
+    SELECT annotator_id, avg((sign(p - 0.5) * sign(others - 0.5) + 1) / 2) AS agrees,
+           avg((sign(p - 0.5) * sign(people - 0.5) + 1) / 2) FILTER (WHERE NOT by_person) AS agrees_with_people,
+           count(people) FILTER (WHERE NOT by_person) AS people_pairs
+    FROM compared GROUP BY 1
+), leaning AS (
+    SELECT annotator_id, count(*) AS answers, avg(CASE WHEN swapped THEN 1 - preference ELSE preference END) - 0.5 AS lean,
+           stddev_samp(CASE WHEN swapped THEN 1 - preference ELSE preference END) / sqrt(count(*)) AS lean_stderr
+    FROM recent GROUP BY 1
+)
+SELECT annotator_id, answers, agrees, agrees_with_people, people_pairs, lean, lean_stderr
+FROM leaning JOIN agreement USING (annotator_id)
+"""
+
+
+def judge_figures(project: Project) -> list[JudgeFigures]:
+    """Every annotator that has answered, judges first, in the order in which they joined."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
+        rows = {row[0]: row[1:] for row in cursor.fetchall()}
+    costs = Attempt.objects.filter(run__project=project).values_list("annotator_id").annotate(cost=Sum("cost_micros"))
+    cost_of = dict(costs)
+    sharpness = dict(JudgeFit.objects.filter(annotator__project=project).values_list("annotator_id", "sharpness"))
+    annotators = Annotator.objects.filter(project=project, pk__in=rows).order_by("is_person", "id")
+    return [
+        JudgeFigures(
+            each.pk, each.name, each.is_person, *rows[each.pk], sharpness.get(each.pk), cost_of.get(each.pk, 0) or 0
+        )
+        for each in annotators
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """NDCG@10 of the Elo order that the first `judgments` answers give."""
+
+    judgments: int
+    ndcg: float
+
+
+_ORDER = """
+SELECT pair.id, judgment.annotator_id, judgment.swapped, judgment.id
+FROM labeling_pair pair JOIN labeling_judgment judgment ON judgment.pair_id = pair.id
+WHERE pair.query_id = ANY(%s) AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
+"""
+
+
+def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
+    """NDCG@10 on the graded queries (the first fifty), refitted on growing parts of their answers."""
+    graded = graded_queries(project.pk)[:CURVE_QUERIES]
+    if not graded:
+        return []
+    read = read_columns([query.query_id for query in graded])
+    when = _answer_ids(read)
+    if len(when) < 2 * CURVE_POINTS:
+        return []
+    rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    points = []
+    for share in np.linspace(1.0 / CURVE_POINTS, 1.0, CURVE_POINTS):
+        kept = when <= np.quantile(when, share)
+        fit = rater.rate(only(read.columns, kept))
+        scores = dict(zip(read.candidate_ids.tolist(), fit.theta.tolist(), strict=True))
+        points.append(CurvePoint(int(kept.sum()), measure("Elo", scores, graded).ndcg.estimate))
+    return points
+
+
+def _answer_ids(read: ProjectColumns) -> np.ndarray:
+    """The judgment id of each row of the columns: the order in which answers came, int64[m].
+
+    Read a moment after the columns; what has been superseded since counts as the latest.
+    """
+    rows = copy_columns(
+        _ORDER, [read.query_ids.tolist()], [("pair", "i8"), ("annotator", "i8"), ("swapped", "b1"), ("id", "i8")]
+    )
+    keys = zip(rows["pair"].tolist(), rows["annotator"].tolist(), rows["swapped"].tolist(), strict=True)
+    ids = dict(zip(keys, rows["id"].tolist(), strict=True))
+    latest = max(ids.values(), default=0)
+    annotators = read.annotator_ids[read.columns.judge].tolist() if len(read.pair_ids) else []
+    mine = zip(read.pair_ids.tolist(), annotators, read.columns.swapped.tolist(), strict=True)
+    return np.array([ids.get(key, latest) for key in mine], dtype=np.int64)

@@ -1,0 +1,284 @@
+"""What a project's page says above the fold: stages, progress, spend, workers, what needs attention.
+
+Reads tables of all floors and changes none. `zelo_site.pages.project` shows it, and the pages'
+fragments ask for it each second, so everything here is a handful of indexed reads.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.cache import cache
+from django.db import connection
+from django.db.models import Count, Exists, Sum
+from django.db.models.functions import Coalesce
+
+from labeling.models import Project
+from scoring.models import Calibration, Score
+from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.heartbeats import alive
+from workers.hints import broker_answers
+from workers.models import Attempt, JudgingTask, Run, Worker
+from workers.pipeline import STAGES
+from workers.progress import RunProgress, run_progress
+
+NEEDED_QUEUES = ("judging", "rating")
+BROKER_CACHE_S = 3
+SPEND_CACHE_S = 3
+FEW_COMPARISONS = 4
+
+
+class StageState(enum.StrEnum):
+    AHEAD = "ahead"
+    NOW = "now"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One of the nine stages as the spine shows it."""
+
+    number: int
+    key: str
+    label: str
+    state: StageState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much there is of a project. `judgments` and `pairs` are those that entered the last fits."""
+
+    queries: int
+    candidates: int
+    graded: int
+    rated_queries: int
+    islands: int
+    judgments: int
+    pairs: int
+    stale: int
+    failed_fits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Something a person should look at, and what to do about it."""
+
+    count: int
+    text: str
+    remedy: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue of work, who serves it, and the command that starts a server where nobody does."""
+
+    name: str
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        return f"python manage.py worker {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Paid calls of a project; cost in millionths of a dollar."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    cap_micros: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    project: Project
+    sizes: Sizes
+    run: Run | None
+    progress: RunProgress | None
+    stages: list[StageView]
+    spend: Spend
+    queues: list[QueueState]
+    broker: bool
+    failures: list[FailureCount]
+    attention: list[Attention]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether figures are expected to change by themselves."""
+        return bool(self.sizes.stale) or (self.run is not None and self.run.state in Run.ACTIVE)
+
+    @property
+    def missing_queues(self) -> list[QueueState]:
+        return [queue for queue in self.queues if not queue.workers]
+
+    @property
+    def needs(self) -> int:
+        return len(self.attention)
+
+
+def read_overview(project: Project) -> Overview:
+    """Everything at once, as of now."""
+    sizes = read_sizes(project)
+    run = Run.objects.filter(project=project).order_by("-id").first()
+    progress = run_progress(run) if run else None
+    failures = read_failures(run) if progress and progress.dead else []
+    queues = read_queues()
+    return Overview(
+        project=project,
+        sizes=sizes,
+        run=run,
+        progress=progress,
+        stages=read_stages(project, sizes, progress),
+        spend=read_spend(project, run),
+        queues=queues,
+        broker=broker_is_up(),
+        failures=failures,
+        attention=read_attention(project, sizes, failures),
+    )
+
+
+_SIZES = """
+SELECT
+    (SELECT count(*) FROM labeling_query WHERE project_id = %(project)s),
+    (SELECT count(*) FROM labeling_candidate c JOIN labeling_query q ON q.id = c.query_id
+     WHERE q.project_id = %(project)s),
+    (SELECT count(*) FROM labeling_candidate c JOIN labeling_query q ON q.id = c.query_id
+     WHERE q.project_id = %(project)s AND c.grade IS NOT NULL),
+    fits.*,
+    (SELECT count(*) FROM labeling_query q LEFT JOIN scoring_queryfit f ON f.query_id = q.id
+     WHERE q.project_id = %(project)s AND q.judged_version > COALESCE(f.judged_version, 0))
+FROM (
+    SELECT count(*), count(*) FILTER (WHERE f.islands > 1), COALESCE(sum(f.judgments), 0)::bigint,
+           COALESCE(sum(f.pairs), 0)::bigint, count(*) FILTER (WHERE f.error <> '')
+    FROM scoring_queryfit f JOIN labeling_query q ON q.id = f.query_id WHERE q.project_id = %(project)s
+) fits
+"""
+
+
+def read_sizes(project: Project) -> Sizes:
+    with connection.cursor() as cursor:
+        cursor.execute(_SIZES, {"project": project.pk})
+        queries, candidates, graded, rated, islands, judgments, pairs, failed, stale = cursor.fetchone()
+    return Sizes(queries, candidates, graded, rated, islands, judgments, pairs, stale, failed)
+
+
+def broker_is_up() -> bool:
+    """Whether the broker answers; asked at most every few seconds, since a dead one is slow to say so."""
+    return bool(cache.get_or_set("zelo:broker", broker_answers, BROKER_CACHE_S))
+
+
+def read_queues() -> list[QueueState]:
+    """Each queue that scores depend on, with the workers heard of lately."""
+    living = list(alive())
+    return [
+        QueueState(name, [worker for worker in living if name in worker.queues.split(",")]) for name in NEEDED_QUEUES
+    ]
+
+
+def read_spend(project: Project, run: Run | None) -> Spend:
+    """The books of all runs; summed again every few seconds at most."""
+
+    def summed() -> dict[str, int]:
+        return Attempt.objects.filter(run__project=project).aggregate(
+            calls=Count("pk"),
+            input_tokens=Coalesce(Sum("input_tokens"), 0),
+            output_tokens=Coalesce(Sum("output_tokens"), 0),
+            cost_micros=Coalesce(Sum("cost_micros"), 0),
+        )
+
+    books = cache.get_or_set(f"zelo:spend:{project.pk}", summed, SPEND_CACHE_S)
+    return Spend(**(books or summed()), cap_micros=run.cost_budget_micros if run else None)
+
+
+def read_failures(run: Run | None) -> list[FailureCount]:
+    """Dead tasks by reason, commonest first."""
+    dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD)
+    rows = dead.values("reason").annotate(number=Count("pk")).order_by("-number", "reason")
+    counted = [(row["reason"], row["number"]) for row in rows]
+    return [
+        FailureCount(reason, number, dead.filter(reason=reason).values_list("message", flat=True).first() or "")
+        for reason, number in counted
+    ]
+
+
+def read_stages(project: Project, sizes: Sizes, progress: RunProgress | None) -> list[StageView]:
+    """The nine stages; several may be going on at once."""
+    states = _stage_states(project, sizes, progress)
+    return [StageView(stage.number, stage.key, stage.label, *states[stage.key]) for stage in STAGES]
+
+
+def _stage_states(project: Project, sizes: Sizes, progress: RunProgress | None) -> dict[str, tuple[StageState, str]]:
+    running = progress is not None and not progress.is_over
+    share = progress.answered / progress.planned if progress and progress.planned else 0.0
+    trained = _later_stages(project)
+    return {
+        "import": _done_if(sizes.queries),
+        "candidates": _done_if(sizes.candidates),
+        "pairs": _done_if(sizes.pairs or (progress and progress.pairs)),
+        "judging": (StageState.NOW, f"{int(100 * share)} %") if running else _done_if(sizes.judgments),
+        "rating": (StageState.NOW, "live") if running and sizes.rated_queries else _done_if(sizes.rated_queries),
+        "calibrate": _done_if(trained["calibrated"]),
+        "train": (StageState.NOW, "") if trained["training"] else _done_if(trained["trained"]),
+        "prove": _done_if(trained["proved"]),
+        "serve": _done_if(trained["served"]),
+    }
+
+
+def _done_if(there_is: Any) -> tuple[StageState, str]:
+    return (StageState.DONE if there_is else StageState.AHEAD, "")
+
+
+def _later_stages(project: Project) -> dict[str, bool]:
+    """What exists of stages 6 to 9, in one statement."""
+    runs = TrainingRun.objects.filter(project=project)
+    row = Project.objects.filter(pk=project.pk).values_list(
+        Exists(Calibration.objects.filter(project=project)),
+        Exists(runs.filter(state=TrainingRun.State.RUNNING)),
+        Exists(runs.filter(state=TrainingRun.State.FINISHED)),
+        Exists(Evaluation.objects.filter(project=project)),
+        Exists(Reranker.objects.filter(project=project)),
+    )
+    return dict(zip(("calibrated", "training", "trained", "proved", "served"), row.get(), strict=True))
+
+
+def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount]) -> list[Attention]:
+    """What a person should look at, most urgent first."""
+    found = []
+    dead = sum(failure.count for failure in failures)
+    if dead:
+        text = f"{dead:,} question{'s' if dead > 1 else ''} got no answer"
+        found.append(Attention(dead, text, "see the reasons below, mend the cause, then ask again", "#failures"))
+    if sizes.failed_fits:
+        found.append(
+            Attention(sizes.failed_fits, f"{sizes.failed_fits:,} queries could not be fitted", "see the rating log")
+        )
+    if sizes.islands:
+        text = f"{sizes.islands:,} quer{'ies' if sizes.islands > 1 else 'y'} fell into islands"
+        found.append(
+            Attention(
+                sizes.islands, text, "scores cannot be compared across islands; judge more pairs", "?show=islands"
+            )
+        )
+    few = _few_comparisons(project)
+    if few and not sizes.stale:
+        text = f"{few:,} document{'s' if few > 1 else ''} with fewer than {FEW_COMPARISONS} comparisons"
+        found.append(Attention(few, text, "their intervals are wide; order another run"))
+    return found
+
+
+def _few_comparisons(project: Project) -> int:
+    rated = Score.objects.filter(candidate__query__project=project)
+    return rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS).count()

@@ -1,0 +1,119 @@
+"""Forms made from plugins' options: pydantic fields in, inputs out, and back with errors by field."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pydantic
+from pydantic_core import PydanticUndefined
+
+from labeling.plugins import Plugin
+
+
+@dataclass(frozen=True, slots=True)
+class OptionField:
+    """One option as a form shows it; `kind` is text, number, checkbox, choice or json."""
+
+    name: str
+    label: str
+    help: str
+    kind: str
+    value: Any
+    required: bool
+    choices: tuple[str, ...] = ()
+    error: str = ""
+
+
+class BadOptions(ValueError):
+    """Options of a plugin that its own checks refuse; `fields` are the form with the errors in place."""
+
+    def __init__(self, plugin: type[Plugin], fields: list[OptionField]) -> None:
+        wrong = "; ".join(f"{field.label}: {field.error}" for field in fields if field.error)
+        super().__init__(f"{plugin.label}: {wrong or 'these options do not go together'}")
+        self.fields = fields
+
+
+def option_fields(plugin: type[Plugin], *, prefix: str, sent: Mapping[str, Any] | None = None) -> list[OptionField]:
+    """The form's fields for a plugin; `sent` are the values of a form that came back."""
+    return [_field(f"{prefix}-{name}", name, info, sent) for name, info in plugin.Options.model_fields.items()]
+
+
+def read_options(plugin: type[Plugin], *, prefix: str, sent: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a form sent, as `Plugin.from_dict` takes them; raises BadOptions."""
+    values: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for name, info in plugin.Options.model_fields.items():
+        text = str(sent.get(f"{prefix}-{name}", ""))
+        kind, _ = _kind(info.annotation)
+        if kind == "checkbox":
+            values[name] = text == "on"
+        elif text.strip():
+            values[name], problem = _value(text.strip(), kind)
+            if problem:
+                errors[name] = problem
+    if not errors:
+        try:
+            return plugin.Options.model_validate(values).model_dump(mode="json")
+        except pydantic.ValidationError as error:
+            errors = {str(each["loc"][0]) if each["loc"] else "": each["msg"] for each in error.errors()}
+    fields = option_fields(plugin, prefix=prefix, sent=sent)
+    marked = [_with_error(field, errors.get(field.name.removeprefix(f"{prefix}-"), "")) for field in fields]
+    raise BadOptions(plugin, marked)
+
+
+def _value(text: str, kind: str) -> tuple[Any, str]:
+    if kind != "json":
+        return text, ""
+    try:
+        return json.loads(text), ""
+    except ValueError as error:
+        return None, f"not JSON ({error})"
+
+
+def _with_error(field: OptionField, error: str) -> OptionField:
+    return OptionField(
+        field.name, field.label, field.help, field.kind, field.value, field.required, field.choices, error
+    )
+
+
+def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
+    """How an annotation is asked for, with the choices of a Literal."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        inner = [each for each in typing.get_args(annotation) if each is not type(None)]
+        return _kind(inner[0]) if len(inner) == 1 else ("text", ())
+    if origin is typing.Annotated:
+        return _kind(typing.get_args(annotation)[0])
+    if origin is Literal:
+        return "choice", tuple(str(each) for each in typing.get_args(annotation))
+    if annotation is bool:
+        return "checkbox", ()
+    if annotation in (int, float):
+        return "number", ()
+    if annotation is str:
+        return "text", ()
+    return "json", ()
+
+
+def _field(full_name: str, name: str, info: pydantic.fields.FieldInfo, sent: Mapping[str, Any] | None) -> OptionField:
+    kind, choices = _kind(info.annotation)
+    default = info.get_default(call_default_factory=True)
+    value = "" if default is None or default is PydanticUndefined else default
+    if kind == "json" and value != "":
+        value = json.dumps(value)
+    if sent is not None:
+        value = sent.get(full_name, "") == "on" if kind == "checkbox" else sent.get(full_name, value)
+    return OptionField(
+        name=full_name,
+        label=info.title or name.replace("_", " ").capitalize(),
+        help=info.description or "",
+        kind=kind,
+        value=value,
+        required=info.is_required(),
+        choices=choices,
+    )

@@ -1,0 +1,50 @@
+"""One project: the spine of nine stages, progress and spend, live; and the buttons that move a run."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST
+
+from workers import pipeline, queue
+from workers.models import Run
+from zelo_site.overview import read_overview
+from zelo_site.pages.live import live_fragment, rendered_fragment
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+LIVE = "zelo/parts/project_live.html"
+
+
+def project_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The page; its upper part is the live fragment, its figures are asked for once it stands."""
+    project = visible_project(request, slug)
+    overview = read_overview(project)
+    is_owner = may_change(request, project)
+    context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
+    live, _ = rendered_fragment(request, LIVE, context)
+    return render(request, "zelo/project.html", {**context, "live": live})
+
+
+def project_live(request: HttpRequest, slug: str) -> HttpResponse:
+    """The live part alone; 204 while nothing changed."""
+    project = visible_project(request, slug)
+    context = {"project": project, "overview": read_overview(project), "may_change": may_change(request, project)}
+    return live_fragment(request, LIVE, context)
+
+
+@require_POST
+def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpResponse:
+    """Pause, resume or cancel a run, or ask its dead questions again; says so if it was too late."""
+    project = owned_project(request, slug)
+    run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
+    if action == "retry":
+        opened = queue.retry_dead(run_id=run.pk, reason=request.POST.get("reason") or None)
+        messages.success(request, f"{opened:,} questions will be asked again.")
+        return redirect("project", slug=project.slug)
+    moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
+    if action not in moves:
+        raise Http404(f"a run cannot be moved by {action!r}")
+    if not moves[action](run):
+        messages.warning(request, f"The run is {run.get_state_display()} already; nothing was changed.")
+    return redirect("project", slug=project.slug)

@@ -1,0 +1,32 @@
+"""The list of projects: where signing in leads."""
+
+from __future__ import annotations
+
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from labeling.models import Candidate, Project, Query
+from scoring.models import QueryFit
+from workers.models import Run
+
+SHOWN = 200
+
+
+def _total(rows: QuerySet, path: str, total: Count | Sum) -> Coalesce:
+    """A number per project from its own subquery: joins would multiply each other."""
+    counted = rows.filter(**{path: OuterRef("pk")}).order_by().values(path).annotate(total=total).values("total")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+
+
+def project_list(request: HttpRequest) -> HttpResponse:
+    """Every project of the visitor with its size and the state of its last run."""
+    last_run = Run.objects.filter(project=OuterRef("pk")).order_by("-id").values("state")[:1]
+    projects = Project.objects.visible_to(request.user).annotate(
+        query_count=_total(Query.objects.all(), "project", Count("pk")),
+        candidate_count=_total(Candidate.objects.all(), "query__project", Count("pk")),
+        judgment_count=_total(QueryFit.objects.all(), "query__project", Sum("judgments")),
+        run_state=Subquery(last_run),
+    )
+    return render(request, "zelo/projects.html", {"projects": projects[:SHOWN]})

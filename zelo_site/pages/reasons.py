@@ -1,0 +1,132 @@
+"""Why a document has its score: each comparison, what the fit expected of it, and the residual.
+
+All numbers are turned to the document asked about: a preference of 0.9 here means that it won,
+whether it was a or b of the pair. Used by the query page and the pair page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Left
+
+from labeling.models import Judgment
+from labeling.records import AnswerKind
+from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
+
+# A residual this large on the other side of one half is shown as going against the fit.
+ODD_RESIDUAL = 0.25
+MOST_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One judgment as seen from one document. `preference`, `expected` = P(it is the more relevant);
+    `residual` = preference - expected; all None where there is nothing to compare.
+    """
+
+    judgment_id: int
+    pair_id: int
+    opponent_id: int
+    opponent_query_id: int
+    opponent: str
+    cross_query: bool
+    annotator: str
+    by_person: bool
+    shown_first: bool
+    kind: str
+    preference: float | None
+    expected: float | None
+    residual: float | None
+    rationale: str
+    created_at: datetime
+
+    @property
+    def won(self) -> bool:
+        return self.preference is not None and self.preference >= 0.5
+
+    @property
+    def percent(self) -> float:
+        """The preference as the width of a bar."""
+        return round(100.0 * (self.preference or 0.0), 1)
+
+    @property
+    def kind_label(self) -> str:
+        return self.kind.replace("_", " ")
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether the answer is far from the fit and on the other side of one half."""
+        if self.preference is None or self.expected is None or self.residual is None:
+            return False
+        return abs(self.residual) >= ODD_RESIDUAL and (self.preference - 0.5) * (self.expected - 0.5) < 0
+
+
+def expected_preference(rater: str, difference: float) -> float:
+    """F(d) of method.md section 4, d in the rater's units."""
+    if rater == "thurstone":
+        return 0.5 * math.erfc(-difference)
+    return 1.0 / (1.0 + math.exp(-difference)) if difference >= 0 else math.exp(difference) / (1 + math.exp(difference))
+
+
+_SIDE_FIELDS = ("id", "query_id", "document__metadata")
+
+
+def judgments_with_sides(judgments: QuerySet[Judgment]) -> QuerySet[Judgment, dict[str, Any]]:
+    """Judgments as rows with both candidates, their strengths and the first words of their documents."""
+    sides = [f"pair__{side}__{name}" for side in "ab" for name in (*_SIDE_FIELDS, "score__theta")]
+    return judgments.annotate(
+        a_text=Left("pair__a__document__text", SNIPPET_LENGTH),
+        b_text=Left("pair__b__document__text", SNIPPET_LENGTH),
+    ).values(
+        "id", "pair_id", "kind", "preference", "swapped", "by_person", "created_at", "annotator__name",
+        "rationale__text", "pair__query_id", "a_text", "b_text", *sides,
+    )  # fmt: skip
+
+
+def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> Reason:
+    """One row of `judgments_with_sides` seen from a candidate; `rater` None: there is no fit to expect by."""
+    is_a = row["pair__a__id"] == candidate_id
+    mine, other = ("a", "b") if is_a else ("b", "a")
+    preference = row["preference"]
+    if preference is not None and not is_a:
+        preference = 1.0 - preference
+    cross_query = row["pair__query_id"] is None
+    theta, theta_other = row[f"pair__{mine}__score__theta"], row[f"pair__{other}__score__theta"]
+    expected = None
+    if rater is not None and not cross_query and theta is not None and theta_other is not None:
+        expected = expected_preference(rater, theta - theta_other)
+    return Reason(
+        judgment_id=row["id"],
+        pair_id=row["pair_id"],
+        opponent_id=row[f"pair__{other}__id"],
+        opponent_query_id=row[f"pair__{other}__query_id"],
+        opponent=document_title(row[f"{other}_text"], row[f"pair__{other}__document__metadata"]),
+        cross_query=cross_query,
+        annotator=row["annotator__name"],
+        by_person=row["by_person"],
+        shown_first=is_a != row["swapped"],
+        kind=row["kind"],
+        preference=preference if row["kind"] == AnswerKind.PREFERENCE else None,
+        expected=expected,
+        residual=None if expected is None or preference is None else preference - expected,
+        rationale=row["rationale__text"] or "",
+        created_at=row["created_at"],
+    )
+
+
+def reasons_for(judgments: QuerySet[Judgment], candidate_id: int, *, rater: str | None) -> list[Reason]:
+    """Every live answer on pairs of a candidate, those furthest from the fit first."""
+    mine = judgments.filter(Q(pair__a_id=candidate_id) | Q(pair__b_id=candidate_id), superseded_at__isnull=True)
+    rows = judgments_with_sides(mine).order_by(F("id").desc())[: 10 * MOST_SHOWN]
+    return odd_first([reason_of(row, candidate_id, rater=rater) for row in rows])
+
+
+def odd_first(reasons: Sequence[Reason]) -> list[Reason]:
+    """Largest residual first; answers without one last."""
+    return sorted(reasons, key=lambda r: (r.residual is None, -abs(r.residual or 0.0), r.judgment_id))

@@ -1,0 +1,67 @@
+// What happens when a fragment is swapped: rows glide to their new places, opened details stay open.
+// Also keeps "fitted 3 s ago" true between answers. No dependency besides htmx's events.
+(() => {
+  "use strict";
+
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  let places = new Map();
+  let opened = new Set();
+
+  const rows = (root) => root.querySelectorAll("[data-moves][id]");
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const target = event.detail.target;
+    places = new Map([...rows(target)].map((row) => [row.id, row.getBoundingClientRect().top]));
+    opened = new Set([...target.querySelectorAll("details[open][id]")].map((details) => details.id));
+  });
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const root = event.detail.elt.isConnected ? event.detail.elt : document;
+    for (const id of opened) {
+      const details = document.getElementById(id);
+      if (details) details.open = true;
+    }
+    if (still.matches) return;
+    for (const row of rows(root)) {
+      const before = places.get(row.id);
+      if (before === undefined) continue;
+      const moved = before - row.getBoundingClientRect().top;
+      if (Math.abs(moved) < 1 || Math.abs(moved) > 4 * window.innerHeight) continue;
+      row.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], {
+        duration: 450,
+        easing: "cubic-bezier(0.2, 0, 0, 1)",
+      });
+    }
+  });
+
+  // A page that cannot reach the server says so instead of standing still in silence.
+  const lost = (isLost) => {
+    const notice = document.getElementById("lost");
+    if (notice) notice.hidden = !isLost;
+  };
+  document.addEventListener("htmx:sendError", () => lost(true));
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful) lost(false);
+    if (event.detail.xhr && event.detail.xhr.status === 403) window.location.reload();
+  });
+
+  const ago = (seconds) => {
+    if (seconds < 1.5) return "just now";
+    if (seconds < 90) return `${Math.round(seconds)} s ago`;
+    if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+    if (seconds < 172800) return `${Math.round(seconds / 3600)} h ago`;
+    return `${Math.round(seconds / 86400)} days ago`;
+  };
+
+  const tick = () => {
+    for (const time of document.querySelectorAll("time[data-ago]")) {
+      time.textContent = ago(Math.max(0, (Date.now() - Date.parse(time.dateTime)) / 1000));
+    }
+  };
+  tick();
+  window.setInterval(tick, 1000);
+  document.addEventListener("htmx:afterSwap", tick);
+
+  // A one-time link is used by a press of its button; with a script running, that press is made here.
+  for (const form of document.querySelectorAll("form[data-submit-now]")) form.requestSubmit();
+})();

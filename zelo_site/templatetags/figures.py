@@ -1,0 +1,84 @@
+"""How numbers are written on pages: intervals, durations, money, counts, each in one way only."""
+
+from __future__ import annotations
+
+import math
+
+from django import template
+
+from zelo_site.charts import Z95
+
+register = template.Library()
+
+
+@register.filter
+def count(value: int | None) -> str:
+    """12345 -> 12,345; nothing known -> a dash."""
+    return "–" if value is None else f"{value:,}"
+
+
+@register.filter
+def decimals(value: float | None, places: int = 2) -> str:
+    """A fixed number of places, or a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{places}f}"
+
+
+@register.filter
+def signed(value: float | None, places: int = 2) -> str:
+    """With its sign, a true minus."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:+.{places}f}".replace("-", "−")
+
+
+@register.filter
+def margin(stderr: float | None, places: int = 0) -> str:
+    """Half the width of the 95 % interval that a standard error gives."""
+    return "–" if stderr is None else f"{Z95 * stderr:.{places}f}"
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as whole per cent; never 100 before it is reached, nor 0 after it was left."""
+    if share is None:
+        return "–"
+    whole = round(100 * share)
+    if whole == 100 and share < 1:
+        whole = 99
+    if whole == 0 and share > 0:
+        whole = 1
+    return f"{whole} %"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Seconds in words as coarse as the reader needs."""
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"
+
+
+@register.filter
+def money(micros: int | None) -> str:
+    """Millionths of a dollar as dollars; small sums keep the digits that matter."""
+    if micros is None:
+        return "–"
+    if 0 < micros < 10_000:
+        return f"${micros / 1e6:.4f}"
+    return f"${micros / 1e6:,.2f}"
+
+
+@register.filter
+def pace(rate: float | None) -> str:
+    """Answers a second; slow ones a minute."""
+    if not rate:
+        return "0 a second"
+    if rate < 1:
+        return f"{rate * 60:.0f} a minute"
+    return f"{rate:,.0f} a second"
