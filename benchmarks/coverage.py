@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: coverage.py here is no package
 
 import numpy as np
-from simulation import SCALE, columns_of, cycle_pairs, sign_answers, soft_answers, table
 
+from benchmarks.simulation import SCALE, columns_of, cycle_pairs, sign_answers, soft_answers, table
 from scoring.numerics.fit import fit_queries
 from scoring.numerics.prior import choose_prior
 

@@ -48,18 +48,23 @@ def unbounded_queries(pairs: PairMeans, starts: IntArray, component: IntArray) -
     It is finite exactly where every island is strongly connected by "was preferred at least a little
     to" (Ford 1957).
     """
+    swept = (pairs.preference <= 0.0) | (pairs.preference >= 1.0)
+    if not swept.any():  # every pair goes both ways: connected is strongly connected
+        return np.empty(0, dtype=np.int64)
     shift = np.repeat(starts[:-1], np.diff(pairs.offsets))
     a, b = pairs.a + shift, pairs.b + shift
     total = int(starts[-1])
     heads = np.concatenate([a[pairs.preference > 0.0], b[pairs.preference < 1.0]])
     tails = np.concatenate([b[pairs.preference > 0.0], a[pairs.preference < 1.0]])
     wins = coo_array((np.ones(len(heads)), (heads, tails)), shape=(total, total))
-    _, strong = connected_components(wins.tocsr(), directed=True, connection="strong")
+    groups, strong = connected_components(wins.tocsr(), directed=True, connection="strong")
     query = np.repeat(np.arange(pairs.queries), np.diff(starts))
-    weak_keys = np.unique(np.stack([query, component]), axis=1)[0]
-    strong_keys = np.unique(np.stack([query, strong]), axis=1)[0]
-    counts = [np.bincount(keys, minlength=pairs.queries) for keys in (weak_keys, strong_keys)]
-    return np.flatnonzero(counts[0] != counts[1])
+    first = np.empty(groups, dtype=np.int64)
+    first[strong] = query
+    strongly = np.bincount(first, minlength=pairs.queries)
+    weakly = np.zeros(pairs.queries, dtype=np.int64)
+    np.maximum.at(weakly, query, component + 1)
+    return np.flatnonzero(strongly != weakly)
 
 
 @njit(cache=True, nogil=True)
