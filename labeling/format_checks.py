@@ -1,0 +1,168 @@
+"""The part of `labeling.plugin_checks` that looks at importers and exporters: what they do to files.
+
+Importers meet garbage, cut-off and altered copies of a good file and must answer with rows or a
+RowError; exporters must write the same bytes each time. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, cast
+
+from labeling.formats import MAX_ID_CHARACTERS, RowError
+from labeling.plugins import Exporter, Importer
+from labeling.records import ExportedDocument, ExportedQuery, ImportedGrade, ImportedQuery
+
+# --- importer ----------------------------------------------------------------------------
+
+_GARBAGE = {
+    "bytes that are no text": b"\xff\xfe\x00\x81\n" * 4,
+    "a damaged compressed file": gzip.compress(b"text\n" * 50)[:-12],
+    "NUL": b"\x00" * 64,
+}
+
+
+class _Watched(io.BytesIO):
+    """Notices who takes a whole file at once."""
+
+    greedy = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.greedy |= size is None or size < 0
+        return super().read(size)
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        self.greedy = True
+        return super().readlines(hint if hint is not None else -1)
+
+
+def check_importer(make: Callable[[], Importer], example: bytes) -> Iterator[str]:
+    for what, garbage in _GARBAGE.items():
+        yield from _reads_or_refuses(make, garbage, what, must_refuse=True)
+    yield from _reads_or_refuses(make, b"", "an empty file", must_refuse=False)
+    if not example:
+        return
+    stream = _Watched(example)
+    rows = make().read(stream)
+    if not isinstance(rows, Iterator):
+        yield f"read returned a {type(rows).__name__}; expected an iterator that goes along with the stream"
+    listed = list(rows)
+    if stream.greedy:
+        yield "it reads the stream as a whole; files may be larger than memory"
+    if stream.closed:
+        yield "it closes a stream that is its caller's"
+    if not listed:
+        yield "the example gives no rows"
+    yield from _bad_rows(listed)
+    if listed != list(make().read(io.BytesIO(example))):
+        yield "the same file gives other rows the second time"
+    for what, damaged in _damaged(example):
+        yield from _reads_or_refuses(make, damaged, what, must_refuse=False)
+
+
+def _damaged(example: bytes, times: int = 60) -> Iterator[tuple[str, bytes]]:
+    """Copies of a good file with one byte changed, or cut off."""
+    rng = random.Random(0)
+    for _ in range(times):
+        position = rng.randrange(len(example))
+        yield f"the example cut off after {position} bytes", example[:position]
+        byte = rng.randrange(256)
+        changed = example[:position] + bytes([byte]) + example[position + 1 :]
+        yield f"the example with byte {position} made 0x{byte:02x}", changed
+
+
+def _reads_or_refuses(make: Callable[[], Importer], data: bytes, what: str, *, must_refuse: bool) -> Iterator[str]:
+    rows: list[Any] = []
+    try:
+        for row in make().read(io.BytesIO(data)):
+            rows.append(row)
+    except RowError as error:
+        if error.line < 0 or not error.remedy or not error.problem:
+            yield f"{what}: its RowError lacks line, problem or remedy"
+    except Exception as error:
+        yield f"{what}: raised {type(error).__name__}: {error}; expected labeling.formats.RowError"
+    else:
+        if must_refuse:
+            yield f"{what}: accepted; expected labeling.formats.RowError"
+    for violation in _bad_rows(rows):
+        yield f"{what}: {violation}"
+
+
+def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
+    for row in rows:
+        if isinstance(row, ImportedGrade):
+            yield from _bad_texts([row.query_id, row.document_id])
+            if row.grade < 0:
+                yield f"yields the grade {row.grade}; grades start at 0"
+        elif isinstance(row, ImportedQuery):
+            yield from _bad_texts([row.id, *(document.id for document in row.documents)])
+            yield from _bad_texts([row.text, *(document.text for document in row.documents)], most=None)
+            ids = [document.id for document in row.documents]
+            if len(set(ids)) < len(ids):
+                yield f"yields a document twice for query {row.id!r}"
+            if any(document.score is not None and not math.isfinite(document.score) for document in row.documents):
+                yield f"yields a score that is not finite for query {row.id!r}"
+            if any(document.rank is not None and document.rank < 1 for document in row.documents):
+                yield f"yields a rank below 1 for query {row.id!r}"
+        else:
+            yield f"yields a {type(row).__name__}; expected ImportedQuery or ImportedGrade"
+
+
+def _bad_texts(texts: Iterable[str], most: int | None = MAX_ID_CHARACTERS) -> Iterator[str]:
+    for text in texts:
+        if not text.strip() or (most is not None and len(text) > most):
+            yield f"yields an empty or over-long text or id: {text[:40]!r}"
+        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            yield f"yields a text with NUL or half a character: {text[:40]!r}"
+
+
+# --- exporter ----------------------------------------------------------------------------
+
+
+def _exported() -> Iterator[ExportedQuery]:
+    scores: list[tuple[float | None, float | None]] = [(1600.5, 0.9), (1500.0, 0.5), (1500.0, 0.5), (None, None)]
+    for query in ("q1", "q-ü"):
+        yield ExportedQuery(
+            id=query,
+            text='a "quoted"\nquestion \U0001f41f',
+            metadata={"domain": "ponds"},
+            documents=tuple(
+                ExportedDocument(
+                    id=f"d{position}",
+                    text="text,\twith\r\nbreaks",
+                    metadata={"list": [1, None]},
+                    theta=None if elo is None else (elo - 1500.0) / 400.0,
+                    stderr=None if elo is None else 0.1,
+                    elo=elo,
+                    relevance=relevance,
+                    comparisons=0 if elo is None else 4,
+                    grade=None,
+                    first_stage_rank=position + 1,
+                )
+                for position, (elo, relevance) in enumerate(scores)
+            ),
+        )
+    yield ExportedQuery(id="q3", text="nothing found", metadata={}, documents=())
+
+
+def check_exporter(make: Callable[[], Exporter]) -> Iterator[str]:
+    plugin = make()
+    if not plugin.suffix.startswith(".") or "/" not in plugin.content_type:
+        yield f"suffix {plugin.suffix!r} or content_type {plugin.content_type!r} is none; expected .jsonl and a/b"
+    written: list[bytes] = []
+    for exporter in (plugin, plugin, make()):
+        stream = io.BytesIO()
+        exporter.write(_exported(), cast(IO[bytes], stream))
+        if stream.closed:
+            yield "it closes a stream that is its caller's"
+            return
+        written.append(stream.getvalue())
+    if not written[0]:
+        yield "it writes nothing"
+    if len(set(written)) > 1:
+        yield "the same rows give other bytes the second time"
+    plugin.write(iter(()), io.BytesIO())
