@@ -102,9 +102,7 @@ def get_project(request: HttpRequest, slug: str) -> Any:
 
 
 @router.post("/projects/{slug}/import", response=ImportOut)
-def post_import(
-    request: HttpRequest, slug: str, file: UploadedFile = File(...), importer: str = "zbench-jsonl"
-) -> Any:
+def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], importer: str = "zbench-jsonl") -> Any:
     """Import a file, all or nothing; repeating it changes nothing."""
     project = owned_project_or_404(request, slug)
     try:

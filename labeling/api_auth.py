@@ -42,7 +42,11 @@ def project_or_404(request: HttpRequest, slug: str) -> Project:
 def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
     """The project, if the asker may change it; 403 for members who may only look."""
     project = project_or_404(request, slug)
-    user = request.user
-    if user.is_superuser or Membership.objects.filter(project=project, user_id=user.pk, role=Role.OWNER).exists():
+    if owns(request.user, project):
         return project
     raise HttpError(403, f"changing project {slug!r} needs the role owner; ask one of its owners")
+
+
+def owns(user: Any, project: Project) -> bool:
+    """Whether `user` may change the project: its owners and superusers may."""
+    return user.is_superuser or Membership.objects.filter(project=project, user_id=user.pk, role=Role.OWNER).exists()

@@ -79,9 +79,7 @@ def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
         queries = tuple(sorted(query for query, _ in touched))
         _insert_rationales(cursor, ordered, stored)
         if projects:
-            transaction.on_commit(
-                lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries)
-            )
+            transaction.on_commit(lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries))
     return Recorded(
         stored=len(stored), duplicates=len(judgments) - len(stored), query_ids=queries, project_ids=projects
     )
@@ -108,7 +106,7 @@ def raise_versions(cursor: CursorWrapper, pair_ids: Sequence[int]) -> list[tuple
     if not pair_ids:
         return []
     cursor.execute(_RAISE_VERSIONS, [list(pair_ids)])
-    return cursor.fetchall()  # type: ignore[no-any-return]
+    return cursor.fetchall()
 
 
 def _raise_calibrations(cursor: CursorWrapper, pair_ids: Sequence[int]) -> set[int]:
@@ -122,7 +120,9 @@ def _raise_calibrations(cursor: CursorWrapper, pair_ids: Sequence[int]) -> set[i
     return projects
 
 
-def _insert_rationales(cursor: CursorWrapper, judgments: Sequence[NewJudgment], stored: dict[tuple[int, int, bool], int]) -> None:
+def _insert_rationales(
+    cursor: CursorWrapper, judgments: Sequence[NewJudgment], stored: dict[tuple[int, int, bool], int]
+) -> None:
     explained = [
         (stored[j.pair_id, j.annotator_id, j.swapped], j.rationale)
         for j in judgments

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -17,9 +17,6 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from labeling.records import AnswerKind
-
-if TYPE_CHECKING:
-    from django.contrib.auth.models import User
 
 Viewer = AbstractBaseUser | AnonymousUser
 ModelT = TypeVar("ModelT", bound=models.Model)
@@ -180,11 +177,13 @@ class Candidate(models.Model):
         ]
 
 
-class PairQuerySet(visible_through("a__query__project")):  # type: ignore[misc]
+class PairQuerySet(VisibleQuerySet["Pair"]):
+    project_path = "a__query__project"
+
     def unjudged_by(self, annotator: Annotator) -> PairQuerySet:
         """Pairs without a live judgment by `annotator`."""
         answered = Judgment.objects.live().filter(annotator=annotator, pair_id=models.OuterRef("pk"))
-        return self.exclude(models.Exists(answered))  # type: ignore[no-any-return]
+        return self.exclude(models.Exists(answered))
 
 
 class Pair(models.Model):
@@ -204,12 +203,12 @@ class Pair(models.Model):
         ]
 
 
-class AnnotatorQuerySet(visible_through("project")):  # type: ignore[misc]
+class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
     def judges(self) -> AnnotatorQuerySet:
-        return self.filter(is_person=False)  # type: ignore[no-any-return]
+        return self.filter(is_person=False)
 
     def people(self) -> AnnotatorQuerySet:
-        return self.filter(is_person=True)  # type: ignore[no-any-return]
+        return self.filter(is_person=True)
 
 
 class Annotator(models.Model):
@@ -253,14 +252,16 @@ def config_hash(**configuration: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class JudgmentQuerySet(visible_through("annotator__project")):  # type: ignore[misc]
+class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
+    project_path = "annotator__project"
+
     def live(self) -> JudgmentQuerySet:
         """Answers that stand: not superseded by an undo or a correction."""
-        return self.filter(superseded_at__isnull=True)  # type: ignore[no-any-return]
+        return self.filter(superseded_at__isnull=True)
 
     def preferences(self) -> JudgmentQuerySet:
         """Live answers that enter a fit."""
-        return self.live().filter(kind=AnswerKind.PREFERENCE)  # type: ignore[no-any-return]
+        return self.live().filter(kind=AnswerKind.PREFERENCE)
 
 
 ANSWER_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in AnswerKind]

@@ -51,7 +51,7 @@ class DuplicatePlugin(ValueError):
     """Two plugins of one kind claim the same name."""
 
 
-class Plugin(abc.ABC):
+class Plugin(abc.ABC):  # noqa: B024  its kinds bring the abstract method
     """What all kinds share. `options` is an instance of the class's own `Options`."""
 
     kind: ClassVar[str] = ""

@@ -67,7 +67,9 @@ def get_scores(request: HttpRequest, query_id: int) -> Any:
         Candidate.objects.visible_to(request.user)
         .filter(query=query)
         .order_by(F("score__elo").desc(nulls_last=True), "id")
-        .values("id", "document__external_id", "first_stage_rank", "grade", *(f"score__{name}" for name in SCORE_FIELDS))
+        .values(
+            "id", "document__external_id", "first_stage_rank", "grade", *(f"score__{name}" for name in SCORE_FIELDS)
+        )
     )
     return {
         "query": query.pk,

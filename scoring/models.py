@@ -32,10 +32,14 @@ class Score(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(relevance__gte=0.0, relevance__lte=1.0), name="score_relevance_in_range"),
+            models.CheckConstraint(
+                condition=Q(relevance__gte=0.0, relevance__lte=1.0), name="score_relevance_in_range"
+            ),
             # NaN and infinity compare above every number.
             models.CheckConstraint(
-                condition=Q(theta__gt=-1e9, theta__lt=1e9, stderr__gte=0.0, stderr__lt=1e9, elo__gt=-1e12, elo__lt=1e12),
+                condition=Q(
+                    theta__gt=-1e9, theta__lt=1e9, stderr__gte=0.0, stderr__lt=1e9, elo__gt=-1e12, elo__lt=1e12
+                ),
                 name="score_is_finite",
             ),
         ]

@@ -48,15 +48,10 @@ _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHE
 def query_states(query_ids: Sequence[int]) -> dict[int, CandidateState]:
     """What is known of each query, by its id."""
     ids = [list(query_ids)]
-    candidates = copy_columns(
-        _CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")]
-    )
-    pairs = copy_columns(
-        _PAIRS, ids, [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")]
-    )
+    candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
+    pairs = copy_columns(_PAIRS, ids, [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")])
     fits = {
-        int(row["query"]): row
-        for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
+        int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
     return {query: _state(candidates, pairs, fits.get(query), query) for query in query_ids}
 

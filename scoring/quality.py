@@ -15,7 +15,7 @@ import numpy as np
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Rater, get_plugin
 from labeling.records import ComparisonColumns, FloatArray, IntArray
-from scoring.columns import ProjectColumns, copy_columns, read_columns
+from scoring.columns import copy_columns, read_columns
 from scoring.numerics.metrics import ndcg
 from scoring.numerics.resampling import Interval, bootstrap_interval
 
@@ -89,7 +89,7 @@ def _ranked_last(scores: Mapping[int, float], ids: IntArray) -> FloatArray:
 
 def _first_stage(project: Project) -> dict[int, float]:
     rows = Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False)
-    return {pk: -float(rank) for pk, rank in rows.values_list("id", "first_stage_rank")}
+    return {pk: -float(rank or 0) for pk, rank in rows.values_list("id", "first_stage_rank")}
 
 
 def _elo(project: Project) -> dict[int, float]:

@@ -17,6 +17,8 @@ from django.conf import settings
 from django.db.models import Model
 from django.dispatch import receiver
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from labeling.signals import judgments_recorded
 
@@ -26,9 +28,13 @@ HINT_EXPIRES_S = 60
 WAITING_MS = 3_000
 
 
+# redis-py tries again for seconds by default; a commit must not wait that long for a hint.
+NEVER_AGAIN = Retry(NoBackoff(), 0)
+
+
 @functools.cache
 def _valkey() -> redis.Redis:
-    return redis.Redis.from_url(settings.ZELO_REDIS_URL, socket_connect_timeout=1, socket_timeout=2)
+    return redis.Redis.from_url(settings.ZELO_REDIS_URL, socket_connect_timeout=1, socket_timeout=2, retry=NEVER_AGAIN)
 
 
 def _key(task: str, subject: int) -> str:
@@ -44,7 +50,9 @@ def leave_hint(task: str, subject: int, *, copies: int = 1) -> bool:
             current_app.send_task(f"workers.tasks.{task}", args=[subject], expires=HINT_EXPIRES_S, retry=False)
         return True
     except (redis.RedisError, OperationalError, OSError) as error:
-        log.warning("broker unreachable, hint %s(%s) dropped (the reconciler will find the work): %s", task, subject, error)
+        log.warning(
+            "broker unreachable, hint %s(%s) dropped (the reconciler will find the work): %s", task, subject, error
+        )
         return False
 
 

@@ -216,9 +216,7 @@ def plan_round(run: Run, job: Job) -> None:
             if not Run.objects.select_for_update().filter(pk=run.pk, state__in=Run.ACTIVE).exists():
                 return  # paused or cancelled meanwhile; the job says where to go on
             budgets = _budgets(run, chunk, ahead=len(ahead))
-            drawn = sample_pairs(
-                chunk, sampler, budgets=budgets, seed=run.seed, round_number=int(job.payload["round"])
-            )
+            drawn = sample_pairs(chunk, sampler, budgets=budgets, seed=run.seed, round_number=int(job.payload["round"]))
             _store_tasks(run, judges, drawn, round_number=int(job.payload["round"]))
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
@@ -273,9 +271,7 @@ def _store_tasks(run: Run, judges: Sequence[int], drawn: Mapping[int, np.ndarray
     owners = np.repeat(np.array(list(drawn)), [len(each) for each in drawn.values()])
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
     rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
-    which, judge, swapped = allocate(
-        pairs, judges=len(judges), mode=run.allocation, rng=rng, offset=run.pairs_planned
-    )
+    which, judge, swapped = allocate(pairs, judges=len(judges), mode=run.allocation, rng=rng, offset=run.pairs_planned)
     if both:
         which, judge = np.repeat(which, 2), np.repeat(judge, 2)
         swapped = np.stack([swapped, ~swapped], axis=1).ravel()

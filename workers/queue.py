@@ -243,4 +243,4 @@ def open_tasks_by_annotator() -> list[tuple[int, int]]:
             "WHERE task.annotator_id = annotator.id AND task.state = 'open' AND run.state = 'judging' "
             "AND task.next_at <= clock_timestamp()) ORDER BY annotator.id"
         )
-        return cursor.fetchall()  # type: ignore[no-any-return]
+        return cursor.fetchall()

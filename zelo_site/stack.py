@@ -21,7 +21,7 @@ from django.db import OperationalError, connection
 
 from workers.heartbeats import alive
 from zelo_site.services import AlreadyRunning, ServiceSupervisor
-from zelo_site.supervisor import Child, ProcessSupervisor
+from zelo_site.supervisor import Child, ProcessSupervisor, exits_on_sigterm
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 NEEDED_QUEUES = frozenset({"judging", "rating"})
@@ -58,6 +58,7 @@ def web_process(host: str, port: int) -> Child:
     """The web server; threads, since most of its time is waiting for the database."""
     return Child(
         name="web",
+        essential=True,
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
             "--threads", "8", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
@@ -74,7 +75,7 @@ def _child(name: str, *arguments: str) -> Child:
 def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
     """Services, tables, web and workers, until the block ends. Raises AlreadyRunning, PortTaken."""
     _check_port(host, port)
-    with ServiceSupervisor(settings.ZELO_HOME) as services:
+    with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
         call_command("migrate", verbosity=0)
         children = [web_process(host, port), *worker_processes(judging=judging)]
         with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=services.revive) as processes:
@@ -90,11 +91,12 @@ def working() -> Iterator[Callable[[], None]]:
     """A database with its tables and workers that judge and rate: those that run, or our own for as
     long as the block lasts. Yields what to call now and then while waiting.
     """
-    with database() as ours:
-        if not ours and workers_needed() == frozenset():
+    with database() as services:
+        if services is None and not workers_needed():
             yield lambda: None
             return
-        with ProcessSupervisor(worker_processes(), home=settings.ZELO_HOME) as processes:
+        watch = services.revive if services is not None else list
+        with ProcessSupervisor(worker_processes(), home=settings.ZELO_HOME, watch=watch) as processes:
             yield processes.tick
 
 
@@ -104,22 +106,20 @@ def workers_needed() -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[bool]:
-    """The database with its tables: the one that runs, or our own for as long as the block lasts.
-
-    Yields whether we started it. Raises NoDatabase where a named one does not answer.
+def database() -> Iterator[ServiceSupervisor | None]:
+    """The database with its tables: that of the instance that runs (yields None), or our own or the one
+    that DATABASE_URL names for as long as the block lasts. Raises NoDatabase where that does not answer.
     """
-    try:
-        supervisor = ServiceSupervisor(settings.ZELO_HOME).__enter__()
-    except AlreadyRunning:
-        yield False
-        return
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exits_on_sigterm())
+        try:
+            supervisor = stack.enter_context(ServiceSupervisor(settings.ZELO_HOME))
+        except AlreadyRunning:
+            yield None
+            return
+        stack.callback(connection.close)
         _migrate()
-        yield supervisor.services.embedded_database
-    finally:
-        connection.close()
-        supervisor.__exit__(None, None, None)
+        yield supervisor
 
 
 def _migrate() -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Protocol
 
 BAR_WIDTH = 28
+
+
+class Output(Protocol):
+    """What a bar is drawn on: a text stream, or the wrapper that management commands write to."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+    def isatty(self) -> bool: ...
 
 
 class ProgressBar:
     """One line that is drawn over; without a terminal, one line at the start and one at the end."""
 
-    def __init__(self, label: str, stream: TextIO | None = None) -> None:
+    def __init__(self, label: str, stream: Output | None = None) -> None:
         self.label = label
         self.stream = stream or sys.stdout
         self._tty = self.stream.isatty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -27,10 +28,12 @@ class Command(BaseCommand):
             run = find_run(find_project(options["project"]), options["run"])
             if options["once"]:
                 now = run_progress(run)
-                self.stdout.write(f"{now.state}: {now.answered:,} of {now.planned:,}, {now.rate:,.0f}/s, {now.dead:,} dead")
+                self.stdout.write(
+                    f"{now.state}: {now.answered:,} of {now.planned:,}, {now.rate:,.0f}/s, {now.dead:,} dead"
+                )
                 return
             try:
-                watch(run, bar=ProgressBar(f"run {run.pk}", self.stdout))
+                watch(run, bar=ProgressBar(f"run {run.pk}", sys.stdout))
             except RunStopped as error:
                 raise CommandError(str(error)) from error
             except KeyboardInterrupt:

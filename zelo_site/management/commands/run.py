@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Command(BaseCommand):
         self._import(project, options["file"], "zbench-jsonl")
         if options["qrels"]:
             self._import(project, options["qrels"], "trec-qrels")
-        bar = ProgressBar("2 Candidates", self.stdout._out)  # type: ignore[attr-defined]
+        bar = ProgressBar("2 Candidates", sys.stdout)
         ranked = rank_candidates(project, progress=bar.show)
         bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks as imported")
         run = start_run(
@@ -62,7 +63,7 @@ class Command(BaseCommand):
             pair_budget=options["pairs"],
             seed=options["seed"],
         )
-        watch(run, bar=ProgressBar("3-5 Judging", self.stdout._out), tick=tick)  # type: ignore[attr-defined]
+        watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
         self.stdout.write("\n" + quality_table(project))
         self.stdout.write(f"\nproject {project.slug}; `python manage.py export {project.slug}` writes the scores")
 
@@ -75,7 +76,7 @@ class Command(BaseCommand):
         return project
 
     def _import(self, project: Project, path: Path, importer: str) -> None:
-        bar = ProgressBar("1 Import", self.stdout._out)  # type: ignore[attr-defined]
+        bar = ProgressBar("1 Import", sys.stdout)
         with path.open("rb") as stream:
             summary = import_dataset(project, stream, importer=importer, filename=path.name)
         bar.end(f"{path.name}: {summary}")
