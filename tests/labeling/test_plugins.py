@@ -263,7 +263,7 @@ class Lopsided(Rater):
         size, queries = int(starts[-1]), columns.queries
         query = np.repeat(np.arange(queries), np.diff(columns.offsets))
         return Fit(
-            theta=np.bincount(starts[query] + columns.a, columns.preference, minlength=size),
+            theta=np.bincount(starts[query] + columns.a, columns.preference, minlength=size).astype(np.float64),
             stderr=np.ones(size),
             starts=starts,
             dispersion=np.ones(queries),

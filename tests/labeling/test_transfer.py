@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -241,6 +242,29 @@ def test_what_a_careless_plugin_lets_through_is_an_import_failure(
     with pytest.raises(ImportFailed, match=r"^file\.bin"):
         import_dataset(project, io.BytesIO(b""), importer="careless", filename="file.bin")
     assert stored() == (0, 0, 0)
+
+
+# --- two at once -------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_imports_at_once_share_documents_and_neither_fails() -> None:
+    """Both files hold the same ids, in opposite orders: without the lock they would deadlock."""
+    project = Project.objects.create(name="Ponds", slug="ponds")
+    names = [f"d{number}" for number in range(3000)]
+    files = [jsonl(row("q1", *names)), jsonl(row("q2", *reversed(names)), row("q1", *reversed(names)))]
+
+    def run(file: io.BytesIO) -> ImportSummary:
+        try:
+            return import_dataset(project, file, filename="f")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        summaries = list(pool.map(run, files))
+    assert stored() == (2, 3000, 6000)
+    assert sum(summary.documents_created for summary in summaries) == 3000
+    assert sum(summary.candidates_created for summary in summaries) == 6000
 
 
 # --- grades ------------------------------------------------------------------------------
