@@ -115,28 +115,33 @@ def _local(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def query_errors(model, rows, b, p, m, precision, theta, variance):  # type: ignore[no-untyped-def]
+def errors_from_terms(rows, b, score, h, precision, variance):  # type: ignore[no-untyped-def]
     """Fill `variance` with J (H + lambda I)^-1 J's diagonal; the dispersion phi is returned.
 
-    phi = sum r^2 / sum h (1 - leverage) over pair means, r the score and h the curvature of a pair.
+    phi = sum r^2 / sum h (1 - leverage) over pairs, r their scores and h their curvatures.
     """
+    exact = variance.size <= EXACT_LIMIT
+    leveraged = _exact(rows, b, h, precision, variance) if exact else _local(rows, b, h, precision, variance)
+    squares, information = 0.0, 0.0
+    for e in range(b.size):
+        squares += score[e] * score[e]
+        information += h[e]
+    if not information > 0.0:
+        return 1.0
+    pseudo = PSEUDO_PAIRS * information / b.size
+    return (squares + pseudo) / (max(information - leveraged, 0.0) + pseudo)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def query_errors(model, rows, b, p, m, precision, theta, variance):  # type: ignore[no-untyped-def]
+    """As errors_from_terms, at the strengths of one query."""
     n = theta.size
     if n == 1:
         variance[0] = 0.0
         return 1.0
     edges, gradient = np.empty((3, max(b.size, 1))), np.empty(n)
     evaluate(model, theta, precision, rows, b, p, m, n, edges, gradient)
-    h = edges[2, : b.size]
-    exact = n <= EXACT_LIMIT
-    leveraged = _exact(rows, b, h, precision, variance) if exact else _local(rows, b, h, precision, variance)
-    squares, information = 0.0, 0.0
-    for e in range(b.size):
-        squares += edges[1, e] * edges[1, e]
-        information += h[e]
-    if not information > 0.0:
-        return 1.0
-    pseudo = PSEUDO_PAIRS * information / b.size
-    return (squares + pseudo) / (max(information - leveraged, 0.0) + pseudo)
+    return errors_from_terms(rows, b, edges[1, : b.size], edges[2, : b.size], precision, variance)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
