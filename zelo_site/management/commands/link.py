@@ -26,4 +26,4 @@ class Command(BaseCommand):
             user = get_user_model().objects.filter(username=name).first() if name else ensure_owner()
             if user is None:
                 raise CommandError(f"no user is named {name!r}")
-            self.stdout.write(options["address"].rstrip("/") + reverse("link", args=[make_link(user)]))
+            self.stdout.write(options["address"].rstrip("/") + reverse("enter", args=[make_link(user)]))

@@ -28,7 +28,7 @@ class Command(BaseCommand):
                 token = make_link(ensure_owner())
                 self.stdout.write(
                     f"zelo is up at {stack.address}\n"
-                    f"sign in once with {stack.address}{reverse('link', args=[token])}\n"
+                    f"sign in once with {stack.address}{reverse('enter', args=[token])}\n"
                     "Ctrl-C stops it; logs are in " + str(stack.logs)
                 )
                 self.stdout.flush()
