@@ -15,6 +15,7 @@ from typing import Any
 
 import pydantic
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from labeling.plugins import get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
@@ -32,6 +33,7 @@ from workers.judges.prompting import (
     clean,
     cut_by_bytes,
     cutter_by_offsets,
+    cutter_of,
     prompt_hash,
 )
 
@@ -361,6 +363,17 @@ def test_rate_limit_holds_back_what_cannot_be_asked_in_time(
     assert all(answer.retryable and answer.kind is FailureKind.RATE_LIMITED for answer in held_back)
 
 
+def test_call_that_begins_has_its_full_time(
+    define: Callable[..., None], judge_with: Callable[..., OpenAIHttpJudge], tmp_path: Path
+) -> None:
+    with running_fake_judge(tmp_path / "ledger.jsonl", "--latency-ms", "400") as own:
+        define(base_url=own.base_url, max_concurrency=1, timeout_s=0.8)
+        answers = judge_with(batch_deadline_s=1.9).judge([comparison(f"text {i}", "crow") for i in range(8)])
+        kinds = [type(answer) for answer in answers]
+        assert set(kinds) == {Verdict, NotAsked}  # and no call was broken off in the middle
+        assert own.summary()["calls"] == kinds.count(Verdict)
+
+
 def test_retry_after_makes_the_others_wait(fake: FakeJudge, judge_with: Callable[..., OpenAIHttpJudge]) -> None:
     fake.control("faults", {"retry_after_s": 30})
     fake.order_faults("rate_limited")
@@ -635,6 +648,15 @@ def test_cutting_by_a_tokenizer_counts_its_tokens() -> None:
     cut = cutter_by_offsets(ends_of_words)
     assert cut("one two three", 2) == ("one two", True)
     assert cut("one two three", 3) == ("one two three", False)
+
+
+def test_named_tokenizer_is_used_for_cutting(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for name in (tmp_path, tmp_path / "tokenizer.json"):
+        assert cutter_of(str(name))("one two three", 2) == ("one two", True)
+    assert cutter_of("")("one two three", 2) == ("one two ", True)
 
 
 def test_forms_of_answer_have_different_hashes() -> None:

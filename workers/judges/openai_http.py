@@ -84,7 +84,10 @@ class OpenAIOptions(Judge.Options):
         default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
     )
     batch_deadline_s: float = pydantic.Field(
-        default=150.0, gt=0, le=3600, description="A batch ends after so many seconds, below the lease of its tasks."
+        default=150.0,
+        gt=0,
+        le=3600,
+        description="A batch ends after so many seconds, below the lease of its tasks; no call begins that would be cut.",
     )
     extra_body: dict[str, Any] = pydantic.Field(
         default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'
