@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from labeling import plugins
+from labeling import plugins, transfer
 from labeling.judgments import record_judgments
 from labeling.models import Annotator, Candidate, Document, Pair, Project, Query, config_hash
 from labeling.records import AnswerKind, ImportedDocument, ImportedGrade, ImportedQuery, NewJudgment
@@ -248,11 +249,20 @@ def test_what_a_careless_plugin_lets_through_is_an_import_failure(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_imports_at_once_share_documents_and_neither_fails() -> None:
-    """Both files hold the same ids, in opposite orders: without the lock they would deadlock."""
+def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files hold the same documents, in opposite orders: without the lock they would deadlock."""
     project = Project.objects.create(name="Ponds", slug="ponds")
     names = [f"d{number}" for number in range(3000)]
-    files = [jsonl(row("q1", *names)), jsonl(row("q2", *reversed(names)), row("q1", *reversed(names)))]
+    files = [jsonl(row("q1", *names)), jsonl(row("q2", *reversed(names)))]
+
+    both_are_staged = threading.Barrier(2, timeout=20)
+    move = transfer.move
+
+    def move_together(*arguments: Any) -> ImportSummary:
+        both_are_staged.wait()
+        return move(*arguments)
+
+    monkeypatch.setattr(transfer, "move", move_together)
 
     def run(file: io.BytesIO) -> ImportSummary:
         try:
