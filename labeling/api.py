@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from django.http import HttpRequest, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
@@ -19,6 +19,7 @@ from labeling.transfer import ImportFailed, import_dataset
 
 router = Router(tags=["projects"])
 MOST_ROWS = 1000
+Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class ProjectIn(Schema):
@@ -130,7 +131,7 @@ def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
 
 
 @router.get("/projects/{slug}/queries", response=list[QueryOut])
-def list_queries(request: HttpRequest, slug: str, after: int = 0, limit: int = Field(100, ge=1, le=MOST_ROWS)) -> Any:
+def list_queries(request: HttpRequest, slug: str, after: int = 0, limit: Limit = 100) -> Any:
     """Queries in id order, those after the id `after`."""
     project = project_or_404(request, slug)
     return Query.objects.visible_to(request.user).filter(project=project, id__gt=after)[:limit]

@@ -162,6 +162,10 @@ USE_I18N = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = ZELO_HOME / "static"
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "zelo_site.static_files.PlotlyFinder",
+]
 WHITENOISE_USE_FINDERS = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024

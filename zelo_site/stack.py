@@ -76,7 +76,8 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
     """Services, tables, web and workers, until the block ends. Raises AlreadyRunning, PortTaken."""
     _check_port(host, port)
     with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
-        call_command("migrate", verbosity=0)
+        _migrate()
+        settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
         children = [web_process(host, port), *worker_processes(judging=judging)]
         with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=services.revive) as processes:
             shown = f"[{host}]" if ":" in host else host

@@ -24,7 +24,7 @@ class EmbeddingJudge(ScoreDifferenceJudge):
     """Prefers the document whose embedding is the closer to the query's."""
 
     name = "embedding"
-    label = "Embeddings (MiniLM or any sentence-transformers model)"
+    label = "Embeddings (cosine)"
     Options = DenseOptions
     options: DenseOptions
 
