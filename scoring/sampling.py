@@ -73,10 +73,12 @@ class Adaptive(plugins.Sampler):
 
     class Options(plugins.Sampler.Options):
         start_cycles: int = pydantic.Field(1, ge=1, le=2, description="Random cycles before the first adaptive round")
-        round_pairs: int = pydantic.Field(50, ge=1, description="Pairs of a query in one round")
+        round_pairs: int = pydantic.Field(
+            25, ge=1, description="Pairs of a query in one round; a quarter of its candidates if that is more"
+        )
         pairs_per_candidate: float = pydantic.Field(4.0, gt=0, description="Where it ends; 4 is the paper's number")
         top: int = pydantic.Field(10, ge=1, description="How much of the top matters")
-        floor: float = pydantic.Field(0.04, gt=0, description="Weight of every document; higher keeps the whole order")
+        floor: float = pydantic.Field(0.03, gt=0, description="Weight of every document; higher keeps the whole order")
         draws: int = pydantic.Field(64, ge=8, description="Posterior draws behind the weights")
         first_stage: bool = pydantic.Field(True, description="First-stage rank as a prior mean, as far as it agrees")
         enough_recall: float = pydantic.Field(1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never")
@@ -96,7 +98,7 @@ class Adaptive(plugins.Sampler):
         missing = design.complete_degrees(state.size, 1, drawn, rng)[:budget]
         if budget == 0 or len(missing):
             return missing
-        return self._next_round(state, drawn, min(budget, self.options.round_pairs), rng)
+        return self._next_round(state, drawn, min(budget, max(self.options.round_pairs, state.size // 4)), rng)
 
     def _next_round(self, state: QueryState, drawn: IntArray, count: int, rng: np.random.Generator) -> IntArray:
         options = self.options
@@ -147,7 +149,7 @@ class CrossQuery(plugins.Sampler):
     pair it returns joins two queries. `scoring.numerics.design_cross_query` picks the candidates of each pair.
     """
 
-    name = "cross_query"
+    name = "cross-query"
     label = "Cross-query pairs (calibration)"
     across_queries: ClassVar[bool] = True
 

@@ -97,7 +97,7 @@ def rank_discounts(draws: FloatArray, top: int) -> FloatArray:
 
 
 def top_importance(
-    posterior: Posterior, rng: np.random.Generator, *, top: int = 10, floor: float = 0.04, draws: int = 64
+    posterior: Posterior, rng: np.random.Generator, *, top: int = 10, floor: float = 0.03, draws: int = 64
 ) -> FloatArray:
     """Weight matrix W of the loss trace(W covariance), float64[n, n], positive definite for floor > 0.
 

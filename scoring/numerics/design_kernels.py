@@ -97,10 +97,10 @@ def empirical_posterior(
     n = len(theta)
     scale = (basis * basis).sum()
     beta, phi = 0.0, 1.0
-    covariance: FloatArray = np.eye(n)
+    covariance = np.zeros((n, n))
     for done in range(passes + 1):
         hessian = _maximise(a, b, preference, weight, slope, precision, beta * basis, theta)
-        covariance = np.linalg.inv(hessian)
+        covariance[:] = np.linalg.inv(hessian)
         squares, leverage = 0.0, 0.0
         for e in range(len(a)):
             i, j = a[e], b[e]

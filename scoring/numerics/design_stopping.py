@@ -119,11 +119,10 @@ def split_budget(budget: int, worth: Sequence[float] | FloatArray, capacity: Seq
     while (left := min(budget - int(given.sum()), int((room - given).sum()))) > 0:
         open_ = room > given
         ideal = np.where(open_, share, 0.0) / share[open_].sum() * left
-        step = np.minimum(np.floor(ideal).astype(np.int64), room - given)
-        if not step.any():
-            step[np.argsort(-np.where(open_, ideal, -1.0), kind="stable")[:left]] = 1
-            step = np.minimum(step, room - given)
-        given += step
+        step = np.floor(ideal).astype(np.int64)
+        remainder = np.where(open_, ideal - step, -1.0)
+        step[np.argsort(-remainder, kind="stable")[: left - int(step.sum())]] += 1
+        given += np.minimum(step, room - given)
     return given
 
 

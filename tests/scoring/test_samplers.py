@@ -9,9 +9,12 @@ import pydantic
 import pytest
 
 from labeling import plugins
+from labeling.plugin_checks import check_plugin
 from labeling.records import IntArray, QueryState
 from scoring import sampling
 from scoring.numerics import design
+
+SAMPLERS = [sampling.Cycles, sampling.AllPairs, sampling.Adaptive, sampling.Uncertain, sampling.CrossQuery]
 
 
 def state_of(size: int, pairs: IntArray | None = None, **known: Any) -> QueryState:
@@ -36,7 +39,7 @@ def drain(sampler: plugins.Sampler, size: int, budget: int, rounds: int = 1000) 
     raise AssertionError(f"{sampler.name} did not end within {rounds} rounds")
 
 
-@pytest.mark.parametrize("name", ["cycles", "all"])
+@pytest.mark.parametrize("name", ["cycles", "all", "adaptive", "uncertain", "cross-query"])
 def test_samplers_are_registered(name: str) -> None:
     assert plugins.get_plugin("sampler", name).label
 
@@ -70,15 +73,104 @@ def test_all_pairs_come_once_each_however_small_the_rounds() -> None:
     assert sum(map(len, drain(sampling.AllPairs(), size=12, budget=5))) == 66
 
 
-@pytest.mark.parametrize("sampler", [sampling.Cycles, sampling.AllPairs])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 0), (2, 1), (3, 3)])
 def test_tiny_queries_get_all_their_pairs(sampler: type[plugins.Sampler], size: int, expected: int) -> None:
     assert sum(map(len, drain(sampler(), size, budget=100))) == expected
 
 
-@pytest.mark.parametrize("sampler", [sampling.Cycles, sampling.AllPairs])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_zero_budget_gives_nothing_and_a_negative_one_is_refused(sampler: type[plugins.Sampler]) -> None:
     rng = np.random.default_rng(0)
     assert sampler().sample(state_of(10), 0, rng).shape == (0, 2)
     with pytest.raises(design.BadBudget, match="budget is -1"):
         sampler().sample(state_of(10), -1, rng)
+
+
+def answer(size: int, pairs: IntArray, strength: np.ndarray) -> QueryState:
+    """A state after noiseless soft answers, rated with nothing but those strengths."""
+    d = strength[pairs[:, 0]] - strength[pairs[:, 1]]
+    known = {"theta": strength, "preference": 1.0 / (1.0 + np.exp(-d)), "weight": np.ones(len(pairs))}
+    return state_of(size, pairs, logit_scale=1.0, **known)
+
+
+def run_adaptive(sampler: plugins.Sampler, size: int, rounds: int = 1000) -> list[IntArray]:
+    """Alternate with a judge who knows, until the sampler ends."""
+    rng = np.random.default_rng(0)
+    strength = rng.normal(0.0, 1.5, size)
+    taken = [sampler.sample(state_of(size), 10_000, rng)]
+    while len(new := sampler.sample(answer(size, np.concatenate(taken), strength), 10_000, rng)):
+        taken.append(new)
+        assert len(taken) < rounds
+    drawn = np.concatenate(taken)
+    assert len(np.unique(design.pair_keys(size, drawn))) == len(drawn)
+    return taken
+
+
+def test_adaptive_starts_with_a_cycle_and_waits_for_answers() -> None:
+    assert [len(pairs) for pairs in drain(sampling.Adaptive(), size=60, budget=10_000)] == [60]
+    two = sampling.Adaptive.from_dict({"start_cycles": 2})
+    assert [len(pairs) for pairs in drain(two, size=60, budget=10_000)] == [120]
+
+
+def test_adaptive_goes_on_in_rounds_to_its_total() -> None:
+    rounds = [len(pairs) for pairs in run_adaptive(sampling.Adaptive(), size=60)]
+    assert rounds == [60] + [25] * 7 + [5]
+
+
+def test_adaptive_compares_the_top_more_often() -> None:
+    size = 60
+    pairs = np.concatenate(run_adaptive(sampling.Adaptive(), size))
+    met = design.degrees(size, pairs)
+    order = np.argsort(-np.random.default_rng(0).normal(0.0, 1.5, size))
+    assert met[order[:10]].mean() > 2 * met[order[30:]].mean()
+    assert met.min() >= 2
+
+
+def test_adaptive_stops_early_where_the_top_is_certain() -> None:
+    short = run_adaptive(sampling.Adaptive.from_dict({"enough_recall": 0.95}), size=60)
+    assert sum(map(len, short)) < 240
+
+
+def test_adaptive_stops_early_where_a_call_brings_too_little() -> None:
+    rounds = run_adaptive(sampling.Adaptive.from_dict({"least_gain": 1.0}), size=60)
+    assert [len(pairs) for pairs in rounds] == [60]
+
+
+def test_adaptive_joins_new_candidates_first() -> None:
+    before = design.random_cycles(30, 4, np.random.default_rng(0))
+    new = sampling.Adaptive().sample(answer(31, before, np.zeros(31)), 100, np.random.default_rng(1))
+    assert new.shape == (1, 2)
+    assert new[0, 1] == 30
+
+
+def test_adaptive_total_counts_pairs_that_are_there() -> None:
+    before = design.random_cycles(30, 8, np.random.default_rng(0))
+    assert len(sampling.Adaptive().sample(answer(30, before, np.zeros(30)), 100, np.random.default_rng(1))) == 0
+
+
+def test_uncertain_asks_for_what_is_least_known() -> None:
+    size = 20
+    path = np.stack([np.arange(size - 1), np.arange(1, size)], axis=1)
+    state = answer(size, path, np.linspace(0.5, -0.5, size))
+    pairs = sampling.Uncertain.from_dict({"pairs": 3}).sample(state, 100, np.random.default_rng(0))
+    assert len(pairs) == 3
+    assert pairs[0, 1] - pairs[0, 0] > size // 2
+
+
+def test_uncertain_ends_when_every_pair_has_been_drawn() -> None:
+    size = 7
+    every = design.all_pairs(size)
+    sampler = sampling.Uncertain()
+    assert len(sampler.sample(answer(size, every[:-2], np.zeros(size)), 100, np.random.default_rng(0))) == 2
+    assert len(sampler.sample(answer(size, every, np.zeros(size)), 100, np.random.default_rng(0))) == 0
+
+
+def test_cross_query_graph_is_regular_over_queries() -> None:
+    pairs = np.concatenate(drain(sampling.CrossQuery(), size=50, budget=10_000))
+    assert (design.degrees(50, pairs) == 6).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_conform_to_their_contract(sampler: type[plugins.Sampler]) -> None:
+    assert check_plugin(sampler) == []
