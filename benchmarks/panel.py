@@ -164,11 +164,11 @@ def main() -> None:
         )
     else:
         print("llmfao left out: ZELO_DATA does not name a folder that holds it")
-    rows = [
-        [name, labels.get(name, ""), f"{o.plain:.3f}", f"{o.anchored:.3f}", f"{o.anchored - o.plain:+.3f}"]
-        + [f"{o.unanchored:.3f}", "(" + ", ".join(f"{s:.2f}" for s in o.sharpness) + ")"]
-        for name, o in found.items()
-    ]
+    rows = []
+    for name, outcome in found.items():
+        taus = [outcome.plain, outcome.anchored, outcome.anchored - outcome.plain, outcome.unanchored]
+        fitted = "(" + ", ".join(f"{s:.2f}" for s in outcome.sharpness) + ")"
+        rows.append([name, labels.get(name, ""), *(f"{value:.3f}" for value in taus), fitted])
     print(f"Kendall's tau, {queries} queries x {SIZE} candidates; scored on queries without people's answers")
     print(table(["panel", "true s", "plain", "anchored", "gain", "no anchors", "fitted s"], rows))
     gain = {name: outcome.anchored - outcome.plain for name, outcome in found.items()}
