@@ -163,16 +163,16 @@ class Design:
 
 def designs() -> list[Design]:
     """What is compared with the paper. Totals are high enough for the last checkpoint."""
-    adaptive = {"pairs_per_candidate": 12.0}
-    cycles = Cycles.from_dict({"degree": 24})
+    cycles = Cycles(Cycles.Options(degree=24))
+    adaptive = Adaptive(Adaptive.Options(pairs_per_candidate=12.0))
     return [
         Design("cycles x rotate", cycles),
-        Design("adaptive x rotate", Adaptive.from_dict(adaptive)),
-        Design("adaptive, first stage", Adaptive.from_dict(adaptive), ranks=True),
-        Design("adaptive, 2 cycles", Adaptive.from_dict({**adaptive, "start_cycles": 2})),
-        Design("uncertain x rotate", Uncertain.from_dict({"pairs": 50})),
+        Design("adaptive x rotate", adaptive),
+        Design("adaptive, first stage", adaptive, ranks=True),
+        Design("adaptive, 2 cycles", Adaptive(Adaptive.Options(pairs_per_candidate=12.0, start_cycles=2))),
+        Design("uncertain x rotate", Uncertain(Uncertain.Options(pairs=50))),
         Design("cycles x all", cycles, judges=PAPER_JUDGES),
-        Design("adaptive x all", Adaptive.from_dict(adaptive), judges=PAPER_JUDGES),
+        Design("adaptive x all", adaptive, judges=PAPER_JUDGES),
     ]
 
 
@@ -416,8 +416,8 @@ def read_asked(folder: Path, least: int = 20) -> list[AskedQuery]:
     """Queries with at least `least` compared passages and differing grades; the first answer of a repeated pair counts."""
     grades: dict[tuple[str, str], int] = {}
     for line in (folder / "trec_dl19" / "qrels.txt").read_text().splitlines():
-        query, _, document, grade = line.split()
-        grades[query, document] = int(grade)
+        query, _, document, value = line.split()
+        grades[query, document] = int(value)
     answers: dict[str, dict[tuple[str, str], float]] = {}
     with (folder / "trec_dl19" / "gpt4o_pairwise.jsonl").open() as stream:
         for row in map(json.loads, stream):

@@ -28,7 +28,7 @@ class Cycles(plugins.Sampler):
     label = "Random cycles (even coverage)"
 
     class Options(plugins.Sampler.Options):
-        degree: int = pydantic.Field(8, ge=2, description="Pairs per candidate; an even number")
+        degree: int = pydantic.Field(default=8, ge=2, description="Pairs per candidate; an even number")
 
         @pydantic.field_validator("degree")
         @classmethod
@@ -72,17 +72,29 @@ class Adaptive(plugins.Sampler):
     label = "Adaptive (certainty at the top)"
 
     class Options(plugins.Sampler.Options):
-        start_cycles: int = pydantic.Field(1, ge=1, le=2, description="Random cycles before the first adaptive round")
-        round_pairs: int = pydantic.Field(
-            25, ge=1, description="Pairs of a query in one round; a quarter of its candidates if that is more"
+        start_cycles: int = pydantic.Field(
+            default=1, ge=1, le=2, description="Random cycles before the first adaptive round"
         )
-        pairs_per_candidate: float = pydantic.Field(4.0, gt=0, description="Where it ends; 4 is the paper's number")
-        top: int = pydantic.Field(10, ge=1, description="How much of the top matters")
-        floor: float = pydantic.Field(0.03, gt=0, description="Weight of every document; higher keeps the whole order")
-        draws: int = pydantic.Field(64, ge=8, description="Posterior draws behind the weights")
-        first_stage: bool = pydantic.Field(True, description="First-stage rank as a prior mean, as far as it agrees")
-        enough_recall: float = pydantic.Field(1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never")
-        least_gain: float = pydantic.Field(0.0, ge=0, description="Stop where a pair raises it by less; 0: never")
+        round_pairs: int = pydantic.Field(
+            default=25, ge=1, description="Pairs of a query in one round; a quarter of its candidates if that is more"
+        )
+        pairs_per_candidate: float = pydantic.Field(
+            default=4.0, gt=0, description="Where it ends; 4 is the paper's number"
+        )
+        top: int = pydantic.Field(default=10, ge=1, description="How much of the top matters")
+        floor: float = pydantic.Field(
+            default=0.03, gt=0, description="Weight of every document; higher keeps the whole order"
+        )
+        draws: int = pydantic.Field(default=64, ge=8, description="Posterior draws behind the weights")
+        first_stage: bool = pydantic.Field(
+            default=True, description="First-stage rank as a prior mean, as far as it agrees"
+        )
+        enough_recall: float = pydantic.Field(
+            default=1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never"
+        )
+        least_gain: float = pydantic.Field(
+            default=0.0, ge=0, description="Stop where a pair raises it by less; 0: never"
+        )
 
     options: Options
 
@@ -126,7 +138,7 @@ class Uncertain(plugins.Sampler):
     label = "Most uncertain pairs (for people)"
 
     class Options(plugins.Sampler.Options):
-        pairs: int = pydantic.Field(20, ge=1, description="How many pairs at a time")
+        pairs: int = pydantic.Field(default=20, ge=1, description="How many pairs at a time")
 
     options: Options
 
@@ -154,7 +166,7 @@ class CrossQuery(plugins.Sampler):
     across_queries: ClassVar[bool] = True
 
     class Options(plugins.Sampler.Options):
-        pairs_per_query: int = pydantic.Field(3, ge=1, description="3 for soft preferences, 12 for sign votes")
+        pairs_per_query: int = pydantic.Field(default=3, ge=1, description="3 for soft preferences, 12 for sign votes")
 
     options: Options
 

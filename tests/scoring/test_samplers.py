@@ -58,7 +58,7 @@ def test_cycles_cut_short_are_completed_later() -> None:
 
 def test_cycles_give_new_candidates_their_pairs() -> None:
     before = design.random_cycles(30, 4, np.random.default_rng(0))
-    cycles = sampling.Cycles.from_dict({"degree": 4})
+    cycles = sampling.Cycles(sampling.Cycles.Options(degree=4))
     added = cycles.sample(state_of(31, before), 100, np.random.default_rng(1))
     assert len(added) == 4
     assert (added == 30).any(axis=1).all()
@@ -109,7 +109,7 @@ def run_adaptive(sampler: plugins.Sampler, size: int, rounds: int = 1000) -> lis
 
 def test_adaptive_starts_with_a_cycle_and_waits_for_answers() -> None:
     assert [len(pairs) for pairs in drain(sampling.Adaptive(), size=60, budget=10_000)] == [60]
-    two = sampling.Adaptive.from_dict({"start_cycles": 2})
+    two = sampling.Adaptive(sampling.Adaptive.Options(start_cycles=2))
     assert [len(pairs) for pairs in drain(two, size=60, budget=10_000)] == [120]
 
 
@@ -128,12 +128,12 @@ def test_adaptive_compares_the_top_more_often() -> None:
 
 
 def test_adaptive_stops_early_where_the_top_is_certain() -> None:
-    short = run_adaptive(sampling.Adaptive.from_dict({"enough_recall": 0.95}), size=60)
+    short = run_adaptive(sampling.Adaptive(sampling.Adaptive.Options(enough_recall=0.95)), size=60)
     assert sum(map(len, short)) < 240
 
 
 def test_adaptive_stops_early_where_a_call_brings_too_little() -> None:
-    rounds = run_adaptive(sampling.Adaptive.from_dict({"least_gain": 1.0}), size=60)
+    rounds = run_adaptive(sampling.Adaptive(sampling.Adaptive.Options(least_gain=1.0)), size=60)
     assert [len(pairs) for pairs in rounds] == [60]
 
 
@@ -153,7 +153,7 @@ def test_uncertain_asks_for_what_is_least_known() -> None:
     size = 20
     path = np.stack([np.arange(size - 1), np.arange(1, size)], axis=1)
     state = answer(size, path, np.linspace(0.5, -0.5, size))
-    pairs = sampling.Uncertain.from_dict({"pairs": 3}).sample(state, 100, np.random.default_rng(0))
+    pairs = sampling.Uncertain(sampling.Uncertain.Options(pairs=3)).sample(state, 100, np.random.default_rng(0))
     assert len(pairs) == 3
     assert pairs[0, 1] - pairs[0, 0] > size // 2
 
