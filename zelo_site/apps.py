@@ -1,6 +1,10 @@
 """Django application `zelo_site`: pages that join several floors, and the commands that run it all."""
 
+import os
+from pathlib import Path
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class SiteConfig(AppConfig):
@@ -11,3 +15,5 @@ class SiteConfig(AppConfig):
         from zelo_site.celery import app
 
         app.set_default()
+        # The floors below read no settings of ours; processes that we start inherit it.
+        os.environ.setdefault("ZELO_CACHE", str(Path(settings.ZELO_HOME) / "cache"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from labeling.annotators import get_judge
 from labeling.models import Annotator, Project
-from scoring.quality import Quality, ranking_quality
+from scoring.quality import Quality, graded_queries, measure, ranking_quality
 from scoring.rating import stale_query_ids
 from workers.models import Run
 from workers.progress import RunProgress, run_progress
@@ -53,9 +53,13 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
     return progress
 
 
-def quality_table(project: Project) -> str:
-    """NDCG@10 of each order with its interval; says so where nothing is graded."""
-    rows = ranking_quality(project)
+def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] | None = None) -> str:
+    """NDCG@10 of each order with its interval; says so where nothing is graded. `also`: further orders
+    as scores by candidate id, which come first.
+    """
+    graded = graded_queries(project.pk) if also else []
+    rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]
+    rows += ranking_quality(project)
     if not rows:
         return "No grades were imported, so no order can be proved; add them with --qrels."
     text = table(["order", "NDCG@10", "95 % interval"], [_row(each) for each in rows])

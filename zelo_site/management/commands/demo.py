@@ -1,0 +1,82 @@
+"""`manage.py demo`: the whole server with a sample on it that is judged while one looks on.
+
+The steps are in `zelo_site.demo`, the processes in `zelo_site.stack`.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.urls import reverse
+
+from labeling.access import ensure_owner, make_link
+from labeling.models import Project
+from labeling.retrieval import UnknownEmbedder
+from zelo_site import demo
+from zelo_site.embedded import FolderUnusable, ServiceFailed
+from zelo_site.runs import RunStopped
+from zelo_site.sample import sample_questions
+from zelo_site.services import AlreadyRunning, BinaryNotFound
+from zelo_site.stack import PortTaken, Serving, serve
+from zelo_site.supervisor import exits_on_sigterm
+
+STOPPED = "\nstopped; everything is kept, the same command goes on from here"
+
+
+class Command(BaseCommand):
+    help = "Start everything, judge questions about Python's standard library, and show how good the scores are."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback by default)")
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--questions", type=int, default=0, help="how many questions (0: all)")
+        parser.add_argument("--reset", action="store_true", help="delete the demo's project and begin anew")
+        parser.add_argument("--exit", action="store_true", help="leave after the table instead of serving on")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        questions = sample_questions()
+        if not 0 <= options["questions"] <= len(questions):
+            raise CommandError(f"--questions is {options['questions']}; expected 1 to {len(questions)}, or 0 for all")
+        code = 0
+        try:
+            with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
+                self._show(stack, questions[: options["questions"] or None], reset=options["reset"])
+                if not options["exit"]:
+                    self._say("\nCtrl-C stops it; the same command goes on from here, --reset begins anew")
+                    code = stack.wait()
+        except KeyboardInterrupt:
+            self._say(STOPPED)
+        except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed, UnknownEmbedder) as error:
+            raise CommandError(str(error)) from error
+        if code:
+            raise SystemExit(code)
+
+    def _show(self, stack: Serving, questions: list[demo.Question], *, reset: bool) -> None:
+        stream = self.stdout._out  # type: ignore[attr-defined]
+        owner = ensure_owner()
+        project = demo.find_demo()
+        if project is not None and reset:
+            demo.delete_demo(project, tick=stack.tick)
+            project = None
+        known = project is not None
+        project = project or demo.make_demo(owner, questions, stream=stream)
+        self._say_where(stack, owner, project, known=known)
+        try:
+            demo.show_demo(project, tick=stack.tick, stream=stream)
+        except RunStopped as error:
+            self._say(f"{error}; --reset begins anew")
+        self._say("\n" + demo.proof(project))
+
+    def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
+        link = reverse("enter", args=[make_link(owner)])
+        page = reverse("project", args=[project.slug])
+        self._say(
+            f"\n  zelo is up at   {stack.address}\n  sign in once    {stack.address}{link}?next={page}\n"
+            f"  logs            {stack.logs}\n" + ("\ngoing on with what is there" if known else "")
+        )
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
