@@ -46,7 +46,11 @@ class Score(models.Model):
 
 
 class QueryFit(models.Model):
-    """How the last fit of a query went. `bias` in units of theta; None until calibrated."""
+    """How the last fit of a query went. `bias` in units of theta; None where no cross-query pair was answered.
+
+    Biases can be compared within one `bias_island` (0 is the largest). `calibration_id` names the Calibration
+    that the query's scores show, `project_version` the ProjectFit that its strengths were fitted with.
+    """
 
     query = models.OneToOneField(Query, primary_key=True, on_delete=models.CASCADE, related_name="fit")
     rater = models.CharField(max_length=80)
@@ -60,7 +64,10 @@ class QueryFit(models.Model):
     judgments = models.PositiveIntegerField()
     bias = models.FloatField(null=True, blank=True)
     bias_stderr = models.FloatField(null=True, blank=True)
+    bias_island = models.PositiveIntegerField(null=True, blank=True)
     calibration_version = models.PositiveIntegerField(default=0)
+    calibration_id = models.BigIntegerField(null=True, blank=True)
+    project_version = models.PositiveIntegerField(db_default=0)
     judged_version = models.BigIntegerField()
     error = models.TextField(blank=True)
     fitted_at = models.DateTimeField(db_default=Now())
@@ -68,8 +75,46 @@ class QueryFit(models.Model):
     objects = visible_through("query__project").as_manager()
 
 
+class ProjectFit(models.Model):
+    """What all fits of a project share: the prior's precision, and how much each judge's votes count.
+
+    `version` rises when either changes, and fits of an older version are stale. `losses`: (precision,
+    log-loss) of each that was tried. `judge_terms`: annotator id to (sharpness, position bias, weight),
+    empty where all count alike. `correlations`: (annotator, annotator, correlation of residuals).
+    """
+
+    project = models.OneToOneField(Project, primary_key=True, on_delete=models.CASCADE, related_name="fit")
+    version = models.PositiveIntegerField(default=1)
+    rater = models.CharField(max_length=80)
+    prior_precision = models.FloatField(null=True, blank=True)
+    cross_validated = models.BooleanField(default=False)
+    dispersion = models.FloatField(null=True, blank=True)
+    losses = models.JSONField(default=list, blank=True)
+    pairs = models.PositiveBigIntegerField(default=0)
+    judge_terms = models.JSONField(default=dict, blank=True)
+    correlations = models.JSONField(default=list, blank=True)
+    judgments = models.PositiveBigIntegerField(default=0)
+    chosen_at = models.DateTimeField(db_default=Now())
+    calibrated_version = models.PositiveIntegerField(default=0)
+    calibrated_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(prior_precision__isnull=True) | Q(prior_precision__gt=0.0, prior_precision__lt=1e9),
+                name="project_fit_prior_is_positive",
+            )
+        ]
+
+
 class JudgeFit(models.Model):
-    """One annotator's figures over a project: sharpness, position bias, dispersion."""
+    """One annotator's figures over a project: sharpness, position bias, dispersion, what a vote weighs.
+
+    `votes` of the judge were measured; against `anchors` answers of people and graded pairs, or, where that is
+    0, against the strengths that all judges gave together, which judges who share their errors can mislead.
+    """
 
     annotator = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="fit")
     sharpness = models.FloatField(null=True, blank=True)
@@ -77,6 +122,7 @@ class JudgeFit(models.Model):
     position_bias = models.FloatField(null=True, blank=True)
     position_bias_stderr = models.FloatField(null=True, blank=True)
     dispersion = models.FloatField(null=True, blank=True)
+    weight = models.FloatField(null=True, blank=True)
     votes = models.PositiveIntegerField(default=0)
     anchors = models.PositiveIntegerField(default=0)
     fitted_at = models.DateTimeField(db_default=Now())

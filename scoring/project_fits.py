@@ -1,0 +1,187 @@
+"""What all fits of a project share: its prior's precision, and its judges' figures and weights.
+
+Both are measured on a seeded sample of queries, so that it takes about a second however large the project
+is. `scoring.rating` fits with `project_rater`; `workers.calibrating` says when to choose anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from django.db import connection, transaction
+
+from labeling.models import Project
+from labeling.plugins import Rater, get_plugin
+from scoring.columns import read_columns
+from scoring.judge_fits import JudgePanel, measure_judges
+from scoring.models import JudgeFit, ProjectFit
+from scoring.numerics.likelihood import LOGIT_SCALES
+from scoring.numerics.prior import PriorChoice, choose_prior
+
+SAMPLED_JUDGMENTS = 40_000
+GROWTH = 1.5
+
+# A prior that moved by less changes strengths by less than rounding on a page; refitting all is not worth it.
+SAME_LOG_PRIOR = 0.05
+SAME_TERM = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The project's new choice; `changed` says that its queries have to be fitted again."""
+
+    version: int
+    prior_precision: float | None
+    cross_validated: bool
+    changed: bool
+
+
+def project_rater(project: Project, shared: ProjectFit | None = None) -> Rater:
+    """The project's rater with the prior that was chosen for it, unless its options name one."""
+    plugin = get_plugin("rater", project.rater)
+    options = dict(project.rater_options)
+    if shared is None:
+        shared = ProjectFit.objects.filter(project=project).first()
+    if shared is not None and shared.rater == project.rater and shared.prior_precision is not None:
+        if "prior_precision" in plugin.Options.model_fields and options.get("prior_precision") is None:
+            options["prior_precision"] = shared.prior_precision
+    return cast(Rater, plugin.from_dict(options))
+
+
+def model_of(rater: Rater) -> str | None:
+    """The likelihood that a rater maximises; None for a rater of a third party."""
+    model = getattr(rater, "model", None)
+    return model if model in LOGIT_SCALES else None
+
+
+def choose_project_fit(project_id: int) -> Chosen:
+    """Choose the prior by cross-validation, measure the judges, and store both.
+
+    A prior that the project's options fix is left alone, and so is the rater's default where there are
+    too few pairs; a rater of a third party is told no prior.
+    """
+    project = Project.objects.get(pk=project_id)
+    plain = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    model = model_of(plain)
+    before = _database_time()
+    choice = _choose(project, plain, model)
+    panel = measure_judges(project, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
+    terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
+    return _store(project, choice=choice, panel=panel, terms=terms, before=before)
+
+
+def _choose(project: Project, plain: Rater, model: str | None) -> PriorChoice | None:
+    """None where there is nothing to choose."""
+    if model is None or getattr(plain.options, "prior_precision", None) is not None:
+        return None
+    sample = sampled_query_ids(project.pk)
+    if not sample:
+        return None
+    return choose_prior(read_columns(sample).columns, model=model, threads=1)
+
+
+def _precision(choice: PriorChoice | None, plain: Rater) -> float:
+    if choice is not None and choice.cross_validated:
+        return choice.prior_precision
+    return float(getattr(plain, "prior_precision", 0.1)) or 1e-4
+
+
+_SAMPLE = """
+WITH drawn AS (
+    SELECT fit.query_id, sum(fit.judgments) OVER (ORDER BY hashint8extended(fit.query_id, %(seed)s), fit.query_id)
+           - fit.judgments AS before
+    FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
+    WHERE query.project_id = %(project)s AND fit.judgments > 0
+)
+SELECT query_id FROM drawn WHERE before < %(most)s ORDER BY query_id
+"""
+
+
+def sampled_query_ids(project_id: int, *, most: int = SAMPLED_JUDGMENTS, seed: int = 0) -> list[int]:
+    """Rated queries drawn at random until they hold `most` judgments, the same for the same seed."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SAMPLE, {"project": project_id, "most": most, "seed": seed})
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _database_time() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cast(datetime, cursor.fetchone()[0])
+
+
+_JUDGMENTS = """
+SELECT COALESCE(sum(fit.judgments), 0)::bigint FROM scoring_queryfit fit
+JOIN labeling_query query ON query.id = fit.query_id WHERE query.project_id = %s
+"""
+
+
+def fitted_judgments(project_id: int) -> int:
+    """How many judgments the project's fits rest on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_JUDGMENTS, [project_id])
+        return int(cursor.fetchone()[0])
+
+
+def _store(
+    project: Project,
+    *,
+    choice: PriorChoice | None,
+    panel: JudgePanel,
+    terms: dict[str, list[float]],
+    before: datetime,
+) -> Chosen:
+    precision = choice.prior_precision if choice is not None and choice.cross_validated else None
+    values: dict[str, Any] = {
+        "rater": project.rater,
+        "prior_precision": precision,
+        "cross_validated": precision is not None,
+        "dispersion": None if choice is None else choice.dispersion,
+        "losses": [] if choice is None else list(zip(choice.grid.tolist(), choice.losses.tolist(), strict=True)),
+        "pairs": 0 if choice is None else choice.pairs,
+        "correlations": [list(each) for each in panel.correlations],
+        "judgments": fitted_judgments(project.pk),
+        "chosen_at": before,
+    }
+    with transaction.atomic():
+        shared, made = ProjectFit.objects.select_for_update().get_or_create(
+            project=project, defaults={**values, "judge_terms": terms}
+        )
+        changed = made or shared.rater != project.rater or not _alike(shared.prior_precision, precision)
+        changed = changed or not _same_terms(shared.judge_terms, terms)
+        if changed:
+            values["version"] = shared.version + (not made)
+            values["judge_terms"] = terms
+        else:
+            values["prior_precision"] = shared.prior_precision
+        ProjectFit.objects.filter(pk=project.pk).update(**values)
+        _store_judges(panel)
+    return Chosen(
+        version=int(values.get("version", shared.version)),
+        prior_precision=values["prior_precision"],
+        cross_validated=bool(values["cross_validated"]),
+        changed=changed,
+    )
+
+
+def _alike(first: float | None, second: float | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return abs(math.log(first / second)) <= SAME_LOG_PRIOR
+
+
+def _same_terms(first: dict[str, Sequence[float]], second: dict[str, Sequence[float]]) -> bool:
+    if first.keys() != second.keys():
+        return False
+    return all(
+        abs(x - y) <= SAME_TERM for judge in first for x, y in zip(first[judge], second[judge], strict=True)
+    )
+
+
+def _store_judges(panel: JudgePanel) -> None:
+    for figures in panel.judges:
+        JudgeFit.objects.update_or_create(annotator_id=figures.annotator_id, defaults=figures.columns())
