@@ -1,1 +1,29 @@
 """Fixtures that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The plugins of `tests.stub_plugins`, registered for one test."""
+    from labeling import plugins
+    from tests.stub_plugins import STUBS
+    from workers.judging import prepared_judge
+
+    for stub in STUBS:
+        monkeypatch.setitem(plugins._registry, (stub.kind, stub.name), stub)
+    prepared_judge.cache_clear()
+    yield
+    prepared_judge.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def no_silence_between_tests() -> None:
+    """A broker that one test stopped is no reason for the next one's hints to be dropped."""
+    from workers import hints
+
+    hints._silent_until = 0.0

@@ -6,17 +6,20 @@ The main process of every Celery worker writes a row each few seconds by the dat
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import threading
 from typing import Any
 
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
-from django.db import DatabaseError, connection
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutting_down
+from django.db import Error, connection
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 
+from scoring.numerics.fit import compile_kernels
+from workers import queue
 from workers.models import Worker
 
 log = logging.getLogger(__name__)
@@ -57,11 +60,12 @@ def keep_beating(name: str, queues: str) -> threading.Thread:
         while not _stop.is_set():
             try:
                 beat(name, queues)
-            except DatabaseError as error:
+            except Error as error:
                 log.warning("heartbeat of %s not stored: %s", name, error)
                 connection.close()
             _stop.wait(BEAT_S)
-        Worker.objects.filter(pk=name).delete()
+        with contextlib.suppress(Error):
+            Worker.objects.filter(pk=name).delete()
         connection.close()
 
     _stop.clear()
@@ -72,6 +76,21 @@ def keep_beating(name: str, queues: str) -> threading.Thread:
 
 def stop_beating() -> None:
     _stop.set()
+
+
+@worker_init.connect
+def _prepare(sender: Any, **kwargs: Any) -> None:
+    """Before the first task: what a killed predecessor held is let go, and the rater's kernels are compiled."""
+    try:
+        released = queue.release_worker(sender.hostname)
+        if released:
+            log.warning("%d leases of a predecessor of %s were ended", released, sender.hostname)
+    except Error as error:  # the leases end by themselves, only later
+        log.warning("leases of predecessors of %s not ended: %s", sender.hostname, error)
+    finally:
+        connection.close()  # the pool's processes must not inherit it
+    if "rating" in sender.app.amqp.queues.consume_from:
+        compile_kernels()
 
 
 @worker_ready.connect

@@ -14,7 +14,7 @@ from typing import cast
 
 from labeling.collection import ProjectCollection
 from labeling.models import Annotator, Pair, Project
-from labeling.plugins import Judge, get_plugin
+from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
 from workers import queue
 from workers.hints import leave_hint
@@ -27,6 +27,10 @@ STORED_AT_ONCE = 256
 JUDGES_KEPT = 16
 
 
+class BadAnswers(ValueError):
+    """A judge broke its contract: another number of answers than questions, or something that is no answer."""
+
+
 def judge_open(annotator_id: int, *, worker: str) -> int:
     """Judge open tasks of one annotator for a slice of time; returns how many were answered.
 
@@ -35,7 +39,7 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
     annotator = Annotator.objects.judges().filter(pk=annotator_id).first()
     if annotator is None:
         return 0
-    limit = get_plugin("judge", annotator.plugin).batch_size  # type: ignore[attr-defined]
+    limit = _batch_size(annotator.plugin)
     answered = 0
     deadline = time.monotonic() + SLICE_S
     while tasks := queue.claim(annotator_id=annotator_id, worker=worker, limit=limit):
@@ -46,6 +50,14 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
             leave_hint("judge", annotator_id)
             break
     return answered
+
+
+def _batch_size(plugin: str) -> int:
+    """How many comparisons a judge takes at once. A judge that is not installed still has to fail its tasks."""
+    try:
+        return max(1, cast("type[Judge]", get_plugin("judge", plugin)).batch_size)
+    except UnknownPlugin:
+        return Judge.batch_size
 
 
 def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
@@ -72,7 +84,10 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> list[Verdict | F
         judge = prepared_judge(annotator.pk)
         answers = judge.judge(comparisons_of(annotator.project_id, tasks))
         if len(answers) != len(tasks):
-            raise ValueError(f"judge {annotator.name!r} gave {len(answers)} answers to {len(tasks)} comparisons")
+            raise BadAnswers(f"judge {annotator.name!r} gave {len(answers)} answers to {len(tasks)} comparisons")
+        strange = [answer for answer in answers if not isinstance(answer, Verdict | Failure)]
+        if strange:
+            raise BadAnswers(f"judge {annotator.name!r} answered {strange[0]!r:.100}; expected a Verdict or a Failure")
         return answers
     except Exception as error:
         log.exception("judge %s failed on %d tasks", annotator.name, len(tasks))

@@ -18,6 +18,8 @@ from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
+LONGEST_RETRY_AFTER_S = 3600.0
+LONGEST_MESSAGE = 2000
 BACKOFF_BASE_S = 2.0
 BACKOFF_MOST_S = 300.0
 
@@ -82,13 +84,18 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
     Safe to repeat: a judgment that is already there stays, and nothing is counted twice.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        ids = sorted(task.id for task, _ in answers)
-        # Taken first and in id order, so that finish, reap and cancel cannot lock in a circle.
-        cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
+        ids = _lock_tasks(cursor, [task for task, _ in answers])
         recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
         cursor.execute("DELETE FROM workers_judgingtask WHERE id = ANY(%s)", [ids])
         _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
     return recorded
+
+
+def _lock_tasks(cursor: CursorWrapper, tasks: Sequence[ClaimedTask]) -> list[int]:
+    """Lock what is left of these tasks, in id order: finish, fail, release and cancel never wait in a circle."""
+    ids = sorted(task.id for task in tasks)
+    cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
+    return ids
 
 
 def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
@@ -98,9 +105,14 @@ def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
         swapped=task.swapped,
         preference=verdict.preference,
         kind=verdict.kind,
-        rationale=verdict.rationale,
+        rationale=storable(verdict.rationale),
         truncated=verdict.truncated,
     )
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL refuses: NUL becomes a space, a lone surrogate a question mark."""
+    return text.replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
 
 
 _FAIL = """
@@ -124,6 +136,7 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]]) -> int:
         return 0
     ordered = sorted(failures, key=lambda each: each[0].id)
     with transaction.atomic(), connection.cursor() as cursor:
+        _lock_tasks(cursor, [task for task, _ in ordered])
         cursor.execute(
             _FAIL,
             {
@@ -134,13 +147,19 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]]) -> int:
                 "fences": [task.fence for task, _ in ordered],
                 "retryable": [failure.retryable for _, failure in ordered],
                 "reasons": [failure.kind.value for _, failure in ordered],
-                "messages": [failure.message[:2000] for _, failure in ordered],
-                "retry_after": [failure.retry_after_s or 0.0 for _, failure in ordered],
+                "messages": [storable(failure.message[:LONGEST_MESSAGE]) for _, failure in ordered],
+                "retry_after": [_wait_s(failure) for _, failure in ordered],
             },
         )
         touched: int = cursor.rowcount
         _close_attempts(cursor, [(task, failure.kind.value, failure.usage) for task, failure in ordered])
     return touched
+
+
+def _wait_s(failure: Failure) -> float:
+    """What the judge asks to wait, in seconds; nonsense is no wait, and a day is cut to an hour."""
+    asked = failure.retry_after_s or 0.0
+    return min(asked, LONGEST_RETRY_AFTER_S) if asked > 0.0 else 0.0
 
 
 def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
@@ -164,6 +183,7 @@ def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask,
 def release(tasks: Sequence[ClaimedTask]) -> int:
     """Hand back leases whose call was never made: no attempt is counted, no wait is imposed."""
     with transaction.atomic(), connection.cursor() as cursor:
+        _lock_tasks(cursor, tasks)
         keys = [[task.id for task in tasks], [task.fence for task in tasks]]
         cursor.execute(
             "UPDATE workers_judgingtask task SET state = 'open', leased_by = '', lease_until = NULL, "
@@ -195,8 +215,30 @@ RETURNING task.id, task.fence
 """
 
 
+_DROP = """
+WITH ended AS (
+    SELECT task.id FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
+    WHERE run.state IN ('cancelled', 'failed') AND task.state <> 'leased' AND (%(run)s::bigint IS NULL OR run.id = %(run)s)
+    ORDER BY task.id FOR UPDATE OF task SKIP LOCKED
+), dropped AS (
+    DELETE FROM workers_judgingtask task USING ended WHERE task.id = ended.id RETURNING task.run_id
+)
+UPDATE workers_run run SET tasks_planned = run.tasks_planned - lost.count
+FROM (SELECT run_id, count(*) FROM dropped GROUP BY run_id) lost WHERE run.id = lost.run_id
+"""
+
+
+def drop_unfinished(*, run_id: int | None = None) -> None:
+    """Delete what cancelled and failed runs (or one of them) still wanted to ask; their plan shrinks by as much.
+
+    What is leased stays until its answer, its failure or its lease's end; `reap` drops the rest.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_DROP, {"run": run_id})
+
+
 def reap() -> int:
-    """Take back leases that ran out, by the database's clock; returns how many."""
+    """Take back leases that ran out, by the database's clock; returns how many. Those of cancelled runs go."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_REAP, {"most": MAX_ATTEMPTS, "reason": FailureKind.TIMEOUT.value})
         rows = cursor.fetchall()
@@ -206,32 +248,43 @@ def reap() -> int:
             "WHERE attempt.task_id = gone.task_id AND attempt.fence = gone.fence AND attempt.outcome = ''",
             [[row[0] for row in rows], [row[1] for row in rows]],
         )
+        drop_unfinished()
     return len(rows)
 
 
-def release_worker(worker: str) -> int:
-    """Open again what a process of this name held when it died; for its successor's start.
+def release_worker(name: str) -> int:
+    """End the leases of every process of the worker `name`; for its successor's start, and for nobody else.
 
-    The lost calls stay in the books: they may have been paid.
+    The next `reap` opens the tasks. The lost calls stay in the books: they may have been paid.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workers_judgingtask SET lease_until = clock_timestamp() - interval '1 second' "
-            "WHERE state = 'leased' AND leased_by = %s",
-            [worker],
+            "WHERE state = 'leased' AND starts_with(leased_by, %s)",
+            [f"{name}:"],
         )
         return int(cursor.rowcount)
 
 
 def retry_dead(*, run_id: int, reason: str | None = None) -> int:
-    """Open dead tasks of a run again, all or those of one reason, with a fresh count of attempts."""
-    with connection.cursor() as cursor:
+    """Open dead tasks of a run again, all or those of one reason, with a fresh count of attempts.
+
+    A run that had finished without them is judged on.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workers_judgingtask SET state = 'open', attempts = 0, reason = '', message = '', "
             "next_at = clock_timestamp() WHERE state = 'dead' AND run_id = %s AND (%s::text IS NULL OR reason = %s)",
             [run_id, reason, reason],
         )
-        return int(cursor.rowcount)
+        opened = int(cursor.rowcount)
+        if opened:
+            cursor.execute(
+                "UPDATE workers_run SET state = 'judging', reason = '', finished_at = NULL "
+                "WHERE id = %s AND state = 'finished'",
+                [run_id],
+            )
+    return opened
 
 
 def open_tasks_by_annotator() -> list[tuple[int, int]]:
