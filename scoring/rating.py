@@ -7,12 +7,15 @@ back to an older version. Called by `workers.tasks`; nothing here starts work by
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from labeling.models import Project
 from labeling.plugins import Rater, get_plugin
@@ -20,25 +23,40 @@ from labeling.records import Fit
 from scoring.columns import ProjectColumns, read_columns
 from scoring.numerics.elo import elo_from_strength, elo_stderr, uncalibrated_relevance
 
+log = logging.getLogger(__name__)
+
 QUERIES_AT_ONCE = 200
+LONGEST_ERROR = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """`queries` were fitted; `judgments` entered their fits."""
+    """`queries` were fitted from `judgments`, `failed` could not be; `unfinished`: stale ones may be left."""
 
     queries: int
     judgments: int
+    failed: int = 0
+    unfinished: bool = False
+
+    def __add__(self, other: Rated) -> Rated:
+        return Rated(
+            queries=self.queries + other.queries,
+            judgments=self.judgments + other.judgments,
+            failed=self.failed + other.failed,
+            unfinished=self.unfinished or other.unfinished,
+        )
 
 
-def stale_query_ids(project_id: int, *, limit: int | None = None) -> list[int]:
-    """Queries of a project with answers that no fit has seen, longest unfitted first."""
+def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequence[int] | None = None) -> list[int]:
+    """Queries of a project (those of `among`, if given) with answers that no fit has seen, longest unfitted first."""
+    wanted = None if among is None else list(among)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT query.id FROM labeling_query query LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id "
             "WHERE query.project_id = %s AND query.judged_version > COALESCE(fit.judged_version, 0) "
+            "AND (%s::bigint[] IS NULL OR query.id = ANY(%s)) "
             "ORDER BY fit.fitted_at NULLS FIRST, query.id LIMIT %s",
-            [project_id, limit],
+            [project_id, wanted, wanted, limit],
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -54,28 +72,63 @@ def stale_project_ids() -> list[int]:
         return sorted(row[0] for row in cursor.fetchall())
 
 
-def rate_stale(project_id: int) -> Rated:
-    """Fit every stale query of the project, in chunks; each chunk's scores are visible at once."""
-    queries = judgments = 0
+def rate_stale(project_id: int, *, slice_s: float = math.inf) -> Rated:
+    """Fit every stale query of the project, in chunks; each chunk's scores are visible at once.
+
+    After `slice_s` seconds it stops between two chunks and says that it is unfinished.
+    """
+    deadline = time.monotonic() + slice_s
+    rated = Rated(queries=0, judgments=0)
     while stale := stale_query_ids(project_id, limit=QUERIES_AT_ONCE):
-        rated = rate_queries(project_id, stale)
-        queries += rated.queries
-        judgments += rated.judgments
+        rated += rate_queries(project_id, stale)
         if len(stale) < QUERIES_AT_ONCE:
             break
-    return Rated(queries=queries, judgments=judgments)
+        if time.monotonic() > deadline:
+            return rated + Rated(queries=0, judgments=0, unfinished=True)
+    return rated
 
 
 def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
-    """Fit these queries with the project's rater and replace their scores."""
+    """Fit these queries with the project's rater and replace their scores.
+
+    What cannot be fitted keeps its scores and gets the reason (`QueryFit.error`), and holds up no other query: a
+    chunk that fails is halved until the culprits are alone.
+    """
     project = Project.objects.get(pk=project_id)
-    rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
     read = read_columns(query_ids)
     if not len(read.query_ids):
         return Rated(queries=0, judgments=0)
-    fit = rater.rate(read.columns)
-    store_fit(read, fit, rater=project.rater)
+    try:
+        rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+        store_fit(read, rater.rate(read.columns), rater=project.rater)
+    except (OperationalError, InterfaceError):
+        raise  # the database is away, which is no fault of the fit
+    except Exception as error:
+        if len(read.query_ids) > 1:
+            ids = read.query_ids.tolist()
+            middle = len(ids) // 2
+            return rate_queries(project_id, ids[:middle]) + rate_queries(project_id, ids[middle:])
+        log.warning("query %d cannot be rated: %s: %s", read.query_ids[0], type(error).__name__, error)
+        _store_failure(read, error, rater=project.rater)
+        return Rated(queries=0, judgments=0, failed=1)
     return Rated(queries=len(read.query_ids), judgments=len(read.columns.a))
+
+
+_STORE_FAILURE = """
+INSERT INTO scoring_queryfit (query_id, rater, prior_precision, logit_scale, dispersion, gradient_norm, iterations,
+    islands, pairs, judgments, calibration_version, judged_version, error, fitted_at)
+SELECT id, %s, 0, 1, 0, 0, 0, 0, 0, 0, 0, %s, %s, clock_timestamp() FROM labeling_query WHERE id = %s
+ON CONFLICT (query_id) DO UPDATE SET judged_version = EXCLUDED.judged_version, error = EXCLUDED.error,
+    fitted_at = EXCLUDED.fitted_at
+WHERE scoring_queryfit.judged_version <= EXCLUDED.judged_version
+"""
+
+
+def _store_failure(read: ProjectColumns, error: Exception, *, rater: str) -> None:
+    """Say why the only query of `read` has no fit of this version; the next judgment tries again."""
+    reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_STORE_FAILURE, [rater, int(read.judged_versions[0]), reason, int(read.query_ids[0])])
 
 
 _STORE_FITS = """

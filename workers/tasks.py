@@ -8,6 +8,8 @@ from scoring.rating import rate_stale
 from workers import heartbeats, judging, pipeline
 from workers.hints import hint_taken, leave_hint
 
+RATING_SLICE_S = 5.0  # then other projects have their turn
+
 
 @shared_task(name="workers.tasks.judge", bind=True)
 def judge(self: Task, annotator_id: int) -> None:
@@ -18,7 +20,8 @@ def judge(self: Task, annotator_id: int) -> None:
 @shared_task(name="workers.tasks.rate")
 def rate(project_id: int) -> None:
     hint_taken("rate", project_id)
-    rate_stale(project_id)
+    if rate_stale(project_id, slice_s=RATING_SLICE_S).unfinished:
+        leave_hint("rate", project_id)
     for run_id in pipeline.runs_to_advance(project_id):
         leave_hint("advance", run_id)
 
