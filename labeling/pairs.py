@@ -8,7 +8,7 @@ from django.db import connection
 
 _INSERT = """
 INSERT INTO labeling_pair (a_id, b_id, query_id)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[])
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) ORDER BY 1, 2
 ON CONFLICT (a_id, b_id) DO NOTHING
 """
 

@@ -34,22 +34,29 @@ WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 """
 
 _PAIRS = """
-SELECT pair.query_id, pair.a_id, pair.b_id, COALESCE(vote.weight, 0)::float8, COALESCE(vote.mean, 'NaN'::float8)
-FROM labeling_pair pair LEFT JOIN LATERAL (
-    SELECT count(DISTINCT annotator_id) AS weight, avg(preference) AS mean FROM labeling_judgment
-    WHERE pair_id = pair.id AND superseded_at IS NULL AND kind = 'preference'
-) vote ON true
-WHERE pair.query_id = ANY(%s) ORDER BY pair.query_id, pair.id
+SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.mean, 'NaN'::float8)
+FROM labeling_pair pair CROSS JOIN LATERAL (
+    SELECT count(*) AS answers, count(DISTINCT annotator_id) FILTER (WHERE kind = 'preference') AS weight,
+           avg(preference) AS mean
+    FROM labeling_judgment WHERE pair_id = pair.id AND superseded_at IS NULL
+) vote
+WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
 """
 
 _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHERE query_id = ANY(%s)"
 
 
-def query_states(query_ids: Sequence[int]) -> dict[int, CandidateState]:
-    """What is known of each query, by its id."""
+def query_states(query_ids: Sequence[int], *, pending: Sequence[int] = ()) -> dict[int, CandidateState]:
+    """What is known of each query, by its id.
+
+    A pair counts as drawn if somebody has answered it, or if it is among `pending` (ids of pairs that are still
+    being asked about): what a cancelled run left unasked may be drawn again.
+    """
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
-    pairs = copy_columns(_PAIRS, ids, [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")])
+    pairs = copy_columns(
+        _PAIRS, [*ids, list(pending)], [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")]
+    )
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
@@ -77,13 +84,21 @@ def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query
 
 
 def sample_pairs(
-    query_ids: Sequence[int], sampler: Sampler, *, budgets: Mapping[int, int], seed: int, round_number: int
+    query_ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    budgets: Mapping[int, int],
+    seed: int,
+    round_number: int,
+    pending: Sequence[int] = (),
 ) -> dict[int, IntArray]:
-    """The next pairs of each query as candidate ids int64[m, 2], a < b; queries that want none are
-    left out. The draw depends on seed, round and query alone, so that a repeat draws the same.
+    """The next pairs of each query as candidate ids int64[m, 2], a < b; queries that want none are left out.
+
+    The draw depends on what is known of the query, on seed and round alone, so that a repeat draws the same.
+    `pending`: see `query_states`.
     """
     drawn: dict[int, IntArray] = {}
-    for query, known in query_states(query_ids).items():
+    for query, known in query_states(query_ids, pending=pending).items():
         rng = np.random.default_rng([seed, round_number, query])
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):

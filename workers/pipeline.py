@@ -3,31 +3,34 @@
 `STAGES` is the spine of the product. A run alternates stages 3 to 5: sample pairs, judge them, rate;
 until its sampler returns nothing more or its budget is spent. `advance` is safe to call at any time
 and by several processes: an advisory lock lets one at a time move a run, and every step is a
-transaction that says in the tables how far it came.
+transaction that says in the tables how far it came. What one round asks is worked out in `workers.planning`.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Project
-from labeling.pairs import store_pairs
 from labeling.plugins import Sampler, get_plugin
-from scoring.numerics.allocation import allocate
-from scoring.pairs import comparable_query_ids, sample_pairs
+from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
+from workers import planning, queue
 from workers.hints import leave_hint
 from workers.models import Job, JudgingTask, Run
 
+log = logging.getLogger(__name__)
+
 QUERIES_AT_ONCE = 50
+LONGEST_REASON = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ def resume_run(run: Run) -> bool:
     moved = _move(run, [Run.State.PAUSED], Run.State.JUDGING)
     if moved:
         leave_hint("advance", run.pk)
+        for annotator_id in run.judges.values_list("id", flat=True):
+            leave_hint("judge", annotator_id)
     return moved
 
 
@@ -142,10 +147,11 @@ def cancel_run(run: Run) -> bool:
     with transaction.atomic():
         moved = _move(run, [Run.State.PLANNED, Run.State.JUDGING, Run.State.PAUSED], Run.State.CANCELLED)
         if moved:
-            JudgingTask.objects.filter(run=run).exclude(state=JudgingTask.State.LEASED).delete()
+            queue.drop_unfinished(run_id=run.pk)
             Job.objects.filter(run=run, state__in=[Job.State.OPEN, Job.State.LEASED]).update(
                 state=Job.State.CANCELLED, lease_until=None, finished_at=Now()
             )
+            run.refresh_from_db()
     return moved
 
 
@@ -171,6 +177,11 @@ def advance(run_id: int) -> None:
             return
     try:
         _advance(run_id)
+    except (OperationalError, InterfaceError):
+        raise  # the database is away; the reconciler asks again
+    except Exception as error:
+        log.exception("run %d cannot go on", run_id)
+        _fail_run(run_id, error)
     finally:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(hashtext('zelo.run'), %s)", [run_id])
@@ -188,11 +199,32 @@ def _advance(run_id: int) -> None:
         _start_round(run)
 
 
+def _fail_run(run_id: int, error: Exception) -> None:
+    """A sampler that raises or draws nonsense would do so for ever: end the run and say why."""
+    reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_REASON]
+    run = Run.objects.filter(pk=run_id).first()
+    if run is None:
+        return
+    with transaction.atomic():
+        if _move(run, [*Run.ACTIVE], Run.State.FAILED, reason=reason):
+            queue.drop_unfinished(run_id=run.pk)
+            Job.objects.filter(run=run, state=Job.State.OPEN).update(
+                state=Job.State.FAILED, error=reason, finished_at=Now()
+            )
+
+
 def _is_busy(run: Run) -> bool:
-    """Whether answers or scores are still to come before the next round can be sampled."""
-    if JudgingTask.objects.filter(run=run, state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED]).exists():
+    """Whether answers or scores are still to come before the next round can be sampled.
+
+    What another active run asks the same judges about the same queries counts: it is not asked twice.
+    """
+    tasks = JudgingTask.objects.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED])
+    shared = tasks.filter(run__state__in=Run.ACTIVE, run__project_id=run.project_id, annotator__in=run.judges.all())
+    if run.query_ids is not None:
+        shared = shared.filter(pair__query__in=run.query_ids)
+    if tasks.filter(run=run).exists() or shared.exists():
         return True
-    if stale_query_ids(run.project_id, limit=1):
+    if stale_query_ids(run.project_id, limit=1, among=run.query_ids):
         leave_hint("rate", run.project_id)
         return True
     return False
@@ -209,33 +241,35 @@ def plan_round(run: Run, job: Job) -> None:
     sampler = _checked_sampler(run.sampler, run.sampler_options)
     judges = list(run.judges.order_by("id").values_list("id", flat=True))
     queries = comparable_query_ids(run.project_id, run.query_ids)
-    planned_before = run.pairs_planned if not job.payload["after"] else job.payload["planned_before"]
+    planned_before = job.payload.get("planned_before", run.tasks_planned)
     while ahead := [query for query in queries if query > job.payload["after"]]:
         chunk = ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
-            if not Run.objects.select_for_update().filter(pk=run.pk, state__in=Run.ACTIVE).exists():
+            # No key: a claim books its attempt under this run meanwhile.
+            if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
                 return  # paused or cancelled meanwhile; the job says where to go on
             budgets = _budgets(run, chunk, ahead=len(ahead))
-            drawn = sample_pairs(chunk, sampler, budgets=budgets, seed=run.seed, round_number=int(job.payload["round"]))
-            _store_tasks(run, judges, drawn, round_number=int(job.payload["round"]))
+            planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=int(job.payload["round"]))
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
             job.save(update_fields=["payload", "done", "total"])
             run.refresh_from_db()
         for judge in judges:
             leave_hint("judge", judge)
-    _end_round(run, job, added=run.pairs_planned - planned_before)
+    _end_round(run, job, added=run.tasks_planned - planned_before)
 
 
 def _end_round(run: Run, job: Job, *, added: int) -> None:
     with transaction.atomic():
-        Job.objects.filter(pk=job.pk).update(
-            state=Job.State.FINISHED, finished_at=Now(), message=f"{added} pairs in round {job.payload['round']}"
+        Job.objects.filter(pk=job.pk, state=Job.State.OPEN).update(
+            state=Job.State.FINISHED, finished_at=Now(), message=f"{added} questions in round {job.payload['round']}"
         )
         if added:
             Run.objects.filter(pk=run.pk).update(round=int(job.payload["round"]))
-        else:
-            _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason="the design is complete")
+        elif not _is_busy(run):
+            spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget
+            reason = f"the budget of {run.pair_budget} pairs is spent" if spent else "the design is complete"
+            _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason)
 
 
 def _budgets(run: Run, chunk: Sequence[int], *, ahead: int) -> dict[int, int]:
@@ -244,46 +278,6 @@ def _budgets(run: Run, chunk: Sequence[int], *, ahead: int) -> dict[int, int]:
         return dict.fromkeys(chunk, np.iinfo(np.int32).max)
     share, rest = divmod(max(0, run.pair_budget - run.pairs_planned), ahead)
     return {query: share + (position < rest) for position, query in enumerate(chunk)}
-
-
-_INSERT_TASKS = """
-INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, state, fence, leased_by, attempts, reason,
-                                 message)
-SELECT %s, task.pair_id, task.annotator_id, task.swapped, 'open', 0, '', 0, '', ''
-FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[]) WITH ORDINALITY
-     AS task (pair_id, annotator_id, swapped, position)
-WHERE NOT EXISTS (
-    SELECT 1 FROM labeling_judgment judgment
-    WHERE judgment.pair_id = task.pair_id AND judgment.annotator_id = task.annotator_id
-      AND judgment.superseded_at IS NULL AND (judgment.swapped = task.swapped OR NOT %s)
-)
-ORDER BY task.position
-ON CONFLICT DO NOTHING
-"""
-
-
-def _store_tasks(run: Run, judges: Sequence[int], drawn: Mapping[int, np.ndarray], *, round_number: int) -> None:
-    """Make rows of the drawn pairs and a task for each judge asked; what was answered is not asked again."""
-    if not drawn:
-        return
-    both = run.orders == Run.Orders.BOTH
-    pairs = np.concatenate(list(drawn.values()))
-    owners = np.repeat(np.array(list(drawn)), [len(each) for each in drawn.values()])
-    ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
-    rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
-    which, judge, swapped = allocate(pairs, judges=len(judges), mode=run.allocation, rng=rng, offset=run.pairs_planned)
-    if both:
-        which, judge = np.repeat(which, 2), np.repeat(judge, 2)
-        swapped = np.stack([swapped, ~swapped], axis=1).ravel()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT_TASKS,
-            [run.pk, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), both],
-        )
-        added = cursor.rowcount
-    Run.objects.filter(pk=run.pk).update(
-        pairs_planned=F("pairs_planned") + len(ids), tasks_planned=F("tasks_planned") + added
-    )
 
 
 def runs_to_advance(project_id: int) -> list[int]:
