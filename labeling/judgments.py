@@ -79,7 +79,10 @@ def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
         queries = tuple(sorted(query for query, _ in touched))
         _insert_rationales(cursor, ordered, stored)
         if projects:
-            transaction.on_commit(lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries))
+            # Robust: what was committed stays committed, whatever a receiver raises.
+            transaction.on_commit(
+                lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries), robust=True
+            )
     return Recorded(
         stored=len(stored), duplicates=len(judgments) - len(stored), query_ids=queries, project_ids=projects
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import Any
 
 import redis
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 HINT_EXPIRES_S = 60
 WAITING_MS = 3_000
+# After a failure no hint is tried for so long: a broker that swallows packets would cost each commit a timeout.
+SILENCE_S = 2.0
+_silent_until = 0.0
 
 
 # redis-py tries again for seconds by default; a commit must not wait that long for a hint.
@@ -41,19 +45,25 @@ def _key(task: str, subject: int) -> str:
     return f"zelo:hint:{task}:{subject}"
 
 
-def leave_hint(task: str, subject: int, *, copies: int = 1) -> bool:
+def leave_hint(task: str, subject: int) -> bool:
     """Send `workers.tasks.<task>(subject)` unless one is waiting. True when the broker has it."""
+    if time.monotonic() < _silent_until:
+        return False
     try:
-        if copies == 1 and not _valkey().set(_key(task, subject), 1, nx=True, px=WAITING_MS):
-            return True
-        for _ in range(copies):
+        if _valkey().set(_key(task, subject), 1, nx=True, px=WAITING_MS):
             current_app.send_task(f"workers.tasks.{task}", args=[subject], expires=HINT_EXPIRES_S, retry=False)
         return True
     except (redis.RedisError, OperationalError, OSError) as error:
+        _fall_silent()
         log.warning(
             "broker unreachable, hint %s(%s) dropped (the reconciler will find the work): %s", task, subject, error
         )
         return False
+
+
+def _fall_silent() -> None:
+    global _silent_until
+    _silent_until = time.monotonic() + SILENCE_S
 
 
 def hint_taken(task: str, subject: int) -> None:
