@@ -87,18 +87,26 @@ FROM leaning JOIN agreement USING (annotator_id)
 """
 
 
+_COLUMNS = ("answers", "agrees", "agrees_with_people", "people_pairs", "lean", "lean_stderr")
+
+
 def judge_figures(project: Project) -> list[JudgeFigures]:
     """Every annotator that has answered, judges first, in the order in which they joined."""
     with connection.cursor() as cursor:
         cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
-        rows = {row[0]: row[1:] for row in cursor.fetchall()}
+        rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in cursor.fetchall()}
     costs = Attempt.objects.filter(run__project=project).values_list("annotator_id").annotate(cost=Sum("cost_micros"))
     cost_of = dict(costs)
     sharpness = dict(JudgeFit.objects.filter(annotator__project=project).values_list("annotator_id", "sharpness"))
     annotators = Annotator.objects.filter(project=project, pk__in=rows).order_by("is_person", "id")
     return [
         JudgeFigures(
-            each.pk, each.name, each.is_person, *rows[each.pk], sharpness.get(each.pk), cost_of.get(each.pk, 0) or 0
+            annotator_id=each.pk,
+            name=each.name,
+            is_person=each.is_person,
+            **rows[each.pk],
+            sharpness=sharpness.get(each.pk),
+            cost_micros=cost_of.get(each.pk) or 0,
         )
         for each in annotators
     ]

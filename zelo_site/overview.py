@@ -125,6 +125,11 @@ class Overview:
         return [queue for queue in self.queues if not queue.workers]
 
     @property
+    def says_commands(self) -> bool:
+        """Whether the page asks for a worker at its top, since work waits for one."""
+        return self.broker and self.is_live and bool(self.missing_queues)
+
+    @property
     def needs(self) -> int:
         return len(self.attention)
 

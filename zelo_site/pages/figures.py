@@ -68,7 +68,7 @@ def _kept(name: str, project: Project, read: Callable[[], Found]) -> Found:
     if found is None:
         found = read()
         cache.set(key, found, KEPT_S)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _HISTOGRAM = """

@@ -20,7 +20,7 @@ from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
 
 MOST_DOCUMENTS = 100
-LABEL_LENGTH = 48
+LABEL_LENGTH = 38
 SORTS = {"elo": "by Elo", "first-stage": "by first stage"}
 
 
@@ -73,7 +73,7 @@ def _cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list
         .values("id", "a_id", "b_id", "mean", "votes")
     )
     position = {candidate: at for at, candidate in enumerate(candidate_ids)}
-    cells = [_cell(row, position[row["a_id"]], position[row["b_id"]]) for row in rows]
+    cells = [_cell(dict(row), position[row["a_id"]], position[row["b_id"]]) for row in rows]
     return sorted(cells, key=lambda cell: cell["for_higher"])
 
 

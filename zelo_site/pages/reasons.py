@@ -17,11 +17,12 @@ from django.db.models.functions import Left
 
 from labeling.models import Judgment
 from labeling.records import AnswerKind
-from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
+from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
 
 # A residual this large on the other side of one half is shown as going against the fit.
 ODD_RESIDUAL = 0.25
 MOST_SHOWN = 200
+OPPONENT_LENGTH = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,9 @@ def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> R
         pair_id=row["pair_id"],
         opponent_id=row[f"pair__{other}__id"],
         opponent_query_id=row[f"pair__{other}__query_id"],
-        opponent=document_title(row[f"{other}_text"], row[f"pair__{other}__document__metadata"]),
+        opponent=clipped(
+            document_title(row[f"{other}_text"], row[f"pair__{other}__document__metadata"]), OPPONENT_LENGTH
+        ),
         cross_query=cross_query,
         annotator=row["annotator__name"],
         by_person=row["by_person"],

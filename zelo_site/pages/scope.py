@@ -19,7 +19,7 @@ def may_change(request: HttpRequest, project: Project) -> bool:
     user = request.user
     if getattr(user, "is_superuser", False):
         return True
-    return Membership.objects.filter(project=project, user_id=user.pk, role=Role.OWNER).exists()
+    return Membership.objects.filter(project=project, user_id=user.pk or 0, role=Role.OWNER).exists()
 
 
 def owned_project(request: HttpRequest, slug: str) -> Project:

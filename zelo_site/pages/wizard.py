@@ -46,7 +46,7 @@ def may_create(request: HttpRequest) -> bool:
     user = request.user
     if getattr(user, "is_staff", False) or getattr(user, "is_superuser", False):
         return True
-    return Membership.objects.filter(user_id=user.pk, role=Role.OWNER).exists()
+    return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
 
 
 def new_project(request: HttpRequest) -> HttpResponse:
@@ -114,12 +114,12 @@ def _sources(request: HttpRequest) -> list[Source]:
     found = []
     file, text, grades = request.FILES.get("file"), request.POST.get("text", ""), request.FILES.get("grades")
     if file is not None:
-        found.append(Source(file.file, file.name or "upload", importer))  # type: ignore[union-attr, arg-type]
+        found.append(Source(file.file, file.name or "upload", importer))  # type: ignore[arg-type]
     elif text.strip():
         pasted = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
         found.append(Source(io.BytesIO(pasted), "pasted text", importer))
     if grades is not None:
-        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))  # type: ignore[union-attr, arg-type]
+        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))  # type: ignore[arg-type]
     if not found:
         raise NothingSent("no file was chosen and no text pasted; give one of them")
     return found

@@ -16,6 +16,12 @@
       place,
       [{
         type: "heatmap",
+        x: indices, y: indices, z: data.z.map((row) => row.map(() => 0)),
+        xgap: size > 60 ? 1 : 2, ygap: size > 60 ? 1 : 2,
+        colorscale: [[0, colour("--matrix-none")], [1, colour("--matrix-none")]],
+        showscale: false, hoverinfo: "skip",
+      }, {
+        type: "heatmap",
         x: indices, y: indices, z: data.z,
         zmin: 0, zmax: 1,
         xgap: size > 60 ? 1 : 2, ygap: size > 60 ? 1 : 2,
@@ -29,12 +35,12 @@
         height: side + 24,
         margin: { t: 4, r: 4, b: 20, l: narrow ? 4 : 280 },
         paper_bgcolor: "rgba(0,0,0,0)",
-        plot_bgcolor: colour("--matrix-none"),
+        plot_bgcolor: "rgba(0,0,0,0)",
         font: { color: colour("--grey"), size: 12, family: "system-ui, sans-serif" },
         hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") }, align: "left" },
-        xaxis: { showticklabels: false, showgrid: false, zeroline: false, fixedrange: true, constrain: "domain" },
+        xaxis: { ticks: "", showticklabels: false, showgrid: false, zeroline: false, fixedrange: true, constrain: "domain" },
         yaxis: {
-          autorange: "reversed", showgrid: false, zeroline: false, fixedrange: true,
+          autorange: "reversed", ticks: "", showgrid: false, zeroline: false, fixedrange: true,
           showticklabels: !narrow, tickvals: indices, ticktext: data.labels,
           tickfont: { size: size > 60 ? 8 : 11 },
         },
@@ -45,7 +51,7 @@
 
   draw();
   place.on("plotly_click", (event) => {
-    const { x, y } = event.points[0];
+    const { x, y } = event.points[event.points.length - 1];
     const pair = data.pairs[y][x];
     if (pair !== null) window.location.assign(data.address.replace(/\/0\/$/, `/${pair}/`));
   });

@@ -1,0 +1,85 @@
+"""The doctor: what is missing is named with its remedy, in the terminal and on the page."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from tests.zelo_site.factories import make_user, page
+from workers.heartbeats import beat
+from zelo_site import doctor
+from zelo_site.doctor import Finding, Health, examine
+
+pytestmark = pytest.mark.django_db
+
+
+def found(name: str) -> Finding:
+    return next(finding for finding in examine() if finding.name == name)
+
+
+def test_database_tables_and_broker_are_well() -> None:
+    assert {found(name).health for name in ("database", "tables", "broker", "storage")} == {Health.GOOD}
+
+
+def test_missing_worker_comes_with_its_command() -> None:
+    finding = found("workers, judging")
+    assert finding.health is Health.BAD
+    assert "python manage.py worker judging" in finding.remedy
+
+
+def test_living_worker_is_well() -> None:
+    beat("judging@here", "judging")
+    assert found("workers, judging").health is Health.GOOD
+    assert found("workers, rating").health is Health.BAD
+
+
+def test_dead_broker_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "broker_answers", lambda: False)
+    assert found("broker").health is Health.BAD
+
+
+def test_storage_that_cannot_be_written_to_is_found(settings: Any) -> None:
+    settings.STORAGE_URL = "file:///proc/no-such-folder"
+    assert found("storage").health is Health.BAD
+
+
+def test_broken_check_is_a_finding_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_nothing() -> list[Finding]:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(doctor, "CHECKS", (check_nothing, doctor.check_database))
+    findings = examine()
+    assert [finding.health for finding in findings] == [Health.BAD, Health.GOOD]
+    assert findings[0].name == "nothing"
+
+
+def test_everything_bad_has_a_remedy(settings: Any) -> None:
+    settings.DEBUG = True
+    settings.ALLOWED_HOSTS = ["example.org"]
+    assert all(finding.remedy for finding in examine() if finding.health is not Health.GOOD)
+
+
+def test_no_secret_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://zelo:hush@example.org/zelo")
+    settings.STORAGE_URL = "s3://key:hush@bucket"
+    assert not any("hush" in finding.detail + finding.remedy for finding in examine())
+
+
+def test_command_says_bad_by_its_exit_status() -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("doctor", json=True, stdout=out)
+    assert ended.value.code == 1
+    assert {row["name"] for row in json.loads(out.getvalue())} >= {"database", "broker"}
+
+
+def test_page_shows_the_same(client: Client) -> None:
+    client.force_login(make_user(is_staff=True))
+    html = page(client, "doctor")
+    assert "workers, judging" in html
+    assert "python manage.py worker judging" in html

@@ -1,0 +1,142 @@
+"""From a file to a run in the browser: preview, import, estimate, start; and the list of jobs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from labeling.models import Annotator, Candidate, Membership, Project, Query
+from tests.zelo_site.factories import make_project, make_query, make_run, make_user, page
+from workers.models import Job, Run
+
+pytestmark = pytest.mark.django_db
+LINES = [
+    {"query": {"id": "q1", "query": "first?"}, "documents": [{"id": "d1", "content": "one"}, {"id": "d2", "content": "two"}]},
+    {"query": {"id": "q2", "query": "second?"}, "documents": [{"id": "d1", "content": "one"}, {"id": "d3", "content": "three"}]},
+]  # fmt: skip
+TEXT = "\n".join(json.dumps(line) for line in LINES)
+
+
+@pytest.fixture
+def staff(owner: Any) -> Any:
+    owner.is_staff = True
+    owner.save()
+    return owner
+
+
+def test_preview_stores_nothing(client: Client, staff: Any) -> None:
+    answer = client.post(
+        reverse("preview-import"), {"text": TEXT, "importer": "zbench-jsonl"}, headers={"HX-Request": "true"}
+    )
+    html = answer.content.decode()
+    assert "<b>2</b> queries with <b>4</b> candidates" in html
+    assert "first?" in html
+    assert not Project.objects.exists()
+    assert not Query.objects.exists()
+
+
+def test_preview_names_bad_lines(client: Client, staff: Any) -> None:
+    answer = client.post(reverse("preview-import"), {"text": TEXT + '\n{"query": 7}', "importer": "zbench-jsonl"})
+    html = answer.content.decode()
+    assert "1 bad line" in html
+    assert "line 3" in html
+
+
+def test_project_is_made_with_its_first_data(client: Client, staff: Any) -> None:
+    answer = client.post(reverse("new-project"), {"name": "Mine", "text": TEXT, "importer": "zbench-jsonl"})
+    project = Project.objects.get(name="Mine")
+    assert answer.url == reverse("new-run", args=[project.slug])  # type: ignore[attr-defined]
+    assert Candidate.objects.filter(query__project=project).count() == 4
+    assert Membership.objects.get(project=project).user == staff
+
+
+def test_bad_file_makes_no_project(client: Client, staff: Any) -> None:
+    answer = client.post(reverse("new-project"), {"name": "Mine", "text": TEXT + "\n{", "importer": "zbench-jsonl"})
+    assert answer.status_code == 422
+    assert "Nothing was stored" in answer.content.decode()
+    assert TEXT.split('"')[3] in answer.content.decode(), "what was typed stays in the form"
+    assert not Project.objects.exists()
+
+
+def test_form_without_data_says_so(client: Client, staff: Any) -> None:
+    answer = client.post(reverse("new-project"), {"name": "Mine"})
+    assert answer.status_code == 422
+    assert "no file was chosen" in answer.content.decode()
+
+
+def test_grades_come_with_the_documents(client: Client, project: Project, tmp_path: Any) -> None:
+    grades = tmp_path / "qrels.txt"
+    grades.write_text("q1 0 d2 3\n")
+    with grades.open("rb") as stream:
+        answer = client.post(
+            reverse("import", args=[project.slug]), {"text": TEXT, "importer": "zbench-jsonl", "grades": stream}
+        )
+    assert answer.status_code == 302
+    assert Candidate.objects.get(query__external_id="q1", document__external_id="d2").grade == 3
+
+
+def test_estimate_counts_pairs_and_calls(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    make_query(project, size=3)
+    sent = {"judge": ["bm25", "query-likelihood"], "sampler": "all", "allocation": "all", "orders": "both"}
+    html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+    assert ">36</div>" in html  # (6 + 3) pairs x 2 judges x 2 orders
+    assert "9 pairs of 2 queries" in html
+
+
+def test_estimate_respects_budget_and_rotation(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    sent = {
+        "judge": ["bm25", "query-likelihood"],
+        "sampler": "all",
+        "allocation": "rotate",
+        "orders": "one",
+        "pair_budget": "4",
+    }
+    assert ">4</div>" in client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+
+
+def test_estimate_says_what_is_missing(client: Client, project: Project) -> None:
+    html = client.post(reverse("estimate", args=[project.slug]), {"sampler": "all"}).content.decode()
+    assert "choose at least one" in html
+
+
+def test_start_orders_a_run_with_options(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    sent = {"judge": ["bm25"], "judge-bm25-k1": "1.7", "sampler": "cycles", "sampler-cycles-degree": "2",
+            "allocation": "all", "orders": "one", "pair_budget": "3"}  # fmt: skip
+    assert client.post(reverse("new-run", args=[project.slug]), sent).status_code == 302
+    run = Run.objects.get(project=project)
+    assert (run.sampler, run.pair_budget, run.sampler_options["degree"]) == ("cycles", 3, 2)
+    assert Annotator.objects.get(project=project).options["k1"] == 1.7
+
+
+def test_bad_option_is_named_and_nothing_started(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    sent = {"judge": ["bm25"], "judge-bm25-k1": "much", "sampler": "cycles", "allocation": "all", "orders": "one"}
+    answer = client.post(reverse("new-run", args=[project.slug]), sent)
+    assert answer.status_code == 422
+    assert "The run was not started" in answer.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_start_without_documents_is_refused_with_a_reason(client: Client, project: Project) -> None:
+    sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"}
+    answer = client.post(reverse("new-run", args=[project.slug]), sent)
+    assert answer.status_code == 422
+    assert "no query with two candidates" in answer.content.decode()
+
+
+def test_jobs_show_only_ones_own(client: Client, project: Project) -> None:
+    make_run(project)
+    theirs = make_project(make_user(), name="Secret plans")
+    Job.objects.create(project=theirs, stage="pairs", message="move mountains")
+    make_run(theirs)
+    html = page(client, "jobs")
+    assert project.name in html
+    assert "Secret plans" not in html
+    assert "move mountains" not in html
