@@ -39,18 +39,22 @@ PRECISION = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PanelKind:
-    """`sharpness` of three judges; `shared` deviation (logits) of an error that the first two have in common."""
+    """`sharpness` of three judges, and deviations (logits) of errors that the first two have in common: on each
+    pair, and on each candidate, which is consistent and therefore the more misleading.
+    """
 
     name: str
     sharpness: tuple[float, float, float]
-    shared: float = 0.0
+    pair_error: float = 0.0
+    candidate_error: float = 0.0
 
 
 KINDS = [
     PanelKind("unequal", (2.0, 0.5, 0.3)),
     PanelKind("adversarial", (1.5, 1.0, -1.0)),
     PanelKind("equal", (1.0, 1.0, 1.0)),
-    PanelKind("correlated", (1.0, 1.0, 1.3), shared=2.0),
+    PanelKind("correlated", (1.5, 1.5, 1.0), candidate_error=1.0),
+    PanelKind("correlated pairs", (1.0, 1.0, 1.3), pair_error=2.0),
 ]
 
 
@@ -72,8 +76,9 @@ def simulate(kind: PanelKind, queries: int, rng: np.random.Generator) -> tuple[C
     answers = []
     for query, (strengths, ab) in enumerate(zip(truth, pairs, strict=True)):
         d = strengths[ab[:, 0]] - strengths[ab[:, 1]]
-        error = rng.normal(0.0, kind.shared / SCALE, len(d)) if kind.shared else np.zeros(len(d))
-        seen = [sharpness * d + (error if j < 2 else 0.0) for j, sharpness in enumerate(kind.sharpness)]
+        liking = rng.normal(0.0, kind.candidate_error / SCALE, SIZE)
+        error = liking[ab[:, 0]] - liking[ab[:, 1]] + rng.normal(0.0, kind.pair_error / SCALE, len(d))
+        seen = [sharpness * (d + error if j < 2 else d) for j, sharpness in enumerate(kind.sharpness)]
         votes = [sign_answers(x, judges=1, rng=rng)[0] for x in seen]
         people = np.full(len(d), np.nan)
         if query < anchored:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray
 
 # A probability this close to 0 or 1 says no more than "certain" when logits are averaged.
 LOGIT_CLIP = 1e-4
@@ -167,7 +167,16 @@ _OUT_OF_RANGE, _WEIGHT, _SELF, _UNKNOWN, _EMPTY, _JUDGE = 1, 2, 3, 4, 5, 6
 
 
 @njit(cache=True, nogil=True)
-def _first_defect(a, b, preference, weight, judge, swapped, offsets, sizes):  # type: ignore[no-untyped-def]
+def _first_defect(
+    a: IntArray,
+    b: IntArray,
+    preference: FloatArray,
+    weight: FloatArray,
+    judge: IntArray,
+    swapped: BoolArray,
+    offsets: IntArray,
+    sizes: IntArray,
+) -> tuple[int, int, int]:
     """(defect, row, query) of the first defect in row order; (0, 0, 0) where all is well."""
     for q in range(sizes.size):
         n = sizes[q]
@@ -209,7 +218,7 @@ def _raise_defect(defect: int, row: int, query: int, columns: ComparisonColumns)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _combine_orders(p, w, q, v):  # type: ignore[no-untyped-def]
+def _combine_orders(p: float, w: float, q: float, v: float) -> float:
     """One preference from the answers p, q (weights w, v) of one judge in the two orders."""
     if v == 0.0 or p == q:
         return p
@@ -225,7 +234,9 @@ def _combine_orders(p, w, q, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _stable_order(keys, base, first, rows, order, spare, counts):  # type: ignore[no-untyped-def]
+def _stable_order(
+    keys: IntArray, base: int, first: int, rows: IntArray, order: IntArray, spare: IntArray, counts: IntArray
+) -> None:
     """Reorder order[0:rows] by keys[first + order] in 0 .. base - 1, keeping ties: one counting pass."""
     counts[: base + 1] = 0
     for i in range(rows):
@@ -240,7 +251,17 @@ def _stable_order(keys, base, first, rows, order, spare, counts):  # type: ignor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge(a, b, preference, weight, judge, swapped, offsets, sizes, judges):  # type: ignore[no-untyped-def]
+def _merge(
+    a: IntArray,
+    b: IntArray,
+    preference: FloatArray,
+    weight: FloatArray,
+    judge: IntArray,
+    swapped: BoolArray,
+    offsets: IntArray,
+    sizes: IntArray,
+    judges: int,
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray, IntArray]:
     """Radix-sort each query's votes by (low, high, judge) and reduce the runs; see aggregate_pairs."""
     total, queries = a.size, sizes.size
     low, high = np.minimum(a, b), np.maximum(a, b)

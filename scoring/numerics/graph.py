@@ -12,7 +12,7 @@ from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from labeling.records import BoolArray, IntArray
+from labeling.records import BoolArray, FloatArray, IntArray
 from scoring.numerics.comparisons import PairMeans
 
 
@@ -68,7 +68,7 @@ def unbounded_queries(pairs: PairMeans, starts: IntArray, component: IntArray) -
 
 
 @njit(cache=True, nogil=True)
-def _root(parent, i):  # type: ignore[no-untyped-def]
+def _root(parent: IntArray, i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -76,7 +76,9 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _describe(a, b, preference, offsets, starts):  # type: ignore[no-untyped-def]
+def _describe(
+    a: IntArray, b: IntArray, preference: FloatArray, offsets: IntArray, starts: IntArray
+) -> tuple[IntArray, IntArray, BoolArray, BoolArray]:
     total = starts[-1]
     parent, component = np.arange(total), np.empty(total, np.int64)
     comparisons = np.zeros(total, np.int64)

@@ -4,21 +4,23 @@
 
 With anchors (people, gold answers), strengths are first fitted on the anchors' answers alone and each
 judge is measured against those: a judge that contradicts them gets a negative sharpness, so that
-its votes count turned round. Without anchors, strengths and judges are fitted in turn, which judges
+its votes count turned round. Votes then weigh what predicts the anchors' answers best, which sees
+through judges that agree because they err alike. Without anchors, strengths and judges are fitted in turn, which judges
 that share their errors can mislead; `JudgeEstimates.correlated` says when. `votes` does the fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import optimize
 
 from labeling.records import BoolArray, ComparisonColumns, Fit, FloatArray, IntArray
 from scoring.numerics.comparisons import aggregate_pairs, check_columns
 from scoring.numerics.fit import fit_queries
-from scoring.numerics.likelihood import probability, score_and_curvature
+from scoring.numerics.likelihood import log_likelihood, probability, score_and_curvature
 from scoring.numerics.prior import choose_prior
 from scoring.numerics.votes import VoteTerms, fit_votes
 
@@ -27,6 +29,13 @@ PASSES = 6
 # What is believed of a judge before it has answered: sharpness 1, no position bias (mean, deviation).
 SHARPNESS_PRIOR = (1.0, 1.0)
 POSITION_PRIOR = (0.0, 0.5)
+
+_VOTE_COLUMNS = ("a", "b", "preference", "weight", "judge", "swapped")
+
+# A judge's weight changes only for a gain in log-likelihood that chance seldom brings.
+GAIN = 1.0
+WEIGHT_LIMITS = (1e-3, 1.0)
+MOST_REWEIGHED = 12
 
 CORRELATION_WARNING = 0.2
 MINIMUM_COMMON_PAIRS = 30
@@ -104,6 +113,7 @@ def fit_with_judges(
                 f"anchors {sorted(anchors)} compared no candidates that another judge compared; expected answers on "
                 "some of the judged pairs; leave anchors out, or have people answer pairs of these queries"
             )
+        state = _reweigh(columns, panel, state, model, prior_precision)
         fit = fit_votes(columns, state.terms(columns, panel), model=model, prior_precision=prior_precision)
     else:
         state, fit = _alternate(columns, panel, model, prior_precision, passes)
@@ -157,6 +167,70 @@ class _State:
         return VoteTerms(slope, offset, columns.weight * np.where(anchor, 1.0, self.weight[panel.index]))
 
 
+def _reweigh(columns: ComparisonColumns, panel: _Panel, state: _State, model: str, prior_precision: float) -> _State:
+    """Vote weights under which the judges' strengths predict the anchors' answers best.
+
+    1 / phi would be right if judges erred independently. Errors that two of them share on a candidate
+    are invisible pair by pair and only show in fitted strengths, so that those are what is tried:
+    each judge's weight is halved or doubled while that gains more than GAIN log-likelihood.
+    """
+    anchored = np.bincount(panel.owner[panel.is_anchor], minlength=columns.queries) > 0
+    judged = _select(columns, anchored[panel.owner] & ~panel.is_anchor)
+    answers = _select(columns, panel.is_anchor)
+    judged_panel = _Panel.of(judged, ())
+    who = np.searchsorted(panel.judge, judged_panel.judge)
+    theta = np.zeros(int(columns.sizes.sum()))
+
+    def gain_of(weight: FloatArray) -> float:
+        nonlocal theta
+        part = replace(state, sharpness=state.sharpness[who], position=state.position[who], weight=weight[who])
+        terms = part.terms(judged, judged_panel)
+        options = {"prior_precision": prior_precision, "tolerance": 1e-4, "standard_errors": False}
+        theta = fit_votes(judged, terms, model=model, start=theta, **options).theta  # type: ignore[arg-type]
+        return _scaled_likelihood(answers, theta, model)
+
+    weight, best = state.weight.copy(), gain_of(state.weight)
+    tried = np.argsort(-state.answers)[:MOST_REWEIGHED]
+    tried = tried[state.answers[tried] >= MINIMUM_COMMON_PAIRS] if len(who) > 1 else tried[:0]
+    improved = True
+    while improved:
+        improved = False
+        for j in tried:
+            for factor in (0.5, 2.0):
+                while WEIGHT_LIMITS[0] <= (trial := _scaled(weight, j, factor))[j] / trial.max() <= 1.0:
+                    value = gain_of(trial)
+                    if value < best + GAIN:
+                        break
+                    weight, best, improved = trial, value, True
+    return replace(state, weight=weight)
+
+
+def _scaled(weight: FloatArray, index: int, factor: float) -> FloatArray:
+    """The weights with one multiplied, brought back to mean 1."""
+    changed = weight.copy()
+    changed[index] *= factor
+    return np.asarray(changed / changed.mean())
+
+
+def _select(columns: ComparisonColumns, rows: BoolArray) -> ComparisonColumns:
+    """The votes where `rows` is true; queries keep their places."""
+    owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
+    counts = np.bincount(owner[rows], minlength=columns.queries)
+    votes = {name: getattr(columns, name)[rows] for name in _VOTE_COLUMNS}
+    return ComparisonColumns(**votes, offsets=np.concatenate([[0], np.cumsum(counts)]), sizes=columns.sizes)
+
+
+def _scaled_likelihood(answers: ComparisonColumns, theta: FloatArray, model: str) -> float:
+    """Log-likelihood of answers under F(k (theta_a - theta_b)) at the best k: order counts, scale does not."""
+    shift = np.repeat(np.cumsum(answers.sizes) - answers.sizes, np.diff(answers.offsets))
+    d = theta[answers.a + shift] - theta[answers.b + shift]
+
+    def loss(log_scale: float) -> float:
+        return -log_likelihood(np.exp(log_scale) * d, answers.preference, answers.weight, model=model)
+
+    return -float(optimize.minimize_scalar(loss, bounds=(-4.0, 3.0), method="bounded", options={"xatol": 1e-3}).fun)
+
+
 def _alternate(
     columns: ComparisonColumns, panel: _Panel, model: str, prior_precision: float, passes: int
 ) -> tuple[_State, Fit]:
@@ -192,11 +266,7 @@ def _anchor_reference(columns: ComparisonColumns, is_anchor: BoolArray, model: s
 
     Only where both candidates were compared by anchors and lie on one island.
     """
-    owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
-    counts = np.bincount(owner[is_anchor], minlength=columns.queries)
-    chosen = {name: getattr(columns, name)[is_anchor] for name in _VOTE_COLUMNS}
-    answers = ComparisonColumns(**chosen, offsets=np.concatenate([[0], np.cumsum(counts)]), sizes=columns.sizes)
-    pairs = aggregate_pairs(answers)
+    pairs = aggregate_pairs(_select(columns, is_anchor))
     choice = choose_prior(pairs, model=model)
     fit = fit_queries(pairs, model=model, prior_precision=choice.prior_precision)
     mean, variance = np.full(len(columns.a), np.nan), np.full(len(columns.a), np.nan)
@@ -220,7 +290,6 @@ def _anchor_reference(columns: ComparisonColumns, is_anchor: BoolArray, model: s
     return _Reference(mean, variance)
 
 
-_VOTE_COLUMNS = ("a", "b", "preference", "weight", "judge", "swapped")
 _AVERAGING = {"thurstone": 2.0, "bradley-terry": np.pi / 8.0}
 
 

@@ -13,9 +13,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
+from labeling.records import FloatArray, IntArray
 from scoring.numerics.likelihood import pair_terms
+
+# Candidates and row ends inside compiled loops: unsigned, so that no wrap-around is checked for.
+IndexArray = npt.NDArray[np.uint32]
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
@@ -25,7 +30,7 @@ GRADIENT_ROUNDING = 1e-14
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def row_starts(a, n, starts):  # type: ignore[no-untyped-def]
+def row_starts(a: IntArray, n: int, starts: IndexArray) -> None:
     """starts[i] .. starts[i + 1]: the pairs whose first candidate is i; `a` ascends."""
     starts[: n + 1] = 0
     for e in range(a.size):
@@ -35,7 +40,7 @@ def row_starts(a, n, starts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _differences(theta, starts, b, n, d):  # type: ignore[no-untyped-def]
+def _differences(theta: FloatArray, starts: IndexArray, b: IndexArray, n: int, d: FloatArray) -> None:
     for i in range(np.uint32(n)):
         own = theta[i]
         for e in range(starts[i], starts[i + np.uint32(1)]):
@@ -43,7 +48,9 @@ def _differences(theta, starts, b, n, d):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _gradient(theta, score, precision, starts, b, n, g):  # type: ignore[no-untyped-def]
+def _gradient(
+    theta: FloatArray, score: FloatArray, precision: float, starts: IndexArray, b: IndexArray, n: int, g: FloatArray
+) -> float:
     """g = lambda theta - sum of scores; its Euclidean norm."""
     for i in range(np.uint32(n)):
         g[i] = precision * theta[i]
@@ -60,7 +67,17 @@ def _gradient(theta, score, precision, starts, b, n, g):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def conjugate_gradients(h, precision, starts, b, n, g, limit, x, work):  # type: ignore[no-untyped-def]
+def conjugate_gradients(
+    h: FloatArray,
+    precision: float,
+    starts: IndexArray,
+    b: IndexArray,
+    n: int,
+    g: FloatArray,
+    limit: float,
+    x: FloatArray,
+    work: FloatArray,
+) -> None:
     """Fill x so that |(lambda I + L_h) x + g| <= limit; `work` float64[4, >= n]. Jacobi preconditioner."""
     r, s, y, inverse = work[0], work[1], work[2], work[3]
     for i in range(n):
@@ -109,7 +126,18 @@ def conjugate_gradients(h, precision, starts, b, n, g, limit, x, work):  # type:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def evaluate(model, theta, precision, starts, b, p, m, n, edges, g):  # type: ignore[no-untyped-def]
+def evaluate(
+    model: int,
+    theta: FloatArray,
+    precision: float,
+    starts: IndexArray,
+    b: IndexArray,
+    p: FloatArray,
+    m: FloatArray,
+    n: int,
+    edges: FloatArray,
+    g: FloatArray,
+) -> float:
     """Gradient into g and scores and curvatures into edges[1], edges[2]; the gradient's norm."""
     _differences(theta, starts, b, n, edges[0])
     pair_terms(model, edges[0], p, m, edges[1], edges[2], b.size)
@@ -117,7 +145,18 @@ def evaluate(model, theta, precision, starts, b, p, m, n, edges, g):  # type: ig
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve_query(model, starts, b, p, m, precision, tolerance, theta, edges, work):  # type: ignore[no-untyped-def]
+def solve_query(
+    model: int,
+    starts: IndexArray,
+    b: IndexArray,
+    p: FloatArray,
+    m: FloatArray,
+    precision: float,
+    tolerance: float,
+    theta: FloatArray,
+    edges: FloatArray,
+    work: FloatArray,
+) -> tuple[float, int]:
     """Minimise from the given theta, in place; (gradient norm, steps taken).
 
     Takes the full step unless the slope along it comes out steeper upwards than half of what it
@@ -151,9 +190,22 @@ def solve_query(model, starts, b, p, m, precision, tolerance, theta, edges, work
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve_queries(  # type: ignore[no-untyped-def]
-    model, a, b, p, m, offsets, starts, first, last, precision, tolerance, theta, norms, steps
-):
+def solve_queries(
+    model: int,
+    a: IntArray,
+    b: IntArray,
+    p: FloatArray,
+    m: FloatArray,
+    offsets: IntArray,
+    starts: IntArray,
+    first: int,
+    last: int,
+    precision: float,
+    tolerance: float,
+    theta: FloatArray,
+    norms: FloatArray,
+    steps: IntArray,
+) -> None:
     """Solve queries first .. last - 1 in place. Query q: pairs offsets[q] .., candidates starts[q] .. ."""
     pairs, widest = 1, 1
     for q in range(first, last):

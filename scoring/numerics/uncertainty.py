@@ -13,7 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
-from scoring.numerics.newton import evaluate, row_starts
+from labeling.records import FloatArray, IntArray
+from scoring.numerics.newton import IndexArray, evaluate, row_starts
 
 EXACT_LIMIT = 1000
 
@@ -25,7 +26,7 @@ _SWEEPS = 60
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
-def _dot(x, y, first, last):  # type: ignore[no-untyped-def]
+def _dot(x: FloatArray, y: FloatArray, first: int, last: int) -> float:
     total = 0.0
     for k in range(first, last):
         total += x[k] * y[k]
@@ -33,7 +34,7 @@ def _dot(x, y, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _inverse_factor(matrix, factor):  # type: ignore[no-untyped-def]
+def _inverse_factor(matrix: FloatArray, factor: FloatArray) -> None:
     """Rows T[i, i:] with inverse(matrix) = T T'. Overwrites the lower half of `matrix` by its Cholesky factor."""
     n = matrix.shape[0]
     for i in range(n):
@@ -48,7 +49,7 @@ def _inverse_factor(matrix, factor):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _exact(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
+def _exact(rows: IndexArray, b: IndexArray, h: FloatArray, precision: float, variance: FloatArray) -> float:
     """Diagonal of J (L_h + lambda I)^-1 J into `variance`; sum of h times leverage returned.
 
     11'/n times the mean diagonal is added before and taken out after, which changes nothing under J
@@ -60,7 +61,7 @@ def _exact(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
     for i in range(n):
         matrix[i, i] += precision
         for e in range(rows[i], rows[i + 1]):
-            j = np.int64(b[e])
+            j = int(b[e])
             matrix[i, i] += h[e]
             matrix[j, j] += h[e]
             matrix[j, i] -= h[e]
@@ -75,7 +76,7 @@ def _exact(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
     leveraged = 0.0
     for i in range(n):
         for e in range(rows[i], rows[i + 1]):
-            j = np.int64(b[e])
+            j = int(b[e])
             leveraged += h[e] * h[e] * (variance[i] + variance[j] - 2.0 * _dot(factor[i], factor[j], j, n))
     for i in range(n):
         variance[i] = max(variance[i] - 1.0 / (n * (precision + level)), 0.0)
@@ -83,7 +84,7 @@ def _exact(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _local(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
+def _local(rows: IndexArray, b: IndexArray, h: FloatArray, precision: float, variance: FloatArray) -> float:
     """As _exact, by belief propagation: `into[i]` sums what i's neighbours carry to the ground.
 
     Each pair is a resistor of conductance h, the prior one of conductance lambda to the ground.
@@ -115,7 +116,9 @@ def _local(rows, b, h, precision, variance):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def errors_from_terms(rows, b, score, h, precision, variance):  # type: ignore[no-untyped-def]
+def errors_from_terms(
+    rows: IndexArray, b: IndexArray, score: FloatArray, h: FloatArray, precision: float, variance: FloatArray
+) -> float:
     """Fill `variance` with J (H + lambda I)^-1 J's diagonal; the dispersion phi is returned.
 
     phi = sum r^2 / sum h (1 - leverage) over pairs, r their scores and h their curvatures.
@@ -133,7 +136,16 @@ def errors_from_terms(rows, b, score, h, precision, variance):  # type: ignore[n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def query_errors(model, rows, b, p, m, precision, theta, variance):  # type: ignore[no-untyped-def]
+def query_errors(
+    model: int,
+    rows: IndexArray,
+    b: IndexArray,
+    p: FloatArray,
+    m: FloatArray,
+    precision: float,
+    theta: FloatArray,
+    variance: FloatArray,
+) -> float:
     """As errors_from_terms, at the strengths of one query."""
     n = theta.size
     if n == 1:
@@ -145,7 +157,21 @@ def query_errors(model, rows, b, p, m, precision, theta, variance):  # type: ign
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def errors_of_queries(model, a, b, p, m, offsets, starts, first, last, precision, theta, stderr, phi):  # type: ignore[no-untyped-def]
+def errors_of_queries(
+    model: int,
+    a: IntArray,
+    b: IntArray,
+    p: FloatArray,
+    m: FloatArray,
+    offsets: IntArray,
+    starts: IntArray,
+    first: int,
+    last: int,
+    precision: float,
+    theta: FloatArray,
+    stderr: FloatArray,
+    phi: FloatArray,
+) -> None:
     """Standard errors and dispersion of queries first .. last - 1, in place; layout as in newton.solve_queries."""
     for q in range(first, last):
         head, tail = offsets[q], offsets[q + 1]

@@ -18,7 +18,14 @@ from scoring.numerics.comparisons import aggregate_pairs
 from scoring.numerics.fit import NotConverged
 from scoring.numerics.graph import describe_graph
 from scoring.numerics.likelihood import LOGIT_SCALES, model_code, pair_terms
-from scoring.numerics.newton import GRADIENT_ROUNDING, MAX_HALVINGS, MAX_STEPS, conjugate_gradients, row_starts
+from scoring.numerics.newton import (
+    GRADIENT_ROUNDING,
+    MAX_HALVINGS,
+    MAX_STEPS,
+    IndexArray,
+    conjugate_gradients,
+    row_starts,
+)
 from scoring.numerics.uncertainty import errors_from_terms
 
 
@@ -83,7 +90,19 @@ def _check(norms: FloatArray, tolerance: float, weight: FloatArray, offsets: Int
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _evaluate(model, theta, precision, rows, b, p, m, slope, offset, edges, g):  # type: ignore[no-untyped-def]
+def _evaluate(
+    model: int,
+    theta: FloatArray,
+    precision: float,
+    rows: IndexArray,
+    b: IndexArray,
+    p: FloatArray,
+    m: FloatArray,
+    slope: FloatArray,
+    offset: FloatArray,
+    edges: FloatArray,
+    g: FloatArray,
+) -> float:
     """As newton.evaluate, with each vote's slope and offset."""
     n = theta.size
     newton._differences(theta, rows, b, n, edges[0])
@@ -97,7 +116,18 @@ def _evaluate(model, theta, precision, rows, b, p, m, slope, offset, edges, g): 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _solve_query(model, rows, b, p, m, slope, offset, precision, tolerance, theta):  # type: ignore[no-untyped-def]
+def _solve_query(
+    model: int,
+    rows: IndexArray,
+    b: IndexArray,
+    p: FloatArray,
+    m: FloatArray,
+    slope: FloatArray,
+    offset: FloatArray,
+    precision: float,
+    tolerance: float,
+    theta: FloatArray,
+) -> tuple[float, int]:
     n = theta.size
     edges, work = np.empty((3, max(b.size, 1))), np.empty((6, n))
     g, x = work[4], work[5]
@@ -120,7 +150,22 @@ def _solve_query(model, rows, b, p, m, slope, offset, precision, tolerance, thet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _solve(model, a, b, p, m, slope, offset, offsets, starts, precision, tolerance, theta, norms, steps):  # type: ignore[no-untyped-def]
+def _solve(
+    model: int,
+    a: IntArray,
+    b: IntArray,
+    p: FloatArray,
+    m: FloatArray,
+    slope: FloatArray,
+    offset: FloatArray,
+    offsets: IntArray,
+    starts: IntArray,
+    precision: float,
+    tolerance: float,
+    theta: FloatArray,
+    norms: FloatArray,
+    steps: IntArray,
+) -> None:
     for q in range(offsets.size - 1):
         part = slice(offsets[q], offsets[q + 1])
         strengths = theta[starts[q] : starts[q + 1]]
@@ -134,7 +179,21 @@ def _solve(model, a, b, p, m, slope, offset, offsets, starts, precision, toleran
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _errors(model, a, b, p, m, slope, offset, offsets, starts, precision, theta, stderr, phi):  # type: ignore[no-untyped-def]
+def _errors(
+    model: int,
+    a: IntArray,
+    b: IntArray,
+    p: FloatArray,
+    m: FloatArray,
+    slope: FloatArray,
+    offset: FloatArray,
+    offsets: IntArray,
+    starts: IntArray,
+    precision: float,
+    theta: FloatArray,
+    stderr: FloatArray,
+    phi: FloatArray,
+) -> None:
     """Standard errors in place; votes on one pair are summed first, so that shared errors show in phi."""
     for q in range(offsets.size - 1):
         part = slice(offsets[q], offsets[q + 1])
