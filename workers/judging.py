@@ -18,6 +18,7 @@ from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
 from workers import queue
 from workers.hints import leave_hint
+from workers.judges.failures import NotAsked
 from workers.queue import ClaimedTask
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 SLICE_S = 5.0
 STORED_AT_ONCE = 256
 JUDGES_KEPT = 16
+# Between these bounds a question waits that a judge had no room for: long enough not to spin, no longer than a limit holds.
+SHORTEST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
 
 
 class BadAnswers(ValueError):
@@ -71,11 +75,23 @@ def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
 
 def _judge_some(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
     answers = _ask(annotator, tasks)
-    verdicts = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Verdict)]
-    failures = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Failure)]
+    answered = list(zip(tasks, answers, strict=True))
+    verdicts = [(task, answer) for task, answer in answered if isinstance(answer, Verdict)]
+    unasked = [(task, answer) for task, answer in answered if isinstance(answer, NotAsked)]
+    failures = [
+        (task, answer) for task, answer in answered if isinstance(answer, Failure) and not isinstance(answer, NotAsked)
+    ]
     queue.finish(verdicts)
     queue.fail(failures)
+    if unasked:
+        queue.release([task for task, _ in unasked], wait_s=_wait_s([answer for _, answer in unasked]))
     return len(verdicts)
+
+
+def _wait_s(unasked: Sequence[NotAsked]) -> float:
+    """How long questions wait whose call was never made: as long as the judge says, within bounds."""
+    asked = max((answer.retry_after_s or 0.0 for answer in unasked), default=0.0)
+    return min(max(asked, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
 
 def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> list[Verdict | Failure]:

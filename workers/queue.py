@@ -180,16 +180,17 @@ def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask,
     )
 
 
-def release(tasks: Sequence[ClaimedTask]) -> int:
-    """Hand back leases whose call was never made: no attempt is counted, no wait is imposed."""
+def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:
+    """Hand back leases whose call was never made: no attempt is counted. Not claimed again for `wait_s` seconds."""
     with transaction.atomic(), connection.cursor() as cursor:
         _lock_tasks(cursor, tasks)
         keys = [[task.id for task in tasks], [task.fence for task in tasks]]
         cursor.execute(
             "UPDATE workers_judgingtask task SET state = 'open', leased_by = '', lease_until = NULL, "
-            "attempts = attempts - 1 FROM unnest(%s::bigint[], %s::int[]) AS mine (id, fence) "
+            "attempts = attempts - 1, next_at = clock_timestamp() + make_interval(secs => %s) "
+            "FROM unnest(%s::bigint[], %s::int[]) AS mine (id, fence) "
             "WHERE task.id = mine.id AND task.fence = mine.fence AND task.state = 'leased'",
-            keys,
+            [wait_s, *keys],
         )
         released: int = cursor.rowcount
         cursor.execute(
