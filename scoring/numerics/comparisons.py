@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,26 +125,32 @@ def aggregate_pairs(columns: ComparisonColumns) -> PairMeans:
     Pairs whose votes all weigh nothing are dropped: they were not judged.
     """
     check_columns(columns)
-    judge, judges = _compact(columns.judge)
-    a, b, p, w, _, swapped, offsets, sizes = _arrays(columns)
+    a, b, p, w, judge, swapped, offsets, sizes = _arrays(columns)
+    judge, judges = _compact(judge)
     a, b, p, w, offsets = _merge(a, b, p, w, judge, swapped, offsets, sizes, judges)
     return PairMeans(a=a, b=b, preference=p, weight=w, offsets=offsets, sizes=sizes)
 
 
 def _arrays(columns: ComparisonColumns) -> tuple[Any, ...]:
-    """The columns with the dtypes and layout that compiled code expects; copies only what differs."""
-    whole = (columns.a, columns.b), (columns.offsets, columns.sizes)
-    (a, b), (offsets, sizes) = (tuple(np.ascontiguousarray(c, dtype=np.int64) for c in part) for part in whole)
-    preference, weight = (np.ascontiguousarray(c, dtype=np.float64) for c in (columns.preference, columns.weight))
-    judge = np.ascontiguousarray(columns.judge, dtype=np.int64)
-    return a, b, preference, weight, judge, np.ascontiguousarray(columns.swapped, dtype=np.bool_), offsets, sizes
+    """The columns as compiled code expects them; copies only what differs.
+
+    Writable as well as contiguous: numba would compile everything anew, for seconds, for the
+    read-only arrays that buffers and database drivers hand out.
+    """
+    layout: list[Literal["C", "A", "W"]] = ["C", "A", "W"]
+    a, b, judge, offsets, sizes = (
+        np.require(column, np.int64, layout)
+        for column in (columns.a, columns.b, columns.judge, columns.offsets, columns.sizes)
+    )
+    preference, weight = (np.require(column, np.float64, layout) for column in (columns.preference, columns.weight))
+    return a, b, preference, weight, judge, np.require(columns.swapped, np.bool_, layout), offsets, sizes
 
 
 def _compact(judge: IntArray) -> tuple[IntArray, int]:
     """Judges renumbered from 0 where their numbers are too large to index a small table."""
     judges = int(judge.max(initial=0)) + 1
     if judges <= 256:
-        return np.ascontiguousarray(judge, dtype=np.int64), judges
+        return judge, judges
     distinct, compact = np.unique(judge, return_inverse=True)
     return compact.astype(np.int64), len(distinct)
 
@@ -234,20 +240,63 @@ def _combine_orders(p: float, w: float, q: float, v: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _stable_order(
-    keys: IntArray, base: int, first: int, rows: IntArray, order: IntArray, spare: IntArray, counts: IntArray
-) -> None:
-    """Reorder order[0:rows] by keys[first + order] in 0 .. base - 1, keeping ties: one counting pass."""
+def _stable_order(keys: IntArray, base: int, rows: int, order: IntArray, spare: IntArray, counts: IntArray) -> None:
+    """Reorder order[0:rows] by keys[order] in 0 .. base - 1, keeping ties: one counting pass."""
     counts[: base + 1] = 0
     for i in range(rows):
-        counts[keys[first + order[i]] + 1] += 1
+        counts[keys[order[i]] + 1] += 1
     for k in range(base):
         counts[k + 1] += counts[k]
     for i in range(rows):
-        key = keys[first + order[i]]
+        key = keys[order[i]]
         spare[counts[key]] = order[i]
         counts[key] += 1
     order[:rows] = spare[:rows]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge_query(
+    low: IntArray,
+    high: IntArray,
+    preference: FloatArray,
+    weight: FloatArray,
+    judge: IntArray,
+    swapped: BoolArray,
+    order: IntArray,
+    merged: tuple[IntArray, IntArray, FloatArray, FloatArray],
+    filled: int,
+) -> int:
+    """Reduce one query's votes, sorted by (low, high, judge) through `order`, into `merged` from row `filled`.
+
+    Preferences are those of `low`, and `swapped` says whether `high` was presented first.
+    """
+    out_a, out_b, out_p, out_w = merged
+    rows, i = order.size, 0
+    while i < rows:
+        x, y = low[order[i]], high[order[i]]
+        pair_p, pair_w = 0.0, 0.0
+        while i < rows and low[order[i]] == x and high[order[i]] == y:
+            who = judge[order[i]]
+            p0, w0, p1, w1 = 0.0, 0.0, 0.0, 0.0
+            while i < rows and judge[order[i]] == who and low[order[i]] == x and high[order[i]] == y:
+                row = order[i]
+                if swapped[row]:
+                    p1 += weight[row] * preference[row]
+                    w1 += weight[row]
+                else:
+                    p0 += weight[row] * preference[row]
+                    w0 += weight[row]
+                i += 1
+            w = max(w0, w1)
+            if w > 0.0:
+                p0, p1 = p0 / w0 if w0 > 0.0 else 0.0, p1 / w1 if w1 > 0.0 else 0.0
+                pair_p += w * min(max(_combine_orders(p0, w0, p1, w1), 0.0), 1.0)
+                pair_w += w
+        if pair_w > 0.0:
+            out_a[filled], out_b[filled] = x, y
+            out_p[filled], out_w[filled] = min(pair_p / pair_w, 1.0), pair_w
+            filled += 1
+    return filled
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -262,57 +311,34 @@ def _merge(
     sizes: IntArray,
     judges: int,
 ) -> tuple[IntArray, IntArray, FloatArray, FloatArray, IntArray]:
-    """Radix-sort each query's votes by (low, high, judge) and reduce the runs; see aggregate_pairs."""
+    """Turn each vote so that a < b, radix-sort each query's votes by (a, b, judge), reduce; see aggregate_pairs."""
     total, queries = a.size, sizes.size
+    turned = a > b
     low, high = np.minimum(a, b), np.maximum(a, b)
+    preference = np.where(turned, 1.0 - preference, preference)
+    swapped = swapped != turned
     most, widest = 0, judges
     for q in range(queries):
         most = max(most, offsets[q + 1] - offsets[q])
         widest = max(widest, sizes[q])
     order, spare = np.empty(most, np.int64), np.empty(most, np.int64)
     counts = np.zeros(widest + 1, np.int64)
-    out_a, out_b = np.empty(total, np.int64), np.empty(total, np.int64)
-    out_p, out_w = np.empty(total), np.empty(total)
-    out_offsets = np.zeros(queries + 1, np.int64)
-    filled = 0
+    merged = (np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total), np.empty(total))
+    ends = np.zeros(queries + 1, np.int64)
     for q in range(queries):
-        first, rows = offsets[q], offsets[q + 1] - offsets[q]
+        rows = offsets[q + 1] - offsets[q]
         for i in range(rows):
-            order[i] = i
+            order[i] = offsets[q] + i
         if judges > 1:
-            _stable_order(judge, judges, first, rows, order, spare, counts)
-        _stable_order(high, sizes[q], first, rows, order, spare, counts)
-        _stable_order(low, sizes[q], first, rows, order, spare, counts)
-        i = 0
-        while i < rows:
-            head = first + order[i]
-            x, y = low[head], high[head]
-            pair_p, pair_w = 0.0, 0.0
-            while i < rows and low[first + order[i]] == x and high[first + order[i]] == y:
-                who = judge[first + order[i]]
-                p0, w0, p1, w1 = 0.0, 0.0, 0.0, 0.0
-                while i < rows:
-                    row = first + order[i]
-                    if judge[row] != who or low[row] != x or high[row] != y:
-                        break
-                    # `swapped` tells the order relative to (a, b): turned round with the pair.
-                    turned = a[row] > b[row]
-                    p = 1.0 - preference[row] if turned else preference[row]
-                    if swapped[row] != turned:
-                        p1 += weight[row] * p
-                        w1 += weight[row]
-                    else:
-                        p0 += weight[row] * p
-                        w0 += weight[row]
-                    i += 1
-                w = max(w0, w1)
-                if w > 0.0:
-                    p0, p1 = p0 / w0 if w0 > 0.0 else 0.0, p1 / w1 if w1 > 0.0 else 0.0
-                    pair_p += w * min(max(_combine_orders(p0, w0, p1, w1), 0.0), 1.0)
-                    pair_w += w
-            if pair_w > 0.0:
-                out_a[filled], out_b[filled] = x, y
-                out_p[filled], out_w[filled] = min(pair_p / pair_w, 1.0), pair_w
-                filled += 1
-        out_offsets[q + 1] = filled
-    return out_a[:filled].copy(), out_b[:filled].copy(), out_p[:filled].copy(), out_w[:filled].copy(), out_offsets
+            _stable_order(judge, judges, rows, order, spare, counts)
+        _stable_order(high, sizes[q], rows, order, spare, counts)
+        _stable_order(low, sizes[q], rows, order, spare, counts)
+        ends[q + 1] = _merge_query(low, high, preference, weight, judge, swapped, order[:rows], merged, ends[q])
+    filled = ends[queries]
+    return (
+        merged[0][:filled].copy(),
+        merged[1][:filled].copy(),
+        merged[2][:filled].copy(),
+        merged[3][:filled].copy(),
+        ends,
+    )

@@ -85,6 +85,7 @@ def fit_queries(
     """
     code = model_code(model)
     _check_options(prior_precision, tolerance, threads)
+    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile anew
     pairs = columns if isinstance(columns, PairMeans) else aggregate_pairs(columns)
     starts = np.concatenate([[0], np.cumsum(pairs.sizes)]).astype(np.int64)
     standing = describe_graph(pairs, starts)
@@ -116,7 +117,7 @@ def fit_queries(
         comparisons=standing.comparisons,
         undefeated=standing.undefeated,
         winless=standing.winless,
-        prior_precision=float(prior_precision),
+        prior_precision=prior_precision,
         logit_scale=LOGIT_SCALES[model],
     )
 

@@ -50,6 +50,7 @@ def fit_votes(
 ) -> Fit:
     """Fit every query vote by vote; prior_precision > 0. Raises NotConverged, InvalidComparisons."""
     code = model_code(model)
+    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile anew
     pairs = aggregate_pairs(columns)
     starts = np.concatenate([[0], np.cumsum(columns.sizes)]).astype(np.int64)
     owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
@@ -77,7 +78,7 @@ def fit_votes(
         comparisons=standing.comparisons,
         undefeated=standing.undefeated,
         winless=standing.winless,
-        prior_precision=float(prior_precision),
+        prior_precision=prior_precision,
         logit_scale=LOGIT_SCALES[model],
     )
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from labeling.records import Fit
-from scoring.numerics import uncertainty
+from scoring.numerics import comparisons, graph, newton, uncertainty
 from scoring.numerics.comparisons import EmptyQuery, aggregate_pairs, votes_of_query
 from scoring.numerics.fit import (
     DisconnectedGraph,
     InvalidFitOption,
     NotConverged,
     UnboundedEstimate,
+    compile_kernels,
     fit_queries,
     has_exact_errors,
 )
@@ -182,6 +183,21 @@ def test_a_single_candidate_and_an_unjudged_query_have_strength_zero(model: str)
     assert fit.theta.tolist() == [0.0] * 4
     assert fit.stderr[0] == 0.0
     np.testing.assert_allclose(fit.stderr[1:], np.sqrt((1 - 1 / 3) / 0.5))
+
+
+def test_no_input_makes_the_first_live_refit_compile() -> None:
+    """After compile_kernels, arrays of other layouts, widths and access rights find compiled code."""
+    compile_kernels()
+    kernels = [comparisons._first_defect, comparisons._merge, graph._describe]
+    kernels += [newton.solve_queries, uncertainty.errors_of_queries]
+    known = [len(kernel.signatures) for kernel in kernels]
+    votes, _ = soft_query(10)
+    unusual = {name: np.repeat(getattr(votes, name), 2)[::2].astype(np.int32) for name in ("a", "b", "judge", "sizes")}
+    frozen = votes.preference.copy()
+    frozen.flags.writeable = False
+    columns = dataclasses.replace(votes, **unusual, preference=frozen)
+    fit_queries(columns, prior_precision=1, start=np.zeros(10, dtype=np.float32))
+    assert [len(kernel.signatures) for kernel in kernels] == known
 
 
 def test_no_queries_make_an_empty_fit() -> None:

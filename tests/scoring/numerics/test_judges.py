@@ -26,19 +26,26 @@ def panel(
     queries: int = 20,
     people: float = 0.0,
     shared: float = 0.0,
+    taste: float = 0.0,
     seed: int = 0,
 ) -> tuple[ComparisonColumns, FloatArray]:
-    """Bernoulli votes of judges 0, 1, ... in random order; people (9) answer a share of the pairs."""
+    """Bernoulli votes of judges 0, 1, ... in random order; people (9) answer a share of the pairs.
+
+    `shared`: deviation of an error that all judges have on a pair; `taste`: of one that judges 0 and 1 have
+    on a candidate.
+    """
     rng = np.random.default_rng(seed)
     bias = [*position, *[0.0] * (len(sharpness) - len(position))]
     parts, truth = [], rng.normal(0.0, 0.6, (queries, 30))
     for strengths in truth:
         a, b = random_pairs(30, 8, rng)
         d, error = strengths[a] - strengths[b], rng.normal(0.0, shared, len(a))
+        liking = rng.normal(0.0, taste, 30)
         rows: list[tuple[FloatArray, ...]] = []
         for judge, (s, c) in enumerate(zip(sharpness, bias, strict=True)):
             swapped = rng.random(len(a)) < 0.5
-            latent = s * d + c * np.where(swapped, -1.0, 1.0) + error
+            seen = d + (liking[a] - liking[b] if judge < 2 else 0.0)
+            latent = s * seen + c * np.where(swapped, -1.0, 1.0) + error
             vote = (rng.random(len(a)) < probability(latent, model="thurstone")).astype(float)
             rows.append((a, b, vote, np.full(len(a), judge), swapped))
         asked = rng.random(len(a)) < people
@@ -48,6 +55,13 @@ def panel(
         columns = ComparisonColumns(a, b, p, np.ones(len(a)), judge, swapped, np.array([0, len(a)]), np.array([30]))
         parts.append(columns)
     return join(parts), truth
+
+
+def _without_people(columns: ComparisonColumns) -> ComparisonColumns:
+    keep = columns.judge != PEOPLE
+    votes = {name: getattr(columns, name)[keep] for name in ("a", "b", "preference", "weight", "judge", "swapped")}
+    offsets = np.concatenate([[0], np.cumsum(keep)])[columns.offsets]
+    return dataclasses.replace(columns, **votes, offsets=offsets)
 
 
 def tau(theta: FloatArray, truth: FloatArray) -> float:
@@ -95,6 +109,17 @@ def test_judges_that_err_together_are_warned_about() -> None:
     apart, _ = panel([1.0, 1.0, 1.0])
     assert len(fit_with_judges(shared, prior_precision=2.0).judges.correlated()) == 3
     assert fit_with_judges(apart, prior_precision=2.0).judges.correlated() == []
+
+
+def test_anchors_see_through_judges_that_share_a_taste() -> None:
+    """Two sharp judges like the same candidates for no good reason; alone they convince each other."""
+    columns, truth = panel([1.5, 1.5, 1.0], people=0.4, taste=0.6, queries=40)
+    anchored = fit_with_judges(columns, prior_precision=2.0, anchors=[PEOPLE])
+    without = fit_with_judges(_without_people(columns), prior_precision=2.0)
+    plain = fit_queries(columns, prior_precision=2.0)
+    assert tau(anchored.fit.theta, truth) > tau(plain.theta, truth) + 0.01
+    assert tau(without.fit.theta, truth) < tau(plain.theta, truth) - 0.02
+    assert anchored.judges.weight[2] > anchored.judges.weight[:2].sum()
 
 
 def test_steadier_answers_have_less_dispersion_and_more_weight() -> None:
