@@ -9,20 +9,20 @@ same for all designs. Grades are 3, 2, 1 for the true best 3, next 7, next 15 of
 Keys: `ndcg_calls_ratio_independent`, `_shared`, `_photo`: calls until the mean NDCG@10 of `adaptive` x
 `rotate` reaches that of the paper's 1,200 calls, over 1,200, mean over the six kinds of votes and strengths
 (`_worst`: the worst of them); `tau_loss`: tau of rotated cycles minus that of `adaptive` at equal calls, mean over 200 to
-600 calls and all settings. Each has its standard error by bootstrap over replications (`_se`).
+600 calls and all settings; `ndcg_calls_ratio_dl19`: GPT-4o pairs that the adaptive order needs to reach what
+80 % in random order reach, over those 80 %. Each but the last has its standard error by bootstrap over replications (`_se`).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,119 +34,35 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.sampling_worlds import (
+    SIMULATED,
+    SIZE,
+    AskedQuery,
+    Setting,
+    World,
+    columns_of,
+    photo_world,
+    read_asked,
+    read_photos,
+    simulated_world,
+)
 from benchmarks.simulation import table
 from labeling.plugins import Sampler
-from labeling.records import ComparisonColumns, FloatArray, IntArray, QueryState
+from labeling.records import FloatArray, IntArray, QueryState
 from scoring.numerics.design import all_pairs, pair_keys
 from scoring.numerics.design_adaptive import choose_pairs, top_importance, working_posterior
 from scoring.numerics.fit import fit_queries
 from scoring.numerics.prior import choose_prior
 from scoring.sampling import Adaptive, Cycles, Uncertain
 
-SIZE = 100
 PAPER_JUDGES, PAPER_PAIRS = 3, 400
 PAPER_CALLS = PAPER_JUDGES * PAPER_PAIRS
-CHECKPOINTS = np.arange(100, 701, 50)
+CHECKPOINTS = np.arange(100, 601, 50)
 SLOPE = 2.41
 PILOT = 16
 BOOTSTRAPS = 200
 DISCOUNT = 1.0 / np.log2(np.arange(2, 12))
 OUT = Path(__file__).resolve().parent / "out"
-
-Vote = Callable[[IntArray, int, np.random.Generator], FloatArray]
-"""(pairs int64[m, 2], judges on each, generator) -> mean preference float64[m]."""
-
-
-@dataclass(slots=True)
-class World:
-    """One query with known strengths and someone to ask; `rank` int64[n] its first-stage ranks."""
-
-    strength: FloatArray
-    vote: Vote
-    rank: IntArray
-    grade: FloatArray = field(init=False)
-
-    def __post_init__(self) -> None:
-        place = np.argsort(np.argsort(-self.strength)) / len(self.strength)
-        self.grade = np.select([place < 0.03, place < 0.10, place < 0.25], [3.0, 2.0, 1.0], 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where the answers come from. `votes`: soft, sign, bernoulli, or graded for replayed ones."""
-
-    group: str
-    votes: str = "graded"
-    tails: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, [self.group, self.votes, self.tails]))
-
-
-SIMULATED = [
-    Setting(group, votes, tails)
-    for group in ("independent", "shared")
-    for votes in ("soft", "sign", "bernoulli")
-    for tails in ("gaussian", "heavy")
-]
-
-
-# --- where answers come from -------------------------------------------------------------
-
-
-def simulated_world(setting: Setting, rng: np.random.Generator) -> World:
-    """Strengths of deviation one logit; heavy tails are Student's t with three degrees of freedom.
-
-    The first stage sees the strengths through an error of 1.2 deviations (Kendall tau about .44).
-    """
-    s = rng.standard_normal(SIZE) if setting.tails == "gaussian" else rng.standard_t(3, SIZE) / np.sqrt(3.0)
-    shared = np.triu(rng.standard_normal((SIZE, SIZE)) * (setting.group == "shared"), 1)
-    shared -= shared.T
-    first_stage = s / s.std() + 1.2 * rng.standard_normal(SIZE)
-    rank = np.argsort(np.argsort(-first_stage)) + 1
-    return World(s, partial(simulated_votes, s[:, None] - s[None, :] + shared, setting.votes), rank)
-
-
-def simulated_votes(
-    logit: FloatArray, votes: str, pairs: IntArray, judges: int, rng: np.random.Generator
-) -> FloatArray:
-    """The authors' published noise: 0.98 sigmoid(d + N(0, 0.2)) + 0.02 U(0, 1), as it is, its sign, or a draw."""
-    d = logit[pairs[:, 0], pairs[:, 1]] + rng.normal(0.0, 0.2, (judges, len(pairs)))
-    p = 0.98 / (1.0 + np.exp(-d)) + 0.02 * rng.random(d.shape)
-    if votes == "sign":
-        p = (p > 0.5).astype(np.float64)
-    elif votes == "bernoulli":
-        p = (rng.random(d.shape) < p).astype(np.float64)
-    return np.asarray(p.mean(axis=0))
-
-
-def photo_world(matrix: FloatArray) -> World:
-    """All 100 photos; truth is the fit of all ten votes on all pairs, and a judge is a vote not yet drawn."""
-    pairs = all_pairs(SIZE)
-    every = matrix[pairs[:, 0], pairs[:, 1]]
-    columns = columns_of([pairs], [every.mean(axis=1)], weight=float(every.shape[1]))
-    fit = fit_queries(columns, prior_precision=0.1, standard_errors=False, threads=1)
-    return World(fit.theta, partial(photo_votes, matrix), np.zeros(SIZE, dtype=np.int64))
-
-
-def photo_votes(matrix: FloatArray, pairs: IntArray, judges: int, rng: np.random.Generator) -> FloatArray:
-    """Mean of `judges` of the ten votes on each pair, drawn without replacement."""
-    votes = matrix[pairs[:, 0], pairs[:, 1]]
-    return np.asarray(rng.permuted(votes, axis=1)[:, :judges].mean(axis=1))
-
-
-def read_photos(folder: Path) -> FloatArray:
-    """float64[100, 100, 10] of P(row preferred to column)."""
-    matrix = np.full((SIZE, SIZE, 10), np.nan)
-    with (folder / "photo_pairs" / "votes.csv").open(newline="") as stream:
-        rows = list(csv.reader(stream))[1:]
-    index = {name: i for i, name in enumerate(sorted({name for row in rows for name in row[:2]}))}
-    for row in rows:
-        a, b = index[row[0]], index[row[1]]
-        matrix[a, b] = (np.array(row[2:], dtype=np.float64) + 1.0) / 2.0
-        matrix[b, a] = 1.0 - matrix[a, b]
-    return matrix
-
 
 # --- a run ---------------------------------------------------------------------------------
 
@@ -174,23 +90,6 @@ def designs() -> list[Design]:
         Design("cycles x all", cycles, judges=PAPER_JUDGES),
         Design("adaptive x all", adaptive, judges=PAPER_JUDGES),
     ]
-
-
-def columns_of(
-    pairs: list[IntArray], answers: list[FloatArray], *, weight: float, size: int = SIZE
-) -> ComparisonColumns:
-    """One vote of that weight for each pair of each query."""
-    ends = np.concatenate(pairs)
-    return ComparisonColumns(
-        a=ends[:, 0],
-        b=ends[:, 1],
-        preference=np.concatenate(answers),
-        weight=np.full(len(ends), weight),
-        judge=np.zeros(len(ends), dtype=np.int64),
-        swapped=np.zeros(len(ends), dtype=np.bool_),
-        offsets=np.concatenate([[0], np.cumsum([len(p) for p in pairs])]),
-        sizes=np.full(len(pairs), size, dtype=np.int64),
-    )
 
 
 def rate(pairs: list[IntArray], answers: list[FloatArray], *, judges: int, precision: float) -> FloatArray:
@@ -399,41 +298,6 @@ def keys(outcomes: list[Outcome]) -> dict[str, float]:
 SHARES = np.arange(0.2, 1.01, 0.1)
 
 
-@dataclass(frozen=True, slots=True)
-class AskedQuery:
-    """What GPT-4o was asked of one query: distinct pairs int64[m, 2], preferences, human grades float64[n]."""
-
-    pairs: IntArray
-    preference: FloatArray
-    grade: FloatArray
-
-    @property
-    def size(self) -> int:
-        return len(self.grade)
-
-
-def read_asked(folder: Path, least: int = 20) -> list[AskedQuery]:
-    """Queries with at least `least` compared passages and differing grades; the first answer of a repeated pair counts."""
-    grades: dict[tuple[str, str], int] = {}
-    for line in (folder / "trec_dl19" / "qrels.txt").read_text().splitlines():
-        query, _, document, value = line.split()
-        grades[query, document] = int(value)
-    answers: dict[str, dict[tuple[str, str], float]] = {}
-    with (folder / "trec_dl19" / "gpt4o_pairwise.jsonl").open() as stream:
-        for row in map(json.loads, stream):
-            a, b = sorted((row["a"], row["b"]))
-            answers.setdefault(row["qid"], {}).setdefault((a, b), float(row["winner"] == a))
-    asked = []
-    for query, answered in sorted(answers.items()):
-        names = sorted({name for pair in answered for name in pair})
-        grade = np.array([grades.get((query, name), 0) for name in names], dtype=np.float64)
-        if len(names) >= least and len(set(grade.tolist())) > 1:
-            index = {name: i for i, name in enumerate(names)}
-            pairs = np.array([[index[a], index[b]] for a, b in answered], dtype=np.int64)
-            asked.append(AskedQuery(pairs, np.array(list(answered.values())), grade))
-    return asked
-
-
 def graded_ndcg(theta: FloatArray, grade: FloatArray) -> float:
     """NDCG@10 over the compared passages, gain 2^grade - 1."""
     gain = 2.0**grade - 1.0
@@ -500,6 +364,13 @@ def asked_outcome(folder: Path, replications: int) -> dict[str, FloatArray]:
     }
 
 
+def asked_ratio(found: dict[str, FloatArray]) -> float:
+    """Pairs until the adaptive order reaches what the random order has at 80 % of them, over those 80 %."""
+    target = found["random order"].mean(axis=0)[np.isclose(SHARES, 0.8)][0]
+    adaptive = np.maximum.accumulate(found["adaptive order"].mean(axis=0))
+    return float(np.interp(target, adaptive, SHARES) / 0.8)
+
+
 def report_asked(found: dict[str, FloatArray]) -> str:
     rows = [[name, *(f"{value:.3f}" for value in curve.mean(axis=0))] for name, curve in found.items()]
     return table(["NDCG@10 at share", *(f"{share:.0%}" for share in SHARES)], rows)
@@ -524,11 +395,14 @@ def main() -> None:
         print(report(outcome))
     if data is None:
         print("\nZELO_DATA is not set: photo_pairs and trec_dl19 were left out")
-    else:
-        print(report_asked(asked_outcome(data, 1 if options.quick else 5)))
+    found = keys(outcomes)
+    if data is not None:
+        asked = asked_outcome(data, 1 if options.quick else 5)
+        found["ndcg_calls_ratio_dl19"] = asked_ratio(asked)
+        print(report_asked(asked))
     if not options.quick:
         plot(outcomes)
-    found = {key: round(value, 4) for key, value in keys(outcomes).items()}
+    found = {key: round(value, 4) for key, value in found.items()}
     print(json.dumps({"benchmark": "sampling", **found, "seconds": round(time.perf_counter() - begun, 1)}))
 
 

@@ -263,3 +263,13 @@ def test_cross_query_pairs_repeat_candidates_only_when_all_have_come() -> None:
 def test_cross_query_pairs_refuse_a_query_without_candidates() -> None:
     with pytest.raises(design_cross_query.NoCandidates, match="query 1"):
         design_cross_query.cross_query_pairs(np.array([[0, 1]]), np.zeros(3), np.array([0, 3, 3]), rng())
+
+
+def test_compiled_kernels_serve_real_rounds() -> None:
+    design_adaptive.compile_kernels()
+    kernels = [design_kernels.empirical_posterior, design_kernels.greedy_pairs, design_kernels.confusion]
+    before = [len(kernel.signatures) for kernel in kernels]
+    state = rated_state()
+    posterior = design_adaptive.working_posterior(state)
+    design_adaptive.choose_pairs(posterior, state.pairs, 5, design_adaptive.top_importance(posterior, rng()))
+    assert [len(kernel.signatures) for kernel in kernels] == before
