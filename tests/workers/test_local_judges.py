@@ -199,7 +199,7 @@ def test_provenance_names_a_revision_and_no_prompt(name: str) -> None:
     judge = get_plugin("judge", name)()
     assert isinstance(judge, Judge)
     assert judge.model_revision and judge.prompt_hash == ""
-    assert judge.batch_size == 512
+    assert judge.batch_size == 2048
 
 
 def test_query_likelihood_follows_dirichlet_smoothing() -> None:

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from labeling.plugin_checks import check_plugin
 from labeling.plugins import get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
 from workers.judges.failures import NotAsked
@@ -208,6 +209,10 @@ def expected_preference(judge: TransformersJudge, model: Any, question: Comparis
     row = plain(model, token_ids_of(tokenizer, prompt))
     a, b = (sum(math.exp(row[i]) for i in label_ids_of(tokenizer, label)) for label in "AB")
     return question.preference_of_a(a / (a + b))
+
+
+def test_judge_keeps_the_contract_of_its_kind(folder: Path) -> None:
+    assert check_plugin(TransformersJudge, options={"model": str(folder)}) == []
 
 
 def test_judge_comes_by_the_registry() -> None:
