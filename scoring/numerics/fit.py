@@ -71,6 +71,7 @@ def fit_queries(
     threads: int | None = None,
     require_connected: bool | None = None,
     standard_errors: bool = True,
+    exact_up_to: int = uncertainty.EXACT_LIMIT,
 ) -> Fit:
     """Fit every query of `columns`; theta is mean zero within a query, in the model's natural units.
 
@@ -79,7 +80,7 @@ def fit_queries(
     rounding sets in). `start` float64[sum sizes] warm-starts. `threads`: None takes as many as there
     are cores and work. `require_connected`: None demands connected graphs only where lambda is 0.
     A query with one candidate, or without votes under a prior, has theta 0. Without
-    `standard_errors`, stderr and dispersion are NaN.
+    `standard_errors`, stderr and dispersion are NaN; they are exact up to `exact_up_to` candidates.
 
     Raises InvalidComparisons, DisconnectedGraph, UnboundedEstimate, NotConverged, UnknownModel.
     """
@@ -102,7 +103,7 @@ def fit_queries(
     stderr, dispersion = np.full(len(theta), np.nan), np.full(pairs.queries, np.nan)
 
     def errors(first: int, last: int) -> None:
-        uncertainty.errors_of_queries(*data, first, last, prior_precision, theta, stderr, dispersion)
+        uncertainty.errors_of_queries(*data, first, last, prior_precision, exact_up_to, theta, stderr, dispersion)
 
     if standard_errors:
         _in_blocks(errors, pairs.offsets, threads)

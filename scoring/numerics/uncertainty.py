@@ -1,8 +1,8 @@
 """Standard errors of fitted strengths: phi J (H + lambda I)^-1 J, with J = I - 11'/n.
 
 Up to EXACT_LIMIT candidates from a dense Cholesky factor; above it from local conductances
-(Gaussian belief propagation), which is exact on trees and close on sparse random graphs, and is to
-be labelled approximate. phi is the dispersion of *pair means*, so that errors that judges share on
+(Gaussian belief propagation), which is exact on trees and within half a percent on average on unions of random
+cycles (single candidates within 7 % at degree 4, 1 % at degree 8), and is to be labelled approximate. phi is the dispersion of *pair means*, so that errors that judges share on
 a pair widen the intervals. Called by `fit` on each query's optimum.
 """
 
@@ -22,7 +22,8 @@ EXACT_LIMIT = 1000
 # three agreeing answers do not claim to be exact.
 PSEUDO_PAIRS = 1.0
 
-_SWEEPS = 60
+# Belief propagation: at most so many sweeps, until precisions change by less than this share.
+_SWEEPS, _SETTLED = 60, 1e-4
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
@@ -92,12 +93,19 @@ def _local(rows: IndexArray, b: IndexArray, h: FloatArray, precision: float, var
     n = variance.size
     forth, back = h.copy(), h.copy()  # conductance through a pair seen from b (beyond a), and from a (beyond b)
     into = np.empty(n)
+    before = np.zeros(n)
     for _ in range(_SWEEPS):
         into[:] = precision
         for i in range(n):
             for e in range(rows[i], rows[i + 1]):
                 into[i] += back[e]
                 into[b[e]] += forth[e]
+        change = 0.0
+        for i in range(n):
+            change = max(change, abs(into[i] - before[i]) / max(into[i], 1e-300))
+            before[i] = into[i]
+        if change < _SETTLED:
+            break
         for i in range(n):
             for e in range(rows[i], rows[i + 1]):
                 beyond_a = max(into[i] - back[e], 0.0)
@@ -117,13 +125,20 @@ def _local(rows: IndexArray, b: IndexArray, h: FloatArray, precision: float, var
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def errors_from_terms(
-    rows: IndexArray, b: IndexArray, score: FloatArray, h: FloatArray, precision: float, variance: FloatArray
+    rows: IndexArray,
+    b: IndexArray,
+    score: FloatArray,
+    h: FloatArray,
+    precision: float,
+    limit: int,
+    variance: FloatArray,
 ) -> float:
     """Fill `variance` with J (H + lambda I)^-1 J's diagonal; the dispersion phi is returned.
 
-    phi = sum r^2 / sum h (1 - leverage) over pairs, r their scores and h their curvatures.
+    phi = sum r^2 / sum h (1 - leverage) over pairs, r their scores and h their curvatures. Exact where there
+    are at most `limit` candidates.
     """
-    exact = variance.size <= EXACT_LIMIT
+    exact = variance.size <= limit
     leveraged = _exact(rows, b, h, precision, variance) if exact else _local(rows, b, h, precision, variance)
     squares, information = 0.0, 0.0
     for e in range(b.size):
@@ -143,6 +158,7 @@ def query_errors(
     p: FloatArray,
     m: FloatArray,
     precision: float,
+    limit: int,
     theta: FloatArray,
     variance: FloatArray,
 ) -> float:
@@ -153,7 +169,7 @@ def query_errors(
         return 1.0
     edges, gradient = np.empty((3, max(b.size, 1))), np.empty(n)
     evaluate(model, theta, precision, rows, b, p, m, n, edges, gradient)
-    return errors_from_terms(rows, b, edges[1, : b.size], edges[2, : b.size], precision, variance)
+    return errors_from_terms(rows, b, edges[1, : b.size], edges[2, : b.size], precision, limit, variance)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -168,6 +184,7 @@ def errors_of_queries(
     first: int,
     last: int,
     precision: float,
+    limit: int,
     theta: FloatArray,
     stderr: FloatArray,
     phi: FloatArray,
@@ -181,7 +198,15 @@ def errors_of_queries(
         others = b[head:tail].astype(np.uint32)
         variance = stderr[starts[q] : starts[q + 1]]
         phi[q] = query_errors(
-            model, rows, others, p[head:tail], m[head:tail], precision, theta[starts[q] : starts[q + 1]], variance
+            model,
+            rows,
+            others,
+            p[head:tail],
+            m[head:tail],
+            precision,
+            limit,
+            theta[starts[q] : starts[q + 1]],
+            variance,
         )
         for i in range(n):
             variance[i] = math.sqrt(phi[q] * variance[i])

@@ -26,7 +26,7 @@ from scoring.numerics.newton import (
     conjugate_gradients,
     row_starts,
 )
-from scoring.numerics.uncertainty import errors_from_terms
+from scoring.numerics.uncertainty import EXACT_LIMIT, errors_from_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +220,7 @@ def _errors(
                 edges[1, pairs - 1] += edges[1, e]
                 edges[2, pairs - 1] += edges[2, e]
         row_starts(edges[0, :pairs].astype(np.int64), n, rows)
-        phi[q] = errors_from_terms(rows, others[:pairs], edges[1, :pairs], edges[2, :pairs], precision, variance)
+        phi[q] = errors_from_terms(
+            rows, others[:pairs], edges[1, :pairs], edges[2, :pairs], precision, EXACT_LIMIT, variance
+        )
         variance[:] = np.sqrt(phi[q] * variance)

@@ -137,12 +137,19 @@ def test_stderr_is_the_projected_inverse_hessian_with_dispersion(model: str) -> 
     np.testing.assert_allclose(fit.stderr, np.sqrt(phi * np.diag(centre @ inverse @ centre)), rtol=1e-8)
 
 
-def test_approximate_errors_are_close_to_the_exact_ones_and_labelled() -> None:
-    """The same graph just below and, with one candidate more, just above the limit."""
-    limit = uncertainty.EXACT_LIMIT
-    fits = [fit_queries(soft_query(size, degree=8, seed=1)[0], prior_precision=0.1) for size in (limit, limit + 1)]
-    assert [bool(has_exact_errors(fit)[0]) for fit in fits] == [True, False]
-    assert np.mean(fits[1].stderr) == pytest.approx(np.mean(fits[0].stderr), rel=0.05)
+@pytest.mark.parametrize(("degree", "worst"), [(4, 0.1), (8, 0.02)])
+def test_approximate_errors_are_close_to_the_exact_ones(degree: int, worst: float) -> None:
+    votes, _ = soft_query(600, degree=degree, seed=1)
+    exact, local = (fit_queries(votes, prior_precision=0.1, exact_up_to=limit) for limit in (600, 599))
+    assert not np.array_equal(exact.stderr, local.stderr)
+    np.testing.assert_allclose(local.stderr, exact.stderr, rtol=worst)
+    assert local.stderr.mean() == pytest.approx(exact.stderr.mean(), rel=0.01)
+
+
+def test_errors_of_large_queries_are_labelled_approximate() -> None:
+    sizes = (uncertainty.EXACT_LIMIT, uncertainty.EXACT_LIMIT + 1)
+    fit = fit_queries(join([soft_query(size, degree=4)[0] for size in sizes]))
+    assert has_exact_errors(fit).tolist() == [True, False]
 
 
 def test_islands_are_reported_under_a_prior_and_refused_on_request() -> None:
