@@ -6,6 +6,7 @@ interface. Metrics come from `scoring.numerics`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +19,8 @@ from labeling.records import ComparisonColumns, FloatArray, IntArray
 from scoring.columns import copy_columns, read_columns
 from scoring.numerics.metrics import ndcg
 from scoring.numerics.resampling import Interval, bootstrap_interval
+
+log = logging.getLogger(__name__)
 
 Orders = dict[str, FloatArray]
 
@@ -98,13 +101,21 @@ def _elo(project: Project) -> dict[int, float]:
 
 
 def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[int, float]]:
-    """Strengths by candidate id from the votes of each annotator alone, by the annotator's name."""
+    """Strengths by candidate id from the votes of each annotator alone, by the annotator's name.
+
+    An annotator whose votes alone cannot be fitted is left out.
+    """
     read = read_columns(query_ids)
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
     names = dict(Annotator.objects.filter(pk__in=read.annotator_ids.tolist()).values_list("id", "name"))
     orders: dict[str, Mapping[int, float]] = {}
     for position, annotator in enumerate(read.annotator_ids.tolist()):
-        fit = rater.rate(only(read.columns, read.columns.judge == position))
+        try:
+            fit = rater.rate(only(read.columns, read.columns.judge == position))
+        except (ValueError, RuntimeError) as error:
+            # One judge's pairs may leave islands where those of all together do not.
+            log.warning("judge %s cannot be measured alone: %s", names[annotator], error)
+            continue
         compared = fit.comparisons > 0
         orders[_unused(names[annotator], orders)] = dict(
             zip(read.candidate_ids[compared].tolist(), fit.theta[compared].tolist(), strict=True)

@@ -1,0 +1,84 @@
+"""How orders agree with grades: first stage, each judge alone, Elo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labeling.models import Project
+from scoring.columns import read_columns
+from scoring.quality import graded_queries, only, ranking_quality
+from scoring.rating import rate_stale
+from tests.factories import judge_pair, make_judges, make_pair, make_project, make_query_with_documents
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
+
+
+def judge_all_pairs(project: Project, *, number: int, preference: float, documents: int = 4) -> None:
+    judge = make_judges(project, number + 1)[number]
+    for query in project.queries.all():
+        for a in range(documents):
+            for b in range(a + 1, documents):
+                judge_pair(make_pair(query, a, b), judge, preference)
+
+
+@pytest.fixture
+def project() -> Project:
+    """Two graded queries and an ungraded one; grades grow with the place, so the first stage has them backwards."""
+    project = make_project()
+    for grades in ((0, 1, 2, 3), (0, 0, 0, 1), ()):
+        make_query_with_documents(project, 4, grades=grades)
+    return project
+
+
+def test_orders_are_measured_on_graded_queries(project: Project) -> None:
+    judge_all_pairs(project, number=0, preference=0.1)
+    judge_all_pairs(project, number=1, preference=0.6)
+    rate_stale(project.pk)
+    found = {each.order: each for each in ranking_quality(project)}
+    assert list(found) == ["first stage", "Prefers the longer", "Prefers the longer (2)", "Elo"]
+    assert {each.queries for each in found.values()} == {2}
+    assert found["Prefers the longer"].ndcg.estimate == pytest.approx(1.0)
+    assert found["Elo"].ndcg.estimate == pytest.approx(1.0), "the surer judge outweighs the other"
+    assert found["first stage"].ndcg.estimate == pytest.approx(found["Prefers the longer (2)"].ndcg.estimate)
+    # By hand: gains 0 1 2 3 in that order, and 0 0 0 1.
+    discounts = 1.0 / np.log2(np.arange(2, 6))
+    first = float(np.dot([0, 1, 2, 3], discounts) / np.dot([3, 2, 1, 0], discounts))
+    assert found["first stage"].ndcg.estimate == pytest.approx((first + discounts[3]) / 2)
+
+
+def test_without_grades_there_is_nothing_to_show() -> None:
+    assert ranking_quality(make_project(queries=2)) == []
+
+
+def test_a_query_counts_where_a_grade_is_positive(project: Project) -> None:
+    make_query_with_documents(project, 3, grades=(0, 0, 0))
+    assert len(graded_queries(project.pk)) == 2
+
+
+def test_before_the_first_answer_only_the_first_stage_is_known(project: Project) -> None:
+    assert [each.order for each in ranking_quality(project)] == ["first stage"]
+
+
+def test_a_judge_whose_answers_cannot_be_fitted_alone_is_left_out(project: Project) -> None:
+    """Connected together, islands apart: with `rotate` that is the rule."""
+    Project.objects.filter(pk=project.pk).update(rater_options={"require_connected": True})
+    project.refresh_from_db()
+    first, second = make_judges(project, 2)
+    for query in project.queries.all():
+        judge_pair(make_pair(query, 0, 1), first)
+        judge_pair(make_pair(query, 2, 3), first)
+        for b in (1, 2, 3):
+            judge_pair(make_pair(query, 0, b), second)
+    rate_stale(project.pk)
+    assert [each.order for each in ranking_quality(project)] == ["first stage", "Prefers the longer", "Elo"]
+
+
+def test_columns_of_some_rows_keep_their_queries(project: Project) -> None:
+    judge_all_pairs(project, number=0, preference=0.1)
+    judge_all_pairs(project, number=1, preference=0.6)
+    columns = read_columns(list(project.queries.values_list("id", flat=True))).columns
+    mine = only(columns, columns.judge == 1)
+    assert np.diff(mine.offsets).tolist() == [6, 6, 6]
+    assert set(mine.preference) == {0.6}
+    assert mine.sizes.tolist() == columns.sizes.tolist()
