@@ -7,7 +7,7 @@ is. `scoring.rating` fits with `project_rater`; `workers.calibrating` says when 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -46,9 +46,9 @@ def project_rater(project: Project, shared: ProjectFit | None = None) -> Rater:
     options = dict(project.rater_options)
     if shared is None:
         shared = ProjectFit.objects.filter(project=project).first()
-    if shared is not None and shared.rater == project.rater and shared.prior_precision is not None:
-        if "prior_precision" in plugin.Options.model_fields and options.get("prior_precision") is None:
-            options["prior_precision"] = shared.prior_precision
+    free = "prior_precision" in plugin.Options.model_fields and options.get("prior_precision") is None
+    if free and shared is not None and shared.rater == project.rater and shared.prior_precision is not None:
+        options["prior_precision"] = shared.prior_precision
     return cast(Rater, plugin.from_dict(options))
 
 
@@ -67,7 +67,7 @@ def choose_project_fit(project_id: int) -> Chosen:
     project = Project.objects.get(pk=project_id)
     plain = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
     model = model_of(plain)
-    before = _database_time()
+    before = database_time()
     choice = _choose(project, plain, model)
     panel = measure_judges(project, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
@@ -108,7 +108,8 @@ def sampled_query_ids(project_id: int, *, most: int = SAMPLED_JUDGMENTS, seed: i
         return [row[0] for row in cursor.fetchall()]
 
 
-def _database_time() -> datetime:
+def database_time() -> datetime:
+    """Now, by the clock that every process shares."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         return cast(datetime, cursor.fetchone()[0])
@@ -148,13 +149,13 @@ def _store(
         "chosen_at": before,
     }
     with transaction.atomic():
-        shared, made = ProjectFit.objects.select_for_update().get_or_create(
-            project=project, defaults={**values, "judge_terms": terms}
+        shared, _ = ProjectFit.objects.select_for_update().get_or_create(
+            project=project, defaults={"version": 0, "rater": project.rater, "chosen_at": before}
         )
-        changed = made or shared.rater != project.rater or not _alike(shared.prior_precision, precision)
+        changed = shared.rater != project.rater or not _alike(shared.prior_precision, precision)
         changed = changed or not _same_terms(shared.judge_terms, terms)
         if changed:
-            values["version"] = shared.version + (not made)
+            values["version"] = shared.version + 1
             values["judge_terms"] = terms
         else:
             values["prior_precision"] = shared.prior_precision
@@ -174,12 +175,10 @@ def _alike(first: float | None, second: float | None) -> bool:
     return abs(math.log(first / second)) <= SAME_LOG_PRIOR
 
 
-def _same_terms(first: dict[str, Sequence[float]], second: dict[str, Sequence[float]]) -> bool:
+def _same_terms(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> bool:
     if first.keys() != second.keys():
         return False
-    return all(
-        abs(x - y) <= SAME_TERM for judge in first for x, y in zip(first[judge], second[judge], strict=True)
-    )
+    return all(abs(x - y) <= SAME_TERM for judge in first for x, y in zip(first[judge], second[judge], strict=True))
 
 
 def _store_judges(panel: JudgePanel) -> None:

@@ -6,13 +6,14 @@ Thin shells around `scoring.numerics.fit`, registered by the same door as third-
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pydantic
 
 from labeling.plugins import Rater, register
 from labeling.records import ComparisonColumns, Fit
 from scoring.numerics.fit import compile_kernels, fit_queries
+from scoring.numerics.votes import VoteTerms, fit_votes
 
 # Near what cross-validation chooses for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
 DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}
@@ -33,6 +34,11 @@ class RaterOptions(Rater.Options):
     )
     require_connected: bool = pydantic.Field(
         default=False, title="Require connected graphs", description="Refuse queries whose pairs leave islands."
+    )
+    judge_weights: Literal["equal", "anchored"] = pydantic.Field(
+        default="equal",
+        title="Judges' weights",
+        description="anchored: weigh judges by how they agree with people's answers and grades, once there are any.",
     )
 
 
@@ -61,6 +67,16 @@ class MaximumLikelihoodRater(Rater):
             prior_precision=self.prior_precision,
             tolerance=self.options.tolerance,
             require_connected=self.options.require_connected,
+        )
+
+    def rate_votes(self, columns: ComparisonColumns, terms: VoteTerms) -> Fit:
+        """As `rate`, with each vote's slope, offset and weight: for judges that differ."""
+        return fit_votes(
+            columns,
+            terms,
+            model=self.model,
+            prior_precision=max(self.prior_precision, 1e-4),
+            tolerance=self.options.tolerance,
         )
 
 

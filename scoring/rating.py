@@ -1,6 +1,7 @@
 """Stage 5: strengths, standard errors, Elo and relevance of the queries whose judgments changed.
 
-A query is stale where its `judged_version` is ahead of its fit's. Reading is one consistent
+A query is stale where its `judged_version` is ahead of its fit's, or where the project has chosen another
+prior or other weights since. Reading is one consistent
 instant, fitting happens outside any transaction, storing replaces query by query and never goes
 back to an older version. Called by `workers.tasks`; nothing here starts work by itself.
 """
@@ -12,16 +13,20 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from labeling.models import Project
-from labeling.plugins import Rater, get_plugin
+from labeling.plugins import Rater
 from labeling.records import Fit
 from scoring.columns import ProjectColumns, read_columns
-from scoring.numerics.elo import elo_from_strength, elo_stderr, uncalibrated_relevance
+from scoring.models import ProjectFit
+from scoring.numerics.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
+from scoring.numerics.votes import VoteTerms
+from scoring.project_fits import project_rater
+from scoring.raters import MaximumLikelihoodRater
+from scoring.relevance import ShownRelevance, shown_relevance
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +52,23 @@ class Rated:
         )
 
 
+_STALE = """
+FROM labeling_query query LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id
+LEFT JOIN scoring_projectfit shared ON shared.project_id = query.project_id
+WHERE (query.judged_version > COALESCE(fit.judged_version, 0) OR fit.project_version < shared.version)
+"""
+
+
 def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequence[int] | None = None) -> list[int]:
-    """Queries of a project (those of `among`, if given) with answers that no fit has seen, longest unfitted first."""
+    """Queries of a project (those of `among`, if given) that are to be fitted: first those with answers that no
+    fit has seen, then those of an older prior; longest unfitted first.
+    """
     wanted = None if among is None else list(among)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT query.id FROM labeling_query query LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id "
-            "WHERE query.project_id = %s AND query.judged_version > COALESCE(fit.judged_version, 0) "
-            "AND (%s::bigint[] IS NULL OR query.id = ANY(%s)) "
-            "ORDER BY fit.fitted_at NULLS FIRST, query.id LIMIT %s",
+            f"SELECT query.id {_STALE} AND query.project_id = %s AND (%s::bigint[] IS NULL OR query.id = ANY(%s)) "
+            "ORDER BY query.judged_version > COALESCE(fit.judged_version, 0) DESC, fit.fitted_at NULLS FIRST, query.id "
+            "LIMIT %s",
             [project_id, wanted, wanted, limit],
         )
         return [row[0] for row in cursor.fetchall()]
@@ -64,11 +77,7 @@ def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequenc
 def stale_project_ids() -> list[int]:
     """Projects that have at least one stale query."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT query.project_id FROM labeling_query query "
-            "LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id "
-            "WHERE query.judged_version > COALESCE(fit.judged_version, 0)"
-        )
+        cursor.execute(f"SELECT DISTINCT query.project_id {_STALE}")
         return sorted(row[0] for row in cursor.fetchall())
 
 
@@ -95,12 +104,13 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     chunk that fails is halved until the culprits are alone.
     """
     project = Project.objects.get(pk=project_id)
+    shared = ProjectFit.objects.filter(project=project).first() or ProjectFit(project=project, version=0)
     read = read_columns(query_ids)
     if not len(read.query_ids):
         return Rated(queries=0, judgments=0)
     try:
-        rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
-        store_fit(read, rater.rate(read.columns), rater=project.rater)
+        fit = _rate(project_rater(project, shared), read, shared)
+        store_fit(read, fit, shared=shared, rater=project.rater)
     except (OperationalError, InterfaceError):
         raise  # the database is away, which is no fault of the fit
     except Exception as error:
@@ -109,33 +119,45 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
             middle = len(ids) // 2
             return rate_queries(project_id, ids[:middle]) + rate_queries(project_id, ids[middle:])
         log.warning("query %d cannot be rated: %s: %s", read.query_ids[0], type(error).__name__, error)
-        _store_failure(read, error, rater=project.rater)
+        _store_failure(read, error, shared=shared, rater=project.rater)
         return Rated(queries=0, judgments=0, failed=1)
     return Rated(queries=len(read.query_ids), judgments=len(read.columns.a))
 
 
+def _rate(rater: Rater, read: ProjectColumns, shared: ProjectFit) -> Fit:
+    """All judges count alike, unless the project weighs them by what people answered."""
+    if not shared.judge_terms or not isinstance(rater, MaximumLikelihoodRater):
+        return rater.rate(read.columns)
+    # A person's answer counts as that of a judge of mean sharpness, without position bias.
+    known = [shared.judge_terms.get(str(each), (1.0, 0.0, 1.0)) for each in read.annotator_ids.tolist()]
+    terms = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
+    position = np.where(read.columns.swapped, -1.0, 1.0)
+    return rater.rate_votes(read.columns, VoteTerms(terms[:, 0], terms[:, 1] * position, terms[:, 2]))
+
+
 _STORE_FAILURE = """
 INSERT INTO scoring_queryfit (query_id, rater, prior_precision, logit_scale, dispersion, gradient_norm, iterations,
-    islands, pairs, judgments, calibration_version, judged_version, error, fitted_at)
-SELECT id, %s, 0, 1, 0, 0, 0, 0, 0, 0, 0, %s, %s, clock_timestamp() FROM labeling_query WHERE id = %s
-ON CONFLICT (query_id) DO UPDATE SET judged_version = EXCLUDED.judged_version, error = EXCLUDED.error,
-    fitted_at = EXCLUDED.fitted_at
+    islands, pairs, judgments, calibration_version, project_version, judged_version, error, fitted_at)
+SELECT id, %s, 0, 1, 0, 0, 0, 0, 0, 0, 0, %s, %s, %s, clock_timestamp() FROM labeling_query WHERE id = %s
+ON CONFLICT (query_id) DO UPDATE SET project_version = EXCLUDED.project_version,
+    judged_version = EXCLUDED.judged_version, error = EXCLUDED.error, fitted_at = EXCLUDED.fitted_at
 WHERE scoring_queryfit.judged_version <= EXCLUDED.judged_version
 """
 
 
-def _store_failure(read: ProjectColumns, error: Exception, *, rater: str) -> None:
+def _store_failure(read: ProjectColumns, error: Exception, *, shared: ProjectFit, rater: str) -> None:
     """Say why the only query of `read` has no fit of this version; the next judgment tries again."""
     reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_STORE_FAILURE, [rater, int(read.judged_versions[0]), reason, int(read.query_ids[0])])
+        versions = [shared.version, int(read.judged_versions[0])]
+        cursor.execute(_STORE_FAILURE, [rater, *versions, reason, int(read.query_ids[0])])
 
 
 _STORE_FITS = """
 INSERT INTO scoring_queryfit (query_id, rater, prior_precision, logit_scale, dispersion, gradient_norm, iterations,
-    islands, pairs, judgments, calibration_version, judged_version, error, fitted_at)
+    islands, pairs, judgments, calibration_version, calibration_id, project_version, judged_version, error, fitted_at)
 SELECT fit.query_id, %s, %s, %s, fit.dispersion, fit.gradient_norm, fit.iterations, fit.islands, fit.pairs,
-    fit.judgments, 0, fit.judged_version, '', clock_timestamp()
+    fit.judgments, 0, %s, %s, fit.judged_version, '', clock_timestamp()
 FROM unnest(%s::bigint[], %s::float8[], %s::float8[], %s::int[], %s::int[], %s::int[], %s::int[], %s::bigint[])
     AS fit (query_id, dispersion, gradient_norm, iterations, islands, pairs, judgments, judged_version)
 JOIN labeling_query query ON query.id = fit.query_id
@@ -144,9 +166,13 @@ ON CONFLICT (query_id) DO UPDATE SET rater = EXCLUDED.rater, prior_precision = E
     logit_scale = EXCLUDED.logit_scale, dispersion = EXCLUDED.dispersion, gradient_norm = EXCLUDED.gradient_norm,
     iterations = EXCLUDED.iterations, islands = EXCLUDED.islands, pairs = EXCLUDED.pairs,
     judgments = EXCLUDED.judgments, judged_version = EXCLUDED.judged_version, error = '',
+    bias = scoring_queryfit.bias * scoring_queryfit.logit_scale / EXCLUDED.logit_scale,
+    bias_stderr = scoring_queryfit.bias_stderr * scoring_queryfit.logit_scale / EXCLUDED.logit_scale,
+    calibration_id = EXCLUDED.calibration_id, project_version = EXCLUDED.project_version,
     fitted_at = EXCLUDED.fitted_at
-WHERE scoring_queryfit.judged_version <= EXCLUDED.judged_version
-RETURNING query_id, bias
+WHERE (scoring_queryfit.judged_version, scoring_queryfit.project_version)
+    <= (EXCLUDED.judged_version, EXCLUDED.project_version)
+RETURNING query_id, COALESCE(bias, 0.0), COALESCE(bias_island = 0, false)
 """
 
 _STORE_SCORES = """
@@ -163,17 +189,19 @@ ON CONFLICT (candidate_id) DO UPDATE SET theta = EXCLUDED.theta, stderr = EXCLUD
 """
 
 
-def store_fit(read: ProjectColumns, fit: Fit, *, rater: str) -> None:
+def store_fit(read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str) -> None:
     """Replace the scores of the fitted queries, except where a newer fit stands already."""
     columns = read.columns
-    owner = np.repeat(np.arange(columns.queries), columns.sizes)
     with transaction.atomic(), connection.cursor() as cursor:
+        shown = shown_relevance(shared.project_id)
         cursor.execute(
             _STORE_FITS,
             [
                 rater,
                 fit.prior_precision,
                 fit.logit_scale,
+                shown.calibration_id,
+                shared.version,
                 read.query_ids.tolist(),
                 fit.dispersion.tolist(),
                 fit.gradient_norm.tolist(),
@@ -184,23 +212,28 @@ def store_fit(read: ProjectColumns, fit: Fit, *, rater: str) -> None:
                 read.judged_versions.tolist(),
             ],
         )
-        bias_of = dict(cursor.fetchall())
-        bias = np.array([bias_of.get(query) or 0.0 for query in read.query_ids.tolist()])
-        kept = np.isin(owner, np.flatnonzero(np.isin(read.query_ids, list(bias_of))))
-        cursor.execute(_STORE_SCORES, _score_arrays(read, fit, bias[owner], kept, owner))
+        stored = {query: (bias, on_main) for query, bias, on_main in cursor.fetchall()}
+        cursor.execute(_STORE_SCORES, _score_arrays(read, fit, stored, shown))
 
 
 def _score_arrays(
-    read: ProjectColumns, fit: Fit, bias: np.ndarray, kept: np.ndarray, owner: np.ndarray
+    read: ProjectColumns, fit: Fit, stored: dict[int, tuple[float, bool]], shown: ShownRelevance
 ) -> list[list[object]]:
+    """Columns of the scores of the queries in `stored`, each with its bias and whether it is on the main island."""
+    owner = np.repeat(np.arange(read.columns.queries), read.columns.sizes)
+    found = [stored.get(query, (0.0, False)) for query in read.query_ids.tolist()]
+    bias, on_main = np.array([each[0] for each in found]), np.array([each[1] for each in found])
+    kept = np.isin(owner, np.flatnonzero(np.isin(read.query_ids, list(stored))))
+    logits = fit.logit_scale * (fit.theta + bias[owner])
+    relevance, calibrated = shown.of(logits, on_main[owner])
     values = [
         read.candidate_ids,
         fit.theta,
         fit.stderr,
-        elo_from_strength(fit.theta, bias, logit_scale=fit.logit_scale),
+        ELO_MEAN + ELO_PER_LOGIT * logits,
         elo_stderr(fit.stderr, logit_scale=fit.logit_scale),
-        uncalibrated_relevance(fit.theta, bias, logit_scale=fit.logit_scale),
-        np.zeros(len(fit.theta), dtype=np.bool_),
+        relevance,
+        calibrated,
         fit.comparisons,
         fit.component,
         fit.undefeated,
