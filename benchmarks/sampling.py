@@ -389,10 +389,11 @@ def main() -> None:
     settings = [*SIMULATED, *([Setting("photo")] if data else [])]
     begun = time.perf_counter()
     work = partial(run_setting, replications=replications, seed=options.seed, data=data, names=names)
+    outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.processes) as pool:
-        outcomes = list(pool.map(work, settings))
-    for outcome in outcomes:
-        print(report(outcome))
+        for outcome in pool.map(work, settings):
+            print(report(outcome), flush=True)
+            outcomes.append(outcome)
     if data is None:
         print("\nZELO_DATA is not set: photo_pairs and trec_dl19 were left out")
     found = keys(outcomes)
