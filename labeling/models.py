@@ -212,7 +212,11 @@ class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
 
 
 class Annotator(models.Model):
-    """Who judges: one model configuration, or one person. Changed options are a new annotator."""
+    """Who judges: one model configuration, or one person. Changed options are a new annotator.
+
+    A paused judge is asked nothing until somebody lets it go on; answers from before `watched_from` no longer
+    count for the alarm that may have paused it.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
     name = models.CharField(max_length=200)
@@ -223,6 +227,9 @@ class Annotator(models.Model):
     prompt_hash = models.CharField(max_length=64, blank=True)
     model_revision = models.CharField(max_length=200, blank=True)
     config_hash = models.CharField(max_length=64)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    pause_reason = models.TextField(blank=True, db_default="")
+    watched_from = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 
     objects = AnnotatorQuerySet.as_manager()
@@ -239,6 +246,10 @@ class Annotator(models.Model):
             models.CheckConstraint(
                 condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
                 name="annotator_model_or_person",
+            ),
+            models.CheckConstraint(
+                condition=Q(paused_at__isnull=True, pause_reason="") | (Q(paused_at__isnull=False) & ~Q(pause_reason="")),
+                name="annotator_pause_has_reason",
             ),
         ]
 

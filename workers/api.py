@@ -34,7 +34,8 @@ class RunIn(Schema):
     judges: list[JudgeIn] = Field(min_length=1, max_length=32)
     sampler: str = "cycles"
     sampler_options: dict[str, Any] = {}
-    allocation: Literal["all", "rotate"] = "all"
+    allocation: Literal["all", "rotate", "cascade"] = "all"
+    cascade_threshold: float | None = Field(None, gt=0, le=0.5)
     orders: Literal["one", "both"] = "one"
     query_ids: list[int] | None = None
     pair_budget: int | None = Field(None, ge=1)
@@ -95,6 +96,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             sampler=body.sampler,
             sampler_options=body.sampler_options,
             allocation=body.allocation,
+            cascade_threshold=body.cascade_threshold,
             orders=body.orders,
             query_ids=body.query_ids,
             pair_budget=body.pair_budget,

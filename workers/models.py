@@ -17,7 +17,11 @@ from labeling.records import FailureKind
 
 
 class Run(models.Model):
-    """One order to judge: which queries, design, judges, budget; its state and spend."""
+    """One order to judge: which queries, design, judges, budget; its state and spend.
+
+    In a cascade `cascade_first` is asked about every pair, the other judges where its |preference - 0.5| is
+    below `cascade_threshold`.
+    """
 
     class State(models.TextChoices):
         PLANNED = "planned", "planned"
@@ -32,6 +36,7 @@ class Run(models.Model):
     class Allocation(models.TextChoices):
         ALL = "all", "every judge on every pair"
         ROTATE = "rotate", "one judge a pair, in turn"
+        CASCADE = "cascade", "the first judge on every pair, the others where it is unsure"
 
     class Orders(models.TextChoices):
         ONE = "one", "one order, random"
@@ -44,6 +49,8 @@ class Run(models.Model):
     sampler = models.CharField(max_length=80, default="cycles")
     sampler_options = models.JSONField(default=dict, blank=True)
     allocation = models.CharField(max_length=20, choices=Allocation.choices, default=Allocation.ALL)
+    cascade_first = models.ForeignKey(Annotator, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    cascade_threshold = models.FloatField(null=True, blank=True)
     orders = models.CharField(max_length=20, choices=Orders.choices, default=Orders.ONE)
     seed = models.BigIntegerField(default=0)
     pair_budget = models.PositiveBigIntegerField(null=True, blank=True)
@@ -68,7 +75,18 @@ class Run(models.Model):
                 condition=Q(state__in=["planned", "judging", "paused", "finished", "cancelled", "failed"]),
                 name="run_state",
             ),
-            models.CheckConstraint(condition=Q(allocation__in=["all", "rotate"]), name="run_allocation"),
+            models.CheckConstraint(
+                condition=Q(
+                    allocation__in=["all", "rotate"], cascade_first__isnull=True, cascade_threshold__isnull=True
+                )
+                | Q(
+                    allocation="cascade",
+                    cascade_first__isnull=False,
+                    cascade_threshold__gt=0.0,
+                    cascade_threshold__lte=0.5,
+                ),
+                name="run_allocation",
+            ),
             models.CheckConstraint(condition=Q(orders__in=["one", "both"]), name="run_orders"),
         ]
 
@@ -158,11 +176,15 @@ class JudgingTask(models.Model):
         indexes = [
             models.Index(fields=["annotator", "id"], condition=Q(state="open"), name="judging_task_open"),
             models.Index(fields=["lease_until"], condition=Q(state="leased"), name="judging_task_leased"),
+            models.Index(fields=["run", "reason"], condition=Q(state="dead"), name="judging_task_dead"),
         ]
 
 
 class Attempt(models.Model):
-    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay."""
+    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay.
+
+    `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
+    """
 
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()
@@ -173,6 +195,7 @@ class Attempt(models.Model):
     input_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     cost_micros = models.PositiveBigIntegerField(default=0)
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -182,6 +205,43 @@ class Attempt(models.Model):
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
         indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]
+
+
+class InjectionProbe(models.Model):
+    """What texts that argue for themselves did to one judge; its answers stand in no other table.
+
+    `report` is a `workers.injection.ProbeReport` as plain values once the probe has finished.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open", "waiting"
+        ASKING = "asking", "being asked"
+        FINISHED = "finished", "finished"
+        FAILED = "failed", "failed"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="probes")
+    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="probes")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    options = models.JSONField(default=dict)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    error = models.TextField(blank=True)
+    report = models.JSONField(default=dict)
+    calls = models.PositiveBigIntegerField(default=0)
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    cost_micros = models.PositiveBigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["open", "asking", "finished", "failed"]), name="injection_probe_state"
+            )
+        ]
 
 
 class Worker(models.Model):

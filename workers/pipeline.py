@@ -23,7 +23,7 @@ from labeling.models import Annotator, Project
 from labeling.plugins import Sampler, get_plugin
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
-from workers import planning, queue
+from workers import cascade, planning, queue
 from workers.hints import leave_hint
 from workers.models import Job, JudgingTask, Run
 
@@ -77,13 +77,17 @@ def start_run(
     query_ids: Sequence[int] | None = None,
     pair_budget: int | None = None,
     seed: int | None = None,
+    cascade_threshold: float | None = None,
 ) -> Run:
     """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries.
 
+    In a cascade the first of `judges` is asked about every pair, the others where its |preference - 0.5| is below
+    `cascade_threshold` (0.2 if none is given).
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = _checked_sampler(sampler, sampler_options)
     _check_order(project, judges, allocation=allocation, orders=orders, pair_budget=pair_budget)
+    threshold = _checked_threshold(allocation, judges, cascade_threshold)
     if not comparable_query_ids(project.pk, query_ids):
         raise RunRefused(
             f"project {project.slug!r} has no query with two candidates or more among those chosen; "
@@ -97,6 +101,8 @@ def start_run(
             sampler=sampler,
             sampler_options=chosen.options.model_dump(mode="json"),
             allocation=allocation,
+            cascade_first=judges[0] if threshold is not None else None,
+            cascade_threshold=threshold,
             orders=orders,
             pair_budget=pair_budget,
             seed=secrets.randbits(62) if seed is None else seed,
@@ -125,6 +131,21 @@ def _check_order(
         raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
     if pair_budget is not None and pair_budget < 1:
         raise RunRefused(f"the budget is {pair_budget} pairs; expected 1 or more, or none for the whole design")
+
+
+def _checked_threshold(allocation: str, judges: Sequence[Annotator], threshold: float | None) -> float | None:
+    """The cascade's threshold; None where there is no cascade."""
+    if allocation != Run.Allocation.CASCADE:
+        if threshold is not None:
+            raise RunRefused(f"a threshold belongs to a cascade; the allocation is {allocation!r}")
+        return None
+    if len({judge.pk for judge in judges}) < 2:
+        raise RunRefused("a cascade needs two judges or more, the cheap one first; choose another judge as well")
+    if threshold is None:
+        return cascade.DEFAULT_THRESHOLD
+    if not 0.0 < threshold <= 0.5:
+        raise RunRefused(f"the cascade's threshold is {threshold}; expected |preference - 0.5| above 0, at most 0.5")
+    return threshold
 
 
 def pause_run(run: Run) -> bool:
@@ -195,7 +216,7 @@ def _advance(run_id: int) -> None:
     job = Job.objects.filter(run=run, stage="pairs", state=Job.State.OPEN).first()
     if job is not None:
         plan_round(run, job)
-    elif not _is_busy(run):
+    elif not cascade.escalate(run) and not _is_busy(run):
         _start_round(run)
 
 
@@ -239,7 +260,9 @@ def _start_round(run: Run) -> None:
 def plan_round(run: Run, job: Job) -> None:
     """Sample one round, some queries a transaction; a repeat goes on where the last one stopped."""
     sampler = _checked_sampler(run.sampler, run.sampler_options)
-    judges = list(run.judges.order_by("id").values_list("id", flat=True))
+    judges = (
+        [run.cascade_first_id] if run.cascade_first_id else list(run.judges.order_by("id").values_list("id", flat=True))
+    )
     queries = comparable_query_ids(run.project_id, run.query_ids)
     planned_before = job.payload.get("planned_before", run.tasks_planned)
     while ahead := [query for query in queries if query > job.payload["after"]]:

@@ -7,6 +7,7 @@ Called by `workers.pipeline` inside its transaction, some queries at a time. The
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from django.db import connection
@@ -158,11 +159,17 @@ def _store_tasks(run: Run, judges: Sequence[int], chosen: PairsOfQueries, *, rou
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
     rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
     which, judge, swapped = _questions(run, pairs, len(judges), rng)
-    wanted = {
+    asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
+
+
+def ask(run: Run, pairs: Sequence[int], judges: Sequence[int], sides: Sequence[bool]) -> list[int]:
+    """Write a task for each question (pair, judge, whether swapped) that nobody asked yet; returns their pairs."""
+    wanted: dict[str, Any] = {
         "run": run.pk,
-        "pairs": ids[which].tolist(),
-        "judges": np.array(judges)[judge].tolist(),
-        "sides": swapped.tolist(),
+        "pairs": list(pairs),
+        "judges": list(judges),
+        "sides": list(sides),
         "both": run.orders == Run.Orders.BOTH,
     }
     with connection.cursor() as cursor:
@@ -170,16 +177,17 @@ def _store_tasks(run: Run, judges: Sequence[int], chosen: PairsOfQueries, *, rou
         for statement in (_TAKE_OVER, _INSERT):
             cursor.execute(statement, wanted)
             asked += [row[0] for row in cursor.fetchall()]
-    Run.objects.filter(pk=run.pk).update(
-        pairs_planned=F("pairs_planned") + len(set(asked)), tasks_planned=F("tasks_planned") + len(asked)
-    )
+    Run.objects.filter(pk=run.pk).update(tasks_planned=F("tasks_planned") + len(asked))
+    return asked
 
 
 def _questions(
     run: Run, pairs: IntArray, judges: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """Row of `pairs`, judge and side of every question: one for each judge asked, or two where both orders are."""
-    which, judge, swapped = allocate(pairs, judges=judges, mode=run.allocation, rng=rng, offset=run.pairs_planned)
+    # A cascade asks its first judge alone about everything; `workers.cascade` asks the others later.
+    mode = Run.Allocation.ALL if run.allocation == Run.Allocation.CASCADE else run.allocation
+    which, judge, swapped = allocate(pairs, judges=judges, mode=mode, rng=rng, offset=run.pairs_planned)
     if run.orders == Run.Orders.BOTH:
         sides = np.stack([swapped, ~swapped], axis=1).ravel()
         return np.repeat(which, 2), np.repeat(judge, 2), sides

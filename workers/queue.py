@@ -61,12 +61,13 @@ SELECT * FROM leased ORDER BY id
 
 def claim(*, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S) -> list[ClaimedTask]:
     """Lease up to `limit` open tasks of one annotator in runs that are being judged, and book an
-    attempt for each. Two workers never get the same task.
+    attempt for each. Two workers never get the same task; a paused judge gets none.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT run.id FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id "
-            "WHERE judge.annotator_id = %s AND run.state = 'judging'",
+            "JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id "
+            "WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging'",
             [annotator_id],
         )
         runs = [row[0] for row in cursor.fetchall()]
@@ -165,9 +166,10 @@ def _wait_s(failure: Failure) -> float:
 def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
     cursor.execute(
         "UPDATE workers_attempt attempt SET outcome = o.outcome, input_tokens = o.input_tokens, "
-        "output_tokens = o.output_tokens, cost_micros = o.cost, finished_at = clock_timestamp() "
-        "FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bigint[]) "
-        "AS o (task_id, fence, outcome, input_tokens, output_tokens, cost) "
+        "output_tokens = o.output_tokens, cost_micros = o.cost, latency_ms = o.latency_ms, "
+        "finished_at = clock_timestamp() "
+        "FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bigint[], %s::int[]) "
+        "AS o (task_id, fence, outcome, input_tokens, output_tokens, cost, latency_ms) "
         "WHERE attempt.task_id = o.task_id AND attempt.fence = o.fence AND attempt.call = 1",
         [
             [task.id for task, _, _ in outcomes],
@@ -176,6 +178,7 @@ def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask,
             [usage.input_tokens for _, _, usage in outcomes],
             [usage.output_tokens for _, _, usage in outcomes],
             [usage.cost_micros for _, _, usage in outcomes],
+            [round(usage.latency_s * 1000) if usage.latency_s else None for _, _, usage in outcomes],
         ],
     )
 
@@ -267,16 +270,17 @@ def release_worker(name: str) -> int:
         return int(cursor.rowcount)
 
 
-def retry_dead(*, run_id: int, reason: str | None = None) -> int:
-    """Open dead tasks of a run again, all or those of one reason, with a fresh count of attempts.
+def retry_dead(*, run_id: int, reason: str | None = None, annotator_id: int | None = None) -> int:
+    """Open dead tasks of a run again, all or those of one reason or judge, with a fresh count of attempts.
 
     A run that had finished without them is judged on.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workers_judgingtask SET state = 'open', attempts = 0, reason = '', message = '', "
-            "next_at = clock_timestamp() WHERE state = 'dead' AND run_id = %s AND (%s::text IS NULL OR reason = %s)",
-            [run_id, reason, reason],
+            "next_at = clock_timestamp() WHERE state = 'dead' AND run_id = %s AND (%s::text IS NULL OR reason = %s) "
+            "AND (%s::bigint IS NULL OR annotator_id = %s)",
+            [run_id, reason, reason, annotator_id, annotator_id],
         )
         opened = int(cursor.rowcount)
         if opened:
@@ -292,7 +296,8 @@ def open_tasks_by_annotator() -> list[tuple[int, int]]:
     """(annotator, project) of everything that could be claimed now."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT annotator.id, annotator.project_id FROM labeling_annotator annotator WHERE EXISTS ("
+            "SELECT annotator.id, annotator.project_id FROM labeling_annotator annotator "
+            "WHERE annotator.paused_at IS NULL AND EXISTS ("
             "SELECT 1 FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id "
             "WHERE task.annotator_id = annotator.id AND task.state = 'open' AND run.state = 'judging' "
             "AND task.next_at <= clock_timestamp()) ORDER BY annotator.id"

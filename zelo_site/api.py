@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ninja import NinjaAPI
 from ninja.openapi.docs import Swagger
 
@@ -9,23 +11,26 @@ from labeling.api import router as labeling_router
 from labeling.api_auth import API_AUTH
 from scoring.api import router as scoring_router
 from workers.api import router as workers_router
+from workers.judges_api import router as judges_router
 
-api = NinjaAPI(
+class OpenToKeys(NinjaAPI):
+    """Checks keys and sessions by itself: a redirect to the sign-in page is no answer to a program."""
+
+    def _get_urls(self) -> list[Any]:
+        # Ninja makes its views anew each time that it is asked for addresses, so they are exempted here.
+        patterns = super()._get_urls()
+        for pattern in patterns:
+            if pattern.name != "openapi-view":
+                pattern.callback.login_required = False
+        return patterns
+
+
+api = OpenToKeys(
     title="zelo",
     version="1",
     auth=API_AUTH,
     docs=Swagger(settings={"persistAuthorization": True}),
     description="From pairs of documents to calibrated scores: projects, runs, scores.",
 )
-for _router in (labeling_router, scoring_router, workers_router):
+for _router in (labeling_router, scoring_router, workers_router, judges_router):
     api.add_router("", _router)
-
-
-def _exempt_from_login(patterns: list) -> None:
-    """The API checks keys and sessions by itself; a redirect to the sign-in page is no answer to a program."""
-    for pattern in patterns:
-        if pattern.name not in {"openapi-view"}:
-            pattern.callback.login_required = False
-
-
-_exempt_from_login(api.urls[0])

@@ -31,7 +31,8 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="", help="name of a new project (default: the file's)")
         parser.add_argument("--judges", nargs="+", default=list(LOCAL_JUDGES), help="judge plugins")
         parser.add_argument("--sampler", default="cycles")
-        parser.add_argument("--allocation", default="all", choices=["all", "rotate"])
+        parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
+        parser.add_argument("--threshold", type=float, help="cascade: the first judge is unsure below this |p - 0.5|")
         parser.add_argument("--orders", default="one", choices=["one", "both"])
         parser.add_argument("--pairs", type=int, default=None, help="at most so many pairs over all queries")
         parser.add_argument("--seed", type=int, default=None)
@@ -59,6 +60,7 @@ class Command(BaseCommand):
             judges=self._judges(project, options["judges"]),
             sampler=options["sampler"],
             allocation=options["allocation"],
+            cascade_threshold=options["threshold"],
             orders=options["orders"],
             pair_budget=options["pairs"],
             seed=options["seed"],

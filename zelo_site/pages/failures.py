@@ -1,0 +1,62 @@
+"""Questions without an answer: each reason with its number, a filter for each, and "ask these again"."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+
+from labeling.models import Annotator, Project
+from labeling.records import FailureKind
+from workers.failed import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.models import JudgingTask
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+PAGE_SIZE = 50
+
+
+def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """All reasons, and fifty questions a page; `reason` and `judge` keep some. A POST asks those kept again."""
+    project = visible_project(request, slug)
+    if request.method == "POST":
+        return _retry(request, owned_project(request, slug))
+    judge = _judge(request.GET, project)
+    chosen = _filter(request.GET, judge)
+    tasks = failed_tasks(project, chosen).select_related("annotator", "pair__a__query").order_by("-id")
+    counts = failure_counts(project, chosen)
+    page = Paginator(tasks, PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {
+        "project": project,
+        "counts": counts,
+        "total": sum(each.dead + each.waiting for each in counts),
+        "page": page,
+        "chosen": chosen,
+        "meaning": MEANINGS[FailureKind(chosen.reason)] if chosen.reason else None,
+        "dead": failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD).count(),
+        "judge": judge,
+        "judges": Annotator.objects.visible_to(request.user).filter(project=project, is_person=False),
+        "may_change": may_change(request, project),
+        "here": "judges",
+    }
+    return render(request, "zelo/failures.html", context)
+
+
+def _retry(request: HttpRequest, project: Project) -> HttpResponse:
+    chosen = _filter(request.POST, _judge(request.POST, project))
+    opened = retry_failures(project, chosen)
+    messages.success(request, f"{opened:,} question{'' if opened == 1 else 's'} will be asked again.")
+    return redirect("failures", slug=project.slug)
+
+
+def _judge(sent: QueryDict, project: Project) -> Annotator | None:
+    number = sent.get("judge", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 18):
+        return None
+    return Annotator.objects.judges().filter(project=project, pk=int(number)).first()
+
+
+def _filter(sent: QueryDict, judge: Annotator | None) -> FailureFilter:
+    reason = sent.get("reason", "")
+    known = reason if reason in set(FailureKind) else None
+    return FailureFilter(reason=known, annotator_id=judge.pk if judge else None)
