@@ -11,7 +11,7 @@ from labeling.api import router as labeling_router
 from labeling.api_auth import API_AUTH
 from scoring.api import router as scoring_router
 from workers.api import router as workers_router
-from workers.judges_api import router as judges_router
+
 
 class OpenToKeys(NinjaAPI):
     """Checks keys and sessions by itself: a redirect to the sign-in page is no answer to a program."""
@@ -32,5 +32,5 @@ api = OpenToKeys(
     docs=Swagger(settings={"persistAuthorization": True}),
     description="From pairs of documents to calibrated scores: projects, runs, scores.",
 )
-for _router in (labeling_router, scoring_router, workers_router, judges_router):
+for _router in (labeling_router, scoring_router, workers_router):
     api.add_router("", _router)
