@@ -15,6 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+if __name__ == "coverage":
+    # numba looks for the package of this name, and takes an ImportError for its absence.
+    raise ImportError("this is a benchmark, not the package coverage")
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: coverage.py here is no package
 

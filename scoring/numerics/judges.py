@@ -20,7 +20,7 @@ from scipy import optimize
 from labeling.records import BoolArray, ComparisonColumns, Fit, FloatArray, IntArray
 from scoring.numerics.comparisons import aggregate_pairs, check_columns
 from scoring.numerics.fit import fit_queries
-from scoring.numerics.likelihood import log_likelihood, probability, score_and_curvature
+from scoring.numerics.likelihood import AVERAGING, log_likelihood, probability, score_and_curvature
 from scoring.numerics.prior import choose_prior
 from scoring.numerics.votes import VoteTerms, fit_votes
 
@@ -290,9 +290,6 @@ def _anchor_reference(columns: ComparisonColumns, is_anchor: BoolArray, model: s
     return _Reference(mean, variance)
 
 
-_AVERAGING = {"thurstone": 2.0, "bradley-terry": np.pi / 8.0}
-
-
 def _measure_judges(columns: ComparisonColumns, panel: _Panel, reference: _Reference, model: str) -> _State:
     """Regress each judge's votes on the reference; normalise to mean s^2 = 1 and weigh by 1 / phi."""
     judges = len(panel.judge)
@@ -332,7 +329,7 @@ def _regress(
     beta, phi = centre.copy(), 1.0
     hessian = np.diag(ridge)
     for _ in range(50):
-        flat = 1.0 / np.sqrt(1.0 + _AVERAGING[model] * beta[0] ** 2 * variance)
+        flat = 1.0 / np.sqrt(1.0 + AVERAGING[model] * beta[0] ** 2 * variance)
         design = np.stack([d * flat**3, x * flat], axis=1)
         score, h = score_and_curvature((beta[0] * d + beta[1] * x) * flat, p, m, model=model)
         gradient = design.T @ score - phi * ridge * (beta - centre)

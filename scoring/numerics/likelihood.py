@@ -26,6 +26,10 @@ MODEL_CODES: dict[str, int] = {"thurstone": THURSTONE, "bradley-terry": BRADLEY_
 # One Thurstone unit in logits: the factor at which erf and the logistic curve lie closest.
 LOGIT_SCALES: dict[str, float] = {"thurstone": 2.41, "bradley-terry": 1.0}
 
+# E F(d) over a normal d of variance v is F(E d / sqrt(1 + k v)): k = 2 for Thurstone, exactly, and
+# pi / 8 for Bradley-Terry, nearly (MacKay 1992).
+AVERAGING: dict[str, float] = {"thurstone": 2.0, "bradley-terry": math.pi / 8.0}
+
 _ROOT_PI = math.sqrt(math.pi)
 
 
