@@ -17,7 +17,7 @@ from django.db.models import Avg, Count, Max, Min
 from django.db.models.functions import Length
 
 from labeling.models import Candidate, Project
-from labeling.plugins import Judge, Plugin, Sampler, get_plugin
+from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.judges.endpoints import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.models import Attempt, Run
@@ -124,8 +124,7 @@ def _mean_tokens(project: Project) -> float:
 
 
 def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstimate:
-    plugin = cast(Judge, judge.plugin.from_dict(judge.options))
-    calls *= int(getattr(plugin, "calls_per_comparison", 1))
+    calls *= _calls_per_comparison(judge)
     is_remote = "endpoint" in judge.options
     rate = _measured_rate(judge.plugin.name)
     tokens_read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options)) if is_remote else 0
@@ -139,6 +138,13 @@ def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstima
         seconds=calls / speed if speed else None,
         is_measured=rate is not None,
     )
+
+
+def _calls_per_comparison(judge: ChosenJudge) -> int:
+    """One, unless the plugin says otherwise; others are not constructed, that may load a model."""
+    if not hasattr(judge.plugin, "calls_per_comparison"):
+        return 1
+    return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
 
 
 def _cut(mean_tokens: float, options: dict[str, Any]) -> float:

@@ -233,7 +233,7 @@ def _stage_states(project: Project, sizes: Sizes, progress: RunProgress | None) 
         "import": _done_if(sizes.queries),
         "candidates": _done_if(sizes.candidates),
         "pairs": _done_if(sizes.pairs or (progress and progress.pairs)),
-        "judging": (StageState.NOW, f"{int(100 * share)} %") if running else _done_if(sizes.judgments),
+        "judging": (StageState.NOW, f"{int(100 * share)}\N{NO-BREAK SPACE}%") if running else _done_if(sizes.judgments),
         "rating": (StageState.NOW, "live") if running and sizes.rated_queries else _done_if(sizes.rated_queries),
         "calibrate": _done_if(trained["calibrated"]),
         "train": (StageState.NOW, "") if trained["training"] else _done_if(trained["trained"]),

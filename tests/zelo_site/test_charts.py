@@ -65,10 +65,10 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (percent(0.999), "99 %"),
-        (percent(1.0), "100 %"),
-        (percent(0.001), "1 %"),
-        (percent(0.0), "0 %"),
+        (percent(0.999), "99\N{NO-BREAK SPACE}%"),
+        (percent(1.0), "100\N{NO-BREAK SPACE}%"),
+        (percent(0.001), "1\N{NO-BREAK SPACE}%"),
+        (percent(0.0), "0\N{NO-BREAK SPACE}%"),
         (signed(-0.25), "−0.25"),
         (margin(20.0), "39"),
         (decimals(float("nan")), "–"),

@@ -204,7 +204,7 @@ def test_stages_show_how_far_the_project_is(client: Client, project: Project, qu
     make_run(project, planned=4)
     html = page(client, "project", project.slug)
     assert re.search(r'class="done">1 Import', html)
-    assert re.search(r'class="now" aria-current="step">4 Judging <span class="detail">100 %', html)
+    assert re.search(r'class="now" aria-current="step">4 Judging <span class="detail">100\s%', html)
     assert re.search(r'class="ahead">7 Train', html)
 
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST
 
 from labeling.annotators import get_judge
 from labeling.models import Project
-from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
+from labeling.plugins import UnknownPlugin, get_plugin, registered
 from workers.models import Run
 from workers.pipeline import RunRefused, start_run
 from zelo_site.estimates import ChosenJudge, Estimate, estimate_run
@@ -30,9 +30,10 @@ class BadOrder(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A plugin as the form offers it."""
+    """A plugin as the form offers it. Its names rather than the class: a template would construct that."""
 
-    plugin: type[Plugin]
+    name: str
+    label: str
     fields: list[OptionField]
     chosen: bool
 
@@ -130,7 +131,7 @@ def _estimated(project: Project, order: Order) -> Estimate:
 
 def _choices(kind: str, chosen: list[str], sent: QueryDict | None) -> list[Choice]:
     return [
-        Choice(plugin, option_fields(plugin, prefix=f"{kind}-{name}", sent=sent), name in chosen)
+        Choice(name, plugin.label, option_fields(plugin, prefix=f"{kind}-{name}", sent=sent), name in chosen)
         for name, plugin in registered(kind).items()
     ]
 

@@ -99,7 +99,7 @@ def preview(request: HttpRequest) -> HttpResponse:
 def _form(request: HttpRequest, project: Project | None, error: Exception | None = None) -> dict[str, Any]:
     return {
         "project": project,
-        "importers": registered("importer").values(),
+        "importers": [(name, importer.label) for name, importer in registered("importer").items()],
         "default_importer": request.POST.get("importer", DEFAULT_IMPORTER),
         "sent": request.POST,
         "error": error,

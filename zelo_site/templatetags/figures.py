@@ -47,7 +47,7 @@ def percent(share: float | None) -> str:
         whole = 99
     if whole == 0 and share > 0:
         whole = 1
-    return f"{whole} %"
+    return f"{whole}\N{NO-BREAK SPACE}%"
 
 
 @register.filter

@@ -1,0 +1,86 @@
+"""Fixtures of the browser tests: one Chromium, a live server, a signed-in page that notes what goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.cache import cache
+from django.test import Client
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.install import find_chromium
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+WIDE = {"width": 1400, "height": 1000}
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": WIDE, "color_scheme": "light"},
+    "dark": {"viewport": WIDE, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
+}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium; run `python -m tests.browser.install` or set ZELO_CHROMIUM")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """A page in one look, with every complaint of the browser since it was opened."""
+
+    page: Page
+    address: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.address + path)
+        return self.page
+
+    def picture(self, name: str) -> None:
+        """Keep a screenshot where ZELO_SCREENSHOTS names a folder; for the documentation."""
+        if folder := os.environ.get("ZELO_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+@pytest.fixture
+def visit(browser: Browser, live_server: Any) -> Iterator[Callable[..., Visit]]:
+    """`visit(user, look="dark")`: a signed-in page; without a user, a stranger's."""
+    cache.clear()
+    contexts = []
+
+    def start(user: Any = None, *, look: str = "light", **options: Any) -> Visit:
+        context = browser.new_context(**{**LOOKS[look], **options})
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        if user is not None:
+            client = Client()
+            client.force_login(user)
+            session = client.cookies[settings.SESSION_COOKIE_NAME].value
+            context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}])
+        visited = Visit(context.new_page(), live_server.url)
+        visited.page.on(
+            "console",
+            lambda message: visited.complaints.append(message.text) if message.type in {"error", "warning"} else None,
+        )
+        visited.page.on("pageerror", lambda error: visited.complaints.append(str(error)))
+        return visited
+
+    yield start
+    for context in contexts:
+        context.close()
