@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Annotator, Candidate, Membership, Project, Query
+from labeling.plugins import registered
 from tests.zelo_site.factories import make_project, make_query, make_run, make_user, page
 from workers.models import Job, Run
 
@@ -140,3 +141,12 @@ def test_jobs_show_only_ones_own(client: Client, project: Project) -> None:
     assert project.name in html
     assert "Secret plans" not in html
     assert "move mountains" not in html
+
+
+@pytest.mark.parametrize("kind", ["judge", "sampler"])
+def test_every_plugin_can_be_estimated_or_says_what_it_needs(kind: str, client: Client, project: Project) -> None:
+    make_query(project, size=6)
+    for name in registered(kind):
+        sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"} | {kind: name}
+        html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+        assert "This will take at most" in html or "Field required" in html, name
