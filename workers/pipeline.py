@@ -21,6 +21,7 @@ from django.db.models.functions import Now
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Sampler, get_plugin
+from scoring.cross_query import are_linkable, is_across
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
 from workers import cascade, planning, queue
@@ -93,6 +94,11 @@ def start_run(
             f"project {project.slug!r} has no query with two candidates or more among those chosen; "
             "import documents or fill candidates first"
         )
+    if is_across(chosen) and not are_linkable(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has fewer than two rated queries among those chosen; "
+            "pairs across queries need strengths: judge pairs within queries first"
+        )
     with transaction.atomic():
         run = Run.objects.create(
             project=project,
@@ -108,9 +114,14 @@ def start_run(
             seed=secrets.randbits(62) if seed is None else seed,
         )
         run.judges.set(judges)
-        Job.objects.create(project=project, run=run, stage="pairs", payload={"round": 1, "after": 0})
+        Job.objects.create(project=project, run=run, stage=_stage(chosen), payload={"round": 1, "after": 0})
         transaction.on_commit(lambda: leave_hint("advance", run.pk))
     return run
+
+
+def _stage(sampler: Sampler) -> str:
+    """The stage that a round of this sampler belongs to."""
+    return "calibrate" if is_across(sampler) else "pairs"
 
 
 def _checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
@@ -213,7 +224,7 @@ def _advance(run_id: int) -> None:
     if run is None:
         return
     _move(run, [Run.State.PLANNED], Run.State.JUDGING, started_at=Now())
-    job = Job.objects.filter(run=run, stage="pairs", state=Job.State.OPEN).first()
+    job = Job.objects.filter(run=run, stage__in=["pairs", "calibrate"], state=Job.State.OPEN).first()
     if job is not None:
         plan_round(run, job)
     elif not cascade.escalate(run) and not _is_busy(run):
@@ -253,7 +264,8 @@ def _is_busy(run: Run) -> bool:
 
 def _start_round(run: Run) -> None:
     payload = {"round": run.round + 1, "after": 0}
-    job = Job.objects.create(project_id=run.project_id, run=run, stage="pairs", payload=payload)
+    stage = _stage(_checked_sampler(run.sampler, run.sampler_options))
+    job = Job.objects.create(project_id=run.project_id, run=run, stage=stage, payload=payload)
     plan_round(run, job)
 
 
@@ -266,13 +278,17 @@ def plan_round(run: Run, job: Job) -> None:
     queries = comparable_query_ids(run.project_id, run.query_ids)
     planned_before = job.payload.get("planned_before", run.tasks_planned)
     while ahead := [query for query in queries if query > job.payload["after"]]:
-        chunk = ahead[:QUERIES_AT_ONCE]
+        chunk = ahead if is_across(sampler) else ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
             # No key: a claim books its attempt under this run meanwhile.
             if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
                 return  # paused or cancelled meanwhile; the job says where to go on
-            budgets = _budgets(run, chunk, ahead=len(ahead))
-            planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=int(job.payload["round"]))
+            budgets, number = _budgets(run, chunk, ahead=len(ahead)), int(job.payload["round"])
+            if is_across(sampler):
+                budget = sum(budgets.values())
+                planning.plan_across(run, sampler, judges, query_ids=chunk, budget=budget, round_number=number)
+            else:
+                planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number)
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
             job.save(update_fields=["payload", "done", "total"])
@@ -292,7 +308,8 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
         elif not _is_busy(run):
             spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget
             reason = f"the budget of {run.pair_budget} pairs is spent" if spent else "the design is complete"
-            _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason)
+            if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason):
+                transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
 
 
 def _budgets(run: Run, chunk: Sequence[int], *, ahead: int) -> dict[int, int]:

@@ -16,6 +16,7 @@ from django.db.models import F
 from labeling.pairs import store_pairs
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray
+from scoring.cross_query import sample_cross_pairs
 from scoring.numerics.allocation import allocate
 from scoring.pairs import sample_pairs
 from workers.models import Run
@@ -45,6 +46,29 @@ def plan_queries(
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number)
 
 
+def plan_across(
+    run: Run, sampler: Sampler, judges: Sequence[int], *, query_ids: list[int], budget: int, round_number: int
+) -> None:
+    """Write the next pairs across these queries, and their tasks; all at once, since they make one graph.
+
+    As within queries, pairs that these judges were never asked about come first.
+    """
+    _lock_project(run.project_id)
+    known = _unasked_pairs(run, judges, query_ids, across=True).get(0) if round_number == 1 else None
+    known = np.empty((0, 2), dtype=np.int64) if known is None else known[:budget]
+    drawn = sample_cross_pairs(
+        run.project_id,
+        sampler,
+        budget=budget - len(known),
+        seed=run.seed,
+        round_number=round_number,
+        query_ids=query_ids,
+        pending=_pending_pairs(query_ids, across=True),
+    )
+    pairs = np.concatenate([known, drawn])
+    _store_tasks(run, judges, {None: pairs} if len(pairs) else {}, round_number=round_number)
+
+
 def _lock_project(project_id: int) -> None:
     """One planner of a project at a time until the transaction ends: two would draw, and lock, the same pairs."""
     with connection.cursor() as cursor:
@@ -60,14 +84,19 @@ def _joined(known: PairsOfQueries, drawn: PairsOfQueries) -> PairsOfQueries:
 
 _PENDING = """
 SELECT DISTINCT pair.id FROM labeling_pair pair JOIN workers_judgingtask task ON task.pair_id = pair.id
-WHERE pair.query_id = ANY(%s)
+WHERE {which}
 """
 
+# Which pairs are meant: those within queries, or those between two of them.
+_WITHIN = "pair.query_id = ANY(%(queries)s)"
+_OF_QUERIES = "SELECT candidate.id FROM labeling_candidate candidate WHERE candidate.query_id = ANY(%(queries)s)"
+_ACROSS = f"pair.query_id IS NULL AND pair.a_id IN ({_OF_QUERIES}) AND pair.b_id IN ({_OF_QUERIES})"
 
-def _pending_pairs(query_ids: list[int]) -> list[int]:
+
+def _pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
     """Pairs of these queries that a task stands for, whoever is to answer it."""
     with connection.cursor() as cursor:
-        cursor.execute(_PENDING, [query_ids])
+        cursor.execute(_PENDING.format(which=_ACROSS if across else _WITHIN), {"queries": query_ids})
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -80,8 +109,8 @@ WITH asked AS (
     FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
     WHERE run.state IN ('planned', 'judging', 'paused')
 )
-SELECT pair.query_id, pair.a_id, pair.b_id FROM labeling_pair pair
-WHERE pair.query_id = ANY(%(queries)s)
+SELECT COALESCE(pair.query_id, 0), pair.a_id, pair.b_id FROM labeling_pair pair
+WHERE {which}
   AND (EXISTS (SELECT 1 FROM labeling_judgment judgment WHERE judgment.pair_id = pair.id AND superseded_at IS NULL)
        OR EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id))
   AND (SELECT count(*) FROM unnest(%(judges)s::bigint[]) AS judge CROSS JOIN unnest(%(orders)s::boolean[]) AS side
@@ -91,14 +120,19 @@ ORDER BY pair.query_id, pair.id
 """
 
 
-def _unasked_pairs(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
-    """Pairs in use of which a judge of this run still owes an answer; for `rotate`, of which all of them do."""
+def _unasked_pairs(
+    run: Run, judges: Sequence[int], query_ids: list[int], *, across: bool = False
+) -> dict[int, IntArray]:
+    """Pairs in use of which a judge of this run still owes an answer; for `rotate`, of which all of them do.
+
+    By query; those across queries under 0.
+    """
     both = run.orders == Run.Orders.BOTH
     orders = [False, True] if both else [False]
     enough = len(judges) * len(orders) if run.allocation == Run.Allocation.ROTATE else 1
     with connection.cursor() as cursor:
         cursor.execute(
-            _UNASKED,
+            _UNASKED.format(which=_ACROSS if across else _WITHIN),
             {"queries": query_ids, "judges": list(judges), "orders": orders, "both": both, "enough": enough},
         )
         rows = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 3)
@@ -150,14 +184,18 @@ SELECT pair_id FROM added
 """
 
 
-def _store_tasks(run: Run, judges: Sequence[int], chosen: PairsOfQueries, *, round_number: int) -> None:
-    """Make rows of the chosen pairs and a task for each judge asked; what was answered is not asked again."""
+def _store_tasks(
+    run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray] | Mapping[None, IntArray], *, round_number: int
+) -> None:
+    """Make rows of the chosen pairs, by query or under None across queries, and a task for each judge asked;
+    what was answered is not asked again.
+    """
     if not chosen:
         return
     pairs = np.concatenate(list(chosen.values()))
     owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
-    rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
+    rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
     which, judge, swapped = _questions(run, pairs, len(judges), rng)
     asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))

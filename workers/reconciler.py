@@ -12,7 +12,7 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import pipeline, queue
+from workers import calibrating, pipeline, queue
 from workers.hints import broker_answers, leave_hint
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ def reconcile_once() -> None:
         leave_hint("judge", annotator_id)
     for project_id in stale_project_ids():
         leave_hint("rate", project_id)
+    for project_id in calibrating.due_project_ids():
+        leave_hint("calibrate", project_id)
     for run_id in pipeline.active_run_ids():
         leave_hint("advance", run_id)
 

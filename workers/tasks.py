@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
-from workers import heartbeats, judging, pipeline
+from workers import calibrating, heartbeats, judging, pipeline
 from workers.hints import hint_taken, leave_hint
 
 RATING_SLICE_S = 5.0  # then other projects have their turn
@@ -30,3 +30,9 @@ def rate(project_id: int) -> None:
 def advance(run_id: int) -> None:
     hint_taken("advance", run_id)
     pipeline.advance(run_id)
+
+
+@shared_task(name="workers.tasks.calibrate")
+def calibrate(project_id: int) -> None:
+    hint_taken("calibrate", project_id)
+    calibrating.calibrate(project_id)

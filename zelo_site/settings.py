@@ -186,6 +186,7 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.judge": {"queue": "judging"},
     "workers.tasks.rate": {"queue": "rating"},
     "workers.tasks.advance": {"queue": "rating"},
+    "workers.tasks.calibrate": {"queue": "rating"},
 }
 
 LOGGING = {
