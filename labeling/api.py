@@ -8,7 +8,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import File, Router, Schema, UploadedFile
 from ninja.errors import HttpError
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.candidates import fill_candidates, rank_candidates
@@ -17,14 +17,24 @@ from labeling.plugins import KINDS, UnknownPlugin, registered
 from labeling.projects import BadProject, create_project
 from labeling.transfer import ImportFailed, import_dataset
 
+
+def _storable(text: str) -> str:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text holds NUL or half a surrogate pair, which cannot be stored; take it out")
+    return text
+
+
+# Text of a request that goes into the database.
+Text = Annotated[str, AfterValidator(_storable)]
+
 router = Router(tags=["projects"])
 MOST_ROWS = 1000
 Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class ProjectIn(Schema):
-    name: str = Field(max_length=200)
-    instruction: str = ""
+    name: Text = Field(max_length=200)
+    instruction: Text = ""
 
 
 class ProjectOut(Schema):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from django.http import HttpRequest
@@ -13,6 +13,7 @@ from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.annotators import get_judge
+from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from workers import pipeline, queue
@@ -27,7 +28,7 @@ router = Router(tags=["runs"])
 class JudgeIn(Schema):
     plugin: str
     options: dict[str, Any] = {}
-    name: str = Field("", max_length=200)
+    name: Text = Field("", max_length=200)
 
 
 class RunIn(Schema):
@@ -37,8 +38,8 @@ class RunIn(Schema):
     allocation: Literal["all", "rotate", "cascade"] = "all"
     cascade_threshold: float | None = Field(None, gt=0, le=0.5)
     orders: Literal["one", "both"] = "one"
-    query_ids: list[int] | None = None
-    pair_budget: int | None = Field(None, ge=1)
+    query_ids: list[Annotated[int, Field(ge=1, lt=2**63)]] | None = None
+    pair_budget: int | None = Field(None, ge=1, lt=2**63)
     seed: int | None = Field(None, ge=0, lt=2**63)
 
 
