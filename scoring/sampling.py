@@ -158,7 +158,7 @@ class CrossQuery(plugins.Sampler):
     """Pairs of queries for calibration: a random connected graph in which all queries have equally many.
 
     It looks at a project and not at a query: the state's candidates are the project's queries, and each
-    pair it returns joins two queries. `scoring.numerics.design_cross_query` picks the candidates of each pair.
+    pair it returns joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
     """
 
     name = "cross-query"

@@ -1,8 +1,8 @@
 """Which pairs to ask, without looking at answers: random cycles, complete designs, completion.
 
 The graphs are those of arXiv 2509.12541: unions of random Hamiltonian cycles. `design_adaptive`
-chooses pairs from what has been judged, `design_cross_query` joins queries, and `scoring.sampling`
-wraps all of them as plugins. Arrays in, arrays out, generator passed in.
+chooses pairs from what has been judged, `calibration` joins queries by `random_regular_pairs`, and
+`scoring.sampling` wraps all of them as plugins. Arrays in, arrays out, generator passed in.
 """
 
 from __future__ import annotations

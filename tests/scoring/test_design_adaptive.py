@@ -1,4 +1,4 @@
-"""Designs that look at the answers: posterior, weights, greedy choice, stopping, cross-query pairs."""
+"""Designs that look at the answers: posterior, weights, greedy choice, stopping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labeling.records import FloatArray, IntArray, QueryState
-from scoring.numerics import design, design_adaptive, design_cross_query, design_kernels, design_stopping
+from scoring.numerics import design, design_adaptive, design_kernels, design_stopping
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -241,28 +241,6 @@ def test_impossible_budgets_are_refused() -> None:
         design_stopping.split_budget(5, [float("nan")], [1])
     with pytest.raises(design_stopping.BadRule, match="one number each"):
         design_stopping.split_budget(5, [1.0], [1, 2])
-
-
-def test_cross_query_pairs_join_middle_candidates_of_the_right_queries() -> None:
-    starts = np.arange(0, 21 * 20, 20)
-    theta = np.tile(np.linspace(-1.0, 1.0, 20), 20)
-    edges = design.random_regular_pairs(20, 6, rng())
-    pairs = design_cross_query.cross_query_pairs(edges, theta, starts, rng())
-    assert np.array_equal(np.searchsorted(starts, pairs, side="right") - 1, edges)
-    assert np.abs(theta[pairs]).max() < 0.5
-    assert np.bincount(pairs.ravel()).max() == 1
-
-
-def test_cross_query_pairs_repeat_candidates_only_when_all_have_come() -> None:
-    edges = design.random_regular_pairs(10, 8, rng())
-    starts = np.arange(0, 11 * 3, 3)
-    pairs = design_cross_query.cross_query_pairs(edges, rng().normal(size=30), starts, rng(), middle=1.0)
-    assert set(np.bincount(pairs.ravel(), minlength=30).tolist()) <= {2, 3}
-
-
-def test_cross_query_pairs_refuse_a_query_without_candidates() -> None:
-    with pytest.raises(design_cross_query.NoCandidates, match="query 1"):
-        design_cross_query.cross_query_pairs(np.array([[0, 1]]), np.zeros(3), np.array([0, 3, 3]), rng())
 
 
 def test_compiled_kernels_serve_real_rounds() -> None:
