@@ -1,0 +1,85 @@
+"""`manage.py calibrate PROJECT`: put all queries on one scale, and show what relevance rests on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+import pydantic
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.annotators import get_judge
+from labeling.models import Project
+from labeling.plugins import UnknownPlugin
+from scoring.calibration import NothingRated, ProjectCalibration, project_calibration
+from scoring.rating import rate_stale
+from workers.calibrating import calibrate, order_calibration, whats_due
+from workers.pipeline import RunRefused
+from zelo_site.runs import POLL_S, RunStopped, watch
+from zelo_site.selection import find_project
+from zelo_site.stack import working
+from zelo_site.terminal import ProgressBar, table
+
+
+class Command(BaseCommand):
+    help = "Judge pairs across queries, fit one bias a query, and learn relevance from grades or people's answers."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("--judges", nargs="+", default=[], help="judge plugins (default: those of the last run)")
+        parser.add_argument("--pairs-per-query", type=int, default=3, help="3 for soft preferences, 12 for sign votes")
+        parser.add_argument("--orders", default="one", choices=["one", "both"])
+        parser.add_argument("--seed", type=int, default=None)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with working() as tick:
+                project = find_project(options["project"])
+                run = order_calibration(
+                    project,
+                    judges=[get_judge(project, name) for name in options["judges"]],
+                    sampler_options={"pairs_per_query": options["pairs_per_query"]},
+                    orders=options["orders"],
+                    seed=options["seed"],
+                )
+                watch(run, bar=ProgressBar("6 Calibrate", sys.stdout), tick=tick)
+                settle(project, tick)
+                self.stdout.write(calibration_report(project_calibration(project)))
+        except (RunRefused, RunStopped, NothingRated, UnknownPlugin, pydantic.ValidationError) as error:
+            raise CommandError(str(error)) from error
+
+
+def settle(project: Project, tick: Callable[[], None]) -> None:
+    """Refit and calibrate until nothing is due; workers that are quicker leave nothing to do here."""
+    while whats_due(project.pk):
+        tick()
+        rate_stale(project.pk)
+        calibrate(project.pk)
+        if whats_due(project.pk):
+            time.sleep(POLL_S)
+
+
+def calibration_report(found: ProjectCalibration) -> str:
+    """What was found, in lines and one table."""
+    lines = [f"calibration {found.version}: {found.pairs:,} pairs across queries, {found.islands_count:,} island(s)"]
+    if found.islands_count > 1:
+        named = [f"{island.queries:,} queries ({', '.join(island.names[:3])} …)" for island in found.islands[:5]]
+        lines.append("  scores can be compared only within an island: " + "; ".join(named))
+        if found.unlinked:
+            lines.append(f"  {found.unlinked:,} queries that no pair reaches: {', '.join(found.unlinked_names)}")
+    if found.prior_precision is not None:
+        lines.append(f"prior precision {found.prior_precision:.3g}, by cross-validation")
+    if not found.calibrated:
+        return "\n".join([*lines, f"relevance is uncalibrated: {found.reason}"])
+    lines.append(
+        f"relevance by {found.method} on {found.answers:,} answers ({found.source}) of {found.queries:,} queries; "
+        f"on held-out queries ECE {found.ece:.3f}, Brier {found.brier:.3f}"
+    )
+    rows = [
+        [f"{each.low:.1f}-{each.high:.1f}", f"{each.predicted:.3f}", f"{each.observed:.3f}", f"{each.count:,}"]
+        for each in found.bins
+    ]
+    return "\n".join([*lines, table(["relevance", "predicted", "observed", "answers"], rows)])
