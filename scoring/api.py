@@ -1,9 +1,11 @@
-"""REST of scores: a query's ranked candidates and a project's exports."""
+"""REST of scores: a query's ranked candidates, a project's calibration, its annotators' agreement, exports."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from typing import IO, Any, cast
 
 from django.db.models import F
@@ -15,6 +17,8 @@ from labeling.api import query_or_404
 from labeling.api_auth import project_or_404
 from labeling.models import Candidate
 from labeling.plugins import Exporter, UnknownPlugin, get_plugin
+from scoring.agreement import judge_figures
+from scoring.calibration import project_calibration
 from scoring.exports import export_scores
 from scoring.models import QueryFit
 
@@ -89,6 +93,112 @@ def get_scores(request: HttpRequest, query_id: int) -> Any:
             for row in rows
         ],
     }
+
+
+class BinOut(Schema):
+    """One column of the reliability diagram, of held-out queries."""
+
+    low: float
+    high: float
+    predicted: float
+    observed: float
+    count: int
+
+
+class IslandOut(Schema):
+    queries: int
+    names: list[str]
+
+
+class CalibrationOut(Schema):
+    """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why."""
+
+    version: int
+    stale: bool
+    created_at: datetime | None
+    calibrated: bool
+    method: str
+    source: str
+    ungraded_as_zero: bool
+    answers: int
+    queries: int
+    ece: float | None
+    brier: float | None
+    bins: list[BinOut]
+    reason: str
+    pairs: int
+    judgments: int
+    islands: list[IslandOut]
+    islands_count: int
+    unlinked: int
+    unlinked_names: list[str]
+    prior_precision: float | None
+    prior_cross_validated: bool
+    prior_losses: list[tuple[float, float]]
+
+
+@router.get("/projects/{slug}/calibration", response=CalibrationOut)
+def get_calibration(request: HttpRequest, slug: str) -> Any:
+    """The scale of the project's scores: biases' islands, reliability of relevance, the prior."""
+    return dataclasses.asdict(project_calibration(project_or_404(request, slug)))
+
+
+class ShareOut(Schema):
+    hits: float
+    count: int
+    value: float | None
+
+
+class EstimateOut(Schema):
+    value: float
+    low: float
+    high: float
+
+
+class AnnotatorOut(Schema):
+    """One annotator; see scoring.agreement.AnnotatorFigures."""
+
+    annotator_id: int
+    name: str
+    is_person: bool
+    answers: int
+    with_others: ShareOut
+    with_people: ShareOut
+    gold: ShareOut
+    flips: ShareOut
+    sharpness: EstimateOut | None
+    position_bias: EstimateOut | None
+    dispersion: float | None
+    weight: float | None
+    anchored: bool
+
+
+class KappaOut(Schema):
+    first: str
+    second: str
+    common: int
+    kappa: float | None
+
+
+class SharedErrorsOut(Schema):
+    first: str
+    second: str
+    correlation: float
+
+
+class AgreementOut(Schema):
+    annotators: list[AnnotatorOut]
+    kappas: list[KappaOut]
+    alpha: float | None
+    disagreement: ShareOut
+    shared_errors: list[SharedErrorsOut]
+    pairs: int
+
+
+@router.get("/projects/{slug}/agreement", response=AgreementOut)
+def get_agreement(request: HttpRequest, slug: str) -> Any:
+    """How far the project's annotators agree, with the figures of each."""
+    return judge_figures(project_or_404(request, slug))
 
 
 @router.get("/projects/{slug}/export")

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from labeling.plugins import Sampler
-from labeling.records import IntArray, QueryState
+from labeling.records import FloatArray, IntArray, QueryState
 from scoring.calibration_data import Strengths, read_strengths
 from scoring.columns import copy_columns
 from scoring.models import QueryFit
-from scoring.numerics.design_cross_query import cross_query_pairs
+from scoring.numerics.calibration import MIDDLE
 
 
 def is_across(sampler: Sampler) -> bool:
@@ -83,8 +83,17 @@ def sample_cross_pairs(
     edges = sampler.sample(state, budget, rng)
     if not len(edges):
         return np.empty((0, 2), dtype=np.int64)
-    chosen = cross_query_pairs(edges, nodes.logits, nodes.starts, rng)
+    chosen = middle_candidates(nodes.logits, nodes.starts, edges.ravel(), rng).reshape(-1, 2)
     return np.sort(nodes.candidate_ids[chosen], axis=1)
+
+
+def middle_candidates(logits: FloatArray, starts: IntArray, queries: IntArray, rng: np.random.Generator) -> IntArray:
+    """A random candidate of middle strength of each entry of `queries`, as an index into logits."""
+    sizes = np.diff(starts)
+    ranked = np.lexsort((logits, np.repeat(np.arange(len(sizes)), sizes)))
+    last = sizes[queries] - 1
+    low, high = np.floor(MIDDLE[0] * last).astype(np.int64), np.ceil(MIDDLE[1] * last).astype(np.int64)
+    return np.asarray(ranked[starts[queries] + rng.integers(low, high + 1)])
 
 
 def _drawn_edges(project_id: int, nodes: IntArray, pending: Sequence[int]) -> IntArray:

@@ -17,6 +17,7 @@ from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from workers import pipeline, queue
+from workers.calibrating import order_calibration
 from workers.heartbeats import alive
 from workers.hints import broker_answers
 from workers.models import Run
@@ -98,6 +99,37 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             sampler_options=body.sampler_options,
             allocation=body.allocation,
             cascade_threshold=body.cascade_threshold,
+            orders=body.orders,
+            query_ids=body.query_ids,
+            pair_budget=body.pair_budget,
+            seed=body.seed,
+        )
+    except (pipeline.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        raise HttpError(422, str(error)) from error
+    return 201, _run_out(run)
+
+
+class CalibrateIn(Schema):
+    """Without judges, those of the last run are asked. 3 pairs a query for soft preferences, 12 for sign votes."""
+
+    judges: list[JudgeIn] = Field(default=[], max_length=32)
+    pairs_per_query: int = Field(3, ge=1, le=100)
+    orders: Literal["one", "both"] = "one"
+    query_ids: list[int] | None = None
+    pair_budget: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+
+
+@router.post("/projects/{slug}/calibrate", response={201: RunOut})
+def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
+    """Order a run on pairs across queries; the calibration follows its end."""
+    project = owned_project_or_404(request, slug)
+    try:
+        run = order_calibration(
+            project,
+            judges=[get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges],
+            created_by=request.user,
+            sampler_options={"pairs_per_query": body.pairs_per_query},
             orders=body.orders,
             query_ids=body.query_ids,
             pair_budget=body.pair_budget,
