@@ -64,8 +64,8 @@ class Adaptive(plugins.Sampler):
     """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
 
     Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
-    `pairs_per_candidate`, or earlier by either stopping rule. Where a candidate came later or an
-    island is left, joining it comes first. A budget below one cycle gives a path.
+    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a
+    budget cut short are completed first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
     """
 
     name = "adaptive"
@@ -107,7 +107,7 @@ class Adaptive(plugins.Sampler):
             return design.random_cycles(state.size, start, rng)[:budget]
         if state.theta is None:
             return design.complete_degrees(state.size, start, drawn, rng)[:budget]
-        missing = design.complete_degrees(state.size, 1, drawn, rng)[:budget]
+        missing = design.complete_degrees(state.size, start, drawn, rng)[:budget]
         if budget == 0 or len(missing):
             return missing
         return self._next_round(state, drawn, min(budget, max(self.options.round_pairs, state.size // 4)), rng)

@@ -140,8 +140,15 @@ def test_adaptive_stops_early_where_a_call_brings_too_little() -> None:
 def test_adaptive_joins_new_candidates_first() -> None:
     before = design.random_cycles(30, 4, np.random.default_rng(0))
     new = sampling.Adaptive().sample(answer(31, before, np.zeros(31)), 100, np.random.default_rng(1))
-    assert new.shape == (1, 2)
-    assert new[0, 1] == 30
+    assert new.shape == (2, 2)
+    assert (new[:, 1] == 30).all()
+
+
+def test_adaptive_completes_its_cycles_when_a_budget_cut_them_short() -> None:
+    sampler = sampling.Adaptive(sampling.Adaptive.Options(start_cycles=2))
+    before = sampler.sample(state_of(30), 30, np.random.default_rng(0))
+    added = sampler.sample(answer(30, before, np.zeros(30)), 1000, np.random.default_rng(1))
+    assert design.degrees(30, np.concatenate([before, added])).min() == 4
 
 
 def test_adaptive_total_counts_pairs_that_are_there() -> None:
