@@ -44,7 +44,7 @@ class QueryBiases:
     """Biases in logits of the queries that cross-query answers reach, arrays of one length.
 
     `query_ids` int64, `bias`, `stderr` float64, `island` int64 (0 is the largest); `pairs` were answered by
-    `judgments` votes whose dispersion is given.
+    `judgments` votes. `dispersion`, `sharpness` and `prior_precision` are those of the answers' fit.
     """
 
     query_ids: IntArray
@@ -54,6 +54,8 @@ class QueryBiases:
     pairs: int
     judgments: int
     dispersion: float
+    sharpness: float
+    prior_precision: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def query_biases(data: CalibrationData, *, model: str) -> QueryBiases | None:
         pairs=found.answers,
         judgments=data.judgments,
         dispersion=found.dispersion,
+        sharpness=found.sharpness,
+        prior_precision=found.prior_precision,
     )
 
 
@@ -218,6 +222,8 @@ def _links(project: Project, data: CalibrationData, biases: QueryBiases | None) 
         "pairs": biases.pairs,
         "judgments": biases.judgments,
         "dispersion": biases.dispersion,
+        "sharpness": biases.sharpness,
+        "bias_prior_precision": biases.prior_precision,
         "islands": [
             {"queries": int(size), "names": [names[query] for query in ids]}
             for size, ids in zip(sizes[:ISLANDS_NAMED], shown, strict=True)
