@@ -64,8 +64,8 @@ class Adaptive(plugins.Sampler):
     """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
 
     Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
-    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a
-    budget cut short are completed first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
+    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a budget cut short are completed
+    first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
     """
 
     name = "adaptive"
