@@ -245,7 +245,7 @@ def test_impossible_budgets_are_refused() -> None:
 
 def test_compiled_kernels_serve_real_rounds() -> None:
     design_adaptive.compile_kernels()
-    kernels = [design_kernels.empirical_posterior, design_kernels.greedy_pairs, design_kernels.confusion]
+    kernels: list[Any] = [design_kernels.empirical_posterior, design_kernels.greedy_pairs, design_kernels.confusion]
     before = [len(kernel.signatures) for kernel in kernels]
     state = rated_state()
     posterior = design_adaptive.working_posterior(state)
