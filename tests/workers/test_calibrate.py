@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from django.db import connection
+from django.test import Client
 
-from labeling.models import Judgment, Pair, Project
+from labeling.models import Judgment, Pair, Project, Role
+from labeling.tokens import make_token
 from scoring.calibration import project_calibration
-from scoring.models import Calibration, ProjectFit, QueryFit, Score
+from scoring.models import Calibration, ProjectFit, QueryFit
 from scoring.rating import rate_stale, stale_query_ids
-from tests.factories import make_judges, make_project, make_run
-from tests.scoring.judged import Judged, answer, draw_pairs, make_judged
-from workers import calibrating, judging, pipeline, reconciler, tasks
+from tests.factories import make_judges, make_member, make_project, make_run, make_user
+from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged
+from workers import calibrating, judging, pipeline, queue, reconciler, tasks
 from workers.calibrating import calibrate, due_project_ids, order_calibration, whats_due
 from workers.models import Job, JudgingTask, Run
 from workers.pipeline import RunRefused, advance
+from zelo_site.management.commands.calibrate import calibration_report
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -88,8 +93,6 @@ def test_a_cross_query_run_asks_judges_about_two_queries_and_ends_in_a_calibrati
 def test_judges_are_shown_both_queries(judged: Judged) -> None:
     run = order_calibration(judged.project, judges=make_judges(judged.project), seed=1)
     advance(run.pk)
-    from workers import queue
-
     claimed = queue.claim(annotator_id=run.judges.get().pk, worker="test", limit=5)
     asked = judging.comparisons_of(judged.project.pk, claimed)
     assert len(asked) == 5 and all(each.cross_query for each in asked)
@@ -161,12 +164,11 @@ def test_the_end_of_a_run_hints_at_calibration(judged: Judged, hints: list[tuple
 
 def test_prior_and_judges_are_chosen_again_when_judgments_grew_by_half(judged: Judged) -> None:
     ProjectFit.objects.create(project=judged.project, version=0, judgments=96, rater="thurstone")
-    settle_first = calibrate
-    settle_first(judged.project.pk)
+    calibrate(judged.project.pk)
     assert not [due for due in whats_due(judged.project.pk) if due.choice]
-    calibrating_first, rng = make_judges(judged.project, 3)[1:], np.random.default_rng(9)
+    others, rng = make_judges(judged.project, 3)[1:], np.random.default_rng(9)
     pairs = draw_pairs(judged, 4, rng)
-    for judge in calibrating_first:
+    for judge in others:
         answer(judged, judge, pairs, rng)
     rate_stale(judged.project.pk)
     assert [due.choice for due in whats_due(judged.project.pk)] == [True]
@@ -238,8 +240,8 @@ def test_rewriting_many_scores_makes_way_and_goes_on(
     assert hints == [("calibrate", judged.project.pk)]
     assert [(due.choice, due.fit, due.rest) for due in whats_due(judged.project.pk)] == [(False, False, True)]
     settle(judged.project)
-    shift = Score.objects.exclude(elo=1500.0).count()
-    assert shift
+    latest = Calibration.objects.get()
+    assert set(QueryFit.objects.values_list("calibration_id", flat=True)) == {latest.pk}
 
 
 def test_a_failure_is_noted_and_leaves_peace_for_a_while(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +260,6 @@ def test_a_failure_is_noted_and_leaves_peace_for_a_while(judged: Judged, monkeyp
 
 
 def test_two_processes_never_calibrate_one_project_at_once(judged: Judged) -> None:
-    import psycopg
-
     carry_out(make_run(judged.project, judges=make_judges(judged.project, 2)[1:]))
     with psycopg.connect(**connection.get_connection_params()) as other:
         other.execute("SELECT pg_advisory_lock(hashtext('zelo.calibrate'), %s)", [judged.project.pk])
@@ -267,3 +267,80 @@ def test_two_processes_never_calibrate_one_project_at_once(judged: Judged) -> No
         assert not ProjectFit.objects.exists()
     calibrate(judged.project.pk)
     assert ProjectFit.objects.exists()
+
+
+# --- REST and the command ----------------------------------------------------------------
+
+
+def api_get(user: Any, path: str) -> Any:
+    key = make_token(user, name="test", scopes=("read", "write"))
+    return Client().get(f"/api/v1{path}", headers={"Authorization": f"Bearer {key}"})
+
+
+def api_post(user: Any, path: str, body: dict[str, Any]) -> Any:
+    key = make_token(user, name="test", scopes=("read", "write"))
+    return Client().post(
+        f"/api/v1{path}", json.dumps(body), content_type="application/json", headers={"Authorization": f"Bearer {key}"}
+    )
+
+
+def test_an_owner_orders_a_calibration_over_rest_and_reads_its_reliability(judged: Judged) -> None:
+    owner = make_member(judged.project, Role.OWNER)
+    grade(judged)
+    slug = f"/projects/{judged.project.slug}"
+    answered = api_post(owner, f"{slug}/calibrate", {"judges": [{"plugin": "test-longer"}], "pairs_per_query": 2})
+    assert answered.status_code == 201
+    carry_out(Run.objects.get(pk=answered.json()["run_id"]))
+    settle(judged.project)
+    found = api_get(owner, f"{slug}/calibration").json()
+    assert found["calibrated"] and found["pairs"] == QUERIES * 2 and found["answers"] == QUERIES * SIZE
+    assert sum(each["count"] for each in found["bins"]) == found["answers"]
+    people = api_get(owner, f"{slug}/agreement").json()
+    assert people["annotators"][0]["sharpness"]["low"] < people["annotators"][0]["sharpness"]["high"]
+
+
+def test_a_viewer_reads_a_calibration_but_orders_none_and_a_stranger_sees_nothing(judged: Judged) -> None:
+    viewer, stranger = make_member(judged.project, Role.VIEWER), make_user()
+    slug = f"/projects/{judged.project.slug}"
+    assert api_get(viewer, f"{slug}/calibration").status_code == 200
+    assert api_post(viewer, f"{slug}/calibrate", {}).status_code == 403
+    for path in ("calibration", "agreement"):
+        assert api_get(stranger, f"{slug}/{path}").status_code == 404
+    assert api_post(stranger, f"{slug}/calibrate", {}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "name the judges"),
+        ({"judges": [{"plugin": "no-such-judge"}]}, "no judge is named 'no-such-judge'"),
+        ({"judges": [{"plugin": "test-longer"}], "pairs_per_query": 0}, "pairs_per_query"),
+        ({"judges": [{"plugin": "test-longer"}], "query_ids": [10**9]}, "two candidates or more"),
+    ],
+)
+def test_a_calibration_that_cannot_be_carried_out_is_refused_with_its_reason(
+    judged: Judged, body: dict[str, Any], named: str
+) -> None:
+    owner = make_member(judged.project, Role.OWNER)
+    answered = api_post(owner, f"/projects/{judged.project.slug}/calibrate", body)
+    assert answered.status_code == 422
+    assert named in answered.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_the_report_names_islands_the_prior_and_what_relevance_rests_on(judged: Judged) -> None:
+    grade(judged)
+    ids = list(judged.candidates)
+    carry_out(order_calibration(judged.project, judges=make_judges(judged.project), query_ids=ids[:5], seed=1))
+    settle(judged.project)
+    text = calibration_report(project_calibration(judged.project))
+    assert "3 queries that no pair reaches: query-5, query-6, query-7" in text
+    assert "by cross-validation" in text
+    assert f"on {5 * SIZE} answers (grades) of 5 queries" in text
+    assert "observed" in text
+
+
+def test_the_report_says_that_relevance_is_uncalibrated_and_why(judged: Judged) -> None:
+    carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
+    settle(judged.project)
+    assert "relevance is uncalibrated: 0 answers" in calibration_report(project_calibration(judged.project))
