@@ -6,10 +6,14 @@ by `workers.planning`, so that nothing is asked twice.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from django.db import connection, transaction
 
+from labeling.plugins import Sampler, get_plugin
 from labeling.records import IntArray
+from scoring.cross_query import is_across
 from workers import planning
 from workers.hints import leave_hint
 from workers.models import JudgingTask, Run
@@ -20,13 +24,13 @@ DEFAULT_THRESHOLD = 0.2
 # The mean over both orders, where both were asked. What the first judge could not judge is nobody's close call.
 _UNSURE = """
 SELECT pair.id FROM labeling_pair pair
-JOIN labeling_query query ON query.id = pair.query_id
+JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_query query ON query.id = a.query_id
 CROSS JOIN LATERAL (
     SELECT avg(preference) AS mean FROM labeling_judgment
     WHERE pair_id = pair.id AND annotator_id = %(first)s AND superseded_at IS NULL AND kind = 'preference'
 ) cheap
 WHERE query.project_id = %(project)s AND (%(queries)s::bigint[] IS NULL OR query.id = ANY(%(queries)s))
-  AND pair.id > %(after)s AND abs(cheap.mean - 0.5) < %(threshold)s
+  AND (pair.query_id IS NULL) = %(across)s AND pair.id > %(after)s AND abs(cheap.mean - 0.5) < %(threshold)s
 ORDER BY pair.id LIMIT %(limit)s
 """
 
@@ -34,9 +38,9 @@ ORDER BY pair.id LIMIT %(limit)s
 def escalate(run: Run) -> int:
     """Put the close calls of a cascade's first judge to the others; returns how many questions that adds.
 
-    0 while the first judge still owes answers, and where nothing new is close.
+    0 while any judge still owes answers, and where nothing new is close.
     """
-    if run.allocation != Run.Allocation.CASCADE or _first_owes(run):
+    if run.allocation != Run.Allocation.CASCADE or _owes(run):
         return 0
     strong = [
         judge for judge in run.judges.order_by("id").values_list("id", flat=True) if judge != run.cascade_first_id
@@ -55,9 +59,9 @@ def escalate(run: Run) -> int:
     return run.tasks_planned - before
 
 
-def _first_owes(run: Run) -> bool:
+def _owes(run: Run) -> bool:
     unfinished = [JudgingTask.State.OPEN, JudgingTask.State.LEASED]
-    return JudgingTask.objects.filter(run=run, annotator=run.cascade_first_id, state__in=unfinished).exists()
+    return JudgingTask.objects.filter(run=run, state__in=unfinished).exists()
 
 
 def _unsure_pairs(run: Run, *, after: int) -> list[int]:
@@ -69,6 +73,7 @@ def _unsure_pairs(run: Run, *, after: int) -> list[int]:
                 "project": run.project_id,
                 "queries": run.query_ids,
                 "after": after,
+                "across": is_across(cast(Sampler, get_plugin("sampler", run.sampler))),
                 "threshold": run.cascade_threshold,
                 "limit": PAIRS_AT_ONCE,
             },

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
 from ninja import Router, Schema
+from ninja.errors import HttpError
+from pydantic import Field
 
+from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.failed import FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.judge_watch import pause_judge, resume_judge
+from workers.scorecard import scorecards
 
 router = Router(tags=["judges"])
 MOST_LISTED = 1000
@@ -72,3 +79,83 @@ def post_retry_failures(
     project = owned_project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
     return {"opened": retry_failures(project, chosen)}
+
+
+class EstimateOut(Schema):
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+class CallsOut(Schema):
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    latency_p50: float | None
+    latency_p95: float | None
+    failed: EstimateOut | None
+
+
+class ScorecardOut(Schema):
+    annotator_id: int
+    name: str
+    plugin: str
+    paused_at: datetime | None
+    pause_reason: str
+    answers: int
+    gold: EstimateOut | None
+    people: EstimateOut | None
+    agreement: EstimateOut | None
+    flips: EstimateOut | None
+    position: EstimateOut | None
+    length: EstimateOut | None
+    cycles: EstimateOut | None
+    drift: float | None
+    calls: CallsOut
+
+
+class PauseIn(Schema):
+    reason: Text = Field("paused over REST", min_length=1, max_length=500)
+
+
+class JudgeStateOut(Schema):
+    annotator_id: int
+    paused: bool
+    reason: str
+
+
+@router.get("/projects/{slug}/judges/scorecards", response=list[ScorecardOut])
+def get_scorecards(request: HttpRequest, slug: str) -> Any:
+    """Accuracy, consistency, biases, speed and cost of every judge, with 95 % intervals."""
+    return scorecards(project_or_404(request, slug))
+
+
+@router.post("/projects/{slug}/judges/{annotator_id}/pause", response=JudgeStateOut)
+def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn) -> Any:
+    """Ask a judge nothing more until it is resumed; its open questions wait."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    pause_judge(judge, body.reason)
+    return _state(judge)
+
+
+@router.post("/projects/{slug}/judges/{annotator_id}/resume", response=JudgeStateOut)
+def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
+    """Let a paused judge go on; the drift alarm starts afresh."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    resume_judge(judge)
+    return _state(judge)
+
+
+def _judge_or_404(project: Project, annotator_id: int) -> Annotator:
+    judge = Annotator.objects.judges().filter(project=project, pk=annotator_id).first()
+    if judge is None:
+        raise HttpError(
+            404, f"project {project.slug!r} has no judge {annotator_id}; GET .../judges/scorecards lists them"
+        )
+    return judge
+
+
+def _state(judge: Annotator) -> dict[str, Any]:
+    return {"annotator_id": judge.pk, "paused": judge.paused_at is not None, "reason": judge.pause_reason}

@@ -18,6 +18,7 @@ from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
 from workers import queue
 from workers.hints import leave_hint
+from workers.judge_watch import watch_now_and_then
 from workers.judges.failures import NotAsked
 from workers.queue import ClaimedTask
 
@@ -53,6 +54,8 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
         if time.monotonic() > deadline:
             leave_hint("judge", annotator_id)
             break
+    if answered:
+        watch_now_and_then(annotator)
     return answered
 
 

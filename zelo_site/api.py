@@ -11,6 +11,7 @@ from labeling.api import router as labeling_router
 from labeling.api_auth import API_AUTH
 from scoring.api import router as scoring_router
 from workers.api import router as workers_router
+from workers.judges_api import router as judges_router
 
 
 class OpenToKeys(NinjaAPI):
@@ -18,7 +19,7 @@ class OpenToKeys(NinjaAPI):
 
     def _get_urls(self) -> list[Any]:
         # Ninja makes its views anew each time that it is asked for addresses, so they are exempted here.
-        patterns = super()._get_urls()
+        patterns: list[Any] = super()._get_urls()
         for pattern in patterns:
             if pattern.name != "openapi-view":
                 pattern.callback.login_required = False
@@ -32,5 +33,5 @@ api = OpenToKeys(
     docs=Swagger(settings={"persistAuthorization": True}),
     description="From pairs of documents to calibrated scores: projects, runs, scores.",
 )
-for _router in (labeling_router, scoring_router, workers_router):
+for _router in (labeling_router, scoring_router, workers_router, judges_router):
     api.add_router("", _router)

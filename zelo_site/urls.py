@@ -6,7 +6,20 @@ from django.urls import path
 
 from zelo_site import accounts
 from zelo_site.api import api
-from zelo_site.pages import failures, figures, matrix, pair, project, projects, queries, query, server, start, wizard
+from zelo_site.pages import (
+    failures,
+    figures,
+    matrix,
+    pair,
+    project,
+    projects,
+    queries,
+    query,
+    scorecard,
+    server,
+    start,
+    wizard,
+)
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -31,6 +44,7 @@ urlpatterns = [
     path("p/<slug:slug>/queries/<int:query_id>/ranking/", query.query_ranking, name="query-ranking"),
     path("p/<slug:slug>/queries/<int:query_id>/matrix/", matrix.matrix_page, name="matrix"),
     path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
+    path("p/<slug:slug>/judges/", scorecard.scorecard_page, name="scorecard"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("api/v1/", api.urls),
 ]

@@ -1,0 +1,154 @@
+"""Pairs whose answer is known, and how a judge answered them.
+
+Known is what a person set as gold, what people answered, or that one candidate's grade is higher. Judges never
+see any of it. `workers.scorecard`, `workers.judge_watch` and `workers.canaries` read it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from django.db import connection
+
+from labeling.models import Annotator
+from labeling.records import BoolArray, FloatArray, IntArray
+from scoring.columns import copy_columns
+
+RECENT_ANSWERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAnswers:
+    """One judge's latest answers, oldest first; every array has a row for each.
+
+    `gold` is the truth by grades or set by a person (0, 0.5, 1 or between), `people` the mean of people's answers,
+    `others` that of the other models: float64, NaN where there is none. `longer` = log(length of a / length of b).
+    """
+
+    query: IntArray
+    pair: IntArray
+    a: IntArray
+    b: IntArray
+    swapped: BoolArray
+    preference: FloatArray
+    gold: FloatArray
+    people: FloatArray
+    others: FloatArray
+    longer: FloatArray
+
+    @property
+    def truth(self) -> FloatArray:
+        """The best that is known of each answer's pair: gold, else people, else NaN."""
+        return np.where(np.isfinite(self.gold), self.gold, self.people)
+
+
+_ANSWERS = """
+SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, answer.swapped, answer.preference,
+       COALESCE(checked.gold, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
+                'NaN')::float8,
+       COALESCE(votes.people, 'NaN'), COALESCE(votes.others, 'NaN'),
+       ln((length(first.text) + 1)::float8 / (length(second.text) + 1))
+FROM (
+    SELECT id, pair_id, swapped, preference FROM labeling_judgment
+    WHERE annotator_id = %s AND superseded_at IS NULL AND kind = 'preference'
+      AND (%s::timestamptz IS NULL OR created_at >= %s)
+    ORDER BY id DESC LIMIT %s
+) answer
+JOIN labeling_pair pair ON pair.id = answer.pair_id
+JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
+JOIN labeling_document first ON first.id = a.document_id JOIN labeling_document second ON second.id = b.document_id
+LEFT JOIN LATERAL (
+    SELECT avg(gold_preference) AS gold FROM labeling_spotcheck
+    WHERE pair_id = pair.id AND gold_preference IS NOT NULL
+) checked ON true
+LEFT JOIN LATERAL (
+    SELECT avg(preference) FILTER (WHERE by_person) AS people,
+           avg(preference) FILTER (WHERE NOT by_person AND annotator_id <> %s) AS others
+    FROM labeling_judgment
+    WHERE pair_id = pair.id AND superseded_at IS NULL AND kind = 'preference'
+) votes ON true
+ORDER BY answer.id
+"""
+
+_FIELDS = [("query", "i8"), ("pair", "i8"), ("a", "i8"), ("b", "i8"), ("swapped", "b1"), ("preference", "f8")]
+_FIELDS += [("gold", "f8"), ("people", "f8"), ("others", "f8"), ("longer", "f8")]
+
+
+def judge_answers(annotator: Annotator, *, only_watched: bool = False, limit: int = RECENT_ANSWERS) -> JudgeAnswers:
+    """The latest answers of a judge; `only_watched`: those since it was last let go on."""
+    since = annotator.watched_from if only_watched else None
+    rows = copy_columns(_ANSWERS, [annotator.pk, since, since, limit, annotator.pk], _FIELDS)
+    kinds = {"i8": np.int64, "f8": np.float64, "b1": np.bool_}
+    return JudgeAnswers(**{name: rows[name].astype(kinds[kind]) for name, kind in _FIELDS})
+
+
+_KNOWN = """
+SELECT pair.id FROM labeling_pair pair
+JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
+WHERE pair.id = ANY(%s) AND (
+    (pair.query_id IS NOT NULL AND a.grade <> b.grade)
+    OR EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
+    OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
+               AND kind = 'preference' AND preference <> 0.5))
+"""
+
+_BY_PEOPLE = """
+SELECT pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair
+WHERE pair.query_id = ANY(%(queries)s) AND (
+    EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
+    OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
+               AND kind = 'preference' AND preference <> 0.5))
+ORDER BY pair.id
+"""
+
+_GRADED = """
+SELECT query_id, id, grade::bigint FROM labeling_candidate
+WHERE query_id = ANY(%s) AND grade IS NOT NULL ORDER BY query_id, id
+"""
+
+
+def known_pairs(pair_ids: Sequence[int]) -> set[int]:
+    """Those of these pairs whose answer is known."""
+    with connection.cursor() as cursor:
+        cursor.execute(_KNOWN, [list(pair_ids)])
+        return {row[0] for row in cursor.fetchall()}
+
+
+def gold_share(query_ids: Sequence[int]) -> float:
+    """Share of all pairs of these queries whose answer is known by grades."""
+    rows = copy_columns(_GRADED, [list(query_ids)], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT COALESCE(sum(n * (n - 1) / 2), 0)::bigint FROM (SELECT count(*) AS n FROM labeling_candidate "
+            "WHERE query_id = ANY(%s) GROUP BY query_id) sizes",
+            [list(query_ids)],
+        )
+        every = cursor.fetchone()[0]
+    graded = np.stack([rows["query"].astype(np.int64), rows["grade"].astype(np.int64)], axis=1)
+    _, in_query = np.unique(graded[:, 0], return_counts=True)
+    _, in_grade = np.unique(graded, axis=0, return_counts=True)
+    known = int((in_query * (in_query - 1) // 2).sum() - (in_grade * (in_grade - 1) // 2).sum())
+    return known / every if every else 0.0
+
+
+def draw_known_pairs(query_ids: Sequence[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Up to `count` pairs (a, b, query) whose answer is known, a < b, in random order, those of people first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_PEOPLE, {"queries": list(query_ids)})
+        answered = cursor.fetchall()
+    chosen = {(a, b): query for a, b, query in (answered[i] for i in rng.permutation(len(answered))[:count])}
+    rows = copy_columns(_GRADED, [list(query_ids)], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
+    queries = [
+        mine for query in np.unique(rows["query"]) if np.ptp((mine := rows[rows["query"] == query])["grade"]) > 0
+    ]
+    for _ in range(4 * count if queries else 0):
+        if len(chosen) >= count:
+            break
+        mine = queries[rng.integers(len(queries))]
+        one, other = rng.choice(len(mine), 2, replace=False)
+        if mine["grade"][one] != mine["grade"][other]:
+            a, b = sorted((int(mine["id"][one]), int(mine["id"][other])))
+            chosen[a, b] = int(mine["query"][one])
+    return [(a, b, query) for (a, b), query in chosen.items()]

@@ -1,0 +1,72 @@
+"""Keeps an eye on judges while they work: one that becomes worse on known pairs is paused, with the reason.
+
+`workers.judging` calls `watch_judge` now and then; a paused judge gets no questions from `workers.queue.claim`
+until somebody lets it go on. The statistics are in `scoring.numerics.drift`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+from django.db.models.functions import Now
+
+from labeling.models import Annotator
+from labeling.records import FloatArray
+from scoring.gold import judge_answers
+from scoring.numerics import drift
+from workers.hints import leave_hint
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 30.0
+_looked: dict[int, float] = {}
+
+
+def watch_now_and_then(annotator: Annotator) -> bool:
+    """`watch_judge`, at most once in half a minute in this process."""
+    if time.monotonic() - _looked.get(annotator.pk, -PAUSE_S) < PAUSE_S:
+        return False
+    _looked[annotator.pk] = time.monotonic()
+    return watch_judge(annotator)
+
+
+def watch_judge(annotator: Annotator) -> bool:
+    """Pause the judge if it has drifted on known pairs; True where it did."""
+    found = drift.watch(known_errors(annotator))
+    if found is None or found.alarm is None:
+        return False
+    reason = (
+        f"its accuracy on known pairs fell from {1.0 - found.baseline:.0%} (its first {drift.BASELINE}) "
+        f"to {1.0 - found.recent:.0%} (the last {found.since})"
+    )
+    return pause_judge(annotator, reason)
+
+
+def known_errors(annotator: Annotator) -> FloatArray:
+    """0 right, 1 wrong, 0.5 tied, for each answer on a known pair since the judge was last let go on; oldest first."""
+    answers = judge_answers(annotator, only_watched=True)
+    known = np.isfinite(answers.truth) & (answers.truth != 0.5)
+    agreement: FloatArray = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
+    return (1.0 - agreement) / 2.0
+
+
+def pause_judge(annotator: Annotator, reason: str) -> bool:
+    """Ask the judge nothing more, and say why; False where it was paused already."""
+    paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
+    changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+    annotator.refresh_from_db()
+    if changed:
+        log.warning("judge %s of project %d is paused: %s", annotator.name, annotator.project_id, reason)
+    return changed
+
+
+def resume_judge(annotator: Annotator) -> bool:
+    """Let a paused judge go on; the alarm starts afresh with its next answers. False where it was not paused."""
+    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
+    changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+    annotator.refresh_from_db()
+    if changed:
+        leave_hint("judge", annotator.pk)
+    return changed

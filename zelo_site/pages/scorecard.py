@@ -1,0 +1,38 @@
+"""How good each judge is and what it costs, with intervals; a paused one says why and can be let go on."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from labeling.models import Annotator, Project
+from workers.judge_watch import pause_judge, resume_judge
+from workers.scorecard import scorecards
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+
+def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """A card for each judge; a POST pauses one or lets it go on."""
+    project = visible_project(request, slug)
+    if request.method == "POST":
+        return _move(request, owned_project(request, slug))
+    context = {
+        "project": project,
+        "cards": scorecards(project),
+        "may_change": may_change(request, project),
+        "here": "judges",
+    }
+    return render(request, "zelo/scorecard.html", context)
+
+
+def _move(request: HttpRequest, project: Project) -> HttpResponse:
+    number = request.POST.get("judge", "")
+    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+    judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
+    if request.POST.get("action") == "resume":
+        if resume_judge(judge):
+            messages.success(request, f"{judge.name} is asked again.")
+    elif pause_judge(judge, f"paused by {request.user.get_username()}"):
+        messages.success(request, f"{judge.name} is asked nothing more until you let it go on.")
+    return redirect("scorecard", slug=project.slug)
