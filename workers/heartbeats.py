@@ -18,6 +18,7 @@ from django.db import Error, connection
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 
+from scoring.numerics import design_adaptive
 from scoring.numerics.fit import compile_kernels
 from workers import queue
 from workers.models import Worker
@@ -91,6 +92,7 @@ def _prepare(sender: Any, **kwargs: Any) -> None:
         connection.close()  # the pool's processes must not inherit it
     if "rating" in sender.app.amqp.queues.consume_from:
         compile_kernels()
+        design_adaptive.compile_kernels()
 
 
 @worker_ready.connect
