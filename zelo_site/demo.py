@@ -64,19 +64,10 @@ def find_demo() -> Project | None:
     return Project.objects.filter(queries__metadata__sample=SAMPLE).order_by("id").distinct().first()
 
 
-def make_demo(owner: User, questions: Sequence[Question], *, stream: TextIO | None = None) -> Project:
-    """A project with all documents of the sample and these questions, all or nothing."""
-    bar, began = ProgressBar("1 Import", stream), time.monotonic()
-    documents = sample_documents()
+def make_demo(owner: User, questions: Sequence[Question]) -> Project:
+    """A project with these questions and nothing else yet, so that its page is there at once."""
     with transaction.atomic():
         project = create_project(NAME, owner=owner, instruction=INSTRUCTION)
-        Document.objects.bulk_create(
-            [
-                Document(project=project, external_id=each.id, text=each.text, metadata=dict(each.metadata))
-                for each in documents
-            ],
-            batch_size=2000,
-        )
         Query.objects.bulk_create(
             [
                 Query(
@@ -89,8 +80,26 @@ def make_demo(owner: User, questions: Sequence[Question], *, stream: TextIO | No
                 for each in questions
             ]
         )
-    bar.end(f"{len(documents):,} docstrings, {len(questions)} questions in {duration(time.monotonic() - began)}")
     return project
+
+
+def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
+    """Store all documents of the sample, all or nothing, unless they are there."""
+    if Document.objects.filter(project=project).exists():
+        return
+    bar, began = ProgressBar("1 Import", stream), time.monotonic()
+    bar.show(0, 1, "reading the standard library's docstrings")
+    documents = sample_documents()
+    with transaction.atomic():
+        Document.objects.bulk_create(
+            [
+                Document(project=project, external_id=each.id, text=each.text, metadata=dict(each.metadata))
+                for each in documents
+            ],
+            batch_size=2000,
+        )
+    questions = Query.objects.filter(project=project).count()
+    bar.end(f"{len(documents):,} docstrings, {questions} questions in {duration(time.monotonic() - began)}")
 
 
 def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
@@ -262,6 +271,7 @@ def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> 
 
     Raises RunStopped where somebody has cancelled a run.
     """
+    import_documents(project, stream=stream)
     run = whole_run(project)
     if run is None:
         collection = ProjectCollection(project.pk)

@@ -33,13 +33,21 @@ def project(db: None, few_documents: list[ImportedDocument], monkeypatch: pytest
     """The demo's project with three questions over few documents."""
     monkeypatch.setattr(demo, "sample_documents", lambda: few_documents)
     monkeypatch.setattr(demo, "FIRST_QUESTIONS", 2)
-    return demo.make_demo(User.objects.create_user("owner"), sample_questions()[:3])
+    project = demo.make_demo(User.objects.create_user("owner"), sample_questions()[:3])
+    demo.import_documents(project)
+    return project
 
 
 def test_project_is_found_again_under_any_name(project: Project) -> None:
     Project.objects.update(name="renamed", slug="renamed")
     assert demo.find_demo() == project
     assert Query.objects.filter(project=project).count() == 3
+
+
+def test_documents_are_imported_once(project: Project) -> None:
+    before = Document.objects.count()
+    demo.import_documents(project)
+    assert Document.objects.count() == before > 400
 
 
 def test_project_of_ones_own_is_not_the_demo(db: None) -> None:

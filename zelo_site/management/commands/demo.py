@@ -61,7 +61,7 @@ class Command(BaseCommand):
             demo.delete_demo(project, tick=stack.tick)
             project = None
         known = project is not None
-        project = project or demo.make_demo(owner, questions, stream=stream)
+        project = project or demo.make_demo(owner, questions)
         self._say_where(stack, owner, project, known=known)
         try:
             demo.show_demo(project, tick=stack.tick, stream=stream)
