@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
@@ -24,9 +23,11 @@ from labeling.plugins import Sampler, get_plugin
 from scoring.cross_query import are_linkable, is_across
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
-from workers import cascade, planning, queue
+from workers import canaries, cascade, planning, queue
+from workers.budgets import BadBudget, Budgets, spent_reason
 from workers.hints import leave_hint
 from workers.models import Job, JudgingTask, Run
+from workers.shares import budgets_of_chunk, shares_of_round
 
 log = logging.getLogger(__name__)
 
@@ -77,17 +78,22 @@ def start_run(
     orders: str = Run.Orders.ONE,
     query_ids: Sequence[int] | None = None,
     pair_budget: int | None = None,
+    call_budget: int | None = None,
+    token_budget: int | None = None,
+    cost_budget_micros: int | None = None,
     seed: int | None = None,
     cascade_threshold: float | None = None,
 ) -> Run:
-    """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries.
+    """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries; the budgets of
+    calls, of tokens read and written, and of money (in millionths of a dollar) bound what its judges are asked.
 
     In a cascade the first of `judges` is asked about every pair, the others where its |preference - 0.5| is below
     `cascade_threshold` (0.2 if none is given).
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = _checked_sampler(sampler, sampler_options)
-    _check_order(project, judges, allocation=allocation, orders=orders, pair_budget=pair_budget)
+    _check_order(project, judges, allocation=allocation, orders=orders)
+    _check_budgets(Budgets(pair_budget, call_budget, token_budget, cost_budget_micros))
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
     if not comparable_query_ids(project.pk, query_ids):
         raise RunRefused(
@@ -111,6 +117,9 @@ def start_run(
             cascade_threshold=threshold,
             orders=orders,
             pair_budget=pair_budget,
+            call_budget=call_budget,
+            token_budget=token_budget,
+            cost_budget_micros=cost_budget_micros,
             seed=secrets.randbits(62) if seed is None else seed,
         )
         run.judges.set(judges)
@@ -128,9 +137,7 @@ def _checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
     return cast(Sampler, get_plugin("sampler", name).from_dict(dict(options or {})))
 
 
-def _check_order(
-    project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str, pair_budget: int | None
-) -> None:
+def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str) -> None:
     if not judges:
         raise RunRefused("a run without judges was ordered; choose at least one")
     for judge in judges:
@@ -140,8 +147,13 @@ def _check_order(
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:
         raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
-    if pair_budget is not None and pair_budget < 1:
-        raise RunRefused(f"the budget is {pair_budget} pairs; expected 1 or more, or none for the whole design")
+
+
+def _check_budgets(budgets: Budgets) -> None:
+    try:
+        budgets.check()
+    except BadBudget as error:
+        raise RunRefused(str(error)) from error
 
 
 def _checked_threshold(allocation: str, judges: Sequence[Annotator], threshold: float | None) -> float | None:
@@ -225,10 +237,22 @@ def _advance(run_id: int) -> None:
         return
     _move(run, [Run.State.PLANNED], Run.State.JUDGING, started_at=Now())
     job = Job.objects.filter(run=run, stage__in=["pairs", "calibrate"], state=Job.State.OPEN).first()
-    if job is not None:
+    if spent := spent_reason(run):
+        _end_spent(run, spent)
+    elif job is not None:
         plan_round(run, job)
     elif not cascade.escalate(run) and not _is_busy(run):
         _start_round(run)
+
+
+def _end_spent(run: Run, reason: str) -> None:
+    """Finish a run that may ask nothing more. Its open questions stay: another run of these judges takes them over."""
+    with transaction.atomic():
+        if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason):
+            Job.objects.filter(run=run, state=Job.State.OPEN).update(
+                state=Job.State.FINISHED, message=reason, finished_at=Now()
+            )
+            transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
 
 
 def _fail_run(run_id: int, error: Exception) -> None:
@@ -277,18 +301,24 @@ def plan_round(run: Run, job: Job) -> None:
     )
     queries = comparable_query_ids(run.project_id, run.query_ids)
     planned_before = job.payload.get("planned_before", run.tasks_planned)
+    if "shares" not in job.payload and not is_across(sampler):
+        number = int(job.payload["round"])
+        job.payload["shares"] = shares_of_round(run, sampler, judges, queries=queries, round_number=number)
     while ahead := [query for query in queries if query > job.payload["after"]]:
         chunk = ahead if is_across(sampler) else ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
             # No key: a claim books its attempt under this run meanwhile.
             if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
                 return  # paused or cancelled meanwhile; the job says where to go on
-            budgets, number = _budgets(run, chunk, ahead=len(ahead)), int(job.payload["round"])
+            shares, number = job.payload.get("shares"), int(job.payload["round"])
+            budgets = budgets_of_chunk(run, judges, shares=shares, chunk=chunk, ahead=len(ahead))
             if is_across(sampler):
                 budget = sum(budgets.values())
                 planning.plan_across(run, sampler, judges, query_ids=chunk, budget=budget, round_number=number)
             else:
+                budgets = canaries.keep_room(run, budgets)
                 planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number)
+                canaries.top_up(run, chunk)
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
             job.save(update_fields=["payload", "done", "total"])
@@ -310,14 +340,6 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
             reason = f"the budget of {run.pair_budget} pairs is spent" if spent else "the design is complete"
             if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason):
                 transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
-
-
-def _budgets(run: Run, chunk: Sequence[int], *, ahead: int) -> dict[int, int]:
-    """Pairs each query of the chunk may get: an even share of what is left, the first ones the rest."""
-    if run.pair_budget is None:
-        return dict.fromkeys(chunk, np.iinfo(np.int32).max)
-    share, rest = divmod(max(0, run.pair_budget - run.pairs_planned), ahead)
-    return {query: share + (position < rest) for position, query in enumerate(chunk)}
 
 
 def runs_to_advance(project_id: int) -> list[int]:

@@ -34,14 +34,14 @@ def plan_queries(
     """
     _lock_project(run.project_id)
     known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 else {}
-    known = {query: pairs[: budgets[query]] for query, pairs in known.items()}
+    known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     drawn = sample_pairs(
         list(budgets),
         sampler,
         budgets={query: budget - len(known.get(query, ())) for query, budget in budgets.items()},
         seed=run.seed,
         round_number=round_number,
-        pending=_pending_pairs(list(budgets)),
+        pending=pending_pairs(list(budgets)),
     )
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number)
 
@@ -63,7 +63,7 @@ def plan_across(
         seed=run.seed,
         round_number=round_number,
         query_ids=query_ids,
-        pending=_pending_pairs(query_ids, across=True),
+        pending=pending_pairs(query_ids, across=True),
     )
     pairs = np.concatenate([known, drawn])
     _store_tasks(run, judges, {None: pairs} if len(pairs) else {}, round_number=round_number)
@@ -93,7 +93,7 @@ _OF_QUERIES = "SELECT candidate.id FROM labeling_candidate candidate WHERE candi
 _ACROSS = f"pair.query_id IS NULL AND pair.a_id IN ({_OF_QUERIES}) AND pair.b_id IN ({_OF_QUERIES})"
 
 
-def _pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
+def pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
     """Pairs of these queries that a task stands for, whoever is to answer it."""
     with connection.cursor() as cursor:
         cursor.execute(_PENDING.format(which=_ACROSS if across else _WITHIN), {"queries": query_ids})

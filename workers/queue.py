@@ -7,7 +7,8 @@ called between `claim` and `finish`, outside any transaction, by `workers.judgin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db import connection, transaction
@@ -15,6 +16,7 @@ from django.db.backends.utils import CursorWrapper
 
 from labeling.judgments import Recorded, record_judgments
 from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
+from workers.budgets import NO_LIMIT, Budgets, calls_left, lock_books
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
@@ -61,22 +63,43 @@ SELECT * FROM leased ORDER BY id
 
 def claim(*, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S) -> list[ClaimedTask]:
     """Lease up to `limit` open tasks of one annotator in runs that are being judged, and book an
-    attempt for each. Two workers never get the same task; a paused judge gets none.
+    attempt for each. Two workers never get the same task; a paused judge gets none, and of a run no more are
+    claimed than its budget of calls, tokens or money allows.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT run.id FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id "
-            "JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id "
-            "WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging'",
-            [annotator_id],
-        )
-        runs = [row[0] for row in cursor.fetchall()]
-        if not runs:
-            return []
-        cursor.execute(
-            _CLAIM, {"annotator": annotator_id, "runs": runs, "limit": limit, "worker": worker, "lease": lease_s}
-        )
-        return [ClaimedTask(*row) for row in cursor.fetchall()]
+        claimed: list[ClaimedTask] = []
+        for runs, most in _claimable_runs(cursor, annotator_id):
+            if len(claimed) >= limit:
+                break
+            most = min(most, limit - len(claimed))
+            cursor.execute(
+                _CLAIM, {"annotator": annotator_id, "runs": runs, "limit": most, "worker": worker, "lease": lease_s}
+            )
+            claimed += [ClaimedTask(*row) for row in cursor.fetchall()]
+        return claimed
+
+
+def _claimable_runs(cursor: CursorWrapper, annotator_id: int) -> Iterator[tuple[list[int], int]]:
+    """Runs whose questions may be put to this judge, oldest first, and how many of them: all runs at once, but
+    each one that bounds its calls by itself. Those stay locked until the transaction ends, so that no call
+    beyond the budget is made; always in id order, so that no two claims wait for each other.
+    """
+    cursor.execute(
+        "SELECT run.id, call_budget, token_budget, cost_budget_micros "
+        "FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id "
+        "JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id "
+        "WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging' ORDER BY run.id",
+        [annotator_id],
+    )
+    rows = [(run, Budgets(calls=calls, tokens=tokens, cost_micros=cost)) for run, calls, tokens, cost in cursor]
+    for is_bounded, group in itertools.groupby(rows, key=lambda row: row[1].bounds_calls):
+        if not is_bounded:
+            yield [run for run, _ in group], NO_LIMIT
+            continue
+        for run, budgets in group:
+            lock_books(run)
+            if (room := calls_left(budgets, run, annotator_id)) > 0:
+                yield [run], room
 
 
 def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
