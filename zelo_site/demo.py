@@ -275,8 +275,9 @@ def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> 
     run = whole_run(project)
     if run is None:
         collection = ProjectCollection(project.pk)
+        first = begin(project, stream=stream)
         with Embedding(collection.queries(), list(collection.documents())) as embedding:
-            watch(begin(project, stream=stream), bar=ProgressBar("3-5 Judging", stream), tick=tick)
+            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=tick)
             embedding.watch(tick=tick, stream=stream)
         run = judge_all(project, stream=stream)
     if run.state != Run.State.FINISHED or stale_query_ids(project.pk, limit=1):

@@ -5,8 +5,12 @@ The steps are in `zelo_site.demo`, the processes in `zelo_site.stack`.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import time
 from argparse import ArgumentParser
 from typing import Any, TextIO, cast
+from urllib.parse import urlsplit
 
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
@@ -22,7 +26,22 @@ from zelo_site.services import AlreadyRunning, BinaryNotFound
 from zelo_site.stack import PortTaken, Serving, serve
 from zelo_site.supervisor import exits_on_sigterm
 
+PAGE_DEADLINE_S = 60.0
 STOPPED = "\nstopped; everything is kept, the same command goes on from here"
+
+
+def wait_for_page(stack: Serving) -> None:
+    """Return once the web server answers, or after a minute: then its log says why it does not."""
+    address = urlsplit(stack.address)
+    deadline = time.monotonic() + PAGE_DEADLINE_S
+    while time.monotonic() < deadline:
+        stack.tick()
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PAGE_DEADLINE_S)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("HEAD", reverse("sign-in"))
+            connection.getresponse()
+            return
+        time.sleep(0.1)
 
 
 class Command(BaseCommand):
@@ -62,6 +81,8 @@ class Command(BaseCommand):
             project = None
         known = project is not None
         project = project or demo.make_demo(owner, questions)
+        demo.import_documents(project, stream=stream)  # while the web server starts
+        wait_for_page(stack)
         self._say_where(stack, owner, project, known=known)
         try:
             demo.show_demo(project, tick=stack.tick, stream=stream)
