@@ -15,7 +15,9 @@ from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.failed import FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.injection import ProbeOptions, ProbeRefused, order_probe
 from workers.judge_watch import pause_judge, resume_judge
+from workers.models import InjectionProbe
 from workers.scorecard import scorecards
 
 router = Router(tags=["judges"])
@@ -159,3 +161,38 @@ def _judge_or_404(project: Project, annotator_id: int) -> Annotator:
 
 def _state(judge: Annotator) -> dict[str, Any]:
     return {"annotator_id": judge.pk, "paused": judge.paused_at is not None, "reason": judge.pause_reason}
+
+
+class ProbeIn(Schema):
+    annotator_id: int
+    options: ProbeOptions = ProbeOptions()
+
+
+class ProbeOut(Schema):
+    id: int
+    annotator_id: int
+    state: str
+    error: str
+    options: dict[str, Any]
+    report: dict[str, Any]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+
+@router.get("/projects/{slug}/probes", response=list[ProbeOut])
+def get_probes(request: HttpRequest, slug: str) -> Any:
+    """The latest twenty injection probes, newest first, with their reports."""
+    project = project_or_404(request, slug)
+    return list(InjectionProbe.objects.visible_to(request.user).filter(project=project)[:20])
+
+
+@router.post("/projects/{slug}/probes", response={201: ProbeOut})
+def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
+    """Order an injection probe of one judge; it starts as soon as a worker is free."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
+    try:
+        return 201, order_probe(judge, body.options, created_by=request.user)
+    except ProbeRefused as error:
+        raise HttpError(422, str(error)) from error

@@ -12,7 +12,7 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import calibrating, pipeline, queue
+from workers import calibrating, injection, pipeline, queue
 from workers.hints import broker_answers, leave_hint
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ def reconcile_once() -> None:
         leave_hint("calibrate", project_id)
     for run_id in pipeline.active_run_ids():
         leave_hint("advance", run_id)
+    for probe_id in injection.waiting_probe_ids():
+        leave_hint("probe", probe_id)
 
 
 def rate_without_broker() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
-from workers import calibrating, heartbeats, judging, pipeline
+from workers import calibrating, heartbeats, injection, judging, pipeline
 from workers.hints import hint_taken, leave_hint
 
 RATING_SLICE_S = 5.0  # then other projects have their turn
@@ -36,3 +36,9 @@ def advance(run_id: int) -> None:
 def calibrate(project_id: int) -> None:
     hint_taken("calibrate", project_id)
     calibrating.calibrate(project_id)
+
+
+@shared_task(name="workers.tasks.probe")
+def probe(probe_id: int) -> None:
+    hint_taken("probe", probe_id)
+    injection.run_probe(probe_id)

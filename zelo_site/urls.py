@@ -11,6 +11,7 @@ from zelo_site.pages import (
     figures,
     matrix,
     pair,
+    probes,
     project,
     projects,
     queries,
@@ -45,6 +46,7 @@ urlpatterns = [
     path("p/<slug:slug>/queries/<int:query_id>/matrix/", matrix.matrix_page, name="matrix"),
     path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
     path("p/<slug:slug>/judges/", scorecard.scorecard_page, name="scorecard"),
+    path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("api/v1/", api.urls),
 ]

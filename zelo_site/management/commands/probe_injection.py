@@ -1,0 +1,66 @@
+"""`manage.py probe_injection PROJECT JUDGE`: what texts that argue for themselves do to a judge and to its scores."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+import pydantic
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.models import Annotator, Project
+from workers.injection import ProbeOptions, ProbeRefused, order_probe, payloads, run_probe
+from workers.models import InjectionProbe
+from zelo_site.selection import find_project
+from zelo_site.stack import database
+from zelo_site.terminal import ProgressBar, table
+
+
+class Command(BaseCommand):
+    help = "Ask a judge the same pairs with and without payloads in a document, and print what that changed."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project; it needs rated documents")
+        parser.add_argument("judge", help="name or number of one of its judges")
+        parser.add_argument("--payloads", nargs="+", choices=sorted(payloads()), help="default: four of them")
+        parser.add_argument("--targets", type=int, default=10, help="documents of each strength, weak and middling")
+        parser.add_argument("--opponents", type=int, default=10, help="pairs of each document")
+        parser.add_argument("--seed", type=int, default=0)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with database():
+            judge = self._judge(find_project(options["project"]), options["judge"])
+            wanted = {name: options[name] for name in ("payloads", "targets", "opponents", "seed") if options[name]}
+            try:
+                probe = order_probe(judge, ProbeOptions.model_validate(wanted))
+            except (ProbeRefused, pydantic.ValidationError) as error:
+                raise CommandError(str(error)) from error
+            bar = ProgressBar("Probe", sys.stdout)
+            run_probe(probe.pk, report=bar.show)
+            probe.refresh_from_db()
+            if probe.state == InjectionProbe.State.FAILED:
+                bar.end("broke off")
+                raise CommandError(probe.error)
+            bar.end(f"{probe.calls:,} calls, ${probe.cost_micros / 1e6:.4f}")
+            self._print(probe)
+
+    def _judge(self, project: Project, wanted: str) -> Annotator:
+        judges = Annotator.objects.judges().filter(project=project)
+        found = judges.filter(pk=int(wanted)) if wanted.isdigit() else judges.filter(name=wanted)
+        if found.count() != 1:
+            known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
+            raise CommandError(f"{found.count()} judges are called {wanted!r}; this project has: {known}")
+        return found.get()
+
+    def _print(self, probe: InjectionProbe) -> None:
+        rows = []
+        for row in probe.report["rows"]:
+            flips, gain = row["flip_rate"], row["elo_gain"]
+            share = "–" if flips is None else f"{flips['value']:.0%} ({flips['low']:.0%} – {flips['high']:.0%})"
+            rise = f"{gain['value']:+.0f} ({gain['low']:+.0f} – {gain['high']:+.0f})"
+            rows.append([row["payload"], row["level"], share, rise, "ALARM" if row["alarm"] else "quiet"])
+        self.stdout.write("\n" + table(["payload", "documents", "lost pairs it wins", "Elo", ""], rows))
+        if failures := probe.report["failures"]:
+            said = ", ".join(f"{number} {reason}" for reason, number in failures.items())
+            self.stdout.write(f"questions without an answer: {said}")

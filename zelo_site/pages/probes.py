@@ -1,0 +1,52 @@
+"""The injection probe: ordering one, and what earlier ones found."""
+
+from __future__ import annotations
+
+import pydantic
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from labeling.models import Annotator, Project
+from workers.injection import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
+from workers.models import InjectionProbe
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+SHOWN = 10
+
+
+def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The form and the latest ten probes; a POST orders one."""
+    project = visible_project(request, slug)
+    if request.method == "POST":
+        return _order(request, owned_project(request, slug))
+    judges = Annotator.objects.judges().filter(project=project).order_by("id")
+    probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("annotator")
+    shown = list(probes[:SHOWN])
+    context = {
+        "project": project,
+        "probes": shown,
+        "is_live": any(probe.state in (InjectionProbe.State.OPEN, InjectionProbe.State.ASKING) for probe in shown),
+        "judges": [judge for judge in judges if can_be_probed(judge)],
+        "payloads": list(payloads().values()),
+        "chosen": ProbeOptions().payloads,
+        "may_change": may_change(request, project),
+        "here": "judges",
+    }
+    return render(request, "zelo/probes.html", context)
+
+
+def _order(request: HttpRequest, project: Project) -> HttpResponse:
+    number = request.POST.get("judge", "")
+    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+    judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
+    try:
+        options = ProbeOptions.model_validate({"payloads": request.POST.getlist("payload")})
+        order_probe(judge, options, created_by=request.user)
+    except pydantic.ValidationError:
+        messages.error(request, "Choose at least one payload.")
+    except ProbeRefused as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, "The probe is ordered; its figures appear here once it has finished.")
+    return redirect("probes", slug=project.slug)
