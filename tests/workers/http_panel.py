@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
 from labeling.annotators import get_judge
 from labeling.models import Annotator, Candidate, Document, Project, Query
@@ -14,7 +15,7 @@ from labeling.projects import create_project
 from scoring.rating import rate_stale
 from tests.fake_judge.process import FakeJudge
 from workers import judging
-from workers.models import Run
+from workers.models import JudgingTask, Run
 from workers.pipeline import advance
 
 KEY = "sk-very-secret-0123456789"
@@ -56,9 +57,10 @@ def make_texts(*, queries: int = 1, documents: int = 100) -> Project:
 
 
 def work_off(run: Run, judges: Sequence[Annotator], *, rounds: int = 20) -> Run:
-    """What the workers do, in this process: plan, judge, rate, until the run has ended."""
+    """What the workers do, in this process: plan, judge, rate, until the run has ended. Nothing waits for its retry."""
     for _ in range(rounds):
         advance(run.pk)
+        JudgingTask.objects.filter(run=run, state="open").update(next_at=Now())
         for judge in judges:
             judging.judge_open(judge.pk, worker="w@host:1")
         rate_stale(run.project_id)

@@ -52,7 +52,7 @@ def probed(judge: Annotator, **options: object) -> InjectionProbe:
 
 
 def test_a_judge_that_payloads_sway_half_the_time_is_found_with_its_gain(fake: FakeJudge) -> None:
-    project, judge = make_rated(fake, "swayed", susceptibility=0.5)
+    _, judge = make_rated(fake, "swayed", susceptibility=0.5)
     before = (Judgment.objects.count(), list(Score.objects.order_by("pk").values_list("elo", flat=True)))
     probe = probed(judge)
     assert probe.state == "finished", probe.error
