@@ -115,10 +115,13 @@ class Sampler(Plugin):
 
 
 class Judge(Plugin):
-    """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best."""
+    """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best. `can_drift`:
+    whether it may change while its configuration does not, as a model behind an address can.
+    """
 
     kind = "judge"
     batch_size: ClassVar[int] = 32
+    can_drift: ClassVar[bool] = True
     model_revision: str = ""
     prompt_hash: str = ""
 

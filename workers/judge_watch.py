@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
 import numpy as np
 from django.db.models.functions import Now
 
 from labeling.models import Annotator
-from labeling.records import FloatArray
+from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from scoring.gold import judge_answers
 from scoring.numerics import drift
 from workers.hints import leave_hint
@@ -34,22 +35,34 @@ def watch_now_and_then(annotator: Annotator) -> bool:
 
 def watch_judge(annotator: Annotator) -> bool:
     """Pause the judge if it has drifted on known pairs; True where it did."""
-    found = drift.watch(known_errors(annotator))
+    found = known_drift(annotator)
     if found is None or found.alarm is None:
         return False
     reason = (
-        f"its accuracy on known pairs fell from {1.0 - found.baseline:.0%} (its first {drift.BASELINE}) "
-        f"to {1.0 - found.recent:.0%} (the last {found.since})"
+        f"its accuracy on known pairs fell from {1.0 - found.baseline:.0%} (its first {found.unit}) "
+        f"to {1.0 - found.recent:.0%} (the last {found.since} {found.unit})"
     )
     return pause_judge(annotator, reason)
 
 
-def known_errors(annotator: Annotator) -> FloatArray:
-    """0 right, 1 wrong, 0.5 tied, for each answer on a known pair since the judge was last let go on; oldest first."""
+def known_drift(annotator: Annotator) -> drift.Drift | None:
+    """The alarm's state over the answers on known pairs since the judge was last let go on; None without enough.
+
+    A judge whose weights are part of its configuration cannot drift and is not watched.
+    """
+    if not _can_drift(annotator.plugin):
+        return None
     answers = judge_answers(annotator, only_watched=True)
     known = np.isfinite(answers.truth) & (answers.truth != 0.5)
-    agreement: FloatArray = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
-    return (1.0 - agreement) / 2.0
+    agreement = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
+    return drift.watch_errors((1.0 - agreement) / 2.0, answers.query[known])
+
+
+def _can_drift(plugin: str) -> bool:
+    try:
+        return cast("type[Judge]", get_plugin("judge", plugin)).can_drift
+    except UnknownPlugin:
+        return True
 
 
 def pause_judge(annotator: Annotator, reason: str) -> bool:

@@ -15,7 +15,6 @@ from django.db import connection
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from scoring.gold import JudgeAnswers, judge_answers
-from scoring.numerics import drift
 from scoring.numerics.judge_checks import (
     Estimate,
     intransitive_triples,
@@ -27,7 +26,7 @@ from scoring.numerics.judge_checks import (
     same_side,
     share,
 )
-from workers.judge_watch import known_errors
+from workers.judge_watch import known_drift
 
 RECENT_CALLS = 5_000
 
@@ -92,7 +91,7 @@ def scorecard(judge: Annotator) -> Scorecard:
     answers = judge_answers(judge)
     preference, first_row = _by_pair(answers)
     shown_first = np.where(answers.swapped, 1.0 - answers.preference, answers.preference)
-    watched = drift.watch(known_errors(judge))
+    watched = known_drift(judge)
     return Scorecard(
         annotator_id=judge.pk,
         name=judge.name,
@@ -109,7 +108,7 @@ def scorecard(judge: Annotator) -> Scorecard:
             answers.preference, _deserved(answers), answers.longer, np.where(answers.swapped, -1.0, 1.0)
         ),
         cycles=_cycles(answers, preference, first_row),
-        drift=None if watched is None else float(watched.statistic.max()) / drift.THRESHOLD,
+        drift=None if watched is None else float(watched.statistic.max()) / watched.threshold,
         calls=_calls(judge),
     )
 

@@ -26,7 +26,7 @@ from tests.factories import (
 )
 from tests.stub_plugins import TestJudge
 from workers import judging, queue
-from workers.judge_watch import known_errors, pause_judge, resume_judge, watch_judge
+from workers.judge_watch import known_drift, pause_judge, resume_judge, watch_judge
 from workers.models import JudgingTask
 from workers.scorecard import scorecard, scorecards
 
@@ -193,7 +193,7 @@ def test_a_judge_let_go_on_starts_afresh() -> None:
     drifting(project, judge, right=70, wrong=30)
     watch_judge(judge)
     assert resume_judge(judge) and not resume_judge(judge)
-    assert len(known_errors(judge)) == 0
+    assert known_drift(judge) is None
     assert not watch_judge(judge)
     assert len(queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=5)) == 5
 

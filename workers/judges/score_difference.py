@@ -80,6 +80,7 @@ class ScoreDifferenceJudge(Judge):
     # A batch takes in several whole queries: scoring all candidates of a query is what costs, and each
     # process that gets a part of a query pays for it again.
     batch_size = 2048
+    can_drift = False
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)

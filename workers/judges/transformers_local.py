@@ -84,6 +84,7 @@ class TransformersJudge(Judge):
 
     name = "transformers-local"
     label = "Language model in the worker (transformers)"
+    can_drift = False
     batch_size = 256
     Options = LocalOptions  # type: ignore[assignment]  # model has no default
     options: LocalOptions

@@ -142,3 +142,34 @@ def test_an_alarm_says_how_good_the_judge_was_and_is() -> None:
 
 def test_without_a_baseline_nothing_is_said() -> None:
     assert drift.watch(np.ones(drift.BASELINE)) is None
+
+
+def queries(rng: np.random.Generator, count: int, accuracy: float) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of `count` queries, some much harder than others, asked one query after the other."""
+    sizes = rng.integers(5, 120, count)
+    rates = rng.beta(4.0 * (1.0 - accuracy), 4.0 * accuracy, count)
+    errors = np.concatenate([(rng.random(size) < rate).astype(float) for size, rate in zip(sizes, rates, strict=True)])
+    return errors, np.repeat(np.arange(count), sizes)
+
+
+def test_hard_queries_are_no_drift() -> None:
+    rng = np.random.default_rng(6)
+    alarms = [drift.watch_errors(*queries(rng, 500, 0.7)) for _ in range(200)]
+    assert sum(each.alarm is not None for each in alarms if each) <= 4
+
+
+def test_a_drift_over_queries_is_found() -> None:
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(100):
+        (before, first), (after, second) = queries(rng, 40, 0.8), queries(rng, 100, 0.45)
+        found.append(drift.watch_errors(np.concatenate([before, after]), np.concatenate([first, second + 40])))
+    late = [each.alarm for each in found if each and each.alarm is not None and each.alarm >= 40]
+    assert len(late) >= 90
+
+
+def test_few_queries_say_nothing_and_a_single_one_is_watched_by_answers() -> None:
+    wrong_later = np.concatenate([np.zeros(60), np.ones(40)])
+    assert drift.watch_errors(wrong_later, np.repeat([1, 2], 50)) is None
+    alone = drift.watch_errors(wrong_later, np.zeros(100, dtype=np.int64))
+    assert alone is not None and alone.alarm is not None and alone.unit == "answers"
