@@ -38,6 +38,7 @@ $(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing the pinned requirements (once) ..."
 	@$(PY) -m pip install -q -r requirements.txt
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
+	@$(PY) -c 'from scoring.numerics import design_adaptive, fit; fit.compile_kernels(); design_adaptive.compile_kernels()'
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
