@@ -26,7 +26,13 @@ def copy_columns(sql: str, parameters: Sequence[object], fields: Sequence[tuple[
     for name, kind in fields:
         layout += [(f"_{name}", ">i4"), (name, _WIDTHS[kind])]
     record = np.dtype(layout)
-    with connection.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)", parameters) as copy:
+    statement = f"COPY ({sql}) TO STDOUT (FORMAT BINARY)"
+    # The driver's own cursor: with DEBUG, Django's takes no parameters for COPY.
+    with (
+        connection.cursor() as cursor,
+        connection.wrap_database_errors,
+        cursor.cursor.copy(statement, parameters) as copy,
+    ):
         data = b"".join(bytes(block) for block in copy)
     body = data[_HEADER_BYTES:-2]
     if len(body) % record.itemsize:

@@ -41,6 +41,9 @@ class RunIn(Schema):
     orders: Literal["one", "both"] = "one"
     query_ids: list[Annotated[int, Field(ge=1, lt=2**63)]] | None = None
     pair_budget: int | None = Field(None, ge=1, lt=2**63)
+    call_budget: int | None = Field(None, ge=1, lt=2**63)
+    token_budget: int | None = Field(None, ge=1, lt=2**63)
+    cost_budget_micros: int | None = Field(None, ge=1, lt=2**63)
     seed: int | None = Field(None, ge=0, lt=2**63)
 
 
@@ -102,6 +105,9 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             orders=body.orders,
             query_ids=body.query_ids,
             pair_budget=body.pair_budget,
+            call_budget=body.call_budget,
+            token_budget=body.token_budget,
+            cost_budget_micros=body.cost_budget_micros,
             seed=body.seed,
         )
     except (pipeline.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:

@@ -22,6 +22,8 @@ from scoring.pairs import sample_pairs
 from workers.models import Run
 
 PairsOfQueries = dict[int, IntArray]
+# A sampler that is no design by itself but goes on from what is known; its runs ask nothing but what it draws.
+GOES_ON = "uncertain"
 
 
 def plan_queries(
@@ -33,7 +35,8 @@ def plan_queries(
     round): another judge answers the same design, and what a cancelled run left is completed.
     """
     _lock_project(run.project_id)
-    known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 else {}
+    is_design = sampler.name != GOES_ON
+    known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     drawn = sample_pairs(
         list(budgets),

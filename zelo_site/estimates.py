@@ -1,12 +1,13 @@
-"""What a run would take, before it is started: pairs, calls, tokens, money, minutes. Stores nothing.
+"""What a run would take, before it is started: pairs, calls, tokens, money, minutes, GPU-hours. Stores nothing.
 
-The pairs are counted by asking the sampler itself about one query of each size; speed and tokens
-come from the books of earlier calls where there are any.
+The pairs are counted by asking the sampler itself about one query of each size; speed comes from the books of
+earlier calls where there are any, tokens from the lengths of the texts. `zelo_site.savings` tells afterwards.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from django.db.models.functions import Length
 from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
+from workers.budgets import Budgets, expected_calls_per_pair
+from workers.cascade import DEFAULT_THRESHOLD
 from workers.judges.endpoints import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.models import Attempt, Run
+from zelo_site.savings import paper_calls
 
 CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 200
@@ -28,6 +32,9 @@ ANSWER_TOKENS = {"reasoned": 120}
 # Judges on this machine, answers a second on one core, where no call has been booked yet.
 LOCAL_RATE = 300.0
 RECENT_CALLS = 2000
+# One H100 (989e12 operations a second, dense, bfloat16) at the 45 % of its peak that serving engines reach.
+GPU_OPERATIONS_S = 0.45 * 989e12
+LOCAL_MODELS = "transformers-local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,9 @@ class ChosenJudge:
 
 @dataclass(frozen=True, slots=True)
 class JudgeEstimate:
-    """`seconds` None: nobody knows yet how fast this judge answers. Tokens are 0 for local judges."""
+    """`seconds` None: nobody knows yet how fast this judge answers. Tokens are 0 for local judges. `gpu_hours`
+    where the name of a model tells its size, whoever runs it.
+    """
 
     label: str
     calls: int
@@ -48,11 +57,14 @@ class JudgeEstimate:
     cost_micros: int
     seconds: float | None
     is_measured: bool
+    gpu_hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Upper bounds: what has been answered already is not asked again."""
+    """Upper bounds: what has been answered already is not asked again, and designs that go by rounds may stop
+    earlier. `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
+    """
 
     queries: int
     pairs: int
@@ -61,6 +73,13 @@ class Estimate:
     cost_micros: int
     seconds: float | None
     judges: list[JudgeEstimate]
+    gpu_hours: float | None
+    paper_calls: int
+
+    @property
+    def saved_share(self) -> float | None:
+        """The part of the paper's calls that is not asked; None where it is more."""
+        return 1.0 - self.calls / self.paper_calls if self.calls < self.paper_calls else None
 
 
 def estimate_run(
@@ -71,29 +90,57 @@ def estimate_run(
     sampler_options: dict[str, Any],
     allocation: str,
     orders: str,
-    pair_budget: int | None,
+    budgets: Budgets,
+    cascade_threshold: float = DEFAULT_THRESHOLD,
 ) -> Estimate:
-    """What ordering this run would take."""
+    """What ordering this run would take, at most what its budgets allow. In a cascade the first judge comes first."""
     sizes = _sizes(project)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
     pairs = _pairs(chosen, sizes)
-    if pair_budget is not None:
-        pairs = min(pairs, pair_budget)
-    calls = pairs * (2 if orders == Run.Orders.BOTH else 1)
-    if allocation == Run.Allocation.ROTATE:
-        calls = math.ceil(calls / max(1, len(judges)))
+    if budgets.pairs is not None:
+        pairs = min(pairs, budgets.pairs)
     words = _mean_tokens(project)
-    each = [_of_judge(judge, calls, words) for judge in judges]
+    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold)
+    whole = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
+    part = _affordable_part(whole, budgets)
+    pairs = math.ceil(part * pairs)
+    each = whole
+    if part < 1.0:
+        each = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
     known = [judge.seconds for judge in each]
+    hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     return Estimate(
         queries=sum(sizes.values()),
         pairs=pairs,
-        calls=sum(judge.calls for judge in each),
-        tokens=sum(judge.tokens for judge in each),
-        cost_micros=sum(judge.cost_micros for judge in each),
+        calls=min(sum(judge.calls for judge in each), budgets.calls or 2**63),
+        tokens=min(sum(judge.tokens for judge in each), budgets.tokens or 2**63),
+        cost_micros=min(sum(judge.cost_micros for judge in each), budgets.cost_micros or 2**63),
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
+        gpu_hours=sum(hours) if hours else None,
+        paper_calls=paper_calls(sizes),
     )
+
+
+def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -> list[float]:
+    """Questions that each judge is asked for each pair."""
+    each = 2.0 if orders == Run.Orders.BOTH else 1.0
+    if allocation == Run.Allocation.ROTATE:
+        return [each / judges] * judges
+    if allocation == Run.Allocation.CASCADE and judges > 1:
+        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold)
+        return [each] + [(total - each) / (judges - 1)] * (judges - 1)
+    return [each] * judges
+
+
+def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float:
+    """The part of these calls that the budgets of calls, tokens and money pay for."""
+    wanted = [
+        (sum(judge.calls for judge in judges), budgets.calls),
+        (sum(judge.tokens for judge in judges), budgets.tokens),
+        (sum(judge.cost_micros for judge in judges), budgets.cost_micros),
+    ]
+    return min([1.0, *(most / total for total, most in wanted if most is not None and total > most)])
 
 
 def _sizes(project: Project) -> Counter[int]:
@@ -103,7 +150,12 @@ def _sizes(project: Project) -> Counter[int]:
 
 
 def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
-    """Pairs of the whole design; for a sampler that goes by rounds, those of its first."""
+    """Pairs of the whole design. A sampler that goes by rounds says by its option `pairs_per_candidate` where it
+    ends at the latest; of another, those of its first draw.
+    """
+    most_each = getattr(sampler.options, "pairs_per_candidate", None)
+    if most_each is not None:
+        return sum(queries * min(int(most_each * size), size * (size - 1) // 2) for size, queries in sizes.items())
     rng = np.random.default_rng(0)
     most = np.iinfo(np.int32).max
     total = 0
@@ -127,17 +179,31 @@ def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstima
     calls *= _calls_per_comparison(judge)
     is_remote = "endpoint" in judge.options
     rate = _measured_rate(judge.plugin.name)
-    tokens_read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options)) if is_remote else 0
-    tokens_written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1) if is_remote else 0
-    speed = rate or (None if is_remote else LOCAL_RATE)
+    read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options))
+    written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1)
+    speed = rate or (None if is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
     return JudgeEstimate(
         label=judge.plugin.label,
         calls=calls,
-        tokens=int(tokens_read + tokens_written),
-        cost_micros=_cost(judge.options, int(tokens_read), int(tokens_written)),
+        tokens=int(read + written) if is_remote else 0,
+        cost_micros=_cost(judge.options, int(read), int(written)) if is_remote else 0,
         seconds=calls / speed if speed else None,
         is_measured=rate is not None,
+        gpu_hours=gpu_hours(str(judge.options.get("model", "")), read + written),
     )
+
+
+_PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(A)?(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")
+
+
+def gpu_hours(model: str, tokens: float) -> float | None:
+    """Hours of one H100 for so many tokens, two operations a parameter and token; None where the model's name does
+    not tell its size. Of a mixture of experts (30B-A3B) the active parameters count.
+    """
+    found = sorted(_PARAMETERS.findall(model), key=lambda each: each[0] != "A")
+    if not found:
+        return None
+    return 2.0 * float(found[0][1]) * 1e9 * tokens / GPU_OPERATIONS_S / 3600.0
 
 
 def _calls_per_comparison(judge: ChosenJudge) -> int:

@@ -23,6 +23,8 @@ from workers.hints import broker_answers
 from workers.models import Attempt, JudgingTask, Run, Worker
 from workers.pipeline import STAGES
 from workers.progress import RunProgress, run_progress
+from zelo_site.certainty import ProjectCertainty, last_certainty
+from zelo_site.savings import Saving, recent_saving
 
 NEEDED_QUEUES = ("judging", "rating")
 BROKER_CACHE_S = 3
@@ -114,6 +116,14 @@ class Overview:
     broker: bool
     failures: list[FailureCount]
     attention: list[Attention]
+    certainty: ProjectCertainty | None
+    saving: Saving | None
+
+    @property
+    def enough_recall(self) -> float | None:
+        """Where the last run's design stops; None where it goes to its end."""
+        stops_at = (self.run.sampler_options.get("enough_recall") if self.run else None) or 1.0
+        return stops_at if stops_at < 1.0 else None
 
     @property
     def is_live(self) -> bool:
@@ -152,6 +162,8 @@ def read_overview(project: Project) -> Overview:
         broker=broker_is_up(),
         failures=failures,
         attention=read_attention(project, sizes, failures),
+        certainty=last_certainty(project),
+        saving=recent_saving(project),
     )
 
 

@@ -9,6 +9,7 @@ from zelo_site.api import api
 from zelo_site.pages import (
     failures,
     figures,
+    graph,
     matrix,
     pair,
     probes,
@@ -19,6 +20,7 @@ from zelo_site.pages import (
     scorecard,
     server,
     start,
+    where_next,
     wizard,
 )
 
@@ -44,6 +46,9 @@ urlpatterns = [
     path("p/<slug:slug>/queries/<int:query_id>/", query.query_page, name="query"),
     path("p/<slug:slug>/queries/<int:query_id>/ranking/", query.query_ranking, name="query-ranking"),
     path("p/<slug:slug>/queries/<int:query_id>/matrix/", matrix.matrix_page, name="matrix"),
+    path("p/<slug:slug>/queries/<int:query_id>/graph/", graph.graph_page, name="graph"),
+    path("p/<slug:slug>/queries/<int:query_id>/next/", where_next.where_next, name="where-next"),
+    path("p/<slug:slug>/queries/<int:query_id>/next/queue/", where_next.queue_next, name="queue-next"),
     path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
     path("p/<slug:slug>/judges/", scorecard.scorecard_page, name="scorecard"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),

@@ -16,6 +16,7 @@ from django.shortcuts import render
 
 from labeling.models import Project
 from scoring.quality import Quality, ranking_quality
+from zelo_site.certainty import refresh_certainty
 from zelo_site.charts import Axis, Column, IntervalBar, histogram, polyline
 from zelo_site.judges import CurvePoint, judge_figures, ndcg_by_judgments
 from zelo_site.pages.scope import visible_project
@@ -49,6 +50,7 @@ class Curve:
 def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
     """The fragment."""
     project = visible_project(request, slug)
+    refresh_certainty(project)
     orders = _kept("quality", project, lambda: ranking_quality(project))
     points = _kept("curve", project, lambda: ndcg_by_judgments(project)) if orders else []
     context = {

@@ -30,8 +30,8 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     sort = request.GET.get("sort", "elo")
     sort = sort if sort in SORTS else "elo"
-    documents = _documents(request, query, sort)
-    cells = _cells(request, query, [document["id"] for document in documents])
+    documents = ranked_documents(request, query, sort)
+    cells = answered_cells(request, query, [document["id"] for document in documents])
     context = {
         "project": project,
         "query": query,
@@ -48,8 +48,8 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
     return render(request, "zelo/matrix.html", context)
 
 
-def _documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:
-    """The candidates of the matrix in order, with what their rows are called."""
+def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:
+    """The first hundred candidates in order, with what they are called."""
     by_elo, by_rank = F("score__elo").desc(nulls_last=True), F("first_stage_rank").asc(nulls_last=True)
     order = (by_elo, by_rank, "id") if sort == "elo" else (by_rank, by_elo, "id")
     rows = (
@@ -62,7 +62,7 @@ def _documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, 
     return [{**row, "title": document_title(row["words"], row["document__metadata"])} for row in rows]
 
 
-def _cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list[dict[str, Any]]:
+def answered_cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list[dict[str, Any]]:
     """Answered pairs among these candidates with their mean preference, the most disputed first."""
     live = Q(judgments__superseded_at__isnull=True, judgments__kind=AnswerKind.PREFERENCE)
     rows = (

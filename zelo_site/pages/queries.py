@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from labeling.models import Candidate, Project, Query
+from zelo_site.pages.certainty import mark_certainty
 from zelo_site.pages.scope import may_change, visible_project
 
 PAGE_SIZE = 50
@@ -51,6 +52,7 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
     if search:
         queries = queries.filter(text__icontains=search)
     page = Paginator(queries, PAGE_SIZE).get_page(request.GET.get("page"))
+    mark_certainty(page.object_list)
     context = {
         "project": project,
         "page": page,

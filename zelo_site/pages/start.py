@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from django.views.decorators.http import require_POST
 
 from labeling.annotators import get_judge
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin, get_plugin, registered
+from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
+from workers.budgets import Budgets
 from workers.models import Run
 from workers.pipeline import RunRefused, start_run
+from workers.planning import GOES_ON
 from zelo_site.estimates import ChosenJudge, Estimate, estimate_run
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project
@@ -47,7 +50,7 @@ class Order:
     sampler_options: dict[str, Any]
     allocation: str
     orders: str
-    pair_budget: int | None
+    budgets: Budgets
 
 
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
@@ -66,7 +69,10 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
             sampler_options=order.sampler_options,
             allocation=order.allocation,
             orders=order.orders,
-            pair_budget=order.pair_budget,
+            pair_budget=order.budgets.pairs,
+            call_budget=order.budgets.calls,
+            token_budget=order.budgets.tokens,
+            cost_budget_micros=order.budgets.cost_micros,
         )
     except (BadOrder, BadOptions, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/start.html", _context(project, request.POST, error), status=422)
@@ -98,8 +104,13 @@ def read_order(sent: QueryDict) -> Order:
         sampler_options=read_options(sampler, prefix=f"sampler-{sampler.name}", sent=sent),
         allocation=_one_of(sent, "allocation", Run.Allocation.values),
         orders=_one_of(sent, "orders", Run.Orders.values),
-        pair_budget=_budget(sent.get("pair_budget", "")),
+        budgets=_budgets(sent),
     )
+
+
+def is_ordinary(sampler: type[Plugin]) -> bool:
+    """Whether a sampler is a design to start with: not one across queries, nor one that only goes on."""
+    return not getattr(sampler, "across_queries", False) and sampler.name != GOES_ON
 
 
 def _one_of(sent: QueryDict, name: str, allowed: list[str]) -> str:
@@ -109,12 +120,32 @@ def _one_of(sent: QueryDict, name: str, allowed: list[str]) -> str:
     return value
 
 
-def _budget(text: str) -> int | None:
-    if not text.strip():
+def _budgets(sent: QueryDict) -> Budgets:
+    return Budgets(
+        pairs=_whole(sent.get("pair_budget", ""), "pairs"),
+        calls=_whole(sent.get("call_budget", ""), "calls"),
+        tokens=_whole(sent.get("token_budget", ""), "tokens"),
+        cost_micros=_micros(sent.get("cost_budget", "")),
+    )
+
+
+def _whole(text: str, unit: str) -> int | None:
+    text = text.strip()
+    if not text:
         return None
-    if not text.strip().isascii() or not text.strip().isdigit() or not 1 <= int(text) < 10**12:
-        raise BadOrder(f"the budget is {text[:20]!r}; expected a number of pairs, 1 or more, or nothing")
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < 1:
+        raise BadOrder(f"the budget is {text[:20]!r}; expected a number of {unit}, 1 or more, or nothing")
     return int(text)
+
+
+def _micros(text: str) -> int | None:
+    """Dollars as millionths."""
+    text = text.strip().removeprefix("$")
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{0,9}(\.[0-9]{0,6})?", text) or not any("1" <= digit <= "9" for digit in text):
+        raise BadOrder(f"the budget is {text[:20]!r}; expected dollars, more than 0, or nothing")
+    return round(float(text) * 1e6)
 
 
 def _estimated(project: Project, order: Order) -> Estimate:
@@ -125,7 +156,7 @@ def _estimated(project: Project, order: Order) -> Estimate:
         sampler_options=order.sampler_options,
         allocation=order.allocation,
         orders=order.orders,
-        pair_budget=order.pair_budget,
+        budgets=order.budgets,
     )
 
 
@@ -133,6 +164,7 @@ def _choices(kind: str, chosen: list[str], sent: QueryDict | None) -> list[Choic
     return [
         Choice(name, plugin.label, option_fields(plugin, prefix=f"{kind}-{name}", sent=sent), name in chosen)
         for name, plugin in registered(kind).items()
+        if kind != "sampler" or is_ordinary(plugin)
     ]
 
 

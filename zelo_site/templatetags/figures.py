@@ -51,6 +51,12 @@ def percent(share: float | None) -> str:
 
 
 @register.filter
+def small_percent(share: float | None) -> str:
+    """A small share with one place."""
+    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+@register.filter
 def duration(seconds: float | None) -> str:
     """Seconds in words as coarse as the reader needs."""
     if seconds is None or not math.isfinite(seconds):
@@ -62,6 +68,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 172_800:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86_400:.1f} days"
+
+
+@register.filter
+def hours(value: float | None) -> str:
+    """GPU-hours: whole ones where they are many, minutes where they are few."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value < 1:
+        return f"{max(1, math.ceil(60 * value))} GPU-minutes"
+    return f"{value:,.1f} GPU-hours" if value < 10 else f"{value:,.0f} GPU-hours"
 
 
 @register.filter

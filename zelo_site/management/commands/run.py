@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.annotators import get_judge
@@ -16,6 +18,7 @@ from labeling.plugins import UnknownPlugin
 from labeling.projects import create_project
 from labeling.transfer import ImportFailed, import_dataset
 from workers.pipeline import RunRefused, start_run
+from zelo_site.closing import closing_lines
 from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch
 from zelo_site.stack import working
 from zelo_site.terminal import ProgressBar
@@ -35,16 +38,22 @@ class Command(BaseCommand):
         parser.add_argument("--threshold", type=float, help="cascade: the first judge is unsure below this |p - 0.5|")
         parser.add_argument("--orders", default="one", choices=["one", "both"])
         parser.add_argument("--pairs", type=int, default=None, help="at most so many pairs over all queries")
+        parser.add_argument("--calls", type=int, help="at most so many calls; further questions wait for another run")
+        parser.add_argument("--tokens", type=int, help="at most so many tokens read and written")
+        parser.add_argument("--dollars", type=float, help="at most so much money, at the endpoints' prices")
+        parser.add_argument("--sampler-options", default="{}", help='JSON, for example {"enough_recall": 0.95}')
         parser.add_argument("--seed", type=int, default=None)
 
     def handle(self, *args: Any, **options: Any) -> None:
         for path in (options["file"], options["qrels"]):
             if path is not None and not path.is_file():
                 raise CommandError(f"there is no file {path}")
+        options["sampler_options"] = _sampler_options(options["sampler_options"])
+        options["cost_budget_micros"] = _micros(options["dollars"])
         try:
             with working() as tick:
                 self._run(options, tick)
-        except (ImportFailed, RunRefused, RunStopped, UnknownPlugin) as error:
+        except (ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(str(error)) from error
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
@@ -59,14 +68,19 @@ class Command(BaseCommand):
             project,
             judges=self._judges(project, options["judges"]),
             sampler=options["sampler"],
+            sampler_options=options["sampler_options"],
             allocation=options["allocation"],
             cascade_threshold=options["threshold"],
             orders=options["orders"],
             pair_budget=options["pairs"],
+            call_budget=options["calls"],
+            token_budget=options["tokens"],
+            cost_budget_micros=options["cost_budget_micros"],
             seed=options["seed"],
         )
         watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
         self.stdout.write("\n" + quality_table(project))
+        self.stdout.write("\n" + closing_lines(project, run))
         self.stdout.write(f"\nproject {project.slug}; `python manage.py export {project.slug}` writes the scores")
 
     def _project(self, options: dict[str, Any]) -> Project:
@@ -85,3 +99,21 @@ class Command(BaseCommand):
 
     def _judges(self, project: Project, names: list[str]) -> list[Annotator]:
         return [get_judge(project, name) for name in names]
+
+
+def _sampler_options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"--sampler-options is {text!r}, which is no JSON ({error})") from error
+    if not isinstance(options, dict):
+        raise CommandError(f'--sampler-options is {text!r}; expected a JSON object such as {{"degree": 4}}')
+    return options
+
+
+def _micros(dollars: float | None) -> int | None:
+    if dollars is None:
+        return None
+    if not 0 < dollars < 1e12:
+        raise CommandError(f"--dollars is {dollars}; expected more than 0, or no such option for no limit")
+    return max(1, round(dollars * 1e6))
