@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.installation import own_environment
+
 
 @pytest.fixture
 def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -27,3 +29,9 @@ def no_silence_between_tests() -> None:
     from workers import hints
 
     hints._silent_until = 0.0
+
+
+@pytest.fixture
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an installation of its own, in a new home."""
+    return own_environment(tmp_path_factory.mktemp("home"))

@@ -174,6 +174,7 @@ def test_the_schema_is_served_and_names_every_path(owner: Any) -> None:
     )
 
 
+@pytest.mark.django_db(transaction=True)  # the server closes its connection after a request
 @pytest.mark.filterwarnings("ignore")
 def test_no_request_that_the_schema_allows_crashes_the_server(project: Project, owner: Any) -> None:
     """Requests drawn from the OpenAPI schema, valid and not: an answer, and never a 500."""

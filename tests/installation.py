@@ -1,0 +1,38 @@
+"""An installation of its own, for tests of the program as it is run: its home, its commands, their output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def own_environment(home: Path) -> dict[str, str]:
+    """The environment of an installation in `home` that shares nothing with the tests' own servers."""
+    home.chmod(0o711)  # PostgreSQL of root's runs as another user, which must pass
+    if home.is_relative_to("/tmp"):
+        for folder in [each for each in home.parents if each.is_relative_to("/tmp")][:-1]:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    kept = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "BROKER_URL"}}
+    return {**kept, "ZELO_HOME": str(home), "ZELO_LOG_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"}
+
+
+def manage(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), *arguments],
+        env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def last_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+    """Wait for the end and return all output; fails the test with it where the process did."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 0, output
+    return output
