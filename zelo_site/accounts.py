@@ -66,7 +66,7 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
             return render(request, "zelo/link.html", {"link": None}, status=404)
         if request.user.pk != user.pk:
             login(request, user, backend=BACKEND)
-        return redirect(settings.LOGIN_REDIRECT_URL)
+        return redirect(_next_address(request))
     link = find_link(token)
     return render(request, "zelo/link.html", {"link": link}, status=200 if link else 404)
 

@@ -36,6 +36,8 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
         if progress.dead:
             note += f" · {progress.dead:,} failed for good"
+        if paused := run.judges.filter(paused_at__isnull=False).count():
+            note += f" · {paused} judge{'s' * (paused > 1)} paused, see the scorecard"
         bar.show(progress.answered, progress.planned, note)
         tick()
         time.sleep(POLL_S)

