@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -204,7 +206,7 @@ def test_graph_draws_every_pair_in_the_colour_of_its_preference(client: Client, 
 
 def test_graph_says_the_same_in_words(client: Client, project: Project, query: Query) -> None:
     html = page(client, "graph", project.slug, query.pk)
-    assert 'role="img" aria-label="14 documents on a circle by Elo' in html
+    assert 'role="group" aria-label="14 documents on a circle by Elo' in html
     rows = re.findall(r"<tr><td.*?</tr>", html, re.S)
     assert len(rows) == 14
     assert "against the order" in rows[13]
@@ -350,3 +352,20 @@ def test_form_offers_only_designs_that_stand_by_themselves(client: Client, proje
     offered = Counter(re.findall(r'name="sampler" value="([a-z-]+)"', html))
     assert {"cycles", "adaptive", "all"} <= set(offered)
     assert not {"uncertain", "cross-query"} & set(offered)
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["--dollars", "0"], "--dollars is 0.0"),
+        (["--dollars", "nan"], "--dollars is nan"),
+        (["--sampler-options", "degree=4"], "which is no JSON"),
+        (["--sampler-options", "[4]"], "expected a JSON object"),
+    ],
+)
+def test_command_refuses_a_bad_budget_before_it_starts_anything(option: list[str], named: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("{}")
+    with pytest.raises(CommandError, match=re.escape(named)):
+        call_command("run", str(file), *option)
+    assert not Project.objects.exists()

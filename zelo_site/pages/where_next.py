@@ -21,10 +21,9 @@ from workers.pipeline import RunRefused, start_run
 from workers.planning import GOES_ON, pending_pairs
 from zelo_site.certainty import certainty_of_fits
 from zelo_site.pages.scope import may_change, owned_project, visible_project
-from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
+from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
 
 PAIRS = 10
-TITLE_LENGTH = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _shown(pairs: list[NextPair]) -> list[ShownPair]:
         .annotate(words=Left("document__text", SNIPPET_LENGTH))
         .values_list("id", "words", "document__metadata")
     )
-    titles = {row[0]: clipped(document_title(row[1], row[2]), TITLE_LENGTH) for row in rows}
+    titles = {row[0]: document_title(row[1], row[2]) for row in rows}
     widest = max((pair.shrinkage for pair in pairs), default=0.0) or 1.0
     return [
         ShownPair(titles[pair.a_id], titles[pair.b_id], pair.shrinkage, round(100.0 * pair.shrinkage / widest, 1))
