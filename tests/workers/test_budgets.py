@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from labeling import plugins
 from labeling.models import Judgment, Project, Query
@@ -66,6 +68,20 @@ def test_two_claims_never_share_the_room_that_is_left() -> None:
     assert queue.claim(annotator_id=task.annotator_id, worker="w@host:1", limit=4) == []
     pipeline.advance(task.run_id)
     assert Run.objects.get().state == Run.State.JUDGING, "calls in flight are waited for"
+
+
+def test_budget_holds_under_workers_that_claim_at_the_same_time() -> None:
+    task = make_tasks(200)[0]
+    Run.objects.filter(pk=task.run_id).update(call_budget=61)
+
+    def claims(worker: int) -> int:
+        taken = [queue.claim(annotator_id=task.annotator_id, worker=f"w@host:{worker}", limit=5) for _ in range(8)]
+        connection.close()
+        return sum(map(len, taken))
+
+    with ThreadPoolExecutor(4) as workers:
+        assert sum(workers.map(claims, range(4))) == 61
+    assert Attempt.objects.count() == 61
 
 
 def test_call_that_was_never_made_goes_back_into_the_budget() -> None:
