@@ -248,7 +248,8 @@ class Annotator(models.Model):
                 name="annotator_model_or_person",
             ),
             models.CheckConstraint(
-                condition=Q(paused_at__isnull=True, pause_reason="") | (Q(paused_at__isnull=False) & ~Q(pause_reason="")),
+                condition=Q(paused_at__isnull=True, pause_reason="")
+                | (Q(paused_at__isnull=False) & ~Q(pause_reason="")),
                 name="annotator_pause_has_reason",
             ),
         ]
