@@ -82,3 +82,32 @@ def histogram(counts: Sequence[int], *, low: float, high: float) -> list[Column]
 def polyline(points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, width: int, height: int) -> str:
     """The `points` attribute of a line: x to the right, y upwards, in units of the view box."""
     return " ".join(f"{x.at(px) * width / 100:.1f},{height - y.at(py) * height / 100:.1f}" for px, py in points)
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityDot:
+    """One bin of a reliability diagram in a view box of 100 x 100; its area grows with `count`."""
+
+    x: float
+    y: float
+    radius: float
+    few: bool
+
+
+FEW_ANSWERS = 20
+LEAST_RADIUS, MOST_RADIUS = 1.2, 4.0
+
+
+def reliability_dots(bins: Sequence[tuple[float, float, int]]) -> list[ReliabilityDot]:
+    """Dots of (predicted, observed, count), predicted to the right, observed upwards; empty bins have none."""
+    most = max((count for _, _, count in bins), default=0)
+    return [
+        ReliabilityDot(
+            x=round(100.0 * predicted, 2),
+            y=round(100.0 - 100.0 * observed, 2),
+            radius=round(max(LEAST_RADIUS, MOST_RADIUS * (count / most) ** 0.5), 2),
+            few=count < FEW_ANSWERS,
+        )
+        for predicted, observed, count in bins
+        if count
+    ]

@@ -12,11 +12,12 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Count, Exists, Sum
+from django.db.models import Count, Exists, Q, Sum
 from django.db.models.functions import Coalesce
+from django.urls import reverse
 
-from labeling.models import Project
-from scoring.models import Calibration, Score
+from labeling.models import Annotator, Project
+from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.heartbeats import alive
 from workers.hints import broker_answers
@@ -47,6 +48,7 @@ class StageView:
     label: str
     state: StageState
     detail: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,20 +236,25 @@ def read_failures(run: Run | None) -> list[FailureCount]:
 def read_stages(project: Project, sizes: Sizes, progress: RunProgress | None) -> list[StageView]:
     """The nine stages; several may be going on at once."""
     states = _stage_states(project, sizes, progress)
-    return [StageView(stage.number, stage.key, stage.label, *states[stage.key]) for stage in STAGES]
+    addresses = {"calibrate": reverse("scale", args=[project.slug])} if sizes.queries else {}
+    return [
+        StageView(stage.number, stage.key, stage.label, *states[stage.key], address=addresses.get(stage.key, ""))
+        for stage in STAGES
+    ]
 
 
 def _stage_states(project: Project, sizes: Sizes, progress: RunProgress | None) -> dict[str, tuple[StageState, str]]:
     running = progress is not None and not progress.is_over
     share = progress.answered / progress.planned if progress and progress.planned else 0.0
     trained = _later_stages(project)
+    stale = bool(project.calibration_version) and not trained["fitted"]
     return {
         "import": _done_if(sizes.queries),
         "candidates": _done_if(sizes.candidates),
         "pairs": _done_if(sizes.pairs or (progress and progress.pairs)),
         "judging": (StageState.NOW, f"{int(100 * share)}\N{NO-BREAK SPACE}%") if running else _done_if(sizes.judgments),
         "rating": (StageState.NOW, "live") if running and sizes.rated_queries else _done_if(sizes.rated_queries),
-        "calibrate": _done_if(trained["calibrated"]),
+        "calibrate": (StageState.NOW, "stale") if stale else _done_if(trained["calibrated"]),
         "train": (StageState.NOW, "") if trained["training"] else _done_if(trained["trained"]),
         "prove": _done_if(trained["proved"]),
         "serve": _done_if(trained["served"]),
@@ -259,16 +266,18 @@ def _done_if(there_is: Any) -> tuple[StageState, str]:
 
 
 def _later_stages(project: Project) -> dict[str, bool]:
-    """What exists of stages 6 to 9, in one statement."""
+    """What exists of stages 6 to 9, in one statement. A calibration counts while no answer is newer than it."""
     runs = TrainingRun.objects.filter(project=project)
+    latest = Calibration.objects.filter(project=project, version__gte=project.calibration_version)
     row = Project.objects.filter(pk=project.pk).values_list(
-        Exists(Calibration.objects.filter(project=project)),
+        Exists(latest.filter(~Q(method="") | Q(parameters__pairs__gt=0))),
+        Exists(ProjectFit.objects.filter(project=project, calibrated_version__gte=project.calibration_version)),
         Exists(runs.filter(state=TrainingRun.State.RUNNING)),
         Exists(runs.filter(state=TrainingRun.State.FINISHED)),
         Exists(Evaluation.objects.filter(project=project)),
         Exists(Reranker.objects.filter(project=project)),
     )
-    return dict(zip(("calibrated", "training", "trained", "proved", "served"), row.get(), strict=True))
+    return dict(zip(("calibrated", "fitted", "training", "trained", "proved", "served"), row.get(), strict=True))
 
 
 def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount]) -> list[Attention]:
@@ -277,10 +286,17 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
     dead = sum(failure.count for failure in failures)
     if dead:
         text = f"{dead:,} question{'s' if dead > 1 else ''} got no answer"
-        found.append(Attention(dead, text, "see the reasons below, mend the cause, then ask again", "#failures"))
+        failed = reverse("failures", args=[project.slug])
+        found.append(Attention(dead, text, "see the reasons, mend the cause, then ask again", failed))
+    found += _paused_judges(project)
     if sizes.failed_fits:
         found.append(
-            Attention(sizes.failed_fits, f"{sizes.failed_fits:,} queries could not be fitted", "see the rating log")
+            Attention(
+                sizes.failed_fits,
+                f"{sizes.failed_fits:,} quer{'ies' if sizes.failed_fits > 1 else 'y'} could not be fitted",
+                "their pages say why; the scores before stand",
+                "?show=failed",
+            )
         )
     if sizes.islands:
         text = f"{sizes.islands:,} quer{'ies' if sizes.islands > 1 else 'y'} fell into islands"
@@ -294,6 +310,18 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
         text = f"{few:,} document{'s' if few > 1 else ''} with fewer than {FEW_COMPARISONS} comparisons"
         found.append(Attention(few, text, "their intervals are wide; order another run"))
     return found
+
+
+def _paused_judges(project: Project) -> list[Attention]:
+    """Judges that are asked nothing until a person lets them go on."""
+    paused = Annotator.objects.judges().filter(project=project, paused_at__isnull=False)
+    names = list(paused.order_by("id").values_list("name", flat=True))
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    text = f"{shown} {'is' if len(names) == 1 else 'are'} paused"
+    remedy = "nothing is asked of them; see why, and let them go on"
+    return [Attention(len(names), text, remedy, reverse("scorecard", args=[project.slug]))]
 
 
 def _few_comparisons(project: Project) -> int:

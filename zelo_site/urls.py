@@ -7,6 +7,7 @@ from django.urls import path
 from zelo_site import accounts
 from zelo_site.api import api
 from zelo_site.pages import (
+    agreement,
     failures,
     figures,
     graph,
@@ -17,6 +18,7 @@ from zelo_site.pages import (
     projects,
     queries,
     query,
+    scale,
     scorecard,
     server,
     start,
@@ -51,6 +53,8 @@ urlpatterns = [
     path("p/<slug:slug>/queries/<int:query_id>/next/queue/", where_next.queue_next, name="queue-next"),
     path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
     path("p/<slug:slug>/judges/", scorecard.scorecard_page, name="scorecard"),
+    path("p/<slug:slug>/judges/agreement/", agreement.agreement_part, name="agreement"),
+    path("p/<slug:slug>/scale/", scale.scale_page, name="scale"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("api/v1/", api.urls),

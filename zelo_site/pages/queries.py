@@ -17,6 +17,7 @@ FILTERS = {
     "islands": "in islands",
     "unrated": "without scores",
     "stale": "waiting for a fit",
+    "failed": "not fitted",
 }
 
 
@@ -27,6 +28,8 @@ def _filtered(queries: QuerySet[Query], chosen: str) -> QuerySet[Query]:
         return queries.filter(fit__isnull=True)
     if chosen == "stale":
         return queries.filter(fit__judged_version__lt=F("judged_version"))
+    if chosen == "failed":
+        return queries.filter(fit__error__gt="")
     return queries
 
 

@@ -32,6 +32,12 @@ def signed(value: float | None, places: int = 2) -> str:
 
 
 @register.filter
+def significant(value: float | None, digits: int = 3) -> str:
+    """So many digits that matter, however small the number."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+@register.filter
 def margin(stderr: float | None, places: int = 0) -> str:
     """Half the width of the 95 % interval that a standard error gives."""
     return "–" if stderr is None else f"{Z95 * stderr:.{places}f}"

@@ -1,0 +1,35 @@
+"""The judges' figures that scores rest on, as a part of the judges' page: sharpness, bias, weight, agreement.
+
+`scoring.agreement` measures them on a sample; that takes a moment, so that the page asks for this part once
+it stands, and what was found is kept a while.
+"""
+
+from __future__ import annotations
+
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from scoring.agreement import judge_figures
+from zelo_site.pages.scope import visible_project
+
+KEPT_S = 20
+MOST_KAPPAS = 30
+
+
+def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
+    """The fragment."""
+    project = visible_project(request, slug)
+    found = cache.get_or_set(f"zelo:agreement:{project.pk}", lambda: judge_figures(project), KEPT_S)
+    assert found is not None
+    measured = [each for each in found.annotators if each.sharpness is not None]
+    context = {
+        "project": project,
+        "agreement": found,
+        "measured": measured,
+        "anchored": any(each.anchored for each in measured),
+        "weighs": project.rater_options.get("judge_weights") == "anchored",
+        "kappas": sorted(found.kappas, key=lambda each: -each.common)[:MOST_KAPPAS],
+        "kappas_left": max(0, len(found.kappas) - MOST_KAPPAS),
+    }
+    return render(request, "zelo/parts/agreement.html", context)
