@@ -83,6 +83,7 @@ def addresses(project: Project, query: Query) -> dict[str, str]:
         "reasons": f"{reverse('query', args=[project.slug, query.pk])}?document={candidates_of(query)[5].pk}",
         "matrix": reverse("matrix", args=[project.slug, query.pk]),
         "pair": reverse("pair", args=[project.slug, pair.pk]),
+        "scale-before": reverse("scale", args=[project.slug]),
         "new-project": reverse("new-project"),
         "new-run": reverse("new-run", args=[project.slug]),
         "jobs": reverse("jobs"),
