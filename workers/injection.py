@@ -14,13 +14,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pydantic
 from django.db import InterfaceError, OperationalError
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Candidate, Project
@@ -41,12 +42,23 @@ MOST_QUERIES = 200
 TRIES = 3
 LONGEST_PAUSE_S = 5.0
 LONGEST_ERROR = 2000
+# Renewed after every batch; it must outlast the loading of a model and the longest batch.
+LEASE_S = 600.0
+MOST_STARTS = 3
 # Above every id of a document: a judge that remembers by id must not take a loaded text for the document.
 LOADED_IDS = 2**62
 
 
 class ProbeRefused(ValueError):
     """A probe was ordered that cannot be carried out; the message says what to change."""
+
+
+class ProbeLost(RuntimeError):
+    """A probe's workers went away again and again; it is not started once more."""
+
+
+class ProbeTaken(RuntimeError):
+    """The lease of this process ran out and another one has begun the probe afresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +113,40 @@ class Target:
     rows: tuple[int, ...]
 
 
-def order_probe(judge: Annotator, options: ProbeOptions, *, created_by: Any = None) -> InjectionProbe:
-    """Store a probe and leave the hint that starts it. Raises ProbeRefused."""
+def order_probe(
+    judge: Annotator, options: ProbeOptions, *, created_by: Any = None, is_ours: bool = False
+) -> InjectionProbe:
+    """Store a probe and leave the hint that starts it. Raises ProbeRefused.
+
+    `is_ours`: this process will carry it out by `carry_out`; no worker is told, and none takes it.
+    """
     _check(judge)
+    taken = _taken() if is_ours else {}
     probe = InjectionProbe.objects.create(
-        project=judge.project, annotator=judge, created_by=created_by, options=options.model_dump(mode="json")
+        project=judge.project,
+        annotator=judge,
+        created_by=created_by,
+        options=options.model_dump(mode="json"),
+        **taken | ({"starts": 1} if is_ours else {}),
     )
-    leave_hint("probe", probe.pk)
+    if not is_ours:
+        leave_hint("probe", probe.pk)
     return probe
 
 
 def waiting_probe_ids() -> list[int]:
-    """Probes that no worker has begun."""
-    waiting = InjectionProbe.objects.filter(state=InjectionProbe.State.OPEN)
-    return list(waiting.order_by("id").values_list("id", flat=True))
+    """Probes that no worker has begun, and those whose worker went away."""
+    return list(InjectionProbe.objects.filter(_CAN_START).order_by("id").values_list("id", flat=True))
+
+
+_CAN_START = Q(state=InjectionProbe.State.OPEN) | (
+    Q(state=InjectionProbe.State.ASKING) & (Q(lease_until__lt=Now()) | Q(lease_until__isnull=True))
+)
+
+
+def _taken() -> dict[str, Any]:
+    """What the row says while a process is at it."""
+    return {"state": InjectionProbe.State.ASKING, "lease_until": Now() + timedelta(seconds=LEASE_S)}
 
 
 def can_be_probed(judge: Annotator) -> bool:
@@ -136,22 +168,33 @@ def _check(judge: Annotator) -> None:
 
 
 def run_probe(probe_id: int, *, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Ask, compare, refit and store the report; a second process that is told to finds it taken."""
-    waiting = InjectionProbe.objects.filter(pk=probe_id, state=InjectionProbe.State.OPEN)
-    if waiting.update(state=InjectionProbe.State.ASKING) != 1:
+    """Take a probe that waits, or whose worker went away, and carry it out; a second process finds it taken."""
+    waiting = InjectionProbe.objects.filter(_CAN_START, pk=probe_id)
+    if waiting.update(starts=F("starts") + 1, **_taken()) != 1:
         return
+    carry_out(probe_id, report=report)
+
+
+def carry_out(probe_id: int, *, report: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Ask, compare, refit and store the report of a probe that this process has taken."""
     probe = InjectionProbe.objects.select_related("project", "annotator").get(pk=probe_id)
     try:
+        if probe.starts > MOST_STARTS:
+            raise ProbeLost(f"its worker went away {MOST_STARTS} times; see the workers' log, then order it again")
         found = _Probe(probe, report).run()
+    except ProbeTaken:
+        log.warning("probe %d outlasted its lease, and another worker has it", probe.pk)
+        return
     except (OperationalError, InterfaceError):
-        raise
+        raise  # its lease runs out, and the reconciler finds it
     except Exception as error:
         log.exception("probe %d broke off", probe.pk)
         reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
         changes: dict[str, Any] = {"state": InjectionProbe.State.FAILED, "error": reason}
     else:
         changes = {"state": InjectionProbe.State.FINISHED, "report": found}
-    InjectionProbe.objects.filter(pk=probe.pk).update(finished_at=Now(), **changes)
+    mine = InjectionProbe.objects.filter(pk=probe.pk, starts=probe.starts)
+    mine.update(finished_at=Now(), lease_until=None, **changes)
 
 
 class _Probe:
@@ -209,12 +252,16 @@ class _Probe:
         self.failures[failure.kind.value] = self.failures.get(failure.kind.value, 0) + 1
 
     def _book(self, usages: Sequence[Usage]) -> None:
-        InjectionProbe.objects.filter(pk=self.probe.pk).update(
+        """Add what was spent and renew the lease. Raises ProbeTaken."""
+        row = InjectionProbe.objects.filter(pk=self.probe.pk)
+        row.update(
             calls=F("calls") + len(usages),
             input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
             output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
             cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
         )
+        if row.filter(starts=self.probe.starts).update(**_taken()) != 1:
+            raise ProbeTaken(f"probe {self.probe.pk} was begun afresh by another worker")
 
     def _compare(
         self, name: str, read: ProjectColumns, targets: Sequence[Target], clean: FloatArray, loaded: FloatArray

@@ -131,6 +131,12 @@ class Job(models.Model):
             models.UniqueConstraint(
                 fields=["run", "stage"], condition=Q(state__in=["open", "leased"]), name="job_unfinished_once"
             ),
+            # NULLs are distinct there; this one holds for jobs of a project without a run.
+            models.UniqueConstraint(
+                fields=["project", "stage"],
+                condition=Q(state__in=["open", "leased"], run__isnull=True),
+                name="job_unfinished_once_without_run",
+            ),
         ]
 
 
@@ -210,6 +216,7 @@ class Attempt(models.Model):
 class InjectionProbe(models.Model):
     """What texts that argue for themselves did to one judge; its answers stand in no other table.
 
+    While it is asked, `lease_until` is in the future; `starts` counts the workers that began it and is their fence.
     `report` is a `workers.injection.ProbeReport` as plain values once the probe has finished.
     """
 
@@ -230,6 +237,8 @@ class InjectionProbe(models.Model):
     input_tokens = models.PositiveBigIntegerField(default=0)
     output_tokens = models.PositiveBigIntegerField(default=0)
     cost_micros = models.PositiveBigIntegerField(default=0)
+    starts = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
 

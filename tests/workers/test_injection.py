@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
@@ -15,7 +18,16 @@ from scoring.models import Score
 from tests.factories import make_member, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
-from workers.injection import ProbeOptions, ProbeRefused, order_probe, payloads, run_probe, waiting_probe_ids
+from workers import injection
+from workers.injection import (
+    MOST_STARTS,
+    ProbeOptions,
+    ProbeRefused,
+    order_probe,
+    payloads,
+    run_probe,
+    waiting_probe_ids,
+)
 from workers.models import InjectionProbe
 from workers.pipeline import start_run
 
@@ -94,6 +106,37 @@ def test_a_probe_runs_once_and_a_lost_hint_is_found_again(fake: FakeJudge) -> No
     assert waiting_probe_ids() == [] and probe.calls == calls > 0
 
 
+def test_a_probe_whose_worker_went_away_is_found_and_begun_afresh(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, judge = make_rated(fake, "resumed")
+    probe = order_probe(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(injection._Probe, "run", lost_database)
+        with pytest.raises(OperationalError):
+            run_probe(probe.pk)
+    probe.refresh_from_db()
+    assert probe.state == "asking" and waiting_probe_ids() == [], "its lease still holds"
+    InjectionProbe.objects.update(lease_until=Now() - timedelta(seconds=1))
+    assert waiting_probe_ids() == [probe.pk]
+    run_probe(probe.pk)
+    probe.refresh_from_db()
+    assert (probe.state, probe.starts, probe.lease_until) == ("finished", 2, None)
+
+
+def test_a_probe_that_takes_its_workers_with_it_is_given_up(fake: FakeJudge) -> None:
+    _, judge = make_rated(fake, "deadly")
+    probe = order_probe(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2))
+    InjectionProbe.objects.update(state="asking", starts=MOST_STARTS, lease_until=Now() - timedelta(seconds=1))
+    run_probe(probe.pk)
+    probe.refresh_from_db()
+    assert probe.state == "failed" and "went away" in probe.error and probe.calls == 0
+
+
+def lost_database(probe: object) -> None:
+    raise OperationalError("the server closed the connection unexpectedly")
+
+
 def test_a_probe_that_breaks_says_why(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "broken")
     fake.set_judge("broken", fault_rates={"refusal": 1.0})
@@ -145,3 +188,21 @@ def test_the_command_prints_what_it_found(fake: FakeJudge, capsys: pytest.Captur
     assert "ALARM" in printed and "order" in printed
     with pytest.raises(CommandError, match="judges are called"):
         call_command("probe_injection", project.slug, "nobody")
+
+
+def test_the_command_tells_no_worker_and_none_can_take_its_probe(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, judge = make_rated(fake, "alone")
+    hints: list[object] = []
+    monkeypatch.setattr(injection, "leave_hint", lambda *hint: hints.append(hint))
+    probe = order_probe(judge, ProbeOptions(payloads=("order",)), is_ours=True)
+    run_probe(probe.pk)
+    probe.refresh_from_db()
+    assert (probe.state, probe.calls, hints, waiting_probe_ids()) == ("asking", 0, [], [])
+
+
+def test_the_command_refuses_no_targets_rather_than_take_the_default(fake: FakeJudge) -> None:
+    project, judge = make_rated(fake, "untargeted")
+    with pytest.raises(CommandError, match="targets"):
+        call_command("probe_injection", project.slug, str(judge.pk), targets=0)

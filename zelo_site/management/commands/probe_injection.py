@@ -10,7 +10,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Annotator, Project
-from workers.injection import ProbeOptions, ProbeRefused, order_probe, payloads, run_probe
+from workers.injection import ProbeOptions, ProbeRefused, carry_out, order_probe, payloads
 from workers.models import InjectionProbe
 from zelo_site.selection import find_project
 from zelo_site.stack import database
@@ -31,13 +31,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with database():
             judge = self._judge(find_project(options["project"]), options["judge"])
-            wanted = {name: options[name] for name in ("payloads", "targets", "opponents", "seed") if options[name]}
+            names = ("payloads", "targets", "opponents", "seed")
+            wanted = {name: options[name] for name in names if options[name] is not None}
             try:
-                probe = order_probe(judge, ProbeOptions.model_validate(wanted))
+                probe = order_probe(judge, ProbeOptions.model_validate(wanted), is_ours=True)
             except (ProbeRefused, pydantic.ValidationError) as error:
                 raise CommandError(str(error)) from error
             bar = ProgressBar("Probe", sys.stdout)
-            run_probe(probe.pk, report=bar.show)
+            carry_out(probe.pk, report=bar.show)
             probe.refresh_from_db()
             if probe.state == InjectionProbe.State.FAILED:
                 bar.end("broke off")
