@@ -11,10 +11,10 @@ from ninja.errors import HttpError
 from pydantic import AfterValidator, Field
 
 from labeling.api_auth import owned_project_or_404, project_or_404
-from labeling.candidates import fill_candidates, rank_candidates
+from labeling.candidates import rank_candidates
 from labeling.models import Candidate, Project, Query
 from labeling.plugins import KINDS, UnknownPlugin, registered
-from labeling.projects import BadProject, create_project
+from labeling.projects import BadProject, change_project, create_project, may_create
 from labeling.transfer import ImportFailed, import_dataset
 
 
@@ -37,10 +37,21 @@ class ProjectIn(Schema):
     instruction: Text = ""
 
 
+class ProjectPatch(Schema):
+    """What is left out stays. Another rater without options starts from its defaults."""
+
+    name: Text | None = Field(None, max_length=200)
+    instruction: Text | None = None
+    rater: Text | None = Field(None, max_length=80)
+    rater_options: dict[str, Any] | None = None
+
+
 class ProjectOut(Schema):
     slug: str
     name: str
     instruction: str
+    rater: str
+    rater_options: dict[str, Any]
     queries: int
     documents: int
     candidates: int
@@ -69,21 +80,13 @@ class PluginOut(Schema):
     options: dict[str, Any]
 
 
-class CandidatesIn(Schema):
-    retriever: str = "hybrid"
-    options: dict[str, Any] = {}
-    k: int = Field(100, ge=1, le=10000)
-
-
-class CandidatesOut(Schema):
-    added: int
-
-
 def _project_out(project: Project) -> dict[str, Any]:
     return {
         "slug": project.slug,
         "name": project.name,
         "instruction": project.instruction,
+        "rater": project.rater,
+        "rater_options": project.rater_options,
         "queries": project.queries.count(),
         "documents": project.documents.count(),
         "candidates": Candidate.objects.filter(query__project=project).count(),
@@ -98,7 +101,9 @@ def list_projects(request: HttpRequest) -> Any:
 
 @router.post("/projects", response={201: ProjectOut})
 def post_project(request: HttpRequest, body: ProjectIn) -> Any:
-    """Create a project; you become its owner."""
+    """Create a project; you become its owner. Needs a staff account or a project of your own."""
+    if not may_create(request.user):
+        raise HttpError(403, "starting a project needs a staff account or a project of one's own; ask an owner")
     try:
         project = create_project(body.name, owner=request.user, instruction=body.instruction)
     except BadProject as error:
@@ -110,6 +115,16 @@ def post_project(request: HttpRequest, body: ProjectIn) -> Any:
 def get_project(request: HttpRequest, slug: str) -> Any:
     """One project with its counts."""
     return _project_out(project_or_404(request, slug))
+
+
+@router.patch("/projects/{slug}", response=ProjectOut)
+def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
+    """Change name, instruction or rater; with another rater, or other options of it, all queries are fitted anew."""
+    project = owned_project_or_404(request, slug)
+    try:
+        return _project_out(change_project(project, **body.dict(exclude_unset=True)))
+    except BadProject as error:
+        raise HttpError(422, str(error)) from error
 
 
 @router.post("/projects/{slug}/import", response=ImportOut)
@@ -128,16 +143,6 @@ def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], impor
         "grades": summary.grades,
         "message": str(summary),
     }
-
-
-@router.post("/projects/{slug}/candidates", response=CandidatesOut)
-def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
-    """Retrieve candidates for the queries that have none."""
-    project = owned_project_or_404(request, slug)
-    try:
-        return {"added": fill_candidates(project, retriever=body.retriever, options=body.options, k=body.k)}
-    except (UnknownPlugin, ValueError) as error:
-        raise HttpError(422, str(error)) from error
 
 
 @router.get("/projects/{slug}/queries", response=list[QueryOut])

@@ -18,9 +18,10 @@ from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from workers import pipeline, queue
 from workers.calibrating import order_calibration
+from workers.filling import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
 from workers.heartbeats import alive
 from workers.hints import broker_answers
-from workers.models import Run
+from workers.models import Job, Run
 from workers.progress import run_progress
 
 router = Router(tags=["runs"])
@@ -63,6 +64,25 @@ class RunOut(Schema):
     cost_micros: int
     rate: float
     eta_s: float | None
+
+
+class CandidatesIn(Schema):
+    retriever: str = "hybrid"
+    options: dict[str, Any] = {}
+    k: int = Field(100, ge=1, le=MOST_CANDIDATES)
+
+
+class JobOut(Schema):
+    """Work in the background; `done` of `total` queries. `error` says why it failed and what helps."""
+
+    job_id: int
+    project: str
+    stage: str
+    state: str
+    done: int
+    total: int
+    message: str
+    error: str
 
 
 class ServerOut(Schema):
@@ -144,6 +164,30 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
     except (pipeline.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     return 201, _run_out(run)
+
+
+def _job_out(job: Job) -> dict[str, Any]:
+    kept = {name: getattr(job, name) for name in ("stage", "state", "done", "total", "message", "error")}
+    return {"job_id": job.pk, "project": job.project.slug, **kept}
+
+
+@router.post("/projects/{slug}/candidates", response={202: JobOut})
+def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
+    """Order candidates for the queries that have none; a worker retrieves them, GET /jobs/{id} follows it."""
+    project = owned_project_or_404(request, slug)
+    try:
+        job = order_candidates(project, body.retriever, body.options, body.k)
+    except AlreadyFilling as error:
+        raise HttpError(409, str(error)) from error
+    except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        raise HttpError(422, str(error)) from error
+    return 202, _job_out(job)
+
+
+@router.get("/jobs/{job_id}", response=JobOut)
+def get_job(request: HttpRequest, job_id: int) -> Any:
+    """How far a job is, and how it ended."""
+    return _job_out(get_object_or_404(Job.objects.visible_to(request.user).select_related("project"), pk=job_id))
 
 
 @router.get("/projects/{slug}/runs", response=list[RunOut])

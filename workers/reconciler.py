@@ -12,7 +12,7 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import calibrating, injection, pipeline, queue
+from workers import calibrating, filling, injection, pipeline, queue
 from workers.hints import broker_answers, leave_hint
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ def reconcile_once() -> None:
         leave_hint("advance", run_id)
     for probe_id in injection.waiting_probe_ids():
         leave_hint("probe", probe_id)
+    for job_id in filling.waiting_fill_ids():
+        leave_hint("fill", job_id)
 
 
 def rate_without_broker() -> None:

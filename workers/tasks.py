@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
-from workers import calibrating, heartbeats, injection, judging, pipeline
+from workers import calibrating, filling, heartbeats, injection, judging, pipeline
 from workers.hints import hint_taken, leave_hint
 
 RATING_SLICE_S = 5.0  # then other projects have their turn
@@ -42,3 +42,9 @@ def calibrate(project_id: int) -> None:
 def probe(probe_id: int) -> None:
     hint_taken("probe", probe_id)
     injection.run_probe(probe_id)
+
+
+@shared_task(name="workers.tasks.fill", bind=True)
+def fill(self: Task, job_id: int) -> None:
+    hint_taken("fill", job_id)
+    filling.fill(job_id, worker=heartbeats.process_name(self.request.hostname))

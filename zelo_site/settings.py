@@ -189,6 +189,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TASK_ROUTES = {
     "workers.tasks.judge": {"queue": "judging"},
+    "workers.tasks.fill": {"queue": "judging"},
     "workers.tasks.rate": {"queue": "rating"},
     "workers.tasks.advance": {"queue": "rating"},
     "workers.tasks.calibrate": {"queue": "rating"},
