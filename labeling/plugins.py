@@ -33,14 +33,22 @@ from labeling.records import (
     TextRecord,
     Verdict,
 )
+from labeling.strict_json import check_value
 
 ENTRY_POINT_GROUP = "zelo.plugins"
 
 
 class Options(pydantic.BaseModel):
-    """Base of every plugin's options: frozen, closed, finite. Feeds form, API and provenance."""
+    """Base of every plugin's options: frozen, closed, finite, storable. Feeds form, API and provenance."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting end here, as the field's error."""
+        check_value(value)
+        return value
 
 
 class UnknownPlugin(LookupError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 MAX_DEPTH = 32
@@ -110,6 +111,24 @@ def _integer(digits: str) -> int:
 def _constant(name: str) -> float:
     """NaN, Infinity or -Infinity: kept until `_check_value` finds it and can name its field."""
     return float(name)
+
+
+def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
+    """The rules of `parse` for a value that was read elsewhere. Raises BadJson."""
+    level, depth = [value], 0
+    while level := [item for each in level if isinstance(each, dict | list) for item in _items(each)]:
+        depth += 1
+        if depth > max_depth:
+            raise BadJson(
+                f"is nested more than {max_depth} levels deep",
+                expectation=f"at most {max_depth} levels",
+                remedy="flatten the value",
+            )
+    _check_value(value)
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _check_value(value: Any) -> None:

@@ -13,6 +13,7 @@ import pydantic
 from pydantic_core import PydanticUndefined
 
 from labeling.plugins import Plugin
+from labeling.strict_json import BadJson, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ def _value(text: str, kind: str) -> tuple[Any, str]:
     if kind != "json":
         return text, ""
     try:
-        return json.loads(text), ""
-    except ValueError as error:
-        return None, f"not JSON ({error})"
+        return parse(text.encode("utf-8", "surrogatepass")), ""
+    except BadJson as error:
+        return None, str(error)
 
 
 def _with_error(field: OptionField, error: str) -> OptionField:
