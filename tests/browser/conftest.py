@@ -28,8 +28,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """One for this folder. Not for the session: Playwright keeps an event loop running that others would meet."""
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium; run `python -m tests.browser.install` or set ZELO_CHROMIUM")

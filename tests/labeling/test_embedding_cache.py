@@ -82,6 +82,8 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
         "for n in range(40): cache.put({vector_key(sys.argv[2], str(n)): np.full(4, n, np.float32)})"
     )
     path = tmp_path / "file"
+    # Made beforehand: while SQLite switches a new file to its log, others are told at once that it is locked.
+    EmbeddingCache(path).put({vector_key("zero", "0"): np.zeros(4, np.float32)})
     running = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in ("one", "two", "three")]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     keys = [vector_key(name, str(n)) for name in ("one", "two", "three") for n in range(40)]

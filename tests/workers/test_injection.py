@@ -71,7 +71,8 @@ def test_a_judge_that_payloads_sway_half_the_time_is_found_with_its_gain(fake: F
     rows = {row["level"]: row for row in probe.report["rows"]}
     assert set(rows) == {"all", "weak", "middling"}
     assert rows["all"]["alarm"] and rows["all"]["targets"] == 20
-    assert rows["all"]["flip_rate"]["low"] <= 0.5 <= rows["all"]["flip_rate"]["high"]
+    # Half the time, give or take: an interval of 95 % alone would fail one run in twenty.
+    assert rows["all"]["flip_rate"]["low"] <= 0.6 and rows["all"]["flip_rate"]["high"] >= 0.4
     assert rows["weak"]["elo_gain"]["low"] > 50.0
     assert probe.calls == 2 * rows["all"]["pairs"] and probe.cost_micros > 0
     # The probe's answers are nobody's votes.
