@@ -21,7 +21,7 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import quality_key
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
 from workers.judges.failures import NotAsked
-from workers.judges.openai_client import Pace, redact
+from workers.judges.openai_client import Connection, Pace, redact
 from workers.judges.openai_http import OpenAIHttpJudge
 
 KEY = "sk-very-secret-0123456789"
@@ -457,6 +457,41 @@ def test_key_stays_out_of_logs_and_messages(
     fake.order_faults("", "unauthorized", "html", "disconnect")
     answers = [only(judge_with().judge([comparison()])) for _ in range(4)]
     assert KEY not in caplog.text + repr(answers)
+
+
+@pytest.mark.parametrize("mode", ["logprob", "reasoned", "sampled"])
+def test_a_reply_that_repeats_the_key_is_kept_without_it(
+    mode: str, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key of any form, in rationales, in refusals, and where a message cuts a reply short."""
+    key = "plain-words-as-a-key-0123456789"
+    monkeypatch.setenv("FAKE_KEY", key)
+    said = {"reasoned": json.dumps({"reasoning": f"You sent {key}.", "score": 0.5})}.get(mode, "x" * 190 + key)
+
+    async def post(connection: Connection, request: Any, sent: Any) -> tuple[int, dict[str, str], bytes]:
+        assert sent.get_secret_value() == key
+        return 200, {}, json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}).encode()
+
+    monkeypatch.setattr(Connection, "_post", post)
+    answer = only(OpenAIHttpJudge.from_dict({"endpoint": "fake", "model": "m", "mode": mode}).judge([comparison()]))
+    assert key[:10] not in repr(answer)
+    if mode == "reasoned":
+        assert isinstance(answer, Verdict) and answer.rationale == "You sent [key]."
+
+
+@pytest.mark.parametrize("status", [200, 400, 502])
+def test_a_raw_error_that_repeats_the_key_is_shown_without_it(
+    status: int, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "plain-words-as-a-key-0123456789"
+    monkeypatch.setenv("FAKE_KEY", key)
+
+    async def post(connection: Connection, request: Any, sent: Any) -> tuple[int, dict[str, str], bytes]:
+        return status, {}, ("x" * (110 if status == 200 else 390) + key).encode()
+
+    monkeypatch.setattr(Connection, "_post", post)
+    answer = failure(OpenAIHttpJudge.from_dict({"endpoint": "fake", "model": "m"}).judge([comparison()]))
+    assert key[:10] not in answer.message and "xxx" in answer.message
 
 
 def test_text_that_looks_like_a_key_is_redacted() -> None:

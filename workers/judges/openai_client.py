@@ -192,10 +192,10 @@ class Connection:
 
     def _body(self, content: bytes, headers: httpx.Headers, key: pydantic.SecretStr | None) -> dict[str, Any]:
         try:
-            body = json.loads(content)
+            body = without_key(json.loads(content), key)
         except (ValueError, RecursionError):
-            shown = redact(content[:120].decode(errors="replace"), key)
-            message = f"the reply is not JSON: {shown!r}"
+            shown = redact(content.decode(errors="replace"), key)  # whole: a key that is cut is found no more
+            message = f"the reply is not JSON: {shown[:120]!r}"
             raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=True, paid=True) from None
         if not isinstance(body, dict):
             raise CallFailed(FailureKind.UNPARSEABLE, "the reply is not a JSON object", retryable=True, paid=True)
@@ -207,10 +207,11 @@ class Connection:
     def _raise_status(
         self, status: int, headers: httpx.Headers, content: bytes, key: pydantic.SecretStr | None
     ) -> NoReturn:
-        failure = failure_of_status(status, headers, content.decode(errors="replace"))
+        failure = failure_of_status(status, headers, without_key(content.decode(errors="replace"), key))
         if failure.retry_after_s and failure.kind is FailureKind.RATE_LIMITED:
             # The limit is the account's: what else waits here would only be turned away as well.
             self._closed_until = max(self._closed_until, time.monotonic() + failure.retry_after_s)
+        # Once more: in JSON the key may have been written with escapes.
         message = redact(f"endpoint {self.endpoint.name!r}: {failure}", key)
         raise CallFailed(
             failure.kind, message, retryable=failure.retryable, retry_after_s=failure.retry_after_s
@@ -279,6 +280,19 @@ def redact(text: str, key: pydantic.SecretStr | None = None) -> str:
     if key is not None and key.get_secret_value():
         text = text.replace(key.get_secret_value(), "[key]")
     return _SECRET.sub("[key]", text)
+
+
+def without_key(value: Any, key: pydantic.SecretStr | None) -> Any:
+    """A reply's JSON without the key in any of its strings, before anything is cut out of them."""
+    if key is None or not key.get_secret_value():
+        return value
+    if isinstance(value, str):
+        return value.replace(key.get_secret_value(), "[key]")
+    if isinstance(value, list):
+        return [without_key(item, key) for item in value]
+    if isinstance(value, dict):
+        return {without_key(name, key): without_key(item, key) for name, item in value.items()}
+    return value
 
 
 # --- the loop ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -135,29 +136,36 @@ class OpenAIHttpJudge(Judge):
             return []
         try:
             endpoint = get_endpoint(self.options.endpoint)
-            endpoint.api_key()
+            key = endpoint.api_key()
         except (UnknownEndpoint, EndpointsInvalid, KeyMissing) as error:
             return [Failure(FailureKind.BAD_REQUEST, str(error), retryable=False)] * len(comparisons)
-        return run(self._judge_all(comparisons, endpoint, cutter_of(self.options.tokenizer)))
+        return run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer)))
 
     async def _judge_all(
-        self, comparisons: Sequence[Comparison], endpoint: Endpoint, cut: Cutter
+        self, comparisons: Sequence[Comparison], endpoint: Endpoint, key: pydantic.SecretStr | None, cut: Cutter
     ) -> list[Verdict | Failure]:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document: a server that caches prefixes meets them one after the other.
         prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
         tasks = {
-            index: asyncio.create_task(self._judge_one(comparisons[index], prompts[index], endpoint, deadline))
+            index: asyncio.create_task(self._judge_one(comparisons[index], prompts[index], endpoint, key, deadline))
             for index in order
         }
         await asyncio.gather(*tasks.values())
         return [tasks[index].result() for index in range(len(comparisons))]
 
     async def _judge_one(
-        self, comparison: Comparison, prompt: Prompt, endpoint: Endpoint, deadline: float
+        self,
+        comparison: Comparison,
+        prompt: Prompt,
+        endpoint: Endpoint,
+        key: pydantic.SecretStr | None,
+        deadline: float,
     ) -> Verdict | Failure:
-        """One verdict or failure; nothing that happens to one comparison may touch another."""
+        """One verdict or failure; nothing that happens to one comparison may touch another. No text that leaves
+        here holds the endpoint's key.
+        """
         started = time.monotonic()
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
         completions: list[Completion] = []
@@ -175,15 +183,21 @@ class OpenAIHttpJudge(Judge):
             usage = self._usage(endpoint, completions, estimate, time.monotonic() - started, unanswered=unanswered)
             return Failure(error.kind, str(error), error.retryable, error.retry_after_s, usage)
         except NoAnswer as error:
-            return Failure(error.kind, redact(str(error)), error.retryable, usage=usage)
+            return Failure(error.kind, redact(str(error), key), error.retryable, usage=usage)
         except Exception as error:
-            log.exception("a comparison by %s at %s broke off", self.options.model, endpoint.name)
-            message = redact(f"{type(error).__name__}: {error}")
+            message = redact(f"{type(error).__name__}: {error}", key)
+            log.error(
+                "a comparison by %s at %s broke off: %s\n%s",
+                self.options.model,
+                endpoint.name,
+                message,
+                redact(traceback.format_exc(), key),
+            )
             return Failure(FailureKind.JUDGE_ERROR, message, retryable=False)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(
             preference=comparison.preference_of_a(first),
-            rationale=answer.rationale,
+            rationale=redact(answer.rationale, key),
             truncated=prompt.truncated,
             usage=usage,
         )
