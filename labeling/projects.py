@@ -1,29 +1,116 @@
-"""Creates projects: the one function behind page, REST and command line."""
+"""Creates and changes projects: the functions behind page, REST and command line.
+
+A change of the rater is told upwards by `labeling.signals.rater_changed`, so that `scoring` fits anew.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
+import pydantic
 from django.db import transaction
 from django.utils.text import slugify
 
 from labeling.models import Membership, Project, Role
+from labeling.plugins import UnknownPlugin, get_plugin
+from labeling.signals import rater_changed
 
 
 class BadProject(ValueError):
-    """A project was asked for with a name that cannot be used."""
+    """A project was asked for with a name, a text or a rater that cannot be used."""
+
+
+def may_create(user: Any) -> bool:
+    """Staff and owners of a project may start another; people who were invited to judge may not."""
+    if getattr(user, "is_staff", False) or getattr(user, "is_superuser", False):
+        return True
+    return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
 
 
 def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Project:
     """A new project with its own slug; `owner`, where given, becomes its first member."""
-    name = name.strip()
-    if not name or len(name) > 200 or "\x00" in name:
-        raise BadProject(f"the name {name[:50]!r} cannot be used; expected 1 to 200 characters")
+    name = _checked_name(name)
+    _check_storable(instruction, "the instruction")
     with transaction.atomic():
         project = Project.objects.create(name=name, slug=_free_slug(name), instruction=instruction)
         if owner is not None:
             Membership.objects.create(project=project, user=owner, role=Role.OWNER)
     return project
+
+
+def change_project(
+    project: Project,
+    *,
+    name: str | None = None,
+    instruction: str | None = None,
+    rater: str | None = None,
+    rater_options: Mapping[str, Any] | None = None,
+) -> Project:
+    """Change what is given; another rater without options starts from that rater's defaults.
+
+    Where rater or options change, all queries become stale and the prior is chosen anew. Raises BadProject.
+    """
+    values: dict[str, Any] = {}
+    if name is not None:
+        values["name"] = _checked_name(name)
+    if instruction is not None:
+        _check_storable(instruction, "the instruction")
+        values["instruction"] = instruction
+    with transaction.atomic():
+        project = Project.objects.select_for_update(of=("self",)).get(pk=project.pk)
+        before = project.rater, project.rater_options
+        if rater is not None or rater_options is not None:
+            chosen = project.rater if rater is None else rater
+            given = {} if rater_options is None and chosen != project.rater else rater_options
+            values["rater"] = chosen
+            values["rater_options"] = _checked_options(chosen, project.rater_options if given is None else given)
+        for field, value in values.items():
+            setattr(project, field, value)
+        if values:
+            project.save(update_fields=list(values))
+        if "rater" in values and not _is_same(before, project):
+            rater_changed.send(sender=Project, project_id=project.pk, rater=project.rater)
+    return project
+
+
+def _is_same(before: tuple[str, Any], project: Project) -> bool:
+    """Whether the project rates as before; an option left out is as good as its default."""
+    rater, options = before
+    if rater != project.rater:
+        return False
+    try:
+        return _checked_options(rater, options) == project.rater_options
+    except BadProject:
+        return False
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 200:
+        raise BadProject(f"the name {name[:50]!r} cannot be used; expected 1 to 200 characters")
+    _check_storable(name, "the name")
+    return name
+
+
+def _check_storable(text: str, what: str) -> None:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadProject(f"{what} holds NUL or half a surrogate pair, which cannot be stored; take it out")
+
+
+def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in full, as the rater's own checks leave them."""
+    try:
+        plugin = get_plugin("rater", rater)
+        values = plugin.from_dict(dict(options)).options.model_dump(mode="json")
+    except UnknownPlugin as error:
+        raise BadProject(str(error)) from error
+    except pydantic.ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise BadProject(f"options of the rater {rater!r} cannot be used: {wrong}") from error
+    _check_storable(json.dumps(values, ensure_ascii=False).replace("\\u0000", "\x00"), "an option of the rater")
+    return values
 
 
 def _free_slug(name: str) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django.db import connection, transaction
+from django.db.models import F
+from django.dispatch import receiver
 
 from labeling.models import Project
 from labeling.plugins import Rater, get_plugin
+from labeling.signals import rater_changed
 from scoring.columns import read_columns
 from scoring.judge_fits import JudgePanel, measure_judges
 from scoring.models import JudgeFit, ProjectFit
@@ -24,6 +27,9 @@ from scoring.numerics.prior import PriorChoice, choose_prior
 
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5
+
+# `chosen_at` of a project whose choice no longer counts.
+NEVER = datetime.fromtimestamp(0, tz=UTC)
 
 # A prior that moved by less changes strengths by less than rounding on a page; refitting all is not worth it.
 SAME_LOG_PRIOR = 0.05
@@ -38,6 +44,22 @@ class Chosen:
     prior_precision: float | None
     cross_validated: bool
     changed: bool
+
+
+@receiver(rater_changed)
+def forget_project_fit(sender: type[Project], project_id: int, rater: str, **kwargs: Any) -> None:
+    """Make every fit of the project stale, and its prior, judges' weights and biases due again."""
+    forgotten: dict[str, Any] = {
+        "rater": rater,
+        "prior_precision": None,
+        "cross_validated": False,
+        "judge_terms": {},
+        "judgments": 0,
+        "chosen_at": NEVER,
+        "calibrated_at": None,
+    }
+    if not ProjectFit.objects.filter(project_id=project_id).update(version=F("version") + 1, **forgotten):
+        ProjectFit.objects.create(project_id=project_id, version=1, **forgotten)
 
 
 def project_rater(project: Project, shared: ProjectFit | None = None) -> Rater:
@@ -152,6 +174,10 @@ def _store(
         shared, _ = ProjectFit.objects.select_for_update().get_or_create(
             project=project, defaults={"version": 0, "rater": project.rater, "chosen_at": before}
         )
+        if not Project.objects.filter(
+            pk=project.pk, rater=project.rater, rater_options=project.rater_options
+        ).exists():  # changed while this was worked out: it is due again
+            return Chosen(shared.version, shared.prior_precision, shared.cross_validated, changed=False)
         changed = shared.rater != project.rater or not _alike(shared.prior_precision, precision)
         changed = changed or not _same_terms(shared.judge_terms, terms)
         if changed:

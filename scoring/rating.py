@@ -103,8 +103,9 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     What cannot be fitted keeps its scores and gets the reason (`QueryFit.error`), and holds up no other query: a
     chunk that fails is halved until the culprits are alone.
     """
+    # The version first: a rater that is changed in between leaves these fits stale.
+    shared = ProjectFit.objects.filter(project_id=project_id).first() or ProjectFit(project_id=project_id, version=0)
     project = Project.objects.get(pk=project_id)
-    shared = ProjectFit.objects.filter(project=project).first() or ProjectFit(project=project, version=0)
     read = read_columns(query_ids)
     if not len(read.query_ids):
         return Rated(queries=0, judgments=0)

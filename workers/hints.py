@@ -15,13 +15,15 @@ from typing import Any
 import redis
 from celery import current_app
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Model
 from django.dispatch import receiver
 from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from labeling.signals import judgments_recorded
+from labeling.models import Project
+from labeling.signals import judgments_recorded, rater_changed
 
 log = logging.getLogger(__name__)
 
@@ -87,3 +89,10 @@ def hint_refit(sender: type[Model], project_ids: tuple[int, ...], **kwargs: Any)
     """Ask the rating workers to look at the projects whose judgments changed."""
     for project_id in project_ids:
         leave_hint("rate", project_id)
+
+
+@receiver(rater_changed)
+def hint_fit_anew(sender: type[Project], project_id: int, **kwargs: Any) -> None:
+    """Ask the rating workers to choose the prior anew and to fit every query, once the change is committed."""
+    for task in ("calibrate", "rate"):
+        transaction.on_commit(lambda task=task: leave_hint(task, project_id))  # type: ignore[misc]

@@ -38,6 +38,11 @@ class Api:
     def get(self, path: str) -> Any:
         return self.client.get(f"/api/v1{path}", headers=self.headers)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self.client.patch(
+            f"/api/v1{path}", json.dumps(body), content_type="application/json", headers=self.headers
+        )
+
     def post(self, path: str, body: Any = None) -> Any:
         return self.client.post(
             f"/api/v1{path}", json.dumps(body or {}), content_type="application/json", headers=self.headers
@@ -146,12 +151,14 @@ def test_order_that_makes_no_sense_is_unprocessable(project: Project, owner: Any
 
 @pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "\x00"}, {"name": "\ud800"}, {"name": "x" * 201}])
 @pytest.mark.parametrize("instruction", ["", "nul\x00", "\ud800"])
-def test_project_that_cannot_be_stored_is_unprocessable(owner: Any, body: dict, instruction: str) -> None:
+def test_project_that_cannot_be_stored_is_unprocessable(
+    project: Project, owner: Any, body: dict, instruction: str
+) -> None:
     assert Api(owner).post("/projects", {**body, "instruction": instruction}).status_code == 422
 
 
 @pytest.mark.parametrize("instruction", ["nul\x00", "\ud800"])
-def test_instruction_that_cannot_be_stored_is_unprocessable(owner: Any, instruction: str) -> None:
+def test_instruction_that_cannot_be_stored_is_unprocessable(project: Project, owner: Any, instruction: str) -> None:
     assert Api(owner).post("/projects", {"name": "Good", "instruction": instruction}).status_code == 422
 
 
@@ -203,3 +210,44 @@ def test_no_request_that_the_schema_allows_crashes_the_server(project: Project, 
             assert answer.status_code < 500, (case.method, case.formatted_path, case.body, answer.status_code)
 
         probe()
+
+
+def test_person_who_was_only_invited_starts_no_project_over_rest(project: Project) -> None:
+    before = Project.objects.count()
+    assert Api(make_member(project)).post("/projects", {"name": "Mine"}).status_code == 403
+    assert Api(make_user()).post("/projects", {"name": "Mine"}).status_code == 403
+    assert Project.objects.count() == before
+
+
+@pytest.mark.parametrize("who", ["an owner", "staff"])
+def test_owner_and_staff_start_a_project_over_rest(project: Project, owner: Any, who: str) -> None:
+    user = owner if who == "an owner" else make_user(is_staff=True)
+    assert Api(user).post("/projects", {"name": "Mine"}).status_code == 201
+
+
+def test_owner_changes_a_project_over_rest(project: Project, owner: Any) -> None:
+    body = {"instruction": "Prefer guidelines.", "rater": "bradley-terry", "rater_options": {"prior_precision": 0.5}}
+    answer = Api(owner).patch(f"/projects/{project.slug}", body)
+    assert answer.status_code == 200
+    project.refresh_from_db()
+    assert (project.instruction, project.rater) == ("Prefer guidelines.", "bradley-terry")
+    assert project.rater_options["prior_precision"] == 0.5
+    assert Api(make_member(project)).patch(f"/projects/{project.slug}", {"name": "Mine"}).status_code == 403
+    assert Api(make_user()).patch(f"/projects/{project.slug}", {"name": "Mine"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"rater": "no-such"}, "no-such"),
+        ({"rater_options": {"prior_precision": -1}}, "prior_precision"),
+        ({"rater_options": {"colour": "red"}}, "colour"),
+        ({"instruction": "nul\x00"}, "NUL"),
+        ({"name": " "}, "name"),
+    ],
+)
+def test_change_that_cannot_be_made_names_the_reason(project: Project, owner: Any, body: dict, named: str) -> None:
+    answer = Api(owner).patch(f"/projects/{project.slug}", body)
+    assert answer.status_code == 422
+    assert named in answer.content.decode()
+    assert Project.objects.get(pk=project.pk).rater == "thurstone"

@@ -17,9 +17,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from labeling.candidates import rank_candidates
-from labeling.models import Membership, Project, Role
+from labeling.models import Project
 from labeling.plugins import UnknownPlugin, registered
-from labeling.projects import BadProject, create_project
+from labeling.projects import BadProject, create_project, may_create
 from labeling.transfer import ImportFailed, Preview, import_dataset, preview_dataset
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
@@ -41,17 +41,9 @@ class Source:
     importer: str
 
 
-def may_create(request: HttpRequest) -> bool:
-    """Staff and owners of a project may start another; people who were invited to judge may not."""
-    user = request.user
-    if getattr(user, "is_staff", False) or getattr(user, "is_superuser", False):
-        return True
-    return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
-
-
 def new_project(request: HttpRequest) -> HttpResponse:
     """The form of a new project with its first data; a POST stores both or neither."""
-    if not may_create(request):
+    if not may_create(request.user):
         raise PermissionDenied("starting a project needs a staff account or a project of one's own; ask an owner")
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, None))
@@ -85,7 +77,7 @@ def preview(request: HttpRequest) -> HttpResponse:
     """What is in the file, its errors line by line; stores nothing."""
     if request.method != "POST":
         return redirect("new-project")
-    if not may_create(request):
+    if not may_create(request.user):
         raise PermissionDenied("previewing an import needs a staff account or a project of one's own")
     try:
         looks = [_look(source) for source in _sources(request)]
