@@ -8,6 +8,7 @@ from zelo_site import accounts
 from zelo_site.api import api
 from zelo_site.pages import (
     agreement,
+    candidates,
     failures,
     figures,
     graph,
@@ -21,6 +22,7 @@ from zelo_site.pages import (
     scale,
     scorecard,
     server,
+    settings,
     start,
     where_next,
     wizard,
@@ -40,7 +42,9 @@ urlpatterns = [
     path("p/<slug:slug>/", project.project_page, name="project"),
     path("p/<slug:slug>/live/", project.project_live, name="project-live"),
     path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
+    path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
     path("p/<slug:slug>/import/", wizard.import_page, name="import"),
+    path("p/<slug:slug>/candidates/", candidates.candidates, name="candidates"),
     path("p/<slug:slug>/run/", start.new_run, name="new-run"),
     path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
