@@ -32,7 +32,7 @@ class NoDatabase(RuntimeError):
 
 
 class PortTaken(RuntimeError):
-    """Something else listens on the address that the server was to use."""
+    """The address that the server was to use is none, or something else listens there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ def _migrate() -> None:
 
 
 def _check_port(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise PortTaken(f"--port is {port}; expected a number from 1 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,13 +11,13 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.annotators import get_judge
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from scoring.calibration import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
 from workers.calibrating import calibrate, order_calibration, whats_due
 from workers.pipeline import RunRefused
+from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.runs import POLL_S, RunStopped, watch
 from zelo_site.selection import find_project
 from zelo_site.stack import working
@@ -29,18 +29,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="slug of the project")
-        parser.add_argument("--judges", nargs="+", default=[], help="judge plugins (default: those of the last run)")
+        add_judge_arguments(parser, otherwise="those of the last run")
         parser.add_argument("--pairs-per-query", type=int, default=3, help="3 for soft preferences, 12 for sign votes")
         parser.add_argument("--orders", default="one", choices=["one", "both"])
         parser.add_argument("--seed", type=int, default=None)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        judges = read_judges(options)
         try:
             with working() as tick:
                 project = find_project(options["project"])
                 run = order_calibration(
                     project,
-                    judges=[get_judge(project, name) for name in options["judges"]],
+                    judges=make_judges(project, judges),
                     sampler_options={"pairs_per_query": options["pairs_per_query"]},
                     orders=options["orders"],
                     seed=options["seed"],

@@ -11,14 +11,14 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.annotators import get_judge
 from labeling.candidates import rank_candidates
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.plugins import UnknownPlugin
-from labeling.projects import create_project
+from labeling.projects import BadProject, create_project
 from labeling.transfer import ImportFailed, import_dataset
 from workers.pipeline import RunRefused, start_run
 from zelo_site.closing import closing_lines
+from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch
 from zelo_site.stack import working
 from zelo_site.terminal import ProgressBar
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--qrels", type=Path, help="human grades in TREC form; no judge sees them")
         parser.add_argument("--project", default="", help="slug of a project to go on with (default: a new one)")
         parser.add_argument("--name", default="", help="name of a new project (default: the file's)")
-        parser.add_argument("--judges", nargs="+", default=list(LOCAL_JUDGES), help="judge plugins")
+        add_judge_arguments(parser, otherwise=" ".join(LOCAL_JUDGES))
         parser.add_argument("--sampler", default="cycles")
         parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
         parser.add_argument("--threshold", type=float, help="cascade: the first judge is unsure below this |p - 0.5|")
@@ -48,12 +48,13 @@ class Command(BaseCommand):
         for path in (options["file"], options["qrels"]):
             if path is not None and not path.is_file():
                 raise CommandError(f"there is no file {path}")
+        options["judges"] = read_judges(options, default=LOCAL_JUDGES)
         options["sampler_options"] = _sampler_options(options["sampler_options"])
         options["cost_budget_micros"] = _micros(options["dollars"])
         try:
             with working() as tick:
                 self._run(options, tick)
-        except (ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
+        except (BadProject, ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(str(error)) from error
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks as imported")
         run = start_run(
             project,
-            judges=self._judges(project, options["judges"]),
+            judges=make_judges(project, options["judges"]),
             sampler=options["sampler"],
             sampler_options=options["sampler_options"],
             allocation=options["allocation"],
@@ -96,9 +97,6 @@ class Command(BaseCommand):
         with path.open("rb") as stream:
             summary = import_dataset(project, stream, importer=importer, filename=path.name)
         bar.end(f"{path.name}: {summary}")
-
-    def _judges(self, project: Project, names: list[str]) -> list[Annotator]:
-        return [get_judge(project, name) for name in names]
 
 
 def _sampler_options(text: str) -> dict[str, Any]:

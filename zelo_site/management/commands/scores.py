@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db.models import F
 
 from labeling.models import Candidate
@@ -23,6 +23,8 @@ class Command(BaseCommand):
         parser.add_argument("--top", type=int, default=20)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["top"] < 1:
+            raise CommandError(f"--top is {options['top']}; expected 1 or more")
         with database():
             query = find_query(find_project(options["project"]), options["query"])
             rows = (

@@ -1,0 +1,92 @@
+"""Judges as a command line names them: `plugin`, `plugin:{"option": ...}`, or a file in REST's shape.
+
+Used by `manage.py run` and `manage.py calibrate`; the annotators are those of `labeling.annotators.get_judge`.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from django.core.management.base import CommandError
+
+from labeling.annotators import get_judge
+from labeling.models import Annotator, Project
+from labeling.plugins import UnknownPlugin, get_plugin
+
+EXAMPLE = """[{"plugin": "bm25", "options": {"k1": 0.9}}]"""
+
+
+class NamedJudge(pydantic.BaseModel):
+    """One judge, in the shape that REST takes."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    plugin: str
+    options: dict[str, Any] = {}
+    name: str = pydantic.Field(default="", max_length=200)
+
+
+def add_judge_arguments(parser: ArgumentParser, *, otherwise: str) -> None:
+    """`--judges` and `--judges-file`; `otherwise` says who judges without them."""
+    parser.add_argument(
+        "--judges", nargs="+", default=[], help=f"plugin, or plugin:{{JSON of its options}} (default: {otherwise})"
+    )
+    parser.add_argument("--judges-file", type=Path, help=f"JSON list of judges, for example {EXAMPLE}")
+
+
+def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list[NamedJudge]:
+    """The judges that `--judges` and `--judges-file` name, each checked; raises CommandError. Stores nothing."""
+    judges = [_argument(text) for text in options["judges"]]
+    if options["judges_file"] is not None:
+        judges += _file(options["judges_file"])
+    judges = judges or [NamedJudge(plugin=name) for name in default]
+    for judge in judges:
+        _check(judge)
+    return judges
+
+
+def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotator]:
+    """The project's annotators of these judges, made on first use."""
+    return [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in judges]
+
+
+def _argument(text: str) -> NamedJudge:
+    plugin, colon, written = text.partition(":")
+    if not colon:
+        return NamedJudge(plugin=plugin)
+    try:
+        values = json.loads(written)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"--judges {plugin}: {written!r} is no JSON ({error}); write {plugin}:{{...}}") from error
+    if not isinstance(values, dict):
+        raise CommandError(f"--judges {plugin}: {written!r} is no JSON object of options")
+    return NamedJudge(plugin=plugin, options=values)
+
+
+def _file(path: Path) -> list[NamedJudge]:
+    try:
+        return pydantic.TypeAdapter(list[NamedJudge]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CommandError(f"--judges-file {path} cannot be read ({error.strerror})") from error
+    except pydantic.ValidationError as error:
+        raise CommandError(f"--judges-file {path}: {_wrong(error)}; expected such as {EXAMPLE}") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"--judges-file {path} is no JSON ({error}); expected such as {EXAMPLE}") from error
+
+
+def _check(judge: NamedJudge) -> None:
+    try:
+        get_plugin("judge", judge.plugin).Options.model_validate(judge.options)
+    except UnknownPlugin as error:
+        raise CommandError(str(error)) from error
+    except pydantic.ValidationError as error:
+        raise CommandError(f"judge {judge.plugin}: {_wrong(error)}") from error
+
+
+def _wrong(error: pydantic.ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
