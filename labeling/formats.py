@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, cast
 
 import pydantic
 
@@ -25,6 +25,7 @@ from labeling.strict_json import BadJson, check_text, parse, printable
 Row = ImportedQuery | ImportedGrade
 
 DEFAULT_MAX_LINE_BYTES = 64 * 1024 * 1024
+DEFAULT_MAX_TOTAL_BYTES = 10 * 1024**3
 MAX_ID_CHARACTERS = 500
 MAX_RANK = 2**31 - 1
 MAX_GRADE = 2**15 - 1
@@ -67,22 +68,56 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-def open_stream(stream: IO[bytes]) -> IO[bytes]:
-    """The stream's bytes, unpacked if it begins like a gzip file, whatever its name."""
+class TooMuch(Exception):
+    """A file is longer, unpacked, than the installation takes; `limit` in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+class _Bounded(io.RawIOBase):
+    """A stream of at most `limit` bytes; TooMuch is raised in the place of the next one."""
+
+    def __init__(self, rest: IO[bytes], limit: int) -> None:
+        self._rest = rest
+        self._limit = self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._rest.read(min(len(buffer), self._left) or 1)
+        if data and not self._left:
+            raise TooMuch(self._limit)
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> IO[bytes]:
+    """The stream's bytes, unpacked if it begins like a gzip file, whatever its name.
+
+    Reading beyond `max_total_bytes` of them, unpacked, raises TooMuch: a small file can unpack to any size.
+    """
     head = stream.read(2)
     while len(head) == 1 and (more := stream.read(1)):
         head += more
     whole = io.BufferedReader(_Rejoined(head, stream), _CHUNK)
-    return io.BufferedReader(gzip.GzipFile(fileobj=whole), _CHUNK) if head == _GZIP_MAGIC else whole
+    unpacked = gzip.GzipFile(fileobj=whole) if head == _GZIP_MAGIC else whole
+    return io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
 
 
-def numbered_lines(stream: IO[bytes], max_line_bytes: int) -> Iterator[tuple[int, bytes | RowError]]:
+def numbered_lines(
+    stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
+) -> Iterator[tuple[int, bytes | RowError]]:
     """Each line with its 1-based number, without its end and without a byte order mark.
 
     A line beyond the limit comes as a RowError in its place, and no more of it than the limit is
-    ever held; damage to a compressed file comes as a last RowError. Blank lines are left out.
+    ever held; damage to a compressed file, and the limit of the whole, come as a last RowError.
+    Blank lines are left out.
     """
-    reader = open_stream(stream)
+    reader = open_stream(stream, max_total_bytes)
     number = 0
     while True:
         number += 1
@@ -98,6 +133,9 @@ def numbered_lines(stream: IO[bytes], max_line_bytes: int) -> Iterator[tuple[int
                 continue
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             yield number, _damaged(number, error)
+            return
+        except TooMuch as error:
+            yield number, _too_much(number, error.limit)
             return
         if number == 1:
             body = body.removeprefix(_BOM)
@@ -119,6 +157,15 @@ def _too_long(line: int, limit: int) -> RowError:
     )
 
 
+def _too_much(line: int, limit: int) -> RowError:
+    return RowError(
+        f"the file is longer than {limit} bytes, unpacked",
+        line=line,
+        expectation=f"at most {limit} bytes a file",
+        remedy="split the file, or let the operator raise ZELO_MAX_IMPORT_MB",
+    )
+
+
 def _damaged(line: int, error: Exception) -> RowError:
     return RowError(
         f"the compressed file is damaged or cut off here ({error})",
@@ -134,6 +181,9 @@ def _damaged(line: int, error: Exception) -> RowError:
 class LineOptions(Importer.Options):
     max_line_bytes: int = pydantic.Field(
         default=DEFAULT_MAX_LINE_BYTES, ge=1, le=2**30, description="Longest accepted line, in bytes."
+    )
+    max_total_bytes: int = pydantic.Field(
+        default=DEFAULT_MAX_TOTAL_BYTES, ge=1, le=2**50, description="Longest accepted file, unpacked, in bytes."
     )
 
 
@@ -158,7 +208,7 @@ class LineImporter(Importer):
 
     def read_all(self, stream: IO[bytes]) -> Iterator[Row | RowError]:
         """Rows and, in their places, the errors of bad lines: for previews."""
-        for number, body in numbered_lines(stream, self.options.max_line_bytes):
+        for number, body in numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(body, RowError):
                 yield body
                 continue
@@ -446,11 +496,18 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def make_importer(plugin: type[Plugin], *, max_line_bytes: int, options: dict[str, Any] | None = None) -> Importer:
-    """An importer with the installation's line limit, unless `options` state another."""
+def make_importer(
+    plugin: type[Plugin],
+    *,
+    max_line_bytes: int,
+    max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES,
+    options: dict[str, Any] | None = None,
+) -> Importer:
+    """An importer with the installation's limits, unless `options` state others."""
     given = dict(options or {})
-    if "max_line_bytes" in plugin.Options.model_fields:
-        given.setdefault("max_line_bytes", max_line_bytes)
+    for name, limit in (("max_line_bytes", max_line_bytes), ("max_total_bytes", max_total_bytes)):
+        if name in plugin.Options.model_fields:
+            given.setdefault(name, limit)
     made = plugin.from_dict(given)
     if not isinstance(made, Importer):
         raise TypeError(f"{plugin.__qualname__} is a {plugin.kind or 'plugin'}; expected an importer")

