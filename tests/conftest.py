@@ -9,6 +9,15 @@ import pytest
 from tests.installation import own_environment
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_process() -> Iterator[None]:
+    """Tests that run at the same time share a broker, and must not read each other's figures."""
+    from django.test import override_settings
+
+    with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}):
+        yield
+
+
 @pytest.fixture
 def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plugins of `tests.stub_plugins`, registered for one test."""

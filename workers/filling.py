@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
-from django.db.models import Q
+from django.db.models import Exists, Q, QuerySet
 from django.db.models.functions import Now
 
 from labeling.candidates import fill_candidates, rank_candidates
@@ -69,9 +69,19 @@ def bare_queries(project: Project) -> int:
     return Query.objects.filter(project=project, candidates__isnull=True).count()
 
 
+def needs_filling(project: Project) -> bool:
+    """Whether some query has no candidate, or a job that retrieves some goes on; one statement, for pages."""
+    bare = Query.objects.filter(project=project, candidates__isnull=True)
+    return Project.objects.filter(Exists(bare) | Exists(_unfinished(project)), pk=project.pk).exists()
+
+
+def _unfinished(project: Project) -> QuerySet[Job]:
+    return Job.objects.filter(project=project, stage=STAGE, state__in=[Job.State.OPEN, Job.State.LEASED])
+
+
 def unfinished_fill(project: Project) -> Job | None:
     """The job that retrieves the project's candidates, if one waits or works."""
-    return Job.objects.filter(project=project, stage=STAGE, state__in=[Job.State.OPEN, Job.State.LEASED]).first()
+    return _unfinished(project).first()
 
 
 def order_candidates(

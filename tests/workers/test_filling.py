@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pydantic
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
+from labeling import retrieval
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
+from labeling.retrieval import UnknownEmbedder
 from tests.factories import make_member, make_project, make_user
 from tests.workers.test_api import Api
 from workers import filling, reconciler
@@ -71,13 +76,16 @@ def test_an_order_that_cannot_be_carried_out_is_refused(
     assert not Job.objects.exists()
 
 
-def test_a_retriever_that_fails_leaves_its_reason(project: Project) -> None:
-    job = order_candidates(project, "dense", {"model": "/no/such/model"})
+def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str, **options: Any) -> Any:
+        raise UnknownEmbedder(f"model {name!r} cannot be loaded")
+
+    monkeypatch.setattr(retrieval, "load_embedder", unknown)
+    job = order_candidates(project, "dense", {"model": "no-such-model"})
     fill(job.pk)
     job.refresh_from_db()
-    assert job.state == Job.State.FAILED
-    assert "UnknownEmbedder" in job.error
-    assert "/no/such/model" in job.error
+    assert (job.state, job.lease_until) == (Job.State.FAILED, None)
+    assert job.error == "UnknownEmbedder: model 'no-such-model' cannot be loaded"
 
 
 def silent(job: Job) -> None:
@@ -149,3 +157,40 @@ def test_rest_names_a_bad_order_and_refuses_those_who_may_only_look(project: Pro
     assert Api(owner).post(path, {"retriever": "no-such"}).status_code == 422
     assert Api(owner).post(path, {"options": {"no_such": 1}}).status_code == 422
     assert Api(make_member(project)).post(path).status_code == 403
+
+
+# --- terminal ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def working_here() -> Iterator[Callable[[], None]]:
+    """In place of worker processes: each look at the clock carries out what waits."""
+
+    def tick() -> None:
+        for job_id in waiting_fill_ids():
+            fill(job_id)
+
+    yield tick
+
+
+def test_command_shows_the_job_to_its_end(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zelo_site.management.commands.candidates.working", working_here)
+    call_command("candidates", project.slug, retriever="bm25", options='{"k1": 1.2}')
+    assert "2 candidates retrieved" in capsys.readouterr().out
+    assert Job.objects.get().payload["options"]["k1"] == 1.2
+    with pytest.raises(CommandError, match="no retriever is named"):
+        call_command("candidates", project.slug, retriever="no-such")
+    with pytest.raises(CommandError, match="--options"):
+        call_command("candidates", project.slug, options="[1]")
+
+
+def test_command_says_why_a_job_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*args: Any, **options: Any) -> int:
+        raise MemoryError("the corpus is too large")
+
+    monkeypatch.setattr("zelo_site.management.commands.candidates.working", working_here)
+    monkeypatch.setattr(filling, "fill_candidates", breaks)
+    with pytest.raises(CommandError, match="the corpus is too large"):
+        call_command("candidates", project.slug)

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_POST
 from workers import pipeline, queue
 from workers.models import Run
 from zelo_site.overview import read_overview
+from zelo_site.pages.candidates import filling_part
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -23,7 +24,8 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
     is_owner = may_change(request, project)
     context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
     live, _ = rendered_fragment(request, LIVE, context)
-    return render(request, "zelo/project.html", {**context, "live": live})
+    filling = filling_part(request, project)
+    return render(request, "zelo/project.html", {**context, "live": live, "filling": filling})
 
 
 def project_live(request: HttpRequest, slug: str) -> HttpResponse:

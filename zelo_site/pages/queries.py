@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from labeling.models import Candidate, Project, Query
+from zelo_site.pages.candidates import filling_part
 from zelo_site.pages.certainty import mark_certainty
 from zelo_site.pages.scope import may_change, visible_project
 
@@ -63,6 +64,7 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
         "chosen": chosen,
         "filters": FILTERS,
         "may_change": may_change(request, project),
+        "filling": filling_part(request, project) if any(not query.size for query in page.object_list) else "",
         "here": "queries",
     }
     return render(request, "zelo/queries.html", context)

@@ -20,7 +20,8 @@ from labeling.models import Candidate, Judgment, Project, Query
 from scoring.models import QueryFit
 from workers.models import Run
 from zelo_site.charts import Z95, Axis, IntervalBar, interval_bar
-from zelo_site.pages.reasons import MOST_SHOWN, Reason, reasons_for
+from zelo_site.pages.candidates import filling_part
+from zelo_site.pages.reasons import MOST_SHOWN, Reason, count_answers, reasons_for
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
 
@@ -49,13 +50,14 @@ class RankedDocument:
 
 @dataclass(frozen=True, slots=True)
 class OpenDocument:
-    """The document whose reasons are shown."""
+    """The document whose reasons are shown: `odd` of the `read` latest of `total` answers go against the fit."""
 
     candidate_id: int
     text: str
     metadata: dict[str, Any]
     reasons: list[Reason] = field(default_factory=list)
     total: int = 0
+    read: int = 0
     odd: int = 0
 
 
@@ -145,7 +147,8 @@ def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> 
         text=candidate.document.text,
         metadata=candidate.document.metadata,
         reasons=reasons[:MOST_SHOWN],
-        total=len(reasons),
+        total=count_answers(judgments, candidate.pk),
+        read=len(reasons),
         odd=sum(reason.is_odd for reason in reasons),
     )
 
@@ -174,6 +177,7 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
         "opened": opened,
         "kept": urlencode(kept),
         "asked": _asked(request, query),
+        "filling": "" if page.paginator.count else filling_part(request, project),
     }
 
 
