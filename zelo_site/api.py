@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
 
 from labeling.api import router as labeling_router
@@ -21,9 +24,24 @@ class OpenToKeys(NinjaAPI):
         # Ninja makes its views anew each time that it is asked for addresses, so they are exempted here.
         patterns: list[Any] = super()._get_urls()
         for pattern in patterns:
+            if pattern.name == "openapi-json":
+                pattern.callback = self._for_known_askers(pattern.callback)
             if pattern.name != "openapi-view":
                 pattern.callback.login_required = False
         return patterns
+
+    def _for_known_askers(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        """The view, for those with a key or a session; the schema tells which plugins and options there are."""
+
+        def checked(request: HttpRequest, **parameters: Any) -> HttpResponse:
+            try:
+                if any(check(request) for check in API_AUTH):
+                    return view(request, **parameters)
+            except HttpError as error:
+                return self.on_exception(request, error)
+            return self.on_exception(request, AuthenticationError())
+
+        return checked
 
 
 api = OpenToKeys(

@@ -1,4 +1,4 @@
-"""ASGI entry point: `uvicorn zelo_site.asgi:application`."""
+"""ASGI entry point, for an ASGI server of one's own; the program itself serves `zelo_site.wsgi`."""
 
 from zelo_site.environment import prepare_environment
 

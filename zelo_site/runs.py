@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from labeling.annotators import get_judge
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from scoring.quality import Quality, graded_queries, measure, ranking_quality
 from scoring.rating import stale_query_ids
 from workers.models import Run
@@ -19,11 +18,6 @@ POLL_S = 0.5
 
 class RunStopped(RuntimeError):
     """A run ended otherwise than by finishing."""
-
-
-def local_judges(project: Project, names: Sequence[str] = LOCAL_JUDGES) -> list[Annotator]:
-    """The judges that need no network, with their default options."""
-    return [get_judge(project, name) for name in names]
 
 
 def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None) -> RunProgress:

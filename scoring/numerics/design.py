@@ -118,11 +118,6 @@ def random_cycles(size: int, degree: int, rng: np.random.Generator, exclude: Int
     )
 
 
-def count_cycle_pairs(size: int, degree: int) -> int:
-    """How many pairs `random_cycles` draws: for estimates, and for what a run saved against the paper's design."""
-    return max(size, 0) * min(degree, max(size - 1, 0)) // 2
-
-
 def random_regular_pairs(nodes: int, degree: int, rng: np.random.Generator) -> IntArray:
     """Edges of a random connected degree-regular graph over `nodes`, int64[nodes degree / 2, 2].
 

