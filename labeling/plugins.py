@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import importlib.metadata
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
@@ -132,6 +132,11 @@ class Judge(Plugin):
     can_drift: ClassVar[bool] = True
     model_revision: str = ""
     prompt_hash: str = ""
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> list[str]:
+        """Why a judge with these options cannot work now, a sentence each; asked before a run begins. Quick, no calls."""
+        return []
 
     @abc.abstractmethod
     def prepare(self, collection: Collection) -> None:

@@ -15,6 +15,10 @@ from labeling import plugins
 from labeling.records import IntArray, QueryState
 from scoring.numerics import design, design_adaptive, design_stopping
 
+# Far above what any design is worth, and small enough that no count overflows.
+MOST_DEGREE = 10_000
+MOST_PAIRS = 1_000_000
+
 
 @plugins.register
 class Cycles(plugins.Sampler):
@@ -28,7 +32,7 @@ class Cycles(plugins.Sampler):
     label = "Random cycles (even coverage)"
 
     class Options(plugins.Sampler.Options):
-        degree: int = pydantic.Field(default=8, ge=2, description="Pairs per candidate; an even number")
+        degree: int = pydantic.Field(default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate; an even number")
 
         @pydantic.field_validator("degree")
         @classmethod
@@ -76,16 +80,19 @@ class Adaptive(plugins.Sampler):
             default=1, ge=1, le=2, description="Random cycles before the first adaptive round"
         )
         round_pairs: int = pydantic.Field(
-            default=25, ge=1, description="Pairs of a query in one round; a quarter of its candidates if that is more"
+            default=25,
+            ge=1,
+            le=MOST_PAIRS,
+            description="Pairs of a query in one round; a quarter of its candidates if that is more",
         )
         pairs_per_candidate: float = pydantic.Field(
-            default=4.0, gt=0, description="Where it ends; 4 is the paper's number"
+            default=4.0, gt=0, le=MOST_DEGREE, description="Where it ends; 4 is the paper's number"
         )
-        top: int = pydantic.Field(default=10, ge=1, description="How much of the top matters")
+        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="How much of the top matters")
         floor: float = pydantic.Field(
-            default=0.03, gt=0, description="Weight of every document; higher keeps the whole order"
+            default=0.03, gt=0, le=1e6, description="Weight of every document; higher keeps the whole order"
         )
-        draws: int = pydantic.Field(default=64, ge=8, description="Posterior draws behind the weights")
+        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws behind the weights")
         first_stage: bool = pydantic.Field(
             default=True, description="First-stage rank as a prior mean, as far as it agrees"
         )
@@ -93,7 +100,7 @@ class Adaptive(plugins.Sampler):
             default=1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never"
         )
         least_gain: float = pydantic.Field(
-            default=0.0, ge=0, description="Stop where a pair raises it by less; 0: never"
+            default=0.0, ge=0, le=1e6, description="Stop where a pair raises it by less; 0: never"
         )
 
     options: Options
@@ -138,7 +145,7 @@ class Uncertain(plugins.Sampler):
     label = "Most uncertain pairs (for people)"
 
     class Options(plugins.Sampler.Options):
-        pairs: int = pydantic.Field(default=20, ge=1, description="How many pairs at a time")
+        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="How many pairs at a time")
 
     options: Options
 
@@ -166,7 +173,9 @@ class CrossQuery(plugins.Sampler):
     across_queries: ClassVar[bool] = True
 
     class Options(plugins.Sampler.Options):
-        pairs_per_query: int = pydantic.Field(default=3, ge=1, description="3 for soft preferences, 12 for sign votes")
+        pairs_per_query: int = pydantic.Field(
+            default=3, ge=1, le=1000, description="3 for soft preferences, 12 for sign votes"
+        )
 
     options: Options
 

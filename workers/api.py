@@ -16,6 +16,7 @@ from labeling.annotators import get_judge
 from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
+from labeling.records import FailureKind
 from workers import pipeline, queue
 from workers.calibrating import order_calibration
 from workers.filling import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
@@ -214,10 +215,10 @@ def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "res
 
 
 @router.post("/runs/{run_id}/dead/retry", response=RetriedOut)
-def post_retry(request: HttpRequest, run_id: int, reason: str | None = None) -> Any:
+def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = None) -> Any:
     """Open dead tasks again, all or those of one reason."""
     run = _owned_run_or_404(request, run_id)
-    return {"opened": queue.retry_dead(run_id=run.pk, reason=reason)}
+    return {"opened": queue.retry_dead(run_id=run.pk, reason=reason.value if reason else None)}
 
 
 @router.get("/server", response=ServerOut)

@@ -19,7 +19,7 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Project
-from labeling.plugins import Sampler, get_plugin
+from labeling.plugins import Judge, Sampler, get_plugin
 from scoring.cross_query import are_linkable, is_across
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
@@ -94,6 +94,7 @@ def start_run(
     chosen = _checked_sampler(sampler, sampler_options)
     _check_order(project, judges, allocation=allocation, orders=orders)
     _check_budgets(Budgets(pair_budget, call_budget, token_budget, cost_budget_micros))
+    _check_seed(seed)
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
     if not comparable_query_ids(project.pk, query_ids):
         raise RunRefused(
@@ -143,10 +144,18 @@ def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: s
     for judge in judges:
         if judge.project_id != project.pk or judge.is_person:
             raise RunRefused(f"annotator {judge.name!r} is no judge of project {project.slug!r}; choose one that is")
+    for judge in judges:
+        if problems := cast(Judge, get_plugin("judge", judge.plugin)).problems(judge.options):
+            raise RunRefused(f"judge {judge.name!r} cannot work now: {'; '.join(problems)}")
     if allocation not in Run.Allocation.values:
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:
         raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**63:
+        raise RunRefused(f"the seed is {seed}; expected 0 or more, below 2**63, or none")
 
 
 def _check_budgets(budgets: Budgets) -> None:

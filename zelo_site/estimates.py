@@ -48,7 +48,7 @@ class ChosenJudge:
 @dataclass(frozen=True, slots=True)
 class JudgeEstimate:
     """`seconds` None: nobody knows yet how fast this judge answers. Tokens are 0 for local judges. `gpu_hours`
-    where the name of a model tells its size, whoever runs it.
+    where the name of a model tells its size, whoever runs it. `is_priced` False: its endpoint is not defined here.
     """
 
     label: str
@@ -58,6 +58,7 @@ class JudgeEstimate:
     seconds: float | None
     is_measured: bool
     gpu_hours: float | None = None
+    is_priced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ class Estimate:
     judges: list[JudgeEstimate]
     gpu_hours: float | None
     paper_calls: int
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the price of every judge is known; the costs of the others are not in `cost_micros`."""
+        return all(judge.is_priced for judge in self.judges)
 
     @property
     def saved_share(self) -> float | None:
@@ -155,7 +161,7 @@ def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
     """
     most_each = getattr(sampler.options, "pairs_per_candidate", None)
     if most_each is not None:
-        return sum(queries * min(int(most_each * size), size * (size - 1) // 2) for size, queries in sizes.items())
+        return sum(queries * int(min(most_each * size, size * (size - 1) // 2)) for size, queries in sizes.items())
     rng = np.random.default_rng(0)
     most = np.iinfo(np.int32).max
     total = 0
@@ -181,15 +187,17 @@ def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstima
     rate = _measured_rate(judge.plugin.name)
     read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options))
     written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1)
+    cost = _cost(judge.options, int(read), int(written)) if is_remote else 0
     speed = rate or (None if is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
     return JudgeEstimate(
         label=judge.plugin.label,
         calls=calls,
         tokens=int(read + written) if is_remote else 0,
-        cost_micros=_cost(judge.options, int(read), int(written)) if is_remote else 0,
+        cost_micros=cost or 0,
         seconds=calls / speed if speed else None,
         is_measured=rate is not None,
         gpu_hours=gpu_hours(str(judge.options.get("model", "")), read + written),
+        is_priced=cost is not None,
     )
 
 
@@ -219,11 +227,12 @@ def _cut(mean_tokens: float, options: dict[str, Any]) -> float:
     return min(mean_tokens, most)
 
 
-def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int:
+def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
+    """In millionths of a dollar; None where the endpoint is not defined here."""
     try:
         return get_endpoint(options["endpoint"]).cost_micros(tokens_read, tokens_written)
     except (KeyError, UnknownEndpoint, EndpointsInvalid):
-        return 0
+        return None
 
 
 def _measured_rate(plugin: str) -> float | None:

@@ -251,3 +251,10 @@ def test_change_that_cannot_be_made_names_the_reason(project: Project, owner: An
     assert answer.status_code == 422
     assert named in answer.content.decode()
     assert Project.objects.get(pk=project.pk).rater == "thurstone"
+
+
+def test_dead_questions_are_asked_again_by_a_reason_there_is(project: Project, owner: Any) -> None:
+    run = make_run(project)
+    assert Api(owner).post(f"/runs/{run.pk}/dead/retry?reason=timeout").status_code == 200
+    for reason in ("%00", "nothing"):
+        assert Api(owner).post(f"/runs/{run.pk}/dead/retry?reason={reason}").status_code == 422

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
 
+from labeling.model_names import ModelName
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
@@ -81,7 +82,7 @@ class OpenAIOptions(Judge.Options):
     max_query_tokens: int = pydantic.Field(
         default=512, ge=1, le=1_000_000, description="A query is cut to so many tokens."
     )
-    tokenizer: str = pydantic.Field(
+    tokenizer: ModelName = pydantic.Field(
         default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
     )
     batch_deadline_s: float = pydantic.Field(
@@ -126,6 +127,15 @@ class OpenAIHttpJudge(Judge):
     def calls_per_comparison(self) -> int:
         """How many paid calls one comparison takes."""
         return self.options.votes if self.options.mode == "sampled" and not self.options.votes_in_one_call else 1
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any]) -> list[str]:
+        """An endpoint that the operator has not defined; keys are the workers' own affair."""
+        try:
+            get_endpoint(str(options.get("endpoint", "")))
+        except (UnknownEndpoint, EndpointsInvalid) as error:
+            return [str(error)]
+        return []
 
     def prepare(self, collection: Collection) -> None:
         """Load the tokenizer, if one is named; the collection itself is not looked at."""

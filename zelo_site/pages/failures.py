@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, QueryDict
 from django.shortcuts import redirect, render
 
 from labeling.models import Annotator, Project
@@ -43,6 +43,9 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _retry(request: HttpRequest, project: Project) -> HttpResponse:
+    sent = request.POST.get("reason", "")
+    if sent and sent not in set(FailureKind):  # else all questions would be asked again, and not those meant
+        return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
     chosen = _filter(request.POST, _judge(request.POST, project))
     opened = retry_failures(project, chosen)
     messages.success(request, f"{opened:,} question{'' if opened == 1 else 's'} will be asked again.")

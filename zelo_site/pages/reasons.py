@@ -22,6 +22,8 @@ from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
 # A residual this large on the other side of one half is shown as going against the fit.
 ODD_RESIDUAL = 0.25
 MOST_SHOWN = 200
+# The latest answers, out of which those furthest from the fit are found.
+MOST_READ = 2000
 OPPONENT_LENGTH = 70
 
 
@@ -124,10 +126,18 @@ def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> R
 
 
 def reasons_for(judgments: QuerySet[Judgment], candidate_id: int, *, rater: str | None) -> list[Reason]:
-    """Every live answer on pairs of a candidate, those furthest from the fit first."""
-    mine = judgments.filter(Q(pair__a_id=candidate_id) | Q(pair__b_id=candidate_id), superseded_at__isnull=True)
-    rows = judgments_with_sides(mine).order_by(F("id").desc())[: 10 * MOST_SHOWN]
+    """The latest MOST_READ live answers on pairs of a candidate, those furthest from the fit first."""
+    rows = judgments_with_sides(_answers_on(judgments, candidate_id)).order_by(F("id").desc())[:MOST_READ]
     return odd_first([reason_of(row, candidate_id, rater=rater) for row in rows])
+
+
+def count_answers(judgments: QuerySet[Judgment], candidate_id: int) -> int:
+    """How many live answers there are on pairs of a candidate, read or not."""
+    return _answers_on(judgments, candidate_id).count()
+
+
+def _answers_on(judgments: QuerySet[Judgment], candidate_id: int) -> QuerySet[Judgment]:
+    return judgments.filter(Q(pair__a_id=candidate_id) | Q(pair__b_id=candidate_id), superseded_at__isnull=True)
 
 
 def odd_first(reasons: Sequence[Reason]) -> list[Reason]:
