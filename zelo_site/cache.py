@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 SILENCE_S = 2.0  # after a failure nothing is asked for so long: a broker that swallows packets costs a timeout each
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 1, 2
 # What an older version of the program left may not fit its classes any more.
-MISSES = (redis.RedisError, OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError)
+MISSES = (redis.RedisError, OSError, pickle.PickleError, AttributeError, ImportError, EOFError, TypeError)
 Answer = TypeVar("Answer")
 
 

