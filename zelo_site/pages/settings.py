@@ -5,6 +5,7 @@ The change itself is `labeling.projects.change_project`, as in REST and command 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -16,7 +17,16 @@ from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, change_project
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project
-from zelo_site.pages.start import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class RaterChoice:
+    """A rater as the form offers it. Its names rather than the class: a template would construct that."""
+
+    name: str
+    label: str
+    fields: list[OptionField]
+    chosen: bool
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -48,7 +58,7 @@ def _context(project: Project, sent: QueryDict | None = None, error: Exception |
         "name": project.name if sent is None else sent.get("name", ""),
         "instruction": project.instruction if sent is None else sent.get("instruction", ""),
         "raters": [
-            Choice(name, plugin.label, _fields(project, name, sent, error), name == chosen)
+            RaterChoice(name, plugin.label, _fields(project, name, sent, error), name == chosen)
             for name, plugin in registered("rater").items()
         ],
         "error": error,
