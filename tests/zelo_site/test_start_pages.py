@@ -150,3 +150,79 @@ def test_every_plugin_can_be_estimated_or_says_what_it_needs(kind: str, client: 
         sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"} | {kind: name}
         html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
         assert "This will take at most" in html or "Field required" in html, name
+
+
+LLM = "openai-http"
+
+
+def three_models() -> dict[str, Any]:
+    """Three configurations of one plugin, as the form sends them."""
+    sent: dict[str, Any] = {"judge": [LLM, f"{LLM}~2", f"{LLM}~3"], "sampler": "cycles", "orders": "one"}
+    for key, model in zip(sent["judge"], ["large", "small", "middle"], strict=True):
+        sent |= {f"judge-{key}-endpoint": "fake", f"judge-{key}-model": model, f"name-{key}": f"the {model} one"}
+    return sent
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZELO_ENDPOINTS", json.dumps([{"name": "fake", "base_url": "http://localhost:9/v1"}]))
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_three_models_of_one_plugin_are_ordered_together(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    answer = client.post(reverse("new-run", args=[project.slug]), three_models() | {"allocation": "all"})
+    assert answer.status_code == 302, answer.content.decode()
+    judges = Run.objects.get(project=project).judges.order_by("id")
+    assert [judge.options["model"] for judge in judges] == ["large", "small", "middle"]
+    assert [judge.name for judge in judges] == ["the large one", "the small one", "the middle one"]
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_the_cheap_judge_of_a_cascade_and_its_threshold_are_chosen(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    sent = three_models() | {"allocation": "cascade", "first": f"{LLM}~2", "cascade_threshold": "0.1"}
+    assert client.post(reverse("new-run", args=[project.slug]), sent).status_code == 302
+    run = Run.objects.get(project=project)
+    assert run.cascade_first is not None
+    assert (run.cascade_first.options["model"], run.cascade_threshold) == ("small", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"cascade_threshold": "0.7"}, "at most 0.5"),
+        ({"cascade_threshold": "nan"}, "at most 0.5"),
+        ({"first": "bm25"}, "is not chosen"),
+        ({f"judge-{LLM}~2-model": "large"}, "twice with the same options"),
+    ],
+)
+@pytest.mark.usefixtures("endpoint")
+def test_what_cannot_be_a_cascade_is_said(changed: dict[str, str], said: str, client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    sent = three_models() | {"allocation": "cascade"} | changed
+    answer = client.post(reverse("new-run", args=[project.slug]), sent)
+    assert answer.status_code == 422 and said in answer.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_another_row_of_a_plugin_comes_filled_in_and_starts_nothing(client: Client, project: Project) -> None:
+    make_query(project, size=4)
+    address = reverse("new-run", args=[project.slug])
+    assert f'name="another" value="{LLM}"' in client.get(address).content.decode()
+    sent = {"judge": [LLM], f"judge-{LLM}-model": "large", "another": LLM, "pair_budget": "7"}
+    html = client.post(address, sent).content.decode()
+    assert f'name="judge" value="{LLM}~2" id="judge-{LLM}~2" checked' in html
+    assert f'name="judge-{LLM}~2-model" value="large"' in html and 'value="7"' in html
+    html = client.post(address, sent | {"row": [LLM, f"{LLM}~2"], "another": f"{LLM}~2"}).content.decode()
+    assert f'id="judge-{LLM}~3"' in html and f'id="judge-{LLM}~2"' in html
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"x": NaN}', '{"x": "\\u0000"}', '{"x": "\\ud800"}', "{", "1e999"])
+def test_a_json_option_that_cannot_be_kept_is_named(text: str, client: Client, project: Project) -> None:
+    make_query(project, size=3)
+    sent = three_models() | {"judge": [LLM], "allocation": "all", f"judge-{LLM}-extra_body": text}
+    answer = client.post(reverse("new-run", args=[project.slug]), sent)
+    assert answer.status_code == 422 and "Extra body: " in answer.content.decode()
+    assert not Run.objects.exists()
