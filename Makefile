@@ -35,7 +35,7 @@ $(VENV)/bin/python:
 
 # The stamp comes last: an interrupted installation is begun again.
 $(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
-	@echo "installing the pinned requirements (once) ..."
+	@echo "installing the pinned requirements (once, two to four minutes) ..."
 	@$(PY) -m pip install -q -r requirements.txt
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
 	@$(PY) -c 'from scoring.numerics import design_adaptive, fit; fit.compile_kernels(); design_adaptive.compile_kernels()'

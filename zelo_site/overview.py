@@ -16,7 +16,7 @@ from django.db.models import Count, Exists, Q, Sum
 from django.db.models.functions import Coalesce
 from django.urls import reverse
 
-from labeling.models import Annotator, Project
+from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.heartbeats import alive
@@ -325,5 +325,13 @@ def _paused_judges(project: Project) -> list[Attention]:
 
 
 def _few_comparisons(project: Project) -> int:
+    """Rated documents that met fewer opponents than they could have, up to FEW_COMPARISONS."""
     rated = Score.objects.filter(candidate__query__project=project)
-    return rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS).count()
+    unsure = rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS)
+    met = unsure.values("candidate__query", "comparisons").annotate(documents=Count("pk")).order_by()
+    sizes = dict(
+        Query.objects.filter(pk__in=[each["candidate__query"] for each in met])
+        .annotate(size=Count("candidates"))
+        .values_list("pk", "size")
+    )
+    return sum(each["documents"] for each in met if each["comparisons"] < sizes[each["candidate__query"]] - 1)

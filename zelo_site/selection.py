@@ -22,7 +22,10 @@ def find_run(project: Project, number: int | None) -> Run:
     runs = Run.objects.filter(project=project)
     run = runs.filter(pk=number).first() if number is not None else runs.first()
     if run is None:
-        raise CommandError(f"project {project.slug!r} has no run {number or ''}; order one with `manage.py run`")
+        wanted = "no run yet" if number is None else f"no run {number}"
+        raise CommandError(
+            f"project {project.slug!r} has {wanted}; order one with `manage.py run --project {project.slug}`"
+        )
     return run
 
 

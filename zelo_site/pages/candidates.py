@@ -46,6 +46,8 @@ def candidates(request: HttpRequest, slug: str) -> HttpResponse:
     """GET: the part alone, 204 while nothing changed. POST: order candidates with the usual retriever."""
     if request.method != "POST":
         project = visible_project(request, slug)
+        if not request.headers.get("HX-Request"):
+            return redirect("project", slug=project.slug)  # a part is no page
         return live_fragment(request, PART, filling_context(request, project))
     project = owned_project(request, slug)
     try:

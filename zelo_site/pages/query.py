@@ -61,7 +61,7 @@ class OpenDocument:
     odd: int = 0
 
 
-def _flags(row: dict[str, Any], main_island: int | None) -> tuple[str, ...]:
+def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tuple[str, ...]:
     if row["score__elo"] is None:
         return ("not compared yet",)
     flags = []
@@ -71,7 +71,7 @@ def _flags(row: dict[str, Any], main_island: int | None) -> tuple[str, ...]:
         flags.append("winless")
     if main_island is not None and row["score__island"] != main_island:
         flags.append("island")
-    if row["score__comparisons"] < FEW_COMPARISONS:
+    if row["score__comparisons"] < min(FEW_COMPARISONS, opponents):
         flags.append("few comparisons")
     return tuple(flags)
 
@@ -109,7 +109,7 @@ def _main_island(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int |
     return largest["score__island"] if largest else None
 
 
-def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | None) -> RankedDocument:
+def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | None, opponents: int) -> RankedDocument:
     rated = row["score__elo"] is not None
     return RankedDocument(
         rank=rank,
@@ -124,7 +124,7 @@ def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | Non
         calibrated=bool(row["score__calibrated"]),
         comparisons=row["score__comparisons"] or 0,
         bar=interval_bar(axis, row["score__elo"], row["score__elo_stderr"]) if rated else None,
-        flags=_flags(row, main_island),
+        flags=_flags(row, main_island, opponents),
     )
 
 
@@ -172,7 +172,10 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
         "query": query,
         "fit": fit,
         "page": page,
-        "documents": [_document(row, page.start_index() + at, axis, island) for at, row in enumerate(page)],
+        "documents": [
+            _document(row, page.start_index() + at, axis, island, page.paginator.count - 1)
+            for at, row in enumerate(page)
+        ],
         "axis": axis,
         "opened": opened,
         "kept": urlencode(kept),

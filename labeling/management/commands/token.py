@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         user = get_user_model().objects.filter(username=options["username"]).first()
         if user is None:
-            raise CommandError(f"no user is named {options['username']!r}; the first start of the server makes `admin`")
+            raise CommandError(f"no user is named {options['username']!r}; the first start of the server makes `owner`")
         try:
             self.stdout.write(make_token(user, name=options["name"], scopes=options["scopes"]))
         except BadScope as error:

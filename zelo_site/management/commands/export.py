@@ -40,6 +40,7 @@ class Command(BaseCommand):
                 with draft.open("wb") as stream:
                     self._write(project, options["format"], stream)
                 draft.replace(target)
+                self.stdout.write(f"wrote {target} ({target.stat().st_size:,} bytes)")
             except OSError as error:
                 raise CommandError(f"cannot write {target}: {error.strerror}") from error
             finally:

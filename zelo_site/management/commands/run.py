@@ -1,4 +1,7 @@
-"""`manage.py run FILE`: from a file to Elo scores and, with grades, to a proof, in one command."""
+"""`manage.py run FILE`: from a file to Elo scores and, with grades, to a proof, in one command.
+
+Without a file it judges a project that is there.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from workers.pipeline import RunRefused, start_run
 from zelo_site.closing import closing_lines
 from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch
+from zelo_site.selection import find_project
 from zelo_site.stack import working
 from zelo_site.terminal import ProgressBar
 
@@ -28,7 +32,9 @@ class Command(BaseCommand):
     help = "Import queries with their documents, judge pairs of them, and print how good the scores are."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, help="zbench JSON lines, plain or gzipped")
+        parser.add_argument(
+            "file", type=Path, nargs="?", help="zbench JSON lines, plain or gzipped (none: with --project)"
+        )
         parser.add_argument("--qrels", type=Path, help="human grades in TREC form; no judge sees them")
         parser.add_argument("--project", default="", help="slug of a project to go on with (default: a new one)")
         parser.add_argument("--name", default="", help="name of a new project (default: the file's)")
@@ -48,6 +54,8 @@ class Command(BaseCommand):
         for path in (options["file"], options["qrels"]):
             if path is not None and not path.is_file():
                 raise CommandError(f"there is no file {path}")
+        if options["file"] is None and not options["project"]:
+            raise CommandError("nothing to judge was named; give a file, or --project with the slug of a project")
         options["judges"] = read_judges(options, default=LOCAL_JUDGES)
         options["sampler_options"] = _sampler_options(options["sampler_options"])
         options["cost_budget_micros"] = _micros(options["dollars"])
@@ -59,7 +67,8 @@ class Command(BaseCommand):
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
         project = self._project(options)
-        self._import(project, options["file"], "zbench-jsonl")
+        if options["file"]:
+            self._import(project, options["file"], "zbench-jsonl")
         if options["qrels"]:
             self._import(project, options["qrels"], "trec-qrels")
         bar = ProgressBar("2 Candidates", sys.stdout)
@@ -87,10 +96,7 @@ class Command(BaseCommand):
     def _project(self, options: dict[str, Any]) -> Project:
         if not options["project"]:
             return create_project(options["name"] or options["file"].name.split(".")[0])
-        project = Project.objects.filter(slug=options["project"]).first()
-        if project is None:
-            raise CommandError(f"no project has the slug {options['project']!r}")
-        return project
+        return find_project(options["project"])
 
     def _import(self, project: Project, path: Path, importer: str) -> None:
         bar = ProgressBar("1 Import", sys.stdout)

@@ -33,6 +33,8 @@ class Command(BaseCommand):
                 )
                 self.stdout.flush()
                 code = stack.wait()
+                self.stdout.write("\nstopping ...")
+                self.stdout.flush()
         except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed) as error:
             raise CommandError(str(error)) from error
         if code:
