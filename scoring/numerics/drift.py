@@ -21,7 +21,9 @@ THRESHOLD = 9.0
 
 BASELINE_QUERIES = 20
 ALLOWANCE = 0.25
-# By simulation: below 1 % false alarms in 500 queries whose difficulty differs as much as real ones do.
+# Chosen by simulation (mean errors of queries from a beta distribution of concentration 4, 500 queries): no false alarm
+# in 3 x 400 runs; a fall from 80 % to 45 % is found in 96 %, after 20 queries in the median. How much real queries differ
+# was not measured.
 QUERY_THRESHOLD = 15.0
 LEAST_DEVIATION = 0.5
 

@@ -87,6 +87,7 @@ def addresses(project: Project, query: Query) -> dict[str, str]:
         "scale-before": reverse("scale", args=[project.slug]),
         "new-project": reverse("new-project"),
         "new-run": reverse("new-run", args=[project.slug]),
+        "settings": reverse("settings", args=[project.slug]),
         "jobs": reverse("jobs"),
         "doctor": reverse("doctor"),
         "profile": reverse("profile"),
