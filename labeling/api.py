@@ -10,7 +10,7 @@ from ninja import File, Router, Schema, UploadedFile
 from ninja.errors import HttpError
 from pydantic import AfterValidator, Field
 
-from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.api_auth import member_project_or_404, owned_project_or_404, project_or_404
 from labeling.candidates import rank_candidates
 from labeling.models import Candidate, Project, Query
 from labeling.plugins import KINDS, UnknownPlugin, registered
@@ -114,7 +114,7 @@ def post_project(request: HttpRequest, body: ProjectIn) -> Any:
 @router.get("/projects/{slug}", response=ProjectOut)
 def get_project(request: HttpRequest, slug: str) -> Any:
     """One project with its counts."""
-    return _project_out(project_or_404(request, slug))
+    return _project_out(member_project_or_404(request, slug))
 
 
 @router.patch("/projects/{slug}", response=ProjectOut)

@@ -8,7 +8,8 @@ from django.http import HttpRequest
 from ninja.errors import HttpError
 from ninja.security import HttpBearer, SessionAuth
 
-from labeling.models import Membership, Project, Role
+from labeling.models import Project, Role
+from labeling.people import role_of
 from labeling.tokens import find_token
 
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -31,8 +32,8 @@ class TokenAuth(HttpBearer):
 API_AUTH = [TokenAuth(), SessionAuth()]
 
 
-def project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may see it; otherwise 404, whether it exists or not."""
+def member_project_or_404(request: HttpRequest, slug: str) -> Project:
+    """The project, if the asker is a member of it in any role; otherwise 404, whether it exists or not."""
     # PostgreSQL refuses to compare with NUL.
     project = None if "\x00" in slug else Project.objects.visible_to(request.user).filter(slug=slug).first()
     if project is None:
@@ -40,9 +41,17 @@ def project_or_404(request: HttpRequest, slug: str) -> Project:
     return project
 
 
+def project_or_404(request: HttpRequest, slug: str) -> Project:
+    """The project, if the asker may read it; 403 for annotators, who judge blind."""
+    project = member_project_or_404(request, slug)
+    if role_of(request.user, project) == Role.ANNOTATOR:
+        raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators judge blind")
+    return project
+
+
 def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may change it; 403 for members who may only look."""
-    project = project_or_404(request, slug)
+    """The project, if the asker may change it; 403 for members who may not."""
+    project = member_project_or_404(request, slug)
     if owns(request.user, project):
         return project
     raise HttpError(403, f"changing project {slug!r} needs the role owner; ask one of its owners")
@@ -50,4 +59,4 @@ def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
 
 def owns(user: Any, project: Project) -> bool:
     """Whether `user` may change the project: its owners and superusers may."""
-    return user.is_superuser or Membership.objects.filter(project=project, user_id=user.pk, role=Role.OWNER).exists()
+    return role_of(user, project) == Role.OWNER

@@ -2,7 +2,8 @@
 
 `record_judgments` joins the caller's transaction, so that finishing a task or a person's submit can
 wrap it with what else must happen at once. It raises the version of every query it touched, which
-is how the rater knows what is stale, and sends `judgments_recorded` after commit.
+is how the rater knows what is stale, and sends `judgments_recorded` after commit. `supersede_judgments`
+takes answers back in the same way: they stay in the table and count no more.
 """
 
 from __future__ import annotations
@@ -11,25 +12,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 from django.db.models import F
 
 from labeling.models import Judgment, Project
+from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import NewJudgment
 from labeling.signals import judgments_recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """`stored` judgments are new; `duplicates` already had a live answer, which stands."""
+    """`stored` judgments are new, with `ids`; `duplicates` already had a live answer, which stands."""
 
     stored: int
     duplicates: int
     query_ids: tuple[int, ...]
     project_ids: tuple[int, ...]
+    ids: tuple[int, ...] = ()
 
 
-_INSERT = """
+# Whether a judgment's pair is one across queries.
+_ACROSS = "(SELECT pair.query_id IS NULL FROM labeling_pair pair WHERE pair.id = labeling_judgment.pair_id)"
+
+_INSERT = f"""
 INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated)
 SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, answer.kind, answer.preference,
        answer.truncated
@@ -38,7 +43,12 @@ FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[],
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 ORDER BY answer.position
 ON CONFLICT DO NOTHING
-RETURNING id, pair_id, annotator_id, swapped
+RETURNING id, pair_id, annotator_id, swapped, {_ACROSS}
+"""
+
+_SUPERSEDE = f"""
+UPDATE labeling_judgment SET superseded_at = statement_timestamp()
+WHERE id = ANY(%s) AND superseded_at IS NULL RETURNING pair_id, {_ACROSS}
 """
 
 # Rows are locked in id order, so that two writers never wait for each other in a circle.
@@ -71,25 +81,69 @@ def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
     # Sorted, so that two writers with common rows meet them in one order.
     ordered = sorted(judgments, key=lambda j: (j.pair_id, j.annotator_id, j.swapped))
-    with transaction.atomic(), connection.cursor() as cursor:
-        stored = _insert(cursor, ordered)
-        pair_ids = sorted({pair_id for pair_id, _, _ in stored})
-        touched = raise_versions(cursor, pair_ids)
-        projects = tuple(sorted({project for _, project in touched} | _raise_calibrations(cursor, pair_ids)))
-        queries = tuple(sorted(query for query, _ in touched))
+    with transaction.atomic(savepoint=False), prepared_cursor() as cursor:
+        stored, across = _insert(cursor, ordered)
+        queries, projects = _changed(cursor, across)
         _insert_rationales(cursor, ordered, stored)
-        if projects:
-            # Robust: what was committed stays committed, whatever a receiver raises.
-            transaction.on_commit(
-                lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries), robust=True
-            )
     return Recorded(
-        stored=len(stored), duplicates=len(judgments) - len(stored), query_ids=queries, project_ids=projects
+        stored=len(stored),
+        duplicates=len(judgments) - len(stored),
+        query_ids=queries,
+        project_ids=projects,
+        ids=tuple(sorted(stored.values())),
     )
 
 
-def _insert(cursor: CursorWrapper, judgments: Sequence[NewJudgment]) -> dict[tuple[int, int, bool], int]:
-    """Insert and return the ids of what was new, by (pair, annotator, swapped)."""
+def supersede_judgments(judgment_ids: Sequence[int]) -> int:
+    """Take live answers back, so that their annotators may answer again; how many were live."""
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
+        cursor.execute(_SUPERSEDE, [list(judgment_ids)])
+        rows = cursor.fetchall()
+        _changed(cursor, dict(rows))
+    return len(rows)
+
+
+def restore_judgments(judgment_ids: Sequence[int]) -> int:
+    """Let answers that were taken back stand again, where their annotators gave no other since; how many do."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_RESTORE, [list(judgment_ids)])
+        rows = cursor.fetchall()
+        _changed(cursor, dict(rows))
+    return len(rows)
+
+
+_RESTORE = f"""
+UPDATE labeling_judgment SET superseded_at = NULL
+WHERE id = ANY(%s) AND superseded_at IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM labeling_judgment newer
+    WHERE newer.pair_id = labeling_judgment.pair_id AND newer.annotator_id = labeling_judgment.annotator_id
+      AND newer.superseded_at IS NULL
+      AND (labeling_judgment.by_person OR newer.swapped = labeling_judgment.swapped))
+RETURNING pair_id, {_ACROSS}
+"""
+
+
+def _changed(cursor: Cursor, across: dict[int, bool]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Raise what rests on the answers of these pairs and tell it after commit; the queries and projects.
+
+    `across`: pair to whether it joins two queries.
+    """
+    touched = raise_versions(cursor, sorted(pair for pair in across if not across[pair]))
+    calibrations = _raise_calibrations(cursor, sorted(pair for pair in across if across[pair]))
+    projects = tuple(sorted({project for _, project in touched} | calibrations))
+    queries = tuple(sorted(query for query, _ in touched))
+    if projects:
+        # Robust: what was committed stays committed, whatever a receiver raises.
+        transaction.on_commit(
+            lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries), robust=True
+        )
+    return queries, projects
+
+
+def _insert(
+    cursor: Cursor, judgments: Sequence[NewJudgment]
+) -> tuple[dict[tuple[int, int, bool], int], dict[int, bool]]:
+    """Insert; the ids of what was new, by (pair, annotator, swapped), and which of its pairs join two queries."""
     cursor.execute(
         _INSERT,
         [
@@ -101,10 +155,12 @@ def _insert(cursor: CursorWrapper, judgments: Sequence[NewJudgment]) -> dict[tup
             [j.truncated for j in judgments],
         ],
     )
-    return {(pair, annotator, swapped): row_id for row_id, pair, annotator, swapped in cursor.fetchall()}
+    rows = cursor.fetchall()
+    ids = {(pair, annotator, swapped): row_id for row_id, pair, annotator, swapped, _ in rows}
+    return ids, {row[1]: bool(row[4]) for row in rows}
 
 
-def raise_versions(cursor: CursorWrapper, pair_ids: Sequence[int]) -> list[tuple[int, int]]:
+def raise_versions(cursor: Cursor, pair_ids: Sequence[int]) -> list[tuple[int, int]]:
     """Mark the queries of these pairs as changed; returns (query, project) of each."""
     if not pair_ids:
         return []
@@ -112,7 +168,7 @@ def raise_versions(cursor: CursorWrapper, pair_ids: Sequence[int]) -> list[tuple
     return cursor.fetchall()
 
 
-def _raise_calibrations(cursor: CursorWrapper, pair_ids: Sequence[int]) -> set[int]:
+def _raise_calibrations(cursor: Cursor, pair_ids: Sequence[int]) -> set[int]:
     """Cross-query answers change the calibration of a project and the scores of no query."""
     if not pair_ids:
         return set()
@@ -124,7 +180,7 @@ def _raise_calibrations(cursor: CursorWrapper, pair_ids: Sequence[int]) -> set[i
 
 
 def _insert_rationales(
-    cursor: CursorWrapper, judgments: Sequence[NewJudgment], stored: dict[tuple[int, int, bool], int]
+    cursor: Cursor, judgments: Sequence[NewJudgment], stored: dict[tuple[int, int, bool], int]
 ) -> None:
     explained = [
         (stored[j.pair_id, j.annotator_id, j.swapped], j.rationale)

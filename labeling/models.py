@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 from labeling.records import AnswerKind
@@ -28,13 +28,15 @@ class VisibleQuerySet(models.QuerySet[ModelT]):
     project_path = "project"
 
     def visible_to(self, user: Viewer) -> VisibleQuerySet[ModelT]:
-        """The rows of projects in which `user` is a member; superusers see all, others nothing."""
+        """The rows of projects that `user` owns or views; annotators, who judge blind, see the project alone."""
         if not user.is_authenticated or not user.is_active:
             return self.none()
         if getattr(user, "is_superuser", False):
             return self.all()
-        mine = Membership.objects.filter(user_id=user.pk).values("project_id")
-        return self.filter(**{f"{self.project_path}__in" if self.project_path else "pk__in": mine})
+        mine = Membership.objects.filter(user_id=user.pk)
+        if not self.project_path:
+            return self.filter(pk__in=mine.values("project_id"))
+        return self.filter(**{f"{self.project_path}__in": mine.exclude(role=Role.ANNOTATOR).values("project_id")})
 
 
 def visible_through(path: str) -> type[VisibleQuerySet[Any]]:
@@ -46,6 +48,13 @@ class Role(models.TextChoices):
     OWNER = "owner", "owner"
     ANNOTATOR = "annotator", "annotator"
     VIEWER = "viewer", "viewer"
+
+
+class GoldFeedback(models.TextChoices):
+    """Whether a person is told at once how an answer to a gold pair compares."""
+
+    HIDDEN = "hidden", "hidden"
+    OPEN = "open", "open"
 
 
 class ProjectQuerySet(VisibleQuerySet["Project"]):
@@ -61,6 +70,17 @@ class Project(models.Model):
     rater = models.CharField(max_length=80, default="thurstone")
     rater_options = models.JSONField(default=dict, blank=True)
     calibration_version = models.PositiveIntegerField(default=0)
+    # How people compare: how often gold comes, what it shows and decides, what is kept from them.
+    gold_every = models.PositiveSmallIntegerField(db_default=10, default=10)
+    gold_feedback = models.CharField(
+        max_length=10, choices=GoldFeedback.choices, default=GoldFeedback.HIDDEN, db_default=GoldFeedback.HIDDEN
+    )
+    gold_answers = models.PositiveSmallIntegerField(db_default=5, default=5)
+    gold_accuracy = models.FloatField(db_default=0.7, default=0.7)
+    gold_tolerance = models.FloatField(db_default=0.25, default=0.25)
+    show_others_after = models.BooleanField(db_default=False, default=False)
+    hidden_metadata = models.JSONField(default=list, blank=True, db_default=Value([], models.JSONField()))
+    lease_s = models.PositiveSmallIntegerField(db_default=300, default=300)
     created_at = models.DateTimeField(db_default=Now())
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="projects")
 
@@ -68,15 +88,28 @@ class Project(models.Model):
 
     class Meta:
         ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(gold_feedback__in=GoldFeedback.values), name="project_gold_feedback"),
+            models.CheckConstraint(
+                condition=Q(gold_accuracy__gte=0.0, gold_accuracy__lte=1.0)
+                & Q(gold_tolerance__gte=0.0, gold_tolerance__lte=1.0)
+                & Q(gold_answers__gte=1),
+                name="project_gold_in_range",
+            ),
+            models.CheckConstraint(condition=Q(lease_s__gte=10, lease_s__lte=7200), name="project_lease_in_range"),
+        ]
 
     def __str__(self) -> str:
         return self.name
 
 
 class Membership(models.Model):
+    """Who may do what in a project. `quota`: the most answers that the person is asked for; None: no bound."""
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     role = models.CharField(max_length=20, choices=Role.choices)
+    quota = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         constraints = [
@@ -215,7 +248,8 @@ class Annotator(models.Model):
     """Who judges: one model configuration, or one person. Changed options are a new annotator.
 
     A paused judge is asked nothing until somebody lets it go on; answers from before `watched_from` no longer
-    count for the alarm that may have paused it.
+    count for the alarm that may have paused it. `instruction_read` is the hash of the instruction that a person
+    said to have read, see `labeling.instruction`.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
@@ -230,6 +264,7 @@ class Annotator(models.Model):
     paused_at = models.DateTimeField(null=True, blank=True)
     pause_reason = models.TextField(blank=True, db_default="")
     watched_from = models.DateTimeField(null=True, blank=True)
+    instruction_read = models.CharField(max_length=64, blank=True, db_default="")
     created_at = models.DateTimeField(db_default=Now())
 
     objects = AnnotatorQuerySet.as_manager()
@@ -314,7 +349,15 @@ class Judgment(models.Model):
                 name="judgment_live_once_by_person",
             ),
         ]
-        indexes = [models.Index(fields=["annotator", "id"], name="judgment_by_annotator")]
+        indexes = [
+            models.Index(fields=["annotator", "id"], name="judgment_by_annotator"),
+            # How far a person is, and how far today, from the index alone.
+            models.Index(
+                fields=["annotator", "created_at"],
+                condition=Q(by_person=True, superseded_at__isnull=True),
+                name="judgment_live_of_person",
+            ),
+        ]
 
 
 class Rationale(models.Model):
@@ -325,7 +368,14 @@ class Rationale(models.Model):
 
 
 class SpotCheck(models.Model):
-    """A slot in which one person judges one pair; a lease holds it while they think."""
+    """A slot in which one person judges one pair; a lease holds it while they think.
+
+    A numbered slot is for whoever comes first: a pair has as many as it shall have opinions. One without a number
+    is its holder's alone: a gold pair asked of that person, or an opinion that came after another had taken over.
+    A row with a `gold_preference` says that the pair's answer is known, and is never asked itself. `place` is set
+    while the slot lies before its holder: 1 or 2, what is looked at and what comes next. The database fills
+    `project` in from the pair.
+    """
 
     class Reason(models.TextChoices):
         RANDOM = "random", "random"
@@ -334,31 +384,76 @@ class SpotCheck(models.Model):
         CROSS_QUERY = "cross_query", "cross-query"
         GOLD = "gold", "gold"
 
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="spot_checks", editable=False)
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="spot_checks")
-    slot = models.PositiveSmallIntegerField(default=0)
+    slot = models.PositiveSmallIntegerField(null=True, blank=True, default=0)
     reason = models.CharField(max_length=20, choices=Reason.choices, default=Reason.RANDOM)
+    priority = models.SmallIntegerField(default=0, db_default=0)
     gold_preference = models.FloatField(null=True, blank=True)
+    explanation = models.TextField(blank=True, default="", db_default="")
     holder = models.ForeignKey(Annotator, null=True, blank=True, on_delete=models.CASCADE, related_name="spot_checks")
+    place = models.PositiveSmallIntegerField(null=True, blank=True)
+    swapped = models.BooleanField(default=False, db_default=False)
+    leased_at = models.DateTimeField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     judgment = models.OneToOneField(
         Judgment, null=True, blank=True, on_delete=models.SET_NULL, related_name="spot_check"
     )
+    seconds = models.FloatField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 
-    objects = visible_through("pair__a__query__project").as_manager()
+    objects = visible_through("project").as_manager()
 
     class Meta:
         ordering = ["id"]
+        indexes = [
+            models.Index(
+                fields=["project", "-priority", "id"],
+                condition=Q(judgment__isnull=True, gold_preference__isnull=True, slot__isnull=False),
+                name="spot_check_open",
+            ),
+            models.Index(fields=["project"], condition=Q(gold_preference__isnull=False), name="spot_check_gold"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["pair", "slot"], name="spot_check_slot_once"),
             models.UniqueConstraint(
                 fields=["pair", "holder"], condition=Q(holder__isnull=False), name="spot_check_person_once_a_pair"
             ),
+            models.UniqueConstraint(
+                fields=["pair"], condition=Q(gold_preference__isnull=False), name="spot_check_gold_once_a_pair"
+            ),
+            models.UniqueConstraint(
+                fields=["holder", "place"], condition=Q(place__isnull=False), name="spot_check_two_before_a_person"
+            ),
             models.CheckConstraint(
                 condition=Q(lease_until__isnull=True) | Q(holder__isnull=False), name="spot_check_lease_has_holder"
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_until__isnull=True, place__isnull=True)
+                | Q(lease_until__isnull=False, place__in=[1, 2], judgment__isnull=True),
+                name="spot_check_lease_has_place",
+            ),
+            models.CheckConstraint(
+                condition=Q(judgment__isnull=True) | Q(holder__isnull=False), name="spot_check_answer_has_holder"
+            ),
+            models.CheckConstraint(
+                condition=Q(slot__isnull=False) | Q(holder__isnull=False) | Q(gold_preference__isnull=False),
+                name="spot_check_unnumbered_is_somebodys",
             ),
             models.CheckConstraint(
                 condition=Q(gold_preference__isnull=True) | Q(gold_preference__gte=0.0, gold_preference__lte=1.0),
                 name="spot_check_gold_in_range",
             ),
+            models.CheckConstraint(
+                condition=Q(gold_preference__isnull=True) | Q(holder__isnull=True, judgment__isnull=True),
+                name="spot_check_gold_is_not_asked_itself",
+            ),
+            models.CheckConstraint(
+                condition=Q(seconds__isnull=True) | Q(seconds__gte=0.0, seconds__lte=86400.0),
+                name="spot_check_seconds_in_range",
+            ),
         ]
+
+
+# Tables of a file of their own, which Django finds through this one.
+from labeling import desk_models  # noqa: E402, F401

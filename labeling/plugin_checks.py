@@ -222,6 +222,8 @@ def _check_judge(make: Callable[[], Judge]) -> Iterator[str]:
     judge, collection = make(), _Ponds()
     if judge.batch_size < 1:
         yield f"batch_size is {judge.batch_size}; expected 1 or more"
+    if judge.resource not in ("cpu", "gpu", "http"):
+        yield f"resource is {judge.resource!r}; expected cpu, gpu or http"
     judge.prepare(collection)
     if judge.judge([]) != []:
         yield "no comparisons must give no answers"

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import IO, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import pydantic
@@ -31,6 +31,8 @@ from labeling.records import (
     IntArray,
     QueryState,
     TextRecord,
+    Trained,
+    TrainingData,
     Verdict,
 )
 from labeling.strict_json import check_value
@@ -122,14 +124,21 @@ class Sampler(Plugin):
         """At most `budget` new pairs, int64[m, 2] with a < b, none in `state.pairs`, none twice."""
 
 
+class BadAnswers(ValueError):
+    """A judge broke its contract: another number of answers than questions, or something that is no answer."""
+
+
 class Judge(Plugin):
     """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best. `can_drift`:
-    whether it may change while its configuration does not, as a model behind an address can.
+    whether it may change while its configuration does not, as a model behind an address can; what such a judge
+    answers cannot be had again for nothing, and is kept on disk until it is stored. `resource`: what its answers wait
+    for, which decides who asks it: `cpu`, `gpu` (a model of its own, on the GPU where there is one), `http`.
     """
 
     kind = "judge"
     batch_size: ClassVar[int] = 32
     can_drift: ClassVar[bool] = True
+    resource: ClassVar[Literal["cpu", "gpu", "http"]] = "cpu"
     model_revision: str = ""
     prompt_hash: str = ""
 
@@ -146,6 +155,16 @@ class Judge(Plugin):
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
         """One answer or failure for each comparison, in order. Raises only on a defect."""
 
+    def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
+        """As `judge`, but each answer is told by its place. A judge that waits for others overrides this and tells
+        each as soon as it has come, so that what is paid for is kept at once. Raises BadAnswers on a wrong count.
+        """
+        answers = self.judge(comparisons)
+        if len(answers) != len(comparisons):
+            raise BadAnswers(f"judge {self.name!r} gave {len(answers)} answers to {len(comparisons)} comparisons")
+        for place, answer in enumerate(answers):
+            told(place, answer)
+
 
 class Rater(Plugin):
     """Turns judgments into strengths (stage 5)."""
@@ -157,14 +176,24 @@ class Rater(Plugin):
         """Fit all queries of `columns`; raises a named error rather than return a silent number."""
 
 
+class Report(Protocol):
+    """How a trainer says what happens: a kind ("step", "evaluated", "note", ...) with plain values."""
+
+    def __call__(self, kind: str, **values: Any) -> None: ...
+
+
 class Trainer(Plugin):
-    """Trains a reranker (stage 7)."""
+    """Trains a reranker (stage 7), in a process of its own without database or network."""
 
     kind = "trainer"
 
     @abc.abstractmethod
-    def train(self, examples: Any, workspace: Path, report: Callable[..., None]) -> Path:
-        """Train on `examples`, report progress, return the folder of the finished artefact."""
+    def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:
+        """Train on `data` and return what was learned; all files go into `workspace`.
+
+        Called again with the same workspace after the process died, it goes on from what it finds there. Raises a
+        named error with a remedy rather than return a model that learned nothing.
+        """
 
 
 KINDS: dict[str, type[Plugin]] = {

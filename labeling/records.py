@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -169,12 +170,16 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one paid call used: tokens, and money in millionths of a dollar; latency in seconds."""
+    """What one question used: tokens, and money in millionths of a dollar; latency in seconds.
+
+    `calls`: the usage of each paid call where it took several; together they are the rest. Empty: it took one.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost_micros: int = 0
     latency_s: float = 0.0
+    calls: tuple[Usage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,3 +309,45 @@ class Fit:
     winless: BoolArray
     prior_precision: float
     logit_scale: float
+
+
+# --- training ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows to learn from or to choose by, as columns: entry i is one query with one document.
+
+    `labels` float64[n] calibrated relevance in [0, 1]; `weights` float64[n] what a row counts, 1 on average;
+    `query_ids` int64[n]: rows of one query have the same number and stand together.
+    """
+
+    queries: Sequence[str]
+    documents: Sequence[str]
+    labels: FloatArray
+    weights: FloatArray
+    query_ids: IntArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a trainer gets of a snapshot: rows to learn from, and rows that choose the best checkpoint (may be none)."""
+
+    train: Examples
+    dev: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a trainer leaves: the folder of a PEFT adapter in safetensors, and the base that it belongs to.
+
+    `max_length` is in tokens of query and document together; `facts` are plain values for the model card.
+    """
+
+    adapter: Path
+    base: str
+    max_length: int
+    facts: Mapping[str, Any]

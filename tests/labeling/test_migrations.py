@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.special import RunPython, RunSQL
 
-OURS = ("labeling", "scoring", "trainer", "workers")
+OURS = ("labeling", "scoring", "trainer", "workers", "zelo_site")
 
 
 @pytest.fixture(scope="module")
