@@ -1,12 +1,28 @@
-"""What fits leave behind: live scores, how well each fit went, judges' figures, frozen snapshots."""
+"""What fits leave behind: live scores, how well each fit went, judges' figures, frozen snapshots; and what owners
+plan and decide by them: spot checks and adjudications.
+"""
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from labeling.models import Annotator, Candidate, Project, Query, visible_through
+from labeling.models import (
+    Annotator,
+    Candidate,
+    Judgment,
+    Membership,
+    Pair,
+    Project,
+    Query,
+    Role,
+    SpotCheck,
+    Viewer,
+    VisibleQuerySet,
+    visible_through,
+)
 
 
 class Score(models.Model):
@@ -150,6 +166,21 @@ class Calibration(models.Model):
         constraints = [models.UniqueConstraint(fields=["project", "version"], name="calibration_version_once")]
 
 
+class SnapshotQuerySet(VisibleQuerySet["Snapshot"]):
+    def visible_to(self, user: Viewer) -> SnapshotQuerySet:
+        """Snapshots of which `user` may read every project: one that joins two shows the scores of both, and
+        annotators, who judge blind, read none.
+        """
+        read = Project.objects.visible_to(user)
+        if not getattr(user, "is_superuser", False):
+            blind = Membership.objects.filter(user_id=user.pk or 0, role=Role.ANNOTATOR).values("project")
+            read = read.exclude(pk__in=blind)
+        hidden = Project.objects.exclude(pk__in=read.values("pk"))
+        of_hidden = Snapshot.projects.through.objects.filter(project__in=hidden).values("snapshot")
+        of_any = Snapshot.projects.through.objects.values("snapshot")
+        return self.filter(pk__in=of_any).exclude(pk__in=of_hidden)
+
+
 class Snapshot(models.Model):
     """Frozen, checksummed scores that a training run learns from; never edited."""
 
@@ -161,7 +192,47 @@ class Snapshot(models.Model):
     manifest = models.JSONField(default=dict)
     created_at = models.DateTimeField(db_default=Now())
 
-    objects = visible_through("projects").as_manager()
+    objects = SnapshotQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
+
+
+class SpotCheckPlan(models.Model):
+    """One order of spot checks: which pairs people are to judge, and why. `checks` are its slots, or its gold pairs.
+
+    `pairs` were found of those `wanted`; the same seed over the same answers draws the same.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="spot_check_plans")
+    reason = models.CharField(max_length=20, choices=SpotCheck.Reason.choices)
+    wanted = models.PositiveIntegerField()
+    pairs = models.PositiveIntegerField()
+    overlap = models.PositiveSmallIntegerField(default=1)
+    seed = models.BigIntegerField()
+    checks = models.ManyToManyField(SpotCheck, related_name="plans")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+
+
+class Adjudication(models.Model):
+    """An owner's last word on a pair: a judgment of the owner's own that is marked as such.
+
+    `replaced` is what the owner had answered before; it stands again if the adjudication is taken back.
+    """
+
+    pair = models.OneToOneField(Pair, on_delete=models.CASCADE, related_name="adjudication")
+    judgment = models.OneToOneField(Judgment, on_delete=models.CASCADE, related_name="adjudication")
+    replaced = models.ForeignKey(Judgment, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    objects = visible_through("pair__a__query__project").as_manager()

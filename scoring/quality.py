@@ -101,26 +101,33 @@ def _elo(project: Project) -> dict[int, float]:
 
 
 def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[int, float]]:
-    """Strengths by candidate id from the votes of each annotator alone, by the annotator's name.
+    """`judge_strengths` by the annotator's name."""
+    strengths = judge_strengths(project, query_ids)
+    names = dict(Annotator.objects.filter(pk__in=list(strengths)).values_list("id", "name"))
+    orders: dict[str, Mapping[int, float]] = {}
+    for annotator, own in strengths.items():
+        orders[_unused(names[annotator], orders)] = own
+    return orders
+
+
+def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping[int, float]]:
+    """Strengths by candidate id from the votes of each annotator alone, by the annotator's id.
 
     An annotator whose votes alone cannot be fitted is left out.
     """
     read = read_columns(query_ids)
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
-    names = dict(Annotator.objects.filter(pk__in=read.annotator_ids.tolist()).values_list("id", "name"))
-    orders: dict[str, Mapping[int, float]] = {}
+    found: dict[int, Mapping[int, float]] = {}
     for position, annotator in enumerate(read.annotator_ids.tolist()):
         try:
             fit = rater.rate(only(read.columns, read.columns.judge == position))
         except (ValueError, RuntimeError) as error:
             # One judge's pairs may leave islands where those of all together do not.
-            log.warning("judge %s cannot be measured alone: %s", names[annotator], error)
+            log.warning("annotator %d cannot be measured alone: %s", annotator, error)
             continue
         compared = fit.comparisons > 0
-        orders[_unused(names[annotator], orders)] = dict(
-            zip(read.candidate_ids[compared].tolist(), fit.theta[compared].tolist(), strict=True)
-        )
-    return orders
+        found[annotator] = dict(zip(read.candidate_ids[compared].tolist(), fit.theta[compared].tolist(), strict=True))
+    return found
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:

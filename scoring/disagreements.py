@@ -1,0 +1,127 @@
+"""Pairs that annotators see differently, the widest gap first: people against judges, among people, among judges.
+
+The gap is the distance of mean preferences, or of the two that are furthest apart; both orders of a judge are one
+opinion, and answers without a preference take no part. An adjudicator's word is not one of the opinions.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from django.db import connection
+
+from labeling.models import Project
+from scoring.project_fits import sampled_query_ids
+
+# Below this two opinions are the same in effect; the steps of the five strengths are 0.2 and 0.25.
+SMALLEST_GAP = 0.2
+MOST_LISTED = 1_000
+
+
+class Between(enum.StrEnum):
+    """Whose opinions are compared."""
+
+    ANYBODY = "anybody"
+    PEOPLE_AND_JUDGES = "people-judges"
+    PEOPLE = "people"
+    JUDGES = "judges"
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """What one side thinks of a pair: preferences for a, None where nobody of them answered."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+    @property
+    def percent(self) -> tuple[int, int, int]:
+        """(low, mean, high) on the way from B (0) to A (100)."""
+        low, mean, high = (round(100 * (value or 0.0)) for value in (self.low, self.mean, self.high))
+        return low, mean, high
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One pair, and how far apart it is seen. `decided`: it was adjudicated."""
+
+    pair_id: int
+    gap: float
+    decided: bool
+    people: Opinions
+    judges: Opinions
+
+
+# Pairs that people answered are few, and all are looked at; those of judges alone come from a sample of queries.
+_BY_PEOPLE = """
+SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_judgment answer
+    ON answer.annotator_id = person.id AND answer.by_person AND answer.superseded_at IS NULL
+WHERE person.project_id = %(project)s AND person.is_person AND answer.kind = 'preference'
+"""
+_BY_JUDGES = "SELECT id AS pair_id FROM labeling_pair WHERE query_id = ANY(%(queries)s)"
+
+_GAPS = {
+    Between.ANYBODY: "GREATEST(abs(people - judges), people_high - people_low)",
+    Between.PEOPLE_AND_JUDGES: "abs(people - judges)",
+    Between.PEOPLE: "people_high - people_low",
+    Between.JUDGES: "judges_high - judges_low",
+}
+
+_LIST = """
+WITH looked_at AS ({pairs}), opinion AS (
+    SELECT answer.pair_id, answer.by_person, answer.annotator_id, avg(answer.preference) AS mean
+    FROM looked_at JOIN labeling_judgment answer ON answer.pair_id = looked_at.pair_id
+    LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
+    WHERE answer.superseded_at IS NULL AND answer.kind = 'preference' AND decided.id IS NULL
+    GROUP BY 1, 2, 3
+), seen AS (
+    SELECT pair_id, avg(mean) FILTER (WHERE by_person) AS people, avg(mean) FILTER (WHERE NOT by_person) AS judges,
+           min(mean) FILTER (WHERE by_person) AS people_low, max(mean) FILTER (WHERE by_person) AS people_high,
+           min(mean) FILTER (WHERE NOT by_person) AS judges_low, max(mean) FILTER (WHERE NOT by_person) AS judges_high,
+           count(*) FILTER (WHERE by_person) AS people_count, count(*) FILTER (WHERE NOT by_person) AS judges_count
+    FROM opinion GROUP BY pair_id
+)
+SELECT pair_id, gap, decided, people, people_low, people_high, people_count, judges, judges_low, judges_high, judges_count
+FROM (
+    SELECT seen.*, {gap} AS gap,
+           EXISTS (SELECT 1 FROM scoring_adjudication WHERE scoring_adjudication.pair_id = seen.pair_id) AS decided
+    FROM seen
+) found
+WHERE gap >= %(smallest)s AND (%(decided)s::boolean IS NULL OR decided = %(decided)s)
+ORDER BY gap DESC, pair_id LIMIT %(most)s
+"""
+
+
+def disagreements(
+    project: Project, *, between: Between = Between.ANYBODY, decided: bool | None = False, most: int = MOST_LISTED
+) -> list[Disagreement]:
+    """The widest gaps first. `decided`: those adjudicated, those that are not, or (None) both."""
+    among_judges = between == Between.JUDGES
+    statement = _LIST.format(pairs=_BY_JUDGES if among_judges else _BY_PEOPLE, gap=_GAPS[between])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            statement,
+            {
+                "project": project.pk,
+                "queries": sampled_query_ids(project.pk) if among_judges else [],
+                "smallest": SMALLEST_GAP - 1e-9,
+                "decided": decided,
+                "most": most,
+            },
+        )
+        return [
+            Disagreement(pair_id, gap, is_decided, Opinions(*sides[:4]), Opinions(*sides[4:]))
+            for pair_id, gap, is_decided, *sides in cursor.fetchall()
+        ]
+
+
+def neighbours(found: list[Disagreement], pair_id: int) -> tuple[int | None, int | None]:
+    """The pairs before and after one in a list; after one that is no longer in it, its first."""
+    ids = [each.pair_id for each in found]
+    if pair_id not in ids:
+        return None, ids[0] if ids else None
+    place = ids.index(pair_id)
+    return (ids[place - 1] if place else None), (ids[place + 1] if place + 1 < len(ids) else None)

@@ -1,0 +1,120 @@
+"""Each person's work in a project: answers, pace, how they do on gold and against the judges. For pages and REST.
+
+Gold counts as `labeling.gold_checks` counts it; shares carry Wilson's interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from labeling.gold_checks import is_right
+from labeling.models import Project
+from scoring.agreement import agreement
+from scoring.numerics.judge_checks import Estimate, share
+
+LATEST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFigures:
+    """One person. `seconds`: median of the latest answers; `gold`: as expected, since they were last let go on;
+    `with_judges`: on the side of the judges' mean, a tie half; None where there is nothing to measure on.
+    """
+
+    annotator_id: int
+    user_id: int | None
+    name: str
+    paused_at: datetime | None
+    pause_reason: str
+    answers: int
+    today: int
+    last_at: datetime | None
+    seconds: float | None
+    gold: Estimate | None
+    with_judges: Estimate | None
+
+
+_PEOPLE = """
+SELECT person.id, person.user_id, person.name, person.paused_at, person.pause_reason,
+       counted.answers, counted.today, counted.last_at, timed.seconds
+FROM labeling_annotator person
+CROSS JOIN LATERAL (
+    SELECT count(*) AS answers, max(created_at) AS last_at,
+           count(*) FILTER (WHERE created_at >= date_trunc('day', now())) AS today
+    FROM labeling_judgment WHERE annotator_id = person.id AND by_person AND superseded_at IS NULL
+) counted
+CROSS JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
+        SELECT seconds FROM labeling_spotcheck
+        WHERE holder_id = person.id AND seconds IS NOT NULL ORDER BY id DESC LIMIT 200
+    ) latest
+) timed
+WHERE person.project_id = %(project)s AND person.is_person AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
+ORDER BY person.id
+"""
+
+_GOLD = """
+SELECT answer.annotator_id, answer.preference, gold.gold_preference
+FROM labeling_spotcheck gold
+JOIN labeling_spotcheck asked ON asked.pair_id = gold.pair_id AND asked.slot IS NULL AND asked.reason = 'gold'
+JOIN labeling_annotator person ON person.id = asked.holder_id
+JOIN labeling_judgment answer ON answer.pair_id = gold.pair_id AND answer.annotator_id = person.id
+WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL AND answer.superseded_at IS NULL
+  AND answer.kind <> 'cannot_judge' AND (person.watched_from IS NULL OR answer.created_at >= person.watched_from)
+  AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
+"""
+
+_JUDGES = """
+SELECT answer.annotator_id, answer.preference, judges.mean
+FROM (
+    SELECT judgment.* FROM labeling_judgment judgment JOIN labeling_annotator person ON person.id = judgment.annotator_id
+    WHERE person.project_id = %(project)s AND person.is_person AND judgment.superseded_at IS NULL
+      AND judgment.kind = 'preference' AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
+    ORDER BY judgment.id DESC LIMIT %(latest)s
+) answer
+CROSS JOIN LATERAL (
+    SELECT avg(preference) AS mean FROM labeling_judgment
+    WHERE pair_id = answer.pair_id AND NOT by_person AND superseded_at IS NULL AND kind = 'preference'
+) judges
+WHERE judges.mean IS NOT NULL
+"""
+
+
+def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]:
+    """Everybody who ever compared in the project, or `user` alone."""
+    values = {"project": project.pk, "user": user.pk if user is not None else None, "latest": LATEST}
+    gold = _gold(project, _rows(_GOLD, values))
+    judges = _with_judges(_rows(_JUDGES, values))
+    found = []
+    for row in _rows(_PEOPLE, values):
+        figures: tuple[Any, ...] = (*row, gold.get(row[0]), judges.get(row[0]))
+        found.append(PersonFigures(*figures))
+    return found
+
+
+def _rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
+def _gold(project: Project, rows: list[tuple[Any, ...]]) -> dict[int, Estimate | None]:
+    right: dict[int, list[bool]] = {}
+    for person, given, gold in rows:
+        right.setdefault(person, []).append(is_right(given, gold, project.gold_tolerance))
+    return {person: share(sum(each), len(each)) for person, each in right.items()}
+
+
+def _with_judges(rows: list[tuple[Any, ...]]) -> dict[int, Estimate | None]:
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    found = {}
+    for person in np.unique(columns[:, 0]):
+        mine = columns[columns[:, 0] == person]
+        same = agreement(mine[:, 1], mine[:, 2])
+        found[int(person)] = share(same.hits, same.count)
+    return found

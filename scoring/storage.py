@@ -1,0 +1,197 @@
+"""The only door to stored files: snapshots, artefacts, uploads, wherever `STORAGE_URL` points (fsspec).
+
+Everything is written under a temporary name and moved when it is whole, so that a name that exists is complete;
+what was begun and failed is taken away. Paths are relative, with slashes, and never lead outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import io
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import fsspec
+import fsspec.implementations.local
+from django.conf import settings
+
+BLOCK = 1 << 20
+
+
+class StorageUnusable(RuntimeError):
+    """`STORAGE_URL` names a place that cannot be used as it is."""
+
+
+class StorageFull(OSError):
+    """There was no room for a file; nothing of it was kept."""
+
+
+class BadPath(ValueError):
+    """A path that leads outside the storage, or nowhere."""
+
+
+class ChecksumMismatch(ValueError):
+    """A stored file is not what its checksum says."""
+
+
+@dataclass(slots=True)
+class HashedFile(io.RawIOBase):
+    """A stream to write to that counts and hashes what passes."""
+
+    stream: IO[bytes]
+    bytes_written: int = 0
+
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self.stream.write(view)
+        self._digest.update(view)
+        self.bytes_written += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes_written
+
+    def flush(self) -> None:
+        if not self.stream.closed:
+            self.stream.flush()
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what was written so far, in hex."""
+        return self._digest.hexdigest()
+
+
+class Storage:
+    """Files under one root. `full` names what a person can do where it has no room."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StorageUnusable(
+                f"STORAGE_URL is {url!r}, which cannot be opened ({error}); expected file:///folder, s3://bucket/folder "
+                "or another address of fsspec; install the package that it names"
+            ) from error
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[HashedFile]:
+        """A stream to `path`, which exists, whole, once the block has ended well. Raises StorageFull."""
+        target = self._absolute(path)
+        unfinished = f"{target}.{secrets.token_hex(6)}.unfinished"
+        try:
+            with _room_is_needed(self.url):
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                with self._files.open(unfinished, "wb") as stream:
+                    hashed = HashedFile(stream)
+                    yield hashed
+                self._files.mv(unfinished, target)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._files.rm(unfinished)
+            raise
+
+    def write_bytes(self, path: str, data: bytes) -> str:
+        """Store `data` under `path`; returns its SHA-256."""
+        with self.writing(path) as stream:
+            stream.write(data)
+        return stream.checksum
+
+    def read_bytes(self, path: str) -> bytes:
+        return bytes(self._files.cat_file(self._absolute(path)))
+
+    def opened(self, path: str) -> Any:
+        """The stored file, to be read; a context manager."""
+        return self._files.open(self._absolute(path), "rb")
+
+    def exists(self, path: str) -> bool:
+        return bool(self._files.exists(self._absolute(path)))
+
+    def names(self, folder: str) -> list[str]:
+        """Paths of all files below a folder, relative to it, in name order."""
+        root = self._absolute(folder)
+        found = self._files.find(root) if self._files.exists(root) else []
+        return sorted(self._relative(each, root) for each in found if not each.endswith(".unfinished"))
+
+    def remove(self, path: str) -> None:
+        """Take a file, or a folder with all in it, away; nothing happens where there is none."""
+        target = self._absolute(path)
+        if self._files.exists(target):
+            self._files.rm(target, recursive=True)
+
+    def download(self, path: str, target: Path, *, checksum: str = "") -> None:
+        """Copy a stored file to a local one. Raises ChecksumMismatch, FileNotFoundError."""
+        digest = hashlib.sha256()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _room_is_needed(str(target.parent)), self.opened(path) as source, target.open("wb") as local:
+            while block := source.read(BLOCK):
+                digest.update(block)
+                local.write(block)
+        if checksum and digest.hexdigest() != checksum:
+            target.unlink()
+            raise ChecksumMismatch(
+                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: it "
+                "was changed or damaged after it was written; make it anew"
+            )
+
+    def upload_folder(self, source: Path, path: str, *, last: str = "manifest.json") -> None:
+        """Copy a local folder; the file `last` of its top comes last, so that its presence means completeness."""
+        files = [each for each in sorted(source.rglob("*")) if each.is_file()]
+        for each in sorted(files, key=lambda file: file == source / last):
+            with each.open("rb") as local, self.writing(f"{path}/{each.relative_to(source).as_posix()}") as stream:
+                shutil.copyfileobj(local, stream, BLOCK)
+
+    def download_folder(self, path: str, target: Path) -> None:
+        """Copy a stored folder to a local one."""
+        for name in self.names(path):
+            self.download(f"{path}/{name}", target / name)
+
+    def local_folder(self, path: str) -> Path | None:
+        """The stored folder itself where the storage is this machine's disk, None where it must be downloaded."""
+        on_disk = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
+        return Path(self._absolute(path)) if on_disk else None
+
+    def _absolute(self, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\x00" in path or "\\" in path:
+            raise BadPath(f"{path!r} is no path in the storage; expected names joined by slashes, without ..")
+        return "/".join([self._root.rstrip("/"), *parts])
+
+    def _relative(self, path: str, root: str) -> str:
+        return path[path.index(root.lstrip("/")) + len(root.lstrip("/")) :].lstrip("/")
+
+
+@functools.cache
+def _opened(url: str) -> Storage:
+    return Storage(url)
+
+
+def storage() -> Storage:
+    """The installation's storage."""
+    return _opened(settings.STORAGE_URL)
+
+
+@contextlib.contextmanager
+def _room_is_needed(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, StorageFull):
+            raise
+        raise StorageFull(
+            error.errno,
+            f"no room is left in {where}; nothing was kept: free some, or let STORAGE_URL name a larger place",
+        ) from error
