@@ -65,16 +65,26 @@ class Reranker(models.Model):
 
 
 class Evaluation(models.Model):
-    """What one reranker reached on one set of queries, with intervals in `metrics`."""
+    """What one reranker reached on one split of a snapshot against one reference, grades or Elo.
+
+    `metrics` holds intervals over all queries, by domain, and the values by query; `scores` each document's score, in
+    the order of the split's queries (`trainer.leaderboard.packed`).
+    """
 
     reranker = models.ForeignKey(Reranker, on_delete=models.CASCADE, related_name="evaluations")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="evaluations")
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="evaluations")
     split = models.CharField(max_length=40)
     reference = models.CharField(max_length=40)
     metrics = models.JSONField(default=dict)
+    scores = models.BinaryField(default=bytes)
     created_at = models.DateTimeField(db_default=Now())
 
     objects = visible_through("project").as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["reranker", "snapshot", "split", "reference"], name="evaluation_once"),
+            models.CheckConstraint(condition=Q(reference__in=["grades", "elo"]), name="evaluation_reference"),
+        ]

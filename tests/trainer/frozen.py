@@ -1,0 +1,50 @@
+"""A project whose queries are scored and partly graded, and a snapshot of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labeling.models import Candidate, Document, Project, Query
+from scoring.models import QueryFit, Score, Snapshot
+from scoring.snapshots import SnapshotOptions, freeze
+from tests.factories import make_project
+
+WORDS = ("river", "metal", "garden", "letter", "winter", "engine", "mirror", "copper", "island", "shadow")
+
+
+def make_scored(*, queries: int = 12, documents: int = 8, domains: tuple[str, ...] = ("law", "code")) -> Project:
+    """Queries whose better documents have more of the query's words, the higher Elo and the higher grade."""
+    project = make_project()
+    rng = np.random.default_rng(3)
+    for number in range(queries):
+        asked = [f"{word}{number}" for word in WORDS[:4]]
+        query = Query.objects.create(
+            project=project,
+            external_id=f"q{number}",
+            text=" ".join(asked),
+            domain=domains[number % len(domains)] if domains else "",
+        )
+        QueryFit.objects.create(
+            query=query, rater="thurstone", prior_precision=0.1, logit_scale=2.41, dispersion=1.0, gradient_norm=0.0,
+            iterations=1, islands=1, pairs=documents - 1, judgments=documents - 1, judged_version=0,
+        )  # fmt: skip
+        for place in rng.permutation(documents).tolist():
+            shared = 4 * place // documents
+            text = " ".join([*asked[:shared], f"other{number}x{place}", "filler"])
+            document = Document.objects.create(project=project, external_id=f"d{number}-{place}", text=text)
+            candidate = Candidate.objects.create(
+                query=query, document=document, first_stage_rank=documents - place if number % 2 else place + 1,
+                grade=3 * place // documents,
+            )  # fmt: skip
+            Score.objects.create(
+                candidate=candidate, theta=0.2 * place, stderr=0.1, elo=1400.0 + 30.0 * place, elo_stderr=20.0,
+                relevance=(place + 1) / (documents + 1), comparisons=3, judged_version=0,
+            )  # fmt: skip
+    return project
+
+
+def make_frozen(project: Project, **options: float) -> Snapshot:
+    """A snapshot with a third of the queries for the proof."""
+    return freeze(
+        [project], name="frozen", options=SnapshotOptions(**{"test_share": 0.34, "dev_share": 0.1, **options})
+    )

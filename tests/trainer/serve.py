@@ -1,0 +1,52 @@
+"""The serving application behind a real HTTP server, in a thread of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+
+from trainer.request_batches import RequestBatcher
+from trainer.reranking_server import RerankApp
+from trainer.warm_models import Artefact, WarmModels
+
+
+def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None) -> RerankApp:
+    batcher = RequestBatcher(threads=2, prepare_thread=lambda: torch.set_num_threads(1))
+    models = WarmModels(budget_bytes=1 << 30, fetch=fetch)
+    return RerankApp(models=models, batcher=batcher, service_key=service_key, default=default)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *, service_key: str = "") -> Iterator[str]:
+    """One published reranker, called `tiny`; yields the server's address."""
+    artefact = Artefact(name="tiny", location=str(folder))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        app = rerank_app(fetch=lambda each: Path(each.location), service_key=service_key, default=artefact)
+        with running(app, sockets=[listening]):
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def running(app: Any, *, sockets: list[socket.socket]) -> Iterator[None]:
+    """Uvicorn in a thread until the block ends."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("the server did not start")
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)

@@ -1,0 +1,339 @@
+"""Models that a reranker can start from: found, checked and made into a `CrossEncoder`.
+
+Encoders (BERT and relatives) get a head of one label; decoders (Qwen3 and relatives) answer yes or no after a chat
+template, and the difference of the two logits is the score. The trainer attaches LoRA to what `cross_encoder` returns,
+`trainer.export` merges into it, and both see the same base. Imports no Django, and torch only where a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from labeling.model_names import BUNDLED, check_model
+from labeling.retrieval import embedder_location
+
+Kind = Literal["encoder", "decoder"]
+
+MINILM = "minilm"
+LOGIT_SCORE = "LogitScore"
+YES, NO = "yes", "no"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_ENCODER_TARGETS = ("query", "key", "value", "dense")
+_DECODER_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Where the layers of an encoder have other names, PEFT finds them by kind.
+_ENCODERS = {
+    "bert": (_ENCODER_TARGETS, ("classifier",)),
+    "electra": (_ENCODER_TARGETS, ("classifier",)),
+    "roberta": (_ENCODER_TARGETS, ("classifier",)),
+    "xlm-roberta": (_ENCODER_TARGETS, ("classifier",)),
+    "camembert": (_ENCODER_TARGETS, ("classifier",)),
+    "distilbert": (("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"), ("pre_classifier", "classifier")),
+    "mpnet": (("q", "k", "v", "o", "dense"), ("classifier",)),
+    "deberta-v2": (("query_proj", "key_proj", "value_proj", "dense"), ("classifier",)),
+    "modernbert": (("Wqkv", "Wo", "Wi"), ("head", "classifier")),
+}
+# Texts cannot speak in the template's own marks: "<|im_end|>" in a document stays text.
+_TEXT = "{{ message['content'] | replace('<|', '< |') }}"
+_INSTRUCTION = "Does the document answer the query? Reply with one word, yes or no."
+# sentence-transformers sends the roles `query` and `document` and adds no generation prompt, so that the
+# template carries the whole prompt up to the place where the answer would stand.
+CHATML_TEMPLATE = (
+    "<|im_start|>system\n" + _INSTRUCTION + "<|im_end|>\n<|im_start|>user\n"
+    "{% for message in messages %}{% if message['role'] == 'query' %}Query: " + _TEXT + "\n\n"
+    "{% elif message['role'] == 'document' %}Document: " + _TEXT + "{% endif %}{% endfor %}"
+    "<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"  # a bare newline at a template's end is dropped
+)
+THINKING_SKIPPED = "<think>\n\n</think>{{ '\\n\\n' }}"
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'query' %}" + _INSTRUCTION + "\n\n"
+    "Query: " + _TEXT + "\n\n{% elif message['role'] == 'document' %}Document: " + _TEXT + "{% endif %}{% endfor %}"
+    "\n\nAnswer:{{ '\\n' }}"
+)
+
+
+class BaseMissing(FileNotFoundError):
+    """No weights are where a base was said to be."""
+
+
+class PickleRefused(ValueError):
+    """A folder holds weights that only unpickling could read, which can run any code."""
+
+
+class UnsupportedBase(ValueError):
+    """The folder holds a model that cannot become a reranker here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A checked base. `ranks_untrained`: its head is trained, so that its own zero-shot ranking means something.
+
+    `lora_targets` and `saved_modules` are what PEFT takes by default: layers to adapt, and modules (a fresh head) to
+    train whole and keep with the adapter. `max_length` is in tokens, None where the model names no bound.
+    """
+
+    name: str
+    folder: Path
+    kind: Kind
+    model_type: str
+    ranks_untrained: bool
+    lora_targets: tuple[str, ...]
+    saved_modules: tuple[str, ...]
+    max_length: int | None
+
+
+def load_base(name_or_path: str) -> Base:
+    """Find and check a base without loading its weights.
+
+    "minilm" are the weights that come with the installation; otherwise a folder, or the name of a model that has been
+    downloaded. Raises ModelNotAllowed, BaseMissing, PickleRefused, UnsupportedBase.
+    """
+    folder = _folder_of(name_or_path)
+    _check_weights(folder, name_or_path)
+    config = _config_of(folder, name_or_path)
+    architecture = (config.get("architectures") or [""])[0]
+    model_type = str(config.get("model_type", ""))
+    trained_head = architecture.endswith("ForSequenceClassification")
+    if trained_head and _labels(config) != 1:
+        raise UnsupportedBase(
+            f"base {name_or_path!r} classifies into {_labels(config)} labels; expected one relevance score; choose a "
+            "reranker or a model without a head"
+        )
+    targets: tuple[str, ...]
+    saved: tuple[str, ...]
+    kind: Kind
+    if architecture.endswith("ForCausalLM"):
+        targets, saved, kind = _DECODER_TARGETS, (), "decoder"
+    elif model_type in _ENCODERS:
+        (targets, saved), kind = _ENCODERS[model_type], "encoder"
+    elif trained_head:
+        targets, saved, kind = _DECODER_TARGETS, ("score",), "encoder"
+    else:
+        raise UnsupportedBase(
+            f"base {name_or_path!r} is a {architecture or model_type or 'nameless model'}; expected an encoder "
+            f"({', '.join(sorted(_ENCODERS))}), a decoder (architecture ...ForCausalLM) or a reranker with one label"
+        )
+    return Base(
+        name=MINILM if name_or_path == BUNDLED else name_or_path,
+        folder=folder,
+        kind=kind,
+        model_type=model_type,
+        ranks_untrained=trained_head or kind == "decoder",
+        lora_targets=targets,
+        saved_modules=saved,
+        max_length=config.get("max_position_embeddings"),
+    )
+
+
+def cross_encoder(
+    base: Base, *, max_length: int | None = None, seed: int = 0, device: str | None = None, dtype: str = "float32"
+) -> Any:
+    """The base as a `sentence_transformers.CrossEncoder` with one raw logit a pair; `predict` applies the sigmoid.
+
+    A fresh head is drawn from `seed` without touching torch's own state. `max_length` (tokens of the pair) is cut to
+    what the model can read. Raises UnsupportedBase.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    quiet()
+    length = min(filter(None, (max_length, base.max_length)), default=None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if _own_modules(base.folder):
+            model: Any = CrossEncoder(
+                str(base.folder),
+                device=device,
+                max_length=length,
+                local_files_only=True,
+                model_kwargs=_model_options(dtype),
+                activation_fn=torch.nn.Sigmoid(),
+            )
+        else:
+            modules = _decoder_modules(base, length, dtype) if base.kind == "decoder" else _encoder(base, length, dtype)
+            model = CrossEncoder(modules=modules, device=device, activation_fn=torch.nn.Sigmoid())
+    if model.num_labels != 1:
+        raise UnsupportedBase(f"base {base.name!r} gives {model.num_labels} scores a pair; expected one")
+    if model.tokenizer.pad_token_id is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
+    model.model.config.pad_token_id = model.tokenizer.pad_token_id
+    return model
+
+
+def base_checksum(base: Base) -> str:
+    """SHA-256, in hex, over the weight files in name order: identifies what an adapter belongs to."""
+    digest = hashlib.sha256()
+    for path in sorted(base.folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def quiet() -> None:
+    """No progress bars and no advice in the logs of servers and jobs."""
+    import logging
+
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+
+
+def _folder_of(name: str) -> Path:
+    if name in (MINILM, BUNDLED):
+        return Path(embedder_location(BUNDLED))
+    check_model(name)
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    downloaded = None if folder.is_absolute() or name.startswith(".") else _downloaded(name)
+    if downloaded is not None:
+        return downloaded
+    raise BaseMissing(
+        f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "
+        f"safetensors, or a downloaded name: run `hf download {name}` on the machine that trains"
+    )
+
+
+def _downloaded(name: str) -> Path | None:
+    """The snapshot folder of a model in the hub's local cache; training itself never uses the network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UnsupportedBase(
+            f"{name!r} is an adapter, not a model; name its base, or the merged model it was made into"
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise PickleRefused(
+            f"base {name!r} has its weights in {pickles[0]}, a pickle, which can run any code when it is read; expected "
+            "*.safetensors; take a revision that has them, or convert the model on a machine that you can lose"
+        )
+    raise BaseMissing(
+        f"base {name!r} has no *.safetensors in {folder}; download it whole, or name the folder that holds the weights"
+    )
+
+
+def _config_of(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise BaseMissing(f"base {name!r} has no config.json in {folder}; download the model whole") from None
+    except ValueError as error:
+        raise UnsupportedBase(f"base {name!r}: its config.json cannot be read ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise UnsupportedBase(f"base {name!r}: its config.json holds no object; download it again")
+    if "auto_map" in config:
+        raise UnsupportedBase(
+            f"base {name!r} brings code of its own, which is never run here; choose one that transformers knows"
+        )
+    return config
+
+
+def _labels(config: dict[str, Any]) -> int:
+    """How many labels a saved classifier has; transformers leaves out what is its default, two."""
+    return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+
+
+def _own_modules(folder: Path) -> bool:
+    """Whether the folder was saved by a CrossEncoder and so says itself how it scores.
+
+    A merged decoder without its modules.json would be read with guessed tokens, and an embedder's modules do not rank.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text())
+        saved = json.loads((folder / "config_sentence_transformers.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    if saved.get("model_type") == "CrossEncoder":
+        return True
+    return any(str(module.get("type", "")).endswith(LOGIT_SCORE) for module in modules)
+
+
+def _model_options(dtype: str) -> dict[str, Any]:
+    return {"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
+
+
+def _encoder(base: Base, max_length: int | None, dtype: str) -> list[Any]:
+    from sentence_transformers.base.modules import Transformer
+
+    return [
+        Transformer(
+            str(base.folder),
+            transformer_task="sequence-classification",
+            model_kwargs=_model_options(dtype),
+            config_kwargs={"num_labels": 1, "local_files_only": True},
+            processor_kwargs=_processor_options(max_length),
+        )
+    ]
+
+
+def _decoder_modules(base: Base, max_length: int | None, dtype: str) -> list[Any]:
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(base.folder), local_files_only=True)
+    transformer = Transformer(
+        str(base.folder),
+        transformer_task="text-generation",
+        model_kwargs=_model_options(dtype),
+        config_kwargs={"local_files_only": True},
+        processor_kwargs=_processor_options(max_length) | {"chat_template": chat_template(tokenizer)},
+    )
+    yes, no = (_answer_token(tokenizer, word, base) for word in (YES, NO))
+    return [transformer, LogitScore(true_token_id=yes, false_token_id=no)]
+
+
+def _processor_options(max_length: int | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"local_files_only": True}
+    return options if max_length is None else options | {"model_max_length": max_length}
+
+
+def chat_template(tokenizer: Any) -> str:
+    """The tokenizer's own template where it renders the roles query and document, otherwise one of ours."""
+    own = tokenizer.chat_template
+    if isinstance(own, str) and _carries_pair(tokenizer):
+        return own
+    vocabulary = tokenizer.get_vocab()
+    if "<|im_start|>" not in vocabulary:
+        return PLAIN_TEMPLATE
+    thinks = "<think>" in vocabulary
+    return CHATML_TEMPLATE + (THINKING_SKIPPED if thinks else "")
+
+
+def _carries_pair(tokenizer: Any) -> bool:
+    """Whether both texts reach the prompt under the two roles, and the template knows the roles rather than printing them."""
+    messages = [{"role": "query", "content": "q7Zk"}, {"role": "document", "content": "d4Xw"}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # a template raises what it likes, for instance on unknown roles
+        return False
+    return "q7Zk" in text and "d4Xw" in text and "'query'" in tokenizer.chat_template.replace('"', "'")
+
+
+def _answer_token(tokenizer: Any, word: str, base: Base) -> int:
+    """The one token that spells the answer. Raises UnsupportedBase."""
+    ids = tokenizer.encode(word, add_special_tokens=False)
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise UnsupportedBase(
+            f"base {base.name!r}: its tokenizer has no single token for {word!r}, so that the answer cannot be read; "
+            "choose another decoder"
+        )
+    return int(ids[0])

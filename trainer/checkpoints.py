@@ -1,0 +1,155 @@
+"""The state of a training from which it goes on exactly: weights, optimizer, schedule, random numbers, position in the data.
+
+Our own files rather than transformers': tensors in safetensors, everything else in JSON, so that nothing is ever
+unpickled. A checkpoint is written beside its place and moved there whole. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+KEPT = 2
+
+
+class PickleRefused(ValueError):
+    """A checkpoint's folder holds a file that only unpickling could read."""
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint, or None."""
+    found = sorted(folder.glob("step-*/" + STATE), key=lambda path: _number(path.parent))
+    return found[-1].parent if found else None
+
+
+def _number(folder: Path) -> int:
+    match = re.fullmatch(r"step-(\d+)", folder.name)
+    return int(match[1]) if match else -1
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What `write_checkpoint` got as `state`. Raises PickleRefused."""
+    for path in checkpoint.iterdir():
+        if path.suffix not in {".safetensors", ".json"}:
+            raise PickleRefused(
+                f"{path} is no file of ours; expected *.safetensors and *.json alone, which can run no code: take it away"
+            )
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    return state
+
+
+def begin_checkpoint(folder: Path, step: int) -> Path:
+    """An empty folder beside the place of checkpoint `step`, for all processes to write into."""
+    draft = folder / f".step-{step}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
+
+
+def finish_checkpoint(
+    draft: Path, *, model: torch.nn.Module, optimizer: Any, scheduler: Any, state: Mapping[str, Any]
+) -> Path:
+    """Write what the processes share, move the checkpoint to its place whole, and take older ones away."""
+    tensors, described = _optimizer_state(optimizer)
+    save_file(trainable(model), str(draft / WEIGHTS))
+    save_file(tensors, str(draft / OPTIMIZER))
+    written = {**state, "optimizer": described, "scheduler": scheduler.state_dict()}
+    (draft / STATE).write_text(json.dumps(written, allow_nan=False))
+    _flush(draft)
+    target = draft.with_name(draft.name.removeprefix("."))
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    for old in sorted(draft.parent.glob("step-*"), key=_number)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that training changes, by name."""
+    return {
+        name: weights.detach().cpu().contiguous() for name, weights in model.named_parameters() if weights.requires_grad
+    }
+
+
+def restore_weights(checkpoint: Path, model: torch.nn.Module) -> None:
+    """Put the stored weights into the model, which must have the same ones."""
+    stored = load_file(str(checkpoint / WEIGHTS))
+    weights = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    if stored.keys() != weights.keys():
+        odd = sorted(stored.keys() ^ weights.keys())[0]
+        raise ValueError(f"checkpoint {checkpoint} and the model differ in {odd!r}; start the training anew")
+    with torch.no_grad():
+        for name, each in weights.items():
+            each.copy_(stored[name])
+
+
+def restore_optimizer(checkpoint: Path, optimizer: Any, scheduler: Any) -> None:
+    """Put moments, step counts, learning rates and the schedule's place back."""
+    state = read_state(checkpoint)
+    tensors = load_file(str(checkpoint / OPTIMIZER))
+    by_parameter: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        by_parameter.setdefault(int(number), {})[name] = value
+    groups = [
+        {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+        for group in state["optimizer"]["groups"]
+    ]
+    optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+    scheduler.load_state_dict(state["scheduler"])
+
+
+def _optimizer_state(optimizer: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    state = optimizer.state_dict()
+    tensors = {
+        f"{number}.{name}": value.detach().cpu().contiguous()
+        for number, values in state["state"].items()
+        for name, value in values.items()
+    }
+    return tensors, {"groups": state["param_groups"]}
+
+
+# --- random numbers ----------------------------------------------------------------------
+
+
+def write_random_state(checkpoint: Path, process: int) -> None:
+    """Store the state of every generator of this process beside the checkpoint."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    tensors = {"torch": torch.random.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.random.get_rng_state()
+    save_file(tensors, str(checkpoint / f"random-{process}.safetensors"))
+    numpy_state = [str(name), [int(each) for each in keys], int(position), int(has_gauss), float(cached)]
+    python_state = [version, list(words), gauss]
+    (checkpoint / f"random-{process}.json").write_text(json.dumps({"python": python_state, "numpy": numpy_state}))
+
+
+def restore_random_state(checkpoint: Path, process: int) -> None:
+    """Put every generator back to where it was."""
+    state = json.loads((checkpoint / f"random-{process}.json").read_text())
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    tensors = load_file(str(checkpoint / f"random-{process}.safetensors"))
+    torch.random.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.random.set_rng_state(tensors["cuda"])

@@ -1,0 +1,134 @@
+"""What an evaluation compares with: everything that ranks becomes a `Reranker` row, and a row becomes an order.
+
+Baselines are entered by themselves: first stage, BM25, the untrained base, each judge alone, and Elo as what a
+student of it can reach. Outside rerankers and TREC run files are entered by people, to see what they use today.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+from django.db import transaction
+
+from labeling.models import Annotator, Candidate, Project
+from labeling.records import FloatArray
+from scoring.quality import judge_strengths
+from scoring.storage import storage
+from trainer.bases import MINILM, cross_encoder, load_base
+from trainer.evaluation import EvaluationQuery
+from trainer.models import Reranker
+from trainer.orders import BM25, Cosine, Elo, FirstStage, Order, Outside, RunFile, Scorer, Strengths, read_run
+from trainer.outside import outside_endpoint
+from trainer.rerankers import artefact_folder, artefact_of
+from trainer.serving import load_reranker
+
+FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO = "first_stage", "bm25", "base", "judge", "elo"
+OUTSIDE, RUN_FILE = "outside", "run_file"
+# What has no model of its own that could be served.
+COMPARED_ONLY = (FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO, OUTSIDE, RUN_FILE)
+LONGEST_NAME = 200
+RESERVED = ("BM25", "Elo", "first stage")
+
+
+class ContenderRefused(ValueError):
+    """A reranker was entered that cannot be; the message says what to change."""
+
+
+def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
+    """Rows of what every student is compared with; those that are there already stay."""
+    rows = [("BM25", BM25_KIND, ""), ("Elo", ELO, "")]
+    if Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False).exists():
+        rows.append(("first stage", FIRST_STAGE, ""))
+    rows += [(f"zero-shot {base}", BASE, base) for base in dict.fromkeys(bases)]
+    judges = Annotator.objects.judges().filter(project=project, judgments__isnull=False).distinct()
+    rows += [(f"judge {judge.name} ({judge.pk})", JUDGE, str(judge.pk)) for judge in judges.order_by("pk")]
+    return [
+        Reranker.objects.get_or_create(
+            project=project, kind=kind, location=location, defaults={"name": name[:LONGEST_NAME]}
+        )[0]
+        for name, kind, location in rows
+    ]
+
+
+def enter_outside(project: Project, endpoint: str) -> Reranker:
+    """An outside reranker that the operator defined. Raises UnknownOutside, OutsideInvalid."""
+    found = outside_endpoint(endpoint)
+    return Reranker.objects.get_or_create(
+        project=project, kind=OUTSIDE, location=found.name, defaults={"name": found.name}
+    )[0]
+
+
+def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
+    """A TREC run under a name of its own. Raises ContenderRefused, RowError."""
+    if not name.strip() or len(name) > LONGEST_NAME:
+        raise ContenderRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
+    if (
+        name in RESERVED
+        or name.startswith(("zero-shot ", "judge "))
+        or Reranker.objects.filter(project=project, name=name).exists()
+    ):
+        raise ContenderRefused(f"a reranker {name!r} is there already; choose another name")
+    content = stream.read()
+    run = read_run(io.BytesIO(content))
+    names = {each.removeprefix(f"{project.slug}/") for each in run}
+    known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
+    if not known:
+        raise ContenderRefused(
+            f"none of the run's {len(run)} queries is one of this project's, such as {next(iter(run))!r}; expected the "
+            "ids that were imported"
+        )
+    with transaction.atomic():
+        reranker = Reranker.objects.create(project=project, kind=RUN_FILE, name=name)
+        reranker.location = f"runs/{project.pk}/{reranker.pk}.trec"
+        reranker.checksum = storage().write_bytes(reranker.location, content)
+        reranker.manifest = {"queries": len(run), "known_queries": len(known)}
+        reranker.save()
+    return reranker
+
+
+def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
+    """The order that a row stands for, ready to score these queries."""
+    makers: Mapping[str, Callable[[], Order]] = {
+        FIRST_STAGE: FirstStage,
+        BM25_KIND: BM25,
+        ELO: Elo,
+        BASE: lambda: _untrained(reranker.location),
+        JUDGE: lambda: _judge(reranker, queries),
+        OUTSIDE: lambda: Outside(outside_endpoint(reranker.location)),
+        RUN_FILE: lambda: _run_file(reranker),
+    }
+    return makers[reranker.kind]() if reranker.kind in makers else _trained(reranker)
+
+
+def _untrained(base: str) -> Order:
+    """A bi-encoder has no ranking head, so that its zero-shot order is the cosine."""
+    loaded = load_base(base)
+    if not loaded.ranks_untrained:
+        return Cosine(str(loaded.folder))
+    model = cross_encoder(loaded)
+    return Scorer(lambda query, documents: _predicted(model, query, documents))
+
+
+def _predicted(model: object, query: str, documents: Sequence[str]) -> FloatArray:
+    scores = model.predict([(query, each) for each in documents], show_progress_bar=False)  # type: ignore[attr-defined]
+    return np.asarray(scores, dtype=np.float64)
+
+
+def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
+    ids = np.concatenate([query.candidate_ids for query in queries]) if queries else np.zeros(0, dtype=np.int64)
+    query_ids = sorted(set(Candidate.objects.filter(pk__in=ids.tolist()).values_list("query_id", flat=True)))
+    return Strengths(judge_strengths(reranker.project, query_ids).get(int(reranker.location), {}))
+
+
+def _run_file(reranker: Reranker) -> Order:
+    with storage().opened(reranker.location) as stream:
+        return RunFile(read_run(stream))
+
+
+def _trained(reranker: Reranker) -> Order:
+    """What is evaluated is what is served: the published artefact, loaded as the serving process loads it."""
+    model = load_reranker(artefact_folder(artefact_of(reranker)))
+    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))

@@ -1,0 +1,201 @@
+"""Rerankers of other makers, asked over HTTP so that they can be compared with ours.
+
+ZELO_RERANKERS holds JSON, or the path of a JSON file: a list of endpoints that the operator defines and
+projects choose by name. Three shapes are spoken: `cohere` (also vLLM), `jina`, `tei`. Keys stay in
+environment variables and are read when a call is made. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+import pydantic
+
+from labeling.records import FloatArray
+
+VARIABLE = "ZELO_RERANKERS"
+ATTEMPTS = 4
+LONGEST_WAIT_S = 60.0
+BACKOFF_S = 1.0
+MOST_REPLY_BYTES = 16 * 1024 * 1024
+RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class OutsideInvalid(ValueError):
+    """ZELO_RERANKERS cannot be read, or says something impossible."""
+
+
+class UnknownOutside(LookupError):
+    """The operator has defined no outside reranker of that name."""
+
+
+class OutsideFailed(RuntimeError):
+    """An outside reranker did not rank: unreachable, refused, or an answer that cannot be read."""
+
+
+class OutsideEndpoint(pydantic.BaseModel):
+    """One reranker behind an address. `url` is the whole address that is posted to.
+
+    `most_documents`: how many documents one request may hold; longer lists are sent in parts, which is right
+    because these models score each document by itself.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    url: str
+    shape: Literal["cohere", "jina", "tei"] = "cohere"
+    model: str = ""
+    api_key_env: str = ""
+    timeout_s: float = pydantic.Field(default=60.0, gt=0, le=600)
+    most_documents: int = pydantic.Field(default=100, ge=1, le=10_000)
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _plain_http(cls, value: str) -> str:
+        url = pydantic.TypeAdapter(pydantic.HttpUrl).validate_python(value)
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("must hold no user, password, query or fragment; put the key into api_key_env")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _model_where_needed(self) -> OutsideEndpoint:
+        if self.shape != "tei" and not self.model:
+            raise ValueError(f"the shape {self.shape!r} needs a model name")
+        return self
+
+
+def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, OutsideEndpoint]:
+    """All outside rerankers by name; none where ZELO_RERANKERS is unset. Raises OutsideInvalid."""
+    text = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
+    if not text:
+        return {}
+    try:
+        rows = json.loads(text if text[0] in "[{" else Path(text).read_text(encoding="utf-8"))
+        found = pydantic.TypeAdapter(list[OutsideEndpoint]).validate_python(rows)
+    except OSError as error:
+        raise OutsideInvalid(f"{VARIABLE} names the file {text!r}: {error.strerror}; expected JSON") from None
+    except pydantic.ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise OutsideInvalid(f"{VARIABLE} is not valid: {problems}; see docs/evaluation.md") from None
+    except ValueError as error:
+        raise OutsideInvalid(f"{VARIABLE} is not JSON ({error}); see docs/evaluation.md") from None
+    by_name = {each.name: each for each in found}
+    if len(by_name) < len(found):
+        raise OutsideInvalid(f"{VARIABLE} defines two rerankers of one name; rename one")
+    return by_name
+
+
+def outside_endpoint(name: str) -> OutsideEndpoint:
+    """The endpoint of that name. Raises UnknownOutside that lists what there is, or OutsideInvalid."""
+    found = outside_endpoints()
+    if name not in found:
+        raise UnknownOutside(f"no outside reranker is named {name!r}; {VARIABLE} defines: {', '.join(found) or 'none'}")
+    return found[name]
+
+
+class OutsideReranker:
+    """Scores from an endpoint; one connection, kept open. Use as a context manager."""
+
+    def __init__(self, endpoint: OutsideEndpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.endpoint = endpoint
+        self._sleep = sleep
+        self._client = httpx.Client(timeout=endpoint.timeout_s, follow_redirects=False)
+
+    def __enter__(self) -> OutsideReranker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def scores(self, query: str, documents: Sequence[str]) -> FloatArray:
+        """One score a document, in order, higher is better. Raises OutsideFailed."""
+        size = self.endpoint.most_documents
+        parts = [self._part(query, documents[start : start + size]) for start in range(0, len(documents), size)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _part(self, query: str, documents: Sequence[str]) -> FloatArray:
+        if self.endpoint.shape == "tei":
+            body: dict[str, Any] = {"query": query, "texts": list(documents), "raw_scores": True, "truncate": True}
+            return self._read(self._post(body), "score", len(documents))
+        body = {"model": self.endpoint.model, "query": query, "documents": list(documents), "top_n": len(documents)}
+        if self.endpoint.shape == "jina":
+            body["return_documents"] = False
+        return self._read(self._post(body), "relevance_score", len(documents))
+
+    def _headers(self) -> dict[str, str]:
+        if not self.endpoint.api_key_env:
+            return {}
+        key = os.environ.get(self.endpoint.api_key_env, "").strip()
+        if not key:
+            raise OutsideFailed(
+                f"{self.endpoint.name}: environment variable {self.endpoint.api_key_env} is empty; put the key there "
+                "and restart the workers"
+            )
+        return {"Authorization": f"Bearer {key}"}
+
+    def _post(self, body: Mapping[str, Any]) -> Any:
+        """The JSON of the answer; tried again where trying can help, as long as the endpoint asks to wait."""
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            try:
+                reply = self._client.post(self.endpoint.url, json=body, headers=self._headers())
+            except httpx.HTTPError as error:
+                problem = f"{type(error).__name__}: {error}"
+                wait = BACKOFF_S * 2.0**attempt
+            else:
+                if reply.status_code == 200:
+                    return self._json(reply)
+                problem = f"status {reply.status_code}: {reply.text[:300]}"
+                if reply.status_code not in RETRIED:
+                    break
+                wait = _retry_after_s(reply) or BACKOFF_S * 2.0**attempt
+            if attempt + 1 < ATTEMPTS:
+                self._sleep(min(wait, LONGEST_WAIT_S))
+        raise OutsideFailed(f"{self.endpoint.name} did not rank ({problem}); see that it runs and what its limits are")
+
+    def _json(self, reply: httpx.Response) -> Any:
+        if len(reply.content) > MOST_REPLY_BYTES:
+            raise OutsideFailed(f"{self.endpoint.name} answered {len(reply.content)} bytes; expected a list of scores")
+        try:
+            return json.loads(reply.content)
+        except ValueError:
+            raise OutsideFailed(f"{self.endpoint.name} answered {reply.text[:200]!r}; expected JSON") from None
+
+    def _read(self, answer: Any, key: str, count: int) -> FloatArray:
+        """Scores by position; every document exactly once, every score finite."""
+        rows = answer.get("results") if isinstance(answer, dict) else answer
+        scores = np.full(count, math.nan)
+        try:
+            for row in rows or []:
+                index, score = row["index"], float(row[key])
+                if not 0 <= index < count or not math.isnan(scores[index]):
+                    raise ValueError(f"index {index}")
+                scores[index] = score
+        except (TypeError, KeyError, ValueError) as error:
+            raise OutsideFailed(
+                f"{self.endpoint.name} answered {str(answer)[:200]!r} ({error}); expected one row with index and {key} "
+                f"for each of {count} documents; see that `shape` is right"
+            ) from None
+        if not np.isfinite(scores).all():
+            raise OutsideFailed(
+                f"{self.endpoint.name} scored {int(np.isfinite(scores).sum())} of {count} documents with a finite "
+                "number; expected all of them"
+            )
+        return scores
+
+
+def _retry_after_s(reply: httpx.Response) -> float | None:
+    try:
+        seconds = float(reply.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0.0 < seconds < math.inf else None

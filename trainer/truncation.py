@@ -1,0 +1,89 @@
+"""Cuts documents to what a model reads, by its own tokens, and says how long every row is. Imports no Django.
+
+Left to a tokenizer, a chat template would lose its end, where the answer stands, and a long document would push
+the query out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labeling.records import IntArray
+
+TEXTS_AT_ONCE = 1000
+# A text that was cut between two tokens may be read as a token or two more.
+SLACK = 2
+LEAST_DOCUMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Texts that fit, `lengths` int64[n] in tokens of the pair with everything around it, and how many were cut."""
+
+    queries: list[str]
+    documents: list[str]
+    lengths: IntArray
+    cut: int
+
+
+class TooShort(ValueError):
+    """`max_length` leaves no room for a document."""
+
+
+def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, max_length: int) -> Fitted:
+    """Cut what is longer than `max_length` tokens together: the query to half of the room at most, the document to the rest.
+
+    `model` is a CrossEncoder. Raises TooShort.
+    """
+    tokenizer = model.tokenizer
+    around = tokens_around(model)
+    room = max_length - around
+    if room < 2 * LEAST_DOCUMENT:
+        raise TooShort(
+            f"max_length is {max_length}, but {around} tokens stand around every pair; expected at least "
+            f"{around + 2 * LEAST_DOCUMENT}"
+        )
+    known: dict[str, int] = {}
+    _count(tokenizer, [*dict.fromkeys(queries), *dict.fromkeys(documents)], known)
+    kept_queries, kept_documents = list(queries), list(documents)
+    lengths = np.empty(len(queries), dtype=np.int64)
+    cut = 0
+    cuts: dict[tuple[str, int], str] = {}
+    for at, (query, document) in enumerate(zip(queries, documents, strict=True)):
+        of_query, of_document = known[query], known[document]
+        if of_query + of_document > room:
+            cut += 1
+            most = max(room // 2, room - of_document)
+            if of_query > most:
+                kept_queries[at], of_query = _cut(tokenizer, query, most - SLACK, cuts), most
+            if of_query + of_document > room:
+                most = room - of_query
+                kept_documents[at], of_document = _cut(tokenizer, document, most - SLACK, cuts), most
+        lengths[at] = around + of_query + of_document
+    return Fitted(kept_queries, kept_documents, lengths, cut)
+
+
+def tokens_around(model: Any) -> int:
+    """How many tokens stand around the two texts of a pair: separators, or the chat template."""
+    pair = model.preprocess([("a", "a")])["input_ids"].shape[-1]
+    single = len(model.tokenizer("a", add_special_tokens=False)["input_ids"])
+    return int(pair) - 2 * single
+
+
+def _count(tokenizer: Any, texts: Sequence[str], known: dict[str, int]) -> None:
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = list(texts[start : start + TEXTS_AT_ONCE])
+        encoded = tokenizer(some, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        known.update({text: len(ids) for text, ids in zip(some, encoded["input_ids"], strict=True)})
+
+
+def _cut(tokenizer: Any, text: str, most: int, cuts: dict[tuple[str, int], str]) -> str:
+    """The text up to its token number `most`."""
+    if (text, most) not in cuts:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        cuts[text, most] = text[: encoded["offset_mapping"][most - 1][1]]
+    return cuts[text, most]
