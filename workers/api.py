@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -15,17 +16,23 @@ from pydantic import Field
 from labeling.annotators import get_judge
 from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
-from workers import pipeline, queue
+from workers import pipeline
+from workers.allowances import RunIsOver, change_budgets, change_caps
+from workers.books import totals_of_project
+from workers.budgets import read_caps
 from workers.calibrating import order_calibration
+from workers.failed import FailureFilter, retry_failures
 from workers.filling import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
 from workers.heartbeats import alive
 from workers.hints import broker_answers
-from workers.models import Job, Run
+from workers.models import AuditEntry, Job, Run
 from workers.progress import run_progress
 
 router = Router(tags=["runs"])
+AUDIT_ROWS = 100
 
 
 class JudgeIn(Schema):
@@ -93,6 +100,37 @@ class ServerOut(Schema):
 
 class RetriedOut(Schema):
     opened: int
+
+
+Limit = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+class BudgetsIn(Schema):
+    """What is left out stays; null is no limit. A run that had ended because a budget was spent goes on."""
+
+    pair_budget: Limit | None = None
+    call_budget: Limit | None = None
+    token_budget: Limit | None = None
+    cost_budget_micros: Limit | None = None
+
+
+class CapsIn(Schema):
+    """What is left out stays; null is no limit."""
+
+    calls: Limit | None = None
+    tokens: Limit | None = None
+    cost_micros: Limit | None = None
+
+
+class CapsOut(Schema):
+    """Caps of a project over all its runs and probes, and what these have spent."""
+
+    calls: int | None
+    tokens: int | None
+    cost_micros: int | None
+    spent_calls: int
+    spent_tokens: int
+    spent_cost_micros: int
 
 
 def _run_out(run: Run) -> dict[str, Any]:
@@ -209,7 +247,7 @@ def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "res
     """Pause, resume or cancel a run; 409 where its state does not allow it."""
     run = _owned_run_or_404(request, run_id)
     move = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}[action]
-    if not move(run):
+    if not move(run, by=request.user):
         raise HttpError(409, f"run {run_id} is {run.state}; it cannot be moved by {action!r} from there")
     return _run_out(run)
 
@@ -218,7 +256,61 @@ def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "res
 def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = None) -> Any:
     """Open dead tasks again, all or those of one reason."""
     run = _owned_run_or_404(request, run_id)
-    return {"opened": queue.retry_dead(run_id=run.pk, reason=reason.value if reason else None)}
+    chosen = FailureFilter(reason=reason.value if reason else None, run_id=run.pk)
+    return {"opened": retry_failures(run.project, chosen, by=request.user)}
+
+
+@router.patch("/runs/{run_id}", response=RunOut)
+def patch_budget(request: HttpRequest, run_id: int, body: BudgetsIn) -> Any:
+    """Raise, lower or lift the budgets of a run; 409 where it was cancelled or failed."""
+    run = _owned_run_or_404(request, run_id)
+    try:
+        return _run_out(change_budgets(run, body.dict(exclude_unset=True), by=request.user))
+    except RunIsOver as error:
+        raise HttpError(409, str(error)) from error
+
+
+def _caps_out(project: Project) -> dict[str, Any]:
+    caps, spent = read_caps(project.pk), totals_of_project(project.pk)
+    return {
+        "calls": caps.calls,
+        "tokens": caps.tokens,
+        "cost_micros": caps.cost_micros,
+        "spent_calls": spent.calls,
+        "spent_tokens": spent.input_tokens + spent.output_tokens,
+        "spent_cost_micros": spent.cost_micros,
+    }
+
+
+@router.get("/projects/{slug}/caps", response=CapsOut)
+def get_caps(request: HttpRequest, slug: str) -> Any:
+    """What the project may spend altogether, and what it has spent."""
+    return _caps_out(project_or_404(request, slug))
+
+
+@router.patch("/projects/{slug}/caps", response=CapsOut)
+def patch_caps(request: HttpRequest, slug: str, body: CapsIn) -> Any:
+    """Raise, lower or lift the caps; runs that had ended because of one go on as far as they may."""
+    project = owned_project_or_404(request, slug)
+    change_caps(project, body.dict(exclude_unset=True), by=request.user)
+    return _caps_out(project)
+
+
+class AuditOut(Schema):
+    id: int
+    at: datetime
+    action: str
+    actor: str = Field(alias="actor_name")
+    subject: str
+    details: dict[str, Any]
+
+
+@router.get("/projects/{slug}/audit", response=list[AuditOut], by_alias=False)
+def get_audit(request: HttpRequest, slug: str, before: Annotated[int, Field(ge=1, lt=2**63)] | None = None) -> Any:
+    """What was done to a project's work and money, newest first, 100 at a time; `before`: ids below it. For owners."""
+    project = owned_project_or_404(request, slug)
+    entries = AuditEntry.objects.visible_to(request.user).filter(project=project)
+    return (entries if before is None else entries.filter(pk__lt=before))[:AUDIT_ROWS]
 
 
 @router.get("/server", response=ServerOut)

@@ -1,29 +1,39 @@
-"""What a run may spend: pairs, calls, tokens, money; how much of it is left, and when it is spent.
+"""What a run and a project may spend: pairs, calls, tokens, money; how much is left, and when it is spent.
 
 Pairs are bounded when a round is planned (`workers.shares`); calls, tokens and money before each call, by
-`workers.queue.claim`, which asks here how many questions of a run it may hand out. `workers.pipeline` ends a
-run whose budget is spent.
+`workers.queue.claim`, which asks here how many questions of a run it may hand out. What was spent is in
+`workers.books`. `workers.pipeline` ends a run whose budget is spent, `workers.allowances` raises one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from django.db import connection
-
-from workers.models import JudgingTask, Run
+from workers.books import (
+    JudgeBooks,
+    books_of_project,
+    books_of_run,
+    calls_a_question,
+    lock_project,
+    lock_run,
+    recent_price,
+)
+from workers.models import Caps, JudgingTask, Run
 
 NO_LIMIT = 2**31 - 1
 MOST = 2**63 - 1
 # Until a judge's first answers tell what a call costs, so many of its questions are out at once.
-FIRST_CALLS = 4
-RECENT_CALLS = 500
+FIRST_QUESTIONS = 4
 
 
 class BadBudget(ValueError):
     """A budget that allows nothing; no budget at all is None."""
+
+
+class CapReached(RuntimeError):
+    """What a project may spend leaves no room for what was to be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,106 +71,132 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeBooks:
-    """One judge's calls in a run. `unpriced`: in flight, or lost with their worker and perhaps paid. `tokens` and
-    `cost_micros`, totals and expected by a call; the latter are None before any call was answered.
+class _Purse:
+    """Budgets with what has been spent of them; `whose` names them in the reason of a run's end."""
+
+    budgets: Budgets
+    books: Mapping[int, JudgeBooks]
+    whose: str
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether calls in flight may yet turn out cheaper than they are reckoned."""
+        return any(each.in_flight for each in self.books.values())
+
+
+def read_caps(project_id: int) -> Budgets:
+    """What all runs of a project may spend together."""
+    caps = Caps.objects.filter(project_id=project_id).values_list("calls", "tokens", "cost_micros").first()
+    return Budgets(None, *caps) if caps else Budgets()
+
+
+def questions_left(run_id: int, project_id: int, annotator_id: int, *, budgets: Budgets, caps: Budgets) -> int:
+    """How many questions this judge may be asked now, at what its calls are expected to cost. Locks the books until
+    the transaction ends, so that no two claims spend the same room.
     """
-
-    calls: int
-    unpriced: int
-    tokens: int
-    cost_micros: int
-    tokens_a_call: float | None
-    cost_a_call: float | None
-
-
-NO_CALLS = JudgeBooks(0, 0, 0, 0, None, None)
-
-_BOOKS = """
-SELECT annotator_id, count(*), count(*) FILTER (WHERE outcome IN ('', 'lost')),
-       COALESCE(sum(input_tokens::bigint + output_tokens), 0)::bigint, COALESCE(sum(cost_micros), 0)::bigint,
-       (avg(input_tokens::bigint + output_tokens) FILTER (WHERE outcome IN ({answers})))::float8,
-       (avg(cost_micros) FILTER (WHERE outcome IN ({answers})))::float8
-FROM {attempts} GROUP BY annotator_id
-""".replace("{answers}", "'preference', 'both_irrelevant', 'cannot_judge'")
-
-_OF_RUN = "workers_attempt WHERE run_id = %s"
-_RECENT = "(SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome <> '' ORDER BY id DESC LIMIT %s) recent"
+    if caps.bounds_calls:
+        lock_project(project_id)
+    if budgets.bounds_calls:
+        lock_run(run_id)
+    purses = _purses(run_id, project_id, budgets=budgets, caps=caps)
+    return min((_room(purse, annotator_id)[0] for purse in purses), default=NO_LIMIT)
 
 
-def read_books(run_id: int) -> dict[int, JudgeBooks]:
-    """The books of a run by judge."""
-    with connection.cursor() as cursor:
-        cursor.execute(_BOOKS.replace("{attempts}", _OF_RUN), [run_id])
-        return {row[0]: JudgeBooks(*row[1:]) for row in cursor.fetchall()}
+def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
+    """Raise CapReached where the project's caps do not allow so many more questions to this judge. Locks the project's
+    books until the transaction ends; the caller books the calls in it.
+    """
+    caps = read_caps(project_id)
+    if not caps.bounds_calls:
+        return
+    lock_project(project_id)
+    room, reason = _room(_Purse(caps, books_of_project(project_id), "the project's cap"), annotator_id)
+    if room < questions:
+        raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; raise it first")
+
+
+def _purses(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) -> list[_Purse]:
+    purses = []
+    if caps.bounds_calls:
+        purses.append(_Purse(caps, books_of_project(project_id), "the project's cap"))
+    if budgets.bounds_calls:
+        purses.append(_Purse(budgets, books_of_run(run_id), "the budget"))
+    return purses
 
 
 def _with_earlier_price(books: JudgeBooks, annotator_id: int) -> JudgeBooks:
     """Before its first answer in a run, a judge is expected to cost what it cost lately in others."""
-    if books.tokens_a_call is not None:
+    if books.tokens_a_call is not None or annotator_id == 0:
         return books
-    with connection.cursor() as cursor:
-        cursor.execute(_BOOKS.replace("{attempts}", _RECENT), [annotator_id, RECENT_CALLS])
-        row = cursor.fetchone()
-    tokens, cost = row[5:] if row else (None, None)
-    return JudgeBooks(books.calls, books.unpriced, books.tokens, books.cost_micros, tokens, cost)
+    tokens, cost = recent_price(annotator_id)
+    return replace(books, tokens_a_call=tokens, cost_a_call=cost)
 
 
-def lock_books(run_id: int) -> None:
-    """One claimer of a run at a time until the transaction ends: two would spend the same room."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('zelo.budget'), %s)", [run_id])
+def _room(purse: _Purse, annotator_id: int) -> tuple[int, str]:
+    """Questions that this judge has left, and the limit that leaves the fewest.
 
-
-def calls_left(budgets: Budgets, run_id: int, annotator_id: int) -> int:
-    """How many questions this judge may be asked now, at what its calls are expected to cost."""
-    return _room(budgets, read_books(run_id), annotator_id)[0] if budgets.bounds_calls else NO_LIMIT
-
-
-def _room(budgets: Budgets, books: dict[int, JudgeBooks], annotator_id: int) -> tuple[int, str]:
-    """Calls that this judge has left, and the budget that leaves the fewest."""
-    mine = books.get(annotator_id, NO_CALLS)
+    A question is reckoned with all its calls at their mean price from the moment it is handed out, and settled by what
+    they cost. Questions that were lost with their worker stay reckoned: they may have been paid.
+    """
+    budgets, whose = purse.budgets, purse.whose
+    mine = purse.books.get(annotator_id, JudgeBooks())
     if budgets.bounds_price:
         mine = _with_earlier_price(mine, annotator_id)
-    known = {**books, annotator_id: mine}
+    known = {**purse.books, annotator_id: mine}
+    each = calls_a_question(annotator_id)
+    reckoned = {judge: books.unpriced * calls_a_question(judge) for judge, books in known.items() if books.unpriced}
     rooms = [(NO_LIMIT, "")]
     if budgets.calls is not None:
-        left = budgets.calls - sum(each.calls for each in known.values())
-        rooms.append((left, f"the budget of {budgets.calls:,} calls is spent"))
+        left = budgets.calls - sum(books.calls - books.unpriced for books in known.values()) - sum(reckoned.values())
+        rooms.append((left // each, f"{whose} of {budgets.calls:,} calls is spent"))
     if budgets.tokens is not None:
-        read = sum(each.tokens + each.unpriced * (each.tokens_a_call or 0) for each in known.values())
-        reason = f"the budget of {budgets.tokens:,} tokens is spent"
-        rooms.append((_affordable(budgets.tokens - read, mine.tokens_a_call, mine), reason))
+        expected = sum(calls * (known[judge].tokens_a_call or 0) for judge, calls in reckoned.items())
+        left_tokens = budgets.tokens - sum(books.tokens for books in known.values()) - expected
+        reason = f"{whose} of {budgets.tokens:,} tokens is spent"
+        rooms.append((_affordable(left_tokens, mine.tokens_a_call, each, mine), reason))
     if budgets.cost_micros is not None:
-        spent = sum(each.cost_micros + each.unpriced * (each.cost_a_call or 0) for each in known.values())
-        reason = f"the budget of ${budgets.cost_micros / 1e6:,.2f} is spent"
-        rooms.append((_affordable(budgets.cost_micros - spent, mine.cost_a_call, mine), reason))
+        expected = sum(calls * (known[judge].cost_a_call or 0) for judge, calls in reckoned.items())
+        left_micros = budgets.cost_micros - sum(books.cost_micros for books in known.values()) - expected
+        reason = f"{whose} of ${budgets.cost_micros / 1e6:,.2f} is spent"
+        rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
     room, reason = min(rooms, key=lambda each: each[0])
     return max(0, room), reason
 
 
-def _affordable(left: float, price: float | None, mine: JudgeBooks) -> int:
-    """Calls at `price` that `left` pays for; a judge whose price nobody knows gets a few at a time."""
+def _affordable(left: float, price: float | None, calls: int, mine: JudgeBooks) -> int:
+    """Questions of so many `calls` at `price` that `left` pays for; of a judge whose price nobody knows, a few at a time."""
     if left <= 0:
         return 0
     if price is None:
-        return max(0, FIRST_CALLS - mine.unpriced)
-    return min(NO_LIMIT, math.floor(left / price)) if price > 0 else NO_LIMIT
+        return max(0, FIRST_QUESTIONS - mine.in_flight)
+    return min(NO_LIMIT, math.floor(left / (price * calls))) if price > 0 else NO_LIMIT
 
 
-def spent_reason(run: Run) -> str:
-    """Why no further call of this run can be paid; empty while one can, or while some are in flight."""
-    budgets = Budgets.of(run)
-    if not budgets.bounds_calls:
-        return ""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a run may ask another question now. Where it may not and `reason` is empty, calls in flight, which
+    may turn out cheaper than they are reckoned, are waited for.
+    """
+
+    may_ask: bool
+    reason: str = ""
+
+
+def standing(run: Run) -> Standing:
+    """How the run stands with its budget and its project's caps."""
+    purses = _purses(run.pk, run.project_id, budgets=Budgets.of(run), caps=read_caps(run.project_id))
+    if not purses:
+        return Standing(may_ask=True)
     tasks = JudgingTask.objects.filter(run=run)
-    if tasks.filter(state=JudgingTask.State.LEASED).exists():
-        return ""
     waiting = tasks.filter(state=JudgingTask.State.OPEN).order_by().values_list("annotator_id", flat=True).distinct()
     judges = list(waiting) or list(run.judges.values_list("id", flat=True))
-    books = read_books(run.pk)
-    rooms = [_room(budgets, books, judge) for judge in judges]
-    return "" if any(room > 0 for room, _ in rooms) else next((reason for _, reason in rooms), "")
+    # Of each judge the limit that leaves it least.
+    least = [min((_room(purse, judge) for purse in purses), key=lambda each: each[0]) for judge in judges]
+    if not least or any(room > 0 for room, _ in least):
+        return Standing(may_ask=True)
+    if any(purse.is_waiting for purse in purses) or tasks.filter(state=JudgingTask.State.LEASED).exists():
+        return Standing(may_ask=False)
+    return Standing(may_ask=False, reason=least[0][1])
 
 
 def pairs_left(run: Run, judges: Sequence[int]) -> int:
@@ -171,21 +207,22 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
     """
     budgets = Budgets.of(run)
     left = NO_LIMIT if budgets.pairs is None else max(0, budgets.pairs - run.pairs_planned)
-    if not budgets.bounds_calls:
-        return left
-    books = read_books(run.pk)
-    open_tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
-    rooms = [_room(budgets, books, judge)[0] for judge in judges if _is_priced(budgets, books, judge)]
-    if not rooms:
-        return left
-    questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
-    return min(left, math.ceil(questions / calls_per_pair(run, len(judges))))
+    open_tasks: int | None = None
+    for purse in _purses(run.pk, run.project_id, budgets=budgets, caps=read_caps(run.project_id)):
+        rooms = [_room(purse, judge)[0] for judge in judges if _is_priced(purse, judge)]
+        if not rooms:
+            continue
+        if open_tasks is None:
+            open_tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
+        questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
+        left = min(left, math.ceil(questions / calls_per_pair(run, len(judges))))
+    return left
 
 
-def _is_priced(budgets: Budgets, books: dict[int, JudgeBooks], judge: int) -> bool:
-    if not budgets.bounds_price:
+def _is_priced(purse: _Purse, judge: int) -> bool:
+    if not purse.budgets.bounds_price:
         return True
-    return _with_earlier_price(books.get(judge, NO_CALLS), judge).tokens_a_call is not None
+    return _with_earlier_price(purse.books.get(judge, JudgeBooks()), judge).tokens_a_call is not None
 
 
 def calls_per_pair(run: Run, judges: int) -> float:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 
 from labeling.models import Project
 from labeling.records import FailureKind
+from workers import audit
 from workers.hints import leave_hint
 from workers.models import JudgingTask
 from workers.queue import retry_dead
@@ -89,14 +92,20 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
     return sorted(counts, key=lambda each: -(each.dead + each.waiting))
 
 
-def retry_failures(project: Project, chosen: FailureFilter = FailureFilter()) -> int:
+def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
     """Ask the dead questions meant by `chosen` again, whichever runs they belong to; returns how many."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
-    opened = sum(
-        retry_dead(run_id=run_id, reason=chosen.reason, annotator_id=chosen.annotator_id)
-        for run_id in list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
-    )
+    runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
+    with transaction.atomic():
+        opened = {
+            run_id: retry_dead(run_id=run_id, reason=chosen.reason, annotator_id=chosen.annotator_id) for run_id in runs
+        }
+        total = sum(opened.values())
+        if total:
+            details = {"questions": total, "reason": chosen.reason or "all", "judge": chosen.annotator_id}
+            subject = ", ".join(f"run {run_id}" for run_id, number in opened.items() if number)
+            audit.note("tasks.requeued", project=project, actor=by, subject=subject, **details)
     for annotator_id in judges:
         leave_hint("judge", annotator_id)
-    return opened
+    return total

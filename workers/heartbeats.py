@@ -7,6 +7,7 @@ The main process of every Celery worker writes a row each few seconds by the dat
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -20,30 +21,34 @@ from django.db.models.expressions import RawSQL
 
 from scoring.numerics import design_adaptive
 from scoring.numerics.fit import compile_kernels
-from workers import queue
+from workers.answers import holder_name, recover
+from workers.gpus import gpus_as_json
 from workers.models import Worker
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 ALIVE_S = 20
+GPU_QUEUES = frozenset({"judging-gpu", "training"})
 _stop = threading.Event()
 
 
 def process_name(hostname: str) -> str:
-    """The name a process leases tasks under; unique while it lives."""
-    return f"{hostname}:{os.getpid()}"
+    """The name a process leases tasks under; no other process, on whatever host, ever has the same."""
+    return holder_name(f"{hostname}:{os.getpid()}")
 
 
 def beat(name: str, queues: str) -> None:
-    """Write one heartbeat."""
+    """Write one heartbeat, with the state of the GPUs where the worker may use them."""
+    gpus = gpus_as_json() if GPU_QUEUES.intersection(queues.split(",")) else []
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO workers_worker (name, queues, host, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO UPDATE "
-            "SET queues = EXCLUDED.queues, host = EXCLUDED.host, pid = EXCLUDED.pid, seen_at = clock_timestamp(), "
+            "INSERT INTO workers_worker (name, queues, host, pid, gpus) VALUES (%s, %s, %s, %s, %s) "
+            "ON CONFLICT (name) DO UPDATE SET queues = EXCLUDED.queues, host = EXCLUDED.host, pid = EXCLUDED.pid, "
+            "gpus = EXCLUDED.gpus, seen_at = clock_timestamp(), "
             "started_at = CASE WHEN workers_worker.pid = EXCLUDED.pid THEN workers_worker.started_at "
             "ELSE clock_timestamp() END",
-            [name, queues, socket.gethostname(), os.getpid()],
+            [name, queues, socket.gethostname(), os.getpid(), json.dumps(gpus)],
         )
 
 
@@ -81,13 +86,11 @@ def stop_beating() -> None:
 
 @worker_init.connect
 def _prepare(sender: Any, **kwargs: Any) -> None:
-    """Before the first task: what a killed predecessor held is let go, and the rater's kernels are compiled."""
+    """Before the first task: what killed predecessors left is stored, and the rater's kernels are compiled."""
     try:
-        released = queue.release_worker(sender.hostname)
-        if released:
-            log.warning("%d leases of a predecessor of %s were ended", released, sender.hostname)
-    except Error as error:  # the leases end by themselves, only later
-        log.warning("leases of predecessors of %s not ended: %s", sender.hostname, error)
+        recover()
+    except Error as error:  # each judging task and the reconciler look again
+        log.warning("what dead workers of this host left is not stored yet: %s", error)
     finally:
         connection.close()  # the pool's processes must not inherit it
     if "rating" in sender.app.amqp.queues.consume_from:

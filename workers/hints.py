@@ -24,10 +24,11 @@ from redis.retry import Retry
 
 from labeling.models import Project
 from labeling.signals import judgments_recorded, rater_changed
+from workers.expiry import expiry
+from workers.routing import queue_of
 
 log = logging.getLogger(__name__)
 
-HINT_EXPIRES_S = 60
 WAITING_MS = 3_000
 # After a failure no hint is tried for so long: a broker that swallows packets would cost each commit a timeout.
 SILENCE_S = 2.0
@@ -52,8 +53,18 @@ def leave_hint(task: str, subject: int) -> bool:
     if time.monotonic() < _silent_until:
         return False
     try:
-        if _valkey().set(_key(task, subject), 1, nx=True, px=WAITING_MS):
-            current_app.send_task(f"workers.tasks.{task}", args=[subject], expires=HINT_EXPIRES_S, retry=False)
+        pipe = _valkey().pipeline(transaction=False)
+        pipe.set(_key(task, subject), 1, nx=True, px=WAITING_MS)
+        pipe.time()
+        is_new, now = pipe.execute()
+        if is_new:
+            current_app.send_task(
+                f"workers.tasks.{task}",
+                args=[subject],
+                expires=expiry(now),
+                retry=False,
+                queue=queue_of(task, subject),
+            )
         return True
     except (redis.RedisError, OperationalError, OSError) as error:
         _fall_silent()
@@ -74,6 +85,15 @@ def hint_taken(task: str, subject: int) -> None:
         _valkey().delete(_key(task, subject))
     except redis.RedisError as error:
         log.warning("broker unreachable while taking a hint: %s", error)
+
+
+def broker_time() -> tuple[int, int] | None:
+    """The broker's clock in seconds and microseconds; None where it does not answer."""
+    try:
+        seconds, micros = _valkey().time()
+        return int(seconds), int(micros)
+    except redis.RedisError:
+        return None
 
 
 def broker_answers() -> bool:

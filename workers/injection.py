@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pydantic
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -31,10 +31,13 @@ from scoring.columns import ProjectColumns, read_columns
 from scoring.models import Score
 from scoring.numerics.elo import elo_from_strength
 from scoring.numerics.injection import LEAST_TARGETS, elo_gain, injection_effect
+from workers.books import calls_a_question
+from workers.budgets import check_caps
 from workers.hints import leave_hint
 from workers.judges.score_difference import ScoreDifferenceJudge
 from workers.judging import prepared_judge
 from workers.models import InjectionProbe
+from workers.presence import ask_within_limits
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +234,8 @@ class _Probe:
 
     def _ask_batch(self, batch: list[tuple[int, tuple[Comparison, bool]]], answers: FloatArray) -> None:
         for attempt in range(TRIES):
-            found = self.judge.judge([comparison for _, (comparison, _) in batch])
+            self._reserve(len(batch))
+            found = ask_within_limits(self.judge, [comparison for _, (comparison, _) in batch])
             self._book([answer.usage for answer in found])
             again, pause = [], 0.0
             for (place, (comparison, is_a)), answer in zip(batch, found, strict=True):
@@ -251,11 +255,18 @@ class _Probe:
     def _note(self, failure: Failure) -> None:
         self.failures[failure.kind.value] = self.failures.get(failure.kind.value, 0) + 1
 
+    def _reserve(self, questions: int) -> None:
+        """Book the calls before they are made. Raises CapReached."""
+        annotator = self.probe.annotator_id
+        with transaction.atomic():
+            check_caps(self.probe.project_id, annotator, questions)
+            calls = questions * calls_a_question(annotator)
+            InjectionProbe.objects.filter(pk=self.probe.pk).update(calls=F("calls") + calls)
+
     def _book(self, usages: Sequence[Usage]) -> None:
         """Add what was spent and renew the lease. Raises ProbeTaken."""
         row = InjectionProbe.objects.filter(pk=self.probe.pk)
         row.update(
-            calls=F("calls") + len(usages),
             input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
             output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
             cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),

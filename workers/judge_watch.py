@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from django.db import transaction
 from django.db.models.functions import Now
 
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from scoring.gold import judge_answers
 from scoring.numerics import drift
+from workers import audit
 from workers.hints import leave_hint
 
 log = logging.getLogger(__name__)
@@ -65,20 +67,30 @@ def _can_drift(plugin: str) -> bool:
         return True
 
 
-def pause_judge(annotator: Annotator, reason: str) -> bool:
+def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
     """Ask the judge nothing more, and say why; False where it was paused already."""
     paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
-    changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+    with transaction.atomic():
+        changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+        if changed:
+            _note("judge.paused", annotator, by, reason=reason[:500])
     annotator.refresh_from_db()
     if changed:
         log.warning("judge %s of project %d is paused: %s", annotator.name, annotator.project_id, reason)
     return changed
 
 
-def resume_judge(annotator: Annotator) -> bool:
+def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
+    audit.note(action, project=annotator.project, actor=by, subject=f"{annotator.name} ({annotator.pk})", **details)
+
+
+def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
     """Let a paused judge go on; the alarm starts afresh with its next answers. False where it was not paused."""
     paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
-    changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+    with transaction.atomic():
+        changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+        if changed:
+            _note("judge.resumed", annotator, by)
     annotator.refresh_from_db()
     if changed:
         leave_hint("judge", annotator.pk)

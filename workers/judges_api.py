@@ -80,7 +80,7 @@ def post_retry_failures(
     """Ask the dead questions again, all or those of one reason, judge or run."""
     project = owned_project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
-    return {"opened": retry_failures(project, chosen)}
+    return {"opened": retry_failures(project, chosen, by=request.user)}
 
 
 class EstimateOut(Schema):
@@ -138,7 +138,7 @@ def get_scorecards(request: HttpRequest, slug: str) -> Any:
 def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn) -> Any:
     """Ask a judge nothing more until it is resumed; its open questions wait."""
     judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
-    pause_judge(judge, body.reason)
+    pause_judge(judge, body.reason, by=request.user)
     return _state(judge)
 
 
@@ -146,7 +146,7 @@ def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn
 def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
     """Let a paused judge go on; the drift alarm starts afresh."""
     judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
-    resume_judge(judge)
+    resume_judge(judge, by=request.user)
     return _state(judge)
 
 

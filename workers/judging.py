@@ -1,39 +1,43 @@
 """Stage 4: asks judges what was claimed for them, and stores answers and failures.
 
-The loop is claim, call, finish: the call happens outside any transaction. A judge that raises has
-failed, and a failure is never a vote.
+The loop is claim, call, store: the call happens outside any transaction, and what it brought goes through
+`workers.answers`. Judges over HTTP are kept busy by `workers.pump`, all others are asked in batches. A judge that raises has failed, and a failure is never a vote.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import math
+import threading
 import time
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from labeling.collection import ProjectCollection
 from labeling.models import Annotator, Pair, Project
-from labeling.plugins import Judge, UnknownPlugin, get_plugin
+from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
-from workers import queue
+from workers import answers, failpoints, leases, queue
 from workers.hints import leave_hint
 from workers.judge_watch import watch_now_and_then
-from workers.judges.failures import NotAsked
+from workers.judges.conversation import ConversingJudge
+from workers.pump import Pump
 from workers.queue import ClaimedTask
+from workers.routing import queue_of
+from workers.stopping import is_stopping
 
 log = logging.getLogger(__name__)
+
+_starting = threading.Lock()
+_busy: set[int] = set()
 
 SLICE_S = 5.0
 STORED_AT_ONCE = 256
 JUDGES_KEPT = 16
-# Between these bounds a question waits that a judge had no room for: long enough not to spin, no longer than a limit holds.
-SHORTEST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
-
-
-class BadAnswers(ValueError):
-    """A judge broke its contract: another number of answers than questions, or something that is no answer."""
+# So often a busy process says that others may join in.
+INVITING_S = 0.5
 
 
 def judge_open(annotator_id: int, *, worker: str) -> int:
@@ -44,19 +48,92 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
     annotator = Annotator.objects.judges().filter(pk=annotator_id).first()
     if annotator is None:
         return 0
-    limit = _batch_size(annotator.plugin)
-    answered = 0
-    deadline = time.monotonic() + SLICE_S
-    while tasks := queue.claim(annotator_id=annotator_id, worker=worker, limit=limit):
-        if len(tasks) == limit:
-            leave_hint("judge", annotator_id)
-        answered += judge_claimed(annotator, tasks)
-        if time.monotonic() > deadline:
-            leave_hint("judge", annotator_id)
-            break
+    answers.recover()  # what a dead process has paid for is not asked again
+    judge = _conversing(annotator)
+    if judge is None:
+        answered = _in_batches(annotator, worker)
+    else:
+        with _alone(annotator.pk) as is_alone:
+            answered, is_unfinished = _converse(annotator, judge, worker) if is_alone else (0, False)
+        if is_unfinished:
+            leave_hint("judge", annotator.pk)
     if answered:
         watch_now_and_then(annotator)
     return answered
+
+
+def _in_batches(annotator: Annotator, worker: str) -> int:
+    """Claim, ask, store, one batch after the other."""
+    limit = _batch_size(annotator.plugin)
+    answered = 0
+    deadline = time.monotonic() + SLICE_S
+    while not is_stopping() and (tasks := queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit)):
+        if len(tasks) == limit:
+            leave_hint("judge", annotator.pk)
+        answered += judge_claimed(annotator, tasks)
+        if time.monotonic() > deadline:
+            leave_hint("judge", annotator.pk)
+            break
+    return answered
+
+
+def _conversing(annotator: Annotator) -> ConversingJudge | None:
+    """The judge, if its questions go out one by one and it can be called; otherwise its batches say what is wrong."""
+    try:
+        judge = prepared_judge(annotator.pk)
+        if isinstance(judge, ConversingJudge):
+            judge.channel()
+            return judge
+    except Exception as error:
+        log.debug("judge %s is asked in batches: %s", annotator.name, error)
+    return None
+
+
+@contextlib.contextmanager
+def _alone(annotator_id: int) -> Iterator[bool]:
+    """Whether no other thread of this process keeps this judge busy: one does as well as many, with less to store."""
+    with _starting:
+        is_alone = annotator_id not in _busy
+        _busy.add(annotator_id)
+    try:
+        yield is_alone
+    finally:
+        if is_alone:
+            _busy.discard(annotator_id)
+
+
+def _converse(annotator: Annotator, judge: ConversingJudge, worker: str) -> tuple[int, bool]:
+    """Keep as many calls in flight as all workers together may have; (answered, whether there is more to ask)."""
+    hinted_at = -math.inf
+
+    def claim(limit: int) -> list[ClaimedTask]:
+        nonlocal hinted_at
+        tasks = queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit)
+        if len(tasks) == limit and time.monotonic() > hinted_at + INVITING_S:
+            hinted_at = time.monotonic()
+            leave_hint("judge", annotator.pk)
+        return tasks
+
+    def keep(task: ClaimedTask, answer: Verdict | Failure) -> None:
+        failpoints.reach("call.answered")
+        answers.keep(task, answer)
+
+    def store(answered: answers.Answered) -> int:
+        stored = answers.store(answered, spooled=True)
+        watch_now_and_then(annotator)
+        return stored
+
+    pump = Pump(
+        judge=judge,
+        channel=judge.channel(),
+        holder=f"{worker}:{threading.get_ident()}",
+        claim=claim,
+        read=functools.partial(comparisons_of, annotator.project_id),
+        keep=keep,
+        store=store,
+        others_wait=functools.partial(_others_wait, annotator.pk),
+    )
+    return pump.run(), pump.is_unfinished
 
 
 def _batch_size(plugin: str) -> int:
@@ -69,49 +146,62 @@ def _batch_size(plugin: str) -> int:
 
 def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
     """Ask the judge about leased tasks, some at a time, and record what comes back; returns how many
-    were answered.
+    were answered. A worker that is told to stop hands back those it has not begun.
     """
-    return sum(
-        _judge_some(annotator, tasks[start : start + STORED_AT_ONCE]) for start in range(0, len(tasks), STORED_AT_ONCE)
-    )
+    answered = 0
+    with leases.held(tasks):
+        for start in range(0, len(tasks), STORED_AT_ONCE):
+            if is_stopping():
+                queue.release(tasks[start:])
+                break
+            answered += _judge_some(annotator, tasks[start : start + STORED_AT_ONCE])
+    return answered
 
 
 def _judge_some(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
-    answers = _ask(annotator, tasks)
-    answered = list(zip(tasks, answers, strict=True))
-    verdicts = [(task, answer) for task, answer in answered if isinstance(answer, Verdict)]
-    unasked = [(task, answer) for task, answer in answered if isinstance(answer, NotAsked)]
-    failures = [
-        (task, answer) for task, answer in answered if isinstance(answer, Failure) and not isinstance(answer, NotAsked)
-    ]
-    queue.finish(verdicts)
-    queue.fail(failures)
-    if unasked:
-        queue.release([task for task, _ in unasked], wait_s=_wait_s([answer for _, answer in unasked]))
-    return len(verdicts)
+    spooled = _is_spooled(annotator.plugin)
+    return answers.store(_ask(annotator, tasks, spooled=spooled), spooled=spooled)
 
 
-def _wait_s(unasked: Sequence[NotAsked]) -> float:
-    """How long questions wait whose call was never made: as long as the judge says, within bounds."""
-    asked = max((answer.retry_after_s or 0.0 for answer in unasked), default=0.0)
-    return min(max(asked, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+def _is_spooled(plugin: str) -> bool:
+    """Whether answers are kept on disk at once: not where the same question brings the same answer for nothing."""
+    try:
+        return cast("type[Judge]", get_plugin("judge", plugin)).can_drift
+    except UnknownPlugin:
+        return False
 
 
-def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> list[Verdict | Failure]:
-    """One answer a task. Whatever a plugin raises, or a wrong count, fails the whole batch."""
+def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -> answers.Answered:
+    """One answer a task. Whatever a plugin raises, or a wrong count, fails what is not answered yet."""
+    found: dict[int, Verdict | Failure] = {}
+
+    def told(place: int, answer: Verdict | Failure) -> None:
+        if not isinstance(answer, Verdict | Failure):
+            raise BadAnswers(f"judge {annotator.name!r} answered {answer!r:.100}; expected a Verdict or a Failure")
+        failpoints.reach("call.answered")
+        if spooled:
+            answers.keep(tasks[place], answer)
+        found[place] = answer
+
     try:
         judge = prepared_judge(annotator.pk)
-        answers = judge.judge(comparisons_of(annotator.project_id, tasks))
-        if len(answers) != len(tasks):
-            raise BadAnswers(f"judge {annotator.name!r} gave {len(answers)} answers to {len(tasks)} comparisons")
-        strange = [answer for answer in answers if not isinstance(answer, Verdict | Failure)]
-        if strange:
-            raise BadAnswers(f"judge {annotator.name!r} answered {strange[0]!r:.100}; expected a Verdict or a Failure")
-        return answers
+        comparisons = comparisons_of(annotator.project_id, tasks)
+        failpoints.reach("call.before")
+        judge.judge_each(comparisons, told)
+        if len(found) != len(tasks):
+            raise BadAnswers(f"judge {annotator.name!r} answered {len(found)} of {len(tasks)} comparisons")
     except Exception as error:
-        log.exception("judge %s failed on %d tasks", annotator.name, len(tasks))
+        log.exception("judge %s failed on %d tasks", annotator.name, len(tasks) - len(found))
         failure = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
-        return [failure] * len(tasks)
+        return [(task, found.get(place, failure)) for place, task in enumerate(tasks)]
+    return [(task, found[place]) for place, task in enumerate(tasks)]
+
+
+def _others_wait(annotator_id: int) -> bool:
+    """Whether a judge of the same queue has open questions that no thread of this process asks."""
+    mine = queue_of("judge", annotator_id)
+    waiting = [pk for pk, _ in queue.open_tasks_by_annotator() if pk not in _busy]
+    return any(queue_of("judge", pk) == mine for pk in waiting)
 
 
 @functools.lru_cache(maxsize=JUDGES_KEPT)
@@ -126,22 +216,22 @@ def prepared_judge(annotator_id: int) -> Judge:
 def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
     """The questions behind these tasks, in their order, with texts."""
     instruction = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
-    pairs = (
-        Pair.objects.filter(pk__in={task.pair_id for task in tasks})
-        .select_related("a__query", "a__document", "b__query", "b__document")
-        .in_bulk()
-    )
+    # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
+    rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
+        "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",
+        "b__query_id", "b__query__text", "b__document_id", "b__document__text",
+    )  # fmt: skip
+    pairs = {row[0]: _texts(row[1:]) for row in rows}
     return [_comparison(task, pairs[task.pair_id], instruction) for task in tasks]
 
 
-def _comparison(task: ClaimedTask, pair: Pair, instruction: str) -> Comparison:
-    a, b = pair.a, pair.b
+def _texts(values: Sequence[Any]) -> list[TextRecord]:
+    """Keys and texts in turn: query and document of either side."""
+    return [TextRecord(pk, text) for pk, text in zip(values[::2], values[1::2], strict=True)]
+
+
+def _comparison(task: ClaimedTask, texts: Sequence[TextRecord], instruction: str) -> Comparison:
+    query_a, a, query_b, b = texts
     return Comparison(
-        key=task.id,
-        query_a=TextRecord(a.query_id, a.query.text),
-        query_b=TextRecord(b.query_id, b.query.text),
-        a=TextRecord(a.document_id, a.document.text),
-        b=TextRecord(b.document_id, b.document.text),
-        swapped=task.swapped,
-        instruction=instruction,
+        key=task.id, query_a=query_a, query_b=query_b, a=a, b=b, swapped=task.swapped, instruction=instruction
     )

@@ -12,13 +12,22 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from labeling.models import Annotator, Pair, Project, visible_through
+from labeling.models import Annotator, Membership, Pair, Project, Role, Viewer, VisibleQuerySet, visible_through
 from labeling.records import FailureKind
+
+
+class ClockTimestamp(models.Func):
+    """The database's clock at this moment; `Now` is that of the transaction's start."""
+
+    function = "CLOCK_TIMESTAMP"
+    template = "%(function)s()"
+    output_field = models.DateTimeField()
 
 
 class Run(models.Model):
     """One order to judge: which queries, design, judges, budget; its state and spend.
 
+    `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised.
     In a cascade `cascade_first` is asked about every pair, the other judges where its |preference - 0.5| is
     below `cascade_threshold`.
     """
@@ -59,6 +68,7 @@ class Run(models.Model):
     cost_budget_micros = models.PositiveBigIntegerField(null=True, blank=True)
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
     reason = models.TextField(blank=True)
+    is_spent = models.BooleanField(default=False, db_default=False)
     round = models.PositiveIntegerField(default=0)
     pairs_planned = models.PositiveBigIntegerField(default=0)
     tasks_planned = models.PositiveBigIntegerField(default=0)
@@ -154,8 +164,9 @@ class JudgingTask(models.Model):
         DEAD = "dead", "dead"
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
-    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks")
-    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks")
+    # Without indexes of their own: `judging_task_once` begins with the pair, `judging_task_due` with the annotator.
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks", db_index=False)
+    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     swapped = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     fence = models.PositiveIntegerField(default=0)
@@ -180,7 +191,9 @@ class JudgingTask(models.Model):
             models.CheckConstraint(condition=~Q(state="dead") | ~Q(reason=""), name="judging_task_dead_has_reason"),
         ]
         indexes = [
-            models.Index(fields=["annotator", "id"], condition=Q(state="open"), name="judging_task_open"),
+            models.Index(
+                fields=["annotator", "run", "next_at", "id"], condition=Q(state="open"), name="judging_task_due"
+            ),
             models.Index(fields=["lease_until"], condition=Q(state="leased"), name="judging_task_leased"),
             models.Index(fields=["run", "reason"], condition=Q(state="dead"), name="judging_task_dead"),
         ]
@@ -195,7 +208,9 @@ class Attempt(models.Model):
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()
     call = models.PositiveSmallIntegerField(default=1)
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, related_name="attempts", db_index=False
+    )  # attempt_by_run_and_end
     annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="attempts")
     outcome = models.CharField(max_length=30, blank=True)
     input_tokens = models.PositiveIntegerField(default=0)
@@ -211,6 +226,46 @@ class Attempt(models.Model):
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
         indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]
+
+
+class Spend(models.Model):
+    """The books of one judge in one run as running totals of its attempts, spread over some rows (`shard`).
+
+    Triggers on `Attempt` keep them in the transaction of the change, each connection its own row, so that
+    answers that are stored at the same time do not wait for each other. Read the sums by `workers.books`.
+    """
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="spends", db_constraint=False, db_index=False)
+    annotator_id = models.BigIntegerField()
+    shard = models.SmallIntegerField()
+    calls = models.BigIntegerField(default=0)
+    in_flight = models.BigIntegerField(default=0)
+    lost = models.BigIntegerField(default=0)
+    answers = models.BigIntegerField(default=0)
+    answer_tokens = models.BigIntegerField(default=0)
+    answer_cost_micros = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_micros = models.BigIntegerField(default=0)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "annotator_id", "shard"], name="spend_once")]
+
+
+class Caps(models.Model):
+    """The most that all runs and probes of a project may spend; what is None sets no limit."""
+
+    project = models.OneToOneField(Project, primary_key=True, on_delete=models.CASCADE, related_name="caps")
+    calls = models.PositiveBigIntegerField(null=True, blank=True)
+    tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cost_micros = models.PositiveBigIntegerField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        verbose_name_plural = "caps"
 
 
 class InjectionProbe(models.Model):
@@ -253,12 +308,116 @@ class InjectionProbe(models.Model):
         ]
 
 
+class AuditQuerySet(VisibleQuerySet["AuditEntry"]):
+    def visible_to(self, user: Viewer) -> AuditQuerySet:
+        """Entries of the projects that `user` owns; superusers see all, those without a project too."""
+        if not user.is_authenticated or not user.is_active:
+            return self.none()
+        if getattr(user, "is_superuser", False):
+            return self.all()
+        owned = Membership.objects.filter(user_id=user.pk, role=Role.OWNER).values("project_id")
+        return self.filter(project__in=owned)
+
+
+class AuditEntry(models.Model):
+    """One deed that somebody may ask about later. Written by `workers.audit.note`, changed by nothing.
+
+    `actor_name` stays when the account goes; both are empty where the program or a command did it.
+    """
+
+    project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.SET_NULL, related_name="audit")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    actor_name = models.CharField(max_length=150, blank=True)
+    action = models.CharField(max_length=60)
+    subject = models.CharField(max_length=200, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    at = models.DateTimeField(db_default=ClockTimestamp())
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["project", "-id"], name="audit_by_project")]
+
+
 class Worker(models.Model):
-    """A heartbeat: one process that says it is alive, by the database's clock."""
+    """A heartbeat: one process that says it is alive, by the database's clock. `gpus`: `workers.gpus.Gpu` as plain values."""
 
     name = models.CharField(max_length=200, primary_key=True)
     queues = models.CharField(max_length=200)
     host = models.CharField(max_length=200)
     pid = models.PositiveIntegerField()
+    gpus = models.JSONField(default=list, db_default=[])
     started_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
+
+
+class EndpointState(models.Model):
+    """One endpoint as all workers together have found it: what it bears, what it said last, whether it may be called.
+
+    `identity` stands for address, key and, where limits are a model's own, model; it holds none of them in clear.
+    Rows come with the first call and change only under their lock, by the rules of `workers.flow_rules`.
+    """
+
+    class Mode(models.TextChoices):
+        CLOSED = "closed", "calls go through"
+        PAUSED = "paused", "paused: it said 429"
+        OPEN = "open", "out of order"
+        HALF_OPEN = "half_open", "trying one call"
+
+    identity = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=80)
+    base_url = models.TextField()
+    model = models.CharField(max_length=200, blank=True)
+    concurrency = models.PositiveIntegerField(default=0)
+    rpm = models.FloatField(null=True, blank=True)
+    tpm = models.FloatField(null=True, blank=True)
+    mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.CLOSED)
+    epoch = models.PositiveIntegerField(default=0)
+    until = models.DateTimeField(null=True, blank=True)
+    trips = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0)
+    down_since = models.DateTimeField(null=True, blank=True)
+    ceiling = models.FloatField(null=True, blank=True)
+    probe_by = models.CharField(max_length=200, blank=True)
+    probe_until = models.DateTimeField(null=True, blank=True)
+    requests_from = models.DateTimeField(null=True, blank=True)
+    tokens_from = models.DateTimeField(null=True, blank=True)
+    minute = models.PositiveBigIntegerField(default=0)
+    minute_requests = models.PositiveBigIntegerField(default=0)
+    minute_tokens = models.FloatField(default=0.0)
+    last_requests = models.PositiveBigIntegerField(default=0)
+    last_tokens = models.FloatField(default=0.0)
+    calls = models.PositiveBigIntegerField(default=0)
+    turned_away = models.PositiveBigIntegerField(default=0)
+    outages = models.PositiveBigIntegerField(default=0)
+    last_error = models.TextField(blank=True)
+    last_error_at = models.DateTimeField(null=True, blank=True)
+    last_answer_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name", "model", "identity"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(mode__in=["closed", "half_open"], until__isnull=True)
+                | Q(mode__in=["paused", "open"], until__isnull=False),
+                name="endpoint_mode_fits_pause",
+            )
+        ]
+
+
+class EndpointShare(models.Model):
+    """The slots of an endpoint that one process holds until `until`; a process that dies gives them back by silence."""
+
+    endpoint = models.ForeignKey(EndpointState, on_delete=models.CASCADE, related_name="shares")
+    holder = models.CharField(max_length=200)
+    slots = models.PositiveIntegerField()
+    in_flight = models.PositiveIntegerField()
+    wanted = models.PositiveIntegerField()
+    until = models.DateTimeField()
+
+    class Meta:
+        ordering = ["endpoint", "holder"]
+        constraints = [models.UniqueConstraint(fields=["endpoint", "holder"], name="endpoint_share_once")]

@@ -23,8 +23,8 @@ from labeling.plugins import Judge, Sampler, get_plugin
 from scoring.cross_query import are_linkable, is_across
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
-from workers import canaries, cascade, planning, queue
-from workers.budgets import BadBudget, Budgets, spent_reason
+from workers import audit, canaries, cascade, failpoints, planning, queue
+from workers.budgets import BadBudget, Budgets, standing
 from workers.hints import leave_hint
 from workers.models import Job, JudgingTask, Run
 from workers.shares import budgets_of_chunk, shares_of_round
@@ -180,31 +180,49 @@ def _checked_threshold(allocation: str, judges: Sequence[Annotator], threshold: 
     return threshold
 
 
-def pause_run(run: Run) -> bool:
+def pause_run(run: Run, *, by: Any = None) -> bool:
     """Stop handing out tasks; those in flight are still answered. False where it was not judging."""
-    return _move(run, [Run.State.PLANNED, Run.State.JUDGING], Run.State.PAUSED)
+    with transaction.atomic():
+        return _move_noted(run, [Run.State.PLANNED, Run.State.JUDGING], Run.State.PAUSED, by=by)
 
 
-def resume_run(run: Run) -> bool:
+def resume_run(run: Run, *, by: Any = None) -> bool:
     """Hand out tasks again. False where the run was not paused."""
-    moved = _move(run, [Run.State.PAUSED], Run.State.JUDGING)
-    if moved:
-        leave_hint("advance", run.pk)
-        for annotator_id in run.judges.values_list("id", flat=True):
-            leave_hint("judge", annotator_id)
+    with transaction.atomic():
+        moved = _move_noted(run, [Run.State.PAUSED], Run.State.JUDGING, by=by)
+        if moved:
+            transaction.on_commit(lambda: _hint_all(run))
     return moved
 
 
-def cancel_run(run: Run) -> bool:
+def _hint_all(run: Run) -> None:
+    leave_hint("advance", run.pk)
+    for annotator_id in run.judges.values_list("id", flat=True):
+        leave_hint("judge", annotator_id)
+
+
+def cancel_run(run: Run, *, by: Any = None) -> bool:
     """End a run for good: open tasks go, answers and books stay. False where it had ended already."""
     with transaction.atomic():
-        moved = _move(run, [Run.State.PLANNED, Run.State.JUDGING, Run.State.PAUSED], Run.State.CANCELLED)
+        moved = _move_noted(run, [*Run.ACTIVE, Run.State.PAUSED], Run.State.CANCELLED, by=by)
         if moved:
             queue.drop_unfinished(run_id=run.pk)
             Job.objects.filter(run=run, state__in=[Job.State.OPEN, Job.State.LEASED]).update(
                 state=Job.State.CANCELLED, lease_until=None, finished_at=Now()
             )
             run.refresh_from_db()
+        failpoints.reach("cancel.before_commit")
+    failpoints.reach("cancel.after_commit")
+    return moved
+
+
+def _move_noted(run: Run, before: Sequence[str], after: str, *, by: Any) -> bool:
+    """As `_move`, with an entry in the audit log."""
+    was = run.state
+    moved = _move(run, before, after)
+    if moved:
+        done = "resumed" if after == Run.State.JUDGING else str(after)
+        audit.note(f"run.{done}", project=run.project, actor=by, subject=f"run {run.pk}", before=str(was))
     return moved
 
 
@@ -241,13 +259,17 @@ def advance(run_id: int) -> None:
 
 
 def _advance(run_id: int) -> None:
+    failpoints.reach("advance.locked")
     run = Run.objects.filter(pk=run_id, state__in=Run.ACTIVE).first()
     if run is None:
         return
     _move(run, [Run.State.PLANNED], Run.State.JUDGING, started_at=Now())
     job = Job.objects.filter(run=run, stage__in=["pairs", "calibrate"], state=Job.State.OPEN).first()
-    if spent := spent_reason(run):
-        _end_spent(run, spent)
+    stands = standing(run)
+    if stands.reason:
+        _end_spent(run, stands.reason)
+    elif not stands.may_ask:
+        return  # the answers of calls in flight bring it back here
     elif job is not None:
         plan_round(run, job)
     elif not cascade.escalate(run) and not _is_busy(run):
@@ -257,7 +279,7 @@ def _advance(run_id: int) -> None:
 def _end_spent(run: Run, reason: str) -> None:
     """Finish a run that may ask nothing more. Its open questions stay: another run of these judges takes them over."""
     with transaction.atomic():
-        if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason):
+        if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=True):
             Job.objects.filter(run=run, state=Job.State.OPEN).update(
                 state=Job.State.FINISHED, message=reason, finished_at=Now()
             )
@@ -332,8 +354,11 @@ def plan_round(run: Run, job: Job) -> None:
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
             job.save(update_fields=["payload", "done", "total"])
             run.refresh_from_db()
+            failpoints.reach("plan.before_commit")
+        failpoints.reach("plan.after_commit")
         for judge in judges:
             leave_hint("judge", judge)
+    failpoints.reach("plan.before_end")
     _end_round(run, job, added=run.tasks_planned - planned_before)
 
 
@@ -347,7 +372,7 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
         elif not _is_busy(run):
             spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget
             reason = f"the budget of {run.pair_budget} pairs is spent" if spent else "the design is complete"
-            if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason):
+            if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=spent):
                 transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import connection
 
+from workers.books import totals_of_run
 from workers.models import Run
 
 WINDOW_S = 30
@@ -45,12 +46,6 @@ SELECT count(*) FILTER (WHERE state <> 'dead'), count(*) FILTER (WHERE state = '
 FROM workers_judgingtask WHERE run_id = %s
 """
 
-_BOOKS = """
-SELECT count(*), COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
-       COALESCE(sum(cost_micros), 0)::bigint
-FROM workers_attempt WHERE run_id = %s
-"""
-
 _RECENT = """
 SELECT count(*), EXTRACT(EPOCH FROM LEAST(make_interval(secs => %s), clock_timestamp() - min(started_at)))
 FROM workers_attempt
@@ -64,8 +59,8 @@ def run_progress(run: Run) -> RunProgress:
     run.refresh_from_db()
     with connection.cursor() as cursor:
         unfinished, dead = _row(cursor, _TASKS, [run.pk])
-        calls, input_tokens, output_tokens, cost = _row(cursor, _BOOKS, [run.pk])
         recent, seconds = _row(cursor, _RECENT, [WINDOW_S, run.pk, WINDOW_S])
+    spent = totals_of_run(run.pk)
     rate = recent / max(float(seconds or 0.0), 1.0) if recent else 0.0
     return RunProgress(
         run_id=run.pk,
@@ -77,10 +72,10 @@ def run_progress(run: Run) -> RunProgress:
         answered=max(0, run.tasks_planned - unfinished - dead),
         unfinished=unfinished,
         dead=dead,
-        calls=calls,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cost_micros=cost,
+        calls=spent.calls,
+        input_tokens=spent.input_tokens,
+        output_tokens=spent.output_tokens,
+        cost_micros=spent.cost_micros,
         rate=round(rate, 2),
         eta_s=unfinished / rate if rate else None,
     )

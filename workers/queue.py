@@ -1,22 +1,27 @@
-"""The judging queue: claim, finish, fail, release, reap, cancel. Each is one transaction.
+"""The judging queue: claim, extend, finish, fail, release, reap, cancel. Each is one transaction.
 
 Time is the database's clock alone. A task's fence rises with each claim; a failure counts only under
 the fence it was claimed with, while a late answer is accepted as long as there is none. The model is
-called between `claim` and `finish`, outside any transaction, by `workers.judging`.
+called between `claim` and `finish`, outside any transaction, by `workers.judging`; `workers.answers` keeps what it
+answered on disk until `finish` or `fail` has it. The states and what each death costs are in docs/queue.md.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
 from labeling.judgments import Recorded, record_judgments
+from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
-from workers.budgets import NO_LIMIT, Budgets, calls_left, lock_books
+from workers import failpoints
+from workers.budgets import Budgets, questions_left
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
@@ -24,6 +29,8 @@ LONGEST_RETRY_AFTER_S = 3600.0
 LONGEST_MESSAGE = 2000
 BACKOFF_BASE_S = 2.0
 BACKOFF_MOST_S = 300.0
+MARK_S = 2.0
+MOST_MARKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,84 +46,167 @@ class ClaimedTask:
     swapped: bool
 
 
+# The oldest due question first. The index is (annotator, run, next_at, id) of open tasks, so that those which wait for
+# another try, or belong to a run that rests, cost nothing; the time comes from a subselect to be usable as its bound.
 _CLAIM = """
 WITH picked AS (
     SELECT task.id FROM workers_judgingtask task
-    WHERE task.state = 'open' AND task.annotator_id = %(annotator)s AND task.next_at <= clock_timestamp()
-      AND task.run_id = ANY(%(runs)s)
-    ORDER BY task.id LIMIT %(limit)s
+    WHERE task.state = 'open' AND task.annotator_id = %(annotator)s AND task.run_id = %(run)s
+      AND task.next_at <= (SELECT clock_timestamp())
+      AND (task.next_at, task.id) > (%(after)s::timestamptz, %(after_id)s::bigint)
+    ORDER BY task.next_at, task.id LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), leased AS (
     UPDATE workers_judgingtask task
     SET state = 'leased', fence = fence + 1, attempts = attempts + 1, leased_by = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM picked WHERE task.id = picked.id
-    RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped
+    RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped,
+              task.next_at
 ), booked AS (
     INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                                  cost_micros)
     SELECT id, fence, 1, run_id, annotator_id, '', 0, 0, 0 FROM leased
 )
-SELECT * FROM leased ORDER BY id
+SELECT * FROM leased
 """
 
 
 def claim(*, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S) -> list[ClaimedTask]:
     """Lease up to `limit` open tasks of one annotator in runs that are being judged, and book an
-    attempt for each. Two workers never get the same task; a paused judge gets none, and of a run no more are
-    claimed than its budget of calls, tokens or money allows.
+    attempt for each. Two workers never get the same task; a paused judge gets none, and no more are claimed than
+    the budget of their run and the caps of their project allow.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        claimed: list[ClaimedTask] = []
-        for runs, most in _claimable_runs(cursor, annotator_id):
+    claimed: list[ClaimedTask] = []
+    with transaction.atomic(), prepared_cursor() as cursor:
+        for run, most in _claimable_runs(cursor, annotator_id):
+            claimed += _claim_of_run(cursor, run, annotator_id, worker, min(most, limit - len(claimed)), lease_s)
             if len(claimed) >= limit:
                 break
-            most = min(most, limit - len(claimed))
-            cursor.execute(
-                _CLAIM, {"annotator": annotator_id, "runs": runs, "limit": most, "worker": worker, "lease": lease_s}
-            )
-            claimed += [ClaimedTask(*row) for row in cursor.fetchall()]
-        return claimed
+        failpoints.reach("claim.before_commit")
+    failpoints.reach("claim.after_commit")
+    return claimed
 
 
-def _claimable_runs(cursor: CursorWrapper, annotator_id: int) -> Iterator[tuple[list[int], int]]:
-    """Runs whose questions may be put to this judge, oldest first, and how many of them: all runs at once, but
-    each one that bounds its calls by itself. Those stay locked until the transaction ends, so that no call
-    beyond the budget is made; always in id order, so that no two claims wait for each other.
-    """
-    cursor.execute(
-        "SELECT run.id, call_budget, token_budget, cost_budget_micros "
-        "FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id "
-        "JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id "
-        "WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging' ORDER BY run.id",
-        [annotator_id],
-    )
-    rows = [(run, Budgets(calls=calls, tokens=tokens, cost_micros=cost)) for run, calls, tokens, cost in cursor]
-    for is_bounded, group in itertools.groupby(rows, key=lambda row: row[1].bounds_calls):
-        if not is_bounded:
-            yield [run for run, _ in group], NO_LIMIT
+def _claim_of_run(
+    cursor: Cursor, run: int, annotator: int, worker: str, limit: int, lease_s: float
+) -> list[ClaimedTask]:
+    """From where this process claimed last, and once more from the beginning where that leaves room."""
+    rows: list[Any] = []
+    for mark in dict.fromkeys([_marks.get((run, annotator)), _BEGINNING]):
+        if mark is None or len(rows) >= limit:
             continue
-        for run, budgets in group:
-            lock_books(run)
-            if (room := calls_left(budgets, run, annotator_id)) > 0:
-                yield [run], room
+        values: dict[str, Any] = {
+            "annotator": annotator,
+            "run": run,
+            "limit": limit - len(rows),
+            "worker": worker,
+            "lease": lease_s,
+        }
+        cursor.execute(_CLAIM, values | {"after": mark.at, "after_id": mark.id})
+        rows += cursor.fetchall()
+    _set_mark((run, annotator), rows)
+    return [ClaimedTask(*row[:-1]) for row in sorted(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far down the queue of a run and judge this process has claimed, and until when (monotonic) it starts there.
+
+    Claimed tasks leave dead entries at the head of the index, and whoever begins there walks over all that no vacuum
+    has met yet: 10 ms at 130,000 of them, more than the rest of the claim. A mark costs at most MARK_S of order.
+    """
+
+    at: datetime
+    id: int
+    until: float = math.inf
+
+
+_BEGINNING = _Mark(datetime(1, 1, 1, tzinfo=UTC), 0)
+_marks: dict[tuple[int, int], _Mark] = {}
+
+
+def _set_mark(key: tuple[int, int], rows: Sequence[Any]) -> None:
+    """Go on behind the last of these tasks, for a while; without any, at the beginning."""
+    now, before = time.monotonic(), _marks.get(key)
+    if not rows or (before is not None and before.until < now):
+        _marks.pop(key, None)
+        return
+    if len(_marks) >= MOST_MARKS:
+        _marks.clear()
+    at, last = max((row[-1], row[0]) for row in rows)
+    _marks[key] = _Mark(at, last, now + MARK_S if before is None else before.until)
+
+
+_RUNS = """
+SELECT run.id, run.project_id, run.call_budget, run.token_budget, run.cost_budget_micros,
+       caps.calls, caps.tokens, caps.cost_micros
+FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id
+JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id
+LEFT JOIN workers_caps caps ON caps.project_id = run.project_id
+WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging' ORDER BY run.id
+"""
+
+
+def _claimable_runs(cursor: Cursor, annotator_id: int) -> Iterator[tuple[int, int]]:
+    """Runs whose questions may be put to this judge, oldest first, and how many of them. The books of those with a limit
+    stay locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
+    for each other.
+    """
+    cursor.execute(_RUNS, [annotator_id])
+    for run, project, *limits in cursor.fetchall():
+        budgets, caps = Budgets(None, *limits[:3]), Budgets(None, *limits[3:])
+        most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps)
+        if most > 0:
+            yield run, most
+
+
+_EXTEND = """
+WITH mine AS (
+    SELECT task.id FROM workers_judgingtask task
+    JOIN unnest(%(ids)s::bigint[], %(fences)s::int[]) AS held (id, fence) ON held.id = task.id AND held.fence = task.fence
+    WHERE task.state = 'leased'
+    ORDER BY task.id FOR UPDATE OF task SKIP LOCKED
+)
+UPDATE workers_judgingtask task SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+FROM mine WHERE task.id = mine.id
+"""
+
+
+def extend(tasks: Sequence[ClaimedTask], *, lease_s: float = LEASE_S) -> int:
+    """Let leases that are still held last `lease_s` seconds from now; returns how many there were."""
+    with connection.cursor() as cursor:
+        ids, fences = [task.id for task in tasks], [task.fence for task in tasks]
+        cursor.execute(_EXTEND, {"ids": ids, "fences": fences, "lease": lease_s})
+        return int(cursor.rowcount)
+
+
+# Locked in id order first: finish, fail, release and cancel never wait in a circle.
+_DELETE = """
+WITH mine AS (SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE)
+DELETE FROM workers_judgingtask task USING mine WHERE task.id = mine.id
+"""
 
 
 def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
     """Store the judgments, delete their tasks and close their attempts, all or nothing.
 
-    Safe to repeat: a judgment that is already there stays, and nothing is counted twice.
+    Safe to repeat: a judgment that is already there stays, and nothing is counted twice. Whoever else may have the
+    task by now, and whatever became of it, the first answer is the answer; a second one stays in the books alone.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        ids = _lock_tasks(cursor, [task for task, _ in answers])
+    if not answers:
+        return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
+    with transaction.atomic(), prepared_cursor() as cursor:
+        cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
         recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
-        cursor.execute("DELETE FROM workers_judgingtask WHERE id = ANY(%s)", [ids])
         _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
+        failpoints.reach("finish.before_commit")
+    failpoints.reach("finish.after_commit")
     return recorded
 
 
-def _lock_tasks(cursor: CursorWrapper, tasks: Sequence[ClaimedTask]) -> list[int]:
-    """Lock what is left of these tasks, in id order: finish, fail, release and cancel never wait in a circle."""
+def _lock_tasks(cursor: Cursor, tasks: Sequence[ClaimedTask]) -> list[int]:
+    """Lock what is left of these tasks, in id order: fail, release and cancel never wait in a circle."""
     ids = sorted(task.id for task in tasks)
     cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
     return ids
@@ -141,30 +231,36 @@ def storable(text: str) -> str:
 
 _FAIL = """
 UPDATE workers_judgingtask task
-SET state = CASE WHEN failure.retryable AND task.attempts < %(most)s THEN 'open' ELSE 'dead' END,
+SET state = CASE WHEN NOT %(counted)s OR (failure.retryable AND task.attempts < %(most)s) THEN 'open' ELSE 'dead' END,
+    attempts = GREATEST(0, task.attempts - CASE WHEN %(counted)s THEN 0 ELSE 1 END),
     leased_by = '', lease_until = NULL, reason = failure.reason, message = failure.message,
     next_at = clock_timestamp() + make_interval(secs => GREATEST(
         failure.retry_after, LEAST(%(cap)s, %(base)s * 2 ^ (task.attempts - 1)) * (0.5 + random())))
 FROM unnest(%(ids)s::bigint[], %(fences)s::int[], %(retryable)s::bool[], %(reasons)s::text[], %(messages)s::text[],
             %(retry_after)s::float8[]) AS failure (id, fence, retryable, reason, message, retry_after)
-WHERE task.id = failure.id AND task.fence = failure.fence AND task.state = 'leased'
+WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('leased', 'open')
+  AND EXISTS (SELECT 1 FROM workers_attempt attempt WHERE attempt.task_id = failure.id
+              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost'))
 """
 
 
-def fail(failures: Sequence[tuple[ClaimedTask, Failure]]) -> int:
+def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = True) -> int:
     """Put tasks back for a later try, or bury them with their reason; returns how many it touched.
 
-    A failure under an old fence is ignored: the task belongs to another worker by now.
+    A failure under an old fence is ignored: the task belongs to another worker by now. One that comes after its lease
+    was reaped counts while nobody else has the task, and one that is told twice counts once. One that is not `counted`
+    was the endpoint's: the call stands in the books, but the question is no nearer to its end.
     """
     if not failures:
         return 0
     ordered = sorted(failures, key=lambda each: each[0].id)
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), prepared_cursor() as cursor:
         _lock_tasks(cursor, [task for task, _ in ordered])
         cursor.execute(
             _FAIL,
             {
                 "most": MAX_ATTEMPTS,
+                "counted": counted,
                 "base": BACKOFF_BASE_S,
                 "cap": BACKOFF_MOST_S,
                 "ids": [task.id for task, _ in ordered],
@@ -177,6 +273,8 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]]) -> int:
         )
         touched: int = cursor.rowcount
         _close_attempts(cursor, [(task, failure.kind.value, failure.usage) for task, failure in ordered])
+        failpoints.reach("fail.before_commit")
+    failpoints.reach("fail.after_commit")
     return touched
 
 
@@ -186,24 +284,54 @@ def _wait_s(failure: Failure) -> float:
     return min(asked, LONGEST_RETRY_AFTER_S) if asked > 0.0 else 0.0
 
 
-def _close_attempts(cursor: CursorWrapper, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
-    cursor.execute(
-        "UPDATE workers_attempt attempt SET outcome = o.outcome, input_tokens = o.input_tokens, "
-        "output_tokens = o.output_tokens, cost_micros = o.cost, latency_ms = o.latency_ms, "
-        "finished_at = clock_timestamp() "
-        "FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bigint[], %s::int[]) "
-        "AS o (task_id, fence, outcome, input_tokens, output_tokens, cost, latency_ms) "
-        "WHERE attempt.task_id = o.task_id AND attempt.fence = o.fence AND attempt.call = 1",
-        [
-            [task.id for task, _, _ in outcomes],
-            [task.fence for task, _, _ in outcomes],
-            [outcome for _, outcome, _ in outcomes],
-            [usage.input_tokens for _, _, usage in outcomes],
-            [usage.output_tokens for _, _, usage in outcomes],
-            [usage.cost_micros for _, _, usage in outcomes],
-            [round(usage.latency_s * 1000) if usage.latency_s else None for _, _, usage in outcomes],
-        ],
-    )
+_CALLS = """
+unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
+       %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[])
+AS told (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
+"""
+
+_CLOSE = f"""
+UPDATE workers_attempt attempt
+SET outcome = told.outcome, input_tokens = told.input_tokens, output_tokens = told.output_tokens,
+    cost_micros = told.cost_micros, latency_ms = told.latency_ms,
+    finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
+FROM {_CALLS}
+WHERE attempt.task_id = told.task_id AND attempt.fence = told.fence AND attempt.call = told.call
+"""
+
+# The first call was booked with its claim. Further ones of the same question join it, if it is still in the books.
+_BOOK_FURTHER = f"""
+INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
+                             cost_micros, latency_ms, started_at, finished_at)
+SELECT told.task_id, told.fence, told.call, booked.run_id, booked.annotator_id, told.outcome, told.input_tokens,
+       told.output_tokens, told.cost_micros, told.latency_ms, booked.started_at, clock_timestamp()
+FROM {_CALLS}
+JOIN workers_attempt booked ON booked.task_id = told.task_id AND booked.fence = told.fence AND booked.call = 1
+WHERE told.call > 1
+ON CONFLICT DO NOTHING
+"""
+
+
+def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
+    """Write what came of the calls, a row for each that was really made."""
+    rows = [
+        (task, outcome, number, call)
+        for task, outcome, usage in outcomes
+        for number, call in enumerate(usage.calls or (usage,), start=1)
+    ]
+    told: dict[str, Any] = {
+        "tasks": [task.id for task, _, _, _ in rows],
+        "fences": [task.fence for task, _, _, _ in rows],
+        "calls": [number for _, _, number, _ in rows],
+        "outcomes": [outcome for _, outcome, _, _ in rows],
+        "inputs": [call.input_tokens for _, _, _, call in rows],
+        "outputs": [call.output_tokens for _, _, _, call in rows],
+        "costs": [call.cost_micros for _, _, _, call in rows],
+        "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
+    }
+    cursor.execute(_CLOSE, told)
+    if len(rows) > len(outcomes):
+        cursor.execute(_BOOK_FURTHER, told)
 
 
 def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:
@@ -224,6 +352,8 @@ def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:
             "WHERE attempt.task_id = mine.id AND attempt.fence = mine.fence",
             keys,
         )
+        failpoints.reach("release.before_commit")
+    failpoints.reach("release.after_commit")
     return released
 
 
@@ -276,21 +406,27 @@ def reap() -> int:
             [[row[0] for row in rows], [row[1] for row in rows]],
         )
         drop_unfinished()
+        failpoints.reach("reap.before_commit")
+    failpoints.reach("reap.after_commit")
     return len(rows)
 
 
-def release_worker(name: str) -> int:
-    """End the leases of every process of the worker `name`; for its successor's start, and for nobody else.
+def end_leases(token: str) -> int:
+    """End the leases of a dead process, known by the token at the end of its name, and open its tasks again.
 
-    The next `reap` opens the tasks. The lost calls stay in the books: they may have been paid.
+    No two processes share a token, on whatever hosts. The lost calls stay in the books: they may have been paid.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE workers_judgingtask SET lease_until = clock_timestamp() - interval '1 second' "
-            "WHERE state = 'leased' AND starts_with(leased_by, %s)",
-            [f"{name}:"],
+            "UPDATE workers_judgingtask SET lease_until = clock_timestamp() - interval '1 second' WHERE id IN ("
+            "SELECT id FROM workers_judgingtask WHERE state = 'leased' AND right(leased_by, %s) = %s "
+            "ORDER BY id FOR UPDATE SKIP LOCKED)",
+            [len(token) + 1, f":{token}"],
         )
-        return int(cursor.rowcount)
+        ended = int(cursor.rowcount)
+    if ended:
+        reap()
+    return ended
 
 
 def retry_dead(*, run_id: int, reason: str | None = None, annotator_id: int | None = None) -> int:

@@ -12,7 +12,7 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import calibrating, filling, injection, pipeline, queue
+from workers import answers, calibrating, evaluating, filling, injection, pipeline, queue, training
 from workers.hints import broker_answers, leave_hint
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ RATING_SLICE_S = 2.0
 
 def reconcile_once() -> None:
     """One look at the tables: reap, hint, and rate where hints cannot travel."""
+    answers.recover()  # before leases end: what has been paid for is not asked again
     reaped = queue.reap()
     if reaped:
         log.warning("%d leases ran out and were opened again", reaped)
@@ -41,6 +42,10 @@ def reconcile_once() -> None:
         leave_hint("probe", probe_id)
     for job_id in filling.waiting_fill_ids():
         leave_hint("fill", job_id)
+    for job_id in evaluating.waiting_evaluation_ids():
+        leave_hint("evaluate", job_id)
+    for job_id in training.waiting_training_ids():
+        leave_hint("train", job_id)
 
 
 def rate_without_broker() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
-from workers import calibrating, filling, heartbeats, injection, judging, pipeline
+from workers import calibrating, evaluating, filling, heartbeats, injection, judging, pipeline, training
 from workers.hints import hint_taken, leave_hint
 
 RATING_SLICE_S = 5.0  # then other projects have their turn
@@ -48,3 +48,15 @@ def probe(probe_id: int) -> None:
 def fill(self: Task, job_id: int) -> None:
     hint_taken("fill", job_id)
     filling.fill(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.evaluate", bind=True)
+def evaluate(self: Task, job_id: int) -> None:
+    hint_taken("evaluate", job_id)
+    evaluating.evaluate(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.train", bind=True)
+def train(self: Task, job_id: int) -> None:
+    hint_taken("train", job_id)
+    training.train(job_id, worker=heartbeats.process_name(self.request.hostname))

@@ -18,7 +18,7 @@ from tests.stub_plugins import TestJudge
 from tests.workers.test_api import Api
 from tests.workers.test_pipeline import judge_all, work_until_over
 from workers import judging, pipeline, queue
-from workers.budgets import FIRST_CALLS, expected_calls_per_pair
+from workers.budgets import FIRST_QUESTIONS, expected_calls_per_pair
 from workers.models import Attempt, JudgingTask, Run
 from workers.pipeline import RunRefused
 
@@ -110,11 +110,11 @@ def test_until_the_price_is_known_only_the_calls_in_flight_can_exceed_it() -> No
     run = paid_run(make_project(queries=2, documents=8), cost_budget_micros=1)
     judge = run.judges.get()
     claimed = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=100)
-    assert len(claimed) == FIRST_CALLS
+    assert len(claimed) == FIRST_QUESTIONS
     assert queue.claim(annotator_id=judge.pk, worker="w@host:2", limit=100) == []
     judging.judge_claimed(judge, claimed)
     assert work_until_over(run).reason == "the budget of $0.00 is spent"
-    assert Attempt.objects.count() == Judgment.objects.count() == FIRST_CALLS
+    assert Attempt.objects.count() == Judgment.objects.count() == FIRST_QUESTIONS
 
 
 def test_price_of_earlier_runs_counts_from_the_first_call() -> None:

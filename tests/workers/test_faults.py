@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EXPECTED = {(fault, "logprob"): (kind, retryable) for fault, (kind, retryable, _) in EVERY_MODE.items()}
 EXPECTED |= {("rate_limited_date", "logprob"): (FailureKind.RATE_LIMITED, True)}
 EXPECTED |= {(fault, mode): (kind, retryable) for mode, fault, kind, retryable in ONE_MODE}
+OUTAGES = {FailureKind.TIMEOUT, FailureKind.UNAVAILABLE}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
 
 @pytest.fixture(autouse=True)
 def endpoint(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
-    define_endpoints(monkeypatch, fake, {}, {"name": "impatient", "timeout_s": 0.25}, {"name": "slow", "rpm": 1.0})
+    # Limits of each model by itself: what one fault does to its endpoint leaves the others alone.
+    changes: list[dict[str, Any]] = [{}, {"name": "impatient", "timeout_s": 0.25}, {"name": "slow", "rpm": 1.0}]
+    define_endpoints(monkeypatch, fake, *({"limits_per_model": True} | change for change in changes))
 
 
 def ask(judges: list[Annotator]) -> None:
@@ -79,19 +83,24 @@ def test_every_fault_ends_in_its_own_visible_state_and_none_in_a_vote() -> None:
     ]
     run = start_run(project, judges=judges, sampler="all", seed=1)
     advance(run.pk)
+    turned_away = {key: ("open", "") for key, (kind, _) in EXPECTED.items() if kind is FailureKind.RATE_LIMITED}
     ask(judges)
-    assert states() == {
-        key: ("open" if retryable else "dead", kind.value) for key, (kind, retryable) in EXPECTED.items()
-    }
+    first = {key: ("open" if retryable else "dead", kind.value) for key, (kind, retryable) in EXPECTED.items()}
+    assert states() == first | turned_away
     for _ in range(MAX_ATTEMPTS - 1):
         ask(judges)
-    assert states() == {key: ("dead", kind.value) for key, (kind, _) in EXPECTED.items()}
+    # What the endpoint does to every question buries none of them.
+    outage = {key: ("open", kind.value) for key, (kind, _) in EXPECTED.items() if kind in OUTAGES}
+    buried = {key: ("dead", kind.value) for key, (kind, _) in EXPECTED.items()}
+    assert states() == buried | outage | turned_away
     assert not Judgment.objects.exists()
     rate_stale(project.pk)
     assert not Score.objects.filter(comparisons__gt=0).exists()
     shown = {each.reason: each.dead for each in failure_counts(project)}
-    assert shown == {kind.value: [k for k, _ in EXPECTED.values()].count(kind) for kind in FailureKind}
-    assert set(Attempt.objects.values_list("outcome", flat=True)) == {kind.value for kind, _ in EXPECTED.values()}
+    dead = [kind for key, (kind, _) in EXPECTED.items() if key not in outage | turned_away]
+    assert shown == {kind.value: dead.count(kind) for kind in FailureKind}
+    booked = {kind.value for kind, _ in EXPECTED.values()} - {FailureKind.RATE_LIMITED.value}
+    assert set(Attempt.objects.values_list("outcome", flat=True)) == booked
 
 
 def test_after_the_fault_the_same_question_is_answered(fake: FakeJudge) -> None:
@@ -117,8 +126,9 @@ def test_a_call_that_was_never_made_costs_no_attempt_and_waits() -> None:
     waiting = JudgingTask.objects.filter(state="open")
     assert waiting.count() == 6 - Judgment.objects.count() >= 4
     assert set(waiting.values_list("attempts", "reason", "leased_by")) == {(0, "", "")}
-    assert not waiting.filter(next_at__lte=Now()).exists()
-    assert Attempt.objects.count() == Judgment.objects.count()
+    made = Judgment.objects.count()
+    assert judging.judge_open(judge.pk, worker="w@host:2") == 0  # the rate is that of all workers
+    assert Attempt.objects.count() == Judgment.objects.count() == made
 
 
 def test_the_key_is_in_no_table_log_export_or_answer(client: Client, caplog: pytest.LogCaptureFixture) -> None:

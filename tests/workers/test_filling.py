@@ -20,7 +20,7 @@ from labeling.retrieval import UnknownEmbedder
 from labeling.transfer import ImportFailed, import_dataset
 from tests.factories import make_member, make_project, make_user
 from tests.workers.test_api import Api
-from workers import filling, reconciler
+from workers import filling, jobs, reconciler
 from workers.filling import AlreadyFilling, FillRefused, fill, order_candidates, waiting_fill_ids
 from workers.models import Job
 
@@ -132,7 +132,7 @@ def test_a_job_under_way_is_left_alone_and_that_of_a_dead_worker_done_again(
 def test_a_job_that_kills_its_workers_is_given_up(project: Project) -> None:
     job = order_candidates(project, "bm25")
     silent(job)
-    Job.objects.filter(pk=job.pk).update(attempts=filling.MOST_ATTEMPTS)
+    Job.objects.filter(pk=job.pk).update(attempts=jobs.MOST_ATTEMPTS)
     fill(job.pk)
     job.refresh_from_db()
     assert (job.state, Candidate.objects.count()) == (Job.State.FAILED, 0)

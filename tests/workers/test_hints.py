@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from celery import current_app
+from django.utils import timezone
 
 from labeling.models import Project
 from scoring.models import QueryFit
@@ -27,7 +28,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     messages: list[tuple[str, int]] = []
 
     def send(name: str, args: list[int], **options: Any) -> None:
-        assert options["expires"] > 0
+        assert options["expires"] > timezone.now()
         messages.append((name.rpartition(".")[2], args[0]))
 
     monkeypatch.setattr(current_app, "send_task", send)

@@ -21,7 +21,8 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import quality_key
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
 from workers.judges.failures import NotAsked
-from workers.judges.openai_client import Connection, Pace, redact
+from workers.judges.gates import Pace
+from workers.judges.openai_client import Connection, redact
 from workers.judges.openai_http import OpenAIHttpJudge
 
 KEY = "sk-very-secret-0123456789"

@@ -253,13 +253,94 @@ def test_release_counts_no_attempt_and_leaves_nothing_in_the_books() -> None:
     assert claim(task)[0].fence == 2, "the old fence is spent"
 
 
-def test_a_restarted_worker_ends_the_leases_of_its_predecessor_alone() -> None:
+def test_the_leases_of_a_dead_process_are_ended_alone_though_others_have_its_name() -> None:
+    tasks = make_tasks(4)
+    names = ("j@h:10:aaaa", "j@h:10:bbbb", "j@h:11:aaaab", "aaaa")
+    mine, *others = (claim(tasks[0], 1, worker=name)[0] for name in names)
+    assert queue.end_leases("aaaa") == 1
+    assert list(JudgingTask.objects.filter(state="open").values_list("id", flat=True)) == [mine.id]
+    assert Attempt.objects.get(task_id=mine.id).outcome == "lost"
+    assert JudgingTask.objects.filter(state="leased", id__in=[each.id for each in others]).count() == 3
+
+
+def seconds_left(task_id: int) -> float:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXTRACT(EPOCH FROM lease_until - clock_timestamp())::float8 FROM workers_judgingtask WHERE id = %s",
+            [task_id],
+        )
+        return float(cursor.fetchone()[0])
+
+
+def test_extending_touches_only_leases_that_are_still_held() -> None:
     tasks = make_tasks(3)
-    first, second, other = (claim(tasks[0], 1, worker=name)[0] for name in ("j@h:10", "j@h:11", "jj@h:10"))
-    assert queue.release_worker("j@h") == 2
-    assert queue.reap() == 2
-    assert set(JudgingTask.objects.filter(state="open").values_list("id", flat=True)) == {first.id, second.id}
-    assert JudgingTask.objects.get(state="leased").id == other.id
+    held, lost, answered = claim(tasks[0])
+    end_lease(lost)
+    queue.reap()
+    (again,) = claim(tasks[0], worker="w@host:2")
+    queue.finish([(answered, Verdict(0.5))])
+    assert queue.extend([held, lost, answered], lease_s=900.0) == 1
+    assert seconds_left(held.id) > 800 > seconds_left(again.id)
+
+
+class TestLate:
+    """Answers and failures that come when their lease has been reaped."""
+
+    def reaped(self) -> tuple[JudgingTask, ClaimedTask]:
+        (task,) = make_tasks()
+        (late,) = claim(task)
+        end_lease(late)
+        queue.reap()
+        return task, late
+
+    def test_answer_is_accepted_while_another_works_on_it_whose_own_stays_in_the_books(self) -> None:
+        task, late = self.reaped()
+        (second,) = claim(task, worker="w@host:2")
+        assert queue.finish([(late, Verdict(0.9, usage=Usage(cost_micros=5)))]).stored == 1
+        assert not JudgingTask.objects.exists()
+        assert queue.finish([(second, Verdict(0.1, usage=Usage(cost_micros=7)))]).duplicates == 1
+        assert Judgment.objects.get().preference == 0.9
+        books = Attempt.objects.order_by("fence").values_list("fence", "outcome", "cost_micros")
+        assert list(books) == [(1, "preference", 5), (2, "preference", 7)]
+
+    def test_answer_brings_a_dead_task_to_its_end(self) -> None:
+        task, late = self.reaped()
+        (second,) = claim(task)
+        queue.fail([(second, failure(FailureKind.REFUSAL, retryable=False))])
+        assert JudgingTask.objects.get().state == "dead"
+        assert queue.finish([(late, Verdict(0.4))]).stored == 1
+        assert not JudgingTask.objects.exists()
+
+    def test_failure_counts_while_nobody_else_has_the_task(self) -> None:
+        task, late = self.reaped()
+        assert queue.fail([(late, failure(FailureKind.REFUSAL, retryable=False))]) == 1
+        task.refresh_from_db()
+        assert (task.state, task.reason) == ("dead", "refusal")
+
+    def test_failure_that_is_told_twice_counts_once(self) -> None:
+        (task,) = make_tasks()
+        (claimed,) = claim(task)
+        queue.fail([(claimed, failure(FailureKind.REFUSAL, retryable=False))])
+        queue.retry_dead(run_id=task.run_id)
+        assert queue.fail([(claimed, failure(FailureKind.REFUSAL, retryable=False))]) == 0
+        task.refresh_from_db()
+        assert task.state == "open"
+
+
+def test_every_call_that_a_question_took_is_booked_once() -> None:
+    first, second = make_tasks(2)
+    claimed = {each.id: each for each in claim(first)}
+    calls = (Usage(10, 1, 3, 0.5), Usage(11, 1, 4, 0.25), Usage(12, 1, 5))
+    three = Usage(33, 3, 12, 0.75, calls)
+    for _ in range(2):
+        queue.finish([(claimed[first.id], Verdict(0.6, usage=three))])
+        queue.fail([(claimed[second.id], failure(FailureKind.LABEL_MASS, usage=Usage(7, 1, 2)))])
+    rows = Attempt.objects.order_by("task_id", "call").values_list("call", "outcome", "input_tokens", "cost_micros")
+    three_rows = [(1, "preference", 10, 3), (2, "preference", 11, 4), (3, "preference", 12, 5)]
+    assert list(rows) == [*three_rows, (1, "label_mass", 7, 2)]
+    latencies = Attempt.objects.filter(task_id=first.id).order_by("call").values_list("latency_ms", flat=True)
+    assert list(latencies) == [500, 250, None]
+    assert not Attempt.objects.filter(finished_at=None).exists()
 
 
 def test_tasks_of_paused_runs_are_not_handed_out() -> None:

@@ -6,6 +6,8 @@ secret files and are read when a call is made. Used by `openai_http`; imports no
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 import os
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
+
+from workers.judges.gates import Channel, Limits
 
 VARIABLE = "ZELO_ENDPOINTS"
 
@@ -38,7 +42,8 @@ class Endpoint(pydantic.BaseModel):
     """One server that speaks the OpenAI API. Holds where its key is to be found, never the key itself.
 
     `base_url` ends before `/chat/completions`. `timeout_s` is the total deadline of one call, from the
-    first byte sent to the last received. `rpm` and `tpm` (requests and tokens a minute) hold for one process.
+    first byte sent to the last received. `max_concurrency`, `rpm` and `tpm` (requests and tokens a minute) hold for all
+    workers together, `limits_per_model` for each model by itself.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -53,6 +58,7 @@ class Endpoint(pydantic.BaseModel):
     timeout_s: float = pydantic.Field(default=60.0, gt=0, le=3600)
     rpm: float | None = pydantic.Field(default=None, gt=0)
     tpm: float | None = pydantic.Field(default=None, gt=0)
+    limits_per_model: bool = False
 
     @pydantic.field_validator("base_url")
     @classmethod
@@ -90,9 +96,27 @@ class Endpoint(pydantic.BaseModel):
             raise KeyMissing(f"endpoint {self.name!r}: {source} holds characters that no key has; write it anew")
         return pydantic.SecretStr(key)
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_concurrency, self.rpm, self.tpm, self.timeout_s)
+
+    def channel(self, model: str) -> Channel:
+        """What the provider counts calls of this model under. Raises KeyMissing."""
+        key = self.api_key()
+        counted = model if self.limits_per_model else ""
+        identity = _identity(self.base_url, key.get_secret_value() if key else "", counted)
+        return Channel(identity, self.name, self.base_url, counted, self.limits)
+
     def cost_micros(self, input_tokens: int, output_tokens: int) -> int:
         """Price of a call in millionths of a dollar, rounded up: a dollar a million is a micro a token."""
         return math.ceil(round(input_tokens * self.input_price + output_tokens * self.output_price, 6))
+
+
+@functools.lru_cache(maxsize=256)
+def _identity(base_url: str, key: str, model: str) -> str:
+    """Equal wherever address, key and model are, on any host; slow to compute, so that a short key is not guessed."""
+    address = base_url.rstrip("/").lower()
+    return hashlib.pbkdf2_hmac("sha256", f"{key}\0{model}".encode(), address.encode(), 50_000, 16).hex()
 
 
 def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, Endpoint]:

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ import pydantic
 
 from labeling.records import FailureKind
 from workers.judges.endpoints import Endpoint
+from workers.judges.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.judges.openai_answers import storable
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
@@ -45,7 +46,9 @@ _FILTERED = re.compile(
 
 
 class CallFailed(Exception):
-    """A call that brought no completion; `paid` says whether it may have been charged for."""
+    """A call that brought no completion; `paid`: whether it may have been charged for; `reached`: whether a server
+    had taken the question; `denied`: whether it was the key that was refused.
+    """
 
     def __init__(
         self,
@@ -55,12 +58,16 @@ class CallFailed(Exception):
         retryable: bool,
         retry_after_s: float | None = None,
         paid: bool = False,
+        reached: bool = True,
+        denied: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.paid = paid
+        self.reached = reached
+        self.denied = denied
 
 
 class CallNotMade(CallFailed):
@@ -75,30 +82,12 @@ class Completion:
     latency_s: float
 
 
-class Pace:
-    """Spreads a rate evenly over a minute; what was left unused for a second may come in a burst."""
-
-    def __init__(self, per_minute: float) -> None:
-        self.seconds_each = 60.0 / per_minute
-        self._free_at = 0.0
-
-    def wait_s(self, now: float) -> float:
-        """Seconds until the next amount may go out."""
-        return max(0.0, self._free_at - now)
-
-    def spend(self, amount: float, now: float) -> None:
-        self._free_at = max(self._free_at, now - 1.0) + amount * self.seconds_each
-
-
 class Connection:
     """The pool of connections to one endpoint, with its limits; lives on the loop of `run`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._slots = asyncio.Semaphore(endpoint.max_concurrency)
-        self._requests = Pace(endpoint.rpm) if endpoint.rpm else None
-        self._tokens = Pace(endpoint.tpm) if endpoint.tpm else None
-        self._closed_until = 0.0
+        self.gate: Gate = LocalGate(endpoint.limits)
         self._certificates = httpx.create_ssl_context()
         # A client for each slot, the one used last first. One client with hundreds of connections looks
         # through all of them at each call: measured at 600 in flight, 49 calls a second.
@@ -112,44 +101,31 @@ class Connection:
             verify=self._certificates,
         )
 
-    async def complete(self, request: Mapping[str, Any], *, tokens: int, deadline: float) -> Completion:
-        """POST to /chat/completions. `tokens`: estimate for the rate limit; `deadline`: by time.monotonic().
+    async def complete(
+        self, request: Mapping[str, Any], *, tokens: int, deadline: float, gate: Gate | None = None
+    ) -> Completion:
+        """POST to /chat/completions. `tokens`: estimate for the rate limit; `deadline`: by time.monotonic(); `gate`:
+        whom to ask for a turn, by default the endpoint's limits in this process alone.
 
         Raises CallFailed; CallNotMade where the call could not begin early enough to have its full time.
         """
+        gate = gate or self.gate
         latest_start = deadline - min(self.endpoint.timeout_s, (deadline - time.monotonic()) / 2)
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + latest_start - time.monotonic()):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise self._not_made("no free slot", None) from None
+            entered = await gate.enter(tokens, latest_start)
+        except Held as error:
+            message = f"not asked: {error} of endpoint {self.endpoint.name!r} until the end of the batch"
+            raise CallNotMade(FailureKind.RATE_LIMITED, message, retryable=True, retry_after_s=error.wait_s) from None
+        outcome = Left(Outcome.ANSWERED)
         try:
-            await self._wait_for_turn(tokens, latest_start)
-            return await self._call(request, min(self.endpoint.timeout_s, deadline - time.monotonic()))
+            completion = await self._call(request, min(self.endpoint.timeout_s, deadline - time.monotonic()))
+            outcome = Left(Outcome.ANSWERED, correction=_tokens_stated(completion.body, tokens) - tokens)
+            return completion
+        except CallFailed as error:
+            outcome = Left(outcome_of(error), -tokens * (not error.paid), error.retry_after_s, str(error))
+            raise
         finally:
-            self._slots.release()
-
-    async def _wait_for_turn(self, tokens: int, latest_start: float) -> None:
-        """Wait until the rates and the endpoint's own Retry-After allow a call. Raises CallNotMade."""
-        while True:
-            now = time.monotonic()
-            wait = max(self._closed_until - now, *(pace.wait_s(now) for pace in self._paces()), 0.0)
-            if now + wait >= latest_start:
-                raise self._not_made("rate limit", wait)
-            if wait <= 0.0:
-                break
-            await asyncio.sleep(wait)
-        if self._requests is not None:
-            self._requests.spend(1, now)
-        if self._tokens is not None:
-            self._tokens.spend(tokens, now)
-
-    def _paces(self) -> list[Pace]:
-        return [pace for pace in (self._requests, self._tokens) if pace is not None]
-
-    def _not_made(self, why: str, wait: float | None) -> CallNotMade:
-        message = f"not asked: {why} of endpoint {self.endpoint.name!r} until the end of the batch"
-        return CallNotMade(FailureKind.RATE_LIMITED, message, retryable=True, retry_after_s=wait)
+            gate.leave(entered, outcome)
 
     async def _call(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
         started = time.monotonic()
@@ -162,11 +138,15 @@ class Connection:
             message = (
                 f"no whole answer within {timeout_s:.3g} s; raise timeout_s of {self.endpoint.name!r} if it is slow"
             )
-            raise CallFailed(FailureKind.TIMEOUT, message, retryable=True, paid=not unsent) from None
+            raise CallFailed(
+                FailureKind.TIMEOUT, message, retryable=True, paid=not unsent, reached=not unsent
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             paid = not isinstance(error, httpx.ConnectError)
             message = f"endpoint {self.endpoint.name!r}: {type(error).__name__}: {error}"
-            raise CallFailed(FailureKind.UNAVAILABLE, redact(message, key), retryable=True, paid=paid) from None
+            raise CallFailed(
+                FailureKind.UNAVAILABLE, redact(message, key), retryable=True, paid=paid, reached=paid
+            ) from None
         if status != 200:
             self._raise_status(status, headers, content, key)
         return Completion(self._body(content, headers, key), time.monotonic() - started)
@@ -208,14 +188,37 @@ class Connection:
         self, status: int, headers: httpx.Headers, content: bytes, key: pydantic.SecretStr | None
     ) -> NoReturn:
         failure = failure_of_status(status, headers, without_key(content.decode(errors="replace"), key))
-        if failure.retry_after_s and failure.kind is FailureKind.RATE_LIMITED:
-            # The limit is the account's: what else waits here would only be turned away as well.
-            self._closed_until = max(self._closed_until, time.monotonic() + failure.retry_after_s)
         # Once more: in JSON the key may have been written with escapes.
         message = redact(f"endpoint {self.endpoint.name!r}: {failure}", key)
         raise CallFailed(
-            failure.kind, message, retryable=failure.retryable, retry_after_s=failure.retry_after_s
+            failure.kind,
+            message,
+            retryable=failure.retryable,
+            retry_after_s=failure.retry_after_s,
+            reached=status not in UNREACHED | DENIED and failure.kind is not FailureKind.OVER_BUDGET,
+            denied=status in DENIED and failure.kind is FailureKind.BAD_REQUEST,
         ) from None
+
+
+# Statuses of a gateway whose server did not take the question; any other error of a server may be the question's doing.
+UNREACHED = {502, 503, 504, 521, 522, 523, 529}
+# What a key that is wrong or blocked is answered: every question would be.
+DENIED = {401, 403}
+
+
+def outcome_of(failure: CallFailed) -> Outcome:
+    """What a failed call says about its endpoint."""
+    if failure.kind is FailureKind.RATE_LIMITED:
+        return Outcome.TURNED_AWAY
+    if failure.kind in {FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.OVER_BUDGET} or failure.denied:
+        return Outcome.OUTAGE
+    return Outcome.ANSWERED
+
+
+def _tokens_stated(body: Mapping[str, Any], otherwise: int) -> int:
+    usage = body.get("usage")
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) and 0 <= total < 2**31 else otherwise
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], content: str) -> CallFailed:
@@ -305,6 +308,7 @@ class _Loop:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self.connections: dict[Endpoint, Connection] = {}
+        self.tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them only weakly
         threading.Thread(target=self.loop.run_forever, name="llm-calls", daemon=True).start()
 
 
@@ -328,6 +332,19 @@ def connection_to(endpoint: Endpoint) -> Connection:
     if endpoint not in connections:
         connections[endpoint] = Connection(endpoint)
     return connections[endpoint]
+
+
+def on_loop(begin: Callable[[], Sequence[Coroutine[Any, Any, None]]]) -> None:
+    """Start coroutines on the loop in their order, without waiting for them."""
+    shared = _loop()
+
+    def start() -> None:
+        for work in begin():
+            task = shared.loop.create_task(work)
+            shared.tasks.add(task)
+            task.add_done_callback(shared.tasks.discard)
+
+    shared.loop.call_soon_threadsafe(start)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

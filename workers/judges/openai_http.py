@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -18,10 +18,12 @@ import pydantic
 from labeling.model_names import ModelName
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from workers.judges.conversation import Conversation
 from workers.judges.endpoints import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
-from workers.judges.failures import NotAsked
+from workers.judges.failures import Excused, NotAsked
+from workers.judges.gates import Channel, Gate, Outcome, SharedGate
 from workers.judges.openai_answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai_client import CallFailed, CallNotMade, Completion, connection_to, redact, run
+from workers.judges.openai_client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact, run
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,7 @@ class OpenAIHttpJudge(Judge):
     name = "openai-http"
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
+    resource = "http"
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
@@ -141,29 +144,56 @@ class OpenAIHttpJudge(Judge):
         """Load the tokenizer, if one is named; the collection itself is not looked at."""
         cutter_of(self.options.tokenizer)
 
+    def channel(self) -> Channel:
+        """What its calls are counted under. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
+        return get_endpoint(self.options.endpoint).channel(self.options.model)
+
+    def converse(self) -> Conversation:
+        """Ask one by one, within the limits that all workers share. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
+        endpoint = get_endpoint(self.options.endpoint)
+        key = endpoint.api_key()
+        cut = cutter_of(self.options.tokenizer)
+
+        async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
+            prompt = build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+            deadline = time.monotonic() + self.options.batch_deadline_s
+            return await self._judge_one(comparison, prompt, endpoint, key, deadline, gate)
+
+        return Conversation(ask)
+
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-        if not comparisons:
-            return []
+        answers: dict[int, Verdict | Failure] = {}
+        self.judge_each(comparisons, answers.__setitem__)
+        return [answers[place] for place in range(len(comparisons))]
+
+    def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
+        """Tells each answer, on the loop of `run`, as soon as its last call has come back."""
         try:
             endpoint = get_endpoint(self.options.endpoint)
             key = endpoint.api_key()
         except (UnknownEndpoint, EndpointsInvalid, KeyMissing) as error:
-            return [Failure(FailureKind.BAD_REQUEST, str(error), retryable=False)] * len(comparisons)
-        return run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer)))
+            for place in range(len(comparisons)):
+                told(place, Failure(FailureKind.BAD_REQUEST, str(error), retryable=False))
+            return
+        run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer), told))
 
     async def _judge_all(
-        self, comparisons: Sequence[Comparison], endpoint: Endpoint, key: pydantic.SecretStr | None, cut: Cutter
-    ) -> list[Verdict | Failure]:
+        self,
+        comparisons: Sequence[Comparison],
+        endpoint: Endpoint,
+        key: pydantic.SecretStr | None,
+        cut: Cutter,
+        told: Callable[[int, Verdict | Failure], None],
+    ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document: a server that caches prefixes meets them one after the other.
         prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
-        tasks = {
-            index: asyncio.create_task(self._judge_one(comparisons[index], prompts[index], endpoint, key, deadline))
-            for index in order
-        }
-        await asyncio.gather(*tasks.values())
-        return [tasks[index].result() for index in range(len(comparisons))]
+
+        async def judge_and_tell(place: int) -> None:
+            told(place, await self._judge_one(comparisons[place], prompts[place], endpoint, key, deadline))
+
+        await asyncio.gather(*(asyncio.create_task(judge_and_tell(place)) for place in order))
 
     async def _judge_one(
         self,
@@ -172,6 +202,7 @@ class OpenAIHttpJudge(Judge):
         endpoint: Endpoint,
         key: pydantic.SecretStr | None,
         deadline: float,
+        gate: Gate | None = None,
     ) -> Verdict | Failure:
         """One verdict or failure; nothing that happens to one comparison may touch another. No text that leaves
         here holds the endpoint's key.
@@ -180,7 +211,7 @@ class OpenAIHttpJudge(Judge):
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
         completions: list[Completion] = []
         try:
-            await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=completions)
+            await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=completions, gate=gate)
             usage = self._usage(endpoint, completions, estimate, time.monotonic() - started)
             answer = self._read([completion.body for completion in completions])
         except CallNotMade as error:
@@ -191,7 +222,8 @@ class OpenAIHttpJudge(Judge):
         except CallFailed as error:
             unanswered = estimate if error.paid else 0
             usage = self._usage(endpoint, completions, estimate, time.monotonic() - started, unanswered=unanswered)
-            return Failure(error.kind, str(error), error.retryable, error.retry_after_s, usage)
+            kind_of_failure = _blame(error, gate, is_unpaid=not completions)
+            return kind_of_failure(error.kind, str(error), error.retryable, error.retry_after_s, usage)
         except NoAnswer as error:
             return Failure(error.kind, redact(str(error), key), error.retryable, usage=usage)
         except Exception as error:
@@ -213,14 +245,21 @@ class OpenAIHttpJudge(Judge):
         )
 
     async def _ask(
-        self, prompt: Prompt, endpoint: Endpoint, *, estimate: int, deadline: float, into: list[Completion]
+        self,
+        prompt: Prompt,
+        endpoint: Endpoint,
+        *,
+        estimate: int,
+        deadline: float,
+        into: list[Completion],
+        gate: Gate | None,
     ) -> None:
         """Make the calls of one comparison at the same time; what came back is in `into` even if one raises."""
         connection = connection_to(endpoint)
         request = self.request(prompt)
 
         async def call() -> None:
-            into.append(await connection.complete(request, tokens=estimate, deadline=deadline))
+            into.append(await connection.complete(request, tokens=estimate, deadline=deadline, gate=gate))
 
         outcomes = await asyncio.gather(*(call() for _ in range(self.calls_per_comparison)), return_exceptions=True)
         for outcome in outcomes:
@@ -269,14 +308,35 @@ class OpenAIHttpJudge(Judge):
         latency_s: float,
         unanswered: int = 0,
     ) -> Usage:
-        """Tokens and cost as the endpoint states them, estimated where it states none.
+        """Tokens and cost as the endpoint states them, estimated where it states none; call by call where there were
+        several.
 
         `unanswered`: tokens of a prompt that went out and may be charged for although nothing came back.
         """
-        rows = [completion.body.get("usage") for completion in completions]
-        inputs = unanswered + sum(_count(row, "prompt_tokens", estimate) for row in rows)
-        outputs = sum(_count(row, "completion_tokens", 1) for row in rows)
-        return Usage(inputs, outputs, endpoint.cost_micros(inputs, outputs), latency_s)
+        calls = [self._usage_of(endpoint, completion, estimate) for completion in completions]
+        if unanswered:
+            calls.append(Usage(unanswered, 0, endpoint.cost_micros(unanswered, 0)))
+        return Usage(
+            sum(call.input_tokens for call in calls),
+            sum(call.output_tokens for call in calls),
+            sum(call.cost_micros for call in calls),
+            latency_s,
+            tuple(calls) if len(calls) > 1 else (),
+        )
+
+    def _usage_of(self, endpoint: Endpoint, completion: Completion, estimate: int) -> Usage:
+        row = completion.body.get("usage")
+        inputs, outputs = _count(row, "prompt_tokens", estimate), _count(row, "completion_tokens", 1)
+        return Usage(inputs, outputs, endpoint.cost_micros(inputs, outputs), completion.latency_s)
+
+
+def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Failure]:
+    """Whose fault a failed call is. A process by itself cannot tell: there each failure is the question's."""
+    if gate is None:
+        return Failure
+    if error.kind is FailureKind.RATE_LIMITED:
+        return NotAsked if is_unpaid else Excused
+    return Excused if outcome_of(error) is Outcome.OUTAGE and gate.excuses(reached=error.reached) else Failure
 
 
 def _count(usage: Any, name: str, otherwise: int) -> int:

@@ -89,6 +89,7 @@ class TransformersJudge(Judge):
     label = "Language model in the worker (transformers)"
     can_drift = False
     batch_size = 256
+    resource = "gpu"
     Options = LocalOptions  # type: ignore[assignment]  # model has no default
     options: LocalOptions
 

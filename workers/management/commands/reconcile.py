@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -19,7 +20,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        beating = keep_beating("reconciler", "")
+        beating = keep_beating(f"reconciler@{socket.gethostname()}", "")
         run_reconciler(stop)
         stop_beating()
         beating.join(timeout=5)

@@ -1,4 +1,4 @@
-"""`manage.py worker QUEUE`: one Celery worker, the same command on this host and on any other."""
+"""`manage.py worker QUEUE...`: one Celery worker, the same command on this host and on any other."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-QUEUES = {
-    "judging": "asks judges; one process a core",
-    "rating": "fits scores and advances runs; one process",
-}
+from workers.routing import QUEUES, QueueKind
 
 
 class Command(BaseCommand):
-    help = "Run a worker for one queue: " + "; ".join(f"{name} ({what})" for name, what in QUEUES.items())
+    help = "Run a worker: " + "; ".join(f"{kind.name} ({kind.about})" for kind in QUEUES.values())
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("queue", choices=sorted(QUEUES))
-        parser.add_argument("--concurrency", type=int, default=0, help="processes of a judging worker (0: one a core)")
+        parser.add_argument("queues", nargs="+", choices=list(QUEUES), metavar="QUEUE", help=", ".join(QUEUES))
+        parser.add_argument("--concurrency", type=int, default=0, help="how many tasks at a time (0: what suits them)")
         parser.add_argument("--name", default="", help="name of the worker, if two of a queue run on one host")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        name = options["queue"]
-        command = [sys.executable, "-m", "celery", "-A", "zelo_site", "worker", "-Q", name]
-        command += ["-n", f"{options['name'] or name}@%h", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
-        if name == "rating":
-            command += ["--pool", "solo"]
-        else:
-            command += ["--concurrency", str(options["concurrency"] or os.cpu_count() or 1)]
+        if options["concurrency"] < 0:
+            raise CommandError(f"--concurrency is {options['concurrency']}; expected 1 or more, or 0 for what suits")
+        names = list(dict.fromkeys(options["queues"]))
+        command = [sys.executable, "-m", "celery", "-A", "zelo_site", "worker", "-Q", ",".join(names)]
+        command += ["-n", f"{options['name'] or names[0]}@%h", "--loglevel", "INFO"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command += pool_arguments([QUEUES[name] for name in names], options["concurrency"])
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.execv(command[0], command)
+
+
+def pool_arguments(kinds: list[QueueKind], concurrency: int) -> list[str]:
+    """Celery's arguments for queues served together: processes wherever one of them computes in several."""
+    pools = [kind.pool for kind in kinds]
+    pool = next(name for name in ("prefork", "threads", "solo") if name in pools)
+    if pool == "solo":
+        return ["--pool", "solo"]
+    at_once = concurrency or max(kind.concurrency or os.cpu_count() or 1 for kind in kinds)
+    return ["--pool", pool, "--concurrency", str(at_once)]

@@ -1,0 +1,464 @@
+"""REST of people: members, invitations, plans of spot checks, agreement, disagreements and their verdicts.
+
+The verbs are those of the pages; what is changed is noted in the audit log in the same transaction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.http import HttpRequest
+from ninja import Router, Schema
+from ninja.errors import HttpError
+from pydantic import Field
+
+from labeling.access import INVITATION_VALID
+from labeling.api import Text
+from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.compare_rules import BadRules, Rules, rules_of, set_rules
+from labeling.models import Membership, Pair, Project
+from labeling.people import (
+    BadInvitation,
+    MembershipRefused,
+    invite,
+    open_invitations,
+    remove_member,
+    resume_person,
+    revoke_invitation,
+    set_quota,
+    set_role,
+)
+from scoring.adjudication import BadVerdict, adjudicate, make_gold, undo_adjudication
+from scoring.disagreements import Between, disagreements
+from scoring.models import SpotCheckPlan
+from scoring.people_agreement import people_agreement
+from scoring.people_figures import people_figures
+from scoring.spot_check_draws import BadPlan
+from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from workers.audit import note
+
+router = Router(tags=["people"])
+Number = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+class EstimateOut(Schema):
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+class MemberOut(Schema):
+    """`answers` and what follows are None for a member who never compared; see scoring.people_figures."""
+
+    user_id: int
+    username: str
+    name: str
+    role: str
+    quota: int | None
+    answers: int | None = None
+    today: int | None = None
+    seconds: float | None = None
+    paused: bool = False
+    pause_reason: str = ""
+    gold: EstimateOut | None = None
+    with_judges: EstimateOut | None = None
+
+
+class MemberPatch(Schema):
+    """What is left out stays; `quota` null takes the bound away; `paused` false lets a paused person go on."""
+
+    role: str | None = Field(None, max_length=20)
+    quota: int | None = Field(None, ge=0, le=1_000_000)
+    paused: Literal[False] | None = None
+
+
+class InvitationIn(Schema):
+    role: str = Field(max_length=20)
+    days: int = Field(INVITATION_VALID.days, ge=1, le=90)
+
+
+class InvitationOut(Schema):
+    id: int
+    role: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewInvitationOut(Schema):
+    """`path` under the server's address; it can be read now and never again."""
+
+    role: str
+    days: int
+    path: str
+
+
+@router.get("/projects/{slug}/members", response=list[MemberOut])
+def list_members(request: HttpRequest, slug: str) -> Any:
+    """Everybody in the project, with their work."""
+    return _members(project_or_404(request, slug))
+
+
+def _members(project: Project) -> list[dict[str, Any]]:
+    figures = {each.user_id: each for each in people_figures(project)}
+    rows = []
+    for member in Membership.objects.filter(project=project).select_related("user").order_by("pk"):
+        row: dict[str, Any] = {
+            "user_id": member.user_id,
+            "username": member.user.get_username(),
+            "name": member.user.get_full_name() or member.user.get_username(),
+            "role": member.role,
+            "quota": member.quota,
+        }
+        if (work := figures.get(member.user_id)) is not None:
+            row |= {name: getattr(work, name) for name in ("answers", "today", "seconds", "gold", "with_judges")}
+            row |= {"paused": work.paused_at is not None, "pause_reason": work.pause_reason}
+        rows.append(row)
+    return rows
+
+
+@router.patch("/projects/{slug}/members/{user_id}", response=MemberOut)
+def patch_member(request: HttpRequest, slug: str, user_id: Number, body: MemberPatch) -> Any:
+    """Give a member another role or quota, or let a paused one go on; the last owner stays one."""
+    project = owned_project_or_404(request, slug)
+    user = _member_or_404(project, user_id)
+    sent = body.dict(exclude_unset=True)
+    try:
+        with transaction.atomic():
+            if sent.get("role") is not None:
+                set_role(project, user, sent["role"])
+            if "quota" in sent:
+                set_quota(project, user, sent["quota"])
+            if sent.get("paused") is False:
+                resume_person(project, user)
+            note("member.changed", project=project, actor=request.user, subject=user.get_username(), **sent)
+    except (BadInvitation, MembershipRefused) as error:
+        raise HttpError(422, str(error)) from error
+    return next(row for row in _members(project) if row["user_id"] == user_id)
+
+
+@router.delete("/projects/{slug}/members/{user_id}", response={204: None})
+def delete_member(request: HttpRequest, slug: str, user_id: Number) -> Any:
+    """Take a member out; what they answered stays."""
+    project = owned_project_or_404(request, slug)
+    user = _member_or_404(project, user_id)
+    try:
+        with transaction.atomic():
+            remove_member(project, user)
+            note("member.removed", project=project, actor=request.user, subject=user.get_username())
+    except MembershipRefused as error:
+        raise HttpError(422, str(error)) from error
+    return 204, None
+
+
+def _member_or_404(project: Project, user_id: int) -> Any:
+    user = get_user_model().objects.filter(membership__project=project, pk=user_id).first()
+    if user is None:
+        raise HttpError(404, f"project {project.slug!r} has no member {user_id}; GET .../members lists them")
+    return user
+
+
+@router.get("/projects/{slug}/invitations", response=list[InvitationOut])
+def list_invitations(request: HttpRequest, slug: str) -> Any:
+    """Links that nobody has used yet and that still hold."""
+    return list(open_invitations(owned_project_or_404(request, slug)))
+
+
+@router.post("/projects/{slug}/invitations", response={201: NewInvitationOut})
+def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
+    """Make a link that takes one person in, once."""
+    project = owned_project_or_404(request, slug)
+    try:
+        with transaction.atomic():
+            made = invite(project, role=body.role, days=body.days)
+            note("member.invited", project=project, actor=request.user, subject=made.role, days=made.days)
+    except BadInvitation as error:
+        raise HttpError(422, str(error)) from error
+    return 201, {"role": made.role, "days": made.days, "path": f"/enter/{made.token}/"}
+
+
+@router.delete("/projects/{slug}/invitations/{link_id}", response={204: None})
+def delete_invitation(request: HttpRequest, slug: str, link_id: Number) -> Any:
+    """Make an unused link useless."""
+    project = owned_project_or_404(request, slug)
+    if not revoke_invitation(project, link_id):
+        raise HttpError(404, f"project {slug!r} has no open invitation {link_id}; GET .../invitations lists them")
+    note("member.invitation_revoked", project=project, actor=request.user)
+    return 204, None
+
+
+class RulesIn(Schema):
+    """See labeling.compare_rules.Rules; what is left out stays."""
+
+    gold_every: int | None = None
+    gold_feedback: str | None = None
+    gold_answers: int | None = None
+    gold_accuracy: float | None = None
+    gold_tolerance: float | None = None
+    show_others_after: bool | None = None
+    hidden_metadata: list[Text] | None = None
+    lease_s: int | None = None
+
+
+class RulesOut(Schema):
+    gold_every: int
+    gold_feedback: str
+    gold_answers: int
+    gold_accuracy: float
+    gold_tolerance: float
+    show_others_after: bool
+    hidden_metadata: list[str]
+    lease_s: int
+
+
+@router.get("/projects/{slug}/rules", response=RulesOut)
+def get_rules(request: HttpRequest, slug: str) -> Any:
+    """How people are asked and checked."""
+    return dataclasses.asdict(rules_of(project_or_404(request, slug)))
+
+
+@router.patch("/projects/{slug}/rules", response=RulesOut)
+def patch_rules(request: HttpRequest, slug: str, body: RulesIn) -> Any:
+    """Change how people are asked and checked; it holds from the next pair on."""
+    project = owned_project_or_404(request, slug)
+    sent = {name: value for name, value in body.dict(exclude_unset=True).items() if value is not None}
+    if "hidden_metadata" in sent:
+        sent["hidden_metadata"] = tuple(sent["hidden_metadata"])
+    rules: Rules = dataclasses.replace(rules_of(project), **sent)
+    try:
+        with transaction.atomic():
+            set_rules(project, rules)
+            note("people.rules", project=project, actor=request.user, **sent)
+    except BadRules as error:
+        raise HttpError(422, str(error)) from error
+    return dataclasses.asdict(rules)
+
+
+# --- what people are asked ---------------------------------------------------------------
+
+
+class PlanIn(Schema):
+    """`reason`: random, disagreement, uncertain, cross_query or gold; `overlap` people judge each pair."""
+
+    reason: str = Field(max_length=20)
+    pairs: int = 50
+    overlap: int = 1
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class PlannedOut(Schema):
+    plan_id: int
+    pairs: int
+    wanted: int
+    slots: int
+
+
+class PreviewOut(Schema):
+    pairs: int
+    wanted: int
+    slots: int
+    seconds: float
+    measured: bool
+    hours: float
+
+
+class PlanOut(Schema):
+    plan_id: int
+    reason: str
+    pairs: int
+    overlap: int
+    asked: int
+    answered: int
+    left: int
+    withdrawn: bool
+    created_at: datetime
+
+
+class WithdrawnOut(Schema):
+    slots: int
+
+
+@router.get("/projects/{slug}/spot-checks", response=list[PlanOut])
+def list_plans(request: HttpRequest, slug: str) -> Any:
+    """Every plan of spot checks with how far people are, newest first."""
+    return [
+        {
+            "plan_id": each.plan.pk,
+            "reason": each.plan.reason,
+            "pairs": each.plan.pairs,
+            "overlap": each.plan.overlap,
+            "asked": each.asked,
+            "answered": each.answered,
+            "left": each.left,
+            "withdrawn": each.plan.withdrawn_at is not None,
+            "created_at": each.plan.created_at,
+        }
+        for each in plan_progress(project_or_404(request, slug))
+    ]
+
+
+@router.post("/projects/{slug}/spot-checks", response={201: PlannedOut})
+def post_plan(request: HttpRequest, slug: str, body: PlanIn) -> Any:
+    """Choose pairs for people and open their slots."""
+    project = owned_project_or_404(request, slug)
+    try:
+        with transaction.atomic():
+            planned = plan_spot_checks(project, **body.dict(), created_by=request.user)
+            note(
+                "spot_checks.planned", project=project, actor=request.user, subject=body.reason,
+                pairs=planned.pairs, slots=planned.slots,
+            )  # fmt: skip
+    except BadPlan as error:
+        raise HttpError(422, str(error)) from error
+    return 201, {
+        "plan_id": planned.plan.pk,
+        "pairs": planned.pairs,
+        "wanted": planned.wanted,
+        "slots": planned.slots,
+    }
+
+
+@router.post("/projects/{slug}/spot-checks/preview", response=PreviewOut)
+def post_preview(request: HttpRequest, slug: str, body: PlanIn) -> Any:
+    """What a plan would ask, and the hours of people's time; nothing is stored."""
+    try:
+        return preview_spot_checks(owned_project_or_404(request, slug), **body.dict())
+    except BadPlan as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.delete("/projects/{slug}/spot-checks/{plan_id}", response=WithdrawnOut)
+def delete_plan(request: HttpRequest, slug: str, plan_id: Number) -> Any:
+    """Take back what nobody has answered; answers stay."""
+    project = owned_project_or_404(request, slug)
+    plan = SpotCheckPlan.objects.filter(project=project, pk=plan_id).first()
+    if plan is None:
+        raise HttpError(404, f"project {slug!r} has no plan {plan_id}; GET .../spot-checks lists them")
+    with transaction.atomic():
+        gone = withdraw_plan(plan)
+        note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
+    return {"slots": gone}
+
+
+# --- agreement and verdicts --------------------------------------------------------------
+
+
+class CoefficientOut(Schema):
+    """`undefined`: no_overlap, few or one_category, where there is no value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    common: int
+    same: float | None
+    undefined: str | None
+
+
+class AlphasOut(Schema):
+    nominal: CoefficientOut
+    ordinal: CoefficientOut
+    interval: CoefficientOut
+
+
+class CoupleOut(Schema):
+    first: str
+    second: str
+    second_is_person: bool
+    kappa: CoefficientOut
+
+
+class PeopleAgreementOut(Schema):
+    people: int
+    judges: int
+    pairs: int
+    among_people: AlphasOut
+    with_judges: AlphasOut
+    couples: list[CoupleOut]
+    couples_left: int
+
+
+@router.get("/projects/{slug}/people/agreement", response=PeopleAgreementOut)
+def get_people_agreement(request: HttpRequest, slug: str) -> Any:
+    """Kappa and alpha of people with each other and with judges, with 95 % intervals."""
+    return people_agreement(project_or_404(request, slug))
+
+
+class OpinionsOut(Schema):
+    mean: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+class DisagreementOut(Schema):
+    pair_id: int
+    gap: float
+    decided: bool
+    people: OpinionsOut
+    judges: OpinionsOut
+
+
+class VerdictIn(Schema):
+    """`answer`: 1 to 5 from A clearly to B clearly, 0 for neither."""
+
+    answer: str = Field(max_length=1)
+    note: Text = Field("", max_length=2000)
+    gold: bool = False
+
+
+class VerdictOut(Schema):
+    pair_id: int
+    preference: float | None
+    changed: bool
+
+
+class UndoneOut(Schema):
+    undone: bool
+
+
+@router.get("/projects/{slug}/disagreements", response=list[DisagreementOut])
+def list_disagreements(
+    request: HttpRequest, slug: str, between: Between = Between.ANYBODY, decided: bool = False
+) -> Any:
+    """Pairs that are seen differently, the widest gap first, up to 1,000."""
+    return disagreements(project_or_404(request, slug), between=between, decided=decided)
+
+
+@router.put("/projects/{slug}/pairs/{pair_id}/verdict", response=VerdictOut)
+def put_verdict(request: HttpRequest, slug: str, pair_id: Number, body: VerdictIn) -> Any:
+    """Decide a pair; the same verdict again changes nothing."""
+    project = owned_project_or_404(request, slug)
+    pair = _pair_or_404(request, project, pair_id)
+    try:
+        with transaction.atomic():
+            made = adjudicate(pair, request.user, body.answer, note=body.note)
+            if body.gold:
+                make_gold(pair)
+            if made.changed:
+                note("pair.adjudicated", project=project, actor=request.user, subject=str(pair_id), answer=body.answer)
+    except BadVerdict as error:
+        raise HttpError(422, str(error)) from error
+    return {"pair_id": pair_id, "preference": made.adjudication.judgment.preference, "changed": made.changed}
+
+
+@router.delete("/projects/{slug}/pairs/{pair_id}/verdict", response=UndoneOut)
+def delete_verdict(request: HttpRequest, slug: str, pair_id: Number) -> Any:
+    """Take a verdict back; what its owner had answered before stands again."""
+    project = owned_project_or_404(request, slug)
+    pair = _pair_or_404(request, project, pair_id)
+    with transaction.atomic():
+        undone = undo_adjudication(pair)
+        if undone:
+            note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair_id))
+    return {"undone": undone}
+
+
+def _pair_or_404(request: HttpRequest, project: Project, pair_id: int) -> Pair:
+    pair = Pair.objects.visible_to(request.user).filter(pk=pair_id, a__query__project=project).first()
+    if pair is None:
+        raise HttpError(404, f"project {project.slug!r} has no pair {pair_id}; GET .../disagreements lists some")
+    return pair

@@ -1,0 +1,123 @@
+"""REST of trainings: order one, watch it, cancel it, let it go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from ninja import Router, Schema
+from ninja.errors import HttpError
+from pydantic import Field
+
+from labeling.api import Text
+from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.plugins import UnknownPlugin
+from scoring.models import Snapshot
+from trainer.models import TrainingRun
+from workers.training import TrainingRefused, cancel_training, resume_training, start_training
+
+router = Router(tags=["training"])
+
+
+class TrainingIn(Schema):
+    snapshot_id: int = Field(ge=0, lt=2**63)
+    trainer: Text = Field("pointwise", max_length=80)
+    options: dict[str, Any] = {}
+
+
+class TrainingOut(Schema):
+    """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes."""
+
+    training_id: int
+    project: str
+    snapshot_id: int
+    trainer: str
+    options: dict[str, Any]
+    seed: int
+    state: str
+    error: str
+    progress: dict[str, Any]
+    reranker_ids: list[int]
+    created_at: str
+    finished_at: str | None
+
+
+def training_out(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "training_id": run.pk,
+        "project": run.project.slug,
+        "snapshot_id": run.snapshot_id,
+        "trainer": run.trainer,
+        "options": run.options,
+        "seed": run.seed,
+        "state": run.state,
+        "error": run.error,
+        "progress": run.progress,
+        "reranker_ids": [reranker.pk for reranker in run.rerankers.all()],
+        "created_at": run.created_at.isoformat(),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+    }
+
+
+def _run_or_404(request: HttpRequest, training_id: int) -> TrainingRun:
+    runs = TrainingRun.objects.visible_to(request.user).select_related("project").prefetch_related("rerankers")
+    run = get_object_or_404(runs, pk=training_id)
+    project_or_404(request, run.project.slug)
+    return run
+
+
+def _owned_run_or_404(request: HttpRequest, training_id: int) -> TrainingRun:
+    run = _run_or_404(request, training_id)
+    owned_project_or_404(request, run.project.slug)
+    return run
+
+
+@router.post("/projects/{slug}/trainings", response={201: TrainingOut})
+def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
+    """Order a training; it begins as soon as the worker for training is free."""
+    project = owned_project_or_404(request, slug)
+    snapshot = Snapshot.objects.visible_to(request.user).filter(pk=body.snapshot_id).first()
+    if snapshot is None:
+        raise HttpError(
+            422, f"no snapshot {body.snapshot_id} is visible to you; GET /projects/{slug}/snapshots lists them"
+        )
+    try:
+        run = start_training(project, snapshot, trainer=body.trainer, options=body.options, by=request.user)
+    except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        raise HttpError(422, str(error)) from error
+    run.refresh_from_db()
+    return 201, training_out(run)
+
+
+@router.get("/projects/{slug}/trainings", response=list[TrainingOut])
+def list_trainings(request: HttpRequest, slug: str) -> Any:
+    """The project's trainings, the latest first."""
+    project = project_or_404(request, slug)
+    runs = TrainingRun.objects.filter(project=project).select_related("project").prefetch_related("rerankers")
+    return [training_out(run) for run in runs]
+
+
+@router.get("/trainings/{training_id}", response=TrainingOut)
+def get_training(request: HttpRequest, training_id: int) -> Any:
+    return training_out(_run_or_404(request, training_id))
+
+
+@router.post("/trainings/{training_id}/cancel", response=TrainingOut)
+def post_cancel(request: HttpRequest, training_id: int) -> Any:
+    """Stop a training; its checkpoints stay, so that it can go on later."""
+    run = _owned_run_or_404(request, training_id)
+    if not cancel_training(run, by=request.user):
+        raise HttpError(409, f"training {run.pk} is {run.get_state_display()} already")
+    return training_out(run)
+
+
+@router.post("/trainings/{training_id}/resume", response=TrainingOut)
+def post_resume(request: HttpRequest, training_id: int) -> Any:
+    """Let a failed or cancelled training go on from its last checkpoint."""
+    run = _owned_run_or_404(request, training_id)
+    try:
+        return training_out(resume_training(run, by=request.user))
+    except TrainingRefused as error:
+        raise HttpError(409, str(error)) from error

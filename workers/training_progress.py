@@ -1,0 +1,86 @@
+"""What a training has said so far, folded into one value for the page: curves, pace, memory, notes. Pure.
+
+Curves are thinned as they grow, so that the row stays small however long the training runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOST_POINTS = 200
+MOST_NOTES = 20
+
+
+class Progress:
+    """Takes events in order; `shown` is what is stored and drawn."""
+
+    def __init__(self, before: Mapping[str, Any] | None = None) -> None:
+        self._values: dict[str, Any] = {"loss": [], "ndcg": [], "notes": [], **(before or {})}
+        self.error = ""
+
+    @property
+    def step(self) -> int:
+        return int(self._values.get("step", 0))
+
+    @property
+    def steps(self) -> int:
+        return int(self._values.get("steps", 0))
+
+    def shown(self) -> dict[str, Any]:
+        return dict(self._values)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """One event of the training process; kinds that are not known say nothing here."""
+        handler = getattr(self, f"_on_{event['kind']}", None)
+        if handler is not None:
+            handler({name: value for name, value in event.items() if name not in ("kind", "at")})
+
+    def _on_prepared(self, facts: dict[str, Any]) -> None:
+        self._values["facts"] = facts
+        if facts.get("cut_rows"):
+            self._note(f"{facts['cut_rows']:,} of {facts['rows']:,} rows are longer than the model reads and were cut")
+
+    def _on_resumed(self, facts: dict[str, Any]) -> None:
+        for name in ("loss", "ndcg"):
+            self._values[name] = [point for point in self._values[name] if point[0] <= facts["step"]]
+        self._note(f"went on from the checkpoint of step {facts['step']:,}")
+
+    def _on_step(self, facts: dict[str, Any]) -> None:
+        self._add("loss", facts["step"], facts["loss"])
+        names = ("step", "steps", "epoch", "learning_rate", "tokens", "tokens_per_s", "memory_bytes", "eta_s")
+        self._values |= {name: facts[name] for name in names if name in facts}
+
+    def _on_evaluated(self, facts: dict[str, Any]) -> None:
+        self._add("ndcg", facts["step"], facts["ndcg"])
+        if facts["best"]:
+            self._values["best"] = {"step": facts["step"], "ndcg": facts["ndcg"]}
+
+    def _on_checkpoint(self, facts: dict[str, Any]) -> None:
+        self._values["checkpoint"] = facts["step"]
+
+    def _on_out_of_memory(self, facts: dict[str, Any]) -> None:
+        self._note(
+            f"memory ran out: goes on with {facts['batch_size']} rows at once and {facts['accumulation']} batches a step"
+        )
+
+    def _on_note(self, facts: dict[str, Any]) -> None:
+        self._note(str(facts.get("text", "")))
+
+    def _on_publishing(self, facts: dict[str, Any]) -> None:
+        self._values["eta_s"] = None
+        self._note("the artefacts are being written and compared with the adapter")
+
+    def _on_failed(self, facts: dict[str, Any]) -> None:
+        self.error = str(facts.get("error", ""))
+
+    def _note(self, text: str) -> None:
+        if text and text not in self._values["notes"]:
+            self._values["notes"] = [*self._values["notes"], text[:500]][-MOST_NOTES:]
+
+    def _add(self, name: str, step: int, value: float) -> None:
+        points = [point for point in self._values[name] if point[0] < step]
+        points.append([step, round(float(value), 6)])
+        if len(points) > MOST_POINTS:
+            points = [*points[:-1:2], points[-1]]
+        self._values[name] = points
