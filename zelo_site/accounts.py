@@ -6,7 +6,8 @@ Passwords are Django's; django-axes slows guessing down. Links come from `labeli
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
@@ -17,11 +18,18 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from labeling.access import LinkRefused, find_link, redeem
+from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
+from labeling.tokens import SCOPES, BadScope, make_token
+from scoring.people_figures import PersonFigures, people_figures
+
+# One's agreement with the judges is shown from so many common pairs on.
+FEWEST_SHOWN = 10
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -60,13 +68,14 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
     """Show whom a link is for; a POST uses it up and signs in."""
     if request.method == "POST":
         visitor = request.user if request.user.is_authenticated else None
+        invited_to = getattr(find_link(token), "project", None)
         try:
             user = redeem(token, visitor=visitor, name=request.POST.get("name", ""))
         except LinkRefused:
             return render(request, "zelo/link.html", {"link": None}, status=404)
         if request.user.pk != user.pk:
             login(request, user, backend=BACKEND)
-        return redirect(_next_address(request))
+        return redirect("project", slug=invited_to.slug) if invited_to else redirect(_next_address(request))
     link = find_link(token)
     return render(request, "zelo/link.html", {"link": link}, status=200 if link else 404)
 
@@ -81,13 +90,69 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
 def profile(request: HttpRequest) -> HttpResponse:
-    """Who one is, and one's password; the old one is asked for where there is one."""
+    """Who one is, how one's work goes, one's keys and password; the old one is asked for where there is one."""
     user = cast(User, request.user)
     form_class = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
     form = form_class(user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         form.save()
         update_session_auth_hash(request, user)
-        messages.success(request, "Your password is set. You can sign in with it from now on.")
+        messages.success(request, _("Your password is set. You can sign in with it from now on."))
         return redirect("profile")
-    return render(request, "zelo/profile.html", {"form": form})
+    return render(request, "zelo/profile.html", {"form": form, "work": _own_work(user), **_tokens(user)})
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWork:
+    """What somebody did in one project."""
+
+    project: Project
+    role: str
+    figures: PersonFigures
+
+
+def _own_work(user: User) -> list[OwnWork]:
+    """Pace and agreement in every project in which they compared and still are."""
+    members = Membership.objects.filter(user=user).select_related("project").order_by("-project_id")
+    found = ((member, figures) for member in members for figures in people_figures(member.project, user=user))
+    return [
+        OwnWork(member.project, member.role, figures if member.role == Role.OWNER else _blind(member.project, figures))
+        for member, figures in found
+        if figures.answers
+    ]
+
+
+def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
+    """Without what would tell, answer by answer, what was expected or what the judges had said."""
+    few = figures.with_judges is None or figures.with_judges.count < FEWEST_SHOWN
+    shown = replace(figures, with_judges=None) if few else figures
+    return replace(shown, gold=None) if project.gold_feedback != GoldFeedback.OPEN else shown
+
+
+# --- keys of programs --------------------------------------------------------------------
+
+
+def _tokens(user: User) -> dict[str, Any]:
+    return {"tokens": ApiToken.objects.filter(user=user).order_by("-id"), "scopes": SCOPES}
+
+
+@never_cache
+@require_POST
+def change_tokens(request: HttpRequest) -> HttpResponse:
+    """Make a key, which is on the answer to this POST and nowhere else, or revoke one of one's own."""
+    user = cast(User, request.user)
+    if request.POST.get("action") == "revoke":
+        number = request.POST.get("token", "")
+        known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+        if ApiToken.objects.filter(user=user, pk=known).delete()[0]:
+            messages.success(request, _("The key opens nothing any more."))
+        return redirect("profile")
+    name = request.POST.get("name", "").replace("\x00", "").strip()[:100]
+    try:
+        token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"))
+    except BadScope:
+        messages.error(request, _("Choose what the key may do."))
+        return redirect("profile")
+    form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
+    context = {"form": form, "work": _own_work(user), "new_token": token, **_tokens(user)}
+    return render(request, "zelo/profile.html", context)

@@ -13,8 +13,13 @@ from ninja.openapi.docs import Swagger
 from labeling.api import router as labeling_router
 from labeling.api_auth import API_AUTH
 from scoring.api import router as scoring_router
+from scoring.snapshots_api import router as snapshots_router
+from trainer.rerankers_api import router as rerankers_router
 from workers.api import router as workers_router
 from workers.judges_api import router as judges_router
+from workers.people_api import router as people_router
+from workers.proof_api import router as proof_router
+from workers.training_api import router as training_router
 
 
 class OpenToKeys(NinjaAPI):
@@ -51,5 +56,15 @@ api = OpenToKeys(
     docs=Swagger(settings={"persistAuthorization": True}),
     description="From pairs of documents to calibrated scores: projects, runs, scores.",
 )
-for _router in (labeling_router, scoring_router, workers_router, judges_router):
+for _router in (
+    labeling_router,
+    scoring_router,
+    snapshots_router,
+    workers_router,
+    judges_router,
+    people_router,
+    training_router,
+    proof_router,
+    rerankers_router,
+):
     api.add_router("", _router)

@@ -92,7 +92,13 @@ def check_broker() -> list[Finding]:
 def check_workers() -> list[Finding]:
     living = list(alive())
     findings = []
-    for queue, task in (("judging", "nobody asks the judges"), ("rating", "scores wait")):
+    for queue, task in (
+        ("rating", "scores wait"),
+        ("judging-cpu", "nobody asks the judges of this machine"),
+        ("judging-gpu", "nobody asks language models loaded from a file"),
+        ("judging-http", "nobody asks judges over HTTP"),
+        ("training", "no reranker is trained"),
+    ):
         serving = [worker.name for worker in living if queue in worker.queues.split(",")]
         if serving:
             findings.append(Finding(f"workers, {queue}", Health.GOOD, ", ".join(serving)))

@@ -7,29 +7,31 @@ fragments ask for it each second, so everything here is a handful of indexed rea
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Count, Exists, Q, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, Q
 from django.urls import reverse
 
 from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
-from trainer.models import Evaluation, Reranker, TrainingRun
+from trainer.models import Evaluation, TrainingRun
+from trainer.rerankers import servable
+from workers.books import totals_of_project
+from workers.budgets import read_caps
 from workers.heartbeats import alive
 from workers.hints import broker_answers
-from workers.models import Attempt, JudgingTask, Run, Worker
+from workers.models import JudgingTask, Run, Worker
 from workers.pipeline import STAGES
 from workers.progress import RunProgress, run_progress
+from workers.routing import judging_queue
 from zelo_site.certainty import ProjectCertainty, last_certainty
 from zelo_site.savings import Saving, recent_saving
 
-NEEDED_QUEUES = ("judging", "rating")
 BROKER_CACHE_S = 3
-SPEND_CACHE_S = 3
 FEW_COMPARISONS = 4
 
 
@@ -152,7 +154,7 @@ def read_overview(project: Project) -> Overview:
     run = Run.objects.filter(project=project).order_by("-id").first()
     progress = run_progress(run) if run else None
     failures = read_failures(run) if progress and progress.dead else []
-    queues = read_queues()
+    queues = read_queues(needed_queues(run))
     return Overview(
         project=project,
         sizes=sizes,
@@ -199,27 +201,23 @@ def broker_is_up() -> bool:
     return bool(cache.get_or_set("zelo:broker", broker_answers, BROKER_CACHE_S))
 
 
-def read_queues() -> list[QueueState]:
-    """Each queue that scores depend on, with the workers heard of lately."""
+def read_queues(names: Iterable[str]) -> list[QueueState]:
+    """These queues, with the workers heard of lately."""
     living = list(alive())
-    return [
-        QueueState(name, [worker for worker in living if name in worker.queues.split(",")]) for name in NEEDED_QUEUES
-    ]
+    return [QueueState(name, [worker for worker in living if name in worker.queues.split(",")]) for name in names]
+
+
+def needed_queues(run: Run | None) -> list[str]:
+    """The queues that the scores of a run depend on."""
+    plugins = run.judges.order_by().values_list("plugin", flat=True).distinct() if run else ()
+    return ["rating", *(sorted({judging_queue(plugin) for plugin in plugins}) or ["judging-cpu"])]
 
 
 def read_spend(project: Project, run: Run | None) -> Spend:
-    """The books of all runs; summed again every few seconds at most."""
-
-    def summed() -> dict[str, int]:
-        return Attempt.objects.filter(run__project=project).aggregate(
-            calls=Count("pk"),
-            input_tokens=Coalesce(Sum("input_tokens"), 0),
-            output_tokens=Coalesce(Sum("output_tokens"), 0),
-            cost_micros=Coalesce(Sum("cost_micros"), 0),
-        )
-
-    books = cache.get_or_set(f"zelo:spend:{project.pk}", summed, SPEND_CACHE_S)
-    return Spend(**(books or summed()), cap_micros=run.cost_budget_micros if run else None)
+    """The books of all runs and probes, and the cap that is nearer: the last run's, or the project's."""
+    spent = totals_of_project(project.pk)
+    caps = [cap for cap in (run.cost_budget_micros if run else None, read_caps(project.pk).cost_micros) if cap]
+    return Spend(spent.calls, spent.input_tokens, spent.output_tokens, spent.cost_micros, min(caps, default=None))
 
 
 def read_failures(run: Run | None) -> list[FailureCount]:
@@ -236,7 +234,8 @@ def read_failures(run: Run | None) -> list[FailureCount]:
 def read_stages(project: Project, sizes: Sizes, progress: RunProgress | None) -> list[StageView]:
     """The nine stages; several may be going on at once."""
     states = _stage_states(project, sizes, progress)
-    addresses = {"calibrate": reverse("scale", args=[project.slug])} if sizes.queries else {}
+    pages = {"calibrate": "scale", "train": "training", "prove": "proof", "serve": "rerankers"} if sizes.queries else {}
+    addresses = {stage: reverse(page, args=[project.slug]) for stage, page in pages.items()}
     return [
         StageView(stage.number, stage.key, stage.label, *states[stage.key], address=addresses.get(stage.key, ""))
         for stage in STAGES
@@ -275,7 +274,7 @@ def _later_stages(project: Project) -> dict[str, bool]:
         Exists(runs.filter(state=TrainingRun.State.RUNNING)),
         Exists(runs.filter(state=TrainingRun.State.FINISHED)),
         Exists(Evaluation.objects.filter(project=project)),
-        Exists(Reranker.objects.filter(project=project)),
+        Exists(servable().filter(project=project)),
     )
     return dict(zip(("calibrated", "fitted", "training", "trained", "proved", "served"), row.get(), strict=True))
 

@@ -6,6 +6,7 @@
 | DATABASE_URL, BROKER_URL | real PostgreSQL and Redis/Valkey | the embedded ones |
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
+| ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
 | ZELO_HOSTS | comma-separated host names the server answers to | localhost, 127.0.0.1, [::1] |
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
@@ -15,6 +16,7 @@
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_RERANKERS | rerankers of others to compare with, see docs/evaluation.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
@@ -55,6 +57,9 @@ ZELO_MAX_IMPORT_BYTES = int(float(os.environ.get("ZELO_MAX_IMPORT_MB", "10240"))
 ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
+ZELO_RERANK_URL = os.environ.get("ZELO_RERANK_URL", "")
+ZELO_CACHE = Path(os.environ.get("ZELO_CACHE", "") or ZELO_HOME / "cache")
+
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -79,7 +84,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
+    "zelo_site.language.ChosenLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -108,12 +113,21 @@ TEMPLATES = [
     }
 ]
 
+_database = dj_database_url.parse(_services.database_url, engine="django.db.backends.postgresql")
+# A host that was cut off notices within half a minute; otherwise it would wait two hours for an answer.
+_patience = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 DATABASES = {
     "default": {
-        **dj_database_url.parse(_services.database_url, engine="django.db.backends.postgresql"),
+        **_database,
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5},
+        "OPTIONS": {**_patience, **_database.get("OPTIONS", {})},
     }
 }
 
@@ -169,6 +183,9 @@ if HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [ROOT / "locale"]
+FORMAT_MODULE_PATH = ["zelo_site.formats"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
@@ -188,19 +205,26 @@ CELERY_BROKER_URL = _services.broker_url
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_PUBLISH_RETRY = False
-CELERY_TASK_DEFAULT_QUEUE = "judging"
+CELERY_TASK_DEFAULT_QUEUE = "judging-cpu"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout": 20, "retry_on_timeout": True}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_timeout": 20,
+    "socket_keepalive": True,
+    "retry_on_timeout": True,
+}
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TASK_ROUTES = {
-    "workers.tasks.judge": {"queue": "judging"},
-    "workers.tasks.fill": {"queue": "judging"},
+    # `judge` and `probe` go where the judge is asked, see workers.routing.
+    "workers.tasks.fill": {"queue": "judging-cpu"},
+    "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},
     "workers.tasks.advance": {"queue": "rating"},
     "workers.tasks.calibrate": {"queue": "rating"},
+    "workers.tasks.train*": {"queue": "training"},
 }
 
 LOGGING = {

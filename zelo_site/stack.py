@@ -8,23 +8,30 @@ used. Other hosts start single workers with `manage.py worker` instead.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 
+from trainer.rerankers import servable
 from workers.heartbeats import alive
+from workers.routing import QUEUES, has_gpu
 from zelo_site.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.supervisor import Child, ProcessSupervisor, exits_on_sigterm
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
-NEEDED_QUEUES = frozenset({"judging", "rating"})
+# What a run may need. A worker that trains is started by whoever trains, and by `up`.
+NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http"})
+# On few cores every process that starts slows the others down, so those that are needed later wait.
+LATER_S = 6.0
 
 
 class NoDatabase(RuntimeError):
@@ -45,30 +52,62 @@ class Serving:
     tick: Callable[[], None]
 
 
-def worker_processes(*, judging: int = 0) -> list[Child]:
-    """The processes that do the work: one worker a queue, and the reconciler."""
-    return [
-        _child("rating", "worker", "rating"),
-        _child("judging", "worker", "judging", "--concurrency", str(judging or os.cpu_count() or 1)),
-        _child("reconciler", "reconcile"),
-    ]
+def worker_processes(*, judging: int = 0, queues: Collection[str] = QUEUES) -> list[Child]:
+    """The processes that do the work of these queues, and the reconciler.
+
+    Without a GPU, the worker that judges on the processor also serves the queue of judges that would use one.
+    """
+    on_gpu = "judging-gpu" in queues and has_gpu()
+    local = ["judging-cpu"] if on_gpu else ["judging-cpu", "judging-gpu"]
+    children = []
+    if "rating" in queues:
+        children.append(_child("rating", "worker", "rating"))
+    if any(name in queues for name in local):
+        children.append(_child("judging-cpu", "worker", *local, "--concurrency", str(judging or os.cpu_count() or 1)))
+    children.append(_child("reconciler", "reconcile"))
+    if on_gpu:
+        children.append(_child("judging-gpu", "worker", "judging-gpu"))
+    later = [name for name in ("judging-http", "training") if name in queues]
+    children += [_child(name, "worker", name, delay_s=LATER_S) for name in later]
+    return children
 
 
 def web_process(host: str, port: int) -> Child:
-    """The web server; threads, since most of its time is waiting for the database."""
+    """The web server; threads, since most of its time is waiting: for the database, or for the process that ranks."""
     return Child(
         name="web",
         essential=True,
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
-            "--threads", "8", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
+            "--threads", "12", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
             "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
         ],
     )  # fmt: skip
 
 
-def _child(name: str, *arguments: str) -> Child:
-    return Child(name=name, command=[sys.executable, str(MANAGE), *arguments])
+def _child(name: str, *arguments: str, delay_s: float = 0.0) -> Child:
+    return Child(name=name, command=[sys.executable, str(MANAGE), *arguments], delay_s=delay_s)
+
+
+class RankingOnDemand:
+    """Starts the process that ranks once there is a reranker to serve: until then it would cost memory for nothing."""
+
+    LOOK_EVERY_S = 3.0
+
+    def __init__(self) -> None:
+        self.processes: ProcessSupervisor | None = None
+        self._next_look = 0.0
+
+    def look(self) -> list[str]:
+        """To be called with each tick; nothing to report. Does no more once the process is started."""
+        if self.processes is None or settings.ZELO_RERANK_URL or time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + self.LOOK_EVERY_S
+        with contextlib.suppress(DatabaseError):  # it is being revived
+            if servable().exists():
+                self.processes.start(_child("serve_rerank", "serve_rerank"))
+                self._next_look = math.inf
+        return []
 
 
 @contextlib.contextmanager
@@ -79,7 +118,13 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
         _migrate()
         settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
         children = [web_process(host, port), *worker_processes(judging=judging)]
-        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=services.revive) as processes:
+        ranking = RankingOnDemand()
+
+        def watch() -> list[str]:
+            return [*services.revive(), *ranking.look()]
+
+        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
+            ranking.processes = processes
             shown = f"[{host}]" if ":" in host else host
             try:
                 yield Serving(f"http://{shown}:{port}", settings.ZELO_HOME / "logs", processes.wait, processes.tick)
@@ -88,22 +133,25 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
 
 
 @contextlib.contextmanager
-def working() -> Iterator[Callable[[], None]]:
-    """A database with its tables and workers that judge and rate: those that run, or our own for as
-    long as the block lasts. Yields what to call now and then while waiting.
+def working(queues: Collection[str] = NEEDED_QUEUES) -> Iterator[Callable[[], None]]:
+    """A database with its tables and workers of these queues (those that judge and rate): those that run, or our
+    own for as long as the block lasts. Yields what to call now and then while waiting.
     """
     with database() as services:
-        if services is None and not workers_needed():
+        # Whoever holds the home starts all of them: heartbeats of a predecessor that was killed look alive for a while.
+        needed = queues if services is not None else workers_needed(queues)
+        if not needed:
             yield lambda: None
             return
         watch = services.revive if services is not None else list
-        with ProcessSupervisor(worker_processes(), home=settings.ZELO_HOME, watch=watch) as processes:
+        children = worker_processes(queues=needed)
+        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
             yield processes.tick
 
 
-def workers_needed() -> frozenset[str]:
-    """The queues that no living worker serves."""
-    return NEEDED_QUEUES - {queue for worker in alive() for queue in worker.queues.split(",")}
+def workers_needed(queues: Collection[str] = NEEDED_QUEUES) -> frozenset[str]:
+    """Those of the queues that no living worker serves."""
+    return frozenset(queues) - {queue for worker in alive() for queue in worker.queues.split(",")}
 
 
 @contextlib.contextmanager

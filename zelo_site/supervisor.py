@@ -32,7 +32,8 @@ STOPPED, GAVE_UP = 0, 1
 
 @dataclass(frozen=True)
 class Child:
-    """A process to keep running. `environ` is added to ours; `grace_s`: how long it may take to stop.
+    """A process to keep running. `environ` is added to ours; `grace_s`: how long it may take to stop; `delay_s`: how
+    long after the others it is started.
 
     Where an `essential` one cannot be kept up (GIVE_UP_AFTER ends in a row, none after STEADY_S), all stop.
     """
@@ -42,16 +43,23 @@ class Child:
     environ: Mapping[str, str] = field(default_factory=dict)
     grace_s: float = 15.0
     essential: bool = False
+    delay_s: float = 0.0
 
 
 @dataclass
 class _Kept:
+    """A child and its state; it has no process until it is first due."""
+
     child: Child
     log: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     started_at: float
     failures: int = 0
     due_at: float | None = None
+
+    @property
+    def running(self) -> subprocess.Popen[bytes] | None:
+        return self.process if self.process is not None and self.process.poll() is None else None
 
 
 def _to_stderr(line: str) -> None:
@@ -105,7 +113,10 @@ class ProcessSupervisor:
     def start(self, child: Child) -> None:
         """Start one more child and keep it running. Its output goes to `home/logs/NAME.log`."""
         log = fresh_log(self._home, child.name)
-        self._kept.append(_Kept(child, log, self._launch(child, log), time.monotonic()))
+        if child.delay_s > 0.0:
+            self._kept.append(_Kept(child, log, None, 0.0, due_at=time.monotonic() + child.delay_s))
+        else:
+            self._kept.append(_Kept(child, log, self._launch(child, log), time.monotonic()))
 
     def run(self) -> int:
         """Start, keep running until SIGINT, SIGTERM or SIGHUP, stop; returns an exit code (0, or 1 after giving up)."""
@@ -124,7 +135,7 @@ class ProcessSupervisor:
         """Look once at every child: report and time what has ended, start again what is due."""
         for kept in self._kept:
             if kept.due_at is None:
-                code = kept.process.poll()
+                code = kept.process.poll() if kept.process is not None else None
                 if code is not None:
                     self._note_end(kept, code)
             elif time.monotonic() >= kept.due_at:
@@ -140,24 +151,26 @@ class ProcessSupervisor:
         """
         with self._noted_signals() as woken:
             already = self._signals
-            running = [kept for kept in reversed(self._kept) if kept.process.poll() is None]
-            for kept in running:
-                kept.process.terminate()
-            deadline = time.monotonic() + max((kept.child.grace_s for kept in running), default=0.0) + KILL_MARGIN_S
-            while any(kept.process.poll() is None for kept in running):
+            running = [(kept.child, process) for kept in reversed(self._kept) if (process := kept.running) is not None]
+            for _, process in running:
+                process.terminate()
+            deadline = time.monotonic() + max((child.grace_s for child, _ in running), default=0.0) + KILL_MARGIN_S
+            for kept in self._kept:
+                kept.due_at = None  # nothing is started again
+            while any(process.poll() is None for _, process in running):
                 if self._signals > already:
                     already = sys.maxsize
-                    for kept in running:
-                        kept.process.terminate()  # the second one tells a guard to kill
+                    for _, process in running:
+                        process.terminate()  # the second one tells a guard to kill
                 if time.monotonic() > deadline:
-                    for kept in running:
-                        kept.process.kill()
+                    for _, process in running:
+                        process.kill()
                 self._sleep(woken)
             self._kept.clear()
 
     def process_ids(self) -> dict[str, int]:
         """Process id of each running child's guard, by name."""
-        return {kept.child.name: kept.process.pid for kept in self._kept if kept.process.poll() is None}
+        return {kept.child.name: process.pid for kept in self._kept if (process := kept.running) is not None}
 
     def _launch(self, child: Child, log: Path) -> subprocess.Popen[bytes]:
         return start_guarded(child.command, log=log, environ={**os.environ, **child.environ}, grace_s=child.grace_s)

@@ -27,14 +27,14 @@ def test_database_tables_and_broker_are_well() -> None:
 
 
 def test_missing_worker_comes_with_its_command() -> None:
-    finding = found("workers, judging")
+    finding = found("workers, judging-cpu")
     assert finding.health is Health.BAD
-    assert "python manage.py worker judging" in finding.remedy
+    assert "python manage.py worker judging-cpu" in finding.remedy
 
 
 def test_living_worker_is_well() -> None:
-    beat("judging@here", "judging")
-    assert found("workers, judging").health is Health.GOOD
+    beat("judging@here", "judging-cpu")
+    assert found("workers, judging-cpu").health is Health.GOOD
     assert found("workers, rating").health is Health.BAD
 
 
@@ -81,5 +81,5 @@ def test_command_says_bad_by_its_exit_status() -> None:
 def test_page_shows_the_same(client: Client) -> None:
     client.force_login(make_user(is_staff=True))
     html = page(client, "doctor")
-    assert "workers, judging" in html
-    assert "python manage.py worker judging" in html
+    assert "workers, judging-cpu" in html
+    assert "python manage.py worker judging-cpu" in html

@@ -30,9 +30,7 @@ def filling_context(request: HttpRequest, project: Project) -> dict[str, object]
         "goes_on": goes_on,
         "bare": bare_queries(project),
         "has_documents": Document.objects.filter(project=project).exists(),
-        "missing": [queue for queue in read_queues() if queue.name == "judging" and not queue.workers]
-        if goes_on
-        else [],
+        "missing": [queue for queue in read_queues(["judging-cpu"]) if not queue.workers] if goes_on else [],
         "may_change": may_change(request, project),
     }
 

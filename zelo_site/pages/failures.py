@@ -47,7 +47,7 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
     if sent and sent not in set(FailureKind):  # else all questions would be asked again, and not those meant
         return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
     chosen = _filter(request.POST, _judge(request.POST, project))
-    opened = retry_failures(project, chosen)
+    opened = retry_failures(project, chosen, by=request.user)
     messages.success(request, f"{opened:,} question{'' if opened == 1 else 's'} will be asked again.")
     return redirect("failures", slug=project.slug)
 

@@ -1,4 +1,4 @@
-"""One pair: both documents side by side and every answer on them, superseded ones included."""
+"""One pair: both documents side by side and every answer on them, superseded ones included; its owners make it gold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
 
+from labeling import screen
+from labeling.gold_checks import set_gold
 from labeling.models import Candidate, Judgment, Pair
+from scoring.adjudication import unset_gold
 from scoring.models import QueryFit
+from workers.audit import note
 from zelo_site.pages.reasons import Reason, expected_preference, judgments_with_sides, reason_of
-from zelo_site.pages.scope import may_change, visible_project
+from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOST_SHOWN = 200
+LONGEST_WHY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +48,28 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "sides": [_side("A", pair.a), _side("B", pair.b)],
         "answers": answers,
         "expected": _expected(pair, fit),
+        "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
+        "scale": screen.scale(),
         "may_change": may_change(request, project),
         "here": "queries",
     }
     return render(request, "zelo/pair.html", context)
+
+
+@require_POST
+def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+    """Say by hand what the pair's answer is, or that it is known no more (`answer` empty)."""
+    project = owned_project(request, slug)
+    pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
+    answer = request.POST.get("answer", "")
+    if answer in screen.STRENGTHS:
+        why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
+        set_gold(pair.pk, screen.STRENGTHS[answer], explanation=why)
+        messages.success(request, _("The pair is gold: people’s answers to it are checked."))
+    elif unset_gold(pair):
+        messages.success(request, _("The pair is gold no more."))
+    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), answer=answer[:20])
+    return redirect("pair", slug=project.slug, pair_id=pair.pk)
 
 
 def _answers(request: HttpRequest, pair: Pair, *, rater: str | None) -> list[Answer]:

@@ -7,19 +7,26 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
-from workers import pipeline, queue
+from labeling.models import Role
+from workers import pipeline
+from workers.failed import FailureFilter, retry_failures
 from workers.models import Run
 from zelo_site.overview import read_overview
 from zelo_site.pages.candidates import filling_part
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
 
 LIVE = "zelo/parts/project_live.html"
 
 
 def project_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page; its upper part is the live fragment, its figures are asked for once it stands."""
-    project = visible_project(request, slug)
+    """The page; its upper part is the live fragment, its figures are asked for once it stands.
+
+    Who only compares is led to the comparison screen.
+    """
+    project = member_project(request, slug)
+    if visitor_role(request, project) == Role.ANNOTATOR:
+        return redirect("compare", slug=project.slug)
     overview = read_overview(project)
     is_owner = may_change(request, project)
     context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
@@ -41,12 +48,13 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
     project = owned_project(request, slug)
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     if action == "retry":
-        opened = queue.retry_dead(run_id=run.pk, reason=request.POST.get("reason") or None)
+        chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
+        opened = retry_failures(project, chosen, by=request.user)
         messages.success(request, f"{opened:,} questions will be asked again.")
         return redirect("project", slug=project.slug)
     moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
     if action not in moves:
         raise Http404(f"a run cannot be moved by {action!r}")
-    if not moves[action](run):
+    if not moves[action](run, by=request.user):
         messages.warning(request, f"The run is {run.get_state_display()} already; nothing was changed.")
     return redirect("project", slug=project.slug)

@@ -7,7 +7,8 @@ from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from labeling.models import Candidate, Project, Query
+from labeling.models import Candidate, Membership, Project, Query, Role
+from labeling.projects import may_create
 from scoring.models import QueryFit
 from workers.models import Run
 
@@ -21,12 +22,16 @@ def _total(rows: QuerySet, path: str, total: Count | Sum) -> Coalesce:
 
 
 def project_list(request: HttpRequest) -> HttpResponse:
-    """Every project of the visitor with its size and the state of its last run."""
+    """Every project of the visitor with its size and the state of its last run; who only compares goes straight to it."""
     last_run = Run.objects.filter(project=OuterRef("pk")).order_by("-id").values("state")[:1]
+    mine = Membership.objects.filter(project=OuterRef("pk"), user_id=request.user.pk or 0).values("role")
     projects = Project.objects.visible_to(request.user).annotate(
         query_count=_total(Query.objects.all(), "project", Count("pk")),
         candidate_count=_total(Candidate.objects.all(), "query__project", Count("pk")),
         judgment_count=_total(QueryFit.objects.all(), "query__project", Sum("judgments")),
         run_state=Subquery(last_run),
+        role=Subquery(mine),
     )
-    return render(request, "zelo/projects.html", {"projects": projects[:SHOWN]})
+    shown = list(projects[:SHOWN])
+    creates = any(each.role == Role.OWNER for each in shown) or may_create(request.user)
+    return render(request, "zelo/projects.html", {"projects": shown, "may_create": creates})

@@ -31,8 +31,8 @@ def _move(request: HttpRequest, project: Project) -> HttpResponse:
     known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
     judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
     if request.POST.get("action") == "resume":
-        if resume_judge(judge):
+        if resume_judge(judge, by=request.user):
             messages.success(request, f"{judge.name} is asked again.")
-    elif pause_judge(judge, f"paused by {request.user.get_username()}"):
+    elif pause_judge(judge, f"paused by {request.user.get_username()}", by=request.user):
         messages.success(request, f"{judge.name} is asked nothing more until you let it go on.")
     return redirect("scorecard", slug=project.slug)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from workers.models import Job, Run
+from workers.backlog import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
+from workers.flow import endpoint_states
+from workers.models import Job, Run, Worker
+from workers.routing import QUEUES, QueueKind
+from zelo_site.commands import worker_command
 from zelo_site.doctor import Health, examine
 from zelo_site.overview import broker_is_up, read_queues
 from zelo_site.pages.live import live_fragment, rendered_fragment
@@ -15,10 +21,57 @@ SHOWN = 30
 LIVE = "zelo/parts/jobs_live.html"
 
 
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A queue as the page shows it: what waits, who serves it, and how to start a worker where nobody does."""
+
+    kind: QueueKind
+    backlog: Backlog
+    workers: list[Worker]
+    command: str
+
+    @property
+    def is_stuck(self) -> bool:
+        return self.backlog.has_work and not self.workers
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    run: Run
+    pace: RunPace | None
+
+
+def _queue_rows(request: HttpRequest) -> list[QueueRow]:
+    is_staff = bool(getattr(request.user, "is_staff", False))
+    backlogs = {each.queue: each for each in read_backlog(request.user)}
+    return [
+        QueueRow(QUEUES[each.name], backlogs[each.name], each.workers, worker_command(each.name, in_full=is_staff))
+        for each in read_queues(QUEUES)
+    ]
+
+
 def _jobs_context(request: HttpRequest) -> dict[str, object]:
-    runs = Run.objects.visible_to(request.user).select_related("project").order_by("-id")
-    jobs = Job.objects.visible_to(request.user).select_related("project").order_by("-id")
-    return {"runs": runs[:SHOWN], "jobs": jobs[:SHOWN], "queues": read_queues(), "broker": broker_is_up()}
+    user = request.user
+    runs = list(Run.objects.visible_to(user).select_related("project").order_by("-id")[:SHOWN])
+    jobs = Job.objects.visible_to(user).select_related("project").order_by("-id")
+    paces, queues = read_paces(user, runs), _queue_rows(request)
+    names = endpoint_names(user)
+    return {
+        "runs": [RunRow(run, paces.get(run.pk)) for run in runs],
+        "jobs": jobs[:SHOWN],
+        "queues": queues,
+        "stuck": [queue for queue in queues if queue.is_stuck],
+        "workers": sorted({worker.pk: worker for queue in queues for worker in queue.workers}.values(), key=_by_host),
+        "in_flight": sum(queue.backlog.in_flight for queue in queues),
+        "answers_a_minute": sum(pace.answers_a_minute for pace in paces.values()),
+        "dead": read_dead_letters(user),
+        "endpoints": [view for view in endpoint_states() if view.name in names] if names else [],
+        "broker": broker_is_up(),
+    }
+
+
+def _by_host(worker: Worker) -> tuple[str, str]:
+    return worker.host, worker.name
 
 
 def jobs_page(request: HttpRequest) -> HttpResponse:

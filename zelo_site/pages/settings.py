@@ -1,6 +1,7 @@
-"""Settings of a project, for its owners: name, instruction, and the rater with its options.
+"""Settings of a project, for its owners: name, instruction, the rater with its options, and caps on what it spends.
 
-The change itself is `labeling.projects.change_project`, as in REST and command line.
+The changes themselves are `labeling.projects.change_project` and `workers.allowances.change_caps`, as in REST and
+command line.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, change_project
+from workers.allowances import change_caps
+from workers.books import totals_of_project
+from workers.budgets import BadBudget, read_caps
+from zelo_site.pages.limits import limit_fields, read_limits
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project
 
@@ -37,14 +43,16 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         rater = get_plugin("rater", request.POST.get("rater", project.rater))
         before = project.rater, project.rater_options
-        changed = change_project(
-            project,
-            name=request.POST.get("name", ""),
-            instruction=request.POST.get("instruction", "").replace("\r\n", "\n"),
-            rater=rater.name,
-            rater_options=read_options(rater, prefix=f"rater-{rater.name}", sent=request.POST),
-        )
-    except (BadProject, BadOptions, UnknownPlugin) as error:
+        with transaction.atomic():
+            changed = change_project(
+                project,
+                name=request.POST.get("name", ""),
+                instruction=request.POST.get("instruction", "").replace("\r\n", "\n"),
+                rater=rater.name,
+                rater_options=read_options(rater, prefix=f"rater-{rater.name}", sent=request.POST),
+            )
+            change_caps(project, read_limits(request.POST, prefix="cap-"), by=request.user)
+    except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:
         return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
     fits_anew = (changed.rater, changed.rater_options) != before
     messages.success(request, "Stored. All queries are being fitted anew." if fits_anew else "Stored.")
@@ -61,10 +69,17 @@ def _context(project: Project, sent: QueryDict | None = None, error: Exception |
             RaterChoice(name, plugin.label, _fields(project, name, sent, error), name == chosen)
             for name, plugin in registered("rater").items()
         ],
+        "limits": limit_fields(_caps(project), prefix="cap-", sent=sent),
+        "spent": totals_of_project(project.pk),
         "error": error,
         "may_change": True,
         "here": "project",
     }
+
+
+def _caps(project: Project) -> dict[str, int | None]:
+    caps = read_caps(project.pk)
+    return {"calls": caps.calls, "tokens": caps.tokens, "cost_micros": caps.cost_micros}
 
 
 def _fields(project: Project, rater: str, sent: QueryDict | None, error: Exception | None) -> list[OptionField]:

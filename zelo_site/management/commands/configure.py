@@ -1,15 +1,19 @@
-"""`manage.py configure PROJECT`: another name, instruction or rater; without options, what stands now."""
+"""`manage.py configure PROJECT`: another name, instruction, rater or caps; without options, what stands now."""
 
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
 from labeling.projects import BadProject, change_project
+from workers.allowances import change_caps
+from workers.budgets import BadBudget, read_caps
 from zelo_site.selection import find_project
 from zelo_site.stack import database
 
@@ -24,8 +28,12 @@ class Command(BaseCommand):
         parser.add_argument("--rater", help="for example thurstone or bradley-terry")
         parser.add_argument("--rater-options", help='JSON, for example {"judge_weights": "anchored"}')
 
+        for name, unit in (("calls", "calls"), ("tokens", "tokens read and written"), ("dollars", "dollars")):
+            parser.add_argument(f"--{name}", help=f"at most so many {unit} by all runs and probes; none: no limit")
+
     def handle(self, *args: Any, **options: Any) -> None:
         rater_options = _json_object(options["rater_options"])
+        caps = _caps(options)
         with database():
             try:
                 project = change_project(
@@ -35,7 +43,9 @@ class Command(BaseCommand):
                     rater=options["rater"],
                     rater_options=rater_options,
                 )
-            except BadProject as error:
+                if caps:
+                    change_caps(project, caps)
+            except (BadProject, BadBudget) as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(_lines(project))
 
@@ -52,11 +62,38 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     return values
 
 
+def _caps(options: Mapping[str, Any]) -> dict[str, int | None]:
+    names = {"calls": ("calls", 1), "tokens": ("tokens", 1), "dollars": ("cost_micros", 1_000_000)}
+    return {
+        field: _limit(name, options[name], unit) for name, (field, unit) in names.items() if options[name] is not None
+    }
+
+
+def _limit(name: str, text: str, unit: int) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        number = float(text) * unit
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 2**62 or (unit == 1 and number != int(number)):
+        raise CommandError(f"--{name} is {text!r}; expected a number above 0, or none for no limit")
+    return max(1, round(number))
+
+
+def _limits(project: Project) -> str:
+    caps = read_caps(project.pk)
+    said = [f"{caps.calls:,} calls" if caps.calls else "", f"{caps.tokens:,} tokens" if caps.tokens else ""]
+    said += [f"${caps.cost_micros / 1e6:,.2f}" if caps.cost_micros else ""]
+    return ", ".join(filter(None, said)) or "no limit"
+
+
 def _lines(project: Project) -> str:
     rows = {
         "slug": project.slug,
         "name": project.name,
         "instruction": project.instruction or "none",
         "rater": f"{project.rater} {json.dumps(project.rater_options)}",
+        "caps": _limits(project),
     }
     return "\n".join(f"{label:<12} {value}" for label, value in rows.items())

@@ -18,7 +18,8 @@ from django.urls import reverse
 from labeling.access import ensure_owner, make_link
 from labeling.models import Project
 from labeling.retrieval import UnknownEmbedder
-from zelo_site import demo
+from trainer.leaderboard import NotEvaluated
+from zelo_site import demo, demo_student
 from zelo_site.embedded import FolderUnusable, ServiceFailed
 from zelo_site.runs import RunStopped
 from zelo_site.sample import sample_questions
@@ -88,7 +89,18 @@ class Command(BaseCommand):
             demo.show_demo(project, tick=stack.tick, stream=stream)
         except RunStopped as error:
             self._say(f"{error}; --reset begins anew")
-        self._say("\n" + demo.proof(project))
+        self._say("\n" + demo.proof(project) + "\n")
+        self._show_student(stack, owner, project, stream)
+
+    def _show_student(self, stack: Serving, owner: Any, project: Project, stream: TextIO) -> None:
+        try:
+            student = demo_student.show_student(project, by=owner, tick=stack.tick, stream=stream)
+            self._say("\n" + demo_student.closing_table(project))
+        except (demo_student.NoStudent, NotEvaluated) as error:
+            self._say(f"no student: {error}")
+            return
+        proof, box = reverse("proof", args=[project.slug]), reverse("try-reranker", args=[project.slug, student.pk])
+        self._say(f"\n  the proof       {stack.address}{proof}\n  ask the student {stack.address}{box}")
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])

@@ -45,6 +45,9 @@
     if (event.detail.xhr && event.detail.xhr.status === 403) window.location.reload();
   });
 
+  // On a phone the pages lie in one long row.
+  document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   const ago = (seconds) => {
     if (seconds < 1.5) return "just now";
     if (seconds < 90) return `${Math.round(seconds)} s ago`;

@@ -1,0 +1,82 @@
+"""The proof in a real browser: every look, from a difference to what moved, entering a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import expect
+from pytest_django import Settings
+
+from labeling.models import Membership, Project
+from scoring.models import Snapshot
+from tests.browser.conftest import LOOKS, Visit
+from tests.browser.test_pages import serious_faults
+from tests.trainer.frozen import make_frozen, make_scored
+from tests.zelo_site.factories import make_user
+from trainer.contenders import BASE, enter_baselines
+from trainer.leaderboard import evaluation_queries
+from workers.evaluating import evaluate, order_evaluation
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def owner() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def snapshot(owner: User, settings: Settings, tmp_path: Path) -> Snapshot:
+    """Evaluated without the base, which would load a model."""
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+    project = make_scored(queries=18, documents=10, domains=("law", "code", "a domain with a rather long name"))
+    Membership.objects.create(project=project, user=owner, role="owner")
+    snapshot = make_frozen(project)
+    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
+    return snapshot
+
+
+def project_of(snapshot: Snapshot) -> Project:
+    project = snapshot.projects.first()
+    assert project is not None
+    return project
+
+
+@pytest.mark.parametrize("look", list(LOOKS))
+def test_the_proof_is_clean_in_every_look(
+    look: str, visit: Callable[..., Visit], owner: User, snapshot: Snapshot
+) -> None:
+    visited = visit(owner, look=look)
+    page = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
+    visited.picture(f"proof-{look}")
+    assert not serious_faults(visited)
+    page.locator("#board a").first.click()
+    expect(page.locator("h1")).to_contain_text("What moved")
+    page.locator("tbody th a").first.click()
+    expect(page.locator("table").first).to_contain_text("rank")
+    visited.picture(f"moved-{look}")
+    assert not serious_faults(visited)
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert (wide, visited.complaints) == (0, [])
+
+
+def test_a_run_of_today_is_entered_by_file(
+    visit: Callable[..., Visit], owner: User, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    lines = [
+        f"{query.id} Q0 {document} 1 {-place} today\n"
+        for query in evaluation_queries(snapshot, "test")
+        for place, document in enumerate(query.document_ids)
+    ]
+    (tmp_path / "today.trec").write_text("".join(lines))
+    visited = visit(owner)
+    page: Any = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
+    page.get_by_label("A TREC run").set_input_files(str(tmp_path / "today.trec"))
+    page.get_by_role("button", name="Enter the run").click()
+    expect(page.get_by_role("status")).to_contain_text("today.trec is entered")

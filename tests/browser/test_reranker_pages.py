@@ -1,0 +1,69 @@
+"""The rerankers' pages in every look: clean under axe, no overflow, nothing refused by the content policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from labeling.models import Project
+from tests.browser.conftest import LOOKS
+from tests.browser.test_pages import Start, serious_faults
+from tests.zelo_site.factories import make_project, make_user
+from trainer.models import Reranker
+from trainer.rerankers import TRAINED
+from zelo_site.pages import rerankers
+from zelo_site.reranking import Reply
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+def published(project: Project) -> Reranker:
+    """A reranker's row as publishing leaves it; its files are not needed to show it."""
+    files = {f"{form}/model.safetensors": {"bytes": 90_000_000, "sha256": "1" * 64} for form in ("adapter", "merged")}
+    manifest = {
+        "files": files,
+        "base": {"name": "minilm"},
+        "max_length": 256,
+        "parity": {"largest_difference": {"merged": 3e-7}},
+    }
+    return Reranker.objects.create(
+        project=project,
+        name="minilm-run-7-with-a-name-that-is-rather-long",
+        kind=TRAINED,
+        location="rerankers/project/run-7-abcdef01/and/deeper",
+        checksum="a1" * 32,
+        manifest=manifest,
+    )
+
+
+@pytest.mark.parametrize("look", list(LOOKS))
+def test_list_and_box_are_clean(look: str, visit: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = make_user("owner")
+    project = make_project(owner)
+    published(project)
+    answer = b'{"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}], "meta": {}}'
+    monkeypatch.setattr(rerankers, "pass_on", lambda *_: Reply(200, answer))
+    visited = visit(owner, look=look)
+    faults: dict[str, Any] = {}
+
+    def look_at(name: str) -> None:
+        wide = visited.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if wide > 0:
+            faults[f"{name} overflows"] = wide
+        if serious := serious_faults(visited):
+            faults[name] = serious
+
+    visited.open(reverse("rerankers", args=[project.slug]))
+    look_at("rerankers")
+    visited.page.get_by_role("link", name="Try it").click()
+    visited.page.fill("#query", "how do fish breathe")
+    visited.page.fill("#documents", "bread\ngills")
+    visited.page.keyboard.press("Tab")
+    visited.page.keyboard.press("Enter")
+    visited.page.wait_for_selector("#ranked table")
+    assert visited.page.locator("#ranked summary").all_inner_texts() == ["gills", "bread"]
+    look_at("box")
+    assert not faults
+    assert not visited.complaints

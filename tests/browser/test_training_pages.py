@@ -1,0 +1,79 @@
+"""Snapshots and trainings in a real browser: every look, and a curve that grows by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import expect
+from pytest_django import Settings
+
+from labeling.models import Project
+from tests.browser.conftest import LOOKS, Visit
+from tests.browser.test_pages import serious_faults
+from tests.scoring.scored import make_snapshot, scored
+from tests.zelo_site.factories import make_project, make_user
+from trainer.models import TrainingRun
+from workers.training import start_training
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+PROGRESS: dict[str, Any] = {
+    "step": 120, "steps": 300, "epoch": 0.4, "tokens_per_s": 812.4, "memory_bytes": 2**30, "eta_s": 61.0,
+    "loss": [[step, 0.2 / (1 + step / 40)] for step in range(10, 130, 10)],
+    "ndcg": [[0, 0.42], [50, 0.61], [100, 0.6]], "best": {"step": 50, "ndcg": 0.61},
+    "facts": {"rows": 960, "tokens_an_epoch": 65000, "device": "cpu", "trained_weights": 676225, "weights": 23389826},
+    "notes": ["12 of 960 rows are longer than the model reads and were cut"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def owner() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def project(owner: User, settings: Settings, tmp_path: Path) -> Project:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+    return make_project(owner)
+
+
+def test_snapshots_and_trainings_are_clean_in_every_look(
+    visit: Callable[..., Visit], owner: User, project: Project
+) -> None:
+    scored(project, domain="a domain with a rather long name")
+    run = start_training(project, make_snapshot(project))
+    TrainingRun.objects.filter(pk=run.pk).update(state="running", progress=PROGRESS)
+    for look in LOOKS:
+        visited = visit(owner, look=look)
+        for name, parts in (("snapshots", []), ("training", []), ("training-run", [run.pk])):
+            page = visited.open(reverse(name, args=[project.slug, *parts]))
+            for part in page.locator("details").all():
+                part.evaluate("each => { each.open = true }")
+            visited.picture(f"{name}-{look}")
+            assert not serious_faults(visited), (name, look)
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert (wide, visited.complaints) == (0, []), (name, look)
+
+
+def test_from_scores_to_an_ordered_training_whose_curve_grows(
+    visit: Callable[..., Visit], owner: User, project: Project
+) -> None:
+    scored(project)
+    visited = visit(owner)
+    page: Any = visited.open(reverse("training", args=[project.slug]))
+    page.get_by_role("link", name="Freeze scores").click()
+    page.get_by_label("Name").fill("Autumn")
+    page.get_by_role("button", name="Freeze").click()
+    expect(page.get_by_role("status")).to_contain_text("Autumn")
+    page.get_by_role("button", name="Start the training").click()
+    expect(page.locator("#training")).to_contain_text("planned")
+    TrainingRun.objects.update(state="running", progress=PROGRESS)
+    expect(page.locator("#training")).to_contain_text("best, kept: 0.610 at step 50", timeout=10_000)
+    assert page.locator("#training polyline").count() == 2
+    page.get_by_role("button", name="Cancel the training").click()
+    expect(page.locator("#training")).to_contain_text("cancelled")

@@ -1,0 +1,73 @@
+"""The end of the demo with a tiny model: it learns, is proved beside the others, and is there at the next start."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from scoring.models import Snapshot
+from tests.factories import make_user
+from tests.trainer.frozen import make_scored
+from tests.trainer.tiny_models import save_tiny_bert
+from trainer.models import Evaluation, Reranker, TrainingRun
+from workers import training
+from workers.evaluating import evaluate, waiting_evaluation_ids
+from workers.models import Job
+from workers.training import train, waiting_training_ids
+from zelo_site import demo_student
+from zelo_site.demo_student import NoStudent, closing_table, show_student
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
+    settings.ZELO_HOME = tmp_path / "home"
+    base = save_tiny_bert(tmp_path / "base")
+    lesson = {"base": str(base), "max_steps": 6, "eval_steps": 3, "max_length": 32, "rank": 4, "threads": 1}
+    monkeypatch.setattr(demo_student, "LESSON", lesson)
+    monkeypatch.setattr(demo_student, "POLL_S", 0.0)
+    monkeypatch.setattr(training, "POLL_S", 0.05)
+
+
+def work() -> None:
+    """What workers would do meanwhile."""
+    for job in waiting_training_ids():
+        train(job)
+    for job in waiting_evaluation_ids():
+        evaluate(job)
+
+
+def test_the_student_learns_is_proved_and_stays() -> None:
+    project, owner = make_scored(), make_user()
+    drawn = io.StringIO()
+    student = show_student(project, by=owner, tick=work, stream=drawn)
+    assert "7 Train" in drawn.getvalue()
+    said = closing_table(project)
+    for each in ("the student", "BM25", "first stage", "Elo", "zero-shot", "nothing was learned from"):
+        assert each in said
+    before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
+    assert show_student(project, by=owner, tick=work) == student
+    assert (
+        Snapshot.objects.count(),
+        TrainingRun.objects.count(),
+        Evaluation.objects.count(),
+        Job.objects.count(),
+    ) == before
+
+
+def test_a_training_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(demo_student.LESSON, "base", "/nowhere/at/all")
+    project = make_scored()
+    with pytest.raises(NoStudent, match="nowhere"):
+        show_student(project, by=make_user(), tick=work, stream=io.StringIO())
+    assert not Reranker.objects.filter(project=project, kind="trained").exists()
+
+
+def test_too_few_questions_are_said_to_be_too_few() -> None:
+    with pytest.raises(NoStudent, match="expected at least 3"):
+        show_student(make_scored(queries=2), by=make_user(), tick=work, stream=io.StringIO())

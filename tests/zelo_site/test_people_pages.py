@@ -1,0 +1,246 @@
+"""Pages about people: inviting, changing members, planning, rules, gold by hand, verdicts, one's own page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from labeling.access import find_link
+from labeling.annotators import get_person
+from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
+from labeling.people import invite, open_invitations
+from scoring.models import Adjudication, SpotCheckPlan
+from tests.zelo_site.factories import (
+    candidates_of,
+    judge,
+    make_judge,
+    make_pair,
+    make_project,
+    make_query,
+    make_user,
+    page,
+)
+from workers.models import AuditEntry
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def pair(project: Project) -> Pair:
+    """Two judges differ on it; Grace is for b, with a reason that would be markup."""
+    pair = make_pair(*candidates_of(make_query(project, size=4))[:2])
+    for name, preference in (("MiniLM", 0.9), ("BM25", 0.6)):
+        judge(pair, make_judge(project, name=name), preference, rationale="names the <b>dose</b>")
+    judge(pair, get_person(project, member(project, "grace")), 0.05, rationale="two <script> days")
+    return pair
+
+
+def member(project: Project, name: str, role: str = "annotator") -> Any:
+    user = make_user(name, first_name=name.capitalize())
+    Membership.objects.create(project=project, user=user, role=role)
+    return user
+
+
+def act(client: Client, project: Project, action: str, **fields: Any) -> Any:
+    return client.post(reverse("people", args=[project.slug]), {"action": action, **fields}, follow=True)
+
+
+# --- members and invitations -------------------------------------------------------------
+
+
+def test_an_invitation_is_shown_once_and_leads_in(client: Client, project: Project) -> None:
+    said = act(client, project, "invite", role="annotator", days="7").content.decode()
+    path = said.split("/enter/")[1].split("/")[0]
+    assert find_link(path) is not None
+    assert path not in page(client, "people", project.slug)
+    newcomer = Client()
+    arrived = newcomer.post(reverse("enter", args=[path]), {"name": "Emmy"}, follow=True)
+    assert arrived.redirect_chain[-1][0].startswith(f"/p/{project.slug}/compare/")
+    assert Membership.objects.get(project=project, role="annotator").user.first_name == "Emmy"
+
+
+def test_an_invitation_is_revoked(client: Client, project: Project) -> None:
+    token = invite(project, role="viewer").token
+    assert "No invitation is open" not in page(client, "people", project.slug)
+    act(client, project, "revoke", link=open_invitations(project).get().pk)
+    assert find_link(token) is None
+    assert "No invitation is open" in page(client, "people", project.slug)
+
+
+def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
+    grace = member(project, "grace")
+    assert "Grace is viewer now" in act(client, project, "role", user=grace.pk, role="viewer").content.decode()
+    assert "is asked for 40 answers" in act(client, project, "quota", user=grace.pk, quota="40").content.decode()
+    assert Membership.objects.get(user=grace).quota == 40
+    assert "without a bound" in act(client, project, "quota", user=grace.pk, quota="").content.decode()
+    assert "their answers stay" in act(client, project, "remove", user=grace.pk).content.decode()
+    assert not Membership.objects.filter(user=grace).exists()
+    actions = set(AuditEntry.objects.filter(project=project).values_list("action", flat=True))
+    assert actions == {"member.role", "member.quota", "member.removed"}
+
+
+def test_the_last_owner_is_told_why_they_stay(client: Client, project: Project, owner: Any) -> None:
+    answer = act(client, project, "remove", user=owner.pk)
+    assert answer.status_code == 422
+    assert "make another member an owner first" in answer.content.decode()
+    assert not AuditEntry.objects.exists()
+
+
+def test_members_of_other_projects_cannot_be_changed(client: Client, project: Project) -> None:
+    stranger = member(make_project(make_user()), "stranger")
+    assert act(client, project, "remove", user=stranger.pk).status_code == 404
+
+
+def test_a_paused_person_is_let_go_on(client: Client, project: Project) -> None:
+    grace = member(project, "grace")
+    person = get_person(project, grace)
+    Annotator.objects.filter(pk=person.pk).update(paused_at="2026-01-02T03:04:05Z", pause_reason="2 of 5 right")
+    assert "Grace is paused" in page(client, "people", project.slug)
+    assert "clean slate" in act(client, project, "resume", user=grace.pk).content.decode()
+    assert "2 of 5 right" not in page(client, "people", project.slug)
+
+
+def test_people_who_left_keep_their_answers_in_the_table(client: Client, project: Project, pair: Pair) -> None:
+    Membership.objects.filter(user__username="grace").delete()
+    said = page(client, "people", project.slug)
+    assert "Grace" in said and "gone; answers stay" in said
+
+
+def test_viewers_see_the_people_and_change_nothing(client: Client, project: Project, pair: Pair) -> None:
+    viewer = Client()
+    viewer.force_login(member(project, "vera", "viewer"))
+    said = page(viewer, "people", project.slug)
+    assert "Grace" in said
+    assert "Make a link" not in said and "Plan spot checks" not in said
+
+
+def test_an_unknown_action_changes_nothing(client: Client, project: Project) -> None:
+    assert act(client, project, "crown").status_code == 422
+
+
+# --- plans and rules ---------------------------------------------------------------------
+
+
+def test_a_plan_is_made_shown_and_withdrawn(client: Client, project: Project, pair: Pair) -> None:
+    said = act(client, project, "plan", reason="disagreement", pairs="5", overlap="2").content.decode()
+    assert "1 pair is planned. There were no more of this kind." in said
+    assert SpotCheck.objects.filter(pair=pair).count() == 2
+    act(client, project, "withdraw", plan=SpotCheckPlan.objects.get().pk)
+    assert not SpotCheck.objects.exists()
+    assert "withdrawn" in page(client, "people", project.slug)
+
+
+def test_nothing_to_plan_says_what_would_help_and_keeps_the_form(client: Client, project: Project) -> None:
+    answer = act(client, project, "plan", reason="uncertain", pairs="7", overlap="1")
+    assert answer.status_code == 422
+    assert "order a run first" in answer.content.decode()
+    assert 'value="7"' in answer.content.decode()
+
+
+def test_the_preview_counts_pairs_and_time(client: Client, project: Project, pair: Pair) -> None:
+    said = page(client, "plan-preview", project.slug, reason="random", pairs="4", overlap="2")
+    assert "4 pairs, 8 answers" in said and "assuming 15 s a pair" in said
+    assert "expected a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
+    assert not SpotCheck.objects.exists()
+
+
+def test_rules_are_stored_whole_or_not_at_all(client: Client, project: Project) -> None:
+    rules = {
+        "gold_every": "4", "gold_answers": "3", "gold_accuracy": "80", "gold_tolerance": "0.2", "lease_s": "120",
+        "gold_feedback": "open", "hidden_metadata": "grade, source",
+    }  # fmt: skip
+    act(client, project, "rules", **rules)
+    project.refresh_from_db()
+    assert (project.gold_every, project.gold_accuracy, project.gold_feedback) == (4, 0.8, "open")
+    assert (project.hidden_metadata, project.show_others_after) == (["grade", "source"], False)
+    refused = act(client, project, "rules", **{**rules, "gold_every": "9", "gold_accuracy": "120"})
+    assert (refused.status_code, "expected 0 to 1" in refused.content.decode()) == (422, True)
+    project.refresh_from_db()
+    assert project.gold_every == 4
+
+
+# --- agreement, disagreements, verdicts --------------------------------------------------
+
+
+def test_agreement_says_why_there_is_none(client: Client, project: Project, pair: Pair) -> None:
+    said = page(client, "people-agreement", project.slug)
+    assert "no pair in common" in said
+    assert "One person alone has answered" in said
+    assert "one common pair is too few" in said
+
+
+def test_a_disagreement_is_listed_and_shows_every_reason(client: Client, project: Project, pair: Pair) -> None:
+    assert "0.70" in page(client, "disagreements", project.slug)
+    said = page(client, "adjudicate", project.slug, pair.pk)
+    assert "two &lt;script&gt; days" in said and "names the &lt;b&gt;dose&lt;/b&gt;" in said
+
+
+def test_a_verdict_moves_on_and_is_taken_back(client: Client, project: Project, owner: Any, pair: Pair) -> None:
+    address = reverse("adjudicate", args=[project.slug, pair.pk])
+    answer = client.post(address, {"verdict": "2", "gold": "1"}, follow=True)
+    assert answer.redirect_chain[-1][0].startswith(reverse("disagreements", args=[project.slug]))
+    assert "Decided: A, slightly." in answer.content.decode()
+    assert Adjudication.objects.get().judgment.preference == 0.75
+    assert SpotCheck.objects.get(gold_preference__isnull=False).gold_preference == 0.75
+    assert "A, slightly" in page(client, "disagreements", project.slug, show="decided")
+    client.post(address, {"action": "undo"})
+    assert not Adjudication.objects.exists()
+    assert not Judgment.objects.live().filter(annotator__user=owner).exists()
+
+
+def test_after_a_verdict_comes_the_next_of_the_list(client: Client, project: Project, pair: Pair) -> None:
+    others = candidates_of(pair.a.query)
+    grace = Annotator.objects.get(user__username="grace")
+    minilm = Annotator.objects.get(name="MiniLM")
+    second, third = make_pair(others[0], others[2]), make_pair(others[1], others[2])
+    for other, preference in ((second, 0.3), (third, 0.5)):
+        judge(other, minilm, preference)
+        judge(other, grace, 0.05)
+    address = reverse("adjudicate", args=[project.slug, third.pk])
+    answer = client.post(address, {"verdict": "1"})
+    assert answer.url == f"{reverse('adjudicate', args=[project.slug, second.pk])}?between=anybody&last={third.pk}"  # type: ignore[attr-defined]
+
+
+def test_a_bad_verdict_is_refused_in_words(client: Client, project: Project, pair: Pair) -> None:
+    answer = client.post(reverse("adjudicate", args=[project.slug, pair.pk]), {"verdict": "9"}, follow=True)
+    assert "expected one of 1, 2, 3, 4, 5, 0" in answer.content.decode()
+
+
+def test_gold_is_set_by_hand_on_the_pair_page(client: Client, project: Project, pair: Pair) -> None:
+    address = reverse("mark-gold", args=[project.slug, pair.pk])
+    client.post(address, {"answer": "right_clearly", "explanation": "Only one names the dose."})
+    assert SpotCheck.objects.get(gold_preference__isnull=False).gold_preference == 0.05
+    assert "Only one names the dose." in page(client, "pair", project.slug, pair.pk)
+    client.post(address, {"answer": ""})
+    assert not SpotCheck.objects.exists()
+
+
+# --- one's own page ----------------------------------------------------------------------
+
+
+def test_ones_own_page_shows_ones_own_work(project: Project, pair: Pair) -> None:
+    grace = Client()
+    grace.force_login(Annotator.objects.get(user__username="grace").user)
+    said = page(grace, "profile")
+    assert project.name in said and "right on gold" in said
+    other = Client()
+    other.force_login(member(project, "emmy"))
+    assert "right on gold" not in page(other, "profile")
+
+
+def test_a_key_is_shown_once_and_revoked(client: Client, owner: Any) -> None:
+    said = client.post(reverse("tokens"), {"name": "notebook", "scope": ["read"]}).content.decode()
+    key = said.split('id="new-token">')[1].split("<")[0]
+    assert key.startswith("zelo_")
+    asked = {"Authorization": f"Bearer {key}"}
+    assert Client().get("/api/v1/projects", headers=asked).status_code == 200
+    assert key not in page(client, "profile")
+    theirs = Client()
+    theirs.force_login(make_user())
+    theirs.post(reverse("tokens"), {"action": "revoke", "token": ApiToken.objects.get().pk})
+    assert ApiToken.objects.count() == 1, "a key of others is not theirs to revoke"
+    client.post(reverse("tokens"), {"action": "revoke", "token": ApiToken.objects.get().pk})
+    assert Client().get("/api/v1/projects", headers=asked).status_code == 401

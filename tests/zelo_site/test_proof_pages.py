@@ -1,0 +1,166 @@
+"""The proof: leaderboard, what moved, entering what people use today; pages, REST and command."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from labeling.models import Membership, Project
+from scoring.models import Snapshot
+from tests.trainer.frozen import make_frozen, make_scored
+from tests.zelo_site.factories import make_user, page
+from trainer.contenders import BASE, enter_baselines
+from trainer.leaderboard import evaluation_queries
+from trainer.models import Reranker
+from workers.evaluating import evaluate, order_evaluation
+from workers.models import Job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def own_storage(settings: Settings, tmp_path: Path) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+
+
+@pytest.fixture
+def project(owner: Any) -> Project:
+    scored = make_scored(queries=9, documents=6)
+    Membership.objects.create(project=scored, user=owner, role="owner")
+    return scored
+
+
+@pytest.fixture
+def snapshot(project: Project) -> Snapshot:
+    return make_frozen(project)
+
+
+def measured(project: Project, snapshot: Snapshot) -> None:
+    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
+
+
+def a_run(snapshot: Snapshot) -> bytes:
+    lines = [
+        f"{query.id} Q0 {document} 1 {-place} today\n"
+        for query in evaluation_queries(snapshot, "test")
+        for place, document in enumerate(query.document_ids)
+    ]
+    return "".join(lines).encode()
+
+
+def test_without_a_snapshot_the_page_says_what_a_proof_needs(client: Client, project: Project) -> None:
+    assert "A proof needs a snapshot" in page(client, "proof", project.slug)
+
+
+def test_before_an_evaluation_the_page_offers_one(client: Client, project: Project, snapshot: Snapshot) -> None:
+    assert "Not evaluated yet" in page(client, "proof", project.slug)
+    order = {"action": "evaluate", "snapshot": snapshot.pk, "split": "test"}
+    assert client.post(reverse("proof", args=[project.slug]), order).status_code == 302
+    assert Job.objects.get(stage="evaluate").payload["snapshot"] == snapshot.pk
+    html = page(client, "proof", project.slug)
+    assert 'hx-trigger="every 3s"' in html
+    client.post(reverse("proof", args=[project.slug]), order)
+    assert Job.objects.filter(stage="evaluate").count() == 1
+
+
+def test_the_leaderboard_names_orders_intervals_and_differences(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    measured(project, snapshot)
+    html = page(client, "proof", project.slug)
+    for said in ("first stage", "BM25", "Elo", "against human grades", "NDCG@10 by domain", "law"):
+        assert said in html
+    assert "against Elo" in client.get(reverse("proof", args=[project.slug]) + "?reference=elo").content.decode()
+
+
+def test_a_difference_opens_what_moved(client: Client, project: Project, snapshot: Snapshot) -> None:
+    measured(project, snapshot)
+    first, second = (Reranker.objects.get(kind=kind) for kind in ("first_stage", "elo"))
+    address = reverse("moved", args=[project.slug]) + f"?snapshot={snapshot.pk}&split=test&reference=grades"
+    address += f"&from={first.pk}&to={second.pk}"
+    html = client.get(address).content.decode()
+    assert "What moved from first stage to Elo" in html
+    query = evaluation_queries(snapshot, "test")[0]
+    html = client.get(f"{address}&query={query.id}").content.decode()
+    assert all(document in html for document in query.document_ids)
+    assert client.get(f"{address}&query=nowhere").status_code == 404
+    assert client.get(address.replace(f"to={second.pk}", "to=999999")).status_code == 404
+
+
+def test_a_run_file_is_entered_or_its_fault_is_named(client: Client, project: Project, snapshot: Snapshot) -> None:
+    address = reverse("proof", args=[project.slug])
+
+    def enter(content: bytes) -> str:
+        run = SimpleUploadedFile("today.trec", content)
+        return client.post(address, {"action": "run_file", "name": "", "run": run}, follow=True).content.decode()
+
+    assert "six words" in enter(b"not a run\n")
+    assert not Reranker.objects.filter(kind="run_file").exists()
+    assert "today.trec is entered" in enter(a_run(snapshot))
+
+
+def test_viewers_look_and_strangers_do_not(client: Client, project: Project, snapshot: Snapshot) -> None:
+    measured(project, snapshot)
+    viewer = make_user()
+    Membership.objects.create(project=project, user=viewer, role="viewer")
+    client.force_login(viewer)
+    assert "Evaluate everything" not in page(client, "proof", project.slug)
+    address = reverse("proof", args=[project.slug])
+    assert client.post(address, {"action": "evaluate", "snapshot": snapshot.pk, "split": "test"}).status_code == 403
+    client.force_login(make_user())
+    assert client.get(address).status_code == 404
+    assert client.get(f"/api/v1/projects/{project.slug}/leaderboard?snapshot={snapshot.pk}").status_code == 404
+
+
+def test_rest_orders_follows_and_reads(client: Client, project: Project, snapshot: Snapshot) -> None:
+    base = f"/api/v1/projects/{project.slug}"
+    chosen = [each.pk for each in enter_baselines(project) if each.kind != BASE]
+    body = {"snapshot": snapshot.pk, "rerankers": chosen}
+    reply = client.post(f"{base}/evaluations", body, content_type="application/json")
+    assert reply.status_code == 202
+    assert client.post(f"{base}/evaluations", body, content_type="application/json").status_code == 409
+    evaluate(reply.json()["id"])
+    assert client.get(f"/api/v1/jobs/{reply.json()['id']}").json()["state"] == "finished"
+    board = client.get(f"{base}/leaderboard?snapshot={snapshot.pk}").json()
+    assert board["rows"][0]["metrics"]["ndcg@10"]["estimate"] >= board["rows"][-1]["metrics"]["ndcg@10"]["estimate"]
+    first, second = board["rows"][-1]["reranker"], board["rows"][0]["reranker"]
+    moved = client.get(f"{base}/leaderboard/moved?snapshot={snapshot.pk}&first={first}&second={second}").json()
+    assert len(moved) == board["queries"]
+    assert client.get(f"{base}/leaderboard?snapshot={snapshot.pk}&split=heldout").status_code == 409
+    assert client.get(f"{base}/leaderboard/moved?snapshot={snapshot.pk}&first=1&second={second}").status_code == 422
+    assert client.get(f"{base}/leaderboard?snapshot=999999").status_code == 422
+    unknown = {"snapshot": snapshot.pk, "rerankers": [999999]}
+    assert client.post(f"{base}/evaluations", unknown, content_type="application/json").status_code == 404
+
+
+def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot) -> None:
+    address = f"/api/v1/projects/{project.slug}/contenders/run"
+    reply = client.post(f"{address}?name=today", {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
+    assert (reply.status_code, reply.json()["kind"]) == (201, "run_file")
+    reply = client.post(address, {"file": SimpleUploadedFile("bad.trec", b"x\n")})
+    assert (reply.status_code, "six words" in reply.json()["detail"]) == (422, True)
+    reply = client.post(
+        f"/api/v1/projects/{project.slug}/contenders/outside", {"endpoint": "x"}, content_type="application/json"
+    )
+    assert reply.status_code == 422
+
+
+def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:
+    run = tmp_path / "today.trec"
+    run.write_bytes(a_run(snapshot))
+    out = io.StringIO()
+    call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
+    printed = out.getvalue()
+    for said in ("today.trec", "zero-shot minilm", "against grades", "against elo", "to BM25"):
+        assert said in printed
+    with pytest.raises(CommandError, match="freeze scores first"):
+        call_command("evaluate", project.slug, "--snapshot", "unknown")

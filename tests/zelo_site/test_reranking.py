@@ -1,0 +1,227 @@
+"""The web server's side of ranking: keys, rights, names, and what happens while nobody ranks."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client, override_settings
+from sentence_transformers import CrossEncoder
+
+from labeling.models import Membership, Role
+from labeling.tokens import make_token
+from scoring.storage import storage
+from tests.factories import make_project, make_user
+from tests.trainer.serve import rerank_app, running
+from trainer.contenders import order_of
+from trainer.manifests import MANIFEST, ManifestBroken, file_checksum
+from trainer.models import Reranker
+from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker
+from trainer.serving import sigmoid
+from zelo_site import reranking
+
+pytestmark = pytest.mark.django_db
+
+DOCUMENTS = ["a pond with goldfish", "bread from the oven", "water"]
+
+
+@pytest.fixture(autouse=True)
+def _own_storage(tmp_path: Path, settings: Any) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
+    settings.ZELO_CACHE = tmp_path / "cache"
+
+
+@pytest.fixture
+def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
+    """The serving process, on a private socket as `serve_rerank` opens it."""
+    path = tmp_path / "r.sock"
+    reranking._client.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listening:
+        patch.setattr(reranking, "reranking_socket", lambda: path)
+        listening.bind(str(path))
+        app = rerank_app(fetch=artefact_folder, service_key=reranking.service_key())
+        with running(app, sockets=[listening]):
+            yield
+    reranking._client.cache_clear()
+
+
+def store(folder: Path, project: Any, name: str = "fish") -> Reranker:
+    location = f"rerankers/{project.slug}/{name}"
+    storage().upload_folder(folder, location)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    return Reranker.objects.create(
+        project=project,
+        name=name,
+        kind=TRAINED,
+        location=location,
+        checksum=file_checksum(folder / MANIFEST),
+        manifest=manifest,
+    )
+
+
+def ask(client: Client, token: str, path: str = "/v1/rerank", **body: Any) -> Any:
+    body = {"query": "goldfish", "documents": DOCUMENTS} | body
+    return client.post(path, body, content_type="application/json", headers={"authorization": f"Bearer {token}"})
+
+
+def test_a_key_of_scope_rerank_ranks_with_the_project_s_reranker(
+    client: Client,
+    ranking: None,
+    published_encoder: Path,
+) -> None:
+    owner = make_user("owner")
+    reranker = store(published_encoder, make_project(owner=owner))
+    token = make_token(owner, name="k", scopes=["rerank"])
+    answer = ask(client, token).json()
+    model = CrossEncoder(str(published_encoder / "merged"))
+    scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False).tolist()
+    assert {row["index"]: row["relevance_score"] for row in answer["results"]} == pytest.approx(
+        dict(enumerate(scores)), abs=1e-4
+    )
+    assert answer["model"] == f"{reranker.project.slug}/fish"
+    for name in ("fish", f"{reranker.project.slug}/fish"):
+        assert ask(client, token, "/v2/rerank", model=name).status_code == 200
+    tei = ask(client, token, "/rerank", texts=DOCUMENTS, documents=None)
+    assert tei.status_code == 422  # vLLM's shape, with documents that are none
+    headers = {"authorization": f"Bearer {token}"}
+    body = {"query": "goldfish", "texts": DOCUMENTS}
+    rows = client.post("/rerank?model=fish", body, content_type="application/json", headers=headers).json()
+    assert {row["index"]: row["score"] for row in rows} == pytest.approx(dict(enumerate(scores)), abs=1e-4)
+    models = client.get("/v1/models", headers=headers).json()
+    assert [row["id"] for row in models["data"]] == [answer["model"]]
+
+
+def test_without_the_right_key_nobody_ranks(client: Client) -> None:
+    user = make_user("someone")
+    for headers in ({}, {"authorization": "Bearer zelo_wrong"}, {"authorization": "Basic abc"}):
+        reply = client.post("/v1/rerank", {"query": "q"}, content_type="application/json", headers=headers)
+        assert reply.status_code == 401 and "manage.py token" in reply.json()["message"]
+    reply = ask(client, make_token(user, name="k", scopes=["read", "write"]))
+    assert reply.status_code == 403 and "'rerank'" in reply.json()["message"]
+    assert client.get("/v1/rerank").status_code == 405
+    client.force_login(user)  # a session is no key: another site could use it
+    assert client.post("/v1/rerank", {"query": "q"}, content_type="application/json").status_code == 401
+
+
+def test_a_stranger_s_reranker_is_not_there_and_the_names_that_are_are_listed(
+    client: Client,
+    published_encoder: Path,
+) -> None:
+    owner, stranger = make_user("owner"), make_user("stranger")
+    theirs = store(published_encoder, make_project(owner=owner))
+    mine = store(published_encoder, make_project(owner=stranger), "carp")
+    slug = theirs.project.slug
+    token = make_token(stranger, name="k", scopes=["rerank"])
+    for name in ("fish", f"{slug}/fish", "x" * 5000):
+        reply = ask(client, token, model=name)
+        assert reply.status_code == 404
+        listed = reply.json()["message"].partition("you can use: ")[2]
+        assert f"{mine.project.slug}/carp" in listed and slug not in listed
+    assert find_reranker(stranger, "") == mine
+    Membership.objects.create(project=theirs.project, user=stranger, role=Role.VIEWER)
+    assert find_reranker(stranger, "fish") == theirs
+    with pytest.raises(UnknownReranker, match="no model was named"):
+        find_reranker(stranger, "")
+
+
+def test_while_nobody_ranks_the_client_is_told_when_to_ask_again(
+    client: Client,
+    published_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = make_user("owner")
+    store(published_encoder, make_project(owner=owner))
+    monkeypatch.setattr(reranking, "reranking_socket", lambda: tmp_path / "nobody.sock")
+    reranking._client.cache_clear()
+    reply = ask(client, make_token(owner, name="k", scopes=["rerank"]))
+    reranking._client.cache_clear()
+    assert reply.status_code == 503 and reply["Retry-After"] == "5"
+    assert "serve_rerank.log" in reply.json()["message"]
+
+
+def test_bodies_that_are_too_large_are_refused_before_they_are_read(client: Client) -> None:
+    token = make_token(make_user("u"), name="k", scopes=["rerank"])
+    headers = {"authorization": f"Bearer {token}"}
+    reply = client.post("/v1/rerank", b" " * (33 << 20), content_type="application/json", headers=headers)
+    assert reply.status_code == 413
+
+
+def test_files_from_elsewhere_are_downloaded_once_and_checked(
+    published_encoder: Path,
+    settings: Any,
+) -> None:
+    with override_settings(STORAGE_URL="memory://rerankers-test"):
+        reranker = store(published_encoder, make_project(owner=make_user("owner")))
+        artefact = artefact_of(reranker)
+        folder = artefact_folder(artefact)
+        assert folder.is_relative_to(settings.ZELO_CACHE)
+        storage().remove(reranker.location)
+        assert artefact_folder(artefact) == folder
+        (folder / MANIFEST).write_text("{}")
+        with pytest.raises(ManifestBroken, match="changed after publishing"):
+            artefact_folder(artefact)
+
+
+def test_what_is_evaluated_is_what_is_served(published_encoder: Path) -> None:
+    reranker = store(published_encoder, make_project(owner=make_user("owner")))
+    model = CrossEncoder(str(published_encoder / "merged"))
+    scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False)
+    found = order_of(reranker, [])._score("goldfish", DOCUMENTS)  # type: ignore[attr-defined]
+    assert [sigmoid(logit) for logit in found] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:
+    owner = make_user("owner")
+    project = make_project(owner=owner)
+    client.force_login(owner)
+    address = f"/p/{project.slug}/rerankers/"
+    assert "No reranker is published yet" in client.get(address).content.decode()
+    reranker = store(published_encoder, project)
+    text = client.get(address).content.decode()
+    for part in ("adapter", "merged", "sequence_classification", reranker.checksum, f"{project.slug}/fish"):
+        assert part in text
+    rows = client.get(f"/api/v1/projects/{project.slug}/rerankers").json()
+    assert rows[0]["checksum"] == reranker.checksum and rows[0]["model"] == f"{project.slug}/fish"
+
+
+def test_the_box_ranks_what_is_typed_or_what_the_project_holds(
+    client: Client, ranking: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    project = make_project(owner=owner, queries=2, documents=3)
+    reranker = store(published_encoder, project)
+    client.force_login(owner)
+    address = f"/p/{project.slug}/rerankers/{reranker.pk}/try/"
+    assert "Type a question" in client.get(address).content.decode()
+    typed = client.post(address, {"query": "goldfish", "documents": "\r\n".join(DOCUMENTS)})
+    model = CrossEncoder(str(published_encoder / "merged"))
+    scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False).tolist()
+    best = sorted(DOCUMENTS, key=lambda each: -scores[DOCUMENTS.index(each)])
+    assert [row.document.text for row in typed.context["ranked"]] == best
+    stored = project.queries.order_by("id").first()
+    found = client.post(address, {"query": stored.text, "documents": ""})
+    assert {row.document.external_id for row in found.context["ranked"]} == set(
+        stored.candidates.values_list("document__external_id", flat=True)
+    )
+    assert len(client.post(address, {"query": "a word", "documents": " "}).context["ranked"]) == 6
+    assert "type documents" in client.post(address, {"query": "unheard", "documents": ""}).content.decode()
+    assert "Type a question" in client.post(address, {"query": " "}).content.decode()
+
+
+def test_the_box_says_that_nobody_ranks(
+    client: Client, published_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make_user("owner")
+    project = make_project(owner=owner)
+    reranker = store(published_encoder, project)
+    monkeypatch.setattr(reranking, "reranking_socket", lambda: tmp_path / "nobody.sock")
+    reranking._client.cache_clear()
+    client.force_login(owner)
+    answer = client.post(f"/p/{project.slug}/rerankers/{reranker.pk}/try/", {"query": "q", "documents": "a"})
+    reranking._client.cache_clear()
+    assert answer.status_code == 200 and "serve_rerank.log" in answer.content.decode()

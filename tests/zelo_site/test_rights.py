@@ -1,0 +1,345 @@
+"""Every page and every operation of the REST interface, asked by everybody: who may do what.
+
+A new address fails here until it stands in the table: decide who it is for, and say so in one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, reverse
+
+from labeling.access import make_link
+from labeling.models import AccessLink, Membership
+from scoring.models import Snapshot
+from scoring.spot_check_plans import plan_spot_checks
+from scoring.storage import storage
+from tests.zelo_site.factories import (
+    candidates_of,
+    judge,
+    make_judge,
+    make_pair,
+    make_project,
+    make_query,
+    make_run,
+    make_user,
+    score,
+)
+from trainer.models import Reranker, TrainingRun
+from trainer.rerankers import TRAINED
+from workers.models import Job
+from zelo_site import urls
+from zelo_site.api import api
+
+pytestmark = pytest.mark.django_db
+Roles = tuple[str, ...]
+ROLES: Roles = ("owner", "annotator", "viewer", "stranger", "anonymous")
+
+
+class For:
+    """Whom an address is for; the others are refused, and who is no member finds nothing."""
+
+    ALL = ROLES
+    SIGNED_IN = ("owner", "annotator", "viewer", "stranger")
+    STARTERS = ("owner",)  # staff, and owners of any project
+    STAFF: Roles = ()
+    MEMBERS = ("owner", "annotator", "viewer")
+    PEOPLE_WHO_COMPARE = ("owner", "annotator")
+    READERS = ("owner", "viewer")
+    OWNERS = ("owner",)
+    KEYS: Roles = ()  # programs with a key of their own; a browser's session opens nothing
+
+
+R = {"GET": For.READERS}
+O = {"GET": For.OWNERS, "POST": For.OWNERS}  # noqa: E741
+READ_AND_CHANGE = {"GET": For.READERS, "POST": For.OWNERS}
+
+PAGES: dict[str, dict[str, Roles]] = {
+    "projects": {"GET": For.SIGNED_IN},
+    "sign-in": {"GET": For.ALL},
+    "enter": {"GET": For.ALL},
+    "sign-out": {"POST": For.SIGNED_IN},
+    "profile": {"GET": For.SIGNED_IN, "POST": For.SIGNED_IN},
+    "set-language": {"POST": For.ALL},
+    "new-project": {"GET": For.STARTERS, "POST": For.STARTERS},
+    "preview-import": {"POST": For.STARTERS},
+    "jobs": {"GET": For.SIGNED_IN},
+    "jobs-live": {"GET": For.SIGNED_IN},
+    "doctor": {"GET": For.STAFF},
+    "project": {"GET": For.MEMBERS},  # annotators are led to the comparison screen
+    "project-live": R,
+    "project-figures": R,
+    "settings": O,
+    "import": O,
+    "candidates": READ_AND_CHANGE,
+    "new-run": O,
+    "estimate": {"POST": For.OWNERS},
+    "move-run": {"POST": For.OWNERS},
+    "budget": O,
+    "queries": R,
+    "query": R,
+    "query-ranking": R,
+    "matrix": R,
+    "graph": R,
+    "where-next": R,
+    "queue-next": O,
+    "pair": R,
+    "compare": {"GET": For.PEOPLE_WHO_COMPARE},
+    "instruction": {"GET": For.PEOPLE_WHO_COMPARE, "POST": For.PEOPLE_WHO_COMPARE},
+    "my-answers": {"GET": For.PEOPLE_WHO_COMPARE},
+    "scorecard": READ_AND_CHANGE,
+    "agreement": R,
+    "scale": READ_AND_CHANGE,
+    "probes": READ_AND_CHANGE,
+    "failures": READ_AND_CHANGE,
+    "snapshots": READ_AND_CHANGE,
+    "training": READ_AND_CHANGE,
+    "training-run": R,
+    "training-live": R,
+    "move-training": {"POST": For.OWNERS},
+    "proof": READ_AND_CHANGE,
+    "moved": R,
+    "rerankers": R,
+    "try-reranker": {"GET": For.READERS, "POST": For.READERS},
+    "rerank-models": {"GET": For.KEYS},
+    "rerank-v1": {"POST": For.KEYS},
+    "rerank-v2": {"POST": For.KEYS},
+    "rerank-tei": {"POST": For.KEYS},
+    "audit": {"GET": For.OWNERS},
+    "server-audit": {"GET": For.STAFF},
+    "people": READ_AND_CHANGE,
+    "plan-preview": {"GET": For.OWNERS},
+    "people-agreement": R,
+    "disagreements": R,
+    "mark-gold": {"POST": For.OWNERS},
+    "tokens": {"POST": For.SIGNED_IN},
+    "adjudicate": READ_AND_CHANGE,
+    "compare-next": {"POST": For.PEOPLE_WHO_COMPARE},
+    "compare-answer": {"POST": For.PEOPLE_WHO_COMPARE},
+    "compare-undo": {"POST": For.PEOPLE_WHO_COMPARE},
+    "compare-skip": {"POST": For.PEOPLE_WHO_COMPARE},
+    "compare-heartbeat": {"POST": For.PEOPLE_WHO_COMPARE},
+}
+
+# What a form has to name before its page looks at it; words in braces are filled in.
+FORMS = {
+    "scorecard": {"judge": "{annotator_id}", "action": "pause"},
+    "probes": {"judge": "{annotator_id}"},
+    "proof": {"action": "outside"},
+    "training": {"snapshot": "{snapshot_id}"},
+}
+
+# They read in a snapshot of their own, which no test's transaction may surround.
+COMMITTED = {"agreement", "GET /projects/{slug}/agreement"}
+
+# The operations of the REST interface, with a body that gets past its schema.
+OPERATIONS: dict[str, tuple[Roles, Any]] = {
+    "GET /projects": (For.SIGNED_IN, None),
+    "POST /projects": (For.STARTERS, {"name": "another"}),
+    "GET /projects/{slug}": (For.MEMBERS, None),
+    "PATCH /projects/{slug}": (For.OWNERS, {"name": "renamed"}),
+    "POST /projects/{slug}/import": (For.OWNERS, "file"),
+    "GET /projects/{slug}/queries": (For.READERS, None),
+    "GET /projects/{slug}/judgments": (For.READERS, None),
+    "GET /plugins": (For.SIGNED_IN, None),
+    "GET /queries/{query_id}/scores": (For.READERS, None),
+    "GET /projects/{slug}/calibration": (For.READERS, None),
+    "GET /projects/{slug}/agreement": (For.READERS, None),
+    "GET /projects/{slug}/export": (For.READERS, None),
+    "POST /projects/{slug}/runs": (For.OWNERS, {"judges": [{"plugin": "no such judge"}]}),
+    "GET /projects/{slug}/runs": (For.READERS, None),
+    "POST /projects/{slug}/calibrate": (For.OWNERS, {}),
+    "POST /projects/{slug}/candidates": (For.OWNERS, {"retriever": "no such retriever"}),
+    "GET /jobs/{job_id}": (For.READERS, None),
+    "GET /runs/{run_id}": (For.READERS, None),
+    "PATCH /runs/{run_id}": (For.OWNERS, {"call_budget": 5}),
+    "GET /projects/{slug}/caps": (For.READERS, None),
+    "PATCH /projects/{slug}/caps": (For.OWNERS, {"calls": 5}),
+    "POST /runs/{run_id}/{action}": (For.OWNERS, None),
+    "POST /runs/{run_id}/dead/retry": (For.OWNERS, None),
+    "GET /server": (For.SIGNED_IN, None),
+    "GET /projects/{slug}/failures": (For.READERS, None),
+    "POST /projects/{slug}/failures/retry": (For.OWNERS, None),
+    "GET /projects/{slug}/judges/scorecards": (For.READERS, None),
+    "POST /projects/{slug}/judges/{annotator_id}/pause": (For.OWNERS, {}),
+    "POST /projects/{slug}/judges/{annotator_id}/resume": (For.OWNERS, None),
+    "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
+    "GET /projects/{slug}/snapshots": (For.READERS, None),
+    "GET /snapshots/{snapshot_id}": (For.READERS, None),
+    "GET /snapshots/{snapshot_id}/rows": (For.READERS, None),
+    "POST /projects/{slug}/trainings": (For.OWNERS, {"snapshot_id": 0}),
+    "GET /projects/{slug}/trainings": (For.READERS, None),
+    "GET /trainings/{training_id}": (For.READERS, None),
+    "POST /trainings/{training_id}/cancel": (For.OWNERS, None),
+    "POST /trainings/{training_id}/resume": (For.OWNERS, None),
+    "POST /projects/{slug}/evaluations": (For.OWNERS, {"snapshot": 0}),
+    "POST /projects/{slug}/contenders/outside": (For.OWNERS, {"endpoint": "none"}),
+    "POST /projects/{slug}/contenders/run": (For.OWNERS, "file"),
+    "GET /projects/{slug}/leaderboard": (For.READERS, None),
+    "GET /projects/{slug}/leaderboard/moved": (For.READERS, None),
+    "GET /projects/{slug}/rerankers": (For.READERS, None),
+    "GET /projects/{slug}/audit": (For.OWNERS, None),
+    "GET /projects/{slug}/members": (For.READERS, None),
+    "PATCH /projects/{slug}/members/{user_id}": (For.OWNERS, {}),
+    "DELETE /projects/{slug}/members/{user_id}": (For.OWNERS, None),
+    "GET /projects/{slug}/invitations": (For.OWNERS, None),
+    "POST /projects/{slug}/invitations": (For.OWNERS, {"role": "viewer"}),
+    "DELETE /projects/{slug}/invitations/{link_id}": (For.OWNERS, None),
+    "GET /projects/{slug}/rules": (For.READERS, None),
+    "PATCH /projects/{slug}/rules": (For.OWNERS, {}),
+    "GET /projects/{slug}/spot-checks": (For.READERS, None),
+    "POST /projects/{slug}/spot-checks": (For.OWNERS, {"reason": "random"}),
+    "POST /projects/{slug}/spot-checks/preview": (For.OWNERS, {"reason": "random"}),
+    "DELETE /projects/{slug}/spot-checks/{plan_id}": (For.OWNERS, None),
+    "GET /projects/{slug}/people/agreement": (For.READERS, None),
+    "GET /projects/{slug}/disagreements": (For.READERS, None),
+    "PUT /projects/{slug}/pairs/{pair_id}/verdict": (For.OWNERS, {"answer": "1"}),
+    "DELETE /projects/{slug}/pairs/{pair_id}/verdict": (For.OWNERS, None),
+    "GET /projects/{slug}/probes": (For.READERS, None),
+    "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
+}
+
+
+@dataclass
+class World:
+    """One project with something of everything, somebody of every role, and the numbers that addresses name."""
+
+    users: dict[str, Any]
+    known: dict[str, Any]
+
+    def client(self, role: str) -> Client:
+        client = Client()
+        if role != "anonymous":
+            client.force_login(self.users[role])
+        return client
+
+
+@pytest.fixture
+def world() -> World:
+    users = {role: make_user(role) for role in ROLES[:-1]}
+    project = make_project(users["owner"])
+    for role in ("annotator", "viewer"):
+        Membership.objects.create(project=project, user=users[role], role=role)
+    query = make_query(project)
+    documents = candidates_of(query)
+    pair = make_pair(*documents[:2])
+    annotator = make_judge(project)
+    judge(pair, annotator, 0.9)
+    score(query, [1.0, 0.0, -1.0])
+    snapshot = Snapshot.objects.create(name="frozen", location="snapshots/rights", checksum="0" * 64, rows=1)
+    snapshot.projects.add(project)
+    storage().write_bytes("snapshots/rights/rows.parquet", b"rows")
+    known = {
+        "slug": project.slug,
+        "snapshot_id": snapshot.pk,
+        "training_id": TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pointwise").pk,
+        "move": "cancel",
+        "query_id": query.pk,
+        "pair_id": pair.pk,
+        "run_id": make_run(project).pk,
+        "job_id": Job.objects.create(project=project, stage="candidates").pk,
+        "annotator_id": annotator.pk,
+        "action": "pause",
+        "reranker_id": Reranker.objects.create(
+            project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
+        ).pk,
+        "token": make_link(project=project, role="viewer"),
+        "user_id": users["viewer"].pk,
+        "link_id": AccessLink.objects.get(project=project).pk,
+        "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
+    }
+    return World(users, known)
+
+
+def walk(patterns: list[Any], before: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:
+    """Every address's name and what it names, those of included modules too, the REST interface left out."""
+    for pattern in patterns:
+        named = before | set(pattern.pattern.converters)
+        if isinstance(pattern, URLPattern):
+            yield str(pattern.name), named
+        elif pattern.app_name != "ninja":
+            yield from walk(pattern.url_patterns, named)
+
+
+EVERY_PAGE = dict(walk(urls.urlpatterns))
+EVERY_OPERATION = {
+    f"{method.upper()} {path.removeprefix('/api/v1')}": path
+    for path, methods in api.get_openapi_schema()["paths"].items()
+    for method in methods
+}
+
+
+def test_every_page_stands_in_the_table() -> None:
+    assert set(EVERY_PAGE) == set(PAGES), "say in PAGES whom a new address is for"
+
+
+def test_every_operation_stands_in_the_table() -> None:
+    assert set(EVERY_OPERATION) == set(OPERATIONS), "say in OPERATIONS whom a new operation is for"
+
+
+def outcomes(world: World, send: Callable[[Client], Any]) -> dict[str, str]:
+    """What everybody got: let in, refused, not found, or sent to sign in. Owners come last: they change things."""
+    return {role: _outcome(send(world.client(role))) for role in reversed(ROLES)}
+
+
+def _outcome(answer: Any) -> str:
+    if answer.status_code >= 500:
+        return f"error {answer.status_code}"
+    if answer.status_code == 401 or (answer.status_code == 302 and answer.url.startswith(f"{reverse('sign-in')}?")):
+        return "signs in"
+    return {403: "refused", 404: "not found"}.get(answer.status_code, "let in")
+
+
+def check(found: dict[str, str], whom: Roles, *, of_a_project: bool) -> None:
+    """Members outside `whom` may be refused or find nothing; who is no member must find nothing."""
+    for role, outcome in found.items():
+        if role in whom:
+            assert outcome == "let in", f"{role}: {outcome}"
+        elif role == "anonymous":
+            assert outcome in {"signs in"}, f"{role}: {outcome}"
+        elif role == "stranger" and of_a_project:
+            assert outcome == "not found", f"{role}: {outcome}"
+        else:
+            assert outcome in {"refused", "not found"}, f"{role}: {outcome}"
+
+
+def case(*values: str) -> Any:
+    marks = [pytest.mark.django_db(transaction=True)] if values[0] in COMMITTED else []
+    return pytest.param(*values, marks=marks, id=" ".join(reversed(values)))
+
+
+@pytest.mark.parametrize(("name", "method"), [case(name, method) for name, table in PAGES.items() for method in table])
+def test_a_page_is_for_whom_the_table_says(name: str, method: str, world: World) -> None:
+    named = EVERY_PAGE[name]
+    address = reverse(name, kwargs={key: world.known[key] for key in named})
+    form = {field: value.format(**world.known) for field, value in FORMS.get(name, {}).items()}
+    found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))
+    if name in {"sign-in", "enter"}:
+        assert set(found.values()) == {"let in"}
+    elif name.startswith("rerank-"):
+        assert set(found.values()) == {"signs in"}
+    else:
+        check(found, PAGES[name][method], of_a_project="slug" in named)
+
+
+@pytest.mark.parametrize("operation", [case(operation) for operation in OPERATIONS])
+def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -> None:
+    whom, body = OPERATIONS[operation]
+    method, _, path = operation.partition(" ")
+    address = "/api/v1" + path.format(**world.known)
+
+    def send(client: Client) -> Any:
+        if body == "file":
+            return client.post(address, {"file": BytesIO(b"{}")})
+        return client.generic(method, address, "" if body is None else json.dumps(body), "application/json")
+
+    found = outcomes(world, send)
+    if operation == "POST /projects/{slug}/probes":  # the owner asks for a judge that is not there
+        assert found.pop("owner") == "not found"
+    check(found, whom, of_a_project="{" in path)

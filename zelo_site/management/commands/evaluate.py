@@ -1,0 +1,95 @@
+"""`manage.py evaluate PROJECT`: measure everything that ranks on one split of a snapshot, and print the leaderboard."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.lines import RowError
+from labeling.models import Project
+from scoring.models import Snapshot
+from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation import REFERENCES
+from trainer.leaderboard import SPLITS, Leaderboard, NotEvaluated, leaderboard
+from trainer.outside import OutsideInvalid, UnknownOutside
+from workers.evaluating import EvaluationRefused, evaluate, order_evaluation
+from workers.models import Job
+from zelo_site.selection import find_project
+from zelo_site.stack import database
+from zelo_site.terminal import table
+
+
+class Command(BaseCommand):
+    help = "Measure first stage, BM25, base, judges, Elo and all rerankers on queries that nothing was learned from."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("--snapshot", help="number or name of the snapshot (default: the latest)")
+        parser.add_argument("--split", default="test", choices=SPLITS)
+        parser.add_argument("--run-file", action="append", default=[], metavar="FILE", help="enter a TREC run first")
+        parser.add_argument(
+            "--outside", action="append", default=[], metavar="NAME", help="enter one of ZELO_RERANKERS"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with database():
+            project = find_project(options["project"])
+            snapshot = self._snapshot(project, options["snapshot"])
+            try:
+                for path in options["run_file"]:
+                    with Path(path).open("rb") as stream:
+                        enter_run_file(project, Path(path).name, stream)
+                for name in options["outside"]:
+                    enter_outside(project, name)
+                job = order_evaluation(project, snapshot, options["split"])
+            except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
+                raise CommandError(str(error)) from error
+            # Carried out here; a worker that has taken the order first is as good.
+            evaluate(job.pk, worker="manage.py evaluate")
+            job.refresh_from_db()
+            if job.state == Job.State.FAILED:
+                raise CommandError(job.error)
+            self.stdout.write(job.message)
+            for reference in REFERENCES:
+                try:
+                    self._print(leaderboard(project, snapshot, options["split"], reference))
+                except NotEvaluated:
+                    self.stdout.write(f"\nagainst {reference}: nothing to measure against")
+
+    def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
+        found = Snapshot.objects.filter(projects=project)
+        if wanted is not None:
+            found = found.filter(pk=int(wanted)) if wanted.isdigit() else found.filter(name=wanted)
+        snapshot = found.first()
+        if snapshot is None:
+            known = (
+                ", ".join(f"{each.pk} ({each.name})" for each in Snapshot.objects.filter(projects=project)) or "none"
+            )
+            raise CommandError(
+                f"no snapshot {wanted or ''!r} of {project.slug!r}; there are: {known}; freeze scores first"
+            )
+        return snapshot
+
+    def _print(self, board: Leaderboard) -> None:
+        rows = []
+        for row in board.rows:
+            ndcg = row.metrics["ndcg@10"]
+            against = row.against.get("bm25")
+            gain = "" if against is None else (
+                f"{against.test.difference.estimate:+.3f} [{against.test.difference.low:+.3f}, "
+                f"{against.test.difference.high:+.3f}]"
+            )  # fmt: skip
+            rows.append(
+                [
+                    row.name,
+                    f"{ndcg.estimate:.3f} [{ndcg.low:.3f}, {ndcg.high:.3f}]",
+                    f"{row.metrics['recall@10'].estimate:.3f}",
+                    f"{row.metrics['mrr'].estimate:.3f}",
+                    gain,
+                ]
+            )
+        self.stdout.write(f"\nagainst {board.reference}, {board.queries} queries of {board.split}")
+        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "to BM25"], rows))

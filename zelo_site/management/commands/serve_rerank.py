@@ -1,0 +1,90 @@
+"""`manage.py serve_rerank`: the process that ranks; the web server passes requests on to it.
+
+Without a folder it serves whatever the web server asks for, on a private socket (or --host and --port, on a host of its
+own with the same ZELO_SECRET_KEY and STORAGE_URL). With a folder it serves that one published reranker by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from zelo_site.reranking import reranking_socket, service_key
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+class Command(BaseCommand):
+    help = "Serve published rerankers: Cohere's, Jina's, vLLM's and TEI's addresses."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("folder", nargs="?", default="", help="a published reranker to serve by itself")
+        parser.add_argument("--host", default="", help="listen here instead of on the private socket")
+        parser.add_argument("--port", type=int, default=8100)
+        parser.add_argument("--memory-mb", type=int, default=0, help="budget for warm models (0: half of the memory)")
+        parser.add_argument("--threads", type=int, default=0, help="threads that compute (0: one a core; one on a GPU)")
+        parser.add_argument("--device", default="", help="cpu, cuda, ... (default: CUDA where there is one)")
+        parser.add_argument(
+            "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the weights"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        import uvicorn
+
+        app = _application(options)
+        listening: dict[str, Any] = {"host": options["host"], "port": options["port"]}
+        if not options["host"]:
+            socket = reranking_socket()
+            socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            socket.unlink(missing_ok=True)
+            listening = {"uds": str(socket)}
+        uvicorn.run(
+            app, **listening, log_level="warning", access_log=False, timeout_keep_alive=90, timeout_graceful_shutdown=5
+        )
+
+
+def _application(options: dict[str, Any]) -> Any:
+    """The ASGI application; imports torch, so that the command line answers --help at once."""
+    import torch
+
+    from trainer.request_batches import RequestBatcher
+    from trainer.rerankers import artefact_folder
+    from trainer.reranking_server import RerankApp
+    from trainer.serving import load_reranker
+    from trainer.warm_models import Artefact, WarmModels
+
+    device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_cpu = device.startswith("cpu")
+    # One thread a pass: passes run side by side instead of waiting for each other's threads.
+    torch.set_num_threads(1)
+    folder = Path(options["folder"]).absolute() if options["folder"] else None
+    if folder is not None and not folder.is_dir():
+        raise CommandError(f"{folder} is no folder; expected a published reranker with its manifest.json")
+    default = Artefact(name=folder.name, location=str(folder)) if folder else None
+    models = WarmModels(
+        budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
+        fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
+        load=lambda path: load_reranker(path, device=device, dtype=options["dtype"]),
+    )
+    batcher = RequestBatcher(
+        threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),
+        prepare_thread=lambda: torch.set_num_threads(1),
+    )
+    if default is not None:
+        with models.using(default) as model:
+            default = Artefact(name=model.name, location=default.location)
+    open_to_all = folder is not None and options["host"] in LOOPBACK
+    return RerankApp(models=models, batcher=batcher, service_key="" if open_to_all else service_key(), default=default)
+
+
+def _half_of_memory(device: str) -> int:
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,73 @@
+"""`manage.py train PROJECT`: stage 7 in the terminal, carried out by the worker for training."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+import pydantic
+from django.core.management.base import BaseCommand, CommandError
+
+from labeling.plugins import UnknownPlugin
+from scoring.models import Snapshot
+from trainer.models import TrainingRun
+from workers.training import TrainingRefused, resume_training, start_training
+from zelo_site.runs import POLL_S
+from zelo_site.selection import find_project
+from zelo_site.stack import working
+from zelo_site.terminal import ProgressBar
+
+
+class Command(BaseCommand):
+    help = "Train a reranker on a snapshot of the project; Ctrl-C leaves the training to the next worker."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("--snapshot", type=int, help="number of the snapshot (default: the latest)")
+        parser.add_argument("--trainer", default="pointwise", help="pointwise or another plugin")
+        parser.add_argument("--options", default="{}", help='as JSON, such as {"max_steps": 300, "max_length": 64}')
+        parser.add_argument("--resume", type=int, metavar="RUN", help="let a failed or cancelled run go on instead")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with working({"training"}) as tick:
+                follow(self._order(options), bar=ProgressBar("7 Train", sys.stdout), tick=tick)
+        except (TrainingRefused, UnknownPlugin, pydantic.ValidationError, json.JSONDecodeError) as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            self.stdout.write("\nthe training goes on with the next worker")
+
+    def _order(self, options: dict[str, Any]) -> TrainingRun:
+        project = find_project(options["project"])
+        if options["resume"] is not None:
+            run = TrainingRun.objects.filter(project=project, pk=options["resume"]).first()
+            if run is None:
+                raise CommandError(f"project {project.slug!r} has no training {options['resume']}")
+            return resume_training(run)
+        found = Snapshot.objects.filter(projects=project)
+        snapshot = found.filter(pk=options["snapshot"]).first() if options["snapshot"] else found.first()
+        if snapshot is None:
+            raise CommandError(
+                f"project {project.slug!r} has no such snapshot; freeze one: manage.py snapshot {project.slug}"
+            )
+        return start_training(project, snapshot, trainer=options["trainer"], options=json.loads(options["options"]))
+
+
+def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
+    """Draw the run's progress until it ends. Raises CommandError where it failed."""
+    while run.state in {TrainingRun.State.PLANNED, TrainingRun.State.RUNNING}:
+        loss = run.progress.get("loss") or []
+        bar.show(
+            run.progress.get("step", 0), run.progress.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading"
+        )
+        tick()
+        time.sleep(POLL_S)
+        run.refresh_from_db()
+    best = run.progress.get("best")
+    bar.end(f"{run.get_state_display()}" + (f", NDCG@10 {best['ndcg']:.3f} on the dev split" if best else ""))
+    if run.state != TrainingRun.State.FINISHED:
+        raise CommandError(f"training {run.pk} is {run.get_state_display()}: {run.error or 'no reason given'}")

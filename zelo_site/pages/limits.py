@@ -1,0 +1,119 @@
+"""Budgets and caps in forms: fields for pairs, calls, tokens and dollars, and what was sent in them.
+
+An empty field is no limit. A field that was not sent at all changes nothing, so that a form may show some of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+
+from workers.allowances import RUN_FIELDS, RunIsOver, change_budgets
+from workers.books import totals_of_run
+from workers.budgets import BadBudget
+from workers.models import Run
+from zelo_site.pages.scope import owned_project
+
+LABELS = {
+    "pair_budget": ("Pairs", "over all queries"),
+    "call_budget": ("Calls", "retries included"),
+    "calls": ("Calls", "retries included"),
+    "token_budget": ("Tokens", "read and written"),
+    "tokens": ("Tokens", "read and written"),
+    "cost_budget_micros": ("Dollars", "at the endpoints' prices"),
+    "cost_micros": ("Dollars", "at the endpoints' prices"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitField:
+    """One input: `value` as the form shows it, "" for no limit."""
+
+    name: str
+    label: str
+    help: str
+    value: str
+    step: str
+
+
+def limit_fields(
+    limits: Mapping[str, int | None], *, prefix: str = "", sent: QueryDict | None = None
+) -> list[LimitField]:
+    """Fields for these limits: as they were sent, or as they stand."""
+    return [
+        LimitField(
+            f"{prefix}{name}",
+            *LABELS[name],
+            value=_shown(name, value) if sent is None else sent.get(f"{prefix}{name}", ""),
+            step="any" if _is_money(name) else "1",
+        )
+        for name, value in limits.items()
+    ]
+
+
+def read_limits(sent: QueryDict, *, prefix: str = "") -> dict[str, int | None]:
+    """The limits that were sent; raises BadBudget for one that is no number."""
+    found = {}
+    for name in LABELS:
+        if f"{prefix}{name}" in sent:
+            found[name] = _read(name, sent.get(f"{prefix}{name}", "").strip())
+    return found
+
+
+def _read(name: str, text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number <= 0 or number > 2**62:
+        raise BadBudget(
+            f"{LABELS[name][0].lower()} is {text[:40]!r}; expected a number above 0, or nothing for no limit"
+        )
+    if _is_money(name):
+        return max(1, round(number * 1e6))
+    if number != int(number):
+        raise BadBudget(f"{LABELS[name][0].lower()} is {text[:40]!r}; expected a whole number")
+    return int(number)
+
+
+def _is_money(name: str) -> bool:
+    return name.startswith("cost")
+
+
+def _shown(name: str, value: int | None) -> str:
+    if value is None:
+        return ""
+    return f"{value / 1e6:.6f}".rstrip("0").rstrip(".") if _is_money(name) else str(value)
+
+
+def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
+    """The budgets of one run, for owners of its project; a POST stores them, and a run they had ended goes on."""
+    project = owned_project(request, slug)
+    run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
+    error: Exception | None = None
+    if request.method == "POST":
+        try:
+            changed = change_budgets(run, read_limits(request.POST), by=request.user)
+            goes_on = run.is_spent and changed.state == Run.State.JUDGING
+            messages.success(request, "Stored. The run goes on." if goes_on else "Stored.")
+            return redirect("project", slug=project.slug)
+        except (BadBudget, RunIsOver) as refused:
+            error = refused
+    limits = {field: getattr(run, field) for field in RUN_FIELDS}
+    context = {
+        "project": project,
+        "run": run,
+        "spent": totals_of_run(run.pk),
+        "limits": limit_fields(limits, sent=request.POST if error else None),
+        "error": error,
+        "may_change": True,
+        "here": "project",
+    }
+    return render(request, "zelo/budget.html", context, status=422 if error else 200)

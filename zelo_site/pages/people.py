@@ -1,0 +1,307 @@
+"""The people of a project: who they are and how they do, what they are asked, and invitations.
+
+Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.people`
+and `scoring.spot_check_plans`; each is noted in the audit log in the transaction that does it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.cache import never_cache
+
+from labeling.access import INVITATION_VALID
+from labeling.compare_rules import BadRules, Rules, rules_of, set_rules
+from labeling.models import Membership, Project, Role, SpotCheck
+from labeling.people import (
+    BadInvitation,
+    MembershipRefused,
+    invite,
+    open_invitations,
+    remove_member,
+    resume_person,
+    revoke_invitation,
+    set_quota,
+    set_role,
+)
+from scoring.models import SpotCheckPlan
+from scoring.people_figures import PersonFigures, people_figures
+from scoring.spot_check_draws import BadPlan
+from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from workers.audit import note
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+DEFAULT_PAIRS = 50
+DEFAULT_OVERLAP = 1
+SHOWN_PLANS = 20
+INVITATION_DAYS = (1, 7, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A row of the table: a member, or somebody who was one and whose answers stay. `figures` once they compared."""
+
+    user_id: int | None
+    name: str
+    username: str
+    role: str
+    quota: int | None
+    is_you: bool
+    figures: PersonFigures | None
+
+
+@never_cache
+def people_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The page; a POST is one of `ACTIONS`. A new invitation's link is on the answer to its POST and nowhere else."""
+    project = visible_project(request, slug)
+    if request.method != "POST":
+        return _page(request, project)
+    project = owned_project(request, slug)
+    action = ACTIONS.get(request.POST.get("action", ""))
+    if action is None:
+        return _page(
+            request, project, error=_("This page knows no such action; choose one of its buttons."), status=422
+        )
+    try:
+        with transaction.atomic():
+            return action(request, project) or redirect("people", slug=project.slug)
+    except (BadInvitation, MembershipRefused, BadPlan, BadRules) as error:
+        return _page(request, project, error=str(error), status=422)
+
+
+def _page(
+    request: HttpRequest, project: Project, *, link: str = "", error: str = "", status: int = 200
+) -> HttpResponse:
+    is_owner = may_change(request, project)
+    plans = plan_progress(project)
+    sent = request.POST if request.POST.get("action") == "plan" else QueryDict()
+    context = {
+        "project": project,
+        "people": read_people(request, project),
+        "plans": plans[:SHOWN_PLANS],
+        "plans_left": max(0, len(plans) - SHOWN_PLANS),
+        "gold_pairs": SpotCheck.objects.filter(project=project, gold_preference__isnull=False).count(),
+        "invitations": open_invitations(project) if is_owner else [],
+        "roles": [(role.value, role_label(role)) for role in Role],
+        "reasons": reasons(),
+        "chosen": {
+            "reason": sent.get("reason", SpotCheck.Reason.RANDOM),
+            "pairs": sent.get("pairs", DEFAULT_PAIRS),
+            "overlap": sent.get("overlap", DEFAULT_OVERLAP),
+        },
+        "rules": rules_of(project),
+        "expected_share": round(100 * project.gold_accuracy),
+        "days": INVITATION_DAYS,
+        "default_days": INVITATION_VALID.days,
+        "new_link": link,
+        "error": error,
+        "may_change": is_owner,
+        "here": "people",
+    }
+    return render(request, "zelo/people.html", context, status=status)
+
+
+def role_label(role: str) -> str:
+    """What a role is called on pages."""
+    return {Role.OWNER: _("owner"), Role.ANNOTATOR: _("annotator"), Role.VIEWER: _("viewer")}[Role(role)]
+
+
+def reasons() -> list[dict[str, str]]:
+    """Why pairs are chosen, with what each is good for."""
+    named = SpotCheck.Reason
+    return [
+        {"value": named.RANDOM, "label": _("at random"), "help": _("measures the judges fairly: any answered pair")},
+        {"value": named.DISAGREEMENT, "label": _("judges disagree"), "help": _("where two judges differ most")},
+        {"value": named.UNCERTAIN, "label": _("uncertain"), "help": _("what the scores know least about")},
+        {"value": named.CROSS_QUERY, "label": _("across queries"), "help": _("puts queries on one scale")},
+        {"value": named.GOLD, "label": _("gold"), "help": _("known answers, from grades and adjudication: they check people")},
+    ]  # fmt: skip
+
+
+def read_people(request: HttpRequest, project: Project) -> list[Person]:
+    """Members, owners first, and then those whose answers stayed when they went."""
+    figures = {each.user_id or -each.annotator_id: each for each in people_figures(project)}
+    members = Membership.objects.filter(project=project).select_related("user")
+    order = {Role.OWNER: 0, Role.ANNOTATOR: 1, Role.VIEWER: 2}
+    rows = [
+        Person(
+            member.user_id,
+            member.user.get_full_name() or member.user.get_username(),
+            member.user.get_username(),
+            member.role,
+            member.quota,
+            member.user_id == request.user.pk,
+            figures.pop(member.user_id, None),
+        )
+        for member in sorted(members, key=lambda member: (order[Role(member.role)], member.pk))
+    ]
+    gone = [
+        Person(each.user_id, each.name, "", "", None, each.user_id == request.user.pk, each)
+        for each in figures.values()
+        if each.answers
+    ]
+    return rows + gone
+
+
+# --- what owners do ----------------------------------------------------------------------
+
+
+def _invite(request: HttpRequest, project: Project) -> HttpResponse:
+    days = _number(request.POST.get("days", ""), INVITATION_VALID.days)
+    invitation = invite(project, role=request.POST.get("role", ""), days=days)
+    note("member.invited", project=project, actor=request.user, subject=invitation.role, days=days)
+    link = request.build_absolute_uri(reverse("enter", args=[invitation.token]))
+    return _page(request, project, link=link)
+
+
+def _revoke(request: HttpRequest, project: Project) -> None:
+    if revoke_invitation(project, _number(request.POST.get("link", ""))):
+        note("member.invitation_revoked", project=project, actor=request.user)
+        messages.success(request, _("The invitation leads nowhere now."))
+    else:
+        messages.warning(request, _("That invitation has been used or is over."))
+
+
+def _set_role(request: HttpRequest, project: Project) -> None:
+    user, role = _member(request, project), request.POST.get("role", "")
+    set_role(project, user, role)
+    note("member.role", project=project, actor=request.user, subject=user.get_username(), role=role)
+    messages.success(request, _("%(name)s is %(role)s now.") % {"name": _name(user), "role": role_label(role)})
+
+
+def _remove(request: HttpRequest, project: Project) -> None:
+    user = _member(request, project)
+    remove_member(project, user)
+    note("member.removed", project=project, actor=request.user, subject=user.get_username())
+    messages.success(request, _("%(name)s is no member any more; their answers stay.") % {"name": _name(user)})
+
+
+def _quota(request: HttpRequest, project: Project) -> None:
+    user, given = _member(request, project), request.POST.get("quota", "").strip()
+    if given and not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise MembershipRefused(f"the quota is {given[:20]!r}; expected a whole number, or nothing for no bound")
+    quota = int(given) if given else None
+    set_quota(project, user, quota)
+    note("member.quota", project=project, actor=request.user, subject=user.get_username(), quota=quota)
+    if quota is None:
+        messages.success(request, _("%(name)s is asked without a bound.") % {"name": _name(user)})
+    else:
+        messages.success(
+            request,
+            ngettext("%(name)s is asked for %(n)s answer.", "%(name)s is asked for %(n)s answers.", quota)
+            % {"name": _name(user), "n": f"{quota:,}"},
+        )
+
+
+def _resume(request: HttpRequest, project: Project) -> None:
+    user = _member(request, project)
+    if resume_person(project, user):
+        note("member.resumed", project=project, actor=request.user, subject=user.get_username())
+        messages.success(request, _("%(name)s goes on with a clean slate.") % {"name": _name(user)})
+
+
+def _plan(request: HttpRequest, project: Project) -> None:
+    order = read_plan(request.POST)
+    planned = plan_spot_checks(project, **order, seed=secrets.randbits(31), created_by=request.user)
+    note(
+        "spot_checks.planned", project=project, actor=request.user, subject=order["reason"],
+        pairs=planned.pairs, slots=planned.slots,
+    )  # fmt: skip
+    text = ngettext("%(n)s pair is planned.", "%(n)s pairs are planned.", planned.pairs) % {"n": f"{planned.pairs:,}"}
+    if planned.pairs < planned.wanted:
+        text += " " + _("There were no more of this kind.")
+    messages.success(request, text)
+
+
+def _withdraw(request: HttpRequest, project: Project) -> None:
+    plans = SpotCheckPlan.objects.visible_to(request.user).filter(project=project)
+    plan = get_object_or_404(plans, pk=_number(request.POST.get("plan", "")))
+    gone = withdraw_plan(plan)
+    note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
+    messages.success(request, _("What nobody had answered is asked no more; answers stay."))
+
+
+def _rules(request: HttpRequest, project: Project) -> None:
+    rules = read_rules(request.POST)
+    set_rules(project, rules)
+    note("people.rules", project=project, actor=request.user, **dataclasses.asdict(rules))
+    messages.success(request, _("Stored. It holds from the next pair on."))
+
+
+def read_rules(sent: QueryDict) -> Rules:
+    """The rules of the form. Raises BadRules for what is no number."""
+    try:
+        return Rules(
+            gold_every=int(sent.get("gold_every", "")),
+            gold_feedback=sent.get("gold_feedback", ""),
+            gold_answers=int(sent.get("gold_answers", "")),
+            gold_accuracy=float(sent.get("gold_accuracy", "")) / 100.0,
+            gold_tolerance=float(sent.get("gold_tolerance", "")),
+            show_others_after="show_others_after" in sent,
+            hidden_metadata=tuple(name.strip() for name in sent.get("hidden_metadata", "").split(",") if name.strip()),
+            lease_s=int(sent.get("lease_s", "")),
+        )
+    except ValueError as error:
+        raise BadRules(f"a rule is no number: {error}; fill in all of them") from error
+
+
+ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
+    "invite": _invite,
+    "revoke": _revoke,
+    "role": _set_role,
+    "remove": _remove,
+    "quota": _quota,
+    "resume": _resume,
+    "plan": _plan,
+    "withdraw": _withdraw,
+    "rules": _rules,
+}
+
+
+def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the form as it stands would ask, and how long people would sit; a fragment beside the button."""
+    project = owned_project(request, slug)
+    context: dict[str, Any] = {"project": project}
+    try:
+        order = read_plan(request.GET)
+        context["preview"] = preview_spot_checks(project, **order)
+        context["is_gold"] = order["reason"] == SpotCheck.Reason.GOLD
+    except BadPlan as error:
+        context["error"] = str(error)
+    return render(request, "zelo/parts/plan_preview.html", context)
+
+
+def read_plan(sent: QueryDict) -> dict[str, Any]:
+    """Reason, pairs and overlap of the form. Raises BadPlan for what is no number."""
+    order: dict[str, Any] = {"reason": sent.get("reason", "")}
+    for name, default in (("pairs", DEFAULT_PAIRS), ("overlap", DEFAULT_OVERLAP)):
+        given = sent.get(name, "").strip()
+        if given and not (given.isascii() and given.isdigit() and len(given) < 10):
+            raise BadPlan(f"{name} is {given[:20]!r}; expected a whole number")
+        order[name] = int(given) if given else default
+    return order
+
+
+def _member(request: HttpRequest, project: Project) -> Any:
+    members = get_user_model().objects.filter(membership__project=project)
+    return get_object_or_404(members, pk=_number(request.POST.get("user", "")))
+
+
+def _name(user: Any) -> str:
+    return str(user.get_full_name() or user.get_username())
+
+
+def _number(given: str, default: int = 0) -> int:
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else default

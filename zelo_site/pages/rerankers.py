@@ -1,0 +1,180 @@
+"""The project's published rerankers, and a box to try one: a question, and documents in the order that it gives them.
+
+Ranking itself is done by the serving process (`zelo_site.reranking`); the web process never loads a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+
+from labeling.models import Document, Project, Query
+from labeling.records import TextRecord
+from labeling.retrieval import BM25Index
+from trainer.manifests import ARTEFACTS
+from trainer.models import Reranker
+from trainer.rerank_dialects import RerankRefused
+from trainer.rerankers import full_name, servable
+from zelo_site.pages.scope import visible_project
+from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
+from zelo_site.reranking import pass_on
+
+RANKED_AT_MOST = 50
+SEARCHED_AT_MOST = 5000
+TYPED_AT_MOST = 200
+LONGEST_TEXT = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One of the forms of a reranker, as the list shows it."""
+
+    name: str
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A published reranker with what its manifest says."""
+
+    reranker: Reranker
+    full_name: str
+    base: str
+    max_length: int | None
+    parity: float | None
+    artefacts: tuple[Artefact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document to be ranked. `before`: its place when it was handed over, from 1."""
+
+    title: str
+    text: str
+    before: int
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document in the reranker's order; `score` in [0, 1], `climbed` places up (negative: down)."""
+
+    place: int
+    document: Found
+    score: float
+    climbed: int
+
+
+def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """All published rerankers of the project, newest first."""
+    project = visible_project(request, slug)
+    rows = [shown(each) for each in servable().filter(project=project).select_related("project", "training_run")]
+    context = {
+        "project": project,
+        "rows": rows,
+        "origin": f"{request.scheme}://{request.get_host()}",
+        "here": "rerankers",
+    }
+    return render(request, "zelo/rerankers.html", context)
+
+
+def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
+    """The box; a POST ranks what was typed, or the documents of the project that BM25 finds."""
+    project = visible_project(request, slug)
+    reranker = get_object_or_404(servable().select_related("project"), project=project, pk=reranker_id)
+    context: dict[str, Any] = {"project": project, "shown": shown(reranker), "here": "rerankers"}
+    if request.method == "POST":
+        question = request.POST.get("query", "").replace("\x00", "").strip()[:LONGEST_TEXT]
+        typed = request.POST.get("documents", "").replace("\x00", "")[:LONGEST_TEXT]
+        context |= {"question": question, "typed": typed}
+        if not question:
+            context["problem"] = "Type a question to rank documents for."
+        else:
+            context |= _ranked(reranker, question, typed_documents(typed) or found_documents(project, question))
+    else:
+        first = Query.objects.filter(project=project).order_by("id").values_list("text", flat=True).first()
+        context["question"] = first or ""
+    return render(request, "zelo/reranker_try.html", context)
+
+
+def shown(reranker: Reranker) -> Shown:
+    """What a list shows of a reranker; a manifest of another form leaves gaps instead of failing."""
+    manifest = reranker.manifest if isinstance(reranker.manifest, dict) else {}
+    files = manifest.get("files") or {}
+    parts = {name: [files[path] for path in files if path.startswith(f"{name}/")] for name in ARTEFACTS}
+    differences = (manifest.get("parity") or {}).get("largest_difference") or {}
+    return Shown(
+        reranker=reranker,
+        full_name=full_name(reranker),
+        base=str((manifest.get("base") or {}).get("name", "")),
+        max_length=manifest.get("max_length"),
+        parity=max(differences.values(), default=None),
+        artefacts=tuple(
+            Artefact(name, sum(each.get("bytes", 0) for each in records), len(records))
+            for name, records in parts.items()
+            if records
+        ),
+    )
+
+
+def typed_documents(text: str) -> list[Found]:
+    """Documents parted by empty lines or, where there are none, by line ends."""
+    parts = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n")]
+    if len(parts) == 1:
+        parts = [line.strip() for line in parts[0].split("\n")]
+    kept = [part for part in parts if part][:TYPED_AT_MOST]
+    return [Found(title=clipped(part, 110), text=part, before=place) for place, part in enumerate(kept, start=1)]
+
+
+def found_documents(project: Project, question: str) -> list[Found]:
+    """The candidates of a stored query of this wording, otherwise what BM25 finds among the project's documents."""
+    stored = Document.objects.filter(candidates__query__project=project, candidates__query__text=question)
+    documents = list(stored.order_by("candidates__first_stage_rank", "id").distinct()[:RANKED_AT_MOST])
+    if not documents:
+        documents = _searched(
+            list(Document.objects.filter(project=project).order_by("id")[:SEARCHED_AT_MOST]), question
+        )
+    return [
+        Found(
+            title=document_title(each.text, each.metadata),
+            text=each.text,
+            before=place,
+            external_id=each.external_id,
+        )
+        for place, each in enumerate(documents, start=1)
+    ]
+
+
+def _searched(documents: Sequence[Document], question: str) -> list[Document]:
+    by_id = {each.pk: each for each in documents}
+    index = BM25Index([TextRecord(id=each.pk, text=each.text) for each in documents])
+    return [by_id[number] for number, _ in index.top(question, RANKED_AT_MOST)]
+
+
+def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> dict[str, Any]:
+    if not documents:
+        return {"problem": "No document of the project shares a word with the question; type documents to rank."}
+    body = {"query": question, "documents": [each.text for each in documents], "return_documents": False}
+    try:
+        reply = pass_on(reranker, "/v1/rerank", json.dumps(body).encode())
+    except RerankRefused as error:
+        return {"problem": f"{error}"}
+    answer = reply.body
+    if reply.status != 200:
+        return {"problem": answer.get("message", f"the serving process answered {reply.status}")}
+    rows = [
+        RankedDocument(
+            place=place,
+            document=documents[row["index"]],
+            score=row["relevance_score"],
+            climbed=documents[row["index"]].before - place,
+        )
+        for place, row in enumerate(answer["results"], start=1)
+    ]
+    return {"ranked": rows, "meta": answer["meta"], "snippet": SNIPPET_LENGTH}

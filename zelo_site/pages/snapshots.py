@@ -1,0 +1,91 @@
+"""Snapshots of a project: what was frozen and where it came from; owners freeze anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+
+from labeling.models import Membership, Project, Query, Role
+from labeling.plugins import Plugin
+from scoring.models import Score, Snapshot
+from scoring.snapshots import SnapshotOptions, SnapshotRefused, freeze
+from scoring.storage import StorageFull
+from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+PREFIX = "freeze"
+WORDS = ("domains", "heldout_domains")
+
+
+class _Form(Plugin):
+    """Lets the options be asked for by the form that plugins' options have."""
+
+    label = "Snapshot"
+    Options = SnapshotOptions  # type: ignore[assignment]
+
+
+def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The list and the form; a POST freezes."""
+    project = visible_project(request, slug)
+    if request.method != "POST":
+        return render(request, "zelo/snapshots.html", _context(request, project))
+    owned_project(request, slug)
+    try:
+        options = SnapshotOptions.model_validate(read_options(_Form, prefix=PREFIX, sent=_as_json(request.POST)))
+        joined = _others(request, project).filter(slug__in=request.POST.getlist("project"))
+        snapshot = freeze(
+            [project, *joined], name=request.POST.get("name", ""), options=options, created_by=request.user
+        )
+    except (BadOptions, SnapshotRefused, StorageFull) as error:
+        return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)
+    messages.success(request, f"{snapshot.rows:,} rows are frozen as “{snapshot.name}”.")
+    return redirect("training", slug=project.slug)
+
+
+def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
+    sent = request.POST if error is not None else None
+    fields = error.fields if isinstance(error, BadOptions) else option_fields(_Form, prefix=PREFIX, sent=sent)
+    domains = Query.objects.filter(project=project).exclude(domain="").values_list("domain", flat=True)
+    return {
+        "project": project,
+        "here": "training",
+        "snapshots": Snapshot.objects.visible_to(request.user).filter(projects=project),
+        "rated": Score.objects.filter(candidate__query__project=project).exists(),
+        "fields": [_in_words(field, sent) for field in fields],
+        "domains": sorted(set(domains.distinct()[:50])),
+        "others": _others(request, project),
+        "joined": request.POST.getlist("project"),
+        "name": request.POST.get("name", f"{project.name}, {Snapshot.objects.filter(projects=project).count() + 1}"),
+        "error": error,
+        "may_change": may_change(request, project),
+    }
+
+
+def _others(request: HttpRequest, project: Project) -> Any:
+    """Other projects that the visitor owns: they may be frozen together with this one."""
+    found = Project.objects.visible_to(request.user).exclude(pk=project.pk)
+    if not getattr(request.user, "is_superuser", False):
+        mine = Membership.objects.filter(user_id=request.user.pk or 0, role=Role.OWNER).values("project")
+        found = found.filter(pk__in=mine)
+    return found.filter(queries__fit__isnull=False).distinct()
+
+
+def _in_words(field: OptionField, sent: QueryDict | None) -> OptionField:
+    """Lists of domains are typed as words with commas between them."""
+    if field.name.removeprefix(f"{PREFIX}-") not in WORDS:
+        return field
+    value = "" if sent is None else sent.get(field.name, "")
+    return dataclasses.replace(field, kind="text", value=value, help=f"{field.help} Separated by commas.")
+
+
+def _as_json(sent: QueryDict) -> dict[str, Any]:
+    values = dict(sent.items())
+    for name in WORDS:
+        words = [word.strip() for word in sent.get(f"{PREFIX}-{name}", "").split(",")]
+        values[f"{PREFIX}-{name}"] = json.dumps([word for word in words if word])
+    return values

@@ -1,0 +1,154 @@
+"""Rerank requests as the web server takes them: keys and rights are checked here, ranking is passed on.
+
+The serving process (`manage.py serve_rerank`) holds the models; this module tells it which reranker is meant, so that
+it needs no database. What comes back goes to the client as it is. Torch is never loaded here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from labeling.tokens import find_token
+from trainer.models import Reranker
+from trainer.rerank_dialects import (
+    MOST_BODY_BYTES,
+    RerankRefused,
+    dialect_of,
+    error_body,
+    model_named,
+    read_body,
+    too_large,
+)
+from trainer.rerankers import UnknownReranker, artefact_of, find_reranker, full_name, usable_by
+from zelo_site.services import socket_folder
+
+SOCKET = "rerank.sock"
+ARTEFACT_HEADER = "x-zelo-reranker"
+SCOPE = "rerank"
+TIMEOUT_S = 110.0
+NOT_THERE = (
+    "the process that ranks does not answer; it starts a few seconds after the first reranker is published; ask again "
+    "soon, or see its log, serve_rerank.log"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the serving process answered."""
+
+    status: int
+    content: bytes
+    retry_after: str = ""
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.content)
+
+
+@login_not_required
+@csrf_exempt
+def rerank(request: HttpRequest) -> HttpResponse:
+    """POST /v1/rerank, /v2/rerank, /rerank with a key of scope `rerank`."""
+    dialect = dialect_of(request.path)
+    try:
+        if request.method != "POST":
+            raise RerankRefused(405, f"{request.path} takes POST, not {request.method}")
+        user = _asker(request)
+        if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
+            raise too_large(int(request.headers["Content-Length"]))
+        content = request.body
+        body = read_body(content)
+        dialect = dialect_of(request.path, body)
+        name = model_named(body) or request.GET.get("model", "")
+        try:
+            reranker = find_reranker(user, name)
+        except UnknownReranker as error:
+            raise RerankRefused(404, str(error)) from error
+        reply = pass_on(reranker, request.path, content)
+    except RerankRefused as error:
+        response = JsonResponse(error_body(dialect, error), status=error.status)
+        if error.retry_after_s:
+            response["Retry-After"] = str(error.retry_after_s)
+        return response
+    answer = HttpResponse(reply.content, status=reply.status, content_type="application/json")
+    if reply.retry_after:
+        answer["Retry-After"] = reply.retry_after
+    return answer
+
+
+@login_not_required
+@csrf_exempt
+def models(request: HttpRequest) -> HttpResponse:
+    """GET /v1/models: the names that `model` may have, in OpenAI's shape."""
+    try:
+        user = _asker(request)
+    except RerankRefused as error:
+        return JsonResponse(error_body("rerank", error), status=error.status)
+    rows = [
+        {"id": full_name(each), "object": "model", "created": int(each.created_at.timestamp()), "owned_by": "zelo"}
+        for each in usable_by(user)
+    ]
+    return JsonResponse({"object": "list", "data": rows})
+
+
+def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
+    """Have the serving process answer a request body about one reranker. Raises RerankRefused where it is not there."""
+    headers = {
+        ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
+        "authorization": f"Bearer {service_key()}",
+        "content-type": "application/json",
+    }
+    try:
+        response = _client().post(path, content=content, headers=headers)
+    except httpx.TimeoutException as error:
+        message = f"ranking took longer than {TIMEOUT_S:.0f} s; send fewer or shorter documents at a time"
+        raise RerankRefused(504, message) from error
+    except httpx.TransportError as error:
+        raise RerankRefused(503, NOT_THERE, retry_after_s=5) from error
+    return Reply(response.status_code, response.content, response.headers.get("retry-after", ""))
+
+
+def reranking_socket() -> Path:
+    """Where the serving process of this installation listens."""
+    return socket_folder(settings.ZELO_HOME) / SOCKET
+
+
+def service_key() -> str:
+    """What web and serving process know each other by: both have the installation's signing key."""
+    return hmac.new(settings.SECRET_KEY.encode(), b"zelo serve_rerank", hashlib.sha256).hexdigest()
+
+
+def _asker(request: HttpRequest) -> Any:
+    """The user behind the bearer key. Raises RerankRefused."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
+    if found is None:
+        raise RerankRefused(
+            401,
+            "no valid key was sent; expected Authorization: Bearer zelo_..., made with "
+            "`python manage.py token USERNAME --scopes rerank`",
+        )
+    if SCOPE not in found.scopes:
+        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; make another key")
+    return found.user
+
+
+@functools.cache
+def _client() -> httpx.Client:
+    """One for the process; its connections stay open."""
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
+    url = settings.ZELO_RERANK_URL
+    transport = None if url else httpx.HTTPTransport(uds=str(reranking_socket()), limits=limits)
+    return httpx.Client(base_url=url or "http://rerank", transport=transport, timeout=TIMEOUT_S, limits=limits)

@@ -1,0 +1,67 @@
+"""What templates ask about people: the visitor's role in a project, and figures of agreement in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from labeling.models import Project
+from scoring.people_agreement import Coefficient, Undefined
+from zelo_site.pages.scope import visitor_role
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def role_in(context: dict[str, Any], project: Project | None) -> str:
+    """The visitor's role in the project as a word, empty for none."""
+    request = context.get("request")
+    if request is None or project is None or not request.user.is_authenticated:
+        return ""
+    return str(visitor_role(request, project) or "")
+
+
+@register.filter
+def why_undefined(figure: Coefficient) -> str:
+    """Why there is no coefficient, in a sentence."""
+    if figure.undefined == Undefined.NO_OVERLAP:
+        return _("no pair in common")
+    if figure.undefined == Undefined.FEW:
+        return ngettext(
+            "one common pair is too few for an interval", "%(n)d common pairs are too few", figure.common
+        ) % {"n": figure.common}
+    if figure.undefined == Undefined.ONE_CATEGORY:
+        return _("all answers are alike, so that chance would agree as well; see the plain agreement")
+    return ""
+
+
+@register.filter
+def plain_number(value: float) -> str:
+    """As a number field wants it, whatever the language."""
+    return f"{value:g}"
+
+
+@register.filter
+def coefficient(value: float | None) -> str:
+    """Two places, with a true minus."""
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+@register.filter
+def in_words(value: float | None) -> str:
+    """What a kappa or alpha amounts to, after Landis and Koch."""
+    if value is None:
+        return ""
+    for bound, words in (
+        (0.0, _("no better than chance")),
+        (0.2, _("slight")),
+        (0.4, _("fair")),
+        (0.6, _("moderate")),
+        (0.8, _("substantial")),
+    ):
+        if value <= bound:
+            return words
+    return _("almost perfect")
