@@ -134,7 +134,7 @@ def running_stack() -> Iterator[tuple[str, Any]]:
         with ServiceSupervisor(home) as services:
             call_command("migrate", verbosity=0)
             port = free_port()
-            children = [web_process(HOST, port), *(c for c in worker_processes() if c.name != "judging")]
+            children = [web_process(HOST, port), *(c for c in worker_processes() if not c.name.startswith("judging"))]
             with ProcessSupervisor(children, home=home, report=lambda line: print(line, file=sys.stderr)):
                 yield (
                     f"http://{HOST}:{port}/api/v1",

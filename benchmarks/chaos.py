@@ -1,0 +1,377 @@
+"""Claim: kills of workers, broker and database at random lose, double and invent no judgment, and cost calls in flight only.
+
+Runs the real stack in a home of its own: PostgreSQL, Valkey, reconciler, rating worker and a judging worker that keeps 32
+calls in flight to the fake judge, a process of its own that answers after about 150 ms. Each round kills with SIGKILL, all
+processes at once: the workers, the broker (whose data are gone), the database, or workers and database together. The fake
+judge's ledger, written before each answer, is the witness: `lost` and `invented` are judgments that it does not
+bear out, `extra_paid` its paid calls beyond one for each judgment.
+
+A call is in flight when its worker dies if the ledger has it and its answer was still to come; or if the answer had gone
+out within the last half second and was not read yet (`on_the_wire`, only those that had to be asked again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
+
+DOCUMENTS = 40
+AHEAD = 600  # questions
+ROUNDS, QUICK_ROUNDS = 50, 10
+CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
+AT_LEAST_IN_FLIGHT = 8
+PROGRESS = 50  # answers between two kills, so that no question is unlucky five times in a row
+ON_THE_WIRE_S = 0.5
+PATIENCE_S = 120.0
+
+# Workers, broker and database die equally often.
+KINDS = ("workers and database", "broker", "workers", "database", "broker")
+Question = tuple[str, str]
+Result = TypeVar("Result")
+
+
+class Stuck(RuntimeError):
+    """The installation did not go on within PATIENCE_S."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was killed, when, how many calls the judge had before it, and how long until the next one was made."""
+
+    kind: str
+    at: float
+    in_flight: int
+    recovery_s: float
+
+
+@dataclass
+class Stack:
+    """The installation: services, workers and the fake judge, with what it takes to kill and to restart them."""
+
+    home: Path
+    services: Any
+    fake: Any
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    COMMANDS = {
+        "reconciler": ["reconcile"],
+        "rating": ["worker", "rating"],
+        "judging-http": ["worker", "judging-http"],
+    }
+
+    def tick(self) -> None:
+        """Start again what has ended, as the supervisors do; without their pauses, which grow with each death."""
+        from zelo_site.children import start_guarded
+
+        self.services.revive()
+        for name, arguments in self.COMMANDS.items():
+            if name not in self.processes or self.processes[name].poll() is not None:
+                log = self.home / "logs" / f"{name}.log"
+                command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+                self.processes[name] = start_guarded(command, log=log, environ=os.environ, grace_s=5.0)
+
+    def kill(self, kind: str, rng: random.Random) -> tuple[float, int]:
+        """SIGKILL to all processes of that kind, parents first, so that none of them can clean up.
+
+        Returns when, and how many calls the judge had not answered a moment before.
+        """
+        workers = ["judging-http"] if rng.random() < 2 / 3 else ["judging-http", "rating"]
+        names = {"broker": ["Valkey"], "database": ["PostgreSQL"]}.get(kind, workers)
+        names += ["PostgreSQL"] if kind == "workers and database" else []
+        pids = [pid for name in names for pid in _tree(self._pid(name))]
+        in_flight, at = self.in_flight(), time.time()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return at, in_flight
+
+    def in_flight(self) -> int:
+        """Calls that the judge has not answered; the question for it is one itself."""
+        return int(self.fake.summary()["in_flight"]) - 1
+
+    def _pid(self, name: str) -> int:
+        return self.processes[name].pid if name in self.processes else int(self.services.process_ids()[name])
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(20)
+
+
+def _tree(pid: int) -> list[int]:
+    from zelo_site.guard import children_of
+
+    return [pid, *itertools.chain.from_iterable(_tree(child) for child in children_of(pid))]
+
+
+@contextmanager
+def running_stack() -> Iterator[Stack]:
+    """Everything that runs, in a new home that goes with it."""
+    from tests.fake_judge.process import running_fake_judge
+
+    home = Path(tempfile.mkdtemp(prefix="zelo-chaos-"))
+    home.chmod(0o711)  # PostgreSQL of root's runs as another user
+    arguments = ["--latency-ms", str(LATENCY_MS), "--latency-jitter", str(JITTER)]
+    try:
+        with running_fake_judge(home / "ledger.jsonl", *arguments) as fake:
+            _set_up(home, fake.base_url)
+            from django.core.management import call_command
+            from django.db import connection
+
+            from zelo_site.services import ServiceSupervisor
+
+            with ServiceSupervisor(home) as services:
+                call_command("migrate", verbosity=0)
+                stack = Stack(home, services, fake)
+                try:
+                    yield stack
+                finally:
+                    connection.close()
+                    stack.stop()
+    except Stuck:
+        print(f"the logs are kept in {home}/logs", file=sys.stderr)
+        raise
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _set_up(home: Path, base_url: str) -> None:
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        os.environ.pop(name, None)
+    endpoint = {"name": "fake", "base_url": base_url, "max_concurrency": CONCURRENCY, "timeout_s": 20.0}
+    os.environ.update(ZELO_HOME=str(home), ZELO_ENDPOINTS=json.dumps([endpoint]), OMP_NUM_THREADS="1")
+    os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
+    from zelo_site.environment import prepare_environment
+
+    prepare_environment()
+    import django
+
+    django.setup()
+    from scoring.numerics import design_adaptive, fit
+
+    fit.compile_kernels()  # once on a new installation, and not while the first round waits
+    design_adaptive.compile_kernels()
+
+
+# --- the rounds --------------------------------------------------------------------------
+
+
+@dataclass
+class Orders:
+    """Runs, one after the other, each over all pairs of one more query: so that there is always work when something dies."""
+
+    project: Any
+    judge: Any
+    queries: list[int]
+    runs: list[Any] = field(default_factory=list)
+
+    @property
+    def questions(self) -> int:
+        return len(self.runs) * DOCUMENTS * (DOCUMENTS - 1) // 2
+
+    def keep_ahead(self, stack: Stack, calls: int) -> None:
+        """Order until more is to be asked than one round can use up."""
+        from workers.pipeline import start_run
+
+        while self.questions < calls + AHEAD:
+            query = self.queries[len(self.runs)]
+            order = {"judges": [self.judge], "sampler": "all", "query_ids": [query], "seed": 1}
+            self.runs.append(_asked(stack, lambda order=order: start_run(self.project, **order)))  # type: ignore[misc]
+
+
+def new_orders(queries: int) -> Orders:
+    from labeling.annotators import get_judge
+    from labeling.models import Query
+    from tests.workers.http_panel import make_texts
+
+    project = make_texts(queries=queries, documents=DOCUMENTS)
+    judge = get_judge(project, "openai-http", {"endpoint": "fake", "model": "mortal"}, name="mortal")
+    return Orders(project, judge, list(Query.objects.order_by("id").values_list("id", flat=True)))
+
+
+def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> list[Kill]:
+    """So many kills, each at a moment of its own."""
+    kinds = [KINDS[number % len(KINDS)] for number in range(rounds)]
+    rng.shuffle(kinds)
+    kills: list[Kill] = []
+    calls = 0
+    for kind in kinds:
+        orders.keep_ahead(stack, calls)
+        _wait(stack, lambda before=calls: _is_busy(stack, before + PROGRESS))  # type: ignore[misc]
+        time.sleep(rng.uniform(0.0, 0.3))
+        at, in_flight = stack.kill(kind, rng)
+        calls = stack.fake.summary()["calls"]
+        _wait(stack, lambda before=calls: stack.fake.summary()["calls"] > before)  # type: ignore[misc]
+        kills.append(Kill(kind, at, in_flight, time.time() - at))
+    return kills
+
+
+def _is_busy(stack: Stack, calls: int) -> bool:
+    summary = stack.fake.summary()
+    return bool(summary["calls"] >= calls and summary["in_flight"] > AT_LEAST_IN_FLIGHT)
+
+
+def _wait(stack: Stack, until: Callable[[], bool], *, pause_s: float = 0.05) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        if time.monotonic() > deadline:
+            raise Stuck(
+                f"nothing happened for {PATIENCE_S:.0f} s; see the logs in {stack.home}/logs (ZELO_KEEP_CHAOS=1)"
+            )
+        stack.tick()
+        time.sleep(pause_s)
+
+
+def _asked(stack: Stack, question: Callable[[], Result]) -> Result:
+    """What the database answers, as soon as it does."""
+    from django.db import Error, connection
+
+    found: list[Result] = []
+
+    def ask() -> bool:
+        try:
+            found.append(question())
+        except Error:
+            connection.close()
+        return bool(found)
+
+    _wait(stack, ask)
+    return found[0]
+
+
+def finish(stack: Stack, orders: Orders) -> None:
+    """Wait for the end of all runs."""
+    from workers.models import Run
+
+    while _asked(stack, Run.objects.filter(state__in=Run.ACTIVE).exists):
+        stack.tick()
+        time.sleep(0.2)
+
+
+# --- the audit ---------------------------------------------------------------------------
+
+
+def audit(stack: Stack, orders: Orders, kills: list[Kill]) -> dict[str, Any]:
+    """Judgments against the ledger, question by question."""
+    from labeling.models import Judgment
+    from workers.models import Attempt, JudgingTask, Run
+
+    ledger = stack.fake.ledger()
+    paid = Counter((line["first"], line["second"]) for line in ledger if line["paid"])
+    said: dict[Question, list[float]] = {}
+    for line in ledger:
+        said.setdefault((line["first"], line["second"]), []).append(line["preference"])
+    rows = _asked(stack, lambda: list(Judgment.objects.select_related(*SIDES)))
+    stored = Counter(_question(row) for row in rows)
+    invented = [
+        row for row in rows if not any(abs(_of_first(row) - each) < 1e-6 for each in said.get(_question(row), []))
+    ]
+    unanswered, on_the_wire = _in_flight_at_deaths(ledger, [kill.at for kill in kills if "workers" in kill.kind])
+    ended = _asked(stack, Run.objects.filter(state=Run.State.FINISHED).count)
+    attempts = _asked(stack, lambda: Counter(Attempt.objects.values_list("outcome", flat=True)))
+    return {
+        "lost": orders.questions - len(stored),
+        "duplicates": len(rows) - len(stored),
+        "invented": len(invented),
+        "extra_paid": paid.total() - len(stored),
+        "in_flight_at_worker_kills": unanswered + on_the_wire,
+        "on_the_wire": on_the_wire,
+        "judgments": len(stored),
+        "unfinished": _asked(stack, JudgingTask.objects.count) + len(orders.runs) - ended,
+        "unbooked": max(0, paid.total() - attempts.total()),
+    }
+
+
+SIDES = ("pair__a__query", "pair__a__document", "pair__b__query", "pair__b__document")
+
+
+def _question(row: Any) -> Question:
+    """As the ledger names it: the documents in the order in which they were shown."""
+    from tests.fake_judge.quality import quality_key
+
+    keys = [quality_key(side.document.text, side.query.text)[:12] for side in (row.pair.a, row.pair.b)]
+    first, second = reversed(keys) if row.swapped else keys
+    return first, second
+
+
+def _of_first(row: Any) -> float:
+    return 1.0 - float(row.preference) if row.swapped else float(row.preference)
+
+
+def _in_flight_at_deaths(ledger: list[dict[str, Any]], deaths: list[float]) -> tuple[int, int]:
+    """(unanswered, answered but unread) calls of the workers that died at these times."""
+    unanswered = on_the_wire = 0
+    last_asked = {(line["first"], line["second"]): line["time"] for line in ledger}
+    for death in deaths:
+        for line in ledger:
+            answered_at = line["time"] + line["delay_s"]
+            # What the worker had sent is in the ledger a moment later; its successor takes longer than that to start.
+            if line["time"] < death + ON_THE_WIRE_S and answered_at > death:
+                unanswered += 1
+            elif death - ON_THE_WIRE_S < answered_at <= death < last_asked[line["first"], line["second"]]:
+                on_the_wire += 1
+    return unanswered, on_the_wire
+
+
+def chaos(rounds: int, *, seed: int = 0) -> tuple[dict[str, Any], list[Kill]]:
+    """A run under `rounds` kills, to its end; the figures, and what was killed."""
+    began = time.monotonic()
+    with running_stack() as stack:
+        orders = new_orders(rounds + 5)
+        stack.tick()
+        kills = torment(stack, orders, rounds, random.Random(seed))
+        finish(stack, orders)
+        figures = audit(stack, orders, kills)
+    dead = Counter(part for kill in kills for part in kill.kind.split(" and "))
+    figures |= {
+        "rounds": rounds,
+        "kills": dict(sorted(dead.items())),
+        "kills_with_8_in_flight": sum(kill.in_flight >= AT_LEAST_IN_FLIGHT for kill in kills),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return figures, kills
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=0, help=f"kills (default {ROUNDS}, quick {QUICK_ROUNDS})")
+    parser.add_argument("--quick", action="store_true", help="fewer kills, under 45 s")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    figures, kills = chaos(rounds, seed=arguments.seed)
+    print(f"{figures['judgments']} judgments under {rounds} kills, {CONCURRENCY} calls in flight at most")
+    print(f"{'killed':<24}{'times':>7}{'in flight, mean':>17}{'next call after, s: median':>28}{'longest':>9}")
+    for kind in dict.fromkeys(KINDS):
+        if mine := [kill for kill in kills if kill.kind == kind]:
+            recovery = sorted(kill.recovery_s for kill in mine)
+            print(
+                f"{kind:<24}{len(mine):>7}{sum(kill.in_flight for kill in mine) / len(mine):>17.1f}"
+                f"{recovery[len(recovery) // 2]:>28.2f}{recovery[-1]:>9.2f}"
+            )
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
