@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,15 @@ def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     prepared_judge.cache_clear()
 
 
+@pytest.fixture
+def stub_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer of `tests.stub_trainers`, registered for one test."""
+    from labeling import plugins
+    from tests.stub_trainers import StubTrainer
+
+    monkeypatch.setitem(plugins._registry, ("trainer", StubTrainer.name), StubTrainer)
+
+
 @pytest.fixture(autouse=True)
 def no_silence_between_tests() -> None:
     """A broker that one test stopped is no reason for the next one's hints to be dropped."""
@@ -44,3 +54,25 @@ def no_silence_between_tests() -> None:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an installation of its own, in a new home."""
     return own_environment(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session", params=["bert", "qwen"])
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a published reranker: of an encoder, then of a decoder. Its workspace lies beside it."""
+    yield from _published(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def published_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from _published("bert", tmp_path_factory)
+
+
+def _published(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from tests.trainer.adapters import publish_random  # torch only for the tests that need it
+    from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZELO_MODELS", "*")
+        folder = tmp_path_factory.mktemp(kind)
+        base = (save_tiny_bert if kind == "bert" else save_tiny_qwen3)(folder / "base")
+        yield publish_random(folder, base=str(base)).folder

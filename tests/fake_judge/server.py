@@ -99,6 +99,7 @@ class FakeJudgeServer:
         reply = self.faults.strike(fault, answer) if fault else _json(answer)
         paid = fault not in UNPAID
         usage = answer["usage"] if paid else {"prompt_tokens": 0, "completion_tokens": 0}
+        reply.delay_s = self._latency(f"{model} {key['first']} {key['second']} {asked}")
         self.ledger.append(
             time=time.time(),
             model=model,
@@ -111,8 +112,8 @@ class FakeJudgeServer:
             input_tokens=usage["prompt_tokens"],
             output_tokens=usage["completion_tokens"],
             preference=preference,
+            delay_s=round(reply.delay_s, 4),
         )
-        reply.delay_s = self._latency(f"{model} {key['first']} {key['second']} {asked}")
         return reply
 
     def _keys(self, question: Question | None) -> dict[str, str]:
