@@ -7,6 +7,7 @@ The main process of every Celery worker writes a row each few seconds by the dat
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -86,7 +87,7 @@ def stop_beating() -> None:
 
 @worker_init.connect
 def _prepare(sender: Any, **kwargs: Any) -> None:
-    """Before the first task: what killed predecessors left is stored, and the rater's kernels are compiled."""
+    """Before the first task: what killed predecessors left is stored, the rater's kernels are compiled."""
     try:
         recover()
     except Error as error:  # each judging task and the reconciler look again
@@ -96,6 +97,9 @@ def _prepare(sender: Any, **kwargs: Any) -> None:
     if "rating" in sender.app.amqp.queues.consume_from:
         compile_kernels()
         design_adaptive.compile_kernels()
+    # What is loaded by now stays: the collector need not walk through it while calls wait, and forks go on sharing it.
+    gc.collect()
+    gc.freeze()
 
 
 @worker_ready.connect
