@@ -10,17 +10,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
 from workers import failpoints, flow, queue
 from workers.judges.failures import Excused, NotAsked
 from workers.queue import ClaimedTask
-from workers.spool import REJECTED, Leftover, encode, leftovers, own_spool, reject, spool_folder
+from workers.spool import REJECTED, Leftover, encode, leftovers, own_spool, spool_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ STORED_AT_ONCE = 1000
 # How long answers wait in a living process for a database that is away; then they wait on disk.
 PATIENCE_S = 900.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
+# What can be neither stored nor put aside, the disk being full, is tried again after so long.
+AGAIN_S = 60.0
 # Between these bounds a question waits that a judge had no room for: long enough not to spin, no longer than a limit holds.
 SHORTEST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -53,7 +56,8 @@ def keep(task: ClaimedTask, answer: Answer) -> None:
 def store(answered: Answered, *, spooled: bool) -> int:
     """Store answers and failures, hand back what was not asked; returns how many answers there were.
 
-    Where the database is away it waits and tries again; after PATIENCE_S it raises, and the answers stay on disk.
+    Where the database is away it waits and tries again; after PATIENCE_S it raises, as it does where anything else
+    goes wrong: the answers stay on disk, for `recover`.
     """
     spool = own_spool() if spooled else None
     if spool is not None:
@@ -63,7 +67,7 @@ def store(answered: Answered, *, spooled: bool) -> int:
         failpoints.reach("spool.synced")
     try:
         _patiently(lambda: _settle(answered))
-    except Error:
+    except Exception:
         if spool is not None:
             spool.let_go()
         raise
@@ -110,16 +114,26 @@ def recover() -> int:
     """Store what dead processes of this host kept, then end their leases; returns how many answers they had.
 
     Cheap where there is nothing: it looks into one folder. Raises OperationalError where the database is away; all
-    stays as it is then. Processes that recover at the same time do not get into each other's way.
+    stays as it is then. Processes that recover at the same time do not get into each other's way. Answers of another
+    database, and those that can be neither stored nor put aside, stay where they are.
     """
-    database_mark()
-    return sum(_recover(leftover) for leftover in leftovers(spool_folder()))
+    mark, now = database_mark(), time.monotonic()
+    found = (each for each in leftovers(spool_folder()) if _left.get(_sight(each, mark), -math.inf) < now)
+    return sum(_recover(leftover, mark) for leftover in found)
 
 
-def _recover(leftover: Leftover) -> int:
+# Until when this process does not look again at files that it had to leave; by database, name and size.
+_left: dict[tuple[str, str, int], float] = {}
+
+
+def _sight(leftover: Leftover, mark: str) -> tuple[str, str, int]:
+    return mark, leftover.path.name, leftover.size
+
+
+def _recover(leftover: Leftover, mark: str) -> int:
     leftover.read()
     failpoints.reach("recover.read")
-    answered = list(_readable(leftover))
+    answered = list(_readable(leftover, mark))
     for start in range(0, len(answered), STORED_AT_ONCE):
         _settle_or_reject(answered[start : start + STORED_AT_ONCE], leftover)
     failpoints.reach("recover.stored")
@@ -128,20 +142,30 @@ def _recover(leftover: Leftover) -> int:
         flow.forget(leftover.token)
     failpoints.reach("recover.before_removal")
     leftover.remove()
+    if leftover.is_needed:
+        _left[_sight(leftover, mark)] = time.monotonic() + AGAIN_S if leftover.stuck else math.inf
     if answered or ended:
         log.warning("stored %d answers that a process left on disk, and ended %d of its leases", len(answered), ended)
     return len(answered)
 
 
-def _readable(leftover: Leftover) -> Iterator[tuple[ClaimedTask, Answer]]:
+def _readable(leftover: Leftover, mark: str) -> Iterator[tuple[ClaimedTask, Answer]]:
+    """What can be used of a file. Answers of another database wait for it."""
     for value in leftover.values:
         try:
-            if value["database"] != database_mark():
-                raise ValueError(f"it belongs to the database of {value['database']}, not to that of {database_mark()}")
-            yield _decode(value)
+            if value["database"] == mark:
+                yield _decode(value)
+            else:
+                leftover.foreign += 1
         except (KeyError, TypeError, ValueError) as error:
-            log.error("an answer in %s cannot be used (%r); it is in %s", leftover.path, error, REJECTED)
-            reject(leftover.path.parent, encode(value))
+            log.error("an answer in %s cannot be used (%r); it goes to %s", leftover.path, error, REJECTED)
+            leftover.reject(encode(value))
+    if leftover.foreign:
+        log.warning(
+            "%s holds %d answers of another database: it stays, until a worker of that one starts with this ZELO_HOME",
+            leftover.path,
+            leftover.foreign,
+        )
 
 
 @functools.cache
@@ -158,15 +182,15 @@ def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
         _settle(answered)
     except (OperationalError, InterfaceError):
         raise
-    except Error as error:
+    except Exception as error:  # whatever is wrong with one of them, the others are stored
         if len(answered) > 1:
             half = len(answered) // 2
             _settle_or_reject(answered[:half], leftover)
             _settle_or_reject(answered[half:], leftover)
             return
-        (task, answer), folder = answered[0], leftover.path.parent
-        log.error("the answer to question %d cannot be stored (%s); it is in %s", task.id, error, folder / REJECTED)
-        reject(folder, encode(_encode(task, answer)))
+        task, answer = answered[0]
+        log.error("the answer to question %d cannot be stored (%s); it goes to %s", task.id, error, REJECTED)
+        leftover.reject(encode(_encode(task, answer)))
 
 
 # --- an answer as JSON -------------------------------------------------------------------

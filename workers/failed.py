@@ -98,13 +98,11 @@ def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *,
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
     with transaction.atomic():
-        opened = {
-            run_id: retry_dead(run_id=run_id, reason=chosen.reason, annotator_id=chosen.annotator_id) for run_id in runs
-        }
+        opened = retry_dead(run_ids=runs, reason=chosen.reason, annotator_id=chosen.annotator_id)
         total = sum(opened.values())
         if total:
             details = {"questions": total, "reason": chosen.reason or "all", "judge": chosen.annotator_id}
-            subject = ", ".join(f"run {run_id}" for run_id, number in opened.items() if number)
+            subject = ", ".join(f"run {run_id}" for run_id in sorted(opened))
             audit.note("tasks.requeued", project=project, actor=by, subject=subject, **details)
     for annotator_id in judges:
         leave_hint("judge", annotator_id)

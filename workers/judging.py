@@ -1,7 +1,8 @@
 """Stage 4: asks judges what was claimed for them, and stores answers and failures.
 
 The loop is claim, call, store: the call happens outside any transaction, and what it brought goes through
-`workers.answers`. Judges over HTTP are kept busy by `workers.pump`, all others are asked in batches. A judge that raises has failed, and a failure is never a vote.
+`workers.answers`. Judges over HTTP are kept busy by `workers.pump`, all others are asked in batches. A judge that
+raises has failed, and a failure is never a vote.
 """
 
 from __future__ import annotations
@@ -178,6 +179,8 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
     def told(place: int, answer: Verdict | Failure) -> None:
         if not isinstance(answer, Verdict | Failure):
             raise BadAnswers(f"judge {annotator.name!r} answered {answer!r:.100}; expected a Verdict or a Failure")
+        if place in found or not 0 <= place < len(tasks):
+            raise BadAnswers(f"judge {annotator.name!r} answered question {place} of {len(tasks)} twice, or unasked")
         failpoints.reach("call.answered")
         if spooled:
             answers.keep(tasks[place], answer)

@@ -2,11 +2,13 @@
 
 One round claims what there is room for, takes the answers that have come and stores them together; between
 rounds it visits `workers.flow`. `workers.judging` hands in how to claim and to store. A worker that is asked to
-stop hands back at once what it has not asked, and waits for its calls.
+stop hands back at once what it has not asked, and waits for its calls, up to STOP_S.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -14,11 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import Error
-
-from labeling.records import Comparison, Failure, Verdict
+from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers import failpoints
 from workers.judges.conversation import Conversation, ConversingJudge
+from workers.judges.failures import NotAsked
 from workers.judges.gates import Channel
 from workers.leases import held
 from workers.presence import Presence
@@ -39,7 +40,8 @@ PATIENCE_S = 3.0
 # A slice ends when others wait; a call that takes long must not cost a pause for each slice.
 SLICE_S, LONGEST_SLICE_S = 10.0, 60.0
 CALLS_A_SLICE, MOST_SLICE_S = 20, 600.0
-STOP_S = 12.0
+# A worker that is told to stop waits so long for calls in flight: as long as most may take, since they are paid.
+STOP_S = 60.0
 
 
 class _Live(Sequence[ClaimedTask]):
@@ -74,8 +76,10 @@ class Pump:
     keep: Callable[[ClaimedTask, Verdict | Failure], None]
     store: Callable[[Answered], int]
     others_wait: Callable[[], bool]
+    # By a number of the claim's own: a task whose lease ran out can be claimed again while its first call goes on.
     leased: dict[int, ClaimedTask] = field(default_factory=dict)
     answered: int = 0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_unfinished(self) -> bool:
@@ -97,8 +101,9 @@ class Pump:
                 self._presence.visit(wanted=self.channel.limits.concurrency)
                 while self._round():
                     pass
-            except Error:
-                self._drain()
+            except Exception as error:
+                # Whatever went wrong, the calls in flight are paid: their answers go to the disk at least.
+                self._drain(error)
                 raise
             finally:
                 self._leave()
@@ -160,10 +165,22 @@ class Pump:
         self._is_dry, self._dry_at = len(tasks) < room, now
         if tasks:
             self._asked_at = now
-            self.leased.update({task.id: task for task in tasks})
+            self._ask(tasks)
+
+    def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Put claimed questions; where their texts cannot be read they are handed back."""
+        numbered = {next(self._numbers): task for task in tasks}
+        self.leased.update(numbered)
+        try:
             comparisons = self.read(tasks)
-            failpoints.reach("call.before")
-            self._conversation.put(comparisons)
+        except Exception as error:
+            unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
+            self._store_if_possible([(number, unasked) for number in numbered])
+            raise
+        failpoints.reach("call.before")
+        self._conversation.put(
+            [dataclasses.replace(each, key=number) for number, each in zip(numbered, comparisons, strict=True)]
+        )
 
     def _window(self) -> int:
         """How many questions to hold: one for each slot and some that follow while answers are stored."""
@@ -203,16 +220,22 @@ class Pump:
         for key, _ in answers:
             self.leased.pop(key)
 
-    def _drain(self) -> None:
-        """The database does not answer: begin nothing, and record what calls in flight bring, as far as it can be."""
-        self._conversation.hand_back("the database does not answer")
+    def _store_if_possible(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
+        """For the way out, on which the first error is the one to be told."""
+        try:
+            self._store(answers)
+        except Exception as error:
+            log.warning("%d answers of %s not stored yet: %s", len(answers), self.channel.name, error)
+
+    def _drain(self, error: Exception) -> None:
+        """The slice breaks off: begin nothing, and record what calls in flight bring, as far as it can be.
+
+        What cannot be stored is on disk, where `keep` has put it.
+        """
+        self._conversation.hand_back(f"the slice breaks off: {type(error).__name__}")
         until = time.monotonic() + self.channel.limits.timeout_s
         while self._conversation.unanswered and time.monotonic() < until:
-            answers = self._conversation.take(enough=STORED_AT_ONCE, timeout_s=1.0)
-            try:
-                self._store(answers)
-            except Error as error:
-                log.warning("%d answers of %s not stored: %s", len(answers), self.channel.name, error)
+            self._store_if_possible(self._conversation.take(enough=STORED_AT_ONCE, timeout_s=1.0))
 
     def _leave(self) -> None:
         """Give the slots back, however the slice ended."""

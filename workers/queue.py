@@ -429,25 +429,40 @@ def end_leases(token: str) -> int:
     return ended
 
 
-def retry_dead(*, run_id: int, reason: str | None = None, annotator_id: int | None = None) -> int:
-    """Open dead tasks of a run again, all or those of one reason or judge, with a fresh count of attempts.
+# All of them at once and in id order, as `finish` and `fail` lock them: their tasks may be of several runs.
+_RETRY = """
+WITH dead AS (
+    SELECT id FROM workers_judgingtask
+    WHERE state = 'dead' AND run_id = ANY(%(runs)s) AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+      AND (%(annotator)s::bigint IS NULL OR annotator_id = %(annotator)s)
+    ORDER BY id FOR UPDATE
+), opened AS (
+    UPDATE workers_judgingtask task
+    SET state = 'open', attempts = 0, reason = '', message = '', next_at = clock_timestamp()
+    FROM dead WHERE task.id = dead.id
+    RETURNING task.run_id
+)
+SELECT run_id, count(*)::int FROM opened GROUP BY run_id
+"""
 
-    A run that had finished without them is judged on.
+_REOPEN = """
+UPDATE workers_run SET state = 'judging', reason = '', is_spent = FALSE, finished_at = NULL
+WHERE id IN (SELECT id FROM workers_run WHERE id = ANY(%s) AND state = 'finished' ORDER BY id FOR NO KEY UPDATE)
+"""
+
+
+def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_id: int | None = None) -> dict[int, int]:
+    """Open dead tasks of these runs again, all or those of one reason or judge, with a fresh count of attempts;
+    returns how many by run.
+
+    A run that had finished without them is judged on. One that had ended for want of budget is asked anew whether it
+    is spent: where it still is, it ends once more, and its questions wait for a higher limit.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE workers_judgingtask SET state = 'open', attempts = 0, reason = '', message = '', "
-            "next_at = clock_timestamp() WHERE state = 'dead' AND run_id = %s AND (%s::text IS NULL OR reason = %s) "
-            "AND (%s::bigint IS NULL OR annotator_id = %s)",
-            [run_id, reason, reason, annotator_id, annotator_id],
-        )
-        opened = int(cursor.rowcount)
+        cursor.execute(_RETRY, {"runs": list(run_ids), "reason": reason, "annotator": annotator_id})
+        opened: dict[int, int] = dict(cursor.fetchall())
         if opened:
-            cursor.execute(
-                "UPDATE workers_run SET state = 'judging', reason = '', finished_at = NULL "
-                "WHERE id = %s AND state = 'finished'",
-                [run_id],
-            )
+            cursor.execute(_REOPEN, [list(opened)])
     return opened
 
 

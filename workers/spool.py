@@ -8,6 +8,7 @@ token under which its process leases, which tells whose leases ended with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -56,7 +57,8 @@ class Spool:
     """The file of one living process; may be used from several threads.
 
     `write` hands a line to the operating system, which survives the death of the process; `sync` waits until the disk
-    has it, which survives the death of the host. A disk that is full or gone is warned of and never stops the work.
+    has it, which survives the death of the host. Answers are written on an event loop, so that nothing waits for the
+    disk under the lock that `write` takes. A disk that is full or gone is warned of and never stops the work.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,6 +70,8 @@ class Spool:
         self._unsynced = False
         self._kept: dict[Hashable, bytes] = {}
         self._lock = threading.Lock()
+        # Taken before the other one, by whoever waits for the disk: none returns before what it relies on is there.
+        self._syncing = threading.Lock()
         self._warned_at = -WARN_EVERY_S
         with self._lock:
             self._open()
@@ -86,15 +90,20 @@ class Spool:
                 self._kept[key] = line
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk."""
-        with self._lock:
-            if self._file is None or not self._unsynced:
-                return
+        """Wait until all that was written is on the disk; what is written meanwhile does not wait."""
+        with self._syncing:
+            with self._lock:
+                if self._file is None or not self._unsynced:
+                    return
+                file, self._unsynced = os.dup(self._file), False
             try:
-                os.fsync(self._file)
-                self._unsynced = False
+                os.fsync(file)
             except OSError as error:
-                self._warn(error)
+                with self._lock:
+                    self._unsynced = True
+                    self._warn(error)
+            finally:
+                os.close(file)
 
     def drop(self, keys: list[Hashable]) -> None:
         """These are stored for good; once nothing is kept, the file is empty again."""
@@ -105,14 +114,15 @@ class Spool:
                 if self._file is not None and not self._kept and self._size:
                     os.ftruncate(self._file, 0)
                     self._size, self._unsynced = 0, False
-                elif self._size > COMPACT_BYTES and self._size > 2 * sum(map(len, self._kept.values())):
-                    self._rewrite()
             except OSError as error:
                 self._warn(error)
+            is_long = self._size > COMPACT_BYTES and self._size > 2 * sum(map(len, self._kept.values()))
+        if is_long:
+            self._compact()
 
     def let_go(self) -> None:
         """Leave what is kept to whoever recovers next, this process included; a later answer begins a new file."""
-        with self._lock:
+        with self._syncing, self._lock:
             if self._file is None:
                 return
             with contextlib.suppress(OSError):
@@ -134,8 +144,7 @@ class Spool:
     def _append(self, line: bytes) -> None:
         assert self._file is not None
         try:
-            if os.write(self._file, line) != len(line):
-                raise OSError(28, os.strerror(28))  # ENOSPC: a part fitted
+            _write(self._file, line)
         except OSError:
             os.ftruncate(self._file, self._size)  # half a line would spoil the next one
             raise
@@ -147,36 +156,67 @@ class Spool:
         if self._file is not None:
             return True
         try:
-            self._file = self._new_file(b"")
+            file = self._draft(b"")
+            self._publish(file)
+            self._file = file
+            _sync_folder(self._folder)
             return True
         except OSError as error:
             self._warn(error)
-            return False
+            return self._file is not None
 
-    def _rewrite(self) -> None:
-        """Put a file in its place that holds only what is not stored yet."""
-        content = b"".join(self._kept.values())
-        older, self._file = self._file, self._new_file(content)
+    def _compact(self) -> None:
+        """Put a file in its place that holds only what is not stored yet. What is written meanwhile is added at the end."""
+        with self._syncing:
+            with self._lock:
+                copied = dict(self._kept)
+            try:
+                file = self._draft(b"".join(copied.values()))
+                with self._lock:
+                    self._replace(file, since=copied)
+                _sync_folder(self._folder)
+            except OSError as error:
+                with self._lock:
+                    self._warn(error)
+
+    def _replace(self, file: int, *, since: Mapping[Hashable, bytes]) -> None:
+        """Go on in this draft, which holds `since`; what was kept after that joins it."""
+        added = b"".join(line for key, line in self._kept.items() if key not in since)
+        try:
+            _write(file, added)
+        except OSError:
+            self._discard(file)
+            raise
+        self._publish(file)
+        older, self._file = self._file, file
         if older is not None:
             os.close(older)
-        self._size = len(content)
+        self._size, self._unsynced = os.fstat(file).st_size, bool(added)
 
-    def _new_file(self, content: bytes) -> int:
+    def _draft(self, content: bytes) -> int:
+        """A locked file with this content, on the disk, that does not have its name yet."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._path.with_suffix(DRAFT)
         file = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.write(file, content) != len(content):
-                raise OSError(28, os.strerror(28))
+            _write(file, content)
             os.fsync(file)
-            draft.rename(self._path)
-            _sync_folder(self._folder)
         except OSError:
-            os.close(file)
-            draft.unlink(missing_ok=True)
+            self._discard(file)
             raise
         return file
+
+    def _publish(self, file: int) -> None:
+        try:
+            self._path.with_suffix(DRAFT).rename(self._path)
+        except OSError:
+            self._discard(file)
+            raise
+
+    def _discard(self, file: int) -> None:
+        os.close(file)
+        self._path.with_suffix(DRAFT).unlink(missing_ok=True)
 
     def _warn(self, error: OSError) -> None:
         now = time.monotonic()
@@ -198,11 +238,19 @@ class Leftover:
     file: int
     values: list[Any] = field(default_factory=list)
     damaged: int = 0
+    # Answers of another database, and lines that could not be put aside: for either the file has to stay.
+    foreign: int = 0
+    stuck: int = 0
 
     @property
     def token(self) -> str:
         """Under which the dead process leased; empty where the process lives and only let go of the file."""
         return "" if "." in self.path.stem else self.path.stem
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self.file).st_size
 
     def read(self) -> None:
         """Read all values. The last line may be torn: its answer was about to be kept, and counts as in flight."""
@@ -212,13 +260,23 @@ class Leftover:
                 self.values.append(decode(line))
             except ValueError as error:
                 self.damaged += 1
-                log.error("%s: %s; kept in %s", self.path, error, REJECTED)
-                reject(self.path.parent, line)
+                log.error("%s: %s; it goes to %s", self.path, error, REJECTED)
+                self.reject(line)
         if torn:
             log.warning("%s ends in %d bytes of an unfinished line, left out", self.path, len(torn))
 
+    def reject(self, line: bytes) -> None:
+        """Put a line aside; where that fails the file stays, and costs no other line."""
+        self.stuck += not reject(self.path.parent, line)
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.foreign or self.stuck)
+
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Remove the file, unless it is still needed."""
+        if not self.is_needed:
+            self.path.unlink(missing_ok=True)
 
 
 def _content(file: int) -> bytes:
@@ -259,14 +317,29 @@ def _remove_forgotten(draft: Path) -> None:
             draft.unlink()
 
 
-def reject(folder: Path, line: bytes) -> None:
-    """Put aside what nobody can store, for a person to look at."""
-    file = os.open(folder / REJECTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def reject(folder: Path, line: bytes) -> bool:
+    """Put aside what nobody can store, for a person to look at. False where the disk does not take it."""
     try:
-        os.write(file, line.rstrip(b"\n") + b"\n")
-        os.fsync(file)
-    finally:
-        os.close(file)
+        file = os.open(folder / REJECTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(file).st_size
+            try:
+                _write(file, line.rstrip(b"\n") + b"\n")
+            except OSError:
+                os.ftruncate(file, size)
+                raise
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        log.error("%s cannot be written (%s): the answer stays where it is", folder / REJECTED, error.strerror)
+        return False
+    return True
+
+
+def _write(file: int, content: bytes) -> None:
+    if os.write(file, content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a part fitted
 
 
 def _sync_folder(folder: Path) -> None:

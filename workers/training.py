@@ -28,6 +28,7 @@ from scoring.snapshots import ROWS_FILE, software
 from scoring.storage import storage
 from trainer.launching import TrainingProcess
 from trainer.models import Reranker, TrainingRun
+from trainer.rerankers import TRAINED
 from trainer.training_process import ORDER, PUBLISHED, RESULT, ROWS
 from workers.audit import note
 from workers.evaluating import EvaluationRefused, order_evaluation
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 
 STAGE = "train"
 POLL_S = 1.0
-TRAINED = "trained"
 GIVEN_UP = (
     f"the worker died {MOST_ATTEMPTS} times without reaching another checkpoint; expected it to live: look into its log, "
     "choose a smaller batch_size or max_length where memory is short, and resume the run"

@@ -16,9 +16,10 @@ from scoring.snapshots import SnapshotOptions, SnapshotRefused, freeze
 from trainer.evaluation import NothingToMeasure
 from trainer.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.models import Reranker, TrainingRun
+from trainer.rerankers import TRAINED
 from workers.evaluating import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.models import Job
-from workers.training import TRAINED, start_training
+from workers.training import start_training
 from zelo_site.terminal import ProgressBar, duration, table
 
 NAME = "demo"

@@ -7,6 +7,7 @@ none behind. Database and broker have a supervisor of their own (`zelo_site.serv
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -27,6 +28,9 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 STEADY_S = 60.0
 GIVE_UP_AFTER = 5
 KILL_MARGIN_S = 5.0
+GRACE_S = 15.0
+# Whoever stops a server is told what it waits for, if it takes longer than this.
+PATIENCE_S = 5.0
 STOPPED, GAVE_UP = 0, 1
 
 
@@ -41,7 +45,7 @@ class Child:
     name: str
     command: Sequence[str]
     environ: Mapping[str, str] = field(default_factory=dict)
-    grace_s: float = 15.0
+    grace_s: float = GRACE_S
     essential: bool = False
     delay_s: float = 0.0
 
@@ -154,10 +158,16 @@ class ProcessSupervisor:
             running = [(kept.child, process) for kept in reversed(self._kept) if (process := kept.running) is not None]
             for _, process in running:
                 process.terminate()
-            deadline = time.monotonic() + max((child.grace_s for child, _ in running), default=0.0) + KILL_MARGIN_S
+            now = time.monotonic()
+            deadline = now + max((child.grace_s for child, _ in running), default=0.0) + KILL_MARGIN_S
+            report_at = now + PATIENCE_S
             for kept in self._kept:
                 kept.due_at = None  # nothing is started again
-            while any(process.poll() is None for _, process in running):
+            while waited_for := [child.name for child, process in running if process.poll() is None]:
+                if time.monotonic() > report_at:
+                    report_at = math.inf
+                    names = ", ".join(sorted(waited_for))
+                    self._report(f"still ending what they have begun: {names}; another signal ends them at once")
                 if self._signals > already:
                     already = sys.maxsize
                     for _, process in running:
@@ -165,7 +175,7 @@ class ProcessSupervisor:
                 if time.monotonic() > deadline:
                     for _, process in running:
                         process.kill()
-                self._sleep(woken)
+                self._sleep(woken, until=report_at)
             self._kept.clear()
 
     def process_ids(self) -> dict[str, int]:
@@ -190,9 +200,9 @@ class ProcessSupervisor:
         kept.due_at = now + delay_s
         self._report(f"{kept.child.name} ended ({_ended(code)}); starting it again in {delay_s:g} s, see {kept.log}")
 
-    def _sleep(self, woken: socket.socket) -> None:
-        """Until a signal, a child's end, or the next tick."""
-        due = [kept.due_at for kept in self._kept if kept.due_at is not None]
+    def _sleep(self, woken: socket.socket, *, until: float = math.inf) -> None:
+        """Until a signal, a child's end, the next tick, or that moment."""
+        due = [until, *(kept.due_at for kept in self._kept if kept.due_at is not None)]
         timeout_s = min([TICK_S, *(max(0.0, at - time.monotonic()) for at in due)])
         if select.select([woken], [], [], timeout_s)[0]:
             woken.recv(4096)

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from labeling import plugins
 from labeling.models import Judgment
-from labeling.records import Usage, Verdict
+from labeling.records import Failure, FailureKind, Usage, Verdict
 from tests.factories import make_judges, make_member, make_project, make_run, make_tasks, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
@@ -118,6 +118,25 @@ def test_run_that_had_spent_its_budget_goes_on_when_it_is_raised_and_asks_nothin
     entry = AuditEntry.objects.order_by("id").first()
     assert entry is not None
     assert (entry.action, entry.actor_name, entry.details) == ("run.budget", "olga", {"call_budget": "10 → 14"})
+
+
+def test_asking_the_dead_again_spends_no_budget_that_is_used_up_and_goes_on_when_it_is_raised() -> None:
+    project = make_project(queries=2, documents=8)
+    run = paid_run(project, call_budget=10)
+    (task,) = queue.claim(annotator_id=run.judges.get().pk, worker="w@host:1", limit=1)
+    queue.fail([(task, Failure(FailureKind.REFUSAL, "no", retryable=False))])
+    run = work_until_over(run)
+    assert run.is_spent and Attempt.objects.count() == 10
+    assert queue.retry_dead(run_ids=[run.pk]) == {run.pk: 1}
+    run.refresh_from_db()
+    assert (run.state, run.is_spent) == (Run.State.JUDGING, False), "whether it is spent is asked anew"
+    run = work_until_over(run)
+    assert (run.state, run.is_spent, Attempt.objects.count()) == (Run.State.FINISHED, True, 10)
+    assert JudgingTask.objects.get(pk=task.id).state == "open"
+    run = work_until_over(change_budgets(run, {"call_budget": None}))
+    assert (run.reason, run.is_spent) == ("the design is complete", False)
+    assert Judgment.objects.count() == run.tasks_planned
+    assert Attempt.objects.count() == run.tasks_planned + 1, "the one that failed was asked twice"
 
 
 def test_run_that_a_cap_ended_goes_on_when_the_cap_is_raised() -> None:

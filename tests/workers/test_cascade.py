@@ -113,7 +113,7 @@ def test_a_pair_that_the_first_judge_failed_on_is_put_to_nobody_else() -> None:
     advance(run.pk)
     assert open_tasks(first) == 0
     assert JudgingTask.objects.filter(state="dead", reason="refusal").count() == 3
-    assert retry_dead(run_id=run.pk) == 3
+    assert retry_dead(run_ids=[run.pk]) == {run.pk: 3}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from labeling.models import Judgment, Query
 from labeling.plugins import get_plugin
+from labeling.records import Verdict
 from tests.factories import make_judges, make_project, make_run
+from tests.stub_plugins import LongerJudge
 from workers import judging
 from workers.models import Attempt, JudgingTask
 
@@ -36,6 +41,20 @@ def test_a_judge_that_breaks_its_contract_has_failed_and_never_voted(plugin: str
     assert set(JudgingTask.objects.values_list("state", "reason")) == {("open", "judge_error")}
     assert all(JudgingTask.objects.values_list("message", flat=True))
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {"judge_error"}
+
+
+@pytest.mark.parametrize("places", [[0, 0, 1], [0, 2], [0, -1]])
+def test_a_judge_that_tells_a_question_twice_or_one_it_was_not_asked_has_failed_the_rest(
+    places: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge_each(self: LongerJudge, comparisons: Any, told: Callable[[int, Verdict], None]) -> None:
+        for number, place in enumerate(places):
+            told(place, Verdict(0.1 * (number + 1)))
+
+    monkeypatch.setattr(LongerJudge, "judge_each", judge_each)
+    assert judged("test-longer") == 1
+    assert Judgment.objects.get().preference == pytest.approx(0.1), "the first telling counts"
+    assert JudgingTask.objects.get().reason == "judge_error"
 
 
 def test_a_judge_that_is_no_longer_installed_fails_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

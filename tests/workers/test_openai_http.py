@@ -297,6 +297,47 @@ def test_call_without_a_reply_is_booked_as_possibly_paid(
     assert usage.cost_micros == usage.input_tokens > 0
 
 
+@pytest.mark.parametrize(
+    ("faults", "rows"),
+    [
+        (["", "", "hang"], 3),
+        (["hang", "", "hang"], 3),
+        (["bad_request", "", ""], 3),
+        (["rate_limited", "", ""], 2),
+        (["truncated_json", "http_500", "rate_limited"], 2),
+    ],
+)
+def test_every_vote_that_was_paid_is_booked_when_another_fails(
+    fake: FakeJudge,
+    define: Callable[..., None],
+    judge_with: Callable[..., OpenAIHttpJudge],
+    faults: list[str],
+    rows: int,
+) -> None:
+    define(timeout_s=1.0, input_price=1.0, output_price=1.0)
+    before = fake.summary()["paid"]
+    fake.order_faults(*faults)
+    answer = failure(judge_with(mode="sampled", votes=3, votes_in_one_call=False).judge([comparison()]))
+    paid = fake.summary()["paid"] - before
+    assert len(answer.usage.calls) == rows
+    booked = [call for call in answer.usage.calls if call.cost_micros > 0]
+    assert len(booked) >= paid >= faults.count(""), "what may be charged for stands in the books"
+    assert answer.usage.cost_micros == sum(call.cost_micros for call in booked)
+    assert not isinstance(answer, NotAsked)
+
+
+def test_votes_none_of_which_was_asked_cost_nothing(
+    fake: FakeJudge, define: Callable[..., None], judge_with: Callable[..., OpenAIHttpJudge]
+) -> None:
+    define(rpm=1.0)
+    judge = judge_with(mode="sampled", votes=2, votes_in_one_call=False, batch_deadline_s=0.5)
+    judge.judge([comparison()])  # takes what the minute has
+    before = fake.summary()["calls"]
+    answer = failure(judge.judge([comparison()]))
+    assert isinstance(answer, NotAsked) and answer.usage.calls == () and answer.usage.cost_micros == 0
+    assert fake.summary()["calls"] == before
+
+
 def test_deadline_of_a_call_counts_in_total_and_not_between_bytes(
     fake: FakeJudge, define: Callable[..., None], judge_with: Callable[..., OpenAIHttpJudge]
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from labeling.models import Judgment, Rationale
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
@@ -321,7 +322,7 @@ class TestLate:
         (task,) = make_tasks()
         (claimed,) = claim(task)
         queue.fail([(claimed, failure(FailureKind.REFUSAL, retryable=False))])
-        queue.retry_dead(run_id=task.run_id)
+        queue.retry_dead(run_ids=[task.run_id])
         assert queue.fail([(claimed, failure(FailureKind.REFUSAL, retryable=False))]) == 0
         task.refresh_from_db()
         assert task.state == "open"
@@ -358,11 +359,37 @@ def test_retrying_the_dead_revives_the_run_that_had_finished_without_them() -> N
     pipeline.advance(task.run_id)
     task.run.refresh_from_db()
     assert task.run.state == Run.State.FINISHED
-    assert queue.retry_dead(run_id=task.run_id, reason="timeout") == 0
-    assert queue.retry_dead(run_id=task.run_id, reason="refusal") == 1
+    assert queue.retry_dead(run_ids=[task.run_id], reason="timeout") == {}
+    assert queue.retry_dead(run_ids=[task.run_id], reason="refusal") == {task.run_id: 1}
     task.run.refresh_from_db()
     assert (task.run.state, task.run.finished_at) == (Run.State.JUDGING, None)
     assert claim(task)[0].attempts == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_retrying_the_dead_locks_in_the_order_of_ids_over_all_runs() -> None:
+    """As `finish` does for a late answer: whoever waits for a low id holds no higher one."""
+    tasks = make_tasks(4)
+    claimed = claim(tasks[0])
+    for each in reversed(claimed):  # the last one's row comes first in the table
+        queue.fail([(each, failure(FailureKind.REFUSAL, retryable=False))])
+    later = Run.objects.create(project=tasks[0].run.project, state=Run.State.JUDGING)
+    JudgingTask.objects.filter(pk=tasks[0].pk).update(run=later)
+
+    def is_waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            return cursor.fetchone() is not None
+
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
+        rows = JudgingTask.objects.select_for_update(nowait=True)
+        rows.get(pk=tasks[0].pk)
+        retried = other.submit(lambda: at_once(lambda: queue.retry_dead(run_ids=[tasks[1].run_id, later.pk])))
+        deadline = time.monotonic() + 10.0
+        while not is_waiting():
+            assert time.monotonic() < deadline
+        assert len(rows.filter(pk__in=[task.pk for task in tasks])) == 4, "nothing else is held"
+    assert retried.result() == [{tasks[1].run_id: 3, later.pk: 1}]
 
 
 class TestCancelled:

@@ -6,7 +6,10 @@ import logging
 import multiprocessing
 import os
 import resource
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,50 @@ class TestFile:
         assert contents(folder)[-1]["number"] == 399
         assert list(leftovers(folder)) == [], "the rewritten file is locked as well"
 
+    def test_what_is_written_does_not_wait_for_the_disk_but_whoever_syncs_does(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = Spool(folder)
+        own.write(1, "one")
+        on_disk, began = threading.Event(), threading.Event()
+        fsync = os.fsync
+
+        def slow(file: int) -> None:
+            began.set()
+            assert on_disk.wait(10)
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", slow)
+        with ThreadPoolExecutor(2) as others:
+            first = others.submit(own.sync)
+            assert began.wait(10)
+            own.write(2, "two")  # would never come back if it waited
+            second = others.submit(own.sync)
+            time.sleep(0.1)
+            assert not first.done() and not second.done(), "both rely on what is not on the disk yet"
+            on_disk.set()
+        assert first.done() and second.done() and not own._unsynced
+
+    def test_what_is_written_while_a_file_is_rewritten_is_in_the_new_one(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(spool, "COMPACT_BYTES", 10)
+        own = Spool(folder)
+        own.write(1, "long" * 10)
+        own.write(2, "two")
+        fsync = os.fsync
+
+        def and_write(file: int) -> None:
+            own.write(3, "three")
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", and_write)
+        own.drop([1])
+        assert contents(folder) == ["two", "three"]
+        own.close()
+        (left,) = read_leftovers(folder)
+        assert left.values == ["two", "three"]
+
     def test_a_full_disk_is_warned_of_once_and_leaves_whole_lines(
         self, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -235,14 +282,43 @@ class TestAnswers:
         assert f'"task":[{tasks[1].id},' in (folder / "rejected.log").read_text()
         assert "cannot be stored" in caplog.text
 
-    def test_answers_of_another_database_are_put_aside(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (task,) = self.claimed()
-        answers.keep(task, verdict())
+    def test_answers_of_another_database_wait_for_it(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second = self.claimed(2)
+        answers.keep(first, verdict())
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(answers, "database_mark", lambda: "another")
+            answers.keep(second, verdict())
+            die()
+            assert [answers.recover(), answers.recover()] == [1, 0]
+            assert Judgment.objects.get().pair_id == second.pair_id
+        assert caplog.text.count("answers of another database") == 1, "said once"
+        assert not (folder / "rejected.log").exists()
+        assert len(contents(folder)) == 2, "the file stays whole"
+        assert answers.recover() == 1
+        assert Judgment.objects.filter(pair=first.pair_id).exists()
+
+    def test_a_full_disk_costs_no_answer_and_holds_up_no_other(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second, third = self.claimed(3)
+        answers.keep(first, verdict())
+        spool.own_spool().write("nonsense", {"database": answers.database_mark()})
+        answers.keep(second, verdict())
         die()
-        monkeypatch.setattr(answers, "database_mark", lambda: "another")
-        assert answers.recover() == 0
-        assert not Judgment.objects.exists()
-        assert (folder / "rejected.log").exists()
+        spool.own_spool().write("another", answers._encode(third, verdict()))
+        die()
+        (folder / "rejected.log").mkdir()  # as a disk that takes nothing more
+        assert answers.recover() == 3
+        assert Judgment.objects.count() == 3
+        assert len(list(folder.glob("*.jsonl"))) == 1, "what could not be put aside stays"
+        assert answers.recover() == 0, "it is not tried again at once"
+        (folder / "rejected.log").rmdir()
+        monkeypatch.setattr(answers, "_left", {})  # a minute later
+        answers.recover()
+        assert list(folder.glob("*.jsonl")) == [] and (folder / "rejected.log").stat().st_size
+        assert Judgment.objects.count() == 3 == Attempt.objects.count()
 
     def test_what_was_never_asked_is_not_kept(self, folder: Path) -> None:
         (task,) = self.claimed()
@@ -345,8 +421,6 @@ def test_leases_last_as_long_as_a_judge_takes(monkeypatch: pytest.MonkeyPatch) -
     ask: Callable[..., Any] = LongerJudge.judge
 
     def slowly(self: LongerJudge, comparisons: Any) -> Any:
-        import time
-
         time.sleep(0.8)
         reaped.append(at_once(queue.reap)[0])
         return ask(self, comparisons)

@@ -165,14 +165,19 @@ def test_command_that_does_not_exist_is_named_in_the_log(tmp_path: Path) -> None
     assert "cannot start /no/such/program" in lines[-1]
 
 
-def test_child_may_finish_what_it_is_doing_before_it_stops(tmp_path: Path) -> None:
+def test_child_may_finish_what_it_is_doing_before_it_stops_and_whoever_waits_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = "import signal, sys, time\ndef end(*_):\n    time.sleep(0.3)\n    print('finished')\n    sys.exit()\n"
     program += "signal.signal(signal.SIGTERM, end)\nprint('ready', flush=True)\ntime.sleep(600)\n"
-    with ProcessSupervisor(home=tmp_path) as supervisor:
+    lines: list[str] = []
+    monkeypatch.setattr("zelo_site.supervisor.PATIENCE_S", 0.1)
+    with ProcessSupervisor(home=tmp_path, report=lines.append) as supervisor:
         for name in ("judging", "web"):
             supervisor.start(Child(name, [sys.executable, "-S", "-c", program]))
         assert until(lambda: all("ready" in said(tmp_path, name) for name in ("judging", "web")))
     assert all("finished" in said(tmp_path, name) for name in ("judging", "web"))
+    assert lines == ["still ending what they have begun: judging, web; another signal ends them at once"]
 
 
 def test_watch_is_asked_with_every_tick_and_its_lines_are_reported(tmp_path: Path) -> None:

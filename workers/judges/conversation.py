@@ -6,19 +6,25 @@ Between the thread that claims and stores and the event loop that calls. Used by
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from labeling.records import Comparison, Failure, Verdict
+from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers.judges.gates import Channel, Grant, Report, SharedGate
 from workers.judges.openai_client import on_loop, run
+
+log = logging.getLogger(__name__)
 
 Answer = Verdict | Failure
 
 
 class Conversation:
-    """Open questions to one judge, behind one shared gate. `ask` answers one comparison and never raises."""
+    """Open questions to one judge, behind one shared gate. `ask` answers one comparison; what it raises fails that one.
+
+    Questions are told apart by their keys, which have to differ while they are unanswered.
+    """
 
     def __init__(self, ask: Callable[[Comparison, SharedGate], Coroutine[Any, Any, Answer]]) -> None:
         self._ask = ask
@@ -37,8 +43,15 @@ class Conversation:
         on_loop(lambda: [self._answer(comparison) for comparison in comparisons])
 
     async def _answer(self, comparison: Comparison) -> None:
-        answer = await self._ask(comparison, self._gate)
-        self.told(comparison.key, answer)
+        try:
+            answer = await self._ask(comparison, self._gate)
+        except Exception as error:
+            log.exception("a question was not answered")
+            answer = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
+        try:
+            self.told(comparison.key, answer)
+        except Exception:  # whoever takes it will store it all the same; an answer that never came would be waited for
+            log.exception("an answer was not kept")
         with self._changed:
             self._answers.append((comparison.key, answer))
             if len(self._answers) >= self._enough:

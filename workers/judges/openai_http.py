@@ -11,6 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pydantic
@@ -103,6 +104,28 @@ class OpenAIOptions(Judge.Options):
         if taken := sorted(RESERVED & set(value)):
             raise ValueError(f"may not set {', '.join(taken)}; use the options of these names")
         return value
+
+
+@dataclass
+class _Made:
+    """What came of the calls of one comparison: replies, and failures in the order in which they were met."""
+
+    completions: list[Completion] = field(default_factory=list)
+    failed: list[CallFailed] = field(default_factory=list)
+
+    @property
+    def booked(self) -> list[CallFailed]:
+        """Failed calls that stand in the books: those that were made, and not turned away by a rate limit unpaid."""
+        return [each for each in self.failed if each.paid or not _is_turned_away(each)]
+
+    @property
+    def error(self) -> CallFailed:
+        """The failure that says most: one of a call that was made rather than one that was not, or turned away."""
+        return min(self.failed, key=lambda each: (isinstance(each, CallNotMade), _is_turned_away(each)))
+
+
+def _is_turned_away(error: CallFailed) -> bool:
+    return isinstance(error, CallNotMade) or error.kind is FailureKind.RATE_LIMITED
 
 
 @register
@@ -209,24 +232,16 @@ class OpenAIHttpJudge(Judge):
         """
         started = time.monotonic()
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
-        completions: list[Completion] = []
+        made = _Made()
         try:
-            await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=completions, gate=gate)
-            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started)
-            answer = self._read([completion.body for completion in completions])
-        except CallNotMade as error:
-            if not completions:
-                return NotAsked(error.kind, str(error), retryable=True, retry_after_s=error.retry_after_s)
-            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started)
-            return Failure(error.kind, str(error), True, error.retry_after_s, usage)
-        except CallFailed as error:
-            unanswered = estimate if error.paid else 0
-            usage = self._usage(endpoint, completions, estimate, time.monotonic() - started, unanswered=unanswered)
-            kind_of_failure = _blame(error, gate, is_unpaid=not completions)
-            return kind_of_failure(error.kind, str(error), error.retryable, error.retry_after_s, usage)
-        except NoAnswer as error:
-            return Failure(error.kind, redact(str(error), key), error.retryable, usage=usage)
+            await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=made, gate=gate)
+            if made.failed:
+                return self._unanswered(made, endpoint, estimate, time.monotonic() - started, gate)
+            answer = self._read([completion.body for completion in made.completions])
         except Exception as error:
+            usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
+            if isinstance(error, NoAnswer):
+                return Failure(error.kind, redact(str(error), key), error.retryable, usage=usage)
             message = redact(f"{type(error).__name__}: {error}", key)
             log.error(
                 "a comparison by %s at %s broke off: %s\n%s",
@@ -235,14 +250,25 @@ class OpenAIHttpJudge(Judge):
                 message,
                 redact(traceback.format_exc(), key),
             )
-            return Failure(FailureKind.JUDGE_ERROR, message, retryable=False)
+            return Failure(FailureKind.JUDGE_ERROR, message, retryable=False, usage=usage)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(
             preference=comparison.preference_of_a(first),
             rationale=redact(answer.rationale, key),
             truncated=prompt.truncated,
-            usage=usage,
+            usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
         )
+
+    def _unanswered(
+        self, made: _Made, endpoint: Endpoint, estimate: int, latency_s: float, gate: Gate | None
+    ) -> Failure:
+        """The failure of a comparison of which at least one call failed, with the cost of all that were made."""
+        error, usage = made.error, self._usage(endpoint, made, estimate, latency_s)
+        if isinstance(error, CallNotMade):  # then no call failed: where none was made either, it was not asked
+            kind = Failure if made.completions else NotAsked
+            return kind(error.kind, str(error), True, error.retry_after_s, usage)
+        kind = _blame(error, gate, is_unpaid=not (made.completions or made.booked))
+        return kind(error.kind, str(error), error.retryable, error.retry_after_s, usage)
 
     async def _ask(
         self,
@@ -251,15 +277,20 @@ class OpenAIHttpJudge(Judge):
         *,
         estimate: int,
         deadline: float,
-        into: list[Completion],
+        into: _Made,
         gate: Gate | None,
     ) -> None:
-        """Make the calls of one comparison at the same time; what came back is in `into` even if one raises."""
+        """Make the calls of one comparison at the same time; `into` holds what came of each, even if one raises."""
         connection = connection_to(endpoint)
         request = self.request(prompt)
 
         async def call() -> None:
-            into.append(await connection.complete(request, tokens=estimate, deadline=deadline, gate=gate))
+            try:
+                into.completions.append(
+                    await connection.complete(request, tokens=estimate, deadline=deadline, gate=gate)
+                )
+            except CallFailed as error:
+                into.failed.append(error)
 
         outcomes = await asyncio.gather(*(call() for _ in range(self.calls_per_comparison)), return_exceptions=True)
         for outcome in outcomes:
@@ -300,21 +331,13 @@ class OpenAIHttpJudge(Judge):
             return read_score(bodies[0])
         return read_logprobs(bodies[0], least_mass=self.options.min_label_mass, missing=self.options.missing_label)
 
-    def _usage(
-        self,
-        endpoint: Endpoint,
-        completions: Sequence[Completion],
-        estimate: int,
-        latency_s: float,
-        unanswered: int = 0,
-    ) -> Usage:
+    def _usage(self, endpoint: Endpoint, made: _Made, estimate: int, latency_s: float) -> Usage:
         """Tokens and cost as the endpoint states them, estimated where it states none; call by call where there were
-        several.
-
-        `unanswered`: tokens of a prompt that went out and may be charged for although nothing came back.
+        several. A prompt that went out may be charged for although nothing came back.
         """
-        calls = [self._usage_of(endpoint, completion, estimate) for completion in completions]
-        if unanswered:
+        calls = [self._usage_of(endpoint, completion, estimate) for completion in made.completions]
+        for failure in made.booked:
+            unanswered = estimate if failure.paid else 0
             calls.append(Usage(unanswered, 0, endpoint.cost_micros(unanswered, 0)))
         return Usage(
             sum(call.input_tokens for call in calls),
