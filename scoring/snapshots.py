@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from labeling.plugins import Options
 from labeling.records import IntArray
 from scoring.columns import copy_columns
 from scoring.lineage import lineage, software
-from scoring.models import Snapshot
+from scoring.models import Score, Snapshot
 from scoring.splits import (
+    PROVING,
     SPLITS,
     TRAIN,
     Prints,
@@ -38,9 +40,12 @@ from scoring.splits import (
     split_queries,
 )
 from scoring.storage import storage
+from scoring.unfinished import in_the_making
 
 FORMAT = 1
 ROWS_AT_ONCE = 20_000
+# What a web request freezes while its client waits: some seconds.
+MOST_ROWS_OF_A_REQUEST = 100_000
 LEAST_SPREAD = 1e-3
 FOLDER = "snapshots"
 ROWS_FILE, MANIFEST_FILE = "rows.parquet", "manifest.json"
@@ -84,8 +89,16 @@ class NoSpread(SnapshotRefused):
     """All scores are alike: there is nothing to learn."""
 
 
+class TooManyRows(SnapshotRefused):
+    """More than a web request can freeze while its client waits; the message names the command that can."""
+
+
 class SnapshotOptions(Options):
-    """What of the scores is frozen, and how it is split."""
+    """What of the scores is frozen, and how it is split.
+
+    Filters of documents choose what is learned from (train, dev). The splits that prove something keep every scored document
+    of their queries: leaving out what rests on little would make their lists easier than those that people meet.
+    """
 
     seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed deals the queries out anew.")
     dev_share: float = pydantic.Field(
@@ -95,12 +108,19 @@ class SnapshotOptions(Options):
         default=0.1, ge=0, le=0.5, description="Share of the queries kept for the proof."
     )
     min_comparisons: int = pydantic.Field(
-        default=1, ge=0, lt=2**31, description="Documents with fewer comparisons are left out."
+        default=1,
+        ge=0,
+        lt=2**31,
+        description="Nothing is learned from documents with fewer comparisons; the proof keeps them.",
     )
     max_stderr: float | None = pydantic.Field(
-        default=None, gt=0, description="Documents whose Elo has a larger standard error are left out; empty: none."
+        default=None,
+        gt=0,
+        description="Nothing is learned from documents whose Elo has a larger standard error; the proof keeps them.",
     )
-    domains: list[Domain] = pydantic.Field(default=[], max_length=1000, description="Only these domains; empty: all.")
+    domains: list[Domain] = pydantic.Field(
+        default=[], max_length=1000, description="Only queries of these domains, in every split; empty: all."
+    )
     heldout_domains: list[Domain] = pydantic.Field(
         default=[], max_length=1000, description="Domains that nothing is learned from, for the proof of transfer."
     )
@@ -128,9 +148,13 @@ class _Queries:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What enters: candidates in (query, id) order with split and weight, and what was left out, by reason."""
+    """What enters: candidates in (query, id) order with split and weight, and what was left out, by reason.
+
+    `joined`: whether comparisons join the candidate with the most of its query, so that its Elo can be compared.
+    """
 
     candidates: IntArray
+    joined: npt.NDArray[np.bool_]
     queries: IntArray
     splits: IntArray
     weights: npt.NDArray[np.float64]
@@ -138,15 +162,25 @@ class _Chosen:
 
 
 def freeze(
-    projects: Sequence[Project], *, name: str, options: SnapshotOptions | None = None, created_by: Any = None
+    projects: Sequence[Project],
+    *,
+    name: str,
+    options: SnapshotOptions | None = None,
+    created_by: Any = None,
+    most_rows: int | None = None,
 ) -> Snapshot:
-    """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.StorageFull; nothing is left then."""
+    """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.StorageFull; nothing is left then.
+
+    `most_rows`: TooManyRows is raised where more documents have scores, before anything is read.
+    """
     options = options or SnapshotOptions()
     name = _checked_name(name)
     if not projects:
         raise SnapshotRefused("no project is named; expected one or several whose scores are to be frozen")
+    if most_rows is not None:
+        _check_size(projects, most_rows, name=name, options=options)
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
-    try:
+    with in_the_making(folder):
         manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name=name, options=options)
         manifest["created_by"] = getattr(created_by, "pk", None)
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -156,10 +190,19 @@ def freeze(
                 name=name, location=folder, checksum=manifest["checksum"], rows=manifest["rows"], manifest=manifest
             )
             snapshot.projects.set(projects)
-    except BaseException:
-        storage().remove(folder)
-        raise
     return snapshot
+
+
+def _check_size(projects: Sequence[Project], most: int, *, name: str, options: SnapshotOptions) -> None:
+    rows = Score.objects.filter(candidate__query__project__in=projects).count()
+    if rows > most:
+        slugs = " ".join(project.slug for project in projects)
+        chosen = json.dumps(options.model_dump(mode="json", exclude_defaults=True))
+        raise TooManyRows(
+            f"{rows:,} documents have scores; expected at most {most:,} for a page or a call, which would take too long: "
+            f"freeze them in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
+            f"--options {shlex.quote(chosen)}"
+        )
 
 
 def _checked_name(name: str) -> str:
@@ -233,20 +276,25 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
+    joined = largest_islands(place, scored["island"].astype(np.int64))
 
     def keep(mask: npt.NDArray[np.bool_], reason: str) -> None:
-        nonlocal scored, place
+        nonlocal scored, place, joined
         removed[reason] += int(np.count_nonzero(~mask))
-        scored, place = scored[mask], place[mask]
+        scored, place, joined = scored[mask], place[mask], joined[mask]
 
     if options.domains:
         keep(np.isin(np.array(queries.domains)[place], options.domains), "other domains")
-    keep(scored["comparisons"].astype(np.int64) >= options.min_comparisons, "too few comparisons")
-    if options.max_stderr is not None:
-        keep(scored["stderr"].astype(np.float64) <= options.max_stderr, "too large a standard error")
-    keep(largest_islands(place, scored["island"].astype(np.int64)), "outside the query's largest island")
     split = _split(queries, place, options)
     keep(split[place] >= 0, "query text stands in a held-out domain")
+
+    def proves() -> npt.NDArray[np.bool_]:
+        return np.isin(split[place], PROVING)
+
+    keep(proves() | (scored["comparisons"].astype(np.int64) >= options.min_comparisons), "too few comparisons")
+    if options.max_stderr is not None:
+        keep(proves() | (scored["stderr"].astype(np.float64) <= options.max_stderr), "too large a standard error")
+    keep(proves() | joined, "outside the query's largest island")
     if options.shared_documents == "remove":
         prints = _document_prints(project_ids, scored["document"].astype(np.int64))
         keep(rows_to_keep(prints, split[place]), "document text stands in a stricter split")
@@ -257,6 +305,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         )
     return _Chosen(
         candidates=scored["id"].astype(np.int64),
+        joined=joined,
         queries=scored["query"].astype(np.int64),
         splits=split[place],
         weights=_weights(queries, place, split[place], options),
@@ -307,8 +356,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
     texts = len(np.unique(prints[~heldout]))
     if texts < needed:
         raise NothingToFreeze(
-            f"{texts} different queries have scores that pass the filters; expected at least {needed} for the splits: "
-            "judge more queries, loosen the filters, or set dev_share and test_share to 0"
+            f"{texts} different queries have scores and a domain that is asked for; expected at least {needed} for the "
+            "splits: judge more queries, name more domains, or set dev_share and test_share to 0"
         )
     split = np.full(len(queries.ids), -1, dtype=np.int64)
     split[present] = split_queries(
@@ -362,6 +411,10 @@ WHERE candidate.id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 """
 
 
+# Columns of the statement that say nothing of a document which no comparison joins with the others.
+_OF_ELO = (7, 9, 10)
+
+
 def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
     """The rows with their texts, some thousand at a time."""
     for start in range(0, len(chosen.candidates), ROWS_AT_ONCE):
@@ -369,6 +422,10 @@ def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
         with connection.cursor() as cursor:
             cursor.execute(_ROWS, [chosen.candidates[part].tolist()])
             columns = list(zip(*cursor.fetchall(), strict=True))
+        for number in _OF_ELO:
+            columns[number] = tuple(
+                value if known else None for value, known in zip(columns[number], chosen.joined[part], strict=True)
+            )
         head, tail = columns[:2], columns[2:14]
         values = [
             *head, names_of(chosen.splits[part].tolist()), *tail, chosen.weights[part].tolist(), *columns[14:],
@@ -392,7 +449,7 @@ class _Tally:
         columns = {
             name: batch.column(name).to_pylist() for name in ("project", "domain", "split", "query_id", "weight")
         }
-        relevance = batch.column("relevance").to_numpy()
+        relevance = batch.column("relevance").to_numpy(zero_copy_only=False)
         train = np.array([each == SPLITS[TRAIN] for each in columns["split"]])
         if train.any():
             self.low = min(self.low, float(relevance[train].min()))

@@ -14,7 +14,7 @@ from pydantic import Field
 from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
 from scoring.models import Snapshot
-from scoring.snapshots import ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage import StorageFull, storage
 
 router = Router(tags=["snapshots"])
@@ -59,7 +59,13 @@ def post_snapshot(request: HttpRequest, slug: str, body: SnapshotIn) -> Any:
     """Freeze the live scores of the project, and of others that are named; needs the role owner in all of them."""
     projects = [owned_project_or_404(request, each) for each in dict.fromkeys([slug, *body.projects])]
     try:
-        snapshot = freeze(projects, name=body.name, options=body.options, created_by=request.user)
+        snapshot = freeze(
+            projects,
+            name=body.name,
+            options=body.options,
+            created_by=request.user,
+            most_rows=MOST_ROWS_OF_A_REQUEST,
+        )
     except (SnapshotRefused, StorageFull) as error:
         raise HttpError(422, str(error)) from error
     snapshot.refresh_from_db()

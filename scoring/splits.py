@@ -17,6 +17,7 @@ from labeling.records import IntArray
 
 TRAIN, DEV, TEST, HELDOUT = range(4)
 SPLITS = ("train", "dev", "test", "heldout")
+PROVING = (TEST, HELDOUT)
 # A text that stands in several splits stays where it would do the most harm to be learned from.
 _STRICTNESS = np.array([0, 1, 3, 2])
 

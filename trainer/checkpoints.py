@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -25,6 +26,17 @@ KEPT = 2
 
 class PickleRefused(ValueError):
     """A checkpoint's folder holds a file that only unpickling could read."""
+
+
+class CheckpointBroken(ValueError):
+    """A checkpoint cannot be read, or holds what no training can go on from."""
+
+
+def _broken(checkpoint: Path, problem: str) -> CheckpointBroken:
+    return CheckpointBroken(
+        f"checkpoint {checkpoint} {problem}; expected what was written there: remove this folder and resume, which goes on "
+        "from the checkpoint before it or begins again"
+    )
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -39,14 +51,39 @@ def _number(folder: Path) -> int:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `write_checkpoint` got as `state`. Raises PickleRefused."""
+    """What `finish_checkpoint` got as `state`. Raises PickleRefused, CheckpointBroken."""
     for path in checkpoint.iterdir():
         if path.suffix not in {".safetensors", ".json"}:
             raise PickleRefused(
                 f"{path} is no file of ours; expected *.safetensors and *.json alone, which can run no code: take it away"
             )
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
-    return state
+    return _json(checkpoint, STATE)
+
+
+def _json(checkpoint: Path, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads((checkpoint / name).read_text())
+    except (OSError, ValueError) as error:
+        raise _broken(checkpoint, f"has no readable {name} ({error})") from error
+    if not isinstance(found, dict):
+        raise _broken(checkpoint, f"has a {name} that holds no object")
+    return found
+
+
+def _tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file. Raises CheckpointBroken, also where a number is NaN or infinite."""
+    try:
+        found = load_file(str(checkpoint / name))
+    except (OSError, SafetensorError) as error:
+        raise _broken(checkpoint, f"has no readable {name} ({error})") from error
+    if not is_finite(found):
+        raise _broken(checkpoint, f"holds a number in {name} that is not finite")
+    return found
+
+
+def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether no number is NaN or infinite."""
+    return all(bool(torch.isfinite(each).all()) for each in tensors.values())
 
 
 def begin_checkpoint(folder: Path, step: int) -> Path:
@@ -89,12 +126,12 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def restore_weights(checkpoint: Path, model: torch.nn.Module) -> None:
-    """Put the stored weights into the model, which must have the same ones."""
-    stored = load_file(str(checkpoint / WEIGHTS))
+    """Put the stored weights into the model, which must have the same ones. Raises CheckpointBroken."""
+    stored = _tensors(checkpoint, WEIGHTS)
     weights = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if stored.keys() != weights.keys():
         odd = sorted(stored.keys() ^ weights.keys())[0]
-        raise ValueError(f"checkpoint {checkpoint} and the model differ in {odd!r}; start the training anew")
+        raise CheckpointBroken(f"checkpoint {checkpoint} and the model differ in {odd!r}; start the training anew")
     with torch.no_grad():
         for name, each in weights.items():
             each.copy_(stored[name])
@@ -103,7 +140,7 @@ def restore_weights(checkpoint: Path, model: torch.nn.Module) -> None:
 def restore_optimizer(checkpoint: Path, optimizer: Any, scheduler: Any) -> None:
     """Put moments, step counts, learning rates and the schedule's place back."""
     state = read_state(checkpoint)
-    tensors = load_file(str(checkpoint / OPTIMIZER))
+    tensors = _tensors(checkpoint, OPTIMIZER)
     by_parameter: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
@@ -144,12 +181,12 @@ def write_random_state(checkpoint: Path, process: int) -> None:
 
 def restore_random_state(checkpoint: Path, process: int) -> None:
     """Put every generator back to where it was."""
-    state = json.loads((checkpoint / f"random-{process}.json").read_text())
+    state = _json(checkpoint, f"random-{process}.json")
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    tensors = load_file(str(checkpoint / f"random-{process}.safetensors"))
+    tensors = _tensors(checkpoint, f"random-{process}.safetensors")
     torch.random.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.random.set_rng_state(tensors["cuda"])

@@ -14,27 +14,28 @@ import numpy as np
 from django.db import transaction
 
 from labeling.models import Annotator, Candidate, Project
-from labeling.records import FloatArray
 from scoring.quality import judge_strengths
 from scoring.storage import storage
-from trainer.bases import MINILM, cross_encoder, load_base
+from trainer.bases import MINILM, load_base
 from trainer.evaluation import EvaluationQuery
 from trainer.models import Reranker
 from trainer.orders import BM25, Cosine, Elo, FirstStage, Order, Outside, RunFile, Scorer, Strengths, read_run
-from trainer.outside import outside_endpoint
+from trainer.outside import VARIABLE, outside_endpoint
 from trainer.rerankers import artefact_folder, artefact_of
-from trainer.serving import load_reranker
+from trainer.serving import LoadedReranker, load_base_reranker, load_reranker
 
 FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO = "first_stage", "bm25", "base", "judge", "elo"
 OUTSIDE, RUN_FILE = "outside", "run_file"
-# What has no model of its own that could be served.
-COMPARED_ONLY = (FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO, OUTSIDE, RUN_FILE)
 LONGEST_NAME = 200
 RESERVED = ("BM25", "Elo", "first stage")
 
 
 class ContenderRefused(ValueError):
     """A reranker was entered that cannot be; the message says what to change."""
+
+
+class NameTaken(ContenderRefused):
+    """The project has another reranker of that name, or will have one."""
 
 
 def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
@@ -54,23 +55,29 @@ def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> li
 
 
 def enter_outside(project: Project, endpoint: str) -> Reranker:
-    """An outside reranker that the operator defined. Raises UnknownOutside, OutsideInvalid."""
+    """An outside reranker that the operator defined. Raises UnknownOutside, OutsideInvalid, NameTaken."""
     found = outside_endpoint(endpoint)
-    return Reranker.objects.get_or_create(
-        project=project, kind=OUTSIDE, location=found.name, defaults={"name": found.name}
-    )[0]
+    entered = Reranker.objects.filter(project=project, kind=OUTSIDE, location=found.name).first()
+    if entered is not None:
+        return entered
+    _check_free(project, found.name, remedy=f"let the operator call the endpoint otherwise in {VARIABLE}")
+    return Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
+
+
+def _check_free(project: Project, name: str, *, remedy: str) -> None:
+    """Raises NameTaken where the project has a reranker called so, or a baseline will be."""
+    other = Reranker.objects.filter(project=project, name=name).first()
+    if other is not None:
+        raise NameTaken(f"a reranker {name!r} ({other.kind}) is there already; {remedy}")
+    if name in RESERVED or name.startswith(("zero-shot ", "judge ")):
+        raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
 
 
 def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
-    """A TREC run under a name of its own. Raises ContenderRefused, RowError."""
+    """A TREC run under a name of its own. Raises ContenderRefused, NameTaken, RowError."""
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ContenderRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
-    if (
-        name in RESERVED
-        or name.startswith(("zero-shot ", "judge "))
-        or Reranker.objects.filter(project=project, name=name).exists()
-    ):
-        raise ContenderRefused(f"a reranker {name!r} is there already; choose another name")
+    _check_free(project, name, remedy="choose another name")
     content = stream.read()
     run = read_run(io.BytesIO(content))
     names = {each.removeprefix(f"{project.slug}/") for each in run}
@@ -108,13 +115,11 @@ def _untrained(base: str) -> Order:
     loaded = load_base(base)
     if not loaded.ranks_untrained:
         return Cosine(str(loaded.folder))
-    model = cross_encoder(loaded)
-    return Scorer(lambda query, documents: _predicted(model, query, documents))
+    return _of_model(load_base_reranker(loaded))
 
 
-def _predicted(model: object, query: str, documents: Sequence[str]) -> FloatArray:
-    scores = model.predict([(query, each) for each in documents], show_progress_bar=False)  # type: ignore[attr-defined]
-    return np.asarray(scores, dtype=np.float64)
+def _of_model(model: LoadedReranker) -> Order:
+    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
 
 
 def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
@@ -130,5 +135,4 @@ def _run_file(reranker: Reranker) -> Order:
 
 def _trained(reranker: Reranker) -> Order:
     """What is evaluated is what is served: the published artefact, loaded as the serving process loads it."""
-    model = load_reranker(artefact_folder(artefact_of(reranker)))
-    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
+    return _of_model(load_reranker(artefact_folder(artefact_of(reranker))))

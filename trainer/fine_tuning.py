@@ -50,11 +50,16 @@ class OutOfMemory(MemoryError):
 
 
 class SquaredError(torch.nn.Module):
-    """Mean over rows of weight x (sigmoid(logit) - relevance)^2; with weights 1, sentence-transformers' MSELoss."""
+    """Mean over rows of weight x (sigmoid(logit) - relevance)^2; with weights 1, sentence-transformers' MSELoss.
+
+    `rows_a_part` divides the sum where a step is cut into parts of unlike size: how many rows a part of the step has on
+    average, so that the mean of the parts' losses is the mean over the step's rows, however they are cut.
+    """
 
     def __init__(self, model: CrossEncoder) -> None:
         super().__init__()
         self.model = model
+        self.rows_a_part: float | None = None
 
     def forward(
         self, inputs: list[list[str]], labels: Sequence[torch.Tensor], prompt: Any = None, task: Any = None
@@ -63,7 +68,8 @@ class SquaredError(torch.nn.Module):
         features = self.model.preprocess(list(zip(*inputs, strict=True)))
         scores = self.model(batch_to_device(features, self.model.device))["scores"].view(-1).float()
         wanted = torch.stack(list(labels)).to(scores.device, torch.float32)
-        return (wanted[:, 1] * (torch.sigmoid(scores) - wanted[:, 0]).square()).mean()
+        squares = wanted[:, 1] * (torch.sigmoid(scores) - wanted[:, 0]).square()
+        return squares.sum() / (self.rows_a_part or len(squares))
 
 
 @dataclass
@@ -190,6 +196,10 @@ def attach_adapter(model: CrossEncoder, base: Base, options: Pointwise.Options) 
     )
     inner: Any = model.model
     adapted = get_peft_model(inner, config)
+    # PEFT does so for its own layers, but not for a head: its small steps would be lost in bfloat16.
+    for weights in adapted.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()
     if options.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(PeftModel, adapted)
@@ -275,12 +285,13 @@ class _LoraTrainer(CrossEncoderTrainer):
             seed=options.seed,
             devices=self.devices,
         )
+        self.squared_error = SquaredError(model)
         rows = {"query": prepared.train.queries, "document": prepared.train.documents, "label": prepared.labels}
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(rows),
-            loss=SquaredError(model),
+            loss=self.squared_error,
             callbacks=[_Watch(self)],
         )
         self.remove_callback(PrinterCallback)
@@ -348,12 +359,23 @@ class _LoraTrainer(CrossEncoderTrainer):
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:
         return self.buckets
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The parts of one step; the loss is told how they share its rows."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            own = sum(len(batch["label"]) for batch in batches) / len(batches)
+            # Steps that several devices share are always full, see LengthBuckets.
+            self.squared_error.rows_a_part = own if self.devices == 1 else self.step_rows / self.buckets.parts
+        return batches, items
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """`trainer.export` writes the card."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = self.workspace / CHECKPOINTS
         step = self.state.global_step
+        if not checkpoints.is_finite(checkpoints.trainable(self.model)):
+            raise not_finite(f"a weight at step {step}")
         draft = folder / f".step-{step}"
         if self.is_first:
             checkpoints.begin_checkpoint(folder, step)

@@ -7,7 +7,7 @@ model again. `trainer.evaluation` has the figures, `trainer.orders` the orders.
 
 from __future__ import annotations
 
-import io
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from django.db import transaction
+from django.db.models.functions import Now
 
 from labeling.models import Project
 from labeling.records import FloatArray, IntArray
@@ -66,7 +68,10 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One reranker's place: intervals by metric, the same by domain, differences by kind of baseline."""
+    """One reranker's place: intervals by metric, the same by domain, differences by kind of baseline.
+
+    `to_chosen` is the difference to the row that the reader has chosen, None for that row itself.
+    """
 
     evaluation: Evaluation
     name: str
@@ -75,6 +80,12 @@ class Row:
     domains: Mapping[str, Mapping[str, Interval]]
     against: Mapping[str, Against]
     all_domains: tuple[str, ...] = ()
+    to_chosen: Against | None = None
+
+    @property
+    def queries(self) -> int:
+        """On how many queries it was measured; a judge of one project knows nothing of another's."""
+        return int(self.evaluation.metrics["queries"])
 
     @property
     def differences(self) -> list[Against | None]:
@@ -97,6 +108,7 @@ class Leaderboard:
     queries: int
     domains: tuple[str, ...]
     rows: tuple[Row, ...]
+    chosen: Reranker | None = None
 
 
 _READ = (
@@ -105,29 +117,74 @@ _READ = (
 )  # fmt: skip
 
 
+# Enough to find a query among the others.
+_LISTED = ["query_id", "query_external_id", "project"]
+
+
 def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
     """The queries of one split with their candidates, in id order. Raises NothingToMeasure where it is empty.
 
     A query goes by the id that was imported, or by "project/id" where two projects use the same.
     """
-    content = io.BytesIO(storage().read_bytes(f"{snapshot.location}/{ROWS_FILE}"))
-    table = pq.read_table(content, columns=list(_READ), filters=[("split", "=", split)])
+    with _rows_file(snapshot) as stream:
+        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split)])
+    return list(_queries(table, _listing(table, snapshot, split)))
+
+
+def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:
+    """One query of `evaluation_queries` and where its documents stand among those of the split.
+
+    The texts of the other queries are not read: of the file's row groups only those that hold this one. Raises
+    NothingToMeasure where the split is empty or has no such query.
+    """
+    with _rows_file(snapshot) as stream:
+        ids = pq.read_table(stream, columns=_LISTED, filters=[("split", "=", split)])
+        listing = _listing(ids, snapshot, split)
+        if query_id not in listing.names:
+            raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} has no query {query_id!r}")
+        place = listing.names.index(query_id)
+        rows = slice(listing.bounds[place], listing.bounds[place + 1])
+        number = ids.column("query_id")[rows.start].as_py()
+        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split), ("query_id", "=", number)])
+    (query,) = _queries(table, _Listing((query_id,), (0, table.num_rows)))
+    return query, rows
+
+
+def _rows_file(snapshot: Snapshot) -> Any:
+    return storage().opened(f"{snapshot.location}/{ROWS_FILE}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The queries of a table by name; query k has the rows from `bounds[k]` to `bounds[k + 1]`."""
+
+    names: tuple[str, ...]
+    bounds: tuple[int, ...]
+
+
+def _listing(table: pa.Table, snapshot: Snapshot, split: str) -> _Listing:
+    """Raises NothingToMeasure where the table is empty."""
     if not table.num_rows:
         raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} is empty; choose another split")
+    starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
+    names = table.column("query_external_id").take(starts).to_pylist()
+    projects = table.column("project").take(starts).to_pylist()
+    ambiguous = {name for name, times in Counter(names).items() if times > 1}
+    return _Listing(
+        names=tuple(
+            f"{project}/{name}" if name in ambiguous else name for project, name in zip(projects, names, strict=True)
+        ),
+        bounds=(*starts.tolist(), table.num_rows),
+    )
+
+
+def _queries(table: pa.Table, listing: _Listing) -> Iterator[EvaluationQuery]:
     columns = {name: table.column(name).to_pylist() for name in _READ}
-    starts = np.flatnonzero(np.diff(np.array(columns["query_id"]), prepend=-1))
-    projects = Counter(columns["query_external_id"][start] for start in starts)
-    return list(_queries(columns, starts.tolist(), {name for name, times in projects.items() if times > 1}))
-
-
-def _queries(columns: Mapping[str, list[Any]], starts: Sequence[int], ambiguous: set[str]) -> Iterator[EvaluationQuery]:
-    ends = [*starts[1:], len(columns["query_id"])]
-    for start, end in zip(starts, ends, strict=True):
+    for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
         rows = slice(start, end)
-        name = columns["query_external_id"][start]
         compared = np.array(columns["comparisons"][rows]) > 0
         yield EvaluationQuery(
-            id=f"{columns['project'][start]}/{name}" if name in ambiguous else name,
+            id=name,
             text=columns["query"][start],
             domain=columns["domain"][start] or "",
             candidate_ids=np.array(columns["candidate_id"][rows], dtype=np.int64),
@@ -146,8 +203,8 @@ def _floats(values: Sequence[float | None]) -> FloatArray:
 
 def learned_queries(snapshot: Snapshot) -> set[int]:
     """Fingerprints of the queries that a student of the snapshot has learned from, or was chosen on."""
-    content = io.BytesIO(storage().read_bytes(f"{snapshot.location}/{ROWS_FILE}"))
-    table = pq.read_table(content, columns=["query"], filters=[("split", "in", ["train", "dev"])])
+    with _rows_file(snapshot) as stream:
+        table = pq.read_table(stream, columns=["query"], filters=[("split", "in", ["train", "dev"])])
     return {fingerprint(text) for text in set(table.column("query").to_pylist())}
 
 
@@ -211,7 +268,12 @@ def _store(
             snapshot=snapshot,
             split=split,
             reference=reference,
-            defaults={"project": reranker.project, "metrics": metrics, "scores": packed(scores)},
+            defaults={
+                "project": reranker.project,
+                "metrics": metrics,
+                "scores": packed(scores),
+                "created_at": Now(),
+            },
         )
     return evaluation
 
@@ -226,10 +288,9 @@ def packed(scores: Sequence[FloatArray]) -> bytes:
     return zlib.compress(whole.astype("<f8").tobytes(), 6)
 
 
-def unpacked(data: bytes, sizes: Sequence[int]) -> list[FloatArray]:
-    """The scores of `packed`, with so many documents a query."""
-    whole = np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
-    return np.split(whole, np.cumsum(sizes)[:-1]) if sizes else []
+def unpacked(data: bytes) -> FloatArray:
+    """The scores of `packed`, float64 over the documents of all queries."""
+    return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
 
 
 def measured_of(evaluation: Evaluation) -> Measured:
@@ -242,8 +303,13 @@ def measured_of(evaluation: Evaluation) -> Measured:
     )
 
 
-def leaderboard(project: Project, snapshot: Snapshot, split: str, reference: Reference) -> Leaderboard:
-    """Everything evaluated there, with differences to the baselines. Raises NotEvaluated."""
+def leaderboard(
+    project: Project, snapshot: Snapshot, split: str, reference: Reference, *, compared_with: int | None = None
+) -> Leaderboard:
+    """Everything evaluated there, with differences to the baselines and to the reranker `compared_with` (its id).
+
+    Raises NotEvaluated, also where that one is not on the board.
+    """
     evaluations = list(
         Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
         .defer("scores")
@@ -257,6 +323,7 @@ def leaderboard(project: Project, snapshot: Snapshot, split: str, reference: Ref
     values = {each.pk: measured_of(each) for each in evaluations}
     ranked = sorted(evaluations, key=lambda each: (-_ndcg(each), each.reranker.name))
     baselines = {kind: [each for each in ranked if each.reranker.kind == kind] for kind in BASELINES}
+    chosen = _chosen(evaluations, compared_with)
     domains = tuple(sorted({domain for each in evaluations for domain in each.metrics["domains"]}))
     rows = [
         Row(
@@ -267,6 +334,7 @@ def leaderboard(project: Project, snapshot: Snapshot, split: str, reference: Ref
             domains={domain: _intervals(own) for domain, own in each.metrics["domains"].items()},
             against=_against(each, baselines, values),
             all_domains=domains,
+            to_chosen=_to(chosen, each, values),
         )
         for each in ranked
     ]
@@ -274,10 +342,21 @@ def leaderboard(project: Project, snapshot: Snapshot, split: str, reference: Ref
         snapshot=snapshot,
         split=split,
         reference=reference,
-        queries=max(row.evaluation.metrics["queries"] for row in rows),
+        queries=max(row.queries for row in rows),
         domains=domains,
         rows=tuple(rows),
+        chosen=chosen.reranker if chosen else None,
     )
+
+
+def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evaluation | None:
+    if reranker_id is None:
+        return None
+    found = next((each for each in evaluations if each.reranker_id == reranker_id), None)
+    if found is None:
+        there = ", ".join(f"{each.reranker_id} ({each.reranker.name})" for each in evaluations)
+        raise NotEvaluated(f"reranker {reranker_id} is not on this board; choose one of {there}")
+    return found
 
 
 def _ndcg(evaluation: Evaluation) -> float:
@@ -298,13 +377,18 @@ def _against(
     base = run.options.get("base", "") if run is not None else ""
     for kind, rivals in baselines.items():
         own = [each for each in rivals if kind == "base" and each.reranker.location == base]
-        baseline = next(iter(own or rivals), None)
-        if baseline is None or baseline.pk == evaluation.pk:
-            continue
-        test = difference(values[evaluation.pk], values[baseline.pk])
-        if test is not None:
-            found[kind] = Against(baseline.reranker.name, baseline.reranker_id, test)
+        difference_to = _to(next(iter(own or rivals), None), evaluation, values)
+        if difference_to is not None:
+            found[kind] = difference_to
     return found
+
+
+def _to(baseline: Evaluation | None, evaluation: Evaluation, values: Mapping[int, Measured]) -> Against | None:
+    """The paired difference to another row; None to itself, and where no query was measured on both."""
+    if baseline is None or baseline.pk == evaluation.pk:
+        return None
+    test = difference(values[evaluation.pk], values[baseline.pk])
+    return None if test is None else Against(baseline.reranker.name, baseline.reranker_id, test)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+# What the model was found to be worth, later than the manifest (see `trainer.proofs`).
+EVALUATION = "evaluation.json"
 FORMAT = 1
 ADAPTER, MERGED, SEQUENCE_CLASSIFICATION = "adapter", "merged", "sequence_classification"
 ARTEFACTS = (ADAPTER, MERGED, SEQUENCE_CLASSIFICATION)
@@ -34,31 +36,42 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below `folder`, by its path there; the manifest itself is left out."""
+    """Size and SHA-256 of every file below `folder`, by its path there, but manifest and evaluation."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        for path in _files(folder, folder)
     }
+
+
+def _files(folder: Path, root: Path) -> list[Path]:
+    """All files below `root` that a manifest of `folder` must name."""
+    unlisted = {folder / MANIFEST, folder / EVALUATION}
+    return [path for path in sorted(root.rglob("*")) if path.is_file() and path not in unlisted]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, its form checked but not the files. Raises ManifestBroken."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ManifestBroken(
             f"{folder} has no {MANIFEST}; expected the folder of a published reranker; publish it again"
         ) from None
     except ValueError as error:
         raise ManifestBroken(f"{folder / MANIFEST} is no JSON ({error}); publish the reranker again") from error
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("format") != FORMAT
-        or not isinstance(manifest.get("files"), dict)
-    ):
+    if not _is_ours(manifest):
         raise ManifestBroken(f"{folder / MANIFEST} is not of format {FORMAT}; publish the reranker with this version")
     return manifest
+
+
+def _is_ours(manifest: Any) -> bool:
+    """Whether it has the form that `write_manifest` gives it."""
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return False
+    files, card = manifest.get("files"), manifest.get("card", {})
+    if not isinstance(files, dict) or not isinstance(card, dict):
+        return False
+    return all(isinstance(each, dict) and {"bytes", "sha256"} <= each.keys() for each in files.values())
 
 
 def verify(folder: Path, *, artefact: str | None = None) -> dict[str, Any]:
@@ -74,9 +87,7 @@ def verify(folder: Path, *, artefact: str | None = None) -> dict[str, Any]:
             f"{folder / MANIFEST} names no files of {artefact or 'a model'}; publish the reranker again"
         )
     root = folder / artefact if artefact else folder
-    found = {
-        path.relative_to(folder).as_posix() for path in root.rglob("*") if path.is_file() and path.name != MANIFEST
-    }
+    found = {path.relative_to(folder).as_posix() for path in _files(folder, root)}
     if found != set(expected):
         odd = sorted(found ^ set(expected))
         raise ManifestBroken(

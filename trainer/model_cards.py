@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.manifests import ADAPTER, MERGED, SEQUENCE_CLASSIFICATION
+from trainer.manifests import ADAPTER, EVALUATION, MERGED, SEQUENCE_CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,12 @@ _LOADING = {
 }
 
 
+_PROOF = (
+    f"How it ranks queries that nothing was learned from, with intervals and beside BM25, base and judges, stands in "
+    f"`{EVALUATION}` above this folder, as soon as it has been evaluated; this card was closed before."
+)
+
+
 def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str, Any]) -> str:
     """The README.md of one artefact; `facts` are what publishing found (checksum of the base, parity, length)."""
     header = {
@@ -75,6 +81,7 @@ def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str
     }
     for title, section in sections.items():
         lines += [f"## {title}", "", *(_bullets(section) or ["Not recorded."]), ""]
+        lines += [_PROOF, ""] if section is card.metrics else []
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.manifests import ManifestBroken
 from trainer.request_batches import RequestBatcher, TooBusy
 from trainer.rerank_dialects import (
     MOST_BODY_BYTES,
@@ -69,6 +70,8 @@ class RerankApp:
         self._service_key = service_key
         self._default = default
         self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="request")
+        # Whoever waits for a model to be loaded waits here, and not in the way of those whose model is there.
+        self._loading = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -83,6 +86,7 @@ class RerankApp:
             if kind == "lifespan.shutdown":
                 self._batcher.close()
                 self._threads.shutdown(wait=False)
+                self._loading.shutdown(wait=False)
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
@@ -126,6 +130,10 @@ class RerankApp:
         except RerankRefused as error:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
+        except (ManifestBroken, OSError):
+            log.exception("an artefact cannot be read")
+            told = "the reranker's files are gone or were changed after publishing; the log of serve_rerank says which: restore them or publish again"
+            return _json(503, error_body(dialect, RerankRefused(503, told)))
         except Exception:  # a model of anybody's; what it says of this machine stays in the log
             log.exception("a request could not be answered")
             told = "the reranker cannot be loaded or has failed; the log of serve_rerank says why"
@@ -152,8 +160,9 @@ class RerankApp:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             try:
+                threads = self._threads if self._models.is_warm(artefact) else self._loading
                 using = self._models.using(artefact)
-                model: LoadedReranker = await loop.run_in_executor(self._threads, stack.enter_context, using)
+                model: LoadedReranker = await loop.run_in_executor(threads, stack.enter_context, using)
                 encoded: EncodedRequest = await loop.run_in_executor(
                     self._threads, model.encode, request.query, request.documents
                 )

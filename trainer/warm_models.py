@@ -82,6 +82,12 @@ class WarmModels:
                 warm.users -= 1
                 warm.used_at = time.monotonic()
 
+    def is_warm(self, artefact: Artefact) -> bool:
+        """Whether `using` would not wait for a load."""
+        with self._lock:
+            warm = self._warm.get(artefact.key)
+            return warm is not None and warm.ready.is_set()
+
     def state(self) -> list[dict[str, object]]:
         """What is in memory: key, name, bytes and users of each model."""
         with self._lock:
@@ -94,9 +100,7 @@ class WarmModels:
     def _load_into(self, warm: _Warm, artefact: Artefact) -> None:
         try:
             folder = self._fetch(artefact)
-            size = _weights_bytes(folder)
-            self._make_room(size, artefact)
-            warm.bytes = size
+            self._reserve(warm, _weights_bytes(folder), artefact)
             warm.model = self._load(folder)
         except Exception as error:
             warm.error = error
@@ -105,7 +109,8 @@ class WarmModels:
         finally:
             warm.ready.set()
 
-    def _make_room(self, size: int, artefact: Artefact) -> None:
+    def _reserve(self, warm: _Warm, size: int, artefact: Artefact) -> None:
+        """Book the bytes before they are loaded, in one step with looking for them: two loads never book the same."""
         if size > self._budget:
             raise NoMemory(
                 f"reranker {artefact.name!r} takes {size >> 20} MB, but the server keeps at most {self._budget >> 20} MB of "
@@ -113,17 +118,19 @@ class WarmModels:
             )
         with self._lock:
             idle = sorted(
-                (key for key, warm in self._warm.items() if warm.model is not None and warm.users == 0),
+                (key for key, other in self._warm.items() if other.model is not None and other.users == 0),
                 key=lambda key: self._warm[key].used_at,
             )
-            used = sum(warm.bytes for warm in self._warm.values())
+            used = sum(other.bytes for other in self._warm.values())
             while idle and used + size > self._budget:
                 used -= self._warm.pop(idle.pop(0)).bytes
-        if used + size > self._budget:
-            raise NoMemory(
-                f"reranker {artefact.name!r} takes {size >> 20} MB beside {used >> 20} MB that are answering; the server "
-                f"keeps at most {self._budget >> 20} MB; ask again in a moment"
-            )
+            if used + size <= self._budget:
+                warm.bytes = size
+                return
+        raise NoMemory(
+            f"reranker {artefact.name!r} takes {size >> 20} MB beside {used >> 20} MB that are answering or being "
+            f"loaded; the server keeps at most {self._budget >> 20} MB; ask again in a moment"
+        )
 
 
 def _weights_bytes(folder: Path) -> int:

@@ -20,7 +20,9 @@ from trainer.bases import MINILM
 from trainer.contenders import enter_baselines, order_of
 from trainer.evaluation import EvaluationQuery
 from trainer.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
+from trainer.manifests import EVALUATION
 from trainer.models import Reranker, TrainingRun
+from trainer.proofs import store_proofs
 from workers.hints import leave_hint
 from workers.jobs import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job
@@ -101,7 +103,18 @@ def _evaluate(claim: JobClaim) -> str:
     if problems and len(problems) == len(chosen):
         raise NoneEvaluated("; ".join(problems))
     said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
+    said += _proofs_stored(project, snapshot, split)
     return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")
+
+
+def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
+    """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
+    try:
+        store_proofs(project, snapshot, split)
+    except OSError as error:
+        log.warning("figures of project %s are not beside its artefacts: %s", project.slug, error)
+        return f"; {EVALUATION} is not written: {error}"
+    return ""
 
 
 def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list[Reranker]:

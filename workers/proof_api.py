@@ -15,7 +15,7 @@ from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
-from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
+from trainer.contenders import ContenderRefused, NameTaken, enter_outside, enter_run_file
 from trainer.leaderboard import NotEvaluated, leaderboard, what_moved
 from trainer.models import Evaluation, Reranker
 from trainer.outside import OutsideInvalid, UnknownOutside
@@ -73,6 +73,7 @@ class BoardRowOut(Schema):
     kind: str
     metrics: dict[str, IntervalOut]
     domains: dict[str, dict[str, IntervalOut]]
+    queries: int
     against: dict[str, DifferenceOut]
 
 
@@ -113,6 +114,8 @@ def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> tuple[int,
     project = owned_project_or_404(request, slug)
     try:
         return 201, enter_outside(project, body.endpoint)
+    except NameTaken as error:
+        raise HttpError(409, str(error)) from error
     except (UnknownOutside, OutsideInvalid) as error:
         raise HttpError(422, str(error)) from error
 
@@ -123,20 +126,27 @@ def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], nam
     project = owned_project_or_404(request, slug)
     try:
         return 201, enter_run_file(project, name.strip() or str(file.name), file)
+    except NameTaken as error:
+        raise HttpError(409, str(error)) from error
     except (ContenderRefused, RowError) as error:
         raise HttpError(422, str(error)) from error
 
 
 @router.get("/projects/{slug}/leaderboard", response=BoardOut)
 def get_leaderboard(
-    request: HttpRequest, slug: str, snapshot: int | None = None, split: Split = "test", reference: Against = "grades"
+    request: HttpRequest,
+    slug: str,
+    snapshot: int | None = None,
+    split: Split = "test",
+    reference: Against = "grades",
+    against: int | None = None,
 ) -> dict[str, Any]:
     """Everything evaluated there (default: on the latest snapshot), best NDCG@10 first, with 95 % intervals and paired
-    differences.
+    differences to the baselines; as `chosen` to the reranker `against`, where one is named.
     """
     project = project_or_404(request, slug)
     try:
-        board = leaderboard(project, _snapshot(request, project, snapshot), split, reference)
+        board = leaderboard(project, _snapshot(request, project, snapshot), split, reference, compared_with=against)
     except NotEvaluated as error:
         raise HttpError(409, str(error)) from error
     rows = [
@@ -149,10 +159,12 @@ def get_leaderboard(
                 domain: {metric: asdict(own) for metric, own in metrics.items()}
                 for domain, metrics in row.domains.items()
             },
+            "queries": row.queries,
             "against": {
                 kind: asdict(own.test.difference)
                 | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
-                for kind, own in row.against.items()
+                for kind, own in {**row.against, "chosen": row.to_chosen}.items()
+                if own is not None
             },
         }
         for row in board.rows

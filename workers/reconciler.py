@@ -12,7 +12,7 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import answers, calibrating, evaluating, filling, injection, pipeline, queue, training
+from workers import answers, calibrating, collecting, evaluating, filling, injection, pipeline, queue, training
 from workers.hints import broker_answers, leave_hint
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ RATING_SLICE_S = 2.0
 def reconcile_once() -> None:
     """One look at the tables: reap, hint, and rate where hints cannot travel."""
     answers.recover()  # before leases end: what has been paid for is not asked again
+    collecting.collect_unfinished()
     reaped = queue.reap()
     if reaped:
         log.warning("%d leases ran out and were opened again", reaped)

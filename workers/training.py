@@ -26,11 +26,13 @@ from labeling.plugins import get_plugin
 from scoring.models import Snapshot
 from scoring.snapshots import ROWS_FILE, software
 from scoring.storage import storage
+from scoring.unfinished import in_the_making
 from trainer.launching import TrainingProcess
 from trainer.models import Reranker, TrainingRun
 from trainer.rerankers import TRAINED
 from trainer.training_process import ORDER, PUBLISHED, RESULT, ROWS
 from workers.audit import note
+from workers.collecting import collect_unfinished
 from workers.evaluating import EvaluationRefused, order_evaluation
 from workers.hints import leave_hint
 from workers.jobs import (
@@ -156,6 +158,7 @@ def waiting_training_ids() -> list[int]:
 
 def train(job_id: int, *, worker: str = "") -> None:
     """Carry a training out unless somebody else does; a failure is written into run and job."""
+    collect_unfinished()  # a machine that only trains has no reconciler
     carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP)
     ended = Job.objects.filter(pk=job_id, stage=STAGE, state=Job.State.FAILED).first()
     if ended is not None:
@@ -273,7 +276,7 @@ def _give_way(claim: JobClaim) -> None:
 def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], published: Path) -> Reranker:
     """Upload the artefacts, then make the row: a reranker that can be seen is whole."""
     location = f"rerankers/{run.project.slug}/run-{run.pk}-{secrets.token_hex(4)}"
-    try:
+    with in_the_making(location):
         storage().upload_folder(published, location)
         with transaction.atomic():
             # Cancelled or taken over meanwhile: then nothing of it may be seen.
@@ -292,8 +295,4 @@ def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], publish
                 checksum=result["checksum"],
                 manifest=result["manifest"],
             )
-    except BaseException:
-        with contextlib.suppress(Exception):
-            storage().remove(location)
-        raise
     return reranker

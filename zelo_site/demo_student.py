@@ -19,7 +19,7 @@ from trainer.models import Reranker, TrainingRun
 from trainer.rerankers import TRAINED
 from workers.evaluating import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.models import Job
-from workers.training import start_training
+from workers.training import TrainingRefused, resume_training, start_training
 from zelo_site.terminal import ProgressBar, duration, table
 
 NAME = "demo"
@@ -37,15 +37,20 @@ class NoStudent(RuntimeError):
 
 
 def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Freeze, train and evaluate what is still missing, and draw it. Raises NoStudent."""
+    """Freeze, train and evaluate what is still missing, and draw it. Raises NoStudent.
+
+    A training that failed at an earlier start is tried once more at each start.
+    """
     try:
         snapshot = frozen(project)
         run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
         if run is None:
             run = start_training(project, snapshot, options=LESSON, by=by)
+        elif run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED):
+            run = resume_training(run, by=by)
         student = watch_training(run, tick=tick, stream=stream)
         prove(project, snapshot, tick=tick, stream=stream)
-    except (SnapshotRefused, NothingToMeasure, EvaluationRefused) as error:
+    except (SnapshotRefused, TrainingRefused, NothingToMeasure, EvaluationRefused) as error:
         raise NoStudent(str(error)) from error
     return student
 
@@ -67,7 +72,10 @@ def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None
     student = run.rerankers.filter(kind=TRAINED).first()
     if student is None:
         bar.end(run.state)
-        raise NoStudent(run.error or f"the training is {run.state}")
+        raise NoStudent(
+            f"{run.error or f'the training is {run.state}'}; start the demo again, or "
+            f"`python manage.py train {run.project.slug} --resume {run.pk}`, to let it try again"
+        )
     bar.end(
         f"{run.progress.get('step', 0):,} steps in {duration(time.monotonic() - began)}, best on the questions kept aside"
     )

@@ -117,6 +117,12 @@ def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
         raise RerankRefused(504, message) from error
     except httpx.TransportError as error:
         raise RerankRefused(503, NOT_THERE, retry_after_s=5) from error
+    if not response.headers.get("content-type", "").startswith("application/json"):
+        raise RerankRefused(
+            502,
+            f"what answers in place of the process that ranks says {response.status_code} and no JSON; expected serve_rerank: "
+            "see that ZELO_RERANK_URL leads to it",
+        )
     return Reply(response.status_code, response.content, response.headers.get("retry-after", ""))
 
 

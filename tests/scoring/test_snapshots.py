@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pytest_django import Settings
 
 from labeling.models import Candidate, Document, Membership, Query
 from scoring.models import QueryFit, Score, Snapshot
-from scoring.snapshots import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, TooManyRows, freeze
 from scoring.splits import HELDOUT, TEST, TRAIN, fingerprint, quotas, rows_to_keep, split_queries
 from scoring.storage import BadPath, ChecksumMismatch, Storage, StorageFull, StorageUnusable, storage
 from tests.factories import judge_pair, make_judges, make_pair, make_project, make_user
@@ -144,7 +145,7 @@ def test_filters_leave_out_what_rests_on_little() -> None:
     Score.objects.filter(candidate__query=queries[0]).update(comparisons=1)
     QueryFit.objects.filter(query=queries[1]).update(error="not converged")
     scored(project, queries=2, domain="law", prefix="l")
-    options = SnapshotOptions(min_comparisons=2, max_stderr=42.5, domains=[""])
+    options = SnapshotOptions(min_comparisons=2, max_stderr=42.5, domains=[""], test_share=0)
     snapshot = freeze([project], name="Filtered", options=options)
     assert snapshot.rows == 8 * 3
     assert snapshot.manifest["removed"] == {
@@ -152,12 +153,33 @@ def test_filters_leave_out_what_rests_on_little() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("split", ["test", "heldout"])
+def test_what_proves_keeps_every_document_of_its_queries(split: str) -> None:
+    project = make_project()
+    scored(project, queries=20, documents=5)
+    scored(project, queries=4, documents=5, domain="law", prefix="l")
+    Score.objects.filter(candidate__document__external_id__endswith="-0").update(comparisons=1)
+    Score.objects.filter(candidate__document__external_id__endswith="-1").update(elo_stderr=300.0)
+    lone = Candidate.objects.filter(document__external_id__endswith="-2")
+    Score.objects.filter(candidate__in=lone.values("pk")).update(island=1)
+    options = SnapshotOptions(min_comparisons=2, max_stderr=100.0, heldout_domains=["law"])
+    rows = rows_of(freeze([project], name="Strict", options=options))
+    sizes = {
+        name: {sum(each["query_id"] == row["query_id"] for each in rows) for row in rows if row["split"] == name}
+        for name in ("train", "dev", split)
+    }
+    assert sizes == {"train": {2}, "dev": {2}, split: {5}}
+    apart = [row for row in rows if row["document_external_id"].endswith("-2")]
+    assert {row["split"] for row in apart} == {"test", "heldout"}
+    assert {(row["elo"], row["relevance"], row["stderr"]) for row in apart} == {(None, None, None)}
+
+
 def test_of_a_query_in_islands_only_the_largest_is_learned_from() -> None:
     project = make_project()
     queries = scored(project, documents=5)
     lone = queries[0].candidates.order_by("id")[:2]
     Score.objects.filter(candidate__in=lone.values("pk")).update(island=1)
-    snapshot = freeze([project], name="Islands")
+    snapshot = freeze([project], name="Islands", options=SnapshotOptions(test_share=0))
     assert snapshot.manifest["removed"] == {"outside the query's largest island": 2}
 
 
@@ -200,7 +222,7 @@ def test_the_manifest_leads_back_to_judgments_judges_and_fit() -> None:
     ("change", "error", "says"),
     [
         ({"relevance": 0.5}, NoSpread, "has the relevance 0.5000"),
-        ({"comparisons": 0}, NothingToFreeze, "0 different queries"),
+        ({"comparisons": 0}, NothingToFreeze, "rows: too few comparisons"),
     ],
 )
 def test_scores_that_teach_nothing_are_refused(
@@ -217,6 +239,19 @@ def test_scores_that_teach_nothing_are_refused(
 def test_a_project_without_scores_cannot_be_frozen() -> None:
     with pytest.raises(NothingToFreeze, match="order a run first"):
         freeze([make_project(queries=2)], name="Empty")
+
+
+def test_what_is_too_large_for_a_request_names_the_command(own_storage: Path) -> None:
+    project = make_project()
+    scored(project)
+    options = SnapshotOptions(seed=3, weights={"law": 2.0})
+    with pytest.raises(TooManyRows) as refused:
+        freeze([project], name="It's large", options=options, most_rows=39)
+    assert "40 documents have scores; expected at most 39" in str(refused.value)
+    command = shlex.split(str(refused.value).partition("manage.py snapshot ")[2])
+    assert command[:3] == [project.slug, "--name", "It's large"]
+    assert SnapshotOptions.model_validate_json(command[4]) == options
+    assert not own_storage.exists()
 
 
 @pytest.mark.parametrize(

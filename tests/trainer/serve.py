@@ -28,9 +28,15 @@ def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = 
 def serving(folder: Path, *, service_key: str = "") -> Iterator[str]:
     """One published reranker, called `tiny`; yields the server's address."""
     artefact = Artefact(name="tiny", location=str(folder))
+    with served(rerank_app(fetch=lambda each: Path(each.location), service_key=service_key, default=artefact)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(app: RerankApp) -> Iterator[str]:
+    """An application on a free port; yields its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        app = rerank_app(fetch=lambda each: Path(each.location), service_key=service_key, default=artefact)
         with running(app, sockets=[listening]):
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 

@@ -178,6 +178,10 @@ def test_a_folder_that_is_not_what_was_published_is_refused(base: str, tmp_path:
     (folder / MANIFEST).write_text("{")
     with pytest.raises(ManifestBroken, match="no JSON"):
         verify(folder)
+    for content in ("[]", '{"format": 1, "files": {"a": 3}}', '{"format": 1, "files": {}, "card": 7}'):
+        (folder / MANIFEST).write_text(content)
+        with pytest.raises(ManifestBroken, match="not of format"):
+            verify(folder)
     (folder / MANIFEST).unlink()
     with pytest.raises(ManifestBroken, match="publish"):
         verify(folder)

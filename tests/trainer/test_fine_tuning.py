@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers.cross_encoder.losses import MSELoss
 
 from labeling.plugin_checks import check_plugin
@@ -18,10 +20,10 @@ from tests.trainer.lessons import Told, make_data, make_examples, make_options, 
 from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer import fine_tuning
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
-from trainer.checkpoints import PickleRefused, last_checkpoint
+from trainer.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.dev_split import LossNotFinite, dev_ndcg, first_queries
 from trainer.examples import EmptySnapshot, load_training_data
-from trainer.fine_tuning import OutOfMemory, SquaredError
+from trainer.fine_tuning import OutOfMemory, SquaredError, attach_adapter
 from trainer.trainers import Pointwise
 from trainer.truncation import TooShort, fit_texts
 
@@ -145,24 +147,47 @@ def test_without_a_dev_split_the_last_adapter_stays(bert: Path, tmp_path: Path) 
     assert weights_of(trained)
 
 
+@pytest.mark.parametrize("sizes", [(8,), (4, 4), (3, 3, 2), (1, 7)])
+def test_the_parts_of_a_step_learn_what_the_whole_step_would(bert: Path, sizes: tuple[int, ...]) -> None:
+    model = cross_encoder(load_base(str(bert)), max_length=64, device="cpu").eval()
+    examples = make_examples(2, documents=4)
+    rows = list(zip(examples.queries, examples.documents, examples.labels, strict=True))
+    loss = SquaredError(model)
+
+    def gradient(parts: list[list[tuple[str, str, float]]]) -> torch.Tensor:
+        model.zero_grad()
+        loss.rows_a_part = len(rows) / len(parts)
+        for part in parts:
+            texts = [[query for query, _, _ in part], [document for _, document, _ in part]]
+            (loss(texts, [torch.tensor([label, 1.5]) for _, _, label in part]) / len(parts)).backward()
+        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+
+    bounds = np.cumsum((0, *sizes)).tolist()
+    whole, cut = gradient([rows]), gradient([rows[a:b] for a, b in itertools.pairwise(bounds)])
+    assert torch.allclose(whole, cut, rtol=1e-4, atol=1e-7)
+
+
 def test_where_memory_runs_out_the_batch_is_halved_and_said(
     qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"patience": 0, "epochs": 1}
-    roomy, _ = learn(qwen, tmp_path / "roomy", **options)
+    options = {"patience": 0, "epochs": 1, "batch_size": 10}  # the last of ten steps has six rows
+    roomy, before = learn(qwen, tmp_path / "roomy", **options)
     forward = SquaredError.forward
 
     def cramped(self: Any, inputs: Any, labels: Any, **rest: Any) -> Any:
-        if len(labels) > 2:
+        if len(labels) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return forward(self, inputs, labels, **rest)
 
     monkeypatch.setattr(SquaredError, "forward", cramped)
     tight, told = learn(qwen, tmp_path / "tight", **options)
-    assert [(each["batch_size"], each["accumulation"]) for each in told.of("out_of_memory")] == [(4, 2), (2, 4)]
-    assert tight.facts["batch_size"] == 2
+    assert [(each["batch_size"], each["accumulation"]) for each in told.of("out_of_memory")] == [(5, 2), (3, 4)]
+    assert tight.facts["batch_size"] == 3
+    # Adam makes whole steps of the smallest gradients, whose sign is rounding: losses stay equal, such weights do not.
+    assert [each["loss"] for each in told.of("step")] == pytest.approx(
+        [each["loss"] for each in before.of("step")], rel=1e-4
+    )
     for name, weights in weights_of(roomy).items():
-        # Sums in another order flip the sign of Adam's smallest steps; most weights move alike.
         assert (weights - weights_of(tight)[name]).abs().mean() < 1e-3, name
 
 
@@ -194,6 +219,50 @@ def test_a_checkpoint_with_a_pickle_in_it_is_refused(bert: Path, tmp_path: Path)
     (found / "optimizer.pt").write_bytes(b"anything")
     with pytest.raises(PickleRefused, match=r"optimizer\.pt"):
         learn(bert, tmp_path / "w", epochs=2)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_checkpoint_that_is_damaged_is_refused_with_a_remedy(bert: Path, tmp_path: Path, file: str) -> None:
+    learn(bert, tmp_path / "w", epochs=1)
+    found = last_checkpoint(tmp_path / "w" / "checkpoints")
+    assert found is not None
+    state = json.loads((found / "state.json").read_text())
+    state["course"]["stopped"] = False  # as one that is to go on
+    (found / "state.json").write_text("{" if file == "state.json" else json.dumps(state))
+    if file != "state.json":
+        tensors = load_file(found / file)
+        name = next(name for name, each in tensors.items() if each.ndim)
+        tensors[name].view(-1)[0] = float("nan")
+        save_file(tensors, found / file)
+    with pytest.raises(CheckpointBroken, match="remove this folder and resume"):
+        learn(bert, tmp_path / "w", epochs=2, patience=0)
+
+
+def test_weights_that_are_no_numbers_are_never_written(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data(8)
+
+    def spoiled(self: Any, step: int) -> None:
+        next(each for each in self.model.parameters() if each.requires_grad).data.fill_(float("nan"))
+
+    monkeypatch.setattr(fine_tuning._LoraTrainer, "look", spoiled)
+    with pytest.raises(LossNotFinite, match="a weight at step 5"):
+        learn(bert, tmp_path / "w", data=TrainingData(data.train, NO_EXAMPLES))
+    assert last_checkpoint(tmp_path / "w" / "checkpoints") is None
+
+
+def test_a_head_is_learned_in_float32_where_the_base_is_bfloat16(bert: Path) -> None:
+    base = load_base(str(bert))
+    model = cross_encoder(base, max_length=64, device="cpu", dtype="bfloat16")
+    adapted = attach_adapter(model, base, make_options(bert))
+    learned = {name: each for name, each in adapted.named_parameters() if each.requires_grad}
+    assert any("classifier" in name for name in learned)
+    assert {each.dtype for each in learned.values()} == {torch.float32}
+    assert {each.dtype for each in adapted.parameters() if not each.requires_grad} == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        SquaredError(model)([["a"], ["b c"]], [torch.tensor([0.9, 1.0])]).backward()
+    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in learned.values())
 
 
 def test_nothing_that_is_written_is_a_pickle(bert: Path, tmp_path: Path) -> None:

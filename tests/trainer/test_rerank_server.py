@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +15,11 @@ import httpx
 import pytest
 from sentence_transformers import CrossEncoder
 
-from tests.trainer.serve import serving
+from tests.trainer.serve import rerank_app, served, serving
 from trainer.outside import OutsideEndpoint, OutsideReranker
 from trainer.rerank_dialects import MOST_DOCUMENTS
+from trainer.reranking_server import ARTEFACT_HEADER
+from trainer.warm_models import Artefact
 
 DOCUMENTS = ["a pond with goldfish", "bread from the oven", "water", "carp and goldfish share one pond " * 20]
 
@@ -123,6 +127,29 @@ def test_many_clients_at_once_get_what_one_gets(address: str) -> None:
         assert [row["relevance_score"] for row in first] == pytest.approx(
             [row["relevance_score"] for row in second], abs=1e-4
         )
+
+
+def test_a_model_that_is_being_loaded_holds_up_nobody_elses(published_encoder: Path) -> None:
+    may_load = threading.Event()
+
+    def fetch(artefact: Artefact) -> Path:
+        if artefact.name == "cold":
+            may_load.wait(60)
+        return published_encoder
+
+    def ask_for(url: str, name: str) -> int:
+        header = {ARTEFACT_HEADER: json.dumps({"name": name, "location": name})}
+        body = {"query": "goldfish", "documents": ["a"]}
+        return httpx.post(f"{url}/v1/rerank", json=body, headers=header, timeout=20).status_code
+
+    with served(rerank_app(fetch=fetch)) as url, ThreadPoolExecutor(70) as pool:
+        assert ask_for(url, "warm") == 200
+        cold = [pool.submit(ask_for, url, "cold") for _ in range(64)]
+        time.sleep(0.5)  # by then they fill every thread that they can
+        assert ask_for(url, "warm") == 200
+        assert not any(each.done() for each in cold)
+        may_load.set()
+        assert {each.result() for each in cold} == {200}
 
 
 def test_the_service_key_is_asked_for(published_encoder: Path) -> None:

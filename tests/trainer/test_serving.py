@@ -251,3 +251,34 @@ def test_requests_for_one_model_wait_for_one_load_and_a_failed_load_is_tried_aga
     ask()
     assert outcomes[-1] == "loaded"
     assert loads[0] == 2 or outcomes.count("broken") < 4
+
+
+def test_two_loads_at_once_never_book_the_same_memory(folders: dict[str, Path]) -> None:
+    loading, may_load = threading.Barrier(2), threading.Event()
+
+    def load(folder: Path) -> Any:
+        may_load.wait(10)
+        return _Weightless()
+
+    def fetch(artefact: Artefact) -> Path:
+        loading.wait(10)  # both have asked before either looks for room
+        return folders[artefact.location]
+
+    models = WarmModels(budget_bytes=15, fetch=fetch, load=load)
+    outcomes: list[str] = []
+
+    def ask(name: str) -> None:
+        try:
+            with models.using(Artefact(name, name)):
+                outcomes.append("loaded")
+        except NoMemory as error:
+            outcomes.append("refused" if "being loaded" in str(error) else str(error))
+            may_load.set()
+
+    threads = [threading.Thread(target=ask, args=[name]) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert sorted(outcomes) == ["loaded", "refused"]
+    assert sum(int(str(each["bytes"])) for each in models.state()) == 10

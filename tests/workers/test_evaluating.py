@@ -10,14 +10,24 @@ import numpy as np
 import pytest
 from pytest_django import Settings
 
+from scoring import snapshots
 from scoring.snapshots import SnapshotOptions, freeze
+from scoring.storage import Storage, storage
 from tests.factories import judge_pair, make_judges, make_pair, make_project
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.test_outside import Elsewhere, by_length
 from trainer import contenders
-from trainer.contenders import ContenderRefused, enter_baselines, enter_outside, enter_run_file
+from trainer.contenders import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
 from trainer.evaluation import METRICS, NothingToMeasure
-from trainer.leaderboard import NotEvaluated, evaluation_queries, leaderboard, moved_documents, unpacked, what_moved
+from trainer.leaderboard import (
+    NotEvaluated,
+    evaluation_queries,
+    evaluation_query,
+    leaderboard,
+    moved_documents,
+    unpacked,
+    what_moved,
+)
 from trainer.models import Evaluation, Reranker, TrainingRun
 from trainer.orders import Elo
 from workers.evaluating import EvaluationRefused, evaluate, order_evaluation, waiting_evaluation_ids
@@ -126,8 +136,8 @@ def test_an_outside_reranker_stands_beside_ours(monkeypatch: pytest.MonkeyPatch)
     assert job.error == ""
     evaluation = Evaluation.objects.get(reranker=entered, reference="grades")
     queries = evaluation_queries(snapshot, "test")
-    kept = unpacked(bytes(evaluation.scores), [len(query.documents) for query in queries])
-    assert kept[0].tolist() == [float(len(text)) for text in queries[0].documents]
+    kept = unpacked(bytes(evaluation.scores))
+    assert kept[: len(queries[0].documents)].tolist() == [float(len(text)) for text in queries[0].documents]
 
 
 def test_what_moved_names_losses_first_and_both_ranks() -> None:
@@ -140,14 +150,62 @@ def test_what_moved_names_losses_first_and_both_ranks() -> None:
     assert [each.change for each in moved] == sorted(each.change for each in moved)
     assert all(each.change >= 0 for each in moved)
     assert any(each.change > 0 for each in moved)
-    queries = evaluation_queries(snapshot, "test")
-    sizes = [len(query.documents) for query in queries]
-    rows = moved_documents(
-        queries[0], unpacked(bytes(first.scores), sizes)[0], unpacked(bytes(second.scores), sizes)[0]
-    )
+    last = evaluation_queries(snapshot, "test")[-1]
+    query, place = evaluation_query(snapshot, "test", last.id)
+    rows = moved_documents(query, *(unpacked(bytes(each.scores))[place] for each in (first, second)))
     assert [row.after for row in rows] == list(range(1, len(rows) + 1))
     assert rows[0].elo == max(row.elo or 0.0 for row in rows)
     assert sorted(row.before for row in rows) == [row.after for row in rows]
+
+
+class CountedBytes(io.BytesIO):
+    """A stored file that counts what is read of it."""
+
+    counted = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.counted += len(data)
+        return data
+
+
+def test_one_query_is_read_without_the_texts_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored(domains=("law",))
+    for document in project.documents.all():
+        document.text += np.random.default_rng(document.pk).bytes(40_000).hex()  # cannot be compressed much
+        document.save()
+    monkeypatch.setattr(snapshots, "ROWS_AT_ONCE", 8)
+    snapshot = make_frozen(project)
+    whole = storage().read_bytes(f"{snapshot.location}/rows.parquet")
+    expected = evaluation_queries(snapshot, "test")[2]
+    with pytest.raises(NothingToMeasure, match="no query 'nowhere'"):
+        evaluation_query(snapshot, "test", "nowhere")
+    opened = CountedBytes(whole)
+    monkeypatch.setattr(Storage, "opened", lambda self, path: opened)
+    found, place = evaluation_query(snapshot, "test", expected.id)
+    assert (found.text, found.documents, place) == (expected.text, expected.documents, slice(16, 24))
+    assert found.grades.tolist() == expected.grades.tolist()
+    assert len(whole) > 5 * opened.counted
+
+
+def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    evaluated(project, snapshot, rerankers=without_a_model(project))
+    chosen = Reranker.objects.get(kind="elo")
+    board = leaderboard(project, snapshot, "test", "grades", compared_with=chosen.pk)
+    rows = {row.kind: row for row in board.rows}
+    assert board.chosen == chosen
+    assert rows["elo"].to_chosen is None
+    found = rows["first_stage"].to_chosen
+    assert found is not None
+    assert found.name == "Elo"
+    opposite = rows["elo"].against["first_stage"].test.difference
+    assert found.test.difference.estimate == pytest.approx(-opposite.estimate)
+    assert found.test.difference.count == board.queries
+    assert all(row.to_chosen is None for row in leaderboard(project, snapshot, "test", "grades").rows)
+    with pytest.raises(NotEvaluated, match="is not on this board; choose one of"):
+        leaderboard(project, snapshot, "test", "grades", compared_with=999_999)
 
 
 def test_two_projects_may_use_the_same_ids() -> None:
@@ -190,6 +248,17 @@ def test_a_run_of_other_queries_is_refused() -> None:
         enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
     with pytest.raises(ContenderRefused, match="1 to 200"):
         enter_run_file(project, " ", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+
+
+def test_an_outside_reranker_needs_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    rows = [{"name": name, "url": "http://127.0.0.1:1/", "model": "x"} for name in ("mine", "BM25", "free")]
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps(rows))
+    enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+    for name, said in (("mine", "run_file.*ZELO_RERANKERS"), ("BM25", "a baseline is called")):
+        with pytest.raises(NameTaken, match=said):
+            enter_outside(project, name)
+    assert enter_outside(project, "free") == enter_outside(project, "free")
 
 
 def test_zero_shot_of_a_bi_encoder_is_its_cosine() -> None:

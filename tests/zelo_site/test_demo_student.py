@@ -42,6 +42,10 @@ def work() -> None:
         evaluate(job)
 
 
+def no_room(run: TrainingRun) -> Path:
+    raise OSError("no room is left")
+
+
 def test_the_student_learns_is_proved_and_stays() -> None:
     project, owner = make_scored(), make_user()
     drawn = io.StringIO()
@@ -63,9 +67,19 @@ def test_the_student_learns_is_proved_and_stays() -> None:
 def test_a_training_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo_student.LESSON, "base", "/nowhere/at/all")
     project = make_scored()
-    with pytest.raises(NoStudent, match="nowhere"):
+    with pytest.raises(NoStudent, match=r"nowhere.*manage\.py train .* --resume"):
         show_student(project, by=make_user(), tick=work, stream=io.StringIO())
     assert not Reranker.objects.filter(project=project, kind="trained").exists()
+
+
+def test_a_training_that_failed_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    project, owner = make_scored(), make_user()
+    with monkeypatch.context() as broken:
+        broken.setattr(training, "prepare_workspace", no_room)
+        with pytest.raises(NoStudent, match="no room is left"):
+            show_student(project, by=owner, tick=work, stream=io.StringIO())
+    student = show_student(project, by=owner, tick=work, stream=io.StringIO())
+    assert student.training_run == TrainingRun.objects.get(project=project)
 
 
 def test_too_few_questions_are_said_to_be_too_few() -> None:

@@ -82,6 +82,18 @@ def test_the_leaderboard_names_orders_intervals_and_differences(
     assert "against Elo" in client.get(reverse("proof", args=[project.slug]) + "?reference=elo").content.decode()
 
 
+def test_a_row_is_chosen_to_compare_all_others_with(client: Client, project: Project, snapshot: Snapshot) -> None:
+    measured(project, snapshot)
+    elo = Reranker.objects.get(kind="elo")
+    address = reverse("proof", args=[project.slug]) + f"?snapshot={snapshot.pk}&split=test&reference=grades"
+    assert "to Elo" not in client.get(address).content.decode()
+    html = client.get(f"{address}&against={elo.pk}").content.decode()
+    assert "to Elo" in html
+    assert f'<option value="{elo.pk}" selected>Elo</option>' in html
+    assert f"from={elo.pk}&amp;to={Reranker.objects.get(kind='bm25').pk}" in html
+    assert "to Elo" not in client.get(f"{address}&against=999999").content.decode()
+
+
 def test_a_difference_opens_what_moved(client: Client, project: Project, snapshot: Snapshot) -> None:
     measured(project, snapshot)
     first, second = (Reranker.objects.get(kind=kind) for kind in ("first_stage", "elo"))
@@ -135,6 +147,10 @@ def test_rest_orders_follows_and_reads(client: Client, project: Project, snapsho
     first, second = board["rows"][-1]["reranker"], board["rows"][0]["reranker"]
     moved = client.get(f"{base}/leaderboard/moved?snapshot={snapshot.pk}&first={first}&second={second}").json()
     assert len(moved) == board["queries"]
+    compared = client.get(f"{base}/leaderboard?snapshot={snapshot.pk}&against={second}").json()
+    assert compared["rows"][-1]["against"]["chosen"]["name"] == board["rows"][0]["name"]
+    assert "chosen" not in compared["rows"][0]["against"]
+    assert client.get(f"{base}/leaderboard?snapshot={snapshot.pk}&against=999999").status_code == 409
     assert client.get(f"{base}/leaderboard?snapshot={snapshot.pk}&split=heldout").status_code == 409
     assert client.get(f"{base}/leaderboard/moved?snapshot={snapshot.pk}&first=1&second={second}").status_code == 422
     assert client.get(f"{base}/leaderboard?snapshot=999999").status_code == 422
@@ -154,13 +170,31 @@ def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot)
     assert reply.status_code == 422
 
 
+def test_a_name_that_is_taken_is_a_conflict_with_a_remedy(
+    client: Client, project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZELO_RERANKERS", '[{"name": "today", "url": "http://127.0.0.1:1/", "model": "x"}]')
+    base = f"/api/v1/projects/{project.slug}/contenders"
+    run = f"{base}/run?name=today"
+    assert client.post(run, {"file": SimpleUploadedFile("today.trec", a_run(snapshot))}).status_code == 201
+    again = client.post(run, {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
+    assert (again.status_code, "choose another name" in again.json()["detail"]) == (409, True)
+    reply = client.post(f"{base}/outside", {"endpoint": "today"}, content_type="application/json")
+    assert (reply.status_code, "ZELO_RERANKERS" in reply.json()["detail"]) == (409, True)
+    posted = {"action": "outside", "endpoint": "today"}
+    html = client.post(reverse("proof", args=[project.slug]), posted, follow=True).content.decode()
+    assert "is there already" in html
+
+
 def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:
     run = tmp_path / "today.trec"
     run.write_bytes(a_run(snapshot))
     out = io.StringIO()
+    waiting = order_evaluation(project, snapshot)  # as every training leaves one
     call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
+    assert list(Job.objects.filter(stage="evaluate")) == [waiting]
     printed = out.getvalue()
-    for said in ("today.trec", "zero-shot minilm", "against grades", "against elo", "to BM25"):
+    for said in ("today.trec", "zero-shot minilm", "against grades", "against elo", "to BM25", "by domain"):
         assert said in printed
     with pytest.raises(CommandError, match="freeze scores first"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")

@@ -16,12 +16,14 @@ from labeling.models import Membership, Role
 from labeling.tokens import make_token
 from scoring.storage import storage
 from tests.factories import make_project, make_user
+from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.serve import rerank_app, running
 from trainer.contenders import order_of
-from trainer.manifests import MANIFEST, ManifestBroken, file_checksum
-from trainer.models import Reranker
+from trainer.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
+from trainer.models import Evaluation, Reranker
 from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker
 from trainer.serving import sigmoid
+from workers.evaluating import evaluate, order_evaluation
 from zelo_site import reranking
 
 pytestmark = pytest.mark.django_db
@@ -144,6 +146,51 @@ def test_while_nobody_ranks_the_client_is_told_when_to_ask_again(
     assert "serve_rerank.log" in reply.json()["message"]
 
 
+@pytest.fixture
+def something_else(tmp_path: Path) -> Iterator[None]:
+    """A server that is no serving process, in its place."""
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 502, "headers": [(b"content-type", b"text/html")]})
+            await send({"type": "http.response.body", "body": b"<h1>Bad gateway</h1>"})
+
+    path = tmp_path / "e.sock"
+    reranking._client.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listening:
+        patch.setattr(reranking, "reranking_socket", lambda: path)
+        listening.bind(str(path))
+        with running(page, sockets=[listening]):
+            yield
+    reranking._client.cache_clear()
+
+
+def test_what_is_no_json_is_never_passed_on_as_json(
+    client: Client, something_else: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    reranker = store(published_encoder, make_project(owner=owner))
+    reply = ask(client, make_token(owner, name="k", scopes=["rerank"]))
+    assert reply.status_code == 502
+    assert "ZELO_RERANK_URL" in reply.json()["message"]
+    client.force_login(owner)
+    address = f"/p/{reranker.project.slug}/rerankers/{reranker.pk}/try/"
+    assert "ZELO_RERANK_URL" in client.post(address, {"query": "q", "documents": "a\nb"}).content.decode()
+
+
+def test_a_damaged_reranker_is_told_apart_from_one_that_fails(
+    client: Client, ranking: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    reranker = store(published_encoder, make_project(owner=owner))
+    weights = storage().local_folder(reranker.location) / "sequence_classification" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    reply = ask(client, make_token(owner, name="k", scopes=["rerank"]))
+    assert reply.status_code == 503
+    assert "changed after publishing" in reply.json()["message"]
+    assert str(weights.parent) not in reply.json()["message"]
+
+
 def test_bodies_that_are_too_large_are_refused_before_they_are_read(client: Client) -> None:
     token = make_token(make_user("u"), name="k", scopes=["rerank"])
     headers = {"authorization": f"Bearer {token}"}
@@ -173,6 +220,38 @@ def test_what_is_evaluated_is_what_is_served(published_encoder: Path) -> None:
     scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False)
     found = order_of(reranker, [])._score("goldfish", DOCUMENTS)  # type: ignore[attr-defined]
     assert [sigmoid(logit) for logit in found] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_it_was_found_to_be_worth_stands_beside_it_and_on_the_page(
+    client: Client, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    project = make_scored(queries=6, documents=6)
+    Membership.objects.create(project=project, user=owner, role=Role.OWNER)
+    snapshot = make_frozen(project)
+    reranker = store(published_encoder, project)
+    for split in ("test", "dev", "test"):
+        evaluate(order_evaluation(project, snapshot, split, rerankers=[reranker]).pk)
+    folder = storage().local_folder(reranker.location)
+    told = json.loads((folder / EVALUATION).read_text())["evaluations"]
+    assert sorted((each["split"], each["reference"]) for each in told) == [
+        ("dev", "elo"), ("dev", "grades"), ("test", "elo"), ("test", "grades"),
+    ]  # fmt: skip
+    stored = Evaluation.objects.get(reranker=reranker, split="test", reference="grades")
+    own = next(each for each in told if (each["split"], each["reference"]) == ("test", "grades"))
+    assert own["metrics"]["ndcg@10"] == stored.metrics["all"]["ndcg@10"]
+    assert (own["queries"], own["snapshot_sha256"]) == (2, snapshot.checksum)
+    assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
+    assert EVALUATION in (folder / "merged" / "README.md").read_text()
+    (folder / "merged" / EVALUATION).write_text("{}")
+    with pytest.raises(ManifestBroken, match="not in the manifest"):
+        verify(folder)
+    client.force_login(owner)
+    html = client.get(f"/p/{project.slug}/rerankers/").content.decode()
+    assert "frozen · test · against human grades" in html
+    assert f"{stored.metrics['all']['ndcg@10']['estimate']:.3f}" in html
+    assert "frozen · dev" not in html
 
 
 def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:

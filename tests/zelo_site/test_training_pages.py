@@ -56,6 +56,21 @@ def test_scores_are_frozen_from_the_page(client: Client, project: Project) -> No
     assert snapshot.checksum in html
 
 
+def test_page_and_rest_name_the_command_for_what_is_too_large(
+    client: Client, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(project)
+    for module in ("zelo_site.pages.snapshots", "scoring.snapshots_api"):
+        monkeypatch.setattr(f"{module}.MOST_ROWS_OF_A_REQUEST", 39)
+    reply = client.post(reverse("snapshots", args=[project.slug]), {"name": "Large"})
+    assert (reply.status_code, "python manage.py snapshot" in reply.content.decode()) == (422, True)
+    reply = client.post(
+        f"/api/v1/projects/{project.slug}/snapshots", {"name": "Large"}, content_type="application/json"
+    )
+    assert (reply.status_code, "python manage.py snapshot" in reply.json()["detail"]) == (422, True)
+    assert not Snapshot.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("form", "says"),
     [

@@ -6,7 +6,9 @@ it belongs.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -23,7 +25,7 @@ from trainer.leaderboard import (
     Leaderboard,
     NotEvaluated,
     Row,
-    evaluation_queries,
+    evaluation_query,
     leaderboard,
     moved_documents,
     unpacked,
@@ -46,6 +48,13 @@ class Chosen:
     snapshot: Snapshot
     split: str
     reference: Reference
+    compared_with: int | None = None
+
+    @property
+    def address(self) -> str:
+        """What names it in an address."""
+        words = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
+        return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
     reference = asked.get("reference") or _first_reference(project, snapshot, split)
     if split not in SPLITS or reference not in REFERENCES:
         raise Http404
-    return Chosen(snapshot, split, reference)
+    return Chosen(snapshot, split, reference, _asked(request, "against") or None)
 
 
 def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
@@ -122,10 +131,11 @@ def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
 def _board(project: Project, chosen: Chosen | None) -> Leaderboard | None:
     if chosen is None:
         return None
-    try:
-        return leaderboard(project, chosen.snapshot, chosen.split, chosen.reference)
-    except NotEvaluated:
-        return None
+    where = (project, chosen.snapshot, chosen.split, chosen.reference)
+    for compared_with in (chosen.compared_with, None):  # what was chosen on one board need not stand on another
+        with contextlib.suppress(NotEvaluated):
+            return leaderboard(*where, compared_with=compared_with)
+    return None
 
 
 def _lines(board: Leaderboard) -> list[Line]:
@@ -224,12 +234,8 @@ def _asked(request: HttpRequest, field: str) -> int:
 def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:
     """The documents of one query under both orders."""
     try:
-        queries = evaluation_queries(chosen.snapshot, chosen.split)
+        query, rows = evaluation_query(chosen.snapshot, chosen.split, query_id)
     except (NothingToMeasure, FileNotFoundError):
         raise Http404 from None
-    sizes = [len(query.documents) for query in queries]
-    place = next((row for row, query in enumerate(queries) if query.id == query_id), None)
-    if place is None:
-        raise Http404
-    before, after = unpacked(bytes(first.scores), sizes)[place], unpacked(bytes(second.scores), sizes)[place]
-    return {"documents": moved_documents(queries[place], before, after), "query_text": queries[place].text}
+    before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
+    return {"documents": moved_documents(query, before, after), "query_text": query.text}

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models.fields.json import KT, KeyTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
 from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
 from labeling.retrieval import BM25Index
+from scoring.models import Snapshot
+from scoring.numerics.resampling import Interval
 from trainer.manifests import ARTEFACTS
-from trainer.models import Reranker
+from trainer.models import Evaluation, Reranker
 from trainer.rerank_dialects import RerankRefused
 from trainer.rerankers import full_name, servable
 from zelo_site.pages.scope import visible_project
@@ -40,8 +43,20 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
+class Proved:
+    """NDCG@10 on one split that nothing was learned from, against one reference."""
+
+    snapshot_id: int
+    snapshot: str
+    split: str
+    reference: str
+    queries: int
+    ndcg: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """A published reranker with what its manifest says."""
+    """A published reranker with what its manifest says, and what it was found to be worth."""
 
     reranker: Reranker
     full_name: str
@@ -49,6 +64,7 @@ class Shown:
     max_length: int | None
     parity: float | None
     artefacts: tuple[Artefact, ...]
+    proofs: tuple[Proved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,9 @@ class RankedDocument:
 def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
     """All published rerankers of the project, newest first."""
     project = visible_project(request, slug)
-    rows = [shown(each) for each in servable().filter(project=project).select_related("project", "training_run")]
+    published = list(servable().filter(project=project).select_related("project", "training_run"))
+    proofs = _proofs(published, request.user)
+    rows = [shown(each, proofs.get(each.pk, ())) for each in published]
     context = {
         "project": project,
         "rows": rows,
@@ -103,7 +121,24 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
     return render(request, "zelo/reranker_try.html", context)
 
 
-def shown(reranker: Reranker) -> Shown:
+def _proofs(published: Sequence[Reranker], user: Any) -> dict[int, tuple[Proved, ...]]:
+    """By reranker, the latest first; figures alone, without the values by query. Snapshots hidden from `user` stay so."""
+    rows = (
+        Evaluation.objects.filter(
+            reranker__in=published, split__in=("test", "heldout"), snapshot__in=Snapshot.objects.visible_to(user)
+        )
+        .annotate(queries=KT("metrics__queries"), ndcg=KeyTransform("ndcg@10", KeyTransform("all", "metrics")))
+        .values_list("reranker_id", "snapshot_id", "snapshot__name", "split", "reference", "queries", "ndcg")
+        .order_by("-created_at", "-id")
+    )
+    found: dict[int, tuple[Proved, ...]] = {}
+    for pk, snapshot_id, snapshot, split, reference, queries, ndcg in rows:
+        proved = Proved(snapshot_id, snapshot, split, reference, int(queries), Interval(**ndcg))
+        found[pk] = (*found.get(pk, ()), proved)
+    return found
+
+
+def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
     """What a list shows of a reranker; a manifest of another form leaves gaps instead of failing."""
     manifest = reranker.manifest if isinstance(reranker.manifest, dict) else {}
     files = manifest.get("files") or {}
@@ -120,6 +155,7 @@ def shown(reranker: Reranker) -> Shown:
             for name, records in parts.items()
             if records
         ),
+        proofs=proofs,
     )
 
 

@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from labeling.models import Membership, Project, Query, Role
 from labeling.plugins import Plugin
 from scoring.models import Score, Snapshot
-from scoring.snapshots import SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage import StorageFull
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -39,7 +39,11 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
         options = SnapshotOptions.model_validate(read_options(_Form, prefix=PREFIX, sent=_as_json(request.POST)))
         joined = _others(request, project).filter(slug__in=request.POST.getlist("project"))
         snapshot = freeze(
-            [project, *joined], name=request.POST.get("name", ""), options=options, created_by=request.user
+            [project, *joined],
+            name=request.POST.get("name", ""),
+            options=options,
+            created_by=request.user,
+            most_rows=MOST_ROWS_OF_A_REQUEST,
         )
     except (BadOptions, SnapshotRefused, StorageFull) as error:
         return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)

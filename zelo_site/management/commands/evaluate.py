@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
 from trainer.evaluation import REFERENCES
-from trainer.leaderboard import SPLITS, Leaderboard, NotEvaluated, leaderboard
+from trainer.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.outside import OutsideInvalid, UnknownOutside
-from workers.evaluating import EvaluationRefused, evaluate, order_evaluation
+from workers.evaluating import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
+from zelo_site.runs import POLL_S
 from zelo_site.selection import find_project
 from zelo_site.stack import database
 from zelo_site.terminal import table
@@ -44,12 +46,15 @@ class Command(BaseCommand):
                         enter_run_file(project, Path(path).name, stream)
                 for name in options["outside"]:
                     enter_outside(project, name)
-                job = order_evaluation(project, snapshot, options["split"])
+                job = _ordered(project, snapshot, options["split"])
             except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
                 raise CommandError(str(error)) from error
-            # Carried out here; a worker that has taken the order first is as good.
+            # Carried out here, unless a worker has taken the order first.
             evaluate(job.pk, worker="manage.py evaluate")
             job.refresh_from_db()
+            while job.state in {Job.State.OPEN, Job.State.LEASED}:
+                time.sleep(POLL_S)
+                job.refresh_from_db()
             if job.state == Job.State.FAILED:
                 raise CommandError(job.error)
             self.stdout.write(job.message)
@@ -93,3 +98,23 @@ class Command(BaseCommand):
             )
         self.stdout.write(f"\nagainst {board.reference}, {board.queries} queries of {board.split}")
         self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "to BM25"], rows))
+        if board.domains:
+            self.stdout.write("\nNDCG@10 by domain, with how many queries")
+            domains = [domain or "-" for domain in board.domains]
+            self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
+
+
+def _ordered(project: Project, snapshot: Snapshot, split: str) -> Job:
+    """The evaluation of this split that waits already, as after a training, or a new one. Raises EvaluationRefused."""
+    waiting = unfinished_evaluation(project)
+    wanted = {"snapshot": snapshot.pk, "split": split, "rerankers": None}
+    return waiting if waiting is not None and waiting.payload == wanted else order_evaluation(project, snapshot, split)
+
+
+def _domain_row(row: Row) -> list[str]:
+    """A row measured on fewer queries than another, such as a judge of one project, says so by their number."""
+    found = [
+        "-" if own is None else f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] ({own.count})"
+        for own in row.by_domain
+    ]
+    return [row.name, *found]

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from trainer.manifests import ManifestBroken
 from zelo_site.reranking import reranking_socket, service_key
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -56,7 +57,7 @@ def _application(options: dict[str, Any]) -> Any:
     from trainer.rerankers import artefact_folder
     from trainer.reranking_server import RerankApp
     from trainer.serving import load_reranker
-    from trainer.warm_models import Artefact, WarmModels
+    from trainer.warm_models import Artefact, NoMemory, WarmModels
 
     device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device.startswith("cpu")
@@ -76,8 +77,11 @@ def _application(options: dict[str, Any]) -> Any:
         prepare_thread=lambda: torch.set_num_threads(1),
     )
     if default is not None:
-        with models.using(default) as model:
-            default = Artefact(name=model.name, location=default.location)
+        try:
+            with models.using(default) as model:
+                default = Artefact(name=model.name, location=default.location)
+        except (ManifestBroken, NoMemory) as error:
+            raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
     return RerankApp(models=models, batcher=batcher, service_key="" if open_to_all else service_key(), default=default)
 

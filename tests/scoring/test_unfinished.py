@@ -1,0 +1,73 @@
+"""Folders of the storage whose writer died: they go, those of the living and those that a row names stay."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from scoring.storage import Storage, storage
+from scoring.unfinished import collect, in_the_making, notes_folder
+
+
+@pytest.fixture(autouse=True)
+def own_folders(settings: Settings, tmp_path: Path) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
+    settings.ZELO_HOME = tmp_path / "home"
+
+
+def write_and_die(folder: str) -> None:
+    """A process that is killed in the middle."""
+    child = os.fork()
+    if child == 0:
+        with in_the_making(folder):
+            storage().write_bytes(f"{folder}/rows.parquet", b"half")
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_what_a_dead_process_left_is_removed() -> None:
+    write_and_die("snapshots/gone")
+    assert storage().names("snapshots/gone") == ["rows.parquet"]
+    assert collect(lambda folder: False) == ["snapshots/gone"]
+    assert storage().names("snapshots/gone") == []
+    assert collect(lambda folder: False) == []
+
+
+def test_what_a_row_names_stays_though_its_writer_died_at_once() -> None:
+    write_and_die("rerankers/whole")
+    assert collect(lambda folder: folder == "rerankers/whole") == []
+    assert storage().names("rerankers/whole") == ["rows.parquet"]
+    assert not any(notes_folder().iterdir())
+
+
+def test_what_is_being_written_stays_and_what_fails_goes_at_once() -> None:
+    with pytest.raises(RuntimeError), in_the_making("snapshots/mine"):
+        storage().write_bytes("snapshots/mine/rows.parquet", b"half")
+        assert collect(lambda folder: False) == []
+        assert storage().names("snapshots/mine") == ["rows.parquet"]
+        raise RuntimeError
+    assert storage().names("snapshots/mine") == []
+    assert not any(notes_folder().iterdir())
+
+
+def test_what_cannot_be_removed_now_is_removed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(self: Storage, path: str) -> None:
+        raise OSError("the storage does not answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(Storage, "remove", unreachable)
+        with pytest.raises(RuntimeError), in_the_making("snapshots/later"):
+            storage().write_bytes("snapshots/later/rows.parquet", b"half")
+            raise RuntimeError
+    assert collect(lambda folder: False) == ["snapshots/later"]
+
+
+def test_another_storages_folders_are_left_alone(settings: Settings, tmp_path: Path) -> None:
+    write_and_die("snapshots/elsewhere")
+    settings.STORAGE_URL = f"file://{tmp_path / 'other'}"
+    assert collect(lambda folder: False) == []
+    settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
+    assert collect(lambda folder: False) == ["snapshots/elsewhere"]
