@@ -1,13 +1,16 @@
 """Claim: kills of workers, broker and database at random lose, double and invent no judgment, and cost calls in flight only.
 
 Runs the real stack in a home of its own: PostgreSQL, Valkey, reconciler, rating worker and a judging worker that keeps 32
-calls in flight to the fake judge, a process of its own that answers after about 150 ms. Each round kills with SIGKILL, all
-processes at once: the workers, the broker (whose data are gone), the database, or workers and database together. The fake
-judge's ledger, written before each answer, is the witness: `lost` and `invented` are judgments that it does not
-bear out, `extra_paid` its paid calls beyond one for each judgment.
+calls in flight to the fake judge, a process of its own that answers after about 150 ms. Workers are those of `manage.py
+worker`, forked off a process that has everything loaded, so that a round does not wait for Python. Each round kills with
+SIGKILL, all processes at once: the workers, the broker (whose data are gone), the database, or workers and database
+together. The fake judge's ledger, written before each answer, is the witness: `lost` and `invented` are judgments that
+it does not bear out, `extra_paid` its paid calls beyond one for each judgment.
 
 A call is in flight when its worker dies if the ledger has it and its answer was still to come; or if the answer had gone
-out within the last half second and was not read yet (`on_the_wire`, only those that had to be asked again).
+out within the last half second and was not read yet (`on_the_wire`, only those that had to be asked again). `extra_paid`
+is told apart likewise: `extra_unanswered` had no answer at the kill, `extra_on_the_wire` one that nobody had read, and
+`extra_unexplained` was not in flight at all and has to be 0.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +30,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
 DOCUMENTS = 40
-AHEAD = 600  # questions
+AHEAD = 300  # questions
 ROUNDS, QUICK_ROUNDS = 50, 10
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
 AT_LEAST_IN_FLIGHT = 8
@@ -69,7 +74,8 @@ class Stack:
     home: Path
     services: Any
     fake: Any
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    context: ForkServerContext
+    processes: dict[str, ForkServerProcess] = field(default_factory=dict)
 
     COMMANDS = {
         "reconciler": ["reconcile"],
@@ -79,14 +85,12 @@ class Stack:
 
     def tick(self) -> None:
         """Start again what has ended, as the supervisors do; without their pauses, which grow with each death."""
-        from zelo_site.children import start_guarded
-
         self.services.revive()
         for name, arguments in self.COMMANDS.items():
-            if name not in self.processes or self.processes[name].poll() is not None:
+            if name not in self.processes or not self.processes[name].is_alive():
                 log = self.home / "logs" / f"{name}.log"
-                command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-                self.processes[name] = start_guarded(command, log=log, environ=os.environ, grace_s=5.0)
+                self.processes[name] = self.context.Process(target=work, args=(arguments, str(log)))
+                self.processes[name].start()
 
     def kill(self, kind: str, rng: random.Random) -> tuple[float, int]:
         """SIGKILL to all processes of that kind, parents first, so that none of them can clean up.
@@ -108,13 +112,33 @@ class Stack:
         return int(self.fake.summary()["in_flight"]) - 1
 
     def _pid(self, name: str) -> int:
-        return self.processes[name].pid if name in self.processes else int(self.services.process_ids()[name])
+        return self.processes[name].pid or 0 if name in self.processes else int(self.services.process_ids()[name])
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.wait(20)
+            process.join(20)
+            process.kill()
+
+
+def work(command: list[str], log: str) -> None:
+    """A worker or the reconciler, in a process of its own that ends with the one it was forked off."""
+    from zelo_site.guard import die_with_parent
+
+    die_with_parent(signal.SIGKILL, os.getppid())
+    written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (1, 2):
+        os.dup2(written, stream)
+    if command[0] == "worker":
+        from workers.management.commands.worker import celery_arguments
+        from zelo_site.celery import app
+
+        app.worker_main(celery_arguments(command[1:]))
+    else:
+        from django.core.management import call_command
+
+        call_command(*command)
 
 
 def _tree(pid: int) -> list[int]:
@@ -133,15 +157,15 @@ def running_stack() -> Iterator[Stack]:
     arguments = ["--latency-ms", str(LATENCY_MS), "--latency-jitter", str(JITTER)]
     try:
         with running_fake_judge(home / "ledger.jsonl", *arguments) as fake:
-            _set_up(home, fake.base_url)
+            context = _set_up(home, fake.base_url)
             from django.core.management import call_command
             from django.db import connection
 
             from zelo_site.services import ServiceSupervisor
 
-            with ServiceSupervisor(home) as services:
+            with ServiceSupervisor(home, restart_delays_s=(0.1, 0.1)) as services:
                 call_command("migrate", verbosity=0)
-                stack = Stack(home, services, fake)
+                stack = Stack(home, services, fake, context)
                 try:
                     yield stack
                 finally:
@@ -156,7 +180,8 @@ def running_stack() -> Iterator[Stack]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _set_up(home: Path, base_url: str) -> None:
+def _set_up(home: Path, base_url: str) -> ForkServerContext:
+    """Settings and compiled code for this process and for those to come, which begin to load while services start."""
     for name in ("DATABASE_URL", "BROKER_URL"):
         os.environ.pop(name, None)
     endpoint = {"name": "fake", "base_url": base_url, "max_concurrency": CONCURRENCY, "timeout_s": 20.0}
@@ -172,6 +197,10 @@ def _set_up(home: Path, base_url: str) -> None:
 
     fit.compile_kernels()  # once on a new installation, and not while the first round waits
     design_adaptive.compile_kernels()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.workers.worker_process", "tests.workers.worker_loaded"])
+    forkserver.ensure_running()
+    return context
 
 
 # --- the rounds --------------------------------------------------------------------------
@@ -236,9 +265,7 @@ def _wait(stack: Stack, until: Callable[[], bool], *, pause_s: float = 0.05) -> 
     deadline = time.monotonic() + PATIENCE_S
     while not until():
         if time.monotonic() > deadline:
-            raise Stuck(
-                f"nothing happened for {PATIENCE_S:.0f} s; see the logs in {stack.home}/logs (ZELO_KEEP_CHAOS=1)"
-            )
+            raise Stuck(f"nothing happened for {PATIENCE_S:.0f} s")
         stack.tick()
         time.sleep(pause_s)
 
@@ -288,6 +315,7 @@ def audit(stack: Stack, orders: Orders, kills: list[Kill]) -> dict[str, Any]:
         row for row in rows if not any(abs(_of_first(row) - each) < 1e-6 for each in said.get(_question(row), []))
     ]
     unanswered, on_the_wire = _in_flight_at_deaths(ledger, [kill.at for kill in kills if "workers" in kill.kind])
+    extra = _extra_calls(ledger, unanswered, on_the_wire)
     ended = _asked(stack, Run.objects.filter(state=Run.State.FINISHED).count)
     attempts = _asked(stack, lambda: Counter(Attempt.objects.values_list("outcome", flat=True)))
     return {
@@ -295,8 +323,12 @@ def audit(stack: Stack, orders: Orders, kills: list[Kill]) -> dict[str, Any]:
         "duplicates": len(rows) - len(stored),
         "invented": len(invented),
         "extra_paid": paid.total() - len(stored),
-        "in_flight_at_worker_kills": unanswered + on_the_wire,
-        "on_the_wire": on_the_wire,
+        "extra_unanswered": extra["unanswered"],
+        "extra_on_the_wire": extra["on the wire"],
+        "extra_unexplained": extra["unexplained"],
+        "in_flight_at_worker_kills": unanswered.total() + on_the_wire.total(),
+        "unanswered_at_worker_kills": unanswered.total(),
+        "on_the_wire": on_the_wire.total(),
         "judgments": len(stored),
         "unfinished": _asked(stack, JudgingTask.objects.count) + len(orders.runs) - ended,
         "unbooked": max(0, paid.total() - attempts.total()),
@@ -319,19 +351,36 @@ def _of_first(row: Any) -> float:
     return 1.0 - float(row.preference) if row.swapped else float(row.preference)
 
 
-def _in_flight_at_deaths(ledger: list[dict[str, Any]], deaths: list[float]) -> tuple[int, int]:
-    """(unanswered, answered but unread) calls of the workers that died at these times."""
-    unanswered = on_the_wire = 0
+def _in_flight_at_deaths(
+    ledger: list[dict[str, Any]], deaths: list[float]
+) -> tuple[Counter[Question], Counter[Question]]:
+    """(unanswered, answered but unread) calls of the workers that died at these times, by question."""
+    unanswered: Counter[Question] = Counter()
+    on_the_wire: Counter[Question] = Counter()
     last_asked = {(line["first"], line["second"]): line["time"] for line in ledger}
     for death in deaths:
         for line in ledger:
+            question = line["first"], line["second"]
             answered_at = line["time"] + line["delay_s"]
             # What the worker had sent is in the ledger a moment later; its successor takes longer than that to start.
             if line["time"] < death + ON_THE_WIRE_S and answered_at > death:
-                unanswered += 1
-            elif death - ON_THE_WIRE_S < answered_at <= death < last_asked[line["first"], line["second"]]:
-                on_the_wire += 1
+                unanswered[question] += 1
+            elif death - ON_THE_WIRE_S < answered_at <= death < last_asked[question]:
+                on_the_wire[question] += 1
     return unanswered, on_the_wire
+
+
+def _extra_calls(
+    ledger: list[dict[str, Any]], unanswered: Counter[Question], on_the_wire: Counter[Question]
+) -> Counter[str]:
+    """Why calls were paid again: what had become of the first ones when their worker died."""
+    extra: Counter[str] = Counter()
+    for question, calls in Counter((line["first"], line["second"]) for line in ledger if line["paid"]).items():
+        without_answer = min(calls - 1, unanswered[question])
+        unread = min(calls - 1 - without_answer, on_the_wire[question])
+        extra += Counter({"unanswered": without_answer, "on the wire": unread})
+        extra["unexplained"] += calls - 1 - without_answer - unread
+    return extra
 
 
 def chaos(rounds: int, *, seed: int = 0) -> tuple[dict[str, Any], list[Kill]]:
@@ -340,15 +389,20 @@ def chaos(rounds: int, *, seed: int = 0) -> tuple[dict[str, Any], list[Kill]]:
     with running_stack() as stack:
         orders = new_orders(rounds + 5)
         stack.tick()
+        began_killing = time.monotonic()
         kills = torment(stack, orders, rounds, random.Random(seed))
+        ended_killing = time.monotonic()
         finish(stack, orders)
         figures = audit(stack, orders, kills)
+        ended = time.monotonic()
     dead = Counter(part for kill in kills for part in kill.kind.split(" and "))
     figures |= {
         "rounds": rounds,
         "kills": dict(sorted(dead.items())),
         "kills_with_8_in_flight": sum(kill.in_flight >= AT_LEAST_IN_FLIGHT for kill in kills),
         "seconds": round(time.monotonic() - began, 1),
+        "seconds_killing": round(ended_killing - began_killing, 1),
+        "seconds_ending": round(ended - ended_killing, 1),
     }
     return figures, kills
 

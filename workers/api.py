@@ -26,7 +26,7 @@ from workers.budgets import read_caps
 from workers.calibrating import order_calibration
 from workers.failed import FailureFilter, retry_failures
 from workers.filling import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
-from workers.heartbeats import alive
+from workers.heartbeats import alive, may_see_hosts
 from workers.hints import broker_answers
 from workers.models import AuditEntry, Job, Run
 from workers.progress import run_progress
@@ -315,5 +315,9 @@ def get_audit(request: HttpRequest, slug: str, before: Annotated[int, Field(ge=1
 
 @router.get("/server", response=ServerOut)
 def get_server(request: HttpRequest) -> Any:
-    """Whether the broker answers, and which workers are alive."""
-    return {"broker": broker_answers(), "workers": [worker.name for worker in alive()]}
+    """Whether the broker answers, and which workers are alive; with their hosts for staff and owners of projects."""
+    shows_hosts = may_see_hosts(request.user)
+    return {
+        "broker": broker_answers(),
+        "workers": [worker.name if shows_hosts else worker.label for worker in alive()],
+    }

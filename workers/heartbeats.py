@@ -15,23 +15,28 @@ import socket
 import threading
 from typing import Any
 
-from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 from django.db import Error, connection
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 
+from labeling.projects import may_create
 from scoring.numerics import design_adaptive
 from scoring.numerics.fit import compile_kernels
 from workers.answers import holder_name, recover
 from workers.gpus import gpus_as_json
 from workers.models import Worker
+from workers.stopping import is_stopping, leave
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 ALIVE_S = 20
 GPU_QUEUES = frozenset({"judging-gpu", "training"})
+# A worker that ends takes its row away; a database that is away is not waited for.
+LAST_BEAT_S = 2.0
 _stop = threading.Event()
+_beating: threading.Thread | None = None
 
 
 def process_name(hostname: str) -> str:
@@ -58,6 +63,11 @@ def alive() -> QuerySet[Worker]:
     return Worker.objects.filter(
         seen_at__gt=RawSQL("clock_timestamp() - make_interval(secs => %s)", [ALIVE_S])
     ).order_by("name")
+
+
+def may_see_hosts(user: Any) -> bool:
+    """Whether names of hosts and process ids are this user's affair: staff, and owners of projects, who order the work."""
+    return may_create(user)
 
 
 def keep_beating(name: str, queues: str) -> threading.Thread:
@@ -105,12 +115,22 @@ def _prepare(sender: Any, **kwargs: Any) -> None:
 @worker_ready.connect
 def _start(sender: Any, **kwargs: Any) -> None:
     queues = ",".join(sorted(queue.name for queue in sender.task_consumer.queues))
-    keep_beating(sender.hostname, queues)
+    global _beating
+    _beating = keep_beating(sender.hostname, queues)
 
 
 @worker_shutting_down.connect
 def _end(**kwargs: Any) -> None:
     stop_beating()
+
+
+@worker_shutdown.connect
+def _leave(sender: Any, **kwargs: Any) -> None:
+    """The last thing that a worker does once its pool has come to an end."""
+    if is_stopping():
+        if _beating is not None:
+            _beating.join(LAST_BEAT_S)
+        leave(sender.exitcode or 0)
 
 
 @worker_process_init.connect

@@ -352,6 +352,11 @@ class Worker(models.Model):
     started_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
 
+    @property
+    def label(self) -> str:
+        """Its name without the host's, which tells about the machines."""
+        return self.name.partition("@")[0]
+
 
 class EndpointState(models.Model):
     """One endpoint as all workers together have found it: what it bears, what it said last, whether it may be called.

@@ -152,11 +152,14 @@ class _Running:
     service: EmbeddedService
     process: subprocess.Popen[bytes]
     launched_at: float
-    delay_s: float = RESTART_DELAYS_S[0]
+    delay_s: float
 
 
 class ServiceSupervisor:
     """Starts what is embedded, waits until it answers, and stops it: `with ServiceSupervisor() as supervisor: ...`.
+
+    What ends is started again by `revive`, not sooner after its last start than `restart_delays_s` says: the first one,
+    doubled up to the second where it ends again and again.
 
     One instance a home. Use it from the main thread: its servers end when the thread that started them does.
     If this process is killed, the servers end by themselves and the next start recovers.
@@ -169,11 +172,13 @@ class ServiceSupervisor:
         environ: Mapping[str, str] = os.environ,
         start_timeout_s: float = 120.0,
         stop_timeout_s: float = 30.0,
+        restart_delays_s: tuple[float, float] = RESTART_DELAYS_S,
     ) -> None:
         self.services = service_urls(home, environ)
         self._environ = environ
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._restart_delays_s = restart_delays_s
         self._lock = _HomeLock(self.services.home)
         self._running: list[_Running] = []
 
@@ -194,7 +199,7 @@ class ServiceSupervisor:
             for service in embedded:
                 service.prepare()
             for service in embedded:
-                self._running.append(_Running(service, service.launch(), time.monotonic()))
+                self._running.append(_Running(service, service.launch(), time.monotonic(), self._restart_delays_s[0]))
             for running in self._running:
                 self._wait_until_ready(running)
         except BaseException:
@@ -221,8 +226,8 @@ class ServiceSupervisor:
             code, lived_s = running.process.poll(), time.monotonic() - running.launched_at
             if code is None or lived_s < running.delay_s:
                 continue
-            longest = RESTART_DELAYS_S[1]
-            running.delay_s = min(2 * running.delay_s, longest) if lived_s < longest else RESTART_DELAYS_S[0]
+            shortest, longest = self._restart_delays_s
+            running.delay_s = min(2 * running.delay_s, longest) if lived_s < longest else shortest
             running.process, running.launched_at = running.service.launch(), time.monotonic()
             lines.append(
                 f"{running.service.name} ended (exit status {code}) and was started again; see {running.service.log}"

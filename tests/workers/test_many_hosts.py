@@ -90,6 +90,18 @@ def end_leases(host: str) -> int:
         return int(cursor.rowcount)
 
 
+def cut_off_and_let_leases_end(host: Host, run: Run) -> int:
+    """Nothing is handed out meanwhile, so that the late answers of this host are the first; returns how many leases ended."""
+    pipeline.pause_run(run)
+    host.passing = False
+    time.sleep(1.0)  # answers to what was in flight come to the host or wait on its way
+    late = end_leases(host.name)
+    queue.reap()
+    assert late and in_flight(host.name) == 0
+    return late
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("running", [["cut", "slow", "ahead"]], indirect=True)
 def test_hosts_that_are_cut_off_slow_or_wrong_about_the_time_lose_and_double_nothing(
     running: dict[str, Host], fake: FakeJudge
@@ -106,13 +118,7 @@ def test_hosts_that_are_cut_off_slow_or_wrong_about_the_time_lose_and_double_not
     wait_until(all_work, "every host to have questions in flight")
     wait_until(lambda: in_flight("cut") > 0, "questions in flight on the host that is to be cut off")
 
-    # Nothing is handed out meanwhile, so that the answers of the host that was cut off are the first.
-    pipeline.pause_run(run)
-    running["cut"].passing = False
-    time.sleep(1.0)  # answers to what was in flight come to the host or wait on its way
-    late = end_leases("cut")
-    queue.reap()
-    assert late and in_flight("cut") == 0
+    late = cut_off_and_let_leases_end(running["cut"], run)
     before = Judgment.objects.count()
     running["cut"].passing = True
     wait_until(lambda: Judgment.objects.count() > before, "a late answer")
@@ -142,17 +148,27 @@ def test_hosts_that_are_cut_off_slow_or_wrong_about_the_time_lose_and_double_not
 
 
 @pytest.mark.parametrize("running", [["far"]], indirect=True)
-def test_worker_of_another_host_goes_on_by_itself_after_all_messages_were_lost(
+def test_host_that_was_cut_off_answers_late_and_goes_on_by_itself_though_all_messages_were_lost(
     running: dict[str, Host], fake: FakeJudge
 ) -> None:
+    far = running["far"]
     project = make_texts(queries=2, documents=24)
     run = start_run(project, judges=[make_judge(project, "wiped")], sampler="all", seed=1)
-    wait_until(lambda: Judgment.objects.count() > 20, "the first answers")
-    pipeline.pause_run(run)
-    wait_until(lambda: in_flight("far") == 0, "the host to come to rest")
+    wait_until(lambda: Judgment.objects.count() > 20 and in_flight("far") > 0, "the first answers")
+
+    late = cut_off_and_let_leases_end(far, run)
+    before = Judgment.objects.count()
+    far.passing = True
+    wait_until(lambda: Judgment.objects.count() > before, "a late answer")
+    wait_until(lambda: not Attempt.objects.filter(outcome="").exists(), "the last of them")
+    assert Judgment.objects.count() <= before + late
+    assert fake.summary()["paid"] == Judgment.objects.count(), "nothing was asked twice"
+
     before = Judgment.objects.count()
     assert JudgingTask.objects.filter(state="open").exists(), "something is left to do"
     pipeline.resume_run(run)
     hints._valkey().flushall()
     wait_until(lambda: Judgment.objects.count() > before, "work to go on", seconds=10.0)
     pipeline.cancel_run(run)
+    wait_until(lambda: in_flight("far") == 0, "the host to come to rest")
+    assert far.end() < 5.0, "with nothing to wait for it stops at once"

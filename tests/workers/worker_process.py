@@ -88,11 +88,16 @@ class Workers:
     context: multiprocessing.context.ForkServerContext
     begun: list[multiprocessing.context.ForkServerProcess] = field(default_factory=list)
 
-    def run(self, target: object = work, *order: Order) -> int:
-        """Run one to its end; returns its exit code, negative where a signal ended it."""
+    def start(self, target: object = work, *order: object) -> multiprocessing.context.ForkServerProcess:
+        """Start one, and leave it to itself."""
         process = self.context.Process(target=target, args=order)  # type: ignore[arg-type]
         self.begun.append(process)
         process.start()
+        return process
+
+    def run(self, target: object = work, *order: Order) -> int:
+        """Run one to its end; returns its exit code, negative where a signal ended it."""
+        process = self.start(target, *order)
         process.join(LONGEST_S + 20.0)
         assert process.exitcode is not None, "the worker does not end"
         return process.exitcode

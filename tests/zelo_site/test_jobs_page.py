@@ -15,7 +15,7 @@ from tests.zelo_site.factories import candidates_of, make_judge, make_pair, make
 from workers import backlog
 from workers.backlog import costly, read_backlog
 from workers.heartbeats import beat
-from workers.models import Attempt, JudgingTask, Run, Worker
+from workers.models import Attempt, EndpointState, JudgingTask, Run, Worker
 from zelo_site.commands import worker_command
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +125,36 @@ def test_gpus_of_workers_are_shown_where_there_are_any(client: Client, project: 
     Worker.objects.filter(name="judging-gpu@far").update(gpus=gpus, host="far.example")
     html = page(client, "jobs")
     assert "NVIDIA H200" in html and "5,120 of 143,771 MiB · 37% busy" in html and "far.example" in html
+
+
+@pytest.mark.parametrize("role", ["viewer", "annotator"])
+def test_hosts_are_shown_to_staff_and_owners_alone(client: Client, project: Project, role: str) -> None:
+    make_work(project)
+    beat("judging-http@gpu-7.example", "judging-http")
+    Worker.objects.update(host="gpu-7.example", pid=4711)
+    assert "gpu-7.example" in page(client, "jobs") and "4711" in page(client, "jobs")
+    assert client.get("/api/v1/server").json()["workers"] == ["judging-http@gpu-7.example"]
+    member = make_user("member")
+    Membership.objects.create(project=project, user=member, role=role)
+    client.force_login(member)
+    html = page(client, "jobs")
+    assert "judging-http" in html and "gpu-7" not in html and "4711" not in html
+    assert client.get("/api/v1/server").json()["workers"] == ["judging-http"]
+    assert "gpu-7" not in client.get(reverse("project", args=[project.slug]), follow=True).content.decode()
+
+
+def test_what_another_projects_calls_met_is_told_to_staff_alone(client: Client, project: Project, owner: Any) -> None:
+    _, judge = make_work(project)
+    Annotator.objects.filter(pk=judge.pk).update(options={"endpoint": "shared"})
+    EndpointState.objects.create(
+        identity="x", name="shared", mode="closed", last_error="too long: 'the private text of another project'",
+        last_error_at=timezone.now(), seen_at=timezone.now(),
+    )  # fmt: skip
+    assert not owner.is_staff
+    html = page(client, "jobs")
+    assert "shared" in html and "private text" not in html
+    client.force_login(make_user("admin", is_staff=True, is_superuser=True))
+    assert "private text" in page(client, "jobs")
 
 
 def test_nothing_changes_on_the_page_while_nothing_changes(client: Client, project: Project) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from workers.backlog import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
-from workers.flow import endpoint_states
+from workers.flow import EndpointView, endpoint_states
+from workers.heartbeats import may_see_hosts
 from workers.models import Job, Run, Worker
 from workers.routing import QUEUES, QueueKind
 from zelo_site.commands import worker_command
@@ -41,11 +42,25 @@ class RunRow:
     pace: RunPace | None
 
 
+def _is_staff(request: HttpRequest) -> bool:
+    return bool(getattr(request.user, "is_staff", False))
+
+
+def _endpoint_views(request: HttpRequest) -> list[EndpointView]:
+    """Endpoints of the visitor's judges. Other projects may ask them too, and what their calls met is theirs: an error's
+    text is for staff. A project's own stands with its questions that failed.
+    """
+    names = endpoint_names(request.user)
+    views = [view for view in endpoint_states() if view.name in names] if names else []
+    return views if _is_staff(request) else [replace(view, last_error="") for view in views]
+
+
 def _queue_rows(request: HttpRequest) -> list[QueueRow]:
-    is_staff = bool(getattr(request.user, "is_staff", False))
     backlogs = {each.queue: each for each in read_backlog(request.user)}
     return [
-        QueueRow(QUEUES[each.name], backlogs[each.name], each.workers, worker_command(each.name, in_full=is_staff))
+        QueueRow(
+            QUEUES[each.name], backlogs[each.name], each.workers, worker_command(each.name, in_full=_is_staff(request))
+        )
         for each in read_queues(QUEUES)
     ]
 
@@ -55,7 +70,6 @@ def _jobs_context(request: HttpRequest) -> dict[str, object]:
     runs = list(Run.objects.visible_to(user).select_related("project").order_by("-id")[:SHOWN])
     jobs = Job.objects.visible_to(user).select_related("project").order_by("-id")
     paces, queues = read_paces(user, runs), _queue_rows(request)
-    names = endpoint_names(user)
     return {
         "runs": [RunRow(run, paces.get(run.pk)) for run in runs],
         "jobs": jobs[:SHOWN],
@@ -65,7 +79,8 @@ def _jobs_context(request: HttpRequest) -> dict[str, object]:
         "in_flight": sum(queue.backlog.in_flight for queue in queues),
         "answers_a_minute": sum(pace.answers_a_minute for pace in paces.values()),
         "dead": read_dead_letters(user),
-        "endpoints": [view for view in endpoint_states() if view.name in names] if names else [],
+        "endpoints": _endpoint_views(request),
+        "shows_hosts": may_see_hosts(user),
         "broker": broker_is_up(),
     }
 
@@ -87,7 +102,7 @@ def jobs_live(request: HttpRequest) -> HttpResponse:
 
 def doctor_page(request: HttpRequest) -> HttpResponse:
     """The doctor's findings; only for staff, since they tell about the machine."""
-    if not getattr(request.user, "is_staff", False):
+    if not _is_staff(request):
         raise PermissionDenied("the doctor's findings are for staff; ask whoever runs this server")
     findings = examine()
     bad = sum(finding.health is Health.BAD for finding in findings)

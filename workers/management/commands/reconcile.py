@@ -9,8 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from workers.heartbeats import keep_beating, stop_beating
+from workers.heartbeats import LAST_BEAT_S, keep_beating, stop_beating
 from workers.reconciler import run_reconciler
+from workers.stopping import leave
 
 
 class Command(BaseCommand):
@@ -23,4 +24,5 @@ class Command(BaseCommand):
         beating = keep_beating(f"reconciler@{socket.gethostname()}", "")
         run_reconciler(stop)
         stop_beating()
-        beating.join(timeout=5)
+        beating.join(LAST_BEAT_S)
+        leave(0)

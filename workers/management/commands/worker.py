@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -23,13 +24,18 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["concurrency"] < 0:
             raise CommandError(f"--concurrency is {options['concurrency']}; expected 1 or more, or 0 for what suits")
-        names = list(dict.fromkeys(options["queues"]))
-        command = [sys.executable, "-m", "celery", "-A", "zelo_site", "worker", "-Q", ",".join(names)]
-        command += ["-n", f"{options['name'] or names[0]}@%h", "--loglevel", "INFO"]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        command += pool_arguments([QUEUES[name] for name in names], options["concurrency"])
+        arguments = celery_arguments(options["queues"], concurrency=options["concurrency"], name=options["name"])
+        command = [sys.executable, "-m", "celery", "-A", "zelo_site", *arguments]
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.execv(command[0], command)
+
+
+def celery_arguments(queues: Sequence[str], *, concurrency: int = 0, name: str = "") -> list[str]:
+    """What Celery is told, beginning with its command `worker`."""
+    names = list(dict.fromkeys(queues))
+    arguments = ["worker", "-Q", ",".join(names), "-n", f"{name or names[0]}@%h", "--loglevel", "INFO"]
+    arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    return arguments + pool_arguments([QUEUES[each] for each in names], concurrency)
 
 
 def pool_arguments(kinds: list[QueueKind], concurrency: int) -> list[str]:

@@ -1,0 +1,26 @@
+"""How a worker comes back to its broker: within seconds of its return, however long it was away. Named in the settings.
+
+Celery by itself waits two seconds longer at each try, up to half a minute, so that work would go on that much later.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+FIRST_RETRY_S, STEP_S, LONGEST_RETRY_S = 0.5, 0.5, 2.0
+
+
+class ReturningConsumer(Consumer):
+    """Tries the broker again every two seconds at the latest."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection,
+            interval_start=FIRST_RETRY_S,
+            interval_step=STEP_S,
+            interval_max=LONGEST_RETRY_S,
+        )
+        return super().ensure_connected(conn)
