@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from django.db import connection
+from django.conf import settings
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Judgment, Project
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.installation import ROOT
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts
-from workers import flow, judging, stopping
+from tests.workers.worker_process import workers
+from workers import flow, judging, pump, stopping
 from workers.judges.gates import BREAK_AFTER, Channel, Limits, Report
 from workers.models import Attempt, EndpointShare, EndpointState, JudgingTask
 from workers.pipeline import advance, start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-WORKER = """
-import os, sys, time, django
-django.setup()
-from workers import judging
-from workers.models import JudgingTask
-until = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < until and JudgingTask.objects.exclude(state="dead").exists():
-    judging.judge_open(int(sys.argv[1]), worker=f"w@host:{os.getpid()}")
-    time.sleep(0.1)
-"""
+
+def judge_on(judge_id: int, seconds: float, home: str, environ: Mapping[str, str]) -> None:
+    """What a process does: judge as workers do, until nothing is open or its time is over."""
+    os.environ.update(environ)
+    settings.ZELO_HOME = home
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and JudgingTask.objects.exclude(state="dead").exists():
+        judging.judge_open(judge_id, worker=f"w@host:{os.getpid()}")
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -65,30 +62,19 @@ def open_questions(count: int) -> tuple[Project, Annotator]:
 
 
 @contextlib.contextmanager
-def workers(
+def judging_processes(
     judge: Annotator, count: int, home: Path, *, seconds: float = 60.0
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that judge as workers do, on the database of this test."""
-    there = connection.settings_dict
-    user = quote(there["USER"] or "") + (f":{quote(there['PASSWORD'])}" if there["PASSWORD"] else "")
-    url = f"postgres://{user}@{quote(there['HOST'] or '', safe='')}:{there['PORT'] or ''}/{there['NAME']}"
-    environment = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "zelo_site.settings"}
-    command = [sys.executable, "-c", WORKER, str(judge.pk), str(seconds)]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, env=environment | {"ZELO_HOME": str(home / str(number))})
-        for number in range(count)
-    ]
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+) -> Iterator[list[ForkServerProcess]]:
+    """So many of them, on the database of this test, each with a home of its own."""
+    environ = {name: os.environ[name] for name in ("ZELO_ENDPOINTS", "FAKE_KEY")}
+    with workers(home) as staff:
+        yield [staff.start(judge_on, judge.pk, seconds, str(home / str(number)), environ) for number in range(count)]
 
 
-def wait_for_end(processes: list[subprocess.Popen[bytes]]) -> None:
+def wait_for_end(processes: list[ForkServerProcess]) -> None:
     for process in processes:
-        assert process.wait(90) == 0
+        process.join(90)
+        assert process.exitcode == 0
 
 
 def most_holders() -> int:
@@ -103,9 +89,9 @@ def test_two_processes_share_one_limit_of_calls_in_flight(
 ) -> None:
     define_endpoints(monkeypatch, fake, {"max_concurrency": 6})
     _, judge = open_questions(240)
-    with workers(judge, 2, tmp_path) as processes:
+    with judging_processes(judge, 2, tmp_path) as processes:
         holders = 0
-        while any(process.poll() is None for process in processes):
+        while any(process.is_alive() for process in processes):
             holders = max(holders, most_holders())
             time.sleep(0.2)
         wait_for_end(processes)
@@ -120,7 +106,7 @@ def test_requests_a_minute_hold_for_two_processes_together(
 ) -> None:
     define_endpoints(monkeypatch, fake, {"rpm": 1200.0})
     _, judge = open_questions(120)
-    with workers(judge, 2, tmp_path) as processes:
+    with judging_processes(judge, 2, tmp_path) as processes:
         wait_for_end(processes)
     times = sorted(line["time"] for line in fake.ledger())
     assert len(times) == Judgment.objects.count() == 120
@@ -135,7 +121,7 @@ def test_an_endpoint_that_answers_429_for_a_minute_pauses_everybody_and_buries_n
     define_endpoints(monkeypatch, fake, {"max_concurrency": 16})
     fake.control("faults", {"retry_after_s": minute_s / 4})
     _, judge = open_questions(200)
-    with workers(judge, 2, tmp_path, seconds=minute_s + 60.0) as processes:
+    with judging_processes(judge, 2, tmp_path, seconds=minute_s + 60.0) as processes:
         while fake.summary()["calls"] < 50:
             time.sleep(0.05)
         fake.set_faults(rate_limited=1.0)
@@ -190,6 +176,7 @@ def test_an_outage_opens_the_breaker_and_buries_nothing(monkeypatch: pytest.Monk
     with running_fake_judge(tmp_path / "gone.jsonl", "--api-key", KEY) as gone:
         define_endpoints(monkeypatch, gone)
         port = gone.base_url.rpartition(":")[2].partition("/")[0]
+    monkeypatch.setattr(pump, "PATIENCE_S", 0.3)  # nobody else gives slots back
     project, judge = open_questions(30)
     for _ in range(8):
         judging.judge_open(judge.pk, worker="w@host:1")
@@ -235,6 +222,7 @@ def test_what_every_question_would_meet_buries_few(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     define_endpoints(monkeypatch, fake)
+    monkeypatch.setattr(pump, "PATIENCE_S", 0.3)  # nobody else gives slots back
     fake.set_faults(**{fault: 1.0})
     _, judge = open_questions(60)
     for _ in range(3):
@@ -244,9 +232,11 @@ def test_what_every_question_would_meet_buries_few(
     assert JudgingTask.objects.filter(state="dead").count() < BREAK_AFTER
     assert flow.endpoint_states()[0].state in {"open", "half_open"}
     fake.set_faults()
-    EndpointState.objects.update(until=Now())
-    while judging.judge_open(judge.pk, worker="w@host:1"):
+    until = time.monotonic() + 30.0
+    while JudgingTask.objects.exclude(state="dead").exists() and time.monotonic() < until:
+        EndpointState.objects.filter(mode="open").update(until=Now())
         JudgingTask.objects.update(next_at=Now())
+        judging.judge_open(judge.pk, worker="w@host:1")
     assert Judgment.objects.count() == 60 - JudgingTask.objects.filter(state="dead").count()
 
 
