@@ -18,15 +18,15 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from ninja.utils import check_csrf
 
+from labeling.desks import KeyReused, Paused
 from labeling.seats import MayNotCompare, NoSuchSeat, Seat, find_seat
 from labeling.spot_checks import (
     CANNOT_JUDGE_REASONS,
     KINDS,
     STRENGTHS,
     Answer,
-    KeyReused,
+    NotLast,
     NotYours,
-    Paused,
     extend_leases,
     next_items,
     skip_pair,
@@ -69,6 +69,7 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
     NoSuchSeat: (404, "not_found"),
     NotYours: (404, "not_yours"),
     Paused: (409, "paused"),
+    NotLast: (409, "not_last"),
     KeyReused: (422, "key_reused"),
     BadMessage: (422, "bad_answer"),
     BadJson: (422, "bad_answer"),
@@ -128,7 +129,7 @@ def _message(request: HttpRequest) -> Message:
 @message_view
 def next_view(seat: Seat, message: Message) -> str:
     """What lies before the asker."""
-    return json.dumps(next_items(seat), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return next_items(seat)
 
 
 @message_view
@@ -139,8 +140,8 @@ def answer_view(seat: Seat, message: Message) -> str:
 
 @message_view
 def undo_view(seat: Seat, message: Message) -> str:
-    """Take the last answer back."""
-    return undo_last(seat, key=_key(message))
+    """Take the last answer back, which the message names by its slot."""
+    return undo_last(seat, _slot(message.get("slot")), key=_key(message))
 
 
 @message_view

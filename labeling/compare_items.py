@@ -8,44 +8,69 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.utils.translation import gettext as _
 
-# Lies before a person: renewed and read in one statement.
-_ITEMS = """
-WITH mine AS (
-    UPDATE labeling_spotcheck SET lease_until = clock_timestamp() + make_interval(secs => %s)
-    WHERE holder_id = %s AND place IS NOT NULL
-    RETURNING id, pair_id, swapped, leased_at
-)
-SELECT mine.id, mine.swapped, pair.query_id IS NULL,
+_READ = """
+SELECT mine.id, mine.pair_id, mine.swapped, mine.lease_s, pair.query_id IS NULL,
        query_a.text, a.text, a.metadata, a.external_id, query_b.text, b.text, b.metadata, b.external_id
 FROM mine JOIN labeling_pair pair ON pair.id = mine.pair_id
 JOIN labeling_candidate of_a ON of_a.id = pair.a_id JOIN labeling_candidate of_b ON of_b.id = pair.b_id
 JOIN labeling_document a ON a.id = of_a.document_id JOIN labeling_document b ON b.id = of_b.document_id
 JOIN labeling_query query_a ON query_a.id = of_a.query_id JOIN labeling_query query_b ON query_b.id = of_b.query_id
-ORDER BY mine.leased_at, mine.id
+ORDER BY mine.came, mine.id
 """
 
+# Lies before a person: renewed and read in one statement.
+_BEFORE = f"""
+WITH mine AS (
+    UPDATE labeling_spotcheck SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    WHERE holder_id = %(person)s AND place IS NOT NULL
+    RETURNING id, pair_id, swapped, %(lease_s)s::float8 AS lease_s, leased_at AS came
+){_READ}"""
 
-def items_before(person_id: int, *, lease_s: int, hidden: Collection[str]) -> list[dict[str, Any]]:
+_AGAIN = f"""
+WITH mine AS (
+    SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::float8[])
+    WITH ORDINALITY AS lay (id, pair_id, swapped, lease_s, came)
+){_READ}"""
+
+Reference = tuple[int, int, bool, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A pair before a person: its texts in the order presented, and a reference by which they are found again."""
+
+    reference: Reference
+    told: dict[str, Any]
+
+
+def items_before(person_id: int, *, lease_s: int, hidden: Collection[str]) -> list[Item]:
     """What lies before the person, oldest first, every lease renewed."""
     with connection.cursor() as cursor:
-        cursor.execute(_ITEMS, [lease_s, person_id])
-        rows = cursor.fetchall()
-    return [_item(row, lease_s=lease_s, hidden=hidden) for row in rows]
+        cursor.execute(_BEFORE, {"person": person_id, "lease_s": lease_s})
+        return [_item(row, hidden=hidden) for row in cursor.fetchall()]
 
 
-def _item(row: tuple[Any, ...], *, lease_s: int, hidden: Collection[str]) -> dict[str, Any]:
-    slot, swapped, cross_query = row[:3]
-    a, b = _document(*row[3:7], hidden=hidden), _document(*row[7:], hidden=hidden)
+def items_again(references: Sequence[Reference], *, hidden: Collection[str]) -> list[Item]:
+    """Pairs as they lay before a person once; those that are gone are left out."""
+    columns = [list(column) for column in zip(*references, strict=True)] or [[], [], [], []]
+    with connection.cursor() as cursor:
+        cursor.execute(_AGAIN, columns)
+        return [_item(row, hidden=hidden) for row in cursor.fetchall()]
+
+
+def _item(row: tuple[Any, ...], *, hidden: Collection[str]) -> Item:
+    slot, pair_id, swapped, lease_s, cross_query = row[:5]
+    a, b = _document(*row[5:9], hidden=hidden), _document(*row[9:], hidden=hidden)
     left, right = (b, a) if swapped else (a, b)
-    return {
-        "slot": slot, "cross_query": cross_query, "left": left, "right": right, "lease_s": float(lease_s), "note": "",
-    }  # fmt: skip
+    told = {"slot": slot, "cross_query": cross_query, "left": left, "right": right, "lease_s": lease_s, "note": ""}
+    return Item((slot, pair_id, swapped, lease_s), told)
 
 
 def _document(query: str, text: str, metadata: str, external_id: str, *, hidden: Collection[str]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class BadRules(ValueError):
 @dataclass(frozen=True, slots=True)
 class Rules:
     """`gold_every`: about so many pairs to a gold one, 0 for none; whoever has `gold_answers` of them and fewer than
-    the share `gold_accuracy` as expected (within `gold_tolerance`) is paused. `hidden_metadata`: names left out.
+    the share `gold_accuracy` as expected (within `gold_tolerance`) is paused. `show_others_after`: only where that gives
+    no known answer away. `hidden_metadata`: names left out.
     """
 
     gold_every: int = 10
@@ -52,6 +53,14 @@ def set_rules(project: Project, rules: Rules) -> None:
         setattr(project, name, value)
 
 
+def gives_gold_away(gold_every: int, gold_feedback: str) -> bool:
+    """Whether showing others' answers would tell what is gold: it is asked, and its answers are kept secret.
+
+    Shown after gold too, they all but name the answer; left out there alone, the gap says which pairs are gold.
+    """
+    return gold_every > 0 and gold_feedback == GoldFeedback.HIDDEN
+
+
 def _check(rules: Rules) -> None:
     for name, low, high in (
         ("gold_every", 0, MOST_PAIRS_BEFORE_GOLD),
@@ -66,6 +75,11 @@ def _check(rules: Rules) -> None:
     if rules.gold_feedback not in GoldFeedback.values:
         raise BadRules(
             f"gold_feedback is {rules.gold_feedback[:20]!r}; expected one of {', '.join(GoldFeedback.values)}"
+        )
+    if rules.show_others_after and gives_gold_away(rules.gold_every, rules.gold_feedback):
+        raise BadRules(
+            "others' answers would give away the known ones of gold pairs, which are hidden; tell people what was "
+            "expected (gold_feedback open), ask no gold (gold_every 0), or do not show others' answers"
         )
     names = rules.hidden_metadata
     if len(names) > MOST_HIDDEN or any(not name.strip() or len(name) > 200 or "\x00" in name for name in names):

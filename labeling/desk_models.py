@@ -8,7 +8,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-from labeling.models import Annotator, Pair
+from labeling.models import Annotator, Judgment, Pair
 
 
 class PastLease(models.Model):
@@ -31,18 +31,23 @@ class Desk(models.Model):
     """What the comparison screen remembers of one person in one project; its lock serialises what they send.
 
     `side_balance` = pairs shown swapped minus pairs shown in order; `gold_in`: so many ordinary pairs before the
-    next gold one.
+    next gold one. So that an answer costs the same after a hundred as after a hundred thousand: `answers` that stand,
+    None where they have to be counted, and `passed`, the slot before which nothing was left for the person. Both are
+    found anew whenever the screen asks what is next.
     """
 
     person = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="desk")
     side_balance = models.IntegerField(default=0, db_default=0)
     gold_in = models.SmallIntegerField(default=1, db_default=1)
+    answers = models.PositiveIntegerField(null=True, blank=True)
+    passed = models.PositiveBigIntegerField(default=0, db_default=0)
 
 
 class Submission(models.Model):
     """What was answered to a message of the comparison screen, by the message's own key.
 
-    The same key with the same body gets the same bytes again; with another body it is refused.
+    The same key with the same body gets the same bytes again; with another body it is refused. Of the pairs that came
+    with it `response` holds which they are and how they lay, not their texts: `labeling.compare_items` reads those again.
     """
 
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="submissions")
@@ -54,3 +59,18 @@ class Submission(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["annotator", "key"], name="submission_key_once")]
         indexes = [models.Index(fields=["annotator", "created_at"], name="submission_by_age")]
+
+
+class Told(models.Model):
+    """An answer after which its annotator was shown what others answered, or what was expected.
+
+    One that the same person gives to the pair later, after an undo, is not blind (`BLIND`).
+    """
+
+    judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="told")
+
+
+# SQL: whether the judgment `answer` was given before its annotator was told anything of the pair.
+BLIND = """NOT EXISTS (
+    SELECT 1 FROM labeling_judgment earlier JOIN labeling_told told ON told.judgment_id = earlier.id
+    WHERE earlier.pair_id = answer.pair_id AND earlier.annotator_id = answer.annotator_id AND earlier.id < answer.id)"""

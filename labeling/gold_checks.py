@@ -19,6 +19,19 @@ from labeling.slots import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, rele
 # Strengths are two decimals, their differences are not.
 _ROUNDING = 1e-9
 
+MOST_EXAMPLES = 3
+# The known pairs that the instruction page explains, the oldest three with an explanation. They are not asked. Where
+# gold is scarce it is for asking: no more than every second known pair becomes an example.
+_EXAMPLES = f"""
+SELECT shown.pair_id FROM labeling_spotcheck shown JOIN labeling_pair pair ON pair.id = shown.pair_id
+WHERE shown.project_id = %(project)s AND shown.gold_preference IS NOT NULL AND shown.explanation <> ''
+  AND pair.query_id IS NOT NULL
+ORDER BY shown.id LIMIT (
+    SELECT LEAST({MOST_EXAMPLES}, count(*) / 2) FROM labeling_spotcheck
+    WHERE project_id = %(project)s AND gold_preference IS NOT NULL
+)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
@@ -53,6 +66,13 @@ def set_gold(pair_id: int, preference: float, *, explanation: str = "") -> SpotC
     return gold
 
 
+def example_pairs(project_id: int) -> list[int]:
+    """The pairs that the instruction page explains, and that are therefore not asked as gold, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EXAMPLES, {"project": project_id})
+        return [row[0] for row in cursor.fetchall()]
+
+
 _AGAIN = f"""
 WITH taken AS (
 UPDATE labeling_spotcheck
@@ -62,12 +82,13 @@ WHERE id = (
     SELECT put_off.id FROM labeling_spotcheck put_off
     WHERE put_off.holder_id = %(person)s AND put_off.slot IS NULL AND put_off.reason = 'gold'
       AND put_off.judgment_id IS NULL AND put_off.place IS NULL AND put_off.id <> %(answering)s
+      AND put_off.pair_id NOT IN ({_EXAMPLES})
       AND NOT EXISTS (SELECT 1 FROM labeling_pastlease past WHERE past.pair_id = put_off.pair_id
                       AND past.annotator_id = %(person)s AND past.skipped)
     ORDER BY put_off.id LIMIT 1
 )
 RETURNING id, swapped
-){NOTED}"""
+){NOTED.format(passed="passed")}"""
 
 _NEW = f"""
 WITH taken AS (
@@ -75,7 +96,7 @@ INSERT INTO labeling_spotcheck (pair_id, slot, reason, holder_id, place, swapped
 SELECT gold.pair_id, NULL, 'gold', %(person)s, %(place)s, {SIDE.format(pair="gold.pair_id")},
        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s)
 FROM labeling_spotcheck gold
-WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL
+WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL AND gold.pair_id NOT IN ({_EXAMPLES})
   AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                   WHERE mine.pair_id = gold.pair_id AND mine.holder_id = %(person)s)
   AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
@@ -85,11 +106,11 @@ WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL
                   WHERE past.pair_id = gold.pair_id AND past.annotator_id = %(person)s AND past.skipped)
 ORDER BY random() LIMIT 1
 RETURNING id, swapped
-){NOTED}"""
+){NOTED.format(passed="passed")}"""
 
 
 def claim_gold(turn: Turn) -> Claimed | None:
-    """A slot of the person's own for a gold pair that they have not met, any of them; None: they met all."""
+    """A slot of the person's own for a gold pair that they have not met, any but the examples; None: they met all."""
     return claimed_by(_AGAIN, turn) or claimed_by(_NEW, turn)
 
 

@@ -413,6 +413,8 @@ class SpotCheck(models.Model):
                 name="spot_check_open",
             ),
             models.Index(fields=["project"], condition=Q(gold_preference__isnull=False), name="spot_check_gold"),
+            # A person's own: gold that they were asked, among all that they answered.
+            models.Index(fields=["holder"], condition=Q(slot__isnull=True), name="spot_check_own"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["pair", "slot"], name="spot_check_slot_once"),

@@ -82,6 +82,11 @@ def keys() -> list[dict[str, Any]]:
 
 def texts() -> dict[str, str]:
     """What the script says."""
+    return _of_the_pair() | _of_sending() | _of_states() | _afterwards()
+
+
+def _of_the_pair() -> dict[str, str]:
+    """Above and below the documents, and aloud."""
     return {
         "better": _("Which document answers this better?"),
         "cross_over": _("Two queries, one document each"),
@@ -92,6 +97,18 @@ def texts() -> dict[str, str]:
         "done_open_one": _("{n} done"),
         "done_open_other": _("{n} done"),
         "pace": _("{seconds} s a pair"),
+        "left": _("yours for {time}"),
+        "left_over": _("Your time for this pair is over. Others may be asked it; your answer still counts."),
+        "announce": _("Next pair. {question} {query} A: {a}. B: {b}."),
+        "announce_back": _("Back to the last pair. {question} {query} A: {a}. B: {b}."),
+        "elsewhere": _("This pair was answered in another tab. Here is the next one."),
+        "note_kept": _("Your note goes with your answer."),
+    }
+
+
+def _of_sending() -> dict[str, str]:
+    """What becomes of answers on their way, and of those taken back."""
+    return {
         "saved": _("saved"),
         "sending": _("sending …"),
         "offline": _("offline"),
@@ -99,20 +116,20 @@ def texts() -> dict[str, str]:
         "waiting_other": _("offline: {n} answers wait"),
         "kept_one": _("{n} answer waits"),
         "kept_other": _("{n} answers wait"),
-        "left": _("yours for {time}"),
-        "left_over": _("Your time for this pair is over. Others may be asked it; your answer still counts."),
-        "announce": _("Next pair. {question} {query} A: {a}. B: {b}."),
-        "announce_back": _("Back to the last pair. {question} {query} A: {a}. B: {b}."),
         "undo_none": _("There is no answer to take back."),
         "undo_sent": _("Taking back your last answer …"),
-        "elsewhere": _("This pair was answered in another tab. Here is the next one."),
-        "note_kept": _("Your note goes with your answer."),
         "memory_only": _(
             "This browser keeps nothing for this page (its storage is full or blocked). "
             "Wait for “saved” before you close the tab."
         ),
         "refused": _("An answer could not be stored and was put aside: {error}"),
         "trouble": _("The server answers with an error ({status}). Your answers are kept here and sent again."),
+    }
+
+
+def _of_states() -> dict[str, str]:
+    """What stands where a pair would, while there is none."""
+    return {
         "loading_title": _("The next pair is on its way"),
         "loading_text": "",
         "offline_title": _("No connection"),
@@ -136,6 +153,12 @@ def texts() -> dict[str, str]:
         "gone_title": _("Nothing here for you any more"),
         "gone_text": _("You are no longer an annotator of this project. Ask one of its owners."),
         "to_answers": _("See my answers"),
+    }
+
+
+def _afterwards() -> dict[str, str]:
+    """What is known, and what others said, once an answer stands."""
+    return {
         "known": _("The answer to this pair is known."),
         "other_tie": _("a tie"),
         "other_a": _("A"),

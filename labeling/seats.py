@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connection
 
 from labeling.annotators import get_person
+from labeling.compare_rules import gives_gold_away
 from labeling.instruction import instruction_hash
 from labeling.models import Project, Role
 
@@ -28,7 +29,8 @@ class MayNotCompare(PermissionError):
 class Seat:
     """One person in one project, with the project's rules of comparing.
 
-    `quota`: most answers, None without bound; `paused` the reason, empty while the person may go on.
+    `quota`: most answers, None without bound; `paused` the reason, empty while the person may go on; `shows_others`:
+    others' answers are shown after one's own.
     """
 
     project_id: int
@@ -42,16 +44,17 @@ class Seat:
     gold_answers: int
     gold_accuracy: float
     gold_tolerance: float
-    show_others_after: bool
+    shows_others: bool
     hidden_metadata: frozenset[str]
 
 
 _RULES = (
-    "lease_s", "gold_every", "gold_feedback", "gold_answers", "gold_accuracy", "gold_tolerance", "show_others_after",
+    "lease_s", "gold_every", "gold_feedback", "gold_answers", "gold_accuracy", "gold_tolerance",
 )  # fmt: skip
 _FIND = f"""
 SELECT project.id, project.instruction, membership.role, membership.quota, person.id, person.pause_reason,
-       person.instruction_read, {", ".join(f"project.{rule}" for rule in _RULES)}, project.hidden_metadata
+       person.instruction_read, {", ".join(f"project.{rule}" for rule in _RULES)}, project.show_others_after,
+       project.hidden_metadata
 FROM labeling_project project
 LEFT JOIN labeling_membership membership ON membership.project_id = project.id AND membership.user_id = %(user)s
 LEFT JOIN labeling_annotator person ON person.project_id = project.id AND person.user_id = %(user)s
@@ -73,6 +76,7 @@ def find_seat(user: Any, slug: str) -> Seat:
         person = get_person(Project.objects.get(pk=project_id), user)
         person_id, paused, read = person.pk, person.pause_reason, person.instruction_read
     due = read != instruction_hash(Project(instruction=instruction))
-    rules = dict(zip(_RULES, row[7:-1], strict=True))
+    rules = dict(zip(_RULES, row[7:-2], strict=True))
+    shows_others = row[-2] and not gives_gold_away(rules["gold_every"], rules["gold_feedback"])
     hidden = frozenset(str(key).lower() for key in json.loads(row[-1]))
-    return Seat(project_id, person_id, quota, paused, due, hidden_metadata=hidden, **rules)
+    return Seat(project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules)

@@ -36,7 +36,8 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a claim needs to know: for whom, where it is to lie, in which order unless the pair has been seen before,
-    for how long, and after how many more ordinary pairs gold comes. `answering`: the slot whose answer is being stored.
+    for how long, and after how many more ordinary pairs gold comes. `answering`: the slot whose answer is being stored;
+    `passed`: where the last claim stopped, 0 to look from the start.
     """
 
     project_id: int
@@ -46,12 +47,14 @@ class Turn:
     lease_s: int
     gold_in: int
     answering: int = 0
+    passed: int = 0
 
     @property
     def values(self) -> Values:
         return {
             "project": self.project_id, "person": self.person_id, "place": self.place, "swapped": self.swapped,
             "lease_s": self.lease_s, "gold_in": self.gold_in, "answering": self.answering,
+            "passed": self.passed,
         }  # fmt: skip
 
 
@@ -66,7 +69,7 @@ class Claimed:
 # Every claim ends so: the desk remembers what came, and in which order.
 NOTED = """
 , noted AS (
-    UPDATE labeling_desk SET gold_in = %(gold_in)s,
+    UPDATE labeling_desk SET gold_in = %(gold_in)s, passed = {passed},
            side_balance = side_balance + CASE WHEN taken.swapped THEN 1 ELSE -1 END
     FROM taken WHERE person_id = %(person)s
 )
@@ -78,6 +81,7 @@ WITH fresh AS (
     SELECT open.id, open.pair_id, open.holder_id, open.swapped FROM labeling_spotcheck open
     WHERE open.project_id = %(project)s AND open.judgment_id IS NULL AND open.gold_preference IS NULL
       AND open.slot IS NOT NULL AND (open.lease_until IS NULL OR open.lease_until < clock_timestamp())
+      AND {{where}}
       AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                       WHERE mine.pair_id = open.pair_id AND mine.holder_id = %(person)s)
       AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
@@ -95,13 +99,28 @@ WITH fresh AS (
     SET holder_id = %(person)s, place = %(place)s, swapped = {SIDE.format(pair="slot.pair_id")},
         leased_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     FROM fresh WHERE slot.id = fresh.id
-    RETURNING slot.id, slot.swapped
-){NOTED}"""
+    RETURNING slot.id, slot.swapped, slot.priority
+){NOTED.format(passed="CASE WHEN taken.priority = 0 THEN taken.id ELSE 0 END")}"""
+
+_FROM_START = _CLAIM.format(where="TRUE")
+# The slots before are not looked at again: there are as many as the person has answered while others' opinions of the
+# same pairs are open.
+_FROM_PASSED = _CLAIM.format(
+    where="""open.priority = 0 AND open.id > %(passed)s
+      AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck urgent
+                      WHERE urgent.project_id = %(project)s AND urgent.judgment_id IS NULL
+                        AND urgent.gold_preference IS NULL AND urgent.slot IS NOT NULL AND urgent.priority > 0)"""
+)
 
 
 def claim(turn: Turn) -> Claimed | None:
-    """The next open slot in planned order whose pair the person has neither answered nor skipped; None: none left."""
-    return claimed_by(_CLAIM, turn)
+    """The next open slot in planned order whose pair the person has neither answered nor skipped; None: none left.
+
+    Behind `turn.passed` if there is one; what has come free before it is then found when nothing else is left, or when
+    somebody looks from the start.
+    """
+    behind = claimed_by(_FROM_PASSED, turn) if turn.passed else None
+    return behind or claimed_by(_FROM_START, turn)
 
 
 def claimed_by(statement: str, turn: Turn) -> Claimed | None:
@@ -188,12 +207,16 @@ def lay_aside(slot_id: int) -> None:
 
 
 _ANSWERED = """
-UPDATE labeling_spotcheck SET judgment_id = %s, seconds = %s, place = NULL, lease_until = NULL WHERE id = %s
+WITH done AS (
+    UPDATE labeling_spotcheck SET judgment_id = %s, seconds = %s, place = NULL, lease_until = NULL WHERE id = %s
+    RETURNING holder_id
+)
+UPDATE labeling_desk SET answers = answers + 1 FROM done WHERE person_id = done.holder_id
 """
 
 
 def mark_answered(slot_id: int, *, judgment_id: int, seconds: float | None) -> None:
-    """The slot is done; its lease is over."""
+    """The slot is done, its lease is over, and its holder has one answer more."""
     with connection.cursor() as cursor:
         cursor.execute(_ANSWERED, [judgment_id, seconds, slot_id])
 
@@ -256,3 +279,31 @@ def open_slots(pair_ids: Sequence[int], *, reason: str, overlap: int = 1, priori
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, values)
         return cursor.rowcount
+
+
+_CLOSE = """
+WITH locked AS (
+    SELECT id, lease_until >= clock_timestamp() AS is_held FROM labeling_spotcheck
+    WHERE id = ANY(%s) AND judgment_id IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+), kept AS (
+    UPDATE labeling_spotcheck slot
+    SET slot = NULL, place = CASE WHEN is_held THEN slot.place END, lease_until = CASE WHEN is_held THEN slot.lease_until END
+    FROM locked WHERE slot.id = locked.id AND slot.holder_id IS NOT NULL AND slot.slot IS NOT NULL
+    RETURNING slot.id
+)
+SELECT id, id IN (SELECT id FROM kept), is_held IS TRUE FROM locked
+"""
+
+
+def close_slots(slot_ids: Sequence[int]) -> int:
+    """Ask nobody in these slots any more; of how many that holds from now on. In the caller's transaction.
+
+    Answers stay. A slot that lies before somebody becomes theirs alone, to be answered or left; so does one whose lease
+    ran out, but it is shown no more: a late answer still finds it. The others go. One that is being taken or renewed at
+    this very moment stays as it is, so that nobody waits for anybody.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_CLOSE, [list(slot_ids)])
+        rows = cursor.fetchall()
+    SpotCheck.objects.filter(pk__in=[slot for slot, is_kept, _ in rows if not is_kept]).delete()
+    return sum(not is_held for _, _, is_held in rows)

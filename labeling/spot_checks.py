@@ -1,27 +1,36 @@
 """What people do at the comparison screen: see what is next, answer, undo, skip. Each verb is one transaction.
 
-A person's desk is locked first, so that two tabs, or a message sent twice, come one after the other; a message
-that changes something carries a key and is answered once. Slots are in `labeling.slots`, gold pairs in
-`labeling.gold_checks`, answers go through `record_judgments`. `labeling.compare_api` speaks HTTP.
+A person's desk is locked first, and a message that changes something carries a key and is answered once
+(`labeling.desks`). Slots are in `labeling.slots`, gold pairs in `labeling.gold_checks`, answers go through
+`record_judgments`. `labeling.compare_api` speaks HTTP.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
 from labeling.compare_items import items_before, others_on
 from labeling.desk_models import Desk, PastLease
+from labeling.desks import (
+    RAREST_GOLD,
+    Paused,
+    Response,
+    answer_once,
+    as_json,
+    forget_old_submissions,
+    lock_desk,
+    pause_reason,
+)
 from labeling.gold_checks import asked_so_far, claim_gold, feedback_on, pause_if_failing
 from labeling.judgments import record_judgments, supersede_judgments
-from labeling.models import SpotCheck, config_hash
+from labeling.models import SpotCheck
 from labeling.records import AnswerKind, NewJudgment
 from labeling.seats import Seat
 from labeling.slots import (
@@ -46,17 +55,11 @@ KINDS = {"neither": AnswerKind.BOTH_IRRELEVANT, "cannot_judge": AnswerKind.CANNO
 CANNOT_JUDGE_REASONS = ("language", "expertise", "broken", "other")
 
 RETRY_AFTER_S = 20
-RAREST_GOLD = 10_000
-REMEMBERED = "14 days"
 _random = SystemRandom()
 
 
-class Paused(RuntimeError):
-    """The person has been paused; the message is the reason."""
-
-
-class KeyReused(ValueError):
-    """A key came a second time, with another message."""
+class NotLast(RuntimeError):
+    """The answer to be taken back is not the last one that stands."""
 
 
 class NotYours(LookupError):
@@ -87,10 +90,17 @@ class Answer:
         return ": ".join(part for part in (self.reason, self.note) if part)
 
 
+class Last(NamedTuple):
+    """The last answer that stands. `judgment`: 0 for one that is about to be stored."""
+
+    judgment: int
+    slot: int
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a person is: live answers in the project, today's (UTC), `timed` of the last ones in so many seconds;
-    and the places before them that are taken.
+    the places before them that are taken, and their last answer.
     """
 
     done: int
@@ -98,45 +108,54 @@ class Progress:
     seconds: float
     timed: int
     taken: frozenset[int]
+    last: Last | None
 
     @property
     def pace(self) -> float | None:
         return round(self.seconds / self.timed, 1) if self.timed else None
 
-    def with_answer(self, seconds: float | None) -> Progress:
+    def with_answer(self, answer: Answer) -> Progress:
         """With one answer more, that is about to be stored."""
-        timed = self.timed + (seconds is not None)
-        return Progress(self.done + 1, self.today + 1, self.seconds + (seconds or 0.0), timed, self.taken)
+        timed = self.timed + (answer.seconds is not None)
+        seconds = self.seconds + (answer.seconds or 0.0)
+        return Progress(self.done + 1, self.today + 1, seconds, timed, self.taken, Last(0, answer.slot))
 
 
 # --- the verbs ---------------------------------------------------------------------------
 
 
-def next_items(seat: Seat) -> dict[str, Any]:
-    """What lies before the person, topped up to two; the same for a second tab."""
+def next_items(seat: Seat) -> str:
+    """What lies before the person, topped up to two, as JSON text; the same for a second tab."""
     with transaction.atomic():
-        desk = _lock_desk(seat)
-        _forget_old_submissions(seat.person_id)
-        return _next(seat, desk, paused=_paused(seat))
+        desk = lock_desk(seat.person_id, gold_every=seat.gold_every)
+        forget_old_submissions(seat.person_id)
+        _look_anew(desk)
+        return as_json(_next(seat, desk, paused=pause_reason(seat.person_id)))
 
 
 def submit_answer(seat: Seat, answer: Answer, *, key: uuid.UUID) -> str:
-    """Store one answer and say what is next, as JSON text; the same text for the same key. Raises NotYours."""
+    """Store one answer and say what is next, as JSON text; the same text for the same key. Raises NotYours.
+
+    Paused people's answers are stored too: nothing new is shown to them, so that these are to pairs from before.
+    """
     message = {
         "slot": answer.slot, "answer": answer.choice, "reason": answer.reason, "note": answer.note,
         "seconds": answer.seconds,
     }  # fmt: skip
-    return _once(seat, key, "answer", message, lambda desk: _answer(seat, desk, answer))
+    return answer_once(seat, key, "answer", message, lambda desk, paused: _answer(seat, desk, answer, paused))
 
 
-def undo_last(seat: Seat, *, key: uuid.UUID) -> str:
-    """Take the last live answer back and show its pair again, first in the row."""
-    return _once(seat, key, "undo", {}, lambda desk: _undo(seat, desk))
+def undo_last(seat: Seat, slot_id: int, *, key: uuid.UUID) -> str:
+    """Take the last live answer, which must be the one to `slot_id`, back and show its pair again, first in the row.
+
+    Raises NotLast, as where another tab has answered since, and Paused.
+    """
+    return answer_once(seat, key, "undo", {"slot": slot_id}, lambda desk, paused: _undo(seat, desk, slot_id, paused))
 
 
 def skip_pair(seat: Seat, slot_id: int, *, key: uuid.UUID) -> str:
     """Hand a slot back; its pair is not asked of this person again. Raises NotYours."""
-    return _once(seat, key, "skip", {"slot": slot_id}, lambda desk: _skip(seat, desk, slot_id))
+    return answer_once(seat, key, "skip", {"slot": slot_id}, lambda desk, paused: _skip(seat, desk, slot_id, paused))
 
 
 def extend_leases(seat: Seat, slot_ids: Sequence[int]) -> dict[int, float]:
@@ -148,7 +167,7 @@ def extend_leases(seat: Seat, slot_ids: Sequence[int]) -> dict[int, float]:
 # --- answering ---------------------------------------------------------------------------
 
 
-def _answer(seat: Seat, desk: Desk, answer: Answer) -> dict[str, Any]:
+def _answer(seat: Seat, desk: Desk, answer: Answer, paused: str) -> Response:
     """What comes next is looked up before the answer is stored: storing locks the query until the transaction ends,
     and whole rooms of people judge the same query.
     """
@@ -161,19 +180,34 @@ def _answer(seat: Seat, desk: Desk, answer: Answer) -> dict[str, Any]:
     slot_id = take_late(slot, person_id=seat.person_id, swapped=swapped) if late else slot.id
     if is_new:
         lay_aside(slot_id)
-    following = _next(seat, desk, storing=answer if is_new else None)
+    following = _next(seat, desk, paused=paused, storing=answer if is_new else None)
     stored = is_new and _store(seat, slot, answer, slot_id=slot_id, swapped=swapped)
-    paused = pause_if_failing(seat) if stored and slot.reason == SpotCheck.Reason.GOLD else ""
-    if paused or stored != is_new:
-        following = _next(seat, desk, paused=paused)
+    failed = pause_if_failing(seat) if stored and not paused and slot.reason == SpotCheck.Reason.GOLD else ""
+    if failed or stored != is_new:
+        desk.answers = None
+        following = _next(seat, desk, paused=paused or failed)
     return {
         "stored": ("extra" if late and not slot.free else "answer") if stored else "already",
-        "feedback": _feedback(seat, slot, answer, swapped=swapped),
-        "others": others_on(slot.pair_id, person_id=seat.person_id, swapped=swapped)
-        if seat.show_others_after
-        else None,
+        **_afterwards(seat, slot, answer, swapped=swapped),
         **following,
     }
+
+
+def _afterwards(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> Response:
+    """What the person is told once their answer stands; that they were is noted with the answer."""
+    feedback = _feedback(seat, slot, answer, swapped=swapped)
+    others = others_on(slot.pair_id, person_id=seat.person_id, swapped=swapped) if seat.shows_others else None
+    if feedback or others:
+        with connection.cursor() as cursor:
+            cursor.execute(_NOTE_TOLD, [slot.pair_id, seat.person_id])
+    return {"feedback": feedback, "others": others}
+
+
+_NOTE_TOLD = """
+INSERT INTO labeling_told (judgment_id)
+SELECT id FROM labeling_judgment WHERE pair_id = %s AND annotator_id = %s AND superseded_at IS NULL
+ON CONFLICT DO NOTHING
+"""
 
 
 def _store(seat: Seat, slot: Slot, answer: Answer, *, slot_id: int, swapped: bool) -> bool:
@@ -206,31 +240,26 @@ def _feedback(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> dict[
     return None if told is None else {"correct": told.correct, "text": told.text}
 
 
-_LAST = """
-SELECT answer.id, slot.id FROM labeling_judgment answer
-JOIN labeling_spotcheck slot ON slot.judgment_id = answer.id
-WHERE answer.annotator_id = %s AND answer.superseded_at IS NULL ORDER BY answer.id DESC LIMIT 1
-"""
+def _undo(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
+    if paused:
+        raise Paused(paused)
+    last = _progress(desk).last
+    meant = find_slot(slot_id, project_id=seat.project_id, person_id=seat.person_id)
+    if last is None or meant is None or meant.id != last.slot:
+        raise NotLast(_("That is not your last answer any more; nothing was taken back."))
+    supersede_judgments([last.judgment])
+    held = held_by(seat.person_id)
+    if len(held) == len(PLACES):
+        place, newest = list(held.items())[-1]
+        release([newest], person_id=seat.person_id)
+    else:
+        place = _free_places(held)[0]
+    reopen(meant.id, person_id=seat.person_id, place=place, lease_s=seat.lease_s)
+    _look_anew(desk)
+    return {"undone": True, **_next(seat, desk)}
 
 
-def _undo(seat: Seat, desk: Desk) -> dict[str, Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(_LAST, [seat.person_id])
-        last = cursor.fetchone()
-    if last is not None:
-        judgment_id, slot_id = last
-        supersede_judgments([judgment_id])
-        held = held_by(seat.person_id)
-        if len(held) == len(PLACES):
-            place, newest = list(held.items())[-1]
-            release([newest], person_id=seat.person_id)
-        else:
-            place = _free_places(held)[0]
-        reopen(slot_id, person_id=seat.person_id, place=place, lease_s=seat.lease_s)
-    return {"undone": last is not None, **_next(seat, desk)}
-
-
-def _skip(seat: Seat, desk: Desk, slot_id: int) -> dict[str, Any]:
+def _skip(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
     slot = find_slot(slot_id, project_id=seat.project_id, person_id=seat.person_id)
     if slot is None:
         raise NotYours(f"slot {slot_id} is none of this project's; ask for the next pair")
@@ -238,17 +267,19 @@ def _skip(seat: Seat, desk: Desk, slot_id: int) -> dict[str, Any]:
         release([slot.id], person_id=seat.person_id, skipped=True)
     elif not PastLease.objects.filter(annotator_id=seat.person_id, pair_id=slot.pair_id).update(skipped=True):
         raise NotYours(f"slot {slot_id} was never given to you; ask for the next pair")
-    return _next(seat, desk)
+    return _next(seat, desk, paused=paused)
 
 
 # --- what is next ------------------------------------------------------------------------
 
 
-def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = None) -> dict[str, Any]:
-    """What lies before the person once `storing` is stored, and how far they are then."""
-    progress = _progress(seat.person_id)
+def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = None) -> Response:
+    """What lies before the person once `storing` is stored, and how far they are then; `last`: the slot of the last
+    answer, which an undo names.
+    """
+    progress = _progress(desk)
     if storing is not None:
-        progress = progress.with_answer(storing.seconds)
+        progress = progress.with_answer(storing)
     left = None if seat.quota is None else max(0, seat.quota - progress.done)
     blocked = "paused" if paused else "instruction" if seat.instruction_due else ""
     if not blocked:
@@ -262,6 +293,7 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
             "done": progress.done, "quota": seat.quota, "left": left, "seconds_per_pair": progress.pace,
             "today": progress.today,
         },
+        "last": progress.last.slot if progress.last is not None else None,
         "state": state,
         "message": _message(state, paused),
         "retry_after_s": RETRY_AFTER_S,
@@ -297,14 +329,17 @@ def _claim(seat: Seat, desk: Desk, place: int, *, answering: int) -> Claimed | N
     """
     swapped = desk.side_balance < 0 or (desk.side_balance == 0 and _random.random() < 0.5)
     gold_in = max(0, desk.gold_in - 1)
-    turn = Turn(seat.project_id, seat.person_id, place, swapped, seat.lease_s, gold_in=gold_in, answering=answering)
+    turn = Turn(
+        seat.project_id, seat.person_id, place, swapped, seat.lease_s, gold_in=gold_in, answering=answering,
+        passed=desk.passed,
+    )  # fmt: skip
     if seat.gold_every and desk.gold_in <= 0:
         turn = replace(turn, gold_in=_pairs_before_gold(seat.gold_every))
         desk.gold_in = turn.gold_in
         if gold := claim_gold(turn):
             return gold
     if ordinary := claim(turn):
-        desk.gold_in = turn.gold_in
+        desk.gold_in, desk.passed = turn.gold_in, ordinary.id
         return ordinary
     if seat.gold_every and asked_so_far(seat.person_id) < seat.gold_answers:
         return claim_gold(turn)
@@ -317,85 +352,39 @@ def _pairs_before_gold(every: int) -> int:
     return _random.randint(every - 1 - every // 2, every - 1 + every // 2) if every > 1 else 0
 
 
-_PROGRESS = """
-SELECT count(*), count(*) FILTER (WHERE created_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'),
-       (SELECT array[COALESCE(sum(slot.seconds), 0), count(slot.seconds)] FROM (
-            SELECT id FROM labeling_judgment
-            WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL ORDER BY created_at DESC LIMIT 20
-        ) last JOIN labeling_spotcheck slot ON slot.judgment_id = last.id),
+_LIVE = "labeling_judgment WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL"
+# What is counted is counted within a day; all of it only where the desk does not know.
+_PROGRESS = f"""
+SELECT COALESCE(%(answers)s::int, (SELECT count(*) FROM {_LIVE})),
+       (SELECT count(*) FROM {_LIVE}
+        AND created_at >= (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')),
+       latest.seconds, latest.timed, latest.answer, latest.slot,
        (SELECT array_agg(place) FROM labeling_spotcheck WHERE holder_id = %(person)s AND place IS NOT NULL)
-FROM labeling_judgment WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL
+FROM (
+    SELECT COALESCE(sum(slot.seconds), 0) AS seconds, count(slot.seconds) AS timed,
+           (array_agg(last.id ORDER BY last.id DESC))[1] AS answer, (array_agg(slot.id ORDER BY last.id DESC))[1] AS slot
+    FROM (SELECT id FROM {_LIVE} ORDER BY created_at DESC LIMIT 20) last
+    JOIN labeling_spotcheck slot ON slot.judgment_id = last.id
+) latest
 """
 
 
-def _progress(person_id: int) -> Progress:
+def _progress(desk: Desk) -> Progress:
     with connection.cursor() as cursor:
-        cursor.execute(_PROGRESS, {"person": person_id})
-        done, today, (seconds, timed), taken = cursor.fetchone()
-    return Progress(done, today, seconds, int(timed), frozenset(taken or ()))
+        cursor.execute(_PROGRESS, {"person": desk.person_id, "answers": desk.answers})
+        done, today, seconds, timed, answer, slot, taken = cursor.fetchone()
+    last = None if answer is None else Last(answer, slot)
+    return Progress(done, today, seconds, timed, frozenset(taken or ()), last)
 
 
-# --- the desk and the messages -----------------------------------------------------------
-
-
-_DESK = "SELECT side_balance, gold_in FROM labeling_desk WHERE person_id = %s FOR NO KEY UPDATE"
-
-
-def _lock_desk(seat: Seat) -> Desk:
-    """The person's desk, locked until the transaction ends; made on first use."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DESK, [seat.person_id])
-        row = cursor.fetchone()
-        if row is None:
-            # Two first messages at once: the second waits here for the first one's row.
-            first_gold = _random.randint(1, max(1, min(seat.gold_every, RAREST_GOLD)))
-            Desk.objects.bulk_create([Desk(person_id=seat.person_id, gold_in=first_gold)], ignore_conflicts=True)
-            cursor.execute(_DESK, [seat.person_id])
-            row = cursor.fetchone()
-    return Desk(person_id=seat.person_id, side_balance=row[0], gold_in=row[1])
-
-
-_STATE = """
-SELECT person.pause_reason, earlier.body_hash, earlier.response FROM labeling_annotator person
-LEFT JOIN labeling_submission earlier ON earlier.annotator_id = person.id AND earlier.key = %s
-WHERE person.id = %s
+_LOOK_ANEW = f"""
+UPDATE labeling_desk SET passed = 0, answers = (SELECT count(*) FROM {_LIVE}) WHERE person_id = %(person)s
+RETURNING answers
 """
 
 
-def _paused(seat: Seat) -> str:
-    """Why the person is paused, as of now; empty while they are not."""
+def _look_anew(desk: Desk) -> None:
+    """Count the person's answers, and let the next claim look from the start."""
     with connection.cursor() as cursor:
-        cursor.execute(_STATE, [uuid.UUID(int=0), seat.person_id])
-        return str(cursor.fetchone()[0])
-
-
-def _once(seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk], dict[str, Any]]) -> str:
-    """Act on a message and keep what was answered; a message that came before gets the same answer again."""
-    body = config_hash(verb=verb, **message)
-    with transaction.atomic():
-        desk = _lock_desk(seat)
-        with connection.cursor() as cursor:
-            cursor.execute(_STATE, [key, seat.person_id])
-            paused, known, earlier = cursor.fetchone()
-        if known is not None and known != body:
-            raise KeyReused(f"the key {key} was used for another message; make a new key for each message")
-        if known is not None:
-            return str(earlier)
-        if paused:
-            raise Paused(paused)
-        response = json.dumps(act(desk), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        with connection.cursor() as cursor:
-            cursor.execute(_KEEP, [seat.person_id, key, body, response])
-    return response
-
-
-_KEEP = "INSERT INTO labeling_submission (annotator_id, key, body_hash, response) VALUES (%s, %s, %s, %s)"
-
-
-def _forget_old_submissions(person_id: int) -> None:
-    """Screens send again for days at most; an answer that comes later still finds that there is one."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM labeling_submission WHERE annotator_id = %s AND created_at < now() - %s::interval",
-            [person_id, REMEMBERED],
-        )
+        cursor.execute(_LOOK_ANEW, {"person": desk.person_id})
+        desk.answers, desk.passed = cursor.fetchone()[0], 0

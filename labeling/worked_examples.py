@@ -1,6 +1,7 @@
 """Worked examples for the instruction page: two documents, the right answer, and why.
 
-A project's own come from its known pairs that carry an explanation; without any, three general ones stand in.
+A project's own are known pairs that carry an explanation and that `labeling.gold_checks` therefore does not ask;
+without any, three general ones stand in.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from labeling.gold_checks import example_pairs
 from labeling.models import Project, SpotCheck
 from labeling.screen import answer_labels, nearest_answer
 
-MOST_SHOWN = 3
 LONGEST = 1200
 
 
@@ -31,10 +32,9 @@ class WorkedExample:
 def worked_examples(project: Project) -> list[WorkedExample]:
     """The project's own examples, or the general ones."""
     known = (
-        SpotCheck.objects.filter(project=project, gold_preference__isnull=False, pair__query__isnull=False)
-        .exclude(explanation="")
+        SpotCheck.objects.filter(pair__in=example_pairs(project.pk), gold_preference__isnull=False)
         .select_related("pair__query", "pair__a__document", "pair__b__document")
-        .order_by("id")[:MOST_SHOWN]
+        .order_by("id")
     )
     labels = answer_labels()
     return [_of_gold(gold, labels) for gold in known] or general_examples()

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from labeling.annotators import get_person
+from labeling.desks import lock_desk
 from labeling.gold_checks import set_gold
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
 from labeling.models import Judgment, Pair, Project, SpotCheck
@@ -26,6 +28,10 @@ class BadVerdict(ValueError):
     """An adjudication with an answer that is none of the six."""
 
 
+class DecidedMeanwhile(RuntimeError):
+    """Another word stands than the one that was seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """An adjudication as it stands; `changed` is False where it stood like this before."""
@@ -34,22 +40,27 @@ class Verdict:
     changed: bool
 
 
-def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "") -> Verdict:
+def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int | None = None) -> Verdict:
     """Decide a pair by one of `ANSWERS`; the last word of whoever decides last stands. Raises BadVerdict.
 
-    What the owner had answered before is superseded, and stands again once the adjudication is taken back.
+    What the owner had answered before is superseded, and stands again once the adjudication is taken back. `seen`: the
+    id of the adjudication that the owner saw standing, 0 for none; where another stands, raises DecidedMeanwhile. The
+    same word of the same owner twice is one. None: whatever stands is replaced.
     """
     if answer not in ANSWERS:
         raise BadVerdict(f"the answer is {answer[:20]!r}; expected one of {', '.join(ANSWERS)}")
     preference = ANSWERS[answer]
+    project = _project_of(pair)
+    person = get_person(project, user)
     with transaction.atomic():
-        Pair.objects.select_for_update(of=("self",)).get(pk=pair.pk)
-        standing = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
+        # As whatever else this person answers, in another tab or at the comparison screen.
+        lock_desk(person.pk, gold_every=project.gold_every)
+        standing = _locked(pair)
         if standing is not None and standing.by_id == user.pk and _says(standing.judgment, preference):
             return Verdict(standing, changed=False)
+        _refuse_unseen(standing, seen)
         if standing is not None:
             _take_back(standing)
-        person = get_person(_project_of(pair), user)
         before = Judgment.objects.live().filter(pair=pair, annotator=person).first()
         if before is not None:
             supersede_judgments([before.pk])
@@ -61,16 +72,16 @@ def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "") -> Verdict
     return Verdict(made, changed=True)
 
 
-def undo_adjudication(pair: Pair) -> bool:
+def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
     """Take the last word back; what its owner had answered before stands again. Whether there was one.
 
-    A pair that was made gold by it is gold no more.
+    A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
     """
     with transaction.atomic():
-        Pair.objects.select_for_update(of=("self",)).get(pk=pair.pk)
-        standing = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
+        standing = _locked(pair)
         if standing is None:
             return False
+        _refuse_unseen(standing, seen)
         _take_back(standing)
         unset_gold(pair)
     return True
@@ -91,6 +102,24 @@ def unset_gold(pair: Pair) -> bool:
 
 def _project_of(pair: Pair) -> Project:
     return Project.objects.get(queries__candidates__pairs_as_a=pair)
+
+
+def _locked(pair: Pair) -> Adjudication | None:
+    """The word that stands, and nobody else says another until the transaction ends."""
+    Pair.objects.select_for_update(of=("self",), no_key=True).get(pk=pair.pk)
+    return Adjudication.objects.select_related("judgment", "by").filter(pair=pair).first()
+
+
+def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
+    if seen is None or seen == (standing.pk if standing is not None else 0):
+        return
+    if standing is None:
+        raise DecidedMeanwhile(_("The verdict that you saw has been taken back meanwhile; nothing was changed."))
+    name = (standing.by.get_full_name() or standing.by.get_username()) if standing.by is not None else _("Somebody")
+    raise DecidedMeanwhile(
+        _("%(name)s has decided this pair meanwhile; nothing was changed. Decide again if you see it differently.")
+        % {"name": name}
+    )
 
 
 def _says(judgment: Judgment, preference: float | None) -> bool:

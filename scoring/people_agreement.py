@@ -1,7 +1,7 @@
 """How far people agree with each other and with judges: kappa, alpha, plain agreement, each with its interval.
 
 On the pairs that people answered last. The two orders of a judge are averaged into one opinion; "neither is relevant"
-is a label of its own, "cannot judge" is no label. What cannot be computed says why. For pages and REST.
+is a label of its own, "cannot judge" is no label. Verdicts, and answers given after others' were seen, are no opinions. What cannot be computed says why. For pages and REST.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labeling.desk_models import BLIND
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, FloatArray
 from scoring.agreement import FEWEST_COMMON, STEPS, side
@@ -110,19 +111,24 @@ def people_agreement(project: Project, *, only: int | None = None, seed: int = 0
     )
 
 
-_ANSWERS = """
+# SQL: whether the judgment `answer` is what its annotator thought by themselves: no verdict, which was given with all
+# opinions in sight, and not given anew after the others' were shown.
+INDEPENDENT = f"""
+    NOT EXISTS (SELECT 1 FROM scoring_adjudication verdict WHERE verdict.judgment_id = answer.id) AND {BLIND}"""
+
+_ANSWERS = f"""
 WITH asked AS (
     SELECT DISTINCT latest.pair_id FROM (
         SELECT answer.pair_id FROM labeling_judgment answer
         JOIN labeling_annotator person ON person.id = answer.annotator_id
         WHERE person.project_id = %s AND person.is_person AND answer.superseded_at IS NULL
-          AND answer.kind <> 'cannot_judge' AND (%s::bigint IS NULL OR person.id = %s)
+          AND answer.kind <> 'cannot_judge' AND (%s::bigint IS NULL OR person.id = %s) AND {INDEPENDENT}
         ORDER BY answer.id DESC LIMIT %s
     ) latest
 )
 SELECT answer.pair_id, answer.annotator_id, COALESCE(avg(answer.preference), 'NaN')::float8
 FROM asked JOIN labeling_judgment answer ON answer.pair_id = asked.pair_id
-WHERE answer.superseded_at IS NULL AND answer.kind <> 'cannot_judge'
+WHERE answer.superseded_at IS NULL AND answer.kind <> 'cannot_judge' AND {INDEPENDENT}
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 

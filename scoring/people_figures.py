@@ -16,6 +16,7 @@ from labeling.gold_checks import is_right
 from labeling.models import Project
 from scoring.agreement import agreement
 from scoring.numerics.judge_checks import Estimate, share
+from scoring.people_agreement import INDEPENDENT
 
 LATEST = 20_000
 
@@ -23,7 +24,7 @@ LATEST = 20_000
 @dataclass(frozen=True, slots=True)
 class PersonFigures:
     """One person. `seconds`: median of the latest answers; `gold`: as expected, since they were last let go on;
-    `with_judges`: on the side of the judges' mean, a tie half; None where there is nothing to measure on.
+    `with_judges`: on the side of the judges' mean, a tie half, verdicts left out; None where there is nothing to measure on.
     """
 
     annotator_id: int
@@ -69,17 +70,17 @@ WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL AND ans
   AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
 """
 
-_JUDGES = """
-SELECT answer.annotator_id, answer.preference, judges.mean
+_JUDGES = f"""
+SELECT own.annotator_id, own.preference, judges.mean
 FROM (
-    SELECT judgment.* FROM labeling_judgment judgment JOIN labeling_annotator person ON person.id = judgment.annotator_id
-    WHERE person.project_id = %(project)s AND person.is_person AND judgment.superseded_at IS NULL
-      AND judgment.kind = 'preference' AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
-    ORDER BY judgment.id DESC LIMIT %(latest)s
-) answer
+    SELECT answer.* FROM labeling_judgment answer JOIN labeling_annotator person ON person.id = answer.annotator_id
+    WHERE person.project_id = %(project)s AND person.is_person AND answer.superseded_at IS NULL
+      AND answer.kind = 'preference' AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s) AND {INDEPENDENT}
+    ORDER BY answer.id DESC LIMIT %(latest)s
+) own
 CROSS JOIN LATERAL (
     SELECT avg(preference) AS mean FROM labeling_judgment
-    WHERE pair_id = answer.pair_id AND NOT by_person AND superseded_at IS NULL AND kind = 'preference'
+    WHERE pair_id = own.pair_id AND NOT by_person AND superseded_at IS NULL AND kind = 'preference'
 ) judges
 WHERE judges.mean IS NOT NULL
 """

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from labeling.models import Project, SpotCheck
 from labeling.pairs import store_pairs
-from labeling.slots import open_slots
+from labeling.slots import close_slots, open_slots
 from scoring.models import SpotCheckPlan
 from scoring.spot_check_draws import REMEDIES, DrawnPair, NothingToAsk, draw_pairs
 
@@ -57,16 +57,23 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class PlanProgress:
-    """How far people are with a plan. Of a gold plan `asked` are its pairs, and `answered` the answers to them."""
+    """How far people are with a plan. Of a gold plan `asked` are its pairs, and `answered` the answers to them. Of a
+    withdrawn one only what is answered, or may still be, counts as asked. `open` slots may come to anybody.
+    """
 
     plan: SpotCheckPlan
     asked: int
     answered: int
     under_way: int
+    open: int
 
     @property
     def left(self) -> int:
         return max(0, self.asked - self.answered)
+
+    @property
+    def can_be_withdrawn(self) -> bool:
+        return bool(self.open) or (self.is_gold and self.plan.withdrawn_at is None)
 
     @property
     def is_gold(self) -> bool:
@@ -111,33 +118,38 @@ def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: i
 
 
 def withdraw_plan(plan: SpotCheckPlan) -> int:
-    """Take back what nobody answered and nobody has before them; answers stay. How many slots went.
+    """Ask nobody new what the plan asked; of how many slots that holds from now on.
 
-    The gold pairs of a plan stop being gold; what was answered to them stays as an answer.
+    Answers stay, and what people have before them can still be answered, by them alone (`labeling.slots.close_slots`).
+    What somebody is taking at this very moment is left: withdrawing again finds it. The gold pairs of a plan stop being
+    gold; what was answered to them stays as an answer.
     """
     with transaction.atomic():
-        open_checks = plan.checks.filter(judgment__isnull=True, lease_until__isnull=True)
-        gone = open_checks.count()
-        open_checks.delete()
+        gone = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
         SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
     return gone
 
 
 def plan_progress(project: Project) -> list[PlanProgress]:
     """Every plan of the project, newest first."""
-    open_slots = Q(checks__judgment__isnull=True, checks__lease_until__gt=Now())
+    unanswered = Q(checks__judgment__isnull=True)
+    held = unanswered & Q(checks__lease_until__gt=Now())
+    open_to_all = unanswered & Q(checks__slot__isnull=False)
     plans = SpotCheckPlan.objects.filter(project=project).annotate(
         slots=Count("checks"),
-        done=Count("checks", filter=Q(checks__judgment__isnull=False)),
-        held=Count("checks", filter=open_slots),
+        done=Count("checks", filter=~unanswered),
+        held=Count("checks", filter=held),
+        open=Count("checks", filter=open_to_all),
+        still=Count("checks", filter=held | open_to_all),
     )
     gold = _gold_answers(project)
     return [
         PlanProgress(
             plan,
-            plan.slots,
+            plan.slots if plan.withdrawn_at is None else plan.done + plan.still,
             gold.get(plan.pk, 0) if plan.reason == Reason.GOLD else plan.done,
             plan.held,
+            plan.open,
         )
         for plan in plans
     ]

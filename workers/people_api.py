@@ -32,7 +32,7 @@ from labeling.people import (
     set_quota,
     set_role,
 )
-from scoring.adjudication import BadVerdict, adjudicate, make_gold, undo_adjudication
+from scoring.adjudication import BadVerdict, DecidedMeanwhile, adjudicate, make_gold, undo_adjudication
 from scoring.disagreements import Between, disagreements
 from scoring.models import SpotCheckPlan
 from scoring.people_agreement import people_agreement
@@ -403,15 +403,19 @@ class DisagreementOut(Schema):
 
 
 class VerdictIn(Schema):
-    """`answer`: 1 to 5 from A clearly to B clearly, 0 for neither."""
+    """`answer`: 1 to 5 from A clearly to B clearly, 0 for neither. `seen`: the `verdict_id` that is known to stand, 0
+    for none; where another one stands, nothing is changed (409). Left out, whatever stands is replaced.
+    """
 
     answer: str = Field(max_length=1)
     note: Text = Field("", max_length=2000)
     gold: bool = False
+    seen: int | None = Field(None, ge=0, lt=2**63)
 
 
 class VerdictOut(Schema):
     pair_id: int
+    verdict_id: int
     preference: float | None
     changed: bool
 
@@ -435,14 +439,22 @@ def put_verdict(request: HttpRequest, slug: str, pair_id: Number, body: VerdictI
     pair = _pair_or_404(request, project, pair_id)
     try:
         with transaction.atomic():
-            made = adjudicate(pair, request.user, body.answer, note=body.note)
+            made = adjudicate(pair, request.user, body.answer, note=body.note, seen=body.seen)
             if body.gold:
                 make_gold(pair)
             if made.changed:
                 note("pair.adjudicated", project=project, actor=request.user, subject=str(pair_id), answer=body.answer)
     except BadVerdict as error:
         raise HttpError(422, str(error)) from error
-    return {"pair_id": pair_id, "preference": made.adjudication.judgment.preference, "changed": made.changed}
+    except DecidedMeanwhile as error:
+        raise HttpError(409, str(error)) from error
+    decided = made.adjudication
+    return {
+        "pair_id": pair_id,
+        "verdict_id": decided.pk,
+        "preference": decided.judgment.preference,
+        "changed": made.changed,
+    }
 
 
 @router.delete("/projects/{slug}/pairs/{pair_id}/verdict", response=UndoneOut)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
 from labeling.annotators import get_person
 from labeling.instruction import confirm_read, instruction_hash
-from labeling.models import Annotator, Membership, Project, Role
+from labeling.models import Annotator, Judgment, Membership, Project, Role, SpotCheck
 from labeling.pairs import store_pairs
 from labeling.slots import open_slots
 from tests.factories import candidate_ids, make_member, make_project
 
 Json = dict[str, Any]
+Result = TypeVar("Result")
+committed = pytest.mark.django_db(transaction=True)
 
 
 @dataclass
@@ -52,8 +59,15 @@ class Screen:
     def answer(self, slot: int, choice: str = "left_clearly", **more: Any) -> Json:
         return self.send("answer", **{"key": str(uuid.uuid4()), "slot": slot, "answer": choice, **more})
 
-    def undo(self) -> Json:
-        return self.send("undo", key=str(uuid.uuid4()))
+    @property
+    def last(self) -> int:
+        """The slot of the person's last answer."""
+        last = Judgment.objects.live().filter(annotator=self.person, spot_check__isnull=False).order_by("-id").first()
+        assert last is not None
+        return last.spot_check.pk
+
+    def undo(self, slot: int | None = None) -> Json:
+        return self.send("undo", key=str(uuid.uuid4()), slot=slot or self.last)
 
     def skip(self, slot: int) -> Json:
         return self.send("skip", key=str(uuid.uuid4()), slot=slot)
@@ -86,3 +100,23 @@ def make_screen(project: Project, *, role: str = Role.ANNOTATOR, quota: int | No
     Membership.objects.filter(project=project, user=user).update(quota=quota)
     confirm_read(project, user, seen=instruction_hash(project))
     return Screen(project, user)
+
+
+def at_once(*calls: Callable[[], Result]) -> list[Result]:
+    """Run the calls in threads of their own, over connections of their own, all starting together."""
+    start = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Result]) -> Result:
+        try:
+            start.wait(10)
+            return call()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def lapse(*slots: int) -> None:
+    """The leases of these slots have run out."""
+    SpotCheck.objects.filter(pk__in=slots).update(lease_until="2020-01-01T00:00Z")

@@ -6,12 +6,21 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from labeling.annotators import get_person
+from labeling.desks import lock_desk
 from labeling.models import Judgment, Pair, Project, Role, SpotCheck
 from labeling.records import AnswerKind
-from scoring.adjudication import ANSWERS, BadVerdict, adjudicate, make_gold, undo_adjudication, unset_gold
+from scoring.adjudication import (
+    ANSWERS,
+    BadVerdict,
+    DecidedMeanwhile,
+    adjudicate,
+    make_gold,
+    undo_adjudication,
+    unset_gold,
+)
 from scoring.disagreements import Between, disagreements, neighbours
 from scoring.judge_fits import measure_judges
 from scoring.models import Adjudication
@@ -92,6 +101,44 @@ def test_the_last_word_is_that_of_the_last_owner(pair: Pair, owner: Any, project
     adjudicate(pair, other, "5")
     assert (live(pair, owner), live(pair, other)) == ([], [0.05])
     assert Adjudication.objects.get().by == other
+
+
+def test_a_word_that_was_not_seen_is_not_replaced(pair: Pair, owner: Any, project: Project) -> None:
+    """Two owners look at an undecided pair; the second one's key meets a verdict that they have not seen."""
+    other = make_member(project, Role.OWNER)
+    made = adjudicate(pair, other, "1", seen=0)
+    with pytest.raises(DecidedMeanwhile, match=f"{other.username} has decided this pair meanwhile"):
+        adjudicate(pair, owner, "5", seen=0)
+    with pytest.raises(DecidedMeanwhile):
+        undo_adjudication(pair, seen=0)
+    assert live(pair, other) == [0.95]
+    assert not adjudicate(pair, other, "1", seen=0).changed  # a second click
+    assert adjudicate(pair, owner, "5", seen=made.adjudication.pk).changed
+    with pytest.raises(DecidedMeanwhile):
+        adjudicate(pair, other, "2", seen=made.adjudication.pk)
+    standing = Adjudication.objects.get()
+    assert undo_adjudication(pair, seen=standing.pk)
+    with pytest.raises(DecidedMeanwhile, match="taken back meanwhile"):
+        adjudicate(pair, owner, "2", seen=standing.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deciding_waits_for_what_the_same_person_is_answering(pair: Pair, owner: Any, project: Project) -> None:
+    person = get_person(project, owner)
+    decided = threading.Event()
+
+    def decide() -> None:
+        adjudicate(pair, owner, "1")
+        decided.set()
+        connection.close()
+
+    with transaction.atomic():
+        lock_desk(person.pk, gold_every=0)
+        thread = threading.Thread(target=decide)
+        thread.start()
+        assert not decided.wait(0.3)
+    thread.join()
+    assert live(pair, owner) == [0.95]
 
 
 def test_taken_back_what_was_answered_before_stands_again(pair: Pair, owner: Any, project: Project) -> None:

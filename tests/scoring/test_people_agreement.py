@@ -7,10 +7,13 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from labeling.annotators import get_person
-from labeling.judgments import record_judgments
-from labeling.models import Annotator, Pair, Project
+from labeling.desk_models import Told
+from labeling.judgments import record_judgments, supersede_judgments
+from labeling.models import Annotator, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
+from scoring.adjudication import adjudicate
 from scoring.people_agreement import Undefined, people_agreement
+from scoring.people_figures import people_figures
 from tests.factories import make_judges, make_member, make_pair, make_project
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -111,6 +114,29 @@ def test_neither_is_a_label_and_cannot_judge_is_none(project: Project, pairs: li
     )
     common = {(each.first, each.second): each.kappa.common for each in people_agreement(project).couples}
     assert sorted(common.values()) == [12, 12, 20]
+
+
+def test_verdicts_are_nobodys_opinion(project: Project, pairs: list[Pair]) -> None:
+    answers(person(project), pairs, np.tile([0.95, 0.05], 18))
+    owner = make_member(project, "owner")
+    for pair in pairs:
+        adjudicate(pair, owner, "1")
+    found = people_agreement(project)
+    assert (found.people, found.pairs, found.couples) == (1, 36, ())
+    assert found.among_people.nominal.undefined == Undefined.NO_OVERLAP
+    assert next(each for each in people_figures(project) if each.user_id == owner.pk).with_judges is None
+
+
+def test_an_answer_given_anew_after_others_were_shown_is_no_opinion(project: Project, pairs: list[Pair]) -> None:
+    first, second = person(project), person(project)
+    answers(first, pairs, np.tile([0.95, 0.05], 18))
+    answers(second, pairs, np.tile([0.95, 0.05], 18))
+    told, untold = Judgment.objects.filter(annotator=second).order_by("id")[:2]
+    Told.objects.create(judgment=told)
+    assert people_agreement(project).couples[0].kappa.common == 36  # it was given before
+    supersede_judgments([told.pk, untold.pk])
+    answers(second, [told.pair, untold.pair], np.array([0.05, 0.05]))
+    assert people_agreement(project).couples[0].kappa.common == 35
 
 
 def test_nobody_answered() -> None:

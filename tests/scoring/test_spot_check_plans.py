@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from labeling.annotators import get_person
 from labeling.models import Candidate, Pair, Project, SpotCheck
@@ -28,6 +28,7 @@ from tests.factories import (
     make_query_with_documents,
     make_user,
 )
+from tests.labeling.comparing import lapse, make_screen, slots_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -204,6 +205,52 @@ def test_a_withdrawn_plan_leaves_what_was_answered(project: Project) -> None:
     (progress,) = plan_progress(project)
     assert (progress.asked, progress.answered, progress.left) == (1, 1, 0)
     assert progress.plan.withdrawn_at is not None
+
+
+def test_a_withdrawn_plan_leaves_what_people_have_in_hand_to_them_alone(project: Project) -> None:
+    """Held ones stay before their holders, a late answer is accepted, and nobody else is asked either."""
+    Project.objects.filter(pk=project.pk).update(gold_every=0)
+    planned = plan_spot_checks(project, reason="random", pairs=6)
+    holder, gone, newcomer = (make_screen(project) for _ in range(3))
+    held, skipped = slots_of(holder.next())
+    late, other_late = slots_of(gone.next())
+    lapse(late, other_late)
+    assert withdraw_plan(planned.plan) == 4
+    assert slots_of(holder.next()) == [held, skipped]
+    assert newcomer.next()["state"] == gone.next()["state"] == "nothing_left"
+    (progress,) = plan_progress(project)
+    assert (progress.asked, progress.left, progress.under_way, progress.can_be_withdrawn) == (2, 2, 2, False)
+    assert [holder.answer(held)["stored"], gone.answer(late)["stored"]] == ["answer", "answer"]
+    holder.skip(skipped)
+    assert newcomer.next()["state"] == "nothing_left"
+    (progress,) = plan_progress(project)
+    assert (progress.asked, progress.answered, progress.left) == (2, 2, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_withdrawing_waits_for_nobody_and_takes_nothing_out_of_a_hand(project: Project) -> None:
+    planned = plan_spot_checks(project, reason="random", pairs=3)
+    taken = planned.plan.checks.order_by("id").first()
+    assert taken is not None
+    is_taken, may_go = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with transaction.atomic():
+            SpotCheck.objects.select_for_update(no_key=True).get(pk=taken.pk)
+            is_taken.set()
+            may_go.wait(10)
+        connection.close()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    is_taken.wait(10)
+    assert withdraw_plan(planned.plan) == 2
+    may_go.set()
+    thread.join()
+    (progress,) = plan_progress(project)
+    assert (progress.open, progress.can_be_withdrawn) == (1, True)
+    assert withdraw_plan(planned.plan) == 1
+    assert not SpotCheck.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -106,6 +106,8 @@ def test_a_disagreement_is_decided_once_and_taken_back(project: Project, owner: 
     assert [(each["preference"], each["changed"]) for each in verdicts] == [(0.75, True), (0.75, False)]
     assert SpotCheck.objects.get().gold_preference == 0.75
     assert Api(owner).get(f"{base}/disagreements").json() == []
+    assert send(owner, "PUT", path, {"answer": "5", "seen": 0}).status_code == 409
+    assert send(owner, "PUT", path, {"answer": "5", "seen": verdicts[0]["verdict_id"]}).json()["changed"]
     assert [send(owner, "DELETE", path).json()["undone"] for _ in range(2)] == [True, False]
     assert send(owner, "PUT", path, {"answer": "9"}).status_code == 422
 

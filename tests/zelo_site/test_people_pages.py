@@ -12,6 +12,7 @@ from labeling.access import find_link
 from labeling.annotators import get_person
 from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
 from labeling.people import invite, open_invitations
+from scoring.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.zelo_site.factories import (
     candidates_of,
@@ -201,7 +202,28 @@ def test_after_a_verdict_comes_the_next_of_the_list(client: Client, project: Pro
         judge(other, grace, 0.05)
     address = reverse("adjudicate", args=[project.slug, third.pk])
     answer = client.post(address, {"verdict": "1"})
-    assert answer.url == f"{reverse('adjudicate', args=[project.slug, second.pk])}?between=anybody&last={third.pk}"  # type: ignore[attr-defined]
+    assert (
+        answer.url
+        == f"{reverse('adjudicate', args=[project.slug, second.pk])}?between=anybody&last={third.pk}&verdict={Adjudication.objects.get().pk}"
+    )  # type: ignore[attr-defined]
+
+
+def test_two_owners_at_once_do_not_overrule_each_other_unseen(
+    client: Client, project: Project, owner: Any, pair: Pair
+) -> None:
+    """Both opened the undecided pair; the second one is told, sees the verdict, and may decide again."""
+    adjudicate(pair, member(project, "emmy", "owner"), "1")
+    address = reverse("adjudicate", args=[project.slug, pair.pk])
+    said = client.post(address, {"verdict": "5", "seen": "0"}, follow=True).content.decode()
+    assert "Emmy has decided this pair meanwhile; nothing was changed." in said
+    assert "Decided by Emmy: A, clearly." in said
+    standing = Adjudication.objects.get()
+    assert f'name="seen" value="{standing.pk}"' in said
+    assert standing.judgment.preference == 0.95
+    said = client.post(f"{address}?seen=0", {"action": "undo"}, follow=True).content.decode()
+    assert "meanwhile" in said and Adjudication.objects.exists()
+    client.post(address, {"verdict": "5", "seen": standing.pk})
+    assert Adjudication.objects.get().by == owner
 
 
 def test_a_bad_verdict_is_refused_in_words(client: Client, project: Project, pair: Pair) -> None:

@@ -21,7 +21,15 @@ from django.views.decorators.cache import never_cache
 
 from labeling import screen
 from labeling.models import Candidate, Judgment, Pair, Project
-from scoring.adjudication import ANSWERS, BadVerdict, adjudicate, make_gold, undo_adjudication, unset_gold
+from scoring.adjudication import (
+    ANSWERS,
+    BadVerdict,
+    DecidedMeanwhile,
+    adjudicate,
+    make_gold,
+    undo_adjudication,
+    unset_gold,
+)
 from scoring.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
 from workers.audit import note
@@ -133,7 +141,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
     before, after = neighbours(found, pair.pk)
     people, judges = _opinions(request, pair)
     standing = getattr(pair, "adjudication", None)
-    last = request.GET.get("last", "")
+    last = _number(request.GET.get("last", ""))
     context = {
         "project": project,
         "pair": pair,
@@ -149,7 +157,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "after": _address(request, project, after),
         "left": len(found),
         "list": f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}",
-        "last": int(last) if last.isascii() and last.isdigit() and len(last) < 18 else None,
+        "last": _address(request, project, last, seen=_number(request.GET.get("verdict", ""))) if last else "",
         "may_change": may_change(request, project),
         "here": "people",
     }
@@ -187,16 +195,26 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
             if action in {"gold", "not-gold"}:
                 return _gold(request, project, pair, here, wanted=action == "gold")
             return _decide(request, project, pair, here)
-    except BadVerdict as error:
+    except (BadVerdict, DecidedMeanwhile) as error:
         messages.error(request, str(error))
         return redirect(here)
+
+
+def _number(given: str) -> int | None:
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
+
+
+def _seen(request: HttpRequest) -> int | None:
+    """The verdict that the asker saw, 0 for none: of the pair itself, or of the last one where that is taken back."""
+    return _number(request.GET.get("seen", request.POST.get("seen", "")))
 
 
 def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
     # Asked before the verdict takes the pair out of the list: what comes after it is found by its place.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
     key = request.POST.get("verdict", "")
-    made = adjudicate(pair, request.user, key, note=request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE])
+    said = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
+    made = adjudicate(pair, request.user, key, note=said, seen=_seen(request))
     if made.changed:
         note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)
     if request.POST.get("gold") and ANSWERS[key] is not None:
@@ -205,11 +223,11 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     onward = after if after is not None else before
     if onward is None:
         return redirect(f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}")
-    return redirect(_address(request, project, onward, last=pair.pk))
+    return redirect(_address(request, project, onward, last=pair.pk, verdict=made.adjudication.pk))
 
 
 def _undo(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
-    if undo_adjudication(pair):
+    if undo_adjudication(pair, seen=_seen(request)):
         note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair.pk))
         messages.success(request, _("Taken back; the pair is undecided again."))
     else:

@@ -230,7 +230,12 @@ def _withdraw(request: HttpRequest, project: Project) -> None:
     plan = get_object_or_404(plans, pk=_number(request.POST.get("plan", "")))
     gone = withdraw_plan(plan)
     note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
-    messages.success(request, _("What nobody had answered is asked no more; answers stay."))
+    messages.success(
+        request,
+        _(
+            "What nobody had answered is asked no more; answers stay, and what people have before them now still counts."
+        ),
+    )
 
 
 def _rules(request: HttpRequest, project: Project) -> None:

@@ -39,6 +39,8 @@ let talking = false;
 let talkAgain = false;
 let mustAsk = true;
 let wantsUndone = false;
+let mustOrder = false; // the server's order counts, after an undo that it refused
+let lastStored = null; // the slot of the last answer that the server knows
 let putAside = "";
 
 // --- what is shown --------------------------------------------------------------------------------
@@ -260,6 +262,7 @@ const takeOver = (data, { isOrdered = false } = {}) => {
   state = data.state || "open";
   message = data.message || "";
   progress = data.progress || progress;
+  lastStored = data.last ?? null;
   const pending = outbox.pendingSlots();
   const now = Date.now();
   const known = new Map(items.map((item) => [item.slot, item]));
@@ -295,17 +298,22 @@ const settle = (entry, result) => {
   if (result.outcome === "done" || result.outcome === "refused") {
     if (entry) outbox.remove(entry);
     if (result.outcome === "refused") {
-      putAside = say(T.refused, { error: result.data.error || result.status });
+      const error = result.data.error || result.status;
+      putAside = entry?.verb === "undo" ? error : say(T.refused, { error });
       mustAsk = true;
+      if (entry?.verb === "undo") {
+        mustOrder = true;
+        wantsUndone = false;
+        history = [];
+      }
       return Boolean(entry);
     }
     mustAsk = false;
     const undoes = entry && entry.verb === "undo";
-    takeOver(result.data, { isOrdered: undoes && (wantsUndone || result.data.undone === false) });
-    if (undoes) {
-      if (result.data.undone === false) putAside = T.undo_none;
-      wantsUndone = false;
-    } else if (entry && entry.verb === "answer") {
+    takeOver(result.data, { isOrdered: mustOrder || (undoes && wantsUndone) });
+    mustOrder = false;
+    if (undoes) wantsUndone = false;
+    else if (entry && entry.verb === "answer") {
       showAfterwards(result.data);
     }
     return true;
@@ -421,16 +429,18 @@ const skip = () => {
 const MAY_UNDO = ["open", "loading", "nothing_left", "quota_reached"];
 
 const undo = () => {
-  if (!MAY_UNDO.includes(state)) return;
-  putAside = "";
+  if (!MAY_UNDO.includes(state) || wantsUndone) return;
   by("afterwards").hidden = true;
   const entries = outbox.entries();
   const last = entries[entries.length - 1];
   const item = history.pop();
-  if (last && last.verb === "answer" && last.tries === 0) {
+  const slot = item ? item.slot : outbox.lastAnswered(lastStored);
+  putAside = slot === null ? T.undo_none : "";
+  if (slot === null) return draw();
+  if (last && last.verb === "answer" && last.body.slot === slot && last.tries === 0) {
     outbox.remove(last);
   } else {
-    outbox.add("undo", {});
+    outbox.add("undo", { slot });
     wantsUndone = !item;
   }
   if (item) {

@@ -27,7 +27,7 @@ const newKey = () => {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 };
 
-// What became of one request: "done", "later" (try again), "refused" (never will), "signed_out", "blocked" (409), "gone".
+// What became of one request: "done", "later" (try again), "refused" (never will), "signed_out", "blocked" (not now), "gone".
 export const send = async (url, body) => {
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
@@ -46,7 +46,7 @@ export const send = async (url, body) => {
     if (response.ok && isJson) return { outcome: "done", data: await response.json() };
     const data = isJson ? await response.json().catch(() => ({})) : {};
     const told = { status: response.status, data };
-    if (response.status === 409) return { outcome: "blocked", ...told };
+    if (response.status === 409) return { outcome: data.code === "not_last" ? "refused" : "blocked", ...told };
     const isToken = response.status === 403 && (!isJson || data.code === "csrf");
     if (isToken && !(await renewToken())) return { outcome: "signed_out" };
     if (response.status === 404 || (response.status === 403 && !isToken)) return { outcome: "gone", ...told };
@@ -116,16 +116,24 @@ export class Outbox {
     }
   }
 
-  // Slots that are answered or skipped here and not yet there; an undo gives the last answered one back.
+  // Slots that are answered or skipped here and not yet there; an undo gives one back.
   pendingSlots() {
-    const answered = [];
-    const skipped = [];
-    for (const entry of this.entries()) {
-      if (entry.verb === "answer") answered.push(entry.body.slot);
-      else if (entry.verb === "skip") skipped.push(entry.body.slot);
-      else if (entry.verb === "undo") answered.pop();
+    const pending = new Set();
+    for (const { verb, body } of this.entries()) {
+      if (verb === "undo") pending.delete(body.slot);
+      else pending.add(body.slot);
     }
-    return new Set([...answered, ...skipped]);
+    return pending;
+  }
+
+  // The slot whose answer an undo means once all of this has arrived; `stored`: the last that the server knows.
+  lastAnswered(stored) {
+    const answered = stored === null ? [] : [stored];
+    for (const { verb, body } of this.entries()) {
+      if (verb === "answer") answered.push(body.slot);
+      else if (verb === "undo" && answered[answered.length - 1] === body.slot) answered.pop();
+    }
+    return answered[answered.length - 1] ?? null;
   }
 
   // One tab sends at a time where the browser can arrange it; where not, the same key makes a double harmless.
