@@ -67,12 +67,12 @@ class Seen:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a shorter phase and a smaller project")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of the phase (default 60, quick 12)")
+    parser.add_argument("--seconds", type=float, default=0.0, help="length of the phase (default 60, quick 8)")
     parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--think", type=float, default=5.0, help="mean thinking time, s")
     arguments = parser.parse_args()
-    queries, documents = (40, 30) if arguments.quick else (150, 60)
-    seconds = arguments.seconds or (12.0 if arguments.quick else 60.0)
+    queries, documents = (12, 30) if arguments.quick else (150, 60)
+    seconds = arguments.seconds or (8.0 if arguments.quick else 60.0)
     plan = Plan(arguments.people, seconds, arguments.think, queries, documents)
     with running_server() as port:
         began = time.monotonic()

@@ -75,13 +75,21 @@ def slot_shown(page: Page) -> str | None:
 
 
 # For tests of many pairs: to the page, time passes twenty times as fast.
-FAST = "const now = performance.now.bind(performance); performance.now = () => 20 * now();"
+HURRY = 20
+FAST = (
+    f"const now = performance.now.bind(performance); performance.now = () => {HURRY} * now(); window.hurry = {HURRY};"
+)
 
 
-def press(page: Page, key: str, *, read_ms: float = TOO_SOON_MS) -> None:
+def read(page: Page) -> None:
+    """Look at a pair long enough that a press is meant for it."""
+    page.wait_for_timeout(TOO_SOON_MS / page.evaluate("window.hurry ?? 1"))
+
+
+def press(page: Page, key: str) -> None:
     """Press a key after a moment of reading, and wait until another pair, or none, is shown."""
     before = slot_shown(page)
-    page.wait_for_timeout(read_ms)
+    read(page)
     page.keyboard.press(key)
     # Not wait_for_function: it evaluates strings, which the page's security policy forbids.
     page.wait_for_selector(f"#pair[hidden], #pair:not([data-slot='{before}'])", state="attached")

@@ -15,7 +15,7 @@ from labeling.annotators import get_person
 from labeling.gold_checks import pause_person, set_gold
 from labeling.models import Project
 from tests.browser.comparing import (
-    TOO_SOON_MS,
+    FAST,
     A,
     B,
     Start,
@@ -25,6 +25,7 @@ from tests.browser.comparing import (
     open_screen,
     pairs_of,
     press,
+    read,
     slot_shown,
     wait_until_saved,
 )
@@ -46,6 +47,7 @@ def person(project: Project) -> User:
 def test_a_whole_day(visit: Start) -> None:
     project = make_asked([f"{A if at % 2 else B} ({at})" for at in range(9)], pairs=34, instruction="Prefer the exact.")
     visited = visit()
+    visited.page.add_init_script(FAST)
     page = visited.open(reverse("enter", args=[make_link(project=project, role="annotator")]))
     page.get_by_label("Your name").fill("Grace")
     page.get_by_role("button", name="Join the project").click()
@@ -79,7 +81,7 @@ def test_a_whole_day(visit: Start) -> None:
     wait_until_saved(page)
     assert len(live_answers(project, user)) == 30
 
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.keyboard.press("x")
     page.keyboard.press("1")
     wait_until_saved(page)
@@ -99,7 +101,7 @@ def test_a_whole_day(visit: Start) -> None:
 
     press(page, "1")
     press(page, "1")
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.keyboard.press("1")
     expect(page.locator("#state-title")).to_have_text("Es gibt nichts mehr zu vergleichen")
     assert visited.complaints == []
@@ -107,7 +109,7 @@ def test_a_whole_day(visit: Start) -> None:
 
 def test_next_pair_is_there_before_the_server_answers(visit: Start, project: Project, person: User) -> None:
     page = open_screen(visit(person), project)
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     held: list[Route] = []
     page.route("**/compare/answer/", lambda route: held.append(route))  # not let through while we look
     page.evaluate(
@@ -136,7 +138,7 @@ def test_next_pair_is_there_before_the_server_answers(visit: Start, project: Pro
 
 def test_answers_of_a_lost_connection_are_sent_when_it_is_back(visit: Start, project: Project, person: User) -> None:
     page = open_screen(visit(person), project)
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.context.set_offline(True)
     press(page, "1")
     expect(page.locator("#saved")).to_have_text("offline: 1 answer waits")
@@ -210,7 +212,7 @@ def test_going_back_in_the_browser_shows_the_pair_that_is_next(visit: Start, pro
 
 def test_double_press_is_one_answer(visit: Start, project: Project, person: User) -> None:
     page = open_screen(visit(person), project)
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.keyboard.press("1")
     page.keyboard.press("1")
     page.locator("[data-answer=left_clearly]").dblclick(no_wait_after=True)
@@ -285,7 +287,7 @@ def test_answers_are_never_sent_as_somebody_elses(visit: Start, project: Project
             for name in ("sessionid", "csrftoken")
         ]
     )
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.keyboard.press("1")
     expect(page.locator("#state-title")).to_have_text("You are signed out")
     assert live_answers(project, other) == live_answers(project, person) == []
@@ -297,7 +299,7 @@ def test_browser_that_keeps_nothing_says_so(visit: Start, project: Project, pers
         "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
     )
     page = open_screen(visited, project)
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.context.set_offline(True)
     page.keyboard.press("1")
     expect(page.locator("#problem")).to_contain_text("This browser keeps nothing")
@@ -335,12 +337,42 @@ def test_nothing_is_taken_back_while_paused(visit: Start, project: Project, pers
     press(page, "1")
     wait_until_saved(page)
     pause_person(get_person(project, person), "a look at your answers")
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.keyboard.press("1")
     expect(page.locator("#state-text")).to_contain_text("a look at your answers. An owner of the project")
-    expect(page.locator("#saved")).to_have_text("1 answer waits")
+    wait_until_saved(page)
     page.keyboard.press("u")
-    expect(page.locator("#saved")).to_have_text("1 answer waits")
+    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    assert len(live_answers(project, person)) == 2
+
+
+def test_answers_from_before_a_pause_arrive_after_it(visit: Start, project: Project, person: User) -> None:
+    page = open_screen(visit(person), project)
+    page.context.set_offline(True)
+    press(page, "1")
+    press(page, "5")
+    expect(page.locator("#saved")).to_have_text("offline: 2 answers wait")
+    pause_person(get_person(project, person), "a look at your answers")
+    page.context.set_offline(False)
+    wait_until_saved(page)
+    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    assert len(live_answers(project, person)) == 2
+
+
+def test_undo_of_an_older_answer_than_the_last_takes_nothing_back(visit: Start, project: Project, person: User) -> None:
+    """A phone that shows what was so before the laptop went on."""
+    laptop = open_screen(visit(person), project)
+    press(laptop, "1")
+    wait_until_saved(laptop)
+    phone = open_screen(visit(person, look="phone"), project)
+    press(laptop, "5")
+    wait_until_saved(laptop)
+    phone.keyboard.press("u")
+    expect(phone.locator("#problem")).to_contain_text("That is not your last answer any more")
+    phone.wait_for_selector(f"#pair[data-slot='{slot_shown(laptop)}']")
+    assert len(live_answers(project, person)) == 2
+    phone.keyboard.press("u")
+    expect(phone.locator("#done")).to_have_text("1 done")
     assert len(live_answers(project, person)) == 1
 
 
@@ -364,7 +396,7 @@ def test_keys_can_be_switched_off_and_buttons_stay(visit: Start, project: Projec
     page.get_by_label("Single keys answer").uncheck()
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     first = slot_shown(page)
     page.keyboard.press("1")
     page.wait_for_timeout(50)

@@ -10,7 +10,6 @@ from labeling.gold_checks import set_gold
 from labeling.models import Document, Project
 from tests.browser.comparing import (
     FAST,
-    TOO_SOON_MS,
     Start,
     make_annotator,
     make_asked,
@@ -62,7 +61,7 @@ def test_hostile_documents_are_shown_as_texts(look: str, visit: Start) -> None:
         assert page.evaluate(STRAY) == []
         assert overflow(page) <= 0, seen[-2:]
         assert page.locator("[data-answer=tie]").is_visible()
-        press(page, "3", read_ms=TOO_SOON_MS / 20)
+        press(page, "3")
     page.wait_for_selector("#state[data-name=nothing_left]:not([hidden])")
     assert sorted(set(seen)) == sorted(set(texts))
     assert page.evaluate("window.booms") == []
@@ -100,7 +99,7 @@ def test_hostile_texts_on_the_pages_around(look: str, visit: Start) -> None:
         set_gold(pair.pk, 0.95, explanation=HOSTILE[30] + "x" * 500)
     user = make_annotator(project)
     visited = visit(user, look=look)
-    visited.page.add_init_script(f"({WATCH})()")
+    visited.page.add_init_script(f"({WATCH})(); {FAST}")
     page = open_screen(visited, project)
     for _ in range(3):
         page.keyboard.press("n")

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, Route, expect
 from labeling.models import Project
 from tests.browser.comparing import (
     ASKED,
-    TOO_SOON_MS,
+    FAST,
     A,
     B,
     Start,
@@ -22,6 +22,7 @@ from tests.browser.comparing import (
     make_asked,
     open_screen,
     press,
+    read,
     wait_until_saved,
 )
 from tests.browser.conftest import Visit
@@ -106,6 +107,7 @@ def person(project: Project) -> User:
 def test_every_pair_and_dialog_is_clean(look: str, visit: Start, project: Project, person: User) -> None:
     script = Scripted()
     visited = visit(person, **LOOKS[look])
+    visited.page.add_init_script(FAST)
     page = open_scripted(visited, project, script)
     script.tells = {
         "feedback": {"correct": False, "text": "Expected: A is the more relevant. B lists all lines."},
@@ -118,7 +120,7 @@ def test_every_pair_and_dialog_is_clean(look: str, visit: Start, project: Projec
         check(visited, f"{NAMES[each['slot']]}-{look}")
         if each["slot"] == 4:
             for key, dialog in (("m", ""), ("x", "#reasons"), ("n", "#note"), ("?", "#help")):
-                page.wait_for_timeout(TOO_SOON_MS)
+                read(page)
                 page.keyboard.press(key)
                 check(visited, f"compare-{dialog[1:] or 'metadata'}-{look}")
                 if dialog:
@@ -169,7 +171,7 @@ def test_fingers_reach_every_answer_on_a_phone(visit: Start, project: Project, p
         assert min(box["width"], box["height"]) >= 24
         assert box["y"] >= 844 / 2
         assert box["y"] + box["height"] <= 844
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.get_by_role("button", name="A, clearly").tap()
     wait_until_saved(page)
     assert len(live_answers(project, person)) == 1
@@ -208,7 +210,7 @@ def test_screen_stays_usable_at_four_times_the_size(visit: Start, project: Proje
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0
     page.locator("[data-answer=right_clearly]").scroll_into_view_if_needed()
-    page.wait_for_timeout(TOO_SOON_MS)
+    read(page)
     page.locator("[data-answer=right_clearly]").click()
     wait_until_saved(page)
     assert len(live_answers(project, person)) == 1

@@ -17,7 +17,7 @@ from labeling.people import invite
 from scoring.adjudication import adjudicate
 from scoring.models import Adjudication
 from scoring.spot_check_plans import plan_spot_checks
-from tests.browser.comparing import press, wait_until_saved
+from tests.browser.comparing import FAST, press, wait_until_saved
 from tests.browser.conftest import LOOKS
 from tests.browser.test_pages import Start, serious_faults
 from tests.zelo_site.factories import (
@@ -150,6 +150,7 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     expect(page.get_by_text("12 pairs are planned.")).to_be_visible()
 
     newcomer = visit()
+    newcomer.page.add_init_script(FAST)
     screen = newcomer.open(link.removeprefix(newcomer.address))
     screen.get_by_label("Your name").fill("Grace Hopper")
     screen.get_by_role("button", name="Join the project").click()
