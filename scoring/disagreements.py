@@ -39,9 +39,9 @@ class Opinions:
 
     @property
     def percent(self) -> tuple[int, int, int]:
-        """(low, mean, high) on the way from B (0) to A (100)."""
-        low, mean, high = (round(100 * (value or 0.0)) for value in (self.low, self.mean, self.high))
-        return low, mean, high
+        """(first, mean, last) on the way from A (0) to B (100): A stands on the left, as everywhere."""
+        first, mean, last = (round(100 * (1.0 - (value or 0.0))) for value in (self.high, self.mean, self.low))
+        return first, mean, last
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def read(page: Page) -> None:
 
 def press(page: Page, key: str) -> None:
     """Press a key after a moment of reading, and wait until another pair, or none, is shown."""
+    page.wait_for_selector("#pair:not([hidden]), #state:not([hidden]):not([data-name=loading])")
     before = slot_shown(page)
     read(page)
     page.keyboard.press(key)

@@ -235,6 +235,10 @@ def test_the_widest_gap_comes_first_and_decided_pairs_go(pair: Pair, owner: Any,
     first, second = disagreements(project)
     assert (first.pair_id, second.pair_id) == (pair.pk, other.pk)
     assert (first.gap, first.people.mean, first.judges.mean) == (pytest.approx(0.85), 0.05, 0.9)
+    assert (first.people.percent, first.judges.percent) == (
+        (95, 95, 95),
+        (10, 10, 10),
+    )  # people are for b, on the right
     adjudicate(pair, owner, "1")
     assert [each.pair_id for each in disagreements(project)] == [other.pk]
     (decided,) = disagreements(project, decided=True)

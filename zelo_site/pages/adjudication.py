@@ -47,7 +47,7 @@ _CHOICE_OF_KEY = {key: choice for choice, key in screen.KEY_OF_ANSWER.items() if
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A pair of the list with its query and what its documents are called; places in per cent of the way to A."""
+    """A pair of the list with its query and what its documents are called; places in per cent of the way to B."""
 
     found: Disagreement
     query: str
