@@ -204,6 +204,17 @@ def test_long_documents_scroll_in_place_by_keyboard(visit: Start, project: Proje
     assert page.evaluate("[...document.querySelectorAll('.side .text')].map(each => each.scrollTop)") == [0, 0]
 
 
+def test_a_long_query_is_reached_and_shows_where_the_focus_is(visit: Start, project: Project, person: User) -> None:
+    script = Scripted()
+    script.items = script.items[2:]
+    page = open_scripted(visit(person, look="phone"), project, script)
+    query = page.locator("#query")
+    assert query.evaluate("each => [each.tabIndex, each.scrollHeight > each.clientHeight]") == [0, True]
+    while not query.evaluate("each => each === document.activeElement"):
+        page.keyboard.press("Tab")
+    assert query.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
+
+
 def test_screen_stays_usable_at_four_times_the_size(visit: Start, project: Project, person: User) -> None:
     visited = visit(person, viewport={"width": 320, "height": 256})
     page = open_screen(visited, project)
