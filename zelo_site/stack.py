@@ -23,15 +23,18 @@ from django.db import DatabaseError, OperationalError, connection
 
 from trainer.rerankers import servable
 from workers.heartbeats import alive
+from workers.pump import STOP_S
 from workers.routing import QUEUES, has_gpu
 from zelo_site.services import AlreadyRunning, ServiceSupervisor
-from zelo_site.supervisor import Child, ProcessSupervisor, exits_on_sigterm
+from zelo_site.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 # What a run may need. A worker that trains is started by whoever trains, and by `up`.
 NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http"})
 # On few cores every process that starts slows the others down, so those that are needed later wait.
 LATER_S = 6.0
+# Longer than a pump waits for its calls.
+CALLS_GRACE_S = STOP_S + 10.0
 
 
 class NoDatabase(RuntimeError):
@@ -67,8 +70,10 @@ def worker_processes(*, judging: int = 0, queues: Collection[str] = QUEUES) -> l
     children.append(_child("reconciler", "reconcile"))
     if on_gpu:
         children.append(_child("judging-gpu", "worker", "judging-gpu"))
-    later = [name for name in ("judging-http", "training") if name in queues]
-    children += [_child(name, "worker", name, delay_s=LATER_S) for name in later]
+    if "judging-http" in queues:
+        children.append(_child("judging-http", "worker", "judging-http", delay_s=LATER_S, grace_s=CALLS_GRACE_S))
+    if "training" in queues:
+        children.append(_child("training", "worker", "training", delay_s=LATER_S))
     return children
 
 
@@ -81,12 +86,13 @@ def web_process(host: str, port: int) -> Child:
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
             "--threads", "12", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
             "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
+            "--config", "python:zelo_site.gunicorn",
         ],
     )  # fmt: skip
 
 
-def _child(name: str, *arguments: str, delay_s: float = 0.0) -> Child:
-    return Child(name=name, command=[sys.executable, str(MANAGE), *arguments], delay_s=delay_s)
+def _child(name: str, *arguments: str, delay_s: float = 0.0, grace_s: float = GRACE_S) -> Child:
+    return Child(name=name, command=[sys.executable, str(MANAGE), *arguments], delay_s=delay_s, grace_s=grace_s)
 
 
 class RankingOnDemand:
