@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,18 +47,23 @@ def rows(connection: psycopg.Connection[Any], sql: str) -> list[tuple[Any, ...]]
     return connection.execute(sql).fetchall()  # type: ignore[call-overload, no-any-return]
 
 
-def wait_for_judgments(environment: dict[str, str], count: int, *, patience_s: float = 90.0) -> int:
+def wait_for_judgments(environment: dict[str, str], count: int) -> int:
+    return wait_for(environment, "SELECT count(*) FROM labeling_judgment", count)
+
+
+def wait_for(environment: dict[str, str], sql: str, count: int, *, patience_s: float = 90.0) -> int:
+    """Until that query counts so many or more; returns how many."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         try:
             with connect(environment) as connection:
-                ((found,),) = rows(connection, "SELECT count(*) FROM labeling_judgment")
+                ((found,),) = rows(connection, sql)
                 if found >= count:
                     return int(found)
         except psycopg.Error:
             pass
         time.sleep(0.05)
-    raise AssertionError(f"fewer than {count} judgments within {patience_s:.0f} s")
+    raise AssertionError(f"fewer than {count} within {patience_s:.0f} s: {sql}")
 
 
 @pytest.fixture
@@ -70,6 +76,24 @@ def killed_afterwards() -> Iterator[list[subprocess.Popen[str]]]:
             process.wait(30)
 
 
+@pytest.mark.long
+def test_server_without_calls_in_flight_stops_within_five_seconds(
+    environment: dict[str, str], killed_afterwards: list[subprocess.Popen[str]]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = manage(environment, "up", "--port", str(port))
+    killed_afterwards.append(server)
+    wait_for(environment, "SELECT count(DISTINCT split_part(name, '@', 1)) FROM workers_worker", 5)
+    began = time.monotonic()
+    server.terminate()
+    server.wait(30)
+    assert time.monotonic() - began < 5.0
+    assert server.returncode == 0
+
+
+@pytest.mark.long
 def test_supervisor_killed_in_the_middle_loses_and_doubles_nothing(
     environment: dict[str, str], dataset: Path, killed_afterwards: list[subprocess.Popen[str]]
 ) -> None:

@@ -19,6 +19,7 @@ from labeling.access import ensure_owner, make_link
 from labeling.models import Project
 from labeling.retrieval import UnknownEmbedder
 from trainer.leaderboard import NotEvaluated
+from workers.stopping import leave
 from zelo_site import demo, demo_student
 from zelo_site.embedded import FolderUnusable, ServiceFailed
 from zelo_site.runs import RunStopped
@@ -70,8 +71,7 @@ class Command(BaseCommand):
             self._say(STOPPED)
         except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed, UnknownEmbedder) as error:
             raise CommandError(str(error)) from error
-        if code:
-            raise SystemExit(code)
+        leave(code)
 
     def _show(self, stack: Serving, questions: list[demo.Question], *, reset: bool) -> None:
         stream = cast(TextIO, self.stdout._out)  # the wrapper would end each drawing with a new line

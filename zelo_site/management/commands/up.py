@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 
 from labeling.access import ensure_owner, make_link
+from workers.stopping import leave
 from zelo_site.embedded import FolderUnusable, ServiceFailed
 from zelo_site.services import AlreadyRunning, BinaryNotFound
 from zelo_site.stack import PortTaken, serve
@@ -37,5 +38,4 @@ class Command(BaseCommand):
                 self.stdout.flush()
         except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed) as error:
             raise CommandError(str(error)) from error
-        if code:
-            raise SystemExit(code)
+        leave(code)
