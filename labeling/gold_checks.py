@@ -15,9 +15,14 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, GoldFeedback, SpotCheck
 from labeling.seats import Seat
 from labeling.slots import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, release
+from labeling.stored_texts import stored_text
 
 # Strengths are two decimals, their differences are not.
 _ROUNDING = 1e-9
+TOO_OFTEN_WRONG = stored_text(
+    "%(right)s of %(answers)s answers to pairs whose answer is known were as expected (%(share)s); "
+    "this project asks for %(expected)s"
+)
 
 MOST_EXAMPLES = 3
 # The known pairs that the instruction page explains, the oldest three with an explanation. They are not asked. Where
@@ -168,10 +173,12 @@ def pause_if_failing(seat: Seat) -> str:
     right, answers = gold_record(seat)
     if answers < seat.gold_answers or right >= seat.gold_accuracy * answers - _ROUNDING:
         return ""
-    reason = (
-        f"{right} of {answers} answers to pairs whose answer is known were as expected ({right / answers:.0%}); "
-        f"this project asks for {seat.gold_accuracy:.0%}"
-    )
+    reason = TOO_OFTEN_WRONG % {
+        "right": right,
+        "answers": answers,
+        "share": f"{right / answers:.0%}",
+        "expected": f"{seat.gold_accuracy:.0%}",
+    }
     pause_person(Annotator.objects.get(pk=seat.person_id), reason)
     return reason
 

@@ -48,6 +48,7 @@ from labeling.slots import (
     reopen,
     take_late,
 )
+from labeling.wording import translated
 
 # P(the left document is the more relevant) that each answer stands for.
 STRENGTHS = {"left_clearly": 0.95, "left_slightly": 0.75, "tie": 0.5, "right_slightly": 0.25, "right_clearly": 0.05}
@@ -303,7 +304,8 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
 def _message(state: str, paused: str) -> str:
     """One sentence for each state but "open"."""
     return {
-        "paused": _("You are paused: %(reason)s. An owner of the project can let you go on.") % {"reason": paused},
+        "paused": _("You are paused: %(reason)s. An owner of the project can let you go on.")
+        % {"reason": translated(paused)},
         "instruction": _("Please read the instruction before the first pair."),
         "quota_reached": _("You have answered all pairs that were asked of you. Thank you."),
         "nothing_left": _("There is no pair for you at the moment."),

@@ -25,6 +25,7 @@ from django.db import connection, transaction
 from labeling.models import Document, Project, Query
 from labeling.plugins import Options
 from labeling.records import IntArray
+from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns
 from scoring.lineage import lineage, software
 from scoring.models import Score, Snapshot
@@ -75,6 +76,13 @@ COLUMNS = pa.schema(
 )
 
 Domain = Annotated[str, pydantic.Field(max_length=100)]
+# Why rows are left out, as the manifest says it.
+OTHER_DOMAIN = stored_text("other domains")
+FEW_COMPARISONS = stored_text("too few comparisons")
+LARGE_ERROR = stored_text("too large a standard error")
+ON_AN_ISLAND = stored_text("outside the query's largest island")
+HELD_OUT_TEXT = stored_text("query text stands in a held-out domain")
+STRICTER_SPLIT = stored_text("document text stands in a stricter split")
 
 
 class SnapshotRefused(ValueError):
@@ -284,20 +292,20 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         scored, place, joined = scored[mask], place[mask], joined[mask]
 
     if options.domains:
-        keep(np.isin(np.array(queries.domains)[place], options.domains), "other domains")
+        keep(np.isin(np.array(queries.domains)[place], options.domains), OTHER_DOMAIN)
     split = _split(queries, place, options)
-    keep(split[place] >= 0, "query text stands in a held-out domain")
+    keep(split[place] >= 0, HELD_OUT_TEXT)
 
     def proves() -> npt.NDArray[np.bool_]:
         return np.isin(split[place], PROVING)
 
-    keep(proves() | (scored["comparisons"].astype(np.int64) >= options.min_comparisons), "too few comparisons")
+    keep(proves() | (scored["comparisons"].astype(np.int64) >= options.min_comparisons), FEW_COMPARISONS)
     if options.max_stderr is not None:
-        keep(proves() | (scored["stderr"].astype(np.float64) <= options.max_stderr), "too large a standard error")
-    keep(proves() | joined, "outside the query's largest island")
+        keep(proves() | (scored["stderr"].astype(np.float64) <= options.max_stderr), LARGE_ERROR)
+    keep(proves() | joined, ON_AN_ISLAND)
     if options.shared_documents == "remove":
         prints = _document_prints(project_ids, scored["document"].astype(np.int64))
-        keep(rows_to_keep(prints, split[place]), "document text stands in a stricter split")
+        keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
     if not np.count_nonzero(split[place] == TRAIN):
         raise NothingToFreeze(
             f"nothing is left to learn from ({_reasons(removed)}); expected rows in the split train: loosen the "

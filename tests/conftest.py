@@ -50,6 +50,15 @@ def no_silence_between_tests() -> None:
     hints._silent_until = 0.0
 
 
+@pytest.fixture(autouse=True)
+def english_between_tests() -> Iterator[None]:
+    """The language of a request stays with its thread; the next test begins as a command does."""
+    from django.utils import translation
+
+    yield
+    translation.activate("en")
+
+
 @pytest.fixture
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an installation of its own, in a new home."""

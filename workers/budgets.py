@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from labeling.stored_texts import stored_text
 from workers.books import (
     JudgeBooks,
     books_of_project,
@@ -26,6 +27,17 @@ NO_LIMIT = 2**31 - 1
 MOST = 2**63 - 1
 # Until a judge's first answers tell what a call costs, so many of its questions are out at once.
 FIRST_QUESTIONS = 4
+
+# What is told of a purse that is empty, by whose it is.
+THE_BUDGET, THE_CAP = "the budget", "the project's cap"
+SPENT = {
+    (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
+    (THE_BUDGET, "tokens"): stored_text("the budget of %(n)s tokens is spent"),
+    (THE_BUDGET, "cost"): stored_text("the budget of $%(n)s is spent"),
+    (THE_CAP, "calls"): stored_text("the project's cap of %(n)s calls is spent"),
+    (THE_CAP, "tokens"): stored_text("the project's cap of %(n)s tokens is spent"),
+    (THE_CAP, "cost"): stored_text("the project's cap of $%(n)s is spent"),
+}
 
 
 class BadBudget(ValueError):
@@ -110,7 +122,7 @@ def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
     if not caps.bounds_calls:
         return
     lock_project(project_id)
-    room, reason = _room(_Purse(caps, books_of_project(project_id), "the project's cap"), annotator_id)
+    room, reason = _room(_Purse(caps, books_of_project(project_id), THE_CAP), annotator_id)
     if room < questions:
         raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; raise it first")
 
@@ -118,9 +130,9 @@ def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
 def _purses(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) -> list[_Purse]:
     purses = []
     if caps.bounds_calls:
-        purses.append(_Purse(caps, books_of_project(project_id), "the project's cap"))
+        purses.append(_Purse(caps, books_of_project(project_id), THE_CAP))
     if budgets.bounds_calls:
-        purses.append(_Purse(budgets, books_of_run(run_id), "the budget"))
+        purses.append(_Purse(budgets, books_of_run(run_id), THE_BUDGET))
     return purses
 
 
@@ -148,16 +160,16 @@ def _room(purse: _Purse, annotator_id: int) -> tuple[int, str]:
     rooms = [(NO_LIMIT, "")]
     if budgets.calls is not None:
         left = budgets.calls - sum(books.calls - books.unpriced for books in known.values()) - sum(reckoned.values())
-        rooms.append((left // each, f"{whose} of {budgets.calls:,} calls is spent"))
+        rooms.append((left // each, SPENT[whose, "calls"] % {"n": f"{budgets.calls:,}"}))
     if budgets.tokens is not None:
         expected = sum(calls * (known[judge].tokens_a_call or 0) for judge, calls in reckoned.items())
         left_tokens = budgets.tokens - sum(books.tokens for books in known.values()) - expected
-        reason = f"{whose} of {budgets.tokens:,} tokens is spent"
+        reason = SPENT[whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
         rooms.append((_affordable(left_tokens, mine.tokens_a_call, each, mine), reason))
     if budgets.cost_micros is not None:
         expected = sum(calls * (known[judge].cost_a_call or 0) for judge, calls in reckoned.items())
         left_micros = budgets.cost_micros - sum(books.cost_micros for books in known.values()) - expected
-        reason = f"{whose} of ${budgets.cost_micros / 1e6:,.2f} is spent"
+        reason = SPENT[whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
         rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
     room, reason = min(rooms, key=lambda each: each[0])
     return max(0, room), reason

@@ -14,6 +14,7 @@ from django.db import IntegrityError, InterfaceError, OperationalError, transact
 
 from labeling.models import Project
 from labeling.records import FloatArray
+from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.splits import fingerprint
 from trainer.bases import MINILM
@@ -29,7 +30,9 @@ from workers.models import Job
 
 log = logging.getLogger(__name__)
 
-STAGE = "evaluate"
+STAGE = stored_text("evaluate")
+AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
+LOADING = stored_text("%(name)s: loading")
 GIVEN_UP = (
     f"the worker died {MOST_ATTEMPTS} times while evaluating; expected it to live: look into its log, and evaluate "
     "fewer rerankers at once where memory is short"
@@ -132,9 +135,9 @@ def _evaluate_one(
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0:
-            state.update(message=f"{reranker.name}: query {done + 1} of {total}")
+            state.update(message=AT_QUERY % {"name": reranker.name, "done": done + 1, "total": total})
 
-    state.update(message=f"{reranker.name}: loading")
+    state.update(message=LOADING % {"name": reranker.name})
     scores = order_of(reranker, queries).scores(queries, progress)
     scores = _without_what_was_learned(reranker, snapshot, queries, scores)
     record_evaluation(reranker, snapshot, split, queries=queries, scores=scores)

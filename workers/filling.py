@@ -15,6 +15,7 @@ from django.db.models import Exists
 from labeling.candidates import fill_candidates, rank_candidates
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
+from labeling.stored_texts import stored_text
 from workers.hints import leave_hint
 from workers.jobs import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job
@@ -25,6 +26,18 @@ GIVEN_UP = (
     f"the worker died {MOST_ATTEMPTS} times while retrieving; expected it to live: look into its log, "
     "choose the retriever bm25 where memory is short, and order the candidates again"
 )
+
+# What a filling tells when it is done: by whether candidates were ranked, and whether queries are left without any.
+REPORTS = {
+    (False, False): stored_text("%(added)s candidates retrieved"),
+    (True, False): stored_text("%(added)s candidates retrieved, %(ranked)s ranked"),
+    (False, True): stored_text(
+        "%(added)s candidates retrieved; %(left)s queries found none in the project's documents"
+    ),
+    (True, True): stored_text(
+        "%(added)s candidates retrieved, %(ranked)s ranked; %(left)s queries found none in the project's documents"
+    ),
+}
 
 
 class FillRefused(ValueError):
@@ -112,5 +125,5 @@ def _retrieve(claim: JobClaim) -> str:
     )
     ranked = rank_candidates(project, progress=report)
     left = bare_queries(project)
-    message = f"{added:,} candidates retrieved" + (f", {ranked:,} ranked" if ranked else "")
-    return message + (f"; {left:,} queries found none in the project's documents" if left else "")
+    told = {"added": f"{added:,}", "ranked": f"{ranked:,}", "left": f"{left:,}"}
+    return REPORTS[bool(ranked), bool(left)] % told

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
+from labeling.stored_texts import stored_text
 from scoring.gold import judge_answers
 from scoring.numerics import drift
 from workers import audit
@@ -25,6 +26,15 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 30.0
 _looked: dict[int, float] = {}
+
+DRIFTED = {
+    "answers": stored_text(
+        "its accuracy on known pairs fell from %(before)s (its first answers) to %(now)s (the last %(since)s answers)"
+    ),
+    "queries": stored_text(
+        "its accuracy on known pairs fell from %(before)s (its first queries) to %(now)s (the last %(since)s queries)"
+    ),
+}
 
 
 def watch_now_and_then(annotator: Annotator) -> bool:
@@ -40,11 +50,8 @@ def watch_judge(annotator: Annotator) -> bool:
     found = known_drift(annotator)
     if found is None or found.alarm is None:
         return False
-    reason = (
-        f"its accuracy on known pairs fell from {1.0 - found.baseline:.0%} (its first {found.unit}) "
-        f"to {1.0 - found.recent:.0%} (the last {found.since} {found.unit})"
-    )
-    return pause_judge(annotator, reason)
+    told = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
+    return pause_judge(annotator, DRIFTED[found.unit] % told)
 
 
 def known_drift(annotator: Annotator) -> drift.Drift | None:

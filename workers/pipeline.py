@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, Sampler, get_plugin
+from labeling.stored_texts import stored_text
 from scoring.cross_query import are_linkable, is_across
 from scoring.pairs import comparable_query_ids
 from scoring.rating import stale_query_ids
@@ -61,6 +62,10 @@ STAGES = tuple(
         start=1,
     )
 )
+
+ASKED_IN_ROUND = stored_text("%(added)s questions in round %(round)s")
+PAIRS_SPENT = stored_text("the budget of %(n)s pairs is spent")
+DESIGN_COMPLETE = stored_text("the design is complete")
 
 
 class RunRefused(ValueError):
@@ -365,13 +370,15 @@ def plan_round(run: Run, job: Job) -> None:
 def _end_round(run: Run, job: Job, *, added: int) -> None:
     with transaction.atomic():
         Job.objects.filter(pk=job.pk, state=Job.State.OPEN).update(
-            state=Job.State.FINISHED, finished_at=Now(), message=f"{added} questions in round {job.payload['round']}"
+            state=Job.State.FINISHED,
+            finished_at=Now(),
+            message=ASKED_IN_ROUND % {"added": added, "round": job.payload["round"]},
         )
         if added:
             Run.objects.filter(pk=run.pk).update(round=int(job.payload["round"]))
         elif not _is_busy(run):
             spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget
-            reason = f"the budget of {run.pair_budget} pairs is spent" if spent else "the design is complete"
+            reason = PAIRS_SPENT % {"n": run.pair_budget} if spent else DESIGN_COMPLETE
             if _move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=spent):
                 transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
 

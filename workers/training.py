@@ -23,6 +23,7 @@ from django.db.models.functions import Now
 
 from labeling.models import Project
 from labeling.plugins import get_plugin
+from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots import ROWS_FILE, software
 from scoring.storage import storage
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 STAGE = "train"
 POLL_S = 1.0
+RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
+PUBLISHED_BEFORE = stored_text("published before")
 GIVEN_UP = (
     f"the worker died {MOST_ATTEMPTS} times without reaching another checkpoint; expected it to live: look into its log, "
     "choose a smaller batch_size or max_length where memory is short, and resume the run"
@@ -170,7 +173,7 @@ def train(job_id: int, *, worker: str = "") -> None:
 def _train(claim: JobClaim) -> str:
     run = TrainingRun.objects.select_related("project", "snapshot").get(pk=claim.payload["training_run"])
     if run.state == TrainingRun.State.FINISHED:  # a worker died between publishing and saying so
-        return "published before"
+        return PUBLISHED_BEFORE
     TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.PLANNED).update(state=TrainingRun.State.RUNNING)
     workspace = prepare_workspace(run)
     progress = Progress(run.progress)
@@ -185,7 +188,7 @@ def _train(claim: JobClaim) -> str:
     reranker = _store(claim, run, json.loads((workspace / RESULT).read_text()), workspace / PUBLISHED)
     shutil.rmtree(workspace, ignore_errors=True)
     _have_it_proved(run)
-    return f"reranker {reranker.name!r} published"
+    return RERANKER_PUBLISHED % {"name": reranker.name}
 
 
 def _have_it_proved(run: TrainingRun) -> None:

@@ -20,6 +20,8 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from labeling.plugins import load_plugins
 from scoring.rating import stale_project_ids
@@ -57,67 +59,87 @@ def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
         return check()
     except Exception as error:  # a check that breaks must not hide the others
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        return [Finding(name, Health.BAD, f"the check itself failed: {type(error).__name__}", "look into the log")]
+        return [
+            Finding(
+                name,
+                Health.BAD,
+                _("the check itself failed: %(error)s") % {"error": type(error).__name__},
+                _("look into the log"),
+            )
+        ]
 
 
 def check_database() -> list[Finding]:
-    remedy = "start the server with `make up`, or set DATABASE_URL to a PostgreSQL that answers"
+    remedy = _("start the server with `make up`, or set DATABASE_URL to a PostgreSQL that answers")
     try:
         with connection.cursor() as cursor:
             cursor.execute("SHOW server_version")
             version = str(cursor.fetchone()[0])
     except DatabaseError as error:
-        return [Finding("database", Health.BAD, f"does not answer ({type(error).__name__})", remedy)]
-    where = "named by DATABASE_URL" if os.environ.get("DATABASE_URL") else "embedded"
-    return [Finding("database", Health.GOOD, f"PostgreSQL {version}, {where}")]
+        return [
+            Finding(
+                _("database"), Health.BAD, _("does not answer (%(error)s)") % {"error": type(error).__name__}, remedy
+            )
+        ]
+    where = _("named by DATABASE_URL") if os.environ.get("DATABASE_URL") else _("embedded")
+    return [Finding(_("database"), Health.GOOD, f"PostgreSQL {version}, {where}")]
 
 
 def check_tables() -> list[Finding]:
     executor = MigrationExecutor(connection)
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if missing:
-        detail = f"{len(missing)} migration{'s' if len(missing) > 1 else ''} not applied"
-        return [Finding("tables", Health.BAD, detail, "run `python manage.py migrate`")]
-    return [Finding("tables", Health.GOOD, "up to date")]
+        detail = ngettext("%(n)s migration not applied", "%(n)s migrations not applied", len(missing)) % {
+            "n": len(missing)
+        }
+        return [Finding(_("tables"), Health.BAD, detail, _("run `python manage.py migrate`"))]
+    return [Finding(_("tables"), Health.GOOD, _("up to date"))]
 
 
 def check_broker() -> list[Finding]:
     if broker_answers():
-        where = "named by BROKER_URL" if os.environ.get("BROKER_URL") else "embedded"
-        return [Finding("broker", Health.GOOD, f"answers, {where}")]
-    remedy = "start the server with `make up`, or set BROKER_URL to a Valkey or Redis that answers"
-    return [Finding("broker", Health.BAD, "does not answer; judging waits, nothing is lost", remedy)]
+        where = _("named by BROKER_URL") if os.environ.get("BROKER_URL") else _("embedded")
+        return [Finding(_("broker"), Health.GOOD, _("answers, %(where)s") % {"where": where})]
+    remedy = _("start the server with `make up`, or set BROKER_URL to a Valkey or Redis that answers")
+    return [Finding(_("broker"), Health.BAD, _("does not answer; judging waits, nothing is lost"), remedy)]
 
 
 def check_workers() -> list[Finding]:
     living = list(alive())
     findings = []
     for queue, task in (
-        ("rating", "scores wait"),
-        ("judging-cpu", "nobody asks the judges of this machine"),
-        ("judging-gpu", "nobody asks language models loaded from a file"),
-        ("judging-http", "nobody asks judges over HTTP"),
-        ("training", "no reranker is trained"),
+        ("rating", _("scores wait")),
+        ("judging-cpu", _("nobody asks the judges of this machine")),
+        ("judging-gpu", _("nobody asks language models loaded from a file")),
+        ("judging-http", _("nobody asks judges over HTTP")),
+        ("training", _("no reranker is trained")),
     ):
         serving = [worker.name for worker in living if queue in worker.queues.split(",")]
+        name = _("workers, %(queue)s") % {"queue": queue}
         if serving:
-            findings.append(Finding(f"workers, {queue}", Health.GOOD, ", ".join(serving)))
+            findings.append(Finding(name, Health.GOOD, ", ".join(serving)))
         else:
-            remedy = f"run `python manage.py worker {queue}` (`make up` does)"
-            findings.append(Finding(f"workers, {queue}", Health.BAD, f"none alive; {task}", remedy))
+            remedy = _("run `python manage.py worker %(queue)s` (`make up` does)") % {"queue": queue}
+            findings.append(Finding(name, Health.BAD, _("none alive; %(task)s") % {"task": task}, remedy))
     return findings
 
 
 def check_backlog() -> list[Finding]:
     stale = len(stale_project_ids())
     if stale:
-        detail = f"{stale} project{'s' if stale > 1 else ''} with answers that are not in the scores yet"
-        return [Finding("scores", Health.NOTE, detail, "a rating worker or `python manage.py reconcile` sees to it")]
-    return [Finding("scores", Health.GOOD, "every stored answer is in the scores")]
+        detail = ngettext(
+            "%(n)s project with answers that are not in the scores yet",
+            "%(n)s projects with answers that are not in the scores yet",
+            stale,
+        ) % {"n": stale}
+        return [
+            Finding(_("scores"), Health.NOTE, detail, _("a rating worker or `python manage.py reconcile` sees to it"))
+        ]
+    return [Finding(_("scores"), Health.GOOD, _("every stored answer is in the scores"))]
 
 
 def check_storage() -> list[Finding]:
-    remedy = "set STORAGE_URL to a folder or bucket that this process may write to"
+    remedy = _("set STORAGE_URL to a folder or bucket that this process may write to")
     try:
         files, root = fsspec.core.url_to_fs(settings.STORAGE_URL)
         files.makedirs(root, exist_ok=True)
@@ -126,76 +148,127 @@ def check_storage() -> list[Finding]:
             stream.write(b"zelo")
         files.rm(probe)
     except Exception as error:  # every kind of storage has errors of its own
-        return [Finding("storage", Health.BAD, f"cannot be written to ({type(error).__name__})", remedy)]
-    return [Finding("storage", Health.GOOD, f"writable ({settings.STORAGE_URL.partition('://')[0]})")]
+        return [
+            Finding(
+                _("storage"),
+                Health.BAD,
+                _("cannot be written to (%(error)s)") % {"error": type(error).__name__},
+                remedy,
+            )
+        ]
+    return [
+        Finding(
+            _("storage"), Health.GOOD, _("writable (%(kind)s)") % {"kind": settings.STORAGE_URL.partition("://")[0]}
+        )
+    ]
 
 
 def check_home() -> list[Finding]:
     home = Path(settings.ZELO_HOME)
     if not home.is_dir() or not os.access(home, os.W_OK):
-        return [Finding("home", Health.BAD, f"{home} is no writable folder", "create it, or set ZELO_HOME to another")]
+        return [
+            Finding(
+                _("home"),
+                Health.BAD,
+                _("%(folder)s is no writable folder") % {"folder": home},
+                _("create it, or set ZELO_HOME to another"),
+            )
+        ]
     free = shutil.disk_usage(home).free
     if free < LEAST_FREE_BYTES:
-        detail = f"{free / 1024**3:.1f} GiB free in {home}"
-        return [Finding("home", Health.NOTE, detail, "make room: the database stops when the disk is full")]
-    return [Finding("home", Health.GOOD, f"{home}, {free / 1024**3:.0f} GiB free")]
+        detail = _("%(size)s GiB free in %(folder)s") % {"size": f"{free / 1024**3:.1f}", "folder": home}
+        return [Finding(_("home"), Health.NOTE, detail, _("make room: the database stops when the disk is full"))]
+    return [
+        Finding(
+            _("home"),
+            Health.GOOD,
+            _("%(folder)s, %(size)s GiB free") % {"folder": home, "size": f"{free / 1024**3:.0f}"},
+        )
+    ]
 
 
 def check_safety() -> list[Finding]:
     findings = []
     if settings.DEBUG:
         findings.append(
-            Finding("debug", Health.BAD, "tracebacks are shown in the browser", "unset ZELO_DEBUG on a shared server")
+            Finding(
+                _("debug"),
+                Health.BAD,
+                _("tracebacks are shown in the browser"),
+                _("unset ZELO_DEBUG on a shared server"),
+            )
         )
     if not settings.HTTPS and any(host not in {"localhost", "127.0.0.1", "[::1]"} for host in settings.ALLOWED_HOSTS):
-        detail = "other hosts may reach the server without TLS"
-        findings.append(Finding("encryption", Health.NOTE, detail, "put TLS in front of it and set ZELO_HTTPS=1"))
+        detail = _("other hosts may reach the server without TLS")
+        findings.append(Finding(_("encryption"), Health.NOTE, detail, _("put TLS in front of it and set ZELO_HTTPS=1")))
     owners = get_user_model().objects.filter(is_superuser=True, is_active=True)
     if not owners.exists():
-        findings.append(Finding("owner", Health.NOTE, "nobody owns the server yet", "run `python manage.py link`"))
-    return findings or [Finding("safety", Health.GOOD, "no debug pages, only hosts that are named, an owner")]
+        findings.append(
+            Finding(_("owner"), Health.NOTE, _("nobody owns the server yet"), _("run `python manage.py link`"))
+        )
+    return findings or [Finding(_("safety"), Health.GOOD, _("no debug pages, only hosts that are named, an owner"))]
 
 
 def check_plugins() -> list[Finding]:
     modules = load_plugins(enabled=settings.ZELO_PLUGINS)
     broken = [
-        Finding(f"plugin {module.name}", Health.BAD, module.error, f"mend or uninstall {module.module}")
+        Finding(
+            _("plugin %(name)s") % {"name": module.name},
+            Health.BAD,
+            module.error,
+            _("mend or uninstall %(module)s") % {"module": module.module},
+        )
         for module in modules
         if module.error
     ]
     loaded = [module.name for module in modules if module.enabled and not module.error]
-    return [*broken, Finding("plugins", Health.GOOD, f"{len(loaded)} modules: {', '.join(loaded)}")]
+    return [
+        *broken,
+        Finding(
+            _("plugins"), Health.GOOD, _("%(n)s modules: %(names)s") % {"n": len(loaded), "names": ", ".join(loaded)}
+        ),
+    ]
 
 
 def check_endpoints() -> list[Finding]:
     problems = endpoint_problems()
     if problems:
-        return [Finding("endpoints", Health.BAD, problem, "mend it and restart the workers") for problem in problems]
+        return [
+            Finding(_("endpoints"), Health.BAD, problem, _("mend it and restart the workers")) for problem in problems
+        ]
     names = sorted(load_endpoints())
     if not names:
-        detail = "no language model's endpoint is defined; the judges that need no network work without"
-        return [Finding("endpoints", Health.GOOD, detail)]
-    return [Finding("endpoints", Health.GOOD, ", ".join(names))]
+        detail = _("no language model's endpoint is defined; the judges that need no network work without")
+        return [Finding(_("endpoints"), Health.GOOD, detail)]
+    return [Finding(_("endpoints"), Health.GOOD, ", ".join(names))]
 
 
 def check_packages() -> list[Finding]:
     wanted = {
-        "torch": "local models and training",
-        "sentence_transformers": "the embedding judge and dense retrieval",
-        "numba": "fast rating",
+        "torch": _("local models and training"),
+        "sentence_transformers": _("the embedding judge and dense retrieval"),
+        "numba": _("fast rating"),
     }
     missing = {name: purpose for name, purpose in wanted.items() if importlib.util.find_spec(name) is None}
     findings = [
         Finding(
-            f"package {name}", Health.BAD, f"not installed; needed for {purpose}", "pip install -r requirements.txt"
+            _("package %(name)s") % {"name": name},
+            Health.BAD,
+            _("not installed; needed for %(purpose)s") % {"purpose": purpose},
+            _("pip install -r requirements.txt"),
         )
         for name, purpose in missing.items()
     ]
     if plotly_folder() is None:
         findings.append(
-            Finding("package plotly", Health.NOTE, "matrices are not drawn", "pip install -r requirements.txt")
+            Finding(
+                _("package %(name)s") % {"name": "plotly"},
+                Health.NOTE,
+                _("matrices are not drawn"),
+                _("pip install -r requirements.txt"),
+            )
         )
-    return findings or [Finding("packages", Health.GOOD, "everything that is needed is installed")]
+    return findings or [Finding(_("packages"), Health.GOOD, _("everything that is needed is installed"))]
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (

@@ -15,6 +15,8 @@ from django.core.cache import cache
 from django.db import connection
 from django.db.models import Count, Exists, Q
 from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
@@ -95,6 +97,11 @@ class FailureCount:
     reason: str
     count: int
     example: str
+
+    @property
+    def label(self) -> str:
+        """The reason in words, as `JudgingTask.get_reason_display`."""
+        return self.reason.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +259,8 @@ def _stage_states(project: Project, sizes: Sizes, progress: RunProgress | None) 
         "candidates": _done_if(sizes.candidates),
         "pairs": _done_if(sizes.pairs or (progress and progress.pairs)),
         "judging": (StageState.NOW, f"{int(100 * share)}\N{NO-BREAK SPACE}%") if running else _done_if(sizes.judgments),
-        "rating": (StageState.NOW, "live") if running and sizes.rated_queries else _done_if(sizes.rated_queries),
-        "calibrate": (StageState.NOW, "stale") if stale else _done_if(trained["calibrated"]),
+        "rating": (StageState.NOW, _("live")) if running and sizes.rated_queries else _done_if(sizes.rated_queries),
+        "calibrate": (StageState.NOW, _("stale")) if stale else _done_if(trained["calibrated"]),
         "train": (StageState.NOW, "") if trained["training"] else _done_if(trained["trained"]),
         "prove": _done_if(trained["proved"]),
         "serve": _done_if(trained["served"]),
@@ -284,30 +291,37 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
     found = []
     dead = sum(failure.count for failure in failures)
     if dead:
-        text = f"{dead:,} question{'s' if dead > 1 else ''} got no answer"
+        text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", dead) % {"n": f"{dead:,}"}
         failed = reverse("failures", args=[project.slug])
-        found.append(Attention(dead, text, "see the reasons, mend the cause, then ask again", failed))
+        found.append(Attention(dead, text, _("see the reasons, mend the cause, then ask again"), failed))
     found += _paused_judges(project)
     if sizes.failed_fits:
         found.append(
             Attention(
                 sizes.failed_fits,
-                f"{sizes.failed_fits:,} quer{'ies' if sizes.failed_fits > 1 else 'y'} could not be fitted",
-                "their pages say why; the scores before stand",
+                ngettext("%(n)s query could not be fitted", "%(n)s queries could not be fitted", sizes.failed_fits)
+                % {"n": f"{sizes.failed_fits:,}"},
+                _("their pages say why; the scores before stand"),
                 "?show=failed",
             )
         )
     if sizes.islands:
-        text = f"{sizes.islands:,} quer{'ies' if sizes.islands > 1 else 'y'} fell into islands"
+        text = ngettext("%(n)s query fell into islands", "%(n)s queries fell into islands", sizes.islands) % {
+            "n": f"{sizes.islands:,}"
+        }
         found.append(
             Attention(
-                sizes.islands, text, "scores cannot be compared across islands; judge more pairs", "?show=islands"
+                sizes.islands, text, _("scores cannot be compared across islands; judge more pairs"), "?show=islands"
             )
         )
     few = _few_comparisons(project)
     if few and not sizes.stale:
-        text = f"{few:,} document{'s' if few > 1 else ''} with fewer than {FEW_COMPARISONS} comparisons"
-        found.append(Attention(few, text, "their intervals are wide; order another run"))
+        text = ngettext(
+            "%(n)s document with fewer than %(least)s comparisons",
+            "%(n)s documents with fewer than %(least)s comparisons",
+            few,
+        ) % {"n": f"{few:,}", "least": FEW_COMPARISONS}
+        found.append(Attention(few, text, _("their intervals are wide; order another run")))
     return found
 
 
@@ -317,9 +331,11 @@ def _paused_judges(project: Project) -> list[Attention]:
     names = list(paused.order_by("id").values_list("name", flat=True))
     if not names:
         return []
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-    text = f"{shown} {'is' if len(names) == 1 else 'are'} paused"
-    remedy = "nothing is asked of them; see why, and let them go on"
+    shown = ", ".join(names[:3])
+    if len(names) > 3:
+        shown = _("%(names)s and %(n)s more") % {"names": shown, "n": f"{len(names) - 3:,}"}
+    text = ngettext("%(names)s is paused", "%(names)s are paused", len(names)) % {"names": shown}
+    remedy = _("nothing is asked of them; see why, and let them go on")
     return [Attention(len(names), text, remedy, reverse("scorecard", args=[project.slug]))]
 
 

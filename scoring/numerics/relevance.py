@@ -15,12 +15,16 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from labeling.records import FloatArray, IntArray
+from labeling.stored_texts import stored_text
 from scoring.numerics.metrics import MetricInput, ReliabilityBins, reliability_bins
 
 Method = Literal["platt", "isotonic"]
 
 FOLDS = 5
 MINIMUM_ANSWERS = 20
+
+FEW = stored_text("%(n)s answers; expected at least %(least)s; grade more candidates")
+ALIKE = stored_text("all %(n)s answers are %(value)s; expected both relevant and irrelevant ones; grade more")
 
 
 class TooFewAnswers(ValueError):
@@ -107,11 +111,9 @@ def _checked(
     if not np.isfinite(s).all() or not ((y >= 0.0) & (y <= 1.0)).all():
         raise MetricInput("scores must be finite and outcomes in [0, 1]; divide grades by the highest grade")
     if len(y) < MINIMUM_ANSWERS:
-        raise TooFewAnswers(f"{len(y)} answers; expected at least {MINIMUM_ANSWERS}; grade more candidates")
+        raise TooFewAnswers(FEW % {"n": len(y), "least": MINIMUM_ANSWERS})
     if np.ptp(y) == 0.0:
-        raise TooFewAnswers(
-            f"all {len(y)} answers are {y[0]:g}; expected both relevant and irrelevant ones; grade more"
-        )
+        raise TooFewAnswers(ALIKE % {"n": len(y), "value": f"{y[0]:g}"})
     return s, y, groups
 
 

@@ -7,6 +7,7 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 from labeling.models import Project
 from workers.models import AuditEntry
@@ -25,7 +26,7 @@ def project_audit(request: HttpRequest, slug: str) -> HttpResponse:
 def server_audit(request: HttpRequest) -> HttpResponse:
     """The entries of all projects, and those that belong to none; for superusers."""
     if not getattr(request.user, "is_superuser", False):
-        raise PermissionDenied("the whole audit log is for superusers; a project's owners see that of the project")
+        raise PermissionDenied(_("the whole audit log is for superusers; a project's owners see that of the project"))
     return _render(request, AuditEntry.objects.visible_to(request.user), None)
 
 

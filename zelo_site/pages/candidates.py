@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.translation import gettext as _
 
 from labeling.models import Document, Project
 from workers.filling import STAGE, AlreadyFilling, bare_queries, needs_filling, order_candidates
@@ -50,7 +51,7 @@ def candidates(request: HttpRequest, slug: str) -> HttpResponse:
     project = owned_project(request, slug)
     try:
         order_candidates(project)
-        messages.success(request, "Candidates are being retrieved; they appear as soon as a worker has found them.")
+        messages.success(request, _("Candidates are being retrieved; they appear as soon as a worker has found them."))
     except AlreadyFilling:
-        messages.info(request, "Candidates are being retrieved already; nothing was ordered twice.")
+        messages.info(request, _("Candidates are being retrieved already; nothing was ordered twice."))
     return redirect("project", slug=project.slug)

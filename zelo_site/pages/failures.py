@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
@@ -48,7 +49,11 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
         return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
     chosen = _filter(request.POST, _judge(request.POST, project))
     opened = retry_failures(project, chosen, by=request.user)
-    messages.success(request, f"{opened:,} question{'' if opened == 1 else 's'} will be asked again.")
+    messages.success(
+        request,
+        ngettext("%(n)s question will be asked again.", "%(n)s questions will be asked again.", opened)
+        % {"n": f"{opened:,}"},
+    )
     return redirect("failures", slug=project.slug)
 
 

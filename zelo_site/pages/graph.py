@@ -15,7 +15,7 @@ from django.shortcuts import get_object_or_404, render
 
 from labeling.models import Candidate, Pair, Query
 from workers.models import JudgingTask
-from zelo_site.pages.matrix import answered_cells, ranked_documents
+from zelo_site.pages.matrix import answered_cells, ranked_documents, ranks_of
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped
 
@@ -118,7 +118,7 @@ def _node_radius(count: int) -> float:
 
 def _edge(first: Node, second: Node, tone: str, for_higher: float | None) -> Edge:
     higher, lower = sorted((first.rank, second.rank))
-    return Edge(first.x, first.y, second.x, second.y, tone, f"{higher} and {lower}", for_higher)
+    return Edge(first.x, first.y, second.x, second.y, tone, ranks_of(higher, lower), for_higher)
 
 
 def _answered_edges(cells: list[dict[str, Any]], nodes: list[Node]) -> list[Edge]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from workers.allowances import RUN_FIELDS, RunIsOver, change_budgets
 from workers.books import totals_of_run
@@ -20,13 +22,13 @@ from workers.models import Run
 from zelo_site.pages.scope import owned_project
 
 LABELS = {
-    "pair_budget": ("Pairs", "over all queries"),
-    "call_budget": ("Calls", "retries included"),
-    "calls": ("Calls", "retries included"),
-    "token_budget": ("Tokens", "read and written"),
-    "tokens": ("Tokens", "read and written"),
-    "cost_budget_micros": ("Dollars", "at the endpoints' prices"),
-    "cost_micros": ("Dollars", "at the endpoints' prices"),
+    "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("over all queries")),
+    "call_budget": (gettext_lazy("Calls"), gettext_lazy("retries included")),
+    "calls": (gettext_lazy("Calls"), gettext_lazy("retries included")),
+    "token_budget": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
+    "tokens": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
+    "cost_budget_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
+    "cost_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
 }
 
 
@@ -48,7 +50,8 @@ def limit_fields(
     return [
         LimitField(
             f"{prefix}{name}",
-            *LABELS[name],
+            label=str(LABELS[name][0]),
+            help=str(LABELS[name][1]),
             value=_shown(name, value) if sent is None else sent.get(f"{prefix}{name}", ""),
             step="any" if _is_money(name) else "1",
         )
@@ -74,12 +77,15 @@ def _read(name: str, text: str) -> int | None:
         number = math.nan
     if not math.isfinite(number) or number <= 0 or number > 2**62:
         raise BadBudget(
-            f"{LABELS[name][0].lower()} is {text[:40]!r}; expected a number above 0, or nothing for no limit"
+            _("%(limit)s is %(text)r; expected a number above 0, or nothing for no limit")
+            % {"limit": LABELS[name][0].lower(), "text": text[:40]}
         )
     if _is_money(name):
         return max(1, round(number * 1e6))
     if number != int(number):
-        raise BadBudget(f"{LABELS[name][0].lower()} is {text[:40]!r}; expected a whole number")
+        raise BadBudget(
+            _("%(limit)s is %(text)r; expected a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
+        )
     return int(number)
 
 
@@ -102,7 +108,7 @@ def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
         try:
             changed = change_budgets(run, read_limits(request.POST), by=request.user)
             goes_on = run.is_spent and changed.state == Run.State.JUDGING
-            messages.success(request, "Stored. The run goes on." if goes_on else "Stored.")
+            messages.success(request, _("Stored. The run goes on.") if goes_on else _("Stored."))
             return redirect("project", slug=project.slug)
         except (BadBudget, RunIsOver) as refused:
             error = refused

@@ -13,6 +13,8 @@ from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Pair, Project, Query
 from labeling.records import AnswerKind
@@ -21,7 +23,7 @@ from zelo_site.pages.texts import clipped, document_title
 
 MOST_DOCUMENTS = 100
 LABEL_LENGTH = 38
-SORTS = {"elo": "by Elo", "first-stage": "by first stage"}
+SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first stage")}
 
 
 def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
@@ -81,7 +83,12 @@ def _cell(row: dict[str, Any], a: int, b: int) -> dict[str, Any]:
     """A pair with its places in the order; below one half for the higher, it contradicts the order."""
     higher, lower = (a, b) if a < b else (b, a)
     for_higher = row["mean"] if a < b else 1.0 - row["mean"]
-    return {**row, "a": a, "b": b, "ranks": f"{higher + 1} and {lower + 1}", "for_higher": for_higher}
+    return {**row, "a": a, "b": b, "ranks": ranks_of(higher + 1, lower + 1), "for_higher": for_higher}
+
+
+def ranks_of(higher: int, lower: int) -> str:
+    """The ranks of a pair's documents, the better one first."""
+    return _("%(higher)s and %(lower)s") % {"higher": higher, "lower": lower}
 
 
 def _figure(project: Project, documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,4 +101,10 @@ def _figure(project: Project, documents: list[dict[str, Any]], cells: list[dict[
         z[a][b], z[b][a] = round(cell["mean"], 3), round(1.0 - cell["mean"], 3)
         pairs[a][b] = pairs[b][a] = cell["id"]
     labels = [f"{at}. {clipped(document['title'], LABEL_LENGTH)}" for at, document in enumerate(documents, start=1)]
-    return {"z": z, "pairs": pairs, "labels": labels, "address": reverse("pair", args=[project.slug, 0])}
+    return {
+        "z": z,
+        "pairs": pairs,
+        "labels": labels,
+        "address": reverse("pair", args=[project.slug, 0]),
+        "over": _("over"),
+    }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydantic
+from django.utils.translation import gettext as _
 from pydantic_core import PydanticUndefined
 
 from labeling.plugins import Plugin
@@ -35,7 +36,8 @@ class BadOptions(ValueError):
 
     def __init__(self, plugin: type[Plugin], fields: list[OptionField]) -> None:
         wrong = "; ".join(f"{field.label}: {field.error}" for field in fields if field.error)
-        super().__init__(f"{plugin.label}: {wrong or 'these options do not go together'}")
+        wrong = wrong or _("these options do not go together")
+        super().__init__(f"{plugin.label}: {wrong}")
         self.fields = fields
 
 
@@ -50,7 +52,7 @@ def read_options(plugin: type[Plugin], *, prefix: str, sent: Mapping[str, Any]) 
     errors: dict[str, str] = {}
     for name, info in plugin.Options.model_fields.items():
         text = str(sent.get(f"{prefix}-{name}", ""))
-        kind, _ = _kind(info.annotation)
+        kind, __ = _kind(info.annotation)
         if kind == "checkbox":
             values[name] = text == "on"
         elif text.strip():
@@ -101,6 +103,16 @@ def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
     return "json", ()
 
 
+def option_label(name: str, info: pydantic.fields.FieldInfo) -> str:
+    """What an option is called in a form: its title, else its name in words."""
+    return info.title or name_in_words(name)
+
+
+def name_in_words(name: str) -> str:
+    """What an option without a title is called: learning_rate -> Learning rate."""
+    return name.replace("_", " ").capitalize()
+
+
 def _field(full_name: str, name: str, info: pydantic.fields.FieldInfo, sent: Mapping[str, Any] | None) -> OptionField:
     kind, choices = _kind(info.annotation)
     default = info.get_default(call_default_factory=True)
@@ -111,7 +123,7 @@ def _field(full_name: str, name: str, info: pydantic.fields.FieldInfo, sent: Map
         value = sent.get(full_name, "") == "on" if kind == "checkbox" else sent.get(full_name, value)
     return OptionField(
         name=full_name,
-        label=info.title or name.replace("_", " ").capitalize(),
+        label=option_label(name, info),
         help=info.description or "",
         kind=kind,
         value=value,

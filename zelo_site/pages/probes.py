@@ -6,6 +6,7 @@ import pydantic
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from workers.injection import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
@@ -44,9 +45,9 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
         options = ProbeOptions.model_validate({"payloads": request.POST.getlist("payload")})
         order_probe(judge, options, created_by=request.user)
     except pydantic.ValidationError:
-        messages.error(request, "Choose at least one payload.")
+        messages.error(request, _("Choose at least one payload."))
     except ProbeRefused as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, "The probe is ordered; its figures appear here once it has finished.")
+        messages.success(request, _("The probe is ordered; its figures appear here once it has finished."))
     return redirect("probes", slug=project.slug)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from labeling.models import Role
+from labeling.wording import translated
 from workers import pipeline
 from workers.failed import FailureFilter, retry_failures
 from workers.models import Run
@@ -30,7 +32,7 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
     overview = read_overview(project)
     is_owner = may_change(request, project)
     context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
-    live, _ = rendered_fragment(request, LIVE, context)
+    live, __ = rendered_fragment(request, LIVE, context)
     filling = filling_part(request, project)
     return render(request, "zelo/project.html", {**context, "live": live, "filling": filling})
 
@@ -50,11 +52,12 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
     if action == "retry":
         chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
         opened = retry_failures(project, chosen, by=request.user)
-        messages.success(request, f"{opened:,} questions will be asked again.")
+        messages.success(request, _("%(n)s questions will be asked again.") % {"n": f"{opened:,}"})
         return redirect("project", slug=project.slug)
     moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
     if action not in moves:
         raise Http404(f"a run cannot be moved by {action!r}")
     if not moves[action](run, by=request.user):
-        messages.warning(request, f"The run is {run.get_state_display()} already; nothing was changed.")
+        state = translated(run.get_state_display())
+        messages.warning(request, _("The run is %(state)s already; nothing was changed.") % {"state": state})
     return redirect("project", slug=project.slug)

@@ -7,6 +7,7 @@ from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquer
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Project, Query
 from zelo_site.pages.candidates import filling_part
@@ -15,10 +16,10 @@ from zelo_site.pages.scope import may_change, visible_project
 
 PAGE_SIZE = 50
 FILTERS = {
-    "islands": "in islands",
-    "unrated": "without scores",
-    "stale": "waiting for a fit",
-    "failed": "not fitted",
+    "islands": gettext_lazy("in islands"),
+    "unrated": gettext_lazy("without scores"),
+    "stale": gettext_lazy("waiting for a fit"),
+    "failed": gettext_lazy("not fitted"),
 }
 
 

@@ -15,6 +15,8 @@ from django.db.models import Count, F, Max, Min, Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from labeling.models import Candidate, Judgment, Project, Query
 from scoring.models import QueryFit
@@ -63,16 +65,16 @@ class OpenDocument:
 
 def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tuple[str, ...]:
     if row["score__elo"] is None:
-        return ("not compared yet",)
+        return (_("not compared yet"),)
     flags = []
     if row["score__undefeated"]:
-        flags.append("undefeated")
+        flags.append(_("undefeated"))
     if row["score__winless"]:
-        flags.append("winless")
+        flags.append(_("winless"))
     if main_island is not None and row["score__island"] != main_island:
-        flags.append("island")
+        flags.append(pgettext("flag", "island"))
     if row["score__comparisons"] < min(FEW_COMPARISONS, opponents):
-        flags.append("few comparisons")
+        flags.append(_("few comparisons"))
     return tuple(flags)
 
 

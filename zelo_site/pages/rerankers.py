@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models.fields.json import KT, KeyTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
@@ -112,7 +113,7 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
         typed = request.POST.get("documents", "").replace("\x00", "")[:LONGEST_TEXT]
         context |= {"question": question, "typed": typed}
         if not question:
-            context["problem"] = "Type a question to rank documents for."
+            context["problem"] = _("Type a question to rank documents for.")
         else:
             context |= _ranked(reranker, question, typed_documents(typed) or found_documents(project, question))
     else:
@@ -190,12 +191,12 @@ def found_documents(project: Project, question: str) -> list[Found]:
 def _searched(documents: Sequence[Document], question: str) -> list[Document]:
     by_id = {each.pk: each for each in documents}
     index = BM25Index([TextRecord(id=each.pk, text=each.text) for each in documents])
-    return [by_id[number] for number, _ in index.top(question, RANKED_AT_MOST)]
+    return [by_id[number] for number, __ in index.top(question, RANKED_AT_MOST)]
 
 
 def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> dict[str, Any]:
     if not documents:
-        return {"problem": "No document of the project shares a word with the question; type documents to rank."}
+        return {"problem": _("No document of the project shares a word with the question; type documents to rank.")}
     body = {"query": question, "documents": [each.text for each in documents], "return_documents": False}
     try:
         reply = pass_on(reranker, "/v1/rerank", json.dumps(body).encode())
@@ -203,7 +204,9 @@ def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> di
         return {"problem": f"{error}"}
     answer = reply.body
     if reply.status != 200:
-        return {"problem": answer.get("message", f"the serving process answered {reply.status}")}
+        return {
+            "problem": answer.get("message", _("the serving process answered %(status)s") % {"status": reply.status})
+        }
     rows = [
         RankedDocument(
             place=place,

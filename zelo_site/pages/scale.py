@@ -14,6 +14,8 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, F, Max, Min, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Project, Query
 from scoring.calibration import project_calibration
@@ -30,10 +32,10 @@ PAGE_SIZE = 50
 TEXT_LENGTH = 140
 PAIRS_PER_QUERY = 3
 SORTS = {
-    "high": ("highest first", (F("bias").desc(), "query_id")),
-    "low": ("lowest first", (F("bias").asc(), "query_id")),
-    "uncertain": ("least certain first", (F("bias_stderr").desc(nulls_last=True), "query_id")),
-    "import": ("as imported", ("query_id",)),
+    "high": (gettext_lazy("highest first"), (F("bias").desc(), "query_id")),
+    "low": (gettext_lazy("lowest first"), (F("bias").asc(), "query_id")),
+    "uncertain": (gettext_lazy("least certain first"), (F("bias_stderr").desc(nulls_last=True), "query_id")),
+    "import": (gettext_lazy("as imported"), ("query_id",)),
 }
 
 
@@ -50,7 +52,7 @@ class Prior:
 
     @property
     def lowest_loss(self) -> float | None:
-        return min((loss for _, loss in self.losses), default=None)
+        return min((loss for __, loss in self.losses), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
         "rows": [_row(fit, axis) for fit in page],
         "zero": axis.at(0.0),
         "sort": sort,
-        "sorts": {name: label for name, (label, _) in SORTS.items()},
+        "sorts": {name: label for name, (label, *_order_by) in SORTS.items()},
         "next": _next(project, counts) if is_owner else None,
         "may_change": is_owner,
         "here": "scale",
@@ -125,14 +127,14 @@ def read_prior(project: Project) -> Prior:
     dispersion = shared.dispersion if shared is not None else None
     fixed = project.rater_options.get("prior_precision")
     if fixed is not None:
-        return Prior(fixed, "set in the options of the rater", dispersion=dispersion)
+        return Prior(fixed, _("set in the options of the rater"), dispersion=dispersion)
     if shared is not None and shared.prior_precision is not None:
         losses = tuple((float(precision), float(loss)) for precision, loss in shared.losses)
-        source = "chosen by 5-fold cross-validation" if shared.cross_validated else "chosen earlier and kept"
+        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("chosen earlier and kept")
         return Prior(shared.prior_precision, source, shared.pairs, shared.chosen_at, dispersion, losses)
     if last is None:
         return Prior(None, "")
-    return Prior(last.prior_precision, "the model's default, not cross-validated", dispersion=dispersion)
+    return Prior(last.prior_precision, _("the model's default, not cross-validated"), dispersion=dispersion)
 
 
 def _biased(request: HttpRequest, project: Project) -> QuerySet[QueryFit]:
@@ -169,11 +171,11 @@ def _next(project: Project, counts: Counts) -> NextCalibration:
     judges = tuple(judge.name for judge in judges_so_far(project))
     hindrance = ""
     if counts.rated < 2:
-        hindrance = "Pairs across queries need at least two queries with scores."
+        hindrance = _("Pairs across queries need at least two queries with scores.")
     elif Run.objects.filter(project=project, state__in=Run.ACTIVE, sampler="cross-query").exists():
-        hindrance = "Pairs across queries are being judged; the scale follows by itself."
+        hindrance = _("Pairs across queries are being judged; the scale follows by itself.")
     elif not judges:
-        hindrance = "Nobody has judged by a run yet: start one, and its judges can be asked across queries too."
+        hindrance = _("Nobody has judged by a run yet: start one, and its judges can be asked across queries too.")
     every = counts.rated * (counts.rated - 1) // 2
     return NextCalibration(min(PAIRS_PER_QUERY * counts.rated, every), judges, hindrance)
 
@@ -188,5 +190,5 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
     except RunRefused as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, "Pairs across queries are ordered; the scale is fitted when they are answered.")
+        messages.success(request, _("Pairs across queries are ordered; the scale is fitted when they are answered."))
     return redirect("scale", slug=project.slug)

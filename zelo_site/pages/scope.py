@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 
 from labeling.models import Membership, Project, Role
 from labeling.people import role_of
@@ -31,8 +32,11 @@ def visible_project(request: HttpRequest, slug: str) -> Project:
     project = member_project(request, slug)
     if visitor_role(request, project) == Role.ANNOTATOR:
         raise PermissionDenied(
-            f"you compare documents in {project.name} without seeing what others answered; "
-            "ask one of its owners for the role viewer if you need to read it"
+            _(
+                "you compare documents in %(project)s without seeing what others answered; "
+                "ask one of its owners for the role viewer if you need to read it"
+            )
+            % {"project": project.name}
         )
     return project
 
@@ -59,5 +63,7 @@ def owned_project(request: HttpRequest, slug: str) -> Project:
     """The project if the visitor owns it; 403 for members who do not, 404 for others."""
     project = visible_project(request, slug)
     if not may_change(request, project):
-        raise PermissionDenied(f"changing {project.name} needs the role owner; ask one of its owners")
+        raise PermissionDenied(
+            _("changing %(project)s needs the role owner; ask one of its owners") % {"project": project.name}
+        )
     return project

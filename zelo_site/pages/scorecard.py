@@ -5,11 +5,15 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
+from labeling.stored_texts import stored_text
 from workers.judge_watch import pause_judge, resume_judge
 from workers.scorecard import scorecards
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+PAUSED_BY = stored_text("paused by %(name)s")
 
 
 def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -32,7 +36,7 @@ def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
     if request.POST.get("action") == "resume":
         if resume_judge(judge, by=request.user):
-            messages.success(request, f"{judge.name} is asked again.")
-    elif pause_judge(judge, f"paused by {request.user.get_username()}", by=request.user):
-        messages.success(request, f"{judge.name} is asked nothing more until you let it go on.")
+            messages.success(request, _("%(name)s is asked again.") % {"name": judge.name})
+    elif pause_judge(judge, PAUSED_BY % {"name": request.user.get_username()}, by=request.user):
+        messages.success(request, _("%(name)s is asked nothing more until you let it go on.") % {"name": judge.name})
     return redirect("scorecard", slug=project.slug)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 from workers.backlog import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
 from workers.flow import EndpointView, endpoint_states
@@ -91,7 +92,7 @@ def _by_host(worker: Worker) -> tuple[str, str]:
 
 def jobs_page(request: HttpRequest) -> HttpResponse:
     """Runs and jobs of the visitor's projects, newest first, and the workers."""
-    live, _ = rendered_fragment(request, LIVE, _jobs_context(request))
+    live, __ = rendered_fragment(request, LIVE, _jobs_context(request))
     return render(request, "zelo/jobs.html", {"live": live, "here": "jobs"})
 
 
@@ -103,7 +104,7 @@ def jobs_live(request: HttpRequest) -> HttpResponse:
 def doctor_page(request: HttpRequest) -> HttpResponse:
     """The doctor's findings; only for staff, since they tell about the machine."""
     if not _is_staff(request):
-        raise PermissionDenied("the doctor's findings are for staff; ask whoever runs this server")
+        raise PermissionDenied(_("the doctor's findings are for staff; ask whoever runs this server"))
     findings = examine()
     bad = sum(finding.health is Health.BAD for finding in findings)
     return render(request, "zelo/doctor.html", {"findings": findings, "bad": bad, "here": "doctor"})

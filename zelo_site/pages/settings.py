@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, get_plugin, registered
@@ -55,7 +56,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:
         return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
     fits_anew = (changed.rater, changed.rater_options) != before
-    messages.success(request, "Stored. All queries are being fitted anew." if fits_anew else "Stored.")
+    messages.success(request, _("Stored. All queries are being fitted anew.") if fits_anew else _("Stored."))
     return redirect("settings", slug=project.slug)
 
 

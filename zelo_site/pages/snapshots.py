@@ -9,9 +9,11 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Membership, Project, Query, Role
 from labeling.plugins import Plugin
+from labeling.wording import translated
 from scoring.models import Score, Snapshot
 from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage import StorageFull
@@ -47,7 +49,9 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
         )
     except (BadOptions, SnapshotRefused, StorageFull) as error:
         return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)
-    messages.success(request, f"{snapshot.rows:,} rows are frozen as “{snapshot.name}”.")
+    messages.success(
+        request, _("%(n)s rows are frozen as “%(name)s”.") % {"n": f"{snapshot.rows:,}", "name": snapshot.name}
+    )
     return redirect("training", slug=project.slug)
 
 
@@ -84,7 +88,8 @@ def _in_words(field: OptionField, sent: QueryDict | None) -> OptionField:
     if field.name.removeprefix(f"{PREFIX}-") not in WORDS:
         return field
     value = "" if sent is None else sent.get(field.name, "")
-    return dataclasses.replace(field, kind="text", value=value, help=f"{field.help} Separated by commas.")
+    separated = _("Separated by commas.")
+    return dataclasses.replace(field, kind="text", value=value, help=f"{translated(field.help)} {separated}")
 
 
 def _as_json(sent: QueryDict) -> dict[str, Any]:

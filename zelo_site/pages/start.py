@@ -11,6 +11,7 @@ import pydantic
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from labeling.annotators import get_judge
@@ -97,7 +98,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
         )
     except (BadOrder, BadOptions, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/start.html", _context(project, request.POST, error), status=422)
-    messages.success(request, "The run is ordered. Scores move as answers arrive.")
+    messages.success(request, _("The run is ordered. Scores move as answers arrive."))
     return redirect("project", slug=project.slug)
 
 
@@ -133,14 +134,17 @@ def _judge_keys(sent: QueryDict, allocation: str) -> list[str]:
     """The rows of the chosen judges, the one that a cascade begins with before the others."""
     keys = list(dict.fromkeys(sent.getlist("judge")))
     if not keys:
-        raise BadOrder("no judge is chosen; choose at least one")
+        raise BadOrder(_("no judge is chosen; choose at least one"))
     if len(keys) > MOST_ROWS:
-        raise BadOrder(f"{len(keys)} judges are chosen; choose at most {MOST_ROWS}")
+        raise BadOrder(_("%(n)s judges are chosen; choose at most %(most)s") % {"n": len(keys), "most": MOST_ROWS})
     first = sent.get("first", "")
     if allocation != Run.Allocation.CASCADE or not first:
         return keys
     if first not in keys:
-        raise BadOrder(f"the cascade is to begin with {first[:80]!r}, which is not chosen; choose it, or another one")
+        raise BadOrder(
+            _("the cascade is to begin with %(judge)r, which is not chosen; choose it, or another one")
+            % {"judge": first[:80]}
+        )
     return [first, *(key for key in keys if key != first)]
 
 
@@ -151,7 +155,8 @@ def _read_judges(keys: Sequence[str], sent: QueryDict) -> list[ChosenJudge]:
         judge = ChosenJudge(plugin, read_options(plugin, prefix=f"judge-{key}", sent=sent))
         if judge in judges:
             raise BadOrder(
-                f"{plugin.label!r} is chosen twice with the same options; change one of them, or leave it out"
+                _("%(judge)r is chosen twice with the same options; change one of them, or leave it out")
+                % {"judge": plugin.label}
             )
         judges.append(judge)
     return judges
@@ -166,9 +171,12 @@ def _given_name(sent: QueryDict, key: str) -> str:
     try:
         check_text(name)
     except BadJson as error:
-        raise BadOrder(f"the name of a judge {error}") from error
+        raise BadOrder(_("the name of a judge %(error)s") % {"error": error}) from error
     if len(name) > LONGEST_NAME:
-        raise BadOrder(f"the name of a judge has {len(name)} characters; expected at most {LONGEST_NAME}")
+        raise BadOrder(
+            _("the name of a judge has %(n)s characters; expected at most %(most)s")
+            % {"n": len(name), "most": LONGEST_NAME}
+        )
     return name
 
 
@@ -177,7 +185,9 @@ def _threshold(sent: QueryDict) -> float | None:
     if not text:
         return None
     if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.0 < float(text) <= 0.5:
-        raise BadOrder(f"the cascade's threshold is {text[:20]!r}; expected above 0 and at most 0.5, or nothing")
+        raise BadOrder(
+            _("the cascade's threshold is %(text)r; expected above 0 and at most 0.5, or nothing") % {"text": text[:20]}
+        )
     return float(text)
 
 
@@ -189,15 +199,18 @@ def is_ordinary(sampler: type[Plugin]) -> bool:
 def _one_of(sent: QueryDict, name: str, allowed: list[str]) -> str:
     value = sent.get(name, allowed[0])
     if value not in allowed:
-        raise BadOrder(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+        raise BadOrder(
+            _("%(name)s is %(value)r; expected one of %(allowed)s")
+            % {"name": name, "value": value, "allowed": ", ".join(allowed)}
+        )
     return value
 
 
 def _budgets(sent: QueryDict) -> Budgets:
     return Budgets(
-        pairs=_whole(sent.get("pair_budget", ""), "pairs"),
-        calls=_whole(sent.get("call_budget", ""), "calls"),
-        tokens=_whole(sent.get("token_budget", ""), "tokens"),
+        pairs=_whole(sent.get("pair_budget", ""), _("pairs")),
+        calls=_whole(sent.get("call_budget", ""), _("calls")),
+        tokens=_whole(sent.get("token_budget", ""), _("tokens")),
         cost_micros=_micros(sent.get("cost_budget", "")),
     )
 
@@ -207,7 +220,10 @@ def _whole(text: str, unit: str) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < 1:
-        raise BadOrder(f"the budget is {text[:20]!r}; expected a number of {unit}, 1 or more, or nothing")
+        raise BadOrder(
+            _("the budget is %(text)r; expected a number of %(unit)s, 1 or more, or nothing")
+            % {"text": text[:20], "unit": unit}
+        )
     return int(text)
 
 
@@ -217,7 +233,7 @@ def _micros(text: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{0,9}(\.[0-9]{0,6})?", text) or not any("1" <= digit <= "9" for digit in text):
-        raise BadOrder(f"the budget is {text[:20]!r}; expected dollars, more than 0, or nothing")
+        raise BadOrder(_("the budget is %(text)r; expected dollars, more than 0, or nothing") % {"text": text[:20]})
     return round(float(text) * 1e6)
 
 

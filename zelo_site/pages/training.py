@@ -9,17 +9,19 @@ import pydantic
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, get_plugin, registered
+from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.heartbeats import alive
 from workers.training import TrainingRefused, cancel_training, resume_training, start_training
 from zelo_site.charts import Axis, polyline
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
+from zelo_site.pages.options import BadOptions, OptionField, name_in_words, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 LIVE = "zelo/parts/training_live.html"
@@ -53,7 +55,7 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
     """The line of (step, value); None where there is nothing to draw."""
     if not points:
         return None
-    values = [value for _, value in points]
+    values = [value for __, value in points]
     room = max(0.05 * (max(values) - min(values)), 1e-6)
     y = Axis(min(values) - room, max(values) + room)
     x = Axis(0, max(steps, points[-1][0], 1))
@@ -118,8 +120,9 @@ def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
     project = visible_project(request, slug)
     run = _run(request, project, training_id)
     context = _run_context(request, project, run)
-    live, _ = rendered_fragment(request, LIVE, context)
-    return render(request, "zelo/training_run.html", {**context, "live": live})
+    live, __ = rendered_fragment(request, LIVE, context)
+    options = [(name_in_words(name), value) for name, value in run.options.items()]
+    return render(request, "zelo/training_run.html", {**context, "live": live, "options": options})
 
 
 def run_live(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
@@ -159,7 +162,8 @@ def move_training(request: HttpRequest, slug: str, training_id: int, move: str) 
     run = _run(request, project, training_id)
     if move == "cancel":
         if not cancel_training(run, by=request.user):
-            messages.warning(request, f"The training is {run.get_state_display()} already; nothing was changed.")
+            state = translated(run.get_state_display())
+            messages.warning(request, _("The training is %(state)s already; nothing was changed.") % {"state": state})
     elif move == "resume":
         try:
             resume_training(run, by=request.user)

@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Candidate, Project, Query
 from scoring.certainty import NextPair, next_pairs
@@ -97,7 +98,9 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         return redirect("where-next", slug=project.slug, query_id=query.pk)
     last, judges = last_judges(project)
     if last is None or not judges:
-        messages.warning(request, "No judge has been asked yet; choose some here, and they will be asked from then on.")
+        messages.warning(
+            request, _("No judge has been asked yet; choose some here, and they will be asked from then on.")
+        )
         return redirect("new-run", slug=project.slug)
     is_cascade = last.allocation == Run.Allocation.CASCADE and len(judges) > 1 and judges[0].pk == last.cascade_first_id
     allocation = Run.Allocation.ALL if last.allocation == Run.Allocation.CASCADE and not is_cascade else last.allocation
@@ -114,7 +117,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
             query_ids=[query.pk],
             pair_budget=PAIRS,
         )
-        messages.success(request, f"The next {PAIRS} pairs are queued. Scores move as answers arrive.")
+        messages.success(request, _("The next %(n)s pairs are queued. Scores move as answers arrive.") % {"n": PAIRS})
     except RunRefused as error:
-        messages.error(request, f"The pairs were not queued: {error}.")
+        messages.error(request, _("The pairs were not queued: %(error)s.") % {"error": error})
     return redirect("query", slug=project.slug, query_id=query.pk)

@@ -15,6 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 
 from labeling.candidates import rank_candidates
 from labeling.models import Project
@@ -44,7 +45,7 @@ class Source:
 def new_project(request: HttpRequest) -> HttpResponse:
     """The form of a new project with its first data; a POST stores both or neither."""
     if not may_create(request.user):
-        raise PermissionDenied("starting a project needs a staff account or a project of one's own; ask an owner")
+        raise PermissionDenied(_("starting a project needs a staff account or a project of one's own; ask an owner"))
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, None))
     try:
@@ -78,7 +79,7 @@ def preview(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return redirect("new-project")
     if not may_create(request.user):
-        raise PermissionDenied("previewing an import needs a staff account or a project of one's own")
+        raise PermissionDenied(_("previewing an import needs a staff account or a project of one's own"))
     try:
         looks = [_look(source) for source in _sources(request)]
         context: dict[str, Any] = {"looks": looks, "is_good": not any(look["preview"].errors for look in looks)}
@@ -109,11 +110,11 @@ def _sources(request: HttpRequest) -> list[Source]:
         found.append(Source(file.file, file.name or "upload", importer))  # type: ignore[arg-type]
     elif text.strip():
         pasted = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
-        found.append(Source(io.BytesIO(pasted), "pasted text", importer))
+        found.append(Source(io.BytesIO(pasted), _("pasted text"), importer))
     if grades is not None:
         found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))  # type: ignore[arg-type]
     if not found:
-        raise NothingSent("no file was chosen and no text pasted; give one of them")
+        raise NothingSent(_("no file was chosen and no text pasted; give one of them"))
     return found
 
 
@@ -137,7 +138,8 @@ def _look(source: Source) -> dict[str, Any]:
 def _sample(row: Any) -> dict[str, Any]:
     documents = getattr(row, "documents", None)
     if documents is None:
-        return {"id": row.query_id, "text": f"document {row.document_id} has grade {row.grade}", "documents": []}
+        text = _("document %(id)s has grade %(grade)s") % {"id": row.document_id, "grade": row.grade}
+        return {"id": row.query_id, "text": text, "documents": []}
     return {
         "id": row.id,
         "text": clipped(row.text, 200),

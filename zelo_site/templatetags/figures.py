@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from django import template
+from django.utils.translation import gettext as _
 
 from zelo_site.charts import Z95
 
@@ -66,14 +67,14 @@ def small_percent(share: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Seconds in words as coarse as the reader needs."""
     if seconds is None or not math.isfinite(seconds):
-        return "unknown"
+        return _("unknown")
     if seconds < 90:
         return f"{max(1, math.ceil(seconds))} s"
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     if seconds < 172_800:
         return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.1f} days"
+    return _("%(n)s days") % {"n": f"{seconds / 86_400:.1f}"}
 
 
 @register.filter
@@ -82,8 +83,8 @@ def hours(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if value < 1:
-        return f"{max(1, math.ceil(60 * value))} GPU-minutes"
-    return f"{value:,.1f} GPU-hours" if value < 10 else f"{value:,.0f} GPU-hours"
+        return _("%(n)s GPU-minutes") % {"n": max(1, math.ceil(60 * value))}
+    return _("%(n)s GPU-hours") % {"n": f"{value:,.1f}" if value < 10 else f"{value:,.0f}"}
 
 
 @register.filter
@@ -100,7 +101,7 @@ def money(micros: int | None) -> str:
 def pace(rate: float | None) -> str:
     """Answers a second; slow ones a minute."""
     if not rate:
-        return "0 a second"
+        return _("%(n)s a second") % {"n": 0}
     if rate < 1:
-        return f"{rate * 60:.0f} a minute"
-    return f"{rate:,.0f} a second"
+        return _("%(n)s a minute") % {"n": f"{rate * 60:.0f}"}
+    return _("%(n)s a second") % {"n": f"{rate:,.0f}"}

@@ -49,11 +49,13 @@
   document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
   const ago = (seconds) => {
-    if (seconds < 1.5) return "just now";
-    if (seconds < 90) return `${Math.round(seconds)} s ago`;
-    if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
-    if (seconds < 172800) return `${Math.round(seconds / 3600)} h ago`;
-    return `${Math.round(seconds / 86400)} days ago`;
+    const texts = document.body.dataset;
+    const said = (time) => texts.ago.replace("{time}", time);
+    if (seconds < 1.5) return texts.justNow;
+    if (seconds < 90) return said(`${Math.round(seconds)} s`);
+    if (seconds < 5400) return said(`${Math.round(seconds / 60)} min`);
+    if (seconds < 172800) return said(`${Math.round(seconds / 3600)} h`);
+    return said(texts.days.replace("{n}", Math.round(seconds / 86400)));
   };
 
   const tick = () => {

@@ -29,7 +29,7 @@
         showscale: false,
         hoverongaps: false,
         customdata: data.z.map((row, y) => row.map((_, x) => [data.labels[y], data.labels[x]])),
-        hovertemplate: "%{customdata[0]}<br>over %{customdata[1]}<br>%{z:.2f}<extra></extra>",
+        hovertemplate: `%{customdata[0]}<br>${data.over} %{customdata[1]}<br>%{z:.2f}<extra></extra>`,
       }],
       {
         height: side + 24,

@@ -1,0 +1,42 @@
+"""Owners' pages in German: long words break no layout, on a phone as little as on a desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+
+from labeling.models import Project
+from tests.browser.conftest import Visit
+from tests.browser.test_judge_pages import owner, project  # noqa: F401  fixtures: a project with judges and failures
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+OF_PROJECT = (
+    "project", "queries", "scorecard", "failures", "probes", "people", "people-agreement", "scale", "training",
+    "snapshots", "proof", "rerankers", "settings", "new-run", "import", "audit",
+)  # fmt: skip
+OF_SERVER = ("projects", "new-project", "jobs", "doctor", "profile")
+
+
+@pytest.mark.parametrize("look", ["light", "phone"])
+def test_german_fits_on_every_page(look: str, visit: Callable[..., Visit], owner: User, project: Project) -> None:  # noqa: F811
+    addresses = {name: reverse(name, args=[project.slug]) for name in OF_PROJECT}
+    addresses |= {name: reverse(name) for name in OF_SERVER}
+    query = project.queries.get()
+    User.objects.filter(pk=owner.pk).update(is_staff=True)  # the doctor is for staff
+    addresses |= {
+        name: reverse(name, args=[project.slug, query.pk]) for name in ("query", "where-next", "matrix", "graph")
+    }
+    visited = visit(owner, look=look, locale="de-DE")
+    faults: dict[str, list[object]] = {}
+    for name, address in addresses.items():
+        page = visited.open(address)
+        visited.picture(f"german-{name}-{look}")
+        assert page.locator("html").get_attribute("lang") == "de"
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if wide > 0 or visited.complaints:
+            faults[name] = [wide, *visited.complaints]
+            visited.complaints.clear()
+    assert faults == {}

@@ -1,0 +1,60 @@
+"""Texts that pages show and no source marks for gettext: labels and options of plugins, states, stored sentences.
+
+`manage.py makemessages` puts them into the catalogue; `labeling.wording.translated` says them in the visitor's language.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+from django.apps import apps
+from django.conf import settings
+
+from labeling.plugins import KINDS, Plugin, load_plugins, registered
+from labeling.stored_texts import stored_texts
+from scoring.snapshots import SnapshotOptions
+from workers.failed import MEANINGS
+from workers.injection import payloads
+from workers.pipeline import STAGES
+from workers.routing import QUEUES
+from zelo_site.pages.options import option_label
+
+# Plugins of others bring a catalogue of their own, or are read in English.
+OURS = {"labeling", "scoring", "workers", "trainer", "zelo_site"}
+
+
+def declared_texts() -> Iterator[str]:
+    """Every text of ours that `translated` may be asked for; some come twice."""
+    load_plugins(enabled=settings.ZELO_PLUGINS)
+    importlib.import_module(settings.ROOT_URLCONF)  # with it every module that declares a stored sentence
+    for kind in KINDS:
+        for plugin in registered(kind).values():
+            if plugin.__module__.partition(".")[0] in OURS:
+                yield from _texts_of_plugin(plugin)
+    yield from _texts_of_options(SnapshotOptions)
+    yield from _labels_of_choices()
+    yield from (kind.about for kind in QUEUES.values())
+    yield from (text for meaning in MEANINGS.values() for text in (meaning.label, meaning.remedy))
+    yield from (text for stage in STAGES for text in (stage.key, stage.label))
+    yield from (payload.label for payload in payloads().values())
+    yield from stored_texts()
+
+
+def _texts_of_plugin(plugin: type[Plugin]) -> Iterator[str]:
+    yield plugin.label
+    yield from _texts_of_options(plugin.Options)
+
+
+def _texts_of_options(options: type) -> Iterator[str]:
+    for name, info in options.model_fields.items():  # type: ignore[attr-defined]
+        yield option_label(name, info)
+        if info.description:
+            yield info.description
+
+
+def _labels_of_choices() -> Iterator[str]:
+    for model in apps.get_models():
+        if model.__module__.partition(".")[0] in OURS:
+            for field in model._meta.fields:
+                yield from (str(label) for _, label in field.flatchoices)
