@@ -2,20 +2,23 @@
 
 Loaded by `-p tests.services_plugin` (pyproject), so that it comes before pytest-django. The tests
 have a home of their own; `DATABASE_URL` and `BROKER_URL`, where set, are used instead. Under xdist
-the controller starts the services and its processes inherit the addresses.
+the controller starts the services; each of its processes has a home, a database and a number at the broker of its own.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_HOME = Path(os.environ.get("ZELO_TEST_HOME", ROOT / ".zelo" / "test"))
 
-os.environ["ZELO_HOME"] = str(TEST_HOME)
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+os.environ["ZELO_HOME"] = str(TEST_HOME / PROCESS)
 os.environ["DJANGO_SETTINGS_MODULE"] = "zelo_site.settings"
 os.environ.setdefault("ZELO_SECRET_KEY", "only-for-tests-" + "0" * 40)
 os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
@@ -30,12 +33,25 @@ _supervisor = None
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     global _supervisor
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if config.option.collectonly:
         return
-    from zelo_site.services import ServiceSupervisor
+    from zelo_site.services import ServiceSupervisor, service_urls
 
+    if PROCESS:
+        urls = service_urls(TEST_HOME)
+        os.environ["DATABASE_URL"] = urls.database_url
+        os.environ["BROKER_URL"] = with_number(urls.broker_url, 1 + int(PROCESS.removeprefix("gw")))
+        return
     _supervisor = ServiceSupervisor(TEST_HOME)
     _supervisor.__enter__()
+
+
+def with_number(url: str, number: int) -> str:
+    """The address of another of a broker's numbered databases."""
+    address = urlsplit(url)
+    if "socket" in address.scheme:
+        return url.partition("?")[0] + f"?virtual_host={number}"
+    return address._replace(path=f"/{number}").geturl()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -114,7 +114,7 @@ def _untrained(base: str) -> Order:
     """A bi-encoder has no ranking head, so that its zero-shot order is the cosine."""
     loaded = load_base(base)
     if not loaded.ranks_untrained:
-        return Cosine(str(loaded.folder))
+        return Cosine() if base == MINILM else Cosine(base)  # the bundled folder is on no operator's list
     return _of_model(load_base_reranker(loaded))
 
 

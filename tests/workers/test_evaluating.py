@@ -261,7 +261,8 @@ def test_an_outside_reranker_needs_a_name_of_its_own(monkeypatch: pytest.MonkeyP
     assert enter_outside(project, "free") == enter_outside(project, "free")
 
 
-def test_zero_shot_of_a_bi_encoder_is_its_cosine() -> None:
+def test_zero_shot_of_the_bundled_model_is_its_cosine_without_any_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZELO_MODELS")
     project = make_scored(queries=6)
     snapshot = make_frozen(project)
     queries = evaluation_queries(snapshot, "test")
