@@ -27,24 +27,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync API runs an event loop
 
-_supervisor = None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    global _supervisor
-    if config.option.collectonly:
-        return
-    from zelo_site.services import ServiceSupervisor, service_urls
-
-    if PROCESS:
-        urls = service_urls(TEST_HOME)
-        os.environ["DATABASE_URL"] = urls.database_url
-        os.environ["BROKER_URL"] = with_number(urls.broker_url, 1 + int(PROCESS.removeprefix("gw")))
-        return
-    _supervisor = ServiceSupervisor(TEST_HOME)
-    _supervisor.__enter__()
-
 
 def with_number(url: str, number: int) -> str:
     """The address of another of a broker's numbered databases."""
@@ -52,6 +34,27 @@ def with_number(url: str, number: int) -> str:
     if "socket" in address.scheme:
         return url.partition("?")[0] + f"?virtual_host={number}"
     return address._replace(path=f"/{number}").geturl()
+
+
+if PROCESS:  # before pytest-django reads the settings
+    from zelo_site.services import service_urls
+
+    _urls = service_urls(TEST_HOME)
+    os.environ["DATABASE_URL"] = _urls.database_url
+    os.environ["BROKER_URL"] = with_number(_urls.broker_url, 1 + int(PROCESS.removeprefix("gw")))
+
+_supervisor = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    global _supervisor
+    if PROCESS or config.option.collectonly:
+        return
+    from zelo_site.services import ServiceSupervisor
+
+    _supervisor = ServiceSupervisor(TEST_HOME)
+    _supervisor.__enter__()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -87,11 +87,12 @@ def test_changed_instruction_is_shown_again_instead_of_confirmed(client: Client,
 
 
 def test_known_pairs_with_an_explanation_are_the_worked_examples(client: Client, person: Any, project: Project) -> None:
-    pair = make_pair(make_query_with_documents(project))
+    query = make_query_with_documents(project)
     assert "cooked rice" in read(client, "instruction", project)
-    SpotCheck.objects.create(
-        pair=pair, slot=None, reason="gold", gold_preference=0.3, explanation="<b>B</b> is the shorter one."
-    )
+    for b, explanation in ((1, "<b>B</b> is the shorter one."), (2, "")):  # of two known pairs one is still asked
+        SpotCheck.objects.create(
+            pair=make_pair(query, 0, b), slot=None, reason="gold", gold_preference=0.3, explanation=explanation
+        )
     page = read(client, "instruction", project)
     assert "cooked rice" not in page
     assert "&lt;b&gt;B&lt;/b&gt; is the shorter one." in page
