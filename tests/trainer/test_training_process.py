@@ -16,10 +16,10 @@ import pytest
 
 from tests.trainer.lessons import make_data, make_options, write_rows
 from tests.trainer.tiny_models import save_tiny_qwen3
-from trainer import launching
+from trainer import launching, training_process
 from trainer.launching import ROOT, TrainingProcess, command_for, training_environment, visible_gpus
 from trainer.manifests import ARTEFACTS
-from trainer.training_process import ORDER, PUBLISHED, RESULT, ROWS
+from trainer.training_process import EVENTS, ORDER, PUBLISHED, RESULT, ROWS
 
 SECRETS = {
     "DATABASE_URL": "postgres://zelo:secret@db/zelo", "BROKER_URL": "redis://:secret@b", "STORAGE_URL": "s3://secret",
@@ -162,16 +162,14 @@ def test_a_pickle_as_base_is_refused_and_nothing_is_published(tmp_path: Path) ->
     base = save_tiny_qwen3(tmp_path / "qwen3")
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
     workspace = make_workspace(tmp_path / "w", make_options(base).model_dump())
-    with TrainingProcess(workspace) as process:
-        told = follow(process, never)
-    assert told[-1]["error"].startswith("PickleRefused: ")
-    assert "take a revision that has" in told[-1]["error"]
+    assert training_process.run(workspace) == 1
+    told = json.loads((workspace / EVENTS).read_text().splitlines()[-1])
+    assert told["error"].startswith("PickleRefused: ")
+    assert "take a revision that has" in told["error"]
     assert not (workspace / PUBLISHED).exists()
 
 
 def test_two_processes_never_share_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import training_process
-
     monkeypatch.setattr(training_process, "PATIENCE_S", 0.1)
     workspace = stub(tmp_path / "w", "dawdles")
     with TrainingProcess(workspace) as process:

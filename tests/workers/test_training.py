@@ -17,7 +17,7 @@ from pytest_django import Settings
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
-from scoring.storage import storage
+from scoring.storage import Storage, StorageFull, storage
 from tests.factories import make_project, make_user
 from tests.scoring.scored import make_snapshot
 from tests.trainer.lessons import make_options
@@ -100,11 +100,28 @@ def trains(run: TrainingRun) -> bool:
     return bool(run.progress.get("step"))
 
 
-def test_a_training_ends_in_a_stored_reranker(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:
+def cramped(self: Storage, source: Path, path: str, **rest: Any) -> None:
+    """An upload that finds no room when some of it is stored."""
+    self.write_bytes(f"{path}/adapter/README.md", b"")
+    raise StorageFull(28, "no room is left")
+
+
+def test_a_training_ends_in_a_stored_reranker_and_nothing_is_stored_without_room(
+    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_tiny_bert(tmp_path / "bert")
     options = make_options(base, epochs=2, eval_steps=3).model_dump()
     run = start_training(project, snapshot, options=options, by=make_user())
     assert (run.state, run.seed) == ("planned", 0)
+    with monkeypatch.context() as full:
+        full.setattr(Storage, "upload_folder", cramped)
+        training.train(job_of(run).pk, worker="here")
+    run.refresh_from_db()
+    assert (run.state, "no room is left" in run.error) == ("failed", True)
+    assert not Reranker.objects.exists()
+    assert storage().names("rerankers") == []
+
+    resume_training(run)
     training.train(job_of(run).pk, worker="here")
     run.refresh_from_db()
     assert (run.state, run.error) == ("finished", "")
@@ -237,32 +254,6 @@ def test_a_training_that_kills_its_workers_is_given_up(project: Project, snapsho
     run.refresh_from_db()
     assert run.state == "failed"
     assert "died 3 times without reaching another checkpoint" in run.error
-
-
-def test_storage_without_room_publishes_nothing(
-    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from scoring.storage import Storage, StorageFull
-
-    upload = Storage.upload_folder
-
-    def cramped(self: Storage, source: Path, path: str, **rest: Any) -> None:
-        upload(self, source / "adapter", path)
-        raise StorageFull(28, "no room is left")
-
-    monkeypatch.setattr(Storage, "upload_folder", cramped)
-    base = save_tiny_bert(tmp_path / "bert")
-    run = start_training(project, snapshot, options=make_options(base, epochs=1).model_dump())
-    training.train(job_of(run).pk, worker="here")
-    run.refresh_from_db()
-    assert (run.state, "no room is left" in run.error) == ("failed", True)
-    assert not Reranker.objects.exists()
-    assert storage().names("rerankers") == []
-    monkeypatch.undo()
-    resume_training(run)
-    training.train(job_of(run).pk, worker="here")
-    run.refresh_from_db()
-    assert (run.state, Reranker.objects.count()) == ("finished", 1)
 
 
 def test_curves_stay_short_and_go_back_where_a_training_does() -> None:

@@ -42,10 +42,6 @@ def work() -> None:
         evaluate(job)
 
 
-def no_room(run: TrainingRun) -> Path:
-    raise OSError("no room is left")
-
-
 def test_the_student_learns_is_proved_and_stays() -> None:
     project, owner = make_scored(), make_user()
     drawn = io.StringIO()
@@ -64,22 +60,20 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     ) == before
 
 
-def test_a_training_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(demo_student.LESSON, "base", "/nowhere/at/all")
-    project = make_scored()
-    with pytest.raises(NoStudent, match=r"nowhere.*manage\.py train .* --resume"):
-        show_student(project, by=make_user(), tick=work, stream=io.StringIO())
-    assert not Reranker.objects.filter(project=project, kind="trained").exists()
+def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
 
+    def no_room(run: TrainingRun) -> Path:
+        tried.append(run.pk)
+        raise OSError("no room is left")
 
-def test_a_training_that_failed_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "prepare_workspace", no_room)
     project, owner = make_scored(), make_user()
-    with monkeypatch.context() as broken:
-        broken.setattr(training, "prepare_workspace", no_room)
-        with pytest.raises(NoStudent, match="no room is left"):
+    for start in (1, 2):
+        with pytest.raises(NoStudent, match=r"no room is left.*manage\.py train .* --resume"):
             show_student(project, by=owner, tick=work, stream=io.StringIO())
-    student = show_student(project, by=owner, tick=work, stream=io.StringIO())
-    assert student.training_run == TrainingRun.objects.get(project=project)
+        assert tried == [TrainingRun.objects.get(project=project).pk] * start
+    assert not Reranker.objects.filter(project=project, kind="trained").exists()
 
 
 def test_too_few_questions_are_said_to_be_too_few() -> None:
