@@ -14,11 +14,12 @@ import numpy as np
 
 from labeling.lines import RowError, numbered_lines
 from labeling.records import FloatArray, TextRecord
-from labeling.retrieval import DEFAULT_EMBEDDER, BM25Index, cosines, load_embedder
+from labeling.retrieval import DEFAULT_EMBEDDER, BM25Index, Float32Array, cosines, load_embedder
 from trainer.evaluation import EvaluationQuery
 from trainer.outside import OutsideEndpoint, OutsideReranker
 
 RUN_LINE = "query Q0 document rank score tag"
+MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
 MOST_LINE_BYTES = 64 * 1024
 MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
 Progress = Callable[[int, int], None]
@@ -67,19 +68,24 @@ class BM25:
 
 
 class Cosine:
-    """The cosine of a bi-encoder's embeddings, untrained on anything here."""
+    """The cosine of a bi-encoder's embeddings, untrained on anything here. A text of several queries is embedded once."""
 
     def __init__(self, model: str = DEFAULT_EMBEDDER, *, threads: int = 1) -> None:
         self._model, self._threads = model, threads
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
         embedder = load_embedder(self._model)
-        found = []
+        found: list[FloatArray] = []
+        vectors: dict[str, Float32Array] = {}
         for done, query in enumerate(queries):
             progress(done, len(queries))
-            documents = embedder.encode(query.documents, role="document", threads=self._threads)
-            vector = embedder.encode([query.text], role="query", threads=self._threads)[0]
-            found.append(cosines(documents, vector))
+            if len(vectors) > MOST_VECTORS:
+                vectors.clear()
+            new = [text for text in dict.fromkeys(query.documents) if text not in vectors]
+            if new:
+                vectors |= zip(new, embedder.encode(new, role="document", threads=self._threads), strict=True)
+            asked = embedder.encode([query.text], role="query", threads=self._threads)[0]
+            found.append(cosines(np.stack([vectors[text] for text in query.documents]), asked))
         return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import pytrec_eval
 
 from labeling.lines import RowError
+from trainer import orders
 from trainer.evaluation import (
     BadOrder,
     EvaluationQuery,
@@ -18,7 +19,7 @@ from trainer.evaluation import (
     measurable,
     measure,
 )
-from trainer.orders import BM25, Elo, FirstStage, RunFile, Strengths, read_run
+from trainer.orders import BM25, Cosine, Elo, FirstStage, RunFile, Strengths, read_run
 
 NAN = float("nan")
 
@@ -129,6 +130,31 @@ def test_given_orders_read_what_stands() -> None:
     strengths = Strengths({2: 0.7}).scores([query], no_progress)[0]
     assert np.isnan(strengths).tolist() == [True, False, True]
     assert np.argmax(BM25().scores([a_query(grades=[0.0, 0.0])], no_progress)[0]) in (0, 1)
+
+
+class CountingEmbedder:
+    """Unit vectors by the length of the text; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.documents: list[str] = []
+
+    def encode(self, texts: list[str], *, role: str, threads: int) -> np.ndarray:
+        self.documents += texts if role == "document" else []
+        angles = np.array([len(text) for text in texts], dtype=np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize("most", [50_000, 3])
+def test_the_cosine_embeds_a_text_of_several_queries_once(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = CountingEmbedder()
+    monkeypatch.setattr(orders, "load_embedder", lambda model: embedder)
+    monkeypatch.setattr(orders, "MOST_VECTORS", most)
+    queries = [a_query(name, [1] * count) for name, count in (("a", 3), ("bb", 12), ("ccc", 5))]
+    found = Cosine().scores(queries, no_progress)
+    for query, scores in zip(queries, found, strict=True):
+        expected = [np.cos(len(text) - len(query.text)) for text in query.documents]
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert len(embedder.documents) == (12 if most > 3 else 17)
 
 
 def test_a_run_file_is_read_by_the_imported_ids() -> None:
