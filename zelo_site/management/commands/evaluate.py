@@ -89,7 +89,7 @@ class Command(BaseCommand):
             )  # fmt: skip
             rows.append(
                 [
-                    row.name,
+                    row.name if row.queries == board.queries else f"{row.name}, {row.queries} queries",
                     f"{ndcg.estimate:.3f} [{ndcg.low:.3f}, {ndcg.high:.3f}]",
                     f"{row.metrics['recall@10'].estimate:.3f}",
                     f"{row.metrics['mrr'].estimate:.3f}",
