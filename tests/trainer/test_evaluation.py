@@ -149,7 +149,7 @@ def test_the_cosine_embeds_a_text_of_several_queries_once(most: int, monkeypatch
     embedder = CountingEmbedder()
     monkeypatch.setattr(orders, "load_embedder", lambda model: embedder)
     monkeypatch.setattr(orders, "MOST_VECTORS", most)
-    queries = [a_query(name, [1] * count) for name, count in (("a", 3), ("bb", 12), ("ccc", 5))]
+    queries = [a_query(name=name, grades=[1] * count) for name, count in (("a", 3), ("bb", 12), ("ccc", 5))]
     found = Cosine().scores(queries, no_progress)
     for query, scores in zip(queries, found, strict=True):
         expected = [np.cos(len(text) - len(query.text)) for text in query.documents]
