@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
@@ -20,8 +23,9 @@ from tests.zelo_site.factories import make_user, page
 from trainer.contenders import BASE, enter_baselines
 from trainer.leaderboard import evaluation_queries
 from trainer.models import Reranker
-from workers.evaluating import evaluate, order_evaluation
+from workers.evaluating import AT_QUERY, evaluate, order_evaluation
 from workers.models import Job
+from zelo_site.management.commands import evaluate as command
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -198,3 +202,58 @@ def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot
         assert said in printed
     with pytest.raises(CommandError, match="freeze scores first"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")
+
+
+def leased_elsewhere(job: Job) -> None:
+    """Another worker has begun with the job."""
+    Job.objects.filter(pk=job.pk).update(state=Job.State.LEASED, lease_until=Now() + timedelta(minutes=1))
+
+
+def test_the_command_measures_what_it_enters_though_an_evaluation_goes_on(
+    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one has chosen what it measures; the command waits for it, and orders another."""
+    run = tmp_path / "today.trec"
+    run.write_bytes(a_run(snapshot))
+    before = order_evaluation(project, snapshot)
+    leased_elsewhere(before)
+    ended = {"state": Job.State.FINISHED, "lease_until": None}
+    monkeypatch.setattr(command, "time", Waits(lambda: Job.objects.filter(pk=before.pk).update(**ended)))
+    out = io.StringIO()
+    call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
+    assert "today.trec" in out.getvalue()
+    assert Job.objects.filter(stage="evaluate").count() == 2
+
+
+def test_the_command_goes_on_where_the_worker_that_evaluates_dies(
+    project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = order_evaluation(project, snapshot)
+    leased_elsewhere(job)
+    lapsed = {"lease_until": Now() - timedelta(seconds=1)}
+    monkeypatch.setattr(command, "time", Waits(lambda: Job.objects.filter(pk=job.pk).update(**lapsed)))
+    out = io.StringIO()
+    call_command("evaluate", project.slug, stdout=out)
+    assert "zero-shot minilm" in out.getvalue()
+    assert list(Job.objects.filter(stage="evaluate")) == [job]
+
+
+class Waits:
+    """Instead of `time`: something happens during the first wait, and there is no second one."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = iter([meanwhile])
+
+    def sleep(self, seconds: float) -> None:
+        next(self._meanwhile)()
+
+
+def test_how_far_an_evaluation_is_stands_there_in_the_visitors_language(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    leased_elsewhere(order_evaluation(project, snapshot))
+    Job.objects.update(message=AT_QUERY % {"name": "BM25", "done": 21, "total": 40})
+    address = reverse("proof", args=[project.slug])
+    assert "BM25: query 21 of 40" in client.get(address).content.decode()
+    german = client.get(address, headers={"Accept-Language": "de"}).content.decode()
+    assert "BM25: Anfrage 21 von 40" in german

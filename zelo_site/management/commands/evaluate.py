@@ -46,15 +46,11 @@ class Command(BaseCommand):
                         enter_run_file(project, Path(path).name, stream)
                 for name in options["outside"]:
                     enter_outside(project, name)
-                job = _ordered(project, snapshot, options["split"])
+                has_entered = bool(options["run_file"] or options["outside"])
+                job = _ordered(project, snapshot, options["split"], anew=has_entered)
             except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
                 raise CommandError(str(error)) from error
-            # Carried out here, unless a worker has taken the order first.
-            evaluate(job.pk, worker="manage.py evaluate")
-            job.refresh_from_db()
-            while job.state in {Job.State.OPEN, Job.State.LEASED}:
-                time.sleep(POLL_S)
-                job.refresh_from_db()
+            _carry_out(job)
             if job.state == Job.State.FAILED:
                 raise CommandError(job.error)
             self.stdout.write(job.message)
@@ -104,11 +100,29 @@ class Command(BaseCommand):
             self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
 
 
-def _ordered(project: Project, snapshot: Snapshot, split: str) -> Job:
-    """The evaluation of this split that waits already, as after a training, or a new one. Raises EvaluationRefused."""
-    waiting = unfinished_evaluation(project)
+def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) -> Job:
+    """The evaluation of this split that waits already, as after a training, or a new one. Raises EvaluationRefused.
+
+    One that goes on has chosen its rerankers. With `anew` it is waited for, and another is ordered after it.
+    """
+    unfinished = unfinished_evaluation(project)
+    if unfinished is not None and anew and unfinished.state == Job.State.LEASED:
+        _carry_out(unfinished)
+        unfinished = unfinished_evaluation(project)
     wanted = {"snapshot": snapshot.pk, "split": split, "rerankers": None}
-    return waiting if waiting is not None and waiting.payload == wanted else order_evaluation(project, snapshot, split)
+    if unfinished is not None and unfinished.payload == wanted:
+        return unfinished
+    return order_evaluation(project, snapshot, split)
+
+
+def _carry_out(job: Job) -> None:
+    """Until it has ended: here, unless a worker has taken it, and here again should that worker die."""
+    while True:
+        evaluate(job.pk, worker="manage.py evaluate")
+        job.refresh_from_db()
+        if job.state not in {Job.State.OPEN, Job.State.LEASED}:
+            return
+        time.sleep(POLL_S)
 
 
 def _domain_row(row: Row) -> list[str]:
