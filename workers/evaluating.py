@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, transaction
 
 from labeling.models import Project
 from labeling.records import FloatArray
@@ -114,7 +114,9 @@ def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
     """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
     try:
         store_proofs(project, snapshot, split)
-    except OSError as error:
+    except Error:
+        raise
+    except Exception as error:  # every kind of storage has errors of its own, and a file there may be anybody's
         log.warning("figures of project %s are not beside its artefacts: %s", project.slug, error)
         return f"; {EVALUATION} is not written: {error}"
     return ""

@@ -254,6 +254,20 @@ def test_what_it_was_found_to_be_worth_stands_beside_it_and_on_the_page(
     assert "frozen · dev" not in html
 
 
+@pytest.mark.django_db(transaction=True)
+def test_figures_that_cannot_be_written_beside_it_cost_no_evaluation(published_encoder: Path) -> None:
+    project = make_scored(queries=6, documents=6)
+    snapshot = make_frozen(project)
+    reranker = store(published_encoder, project)
+    storage().write_bytes(f"{reranker.location}/{EVALUATION}", b"no JSON")
+    job = order_evaluation(project, snapshot, rerankers=[reranker])
+    evaluate(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("finished", "")
+    assert "evaluation.json is not written" in job.message
+    assert Evaluation.objects.filter(reranker=reranker).exists()
+
+
 def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:
     owner = make_user("owner")
     project = make_project(owner=owner)
