@@ -27,7 +27,7 @@ Response = dict[str, Any]
 
 
 class Paused(RuntimeError):
-    """The person has been paused; the message is the reason."""
+    """The person has been paused; the message says why."""
 
 
 class KeyReused(ValueError):

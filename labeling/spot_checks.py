@@ -243,7 +243,7 @@ def _feedback(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> dict[
 
 def _undo(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
     if paused:
-        raise Paused(paused)
+        raise Paused(_message("paused", paused))
     last = _progress(desk).last
     meant = find_slot(slot_id, project_id=seat.project_id, person_id=seat.person_id)
     if last is None or meant is None or meant.id != last.slot:

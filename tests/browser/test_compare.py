@@ -359,6 +359,23 @@ def test_answers_from_before_a_pause_arrive_after_it(visit: Start, project: Proj
     assert len(live_answers(project, person)) == 2
 
 
+def test_undo_that_meets_a_pause_holds_up_no_answer_behind_it(visit: Start, project: Project, person: User) -> None:
+    page = open_screen(visit(person), project)
+    press(page, "1")
+    wait_until_saved(page)
+    [first] = live_answers(project, person)
+    page.context.set_offline(True)
+    for key in ("u", "5", "1"):
+        press(page, key)
+    pause_person(get_person(project, person), "a look at your answers")
+    page.context.set_offline(False)
+    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    wait_until_saved(page)
+    before, _behind = live_answers(project, person)
+    assert (before.pk, before.preference) == (first.pk, first.preference), "it stands: nothing was taken back"
+    assert page.evaluate("localStorage.length") == 0
+
+
 def test_undo_of_an_older_answer_than_the_last_takes_nothing_back(visit: Start, project: Project, person: User) -> None:
     """A phone that shows what was so before the laptop went on."""
     laptop = open_screen(visit(person), project)

@@ -318,14 +318,7 @@ const settle = (entry, result) => {
     }
     return true;
   }
-  if (result.outcome === "blocked") {
-    state = ["paused", "instruction"].includes(result.data.code) ? result.data.code : "paused";
-    message = state === "paused" ? `${result.data.error || ""}. ${T.paused_text}` : "";
-    clearTimeout(lookTimer);
-    if (state === "paused") lookTimer = setTimeout(look, 30000);
-  } else {
-    state = result.outcome;
-  }
+  state = result.outcome;
   return false;
 };
 

@@ -27,7 +27,7 @@ const newKey = () => {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 };
 
-// What became of one request: "done", "later" (try again), "refused" (never will), "signed_out", "blocked" (not now), "gone".
+// What became of one request: "done", "later" (try again), "refused" (never will), "signed_out", "gone".
 export const send = async (url, body) => {
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
@@ -46,11 +46,10 @@ export const send = async (url, body) => {
     if (response.ok && isJson) return { outcome: "done", data: await response.json() };
     const data = isJson ? await response.json().catch(() => ({})) : {};
     const told = { status: response.status, data };
-    if (response.status === 409) return { outcome: data.code === "not_last" ? "refused" : "blocked", ...told };
     const isToken = response.status === 403 && (!isJson || data.code === "csrf");
     if (isToken && !(await renewToken())) return { outcome: "signed_out" };
     if (response.status === 404 || (response.status === 403 && !isToken)) return { outcome: "gone", ...told };
-    if ([400, 413, 422].includes(response.status) && isJson) return { outcome: "refused", ...told };
+    if ([400, 409, 413, 422].includes(response.status) && isJson) return { outcome: "refused", ...told };
     return { outcome: "later", ...told };
   } catch {
     return { outcome: "later", status: 0, data: {} };
