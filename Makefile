@@ -15,10 +15,10 @@ up: setup ## an empty server with its database, broker and workers
 	@$(PY) manage.py up $(ARGS)
 
 test: setup-dev check ## linters, types, import rules, tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-all: setup-dev check ## with the long tests as well
-	@$(PY) -m pytest -m "" $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 
 check: setup-dev
 	@$(VENV)/bin/ruff check -q .

@@ -2,14 +2,14 @@
 
 Loaded by `-p tests.services_plugin` (pyproject), so that it comes before pytest-django. The tests
 have a home of their own; `DATABASE_URL` and `BROKER_URL`, where set, are used instead. Under xdist
-the controller starts the services; each of its processes has a home, a database and a number at the broker of its own.
+the controller starts the services; each of its processes has a home, a database and a number at that broker of its own.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,20 +28,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync API runs an event loop
 
 
-def with_number(url: str, number: int) -> str:
-    """The address of another of a broker's numbered databases."""
-    address = urlsplit(url)
-    if "socket" in address.scheme:
-        return url.partition("?")[0] + f"?virtual_host={number}"
-    return address._replace(path=f"/{number}").geturl()
-
-
 if PROCESS:  # before pytest-django reads the settings
-    from zelo_site.services import service_urls
+    from zelo_site.services import _HomeLock, service_urls, socket_folder
 
-    _urls = service_urls(TEST_HOME)
-    os.environ["DATABASE_URL"] = _urls.database_url
-    os.environ["BROKER_URL"] = with_number(_urls.broker_url, 1 + int(PROCESS.removeprefix("gw")))
+    _home = TEST_HOME / PROCESS
+    _lock = _HomeLock(_home)  # commands find an instance that runs
+    _lock.acquire()
+    _sockets = socket_folder(_home)
+    _sockets.unlink(missing_ok=True)
+    _sockets.symlink_to(socket_folder(TEST_HOME))
+    os.environ.setdefault(
+        "BROKER_URL", f"{service_urls(_home).broker_url}?virtual_host={1 + int(PROCESS.removeprefix('gw'))}"
+    )
 
 _supervisor = None
 
@@ -60,3 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _supervisor is not None:
         _supervisor.__exit__(None, None, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed may hold lone surrogates, which one process cannot send to another."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import connection
@@ -115,7 +116,7 @@ class Host:
         own = {
             "ZELO_HOME": str(self.home),
             "DATABASE_URL": f"postgres://{user}@{self.outside}:{self.ports['database']}/{name}",
-            "BROKER_URL": f"redis://{self.outside}:{self.ports['broker']}/0",
+            "BROKER_URL": f"redis://{self.outside}:{self.ports['broker']}/{broker_number()}",
             "STORAGE_URL": f"file://{self.home}/storage",
             "ZELO_LOG_LEVEL": "WARNING",
         }
@@ -203,6 +204,13 @@ def _database() -> Target:
     place = connection.settings_dict
     port = place["PORT"] or 5432
     return f"{place['HOST']}/.s.PGSQL.{port}" if str(place["HOST"]).startswith("/") else (place["HOST"], int(port))
+
+
+def broker_number() -> str:
+    """Which of the broker's numbered databases the tests of this process use."""
+    address = urlsplit(settings.CELERY_BROKER_URL)
+    named = address.query.partition("virtual_host=")[2] if "socket" in address.scheme else address.path[1:]
+    return named or "0"
 
 
 def _broker() -> Target:
