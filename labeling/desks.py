@@ -11,7 +11,8 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from psycopg.errors import DeadlockDetected
 
 from labeling.compare_items import items_again
 from labeling.desk_models import Desk
@@ -20,6 +21,7 @@ from labeling.seats import Seat
 
 RAREST_GOLD = 10_000
 REMEMBERED = "14 days"
+MOST_DEADLOCKS = 3
 _random = SystemRandom()
 
 # What an act answers: JSON values, and `items` as `labeling.compare_items.Item`.
@@ -72,8 +74,21 @@ def answer_once(
 ) -> str:
     """Act on a message and keep what was answered; a message that came before gets the same answer again.
 
-    `act` is told why the person is paused. Raises KeyReused.
+    `act` is told why the person is paused. Two people's answers to the same queries may wait for each other; the
+    database then ends one of them, which is begun anew. Raises KeyReused.
     """
+    for _ in range(MOST_DEADLOCKS):
+        try:
+            return _answer_once(seat, key, verb, message, act)
+        except OperationalError as error:
+            if not isinstance(error.__cause__, DeadlockDetected) or connection.in_atomic_block:
+                raise
+    return _answer_once(seat, key, verb, message, act)
+
+
+def _answer_once(
+    seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk, str], Response]
+) -> str:
     body = config_hash(verb=verb, **message)
     with transaction.atomic():
         desk = lock_desk(seat.person_id, gold_every=seat.gold_every)

@@ -165,6 +165,7 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     expect(page.get_by_role("row", name="Grace Hopper and MiniLM")).to_contain_text("12")
 
     page.get_by_role("link", name="disagreements", exact=True).click()
+    page.wait_for_url("**/disagreements/**")  # with its scripts, which hear the key
     page.keyboard.press("j")
     expect(page.get_by_text("Grace Hopper")).to_be_visible()
     first = page.url

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from typing import Any
 
 import pytest
+from django.db import connection
 
+from labeling import desks
 from labeling.desk_models import Submission
-from labeling.models import Judgment, Project, Query, SpotCheck
+from labeling.models import Judgment, Project, Query, Role, SpotCheck
 from labeling.pairs import store_pairs
+from labeling.seats import find_seat
 from labeling.slots import open_slots
-from tests.factories import candidate_ids, make_project
+from tests.factories import candidate_ids, make_member, make_project
 from tests.labeling.comparing import (
     Json,
     Screen,
@@ -254,3 +258,20 @@ def test_every_opinion_of_a_skipped_pair_is_for_others() -> None:
     screen = make_screen(make_compared(pairs=1, overlap=3))
     (slot,) = slots_of(screen.next())
     assert screen.skip(slot)["state"] == "nothing_left"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_message_that_the_database_ended_for_a_deadlock_is_begun_anew() -> None:
+    project = make_project(queries=1, documents=3)
+    seat = find_seat(make_member(project, Role.ANNOTATOR), project.slug)
+    begun = []
+
+    def act(desk: Any, paused: str) -> dict[str, Any]:
+        begun.append(desk.person_id)
+        if len(begun) < 3:
+            with connection.cursor() as cursor:
+                cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$")
+        return {"items": []}
+
+    assert desks.answer_once(seat, uuid.uuid4(), "skip", {}, act) == '{"items":[]}'
+    assert len(begun) == 3
