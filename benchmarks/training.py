@@ -2,7 +2,7 @@
 
 Topics over the standard library's docstrings, questions in templates; three fake judges compare documents, our
 rating makes Elo of it, and a LoRA on MiniLM learns from relevance by Elo alone: no grade is ever shown to it. The test
-has other documents and other wordings, and is measured against the hidden grades. `--quick` (up to 180 s) calls the
+has other documents and other wordings, and is measured against the hidden grades. `--quick` (some 200 s) calls the
 fake judges in this process, as the HTTP server would take most of the time; without it they are asked over HTTP by the
 product's own judge, and training is longer.
 
@@ -398,7 +398,7 @@ def same_loss(rows: Examples, options: Pointwise.Options) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="judges in this process, fewer steps, up to 180 s")
+    parser.add_argument("--quick", action="store_true", help="judges in this process, fewer steps, some 200 s")
     parser.add_argument("--steps", type=int, default=0, help="training steps (quick 320, otherwise 900)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -74,8 +74,8 @@ def answer_once(
 ) -> str:
     """Act on a message and keep what was answered; a message that came before gets the same answer again.
 
-    `act` is told why the person is paused. Two people's answers to the same queries may wait for each other; the
-    database then ends one of them, which is begun anew. Raises KeyReused.
+    `act` is told why the person is paused. Should the database end its transaction for a deadlock with another
+    person's, it is begun anew. Raises KeyReused.
     """
     for _ in range(MOST_DEADLOCKS):
         try:

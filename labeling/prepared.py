@@ -1,8 +1,7 @@
 """Cursors whose statements the server parses once a connection, for the few that run thousands of times.
 
-Django binds values on our side, so that each execution is parsed anew; for a batch of fifty judgments that was
-a third of the server's work (docs/performance.md). Every value of such a statement needs a type that can be
-told from its place, or a cast.
+Django binds values on our side, so that each execution is parsed anew, which adds up where batches of judgments come by
+the thousand. Every value of such a statement needs a type that can be told from its place, or a cast.
 """
 
 from __future__ import annotations

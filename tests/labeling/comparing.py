@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
@@ -23,7 +19,6 @@ from labeling.slots import open_slots
 from tests.factories import candidate_ids, make_member, make_project
 
 Json = dict[str, Any]
-Result = TypeVar("Result")
 committed = pytest.mark.django_db(transaction=True)
 
 
@@ -100,21 +95,6 @@ def make_screen(project: Project, *, role: str = Role.ANNOTATOR, quota: int | No
     Membership.objects.filter(project=project, user=user).update(quota=quota)
     confirm_read(project, user, seen=instruction_hash(project))
     return Screen(project, user)
-
-
-def at_once(*calls: Callable[[], Result]) -> list[Result]:
-    """Run the calls in threads of their own, over connections of their own, all starting together."""
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Result]) -> Result:
-        try:
-            start.wait(10)
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 def lapse(*slots: int) -> None:

@@ -13,7 +13,8 @@ from labeling.models import Annotator, Judgment, Pair, SpotCheck
 from labeling.records import NewJudgment
 from labeling.slots import open_slots
 from tests.factories import judge_pair
-from tests.labeling.comparing import Screen, at_once, committed, lapse, make_compared, make_screen, slots_of
+from tests.labeling.comparing import Screen, committed, lapse, make_compared, make_screen, slots_of
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

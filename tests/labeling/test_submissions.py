@@ -19,13 +19,13 @@ from tests.factories import candidate_ids, make_member, make_project
 from tests.labeling.comparing import (
     Json,
     Screen,
-    at_once,
     committed,
     lapse,
     make_compared,
     make_screen,
     slots_of,
 )
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

@@ -13,9 +13,10 @@ import pytest
 from labeling.models import Judgment
 from labeling.records import Comparison
 from tests.fake_judge.process import FakeJudge, running_fake_judge
+from tests.threads import at_once
 from tests.workers.http_panel import KEY, define_endpoints
 from tests.workers.test_flow import open_questions
-from tests.workers.test_queue import at_once, end_lease
+from tests.workers.test_queue import end_lease
 from workers import judging, pump, queue, stopping
 from workers.judges.conversation import Conversation
 from workers.models import Attempt, EndpointShare, JudgingTask

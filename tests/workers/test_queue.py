@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import pytest
 from django.db import connection, transaction
@@ -14,13 +11,12 @@ from django.db import connection, transaction
 from labeling.models import Judgment, Rationale
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
 from tests.factories import make_run, make_tasks
+from tests.threads import at_once
 from workers import pipeline, planning, queue
 from workers.models import Attempt, Job, JudgingTask, Run
 from workers.queue import ClaimedTask
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
-
-Result = TypeVar("Result")
 
 
 def claim(task: JudgingTask, limit: int = 100, *, worker: str = "w@host:1", lease_s: float = 60.0) -> list[ClaimedTask]:
@@ -29,21 +25,6 @@ def claim(task: JudgingTask, limit: int = 100, *, worker: str = "w@host:1", leas
 
 def failure(kind: FailureKind = FailureKind.TIMEOUT, *, retryable: bool = True, **fields: object) -> Failure:
     return Failure(kind, "no answer", retryable=retryable, **fields)  # type: ignore[arg-type]
-
-
-def at_once(*calls: Callable[[], Result]) -> list[Result]:
-    """Run the calls in threads of their own, over connections of their own, all starting together."""
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Result]) -> Result:
-        try:
-            start.wait(10)
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 def make_due(task_id: int) -> None:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from labeling.models import Judgment
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
 from tests.factories import make_tasks
-from tests.workers.test_queue import at_once, claim
+from tests.threads import at_once
+from tests.workers.test_queue import claim
 from workers import answers, judging, queue, spool
 from workers.judges.failures import NotAsked
 from workers.models import Attempt, JudgingTask

@@ -1,6 +1,6 @@
 """Indexes that others begin with go; tables that change all the time are cleaned up as they change.
 
-Chosen by measurement, see docs/performance.md.
+Figures with these settings, not with others, are in docs/performance.md (`benchmarks/queue.py`).
 """
 
 import django.db.models.deletion

@@ -67,7 +67,8 @@ class Command(BaseCommand):
                 if not options["exit"]:
                     self._say("\nCtrl-C stops it; the same command goes on from here, --reset begins anew")
                     code = stack.wait()
-                    self._say(STOPPED)
+                    if not code:
+                        self._say(STOPPED)
         except KeyboardInterrupt:
             self._say(STOPPED)
         except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed, UnknownEmbedder) as error:
