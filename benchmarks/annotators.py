@@ -53,13 +53,17 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What the people saw: seconds of each request, acknowledged answers, how late the client itself was."""
+    """What the people saw: seconds of each request, acknowledged answers, how late the client itself was.
+
+    `stolen`: the share of the processors' time that went to other machines on the same hardware.
+    """
 
     latency: dict[str, list[float]] = field(default_factory=lambda: {"next": [], "submit": []})
     acknowledged: list[tuple[int, int, str, str]] = field(default_factory=list)  # (user, slot, choice, stored)
     problems: Counter[str] = field(default_factory=Counter)
     stored: Counter[str] = field(default_factory=Counter)
     lag: list[float] = field(default_factory=list)
+    stolen: float = 0.0
     abandoned: int = 0
     doubles: int = 0
 
@@ -290,7 +294,10 @@ class Person:
                 await asyncio.sleep(1.0)
                 items = await self.look()
                 continue
-            await asyncio.sleep(self.chance.expovariate(1.0 / self.think_s))
+            think_s = self.chance.expovariate(1.0 / self.think_s)
+            if time.monotonic() + think_s > self.until:
+                break
+            await asyncio.sleep(think_s)
             if self.chance.random() < NEW_TAB:
                 await self.open_again(items)
             if self.chance.random() < ABANDON:
@@ -367,9 +374,21 @@ async def work(plan: Plan, port: int, slug: str, sessions: list[tuple[int, str]]
             user, session = newcomer
 
     watch = asyncio.create_task(watch_lag(seen))
+    before = processor_ticks()
     await asyncio.gather(*(chair(*each) for each in sessions[: plan.people]))
     watch.cancel()
+    passed, stolen = (now - then for now, then in zip(processor_ticks(), before, strict=True))
+    seen.stolen = stolen / max(passed, 1)
     return seen
+
+
+def processor_ticks() -> tuple[int, int]:
+    """(all, stolen) ticks of all processors since the machine started; zeros where the kernel does not tell."""
+    try:
+        ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks), ticks[7] if len(ticks) > 7 else 0
 
 
 async def watch_lag(seen: Seen) -> None:
@@ -414,7 +433,8 @@ def report(plan: Plan, seen: Seen, lost: int, duplicates: int) -> None:
     print(
         f"{plan.people} people, {plan.think_s:.0f} s to think, {plan.seconds:.0f} s; "
         f"{answers} answers ({answers / (plan.seconds + plan.think_s):.0f} a second): {dict(seen.stored)}; "
-        f"{seen.doubles} sent twice at once, {seen.abandoned} leases abandoned"
+        f"{seen.doubles} sent twice at once, {seen.abandoned} leases abandoned; "
+        f"{100.0 * seen.stolen:.1f} % of the processors' time went to other machines"
     )
     print(f"{'ms':<12} {'requests':>9} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}")
     rows = {**seen.latency, "client lag": seen.lag}
@@ -434,6 +454,7 @@ def report(plan: Plan, seen: Seen, lost: int, duplicates: int) -> None:
                 "next_p95_ms": found["next"],
                 "submit_p95_ms": found["submit"],
                 "client_lag_p95_ms": found["client lag"],
+                "stolen": round(seen.stolen, 4),
                 "duplicates": duplicates,
                 "lost": lost,
                 "errors": errors,
