@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
+
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers import failpoints
 from workers.judges.conversation import Conversation, ConversingJudge
@@ -168,19 +170,38 @@ class Pump:
             self._ask(tasks)
 
     def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Put claimed questions; where their texts cannot be read they are handed back."""
+        """Put claimed questions. Where the database is away they are handed back; one that cannot be read has failed."""
         numbered = {next(self._numbers): task for task in tasks}
         self.leased.update(numbered)
         try:
-            comparisons = self.read(tasks)
-        except Exception as error:
+            comparisons, failed = self._read(numbered)
+        except (OperationalError, InterfaceError) as error:
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             self._store_if_possible([(number, unasked) for number in numbered])
             raise
+        if failed:
+            self._store(failed)
         failpoints.reach("call.before")
-        self._conversation.put(
-            [dataclasses.replace(each, key=number) for number, each in zip(numbered, comparisons, strict=True)]
-        )
+        self._conversation.put(comparisons)
+
+    def _read(self, numbered: dict[int, ClaimedTask]) -> tuple[list[Comparison], list[tuple[int, Failure]]]:
+        """The questions with their texts, and those that cannot be read: by halves, so that one fails no other.
+
+        Such a failure counts as an attempt: handed back, a question with bad data would be claimed for ever.
+        """
+        try:
+            read = self.read(list(numbered.values()))
+            return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # whatever is wrong with it, the others are asked
+            if len(numbered) == 1:
+                log.exception("a question to %s cannot be read", self.channel.name)
+                reason = f"{type(error).__name__}: {error}"
+                return [], [(key, Failure(FailureKind.JUDGE_ERROR, reason, retryable=True)) for key in numbered]
+        items, half = list(numbered.items()), len(numbered) // 2
+        first, second = self._read(dict(items[:half])), self._read(dict(items[half:]))
+        return first[0] + second[0], first[1] + second[1]
 
     def _window(self) -> int:
         """How many questions to hold: one for each slot and some that follow while answers are stored."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from labeling.models import Judgment
 from labeling.records import Comparison
@@ -16,7 +17,7 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.threads import at_once
 from tests.workers.http_panel import KEY, define_endpoints
 from tests.workers.test_flow import open_questions
-from tests.workers.test_queue import end_lease
+from tests.workers.test_queue import end_lease, make_due
 from workers import judging, pump, queue, stopping
 from workers.judges.conversation import Conversation
 from workers.models import Attempt, EndpointShare, JudgingTask
@@ -74,22 +75,51 @@ def test_a_question_claimed_again_after_its_lease_ran_out_is_answered_twice_and_
 
 
 @pytest.mark.usefixtures("ends")
-def test_an_error_of_ours_costs_no_answer_that_is_paid_for(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_goes_away_costs_no_answer_that_is_paid_for(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     define_endpoints(monkeypatch, fake, {"max_concurrency": 6})
     _, judge = open_questions(40)
     read = judging.comparisons_of
 
     def once(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
         if fake.summary()["calls"]:
-            raise KeyError("a pair that is gone")
+            raise OperationalError("server closed the connection unexpectedly")
         return read(project_id, tasks)
 
     monkeypatch.setattr(judging, "comparisons_of", once)
-    with pytest.raises(KeyError, match="gone"):
+    with pytest.raises(OperationalError, match="unexpectedly"):
         judging.judge_open(judge.pk, worker="w@host:1")
     assert Judgment.objects.count() == fake.summary()["paid"] == Attempt.objects.count() > 0
     assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}, "nothing waits for a lease"
     assert not EndpointShare.objects.exists()
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_question_that_cannot_be_read_fails_alone_and_is_dead_after_its_attempts(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define_endpoints(monkeypatch, fake, {"max_concurrency": 4})
+    fake.control("settings", {"latency_s": 0.0})
+    _, judge = open_questions(6)
+    bad = JudgingTask.objects.order_by("id")[2]
+    read = judging.comparisons_of
+
+    def unless_bad(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
+        if bad.pair_id in {task.pair_id for task in tasks}:
+            raise ValueError("a text that cannot be read")
+        return read(project_id, tasks)
+
+    monkeypatch.setattr(judging, "comparisons_of", unless_bad)
+    assert judging.judge_open(judge.pk, worker="w@host:1") == 5
+    for tried in range(1, queue.MAX_ATTEMPTS + 1):
+        left = JudgingTask.objects.get()
+        assert (left.pk, left.attempts, left.message) == (bad.pk, tried, "ValueError: a text that cannot be read")
+        assert left.state == ("dead" if tried == queue.MAX_ATTEMPTS else "open")
+        make_due(bad.pk)
+        judging.judge_open(judge.pk, worker="w@host:1")
+    assert Judgment.objects.count() == fake.summary()["calls"] == 5
+    assert set(Attempt.objects.filter(task_id=bad.pk).values_list("outcome", flat=True)) == {"judge_error"}
 
 
 def test_a_worker_that_stops_hands_back_at_once_and_waits_for_slow_calls_that_are_paid(
