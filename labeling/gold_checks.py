@@ -148,24 +148,43 @@ def _in_words(left: float) -> str:
 
 # With open feedback a second answer has seen the first one's, so that the first one counts.
 _ANSWERS = """
-SELECT DISTINCT ON (answer.pair_id) answer.preference, gold.gold_preference
+SELECT DISTINCT ON (mine.holder_id, answer.pair_id) mine.holder_id, answer.preference, gold.gold_preference
 FROM labeling_spotcheck mine
 JOIN labeling_spotcheck gold ON gold.pair_id = mine.pair_id AND gold.gold_preference IS NOT NULL
 JOIN labeling_judgment answer ON answer.pair_id = mine.pair_id AND answer.annotator_id = mine.holder_id
 JOIN labeling_annotator person ON person.id = mine.holder_id
-WHERE mine.holder_id = %(person)s AND mine.slot IS NULL AND mine.reason = 'gold' AND answer.kind <> 'cannot_judge'
+WHERE mine.project_id = %(project)s AND (%(person)s::bigint IS NULL OR mine.holder_id = %(person)s)
+  AND mine.slot IS NULL AND mine.reason = 'gold' AND answer.kind <> 'cannot_judge'
   AND (%(open)s OR answer.superseded_at IS NULL)
   AND (person.watched_from IS NULL OR answer.created_at >= person.watched_from)
-ORDER BY answer.pair_id, answer.id
+ORDER BY mine.holder_id, answer.pair_id, answer.id
 """
 
 
-def gold_record(seat: Seat) -> tuple[int, int]:
-    """(right, all) answers to gold pairs since the person was last let go on."""
+def gold_records(
+    project_id: int, *, feedback: str, tolerance: float, person_id: int | None = None
+) -> dict[int, tuple[int, int]]:
+    """Person to (right, all) answers to gold pairs since they were last let go on; without who answered none.
+
+    `feedback` and `tolerance`: the project's rules for gold. `person_id`: of this person alone.
+    """
+    values = {"project": project_id, "person": person_id, "open": feedback == GoldFeedback.OPEN}
     with connection.cursor() as cursor:
-        cursor.execute(_ANSWERS, {"person": seat.person_id, "open": seat.gold_feedback == GoldFeedback.OPEN})
+        cursor.execute(_ANSWERS, values)
         answers = cursor.fetchall()
-    return sum(is_right(given, gold, seat.gold_tolerance) for given, gold in answers), len(answers)
+    found: dict[int, tuple[int, int]] = {}
+    for person, given, gold in answers:
+        right, count = found.get(person, (0, 0))
+        found[person] = right + is_right(given, gold, tolerance), count + 1
+    return found
+
+
+def gold_record(seat: Seat) -> tuple[int, int]:
+    """(right, all) answers of the person to gold pairs since they were last let go on."""
+    records = gold_records(
+        seat.project_id, feedback=seat.gold_feedback, tolerance=seat.gold_tolerance, person_id=seat.person_id
+    )
+    return records.get(seat.person_id, (0, 0))
 
 
 def pause_if_failing(seat: Seat) -> str:

@@ -1,6 +1,7 @@
 """How far annotators agree: kappa, alpha, disagreement, gold accuracy, order flips, shared errors.
 
-Measured on a seeded sample of rated queries, answers across queries left out. Sharpness, bias and weight of
+Measured on a seeded sample of rated queries, answers across queries left out; verdicts, and answers given after
+others' were seen, are no opinions and left out too. Sharpness, bias and weight of
 judges come from `scoring.judge_fits`, as stored; measures from `scoring.numerics.metrics`. For the pages.
 """
 
@@ -15,7 +16,7 @@ from django.db import connection
 from labeling.models import Annotator, Project
 from labeling.records import FloatArray, IntArray
 from scoring.columns import ProjectColumns, read_columns
-from scoring.models import JudgeFit, ProjectFit
+from scoring.models import INDEPENDENT, JudgeFit, ProjectFit
 from scoring.numerics.metrics import cohen_kappa, krippendorff_alpha
 from scoring.project_fits import sampled_query_ids
 
@@ -109,7 +110,7 @@ class Agreement:
 
 def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
     """The figures of everybody who judged in the project."""
-    read = read_columns(sampled_query_ids(project.pk, seed=seed))
+    read = read_columns(sampled_query_ids(project.pk, seed=seed), independent=True)
     ratings, flips, counts = _ratings(read)
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
     names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
@@ -249,12 +250,15 @@ def _shared_errors(project: Project, names: dict[int, str]) -> tuple[SharedError
     )
 
 
-_GOLD = """
-SELECT judgment.annotator_id, check_.gold_preference, judgment.preference
-FROM labeling_spotcheck check_ JOIN labeling_judgment judgment ON judgment.pair_id = check_.pair_id
-JOIN labeling_annotator annotator ON annotator.id = judgment.annotator_id
-WHERE annotator.project_id = %s AND check_.gold_preference IS NOT NULL AND judgment.superseded_at IS NULL
-  AND judgment.kind = 'preference'
+# Whoever was told what is expected may have corrected the answer since: it is the first one that says how right they are.
+_GOLD = f"""
+SELECT answer.annotator_id, check_.gold_preference, answer.preference
+FROM labeling_spotcheck check_ JOIN labeling_judgment answer ON answer.pair_id = check_.pair_id
+JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+WHERE annotator.project_id = %s AND check_.gold_preference IS NOT NULL AND answer.kind = 'preference'
+  AND (answer.superseded_at IS NULL
+       OR EXISTS (SELECT 1 FROM labeling_told told WHERE told.judgment_id = answer.id))
+  AND {INDEPENDENT}
 """
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from django.db import connection, transaction
 
 from labeling.records import ComparisonColumns, IntArray
+from scoring.models import INDEPENDENT
 
 # COPY's binary form: 19 bytes of header, each tuple a 2-byte count and for each field a 4-byte
 # length before its bytes. With fixed-width columns that are never null a tuple is a fixed record.
@@ -59,15 +60,18 @@ class ProjectColumns:
 _QUERIES = "SELECT id, judged_version FROM labeling_query WHERE id = ANY(%s) ORDER BY id"
 _CANDIDATES = "SELECT query_id, id FROM labeling_candidate WHERE query_id = ANY(%s) ORDER BY query_id, id"
 _VOTES = """
-SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, judgment.annotator_id, judgment.swapped, judgment.preference
-FROM labeling_pair pair JOIN labeling_judgment judgment ON judgment.pair_id = pair.id
-WHERE pair.query_id = ANY(%s) AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
-ORDER BY pair.query_id, pair.id, judgment.id
+SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, answer.annotator_id, answer.swapped, answer.preference
+FROM labeling_pair pair JOIN labeling_judgment answer ON answer.pair_id = pair.id
+WHERE pair.query_id = ANY(%s) AND answer.superseded_at IS NULL AND answer.kind = 'preference' AND {which}
+ORDER BY pair.query_id, pair.id, answer.id
 """
 
 
-def read_columns(query_ids: Sequence[int]) -> ProjectColumns:
-    """All votes of these queries in one consistent read: versions and votes are of one instant."""
+def read_columns(query_ids: Sequence[int], *, independent: bool = False) -> ProjectColumns:
+    """All votes of these queries in one consistent read: versions and votes are of one instant.
+
+    `independent`: without verdicts, and without what was answered after others' opinions were shown.
+    """
     ids = [list(query_ids)]
     with transaction.atomic(durable=True):
         with connection.cursor() as cursor:
@@ -75,7 +79,7 @@ def read_columns(query_ids: Sequence[int]) -> ProjectColumns:
         queries = copy_columns(_QUERIES, ids, [("id", "i8"), ("judged_version", "i8")])
         candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8")])
         votes = copy_columns(
-            _VOTES,
+            _VOTES.format(which=INDEPENDENT if independent else "TRUE"),
             ids,
             [(name, "i8") for name in ("query", "a", "b", "pair", "annotator")]
             + [("swapped", "b1"), ("preference", "f8")],

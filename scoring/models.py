@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from labeling.desk_models import BLIND
 from labeling.models import (
     Annotator,
     Candidate,
@@ -236,3 +237,9 @@ class Adjudication(models.Model):
     at = models.DateTimeField(db_default=Now())
 
     objects = visible_through("pair__a__query__project").as_manager()
+
+
+# SQL: whether the judgment `answer` is what its annotator thought by themselves: no verdict, which was given with all
+# opinions in sight, and not given anew after the others' were shown.
+INDEPENDENT = f"""
+    NOT EXISTS (SELECT 1 FROM scoring_adjudication verdict WHERE verdict.judgment_id = answer.id) AND {BLIND}"""

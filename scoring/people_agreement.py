@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeling.desk_models import BLIND
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, FloatArray
 from scoring.agreement import FEWEST_COMMON, STEPS, side
 from scoring.columns import copy_columns
+from scoring.models import INDEPENDENT
 from scoring.numerics.agreement import Measured, alpha_interval, kappa_interval
 from scoring.numerics.metrics import Level
 
@@ -110,11 +110,6 @@ def people_agreement(project: Project, *, only: int | None = None, seed: int = 0
         couples_left=max(0, len(couples) - MOST_COUPLES),
     )
 
-
-# SQL: whether the judgment `answer` is what its annotator thought by themselves: no verdict, which was given with all
-# opinions in sight, and not given anew after the others' were shown.
-INDEPENDENT = f"""
-    NOT EXISTS (SELECT 1 FROM scoring_adjudication verdict WHERE verdict.judgment_id = answer.id) AND {BLIND}"""
 
 _ANSWERS = f"""
 WITH asked AS (

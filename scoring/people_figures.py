@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
-from labeling.gold_checks import is_right
+from labeling.gold_checks import gold_records
 from labeling.models import Project
 from scoring.agreement import agreement
+from scoring.models import INDEPENDENT
 from scoring.numerics.judge_checks import Estimate, share
-from scoring.people_agreement import INDEPENDENT
 
 LATEST = 20_000
 
@@ -59,17 +59,6 @@ WHERE person.project_id = %(project)s AND person.is_person AND (%(user)s::bigint
 ORDER BY person.id
 """
 
-_GOLD = """
-SELECT answer.annotator_id, answer.preference, gold.gold_preference
-FROM labeling_spotcheck gold
-JOIN labeling_spotcheck asked ON asked.pair_id = gold.pair_id AND asked.slot IS NULL AND asked.reason = 'gold'
-JOIN labeling_annotator person ON person.id = asked.holder_id
-JOIN labeling_judgment answer ON answer.pair_id = gold.pair_id AND answer.annotator_id = person.id
-WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL AND answer.superseded_at IS NULL
-  AND answer.kind <> 'cannot_judge' AND (person.watched_from IS NULL OR answer.created_at >= person.watched_from)
-  AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
-"""
-
 _JUDGES = f"""
 SELECT own.annotator_id, own.preference, judges.mean
 FROM (
@@ -89,7 +78,8 @@ WHERE judges.mean IS NOT NULL
 def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]:
     """Everybody who ever compared in the project, or `user` alone."""
     values = {"project": project.pk, "user": user.pk if user is not None else None, "latest": LATEST}
-    gold = _gold(project, _rows(_GOLD, values))
+    records = gold_records(project.pk, feedback=project.gold_feedback, tolerance=project.gold_tolerance)
+    gold = {person: share(right, count) for person, (right, count) in records.items()}
     judges = _with_judges(_rows(_JUDGES, values))
     found = []
     for row in _rows(_PEOPLE, values):
@@ -102,13 +92,6 @@ def _rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall()
-
-
-def _gold(project: Project, rows: list[tuple[Any, ...]]) -> dict[int, Estimate | None]:
-    right: dict[int, list[bool]] = {}
-    for person, given, gold in rows:
-        right.setdefault(person, []).append(is_right(given, gold, project.gold_tolerance))
-    return {person: share(sum(each), len(each)) for person, each in right.items()}
 
 
 def _with_judges(rows: list[tuple[Any, ...]]) -> dict[int, Estimate | None]:

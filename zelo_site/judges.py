@@ -16,7 +16,7 @@ from django.db.models import Sum
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
 from scoring.columns import ProjectColumns, copy_columns, read_columns
-from scoring.models import JudgeFit
+from scoring.models import INDEPENDENT, JudgeFit
 from scoring.quality import graded_queries, measure, only
 from workers.models import Attempt
 
@@ -29,7 +29,8 @@ CURVE_QUERIES = 50
 class JudgeFigures:
     """One annotator. `agrees`: share of pairs on which it takes the side of the other judges' mean,
     `agrees_with_people` that of the people; a tie on either side counts half. `lean`: mean preference
-    for what was shown first, minus one half. None where there is nothing to compare.
+    for what was shown first, minus one half. None where there is nothing to compare. Verdicts, and answers given after
+    others' were seen, count as `answers` alone.
     """
 
     annotator_id: int
@@ -54,14 +55,17 @@ class JudgeFigures:
         )
 
 
-_RECENT = """
+# Agreement and leaning are of what annotators thought by themselves; all of their answers are counted.
+_RECENT = f"""
 WITH recent AS (
-    SELECT judgment.pair_id, judgment.annotator_id, judgment.by_person, judgment.swapped, judgment.preference
-    FROM labeling_judgment judgment JOIN labeling_annotator annotator ON annotator.id = judgment.annotator_id
-    WHERE annotator.project_id = %(project)s AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
-    ORDER BY judgment.id DESC LIMIT %(most)s
+    SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference
+    FROM labeling_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+    WHERE annotator.project_id = %(project)s AND answer.superseded_at IS NULL AND answer.kind = 'preference'
+    ORDER BY answer.id DESC LIMIT %(most)s
+), opinion AS (
+    SELECT * FROM recent answer WHERE {INDEPENDENT}
 ), votes AS (
-    SELECT pair_id, annotator_id, by_person, avg(preference) AS p FROM recent GROUP BY 1, 2, 3
+    SELECT pair_id, annotator_id, by_person, avg(preference) AS p FROM opinion GROUP BY 1, 2, 3
 ), pairs AS (
     SELECT pair_id, sum(p) FILTER (WHERE NOT by_person) AS judged, count(*) FILTER (WHERE NOT by_person) AS judges,
            avg(p) FILTER (WHERE by_person) AS people
@@ -78,12 +82,14 @@ WITH recent AS (
            count(people) FILTER (WHERE NOT by_person) AS people_pairs
     FROM compared GROUP BY 1
 ), leaning AS (
-    SELECT annotator_id, count(*) AS answers, avg(CASE WHEN swapped THEN 1 - preference ELSE preference END) - 0.5 AS lean,
+    SELECT annotator_id, avg(CASE WHEN swapped THEN 1 - preference ELSE preference END) - 0.5 AS lean,
            stddev_samp(CASE WHEN swapped THEN 1 - preference ELSE preference END) / sqrt(count(*)) AS lean_stderr
-    FROM recent GROUP BY 1
+    FROM opinion GROUP BY 1
+), counted AS (
+    SELECT annotator_id, count(*) AS answers FROM recent GROUP BY 1
 )
-SELECT annotator_id, answers, agrees, agrees_with_people, people_pairs, lean, lean_stderr
-FROM leaning JOIN agreement USING (annotator_id)
+SELECT annotator_id, answers, agrees, agrees_with_people, COALESCE(people_pairs, 0), lean, lean_stderr
+FROM counted LEFT JOIN leaning USING (annotator_id) LEFT JOIN agreement USING (annotator_id)
 """
 
 

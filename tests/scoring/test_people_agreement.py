@@ -8,9 +8,11 @@ from sklearn.metrics import cohen_kappa_score
 
 from labeling.annotators import get_person
 from labeling.desk_models import Told
+from labeling.gold_checks import gold_record, set_gold
 from labeling.judgments import record_judgments, supersede_judgments
-from labeling.models import Annotator, Judgment, Pair, Project
+from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
 from labeling.records import AnswerKind, NewJudgment
+from labeling.seats import find_seat
 from scoring.adjudication import adjudicate
 from scoring.people_agreement import Undefined, people_agreement
 from scoring.people_figures import people_figures
@@ -137,6 +139,29 @@ def test_an_answer_given_anew_after_others_were_shown_is_no_opinion(project: Pro
     supersede_judgments([told.pk, untold.pk])
     answers(second, [told.pair, untold.pair], np.array([0.05, 0.05]))
     assert people_agreement(project).couples[0].kappa.common == 35
+
+
+@pytest.mark.parametrize(("feedback", "right"), [("open", 0), ("hidden", 1)])
+def test_gold_counts_the_first_answer_where_people_are_told_and_what_stands_where_not(
+    feedback: str, right: int, project: Project, pairs: list[Pair]
+) -> None:
+    """As the pause for failing gold does, which is shown beside it."""
+    Project.objects.update(gold_feedback=feedback)
+    project.refresh_from_db()
+    one, other = person(project), person(project)
+    gold = pairs[0]
+    set_gold(gold.pk, 0.95)
+    for each in (one, other):
+        SpotCheck.objects.create(pair=gold, slot=None, reason="gold", holder=each)
+        answers(each, [gold], np.array([0.05]))
+    supersede_judgments([Judgment.objects.get(annotator=one).pk])
+    answers(one, [gold], np.array([0.95]))
+    figures = {each.annotator_id: each.gold for each in people_figures(project)}
+    assert {pk: gold and (gold.value, gold.count) for pk, gold in figures.items()} == {
+        one.pk: (right, 1), other.pk: (0, 1)
+    }  # fmt: skip
+    seat = find_seat(one.user, project.slug)
+    assert gold_record(seat) == (right, 1)
 
 
 def test_nobody_answered() -> None:

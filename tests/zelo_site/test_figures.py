@@ -8,7 +8,10 @@ import pytest
 from django.test import Client
 
 from labeling.annotators import get_person
-from labeling.models import Project, Query
+from labeling.desk_models import Told
+from labeling.judgments import supersede_judgments
+from labeling.models import Judgment, Project, Query
+from scoring.adjudication import adjudicate
 from scoring.quality import ranking_quality
 from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score
 from zelo_site.judges import JudgeFigures, judge_figures, ndcg_by_judgments
@@ -60,6 +63,35 @@ def test_agreement_with_people_rests_on_their_pairs_only(project: Project, query
     judge(pairs[1], person, 0.25)
     found = figures_of(project)[machine.name]
     assert (found.agrees_with_people, found.people_pairs) == (0.5, 2)
+
+
+def test_verdicts_and_answers_given_anew_are_counted_and_are_no_opinions(
+    project: Project, query: Query, owner: Any
+) -> None:
+    machine, person = make_judge(project), get_person(project, owner)
+    own, told, decided = pairs_of(query)[:3]
+    for pair in (own, told, decided):
+        judge(pair, machine, 0.9)
+    judge(own, person, 0.05)
+    judge(told, person, 0.05)
+    first = Judgment.objects.get(pair=told, annotator=person)
+    Told.objects.create(judgment=first)
+    supersede_judgments([first.pk])
+    judge(told, person, 0.95)
+    adjudicate(decided, owner, "1")
+    found = figures_of(project)
+    assert (found[machine.name].agrees_with_people, found[machine.name].people_pairs) == (0.0, 1)
+    assert (found[person.name].answers, found[person.name].agrees) == (3, 0.0)
+    assert found[person.name].lean == pytest.approx(-0.45)
+
+
+def test_who_only_gave_verdicts_is_listed_without_agreement(project: Project, query: Query, owner: Any) -> None:
+    machine, person = make_judge(project), get_person(project, owner)
+    pair = pairs_of(query)[0]
+    judge(pair, machine, 0.9)
+    adjudicate(pair, owner, "1")
+    figures = figures_of(project)[person.name]
+    assert (figures.answers, figures.agrees, figures.lean, figures.people_pairs) == (1, None, None, 0)
 
 
 def test_leaning_is_towards_what_was_shown_first(project: Project, query: Query) -> None:
