@@ -53,9 +53,7 @@ def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int 
     project = _project_of(pair)
     person = get_person(project, user)
     with transaction.atomic():
-        # As whatever else this person answers, in another tab or at the comparison screen.
-        lock_desk(person.pk, gold_every=project.gold_every)
-        standing = _locked(pair)
+        standing = _locked(pair, project, person.pk)
         if standing is not None and standing.by_id == user.pk and _says(standing.judgment, preference):
             return Verdict(standing, changed=False)
         _refuse_unseen(standing, seen)
@@ -78,7 +76,7 @@ def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
     A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
     """
     with transaction.atomic():
-        standing = _locked(pair)
+        standing = _locked(pair, _project_of(pair))
         if standing is None:
             return False
         _refuse_unseen(standing, seen)
@@ -104,9 +102,17 @@ def _project_of(pair: Pair) -> Project:
     return Project.objects.get(queries__candidates__pairs_as_a=pair)
 
 
-def _locked(pair: Pair) -> Adjudication | None:
-    """The word that stands, and nobody else says another until the transaction ends."""
+def _locked(pair: Pair, project: Project, *people: int) -> Adjudication | None:
+    """The word that stands, and nobody else says another until the transaction ends.
+
+    These people, and who spoke it, answer nothing meanwhile, in another tab or at the comparison screen: their answers
+    to the pair come and go with it. The pair is locked first, which no answer waits for, then the desks in order of
+    their people, so that adjudicators of several pairs never wait for each other in a circle.
+    """
     Pair.objects.select_for_update(of=("self",), no_key=True).get(pk=pair.pk)
+    speaker = Adjudication.objects.filter(pair=pair).values_list("judgment__annotator_id", flat=True)
+    for person in sorted({*people, *speaker}):
+        lock_desk(person, gold_every=project.gold_every)
     return Adjudication.objects.select_related("judgment", "by").filter(pair=pair).first()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
 from labeling.annotators import get_person
+from labeling.desk_models import Desk
 from labeling.desks import lock_desk
 from labeling.models import Judgment, Pair, Project, Role, SpotCheck
 from labeling.records import AnswerKind
+from scoring import adjudication
 from scoring.adjudication import (
     ANSWERS,
     BadVerdict,
@@ -35,6 +39,7 @@ from tests.factories import (
     make_project,
     make_query_with_documents,
 )
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -123,22 +128,55 @@ def test_a_word_that_was_not_seen_is_not_replaced(pair: Pair, owner: Any, projec
 
 
 @pytest.mark.django_db(transaction=True)
-def test_deciding_waits_for_what_the_same_person_is_answering(pair: Pair, owner: Any, project: Project) -> None:
-    person = get_person(project, owner)
+@pytest.mark.parametrize("whose", ["own", "the other's"])
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_deciding_waits_for_what_who_is_touched_by_it_is_answering(
+    taken_back: bool, whose: str, pair: Pair, owner: Any, project: Project
+) -> None:
+    """Replacing or taking back a word brings back what its owner had answered before, as their own screen might."""
+    other = make_member(project, Role.OWNER)
+    adjudicate(pair, other, "5")
+    busy = get_person(project, owner if whose == "own" else other)
     decided = threading.Event()
 
     def decide() -> None:
-        adjudicate(pair, owner, "1")
+        if taken_back:
+            undo_adjudication(pair)
+        else:
+            adjudicate(pair, owner, "1")
         decided.set()
         connection.close()
 
+    waits = not (taken_back and whose == "own")  # who takes another's word back answers nothing
     with transaction.atomic():
-        lock_desk(person.pk, gold_every=0)
+        lock_desk(busy.pk, gold_every=0)
         thread = threading.Thread(target=decide)
         thread.start()
-        assert not decided.wait(0.3)
+        assert decided.wait(0.3 if waits else 10.0) is not waits
     thread.join()
-    assert live(pair, owner) == [0.95]
+    assert (live(pair, owner), live(pair, other)) == ([] if taken_back else [0.95], [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_owners_who_replace_each_others_words_never_wait_in_a_circle(
+    pair: Pair, owner: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each needs both desks: without an order, each would hold the own one and wait for the other's."""
+    other, another = make_member(project, Role.OWNER), make_pair(project.queries.get(), 2, 3)
+    adjudicate(pair, other, "5")
+    adjudicate(another, owner, "5")
+    slowly = adjudication.lock_desk
+
+    def lock(person_id: int, *, gold_every: int) -> Desk:
+        desk = slowly(person_id, gold_every=gold_every)
+        time.sleep(0.2)
+        return desk
+
+    monkeypatch.setattr(adjudication, "lock_desk", lock)
+    orders = [(pair, owner), (another, other)]
+    at_once(*(functools.partial(adjudicate, decided, user, "1") for decided, user in orders))
+    assert (live(pair, owner), live(another, other)) == ([0.95], [0.95])
+    assert (live(pair, other), live(another, owner)) == ([], [])
 
 
 def test_taken_back_what_was_answered_before_stands_again(pair: Pair, owner: Any, project: Project) -> None:
