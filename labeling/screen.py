@@ -123,6 +123,7 @@ def _of_sending() -> dict[str, str]:
             "Wait for “saved” before you close the tab."
         ),
         "refused": _("An answer could not be stored and was put aside: {error}"),
+        "already": _("You answered a pair twice: your first answer stands, the later one was not stored."),
         "trouble": _("The server answers with an error ({status}). Your answers are kept here and sent again."),
     }
 

@@ -393,6 +393,29 @@ def test_undo_of_an_older_answer_than_the_last_takes_nothing_back(visit: Start, 
     assert len(live_answers(project, person)) == 1
 
 
+def test_correction_behind_an_undo_that_was_refused_is_told_to_be_lost(
+    visit: Start, project: Project, person: User
+) -> None:
+    """Offline an undo and a corrected answer were pressed; meanwhile the person went on at another machine."""
+    phone = open_screen(visit(person, look="phone"), project)
+    press(phone, "1")
+    wait_until_saved(phone)
+    [first] = live_answers(project, person)
+    phone.context.set_offline(True)
+    for key in ("u", "5"):
+        press(phone, key)
+    laptop = open_screen(visit(person), project)
+    press(laptop, "5")
+    wait_until_saved(laptop)
+    phone.context.set_offline(False)
+    expect(phone.locator("#problem")).to_contain_text("your first answer stands, the later one was not stored")
+    wait_until_saved(phone)
+    assert live_answers(project, person)[0] == first
+    read(phone)
+    phone.keyboard.press("3")
+    expect(phone.locator("#problem")).to_be_hidden()
+
+
 def test_heartbeat_extends_the_time_of_who_is_there(visit: Start, project: Project, person: User) -> None:
     visited = visit(person)
     visited.page.clock.install()

@@ -244,8 +244,11 @@ def test_failures_stand_by_reason_and_can_be_asked_again(client: Client, project
     html = page(client, "project", project.slug)
     assert "3 questions got no answer" in html
     assert "a timeout happened" in html
-    client.post(reverse("move-run", args=[project.slug, run.pk, "retry"]), {"reason": "timeout"})
+    retry = reverse("move-run", args=[project.slug, run.pk, "retry"])
+    told = client.post(retry, {"reason": "timeout"}, follow=True).content.decode()
+    assert "2 questions will be asked again." in told
     assert JudgingTask.objects.filter(state="open").count() == 2
+    assert "1 question will be asked again." in client.post(retry, follow=True).content.decode()
 
 
 def test_islands_need_attention(client: Client, project: Project, query: Query) -> None:

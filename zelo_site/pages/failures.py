@@ -48,13 +48,14 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
     if sent and sent not in set(FailureKind):  # else all questions would be asked again, and not those meant
         return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
     chosen = _filter(request.POST, _judge(request.POST, project))
-    opened = retry_failures(project, chosen, by=request.user)
-    messages.success(
-        request,
-        ngettext("%(n)s question will be asked again.", "%(n)s questions will be asked again.", opened)
-        % {"n": f"{opened:,}"},
-    )
+    tell_asked_again(request, retry_failures(project, chosen, by=request.user))
     return redirect("failures", slug=project.slug)
+
+
+def tell_asked_again(request: HttpRequest, questions: int) -> None:
+    """On the next page: so many questions were opened again."""
+    text = ngettext("%(n)s question will be asked again.", "%(n)s questions will be asked again.", questions)
+    messages.success(request, text % {"n": f"{questions:,}"})
 
 
 def _judge(sent: QueryDict, project: Project) -> Annotator | None:

@@ -15,6 +15,7 @@ from workers.failed import FailureFilter, retry_failures
 from workers.models import Run
 from zelo_site.overview import read_overview
 from zelo_site.pages.candidates import filling_part
+from zelo_site.pages.failures import tell_asked_again
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
 
@@ -51,8 +52,7 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     if action == "retry":
         chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
-        opened = retry_failures(project, chosen, by=request.user)
-        messages.success(request, _("%(n)s questions will be asked again.") % {"n": f"{opened:,}"})
+        tell_asked_again(request, retry_failures(project, chosen, by=request.user))
         return redirect("project", slug=project.slug)
     moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
     if action not in moves:

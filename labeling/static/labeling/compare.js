@@ -314,6 +314,7 @@ const settle = (entry, result) => {
     mustOrder = false;
     if (undoes) wantsUndone = false;
     else if (entry && entry.verb === "answer") {
+      if (result.data.stored === "already") putAside = T.already; // as after an undo that was refused
       showAfterwards(result.data);
     }
     return true;
