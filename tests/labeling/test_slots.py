@@ -77,6 +77,21 @@ def test_pairs_come_in_planned_order_and_the_urgent_ones_first() -> None:
     assert slots_of(make_screen(project).next()) == [urgent.pk, planned[0]]
 
 
+def test_an_urgent_slot_that_comes_free_behind_a_person_is_asked_next() -> None:
+    """Other claims go on from where the person is."""
+    project = make_compared(pairs=9)
+    screen, other = make_screen(project), make_screen(project)
+    behind, urgent = slots_of(other.next())
+    first, second = slots_of(screen.next())
+    third = slots_of(screen.answer(first))[1]
+    for slot in (behind, urgent):
+        other.skip(slot)
+    fourth = slots_of(screen.answer(second))[1]
+    assert behind < urgent < first < second < third < fourth
+    SpotCheck.objects.filter(pk=urgent).update(priority=1)
+    assert slots_of(screen.answer(third)) == [fourth, urgent]
+
+
 def test_a_pair_with_two_slots_is_answered_by_two_people() -> None:
     project = make_compared(pairs=1, overlap=2)
     first, second, third = (make_screen(project) for _ in range(3))
