@@ -23,6 +23,7 @@ import fsspec.implementations.local
 from django.conf import settings
 
 BLOCK = 1 << 20
+UNFINISHED = ".unfinished"
 
 
 class StorageUnusable(RuntimeError):
@@ -91,7 +92,7 @@ class Storage:
     def writing(self, path: str) -> Iterator[HashedFile]:
         """A stream to `path`, which exists, whole, once the block has ended well. Raises StorageFull."""
         target = self._absolute(path)
-        unfinished = f"{target}.{secrets.token_hex(6)}.unfinished"
+        unfinished = f"{target}.{secrets.token_hex(6)}{UNFINISHED}"
         try:
             with _room_is_needed(self.url):
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -124,13 +125,22 @@ class Storage:
         """Paths of all files below a folder, relative to it, in name order."""
         root = self._absolute(folder)
         found = self._files.find(root) if self._files.exists(root) else []
-        return sorted(self._relative(each, root) for each in found if not each.endswith(".unfinished"))
+        return sorted(self._relative(each, root) for each in found if not each.endswith(UNFINISHED))
 
     def remove(self, path: str) -> None:
         """Take a file, or a folder with all in it, away; nothing happens where there is none."""
         target = self._absolute(path)
         if self._files.exists(target):
             self._files.rm(target, recursive=True)
+
+    def remove_unfinished(self, path: str) -> None:
+        """Take away what writers of `path` left when they were killed; one that lives fails and leaves nothing."""
+        folder, _, name = self._absolute(path).rpartition("/")
+        beside = self._files.find(folder, maxdepth=1) if self._files.exists(folder) else []
+        for each in beside:
+            if each.rpartition("/")[2].startswith(f"{name}.") and each.endswith(UNFINISHED):
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.rm(each)
 
     def download(self, path: str, target: Path, *, checksum: str = "") -> None:
         """Copy a stored file to a local one. Raises ChecksumMismatch, FileNotFoundError."""

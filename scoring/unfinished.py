@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from django.conf import settings
 from scoring.storage import storage
 
 log = logging.getLogger(__name__)
+
+NOTE, DRAFT, UNREADABLE = ".json", ".draft", ".unreadable"
+FORGOTTEN_S = 3600.0
 
 
 def notes_folder() -> Path:
@@ -31,8 +35,8 @@ def notes_folder() -> Path:
 def in_the_making(folder: str) -> Iterator[None]:
     """Write a folder of the storage in this block, and the row that names it last; what fails leaves no folder."""
     notes_folder().mkdir(parents=True, exist_ok=True)
-    note = notes_folder() / f"{secrets.token_hex(8)}.json"
-    draft = note.with_suffix(".draft")
+    note = notes_folder() / f"{secrets.token_hex(8)}{NOTE}"
+    draft = note.with_suffix(DRAFT)
     with draft.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         json.dump({"storage": storage().url, "folder": folder}, file)
@@ -53,23 +57,60 @@ def in_the_making(folder: str) -> Iterator[None]:
 
 
 def collect(is_used: Callable[[str], bool]) -> list[str]:
-    """Remove what dead writers left, but what `is_used`: a row was made of it just before. Returns the folders."""
-    return [folder for note in sorted(notes_folder().glob("*.json")) if (folder := _collected(note, is_used))]
+    """Remove what dead writers left, but what `is_used`: a row was made of it just before. Returns the folders.
+
+    Each note is dealt with for itself: those that lead nowhere are put aside, and of what cannot be removed now the first
+    problem is raised once all others are done.
+    """
+    removed: list[str] = []
+    problems: list[Exception] = []
+    for path in sorted(notes_folder().glob("*")):
+        if path.suffix == DRAFT:
+            _remove_forgotten(path)
+        if path.suffix != NOTE:
+            continue
+        try:
+            removed += _collected(path, is_used)
+        except Exception as error:  # whatever a storage raises; the note stays, and with it the task
+            problems.append(error)
+    if problems:
+        raise problems[0]
+    return removed
 
 
-def _collected(note: Path, is_used: Callable[[str], bool]) -> str:
+def _remove_forgotten(draft: Path) -> None:
+    """A note that never got its name: its process died in that moment, and had written nothing that it could tell of."""
+    with contextlib.suppress(OSError):
+        if time.time() - draft.stat().st_mtime > FORGOTTEN_S:
+            draft.unlink()
+
+
+def _collected(note: Path, is_used: Callable[[str], bool]) -> list[str]:
+    """The folder of one note if it was removed; a living writer's note is left alone."""
     with contextlib.suppress(FileNotFoundError), note.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return ""
-        told = json.load(file)
-        if told["storage"] != storage().url:  # another installation's, or this one's before it moved
-            return ""
-        left = "" if is_used(told["folder"]) else str(told["folder"])
-        if left:
-            storage().remove(left)
-            log.warning("%s was left unfinished by a process that died, and is removed", left)
-        note.unlink(missing_ok=True)
-        return left
-    return ""
+            return []
+        told = _read(file.read())
+        if told is None:
+            aside = note.rename(note.with_suffix(UNREADABLE))
+            log.warning("%s says of no folder that it is unfinished; it is put aside as %s", note, aside.name)
+        elif told["storage"] == storage().url:  # otherwise another installation's, or this one's before it moved
+            left = [] if is_used(told["folder"]) else [told["folder"]]
+            for folder in left:
+                storage().remove(folder)
+                log.warning("%s was left unfinished by a process that died, and is removed", folder)
+            note.unlink(missing_ok=True)
+            return left
+    return []
+
+
+def _read(text: str) -> dict[str, str] | None:
+    """What a note tells; None where a disk lost it, as it may when the machine dies."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("storage", "folder"))
+    return told if whole else None

@@ -1,41 +1,54 @@
 """What a published reranker reached, as a file beside its artefacts: `evaluation.json`, written after each evaluation.
 
 A model card is closed by the manifest's checksums before anything is proved; the figures of the proof therefore stand in a
-file that the manifest does not name. Neighbours: `trainer.leaderboard` has the figures, `workers.evaluating` asks for this.
+file that the manifest does not name. It is written anew each time from the database, which keeps every evaluation: whatever
+an earlier writer left when it was killed, the next one heals. Neighbours: `trainer.leaderboard` has the figures,
+`workers.evaluating` asks for this.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.storage import storage
-from trainer.evaluation import REFERENCES
-from trainer.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation import Reference
+from trainer.leaderboard import Leaderboard, Row, leaderboard
 from trainer.manifests import EVALUATION
+from trainer.models import Evaluation
 from trainer.rerankers import servable
 
 FORMAT = 1
 
 
-def store_proofs(project: Project, snapshot: Snapshot, split: str) -> None:
-    """Write what the project's rerankers reached there beside their artefacts; what was proved elsewhere stays."""
+def store_proofs(project: Project) -> None:
+    """Write all that the project's rerankers reached beside their artefacts, each file at once or not at all."""
     published = {each.pk: each for each in servable().filter(project=project)}
     found: dict[int, list[dict[str, Any]]] = {}
-    for reference in REFERENCES:
-        try:
-            board = leaderboard(project, snapshot, split, reference)
-        except NotEvaluated:
-            continue
+    for snapshot, split, reference in _boards(project, published):
+        board = leaderboard(project, snapshot, split, reference)
         for row in board.rows:
             if row.evaluation.reranker_id in published:
                 found.setdefault(row.evaluation.reranker_id, []).append(_entry(board, row))
     for pk, entries in found.items():
-        _merge(f"{published[pk].location}/{EVALUATION}", entries)
+        path = f"{published[pk].location}/{EVALUATION}"
+        text = json.dumps({"format": FORMAT, "evaluations": entries}, indent=1, ensure_ascii=False)
+        storage().remove_unfinished(path)
+        storage().write_bytes(path, f"{text}\n".encode())
+
+
+def _boards(project: Project, published: Iterable[int]) -> list[tuple[Snapshot, str, Reference]]:
+    """Where any of the published rerankers was evaluated, earlier snapshots first."""
+    places = Evaluation.objects.filter(project=project, reranker__in=published).order_by(
+        "snapshot_id", "split", "reference"
+    )
+    distinct = places.values_list("snapshot_id", "split", "reference").distinct()
+    snapshots = Snapshot.objects.in_bulk([pk for pk, _, _ in distinct])
+    return [(snapshots[pk], split, cast(Reference, reference)) for pk, split, reference in distinct]
 
 
 def _entry(board: Leaderboard, row: Row) -> dict[str, Any]:
@@ -55,16 +68,3 @@ def _entry(board: Leaderboard, row: Row) -> dict[str, Any]:
             for own in row.against.values()
         },
     }
-
-
-def _merge(path: str, entries: list[dict[str, Any]]) -> None:
-    """Entries take the place of earlier ones of the same split and reference."""
-    known = json.loads(storage().read_bytes(path)) if storage().exists(path) else {}
-    new = {_place(each) for each in entries}
-    kept = [each for each in known.get("evaluations", []) if _place(each) not in new]
-    text = json.dumps({"format": FORMAT, "evaluations": [*kept, *entries]}, indent=1, ensure_ascii=False)
-    storage().write_bytes(path, f"{text}\n".encode())
-
-
-def _place(entry: Mapping[str, Any]) -> tuple[str, str, str]:
-    return entry["snapshot_sha256"], entry["split"], entry["reference"]

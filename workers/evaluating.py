@@ -106,17 +106,17 @@ def _evaluate(claim: JobClaim) -> str:
     if problems and len(problems) == len(chosen):
         raise NoneEvaluated("; ".join(problems))
     said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
-    said += _proofs_stored(project, snapshot, split)
+    said += _proofs_stored(project)
     return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")
 
 
-def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
+def _proofs_stored(project: Project) -> str:
     """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
     try:
-        store_proofs(project, snapshot, split)
+        store_proofs(project)
     except Error:
         raise
-    except Exception as error:  # every kind of storage has errors of its own, and a file there may be anybody's
+    except Exception as error:  # every kind of storage has errors of its own
         log.warning("figures of project %s are not beside its artefacts: %s", project.slug, error)
         return f"; {EVALUATION} is not written: {error}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,39 @@ def test_another_storages_folders_are_left_alone(settings: Settings, tmp_path: P
     assert collect(lambda folder: False) == []
     settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
     assert collect(lambda folder: False) == ["snapshots/elsewhere"]
+
+
+def test_a_note_whose_writer_died_before_it_got_its_name_goes_and_a_new_one_stays() -> None:
+    write_and_die("snapshots/gone")
+    old, new = notes_folder() / "old.draft", notes_folder() / "new.draft"
+    for draft in (old, new):
+        draft.write_text("{")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert collect(lambda folder: False) == ["snapshots/gone"]
+    assert list(notes_folder().iterdir()) == [new], "its writer may be about to lock it"
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"storage": 1, "folder": null}'])
+def test_a_note_that_cannot_be_read_keeps_no_other_waiting(content: str) -> None:
+    write_and_die("snapshots/gone")
+    (notes_folder() / "0000.json").write_text(content)
+    assert collect(lambda folder: False) == ["snapshots/gone"]
+    assert [path.name for path in notes_folder().iterdir()] == ["0000.unreadable"]
+
+
+def test_a_folder_that_cannot_be_removed_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        write_and_die(f"snapshots/{name}")
+    remove = Storage.remove
+
+    def refuses_b(self: Storage, path: str) -> None:
+        if path.endswith("/b"):
+            raise PermissionError("snapshots/b is not ours")
+        remove(self, path)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Storage, "remove", refuses_b)
+        with pytest.raises(PermissionError):
+            collect(lambda folder: False)
+        assert [storage().names(f"snapshots/{name}") for name in ("a", "b", "c")] == [[], ["rows.parquet"], []]
+    assert collect(lambda folder: False) == ["snapshots/b"]

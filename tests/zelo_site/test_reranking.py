@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from sentence_transformers import CrossEncoder
 
 from labeling.models import Membership, Role
 from labeling.tokens import make_token
-from scoring.storage import storage
+from scoring.storage import Storage, storage
 from tests.factories import make_project, make_user
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.serve import rerank_app, running
@@ -255,17 +256,57 @@ def test_what_it_was_found_to_be_worth_stands_beside_it_and_on_the_page(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_figures_that_cannot_be_written_beside_it_cost_no_evaluation(published_encoder: Path) -> None:
+def test_figures_that_cannot_be_written_beside_it_cost_no_evaluation(
+    published_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = make_scored(queries=6, documents=6)
     snapshot = make_frozen(project)
     reranker = store(published_encoder, project)
-    storage().write_bytes(f"{reranker.location}/{EVALUATION}", b"no JSON")
-    job = order_evaluation(project, snapshot, rerankers=[reranker])
-    evaluate(job.pk)
+
+    def refused(self: Storage, path: str, data: bytes) -> str:
+        raise PermissionError(f"{path} is not ours")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Storage, "write_bytes", refused)
+        job = order_evaluation(project, snapshot, "dev", rerankers=[reranker])
+        evaluate(job.pk)
     job.refresh_from_db()
     assert (job.state, job.error) == ("finished", "")
     assert "evaluation.json is not written" in job.message
     assert Evaluation.objects.filter(reranker=reranker).exists()
+    evaluate(order_evaluation(project, snapshot, "test", rerankers=[reranker]).pk)
+    told = json.loads(storage().read_bytes(f"{reranker.location}/{EVALUATION}"))["evaluations"]
+    assert {each["split"] for each in told} == {"dev", "test"}, "the next proof writes what that one could not"
+
+
+def write_half_and_die(path: str) -> None:
+    """A process that is killed while it writes."""
+    child = os.fork()
+    if child == 0:
+        with storage().writing(path) as stream:
+            stream.write(b"half")
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("left", [b"", b"no JSON", b'{"format": 1, "evaluations": 7}'])
+def test_what_a_killed_proof_left_is_healed_by_the_next(published_encoder: Path, left: bytes) -> None:
+    project = make_scored(queries=6, documents=6)
+    snapshot = make_frozen(project)
+    reranker = store(published_encoder, project)
+    path = f"{reranker.location}/{EVALUATION}"
+    storage().write_bytes(path, left)
+    write_half_and_die(path)
+    folder = storage().local_folder(reranker.location)
+    with pytest.raises(ManifestBroken, match="unfinished"):
+        verify(folder)
+    evaluate(order_evaluation(project, snapshot, rerankers=[reranker]).pk)
+    assert {each["reference"] for each in json.loads((folder / EVALUATION).read_text())["evaluations"]} == {
+        "elo",
+        "grades",
+    }
+    assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
 
 
 def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:
