@@ -15,6 +15,7 @@ from django.db import connection
 from labeling.models import Annotator
 from labeling.records import BoolArray, FloatArray, IntArray
 from scoring.columns import copy_columns
+from scoring.models import INDEPENDENT
 
 RECENT_ANSWERS = 20_000
 
@@ -23,8 +24,9 @@ RECENT_ANSWERS = 20_000
 class JudgeAnswers:
     """One judge's latest answers, oldest first; every array has a row for each.
 
-    `gold` is the truth by grades or set by a person (0, 0.5, 1 or between), `people` the mean of people's answers,
-    `others` that of the other models: float64, NaN where there is none. `longer` = log(length of a / length of b).
+    `gold` is the truth by grades or set by a person (0, 0.5, 1 or between), `people` the mean of what people thought by
+    themselves, `all_people` of whatever they answered, verdicts included, `others` that of the other models: float64, NaN
+    where there is none. `longer` = log(length of a / length of b).
     """
 
     query: IntArray
@@ -35,28 +37,29 @@ class JudgeAnswers:
     preference: FloatArray
     gold: FloatArray
     people: FloatArray
+    all_people: FloatArray
     others: FloatArray
     longer: FloatArray
 
     @property
     def truth(self) -> FloatArray:
         """The best that is known of each answer's pair: gold, else people, else NaN."""
-        return np.where(np.isfinite(self.gold), self.gold, self.people)
+        return np.where(np.isfinite(self.gold), self.gold, self.all_people)
 
 
-_ANSWERS = """
-SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, answer.swapped, answer.preference,
+_ANSWERS = f"""
+SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, mine.swapped, mine.preference,
        COALESCE(checked.gold, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
                 'NaN')::float8,
-       COALESCE(votes.people, 'NaN'), COALESCE(votes.others, 'NaN'),
+       COALESCE(votes.people, 'NaN'), COALESCE(votes.all_people, 'NaN'), COALESCE(votes.others, 'NaN'),
        ln((length(first.text) + 1)::float8 / (length(second.text) + 1))
 FROM (
     SELECT id, pair_id, swapped, preference FROM labeling_judgment
     WHERE annotator_id = %s AND superseded_at IS NULL AND kind = 'preference'
       AND (%s::timestamptz IS NULL OR created_at >= %s)
     ORDER BY id DESC LIMIT %s
-) answer
-JOIN labeling_pair pair ON pair.id = answer.pair_id
+) mine
+JOIN labeling_pair pair ON pair.id = mine.pair_id
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 JOIN labeling_document first ON first.id = a.document_id JOIN labeling_document second ON second.id = b.document_id
 LEFT JOIN LATERAL (
@@ -64,16 +67,17 @@ LEFT JOIN LATERAL (
     WHERE pair_id = pair.id AND gold_preference IS NOT NULL
 ) checked ON true
 LEFT JOIN LATERAL (
-    SELECT avg(preference) FILTER (WHERE by_person) AS people,
+    SELECT avg(preference) FILTER (WHERE by_person AND {INDEPENDENT}) AS people,
+           avg(preference) FILTER (WHERE by_person) AS all_people,
            avg(preference) FILTER (WHERE NOT by_person AND annotator_id <> %s) AS others
-    FROM labeling_judgment
+    FROM labeling_judgment answer
     WHERE pair_id = pair.id AND superseded_at IS NULL AND kind = 'preference'
 ) votes ON true
-ORDER BY answer.id
+ORDER BY mine.id
 """
 
 _FIELDS = [("query", "i8"), ("pair", "i8"), ("a", "i8"), ("b", "i8"), ("swapped", "b1"), ("preference", "f8")]
-_FIELDS += [("gold", "f8"), ("people", "f8"), ("others", "f8"), ("longer", "f8")]
+_FIELDS += [("gold", "f8"), ("people", "f8"), ("all_people", "f8"), ("others", "f8"), ("longer", "f8")]
 
 
 def judge_answers(annotator: Annotator, *, only_watched: bool = False, limit: int = RECENT_ANSWERS) -> JudgeAnswers:
