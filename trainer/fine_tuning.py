@@ -27,7 +27,9 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.util import batch_to_device
-from transformers import PrinterCallback, TrainerCallback
+from transformers import AttentionInterface, AttentionMaskInterface, PrinterCallback, TrainerCallback
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.trainer_utils import set_seed
 
 from labeling.plugins import Report
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from trainer.trainers import Pointwise
 
 LOG_STEPS = 10
+FLOAT32_ATTENTION = "sdpa_in_float32"
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
 
 
@@ -158,6 +161,9 @@ def _train(
     )
     max_length = min(options.max_length, base.max_length or options.max_length)
     adapted = attach_adapter(model, base, options)
+    _set_dropout(model, options.dropout)
+    if bf16 and not on_gpu:
+        attend_in_float32(model.model)
     prepared = _prepare(model, data, max_length=max_length, dev_rows=options.dev_rows)
     trainer = _LoraTrainer(
         model, adapted, prepared, options=options, workspace=workspace, report=report, parts=parts, bf16=bf16
@@ -203,6 +209,33 @@ def attach_adapter(model: CrossEncoder, base: Base, options: Pointwise.Options) 
     if options.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(PeftModel, adapted)
+
+
+def _set_dropout(model: torch.nn.Module, share: float) -> None:
+    """In all layers, the base's too: what it was pretrained with suited months of it, and slows down a short training.
+
+    Attention has it as a module or, in newer architectures, as a number.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share  # type: ignore[assignment]
+
+
+def attend_in_float32(model: Any) -> None:
+    """Leave attention out of a CPU's bf16: torch's kernels are several times slower in it there, backward above all."""
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(FLOAT32_ATTENTION, _attention_in_float32)
+        AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def _attention_in_float32(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **rest: Any
+) -> Any:
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **rest)
 
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:

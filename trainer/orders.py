@@ -7,7 +7,7 @@ same candidates; outside rerankers and run files are what people use today. Impo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from trainer.outside import OutsideEndpoint, OutsideReranker
 
 RUN_LINE = "query Q0 document rank score tag"
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
+TEXTS_TOGETHER = 400
 MOST_LINE_BYTES = 64 * 1024
 MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
 Progress = Callable[[int, int], None]
@@ -77,16 +78,30 @@ class Cosine:
         embedder = load_embedder(self._model)
         found: list[FloatArray] = []
         vectors: dict[str, Float32Array] = {}
-        for done, query in enumerate(queries):
-            progress(done, len(queries))
+        for group in _groups(queries):
+            progress(len(found), len(queries))
             if len(vectors) > MOST_VECTORS:
                 vectors.clear()
-            new = [text for text in dict.fromkeys(query.documents) if text not in vectors]
+            texts = dict.fromkeys(text for query in group for text in query.documents)
+            new = [text for text in texts if text not in vectors]
             if new:
                 vectors |= zip(new, embedder.encode(new, role="document", threads=self._threads), strict=True)
-            asked = embedder.encode([query.text], role="query", threads=self._threads)[0]
-            found.append(cosines(np.stack([vectors[text] for text in query.documents]), asked))
+            asked = embedder.encode([query.text for query in group], role="query", threads=self._threads)
+            for query, own in zip(group, asked, strict=True):
+                found.append(cosines(np.stack([vectors[text] for text in query.documents]), own))
         return found
+
+
+def _groups(queries: Sequence[EvaluationQuery]) -> Iterator[list[EvaluationQuery]]:
+    """Queries that are embedded together: of many texts more are of like length, and less is padded."""
+    group: list[EvaluationQuery] = []
+    for query in queries:
+        group.append(query)
+        if sum(len(each.documents) for each in group) >= TEXTS_TOGETHER:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 class Scorer:

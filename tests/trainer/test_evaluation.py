@@ -144,11 +144,14 @@ class CountingEmbedder:
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-@pytest.mark.parametrize("most", [50_000, 3])
-def test_the_cosine_embeds_a_text_of_several_queries_once(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "together"), [(50_000, 1), (50_000, 4), (50_000, 400), (3, 1)])
+def test_the_cosine_embeds_a_text_of_several_queries_once(
+    most: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedder = CountingEmbedder()
     monkeypatch.setattr(orders, "load_embedder", lambda model: embedder)
     monkeypatch.setattr(orders, "MOST_VECTORS", most)
+    monkeypatch.setattr(orders, "TEXTS_TOGETHER", together)
     queries = [a_query(name=name, grades=[1] * count) for name, count in (("a", 3), ("bb", 12), ("ccc", 5))]
     found = Cosine().scores(queries, no_progress)
     for query, scores in zip(queries, found, strict=True):

@@ -95,6 +95,62 @@ def test_it_learns_and_keeps_the_best_adapter(tmp_path: Path) -> None:
     assert dev_ndcg(model, dev, batch_size=64) == pytest.approx(max(looks), abs=1e-6)
 
 
+def learned_model(monkeypatch: pytest.MonkeyPatch, base: Path, workspace: Path, **options: Any) -> Any:
+    """The model that a training worked on, as it left it."""
+    seen: list[Any] = []
+    attach = fine_tuning.attach_adapter
+    monkeypatch.setattr(fine_tuning, "attach_adapter", lambda model, *rest: seen.append(model) or attach(model, *rest))
+    learn(base, workspace, max_steps=2, **options)
+    return seen[-1].train()
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    texts = model.preprocess([("goldfish", "a pond with water"), ("bread and its oven", "x")])
+    with torch.no_grad():
+        scores: torch.Tensor = model(texts)["scores"]
+    return scores.view(-1).float()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["bert", "qwen"])
+def test_dropout_is_what_was_chosen_not_what_the_base_was_pretrained_with(
+    kind: str, share: float, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = learned_model(monkeypatch, request.getfixturevalue(kind), tmp_path / "w", dropout=share)
+    assert torch.equal(logits_of(model), logits_of(model)) == (share == 0.0)
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen"])
+def test_attention_in_float32_is_the_same_attention(kind: str, request: pytest.FixtureRequest) -> None:
+    model = cross_encoder(load_base(str(request.getfixturevalue(kind))), max_length=64, device="cpu").eval()
+    expected = logits_of(model)
+    fine_tuning.attend_in_float32(model.model)
+    assert torch.allclose(logits_of(model), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen"])
+def test_bf16_on_a_cpu_leaves_attention_in_float32(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: dict[str, set[torch.dtype]] = {"attention": set(), "linear": set()}
+    attend, multiply = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.linear
+
+    def attention(query: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        result: torch.Tensor = attend(query, *rest, **more)
+        kinds["attention"].add(result.dtype)
+        return result
+
+    def linear(*arguments: Any) -> torch.Tensor:
+        result: torch.Tensor = multiply(*arguments)
+        kinds["linear"].add(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    learn(request.getfixturevalue(kind), tmp_path / "w", precision="bf16", max_steps=2)
+    assert kinds == {"attention": {torch.float32}, "linear": {torch.bfloat16}}
+
+
 @pytest.mark.parametrize("kind", ["bert", "qwen"])
 def test_the_same_seed_gives_the_same_adapter(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     base = request.getfixturevalue(kind)
