@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from django.db import InterfaceError, OperationalError
+
 from labeling.collection import ProjectCollection
 from labeling.models import Annotator, Pair, Project
 from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
@@ -24,6 +26,7 @@ from workers import answers, failpoints, leases, queue
 from workers.hints import leave_hint
 from workers.judge_watch import watch_now_and_then
 from workers.judges.conversation import ConversingJudge
+from workers.judges.failures import NotAsked
 from workers.pump import Pump
 from workers.queue import ClaimedTask
 from workers.routing import queue_of
@@ -173,7 +176,10 @@ def _is_spooled(plugin: str) -> bool:
 
 
 def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -> answers.Answered:
-    """One answer a task. Whatever a plugin raises, or a wrong count, fails what is not answered yet."""
+    """One answer a task. Whatever a plugin raises, or a wrong count, fails what is not answered yet.
+
+    Where the database goes away before anything was asked, the tasks are handed back.
+    """
     found: dict[int, Verdict | Failure] = {}
 
     def told(place: int, answer: Verdict | Failure) -> None:
@@ -187,8 +193,12 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
         found[place] = answer
 
     try:
-        judge = prepared_judge(annotator.pk)
-        comparisons = comparisons_of(annotator.project_id, tasks)
+        try:
+            judge = prepared_judge(annotator.pk)
+            comparisons = comparisons_of(annotator.project_id, tasks)
+        except (OperationalError, InterfaceError) as error:
+            unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
+            return [(task, unasked) for task in tasks]
         failpoints.reach("call.before")
         judge.judge_each(comparisons, told)
         if len(found) != len(tasks):

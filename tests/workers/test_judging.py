@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from labeling.models import Judgment, Query
 from labeling.plugins import get_plugin
@@ -41,6 +42,15 @@ def test_a_judge_that_breaks_its_contract_has_failed_and_never_voted(plugin: str
     assert set(JudgingTask.objects.values_list("state", "reason")) == {("open", "judge_error")}
     assert all(JudgingTask.objects.values_list("message", flat=True))
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {"judge_error"}
+
+
+def test_a_database_that_goes_away_before_a_question_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(judging, "comparisons_of", gone)
+    assert judged("test-longer") == 0
+    assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}
 
 
 @pytest.mark.parametrize("places", [[0, 0, 1], [0, 2], [0, -1]])
