@@ -63,10 +63,11 @@ from scoring.raters import ThurstoneRater
 from tests.fake_judge.process import running_fake_judge
 from tests.fake_judge.quality import HiddenQuality, JudgeSettings, quality_key
 from tests.fake_judge.quality import Question as Asked
+from trainer.adapting import attach_adapter
 from trainer.bases import MINILM, cross_encoder, load_base
 from trainer.dev_split import first_queries
 from trainer.evaluation import EvaluationQuery, Measured, difference, intervals, measure
-from trainer.fine_tuning import SquaredError, attach_adapter, fine_tune, threads_to_use
+from trainer.fine_tuning import SquaredError, fine_tune, threads_to_use
 from trainer.orders import BM25, Cosine, Order
 from trainer.packed_linear import pack_linears
 from trainer.trainers import Pointwise

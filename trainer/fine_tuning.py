@@ -16,25 +16,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.util import batch_to_device
-from transformers import AttentionInterface, AttentionMaskInterface, PrinterCallback, TrainerCallback
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.trainer_utils import set_seed
+from transformers import PrinterCallback, TrainerCallback
 
 from labeling.plugins import Report
 from labeling.records import Examples, Trained, TrainingData
 from trainer import checkpoints
+from trainer.adapting import attach_adapter, attend_in_float32, set_dropout
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.batching import LengthBuckets
 from trainer.dev_split import dev_ndcg, first_queries, not_finite
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from trainer.trainers import Pointwise
 
 LOG_STEPS = 10
-FLOAT32_ATTENTION = "sdpa_in_float32"
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
 
 
@@ -161,7 +158,7 @@ def _train(
     )
     max_length = min(options.max_length, base.max_length or options.max_length)
     adapted = attach_adapter(model, base, options)
-    _set_dropout(model, options.dropout)
+    set_dropout(model, options.dropout)
     if bf16 and not on_gpu:
         attend_in_float32(model.model)
     prepared = _prepare(model, data, max_length=max_length, dev_rows=options.dev_rows)
@@ -187,55 +184,6 @@ def _train(
         "threads": torch.get_num_threads(),
     }
     return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts)
-
-
-def attach_adapter(model: CrossEncoder, base: Base, options: Pointwise.Options) -> PeftModel:
-    """Put LoRA layers into the cross-encoder's own modules; a head that the base lacks is trained whole."""
-    targets = [each.strip() for each in options.targets.split(",") if each.strip()]
-    set_seed(options.seed)
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=targets or list(base.lora_targets),
-        modules_to_save=list(base.saved_modules) or None,
-    )
-    inner: Any = model.model
-    adapted = get_peft_model(inner, config)
-    # PEFT does so for its own layers, but not for a head: its small steps would be lost in bfloat16.
-    for weights in adapted.parameters():
-        if weights.requires_grad:
-            weights.data = weights.data.float()
-    if options.gradient_checkpointing:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return cast(PeftModel, adapted)
-
-
-def _set_dropout(model: torch.nn.Module, share: float) -> None:
-    """In all layers, the base's too: what it was pretrained with suited months of it, and slows down a short training.
-
-    Attention has it as a module or, in newer architectures, as a number.
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = share
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share  # type: ignore[assignment]
-
-
-def attend_in_float32(model: Any) -> None:
-    """Leave attention out of a CPU's bf16: torch's kernels are several times slower in it there, backward above all."""
-    if model.config._attn_implementation == "sdpa":
-        AttentionInterface.register(FLOAT32_ATTENTION, _attention_in_float32)
-        AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
-        model.set_attn_implementation(FLOAT32_ATTENTION)
-
-
-def _attention_in_float32(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **rest: Any
-) -> Any:
-    with torch.autocast(query.device.type, enabled=False):
-        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **rest)
 
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:

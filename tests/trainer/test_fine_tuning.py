@@ -19,11 +19,12 @@ from labeling.records import Examples, Trained, TrainingData
 from tests.trainer.lessons import Told, make_data, make_examples, make_options, write_rows
 from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer import fine_tuning
+from trainer.adapting import attach_adapter, attend_in_float32
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
 from trainer.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.dev_split import LossNotFinite, dev_ndcg, first_queries
 from trainer.examples import EmptySnapshot, load_training_data
-from trainer.fine_tuning import OutOfMemory, SquaredError, attach_adapter
+from trainer.fine_tuning import OutOfMemory, SquaredError
 from trainer.trainers import Pointwise
 from trainer.truncation import TooShort, fit_texts
 
@@ -98,8 +99,9 @@ def test_it_learns_and_keeps_the_best_adapter(tmp_path: Path) -> None:
 def learned_model(monkeypatch: pytest.MonkeyPatch, base: Path, workspace: Path, **options: Any) -> Any:
     """The model that a training worked on, as it left it."""
     seen: list[Any] = []
-    attach = fine_tuning.attach_adapter
-    monkeypatch.setattr(fine_tuning, "attach_adapter", lambda model, *rest: seen.append(model) or attach(model, *rest))
+    monkeypatch.setattr(
+        fine_tuning, "attach_adapter", lambda model, *rest: seen.append(model) or attach_adapter(model, *rest)
+    )
     learn(base, workspace, max_steps=2, **options)
     return seen[-1].train()
 
@@ -124,7 +126,7 @@ def test_dropout_is_what_was_chosen_not_what_the_base_was_pretrained_with(
 def test_attention_in_float32_is_the_same_attention(kind: str, request: pytest.FixtureRequest) -> None:
     model = cross_encoder(load_base(str(request.getfixturevalue(kind))), max_length=64, device="cpu").eval()
     expected = logits_of(model)
-    fine_tuning.attend_in_float32(model.model)
+    attend_in_float32(model.model)
     assert torch.allclose(logits_of(model), expected, atol=1e-5)
 
 
