@@ -94,3 +94,8 @@ class LengthBuckets:
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.step_rows)
         return full * self.parts + (0 if self.drop_rest else parts_of(rest, self.step_rows, self.parts))
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps of one pass over the rows; the last may be a short one."""
+        return max(1, -(-len(self) // self.parts))

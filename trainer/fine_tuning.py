@@ -82,7 +82,12 @@ class _Course:
     stopped: bool = False
     tokens: int = 0
     seconds: float = 0.0
+    looking_s: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def seconds_a_step(self, steps: int) -> float:
+        """What a step has taken so far, with its share of the looks at the dev split."""
+        return (self.seconds + self.looking_s) / steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +247,6 @@ class _LoraTrainer(CrossEncoderTrainer):
             per_device_train_batch_size=-(-options.batch_size * options.accumulation // parts),
             gradient_accumulation_steps=parts,
             num_train_epochs=options.epochs,
-            max_steps=options.max_steps or -1,
             learning_rate=options.learning_rate,
             weight_decay=options.weight_decay,
             warmup_steps=options.warmup,
@@ -266,6 +270,9 @@ class _LoraTrainer(CrossEncoderTrainer):
             seed=options.seed,
             devices=self.devices,
         )
+        # The library would let max_steps override epochs: whichever ends first shall end it.
+        by_epochs = options.epochs * self.buckets.steps_an_epoch
+        arguments.max_steps = min(options.max_steps or by_epochs, by_epochs)
         self.squared_error = SquaredError(model)
         rows = {"query": prepared.train.queries, "document": prepared.train.documents, "label": prepared.labels}
         super().__init__(
@@ -414,10 +421,11 @@ class _Watch(TrainerCallback):
                 trainer.course.stopped |= step >= state.max_steps
                 control.should_save = True
                 control.should_training_stop |= trainer.course.stopped
+                control.should_log |= trainer.course.stopped
 
     def _tokens(self, step: int) -> int:
         """Tokens of a step, padding not counted."""
-        steps = max(1, -(-len(self.trainer.buckets) // self.trainer.buckets.parts))
+        steps = self.trainer.buckets.steps_an_epoch
         epoch = (step - 1) // steps
         if epoch not in self.step_tokens:
             self.step_tokens = {epoch: self.trainer.buckets.plan(epoch).step_tokens}
@@ -439,6 +447,7 @@ class _Watch(TrainerCallback):
         seconds = max(now - self.last[0] - self.looking, 1e-6)
         rate = (trainer.course.tokens - self.last[1]) / seconds
         trainer.course.seconds += seconds
+        trainer.course.looking_s += self.looking
         self.last, self.looking = (now, trainer.course.tokens), 0.0
         if trainer.is_first:
             trainer.report(
@@ -452,7 +461,7 @@ class _Watch(TrainerCallback):
                 tokens=trainer.course.tokens,
                 tokens_per_s=rate,
                 memory_bytes=memory_in_use(),
-                eta_s=trainer.course.seconds / state.global_step * (state.max_steps - state.global_step),
+                eta_s=trainer.course.seconds_a_step(state.global_step) * (state.max_steps - state.global_step),
             )
 
 

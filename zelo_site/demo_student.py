@@ -25,7 +25,15 @@ from zelo_site.terminal import ProgressBar, duration, table
 NAME = "demo"
 # Questions are what is new to a searcher; the collection stays, so that its documents stand on both sides.
 FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
-LESSON = {"base": "minilm", "epochs": 4, "max_steps": 500, "max_length": 96, "eval_steps": 50, "patience": 4, "seed": 1}
+LESSON = {
+    "base": "minilm",
+    "epochs": 20,
+    "max_steps": 500,
+    "max_length": 96,
+    "eval_steps": 50,
+    "patience": 4,
+    "seed": 1,
+}
 POLL_S = 0.5
 SPLIT = "test"
 

@@ -184,6 +184,17 @@ def test_it_goes_on_exactly(qwen: Path, tmp_path: Path, step: int, monkeypatch: 
     assert whole.facts["dev_ndcg@10"] == resumed.facts["dev_ndcg@10"]
 
 
+@pytest.mark.parametrize(("epochs", "max_steps", "expected"), [(1, 500, 12), (3, 4, 4), (1, 0, 12)])
+def test_epochs_or_steps_whichever_ends_first(
+    bert: Path, tmp_path: Path, epochs: int, max_steps: int, expected: int
+) -> None:
+    trained, told = learn(bert, tmp_path / "w", epochs=epochs, max_steps=max_steps)
+    assert trained.facts["steps"] == expected
+    assert {each["steps"] for each in told.of("step")} == {expected}  # what the bar and the time left go by
+    assert told.of("step")[-1]["step"] == expected
+    assert told.of("step")[-1]["eta_s"] == 0
+
+
 def test_a_finished_training_is_not_repeated(bert: Path, tmp_path: Path) -> None:
     first, _ = learn(bert, tmp_path / "w", epochs=1)
     again, told = learn(bert, tmp_path / "w", epochs=1)
