@@ -139,6 +139,14 @@ def _of_states() -> dict[str, str]:
         "offline_text_other": _("{n} answers wait here and are sent as soon as the connection is back."),
         "nothing_left_title": _("Nothing is left to compare"),
         "nothing_left_text": _("You have answered everything there is for you. New pairs appear here by themselves."),
+        "unplanned_title": _("No pair waits for you"),
+        "unplanned_text": _(
+            "An owner of the project plans the pairs that people compare. They appear here by themselves."
+        ),
+        "unplanned_text_owner": _(
+            "Plan spot checks on the page People: which pairs, and how many. They appear here by themselves."
+        ),
+        "to_people": _("Plan spot checks"),
         "quota_reached_title": _("You are done"),
         "quota_reached_text": _("You have answered all pairs that were meant for you. Thank you."),
         "paused_title": _("Your comparing is paused"),

@@ -72,6 +72,7 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
 def _screen(request: HttpRequest, project: Project) -> dict[str, Any]:
     """What the script of the screen is told."""
     here = reverse("compare", args=[project.slug])
+    is_owner = role_of(request.user, project) == Role.OWNER
     return {
         "user": request.user.pk,
         "project": project.slug,
@@ -81,6 +82,7 @@ def _screen(request: HttpRequest, project: Project) -> dict[str, Any]:
             "instruction": reverse("instruction", args=[project.slug]),
             "answers": reverse("my-answers", args=[project.slug]),
             "sign_in": f"{resolve_url('sign-in')}?next={here}",
+            **({"people": reverse("people", args=[project.slug])} if is_owner else {}),
         },
         "texts": screen.texts(),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Rater, get_plugin
 from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns, read_columns
 from scoring.numerics.metrics import ndcg
 from scoring.numerics.resampling import Interval, bootstrap_interval
@@ -23,6 +24,8 @@ from scoring.numerics.resampling import Interval, bootstrap_interval
 log = logging.getLogger(__name__)
 
 Orders = dict[str, FloatArray]
+LEAST_RANKED = 0.5
+FIRST_STAGE, JUDGE_ORDER = stored_text("first stage"), stored_text("judge %(name)s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,15 @@ class GradedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """NDCG@k (linear gain) of one order: mean over `queries` with its bootstrap interval."""
+    """NDCG@k (linear gain) of one order: mean over `queries` with its bootstrap interval.
+
+    `is_person`: `order` is somebody's name, which is the same in every language.
+    """
 
     order: str
     ndcg: Interval
     queries: int
+    is_person: bool = False
 
 
 _GRADED = """
@@ -65,14 +72,25 @@ def graded_queries(project_id: int) -> list[GradedQuery]:
 
 
 def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
-    """NDCG@k of the first stage, of each judge alone and of Elo; empty where nothing is graded."""
+    """NDCG@k of the first stage, of each annotator alone and of Elo; empty where nothing is graded.
+
+    Left out is who has ranked fewer than half of the graded queries' documents that have an Elo: most of their order
+    would be that of ties.
+    """
     graded = graded_queries(project.pk)
     if not graded:
         return []
-    orders: dict[str, Mapping[int, float]] = {"first stage": _first_stage(project)}
-    orders |= judge_orders(project, [query.query_id for query in graded])
-    orders["Elo"] = _elo(project)
-    return [measure(name, scores, graded, k=k) for name, scores in orders.items() if scores]
+    first_stage, elo = _first_stage(project), _elo(project)
+    annotators = judge_orders(project, [query.query_id for query in graded])
+    people = set(Annotator.objects.filter(project=project, is_person=True).values_list("name", flat=True))
+    rated = elo.keys() & set(np.concatenate([query.candidate_ids for query in graded]).tolist())
+    found = [measure(FIRST_STAGE, first_stage, graded, k=k)] if first_stage else []
+    found += [
+        replace(measure(name, scores, graded, k=k), is_person=name in people)
+        for name, scores in annotators.items()
+        if scores and len(scores) >= LEAST_RANKED * len(rated)
+    ]
+    return found + ([measure("Elo", elo, graded, k=k)] if elo else [])
 
 
 def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:
@@ -101,13 +119,19 @@ def _elo(project: Project) -> dict[int, float]:
 
 
 def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[int, float]]:
-    """`judge_strengths` by the annotator's name."""
+    """`judge_strengths` by the annotator's name, that of a machine after the word judge."""
     strengths = judge_strengths(project, query_ids)
-    names = dict(Annotator.objects.filter(pk__in=list(strengths)).values_list("id", "name"))
+    annotators = Annotator.objects.filter(pk__in=list(strengths)).values_list("id", "name", "is_person")
+    names = {pk: name if is_person else judge_order(name) for pk, name, is_person in annotators}
     orders: dict[str, Mapping[int, float]] = {}
     for annotator, own in strengths.items():
         orders[_unused(names[annotator], orders)] = own
     return orders
+
+
+def judge_order(name: str) -> str:
+    """What the order by one judge's answers alone is called, so that the judge BM25 is not taken for BM25 itself."""
+    return JUDGE_ORDER % {"name": name}
 
 
 def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping[int, float]]:

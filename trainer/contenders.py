@@ -7,6 +7,7 @@ student of it can reach. Outside rerankers and TREC run files are entered by peo
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
@@ -14,7 +15,8 @@ import numpy as np
 from django.db import transaction
 
 from labeling.models import Annotator, Candidate, Project
-from scoring.quality import judge_strengths
+from labeling.stored_texts import stored_text
+from scoring.quality import judge_order, judge_strengths
 from scoring.storage import storage
 from trainer.bases import MINILM, load_base
 from trainer.evaluation import EvaluationQuery
@@ -27,6 +29,7 @@ from trainer.serving import LoadedReranker, load_base_reranker, load_reranker
 FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO = "first_stage", "bm25", "base", "judge", "elo"
 OUTSIDE, RUN_FILE = "outside", "run_file"
 LONGEST_NAME = 200
+UNTRAINED_BASE = stored_text("untrained base (%(base)s)")
 RESERVED = ("BM25", "Elo", "first stage")
 
 
@@ -39,15 +42,19 @@ class NameTaken(ContenderRefused):
 
 
 def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
-    """Rows of what every student is compared with; those that are there already stay."""
+    """Rows of what every student is compared with; those that are there already stay, under today's names."""
     rows = [("BM25", BM25_KIND, ""), ("Elo", ELO, "")]
     if Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False).exists():
         rows.append(("first stage", FIRST_STAGE, ""))
-    rows += [(f"zero-shot {base}", BASE, base) for base in dict.fromkeys(bases)]
-    judges = Annotator.objects.judges().filter(project=project, judgments__isnull=False).distinct()
-    rows += [(f"judge {judge.name} ({judge.pk})", JUDGE, str(judge.pk)) for judge in judges.order_by("pk")]
+    rows += [(UNTRAINED_BASE % {"base": base}, BASE, base) for base in dict.fromkeys(bases)]
+    judges = list(Annotator.objects.judges().filter(project=project, judgments__isnull=False).distinct().order_by("pk"))
+    alike = Counter(judge.name for judge in judges)
+    rows += [
+        (judge_order(judge.name) + (f" ({judge.pk})" if alike[judge.name] > 1 else ""), JUDGE, str(judge.pk))
+        for judge in judges
+    ]
     return [
-        Reranker.objects.get_or_create(
+        Reranker.objects.update_or_create(
             project=project, kind=kind, location=location, defaults={"name": name[:LONGEST_NAME]}
         )[0]
         for name, kind, location in rows
@@ -69,7 +76,7 @@ def _check_free(project: Project, name: str, *, remedy: str) -> None:
     other = Reranker.objects.filter(project=project, name=name).first()
     if other is not None:
         raise NameTaken(f"a reranker {name!r} ({other.kind}) is there already; {remedy}")
-    if name in RESERVED or name.startswith(("zero-shot ", "judge ")):
+    if name in RESERVED or name.startswith(("untrained base ", "judge ")):
         raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
 
 

@@ -7,6 +7,7 @@ wherever it is found. Imports no Django.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
     if not path.rstrip("/").endswith(("/v1/rerank", "/v2/rerank")) and "documents" not in (body or {}):
         return "tei"
     return "rerank"
+
+
+def model_id(name: str) -> str:
+    """A reranker's name as programs write it: small letters, digits, `.`, `_` and `-`, no blanks or other signs."""
+    return re.sub(r"[^\w.]+", "-", name.lower()).strip("-.") or "reranker"
 
 
 def model_named(body: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from labeling.models import Membership, Role
 from scoring.storage import storage
 from trainer.manifests import MANIFEST, ManifestBroken, file_checksum
 from trainer.models import Reranker
+from trainer.rerank_dialects import model_id
 from trainer.warm_models import Artefact
 
 TRAINED = "trained"
@@ -46,17 +48,28 @@ def usable_by(user: Any) -> QuerySet[Reranker]:
 
 
 def full_name(reranker: Reranker) -> str:
-    """What names a reranker wherever it is: project/name."""
-    return f"{reranker.project.slug}/{reranker.name}"
+    """What programs call a reranker wherever it is: project/name, the name without blanks and signs."""
+    return f"{reranker.project.slug}/{model_id(reranker.name)}"
+
+
+_CALLED: tuple[Callable[[Reranker], str], ...] = (
+    lambda each: f"{each.project.slug}/{each.name}",
+    full_name,
+    lambda each: each.name,
+    lambda each: model_id(each.name),
+)
 
 
 def find_reranker(user: Any, name: str) -> Reranker:
-    """The reranker called `name` or `project/name`; without a name the only one there is. Raises UnknownReranker."""
+    """The reranker called `name` or `project/name`, as it is shown or as programs write it; without a name the only one
+    there is. Raises UnknownReranker.
+    """
     usable = list(usable_by(user))
     if not name and len(usable) == 1:
         return usable[0]
-    exact = [each for each in usable if full_name(each) == name]
-    found = exact or [each for each in usable if each.name == name]
+    found: list[Reranker] = []
+    for called in _CALLED:  # the first way that fits anything
+        found = found or [each for each in usable if called(each) == name]
     if len(found) == 1:
         return found[0]
     names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none: train and publish one first"

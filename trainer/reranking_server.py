@@ -27,6 +27,7 @@ from trainer.rerank_dialects import (
     answer,
     dialect_of,
     error_body,
+    model_id,
     read_body,
     read_request,
     too_large,
@@ -152,7 +153,7 @@ class RerankApp:
             raise RerankRefused(
                 404, "no reranker is named; ask through the web server, or start with a folder to serve"
             )
-        if request.model not in ("", self._default.name):
+        if request.model and model_id(request.model) != self._default.name:
             raise RerankRefused(404, f"no model {request.model!r} is here; there is {self._default.name!r}")
         return self._default
 

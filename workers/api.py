@@ -72,6 +72,7 @@ class RunOut(Schema):
     cost_micros: int
     rate: float
     eta_s: float | None
+    waits_for: list[str]
 
 
 class CandidatesIn(Schema):

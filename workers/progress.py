@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
+from django.db.models import Exists, OuterRef
 
 from workers.books import totals_of_run
-from workers.models import Run
+from workers.models import JudgingTask, Run
 
 WINDOW_S = 30
+# Longer than judges pause between two batches; one that loads a model or embeds texts answers nothing for a minute.
+SILENT_S = 6
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
     """`answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own. `rate` in answers
     a second over the last half minute; `eta_s` seconds until the planned ones are done, None while
-    unknown; cost in millionths of a dollar.
+    unknown; `waits_for` the judges that are still asked where none of them has answered for a while, so that there is
+    nothing to reckon with; cost in millionths of a dollar.
     """
 
     run_id: int
@@ -35,6 +39,7 @@ class RunProgress:
     cost_micros: int
     rate: float
     eta_s: float | None
+    waits_for: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -47,7 +52,8 @@ FROM workers_judgingtask WHERE run_id = %s
 """
 
 _RECENT = """
-SELECT count(*), EXTRACT(EPOCH FROM LEAST(make_interval(secs => %s), clock_timestamp() - min(started_at)))
+SELECT count(*), EXTRACT(EPOCH FROM LEAST(make_interval(secs => %s), clock_timestamp() - min(started_at))),
+       EXTRACT(EPOCH FROM clock_timestamp() - max(finished_at))
 FROM workers_attempt
 WHERE run_id = %s AND finished_at > clock_timestamp() - make_interval(secs => %s)
   AND outcome IN ('preference', 'both_irrelevant', 'cannot_judge')
@@ -59,9 +65,10 @@ def run_progress(run: Run) -> RunProgress:
     run.refresh_from_db()
     with connection.cursor() as cursor:
         unfinished, dead = _row(cursor, _TASKS, [run.pk])
-        recent, seconds = _row(cursor, _RECENT, [WINDOW_S, run.pk, WINDOW_S])
+        recent, seconds, silence = _row(cursor, _RECENT, [WINDOW_S, run.pk, WINDOW_S])
     spent = totals_of_run(run.pk)
     rate = recent / max(float(seconds or 0.0), 1.0) if recent else 0.0
+    is_silent = run.state == Run.State.JUDGING and unfinished and (silence is None or silence > SILENT_S)
     return RunProgress(
         run_id=run.pk,
         state=run.state,
@@ -77,8 +84,15 @@ def run_progress(run: Run) -> RunProgress:
         output_tokens=spent.output_tokens,
         cost_micros=spent.cost_micros,
         rate=round(rate, 2),
-        eta_s=unfinished / rate if rate else None,
+        eta_s=unfinished / rate if rate and not is_silent else None,
+        waits_for=_still_asked(run) if is_silent else (),
     )
+
+
+def _still_asked(run: Run) -> tuple[str, ...]:
+    """The names of the run's judges with questions left."""
+    left = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk")).exclude(state=JudgingTask.State.DEAD)
+    return tuple(run.judges.filter(Exists(left), paused_at=None).order_by("id").values_list("name", flat=True))
 
 
 def _row(cursor: Any, sql: str, parameters: list[Any]) -> Any:

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from labeling.stored_texts import stored_text
+
 MOST_POINTS = 200
 MOST_NOTES = 20
+CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and were cut")
+WENT_ON = stored_text("went on from the checkpoint of step %(step)s")
+SMALLER = stored_text("memory ran out: goes on with %(rows)s rows at once and %(batches)s batches a step")
+PUBLISHING = stored_text("the artefacts are being written and compared with the adapter")
 
 
 class Progress:
@@ -39,12 +45,12 @@ class Progress:
     def _on_prepared(self, facts: dict[str, Any]) -> None:
         self._values["facts"] = facts
         if facts.get("cut_rows"):
-            self._note(f"{facts['cut_rows']:,} of {facts['rows']:,} rows are longer than the model reads and were cut")
+            self._note(CUT % {"cut": f"{facts['cut_rows']:,}", "rows": f"{facts['rows']:,}"})
 
     def _on_resumed(self, facts: dict[str, Any]) -> None:
         for name in ("loss", "ndcg"):
             self._values[name] = [point for point in self._values[name] if point[0] <= facts["step"]]
-        self._note(f"went on from the checkpoint of step {facts['step']:,}")
+        self._note(WENT_ON % {"step": f"{facts['step']:,}"})
 
     def _on_step(self, facts: dict[str, Any]) -> None:
         self._add("loss", facts["step"], facts["loss"])
@@ -60,16 +66,14 @@ class Progress:
         self._values["checkpoint"] = facts["step"]
 
     def _on_out_of_memory(self, facts: dict[str, Any]) -> None:
-        self._note(
-            f"memory ran out: goes on with {facts['batch_size']} rows at once and {facts['accumulation']} batches a step"
-        )
+        self._note(SMALLER % {"rows": facts["batch_size"], "batches": facts["accumulation"]})
 
     def _on_note(self, facts: dict[str, Any]) -> None:
         self._note(str(facts.get("text", "")))
 
     def _on_publishing(self, facts: dict[str, Any]) -> None:
         self._values["eta_s"] = None
-        self._note("the artefacts are being written and compared with the adapter")
+        self._note(PUBLISHING)
 
     def _on_failed(self, facts: dict[str, Any]) -> None:
         self.error = str(facts.get("error", ""))

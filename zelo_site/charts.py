@@ -6,6 +6,7 @@ figures; colours come from the stylesheet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,25 @@ class Axis:
         """Where a value lies, in per cent, kept inside the drawing."""
         share = (value - self.low) / (self.high - self.low)
         return round(100.0 * min(1.0, max(0.0, share)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A round value on an upright axis: `y` in per cent from the top, `places` decimals that it needs."""
+
+    value: float
+    y: float
+    places: int
+
+
+def ticks(axis: Axis) -> list[Tick]:
+    """Round values (1, 2 or 5 times a power of ten apart) on an axis, two to six of them, the lowest first."""
+    rough = (axis.high - axis.low) / 5
+    power = math.floor(math.log10(rough))
+    step = next(each * 10.0**power for each in (1, 2, 5, 10) if each * 10.0**power >= 0.999 * rough)
+    numbers = range(math.ceil(axis.low / step - 1e-6), math.floor(axis.high / step + 1e-6) + 1)
+    places = max(0, -math.floor(math.log10(step) + 1e-6))
+    return [Tick(number * step, round(100.0 - axis.at(number * step), 2), places) for number in numbers]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from labeling.transfer import import_dataset
 from scoring.rating import stale_query_ids
 from workers.models import Attempt, JudgingTask, Run
 from workers.pipeline import cancel_run, start_run
+from zelo_site.announcing import announce_embedding, end_announcement
 from zelo_site.runs import LOCAL_JUDGES, quality_table, watch
 from zelo_site.sample import Question, sample_documents, sample_questions
 from zelo_site.terminal import ProgressBar, duration
@@ -272,16 +273,28 @@ def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> 
     Raises RunStopped where somebody has cancelled a run.
     """
     import_documents(project, stream=stream)
-    run = whole_run(project)
-    if run is None:
-        collection = ProjectCollection(project.pk)
-        first = begin(project, stream=stream)
-        with Embedding(collection.queries(), list(collection.documents())) as embedding:
-            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=tick)
-            embedding.watch(tick=tick, stream=stream)
-        run = judge_all(project, stream=stream)
+    run = whole_run(project) or _begun_run(project, tick=tick, stream=stream)
     if run.state != Run.State.FINISHED or stale_query_ids(project.pk, limit=1):
         watch(run, bar=ProgressBar("3-5 Judging", stream), tick=tick)
+
+
+def _begun_run(project: Project, *, tick: Tick, stream: TextIO | None) -> Run:
+    """Judge the first questions while the collection is embedded, and order the run over all of them."""
+    announce_embedding(project.pk)
+    collection = ProjectCollection(project.pk)
+    try:
+        first = begin(project, stream=stream)
+        with Embedding(collection.queries(), list(collection.documents())) as embedding:
+
+            def told() -> None:
+                announce_embedding(project.pk, done=embedding.done, total=embedding.total)
+                tick()
+
+            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=told)
+            embedding.watch(tick=told, stream=stream)
+        return judge_all(project, stream=stream)
+    finally:
+        end_announcement(project.pk)
 
 
 # --- the proof ---------------------------------------------------------------------------
@@ -289,7 +302,7 @@ def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> 
 
 def proof(project: Project) -> str:
     """The closing table, with the order that BM25 alone gives the same candidates."""
-    return quality_table(project, also={"BM25 order": bm25_order(project)})
+    return quality_table(project, also={"BM25": bm25_order(project)})
 
 
 def bm25_order(project: Project) -> dict[int, float]:

@@ -29,6 +29,7 @@ from workers.heartbeats import alive
 from workers.hints import broker_answers
 from workers.judges.endpoints import endpoint_problems, load_endpoints
 from zelo_site.static_files import plotly_folder
+from zelo_site.templatetags.figures import decimals
 
 LEAST_FREE_BYTES = 2 * 1024**3
 
@@ -176,13 +177,13 @@ def check_home() -> list[Finding]:
         ]
     free = shutil.disk_usage(home).free
     if free < LEAST_FREE_BYTES:
-        detail = _("%(size)s GiB free in %(folder)s") % {"size": f"{free / 1024**3:.1f}", "folder": home}
+        detail = _("%(size)s GiB free in %(folder)s") % {"size": decimals(free / 1024**3, 1), "folder": home}
         return [Finding(_("home"), Health.NOTE, detail, _("make room: the database stops when the disk is full"))]
     return [
         Finding(
             _("home"),
             Health.GOOD,
-            _("%(folder)s, %(size)s GiB free") % {"folder": home, "size": f"{free / 1024**3:.0f}"},
+            _("%(folder)s, %(size)s GiB free") % {"folder": home, "size": decimals(free / 1024**3, 0)},
         )
     ]
 

@@ -32,6 +32,7 @@ from workers.progress import RunProgress, run_progress
 from workers.routing import judging_queue
 from zelo_site.certainty import ProjectCertainty, last_certainty
 from zelo_site.savings import Saving, recent_saving
+from zelo_site.templatetags.figures import count
 
 BROKER_CACHE_S = 3
 FEW_COMPARISONS = 4
@@ -57,7 +58,9 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much there is of a project. `judgments` and `pairs` are those that entered the last fits."""
+    """How much there is of a project. `judgments` and `pairs` are those that entered the last fits; `waiting_for_people`
+    counts answers that spot checks ask for and nobody has given.
+    """
 
     queries: int
     candidates: int
@@ -68,6 +71,7 @@ class Sizes:
     pairs: int
     stale: int
     failed_fits: int
+    waiting_for_people: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,9 @@ SELECT
      WHERE q.project_id = %(project)s AND c.grade IS NOT NULL),
     fits.*,
     (SELECT count(*) FROM labeling_query q LEFT JOIN scoring_queryfit f ON f.query_id = q.id
-     WHERE q.project_id = %(project)s AND q.judged_version > COALESCE(f.judged_version, 0))
+     WHERE q.project_id = %(project)s AND q.judged_version > COALESCE(f.judged_version, 0)),
+    (SELECT count(*) FROM labeling_spotcheck WHERE project_id = %(project)s
+     AND judgment_id IS NULL AND gold_preference IS NULL AND slot IS NOT NULL)
 FROM (
     SELECT count(*), count(*) FILTER (WHERE f.islands > 1), COALESCE(sum(f.judgments), 0)::bigint,
            COALESCE(sum(f.pairs), 0)::bigint, count(*) FILTER (WHERE f.error <> '')
@@ -199,8 +205,8 @@ FROM (
 def read_sizes(project: Project) -> Sizes:
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, {"project": project.pk})
-        queries, candidates, graded, rated, islands, judgments, pairs, failed, stale = cursor.fetchone()
-    return Sizes(queries, candidates, graded, rated, islands, judgments, pairs, stale, failed)
+        queries, candidates, graded, rated, islands, judgments, pairs, failed, stale, asked = cursor.fetchone()
+    return Sizes(queries, candidates, graded, rated, islands, judgments, pairs, stale, failed, asked)
 
 
 def broker_is_up() -> bool:
@@ -291,7 +297,7 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
     found = []
     dead = sum(failure.count for failure in failures)
     if dead:
-        text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", dead) % {"n": f"{dead:,}"}
+        text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", dead) % {"n": count(dead)}
         failed = reverse("failures", args=[project.slug])
         found.append(Attention(dead, text, _("see the reasons, mend the cause, then ask again"), failed))
     found += _paused_judges(project)
@@ -300,14 +306,14 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
             Attention(
                 sizes.failed_fits,
                 ngettext("%(n)s query could not be fitted", "%(n)s queries could not be fitted", sizes.failed_fits)
-                % {"n": f"{sizes.failed_fits:,}"},
+                % {"n": count(sizes.failed_fits)},
                 _("their pages say why; the scores before stand"),
                 "?show=failed",
             )
         )
     if sizes.islands:
         text = ngettext("%(n)s query fell into islands", "%(n)s queries fell into islands", sizes.islands) % {
-            "n": f"{sizes.islands:,}"
+            "n": count(sizes.islands)
         }
         found.append(
             Attention(
@@ -320,8 +326,12 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
             "%(n)s document with fewer than %(least)s comparisons",
             "%(n)s documents with fewer than %(least)s comparisons",
             few,
-        ) % {"n": f"{few:,}", "least": FEW_COMPARISONS}
+        ) % {"n": count(few), "least": FEW_COMPARISONS}
         found.append(Attention(few, text, _("their intervals are wide; order another run")))
+    if waiting := sizes.waiting_for_people:
+        text = ngettext("%(n)s pair waits for people", "%(n)s pairs wait for people", waiting) % {"n": count(waiting)}
+        remedy = _("compare them yourself, or invite somebody")
+        found.append(Attention(waiting, text, remedy, reverse("people", args=[project.slug])))
     return found
 
 
@@ -333,7 +343,7 @@ def _paused_judges(project: Project) -> list[Attention]:
         return []
     shown = ", ".join(names[:3])
     if len(names) > 3:
-        shown = _("%(names)s and %(n)s more") % {"names": shown, "n": f"{len(names) - 3:,}"}
+        shown = _("%(names)s and %(n)s more") % {"names": shown, "n": count(len(names) - 3)}
     text = ngettext("%(names)s is paused", "%(names)s are paused", len(names)) % {"names": shown}
     remedy = _("nothing is asked of them; see why, and let them go on")
     return [Attention(len(names), text, remedy, reverse("scorecard", args=[project.slug]))]

@@ -28,6 +28,8 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
     began = time.monotonic()
     while not (progress := run_progress(run)).is_over:
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
+        if progress.waits_for:
+            note = f"waiting for {', '.join(progress.waits_for)}"
         if progress.dead:
             note += f" · {progress.dead:,} failed for good"
         if paused := run.judges.filter(paused_at__isnull=False).count():

@@ -10,7 +10,8 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Page, Route, expect
 
-from labeling.models import Project
+from labeling.instruction import confirm_read, instruction_hash
+from labeling.models import Membership, Project, Role
 from tests.browser.comparing import (
     ASKED,
     FAST,
@@ -27,6 +28,7 @@ from tests.browser.comparing import (
 )
 from tests.browser.conftest import Visit
 from tests.browser.test_pages import serious_faults
+from tests.zelo_site.factories import make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -142,6 +144,22 @@ def test_every_state_is_clean_and_says_what_to_do(look: str, visit: Start, proje
         titles.add(page.locator("#state-title").text_content())
         check(visited, f"compare-{script.state}-{look}")
     assert len(titles) == len(STATES)
+    assert visited.complaints == []
+
+
+@pytest.mark.parametrize("look", ["light", "phone"])
+def test_where_nothing_was_planned_owners_are_led_to_plan_and_others_are_told_who_does(look: str, visit: Start) -> None:
+    project = make_asked([A, B], pairs=0)
+    owner = make_user("lovelace")
+    Membership.objects.create(project=project, user=owner, role=Role.OWNER)
+    confirm_read(project, owner, seen=instruction_hash(project))
+    for user, link in ((owner, "Plan spot checks"), (make_annotator(project, "ada"), "")):
+        visited = visit(user, look=look)
+        page = visited.open(reverse("compare", args=[project.slug]))
+        expect(page.locator("#state-title")).to_have_text("No pair waits for you")
+        expect(page.locator("#state-link")).to_have_text(link)
+        expect(page.get_by_role("link", name=project.name)).to_have_count(1 if user == owner else 0)
+        check(visited, f"compare-unplanned-{user.username}-{look}")
     assert visited.complaints == []
 
 

@@ -66,6 +66,16 @@ def test_the_proof_is_clean_in_every_look(
     assert (wide, visited.complaints) == (0, [])
 
 
+def test_the_button_ends_where_the_choices_end_and_intervals_stay_on_one_line(
+    visit: Callable[..., Visit], owner: User, snapshot: Snapshot
+) -> None:
+    page = visit(owner).open(reverse("proof", args=[project_of(snapshot).slug]))
+    ends = "each => each.getBoundingClientRect().bottom"
+    assert page.get_by_role("button", name="Show").evaluate(ends) == page.get_by_label("Split").evaluate(ends)
+    heights = page.locator("#board td.number .sub").evaluate_all("all => all.map(each => each.offsetHeight)")
+    assert heights and max(heights) < 30
+
+
 def test_a_run_of_today_is_entered_by_file(
     visit: Callable[..., Visit], owner: User, snapshot: Snapshot, tmp_path: Path
 ) -> None:

@@ -60,6 +60,10 @@ def test_snapshots_and_trainings_are_clean_in_every_look(
             assert (wide, visited.complaints) == (0, []), (name, look)
 
 
+OVERLAPS = """ends => { const boxes = [...ends.children].map(each => each.getBoundingClientRect());
+  return boxes.some((a, i) => boxes.some((b, j) => i < j && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)); }"""
+
+
 def test_from_scores_to_an_ordered_training_whose_curve_grows(
     visit: Callable[..., Visit], owner: User, project: Project
 ) -> None:
@@ -75,5 +79,9 @@ def test_from_scores_to_an_ordered_training_whose_curve_grows(
     TrainingRun.objects.update(state="running", progress=PROGRESS)
     expect(page.locator("#training")).to_contain_text("best, kept: 0.610 at step 50", timeout=10_000)
     assert page.locator("#training polyline").count() == 2
+    assert [chart.locator("text").count() >= 2 for chart in page.locator("#training .upright").all()] == [True, True]
+    for width in (1400, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        assert not page.locator("#training .ends").first.evaluate(OVERLAPS)
     page.get_by_role("button", name="Cancel the training").click()
     expect(page.locator("#training")).to_contain_text("cancelled")

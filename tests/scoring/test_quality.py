@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from labeling.annotators import get_person
 from labeling.models import Project
 from scoring.columns import read_columns
 from scoring.quality import graded_queries, only, ranking_quality
 from scoring.rating import rate_stale
-from tests.factories import judge_pair, make_judges, make_pair, make_project, make_query_with_documents
+from tests.factories import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -36,11 +37,11 @@ def test_orders_are_measured_on_graded_queries(project: Project) -> None:
     judge_all_pairs(project, number=1, preference=0.6)
     rate_stale(project.pk)
     found = {each.order: each for each in ranking_quality(project)}
-    assert list(found) == ["first stage", "Prefers the longer", "Prefers the longer (2)", "Elo"]
+    assert list(found) == ["first stage", "judge Prefers the longer", "judge Prefers the longer (2)", "Elo"]
     assert {each.queries for each in found.values()} == {2}
-    assert found["Prefers the longer"].ndcg.estimate == pytest.approx(1.0)
+    assert found["judge Prefers the longer"].ndcg.estimate == pytest.approx(1.0)
     assert found["Elo"].ndcg.estimate == pytest.approx(1.0), "the surer judge outweighs the other"
-    assert found["first stage"].ndcg.estimate == pytest.approx(found["Prefers the longer (2)"].ndcg.estimate)
+    assert found["first stage"].ndcg.estimate == pytest.approx(found["judge Prefers the longer (2)"].ndcg.estimate)
     # By hand: gains 0 1 2 3 in that order, and 0 0 0 1.
     discounts = 1.0 / np.log2(np.arange(2, 6))
     first = float(np.dot([0, 1, 2, 3], discounts) / np.dot([3, 2, 1, 0], discounts))
@@ -71,7 +72,23 @@ def test_a_judge_whose_answers_cannot_be_fitted_alone_is_left_out(project: Proje
         for b in (1, 2, 3):
             judge_pair(make_pair(query, 0, b), second)
     rate_stale(project.pk)
-    assert [each.order for each in ranking_quality(project)] == ["first stage", "Prefers the longer", "Elo"]
+    assert [each.order for each in ranking_quality(project)] == ["first stage", "judge Prefers the longer", "Elo"]
+
+
+def test_a_person_who_answered_a_few_pairs_is_no_order(project: Project) -> None:
+    """Nearly all of their documents would be tied; with answers on most of them they stand there by name."""
+    person = get_person(project, make_user("owner"))
+    judge_all_pairs(project, number=0, preference=0.1)
+    query = project.queries.earliest("id")
+    judge_pair(make_pair(query, 0, 1), person, 0.1)
+    rate_stale(project.pk)
+    assert [each.order for each in ranking_quality(project)] == ["first stage", "judge Prefers the longer", "Elo"]
+    for each in project.queries.all():
+        for b in (1, 2):
+            judge_pair(make_pair(each, b, b + 1), person, 0.1)
+    rate_stale(project.pk)
+    found = {each.order: each.is_person for each in ranking_quality(project)}
+    assert found == {"first stage": False, "judge Prefers the longer": False, "owner": True, "Elo": False}
 
 
 def test_columns_of_some_rows_keep_their_queries(project: Project) -> None:

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from labeling.annotators import get_person
 from labeling.models import Judgment, Pair, Project
 from labeling.plugins import UnknownPlugin
-from labeling.records import Failure, FailureKind
+from labeling.records import Failure, FailureKind, Verdict
 from scoring.models import QueryFit
 from scoring.rating import rate_stale
 from tests.factories import (
@@ -22,7 +22,7 @@ from tests.factories import (
     make_run,
     make_user,
 )
-from workers import judging, pipeline, planning, queue
+from workers import judging, pipeline, planning, progress, queue
 from workers.models import Job, JudgingTask, Run
 from workers.pipeline import RunRefused
 from workers.progress import run_progress
@@ -65,9 +65,21 @@ def test_run_goes_from_order_to_scores_and_ends() -> None:
     for query in project.queries.all():
         ranked = list(query.candidates.order_by("-score__elo").values_list("first_stage_rank", flat=True))
         assert ranked == [6, 5, 4, 3, 2, 1], "the judges prefer the longer document"
-    progress = run_progress(run)
-    assert progress.is_over
-    assert (progress.answered, progress.unfinished, progress.dead) == (run.tasks_planned, 0, 0)
+    now = run_progress(run)
+    assert now.is_over
+    assert (now.answered, now.unfinished, now.dead) == (run.tasks_planned, 0, 0)
+
+
+def test_a_run_that_hears_nothing_says_whom_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick judge is through; the slow one loads a model, so that the pace of both tells nothing of the end."""
+    quick, slow = make_judges(make_project(queries=1, documents=4), 2)
+    run = make_run(quick.project, judges=[quick, slow])
+    assert run_progress(run).waits_for == (quick.name, slow.name)
+    claimed = queue.claim(annotator_id=quick.pk, worker="w@host:1", limit=100)
+    queue.finish([(task, Verdict(0.7)) for task in claimed])
+    assert run_progress(run).waits_for == () and run_progress(run).eta_s is not None
+    monkeypatch.setattr(progress, "SILENT_S", 0)
+    assert run_progress(run).waits_for == (slow.name,) and run_progress(run).eta_s is None
 
 
 def test_next_round_waits_for_answers_and_scores() -> None:
@@ -92,8 +104,8 @@ def test_run_ends_though_every_question_failed_for_good() -> None:
     claimed = queue.claim(annotator_id=run.judges.get().pk, worker="w@host:1", limit=100)
     queue.fail([(task, Failure(FailureKind.REFUSAL, "no", retryable=False)) for task in claimed])
     assert work_until_over(run).state == Run.State.FINISHED
-    progress = run_progress(run)
-    assert (progress.answered, progress.dead) == (0, len(claimed))
+    now = run_progress(run)
+    assert (now.answered, now.dead) == (0, len(claimed))
 
 
 def test_run_ends_though_a_query_cannot_be_rated() -> None:

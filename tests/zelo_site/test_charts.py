@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import translation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo_site.charts import Axis, histogram, interval_bar, polyline
+from zelo_site.charts import Axis, histogram, interval_bar, polyline, ticks
 from zelo_site.pages.reasons import expected_preference
 from zelo_site.pages.texts import clipped, document_title
-from zelo_site.templatetags.figures import decimals, duration, margin, money, pace, percent, signed
+from zelo_site.templatetags.figures import count, decimals, duration, margin, money, pace, percent, plain_number, signed
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -37,6 +38,28 @@ def test_histogram_of_nothing_is_nothing() -> None:
 def test_line_rises_upwards() -> None:
     points = polyline([(0, 0.0), (1, 1.0)], x=Axis(0, 1), y=Axis(0, 1), width=600, height=100)
     assert points == "0.0,100.0 600.0,0.0"
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_an_axis_has_a_few_round_values_on_it(low: float, width: float) -> None:
+    axis = Axis(low, low + width)
+    marked = ticks(axis)
+    assert 2 <= len(marked) <= 6
+    for tick in marked:
+        assert low - 1e-5 * width <= tick.value <= low + 1.00001 * width
+        assert tick.y == pytest.approx(100.0 - axis.at(tick.value), abs=0.01)
+        assert float(f"{tick.value:.{tick.places}f}") == pytest.approx(tick.value, abs=1e-6 * width), "nothing is cut"
+
+
+def test_values_on_an_axis_are_those_one_would_choose() -> None:
+    assert [tick.value for tick in ticks(Axis(0, 112))] == [0, 50, 100]
+    assert [f"{tick.value:.{tick.places}f}" for tick in ticks(Axis(0.723, 0.77))] == [
+        "0.73",
+        "0.74",
+        "0.75",
+        "0.76",
+        "0.77",
+    ]
 
 
 @given(finite)
@@ -85,3 +108,14 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
 )
 def test_numbers_are_written_in_one_way(written: str, expected: str) -> None:
     assert written == expected
+
+
+def test_numbers_are_written_as_the_visitor_s_language_does() -> None:
+    with translation.override("de"):
+        assert (count(12345), decimals(0.25), signed(-0.5), money(1_234_560_000)) == (
+            "12.345",
+            "0,25",
+            "−0,50",
+            "$1.234,56",
+        )
+        assert (pace(1240.3), plain_number(0.25)) == ("1.240 je Sekunde", "0.25")

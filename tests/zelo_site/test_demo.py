@@ -104,7 +104,7 @@ def test_reset_deletes_the_demo_with_all_that_hangs_on_it_and_nothing_else(proje
 def test_closing_table_compares_with_bm25(project: Project) -> None:
     demo.begin(project)
     text = demo.proof(project)
-    assert text.splitlines()[2].startswith("BM25 order")
+    assert text.splitlines()[2].startswith("BM25  ")
     assert "first stage" in text and "graded queries" in text
 
 
@@ -132,7 +132,7 @@ def test_demo_from_nothing_to_the_table_and_again(tmp_path: Path) -> None:
 
     first = run()
     assert "1 Import" in first and "/enter/" in first and "fused by rank" in first
-    assert all(order in first for order in ("BM25 order", "Embeddings", "Elo"))
+    assert all(order in first for order in ("BM25", "judge Embeddings", "Elo"))
     second = run()
     assert "1 Import" not in second and "3-5 Judging" not in second
     assert second.splitlines()[-7:] == first.splitlines()[-7:]

@@ -48,7 +48,7 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     student = show_student(project, by=owner, tick=work, stream=drawn)
     assert "7 Train" in drawn.getvalue()
     said = closing_table(project)
-    for each in ("the student", "BM25", "first stage", "Elo", "zero-shot", "nothing was learned from"):
+    for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)", "nothing was learned from"):
         assert each in said
     before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
     assert show_student(project, by=owner, tick=work) == student

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from labeling.annotators import get_person
 from labeling.desk_models import Told
@@ -117,7 +118,7 @@ def test_curve_ends_where_the_whole_fit_stands(project: Project, query: Query) -
     assert points[-1].judgments == 24
     assert points[-1].ndcg == pytest.approx(1.0)
     alone = {row.order: row.ndcg.estimate for row in ranking_quality(project)}
-    assert points[-1].ndcg == pytest.approx(alone[machine.name])
+    assert points[-1].ndcg == pytest.approx(alone[f"judge {machine.name}"])
 
 
 def test_curve_needs_grades(project: Project) -> None:
@@ -127,6 +128,19 @@ def test_curve_needs_grades(project: Project) -> None:
 def test_distribution_counts_every_rated_candidate(project: Project, query: Query) -> None:
     score(query, [1.0 - at / 4 for at in range(8)])
     assert sum(column.count for column in elo_columns(project)) == 8
+
+
+def test_names_of_people_are_never_translated(client: Client, project: Project, query: Query, owner: Any) -> None:
+    """A user may be called as a role is."""
+    type(owner).objects.filter(pk=owner.pk).update(username="owner")
+    owner.refresh_from_db()
+    person = get_person(project, owner)
+    for pair in pairs_of(query):
+        judge(pair, person, 0.8)
+    address = reverse("project-figures", args=[project.slug])
+    html = client.get(address, headers={"Accept-Language": "de"}).content.decode()
+    assert html.count('<th scope="row">owner') == 2
+    assert "Besitz" not in html and '<th scope="col">Wer</th>' in html
 
 
 def test_fragment_shows_them_all(client: Client, project: Project, query: Query) -> None:

@@ -12,7 +12,8 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 
-from labeling.models import Membership, Project, Query
+from labeling.models import Membership, Pair, Project, Query
+from labeling.slots import open_slots
 from scoring.models import QueryFit, Score
 from tests.zelo_site.factories import (
     candidates_of,
@@ -28,7 +29,7 @@ from tests.zelo_site.factories import (
 )
 from tests.zelo_site.test_accounts import example_address
 from workers.heartbeats import beat
-from workers.models import JudgingTask
+from workers.models import JudgingTask, Run, Spend
 from zelo_site import overview, urls
 
 pytestmark = pytest.mark.django_db
@@ -255,6 +256,25 @@ def test_islands_need_attention(client: Client, project: Project, query: Query) 
     QueryFit.objects.update(islands=2)
     assert "1 query fell into islands" in page(client, "project", project.slug)
     assert query.text in page(client, "queries", project.slug, show="islands")
+
+
+def test_pairs_that_wait_for_people_need_somebody(client: Client, project: Project, query: Query) -> None:
+    make_run(project)
+    assert "nothing at the moment" in page(client, "project", project.slug)
+    open_slots([Pair.objects.filter(query=query).earliest("id").pk], reason="random", overlap=2)
+    html = page(client, "project", project.slug)
+    assert "2 pairs wait for people" in html and reverse("people", args=[project.slug]) in html
+
+
+def test_calls_of_other_runs_are_told_from_those_of_the_last(client: Client, project: Project, query: Query) -> None:
+    for number in (1, 2):
+        run = make_run(project, state="finished", planned=5)
+        Spend.objects.create(run=run, annotator_id=number, shard=0, calls=5 * number)
+    assert "10 of them in the last run, the others in earlier runs and checks" in page(client, "project", project.slug)
+    assert "a question that is asked again is another call" in page(client, "project", project.slug)
+    Run.objects.order_by("id").first().delete()  # type: ignore[union-attr]
+    html = page(client, "project", project.slug)
+    assert "<p>10 calls" in html and "of them in the last run" not in html
 
 
 def test_unchanged_live_part_is_not_sent_again(client: Client, project: Project, query: Query) -> None:

@@ -198,7 +198,7 @@ def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot
     call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
     assert list(Job.objects.filter(stage="evaluate")) == [waiting]
     printed = out.getvalue()
-    for said in ("today.trec", "zero-shot minilm", "against grades", "against elo", "to BM25", "by domain"):
+    for said in ("today.trec", "untrained base (minilm)", "against grades", "against elo", "to BM25", "by domain"):
         assert said in printed
     with pytest.raises(CommandError, match="freeze scores first"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")
@@ -234,7 +234,7 @@ def test_the_command_goes_on_where_the_worker_that_evaluates_dies(
     monkeypatch.setattr(command, "time", Waits(lambda: Job.objects.filter(pk=job.pk).update(**lapsed)))
     out = io.StringIO()
     call_command("evaluate", project.slug, stdout=out)
-    assert "zero-shot minilm" in out.getvalue()
+    assert "untrained base (minilm)" in out.getvalue()
     assert list(Job.objects.filter(stage="evaluate")) == [job]
 
 

@@ -22,10 +22,11 @@ from tests.trainer.serve import rerank_app, running
 from trainer.contenders import order_of
 from trainer.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
 from trainer.models import Evaluation, Reranker
-from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker
+from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from trainer.serving import sigmoid
 from workers.evaluating import evaluate, order_evaluation
 from zelo_site import reranking
+from zelo_site.pages.rerankers import places_apart
 
 pytestmark = pytest.mark.django_db
 
@@ -129,6 +130,22 @@ def test_a_stranger_s_reranker_is_not_there_and_the_names_that_are_are_listed(
     assert find_reranker(stranger, "fish") == theirs
     with pytest.raises(UnknownReranker, match="no model was named"):
         find_reranker(stranger, "")
+
+
+def test_programs_call_a_reranker_without_blanks_and_signs_and_by_its_name_as_well(published_encoder: Path) -> None:
+    owner = make_user("owner")
+    project = make_project(owner=owner)
+    first, second = (
+        store(published_encoder, project, "demo · pointwise 1"),
+        store(published_encoder, project, "Über v1.5"),
+    )
+    assert (full_name(first), full_name(second)) == (f"{project.slug}/demo-pointwise-1", f"{project.slug}/über-v1.5")
+    for name in ("demo · pointwise 1", "demo-pointwise-1"):
+        assert find_reranker(owner, name) == find_reranker(owner, f"{project.slug}/{name}") == first
+    same = store(published_encoder, project, "demo pointwise 1")
+    assert find_reranker(owner, same.name) == same
+    with pytest.raises(UnknownReranker, match="several models are named"):
+        find_reranker(owner, "demo-pointwise-1")
 
 
 def test_while_nobody_ranks_the_client_is_told_when_to_ask_again(
@@ -345,6 +362,16 @@ def test_the_box_ranks_what_is_typed_or_what_the_project_holds(
     assert len(client.post(address, {"query": "a word", "documents": " "}).context["ranked"]) == 6
     assert "type documents" in client.post(address, {"query": "unheard", "documents": ""}).content.decode()
     assert "Type a question" in client.post(address, {"query": " "}).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("scores", "places"),
+    [([0.9, 0.5], 3), ([0.02131, 0.02129, 0.02129], 5), ([0.5, 0.5], 3), ([1e-12, 0.0], 8), ([], 3)],
+)
+def test_scores_are_written_with_as_many_places_as_tell_them_apart(scores: list[float], places: int) -> None:
+    assert places_apart(scores) == places
+    written = [f"{each:.{places}f}" for each in scores]
+    assert len(set(written)) == len({round(each, 8) for each in scores})
 
 
 def test_the_box_says_that_nobody_ranks(

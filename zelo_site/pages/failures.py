@@ -13,6 +13,7 @@ from labeling.records import FailureKind
 from workers.failed import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.templatetags.figures import count
 
 PAGE_SIZE = 50
 
@@ -55,7 +56,7 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
 def tell_asked_again(request: HttpRequest, questions: int) -> None:
     """On the next page: so many questions were opened again."""
     text = ngettext("%(n)s question will be asked again.", "%(n)s questions will be asked again.", questions)
-    messages.success(request, text % {"n": f"{questions:,}"})
+    messages.success(request, text % {"n": count(questions)})
 
 
 def _judge(sent: QueryDict, project: Project) -> Annotator | None:

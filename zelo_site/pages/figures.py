@@ -17,7 +17,7 @@ from django.shortcuts import render
 from labeling.models import Project
 from scoring.quality import Quality, ranking_quality
 from zelo_site.certainty import refresh_certainty
-from zelo_site.charts import Axis, Column, IntervalBar, histogram, polyline
+from zelo_site.charts import Axis, Column, IntervalBar, Tick, histogram, polyline, ticks
 from zelo_site.judges import CurvePoint, judge_figures, ndcg_by_judgments
 from zelo_site.pages.scope import visible_project
 
@@ -43,8 +43,7 @@ class Curve:
     reference: float | None
     first: CurvePoint
     last: CurvePoint
-    low: float
-    high: float
+    ticks: list[Tick]
 
 
 def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
@@ -55,7 +54,8 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
     points = _kept("curve", project, lambda: ndcg_by_judgments(project)) if orders else []
     context = {
         "project": project,
-        "columns": elo_columns(project),
+        "columns": (columns := elo_columns(project)),
+        "ticks": ticks(Axis(0, max((column.count for column in columns), default=1))),
         "quality": quality_rows(orders),
         "curve": curve(points, orders),
         "judges": _kept("judges", project, lambda: judge_figures(project)),
@@ -123,8 +123,7 @@ def curve(points: list[CurvePoint], orders: list[Quality]) -> Curve | None:
         reference=None if reference is None else round(CURVE_HEIGHT - y.at(reference) * CURVE_HEIGHT / 100, 1),
         first=points[0],
         last=points[-1],
-        low=y.low,
-        high=y.high,
+        ticks=ticks(y),
     )
 
 

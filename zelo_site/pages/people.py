@@ -42,6 +42,7 @@ from scoring.spot_check_draws import BadPlan
 from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
 from workers.audit import note
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.templatetags.figures import count
 
 DEFAULT_PAIRS = 50
 DEFAULT_OVERLAP = 1
@@ -201,7 +202,7 @@ def _quota(request: HttpRequest, project: Project) -> None:
         messages.success(
             request,
             ngettext("%(name)s is asked for %(n)s answer.", "%(name)s is asked for %(n)s answers.", quota)
-            % {"name": _name(user), "n": f"{quota:,}"},
+            % {"name": _name(user), "n": count(quota)},
         )
 
 
@@ -219,7 +220,7 @@ def _plan(request: HttpRequest, project: Project) -> None:
         "spot_checks.planned", project=project, actor=request.user, subject=order["reason"],
         pairs=planned.pairs, slots=planned.slots,
     )  # fmt: skip
-    text = ngettext("%(n)s pair is planned.", "%(n)s pairs are planned.", planned.pairs) % {"n": f"{planned.pairs:,}"}
+    text = ngettext("%(n)s pair is planned.", "%(n)s pairs are planned.", planned.pairs) % {"n": count(planned.pairs)}
     if planned.pairs < planned.wanted:
         text += " " + _("There were no more of this kind.")
     messages.success(request, text)

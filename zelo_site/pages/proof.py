@@ -17,10 +17,12 @@ from django.utils.translation import gettext as _
 
 from labeling.lines import RowError
 from labeling.models import Project
+from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
 from trainer.evaluation import REFERENCES, NothingToMeasure, Reference
 from trainer.leaderboard import (
+    BASELINES,
     SPLITS,
     Leaderboard,
     NotEvaluated,
@@ -63,6 +65,11 @@ class Line:
 
     row: Row
     bar: IntervalBar
+
+    @property
+    def name(self) -> str:
+        """A baseline's in the visitor's language, others as they were given."""
+        return translated(self.row.name) if self.row.kind in BASELINES else self.row.name
 
     @property
     def label(self) -> str:

@@ -5,7 +5,9 @@ Ranking itself is done by the serving process (`zelo_site.reranking`); the web p
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +27,14 @@ from trainer.models import Evaluation, Reranker
 from trainer.rerank_dialects import RerankRefused
 from trainer.rerankers import full_name, servable
 from zelo_site.pages.scope import visible_project
-from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
+from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on
 
 RANKED_AT_MOST = 50
 SEARCHED_AT_MOST = 5000
 TYPED_AT_MOST = 200
 LONGEST_TEXT = 200_000
+FEWEST_PLACES, MOST_PLACES = 3, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,4 +219,11 @@ def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> di
         )
         for place, row in enumerate(answer["results"], start=1)
     ]
-    return {"ranked": rows, "meta": answer["meta"], "snippet": SNIPPET_LENGTH}
+    return {"ranked": rows, "places": places_apart([row.score for row in rows]), "meta": answer["meta"]}
+
+
+def places_apart(scores: Sequence[float]) -> int:
+    """Decimals that write unlike neighbours of a ranking unlike: at least FEWEST_PLACES, at most MOST_PLACES."""
+    gaps = [abs(above - below) for above, below in itertools.pairwise(scores) if above != below]
+    needed = math.ceil(-math.log10(min(gaps))) if gaps else 0
+    return min(max(needed, FEWEST_PLACES), MOST_PLACES)

@@ -19,6 +19,7 @@ from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotR
 from scoring.storage import StorageFull
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.templatetags.figures import count
 
 PREFIX = "freeze"
 WORDS = ("domains", "heldout_domains")
@@ -50,7 +51,7 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
     except (BadOptions, SnapshotRefused, StorageFull) as error:
         return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)
     messages.success(
-        request, _("%(n)s rows are frozen as “%(name)s”.") % {"n": f"{snapshot.rows:,}", "name": snapshot.name}
+        request, _("%(n)s rows are frozen as “%(name)s”.") % {"n": count(snapshot.rows), "name": snapshot.name}
     )
     return redirect("training", slug=project.slug)
 

@@ -19,13 +19,13 @@ from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.heartbeats import alive
 from workers.training import TrainingRefused, cancel_training, resume_training, start_training
-from zelo_site.charts import Axis, polyline
+from zelo_site.charts import Axis, Tick, polyline, ticks
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.options import BadOptions, OptionField, name_in_words, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 LIVE = "zelo/parts/training_live.html"
-WIDTH, HEIGHT = 600, 168
+WIDTH, HEIGHT = 600, 160
 SHOWN = 50
 
 
@@ -46,8 +46,7 @@ class Curve:
     points: str
     first: tuple[int, float]
     last: tuple[int, float]
-    low: float
-    high: float
+    ticks: list[Tick]
     best: tuple[float, float] | None = None
 
 
@@ -64,8 +63,7 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
         points=polyline([(step, value) for step, value in points], x=x, y=y, width=WIDTH, height=HEIGHT),
         first=(int(points[0][0]), points[0][1]),
         last=(int(points[-1][0]), points[-1][1]),
-        low=min(values),
-        high=max(values),
+        ticks=ticks(y),
         best=None
         if marked is None
         else (round(x.at(marked[0]) * WIDTH / 100, 1), round(HEIGHT - y.at(marked[1]) * HEIGHT / 100, 1)),

@@ -1,27 +1,46 @@
-"""How numbers are written on pages: intervals, durations, money, counts, each in one way only."""
+"""How numbers are written on pages: intervals, durations, money, counts, each in one way only.
+
+They are written with the separators of the visitor's language here and nowhere else: what Django writes by itself keeps
+the point (`zelo_site.formats`), since it also stands in drawings and forms.
+"""
 
 from __future__ import annotations
 
 import math
 
 from django import template
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from zelo_site.charts import Z95
 
 register = template.Library()
 
+SEPARATORS = {"de": str.maketrans(",.", ".,")}
+
 
 @register.filter
-def count(value: int | None) -> str:
+def localized(written: str) -> str:
+    """A number as English writes it, with the separators of the visitor's language."""
+    return written.translate(SEPARATORS.get(get_language() or "", {}))
+
+
+@register.filter
+def plain_number(value: float) -> str:
+    """As a number field or a bar wants it, whatever the language."""
+    return f"{value:g}"
+
+
+@register.filter
+def count(value: float | None) -> str:
     """12345 -> 12,345; nothing known -> a dash."""
-    return "–" if value is None else f"{value:,}"
+    return "–" if value is None else localized(f"{value:,.0f}")
 
 
 @register.filter
 def decimals(value: float | None, places: int = 2) -> str:
     """A fixed number of places, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{places}f}"
+    return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{places}f}")
 
 
 @register.filter
@@ -29,19 +48,19 @@ def signed(value: float | None, places: int = 2) -> str:
     """With its sign, a true minus."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:+.{places}f}".replace("-", "−")
+    return localized(f"{value:+.{places}f}".replace("-", "−"))
 
 
 @register.filter
 def significant(value: float | None, digits: int = 3) -> str:
     """So many digits that matter, however small the number."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{digits}g}")
 
 
 @register.filter
 def margin(stderr: float | None, places: int = 0) -> str:
     """Half the width of the 95 % interval that a standard error gives."""
-    return "–" if stderr is None else f"{Z95 * stderr:.{places}f}"
+    return "–" if stderr is None else localized(f"{Z95 * stderr:.{places}f}")
 
 
 @register.filter
@@ -60,7 +79,7 @@ def percent(share: float | None) -> str:
 @register.filter
 def small_percent(share: float | None) -> str:
     """A small share with one place."""
-    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return "–" if share is None else localized(f"{100 * share:.1f}\N{NO-BREAK SPACE}%")
 
 
 @register.filter
@@ -73,8 +92,8 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     if seconds < 172_800:
-        return f"{seconds / 3600:.1f} h"
-    return _("%(n)s days") % {"n": f"{seconds / 86_400:.1f}"}
+        return localized(f"{seconds / 3600:.1f} h")
+    return _("%(n)s days") % {"n": localized(f"{seconds / 86_400:.1f}")}
 
 
 @register.filter
@@ -84,7 +103,7 @@ def hours(value: float | None) -> str:
         return "–"
     if value < 1:
         return _("%(n)s GPU-minutes") % {"n": max(1, math.ceil(60 * value))}
-    return _("%(n)s GPU-hours") % {"n": f"{value:,.1f}" if value < 10 else f"{value:,.0f}"}
+    return _("%(n)s GPU-hours") % {"n": localized(f"{value:,.1f}" if value < 10 else f"{value:,.0f}")}
 
 
 @register.filter
@@ -93,8 +112,8 @@ def money(micros: int | None) -> str:
     if micros is None:
         return "–"
     if 0 < micros < 10_000:
-        return f"${micros / 1e6:.4f}"
-    return f"${micros / 1e6:,.2f}"
+        return localized(f"${micros / 1e6:.4f}")
+    return localized(f"${micros / 1e6:,.2f}")
 
 
 @register.filter
@@ -104,4 +123,4 @@ def pace(rate: float | None) -> str:
         return _("%(n)s a second") % {"n": 0}
     if rate < 1:
         return _("%(n)s a minute") % {"n": f"{rate * 60:.0f}"}
-    return _("%(n)s a second") % {"n": f"{rate:,.0f}"}
+    return _("%(n)s a second") % {"n": count(rate)}

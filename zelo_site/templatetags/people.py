@@ -11,6 +11,7 @@ from django.utils.translation import ngettext
 from labeling.models import Project
 from scoring.people_agreement import Coefficient, Undefined
 from zelo_site.pages.scope import visitor_role
+from zelo_site.templatetags.figures import localized
 
 register = template.Library()
 
@@ -39,15 +40,9 @@ def why_undefined(figure: Coefficient) -> str:
 
 
 @register.filter
-def plain_number(value: float) -> str:
-    """As a number field wants it, whatever the language."""
-    return f"{value:g}"
-
-
-@register.filter
 def coefficient(value: float | None) -> str:
     """Two places, with a true minus."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+    return "–" if value is None else localized(f"{value:.2f}".replace("-", "−"))
 
 
 @register.filter

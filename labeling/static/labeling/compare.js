@@ -120,9 +120,8 @@ const showNote = () => {
   button.title = note ? T.note_kept : "";
 };
 
-const showState = (name, text, link = null) => {
+const showState = (name, text, link = null, title = T[`${name}_title`]) => {
   const box = by("state");
-  const title = T[`${name}_title`];
   if (by("state-title").textContent !== title) by("state-title").textContent = title;
   by("state-text").textContent = text;
   box.dataset.name = name;
@@ -142,10 +141,17 @@ const showState = (name, text, link = null) => {
 
 const waitingText = (name, waiting) => (waiting ? count(name, waiting) : T[`${name}_none`]);
 
+// Whoever has answered nothing yet did not come to an end: there was nothing to begin with.
+const explainNothing = () => {
+  if (progress.done) return showState("nothing_left", message || T.nothing_left_text, { href: given.urls.answers, text: T.to_answers });
+  if (!given.urls.people) return showState("nothing_left", T.unplanned_text, null, T.unplanned_title);
+  return showState("nothing_left", T.unplanned_text_owner, { href: given.urls.people, text: T.to_people }, T.unplanned_title);
+};
+
 const explainState = (waiting) => {
   if (state === "signed_out") return showState("signed_out", waitingText("signed_out_text", waiting), { href: given.urls.sign_in, text: T.sign_in });
   if (state === "instruction") return showState("instruction", T.instruction_text, { href: given.urls.instruction, text: T.instruction_link });
-  if (state === "nothing_left") return showState("nothing_left", message || T.nothing_left_text, { href: given.urls.answers, text: T.to_answers });
+  if (state === "nothing_left") return explainNothing();
   if (state === "quota_reached") return showState("quota_reached", message || T.quota_reached_text, { href: given.urls.answers, text: T.to_answers });
   if (state === "paused") return showState("paused", message || T.paused_text, { href: given.urls.answers, text: T.to_answers });
   if (state === "gone") return showState("gone", T.gone_text);

@@ -54,6 +54,7 @@ def _application(options: dict[str, Any]) -> Any:
     import torch
 
     from trainer.request_batches import RequestBatcher
+    from trainer.rerank_dialects import model_id
     from trainer.rerankers import artefact_folder
     from trainer.reranking_server import RerankApp
     from trainer.serving import load_reranker
@@ -66,7 +67,7 @@ def _application(options: dict[str, Any]) -> Any:
     folder = Path(options["folder"]).absolute() if options["folder"] else None
     if folder is not None and not folder.is_dir():
         raise CommandError(f"{folder} is no folder; expected a published reranker with its manifest.json")
-    default = Artefact(name=folder.name, location=str(folder)) if folder else None
+    default = Artefact(name=model_id(folder.name), location=str(folder)) if folder else None
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
@@ -79,7 +80,7 @@ def _application(options: dict[str, Any]) -> Any:
     if default is not None:
         try:
             with models.using(default) as model:
-                default = Artefact(name=model.name, location=default.location)
+                default = Artefact(name=model_id(model.name), location=default.location)
         except (ManifestBroken, NoMemory) as error:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
