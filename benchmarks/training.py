@@ -67,7 +67,8 @@ from trainer.adapting import attach_adapter
 from trainer.bases import MINILM, cross_encoder, load_base
 from trainer.dev_split import first_queries
 from trainer.evaluation import EvaluationQuery, Measured, difference, intervals, measure
-from trainer.fine_tuning import SquaredError, fine_tune, threads_to_use
+from trainer.fine_tuning import fine_tune, threads_to_use
+from trainer.losses import SquaredError
 from trainer.orders import BM25, Cosine, Order
 from trainer.packed_linear import pack_linears
 from trainer.trainers import Pointwise

@@ -7,26 +7,26 @@ an early end, exact continuation, and smaller batches where memory runs out. Imp
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from sentence_transformers.util import batch_to_device
 from transformers import PrinterCallback, TrainerCallback
 
 from labeling.plugins import Report
@@ -36,40 +36,21 @@ from trainer.adapting import attach_adapter, attend_in_float32, set_dropout
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.batching import LengthBuckets
 from trainer.dev_split import dev_ndcg, first_queries, not_finite
+from trainer.losses import SquaredError
+from trainer.memory import free_memory, is_out_of_memory, memory_in_use
 from trainer.truncation import Fitted, fit_texts
+from trainer.warm_start import is_embedder, own_order
 
 if TYPE_CHECKING:
     from trainer.trainers import Pointwise
 
 LOG_STEPS = 10
+WARM_TIMES, WARM_LENGTH = 2, 64
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
 
 
 class OutOfMemory(MemoryError):
     """Not even one row at a time fits."""
-
-
-class SquaredError(torch.nn.Module):
-    """Mean over rows of weight x (sigmoid(logit) - relevance)^2; with weights 1, sentence-transformers' MSELoss.
-
-    `rows_a_part` divides the sum where a step is cut into parts of unlike size: how many rows a part of the step has on
-    average, so that the mean of the parts' losses is the mean over the step's rows, however they are cut.
-    """
-
-    def __init__(self, model: CrossEncoder) -> None:
-        super().__init__()
-        self.model = model
-        self.rows_a_part: float | None = None
-
-    def forward(
-        self, inputs: list[list[str]], labels: Sequence[torch.Tensor], prompt: Any = None, task: Any = None
-    ) -> torch.Tensor:
-        """`labels`: (relevance, weight) of each row."""
-        features = self.model.preprocess(list(zip(*inputs, strict=True)))
-        scores = self.model(batch_to_device(features, self.model.device))["scores"].view(-1).float()
-        wanted = torch.stack(list(labels)).to(scores.device, torch.float32)
-        squares = wanted[:, 1] * (torch.sigmoid(scores) - wanted[:, 0]).square()
-        return squares.sum() / (self.rows_a_part or len(squares))
 
 
 @dataclass
@@ -102,20 +83,75 @@ class _Prepared:
 def fine_tune(options: Pointwise.Options, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train, going on from the last checkpoint in `workspace`; halve the batch as long as memory runs out.
 
+    With `warm_steps` an embedder first learns its own order, in a folder of the workspace.
+
     Raises dev_split.LossNotFinite, OutOfMemory, checkpoints.PickleRefused, and what `trainer.bases` raises of a base.
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
+    alone = (
+        int(os.environ.get("WORLD_SIZE", "1")) == 1
+    )  # several would have to agree on the pairs and wait for the adapter
+    if not (options.warm_steps and alone and is_embedder(base)):
+        return _learn(options, base, data, workspace, report)
+    begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # then the warm start is in it
+    start = None if begun else _warm_start(options, base, data.train, workspace / "warm_start", report)
+    trained = _learn(options, base, data, workspace, report, start=start)
+    pairs = options.warm_steps * WARM_TIMES * options.batch_size * options.accumulation
+    said = f"{options.warm_steps} steps on {pairs} pairs of the training's own texts, labelled by the base's cosine"
+    return replace(trained, facts={**trained.facts, "warm_start": said})
+
+
+def _warm_start(options: Pointwise.Options, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
+    """An adapter that has learned the base's own order, from twice as many short rows a step at twice the rate."""
+    workspace.mkdir(exist_ok=True)
+    course = options.model_copy(
+        update={
+            "warm_steps": 0,
+            "max_steps": options.warm_steps,
+            "epochs": 1,
+            "batch_size": WARM_TIMES * options.batch_size,
+            "learning_rate": WARM_TIMES * options.learning_rate,
+            "max_length": min(options.max_length, WARM_LENGTH),
+        }
+    )
+    report("note", text=f"first {options.warm_steps} steps on the order that the base has by itself")
+    rows = own_order(
+        base,
+        train,
+        count=course.max_steps * course.batch_size * course.accumulation,
+        seed=options.seed,
+        threads=torch.get_num_threads(),
+    )
+    nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+    def passed_on(kind: str, **values: Any) -> None:
+        if kind in ("checkpoint", "out_of_memory"):
+            report(kind, **values)
+
+    return _learn(course, base, TrainingData(rows, nothing), workspace, passed_on).adapter
+
+
+def _learn(
+    options: Pointwise.Options,
+    base: Base,
+    data: TrainingData,
+    workspace: Path,
+    report: Report,
+    *,
+    start: Path | None = None,
+) -> Trained:
+    """`_train` with as many parts a step as memory asks for."""
     while True:
         parts = _parts(workspace, options)
         try:
-            return _train(options, base, data, workspace, report, parts=parts)
+            return _train(options, base, data, workspace, report, parts=parts, start=start)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         step_rows = options.batch_size * options.accumulation
-        _free_memory()
+        free_memory()
         if -(-step_rows // parts) <= 1:
             raise OutOfMemory(
                 f"memory runs out with one row at a time ({problem}); expected room for one: choose a shorter "
@@ -137,21 +173,15 @@ def _parts(workspace: Path, options: Pointwise.Options) -> int:
     return options.accumulation
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the GPU or of the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _train(
-    options: Pointwise.Options, base: Base, data: TrainingData, workspace: Path, report: Report, *, parts: int
+    options: Pointwise.Options,
+    base: Base,
+    data: TrainingData,
+    workspace: Path,
+    report: Report,
+    *,
+    parts: int,
+    start: Path | None,
 ) -> Trained:
     on_gpu = torch.cuda.is_available()
     bf16 = options.precision == "bf16" or (options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
@@ -163,6 +193,8 @@ def _train(
     )
     max_length = min(options.max_length, base.max_length or options.max_length)
     adapted = attach_adapter(model, base, options)
+    if start is not None:
+        set_peft_model_state_dict(adapted, load_file(str(start / "adapter_model.safetensors")))
     set_dropout(model, options.dropout)
     if bf16 and not on_gpu:
         attend_in_float32(model.model)
@@ -463,14 +495,3 @@ class _Watch(TrainerCallback):
                 memory_bytes=memory_in_use(),
                 eta_s=trainer.course.seconds_a_step(state.global_step) * (state.max_steps - state.global_step),
             )
-
-
-def memory_in_use() -> int:
-    """The most that the GPU, or without one this process, has held so far, in bytes."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

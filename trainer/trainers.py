@@ -49,6 +49,12 @@ class Pointwise(Trainer):
         )
         epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the rows.")
         max_steps: int = pydantic.Field(default=0, ge=0, description="Optimizer steps at most; 0: as epochs say.")
+        warm_steps: int = pydantic.Field(
+            default=0,
+            ge=0,
+            le=10**6,
+            description="Steps on the order that an embedder has by itself, before the scores: helps where queries are few.",
+        )
         max_length: int = pydantic.Field(
             default=256, ge=16, le=131072, description="Tokens of query and document together; longer ones are cut."
         )

@@ -24,7 +24,8 @@ from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
 from trainer.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.dev_split import LossNotFinite, dev_ndcg, first_queries
 from trainer.examples import EmptySnapshot, load_training_data
-from trainer.fine_tuning import OutOfMemory, SquaredError
+from trainer.fine_tuning import OutOfMemory
+from trainer.losses import SquaredError
 from trainer.trainers import Pointwise
 from trainer.truncation import TooShort, fit_texts
 
