@@ -15,7 +15,7 @@ MOST_NOTES = 20
 CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and were cut")
 WENT_ON = stored_text("went on from the checkpoint of step %(step)s")
 SMALLER = stored_text("memory ran out: goes on with %(rows)s rows at once and %(batches)s batches a step")
-PUBLISHING = stored_text("the artefacts are being written and compared with the adapter")
+PUBLISHING = stored_text("after the last step the artefacts are written and compared with the adapter")
 
 
 class Progress:
