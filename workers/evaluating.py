@@ -106,14 +106,14 @@ def _evaluate(claim: JobClaim) -> str:
     if problems and len(problems) == len(chosen):
         raise NoneEvaluated("; ".join(problems))
     said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
-    said += _proofs_stored(project)
+    said += _proofs_stored(project, snapshot, split)
     return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")
 
 
-def _proofs_stored(project: Project) -> str:
+def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
     """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
     try:
-        store_proofs(project)
+        store_proofs(project, snapshot, split)
     except Error:
         raise
     except Exception as error:  # every kind of storage has errors of its own

@@ -13,13 +13,17 @@ import pytest
 from django.test import Client, override_settings
 from sentence_transformers import CrossEncoder
 
-from labeling.models import Membership, Role
+from labeling.models import Membership, Project, Role
 from labeling.tokens import make_token
+from scoring.models import Snapshot
 from scoring.storage import Storage, storage
 from tests.factories import make_project, make_user
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.serve import rerank_app, running
+from trainer import proofs
 from trainer.contenders import order_of
+from trainer.evaluation import Reference
+from trainer.leaderboard import Leaderboard, leaderboard
 from trainer.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
 from trainer.models import Evaluation, Reranker
 from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
@@ -324,6 +328,40 @@ def test_what_a_killed_proof_left_is_healed_by_the_next(published_encoder: Path,
         "grades",
     }
     assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_proof_computes_the_boards_of_its_own_split_and_those_that_a_file_lacks(
+    published_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_scored(queries=6, documents=6)
+    snapshots = [make_frozen(project), make_frozen(project, seed=5)]
+    reranker = store(published_encoder, project)
+    path = f"{reranker.location}/{EVALUATION}"
+    computed: list[tuple[int, str]] = []
+
+    def counted(project: Project, snapshot: Snapshot, split: str, reference: Reference) -> Leaderboard:
+        computed.append((snapshot.pk, split))
+        return leaderboard(project, snapshot, split, reference)
+
+    def prove(snapshot: Snapshot, split: str) -> set[tuple[int, str]]:
+        computed.clear()
+        evaluate(order_evaluation(project, snapshot, split, rerankers=[reranker]).pk)
+        return set(computed)
+
+    monkeypatch.setattr(proofs, "leaderboard", counted)
+    first, second = snapshots
+    assert prove(first, "test") == {(first.pk, "test")}
+    assert prove(first, "dev") == {(first.pk, "dev")}
+    assert prove(second, "test") == {(second.pk, "test")}
+    whole = json.loads(storage().read_bytes(path))
+    assert len(whole["evaluations"]) == 6
+    whole["evaluations"][0]["evaluated_at"] = "2020-01-01T00:00:00+00:00"  # a writer died after the evaluation
+    storage().write_bytes(path, json.dumps(whole).encode())
+    assert prove(second, "test") == {(second.pk, "test"), (first.pk, "dev")}
+    storage().write_bytes(path, b"half")
+    assert prove(second, "test") == {(second.pk, "test"), (first.pk, "dev"), (first.pk, "test")}
+    assert len(json.loads(storage().read_bytes(path))["evaluations"]) == 6
 
 
 def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:
