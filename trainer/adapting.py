@@ -53,8 +53,13 @@ def set_dropout(model: torch.nn.Module, share: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
-        elif isinstance(getattr(module, "attention_dropout", None), float):
+        elif _is_number(getattr(module, "attention_dropout", None)):
             module.attention_dropout = share  # type: ignore[assignment]
+
+
+def _is_number(value: object) -> bool:
+    """A configuration says 0 as often as 0.0."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def attend_in_float32(model: Any) -> None:

@@ -19,7 +19,7 @@ from labeling.records import Examples, Trained, TrainingData
 from tests.trainer.lessons import Told, make_data, make_examples, make_options, write_rows
 from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer import fine_tuning
-from trainer.adapting import attach_adapter, attend_in_float32
+from trainer.adapting import attach_adapter, attend_in_float32, set_dropout
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
 from trainer.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.dev_split import LossNotFinite, dev_ndcg, first_queries
@@ -121,6 +121,14 @@ def test_dropout_is_what_was_chosen_not_what_the_base_was_pretrained_with(
 ) -> None:
     model = learned_model(monkeypatch, request.getfixturevalue(kind), tmp_path / "w", dropout=share)
     assert torch.equal(logits_of(model), logits_of(model)) == (share == 0.0)
+
+
+@pytest.mark.parametrize(("pretrained", "expected"), [(0, 0.3), (0.1, 0.3), (False, False), (None, None)])
+def test_dropout_of_attention_is_set_where_it_is_a_number(pretrained: object, expected: object) -> None:
+    attention = torch.nn.Module()
+    attention.attention_dropout = pretrained  # type: ignore[assignment]
+    set_dropout(attention, 0.3)
+    assert attention.attention_dropout == expected
 
 
 @pytest.mark.parametrize("kind", ["bert", "qwen"])
