@@ -128,6 +128,11 @@ def load_base(name_or_path: str) -> Base:
     )
 
 
+def embedder_name(base: str) -> str:
+    """What `labeling.retrieval` calls a base: its folder may lie outside of what the operator has listed."""
+    return BUNDLED if base == MINILM else base
+
+
 def cross_encoder(
     base: Base, *, max_length: int | None = None, seed: int = 0, device: str | None = None, dtype: str = "float32"
 ) -> Any:

@@ -7,6 +7,7 @@ student of it can reach. Outside rerankers and TREC run files are entered by peo
 from __future__ import annotations
 
 import io
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
@@ -18,7 +19,7 @@ from labeling.models import Annotator, Candidate, Project
 from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
 from scoring.storage import storage
-from trainer.bases import MINILM, load_base
+from trainer.bases import MINILM, embedder_name, load_base
 from trainer.evaluation import EvaluationQuery
 from trainer.models import Reranker
 from trainer.orders import BM25, Cosine, Elo, FirstStage, Order, Outside, RunFile, Scorer, Strengths, read_run
@@ -42,7 +43,10 @@ class NameTaken(ContenderRefused):
 
 
 def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
-    """Rows of what every student is compared with; those that are there already stay, under today's names."""
+    """Rows of what every student is compared with; those that are there already stay, under today's names.
+
+    Where something else of the project is called so, a number follows.
+    """
     rows = [("BM25", BM25_KIND, ""), ("Elo", ELO, "")]
     if Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False).exists():
         rows.append(("first stage", FIRST_STAGE, ""))
@@ -55,10 +59,21 @@ def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> li
     ]
     return [
         Reranker.objects.update_or_create(
-            project=project, kind=kind, location=location, defaults={"name": name[:LONGEST_NAME]}
+            project=project,
+            kind=kind,
+            location=location,
+            defaults={"name": _free_name(project, name, kind=kind, location=location)},
         )[0]
         for name, kind, location in rows
     ]
+
+
+def _free_name(project: Project, name: str, *, kind: str, location: str) -> str:
+    """`name`, or with the first number that makes it one which no other row of the project has."""
+    others = Reranker.objects.filter(project=project).exclude(kind=kind, location=location)
+    endings = itertools.chain([""], (f" ({number})" for number in itertools.count(2)))
+    names = (name[: LONGEST_NAME - len(ending)] + ending for ending in endings)
+    return next(each for each in names if not others.filter(name=each).exists())
 
 
 def enter_outside(project: Project, endpoint: str) -> Reranker:
@@ -121,7 +136,7 @@ def _untrained(base: str) -> Order:
     """A bi-encoder has no ranking head, so that its zero-shot order is the cosine."""
     loaded = load_base(base)
     if not loaded.ranks_untrained:
-        return Cosine() if base == MINILM else Cosine(base)  # the bundled folder is on no operator's list
+        return Cosine(embedder_name(base))
     return _of_model(load_base_reranker(loaded))
 
 

@@ -218,6 +218,22 @@ def test_two_projects_may_use_the_same_ids() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_baseline_whose_name_is_taken_gets_a_number() -> None:
+    project = make_scored(queries=4)
+    taken = Reranker.objects.create(project=project, kind="run_file", name="untrained base (minilm)")
+    for _ in range(2):  # the number stays
+        base = next(each for each in enter_baselines(project) if each.kind == contenders.BASE)
+        assert base.name == "untrained base (minilm) (2)"
+    Reranker.objects.filter(pk=taken.pk).delete()
+    enter_baselines(project)
+    base.refresh_from_db()
+    assert base.name == "untrained base (minilm)"
+    longest = "x" * 200
+    Reranker.objects.create(project=project, kind="run_file", name=f"untrained base ({longest}"[:200])
+    base = enter_baselines(project, bases=[longest])[-1]
+    assert (len(base.name), base.name[-5:]) == (200, "x (2)")
+
+
 def test_an_order_that_cannot_be_carried_out_is_refused() -> None:
     project = make_scored()
     snapshot = make_frozen(project)
