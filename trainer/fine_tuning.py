@@ -39,7 +39,7 @@ from trainer.dev_split import dev_ndcg, first_queries, not_finite
 from trainer.losses import SquaredError
 from trainer.memory import free_memory, is_out_of_memory, memory_in_use
 from trainer.truncation import Fitted, fit_texts
-from trainer.warm_start import is_embedder, own_order
+from trainer.warm_start import WarmReport, is_embedder, own_order
 
 if TYPE_CHECKING:
     from trainer.trainers import Pointwise
@@ -115,7 +115,7 @@ def _warm_start(options: Pointwise.Options, base: Base, train: Examples, workspa
             "max_length": min(options.max_length, WARM_LENGTH),
         }
     )
-    report("note", text=f"first {options.warm_steps} steps on the order that the base has by itself")
+    report("warm_start", step=0, steps=options.warm_steps)
     rows = own_order(
         base,
         train,
@@ -125,11 +125,7 @@ def _warm_start(options: Pointwise.Options, base: Base, train: Examples, workspa
     )
     nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 
-    def passed_on(kind: str, **values: Any) -> None:
-        if kind in ("checkpoint", "out_of_memory"):
-            report(kind, **values)
-
-    return _learn(course, base, TrainingData(rows, nothing), workspace, passed_on).adapter
+    return _learn(course, base, TrainingData(rows, nothing), workspace, WarmReport(report, options.warm_steps)).adapter
 
 
 def _learn(

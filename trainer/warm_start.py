@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from labeling.plugins import Report
 from labeling.records import Examples, IntArray
-from labeling.retrieval import BUNDLED, load_embedder
-from trainer.bases import MINILM, Base
+from labeling.retrieval import load_embedder
+from trainer.bases import Base, embedder_name
 
 MOST_TEXTS = 2000
 DOCUMENT_CHARACTERS = 300
@@ -45,13 +47,14 @@ def own_order(base: Base, data: Examples, *, count: int, seed: int, threads: int
     whole = _some(list(dict.fromkeys(data.documents)), rng)
     asked = [*_some(list(dict.fromkeys(data.queries)), rng), *_sentences(whole, rng)]
     documents = [text[:DOCUMENT_CHARACTERS] for text in whole]
-    embedder = load_embedder(BUNDLED if base.name == MINILM else str(base.folder))
+    embedder = load_embedder(embedder_name(base.name))
     cosine = (
         embedder.encode(asked, role="query", threads=threads)
         @ embedder.encode(documents, role="document", threads=threads).T
     )
     queries = rng.integers(len(asked), size=count)
-    chosen = _chosen(np.argsort(-cosine, axis=1, kind="stable")[queries], rng)
+    ranked = np.argsort(-cosine, axis=1, kind="stable")
+    chosen = ranked[queries, _ranks(count, len(documents), rng)]
     found = cosine[queries, chosen].astype(np.float64)
     return Examples(
         queries=[asked[at] for at in queries.tolist()],
@@ -76,10 +79,24 @@ def _sentences(documents: list[str], rng: np.random.Generator) -> list[str]:
     return found
 
 
-def _chosen(ranked: IntArray, rng: np.random.Generator) -> IntArray:
-    """A document of each row, `ranked` int64[n, documents]: mostly of the first ones, ranks being log-uniform."""
-    count, documents = ranked.shape
+def _ranks(count: int, documents: int, rng: np.random.Generator) -> IntArray:
+    """Which document of each pair's ranking, int64[count] from 0: mostly of the first ones, log-uniform."""
     near = np.floor(np.exp(rng.random(count) * np.log(documents))).astype(np.int64) - 1
     anywhere = rng.integers(documents, size=count)
-    rank = np.where(rng.random(count) < NEAR_SHARE, near, anywhere)
-    return np.asarray(ranked[np.arange(count), rank], dtype=np.int64)
+    return np.asarray(np.where(rng.random(count) < NEAR_SHARE, near, anywhere), dtype=np.int64)
+
+
+class WarmReport:
+    """Tells a warm start as a phase of its own: its steps are none of the training's, and no curve begins with its loss."""
+
+    def __init__(self, report: Report, steps: int) -> None:
+        self._report, self._steps = report, steps
+
+    def __call__(self, kind: str, **values: Any) -> None:
+        if kind == "checkpoint":
+            self._report(kind)
+        elif kind == "out_of_memory":
+            self._report(kind, **values)
+        elif kind in ("step", "resumed"):
+            told = {name: values[name] for name in ("eta_s", "tokens_per_s", "memory_bytes") if name in values}
+            self._report("warm_start", step=values["step"], steps=self._steps, **told)

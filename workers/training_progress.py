@@ -15,6 +15,7 @@ MOST_NOTES = 20
 CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and were cut")
 WENT_ON = stored_text("went on from the checkpoint of step %(step)s")
 SMALLER = stored_text("memory ran out: goes on with %(rows)s rows at once and %(batches)s batches a step")
+WARM_START = stored_text("first %(steps)s steps on the order that the base has by itself")
 PUBLISHING = stored_text("after the last step the artefacts are written and compared with the adapter")
 
 
@@ -45,12 +46,22 @@ class Progress:
     def _on_prepared(self, facts: dict[str, Any]) -> None:
         self._values["facts"] = facts
         if facts.get("cut_rows"):
-            self._note(CUT % {"cut": f"{facts['cut_rows']:,}", "rows": f"{facts['rows']:,}"})
+            self._note(CUT % {"cut": facts["cut_rows"], "rows": facts["rows"]})
 
     def _on_resumed(self, facts: dict[str, Any]) -> None:
         for name in ("loss", "ndcg"):
             self._values[name] = [point for point in self._values[name] if point[0] <= facts["step"]]
-        self._note(WENT_ON % {"step": f"{facts['step']:,}"})
+        self._note(WENT_ON % {"step": facts["step"]})
+
+    def _on_warm_start(self, facts: dict[str, Any]) -> None:
+        """A phase before the first step: it moves a bar of its own and no curve."""
+        self._note(WARM_START % {"steps": facts["steps"]})
+        self._values["warm_start"] = {
+            **self._values.get("warm_start", {}),
+            "step": facts["step"],
+            "steps": facts["steps"],
+        }
+        self._values |= {name: facts.get(name) for name in ("tokens_per_s", "memory_bytes", "eta_s")}
 
     def _on_step(self, facts: dict[str, Any]) -> None:
         self._add("loss", facts["step"], facts["loss"])
@@ -63,7 +74,10 @@ class Progress:
             self._values["best"] = {"step": facts["step"], "ndcg": facts["ndcg"]}
 
     def _on_checkpoint(self, facts: dict[str, Any]) -> None:
-        self._values["checkpoint"] = facts["step"]
+        if "step" in facts:
+            self._values["checkpoint"] = facts["step"]
+        else:  # one of the warm start, whose steps are not the training's
+            self._values["warm_start"] = {**self._values.get("warm_start", {}), "kept": True}
 
     def _on_out_of_memory(self, facts: dict[str, Any]) -> None:
         self._note(SMALLER % {"rows": facts["batch_size"], "batches": facts["accumulation"]})

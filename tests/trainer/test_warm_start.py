@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from labeling.records import Trained, TrainingData
+from labeling import retrieval
+from labeling.model_names import ModelNotAllowed
+from labeling.records import Examples, Trained, TrainingData
 from labeling.retrieval import load_embedder
 from tests.trainer.lessons import Told, make_data, make_options
 from tests.trainer.tiny_models import save_tiny_bert
+from trainer import warm_start
 from trainer.bases import MINILM, load_base
 from trainer.trainers import Pointwise
 from trainer.warm_start import DOCUMENT_CHARACTERS, is_embedder, own_order
+from workers.training_progress import Progress
 
 DATA = make_data(8)
 SHORT = {"warm_steps": 4, "max_steps": 2, "batch_size": 4, "max_length": 32, "eval_steps": 2, "patience": 0}
@@ -53,6 +59,59 @@ def test_labels_follow_the_cosine_and_texts_are_those_of_the_training() -> None:
         rows.documents,
         rows.labels.tolist(),
     )
+
+
+def test_a_base_that_the_operator_lists_by_name_is_loaded_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_base(MINILM)
+    monkeypatch.setattr(retrieval, "embedder_location", lambda name: str(base.folder))
+    monkeypatch.setenv("ZELO_MODELS", "tests/embedder")
+    with pytest.raises(ModelNotAllowed):
+        own_order(dataclasses.replace(base, name="tests/unlisted"), DATA.train, count=8, seed=0, threads=1)
+    listed = dataclasses.replace(base, name="tests/embedder")
+    assert len(own_order(listed, DATA.train, count=8, seed=0, threads=1)) == 8
+
+
+class AnyVectors:
+    """An embedder to which all texts are alike."""
+
+    def encode(self, texts: list[str], **options: Any) -> Any:
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+def test_memory_grows_with_pairs_and_with_documents_not_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_start, "load_embedder", lambda name: AnyVectors())
+    documents, count = [f"text {n}" for n in range(1000)], 50_000
+    ones = np.ones(len(documents))
+    train = Examples(["the query"] * len(documents), documents, ones, ones, np.zeros(len(documents), dtype=np.int64))
+    base = load_base(MINILM)
+    tracemalloc.start()
+    try:
+        rows = own_order(base, train, count=count, seed=0, threads=1)
+        __, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == count
+    assert most < 1000 * count  # a byte for each pair and document would be as much
+
+
+def test_the_warm_start_is_told_as_a_phase_of_its_own(tmp_path: Path) -> None:
+    told, progress = Told(), Progress()
+    learn(MINILM, tmp_path / "w", told)
+    kinds = [kind for kind, _ in told]
+    warm = told[: kinds.index("prepared")]
+    assert {kind for kind, _ in warm} == {"warm_start", "checkpoint"}
+    steps = [(values["step"], values["steps"]) for kind, values in warm if kind == "warm_start"]
+    assert (steps[0], steps[-1]) == ((0, 4), (4, 4))
+    assert "eta_s" in told.of("warm_start")[-1]
+    for kind, values in warm:
+        progress.take({"kind": kind, **values})
+    assert (progress.step, progress.steps) == (0, 0)
+    assert progress.shown()["warm_start"] == {"step": 4, "steps": 4, "kept": True}
+    assert "checkpoint" not in progress.shown()
+    assert progress.shown()["notes"] == ["first 4 steps on the order that the base has by itself"]
+    for kind, values in told[len(warm) :]:
+        progress.take({"kind": kind, **values})
+    assert (progress.step, progress.steps, progress.shown()["checkpoint"]) == (2, 2, 2)
 
 
 def test_a_base_that_is_no_embedder_begins_with_the_scores(tmp_path: Path) -> None:

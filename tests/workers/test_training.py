@@ -12,10 +12,12 @@ from typing import Any
 import pydantic
 import pytest
 from django.db import connection
+from django.utils import translation
 from pytest_django import Settings
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
+from labeling.wording import translated
 from scoring.models import Snapshot
 from scoring.storage import Storage, StorageFull, storage
 from tests.factories import make_project, make_user
@@ -270,3 +272,16 @@ def test_curves_stay_short_and_go_back_where_a_training_does() -> None:
         "went on from the checkpoint of step 500",
         "memory ran out: goes on with 8 rows at once and 2 batches a step",
     ]
+
+
+def test_notes_are_read_in_the_language_of_the_reader_with_numbers_that_every_language_reads() -> None:
+    progress = Progress()
+    progress.take({"kind": "prepared", "rows": 50_000, "cut_rows": 1_200})
+    progress.take({"kind": "warm_start", "step": 0, "steps": 1_500})
+    progress.take({"kind": "resumed", "step": 2_000})
+    with translation.override("de"):
+        assert [translated(note) for note in progress.shown()["notes"]] == [
+            "1200 von 50000 Zeilen sind länger, als das Modell liest, und wurden gekürzt",
+            "zuerst 1500 Schritte auf der Ordnung, die die Basis von sich aus hat",
+            "ging vom Zwischenstand nach Schritt 2000 weiter",
+        ]

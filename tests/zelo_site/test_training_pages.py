@@ -143,6 +143,24 @@ def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: C
     assert client.get(f"{address}?v={version}").status_code == 204
 
 
+def test_a_warm_start_has_a_bar_of_its_own_until_the_first_step(client: Client, project: Project) -> None:
+    run = start_training(project, make_snapshot(project))
+    warm = {"warm_start": {"step": 120, "steps": 400, "kept": True}, "eta_s": 200.0}
+
+    def shown(state: str, told: dict[str, Any]) -> str:
+        TrainingRun.objects.filter(pk=run.pk).update(state=state, progress=told)
+        return client.get(reverse("training-live", args=[project.slug, run.pk])).content.decode()
+
+    html = shown("running", warm)
+    assert "Warm start: step 120 of 400" in html
+    assert '<progress max="400" value="120"' in html
+    assert "about 3 min left" in html
+    assert "the first step follows" not in html
+    assert "Go on from the warm start" in shown("cancelled", warm)
+    assert "Go on from step 50" in shown("cancelled", {**warm, "step": 60, "steps": 100, "checkpoint": 50})
+    assert "Warm start" not in shown("running", {**warm, "step": 10, "steps": 100})
+
+
 def test_a_curve_spans_all_steps_and_marks_its_best() -> None:
     drawn = curve([[0, 0.5], [50, 0.9], [100, 0.7]], steps=200, best_step=50)
     assert drawn is not None

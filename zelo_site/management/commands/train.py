@@ -60,10 +60,12 @@ class Command(BaseCommand):
 def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
     """Draw the run's progress until it ends. Raises CommandError where it failed."""
     while run.state in {TrainingRun.State.PLANNED, TrainingRun.State.RUNNING}:
-        loss = run.progress.get("loss") or []
-        bar.show(
-            run.progress.get("step", 0), run.progress.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading"
-        )
+        told = run.progress
+        loss, warm = told.get("loss") or [], told.get("warm_start")
+        if warm and not loss:
+            bar.show(warm["step"], warm["steps"], "warm start")
+        else:
+            bar.show(told.get("step", 0), told.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading")
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
