@@ -276,7 +276,7 @@ def _skip(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
 
 def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = None) -> Response:
     """What lies before the person once `storing` is stored, and how far they are then; `last`: the slot of the last
-    answer, which an undo names.
+    answer, which an undo names; `unplanned`: nothing is left since nothing was ever planned.
     """
     progress = _progress(desk)
     if storing is not None:
@@ -290,6 +290,7 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
     state = blocked or ("open" if items else "quota_reached" if left == 0 else "nothing_left")
     return {
         "items": items,
+        "unplanned": state == "nothing_left" and not _is_planned(seat.project_id),
         "progress": {
             "done": progress.done, "quota": seat.quota, "left": left, "seconds_per_pair": progress.pace,
             "today": progress.today,
@@ -299,6 +300,11 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
         "message": _message(state, paused),
         "retry_after_s": RETRY_AFTER_S,
     }  # fmt: skip
+
+
+def _is_planned(project_id: int) -> bool:
+    """Whether anything was ever to be asked of anybody; a known answer alone asks nothing."""
+    return SpotCheck.objects.filter(project_id=project_id, gold_preference__isnull=True).exists()
 
 
 def _message(state: str, paused: str) -> str:

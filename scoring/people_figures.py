@@ -78,11 +78,19 @@ WHERE judges.mean IS NOT NULL
 def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]:
     """Everybody who ever compared in the project, or `user` alone."""
     values = {"project": project.pk, "user": user.pk if user is not None else None, "latest": LATEST}
-    records = gold_records(project.pk, feedback=project.gold_feedback, tolerance=project.gold_tolerance)
+    people = _rows(_PEOPLE, values)
+    if not people:
+        return []
+    records = gold_records(
+        project.pk,
+        feedback=project.gold_feedback,
+        tolerance=project.gold_tolerance,
+        person_id=None if user is None else people[0][0],  # a user is one person of a project
+    )
     gold = {person: share(right, count) for person, (right, count) in records.items()}
     judges = _with_judges(_rows(_JUDGES, values))
     found = []
-    for row in _rows(_PEOPLE, values):
+    for row in people:
         figures: tuple[Any, ...] = (*row, gold.get(row[0]), judges.get(row[0]))
         found.append(PersonFigures(*figures))
     return found

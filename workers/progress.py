@@ -11,17 +11,22 @@ from django.db.models import Exists, OuterRef
 from workers.books import totals_of_run
 from workers.models import JudgingTask, Run
 
+# A rate is that of the last half minute, and a run is silent after six seconds without an answer, as while a judge loads
+# a model. A slow judge with few calls in flight pauses for as long as its calls take: both spans are then as long as
+# two calls, by the longest of the latest ones.
 WINDOW_S = 30
-# Longer than judges pause between two batches; one that loads a model or embeds texts answers nothing for a minute.
 SILENT_S = 6
+CALLS = 2.0
+LATEST = 20
+LONGEST_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
     """`answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own. `rate` in answers
-    a second over the last half minute; `eta_s` seconds until the planned ones are done, None while
-    unknown; `waits_for` the judges that are still asked where none of them has answered for a while, so that there is
-    nothing to reckon with; cost in millionths of a dollar.
+    a second over the last half minute, or over two calls' time where that is longer; `eta_s` seconds until the
+    planned ones are done, None while unknown; `waits_for` the judges that are still asked where none of them has
+    answered for a while, so that there is nothing to reckon with; cost in millionths of a dollar.
     """
 
     run_id: int
@@ -51,12 +56,21 @@ SELECT count(*) FILTER (WHERE state <> 'dead'), count(*) FILTER (WHERE state = '
 FROM workers_judgingtask WHERE run_id = %s
 """
 
-_RECENT = """
-SELECT count(*), EXTRACT(EPOCH FROM LEAST(make_interval(secs => %s), clock_timestamp() - min(started_at))),
-       EXTRACT(EPOCH FROM clock_timestamp() - max(finished_at))
-FROM workers_attempt
-WHERE run_id = %s AND finished_at > clock_timestamp() - make_interval(secs => %s)
-  AND outcome IN ('preference', 'both_irrelevant', 'cannot_judge')
+_ANSWERED = "run_id = %(run)s AND outcome IN ('preference', 'both_irrelevant', 'cannot_judge')"
+_RECENT = f"""
+WITH latest AS (
+    SELECT finished_at, finished_at - started_at AS length FROM workers_attempt
+    WHERE {_ANSWERED} AND finished_at > statement_timestamp() - %(longest)s * interval '1 second'
+    ORDER BY finished_at DESC LIMIT %(latest)s
+), pace AS (
+    SELECT %(calls)s * COALESCE(max(length), interval '0') AS pause, statement_timestamp() - max(finished_at) AS silence FROM latest
+), reach AS (
+    SELECT *, GREATEST(pause, %(window)s * interval '1 second') AS span FROM pace
+)
+SELECT count(answer.id), EXTRACT(EPOCH FROM LEAST(span, statement_timestamp() - min(started_at))),
+       silence IS NULL OR silence > GREATEST(pause, %(silent)s * interval '1 second')
+FROM reach LEFT JOIN workers_attempt answer ON {_ANSWERED} AND finished_at > statement_timestamp() - span
+GROUP BY span, silence, pause
 """
 
 
@@ -65,10 +79,10 @@ def run_progress(run: Run) -> RunProgress:
     run.refresh_from_db()
     with connection.cursor() as cursor:
         unfinished, dead = _row(cursor, _TASKS, [run.pk])
-        recent, seconds, silence = _row(cursor, _RECENT, [WINDOW_S, run.pk, WINDOW_S])
+        recent, seconds, is_quiet = _row(cursor, _RECENT, _recent_of(run))
     spent = totals_of_run(run.pk)
     rate = recent / max(float(seconds or 0.0), 1.0) if recent else 0.0
-    is_silent = run.state == Run.State.JUDGING and unfinished and (silence is None or silence > SILENT_S)
+    is_silent = run.state == Run.State.JUDGING and unfinished and is_quiet
     return RunProgress(
         run_id=run.pk,
         state=run.state,
@@ -89,12 +103,18 @@ def run_progress(run: Run) -> RunProgress:
     )
 
 
+def _recent_of(run: Run) -> dict[str, float]:
+    return {
+        "run": run.pk, "window": WINDOW_S, "silent": SILENT_S, "calls": CALLS, "latest": LATEST, "longest": LONGEST_S,
+    }  # fmt: skip
+
+
 def _still_asked(run: Run) -> tuple[str, ...]:
     """The names of the run's judges with questions left."""
     left = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk")).exclude(state=JudgingTask.State.DEAD)
     return tuple(run.judges.filter(Exists(left), paused_at=None).order_by("id").values_list("name", flat=True))
 
 
-def _row(cursor: Any, sql: str, parameters: list[Any]) -> Any:
+def _row(cursor: Any, sql: str, parameters: list[Any] | dict[str, float]) -> Any:
     cursor.execute(sql, parameters)
     return cursor.fetchone()

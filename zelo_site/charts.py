@@ -42,9 +42,12 @@ class Tick:
     places: int
 
 
-def ticks(axis: Axis) -> list[Tick]:
-    """Round values (1, 2 or 5 times a power of ten apart) on an axis, two to six of them, the lowest first."""
-    rough = (axis.high - axis.low) / 5
+def ticks(axis: Axis, *, whole: bool = False) -> list[Tick]:
+    """Round values (1, 2 or 5 times a power of ten apart) on an axis, two to six of them, the lowest first.
+
+    `whole`: no fractions, for counts; an axis shorter than 1 then has fewer.
+    """
+    rough = max((axis.high - axis.low) / 5, 1.0 if whole else 0.0)
     power = math.floor(math.log10(rough))
     step = next(each * 10.0**power for each in (1, 2, 5, 10) if each * 10.0**power >= 0.999 * rough)
     numbers = range(math.ceil(axis.low / step - 1e-6), math.floor(axis.high / step + 1e-6) + 1)

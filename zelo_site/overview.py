@@ -59,7 +59,7 @@ class StageView:
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much there is of a project. `judgments` and `pairs` are those that entered the last fits; `waiting_for_people`
-    counts answers that spot checks ask for and nobody has given.
+    counts pairs that spot checks ask about, of one person or several, and that lack an answer.
     """
 
     queries: int
@@ -192,7 +192,7 @@ SELECT
     fits.*,
     (SELECT count(*) FROM labeling_query q LEFT JOIN scoring_queryfit f ON f.query_id = q.id
      WHERE q.project_id = %(project)s AND q.judged_version > COALESCE(f.judged_version, 0)),
-    (SELECT count(*) FROM labeling_spotcheck WHERE project_id = %(project)s
+    (SELECT count(DISTINCT pair_id) FROM labeling_spotcheck WHERE project_id = %(project)s
      AND judgment_id IS NULL AND gold_preference IS NULL AND slot IS NOT NULL)
 FROM (
     SELECT count(*), count(*) FILTER (WHERE f.islands > 1), COALESCE(sum(f.judgments), 0)::bigint,

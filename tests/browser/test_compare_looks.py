@@ -163,6 +163,17 @@ def test_where_nothing_was_planned_owners_are_led_to_plan_and_others_are_told_wh
     assert visited.complaints == []
 
 
+def test_who_skipped_everything_is_not_told_that_nothing_was_planned(visit: Start) -> None:
+    project = make_asked([A, B], pairs=1)
+    visited = visit(make_annotator(project, "ada"))
+    page = open_screen(visited, project)
+    read(page)
+    page.keyboard.press("s")
+    expect(page.locator("#state-title")).to_have_text("Nothing is left to compare")
+    expect(page.locator("#state-text")).to_have_text("There is no pair for you at the moment.")
+    expect(page.locator("#state-link")).to_be_hidden()
+
+
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
 def test_pages_around_are_clean(look: str, visit: Start, project: Project, person: User) -> None:
     visited = visit(person, look=look)

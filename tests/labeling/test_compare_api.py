@@ -201,3 +201,16 @@ def test_nothing_left_says_when_to_ask_again() -> None:
     project = make_project(queries=1)
     shown = make_screen(project).next()
     assert (shown["state"], shown["items"], shown["retry_after_s"]) == ("nothing_left", [], 20)
+
+
+def test_a_project_without_slots_is_told_from_one_whose_pairs_are_not_for_this_person() -> None:
+    """Nothing is planned, everything was skipped, everything lies before others: only in the first an owner must plan."""
+    assert make_screen(make_project(queries=1)).next()["unplanned"]
+    project = make_compared(pairs=2)
+    skips, other, waits = (make_screen(project) for _ in range(3))
+    for slot in slots_of(skips.next()):
+        shown = skips.skip(slot)
+    assert (shown["state"], shown["progress"]["done"], shown["unplanned"]) == ("nothing_left", 0, False)
+    assert len(other.next()["items"]) == 2 and not other.next()["unplanned"]
+    shown = waits.next()
+    assert (shown["state"], shown["unplanned"]) == ("nothing_left", False)

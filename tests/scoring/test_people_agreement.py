@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from labeling.annotators import get_person
 from labeling.desk_models import Told
-from labeling.gold_checks import gold_record, set_gold
+from labeling.gold_checks import gold_record, gold_records, set_gold
 from labeling.judgments import record_judgments, supersede_judgments
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
 from labeling.records import AnswerKind, NewJudgment
@@ -162,6 +164,28 @@ def test_gold_counts_the_first_answer_where_people_are_told_and_what_stands_wher
     }  # fmt: skip
     seat = find_seat(one.user, project.slug)
     assert gold_record(seat) == (right, 1)
+
+
+def test_one_persons_figures_do_not_read_the_gold_of_others(
+    project: Project, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gold(pairs[0].pk, 0.95)
+    one, other = person(project), person(project)
+    for each in (one, other):
+        SpotCheck.objects.create(pair=pairs[0], slot=None, reason="gold", holder=each)
+        answers(each, pairs[:1], np.array([0.95]))
+    read: list[int] = []
+
+    def watched(*asked: Any, **options: Any) -> dict[int, tuple[int, int]]:
+        found = gold_records(*asked, **options)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr("scoring.people_figures.gold_records", watched)
+    (figures,) = people_figures(project, user=one.user)
+    assert (figures.annotator_id, figures.gold and figures.gold.count, read) == (one.pk, 1, [one.pk])
+    read.clear()
+    assert people_figures(project, user=make_member(project)) == [] and read == []
 
 
 def test_nobody_answered() -> None:

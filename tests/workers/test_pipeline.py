@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.db.models.functions import Now
 
 from labeling.annotators import get_person
 from labeling.models import Judgment, Pair, Project
@@ -23,7 +25,7 @@ from tests.factories import (
     make_user,
 )
 from workers import judging, pipeline, planning, progress, queue
-from workers.models import Job, JudgingTask, Run
+from workers.models import Attempt, Job, JudgingTask, Run
 from workers.pipeline import RunRefused
 from workers.progress import run_progress
 
@@ -79,7 +81,23 @@ def test_a_run_that_hears_nothing_says_whom_it_waits_for(monkeypatch: pytest.Mon
     queue.finish([(task, Verdict(0.7)) for task in claimed])
     assert run_progress(run).waits_for == () and run_progress(run).eta_s is not None
     monkeypatch.setattr(progress, "SILENT_S", 0)
+    monkeypatch.setattr(progress, "CALLS", 0)
     assert run_progress(run).waits_for == (slow.name,) and run_progress(run).eta_s is None
+
+
+@pytest.mark.parametrize(
+    ("call_s", "silent_s", "waits"), [(1, 4, False), (1, 12, True), (20, 12, False), (70, 65, False)]
+)
+def test_a_pause_no_longer_than_the_runs_own_calls_is_no_silence(call_s: int, silent_s: int, waits: bool) -> None:
+    judge = make_judges(make_project(queries=1, documents=4))[0]
+    run = make_run(judge.project, judges=[judge])
+    (claimed,) = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=1)
+    queue.finish([(claimed, Verdict(0.7))])
+    ended = Now() - timedelta(seconds=silent_s)
+    Attempt.objects.update(started_at=ended - timedelta(seconds=call_s), finished_at=ended)
+    now = run_progress(run)
+    assert (now.waits_for == (judge.name,), now.eta_s is None) == (waits, waits)
+    assert now.rate > 0
 
 
 def test_next_round_waits_for_answers_and_scores() -> None:

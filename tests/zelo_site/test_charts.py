@@ -62,6 +62,12 @@ def test_values_on_an_axis_are_those_one_would_choose() -> None:
     ]
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 112])
+def test_counts_have_no_fractions_on_their_axis(most: int) -> None:
+    marked = ticks(Axis(0, most), whole=True)
+    assert len(marked) >= 2 and all(tick.value == round(tick.value) and tick.places == 0 for tick in marked)
+
+
 @given(finite)
 def test_expectations_are_symmetric(difference: float) -> None:
     for rater in ("thurstone", "bradley-terry"):

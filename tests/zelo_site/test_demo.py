@@ -132,7 +132,8 @@ def test_demo_from_nothing_to_the_table_and_again(tmp_path: Path) -> None:
 
     first = run()
     assert "1 Import" in first and "/enter/" in first and "fused by rank" in first
-    assert all(order in first for order in ("BM25", "judge Embeddings", "Elo"))
+    for order in ("BM25  ", "judge Embeddings (", "Elo  "):
+        assert any(line.startswith(order) for line in first.splitlines()), order
     second = run()
     assert "1 Import" not in second and "3-5 Judging" not in second
     assert second.splitlines()[-7:] == first.splitlines()[-7:]

@@ -154,3 +154,9 @@ def test_fragment_shows_them_all(client: Client, project: Project, query: Query)
     assert "1 graded query," in html
     assert machine.name in html
     assert html.count("<rect") >= 8
+
+
+def test_columns_of_one_document_have_no_fractions_beside_them(client: Client, project: Project, query: Query) -> None:
+    score(query, [1.0 - at / 4 for at in range(8)])
+    ticks = client.get(reverse("project-figures", args=[project.slug])).context["ticks"]
+    assert [(tick.value, tick.places) for tick in ticks] == [(0.0, 0), (1.0, 0)]

@@ -261,9 +261,12 @@ def test_islands_need_attention(client: Client, project: Project, query: Query) 
 def test_pairs_that_wait_for_people_need_somebody(client: Client, project: Project, query: Query) -> None:
     make_run(project)
     assert "nothing at the moment" in page(client, "project", project.slug)
-    open_slots([Pair.objects.filter(query=query).earliest("id").pk], reason="random", overlap=2)
+    first, second = Pair.objects.filter(query=query).order_by("id").values_list("pk", flat=True)[:2]
+    open_slots([first], reason="random", overlap=2)
     html = page(client, "project", project.slug)
-    assert "2 pairs wait for people" in html and reverse("people", args=[project.slug]) in html
+    assert "1 pair waits for people" in html and reverse("people", args=[project.slug]) in html
+    open_slots([second], reason="random")
+    assert "2 pairs wait for people" in page(client, "project", project.slug)
 
 
 def test_calls_of_other_runs_are_told_from_those_of_the_last(client: Client, project: Project, query: Query) -> None:
@@ -271,10 +274,20 @@ def test_calls_of_other_runs_are_told_from_those_of_the_last(client: Client, pro
         run = make_run(project, state="finished", planned=5)
         Spend.objects.create(run=run, annotator_id=number, shard=0, calls=5 * number)
     assert "10 of them in the last run, the others in earlier runs and checks" in page(client, "project", project.slug)
-    assert "a question that is asked again is another call" in page(client, "project", project.slug)
     Run.objects.order_by("id").first().delete()  # type: ignore[union-attr]
     html = page(client, "project", project.slug)
     assert "<p>10 calls" in html and "of them in the last run" not in html
+
+
+def test_more_calls_than_answers_are_explained_by_all_that_may_be_their_cause(
+    client: Client, project: Project, query: Query
+) -> None:
+    run = make_run(project, state="finished", planned=5)
+    spend = Spend.objects.create(run=run, annotator_id=1, shard=0, calls=5)
+    why = "a question is more than one call where it takes several votes, a call fails, or it is asked again"
+    assert why not in page(client, "project", project.slug)
+    Spend.objects.filter(pk=spend.pk).update(calls=15)
+    assert why in page(client, "project", project.slug)
 
 
 def test_unchanged_live_part_is_not_sent_again(client: Client, project: Project, query: Query) -> None:

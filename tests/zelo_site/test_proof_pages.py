@@ -105,6 +105,8 @@ def test_a_difference_opens_what_moved(client: Client, project: Project, snapsho
     address += f"&from={first.pk}&to={second.pk}"
     html = client.get(address).content.decode()
     assert "What moved from first stage to Elo" in html
+    german = client.get(address, headers={"Accept-Language": "de"}).content.decode()
+    assert "erste Stufe</option>" in german and "first stage" not in german, "as on the leaderboard"
     query = evaluation_queries(snapshot, "test")[0]
     html = client.get(f"{address}&query={query.id}").content.decode()
     assert all(document in html for document in query.document_ids)

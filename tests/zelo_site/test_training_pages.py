@@ -221,3 +221,12 @@ def test_the_command_freezes_lists_and_says_why_not(project: Project, capsys: py
     assert told.count("Spring") == 2
     with pytest.raises(CommandError, match="expected some of"):
         call_command("snapshot", project.slug, "--options", '{"domains": ["x"]}')
+
+
+@pytest.mark.parametrize("value", [0.61, 0.0, 12.5])
+def test_a_curve_of_one_point_has_short_figures_beside_it(value: float) -> None:
+    drawn = curve([[10, value]], steps=200)
+    assert drawn is not None
+    said = [f"{tick.value:.{tick.places}f}" for tick in drawn.ticks]
+    assert len(set(said)) == len(said) >= 2
+    assert max(map(len, said)) <= 6 and drawn.ticks[0].value <= value <= drawn.ticks[-1].value

@@ -55,7 +55,7 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "project": project,
         "columns": (columns := elo_columns(project)),
-        "ticks": ticks(Axis(0, max((column.count for column in columns), default=1))),
+        "ticks": ticks(Axis(0, max((column.count for column in columns), default=1)), whole=True),
         "quality": quality_rows(orders),
         "curve": curve(points, orders),
         "judges": _kept("judges", project, lambda: judge_figures(project)),

@@ -59,6 +59,23 @@ class Chosen:
         return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
 
 
+def shown_name(reranker: Row | Reranker) -> str:
+    """A baseline's name in the visitor's language, others as they were given."""
+    return translated(reranker.name) if reranker.kind in BASELINES else reranker.name
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A reranker as the visitor reads it."""
+
+    pk: int
+    name: str
+
+    @classmethod
+    def of(cls, reranker: Reranker) -> Named:
+        return cls(reranker.pk, shown_name(reranker))
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A row of the leaderboard with its interval as a bar, on an axis that all rows share."""
@@ -68,8 +85,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """A baseline's in the visitor's language, others as they were given."""
-        return translated(self.row.name) if self.row.kind in BASELINES else self.row.name
+        return shown_name(self.row)
 
     @property
     def label(self) -> str:
@@ -208,6 +224,7 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     ).select_related("reranker")
     first = get_object_or_404(evaluations, reranker__pk=_asked(request, "from"))
     second = get_object_or_404(evaluations, reranker__pk=_asked(request, "to"))
+    rerankers = Reranker.objects.filter(evaluations__in=evaluations)
     moved = what_moved(first, second)
     losses = [each for each in moved if each.change < 0]
     gains = [each for each in reversed(moved) if each.change > 0]
@@ -215,9 +232,9 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
         "project": project,
         "here": "proof",
         "chosen": chosen,
-        "first": first.reranker,
-        "second": second.reranker,
-        "rerankers": Reranker.objects.filter(evaluations__in=evaluations).distinct().order_by("name"),
+        "first": Named.of(first.reranker),
+        "second": Named.of(second.reranker),
+        "rerankers": [Named.of(each) for each in rerankers.distinct().order_by("name")],
         "gains": gains,
         "losses": losses,
         "parts": [

@@ -27,6 +27,8 @@ from zelo_site.pages.scope import may_change, owned_project, visible_project
 LIVE = "zelo/parts/training_live.html"
 WIDTH, HEIGHT = 600, 160
 SHOWN = 50
+# Above and below a line, as a share of its largest value: one point alone would get figures of seven decimals.
+LEAST_ROOM = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
     if not points:
         return None
     values = [value for __, value in points]
-    room = max(0.05 * (max(values) - min(values)), 1e-6)
+    room = max(0.05 * (max(values) - min(values)), LEAST_ROOM * max(map(abs, values))) or LEAST_ROOM
     y = Axis(min(values) - room, max(values) + room)
     x = Axis(0, max(steps, points[-1][0], 1))
     marked = next((point for point in points if point[0] == best_step), None)

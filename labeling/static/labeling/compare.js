@@ -24,6 +24,7 @@ let shown = null;
 let fitted = null;
 let state = "loading"; // loading, open, or why nothing is shown
 let message = "";
+let unplanned = false; // no pair of the project was ever given to people
 let progress = {};
 let history = []; // pairs answered here, for an undo without waiting
 let connection = "fine"; // fine, lost, trouble
@@ -141,9 +142,10 @@ const showState = (name, text, link = null, title = T[`${name}_title`]) => {
 
 const waitingText = (name, waiting) => (waiting ? count(name, waiting) : T[`${name}_none`]);
 
-// Whoever has answered nothing yet did not come to an end: there was nothing to begin with.
+// Where no pair was planned nobody came to an end: there was nothing to begin with.
 const explainNothing = () => {
-  if (progress.done) return showState("nothing_left", message || T.nothing_left_text, { href: given.urls.answers, text: T.to_answers });
+  const answers = progress.done ? { href: given.urls.answers, text: T.to_answers } : null;
+  if (!unplanned) return showState("nothing_left", message || T.nothing_left_text, answers);
   if (!given.urls.people) return showState("nothing_left", T.unplanned_text, null, T.unplanned_title);
   return showState("nothing_left", T.unplanned_text_owner, { href: given.urls.people, text: T.to_people }, T.unplanned_title);
 };
@@ -267,6 +269,7 @@ const showAfterwards = (data) => {
 const takeOver = (data, { isOrdered = false } = {}) => {
   state = data.state || "open";
   message = data.message || "";
+  unplanned = Boolean(data.unplanned);
   progress = data.progress || progress;
   lastStored = data.last ?? null;
   const pending = outbox.pendingSlots();
