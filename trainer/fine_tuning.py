@@ -38,6 +38,7 @@ from trainer.batching import LengthBuckets
 from trainer.dev_split import dev_ndcg, first_queries, not_finite
 from trainer.losses import SquaredError
 from trainer.memory import free_memory, is_out_of_memory, memory_in_use
+from trainer.stretching import stretch_of
 from trainer.truncation import Fitted, fit_texts
 from trainer.warm_start import WarmReport, is_embedder, own_order
 
@@ -89,9 +90,8 @@ def fine_tune(options: Pointwise.Options, data: TrainingData, workspace: Path, r
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
-    alone = (
-        int(os.environ.get("WORLD_SIZE", "1")) == 1
-    )  # several would have to agree on the pairs and wait for the adapter
+    # Several processes would have to agree on the pairs and wait for the adapter.
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not (options.warm_steps and alone and is_embedder(base)):
         return _learn(options, base, data, workspace, report)
     begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # then the warm start is in it
@@ -194,6 +194,9 @@ def _train(
     set_dropout(model, options.dropout)
     if bf16 and not on_gpu:
         attend_in_float32(model.model)
+    stretch = None if base.ranks_untrained else stretch_of(data.train.labels)
+    if stretch is not None:
+        data = replace(data, train=replace(data.train, labels=stretch.spread(data.train.labels)))
     prepared = _prepare(model, data, max_length=max_length, dev_rows=options.dev_rows)
     trainer = _LoraTrainer(
         model, adapted, prepared, options=options, workspace=workspace, report=report, parts=parts, bf16=bf16
@@ -202,6 +205,8 @@ def _train(
         _say_prepared(report, trainer, prepared, data, adapted)
     trainer.run()
     adapter = trainer.keep_best()
+    if stretch is not None and trainer.is_first:
+        stretch.draw_together(adapter)
     facts = {
         "train_rows": len(data.train),
         "cut_rows": prepared.train.cut,
@@ -215,6 +220,7 @@ def _train(
         "precision": "bf16" if bf16 else "fp32",
         "devices": trainer.devices,
         "threads": torch.get_num_threads(),
+        "labels_spread": stretch is not None,
     }
     return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts)
 

@@ -28,7 +28,8 @@ FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents
 LESSON = {
     "base": "minilm",
     "epochs": 20,
-    "max_steps": 500,
+    "warm_steps": 300,
+    "max_steps": 300,
     "max_length": 96,
     "eval_steps": 50,
     "patience": 4,
