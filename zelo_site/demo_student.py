@@ -93,7 +93,8 @@ def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None
 
 def _said(told: dict[str, Any]) -> str:
     if not told.get("loss"):
-        return "loading the model"
+        warm = told.get("warm_start")
+        return f"warm start: {warm['step']:,} of {warm['steps']:,} steps" if warm else "loading the model"
     said = f"loss {told['loss'][-1][1]:.4f}"
     if told.get("ndcg"):
         said += f" · NDCG@10 {told['ndcg'][-1][1]:.3f}"

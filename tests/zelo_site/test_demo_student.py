@@ -80,3 +80,10 @@ def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(mon
 def test_too_few_questions_are_said_to_be_too_few() -> None:
     with pytest.raises(NoStudent, match="expected at least 3"):
         show_student(make_scored(queries=2), by=make_user(), tick=work, stream=io.StringIO())
+
+
+def test_minutes_of_warm_start_are_told_as_such() -> None:
+    warm = {"warm_start": {"step": 120, "steps": 300}}
+    assert demo_student._said({}) == "loading the model"
+    assert demo_student._said(warm) == "warm start: 120 of 300 steps"
+    assert demo_student._said(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
