@@ -12,12 +12,14 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from labeling.annotators import get_judge
-from labeling.judgments import Recorded, record_judgments
-from labeling.models import Annotator, Candidate, Document, Membership, Pair, Project, Query, Role
+from labeling.annotators import get_judge, get_person
+from labeling.desk_models import Told
+from labeling.judgments import Recorded, record_judgments, supersede_judgments
+from labeling.models import Annotator, Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
 from labeling.pairs import store_pairs
 from labeling.projects import create_project
 from labeling.records import NewJudgment
+from scoring.adjudication import adjudicate
 from workers.models import JudgingTask, Run
 from workers.pipeline import advance, start_run
 
@@ -91,6 +93,23 @@ def make_tasks(count: int = 1, *, judges: int = 1) -> list[JudgingTask]:
     project = make_project(queries=1, documents=documents)
     run = make_run(project, judges=make_judges(project, judges), sampler="all", pair_budget=count)
     return list(JudgingTask.objects.filter(run=run).order_by("id"))
+
+
+def answer_each_way(judge: Annotator, user: Any, pairs: Sequence[Pair]) -> None:
+    """Of three pairs on which the judge says 0.9 the user answers one alone, one again after others' answers were seen,
+    and decides one: only the first is an opinion, and it is the opposite of the judge's.
+    """
+    own, told, decided = pairs
+    for pair in pairs:
+        judge_pair(pair, judge, 0.9)
+    person = get_person(own.query.project, user)
+    judge_pair(own, person, 0.05)
+    judge_pair(told, person, 0.05)
+    first = Judgment.objects.get(pair=told, annotator=person)
+    Told.objects.create(judgment=first)
+    supersede_judgments([first.pk])
+    judge_pair(told, person, 0.95)
+    adjudicate(decided, user, "1")
 
 
 def judge_pair(pair: Pair, annotator: Annotator, preference: float | None = 0.7, **fields: Any) -> Recorded:

@@ -18,7 +18,8 @@ from labeling.records import FloatArray
 
 # The standard deviation of labels below which they are spread; evenly distributed ones have .29.
 CLOSE = 0.1
-# The logit of a spread label one standard deviation above the mean: as in the labels of a warm start.
+# The logit of a spread label one standard deviation above the mean; labels of a warm start are spread alike, so that the
+# head need not change its scale between the two.
 STEEPNESS = 1.5
 SMALLEST = 1e-4
 

@@ -18,14 +18,13 @@ from labeling.plugins import Report
 from labeling.records import Examples, IntArray
 from labeling.retrieval import load_embedder
 from trainer.bases import Base, embedder_name
+from trainer.stretching import STEEPNESS
 
 MOST_TEXTS = 2000
 DOCUMENT_CHARACTERS = 300
 SHORTEST_SENTENCE, LONGEST_SENTENCE = 20, 200
 # The rest are any pairs: what is near is hard to tell apart, what is far must be known to be far.
 NEAR_SHARE = 0.7
-# Labels are the sigmoid of this times the standardised cosine, since every embedder has a range of its own.
-STEEPNESS = 1.5
 _SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -56,6 +55,7 @@ def own_order(base: Base, data: Examples, *, count: int, seed: int, threads: int
     ranked = np.argsort(-cosine, axis=1, kind="stable")
     chosen = ranked[queries, _ranks(count, len(documents), rng)]
     found = cosine[queries, chosen].astype(np.float64)
+    # Standardised, since every embedder has a range of its own.
     return Examples(
         queries=[asked[at] for at in queries.tolist()],
         documents=[documents[at] for at in chosen.tolist()],

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 
 from labeling.annotators import get_person
-from labeling.desk_models import Told
 from labeling.gold_checks import set_gold
-from labeling.judgments import record_judgments, supersede_judgments
-from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
+from labeling.judgments import record_judgments
+from labeling.models import Annotator, Pair, Project, SpotCheck
 from labeling.records import NewJudgment
-from scoring.adjudication import adjudicate
 from scoring.agreement import Share, agreement, judge_figures, side
 from scoring.models import JudgeFit, ProjectFit, Score
 from scoring.numerics.metrics import cohen_kappa, kendall
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
-from tests.factories import judge_pair, make_judges, make_member, make_pair, make_project, make_user
+from tests.factories import answer_each_way, judge_pair, make_judges, make_member, make_pair, make_project, make_user
 from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -127,19 +125,11 @@ def test_verdicts_and_answers_given_anew_after_others_were_seen_are_no_opinions(
     project = make_project(queries=1, documents=4)
     query = project.queries.get()
     user = make_member(project, "owner")
-    person = get_person(project, user)
     (judge,) = make_judges(project)
-    own, told, decided = (make_pair(query, 0, at) for at in (1, 2, 3))
-    for pair in (own, told, decided):
-        judge_pair(pair, judge, 0.9)
+    pairs = [make_pair(query, 0, at) for at in (1, 2, 3)]
+    for pair in pairs:
         set_gold(pair.pk, 0.95)
-    judge_pair(own, person, 0.05)
-    judge_pair(told, person, 0.05)
-    first = Judgment.objects.get(pair=told, annotator=person)
-    Told.objects.create(judgment=first)
-    supersede_judgments([first.pk])
-    judge_pair(told, person, 0.95)
-    adjudicate(decided, user, "1")
+    answer_each_way(judge, user, pairs)
     rate_stale(project.pk)
     found = judge_figures(project)
     model, human = found.annotators

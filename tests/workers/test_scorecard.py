@@ -10,14 +10,12 @@ from django.urls import reverse
 
 from labeling import plugins
 from labeling.annotators import get_person
-from labeling.desk_models import Told
-from labeling.judgments import supersede_judgments
 from labeling.models import Annotator, Candidate, Judgment, Pair, Project
 from labeling.pairs import store_pairs
 from labeling.records import Comparison, Failure, Verdict
-from scoring.adjudication import adjudicate
 from scoring.gold import draw_known_pairs, gold_share, judge_answers, known_pairs
 from tests.factories import (
+    answer_each_way,
     candidate_ids,
     judge_pair,
     make_judges,
@@ -107,17 +105,7 @@ def test_verdicts_and_answers_given_anew_are_known_and_no_opinions_of_people() -
     project = make_project(queries=1, documents=4)
     (judge,) = make_judges(project)
     owner = make_member(project, "owner")
-    person = get_person(project, owner)
-    own, told, decided, *_ = all_pairs(project)
-    for pair in (own, told, decided):
-        judge_pair(pair, judge, 0.9)
-    judge_pair(own, person, 0.05)
-    judge_pair(told, person, 0.05)
-    first = Judgment.objects.get(pair=told, annotator=person)
-    Told.objects.create(judgment=first)
-    supersede_judgments([first.pk])
-    judge_pair(told, person, 0.95)
-    adjudicate(decided, owner, "1")
+    answer_each_way(judge, owner, all_pairs(project)[:3])
     card = scorecard(judge)
     assert card.people is not None and (card.people.value, card.people.count) == (0.0, 1)
     assert judge_answers(judge).truth.tolist() == [0.05, 0.95, 0.95]

@@ -9,11 +9,10 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.annotators import get_person
-from labeling.desk_models import Told
-from labeling.judgments import supersede_judgments
-from labeling.models import Judgment, Project, Query
+from labeling.models import Project, Query
 from scoring.adjudication import adjudicate
 from scoring.quality import ranking_quality
+from tests.factories import answer_each_way
 from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score
 from zelo_site.judges import JudgeFigures, judge_figures, ndcg_by_judgments
 from zelo_site.pages.figures import elo_columns
@@ -70,16 +69,7 @@ def test_verdicts_and_answers_given_anew_are_counted_and_are_no_opinions(
     project: Project, query: Query, owner: Any
 ) -> None:
     machine, person = make_judge(project), get_person(project, owner)
-    own, told, decided = pairs_of(query)[:3]
-    for pair in (own, told, decided):
-        judge(pair, machine, 0.9)
-    judge(own, person, 0.05)
-    judge(told, person, 0.05)
-    first = Judgment.objects.get(pair=told, annotator=person)
-    Told.objects.create(judgment=first)
-    supersede_judgments([first.pk])
-    judge(told, person, 0.95)
-    adjudicate(decided, owner, "1")
+    answer_each_way(machine, owner, pairs_of(query)[:3])
     found = figures_of(project)
     assert (found[machine.name].agrees_with_people, found[machine.name].people_pairs) == (0.0, 1)
     assert (found[person.name].answers, found[person.name].agrees) == (3, 0.0)
