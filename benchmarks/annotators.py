@@ -194,7 +194,7 @@ def warm_up(port: int, slug: str, sessions: list[str]) -> None:
     from django.db.models import F
 
     from labeling.models import Query
-    from workers.hints import leave_hint
+    from workers.broker.hints import leave_hint
     from zelo_site.stack import workers_needed
 
     stale = Query.objects.filter(project__slug=slug).exclude(fit__judged_version=F("judged_version"))

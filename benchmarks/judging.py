@@ -192,12 +192,12 @@ def order(setting: Setting) -> tuple[Any, dict[tuple[int, bool], dict[str, Any]]
     from labeling.annotators import get_judge
     from labeling.models import Candidate, Document, Query
     from labeling.projects import create_project
-    from workers.judge_watch import pause_judge
     from workers.judges.prompting import build_prompt, cutter_of
-    from workers.judging import comparisons_of, prepared_judge
+    from workers.judging.batches import comparisons_of, prepared_judge
+    from workers.judging.queue import ClaimedTask
     from workers.models import JudgingTask
-    from workers.pipeline import advance, start_run
-    from workers.queue import ClaimedTask
+    from workers.monitoring.drift import pause_judge
+    from workers.runs.advancing import advance, start_run
 
     project = create_project(f"Judging {setting.name}")
     documents = 100
@@ -245,9 +245,9 @@ def ask_through_the_queue(judge: Any, setting: Setting, tick: Callable[[], None]
     from django.db import connection
     from django.db.models import Max
 
-    from workers.heartbeats import alive
-    from workers.judge_watch import resume_judge
     from workers.models import Attempt, JudgingTask
+    from workers.monitoring.drift import resume_judge
+    from workers.monitoring.heartbeats import alive
 
     deadline = time.monotonic() + PATIENCE_S
     while sum("judging-http" in worker.queues for worker in alive()) < setting.processes:
@@ -325,7 +325,7 @@ async def _ask_all(
 
 def _first_label(reply: dict[str, Any]) -> float:
     """P(the document presented first), read by the product's own reader of log-probabilities."""
-    from workers.judges.openai_answers import read_logprobs
+    from workers.judges.openai.answers import read_logprobs
 
     return read_logprobs(reply, least_mass=0.8, missing="fail").preference_of_first
 

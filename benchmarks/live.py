@@ -199,7 +199,7 @@ def ask(address: str, token: str, query: int) -> int:
 
 def warm_up(project: Any, address: str, token: str, *, patience_s: float = 120.0) -> None:
     """Wait until all processes answer and what was seeded is rated."""
-    from workers.hints import leave_hint
+    from workers.broker.hints import leave_hint
 
     leave_hint("rate", project.pk)
     deadline = time.monotonic() + patience_s

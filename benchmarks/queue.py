@@ -359,7 +359,7 @@ def work(judge: str, number: str, seconds: str, questions: str) -> None:
     """Claim and finish in batches; prints when each ended, how many it had, what claim and finish took."""
     setup()
     from labeling.records import Usage, Verdict
-    from workers import queue
+    from workers.judging.batches import queue
 
     queue.claim(annotator_id=0, worker="warm", limit=1)  # connect and load before the clock starts
     print("ready", flush=True)
@@ -383,7 +383,7 @@ def work(judge: str, number: str, seconds: str, questions: str) -> None:
 
 def check(filled: Filled, finished: int, judgments: int) -> None:
     """What is stored is what was finished: none lost, none doubled, and the books agree."""
-    from workers.books import totals_of_run
+    from workers.budgets.spend import totals_of_run
 
     (left,) = run("SELECT count(*) FROM workers_judgingtask WHERE run_id = %s", filled.run)
     (stored,) = run("SELECT count(*) FROM labeling_judgment WHERE annotator_id = ANY(%s)", filled.judges)

@@ -32,7 +32,7 @@ VALUE = {
 
 def measure(folder: Path, *, batch: int, batches: int) -> dict[str, float]:
     """Seconds an answer for each step, the median over batches."""
-    from workers.spool import Spool
+    from workers.judging.spool import Spool
 
     spool = Spool(folder)
     steps: dict[str, list[float]] = {"write": [], "sync": [], "drop": []}

@@ -149,7 +149,7 @@ def _asked_over_http(
     questions: Sequence[Question], pairs: Sequence[IntArray], judge: Any, swapped: Any, *, known: dict[str, float]
 ) -> FloatArray:
     """The same through the product's judge and the fake server."""
-    from workers.judges.openai_http import OpenAIHttpJudge
+    from workers.judges.openai.judge import OpenAIHttpJudge
 
     comparisons: list[Comparison] = []
     for number, (question, own) in enumerate(zip(questions, pairs, strict=True)):

@@ -1,7 +1,7 @@
 """How certain the top ten of a query is, and what the next pairs would bring. Writes nothing.
 
 Reads what is known of queries through `scoring.pairs`; the mathematics is in `scoring.numerics.design_adaptive` and
-`design_stopping`. Pages show it, and `workers.shares` moves a run's budget by it.
+`design_stopping`. Pages show it, and `workers.runs.query_budgets` moves a run's budget by it.
 """
 
 from __future__ import annotations

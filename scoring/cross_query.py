@@ -1,7 +1,7 @@
 """Stage 6's pairs: which candidates of which queries to compare with each other. Writes nothing.
 
 The sampler (a plugin with `across_queries`) draws a graph whose nodes are the project's rated queries; the
-candidates of each edge come from the middle of their queries. `workers.planning` makes rows and tasks.
+candidates of each edge come from the middle of their queries. `workers.runs.planning` makes rows and tasks.
 """
 
 from __future__ import annotations

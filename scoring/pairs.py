@@ -1,7 +1,7 @@
 """Stage 3: draws the next pairs of some queries from what is known of them. Writes nothing.
 
 The state a sampler sees is read here; the samplers are plugins (`scoring.sampling`), and the pairs
-drawn become rows and tasks in `workers.pipeline`.
+drawn become rows and tasks in `workers.runs.advancing`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What all fits of a project share: its prior's precision, and its judges' figures and weights.
 
 Both are measured on a seeded sample of queries, so that it takes about a second however large the project
-is. `scoring.rating` fits with `project_rater`; `workers.calibrating` says when to choose anew.
+is. `scoring.rating` fits with `project_rater`; `workers.jobs.calibration` says when to choose anew.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Folders of the storage that are being written: where their writer dies, what it left is taken away.
 
 Each has a note on this machine, in `unfinished/` of ZELO_HOME, whose writer holds a lock on it for as long as it lives; a note
-that can be locked was left by a dead process. Used by `scoring.snapshots` and `workers.training`; `workers.reconciler`
+that can be locked was left by a dead process. Used by `scoring.snapshots` and `workers.jobs.training`; `workers.reconciler`
 collects.
 """
 

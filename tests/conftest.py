@@ -24,7 +24,7 @@ def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plugins of `tests.stub_plugins`, registered for one test."""
     from labeling import plugins
     from tests.stub_plugins import STUBS
-    from workers.judging import prepared_judge
+    from workers.judging.batches import prepared_judge
 
     for stub in STUBS:
         monkeypatch.setitem(plugins._registry, (stub.kind, stub.name), stub)
@@ -45,7 +45,7 @@ def stub_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_silence_between_tests() -> None:
     """A broker that one test stopped is no reason for the next one's hints to be dropped."""
-    from workers import hints
+    from workers.broker import hints
 
     hints._silent_until = 0.0
 

@@ -21,7 +21,7 @@ from labeling.projects import create_project
 from labeling.records import NewJudgment
 from scoring.adjudication import adjudicate
 from workers.models import JudgingTask, Run
-from workers.pipeline import advance, start_run
+from workers.runs.advancing import advance, start_run
 
 _numbers = itertools.count(1)
 

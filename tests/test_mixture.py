@@ -34,10 +34,11 @@ from trainer.evaluation import METRICS
 from trainer.examples import load_training_data
 from trainer.leaderboard import Leaderboard, evaluation_queries, leaderboard
 from trainer.models import Reranker
-from workers import judging, pipeline
+from workers.jobs.training import start_training, train, waiting_training_ids
+from workers.judging.batches import batches
 from workers.models import Run
-from workers.pipeline import start_run
-from workers.training import start_training, train, waiting_training_ids
+from workers.runs import advancing
+from workers.runs.advancing import start_run
 
 DATA = Path(os.environ.get("ZELO_DATA", ""))
 WEB, SCIENCE = "web", "science"
@@ -116,9 +117,9 @@ def make_scored(domain: str) -> Project:
     rank_candidates(project)
     run = start_run(project, judges=[get_judge(project, "embedding", {})], seed=1)
     while run.state in Run.ACTIVE:
-        pipeline.advance(run.pk)
+        advancing.advance(run.pk)
         for judge in run.judges.all():
-            judging.judge_open(judge.pk, worker="test@here:1")
+            batches.judge_open(judge.pk, worker="test@here:1")
         rate_stale(project.pk)
         run.refresh_from_db()
     return project

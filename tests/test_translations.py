@@ -16,7 +16,7 @@ from django.utils import translation
 from labeling.models import Project
 from labeling.stored_texts import stored_text
 from labeling.wording import translated
-from workers.budgets import SPENT, THE_BUDGET
+from workers.budgets.limits import SPENT, THE_BUDGET
 from workers.models import Run
 from zelo_site.declared_texts import declared_texts
 

@@ -1,6 +1,6 @@
 """Starts the training process with an environment that holds no password, and reads what it says. No Django, no torch.
 
-`workers.training` uses it. The environment is built from a list of what may pass, so that a new secret stays out by itself.
+`workers.jobs.training` uses it. The environment is built from a list of what may pass, so that a new secret stays out by itself.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A model card is closed by the manifest's checksums before anything is proved; th
 file that the manifest does not name. The database keeps every evaluation, and the file repeats them: an evaluation computes
 the boards of its own split anew, and of the others only those that a file lacks, so that whatever an earlier writer left
 when it was killed, the next one heals. Neighbours: `trainer.leaderboard` has the figures,
-`workers.evaluating` asks for this.
+`workers.jobs.evaluation` asks for this.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The workspace holds the order, the snapshot's rows and, as it goes on, events (one JSON a line), checkpoints, the
 adapter, what is to be published, and at last the result. Started again in the same workspace it goes on from the last
-checkpoint. `workers.training` starts it and reads along. Imports no Django.
+checkpoint. `workers.jobs.training` starts it and reads along. Imports no Django.
 """
 
 from __future__ import annotations

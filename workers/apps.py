@@ -8,4 +8,4 @@ class WorkersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from workers import hints  # noqa: F401  connects receivers
+        from workers.broker import hints  # noqa: F401  connects receivers

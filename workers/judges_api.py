@@ -14,11 +14,11 @@ from labeling.api import Text
 from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from workers.failed import FailureFilter, failed_tasks, failure_counts, retry_failures
-from workers.injection import ProbeOptions, ProbeRefused, order_probe
-from workers.judge_watch import pause_judge, resume_judge
+from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
+from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import InjectionProbe
-from workers.scorecard import scorecards
+from workers.monitoring.drift import pause_judge, resume_judge
+from workers.monitoring.scorecard import scorecards
 
 router = Router(tags=["judges"])
 MOST_LISTED = 1000

@@ -1,7 +1,7 @@
 """What is to be done and what is being done: runs, jobs, judging tasks, paid calls, heartbeats.
 
 The rows are the truth; a Celery message is only a hint that there is work. Transitions live in
-`workers.queue` and `workers.pipeline`.
+`workers.judging.queue` and `workers.runs.advancing`.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Spend(models.Model):
     """The books of one judge in one run as running totals of its attempts, spread over some rows (`shard`).
 
     Triggers on `Attempt` keep them in the transaction of the change, each connection its own row, so that
-    answers that are stored at the same time do not wait for each other. Read the sums by `workers.books`.
+    answers that are stored at the same time do not wait for each other. Read the sums by `workers.budgets.spend`.
     """
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="spends", db_constraint=False, db_index=False)
@@ -272,7 +272,7 @@ class InjectionProbe(models.Model):
     """What texts that argue for themselves did to one judge; its answers stand in no other table.
 
     While it is asked, `lease_until` is in the future; `starts` counts the workers that began it and is their fence.
-    `report` is a `workers.injection.ProbeReport` as plain values once the probe has finished.
+    `report` is a `workers.jobs.injection_probe.ProbeReport` as plain values once the probe has finished.
     """
 
     class State(models.TextChoices):
@@ -342,7 +342,7 @@ class AuditEntry(models.Model):
 
 
 class Worker(models.Model):
-    """A heartbeat: one process that says it is alive, by the database's clock. `gpus`: `workers.gpus.Gpu` as plain values."""
+    """A heartbeat: one process that says it is alive, by the database's clock. `gpus`: `workers.monitoring.gpus.Gpu` as plain values."""
 
     name = models.CharField(max_length=200, primary_key=True)
     queues = models.CharField(max_length=200)
@@ -362,7 +362,7 @@ class EndpointState(models.Model):
     """One endpoint as all workers together have found it: what it bears, what it said last, whether it may be called.
 
     `identity` stands for address, key and, where limits are a model's own, model; it holds none of them in clear.
-    Rows come with the first call and change only under their lock, by the rules of `workers.flow_rules`.
+    Rows come with the first call and change only under their lock, by the rules of `workers.endpoints.limiter_rules`.
     """
 
     class Mode(models.TextChoices):

@@ -19,7 +19,7 @@ from trainer.contenders import ContenderRefused, NameTaken, enter_outside, enter
 from trainer.leaderboard import NotEvaluated, leaderboard, what_moved
 from trainer.models import Evaluation, Reranker
 from trainer.outside import OutsideInvalid, UnknownOutside
-from workers.evaluating import EvaluationRefused, order_evaluation
+from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
 
 router = Router(tags=["proof"])

@@ -12,8 +12,10 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers import answers, calibrating, collecting, evaluating, filling, injection, pipeline, queue, training
-from workers.hints import broker_answers, leave_hint
+from workers.broker.hints import broker_answers, leave_hint
+from workers.jobs.leasing import calibration, candidates, evaluation, injection_probe, storage_cleanup, training
+from workers.judging.batches import queue, recorder
+from workers.runs import advancing
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ RATING_SLICE_S = 2.0
 
 def reconcile_once() -> None:
     """One look at the tables: reap, hint, and rate where hints cannot travel."""
-    answers.recover()  # before leases end: what has been paid for is not asked again
-    collecting.collect_unfinished()
+    recorder.recover()  # before leases end: what has been paid for is not asked again
+    storage_cleanup.collect_unfinished()
     reaped = queue.reap()
     if reaped:
         log.warning("%d leases ran out and were opened again", reaped)
@@ -35,15 +37,15 @@ def reconcile_once() -> None:
         leave_hint("judge", annotator_id)
     for project_id in stale_project_ids():
         leave_hint("rate", project_id)
-    for project_id in calibrating.due_project_ids():
+    for project_id in calibration.due_project_ids():
         leave_hint("calibrate", project_id)
-    for run_id in pipeline.active_run_ids():
+    for run_id in advancing.active_run_ids():
         leave_hint("advance", run_id)
-    for probe_id in injection.waiting_probe_ids():
+    for probe_id in injection_probe.waiting_probe_ids():
         leave_hint("probe", probe_id)
-    for job_id in filling.waiting_fill_ids():
+    for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
-    for job_id in evaluating.waiting_evaluation_ids():
+    for job_id in evaluation.waiting_evaluation_ids():
         leave_hint("evaluate", job_id)
     for job_id in training.waiting_training_ids():
         leave_hint("train", job_id)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
-from workers import calibrating, evaluating, filling, heartbeats, injection, judging, pipeline, training
-from workers.hints import hint_taken, leave_hint
+from workers.broker.hints import hint_taken, leave_hint
+from workers.jobs.leasing import calibration, candidates, evaluation, injection_probe, training
+from workers.judging.batches import batches
+from workers.monitoring import heartbeats
+from workers.runs import advancing
 
 RATING_SLICE_S = 5.0  # then other projects have their turn
 
@@ -14,7 +17,7 @@ RATING_SLICE_S = 5.0  # then other projects have their turn
 @shared_task(name="workers.tasks.judge", bind=True)
 def judge(self: Task, annotator_id: int) -> None:
     hint_taken("judge", annotator_id)
-    judging.judge_open(annotator_id, worker=heartbeats.process_name(self.request.hostname))
+    batches.judge_open(annotator_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.rate")
@@ -22,38 +25,38 @@ def rate(project_id: int) -> None:
     hint_taken("rate", project_id)
     if rate_stale(project_id, slice_s=RATING_SLICE_S).unfinished:
         leave_hint("rate", project_id)
-    for run_id in pipeline.runs_to_advance(project_id):
+    for run_id in advancing.runs_to_advance(project_id):
         leave_hint("advance", run_id)
 
 
 @shared_task(name="workers.tasks.advance")
 def advance(run_id: int) -> None:
     hint_taken("advance", run_id)
-    pipeline.advance(run_id)
+    advancing.advance(run_id)
 
 
 @shared_task(name="workers.tasks.calibrate")
 def calibrate(project_id: int) -> None:
     hint_taken("calibrate", project_id)
-    calibrating.calibrate(project_id)
+    calibration.calibrate(project_id)
 
 
 @shared_task(name="workers.tasks.probe")
 def probe(probe_id: int) -> None:
     hint_taken("probe", probe_id)
-    injection.run_probe(probe_id)
+    injection_probe.run_probe(probe_id)
 
 
 @shared_task(name="workers.tasks.fill", bind=True)
 def fill(self: Task, job_id: int) -> None:
     hint_taken("fill", job_id)
-    filling.fill(job_id, worker=heartbeats.process_name(self.request.hostname))
+    candidates.fill(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.evaluate", bind=True)
 def evaluate(self: Task, job_id: int) -> None:
     hint_taken("evaluate", job_id)
-    evaluating.evaluate(job_id, worker=heartbeats.process_name(self.request.hostname))
+    evaluation.evaluate(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.train", bind=True)

@@ -16,7 +16,7 @@ from labeling.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
-from workers.training import TrainingRefused, cancel_training, resume_training, start_training
+from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
 
 router = Router(tags=["training"])
 

@@ -14,10 +14,10 @@ from django.conf import settings
 from labeling.plugins import KINDS, Plugin, load_plugins, registered
 from labeling.stored_texts import stored_texts
 from scoring.snapshots import SnapshotOptions
-from workers.failed import MEANINGS
-from workers.injection import payloads
-from workers.pipeline import STAGES
-from workers.routing import QUEUES
+from workers.broker.routing import QUEUES
+from workers.jobs.injection_probe import payloads
+from workers.judging.failures import MEANINGS
+from workers.runs.advancing import STAGES
 from zelo_site.pages.options import option_label
 
 # Plugins of others bring a catalogue of their own, or are read in English.

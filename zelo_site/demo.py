@@ -28,7 +28,7 @@ from labeling.retrieval import BM25Index, HybridOptions, HybridRetriever, load_e
 from labeling.transfer import import_dataset
 from scoring.rating import stale_query_ids
 from workers.models import Attempt, JudgingTask, Run
-from workers.pipeline import cancel_run, start_run
+from workers.runs.advancing import cancel_run, start_run
 from zelo_site.announcing import announce_embedding, end_announcement
 from zelo_site.runs import LOCAL_JUDGES, quality_table, watch
 from zelo_site.sample import Question, sample_documents, sample_questions

@@ -17,9 +17,9 @@ from trainer.evaluation import NothingToMeasure
 from trainer.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.models import Reranker, TrainingRun
 from trainer.rerankers import TRAINED
-from workers.evaluating import EvaluationRefused, order_evaluation, unfinished_evaluation
+from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
+from workers.jobs.training import TrainingRefused, resume_training, start_training
 from workers.models import Job
-from workers.training import TrainingRefused, resume_training, start_training
 from zelo_site.terminal import ProgressBar, duration, table
 
 NAME = "demo"

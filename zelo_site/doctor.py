@@ -25,9 +25,9 @@ from django.utils.translation import ngettext
 
 from labeling.plugins import load_plugins
 from scoring.rating import stale_project_ids
-from workers.heartbeats import alive
-from workers.hints import broker_answers
-from workers.judges.endpoints import endpoint_problems, load_endpoints
+from workers.broker.hints import broker_answers
+from workers.endpoints.registry import endpoint_problems, load_endpoints
+from workers.monitoring.heartbeats import alive
 from zelo_site.static_files import plotly_folder
 from zelo_site.templatetags.figures import decimals
 

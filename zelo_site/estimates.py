@@ -20,10 +20,10 @@ from django.db.models.functions import Length
 from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
-from workers.budgets import Budgets, expected_calls_per_pair
-from workers.cascade import DEFAULT_THRESHOLD
-from workers.judges.endpoints import EndpointsInvalid, UnknownEndpoint, get_endpoint
+from workers.budgets.limits import Budgets, expected_calls_per_pair
+from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.models import Attempt, Run
+from workers.runs.cascade import DEFAULT_THRESHOLD
 from zelo_site.savings import paper_calls
 
 CHARACTERS_PER_TOKEN = 4

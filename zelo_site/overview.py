@@ -22,14 +22,14 @@ from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, TrainingRun
 from trainer.rerankers import servable
-from workers.books import totals_of_project
-from workers.budgets import read_caps
-from workers.heartbeats import alive
-from workers.hints import broker_answers
+from workers.broker.hints import broker_answers
+from workers.broker.routing import judging_queue
+from workers.budgets.limits import read_caps
+from workers.budgets.spend import totals_of_project
 from workers.models import JudgingTask, Run, Worker
-from workers.pipeline import STAGES
-from workers.progress import RunProgress, run_progress
-from workers.routing import judging_queue
+from workers.monitoring.heartbeats import alive
+from workers.runs.advancing import STAGES
+from workers.runs.progress import RunProgress, run_progress
 from zelo_site.certainty import ProjectCertainty, last_certainty
 from zelo_site.savings import Saving, recent_saving
 from zelo_site.templatetags.figures import count

@@ -9,7 +9,7 @@ from labeling.models import Project
 from scoring.quality import Quality, graded_queries, measure, ranking_quality
 from scoring.rating import stale_query_ids
 from workers.models import Run
-from workers.progress import RunProgress, run_progress
+from workers.runs.progress import RunProgress, run_progress
 from zelo_site.terminal import ProgressBar, duration, table
 
 LOCAL_JUDGES = ("bm25", "query-likelihood", "embedding")

@@ -215,11 +215,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_keepalive": True,
     "retry_on_timeout": True,
 }
-CELERY_WORKER_CONSUMER = "workers.consumer:ReturningConsumer"
+CELERY_WORKER_CONSUMER = "workers.broker.reconnect:ReturningConsumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TASK_ROUTES = {
-    # `judge` and `probe` go where the judge is asked, see workers.routing.
+    # `judge` and `probe` go where the judge is asked, see workers.broker.routing.
     "workers.tasks.fill": {"queue": "judging-cpu"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},

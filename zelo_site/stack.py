@@ -22,9 +22,9 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 
 from trainer.rerankers import servable
-from workers.heartbeats import alive
-from workers.pump import STOP_S
-from workers.routing import QUEUES, has_gpu
+from workers.broker.routing import QUEUES, has_gpu
+from workers.judging.streaming import STOP_S
+from workers.monitoring.heartbeats import alive
 from zelo_site.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
 

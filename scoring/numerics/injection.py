@@ -1,6 +1,6 @@
 """Does a text that argues for itself win? The same pairs with and without it, compared target by target.
 
-Pure. `workers.injection` asks a judge and refits; here the answers become shares and shifts with intervals, and one
+Pure. `workers.jobs.injection_probe` asks a judge and refits; here the answers become shares and shifts with intervals, and one
 alarm. Answers of one target are not independent, so targets are what is resampled and what changes sign.
 """
 

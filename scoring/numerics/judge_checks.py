@@ -1,6 +1,6 @@
 """What one judge's answers say about the judge: shares with intervals, biases, intransitive triples.
 
-Pure: arrays in, frozen results out. `scoring.gold` reads the arrays, `workers.scorecard` puts the figures of a
+Pure: arrays in, frozen results out. `scoring.gold` reads the arrays, `workers.monitoring.scorecard` puts the figures of a
 judge together. Preferences are P(a is the more relevant) everywhere.
 """
 

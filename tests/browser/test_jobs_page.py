@@ -16,8 +16,8 @@ from tests.browser.conftest import LOOKS
 from tests.browser.test_pages import Start, serious_faults
 from tests.zelo_site.factories import candidates_of, make_judge, make_pair, make_project, make_query, make_user
 from workers import audit
-from workers.heartbeats import beat
 from workers.models import Attempt, EndpointState, Job, JudgingTask, Run, Worker
+from workers.monitoring.heartbeats import beat
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -76,7 +76,7 @@ def fail_in_every_way(project: Project, annotator: Annotator) -> None:
 
 
 def found() -> dict[str, Any]:
-    """A report as `workers.injection` writes it."""
+    """A report as `workers.jobs.injection_probe` writes it."""
     share = {"value": 0.48, "low": 0.39, "high": 0.57, "count": 131}
     gain = {"value": 212.0, "low": 160.0, "high": 265.0, "count": 20}
     row = {"level": "all", "targets": 20, "pairs": 200, "toward": 63, "away": 2, "flip_rate": share, "elo_gain": gain}

@@ -20,7 +20,7 @@ from tests.trainer.frozen import make_frozen, make_scored
 from tests.zelo_site.factories import make_user
 from trainer.contenders import BASE, enter_baselines
 from trainer.leaderboard import evaluation_queries
-from workers.evaluating import evaluate, order_evaluation
+from workers.jobs.evaluation import evaluate, order_evaluation
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -18,7 +18,7 @@ from tests.browser.test_pages import serious_faults
 from tests.scoring.scored import make_snapshot, scored
 from tests.zelo_site.factories import make_project, make_user
 from trainer.models import TrainingRun
-from workers.training import start_training
+from workers.jobs.training import start_training
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -169,7 +169,7 @@ def _built_in() -> list[type[Plugin]]:
     for module in modules:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
-    # The local language model needs weights; tests/workers/test_transformers_local.py makes some and checks it.
+    # The local language model needs weights; tests/workers/judges/test_transformers.py makes some and checks it.
     return [plugin for plugin in found if plugin.__module__ in modules and plugin.name != "transformers-local"]
 
 

@@ -22,7 +22,7 @@ from trainer import warm_start
 from trainer.bases import MINILM, load_base
 from trainer.trainers import Pointwise
 from trainer.warm_start import DOCUMENT_CHARACTERS, is_embedder, own_order
-from workers.training_progress import Progress
+from workers.jobs.training_progress import Progress
 
 DATA = make_data(8)
 SHORT = {"warm_steps": 4, "max_steps": 2, "batch_size": 4, "max_length": 32, "eval_steps": 2, "patience": 0}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.http_panel import KEY
-from workers.judges.openai_http import OpenAIHttpJudge
+from workers.judges.openai.judge import OpenAIHttpJudge
 
 
 @pytest.fixture(scope="module")

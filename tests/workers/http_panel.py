@@ -14,9 +14,9 @@ from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.projects import create_project
 from scoring.rating import rate_stale
 from tests.fake_judge.process import FakeJudge
-from workers import judging
+from workers.judging.batches import batches
 from workers.models import JudgingTask, Run
-from workers.pipeline import advance
+from workers.runs.advancing import advance
 
 KEY = "sk-very-secret-0123456789"
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
@@ -28,7 +28,7 @@ def define_endpoints(monkeypatch: pytest.MonkeyPatch, fake: FakeJudge, *changes:
     base = {"name": "fake", "base_url": fake.base_url, "api_key_env": "FAKE_KEY", "timeout_s": 20.0}
     monkeypatch.setenv("FAKE_KEY", KEY)
     monkeypatch.setenv("ZELO_ENDPOINTS", json.dumps([base | change for change in changes or ({},)]))
-    judging.prepared_judge.cache_clear()
+    batches.prepared_judge.cache_clear()
 
 
 def make_judge(project: Project, model: str, **options: Any) -> Annotator:
@@ -62,7 +62,7 @@ def work_off(run: Run, judges: Sequence[Annotator], *, rounds: int = 20) -> Run:
         advance(run.pk)
         JudgingTask.objects.filter(run=run, state="open").update(next_at=Now())
         for judge in judges:
-            judging.judge_open(judge.pk, worker="w@host:1")
+            batches.judge_open(judge.pk, worker="w@host:1")
         rate_stale(run.project_id)
         run.refresh_from_db()
         if run.state not in Run.ACTIVE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx  # noqa: F401
 
-import workers.judges.openai_http  # noqa: F401
+import workers.judges.openai.judge  # noqa: F401
 import zelo_site.celery  # noqa: F401
 from scoring import rating  # noqa: F401
 from scoring.numerics.fit import compile_kernels

@@ -26,8 +26,11 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from scoring.rating import rate_stale
-from workers import answers, failpoints, heartbeats, judging, pipeline, queue
+from workers import failpoints
+from workers.judging.batches import batches, queue, recorder
 from workers.models import JudgingTask, Run
+from workers.monitoring import heartbeats
+from workers.runs import advancing
 
 LONGEST_S = 40.0
 
@@ -47,16 +50,16 @@ def work(order: Order) -> None:
     failpoints.arm(order.failpoint)
     run = Run.objects.get(pk=order.run_id)
     if order.cancel:
-        pipeline.cancel_run(run)
+        advancing.cancel_run(run)
     worker = heartbeats.process_name("w@host")
     deadline = time.monotonic() + LONGEST_S
     while run.state in Run.ACTIVE and time.monotonic() < deadline:
-        answers.recover()
+        recorder.recover()
         queue.reap()
-        pipeline.advance(run.pk)
+        advancing.advance(run.pk)
         JudgingTask.objects.filter(run=run, state="open").update(next_at=Now())
         for judge in run.judges.all():
-            judging.judge_open(judge.pk, worker=worker)
+            batches.judge_open(judge.pk, worker=worker)
         rate_stale(run.project_id)
         run.refresh_from_db()
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from labeling.models import Document, Membership, Project, Query
 from tests.zelo_site.factories import make_query, make_user, page
-from workers.filling import fill
+from workers.jobs.candidates import fill
 from workers.models import Job
 from zelo_site.announcing import announce_embedding, end_announcement
 

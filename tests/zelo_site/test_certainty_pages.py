@@ -27,9 +27,9 @@ from tests.zelo_site.factories import (
     page,
     score,
 )
-from workers import pipeline
-from workers.budgets import Budgets
+from workers.budgets.limits import Budgets
 from workers.models import Attempt, JudgingTask, Run
+from workers.runs import advancing
 from zelo_site import certainty
 from zelo_site.closing import closing_lines
 from zelo_site.estimates import ChosenJudge, Estimate, estimate_run, gpu_hours
@@ -150,7 +150,7 @@ def test_button_queues_exactly_the_pairs_that_are_shown(client: Client, project:
     run = Run.objects.exclude(pk=last.pk).get()
     assert (run.sampler, run.pair_budget, run.query_ids) == ("uncertain", 10, [query.pk])
     assert (run.allocation, run.orders, set(run.judges.all())) == ("rotate", "both", set(judges))
-    pipeline.advance(run.pk)
+    advancing.advance(run.pk)
     queued = JudgingTask.objects.filter(run=run).values_list("pair__a_id", "pair__b_id")
     assert set(queued) == shown
     html = page(client, "where-next", project.slug, query.pk)

@@ -14,7 +14,7 @@ from labeling.judgments import record_judgments
 from labeling.models import Candidate, Document, Judgment, Pair, Project, Query
 from labeling.records import ImportedDocument, NewJudgment
 from workers.models import JudgingTask, Run
-from workers.pipeline import advance
+from workers.runs.advancing import advance
 from zelo_site import demo
 from zelo_site.sample import sample_documents, sample_questions
 

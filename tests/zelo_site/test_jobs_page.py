@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from labeling.models import Annotator, Membership, Project
 from tests.zelo_site.factories import candidates_of, make_judge, make_pair, make_project, make_query, make_user, page
-from workers import backlog
-from workers.backlog import costly, read_backlog
-from workers.heartbeats import beat
 from workers.models import Attempt, EndpointState, JudgingTask, Run, Worker
+from workers.monitoring import queue_depth
+from workers.monitoring.heartbeats import beat
+from workers.monitoring.queue_depth import costly, read_backlog
 from zelo_site.commands import worker_command
 
 pytestmark = pytest.mark.django_db
@@ -184,6 +184,6 @@ def test_what_takes_long_to_count_is_counted_now_and_then(monkeypatch: pytest.Mo
         return len(counted)
 
     assert [costly("zelo:test:quick", count), costly("zelo:test:quick", count)] == [1, 2]
-    monkeypatch.setattr(backlog, "QUICK_S", -1.0)
-    monkeypatch.setattr(backlog, "KEPT_FACTOR", 1e9)
+    monkeypatch.setattr(queue_depth, "QUICK_S", -1.0)
+    monkeypatch.setattr(queue_depth, "KEPT_FACTOR", 1e9)
     assert [costly("zelo:test:slow", count), costly("zelo:test:slow", count)] == [3, 3]

@@ -28,8 +28,8 @@ from tests.zelo_site.factories import (
     score,
 )
 from tests.zelo_site.test_accounts import example_address
-from workers.heartbeats import beat
 from workers.models import JudgingTask, Run, Spend
+from workers.monitoring.heartbeats import beat
 from zelo_site import overview, urls
 
 pytestmark = pytest.mark.django_db

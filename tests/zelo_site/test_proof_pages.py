@@ -23,7 +23,7 @@ from tests.zelo_site.factories import make_user, page
 from trainer.contenders import BASE, enter_baselines
 from trainer.leaderboard import evaluation_queries
 from trainer.models import Reranker
-from workers.evaluating import AT_QUERY, evaluate, order_evaluation
+from workers.jobs.evaluation import AT_QUERY, evaluate, order_evaluation
 from workers.models import Job
 from zelo_site.management.commands import evaluate as command
 

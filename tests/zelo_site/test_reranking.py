@@ -28,7 +28,7 @@ from trainer.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksu
 from trainer.models import Evaluation, Reranker
 from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from trainer.serving import sigmoid
-from workers.evaluating import evaluate, order_evaluation
+from workers.jobs.evaluation import evaluate, order_evaluation
 from zelo_site import reranking
 from zelo_site.pages.rerankers import places_apart
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from workers.judges.endpoints import load_endpoints
+from workers.endpoints.registry import load_endpoints
 from zelo_site.management.commands import serve_judge
 from zelo_site.management.commands.serve_judge import Serving, VllmMissing, find_vllm
 

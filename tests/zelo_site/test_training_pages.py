@@ -22,8 +22,8 @@ from tests.scoring.scored import make_snapshot, scored
 from tests.workers.test_api import Api
 from tests.zelo_site.factories import make_project
 from trainer.models import TrainingRun
+from workers.jobs.training import start_training
 from workers.models import Job
-from workers.training import start_training
 from zelo_site.pages.training import curve
 
 pytestmark = pytest.mark.django_db(transaction=True)

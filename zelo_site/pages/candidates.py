@@ -1,7 +1,7 @@
 """Where queries have no candidates: the offer to have a retriever find some, and how far it is.
 
 One part that the project's page, the list of queries and a query's ranking show; the work is
-`workers.filling`, the same in the terminal is `manage.py candidates`.
+`workers.jobs.candidates`, the same in the terminal is `manage.py candidates`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 
 from labeling.models import Document, Project
-from workers.filling import STAGE, AlreadyFilling, bare_queries, needs_filling, order_candidates
+from workers.jobs.candidates import STAGE, AlreadyFilling, bare_queries, needs_filling, order_candidates
 from workers.models import Job
 from zelo_site.announcing import announced_embedding
 from zelo_site.overview import read_queues

@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from workers.failed import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.judging.failures import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count

@@ -15,9 +15,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from workers.allowances import RUN_FIELDS, RunIsOver, change_budgets
-from workers.books import totals_of_run
-from workers.budgets import BadBudget
+from workers.budgets.changes import RUN_FIELDS, RunIsOver, change_budgets
+from workers.budgets.limits import BadBudget
+from workers.budgets.spend import totals_of_run
 from workers.models import Run
 from zelo_site.pages.scope import owned_project
 

@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
-from workers.injection import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
+from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
 from workers.models import InjectionProbe
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 

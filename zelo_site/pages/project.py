@@ -10,9 +10,9 @@ from django.views.decorators.http import require_POST
 
 from labeling.models import Role
 from labeling.wording import translated
-from workers import pipeline
-from workers.failed import FailureFilter, retry_failures
+from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Run
+from workers.runs import advancing
 from zelo_site.overview import read_overview
 from zelo_site.pages.candidates import filling_part
 from zelo_site.pages.failures import tell_asked_again
@@ -54,7 +54,7 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
         chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
         tell_asked_again(request, retry_failures(project, chosen, by=request.user))
         return redirect("project", slug=project.slug)
-    moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
+    moves = {"pause": advancing.pause_run, "resume": advancing.resume_run, "cancel": advancing.cancel_run}
     if action not in moves:
         raise Http404(f"a run cannot be moved by {action!r}")
     if not moves[action](run, by=request.user):

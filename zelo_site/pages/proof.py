@@ -1,6 +1,6 @@
 """The proof: which reranker is best on queries that nothing was learned from, and what moved for which query.
 
-Figures come from `trainer.leaderboard`, orders of work go to `workers.evaluating`. A student that loses stands where
+Figures come from `trainer.leaderboard`, orders of work go to `workers.jobs.evaluation`. A student that loses stands where
 it belongs.
 """
 
@@ -35,7 +35,7 @@ from trainer.leaderboard import (
 )
 from trainer.models import Evaluation, Reranker
 from trainer.outside import OutsideInvalid, UnknownOutside, outside_endpoints
-from workers.evaluating import STAGE, EvaluationRefused, order_evaluation
+from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.charts import Axis, IntervalBar
 from zelo_site.pages.scope import may_change, owned_project, visible_project

@@ -1,7 +1,7 @@
 """What scores rest on: the prior, how relevance was calibrated, and the scale that joins the queries.
 
 Everything is as `scoring.calibration` and `scoring.project_fits` stored it; the page computes nothing but
-drawings. Its one button orders a run on pairs across queries from `workers.calibrating`.
+drawings. Its one button orders a run on pairs across queries from `workers.jobs.calibration`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from labeling.models import Candidate, Project, Query
 from scoring.calibration import project_calibration
 from scoring.models import ProjectFit, QueryFit
 from scoring.numerics.elo import ELO_PER_LOGIT
-from workers.calibrating import judges_so_far, order_calibration
+from workers.jobs.calibration import judges_so_far, order_calibration
 from workers.models import Run
-from workers.pipeline import RunRefused
+from workers.runs.advancing import RunRefused
 from zelo_site.charts import Z95, Axis, IntervalBar, interval_bar, reliability_dots
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import clipped

@@ -9,11 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from workers.backlog import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
-from workers.flow import EndpointView, endpoint_states
-from workers.heartbeats import may_see_hosts
+from workers.broker.routing import QUEUES, QueueKind
+from workers.endpoints.limiter import EndpointView, endpoint_states
 from workers.models import Job, Run, Worker
-from workers.routing import QUEUES, QueueKind
+from workers.monitoring.heartbeats import may_see_hosts
+from workers.monitoring.queue_depth import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
 from zelo_site.commands import worker_command
 from zelo_site.doctor import Health, examine
 from zelo_site.overview import broker_is_up, read_queues

@@ -1,6 +1,6 @@
 """Settings of a project, for its owners: name, instruction, the rater with its options, and caps on what it spends.
 
-The changes themselves are `labeling.projects.change_project` and `workers.allowances.change_caps`, as in REST and
+The changes themselves are `labeling.projects.change_project` and `workers.budgets.changes.change_caps`, as in REST and
 command line.
 """
 
@@ -18,9 +18,9 @@ from django.utils.translation import gettext as _
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, change_project
-from workers.allowances import change_caps
-from workers.books import totals_of_project
-from workers.budgets import BadBudget, read_caps
+from workers.budgets.changes import change_caps
+from workers.budgets.limits import BadBudget, read_caps
+from workers.budgets.spend import totals_of_project
 from zelo_site.pages.limits import limit_fields, read_limits
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project

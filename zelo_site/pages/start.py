@@ -18,11 +18,11 @@ from labeling.annotators import get_judge
 from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from labeling.strict_json import BadJson, check_text
-from workers.budgets import Budgets
-from workers.cascade import DEFAULT_THRESHOLD
+from workers.budgets.limits import Budgets
 from workers.models import Run
-from workers.pipeline import RunRefused, start_run
-from workers.planning import GOES_ON
+from workers.runs.advancing import RunRefused, start_run
+from workers.runs.cascade import DEFAULT_THRESHOLD
+from workers.runs.planning import GOES_ON
 from zelo_site.estimates import ChosenJudge, Estimate, estimate_run
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project

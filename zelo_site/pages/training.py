@@ -17,8 +17,8 @@ from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
-from workers.heartbeats import alive
-from workers.training import TrainingRefused, cancel_training, resume_training, start_training
+from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
+from workers.monitoring.heartbeats import alive
 from zelo_site.charts import Axis, Tick, polyline, ticks
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.options import BadOptions, OptionField, name_in_words, option_fields, read_options

@@ -18,8 +18,8 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, Candidate, Project, Query
 from scoring.certainty import NextPair, next_pairs
 from workers.models import Run
-from workers.pipeline import RunRefused, start_run
-from workers.planning import GOES_ON, pending_pairs
+from workers.runs.advancing import RunRefused, start_run
+from workers.runs.planning import GOES_ON, pending_pairs
 from zelo_site.certainty import certainty_of_fits
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title

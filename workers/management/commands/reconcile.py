@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from workers.heartbeats import LAST_BEAT_S, keep_beating, stop_beating
+from workers.monitoring.heartbeats import LAST_BEAT_S, keep_beating, stop_beating
 from workers.reconciler import run_reconciler
 from workers.stopping import leave
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from workers.routing import QUEUES, QueueKind
+from workers.broker.routing import QUEUES, QueueKind
 
 
 class Command(BaseCommand):

@@ -15,8 +15,8 @@ from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from scoring.calibration import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
-from workers.calibrating import calibrate, order_calibration, whats_due
-from workers.pipeline import RunRefused
+from workers.jobs.calibration import calibrate, order_calibration, whats_due
+from workers.runs.advancing import RunRefused
 from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.runs import POLL_S, RunStopped, watch
 from zelo_site.selection import find_project

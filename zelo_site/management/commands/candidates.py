@@ -13,7 +13,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.plugins import UnknownPlugin
-from workers.filling import FillRefused, order_candidates
+from workers.jobs.candidates import FillRefused, order_candidates
 from workers.models import Job
 from zelo_site.runs import POLL_S
 from zelo_site.selection import find_project

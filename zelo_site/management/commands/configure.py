@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
 from labeling.projects import BadProject, change_project
-from workers.allowances import change_caps
-from workers.budgets import BadBudget, read_caps
+from workers.budgets.changes import change_caps
+from workers.budgets.limits import BadBudget, read_caps
 from zelo_site.selection import find_project
 from zelo_site.stack import database
 

@@ -16,7 +16,7 @@ from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
 from trainer.evaluation import REFERENCES
 from trainer.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.outside import OutsideInvalid, UnknownOutside
-from workers.evaluating import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
+from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
 from zelo_site.runs import POLL_S
 from zelo_site.selection import find_project

@@ -10,7 +10,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Annotator, Project
-from workers.injection import ProbeOptions, ProbeRefused, carry_out, order_probe, payloads
+from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, carry_out, order_probe, payloads
 from workers.models import InjectionProbe
 from zelo_site.selection import find_project
 from zelo_site.stack import database

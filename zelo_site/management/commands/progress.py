@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from workers.progress import run_progress
+from workers.runs.progress import run_progress
 from zelo_site.runs import RunStopped, watch
 from zelo_site.selection import find_project, find_run
 from zelo_site.stack import database

@@ -19,7 +19,7 @@ from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.transfer import ImportFailed, import_dataset
-from workers.pipeline import RunRefused, start_run
+from workers.runs.advancing import RunRefused, start_run
 from zelo_site.closing import closing_lines
 from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch

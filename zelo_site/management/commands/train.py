@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
-from workers.training import TrainingRefused, resume_training, start_training
+from workers.jobs.training import TrainingRefused, resume_training, start_training
 from zelo_site.runs import POLL_S
 from zelo_site.selection import find_project
 from zelo_site.stack import working

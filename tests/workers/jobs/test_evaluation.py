@@ -1,0 +1,314 @@
+"""Evaluations as work in the background: baselines, run files and outside rerankers end on one leaderboard."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytest_django import Settings
+
+from scoring import snapshots
+from scoring.snapshots import SnapshotOptions, freeze
+from scoring.storage import Storage, storage
+from tests.factories import judge_pair, make_judges, make_pair, make_project
+from tests.trainer.frozen import make_frozen, make_scored
+from tests.trainer.test_outside import Elsewhere, by_length
+from trainer import contenders
+from trainer.contenders import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
+from trainer.evaluation import METRICS, NothingToMeasure
+from trainer.leaderboard import (
+    NotEvaluated,
+    evaluation_queries,
+    evaluation_query,
+    leaderboard,
+    moved_documents,
+    unpacked,
+    what_moved,
+)
+from trainer.models import Evaluation, Reranker, TrainingRun
+from trainer.orders import Elo
+from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, waiting_evaluation_ids
+from workers.models import Job
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
+
+
+@pytest.fixture(autouse=True)
+def own_storage(settings: Settings, tmp_path: Path) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+
+
+def evaluated(project, snapshot, split="test", **chosen):
+    job = order_evaluation(project, snapshot, split, **chosen)
+    evaluate(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def without_a_model(project):
+    return [each for each in enter_baselines(project) if each.kind != contenders.BASE]
+
+
+def test_everything_that_ranks_ends_on_one_leaderboard() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    query = project.queries.get(external_id=evaluation_queries(snapshot, "test")[0].id)
+    judge = make_judges(project)[0]
+    judge_pair(make_pair(query, 0, 1), judge, 0.9)
+    job = evaluated(project, snapshot)
+    assert (job.state, job.error) == (Job.State.FINISHED, "")
+    board = leaderboard(project, snapshot, "test", "grades")
+    kinds = {row.kind: row for row in board.rows}
+    assert {"bm25", "elo", "first_stage", "base", "judge"} == set(kinds)
+    assert kinds["elo"].metrics["ndcg@10"].estimate == pytest.approx(1.0)
+    assert [row.metrics["ndcg@10"].estimate for row in board.rows] == sorted(
+        (row.metrics["ndcg@10"].estimate for row in board.rows), reverse=True
+    )
+    against = kinds["elo"].against["first_stage"]
+    assert against.test.difference.estimate == pytest.approx(
+        kinds["elo"].metrics["ndcg@10"].estimate - kinds["first_stage"].metrics["ndcg@10"].estimate
+    )
+    assert all(tuple(row.metrics) == METRICS for row in board.rows)  # the page names its columns in this order
+    assert set(board.domains) == {"law", "code"}
+    assert board.queries == len(evaluation_queries(snapshot, "test")) == 4
+    assert leaderboard(project, snapshot, "test", "elo").rows[0].name == "Elo"
+
+
+def test_evaluating_again_replaces_and_does_not_double() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    reranker = enter_baselines(project)[0]
+    for _ in range(2):
+        evaluated(project, snapshot, rerankers=[reranker])
+    assert Evaluation.objects.filter(reranker=reranker).count() == 2  # one a reference
+
+
+def test_a_loser_is_shown_losing() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    worst = "".join(
+        f"{query.id} Q0 {document} 1 {-grade} upside-down\n"
+        for query in evaluation_queries(snapshot, "test")
+        for document, grade in zip(query.document_ids, query.elo, strict=True)
+    )
+    entered = enter_run_file(project, "upside down", io.BytesIO(worst.encode()))
+    evaluated(project, snapshot, rerankers=[entered, *without_a_model(project)])
+    board = leaderboard(project, snapshot, "test", "grades")
+    assert board.rows[-1].evaluation.reranker_id == entered.pk
+    assert board.rows[-1].against["bm25"].verdict == "worse"
+
+
+def test_one_that_fails_does_not_take_the_others_along() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    Reranker.objects.create(project=project, kind="outside", name="gone", location="gone")
+    gone = Reranker.objects.get(name="gone")
+    job = evaluated(project, snapshot, rerankers=[gone, *without_a_model(project)])
+    assert job.state == Job.State.FINISHED
+    assert "not evaluated: gone: UnknownOutside" in job.message
+    assert len(leaderboard(project, snapshot, "test", "grades").rows) == 3
+
+
+def test_where_all_fail_the_job_has_failed() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    gone = Reranker.objects.create(project=project, kind="outside", name="gone", location="gone")
+    job = evaluated(project, snapshot, rerankers=[gone])
+    assert job.state == Job.State.FAILED
+    assert "no outside reranker is named 'gone'" in job.error
+    with pytest.raises(NotEvaluated, match="start an evaluation"):
+        leaderboard(project, snapshot, "test", "grades")
+
+
+def test_an_outside_reranker_stands_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = Elsewhere()
+    elsewhere.answer = by_length
+    row = {"name": "theirs", "url": elsewhere.url, "model": "rerank-x"}
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
+    project = make_scored()
+    snapshot = make_frozen(project)
+    entered = enter_outside(project, "theirs")
+    job = evaluated(project, snapshot, rerankers=[entered])
+    elsewhere.close()
+    assert job.error == ""
+    evaluation = Evaluation.objects.get(reranker=entered, reference="grades")
+    queries = evaluation_queries(snapshot, "test")
+    kept = unpacked(bytes(evaluation.scores))
+    assert kept[: len(queries[0].documents)].tolist() == [float(len(text)) for text in queries[0].documents]
+
+
+def test_what_moved_names_losses_first_and_both_ranks() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    evaluated(project, snapshot, rerankers=without_a_model(project))
+    first = Evaluation.objects.get(reranker__kind="first_stage", reference="grades")
+    second = Evaluation.objects.get(reranker__kind="elo", reference="grades")
+    moved = what_moved(first, second)
+    assert [each.change for each in moved] == sorted(each.change for each in moved)
+    assert all(each.change >= 0 for each in moved)
+    assert any(each.change > 0 for each in moved)
+    last = evaluation_queries(snapshot, "test")[-1]
+    query, place = evaluation_query(snapshot, "test", last.id)
+    rows = moved_documents(query, *(unpacked(bytes(each.scores))[place] for each in (first, second)))
+    assert [row.after for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[0].elo == max(row.elo or 0.0 for row in rows)
+    assert sorted(row.before for row in rows) == [row.after for row in rows]
+
+
+class CountedBytes(io.BytesIO):
+    """A stored file that counts what is read of it."""
+
+    counted = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.counted += len(data)
+        return data
+
+
+def test_one_query_is_read_without_the_texts_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored(domains=("law",))
+    for document in project.documents.all():
+        document.text += np.random.default_rng(document.pk).bytes(40_000).hex()  # cannot be compressed much
+        document.save()
+    monkeypatch.setattr(snapshots, "ROWS_AT_ONCE", 8)
+    snapshot = make_frozen(project)
+    whole = storage().read_bytes(f"{snapshot.location}/rows.parquet")
+    expected = evaluation_queries(snapshot, "test")[2]
+    with pytest.raises(NothingToMeasure, match="no query 'nowhere'"):
+        evaluation_query(snapshot, "test", "nowhere")
+    opened = CountedBytes(whole)
+    monkeypatch.setattr(Storage, "opened", lambda self, path: opened)
+    found, place = evaluation_query(snapshot, "test", expected.id)
+    assert (found.text, found.documents, place) == (expected.text, expected.documents, slice(16, 24))
+    assert found.grades.tolist() == expected.grades.tolist()
+    assert len(whole) > 5 * opened.counted
+
+
+def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    evaluated(project, snapshot, rerankers=without_a_model(project))
+    chosen = Reranker.objects.get(kind="elo")
+    board = leaderboard(project, snapshot, "test", "grades", compared_with=chosen.pk)
+    rows = {row.kind: row for row in board.rows}
+    assert board.chosen == chosen
+    assert rows["elo"].to_chosen is None
+    found = rows["first_stage"].to_chosen
+    assert found is not None
+    assert found.name == "Elo"
+    opposite = rows["elo"].against["first_stage"].test.difference
+    assert found.test.difference.estimate == pytest.approx(-opposite.estimate)
+    assert found.test.difference.count == board.queries
+    assert all(row.to_chosen is None for row in leaderboard(project, snapshot, "test", "grades").rows)
+    with pytest.raises(NotEvaluated, match="is not on this board; choose one of"):
+        leaderboard(project, snapshot, "test", "grades", compared_with=999_999)
+
+
+def test_two_projects_may_use_the_same_ids() -> None:
+    projects = [make_scored(), make_scored()]
+    for query in projects[1].queries.all():
+        query.text = f"again {query.text}"
+        query.save()
+    snapshot = freeze(projects, name="both", options=SnapshotOptions(test_share=0.5, shared_documents="keep"))
+    names = [query.id for query in evaluation_queries(snapshot, "test")]
+    assert len(names) == len(set(names))
+
+
+def test_a_baseline_whose_name_is_taken_gets_a_number() -> None:
+    project = make_scored(queries=4)
+    taken = Reranker.objects.create(project=project, kind="run_file", name="untrained base (minilm)")
+    for _ in range(2):  # the number stays
+        base = next(each for each in enter_baselines(project) if each.kind == contenders.BASE)
+        assert base.name == "untrained base (minilm) (2)"
+    Reranker.objects.filter(pk=taken.pk).delete()
+    enter_baselines(project)
+    base.refresh_from_db()
+    assert base.name == "untrained base (minilm)"
+    longest = "x" * 200
+    Reranker.objects.create(project=project, kind="run_file", name=f"untrained base ({longest}"[:200])
+    base = enter_baselines(project, bases=[longest])[-1]
+    assert (len(base.name), base.name[-5:]) == (200, "x (2)")
+
+
+def test_an_order_that_cannot_be_carried_out_is_refused() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    with pytest.raises(EvaluationRefused, match="expected one of dev, test, heldout"):
+        order_evaluation(project, snapshot, "train")
+    with pytest.raises(EvaluationRefused, match="holds nothing of project"):
+        order_evaluation(make_project(), snapshot)
+    with pytest.raises(EvaluationRefused, match="no reranker was chosen"):
+        order_evaluation(project, snapshot, rerankers=[])
+    job = order_evaluation(project, snapshot)
+    assert waiting_evaluation_ids() == [job.pk]
+    with pytest.raises(EvaluationRefused, match="goes on already"):
+        order_evaluation(project, snapshot)
+
+
+def test_an_empty_split_is_said_to_be_empty() -> None:
+    project = make_scored()
+    with pytest.raises(NothingToMeasure, match=r"'heldout'.*is empty"):
+        evaluation_queries(make_frozen(project), "heldout")
+
+
+def test_a_run_of_other_queries_is_refused() -> None:
+    project = make_scored()
+    with pytest.raises(ContenderRefused, match="none of the run's 1 queries"):
+        enter_run_file(project, "strange", io.BytesIO(b"elsewhere Q0 d 1 1.0 tag\n"))
+    enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+    with pytest.raises(ContenderRefused, match="there already"):
+        enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+    with pytest.raises(ContenderRefused, match="1 to 200"):
+        enter_run_file(project, " ", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+
+
+def test_an_outside_reranker_needs_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    rows = [{"name": name, "url": "http://127.0.0.1:1/", "model": "x"} for name in ("mine", "BM25", "free")]
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps(rows))
+    enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
+    for name, said in (("mine", "run_file.*ZELO_RERANKERS"), ("BM25", "a baseline is called")):
+        with pytest.raises(NameTaken, match=said):
+            enter_outside(project, name)
+    assert enter_outside(project, "free") == enter_outside(project, "free")
+
+
+def test_zero_shot_of_the_bundled_model_is_its_cosine_without_any_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZELO_MODELS")
+    project = make_scored(queries=6)
+    snapshot = make_frozen(project)
+    queries = evaluation_queries(snapshot, "test")
+    base = next(each for each in enter_baselines(project) if each.kind == contenders.BASE)
+    scores = contenders.order_of(base, queries).scores(queries, lambda done, total: None)
+    assert all(np.abs(each).max() <= 1.0 + 1e-6 for each in scores)
+
+
+def test_queries_without_any_score_do_not_count() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    first = evaluation_queries(snapshot, "test")[0]
+    line = f"{first.id} Q0 {first.document_ids[0]} 1 1.0 tag\n"
+    entered = enter_run_file(project, "of one query", io.BytesIO(line.encode()))
+    evaluated(project, snapshot, rerankers=[entered])
+    evaluation = Evaluation.objects.get(reranker=entered, reference="grades")
+    assert evaluation.metrics["values"]["query_ids"] == [first.id]
+    judge = make_judges(project)[0]
+    silent = Reranker.objects.create(project=project, kind="judge", name="silent", location=str(judge.pk))
+    assert "scored no query" in evaluated(project, snapshot, rerankers=[silent]).error
+
+
+def test_a_student_is_not_proved_on_what_it_has_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    earlier, snapshot = make_frozen(project, seed=5), make_frozen(project)
+    run = TrainingRun.objects.create(project=project, snapshot=earlier, trainer="pointwise", state="finished")
+    student = Reranker.objects.create(project=project, kind="trained", name="earlier", training_run=run)
+    monkeypatch.setattr(contenders, "_trained", lambda reranker: Elo())
+    evaluated(project, snapshot, rerankers=[student])
+    known = {query.text for split in ("train", "dev") for query in evaluation_queries(earlier, split)}
+    new = {query.id for query in evaluation_queries(snapshot, "test") if query.text not in known}
+    measured = Evaluation.objects.filter(reranker=student, reference="grades").first()
+    assert set(measured.metrics["values"]["query_ids"] if measured else []) == new

@@ -1,0 +1,347 @@
+"""Who may call an endpoint now: the gate in front of its connection, within one process and shared by many.
+
+Every call passes a gate: `LocalGate` knows the limits of this process alone, `SharedGate` lives on what
+`workers.endpoints.limiter` grants it from the limits of all workers together. Gates live on the event loop of
+`openai_client`; imports no Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+# So many calls in a row that reached no working endpoint are an outage and no longer the questions' fault.
+BREAK_AFTER = 5
+# A server that takes calls and fails them for so long may be made to fail by the questions: from then on attempts count.
+PATIENCE_S = 900.0
+# For a shorter pause than this questions keep their place; for a longer one they are handed back.
+SHORT_PAUSE_S = 3.0
+
+
+class Outcome(enum.Enum):
+    """What a call says about its endpoint. `ANSWERED` is any reply of a working server, an error of ours too."""
+
+    ANSWERED = "answered"
+    TURNED_AWAY = "turned away"
+    OUTAGE = "outage"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a call ended. `correction`: by how many tokens its estimate was too low; `error`: its message, without keys."""
+
+    outcome: Outcome
+    correction: int = 0
+    retry_after_s: float | None = None
+    error: str = ""
+
+
+class Held(Exception):
+    """The gate lets nobody in before the deadline; `wait_s` where it knows for how long."""
+
+    def __init__(self, why: str, wait_s: float | None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an endpoint allows: calls at the same time, requests and tokens a minute; `timeout_s` bounds a call."""
+
+    concurrency: int
+    rpm: float | None = None
+    tpm: float | None = None
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One endpoint as its provider sees it. `identity` is equal for all who share its limits, and holds no secret."""
+
+    identity: str
+    name: str
+    base_url: str
+    model: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a process may do until its next report. None of requests and tokens: no limit of that kind.
+
+    `closed_s`: nothing may start for so long. `failures`, `outage_s`: what all processes have met so far.
+    """
+
+    epoch: int
+    slots: int
+    requests: int | None = None
+    tokens: float | None = None
+    closed_s: float = 0.0
+    is_down: bool = False
+    failures: int = 0
+    outage_s: float = 0.0
+    valid_s: float = 9.0
+    renew_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened under a grant since the last report. `slots`: as granted last; `outages`: since the last answer."""
+
+    epoch: int = -1
+    slots: int = 0
+    in_flight: int = 0
+    wanted: int = 0
+    drawn_requests: int = 0
+    drawn_tokens: float = 0.0
+    requests: int = 0
+    tokens: float = 0.0
+    answered: int = 0
+    turned_away: int = 0
+    all_turned_away: int = 0
+    retry_after_s: float | None = None
+    outages: int = 0
+    all_outages: int = 0
+    error: str = ""
+
+
+class Gate(Protocol):
+    """What a connection asks before a call and tells after it."""
+
+    async def enter(self, tokens: int, latest_start: float) -> int:
+        """Wait for the turn of a call of about so many tokens, until `latest_start` by time.monotonic(). Raises Held."""
+        ...
+
+    def leave(self, entered: int, left: Left) -> None:
+        """The call is over; `entered` is what `enter` gave."""
+        ...
+
+    def excuses(self, *, reached: bool) -> bool:
+        """Whether a failed call is the endpoint's fault; `reached`: it had taken the question."""
+        ...
+
+
+class Pace:
+    """Spreads a rate evenly over a minute; what was left unused for a second may come in a burst."""
+
+    def __init__(self, per_minute: float) -> None:
+        self.seconds_each = 60.0 / per_minute
+        self._free_at = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next amount may go out."""
+        return max(0.0, self._free_at - now)
+
+    def spend(self, amount: float, now: float) -> None:
+        self._free_at = max(self._free_at, now - 1.0) + amount * self.seconds_each
+
+
+class LocalGate:
+    """The limits of an endpoint, held by this process alone."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._requests = Pace(limits.rpm) if limits.rpm else None
+        self._tokens = Pace(limits.tpm) if limits.tpm else None
+        self._closed_until = 0.0
+
+    async def enter(self, tokens: int, latest_start: float) -> int:
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + latest_start - time.monotonic()):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Held("no free slot", None) from None
+        try:
+            await self._wait_for_turn(tokens, latest_start)
+        except BaseException:
+            self._slots.release()
+            raise
+        return 0
+
+    async def _wait_for_turn(self, tokens: int, latest_start: float) -> None:
+        """Wait until the rates and the endpoint's own Retry-After allow a call."""
+        while True:
+            now = time.monotonic()
+            wait = max(self._closed_until - now, *(pace.wait_s(now) for pace in self._paces()), 0.0)
+            if now + wait >= latest_start:
+                raise Held("rate limit", wait)
+            if wait <= 0.0:
+                break
+            await asyncio.sleep(wait)
+        if self._requests is not None:
+            self._requests.spend(1, now)
+        if self._tokens is not None:
+            self._tokens.spend(tokens, now)
+
+    def _paces(self) -> list[Pace]:
+        return [pace for pace in (self._requests, self._tokens) if pace is not None]
+
+    def leave(self, entered: int, left: Left) -> None:
+        self._slots.release()
+        if left.outcome is Outcome.TURNED_AWAY and left.retry_after_s:
+            # The limit is the account's: what else waits here would only be turned away as well.
+            self._closed_until = max(self._closed_until, time.monotonic() + left.retry_after_s)
+
+    def excuses(self, *, reached: bool) -> bool:
+        return False
+
+
+class SharedGate:
+    """The part of an endpoint's limits that this process was granted; without a valid grant nobody gets in.
+
+    All methods belong on the event loop, but `urgent`, which is called there whenever the next report should not wait.
+    """
+
+    def __init__(self, urgent: Callable[[], None] = lambda: None) -> None:
+        self.urgent = urgent
+        self.in_flight = 0
+        self._grant = Grant(epoch=-1, slots=0)
+        self._valid_until = self._closed_until = 0.0
+        self._requests_left: float = 0
+        self._tokens_left: float = 0
+        self._waiting: deque[tuple[asyncio.Future[int], int]] = deque()
+        self._told = 0
+        self._begin_report()
+
+    def _begin_report(self) -> None:
+        self._requests = self._answered = self._turned_away = self._all_turned_away = 0
+        self._outages = self._all_outages = 0
+        self._tokens = 0.0
+        self._retry_after_s: float | None = None
+        self._error = ""
+
+    # --- calls ---------------------------------------------------------------------------
+
+    async def enter(self, tokens: int, latest_start: float) -> int:
+        if (wait := self._closed_for()) > SHORT_PAUSE_S:
+            raise Held("pause", wait)
+        if not self._waiting and self._has_room():
+            return self._let_in(tokens)
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, tokens))
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + latest_start - time.monotonic()):
+                return await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():  # let in at the very moment in which it gave up
+                self.leave(turn.result(), Left(Outcome.ANSWERED, correction=-tokens))
+            if isinstance(error, TimeoutError):
+                raise Held("no free slot", self._closed_for() or None) from None
+            raise
+
+    def leave(self, entered: int, left: Left) -> None:
+        outcome, retry_after_s = left.outcome, left.retry_after_s
+        self.in_flight -= 1
+        self._tokens += left.correction
+        self._tokens_left -= left.correction
+        is_current = entered == self._grant.epoch
+        if outcome is Outcome.ANSWERED:
+            self._answered += is_current
+            self._outages = 0 if is_current else self._outages
+        elif outcome is Outcome.TURNED_AWAY:
+            self._turned_away += is_current
+            self._all_turned_away += 1
+            self._retry_after_s = max(self._retry_after_s or 0.0, retry_after_s or 0.0) or None
+            self._close(retry_after_s or 1.0)
+        else:
+            self._outages += is_current
+            self._all_outages += 1
+        self._error = left.error if outcome is not Outcome.ANSWERED else self._error
+        if is_current and (self._grant.is_down or outcome is not Outcome.ANSWERED):
+            self.urgent()
+        self._wake()
+
+    def excuses(self, *, reached: bool) -> bool:
+        grant = self._grant
+        is_down = grant.is_down or self._failures() >= BREAK_AFTER
+        return is_down and not (reached and grant.outage_s > PATIENCE_S)
+
+    def _has_room(self) -> bool:
+        now = time.monotonic()
+        return (
+            self.in_flight < self._grant.slots
+            and self._closed_until <= now < self._valid_until
+            and self._requests_left > 0
+            and self._tokens_left > 0
+            and (self._grant.is_down or self._failures() < BREAK_AFTER)
+        )
+
+    def _failures(self) -> int:
+        """Calls in a row that reached no working endpoint: by the last grant, told since, and yet to be told."""
+        return self._grant.failures + self._told + self._outages
+
+    def _let_in(self, tokens: int) -> int:
+        self.in_flight += 1
+        self._requests_left -= 1
+        self._tokens_left -= tokens
+        self._requests += 1
+        self._tokens += tokens
+        return self._grant.epoch
+
+    def _wake(self) -> None:
+        while self._waiting and self._has_room():
+            turn, tokens = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(self._let_in(tokens))
+
+    def _closed_for(self) -> float:
+        return max(0.0, self._closed_until - time.monotonic())
+
+    def _close(self, seconds: float) -> None:
+        if seconds > 0.0:
+            self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+            asyncio.get_running_loop().call_later(seconds + 0.001, self._wake)
+
+    # --- reports and grants --------------------------------------------------------------
+
+    def report(self, wanted: int) -> Report:
+        """What happened since the last report; the next begins here."""
+        grant = self._grant
+        report = Report(
+            epoch=grant.epoch, slots=grant.slots, in_flight=self.in_flight, wanted=wanted,
+            drawn_requests=grant.requests or 0, drawn_tokens=grant.tokens or 0.0,
+            requests=self._requests, tokens=self._tokens, answered=self._answered, turned_away=self._turned_away,
+            all_turned_away=self._all_turned_away, retry_after_s=self._retry_after_s, outages=self._outages,
+            all_outages=self._all_outages, error=self._error,
+        )  # fmt: skip
+        self._told = self._outages
+        self._begin_report()
+        return report
+
+    def take_back(self, report: Report) -> None:
+        """The report did not arrive: its content belongs to the next one."""
+        self._told = 0
+        self._requests += report.requests
+        self._tokens += report.tokens
+        self._answered += report.answered
+        self._turned_away += report.turned_away
+        self._all_turned_away += report.all_turned_away
+        self._outages += report.outages
+        self._all_outages += report.all_outages
+        self._retry_after_s = max(self._retry_after_s or 0.0, report.retry_after_s or 0.0) or None
+        self._error = self._error or report.error
+
+    def apply(self, grant: Grant, asked_at: float) -> None:
+        """Live on this grant; `asked_at`: when its report was taken, by time.monotonic()."""
+        self._grant = grant
+        self._told = 0
+        self._valid_until = asked_at + grant.valid_s
+        self._closed_until = 0.0
+        self._close(grant.closed_s)
+        self._requests_left = float("inf") if grant.requests is None else grant.requests - self._requests
+        self._tokens_left = float("inf") if grant.tokens is None else grant.tokens - self._tokens
+        if grant.closed_s > SHORT_PAUSE_S:
+            self.hand_back("pause", grant.closed_s)
+        self._wake()
+
+    def hand_back(self, why: str, wait_s: float | None = None) -> None:
+        """Whoever waits is not let in."""
+        while self._waiting:
+            turn, _ = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(Held(why, wait_s))

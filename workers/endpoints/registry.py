@@ -1,0 +1,176 @@
+"""Where language models are reached: endpoints that the operator defines and projects choose by name.
+
+ZELO_ENDPOINTS holds JSON, or the path of a JSON or TOML file. Keys stay in environment variables or
+secret files and are read when a call is made. Used by `openai_http`; imports no Django.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from workers.endpoints.gates import Channel, Limits
+
+VARIABLE = "ZELO_ENDPOINTS"
+
+
+class UnknownEndpoint(LookupError):
+    """The operator has defined no endpoint of that name."""
+
+
+class EndpointsInvalid(ValueError):
+    """ZELO_ENDPOINTS cannot be read, or says something impossible."""
+
+
+class KeyMissing(LookupError):
+    """An endpoint names an environment variable or a file that holds no key."""
+
+
+Price = Annotated[float, pydantic.Field(ge=0, le=1e6, description="Dollars for a million tokens.")]
+
+
+class Endpoint(pydantic.BaseModel):
+    """One server that speaks the OpenAI API. Holds where its key is to be found, never the key itself.
+
+    `base_url` ends before `/chat/completions`. `timeout_s` is the total deadline of one call, from the
+    first byte sent to the last received. `max_concurrency`, `rpm` and `tpm` (requests and tokens a minute) hold for all
+    workers together, `limits_per_model` for each model by itself.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    base_url: str
+    api_key_env: str = ""
+    api_key_file: Path | None = None
+    input_price: Price = 0.0
+    output_price: Price = 0.0
+    max_concurrency: int = pydantic.Field(default=32, ge=1, le=4096)
+    timeout_s: float = pydantic.Field(default=60.0, gt=0, le=3600)
+    rpm: float | None = pydantic.Field(default=None, gt=0)
+    tpm: float | None = pydantic.Field(default=None, gt=0)
+    limits_per_model: bool = False
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _plain_http(cls, value: str) -> str:
+        url = pydantic.TypeAdapter(pydantic.HttpUrl).validate_python(value)
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("must hold no user, password, query or fragment; put the key into api_key_env")
+        return value.rstrip("/")
+
+    @pydantic.model_validator(mode="after")
+    def _one_source_of_the_key(self) -> Endpoint:
+        if self.api_key_env and self.api_key_file is not None:
+            raise ValueError("names both api_key_env and api_key_file; keep one")
+        return self
+
+    def api_key(self) -> pydantic.SecretStr | None:
+        """The key as it stands now, None where the endpoint needs none. Raises KeyMissing."""
+        if self.api_key_env:
+            return self._key(os.environ.get(self.api_key_env, ""), f"environment variable {self.api_key_env}")
+        if self.api_key_file is not None:
+            try:
+                return self._key(self.api_key_file.read_text(encoding="utf-8"), f"file {self.api_key_file}")
+            except OSError as error:
+                raise KeyMissing(
+                    f"endpoint {self.name!r}: file {self.api_key_file} cannot be read ({error.strerror}); "
+                    "create it, readable by the workers alone"
+                ) from None
+        return None
+
+    def _key(self, value: str, source: str) -> pydantic.SecretStr:
+        key = value.strip()
+        if not key:
+            raise KeyMissing(f"endpoint {self.name!r}: {source} is empty; put the key there and restart the workers")
+        if not key.isascii() or not key.isprintable():
+            raise KeyMissing(f"endpoint {self.name!r}: {source} holds characters that no key has; write it anew")
+        return pydantic.SecretStr(key)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_concurrency, self.rpm, self.tpm, self.timeout_s)
+
+    def channel(self, model: str) -> Channel:
+        """What the provider counts calls of this model under. Raises KeyMissing."""
+        key = self.api_key()
+        counted = model if self.limits_per_model else ""
+        identity = _identity(self.base_url, key.get_secret_value() if key else "", counted)
+        return Channel(identity, self.name, self.base_url, counted, self.limits)
+
+    def cost_micros(self, input_tokens: int, output_tokens: int) -> int:
+        """Price of a call in millionths of a dollar, rounded up: a dollar a million is a micro a token."""
+        return math.ceil(round(input_tokens * self.input_price + output_tokens * self.output_price, 6))
+
+
+@functools.lru_cache(maxsize=256)
+def _identity(base_url: str, key: str, model: str) -> str:
+    """Equal wherever address, key and model are, on any host; slow to compute, so that a short key is not guessed."""
+    address = base_url.rstrip("/").lower()
+    return hashlib.pbkdf2_hmac("sha256", f"{key}\0{model}".encode(), address.encode(), 50_000, 16).hex()
+
+
+def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, Endpoint]:
+    """All endpoints by name, in the order of definition; none where ZELO_ENDPOINTS is unset. Raises EndpointsInvalid."""
+    text = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
+    if not text:
+        return {}
+    rows = _rows(text)
+    try:
+        endpoints = pydantic.TypeAdapter(list[Endpoint]).validate_python(rows)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise EndpointsInvalid(f"{VARIABLE} is not valid: {problems}; see docs/judges.md") from None
+    by_name = {endpoint.name: endpoint for endpoint in endpoints}
+    if len(by_name) < len(endpoints):
+        raise EndpointsInvalid(f"{VARIABLE} defines two endpoints of one name; rename one")
+    return by_name
+
+
+def get_endpoint(name: str) -> Endpoint:
+    """The endpoint of that name. Raises UnknownEndpoint that lists what there is, or EndpointsInvalid."""
+    endpoints = load_endpoints()
+    if name not in endpoints:
+        known = ", ".join(endpoints) or "none"
+        raise UnknownEndpoint(f"no endpoint is named {name!r}; {VARIABLE} defines: {known}")
+    return endpoints[name]
+
+
+def endpoint_problems() -> list[str]:
+    """What stands in the way of calling the defined endpoints, a sentence each; for checks at start-up."""
+    try:
+        endpoints = load_endpoints()
+    except EndpointsInvalid as error:
+        return [str(error)]
+    problems = []
+    for endpoint in endpoints.values():
+        try:
+            endpoint.api_key()
+        except KeyMissing as error:
+            problems.append(str(error))
+    return problems
+
+
+def _rows(text: str) -> Any:
+    """The list of definitions, from JSON text or from a file."""
+    try:
+        if text[0] in "[{":
+            document = json.loads(text)
+        elif text.endswith(".toml"):
+            document = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+        else:
+            document = json.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EndpointsInvalid(f"{VARIABLE} names the file {text!r}: {error.strerror}; expected JSON or TOML") from None
+    except ValueError as error:  # JSONDecodeError and TOMLDecodeError; their text shows a position, not the content
+        raise EndpointsInvalid(f"{VARIABLE} is neither JSON nor TOML ({error}); see docs/judges.md") from None
+    return document.get("endpoints", []) if isinstance(document, dict) else document

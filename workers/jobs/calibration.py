@@ -1,0 +1,193 @@
+"""When a project's prior, judges and calibration are computed anew, and the order of a calibration run.
+
+What is due is read from the tables: judgments have grown by half, a run has ended, cross-query answers have
+come. One rating worker does both refits and this, so that every step is bounded and leaves a hint for
+the rest. The work itself is `scoring.project_fits` and `scoring.calibration`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connection
+
+from labeling.models import Annotator, Project
+from scoring.calibration import apply_calibration, fit_calibration
+from scoring.project_fits import GROWTH, choose_project_fit
+from workers.broker.hints import leave_hint
+from workers.models import Job, Run
+from workers.runs.advancing import RunRefused, start_run
+
+log = logging.getLogger(__name__)
+
+FIRST_JUDGMENTS = 200
+SLICE_S = 3.0
+CALIBRATION_PAUSE_S = 30.0  # between two that only answers still coming in ask for
+FAILURE_PAUSE_S = 300.0
+LONGEST_ERROR = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a project waits for: another `choice` of prior and judges, a new `fit` of biases and relevance,
+    or the `rest` of its scores that do not show the latest calibration yet.
+    """
+
+    project_id: int
+    choice: bool
+    fit: bool
+    rest: bool
+
+
+_DUE = """
+WITH project AS (
+    SELECT id, calibration_version FROM labeling_project WHERE %(project)s::bigint IS NULL OR id = %(project)s
+), fitted AS (
+    SELECT query.project_id, sum(fit.judgments) AS judgments
+    FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
+    WHERE query.project_id IN (SELECT id FROM project) GROUP BY 1
+), state AS (
+    SELECT project.id,
+        fitted.judgments >= GREATEST(COALESCE(shared.judgments, 0) * %(growth)s, %(first)s)
+            OR ended.at > COALESCE(shared.chosen_at, '-infinity') AS choice,
+        shared.project_id IS NOT NULL AND (
+            shared.calibrated_at IS NULL OR shared.calibrated_at < shared.chosen_at
+            OR ended.at > shared.calibrated_at
+            OR project.calibration_version > shared.calibrated_version
+               AND shared.calibrated_at < clock_timestamp() - make_interval(secs => %(pause)s)) AS fit,
+        EXISTS (SELECT 1 FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
+                WHERE query.project_id = project.id AND fit.calibration_id IS DISTINCT FROM latest.id) AS rest
+    FROM project JOIN fitted ON fitted.project_id = project.id AND fitted.judgments > 0
+    LEFT JOIN scoring_projectfit shared ON shared.project_id = project.id
+    LEFT JOIN LATERAL (SELECT id FROM scoring_calibration calibration WHERE calibration.project_id = project.id
+                       ORDER BY version DESC LIMIT 1) latest ON true
+    LEFT JOIN LATERAL (SELECT max(finished_at) AS at FROM workers_run run
+                       WHERE run.project_id = project.id AND run.state = 'finished') ended ON true
+    WHERE NOT EXISTS (SELECT 1 FROM workers_job job WHERE job.project_id = project.id AND job.run_id IS NULL
+                      AND job.stage = 'calibrate' AND job.state = 'failed'
+                      AND job.finished_at > clock_timestamp() - make_interval(secs => %(failure)s))
+)
+SELECT id, COALESCE(choice, false), fit, rest FROM state WHERE choice OR fit OR rest ORDER BY id
+"""
+
+
+def whats_due(project_id: int | None = None) -> list[Due]:
+    """What projects, or one of them, wait for; nothing for some minutes after a failure."""
+    parameters = {
+        "project": project_id,
+        "growth": GROWTH,
+        "first": FIRST_JUDGMENTS,
+        "pause": CALIBRATION_PAUSE_S,
+        "failure": FAILURE_PAUSE_S,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, parameters)
+        return [Due(*row) for row in cursor.fetchall()]
+
+
+def due_project_ids() -> list[int]:
+    """Projects with something to choose, fit or rewrite."""
+    return [due.project_id for due in whats_due()]
+
+
+def calibrate(project_id: int) -> None:
+    """Do what is due for a project, unless another process is at it; what fails is noted as a failed job."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('zelo.calibrate'), %s)", [project_id])
+        if not cursor.fetchone()[0]:
+            return
+    try:
+        for due in whats_due(project_id):
+            _do(due)
+    except (OperationalError, InterfaceError):
+        raise  # the database is away; the reconciler asks again
+    except Exception as error:
+        log.exception("project %d cannot be calibrated", project_id)
+        _note_failure(project_id, error)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('zelo.calibrate'), %s)", [project_id])
+
+
+def _do(due: Due) -> None:
+    """Choose, fit, rewrite. Biases wait until every query is fitted with the new prior."""
+    if due.choice:
+        choose_project_fit(due.project_id)
+    if _awaits_refit(due.project_id):
+        leave_hint("rate", due.project_id)
+        return
+    if due.choice or due.fit:
+        fit_calibration(due.project_id)
+    if not apply_calibration(due.project_id, slice_s=SLICE_S):
+        leave_hint("calibrate", due.project_id)
+
+
+def _awaits_refit(project_id: int) -> bool:
+    """Whether some query is still fitted with an older prior or other weights."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id "
+            "JOIN scoring_projectfit shared ON shared.project_id = query.project_id "
+            "WHERE query.project_id = %s AND fit.project_version < shared.version)",
+            [project_id],
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def _note_failure(project_id: int, error: Exception) -> None:
+    """Leave the reason where people look, and peace for some minutes."""
+    reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO workers_job (project_id, stage, payload, state, fence, leased_by, attempts, done, total, "
+            "message, error, finished_at) "
+            "SELECT id, 'calibrate', '{}', 'failed', 0, '', 1, 0, 0, '', %s, clock_timestamp() "
+            "FROM labeling_project WHERE id = %s",
+            [reason, project_id],
+        )
+    Job.objects.filter(
+        pk__in=Job.objects.filter(project_id=project_id, run=None, stage="calibrate", state=Job.State.FAILED)
+        .order_by("-id")
+        .values_list("pk", flat=True)[10:]
+    ).delete()
+
+
+def order_calibration(
+    project: Project,
+    *,
+    judges: Sequence[Annotator] = (),
+    created_by: Any = None,
+    sampler_options: Mapping[str, Any] | None = None,
+    query_ids: Sequence[int] | None = None,
+    pair_budget: int | None = None,
+    orders: str = Run.Orders.ONE,
+    seed: int | None = None,
+) -> Run:
+    """Order a run on pairs across queries; its end brings the calibration. Without `judges`, those that have
+    judged in the project. Raises RunRefused, pydantic.ValidationError.
+    """
+    chosen = list(judges) or judges_so_far(project)
+    if not chosen:
+        raise RunRefused(f"nobody has judged in project {project.slug!r} yet; name the judges of the calibration")
+    return start_run(
+        project,
+        judges=chosen,
+        created_by=created_by,
+        sampler="cross-query",
+        sampler_options=sampler_options,
+        orders=orders,
+        query_ids=query_ids,
+        pair_budget=pair_budget,
+        seed=seed,
+    )
+
+
+def judges_so_far(project: Project) -> list[Annotator]:
+    """The judges of the project's last run within queries."""
+    last = Run.objects.filter(project=project).exclude(sampler="cross-query").order_by("-id").first()
+    if last is None:
+        return []
+    return list(last.judges.order_by("id"))

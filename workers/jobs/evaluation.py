@@ -1,0 +1,159 @@
+"""Stage 8 as work in the background: rerankers are measured on one split of a snapshot.
+
+Ordered by pages, REST, `manage.py evaluate` and the end of a training; carried out under a lease of `workers.jobs.leasing`
+in the worker for training, since models are loaded. What is evaluated stays although a later one fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, transaction
+
+from labeling.models import Project
+from labeling.records import FloatArray
+from labeling.stored_texts import stored_text
+from scoring.models import Snapshot
+from scoring.splits import fingerprint
+from trainer.bases import MINILM
+from trainer.contenders import enter_baselines, order_of
+from trainer.evaluation import EvaluationQuery
+from trainer.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
+from trainer.manifests import EVALUATION
+from trainer.models import Reranker, TrainingRun
+from trainer.proofs import store_proofs
+from workers.broker.hints import leave_hint
+from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
+from workers.models import Job
+
+log = logging.getLogger(__name__)
+
+STAGE = stored_text("evaluate")
+AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
+LOADING = stored_text("%(name)s: loading")
+GIVEN_UP = (
+    f"the worker died {MOST_ATTEMPTS} times while evaluating; expected it to live: look into its log, and evaluate "
+    "fewer rerankers at once where memory is short"
+)
+
+
+class EvaluationRefused(ValueError):
+    """An evaluation was ordered that cannot be made; the message says what to change."""
+
+
+class NoneEvaluated(RuntimeError):
+    """Every reranker of an order failed."""
+
+
+def order_evaluation(
+    project: Project, snapshot: Snapshot, split: str = "test", *, rerankers: Sequence[Reranker] | None = None
+) -> Job:
+    """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused."""
+    if split not in SPLITS:
+        raise EvaluationRefused(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if not snapshot.projects.filter(pk=project.pk).exists():
+        raise EvaluationRefused(f"snapshot {snapshot.name!r} holds nothing of project {project.slug!r}; choose another")
+    chosen = None if rerankers is None else [reranker.pk for reranker in rerankers]
+    if chosen == []:
+        raise EvaluationRefused("no reranker was chosen; expected at least one")
+    payload = {"snapshot": snapshot.pk, "split": split, "rerankers": chosen}
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(project=project, stage=STAGE, payload=payload)
+    except IntegrityError:
+        raise EvaluationRefused(
+            f"an evaluation of project {project.slug!r} waits or goes on already; wait for its end, then order again"
+        ) from None
+    transaction.on_commit(lambda: leave_hint("evaluate", job.pk))
+    return job
+
+
+def unfinished_evaluation(project: Project) -> Job | None:
+    """The project's evaluation that waits or goes on."""
+    return unfinished_jobs(project, STAGE).first()
+
+
+def waiting_evaluation_ids() -> list[int]:
+    """Evaluations that nobody works on."""
+    return waiting_job_ids(STAGE)
+
+
+def evaluate(job_id: int, *, worker: str = "") -> None:
+    """Carry an evaluation out unless somebody else does; a failure is written into its job."""
+    carry_out(job_id, STAGE, _evaluate, worker=worker, given_up=GIVEN_UP)
+
+
+def _evaluate(claim: JobClaim) -> str:
+    """Measure one reranker after the other; returns what was done and what could not be."""
+    project = Project.objects.get(pk=claim.project_id)
+    snapshot = Snapshot.objects.get(pk=claim.payload["snapshot"])
+    split = claim.payload["split"]
+    queries = evaluation_queries(snapshot, split)
+    chosen = _chosen(project, snapshot, claim.payload["rerankers"])
+    problems: list[str] = []
+    for done, reranker in enumerate(chosen):
+        report_progress(claim, done, len(chosen))
+        try:
+            _evaluate_one(claim, reranker, snapshot, split, queries)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # a model or an endpoint of anybody's; the others are measured all the same
+            log.exception("reranker %s cannot be evaluated", reranker.name)
+            problems.append(f"{reranker.name}: {type(error).__name__}: {error}")
+    report_progress(claim, len(chosen), len(chosen))
+    if problems and len(problems) == len(chosen):
+        raise NoneEvaluated("; ".join(problems))
+    said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
+    said += _proofs_stored(project, snapshot, split)
+    return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")
+
+
+def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
+    """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
+    try:
+        store_proofs(project, snapshot, split)
+    except Error:
+        raise
+    except Exception as error:  # every kind of storage has errors of its own
+        log.warning("figures of project %s are not beside its artefacts: %s", project.slug, error)
+        return f"; {EVALUATION} is not written: {error}"
+    return ""
+
+
+def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list[Reranker]:
+    if ids is not None:
+        return list(Reranker.objects.filter(project=project, pk__in=ids).order_by("pk"))
+    runs = TrainingRun.objects.filter(project=project, state=TrainingRun.State.FINISHED).order_by("pk")
+    enter_baselines(project, bases=[MINILM, *(run.options["base"] for run in runs if run.options.get("base"))])
+    return list(Reranker.objects.filter(project=project).order_by("pk"))
+
+
+def _evaluate_one(
+    claim: JobClaim, reranker: Reranker, snapshot: Snapshot, split: str, queries: Sequence[EvaluationQuery]
+) -> None:
+    state = Job.objects.filter(claim.held)
+
+    def progress(done: int, total: int) -> None:
+        if done % 20 == 0:
+            state.update(message=AT_QUERY % {"name": reranker.name, "done": done + 1, "total": total})
+
+    state.update(message=LOADING % {"name": reranker.name})
+    scores = order_of(reranker, queries).scores(queries, progress)
+    scores = _without_what_was_learned(reranker, snapshot, queries, scores)
+    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores)
+
+
+def _without_what_was_learned(
+    reranker: Reranker, snapshot: Snapshot, queries: Sequence[EvaluationQuery], scores: list[FloatArray]
+) -> list[FloatArray]:
+    """No scores for queries that a student of another snapshot has learned from: knowing them proves nothing."""
+    run = reranker.training_run
+    if run is None or run.snapshot_id == snapshot.pk:
+        return scores
+    learned = learned_queries(run.snapshot)
+    return [
+        np.full_like(own, np.nan) if fingerprint(query.text) in learned else own
+        for query, own in zip(queries, scores, strict=True)
+    ]

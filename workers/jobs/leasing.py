@@ -1,0 +1,153 @@
+"""One stage of work in the background, carried out under a lease by one worker at a time.
+
+The `Job` row is the truth: a claim raises its fence, a thread prolongs the lease while the work goes on, and
+only the holder of the fence may report or end it. `workers.jobs.candidates` and its like bring the work itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import Error, InterfaceError, OperationalError, connection
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+from labeling.models import Project
+from workers.models import Job
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+RENEW_S = 15.0
+MOST_ATTEMPTS = 3
+LONGEST_ERROR = 2000
+
+
+class LeaseLost(RuntimeError):
+    """Another worker has taken the job over, or it was cancelled; what this one finds out is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobClaim:
+    """A leased job; only the holder of this fence may say how it goes on."""
+
+    job_id: int
+    project_id: int
+    fence: int
+    attempts: int
+    payload: Mapping[str, Any]
+
+    @property
+    def held(self) -> Q:
+        return Q(pk=self.job_id, fence=self.fence, state=Job.State.LEASED)
+
+
+def unfinished_jobs(project: Project, stage: str) -> QuerySet[Job]:
+    """Jobs of the project that wait or are worked on."""
+    return Job.objects.filter(project=project, stage=stage, state__in=[Job.State.OPEN, Job.State.LEASED])
+
+
+def waiting_job_ids(stage: str) -> list[int]:
+    """Jobs that nobody works on: new ones, and those whose worker is silent."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM workers_job WHERE stage = %s AND (state = 'open' "
+            "OR state = 'leased' AND lease_until < clock_timestamp()) ORDER BY id",
+            [stage],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def carry_out(job_id: int, stage: str, work: Callable[[JobClaim], str], *, worker: str, given_up: str) -> None:
+    """Do a job unless somebody else does; `work` returns what was done, and what it raises becomes the job's error.
+
+    `given_up` is the error of a job whose worker died `MOST_ATTEMPTS` times. An unreachable database is raised: the
+    lease ends then, and the reconciler asks again.
+    """
+    claim = claim_job(job_id, stage, worker=worker)
+    if claim is None:
+        return
+    if claim.attempts > MOST_ATTEMPTS:
+        end_job(claim, Job.State.FAILED, error=given_up)
+        return
+    try:
+        with kept_lease(claim):
+            message = work(claim)
+        end_job(claim, Job.State.FINISHED, message=message)
+    except LeaseLost:
+        log.warning("job %d was taken over by another worker, or cancelled", job_id)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # a plugin may be anybody's
+        log.exception("job %d (%s) failed", job_id, stage)
+        end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
+def claim_job(job_id: int, stage: str, *, worker: str) -> JobClaim | None:
+    """Lease an open job, or one whose lease has run out; None where there is nothing to lease."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE workers_job SET state = 'leased', fence = fence + 1, attempts = attempts + 1, leased_by = %s, "
+            "lease_until = clock_timestamp() + make_interval(secs => %s) WHERE id = %s AND stage = %s "
+            "AND (state = 'open' OR state = 'leased' AND lease_until < clock_timestamp()) "
+            "RETURNING project_id, fence, attempts",
+            [worker[:200], LEASE_S, job_id, stage],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    payload = Job.objects.values_list("payload", flat=True).get(pk=job_id)
+    return JobClaim(job_id, project_id=row[0], fence=row[1], attempts=row[2], payload=payload)
+
+
+def report_progress(claim: JobClaim, done: int, total: int) -> None:
+    """Say how much is done. Raises LeaseLost where the job is no longer ours."""
+    if not Job.objects.filter(claim.held).update(done=done, total=total):
+        raise LeaseLost(f"job {claim.job_id} is no longer leased under fence {claim.fence}")
+
+
+def end_job(claim: JobClaim, state: str, *, message: str = "", error: str = "") -> bool:
+    """Close the job; False where it is no longer ours."""
+    return bool(
+        Job.objects.filter(claim.held).update(
+            state=state,
+            message=message,
+            error=error.replace("\x00", " ")[:LONGEST_ERROR],
+            lease_until=None,
+            leased_by="",
+            finished_at=Now(),
+        )
+    )
+
+
+@contextlib.contextmanager
+def kept_lease(claim: JobClaim) -> Iterator[None]:
+    """Prolong the lease from a thread of its own: some work says nothing for minutes."""
+    stop = threading.Event()
+
+    def prolong() -> None:
+        while not stop.wait(RENEW_S):
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "UPDATE workers_job SET lease_until = clock_timestamp() + make_interval(secs => %s) "
+                        "WHERE id = %s AND fence = %s AND state = 'leased'",
+                        [LEASE_S, claim.job_id, claim.fence],
+                    )
+            except Error as error:
+                log.warning("lease of job %d not prolonged: %s", claim.job_id, error)
+                connection.close()
+        connection.close()
+
+    thread = threading.Thread(target=prolong, name=f"lease-{claim.job_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

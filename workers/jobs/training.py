@@ -1,0 +1,301 @@
+"""Stage 7 as work in the background: a snapshot becomes a reranker, in a process of its own under a lease.
+
+Ordered by pages, REST and `manage.py train`. The worker copies the snapshot into a workspace, starts
+`trainer.training_process` there, passes on what it says, and stores what it publishes. A worker that dies, or is
+stopped, leaves the workspace; the next one on this machine goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from labeling.models import Project
+from labeling.plugins import get_plugin
+from labeling.stored_texts import stored_text
+from scoring.models import Snapshot
+from scoring.snapshots import ROWS_FILE, software
+from scoring.storage import storage
+from scoring.unfinished import in_the_making
+from trainer.launching import TrainingProcess
+from trainer.models import Reranker, TrainingRun
+from trainer.rerankers import TRAINED
+from trainer.training_process import ORDER, PUBLISHED, RESULT, ROWS
+from workers.audit import note
+from workers.broker.hints import leave_hint
+from workers.jobs.evaluation import EvaluationRefused, order_evaluation
+from workers.jobs.leasing import (
+    MOST_ATTEMPTS,
+    JobClaim,
+    LeaseLost,
+    carry_out,
+    report_progress,
+    unfinished_jobs,
+    waiting_job_ids,
+)
+from workers.jobs.storage_cleanup import collect_unfinished
+from workers.jobs.training_progress import Progress
+from workers.models import Job
+from workers.stopping import is_stopping
+
+log = logging.getLogger(__name__)
+
+STAGE = "train"
+POLL_S = 1.0
+RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
+PUBLISHED_BEFORE = stored_text("published before")
+GIVEN_UP = (
+    f"the worker died {MOST_ATTEMPTS} times without reaching another checkpoint; expected it to live: look into its log, "
+    "choose a smaller batch_size or max_length where memory is short, and resume the run"
+)
+UNFINISHED = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
+
+
+class TrainingRefused(ValueError):
+    """A training was ordered that cannot begin; the message says what to change."""
+
+
+class AlreadyTraining(TrainingRefused):
+    """The project trains already."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(
+            f"project {project.slug!r} trains already; expected one training of a project at a time: wait for its end, "
+            "or cancel it"
+        )
+
+
+class TrainingFailed(RuntimeError):
+    """The training process ended without a result; the message is its own."""
+
+
+# --- orders ------------------------------------------------------------------------------
+
+
+def start_training(
+    project: Project,
+    snapshot: Snapshot,
+    *,
+    trainer: str = "pointwise",
+    options: Mapping[str, Any] | None = None,
+    by: Any = None,
+) -> TrainingRun:
+    """Order a training and leave the hint that starts it.
+
+    Raises UnknownPlugin, pydantic.ValidationError, TrainingRefused or AlreadyTraining; nothing is stored then.
+    """
+    if not snapshot.projects.filter(pk=project.pk).exists():
+        raise TrainingRefused(
+            f"snapshot {snapshot.name!r} holds no scores of project {project.slug!r}; freeze one that does"
+        )
+    if not snapshot.manifest.get("splits", {}).get("train", {}).get("rows"):
+        raise TrainingRefused(f"snapshot {snapshot.name!r} has no rows to learn from; freeze one with looser filters")
+    chosen = get_plugin("trainer", trainer).from_dict(dict(options or {})).options.model_dump(mode="json")
+    with transaction.atomic():
+        run = TrainingRun.objects.create(
+            project=project, snapshot=snapshot, trainer=trainer, options=chosen, seed=int(chosen.get("seed", 0))
+        )
+        _open_job(run)
+        note("training.ordered", project=project, actor=by, subject=snapshot.name, run=run.pk, trainer=trainer)
+    return run
+
+
+def resume_training(run: TrainingRun, *, by: Any = None) -> TrainingRun:
+    """Let a failed or cancelled run go on from its last checkpoint, or begin again where there is none."""
+    with transaction.atomic():
+        stopped = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
+        moved = TrainingRun.objects.filter(pk=run.pk, state__in=stopped).update(
+            state=TrainingRun.State.PLANNED, error="", finished_at=None
+        )
+        if not moved:
+            raise TrainingRefused(f"run {run.pk} is {run.get_state_display()}; expected a failed or cancelled one")
+        _open_job(run)
+        note("training.resumed", project=run.project, actor=by, subject=run.snapshot.name, run=run.pk)
+    run.refresh_from_db()
+    return run
+
+
+def _open_job(run: TrainingRun) -> None:
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(project=run.project, stage=STAGE, payload={"training_run": run.pk})
+    except IntegrityError:
+        raise AlreadyTraining(run.project) from None
+    transaction.on_commit(lambda: leave_hint("train", job.pk))
+
+
+def cancel_training(run: TrainingRun, *, by: Any = None) -> bool:
+    """Stop a training; False where it had ended. Its worker ends the process within seconds; checkpoints stay."""
+    with transaction.atomic():
+        moved = TrainingRun.objects.filter(pk=run.pk, state__in=UNFINISHED).update(
+            state=TrainingRun.State.CANCELLED, finished_at=Now()
+        )
+        if not moved:
+            return False
+        unfinished_jobs(run.project, STAGE).filter(payload__training_run=run.pk).update(
+            state=Job.State.CANCELLED, lease_until=None, leased_by="", finished_at=Now()
+        )
+        note("training.cancelled", project=run.project, actor=by, subject=run.snapshot.name, run=run.pk)
+    run.refresh_from_db()
+    return True
+
+
+def waiting_training_ids() -> list[int]:
+    """Jobs that wait for a worker: new ones, and those whose worker is silent."""
+    return waiting_job_ids(STAGE)
+
+
+# --- work --------------------------------------------------------------------------------
+
+
+def train(job_id: int, *, worker: str = "") -> None:
+    """Carry a training out unless somebody else does; a failure is written into run and job."""
+    collect_unfinished()  # a machine that only trains has no reconciler
+    carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP)
+    ended = Job.objects.filter(pk=job_id, stage=STAGE, state=Job.State.FAILED).first()
+    if ended is not None:
+        TrainingRun.objects.filter(pk=ended.payload["training_run"], state__in=UNFINISHED).update(
+            state=TrainingRun.State.FAILED, error=ended.error, finished_at=Now()
+        )
+
+
+def _train(claim: JobClaim) -> str:
+    run = TrainingRun.objects.select_related("project", "snapshot").get(pk=claim.payload["training_run"])
+    if run.state == TrainingRun.State.FINISHED:  # a worker died between publishing and saying so
+        return PUBLISHED_BEFORE
+    TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.PLANNED).update(state=TrainingRun.State.RUNNING)
+    workspace = prepare_workspace(run)
+    progress = Progress(run.progress)
+    with TrainingProcess(workspace) as process:
+        while (status := process.ended()) is None:
+            _pass_on(claim, run, progress, process.new_events())
+            _give_way(claim)
+            time.sleep(POLL_S)
+        _pass_on(claim, run, progress, process.new_events())
+        if status or not (workspace / RESULT).exists():
+            raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
+    reranker = _store(claim, run, json.loads((workspace / RESULT).read_text()), workspace / PUBLISHED)
+    shutil.rmtree(workspace, ignore_errors=True)
+    _have_it_proved(run)
+    return RERANKER_PUBLISHED % {"name": reranker.name}
+
+
+def _have_it_proved(run: TrainingRun) -> None:
+    """Order the proof on the test split, unless one of the project waits already."""
+    if run.snapshot.manifest.get("splits", {}).get("test", {}).get("rows"):
+        with contextlib.suppress(EvaluationRefused):
+            order_evaluation(run.project, run.snapshot, "test")
+
+
+def _unexplained(status: int, output: str) -> str:
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    memory = "; where memory is short, choose a smaller batch_size or max_length" if status == -9 else ""
+    return f"the training process {how} without saying why{memory}; its last words: {output[-1500:] or 'none'}"
+
+
+def workspace_of(run: TrainingRun) -> Path:
+    """The run's folder on this machine."""
+    return Path(settings.ZELO_HOME) / "training" / f"run-{run.pk}"
+
+
+def prepare_workspace(run: TrainingRun) -> Path:
+    """The run's folder with its order and the snapshot's rows, whose checksum is compared."""
+    workspace = workspace_of(run)
+    workspace.mkdir(parents=True, exist_ok=True)
+    rows = workspace / ROWS
+    if not rows.exists():
+        draft = rows.with_suffix(".draft")
+        storage().download(f"{run.snapshot.location}/{ROWS_FILE}", draft, checksum=run.snapshot.checksum)
+        draft.rename(rows)
+    order = {
+        "trainer": run.trainer,
+        "module": get_plugin("trainer", run.trainer).__module__,
+        "options": run.options,
+        "card": card_facts(run),
+    }
+    (workspace / ORDER).write_text(json.dumps(order))
+    return workspace
+
+
+def card_facts(run: TrainingRun) -> dict[str, Any]:
+    """What the model card says of data and lineage; how training went is added by the process."""
+    manifest = run.snapshot.manifest
+    sources = manifest.get("projects", [])
+    return {
+        "name": reranker_name(run),
+        "data": {
+            "snapshot": run.snapshot.name,
+            "checksum": run.snapshot.checksum,
+            "rows": run.snapshot.rows,
+            "splits": manifest.get("splits", {}),
+            "calibrated_rows": manifest.get("calibrated_rows"),
+        },
+        "lineage": {
+            "projects": [each["slug"] for each in sources],
+            "judgments": sum(each["judgments"] for each in sources),
+            "judges": sorted({judge.get("name", "people") for each in sources for judge in each["judges"]}),
+            "rater": sorted({each["fit"]["rater"] for each in sources}),
+            "software": software(),
+        },
+        "training": {"trainer": run.trainer, "run": run.pk, "options": run.options},
+    }
+
+
+def reranker_name(run: TrainingRun) -> str:
+    return f"{run.snapshot.name[:150]} · {run.trainer} {run.pk}"
+
+
+def _pass_on(claim: JobClaim, run: TrainingRun, progress: Progress, events: list[dict[str, Any]]) -> None:
+    """Store what the process said. Raises LeaseLost where the run was cancelled or taken over."""
+    for event in events:
+        progress.take(event)
+    report_progress(claim, progress.step, progress.steps)
+    if events:
+        TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.RUNNING).update(progress=progress.shown())
+    if any(event["kind"] == "checkpoint" for event in events):
+        Job.objects.filter(claim.held).update(attempts=1)  # whoever takes over has come further than before
+
+
+def _give_way(claim: JobClaim) -> None:
+    """A worker that is told to stop lets the job go, so that another can take it at once. Raises LeaseLost."""
+    if is_stopping():
+        Job.objects.filter(claim.held).update(
+            state=Job.State.OPEN, lease_until=None, leased_by="", attempts=max(0, claim.attempts - 1)
+        )
+        raise LeaseLost(f"job {claim.job_id} was let go: this worker stops")
+
+
+def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], published: Path) -> Reranker:
+    """Upload the artefacts, then make the row: a reranker that can be seen is whole."""
+    location = f"rerankers/{run.project.slug}/run-{run.pk}-{secrets.token_hex(4)}"
+    with in_the_making(location):
+        storage().upload_folder(published, location)
+        with transaction.atomic():
+            # Cancelled or taken over meanwhile: then nothing of it may be seen.
+            is_ours = Job.objects.select_for_update().filter(claim.held).exists()
+            ended = {"state": TrainingRun.State.FINISHED, "finished_at": Now(), "error": ""}
+            if not is_ours or not TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.RUNNING).update(
+                **ended
+            ):
+                raise LeaseLost(f"training run {run.pk} was cancelled or taken over while it was published")
+            reranker = Reranker.objects.create(
+                project=run.project,
+                training_run=run,
+                name=reranker_name(run),
+                kind=TRAINED,
+                location=location,
+                checksum=result["checksum"],
+                manifest=result["manifest"],
+            )
+    return reranker

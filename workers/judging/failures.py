@@ -1,0 +1,109 @@
+"""Questions that got no answer, by reason: what each reason means, how many there are, asking them again.
+
+A failure is a state of its own and never a vote: nothing here enters a fit. Read by the page and the REST
+interface of failures; the transition back is `workers.judging.queue.retry_dead`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
+
+from labeling.models import Project
+from labeling.records import FailureKind
+from workers import audit
+from workers.broker.hints import leave_hint
+from workers.judging.queue import retry_dead
+from workers.models import JudgingTask
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a reason says in a reader's words, and what to do before asking again."""
+
+    label: str
+    remedy: str
+
+
+MEANINGS: Mapping[FailureKind, Meaning] = {
+    FailureKind.TIMEOUT: Meaning("no whole answer in time", "raise timeout_s of the endpoint, or ask again later"),
+    FailureKind.UNAVAILABLE: Meaning("endpoint not reachable or in error", "see that the server runs, then ask again"),
+    FailureKind.RATE_LIMITED: Meaning("turned away by a rate limit", "lower rpm or max_concurrency of the endpoint"),
+    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or let another judge answer"),
+    FailureKind.UNPARSEABLE: Meaning("an answer that cannot be read", "choose another mode or response_format"),
+    FailureKind.LABEL_MASS: Meaning("A and B hardly among its tokens", "choose the mode reasoned, or another model"),
+    FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
+    FailureKind.CONTENT_FILTER: Meaning("withheld by the provider's filter", "let a judge without that filter answer"),
+    FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up", "add credit or raise the budget"),
+    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request", "correct key, model name or options"),
+    FailureKind.JUDGE_ERROR: Meaning("a defect in the judge", "see the message and the log of the workers"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """One reason: `dead` questions stay unanswered until asked again, `waiting` ones are asked again by themselves."""
+
+    reason: str
+    label: str
+    remedy: str
+    dead: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureFilter:
+    """Which failures are meant; what is None does not limit."""
+
+    reason: str | None = None
+    annotator_id: int | None = None
+    run_id: int | None = None
+
+
+def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> QuerySet[JudgingTask]:
+    """Questions of the project whose last call failed: dead ones, and those that wait for another try."""
+    tasks = JudgingTask.objects.filter(run__project=project).exclude(reason="")
+    tasks = tasks.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.DEAD])
+    if chosen.reason is not None:
+        tasks = tasks.filter(reason=chosen.reason)
+    if chosen.annotator_id is not None:
+        tasks = tasks.filter(annotator_id=chosen.annotator_id)
+    if chosen.run_id is not None:
+        tasks = tasks.filter(run_id=chosen.run_id)
+    return tasks
+
+
+def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) -> list[FailureCount]:
+    """Every reason there can be, the most frequent first; those that did not occur with zeros."""
+    others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
+    rows = failed_tasks(project, others).order_by().values("reason")
+    found = {
+        row["reason"]: (row["dead"], row["all"] - row["dead"])
+        for row in rows.annotate(all=Count("pk"), dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)))
+    }
+    counts = [
+        FailureCount(kind.value, meaning.label, meaning.remedy, *found.get(kind.value, (0, 0)))
+        for kind, meaning in MEANINGS.items()
+    ]
+    return sorted(counts, key=lambda each: -(each.dead + each.waiting))
+
+
+def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
+    """Ask the dead questions meant by `chosen` again, whichever runs they belong to; returns how many."""
+    dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
+    judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
+    runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
+    with transaction.atomic():
+        opened = retry_dead(run_ids=runs, reason=chosen.reason, annotator_id=chosen.annotator_id)
+        total = sum(opened.values())
+        if total:
+            details = {"questions": total, "reason": chosen.reason or "all", "judge": chosen.annotator_id}
+            subject = ", ".join(f"run {run_id}" for run_id in sorted(opened))
+            audit.note("tasks.requeued", project=project, actor=by, subject=subject, **details)
+    for annotator_id in judges:
+        leave_hint("judge", annotator_id)
+    return total

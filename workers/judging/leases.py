@@ -1,0 +1,81 @@
+"""Keeps the leases of what this process works on alive, however long a judge takes.
+
+A batch may last longer than a lease: a model on a CPU, an endpoint that takes minutes. A lease that simply lasted as long
+would hold back the tasks of a dead worker just as long. So leases are short, and one thread a process extends those
+that are held; they end with the process, or when the database cannot be reached for the length of a lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from django.db import Error, connection
+
+from workers.judging.batches import queue
+from workers.judging.queue import ClaimedTask
+
+log = logging.getLogger(__name__)
+
+EXTEND_EVERY_S = queue.LEASE_S / 3
+# A judge that hangs for ever keeps its process, but not its questions. Longer than any deadline of a batch of calls.
+LONGEST_HOLD_S = 2 * 3600.0
+
+_lock = threading.Lock()
+_held: dict[int, tuple[float, Sequence[ClaimedTask]]] = {}
+_numbers = iter(range(2**63))
+_thread: threading.Thread | None = None
+
+
+@contextlib.contextmanager
+def held(tasks: Sequence[ClaimedTask]) -> Iterator[None]:
+    """While the block lasts, the leases of these tasks do not run out."""
+    with _lock:
+        _start()
+        number = next(_numbers)
+        _held[number] = (time.monotonic(), tasks)
+    try:
+        yield
+    finally:
+        with _lock:
+            _held.pop(number, None)
+
+
+def extend_held() -> int:
+    """Extend what is held now; returns how many leases there were."""
+    oldest = time.monotonic() - LONGEST_HOLD_S
+    with _lock:
+        tasks = [task for since, batch in _held.values() if since > oldest for task in batch]
+    return queue.extend(tasks) if tasks else 0
+
+
+def _start() -> None:
+    global _thread
+    if _thread is None or not _thread.is_alive():
+        _thread = threading.Thread(target=_extend_for_ever, name="leases", daemon=True)
+        _thread.start()
+
+
+def _extend_for_ever() -> None:
+    while True:
+        time.sleep(EXTEND_EVERY_S)
+        try:
+            extend_held()
+        except Error as error:  # what is not extended is asked again by somebody else; our answer comes late and counts
+            log.warning("leases not extended: %s", error)
+        finally:
+            connection.close()
+
+
+def _forget() -> None:
+    """A child of a fork has none of its parent's threads, and holds none of its leases."""
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

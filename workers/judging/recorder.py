@@ -1,0 +1,239 @@
+"""Stores what judges answered, so that nothing paid for is lost: disk first, then database; and what the dead left.
+
+`keep` takes an answer the moment it comes, `store` tells the database of a batch and waits for it where it is away,
+`recover` does the same for processes of this host that died before they could. Judges that can give the same answer
+again for nothing (`can_drift = False`) skip the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from django.db import InterfaceError, OperationalError, connection
+
+from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
+from workers import failpoints
+from workers.endpoints import limiter
+from workers.endpoints.failures import Excused, NotAsked
+from workers.judging.batches import queue
+from workers.judging.queue import ClaimedTask
+from workers.judging.spool import REJECTED, Leftover, encode, leftovers, own_spool, spool_folder
+
+log = logging.getLogger(__name__)
+
+Answer = Verdict | Failure
+Answered = Sequence[tuple[ClaimedTask, Answer]]
+Result = TypeVar("Result")
+
+STORED_AT_ONCE = 1000
+# How long answers wait in a living process for a database that is away; then they wait on disk.
+PATIENCE_S = 900.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
+# What can be neither stored nor put aside, the disk being full, is tried again after so long.
+AGAIN_S = 60.0
+# Between these bounds a question waits that a judge had no room for: long enough not to spin, no longer than a limit holds.
+SHORTEST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+
+
+def holder_name(process: str) -> str:
+    """The name under which a process leases: its own, and a token that `recover` knows a dead process by."""
+    database_mark()  # later, on an event loop, the database may not be asked
+    return f"{process}:{own_spool().token}"
+
+
+def keep(task: ClaimedTask, answer: Answer) -> None:
+    """Hand an answer to the disk; from here on the death of this process does not lose it."""
+    if not isinstance(answer, NotAsked):
+        own_spool().write(_key(task), _encode(task, answer))
+        failpoints.reach("spool.written")
+
+
+def store(answered: Answered, *, spooled: bool) -> int:
+    """Store answers and failures, hand back what was not asked; returns how many answers there were.
+
+    Where the database is away it waits and tries again; after PATIENCE_S it raises, as it does where anything else
+    goes wrong: the answers stay on disk, for `recover`.
+    """
+    spool = own_spool() if spooled else None
+    if spool is not None:
+        for task, answer in answered:
+            keep(task, answer)
+        spool.sync()
+        failpoints.reach("spool.synced")
+    try:
+        _patiently(lambda: _settle(answered))
+    except Exception:
+        if spool is not None:
+            spool.let_go()
+        raise
+    if spool is not None:
+        spool.drop([_key(task) for task, _ in answered])
+    return sum(isinstance(answer, Verdict) for _, answer in answered)
+
+
+def _settle(answered: Answered) -> None:
+    queue.finish([(task, answer) for task, answer in answered if isinstance(answer, Verdict)])
+    asked = [(task, answer) for task, answer in answered if isinstance(answer, Failure)]
+    queue.fail([(task, answer) for task, answer in asked if not isinstance(answer, NotAsked | Excused)])
+    queue.fail([(task, answer) for task, answer in asked if isinstance(answer, Excused)], counted=False)
+    unasked = [(task, answer) for task, answer in asked if isinstance(answer, NotAsked)]
+    if unasked:
+        queue.release([task for task, _ in unasked], wait_s=_wait_s([answer for _, answer in unasked]))
+
+
+def _wait_s(unasked: Sequence[Failure]) -> float:
+    """How long questions wait whose call was never made: as long as the judge says, within bounds."""
+    asked = max((answer.retry_after_s or 0.0 for answer in unasked), default=0.0)
+    return min(max(asked, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+
+
+def _patiently(act: Callable[[], Result]) -> Result:
+    """Do it as soon as the database allows; all that is done here may be done twice."""
+    deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_RETRY_S
+    while True:
+        try:
+            return act()
+        except (OperationalError, InterfaceError) as error:
+            if connection.in_atomic_block or time.monotonic() + pause_s > deadline:
+                raise
+            log.warning("answers wait for the database, trying again in %.1f s: %s", pause_s, error)
+            connection.close()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_RETRY_S)
+
+
+# --- what dead processes left ------------------------------------------------------------
+
+
+def recover() -> int:
+    """Store what dead processes of this host kept, then end their leases; returns how many answers they had.
+
+    Cheap where there is nothing: it looks into one folder. Raises OperationalError where the database is away; all
+    stays as it is then. Processes that recover at the same time do not get into each other's way. Answers of another
+    database, and those that can be neither stored nor put aside, stay where they are.
+    """
+    mark, now = database_mark(), time.monotonic()
+    found = (each for each in leftovers(spool_folder()) if _left.get(_sight(each, mark), -math.inf) < now)
+    return sum(_recover(leftover, mark) for leftover in found)
+
+
+# Until when this process does not look again at files that it had to leave; by database, name and size.
+_left: dict[tuple[str, str, int], float] = {}
+
+
+def _sight(leftover: Leftover, mark: str) -> tuple[str, str, int]:
+    return mark, leftover.path.name, leftover.size
+
+
+def _recover(leftover: Leftover, mark: str) -> int:
+    leftover.read()
+    failpoints.reach("recover.read")
+    answered = list(_readable(leftover, mark))
+    for start in range(0, len(answered), STORED_AT_ONCE):
+        _settle_or_reject(answered[start : start + STORED_AT_ONCE], leftover)
+    failpoints.reach("recover.stored")
+    ended = queue.end_leases(leftover.token) if leftover.token else 0
+    if leftover.token:
+        limiter.forget(leftover.token)
+    failpoints.reach("recover.before_removal")
+    leftover.remove()
+    if leftover.is_needed:
+        _left[_sight(leftover, mark)] = time.monotonic() + AGAIN_S if leftover.stuck else math.inf
+    if answered or ended:
+        log.warning("stored %d answers that a process left on disk, and ended %d of its leases", len(answered), ended)
+    return len(answered)
+
+
+def _readable(leftover: Leftover, mark: str) -> Iterator[tuple[ClaimedTask, Answer]]:
+    """What can be used of a file. Answers of another database wait for it."""
+    for value in leftover.values:
+        try:
+            if value["database"] == mark:
+                yield _decode(value)
+            else:
+                leftover.foreign += 1
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("an answer in %s cannot be used (%r); it goes to %s", leftover.path, error, REJECTED)
+            leftover.reject(encode(value))
+    if leftover.foreign:
+        log.warning(
+            "%s holds %d answers of another database: it stays, until a worker of that one starts with this ZELO_HOME",
+            leftover.path,
+            leftover.foreign,
+        )
+
+
+@functools.cache
+def database_mark() -> str:
+    """What tells this database from any other, a new one at the same address included: when it was first set up."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT min(applied)::text FROM django_migrations")
+        return str(cursor.fetchone()[0])
+
+
+def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
+    """Store them together; where the database refuses one for good, its project being deleted say, put it aside."""
+    try:
+        _settle(answered)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # whatever is wrong with one of them, the others are stored
+        if len(answered) > 1:
+            half = len(answered) // 2
+            _settle_or_reject(answered[:half], leftover)
+            _settle_or_reject(answered[half:], leftover)
+            return
+        task, answer = answered[0]
+        log.error("the answer to question %d cannot be stored (%s); it goes to %s", task.id, error, REJECTED)
+        leftover.reject(encode(_encode(task, answer)))
+
+
+# --- an answer as JSON -------------------------------------------------------------------
+
+
+def _key(task: ClaimedTask) -> Hashable:
+    return task.id, task.fence
+
+
+def _encode(task: ClaimedTask, answer: Answer) -> dict[str, Any]:
+    fields = {name: getattr(answer, name) for name in _FIELDS[isinstance(answer, Verdict)]}
+    kind = "verdict" if isinstance(answer, Verdict) else "excused" if isinstance(answer, Excused) else "failure"
+    return {
+        "database": database_mark(),
+        "task": [getattr(task, name) for name in _TASK],
+        kind: {**fields, "usage": _encode_usage(answer.usage)},
+    }
+
+
+_TASK = [field.name for field in dataclasses.fields(ClaimedTask)]
+_FIELDS = {
+    True: ("preference", "kind", "rationale", "truncated"),
+    False: ("kind", "message", "retryable", "retry_after_s"),
+}
+
+
+def _encode_usage(usage: Usage) -> list[Any]:
+    calls = [_encode_usage(call) for call in usage.calls]
+    return [usage.input_tokens, usage.output_tokens, usage.cost_micros, usage.latency_s, calls]
+
+
+def _decode(value: dict[str, Any]) -> tuple[ClaimedTask, Answer]:
+    task = ClaimedTask(*value["task"])
+    fields = dict(value.get("verdict") or value.get("excused") or value["failure"])
+    fields["usage"] = _decode_usage(fields["usage"])
+    if "verdict" in value:
+        return task, Verdict(**{**fields, "kind": AnswerKind(fields["kind"])})
+    made = Excused if "excused" in value else Failure
+    return task, made(**{**fields, "kind": FailureKind(fields["kind"])})
+
+
+def _decode_usage(values: Sequence[Any]) -> Usage:
+    inputs, outputs, cost, latency, calls = values
+    return Usage(inputs, outputs, cost, latency, tuple(_decode_usage(call) for call in calls))

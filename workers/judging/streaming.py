@@ -1,0 +1,266 @@
+"""Keeps a judge over HTTP busy: claims ahead, has as many calls in flight as it was granted, stores answers as they come.
+
+One round claims what there is room for, takes the answers that have come and stores them together; between
+rounds it visits `workers.endpoints.limiter`. `workers.judging.batches` hands in how to claim and to store. A worker that is asked to
+stop hands back at once what it has not asked, and waits for its calls, up to STOP_S.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+
+from labeling.records import Comparison, Failure, FailureKind, Verdict
+from workers import failpoints
+from workers.endpoints.conversation import Conversation, ConversingJudge
+from workers.endpoints.failures import NotAsked
+from workers.endpoints.gates import Channel
+from workers.endpoints.session import Presence
+from workers.judging.leases import held
+from workers.judging.queue import ClaimedTask
+from workers.stopping import is_stopping
+
+log = logging.getLogger(__name__)
+
+Answered = list[tuple[ClaimedTask, Verdict | Failure]]
+
+ROUND_S = 0.25
+STORED_AT_ONCE = 256
+MOST_AHEAD = 512
+# With a rate limit no more is claimed than can be asked within so many seconds.
+RATE_AHEAD_S = 20.0
+# A process that got no slot waits so long for others to give some up, and then lets other work have its turn.
+PATIENCE_S = 3.0
+# A slice ends when others wait; a call that takes long must not cost a pause for each slice.
+SLICE_S, LONGEST_SLICE_S = 10.0, 60.0
+CALLS_A_SLICE, MOST_SLICE_S = 20, 600.0
+# A worker that is told to stop waits so long for calls in flight: as long as most may take, since they are paid.
+STOP_S = 60.0
+
+
+class _Live(Sequence[ClaimedTask]):
+    """The questions that are held at the moment, whenever somebody looks."""
+
+    def __init__(self, tasks: dict[int, ClaimedTask]) -> None:
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, place: Any) -> Any:
+        return list(self._tasks.values())[place]
+
+    def __iter__(self) -> Iterator[ClaimedTask]:
+        return iter(list(self._tasks.values()))
+
+
+@dataclass
+class Pump:
+    """One slice of one judge's work in one process.
+
+    `claim(n)` leases up to n questions; `read` gets their texts; `keep` is told of each answer as soon as it has come,
+    `store` of many; `others_wait` says whether another judge has open questions.
+    """
+
+    judge: ConversingJudge
+    channel: Channel
+    holder: str
+    claim: Callable[[int], list[ClaimedTask]]
+    read: Callable[[Sequence[ClaimedTask]], list[Comparison]]
+    keep: Callable[[ClaimedTask, Verdict | Failure], None]
+    store: Callable[[Answered], int]
+    others_wait: Callable[[], bool]
+    # By a number of the claim's own: a task whose lease ran out can be claimed again while its first call goes on.
+    leased: dict[int, ClaimedTask] = field(default_factory=dict)
+    answered: int = 0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the slice ended although there was more to ask."""
+        return self._is_over and not self._is_dry
+
+    def run(self) -> int:
+        """Ask until there is nothing to ask, others wait, or the worker stops; returns how many were answered."""
+        self._conversation: Conversation = self.judge.converse()
+        self._conversation.told = lambda key, answer: self.keep(self.leased[key], answer)
+        self._began = self._asked_at = self._dry_at = time.monotonic()
+        self._is_dry = self._is_over = False
+        self._look_at = 0.0
+        self._per_s, self._round_s, self._stored_at = 0.0, ROUND_S, time.monotonic()
+        self._stop_at = math.inf
+        self._presence = Presence(self.channel, self.holder, self._conversation)
+        with held(_Live(self.leased)):
+            try:
+                self._presence.visit(wanted=self.channel.limits.concurrency)
+                while self._round():
+                    pass
+            except Exception as error:
+                # Whatever went wrong, the calls in flight are paid: their answers go to the disk at least.
+                self._drain(error)
+                raise
+            finally:
+                self._leave()
+        return self.answered
+
+    # --- rounds --------------------------------------------------------------------------
+
+    def _round(self) -> bool:
+        """Claim, take, record, visit; False when it is over."""
+        began = time.monotonic()
+        if is_stopping():
+            self._stop_at = min(self._stop_at, began + STOP_S)
+        self._is_over = self._is_over or self._should_end(began)
+        if self._is_over:
+            self._conversation.hand_back("the worker ends its slice")
+        else:
+            self._top_up()
+        self._take()
+        if time.monotonic() >= self._presence.renew_at or self._conversation.is_urgent:
+            self._presence.visit(wanted=self._wanted())
+        if self._conversation.unanswered:
+            return time.monotonic() < self._stop_at
+        return not self._is_over and self._goes_on(time.monotonic())
+
+    def _should_end(self, now: float) -> bool:
+        lasted, slice_s = now - self._began, self._slice_s()
+        is_long = lasted > max(LONGEST_SLICE_S, slice_s) or (lasted > slice_s and self._others_wait(now))
+        return is_stopping() or is_long
+
+    def _slice_s(self) -> float:
+        """The end of a slice costs about the time of a call, which the answers tell by so many in flight."""
+        call_s = self._presence.grant.slots / self._per_s if self._per_s > 0.01 else 0.0
+        return min(MOST_SLICE_S, max(SLICE_S, CALLS_A_SLICE * call_s))
+
+    def _others_wait(self, now: float) -> bool:
+        if now < self._look_at:
+            return False
+        self._look_at = now + SLICE_S / 2
+        return self.others_wait()
+
+    def _goes_on(self, now: float) -> bool:
+        """With nothing unanswered: whether something may be asked soon."""
+        grant = self._presence.grant
+        if self._is_dry or grant.closed_s > PATIENCE_S:
+            return False
+        if grant.slots == 0 or grant.requests == 0 or grant.closed_s > 0.0:
+            if now - self._asked_at > PATIENCE_S:
+                return False
+            time.sleep(max(0.0, self._presence.renew_at - now))
+        return True
+
+    def _top_up(self) -> None:
+        """Claim what there is room for, and a little ahead."""
+        now = time.monotonic()
+        room = self._window() - self._conversation.unanswered
+        if room < max(1, self._window() // 8) or (self._is_dry and now < self._dry_at + ROUND_S):
+            return
+        tasks = self.claim(room)
+        self._is_dry, self._dry_at = len(tasks) < room, now
+        if tasks:
+            self._asked_at = now
+            self._ask(tasks)
+
+    def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Put claimed questions. Where the database is away they are handed back; one that cannot be read has failed."""
+        numbered = {next(self._numbers): task for task in tasks}
+        self.leased.update(numbered)
+        try:
+            comparisons, failed = self._read(numbered)
+        except (OperationalError, InterfaceError) as error:
+            unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
+            self._store_if_possible([(number, unasked) for number in numbered])
+            raise
+        if failed:
+            self._store(failed)
+        failpoints.reach("call.before")
+        self._conversation.put(comparisons)
+
+    def _read(self, numbered: dict[int, ClaimedTask]) -> tuple[list[Comparison], list[tuple[int, Failure]]]:
+        """The questions with their texts, and those that cannot be read: by halves, so that one fails no other.
+
+        Such a failure counts as an attempt: handed back, a question with bad data would be claimed for ever.
+        """
+        try:
+            read = self.read(list(numbered.values()))
+            return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # whatever is wrong with it, the others are asked
+            if len(numbered) == 1:
+                log.exception("a question to %s cannot be read", self.channel.name)
+                reason = f"{type(error).__name__}: {error}"
+                return [], [(key, Failure(FailureKind.JUDGE_ERROR, reason, retryable=True)) for key in numbered]
+        items, half = list(numbered.items()), len(numbered) // 2
+        first, second = self._read(dict(items[:half])), self._read(dict(items[half:]))
+        return first[0] + second[0], first[1] + second[1]
+
+    def _window(self) -> int:
+        """How many questions to hold: one for each slot and some that follow while answers are stored."""
+        grant, calls = self._presence.grant, self.judge.calls_per_comparison
+        if grant.slots == 0 or grant.closed_s > 0.0:
+            return 0
+        if grant.is_down:
+            return 1
+        ahead = min(MOST_AHEAD, max(grant.slots // calls, math.ceil(2 * max(ROUND_S, self._round_s) * self._per_s)))
+        window = max(1, grant.slots // calls) + ahead
+        if self.channel.limits.rpm:
+            window = min(window, max(1, math.ceil(self.channel.limits.rpm / 60 * RATE_AHEAD_S / calls)))
+        return window
+
+    def _wanted(self) -> int:
+        """Slots that this process has use for."""
+        if self._is_over or self._is_dry:
+            return min(self.channel.limits.concurrency, self._conversation.unanswered * self.judge.calls_per_comparison)
+        return self.channel.limits.concurrency
+
+    def _take(self) -> None:
+        """Wait for a round's worth of answers and record them."""
+        if not self._conversation.unanswered:
+            return
+        left = max(0.0, min(ROUND_S, self._presence.renew_at - time.monotonic()))
+        answers = self._conversation.take(enough=STORED_AT_ONCE, timeout_s=left)
+        if answers:
+            self._store(answers)
+            now = time.monotonic()
+            lasted, self._stored_at = max(1e-3, now - self._stored_at), now
+            self._round_s += 0.3 * (lasted - self._round_s)
+            self._per_s += 0.3 * (len(answers) / lasted - self._per_s)
+
+    def _store(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
+        """Leases are held until the database has the answers, however long that takes."""
+        self.answered += self.store([(self.leased[key], answer) for key, answer in answers])
+        for key, _ in answers:
+            self.leased.pop(key)
+
+    def _store_if_possible(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
+        """For the way out, on which the first error is the one to be told."""
+        try:
+            self._store(answers)
+        except Exception as error:
+            log.warning("%d answers of %s not stored yet: %s", len(answers), self.channel.name, error)
+
+    def _drain(self, error: Exception) -> None:
+        """The slice breaks off: begin nothing, and record what calls in flight bring, as far as it can be.
+
+        What cannot be stored is on disk, where `keep` has put it.
+        """
+        self._conversation.hand_back(f"the slice breaks off: {type(error).__name__}")
+        until = time.monotonic() + self.channel.limits.timeout_s
+        while self._conversation.unanswered and time.monotonic() < until:
+            self._store_if_possible(self._conversation.take(enough=STORED_AT_ONCE, timeout_s=1.0))
+
+    def _leave(self) -> None:
+        """Give the slots back, however the slice ended."""
+        self._conversation.hand_back("the worker ends its slice")
+        if self._conversation.unanswered:
+            log.warning("%d calls to %s were not waited for", self._conversation.unanswered, self.channel.name)
+        self._presence.leave()

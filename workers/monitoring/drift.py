@@ -1,0 +1,104 @@
+"""Keeps an eye on judges while they work: one that becomes worse on known pairs is paused, with the reason.
+
+`workers.judging.batches` calls `watch_judge` now and then; a paused judge gets no questions from `workers.judging.queue.claim`
+until somebody lets it go on. The statistics are in `scoring.numerics.drift`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, cast
+
+import numpy as np
+from django.db import transaction
+from django.db.models.functions import Now
+
+from labeling.models import Annotator
+from labeling.plugins import Judge, UnknownPlugin, get_plugin
+from labeling.stored_texts import stored_text
+from scoring.gold import judge_answers
+from scoring.numerics import drift
+from workers import audit
+from workers.broker.hints import leave_hint
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 30.0
+_looked: dict[int, float] = {}
+
+DRIFTED = {
+    "answers": stored_text(
+        "its accuracy on known pairs fell from %(before)s (its first answers) to %(now)s (the last %(since)s answers)"
+    ),
+    "queries": stored_text(
+        "its accuracy on known pairs fell from %(before)s (its first queries) to %(now)s (the last %(since)s queries)"
+    ),
+}
+
+
+def watch_now_and_then(annotator: Annotator) -> bool:
+    """`watch_judge`, at most once in half a minute in this process."""
+    if time.monotonic() - _looked.get(annotator.pk, -PAUSE_S) < PAUSE_S:
+        return False
+    _looked[annotator.pk] = time.monotonic()
+    return watch_judge(annotator)
+
+
+def watch_judge(annotator: Annotator) -> bool:
+    """Pause the judge if it has drifted on known pairs; True where it did."""
+    found = known_drift(annotator)
+    if found is None or found.alarm is None:
+        return False
+    told = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
+    return pause_judge(annotator, DRIFTED[found.unit] % told)
+
+
+def known_drift(annotator: Annotator) -> drift.Drift | None:
+    """The alarm's state over the answers on known pairs since the judge was last let go on; None without enough.
+
+    A judge whose weights are part of its configuration cannot drift and is not watched.
+    """
+    if not _can_drift(annotator.plugin):
+        return None
+    answers = judge_answers(annotator, only_watched=True)
+    known = np.isfinite(answers.truth) & (answers.truth != 0.5)
+    agreement = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
+    return drift.watch_errors((1.0 - agreement) / 2.0, answers.query[known])
+
+
+def _can_drift(plugin: str) -> bool:
+    try:
+        return cast("type[Judge]", get_plugin("judge", plugin)).can_drift
+    except UnknownPlugin:
+        return True
+
+
+def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
+    """Ask the judge nothing more, and say why; False where it was paused already."""
+    paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
+    with transaction.atomic():
+        changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+        if changed:
+            _note("judge.paused", annotator, by, reason=reason[:500])
+    annotator.refresh_from_db()
+    if changed:
+        log.warning("judge %s of project %d is paused: %s", annotator.name, annotator.project_id, reason)
+    return changed
+
+
+def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
+    audit.note(action, project=annotator.project, actor=by, subject=f"{annotator.name} ({annotator.pk})", **details)
+
+
+def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
+    """Let a paused judge go on; the alarm starts afresh with its next answers. False where it was not paused."""
+    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
+    with transaction.atomic():
+        changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+        if changed:
+            _note("judge.resumed", annotator, by)
+    annotator.refresh_from_db()
+    if changed:
+        leave_hint("judge", annotator.pk)
+    return changed

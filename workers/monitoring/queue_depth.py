@@ -1,0 +1,218 @@
+"""How much work waits in each queue, since when, how much is in flight, and what died; as far as a user may see it.
+
+Read by the jobs page. Counts of large tables take their time, so each is kept for twenty times as long as it took.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.core.cache import cache
+from django.db.models import Count, F, Min, Q
+from django.db.models.functions import Now
+
+from labeling.models import Annotator, Membership, Query, Role, Viewer
+from labeling.records import FailureKind
+from workers.broker.routing import QUEUES, judging_queue
+from workers.judging.failures import MEANINGS
+from workers.models import Attempt, InjectionProbe, Job, JudgingTask, Run
+
+Answer = TypeVar("Answer")
+ANSWERS = ("preference", "both_irrelevant", "cannot_judge")
+KEPT_FACTOR, LONGEST_KEPT_S = 20.0, 30.0
+QUICK_S = 0.05
+THROUGHPUT_S = 60
+STAGE_QUEUES = {"candidates": "judging-cpu", "train": "training", "evaluate": "training", "pairs": "rating"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """One queue: what could be done now, what waits for another try, what is being done; the oldest that could be done."""
+
+    queue: str
+    due: int = 0
+    later: int = 0
+    in_flight: int = 0
+    oldest: datetime | None = None
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.due or self.in_flight)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPace:
+    """How a run goes: questions left, in flight and dead; answers of the last minute; seconds until the end."""
+
+    unfinished: int
+    in_flight: int
+    dead: int
+    answers_a_minute: int
+
+    @property
+    def eta_s(self) -> float | None:
+        """None while nothing is answered."""
+        return 60.0 * self.unfinished / self.answers_a_minute if self.answers_a_minute else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Questions of a project that nobody asks again by itself, for one reason."""
+
+    project: str
+    slug: str
+    reason: str
+    label: str
+    remedy: str
+    count: int
+    may_retry: bool
+
+
+def costly(key: str, compute: Callable[[], Answer]) -> Answer:
+    """The answer, computed again at once while that is quick, and only now and then where it takes long."""
+    kept: tuple[Answer] | None = cache.get(key)
+    if kept is not None:
+        return kept[0]
+    began = time.monotonic()
+    answer = compute()
+    took = time.monotonic() - began
+    if took > QUICK_S:
+        cache.set(key, (answer,), min(LONGEST_KEPT_S, KEPT_FACTOR * took))
+    return answer
+
+
+def read_backlog(user: Viewer) -> list[Backlog]:
+    """Every queue, in the order in which `manage.py worker` lists them."""
+    found: dict[str, Backlog] = {name: Backlog(name) for name in QUEUES}
+
+    def add(name: str, *, due: int = 0, later: int = 0, in_flight: int = 0, oldest: datetime | None = None) -> None:
+        was = found[name]
+        since = min(filter(None, [was.oldest, oldest]), default=None)
+        found[name] = Backlog(name, was.due + due, was.later + later, was.in_flight + in_flight, since)
+
+    for row in costly(f"zelo:backlog:{user.pk}", lambda: _questions(user)):
+        add(
+            judging_queue(row["annotator__plugin"]),
+            due=row["due"], later=row["later"], in_flight=row["leased"], oldest=row["oldest"],
+        )  # fmt: skip
+    for row in _jobs(user):
+        if name := STAGE_QUEUES.get(row["stage"]):
+            add(name, due=row["open"], in_flight=row["leased"], oldest=row["oldest"])
+    for row in _probes(user):
+        add(judging_queue(row["annotator__plugin"]), due=row["open"], in_flight=row["asking"], oldest=row["oldest"])
+    add("rating", due=costly(f"zelo:stale:{user.pk}", lambda: _stale(user)))
+    return list(found.values())
+
+
+def _questions(user: Viewer) -> list[dict[str, Any]]:
+    tasks = JudgingTask.objects.visible_to(user).filter(
+        Q(run__state=Run.State.JUDGING) | Q(state=JudgingTask.State.LEASED), annotator__paused_at__isnull=True
+    )
+    is_due = Q(state=JudgingTask.State.OPEN, next_at__lte=Now())
+    counted: Any = tasks.order_by().values("annotator__plugin")
+    return list(
+        counted.annotate(
+            due=Count("pk", filter=is_due),
+            later=Count("pk", filter=Q(state=JudgingTask.State.OPEN) & ~is_due),
+            leased=Count("pk", filter=Q(state=JudgingTask.State.LEASED)),
+            oldest=Min("next_at", filter=is_due),
+        )
+    )
+
+
+def _jobs(user: Viewer) -> list[dict[str, Any]]:
+    jobs: Any = Job.objects.visible_to(user).filter(state__in=[Job.State.OPEN, Job.State.LEASED])
+    jobs = jobs.filter(Q(run__isnull=True) | Q(run__state__in=Run.ACTIVE)).order_by().values("stage")
+    is_open = Q(state=Job.State.OPEN)
+    return list(
+        jobs.annotate(
+            open=Count("pk", filter=is_open), leased=Count("pk", filter=~is_open),
+            oldest=Min("created_at", filter=is_open),
+        )
+    )  # fmt: skip
+
+
+def _probes(user: Viewer) -> list[dict[str, Any]]:
+    probes: Any = InjectionProbe.objects.visible_to(user).filter(state__in=["open", "asking"]).order_by()
+    is_open = Q(state="open")
+    return list(
+        probes.values("annotator__plugin").annotate(
+            open=Count("pk", filter=is_open), asking=Count("pk", filter=~is_open),
+            oldest=Min("created_at", filter=is_open),
+        )
+    )  # fmt: skip
+
+
+def _stale(user: Viewer) -> int:
+    """Queries with answers that no fit has seen."""
+    stale = Query.objects.visible_to(user).filter(judged_version__gt=0)
+    return stale.filter(Q(fit__isnull=True) | Q(fit__judged_version__lt=F("judged_version"))).count()
+
+
+def read_paces(user: Viewer, runs: Sequence[Run]) -> dict[int, RunPace]:
+    """How each of these runs goes that is being judged."""
+    ids = [run.pk for run in runs if run.state in (*Run.ACTIVE, Run.State.PAUSED)]
+    if not ids:
+        return {}
+    states: dict[int, Any] = {
+        row["run"]: row
+        for row in costly(
+            f"zelo:paces:{user.pk}:{ids[0]}:{len(ids)}",
+            lambda: list(
+                JudgingTask.objects.filter(run__in=ids)
+                .order_by()
+                .values("run")
+                .annotate(
+                    unfinished=Count("pk", filter=~Q(state=JudgingTask.State.DEAD)),
+                    leased=Count("pk", filter=Q(state=JudgingTask.State.LEASED)),
+                    dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)),
+                )
+            ),
+        )
+    }
+    answered = dict(_answers_of_last_minute().filter(run__in=ids).values_list("run").annotate(number=Count("pk")))
+    return {
+        run: RunPace(
+            unfinished=states.get(run, {}).get("unfinished", 0),
+            in_flight=states.get(run, {}).get("leased", 0),
+            dead=states.get(run, {}).get("dead", 0),
+            answers_a_minute=answered.get(run, 0),
+        )
+        for run in ids
+    }
+
+
+def _answers_of_last_minute() -> Any:
+    return Attempt.objects.filter(
+        finished_at__gt=Now() - timedelta(seconds=THROUGHPUT_S), outcome__in=ANSWERS
+    ).order_by()
+
+
+def read_dead_letters(user: Viewer) -> list[DeadLetters]:
+    """Dead questions of the projects that `user` sees, by project and reason, the most first."""
+    dead = JudgingTask.objects.visible_to(user).filter(state=JudgingTask.State.DEAD).order_by()
+    rows = dead.values("run__project", "run__project__name", "run__project__slug", "reason").annotate(
+        number=Count("pk")
+    )
+    owned = set(Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).values_list("project", flat=True))
+    is_superuser = getattr(user, "is_superuser", False)
+    found = []
+    for row in rows.order_by("-number", "run__project", "reason")[:50]:
+        meaning = MEANINGS[FailureKind(row["reason"])]
+        found.append(
+            DeadLetters(
+                row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label, meaning.remedy,
+                row["number"], is_superuser or row["run__project"] in owned,
+            )
+        )  # fmt: skip
+    return found
+
+
+def endpoint_names(user: Viewer) -> set[str]:
+    """The endpoints that judges of the user's projects are asked through."""
+    named = Annotator.objects.visible_to(user).filter(is_person=False).values_list("options__endpoint", flat=True)
+    return {name for name in named.distinct() if isinstance(name, str)}

@@ -1,0 +1,177 @@
+"""The scorecard of each judge: accuracy, consistency, biases, speed and cost, each with its interval.
+
+Over a judge's latest answers (`scoring.gold`), so that a page stays quick however much was judged. Read by the page
+and the REST interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from django.db import connection
+
+from labeling.models import Annotator, Project
+from labeling.records import FailureKind
+from scoring.gold import JudgeAnswers, judge_answers
+from scoring.numerics.judge_checks import (
+    Estimate,
+    intransitive_triples,
+    length_bias,
+    logit,
+    mean,
+    order_flips,
+    ratio,
+    same_side,
+    share,
+)
+from workers.monitoring.drift import known_drift
+
+RECENT_CALLS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the books say of a judge. Latency in seconds over the latest calls; cost in millionths of a dollar.
+
+    `failed` is the share of the latest calls that brought no answer.
+    """
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    latency_p50: float | None
+    latency_p95: float | None
+    failed: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """One judge. Shares in [0, 1]; None where there is nothing to measure on.
+
+    `gold`, `people`, `agreement`: share of pairs on which it takes the side of the gold answers, of the people, of
+    the other judges' mean. `flips`: pairs asked in both orders whose winner changed. `position`: mean preference for
+    what was shown first, less one half. `length`: logits for each factor e in length, beyond what gold (or, without
+    it, the other judges) says. `cycles`: of the triples, those in which each beats the next.
+    """
+
+    annotator_id: int
+    name: str
+    plugin: str
+    paused_at: datetime | None
+    pause_reason: str
+    answers: int
+    gold: Estimate | None
+    people: Estimate | None
+    agreement: Estimate | None
+    flips: Estimate | None
+    position: Estimate | None
+    length: Estimate | None
+    cycles: Estimate | None
+    drift: float | None
+    calls: Calls
+
+    @property
+    def cost_each_micros(self) -> int | None:
+        """Cost of an answer, in millionths of a dollar."""
+        return round(self.calls.cost_micros / self.answers) if self.answers and self.calls.cost_micros else None
+
+
+def scorecards(project: Project) -> list[Scorecard]:
+    """Every judge of the project that was asked anything, in the order in which they joined."""
+    judges = Annotator.objects.judges().filter(project=project).order_by("id")
+    cards = (scorecard(judge) for judge in judges)
+    return [card for card in cards if card.answers or card.calls.calls]
+
+
+def scorecard(judge: Annotator) -> Scorecard:
+    """The card of one judge, read now."""
+    answers = judge_answers(judge)
+    preference, first_row = _by_pair(answers)
+    shown_first = np.where(answers.swapped, 1.0 - answers.preference, answers.preference)
+    watched = known_drift(judge)
+    return Scorecard(
+        annotator_id=judge.pk,
+        name=judge.name,
+        plugin=judge.plugin,
+        paused_at=judge.paused_at,
+        pause_reason=judge.pause_reason,
+        answers=len(answers.pair),
+        gold=same_side(preference, answers.gold[first_row]),
+        people=same_side(preference, answers.people[first_row]),
+        agreement=same_side(preference, answers.others[first_row]),
+        flips=order_flips(answers.pair, answers.swapped, answers.preference),
+        position=mean(shown_first - 0.5),
+        length=length_bias(
+            answers.preference, _deserved(answers), answers.longer, np.where(answers.swapped, -1.0, 1.0)
+        ),
+        cycles=_cycles(answers, preference, first_row),
+        drift=None if watched is None else float(watched.statistic.max()) / watched.threshold,
+        calls=_calls(judge),
+    )
+
+
+def _by_pair(answers: JudgeAnswers) -> tuple[np.ndarray, np.ndarray]:
+    """(mean preference over both orders, a row) of each distinct pair."""
+    pair, first_row, of_pair = np.unique(answers.pair, return_index=True, return_inverse=True)
+    counts = np.maximum(np.bincount(of_pair, minlength=len(pair)), 1)
+    return np.bincount(of_pair, weights=answers.preference, minlength=len(pair)) / counts, first_row
+
+
+def _deserved(answers: JudgeAnswers) -> np.ndarray:
+    """What each answer's pair deserves: the side of the gold answer where there are enough, else the others' logit."""
+    if np.isfinite(answers.gold).sum() >= 100:
+        return np.sign(answers.gold - 0.5)
+    return np.where(np.isfinite(answers.others), logit(np.nan_to_num(answers.others, nan=0.5)), np.nan)
+
+
+def _cycles(answers: JudgeAnswers, preference: np.ndarray, first_row: np.ndarray) -> Estimate | None:
+    queries = answers.query[first_row]
+    found = []
+    for query in np.unique(queries[queries > 0]):
+        mine = queries == query
+        ends = np.stack([answers.a[first_row][mine], answers.b[first_row][mine]])
+        known, local = np.unique(ends, return_inverse=True)
+        a, b = local.reshape(ends.shape)
+        found.append(intransitive_triples(a, b, preference[mine], len(known)))
+    if not found:
+        return None
+    counts = np.array(found, dtype=np.int64)
+    return ratio(counts[:, 0], counts[:, 1], np.random.default_rng(0))
+
+
+_BOOKS = """
+SELECT count(*), COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
+       COALESCE(sum(cost_micros), 0)::bigint
+FROM workers_attempt WHERE annotator_id = %s
+"""
+
+_RECENT = """
+WITH recent AS (
+    SELECT outcome, COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM finished_at - started_at)) AS seconds
+    FROM workers_attempt WHERE annotator_id = %s AND finished_at IS NOT NULL ORDER BY id DESC LIMIT %s
+)
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
+       count(*) FILTER (WHERE outcome = ANY(%s)), count(*)
+FROM recent
+"""
+
+
+def _calls(judge: Annotator) -> Calls:
+    failures = [*(kind.value for kind in FailureKind), "lost"]
+    with connection.cursor() as cursor:
+        cursor.execute(_BOOKS, [judge.pk])
+        calls, input_tokens, output_tokens, cost = cursor.fetchone()
+        cursor.execute(_RECENT, [judge.pk, RECENT_CALLS, failures])
+        median, late, failed, recent = cursor.fetchone()
+    return Calls(
+        calls=calls,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cost_micros=cost,
+        latency_p50=None if median is None else float(median),
+        latency_p95=None if late is None else float(late),
+        failed=share(failed, recent),
+    )

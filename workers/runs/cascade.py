@@ -1,0 +1,92 @@
+"""Cascades: a cheap judge answers every pair, the others only those on which it was unsure.
+
+Called by `workers.runs.advancing` whenever the first judge has no question left in a round; the questions are written
+by `workers.runs.planning`, so that nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from django.db import connection, transaction
+
+from labeling.plugins import Sampler, get_plugin
+from labeling.records import IntArray
+from scoring.cross_query import is_across
+from workers.broker.hints import leave_hint
+from workers.models import JudgingTask, Run
+from workers.runs import planning
+
+PAIRS_AT_ONCE = 5_000
+DEFAULT_THRESHOLD = 0.2
+
+# The mean over both orders, where both were asked. What the first judge could not judge is nobody's close call.
+_UNSURE = """
+SELECT pair.id FROM labeling_pair pair
+JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_query query ON query.id = a.query_id
+CROSS JOIN LATERAL (
+    SELECT avg(preference) AS mean FROM labeling_judgment
+    WHERE pair_id = pair.id AND annotator_id = %(first)s AND superseded_at IS NULL AND kind = 'preference'
+) cheap
+WHERE query.project_id = %(project)s AND (%(queries)s::bigint[] IS NULL OR query.id = ANY(%(queries)s))
+  AND (pair.query_id IS NULL) = %(across)s AND pair.id > %(after)s AND abs(cheap.mean - 0.5) < %(threshold)s
+ORDER BY pair.id LIMIT %(limit)s
+"""
+
+
+def escalate(run: Run) -> int:
+    """Put the close calls of a cascade's first judge to the others; returns how many questions that adds.
+
+    0 while any judge still owes answers, and where nothing new is close.
+    """
+    if run.allocation != Run.Allocation.CASCADE or _owes(run):
+        return 0
+    strong = [
+        judge for judge in run.judges.order_by("id").values_list("id", flat=True) if judge != run.cascade_first_id
+    ]
+    before, after = run.tasks_planned, 0
+    while pairs := _unsure_pairs(run, after=after):
+        with transaction.atomic():
+            if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
+                break
+            planning.ask(run, *_questions(run, np.array(pairs), np.array(strong)))
+        after = pairs[-1]
+    run.refresh_from_db()
+    if run.tasks_planned > before:
+        for judge in strong:
+            leave_hint("judge", judge)
+    return run.tasks_planned - before
+
+
+def _owes(run: Run) -> bool:
+    unfinished = [JudgingTask.State.OPEN, JudgingTask.State.LEASED]
+    return JudgingTask.objects.filter(run=run, state__in=unfinished).exists()
+
+
+def _unsure_pairs(run: Run, *, after: int) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _UNSURE,
+            {
+                "first": run.cascade_first_id,
+                "project": run.project_id,
+                "queries": run.query_ids,
+                "after": after,
+                "across": is_across(cast(Sampler, get_plugin("sampler", run.sampler))),
+                "threshold": run.cascade_threshold,
+                "limit": PAIRS_AT_ONCE,
+            },
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _questions(run: Run, pairs: IntArray, judges: IntArray) -> tuple[list[int], list[int], list[bool]]:
+    """(pairs, judges, sides) of every question; the sides follow from seed and pair, half of them swapped."""
+    rng = np.random.default_rng([run.seed, int(pairs[0]), 2])
+    pair, judge = np.repeat(pairs, len(judges)), np.tile(judges, len(pairs))
+    swapped = rng.permutation(np.arange(len(pair)) % 2 == 0)
+    if run.orders == Run.Orders.BOTH:
+        sides = np.stack([swapped, ~swapped], axis=1).ravel()
+        return np.repeat(pair, 2).tolist(), np.repeat(judge, 2).tolist(), sides.tolist()
+    return pair.tolist(), judge.tolist(), swapped.tolist()

@@ -1,0 +1,97 @@
+"""Questions whose answer is known, mixed into every run: at least one in a hundred, from grades or people.
+
+They show how good a judge is, and that it stays so (`workers.monitoring.drift`). Most designs over graded candidates
+hold enough of them by chance; `top_up` adds what is missing, within the run's budget. Called by `workers.runs.advancing`
+in the transaction that plans some queries of a round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from django.db import connection
+from django.db.models import F
+
+from labeling.pairs import store_pairs
+from scoring.gold import draw_known_pairs, gold_share, known_pairs
+from scoring.numerics.allocation import allocate
+from workers.models import JudgingTask, Run
+from workers.runs import planning
+
+SHARE = 0.01
+# Where so many pairs are known anyway, no part of the budget has to be kept for canaries.
+PLENTY = 0.05
+
+
+def keep_room(run: Run, budgets: Mapping[int, int]) -> dict[int, int]:
+    """The pairs that each query may get, less one in a hundred where canaries will be needed.
+
+    Of fewer than a hundred pairs none is kept back.
+    """
+    kept = dict(budgets)
+    if run.pair_budget is None or SHARE * sum(kept.values()) < 1.0:
+        return kept
+    queries = sorted(kept)
+    if gold_share(queries) >= PLENTY or not draw_known_pairs(queries, 1, np.random.default_rng(0)):
+        return kept
+    for _ in range(math.ceil(SHARE * sum(kept.values()))):
+        richest = max(queries, key=lambda query: kept[query])
+        kept[richest] -= 1
+    return kept
+
+
+def top_up(run: Run, query_ids: Sequence[int]) -> int:
+    """Add known pairs until one in a hundred of the run's open questions on these queries is about one.
+
+    Every judge of the run is asked about each. Returns how many questions that added.
+    """
+    judges = list(run.judges.order_by("id").values_list("id", flat=True))
+    sides = len(judges) * (2 if run.orders == Run.Orders.BOTH else 1)
+    wanted = math.ceil(_missing(run, query_ids) / sides)
+    if run.pair_budget is not None:
+        run.refresh_from_db(fields=["pairs_planned"])
+        wanted = min(wanted, run.pair_budget - run.pairs_planned)
+    if wanted <= 0:
+        return 0
+    rng = np.random.default_rng([run.seed, run.round, int(query_ids[0]), 3])
+    drawn = sorted(draw_known_pairs(query_ids, 4 * wanted, rng))
+    if not drawn:
+        return 0
+    a, b, owners = zip(*drawn, strict=True)
+    pairs = _unasked(store_pairs(a, b, owners), judges)[:wanted]
+    return _ask(run, pairs, judges, rng) if pairs else 0
+
+
+def _missing(run: Run, query_ids: Sequence[int]) -> int:
+    """How many questions about known pairs there have to be added."""
+    tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN, pair__query__in=query_ids)
+    asked = list(tasks.order_by().values_list("pair_id", flat=True))
+    known = known_pairs(sorted(set(asked)))
+    return math.ceil((SHARE * len(asked) - sum(pair in known for pair in asked)) / (1.0 - SHARE))
+
+
+_UNASKED = """
+SELECT pair.id FROM labeling_pair pair WHERE pair.id = ANY(%(pairs)s)
+  AND NOT EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND annotator_id = ANY(%(judges)s)
+                  AND superseded_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM workers_judgingtask WHERE pair_id = pair.id AND annotator_id = ANY(%(judges)s))
+ORDER BY pair.id
+"""
+
+
+def _unasked(pairs: Sequence[int], judges: Sequence[int]) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_UNASKED, {"pairs": list(pairs), "judges": list(judges)})
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _ask(run: Run, pairs: Sequence[int], judges: Sequence[int], rng: np.random.Generator) -> int:
+    rows = np.arange(2 * len(pairs), dtype=np.int64).reshape(-1, 2)
+    which, judge, swapped = allocate(rows, judges=len(judges), mode="all", rng=rng)
+    if run.orders == Run.Orders.BOTH:
+        which, judge, swapped = np.repeat(which, 2), np.repeat(judge, 2), np.stack([swapped, ~swapped], axis=1).ravel()
+    asked = planning.ask(run, np.array(pairs)[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
+    return len(asked)

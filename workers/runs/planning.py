@@ -1,0 +1,235 @@
+"""What one round of a run asks: which pairs, which judges, in which order; written as pairs and tasks.
+
+Called by `workers.runs.advancing` inside its transaction, some queries at a time. The pairs come from
+`scoring.pairs`, the judges of each from `scoring.numerics.allocation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from django.db import connection
+from django.db.models import F
+
+from labeling.pairs import store_pairs
+from labeling.plugins import Sampler
+from labeling.records import BoolArray, IntArray
+from scoring.cross_query import sample_cross_pairs
+from scoring.numerics.allocation import allocate
+from scoring.pairs import sample_pairs
+from workers.models import Run
+
+PairsOfQueries = dict[int, IntArray]
+# A sampler that is no design by itself but goes on from what is known; its runs ask nothing but what it draws.
+GOES_ON = "uncertain"
+
+
+def plan_queries(
+    run: Run, sampler: Sampler, judges: Sequence[int], *, budgets: Mapping[int, int], round_number: int
+) -> None:
+    """Write the next pairs and tasks of the queries named in `budgets` (pairs each may get).
+
+    Pairs that the project has already, and that these judges were never asked about, come first (in the first
+    round): another judge answers the same design, and what a cancelled run left is completed.
+    """
+    _lock_project(run.project_id)
+    is_design = sampler.name != GOES_ON
+    known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
+    known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
+    drawn = sample_pairs(
+        list(budgets),
+        sampler,
+        budgets={query: budget - len(known.get(query, ())) for query, budget in budgets.items()},
+        seed=run.seed,
+        round_number=round_number,
+        pending=pending_pairs(list(budgets)),
+    )
+    _store_tasks(run, judges, _joined(known, drawn), round_number=round_number)
+
+
+def plan_across(
+    run: Run, sampler: Sampler, judges: Sequence[int], *, query_ids: list[int], budget: int, round_number: int
+) -> None:
+    """Write the next pairs across these queries, and their tasks; all at once, since they make one graph.
+
+    As within queries, pairs that these judges were never asked about come first.
+    """
+    _lock_project(run.project_id)
+    known = _unasked_pairs(run, judges, query_ids, across=True).get(0) if round_number == 1 else None
+    known = np.empty((0, 2), dtype=np.int64) if known is None else known[:budget]
+    drawn = sample_cross_pairs(
+        run.project_id,
+        sampler,
+        budget=budget - len(known),
+        seed=run.seed,
+        round_number=round_number,
+        query_ids=query_ids,
+        pending=pending_pairs(query_ids, across=True),
+    )
+    pairs = np.concatenate([known, drawn])
+    _store_tasks(run, judges, {None: pairs} if len(pairs) else {}, round_number=round_number)
+
+
+def _lock_project(project_id: int) -> None:
+    """One planner of a project at a time until the transaction ends: two would draw, and lock, the same pairs."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('zelo.plan'), %s)", [project_id])
+
+
+def _joined(known: PairsOfQueries, drawn: PairsOfQueries) -> PairsOfQueries:
+    return {
+        query: np.concatenate([pairs[query] for pairs in (known, drawn) if query in pairs])
+        for query in sorted(known.keys() | drawn.keys())
+    }
+
+
+_PENDING = """
+SELECT DISTINCT pair.id FROM labeling_pair pair JOIN workers_judgingtask task ON task.pair_id = pair.id
+WHERE {which}
+"""
+
+# Which pairs are meant: those within queries, or those between two of them.
+_WITHIN = "pair.query_id = ANY(%(queries)s)"
+_OF_QUERIES = "SELECT candidate.id FROM labeling_candidate candidate WHERE candidate.query_id = ANY(%(queries)s)"
+_ACROSS = f"pair.query_id IS NULL AND pair.a_id IN ({_OF_QUERIES}) AND pair.b_id IN ({_OF_QUERIES})"
+
+
+def pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
+    """Pairs of these queries that a task stands for, whoever is to answer it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PENDING.format(which=_ACROSS if across else _WITHIN), {"queries": query_ids})
+        return [row[0] for row in cursor.fetchall()]
+
+
+# A task of a run that has ended is nobody's: it counts as not asked, and is taken over.
+_UNASKED = """
+WITH asked AS (
+    SELECT pair_id, annotator_id, swapped FROM labeling_judgment WHERE superseded_at IS NULL
+    UNION ALL
+    SELECT task.pair_id, task.annotator_id, task.swapped
+    FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
+    WHERE run.state IN ('planned', 'judging', 'paused')
+)
+SELECT COALESCE(pair.query_id, 0), pair.a_id, pair.b_id FROM labeling_pair pair
+WHERE {which}
+  AND (EXISTS (SELECT 1 FROM labeling_judgment judgment WHERE judgment.pair_id = pair.id AND superseded_at IS NULL)
+       OR EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id))
+  AND (SELECT count(*) FROM unnest(%(judges)s::bigint[]) AS judge CROSS JOIN unnest(%(orders)s::boolean[]) AS side
+       WHERE NOT EXISTS (SELECT 1 FROM asked WHERE asked.pair_id = pair.id AND asked.annotator_id = judge
+                         AND (asked.swapped = side OR NOT %(both)s))) >= %(enough)s
+ORDER BY pair.query_id, pair.id
+"""
+
+
+def _unasked_pairs(
+    run: Run, judges: Sequence[int], query_ids: list[int], *, across: bool = False
+) -> dict[int, IntArray]:
+    """Pairs in use of which a judge of this run still owes an answer; for `rotate`, of which all of them do.
+
+    By query; those across queries under 0.
+    """
+    both = run.orders == Run.Orders.BOTH
+    orders = [False, True] if both else [False]
+    enough = len(judges) * len(orders) if run.allocation == Run.Allocation.ROTATE else 1
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _UNASKED.format(which=_ACROSS if across else _WITHIN),
+            {"queries": query_ids, "judges": list(judges), "orders": orders, "both": both, "enough": enough},
+        )
+        rows = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 3)
+    return {int(query): rows[rows[:, 0] == query, 1:] for query in np.unique(rows[:, 0])}
+
+
+_WANTED = """
+WITH wanted AS (
+    SELECT * FROM unnest(%(pairs)s::bigint[], %(judges)s::bigint[], %(sides)s::boolean[]) WITH ORDINALITY
+        AS task (pair_id, annotator_id, swapped, position)
+)
+"""
+
+_TAKE_OVER = f"""{_WANTED}, taken AS (
+    UPDATE workers_judgingtask task
+    SET run_id = %(run)s, reason = '', message = '', next_at = clock_timestamp(),
+        state = CASE task.state WHEN 'leased' THEN 'leased' ELSE 'open' END,
+        attempts = CASE task.state WHEN 'leased' THEN task.attempts ELSE 0 END
+    FROM wanted, workers_run run
+    WHERE task.pair_id = wanted.pair_id AND task.annotator_id = wanted.annotator_id
+      AND (task.swapped = wanted.swapped OR NOT %(both)s)
+      AND run.id = task.run_id AND run.state IN ('finished', 'cancelled', 'failed')
+    RETURNING task.pair_id, run.id AS before
+), left_behind AS (
+    UPDATE workers_run run SET tasks_planned = run.tasks_planned - lost.count
+    FROM (SELECT before, count(*) FROM taken GROUP BY before) lost WHERE run.id = lost.before
+)
+SELECT pair_id FROM taken
+"""
+
+_INSERT = f"""{_WANTED}, added AS (
+    INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, state, fence, leased_by, attempts,
+                                     reason, message)
+    SELECT %(run)s, pair_id, annotator_id, swapped, 'open', 0, '', 0, '', '' FROM wanted
+    WHERE NOT EXISTS (
+        SELECT 1 FROM labeling_judgment judgment
+        WHERE judgment.pair_id = wanted.pair_id AND judgment.annotator_id = wanted.annotator_id
+          AND judgment.superseded_at IS NULL AND (judgment.swapped = wanted.swapped OR NOT %(both)s)
+    ) AND NOT EXISTS (
+        SELECT 1 FROM workers_judgingtask task
+        WHERE task.pair_id = wanted.pair_id AND task.annotator_id = wanted.annotator_id
+          AND (task.swapped = wanted.swapped OR NOT %(both)s)
+    )
+    ORDER BY position
+    ON CONFLICT DO NOTHING
+    RETURNING pair_id
+)
+SELECT pair_id FROM added
+"""
+
+
+def _store_tasks(
+    run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray] | Mapping[None, IntArray], *, round_number: int
+) -> None:
+    """Make rows of the chosen pairs, by query or under None across queries, and a task for each judge asked;
+    what was answered is not asked again.
+    """
+    if not chosen:
+        return
+    pairs = np.concatenate(list(chosen.values()))
+    owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
+    ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
+    rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
+    which, judge, swapped = _questions(run, pairs, len(judges), rng)
+    asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
+
+
+def ask(run: Run, pairs: Sequence[int], judges: Sequence[int], sides: Sequence[bool]) -> list[int]:
+    """Write a task for each question (pair, judge, whether swapped) that nobody asked yet; returns their pairs."""
+    wanted: dict[str, Any] = {
+        "run": run.pk,
+        "pairs": list(pairs),
+        "judges": list(judges),
+        "sides": list(sides),
+        "both": run.orders == Run.Orders.BOTH,
+    }
+    with connection.cursor() as cursor:
+        asked: list[int] = []
+        for statement in (_TAKE_OVER, _INSERT):
+            cursor.execute(statement, wanted)
+            asked += [row[0] for row in cursor.fetchall()]
+    Run.objects.filter(pk=run.pk).update(tasks_planned=F("tasks_planned") + len(asked))
+    return asked
+
+
+def _questions(
+    run: Run, pairs: IntArray, judges: int, rng: np.random.Generator
+) -> tuple[IntArray, IntArray, BoolArray]:
+    """Row of `pairs`, judge and side of every question: one for each judge asked, or two where both orders are."""
+    # A cascade asks its first judge alone about everything; `workers.runs.cascade` asks the others later.
+    mode = Run.Allocation.ALL if run.allocation == Run.Allocation.CASCADE else run.allocation
+    which, judge, swapped = allocate(pairs, judges=judges, mode=mode, rng=rng, offset=run.pairs_planned)
+    if run.orders == Run.Orders.BOTH:
+        sides = np.stack([swapped, ~swapped], axis=1).ravel()
+        return np.repeat(which, 2), np.repeat(judge, 2), sides
+    return which, judge, swapped

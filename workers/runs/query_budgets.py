@@ -1,0 +1,68 @@
+"""How many pairs each query of a round may get out of what a run's budget leaves.
+
+The first round shares evenly, as nothing is known yet. Later ones go by need: what a query does not want, or
+would gain little from, moves to those that gain more. Called by `workers.runs.advancing` before `workers.runs.planning`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from labeling.plugins import Sampler
+from scoring.certainty import Wish, wishes
+from scoring.numerics.design_stopping import split_budget
+from workers.budgets.limits import NO_LIMIT, pairs_left
+from workers.models import Run
+from workers.runs import planning
+
+# Weighing a query takes some 10 ms; beyond so many of them shares stay even.
+MOST_WEIGHED = 5_000
+# A budget that ends within so many rounds is given out in halves, each by the need that the last one left.
+LAST_ROUNDS = 4
+# A query that gains nothing that could be measured may still take what the others leave.
+LEAST_WORTH = 1e-9
+
+
+def shares_of_round(
+    run: Run, sampler: Sampler, judges: Sequence[int], *, queries: Sequence[int], round_number: int
+) -> dict[str, int] | None:
+    """Pairs that each query may get in a round after the first, by its id as text: they are kept in the job.
+
+    None where nothing sets a limit, or where it is shared evenly.
+    """
+    left = pairs_left(run, judges)
+    if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED:
+        return None
+    pending = planning.pending_pairs(list(queries))
+    wanted = wishes(queries, sampler, most=left, seed=run.seed, round_number=round_number, pending=pending)
+    total = sum(wish.pairs for wish in wanted.values())
+    if total * LAST_ROUNDS <= left:
+        return {str(query): wish.pairs for query, wish in wanted.items() if wish.pairs}
+    least = sum(1 for wish in wanted.values() if wish.pairs)
+    return _by_need(wanted, min(left, max(least, math.ceil(total / 2))))
+
+
+def _by_need(wanted: Mapping[int, Wish], budget: int) -> dict[str, int]:
+    """The budget in proportion to the expected gain; an unrated query counts as the neediest."""
+    gains = [wish.gain for wish in wanted.values() if wish.gain is not None]
+    neediest = max(gains, default=0.0) or 1.0
+    worth = [max(LEAST_WORTH, neediest if wish.gain is None else wish.gain) for wish in wanted.values()]
+    given = split_budget(budget, worth, [wish.pairs for wish in wanted.values()])
+    return {str(query): int(share) for query, share in zip(wanted, given, strict=True) if share}
+
+
+def budgets_of_chunk(
+    run: Run, judges: Sequence[int], *, shares: Mapping[str, int] | None, chunk: Sequence[int], ahead: int
+) -> dict[int, int]:
+    """Pairs that each query of the chunk may get: its share, or else an even part of what is left.
+
+    `ahead`: queries that have not had their turn in this round, this chunk's included; the first ones get the rest.
+    """
+    if shares is not None:
+        return {query: shares.get(str(query), 0) for query in chunk}
+    left = pairs_left(run, judges)
+    if left >= NO_LIMIT:
+        return dict.fromkeys(chunk, NO_LIMIT)
+    share, rest = divmod(left, ahead)
+    return {query: share + (position < rest) for position, query in enumerate(chunk)}
