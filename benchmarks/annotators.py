@@ -144,15 +144,15 @@ def seed(plan: Plan) -> tuple[str, list[tuple[int, str]]]:
     from django.contrib.auth import get_user_model
     from django.contrib.auth.models import User
 
-    from labeling.annotators import get_judge
-    from labeling.gold_checks import set_gold
-    from labeling.instruction import confirm_read, instruction_hash
+    from labeling.access.annotators import get_judge
+    from labeling.annotation.assignments import open_slots
+    from labeling.annotation.gold import set_gold
+    from labeling.annotation.instruction import confirm_read, instruction_hash
     from labeling.judgments import record_judgments
     from labeling.models import Candidate, Document, Membership, Project, Query
     from labeling.pairs import store_pairs
     from labeling.projects import create_project
     from labeling.records import NewJudgment
-    from labeling.slots import open_slots
     from scoring.numerics.design import random_cycles
 
     rng, words = np.random.default_rng(0), random.Random(0)

@@ -230,7 +230,7 @@ class Orders:
 
 
 def new_orders(queries: int) -> Orders:
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
     from labeling.models import Query
     from tests.workers.http_panel import make_texts
 

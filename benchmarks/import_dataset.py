@@ -58,8 +58,8 @@ def peak_mb() -> float:
 
 def measure(path: Path, candidates: int) -> dict[str, float]:
     """Import twice, check that the second changes nothing, delete the project."""
+    from labeling.importing.dataset import import_dataset
     from labeling.models import Candidate, Project
-    from labeling.transfer import import_dataset
 
     name = f"benchmark-{uuid.uuid4().hex[:12]}"
     project = Project.objects.create(name=name, slug=name)
@@ -109,7 +109,7 @@ def main() -> None:
     from labeling.plugins import load_plugins
 
     load_plugins(enabled=["formats"])
-    from labeling import formats  # noqa: F401  where the product is not installed, its entry points are not either
+    from labeling.importing import formats  # noqa: F401  where the product is not installed, its entry points are not either
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dataset.jsonl"

@@ -189,7 +189,7 @@ def _calls(lines: Sequence[dict[str, Any]]) -> Counter[tuple[str, str]]:
 
 def order(setting: Setting) -> tuple[Any, dict[tuple[int, bool], dict[str, Any]]]:
     """(a paused judge with that many open questions, the body of the request for each)."""
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
     from labeling.models import Candidate, Document, Query
     from labeling.projects import create_project
     from workers.judges.prompting import build_prompt, cutter_of

@@ -156,13 +156,13 @@ def seed(queries: int, documents: int) -> tuple[Any, str]:
     import numpy as np
     from django.contrib.auth import get_user_model
 
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
+    from labeling.access.api_keys import make_token
     from labeling.judgments import record_judgments
     from labeling.models import Candidate, Document, Pair, Query
     from labeling.pairs import store_pairs
     from labeling.projects import create_project
     from labeling.records import NewJudgment
-    from labeling.tokens import make_token
     from scoring.numerics.design import random_cycles
 
     rng = np.random.default_rng(0)
@@ -245,7 +245,7 @@ def write(project: Any, commits: Commits, seconds: float, per_second: float) -> 
     """Store one judgment after another, each its own transaction, at a steady pace."""
     import random
 
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
     from labeling.judgments import record_judgments
     from labeling.models import Pair, Query
     from labeling.records import NewJudgment

@@ -228,7 +228,7 @@ class Filled:
 
 def fill(*, tasks: int, judgments: int) -> Filled:
     """A project with a run of so many open tasks, and so many answers of an earlier run on other queries."""
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
     from labeling.projects import create_project
     from workers.models import Run
 
@@ -359,7 +359,7 @@ def work(judge: str, number: str, seconds: str, questions: str) -> None:
     """Claim and finish in batches; prints when each ended, how many it had, what claim and finish took."""
     setup()
     from labeling.records import Usage, Verdict
-    from workers.judging.batches import queue
+    from workers.judging import queue
 
     queue.claim(annotator_id=0, worker="warm", limit=1)  # connect and load before the clock starts
     print("ready", flush=True)

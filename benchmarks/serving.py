@@ -266,8 +266,8 @@ def publish_reranker(home: Path) -> str:
     from django.contrib.auth import get_user_model
     from peft import LoraConfig, get_peft_model
 
+    from labeling.access.api_keys import make_token
     from labeling.projects import create_project
-    from labeling.tokens import make_token
     from scoring.storage import storage
     from trainer.bases import cross_encoder, load_base
     from trainer.export import ModelCard, publish

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, cast
 
-from labeling.formats import MAX_ID_CHARACTERS, RowError
+from labeling.importing.formats import MAX_ID_CHARACTERS, RowError
 from labeling.plugins import Exporter, Importer
 from labeling.records import ExportedDocument, ExportedQuery, ImportedGrade, ImportedQuery
 
@@ -84,10 +84,10 @@ def _reads_or_refuses(make: Callable[[], Importer], data: bytes, what: str, *, m
         if error.line < 0 or not error.remedy or not error.problem:
             yield f"{what}: its RowError lacks line, problem or remedy"
     except Exception as error:
-        yield f"{what}: raised {type(error).__name__}: {error}; expected labeling.formats.RowError"
+        yield f"{what}: raised {type(error).__name__}: {error}; expected labeling.importing.formats.RowError"
     else:
         if must_refuse:
-            yield f"{what}: accepted; expected labeling.formats.RowError"
+            yield f"{what}: accepted; expected labeling.importing.formats.RowError"
     for violation in _bad_rows(rows):
         yield f"{what}: {violation}"
 

@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 import pydantic
 
+from labeling.importing.strict_json import check_value
 from labeling.records import (
     Collection,
     Comparison,
@@ -35,7 +36,6 @@ from labeling.records import (
     TrainingData,
     Verdict,
 )
-from labeling.strict_json import check_value
 
 ENTRY_POINT_GROUP = "zelo.plugins"
 
@@ -99,7 +99,7 @@ class Importer(Plugin):
 
     @abc.abstractmethod
     def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
-        """Yield rows as the stream goes by; raise labeling.formats.RowError on the first bad one."""
+        """Yield rows as the stream goes by; raise labeling.importing.formats.RowError on the first bad one."""
 
 
 class Exporter(Plugin):

@@ -12,9 +12,9 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from labeling.annotators import get_person
-from labeling.desks import lock_desk
-from labeling.gold_checks import set_gold
+from labeling.access.annotators import get_person
+from labeling.annotation.gold import set_gold
+from labeling.annotation.idempotency import lock_desk
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
 from labeling.models import Judgment, Pair, Project, SpotCheck
 from labeling.records import AnswerKind, NewJudgment

@@ -13,14 +13,14 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 from ninja.errors import HttpError
 
-from labeling.api import query_or_404
-from labeling.api_auth import project_or_404
+from labeling.access.api_auth import project_or_404
 from labeling.models import Candidate
 from labeling.plugins import Exporter, UnknownPlugin, get_plugin
 from scoring.agreement import judge_figures
 from scoring.calibration import project_calibration
 from scoring.exports import export_scores
 from scoring.models import QueryFit
+from zelo_site.api.projects import query_or_404
 
 router = Router(tags=["scores"])
 BLOCK = 64 * 1024

@@ -9,7 +9,6 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from labeling.desk_models import BLIND
 from labeling.models import (
     Annotator,
     Candidate,
@@ -24,6 +23,7 @@ from labeling.models import (
     VisibleQuerySet,
     visible_through,
 )
+from labeling.models.screen import BLIND
 
 
 class Score(models.Model):

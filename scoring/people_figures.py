@@ -1,6 +1,6 @@
 """Each person's work in a project: answers, pace, how they do on gold and against the judges. For pages and REST.
 
-Gold counts as `labeling.gold_checks` counts it; shares carry Wilson's interval.
+Gold counts as `labeling.annotation.gold` counts it; shares carry Wilson's interval.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
-from labeling.gold_checks import gold_records
+from labeling.annotation.gold import gold_records
 from labeling.models import Project
 from scoring.agreement import agreement
 from scoring.models import INDEPENDENT

@@ -11,11 +11,11 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.access.api_auth import owned_project_or_404, project_or_404
 from scoring.models import Snapshot
 from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage import StorageFull, storage
+from zelo_site.api.projects import Text
 
 router = Router(tags=["snapshots"])
 

@@ -1,7 +1,7 @@
 """Plans what people are asked: pairs drawn for a reason, so many slots each, and gold pairs.
 
 A plan draws its pairs from what is known now, stores those that are new, and opens slots; who gets which is the
-business of `labeling.spot_checks`. The pairs themselves come from `scoring.spot_check_draws`.
+business of `labeling.annotation.actions`. The pairs themselves come from `scoring.spot_check_draws`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
+from labeling.annotation.assignments import close_slots, open_slots
 from labeling.models import Project, SpotCheck
 from labeling.pairs import store_pairs
-from labeling.slots import close_slots, open_slots
 from scoring.models import SpotCheckPlan
 from scoring.spot_check_draws import REMEDIES, DrawnPair, NothingToAsk, draw_pairs
 
@@ -120,7 +120,7 @@ def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: i
 def withdraw_plan(plan: SpotCheckPlan) -> int:
     """Ask nobody new what the plan asked; of how many slots that holds from now on.
 
-    Answers stay, and what people have before them can still be answered, by them alone (`labeling.slots.close_slots`).
+    Answers stay, and what people have before them can still be answered, by them alone (`labeling.annotation.assignments.close_slots`).
     What somebody is taking at this very moment is left: withdrawing again finds it. The gold pairs of a plan stop being
     gold; what was answered to them stays as an answer.
     """

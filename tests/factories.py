@@ -12,10 +12,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from labeling.annotators import get_judge, get_person
-from labeling.desk_models import Told
+from labeling.access.annotators import get_judge, get_person
 from labeling.judgments import Recorded, record_judgments, supersede_judgments
 from labeling.models import Annotator, Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
+from labeling.models.screen import Told
 from labeling.pairs import store_pairs
 from labeling.projects import create_project
 from labeling.records import NewJudgment

@@ -20,11 +20,11 @@ import pytest
 from django.core.management import call_command
 from pytest_django import Settings
 
-from labeling.annotators import get_judge
-from labeling.candidates import rank_candidates
+from labeling.access.annotators import get_judge
+from labeling.importing.dataset import import_dataset
 from labeling.models import Project
 from labeling.projects import create_project
-from labeling.transfer import import_dataset
+from labeling.retrieval.candidates import rank_candidates
 from scoring.models import Snapshot
 from scoring.rating import rate_stale
 from scoring.snapshots import ROWS_FILE, SnapshotOptions, freeze
@@ -35,7 +35,7 @@ from trainer.examples import load_training_data
 from trainer.leaderboard import Leaderboard, evaluation_queries, leaderboard
 from trainer.models import Reranker
 from workers.jobs.training import start_training, train, waiting_training_ids
-from workers.judging.batches import batches
+from workers.judging import batches
 from workers.models import Run
 from workers.runs import advancing
 from workers.runs.advancing import start_run

@@ -12,9 +12,9 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from labeling.lines import RowError, numbered_lines
+from labeling.importing.lines import RowError, numbered_lines
 from labeling.records import FloatArray, TextRecord
-from labeling.retrieval import DEFAULT_EMBEDDER, BM25Index, Float32Array, cosines, load_embedder
+from labeling.retrieval.retrievers import DEFAULT_EMBEDDER, BM25Index, Float32Array, cosines, load_embedder
 from trainer.evaluation import EvaluationQuery
 from trainer.outside import OutsideEndpoint, OutsideReranker
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from labeling.strict_json import BadJson, parse
+from labeling.importing.strict_json import BadJson, parse
 from trainer.serving import Ranked
 
 Dialect = Literal["rerank", "tei"]

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import Router, Schema
 
-from labeling.api_auth import project_or_404
+from labeling.access.api_auth import project_or_404
 from trainer.rerankers import full_name, servable
 
 router = Router(tags=["rerankers"])

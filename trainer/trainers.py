@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from labeling.model_names import BUNDLED, check_model
 from labeling.plugins import Report, Trainer, register
 from labeling.records import Trained, TrainingData
+from labeling.retrieval.model_names import BUNDLED, check_model
 from trainer.bases import MINILM
 
 

@@ -13,9 +13,8 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.annotators import get_judge
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.access.annotators import get_judge
+from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
@@ -30,6 +29,7 @@ from workers.models import AuditEntry, Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import advancing
 from workers.runs.progress import run_progress
+from zelo_site.api.projects import Text
 
 router = Router(tags=["runs"])
 AUDIT_ROWS = 100

@@ -10,8 +10,7 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
@@ -19,6 +18,7 @@ from workers.judging.failures import FailureFilter, failed_tasks, failure_counts
 from workers.models import InjectionProbe
 from workers.monitoring.drift import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
+from zelo_site.api.projects import Text
 
 router = Router(tags=["judges"])
 MOST_LISTED = 1000

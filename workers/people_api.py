@@ -16,12 +16,9 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access import INVITATION_VALID
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
-from labeling.compare_rules import BadRules, Rules, rules_of, set_rules
-from labeling.models import Membership, Pair, Project
-from labeling.people import (
+from labeling.access.api_auth import owned_project_or_404, project_or_404
+from labeling.access.links import INVITATION_VALID
+from labeling.access.members import (
     BadInvitation,
     MembershipRefused,
     invite,
@@ -32,6 +29,8 @@ from labeling.people import (
     set_quota,
     set_role,
 )
+from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
+from labeling.models import Membership, Pair, Project
 from scoring.adjudication import BadVerdict, DecidedMeanwhile, adjudicate, make_gold, undo_adjudication
 from scoring.disagreements import Between, disagreements
 from scoring.models import SpotCheckPlan
@@ -40,6 +39,7 @@ from scoring.people_figures import people_figures
 from scoring.spot_check_draws import BadPlan
 from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
 from workers.audit import note
+from zelo_site.api.projects import Text
 
 router = Router(tags=["people"])
 Number = Annotated[int, Field(ge=1, lt=2**63)]
@@ -192,7 +192,7 @@ def delete_invitation(request: HttpRequest, slug: str, link_id: Number) -> Any:
 
 
 class RulesIn(Schema):
-    """See labeling.compare_rules.Rules; what is left out stays."""
+    """See labeling.annotation.rules.Rules; what is left out stays."""
 
     gold_every: int | None = None
     gold_feedback: str | None = None

@@ -10,9 +10,8 @@ from ninja import File, Router, Schema
 from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
-from labeling.lines import RowError
+from labeling.access.api_auth import owned_project_or_404, project_or_404
+from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
 from trainer.contenders import ContenderRefused, NameTaken, enter_outside, enter_run_file
@@ -21,6 +20,7 @@ from trainer.models import Evaluation, Reranker
 from trainer.outside import OutsideInvalid, UnknownOutside
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
+from zelo_site.api.projects import Text
 
 router = Router(tags=["proof"])
 

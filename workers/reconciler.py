@@ -13,8 +13,8 @@ from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
 from workers.broker.hints import broker_answers, leave_hint
-from workers.jobs.leasing import calibration, candidates, evaluation, injection_probe, storage_cleanup, training
-from workers.judging.batches import queue, recorder
+from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training
+from workers.judging import queue, recorder
 from workers.runs import advancing
 
 log = logging.getLogger(__name__)

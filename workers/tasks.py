@@ -6,8 +6,8 @@ from celery import Task, shared_task
 
 from scoring.rating import rate_stale
 from workers.broker.hints import hint_taken, leave_hint
-from workers.jobs.leasing import calibration, candidates, evaluation, injection_probe, training
-from workers.judging.batches import batches
+from workers.jobs import calibration, candidates, evaluation, injection_probe, training
+from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
 

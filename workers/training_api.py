@@ -11,12 +11,12 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.api import Text
-from labeling.api_auth import owned_project_or_404, project_or_404
+from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
+from zelo_site.api.projects import Text
 
 router = Router(tags=["training"])
 

@@ -1,7 +1,7 @@
 """Signing in by one-time link or password, signing out, and one's own profile.
 
 A link is only used up by a POST: whatever previews or prefetches an address cannot spend it.
-Passwords are Django's; django-axes slows guessing down. Links come from `labeling.access`.
+Passwords are Django's; django-axes slows guessing down. Links come from `labeling.access.links`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from labeling.access import LinkRefused, find_link, redeem
+from labeling.access.api_keys import SCOPES, BadScope, make_token
+from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
-from labeling.tokens import SCOPES, BadScope, make_token
 from scoring.people_figures import PersonFigures, people_figures
 
 # One's agreement with the judges is shown from so many common pairs on.

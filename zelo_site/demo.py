@@ -19,13 +19,13 @@ from typing import TextIO
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.collection import ProjectCollection
+from labeling.importing.dataset import import_dataset
 from labeling.models import Annotator, Candidate, Document, Judgment, Pair, Project, Query
 from labeling.projects import create_project
 from labeling.records import TextRecord
-from labeling.retrieval import BM25Index, HybridOptions, HybridRetriever, load_embedder
-from labeling.transfer import import_dataset
+from labeling.retrieval.retrievers import BM25Index, HybridOptions, HybridRetriever, load_embedder
 from scoring.rating import stale_query_ids
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs.advancing import cancel_run, start_run

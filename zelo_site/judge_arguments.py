@@ -1,6 +1,6 @@
 """Judges as a command line names them: `plugin`, `plugin:{"option": ...}`, or a file in REST's shape.
 
-Used by `manage.py run` and `manage.py calibrate`; the annotators are those of `labeling.annotators.get_judge`.
+Used by `manage.py run` and `manage.py calibrate`; the annotators are those of `labeling.access.annotators.get_judge`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 from django.core.management.base import CommandError
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
 from labeling.plugins import UnknownPlugin, get_plugin
 

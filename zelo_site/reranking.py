@@ -20,7 +20,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from labeling.tokens import find_token
+from labeling.access.api_keys import find_token
 from trainer.models import Reranker
 from trainer.rerank_dialects import (
     MOST_BODY_BYTES,

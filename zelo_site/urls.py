@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from labeling import views as comparing
 from zelo_site import accounts, language, reranking
-from zelo_site.api import api
+from zelo_site.api.root import api
 from zelo_site.pages import (
     adjudication,
     agreement,
@@ -37,6 +36,7 @@ from zelo_site.pages import (
     where_next,
     wizard,
 )
+from zelo_site.pages.annotation import views as comparing
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -94,7 +94,7 @@ urlpatterns = [
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
-    path("p/<slug:slug>/compare/", include("labeling.urls")),
+    path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
     path("v1/models", reranking.models, name="rerank-models"),
     path("v1/rerank", reranking.rerank, name="rerank-v1"),

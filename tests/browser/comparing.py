@@ -10,11 +10,11 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Page
 
-from labeling.annotators import get_person
-from labeling.instruction import confirm_read, instruction_hash
+from labeling.access.annotators import get_person
+from labeling.annotation.assignments import open_slots
+from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
 from labeling.pairs import store_pairs
-from labeling.slots import open_slots
 from tests.browser.conftest import Visit
 from tests.zelo_site.factories import make_project, make_user
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
 from tests.browser.conftest import LOOKS, Visit
 from tests.browser.test_pages import serious_faults

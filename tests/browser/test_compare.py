@@ -10,9 +10,9 @@ from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import APIResponse, Page, Route, expect
 
-from labeling.access import make_link
-from labeling.annotators import get_person
-from labeling.gold_checks import pause_person, set_gold
+from labeling.access.annotators import get_person
+from labeling.access.links import make_link
+from labeling.annotation.gold import pause_person, set_gold
 from labeling.models import Project
 from tests.browser.comparing import (
     FAST,

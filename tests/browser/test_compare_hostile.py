@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Page
 
-from labeling.gold_checks import set_gold
+from labeling.annotation.gold import set_gold
 from labeling.models import Document, Project
 from tests.browser.comparing import (
     FAST,
@@ -72,9 +72,9 @@ def test_hostile_documents_are_shown_as_texts(look: str, visit: Start) -> None:
 
 def show_in_twos(project: Project, texts: list[str]) -> None:
     """One pair for every two texts, each with hostile metadata."""
+    from labeling.annotation.assignments import open_slots
     from labeling.models import Candidate
     from labeling.pairs import store_pairs
-    from labeling.slots import open_slots
 
     query = project.queries.get()
     texts = texts if len(texts) % 2 == 0 else [*texts, texts[0]]

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Page, Route, expect
 
-from labeling.instruction import confirm_read, instruction_hash
+from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Membership, Project, Role
 from tests.browser.comparing import (
     ASKED,

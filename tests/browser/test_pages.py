@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from labeling.access import make_link
+from labeling.access.links import make_link
 from labeling.models import Candidate, Project, Query
 from scoring.models import QueryFit, Score
 from tests.browser.conftest import LOOKS, Visit

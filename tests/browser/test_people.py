@@ -10,10 +10,10 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from labeling.annotators import get_person
-from labeling.gold_checks import set_gold
+from labeling.access.annotators import get_person
+from labeling.access.members import invite
+from labeling.annotation.gold import set_gold
 from labeling.models import Annotator, Judgment, Membership, Project, SpotCheck
-from labeling.people import invite
 from scoring.adjudication import adjudicate
 from scoring.models import Adjudication
 from scoring.spot_check_plans import plan_spot_checks

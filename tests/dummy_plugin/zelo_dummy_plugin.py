@@ -14,7 +14,7 @@ from typing import IO
 
 import pydantic
 
-from labeling.formats import RowError
+from labeling.importing.formats import RowError
 from labeling.plugins import Importer, Judge, register
 from labeling.records import Collection, Comparison, Failure, ImportedDocument, ImportedQuery, Verdict
 

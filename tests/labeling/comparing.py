@@ -11,11 +11,11 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client
 
-from labeling.annotators import get_person
-from labeling.instruction import confirm_read, instruction_hash
+from labeling.access.annotators import get_person
+from labeling.annotation.assignments import open_slots
+from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Annotator, Judgment, Membership, Project, Role, SpotCheck
 from labeling.pairs import store_pairs
-from labeling.slots import open_slots
 from tests.factories import candidate_ids, make_member, make_project
 
 Json = dict[str, Any]

@@ -9,7 +9,7 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import (
     AccessLink,
     Annotator,

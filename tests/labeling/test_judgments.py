@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.judgments import record_judgments
 from labeling.models import Judgment, Project, Query, Rationale
 from labeling.pairs import store_pairs

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from labeling.annotators import get_person
-from labeling.desk_models import Desk
-from labeling.desks import lock_desk
+from labeling.access.annotators import get_person
+from labeling.annotation.idempotency import lock_desk
 from labeling.models import Judgment, Pair, Project, Role, SpotCheck
+from labeling.models.screen import Desk
 from labeling.records import AnswerKind
 from scoring import adjudication
 from scoring.adjudication import (

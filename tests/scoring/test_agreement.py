@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labeling.annotators import get_person
-from labeling.gold_checks import set_gold
+from labeling.access.annotators import get_person
+from labeling.annotation.gold import set_gold
 from labeling.judgments import record_judgments
 from labeling.models import Annotator, Pair, Project, SpotCheck
 from labeling.records import NewJudgment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.judgments import record_judgments
 from labeling.models import Candidate, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment

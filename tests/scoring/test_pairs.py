@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Query
 from labeling.plugins import get_plugin
 from labeling.records import AnswerKind

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from labeling.annotators import get_person
-from labeling.desk_models import Told
-from labeling.gold_checks import gold_record, gold_records, set_gold
+from labeling.access.annotators import get_person
+from labeling.annotation.context import find_seat
+from labeling.annotation.gold import gold_record, gold_records, set_gold
 from labeling.judgments import record_judgments, supersede_judgments
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
+from labeling.models.screen import Told
 from labeling.records import AnswerKind, NewJudgment
-from labeling.seats import find_seat
 from scoring.adjudication import adjudicate
 from scoring.people_agreement import Undefined, people_agreement
 from scoring.people_figures import people_figures

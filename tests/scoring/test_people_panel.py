@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from labeling.annotation.actions import STRENGTHS
+from labeling.annotation.assignments import open_slots
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
-from labeling.slots import open_slots
-from labeling.spot_checks import STRENGTHS
 from scoring.calibration import calibrate_project
 from scoring.models import Calibration, JudgeFit, Score
 from scoring.numerics.metrics import kendall

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Project
 from scoring.columns import read_columns
 from scoring.quality import graded_queries, only, ranking_quality

@@ -7,7 +7,7 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Candidate, Pair, Project, SpotCheck
 from scoring.models import SpotCheckPlan
 from scoring.rating import rate_stale
@@ -190,7 +190,7 @@ def test_progress_counts_asked_answered_and_left(project: Project) -> None:
 
 
 def answer(project: Project, check: SpotCheck | None) -> None:
-    """One answer in a slot, as `labeling.spot_checks` leaves it."""
+    """One answer in a slot, as `labeling.annotation.actions` leaves it."""
     assert check is not None
     person = get_person(project, make_user())
     judge_pair(check.pair, person, 0.75)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from labeling.model_names import ModelNotAllowed
+from labeling.retrieval.model_names import ModelNotAllowed
 from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import BaseMissing, PickleRefused, UnsupportedBase, base_checksum, cross_encoder, load_base
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from labeling.lines import RowError
+from labeling.importing.lines import RowError
 from trainer import orders
 from trainer.evaluation import (
     BadOrder,

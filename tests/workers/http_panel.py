@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.projects import create_project
 from scoring.rating import rate_stale
 from tests.fake_judge.process import FakeJudge
-from workers.judging.batches import batches
+from workers.judging import batches
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import advance
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from labeling.access.api_keys import make_token
 from labeling.models import Project, Role
-from labeling.tokens import make_token
 from tests.factories import make_judges, make_member, make_project, make_run, make_user
 from workers.models import Run
 

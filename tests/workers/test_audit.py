@@ -14,7 +14,7 @@ from labeling.records import Failure, FailureKind
 from tests.factories import make_member, make_project, make_run, make_tasks, make_user
 from tests.workers.test_api import Api
 from workers import audit
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.models import AuditEntry, JudgingTask
 from workers.monitoring.drift import pause_judge, resume_judge
 from workers.runs import advancing

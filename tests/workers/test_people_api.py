@@ -10,8 +10,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from labeling.access import find_link
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
+from labeling.access.links import find_link
 from labeling.models import Membership, Pair, Project, Role, SpotCheck
 from tests.factories import judge_pair, make_judges, make_member, make_pair, make_project
 from tests.workers.test_api import Api

@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 
 from scoring.rating import rate_stale
 from workers import failpoints
-from workers.judging.batches import batches, queue, recorder
+from workers.judging import batches, queue, recorder
 from workers.models import JudgingTask, Run
 from workers.monitoring import heartbeats
 from workers.runs import advancing

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, reverse
 
-from labeling.access import BadLink, LinkRefused, ensure_owner, find_link, make_link, redeem
+from labeling.access.links import BadLink, LinkRefused, ensure_owner, find_link, make_link, redeem
 from labeling.models import AccessLink, Membership
 from tests.zelo_site.factories import make_project, make_user
 from zelo_site import urls

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
 from scoring.certainty import next_pairs, top_certainty

@@ -13,8 +13,8 @@ from tests.factories import make_user
 from tests.trainer.frozen import make_scored
 from tests.trainer.tiny_models import save_tiny_bert
 from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.jobs import training
 from workers.jobs.evaluation import evaluate, waiting_evaluation_ids
-from workers.jobs.leasing import training
 from workers.jobs.training import train, waiting_training_ids
 from workers.models import Job
 from zelo_site import demo_student

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Project, Query
 from scoring.adjudication import adjudicate
 from scoring.quality import ranking_quality

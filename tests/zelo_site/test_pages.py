@@ -12,8 +12,8 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 
+from labeling.annotation.assignments import open_slots
 from labeling.models import Membership, Pair, Project, Query
-from labeling.slots import open_slots
 from scoring.models import QueryFit, Score
 from tests.zelo_site.factories import (
     candidates_of,

@@ -8,10 +8,10 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from labeling.access import find_link
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
+from labeling.access.links import find_link
+from labeling.access.members import invite, open_invitations
 from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
-from labeling.people import invite, open_invitations
 from scoring.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.zelo_site.factories import (

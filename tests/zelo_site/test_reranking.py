@@ -13,8 +13,8 @@ import pytest
 from django.test import Client, override_settings
 from sentence_transformers import CrossEncoder
 
+from labeling.access.api_keys import make_token
 from labeling.models import Membership, Project, Role
-from labeling.tokens import make_token
 from scoring.models import Snapshot
 from scoring.storage import Storage, storage
 from tests.factories import make_project, make_user

@@ -15,7 +15,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, reverse
 
-from labeling.access import make_link
+from labeling.access.links import make_link
 from labeling.models import AccessLink, Membership
 from scoring.models import Snapshot
 from scoring.spot_check_plans import plan_spot_checks
@@ -35,7 +35,7 @@ from trainer.models import Reranker, TrainingRun
 from trainer.rerankers import TRAINED
 from workers.models import Job
 from zelo_site import urls
-from zelo_site.api import api
+from zelo_site.api.root import api
 
 pytestmark = pytest.mark.django_db
 Roles = tuple[str, ...]

@@ -1,7 +1,7 @@
 """Stage 2 as work in the background: candidates for the queries of a project that came without documents.
 
 Ordered by pages, REST and `manage.py candidates`; carried out by a worker under a lease of `workers.jobs.leasing`, since
-it may embed a whole corpus. `labeling.candidates` does the work.
+it may embed a whole corpus. `labeling.retrieval.candidates` does the work.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import Exists
 
-from labeling.candidates import fill_candidates, rank_candidates
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
+from labeling.retrieval.candidates import fill_candidates, rank_candidates
 from labeling.stored_texts import stored_text
 from workers.broker.hints import leave_hint
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids

@@ -1,6 +1,6 @@
 """Two judges that count words: BM25 and query likelihood with Dirichlet smoothing.
 
-They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval`,
+They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval.retrievers`,
 and answer in the frame of `score_difference`. Imports no Django.
 """
 
@@ -14,7 +14,7 @@ import pydantic
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, FloatArray, TextRecord
-from labeling.retrieval import WORDS_REVISION, BM25Options, CollectionStatistics, bm25_scores, words
+from labeling.retrieval.retrievers import WORDS_REVISION, BM25Options, CollectionStatistics, bm25_scores, words
 from workers.judges.score_difference import NotPrepared, ScoreDifferenceJudge
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labeling.model_names import check_model
 from labeling.records import Comparison
+from labeling.retrieval.model_names import check_model
 
 PROMPTS = Path(__file__).parent / "prompts"
 AnswerForm = Literal["letter", "score"]

@@ -27,7 +27,7 @@ from workers.broker.hints import leave_hint
 from workers.broker.routing import queue_of
 from workers.endpoints.conversation import ConversingJudge
 from workers.endpoints.failures import NotAsked
-from workers.judging.batches import leases, queue, recorder
+from workers.judging import leases, queue, recorder
 from workers.judging.queue import ClaimedTask
 from workers.judging.streaming import Pump
 from workers.monitoring.drift import watch_now_and_then

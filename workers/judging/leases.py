@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from django.db import Error, connection
 
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 
 log = logging.getLogger(__name__)

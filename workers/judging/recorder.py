@@ -21,7 +21,7 @@ from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
 from workers import failpoints
 from workers.endpoints import limiter
 from workers.endpoints.failures import Excused, NotAsked
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 from workers.judging.spool import REJECTED, Leftover, encode, leftovers, own_spool, spool_folder
 

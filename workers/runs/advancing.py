@@ -27,7 +27,7 @@ from scoring.rating import stale_query_ids
 from workers import audit, failpoints
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets, standing
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.models import Job, JudgingTask, Run
 from workers.runs import cascade, gold_mixing, planning
 from workers.runs.query_budgets import budgets_of_chunk, shares_of_round

@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from labeling import screen
+from labeling.annotation import screen_texts
 from labeling.models import Candidate, Judgment, Pair, Project
 from scoring.adjudication import (
     ANSWERS,
@@ -42,7 +42,7 @@ MOST_OPINIONS = 100
 LONGEST_NOTE = 2000
 
 # The words of the comparison screen for each key.
-_CHOICE_OF_KEY = {key: choice for choice, key in screen.KEY_OF_ANSWER.items() if key in ANSWERS}
+_CHOICE_OF_KEY = {key: choice for choice, key in screen_texts.KEY_OF_ANSWER.items() if key in ANSWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _key_of(preference: float | None) -> str:
 
 def verdict_label(standing: Adjudication) -> str:
     """What was decided, in the words of the comparison screen."""
-    return screen.answer_labels()[_CHOICE_OF_KEY[_key_of(standing.judgment.preference)]]
+    return screen_texts.answer_labels()[_CHOICE_OF_KEY[_key_of(standing.judgment.preference)]]
 
 
 # --- one pair ----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "standing": standing,
         "verdict": verdict_label(standing) if standing else "",
         "chosen": _key_of(standing.judgment.preference) if standing else "",
-        "scale": screen.scale(),
+        "scale": screen_texts.scale(),
         "is_gold": pair.spot_checks.filter(gold_preference__isnull=False).exists(),
         "before": _address(request, project, before),
         "after": _address(request, project, after),

@@ -13,8 +13,8 @@ import pydantic
 from django.utils.translation import gettext as _
 from pydantic_core import PydanticUndefined
 
+from labeling.importing.strict_json import BadJson, parse
 from labeling.plugins import Plugin
-from labeling.strict_json import BadJson, parse
 
 
 @dataclass(frozen=True, slots=True)

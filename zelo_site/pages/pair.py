@@ -12,8 +12,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from labeling import screen
-from labeling.gold_checks import set_gold
+from labeling.annotation import screen_texts
+from labeling.annotation.gold import set_gold
 from labeling.models import Candidate, Judgment, Pair
 from scoring.adjudication import unset_gold
 from scoring.models import QueryFit
@@ -49,7 +49,7 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "answers": answers,
         "expected": _expected(pair, fit),
         "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
-        "scale": screen.scale(),
+        "scale": screen_texts.scale(),
         "may_change": may_change(request, project),
         "here": "queries",
     }
@@ -62,9 +62,9 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     project = owned_project(request, slug)
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
     answer = request.POST.get("answer", "")
-    if answer in screen.STRENGTHS:
+    if answer in screen_texts.STRENGTHS:
         why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
-        set_gold(pair.pk, screen.STRENGTHS[answer], explanation=why)
+        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
     elif unset_gold(pair):
         messages.success(request, _("The pair is gold no more."))

@@ -1,6 +1,6 @@
 """The people of a project: who they are and how they do, what they are asked, and invitations.
 
-Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.people`
+Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.access.members`
 and `scoring.spot_check_plans`; each is noted in the audit log in the transaction that does it.
 """
 
@@ -22,10 +22,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 
-from labeling.access import INVITATION_VALID
-from labeling.compare_rules import BadRules, Rules, rules_of, set_rules
-from labeling.models import Membership, Project, Role, SpotCheck
-from labeling.people import (
+from labeling.access.links import INVITATION_VALID
+from labeling.access.members import (
     BadInvitation,
     MembershipRefused,
     invite,
@@ -36,6 +34,8 @@ from labeling.people import (
     set_quota,
     set_role,
 )
+from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
+from labeling.models import Membership, Project, Role, SpotCheck
 from scoring.models import SpotCheckPlan
 from scoring.people_figures import PersonFigures, people_figures
 from scoring.spot_check_draws import BadPlan

@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 
-from labeling.lines import RowError
+from labeling.importing.lines import RowError
 from labeling.models import Project
 from labeling.wording import translated
 from scoring.models import Snapshot

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
-from labeling.retrieval import BM25Index
+from labeling.retrieval.retrievers import BM25Index
 from scoring.models import Snapshot
 from scoring.numerics.resampling import Interval
 from trainer.manifests import ARTEFACTS

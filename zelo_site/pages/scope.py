@@ -12,8 +12,8 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 
+from labeling.access.members import role_of
 from labeling.models import Membership, Project, Role
-from labeling.people import role_of
 
 
 def member_project(request: HttpRequest, slug: str) -> Project:

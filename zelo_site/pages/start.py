@@ -14,10 +14,10 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
+from labeling.importing.strict_json import BadJson, check_text
 from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
-from labeling.strict_json import BadJson, check_text
 from workers.budgets.limits import Budgets
 from workers.models import Run
 from workers.runs.advancing import RunRefused, start_run

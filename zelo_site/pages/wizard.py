@@ -1,7 +1,7 @@
 """From a file to a project: choose or paste, look at what is in it, then store all of it or nothing.
 
 The preview reads the file and stores nothing, not even the file: the browser keeps it and sends it
-again with the order to import. Both go through `labeling.transfer`, as in REST and command line.
+again with the order to import. Both go through `labeling.importing.dataset`, as in REST and command line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
-from labeling.candidates import rank_candidates
+from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, registered
 from labeling.projects import BadProject, create_project, may_create
-from labeling.transfer import ImportFailed, Preview, import_dataset, preview_dataset
+from labeling.retrieval.candidates import rank_candidates
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
 

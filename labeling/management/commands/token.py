@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.tokens import SCOPES, BadScope, make_token
+from labeling.access.api_keys import SCOPES, BadScope, make_token
 
 
 class Command(BaseCommand):

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Judgment
 from tests.factories import make_project, make_user
 from tests.workers.worker_process import Workers, workers

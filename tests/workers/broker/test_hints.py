@@ -18,7 +18,7 @@ from scoring.rating import stale_query_ids
 from tests.factories import judge_pair, make_judges, make_pair, make_project, make_run, make_tasks
 from workers import reconciler, tasks
 from workers.broker import hints
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.models import JudgingTask, Run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]

@@ -17,7 +17,7 @@ from workers import stopping
 from workers.broker import hints, routing
 from workers.broker.hints import leave_hint
 from workers.broker.routing import QUEUES, judging_queue
-from workers.judging.batches import batches, queue
+from workers.judging import batches, queue
 from workers.management.commands import worker
 from workers.models import JudgingTask
 from zelo_site import stack

@@ -22,10 +22,11 @@ from tests.workers.budgets.test_limits import COST, TOKENS, PaidJudge, paid_run
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.workers.runs.test_advancing import work_until_over
 from tests.workers.test_api import Api
+from workers.budgets import changes
 from workers.budgets.changes import RunIsOver, change_budgets, change_caps
-from workers.budgets.limits import BadBudget, CapReached, changes, check_caps, read_caps
+from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps
 from workers.budgets.spend import totals_of_project
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.models import Attempt, AuditEntry, InjectionProbe, JudgingTask, Run
 from workers.runs import advancing
 from workers.runs.advancing import start_run

@@ -18,7 +18,7 @@ from tests.stub_plugins import TestJudge
 from tests.workers.runs.test_advancing import judge_all, work_until_over
 from tests.workers.test_api import Api
 from workers.budgets.limits import FIRST_QUESTIONS, expected_calls_per_pair
-from workers.judging.batches import batches, queue
+from workers.judging import batches, queue
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs import advancing
 from workers.runs.advancing import RunRefused

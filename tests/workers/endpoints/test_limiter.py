@@ -21,7 +21,7 @@ from tests.workers.worker_process import workers
 from workers import stopping
 from workers.endpoints import limiter
 from workers.endpoints.gates import BREAK_AFTER, Channel, Limits, Report
-from workers.judging.batches import batches, streaming
+from workers.judging import batches, streaming
 from workers.models import Attempt, EndpointShare, EndpointState, JudgingTask
 from workers.runs.advancing import advance, start_run
 

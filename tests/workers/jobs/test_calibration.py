@@ -11,17 +11,17 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from labeling.access.api_keys import make_token
 from labeling.models import Judgment, Pair, Project, Role
-from labeling.tokens import make_token
 from scoring.calibration import project_calibration
 from scoring.models import Calibration, ProjectFit, QueryFit
 from scoring.rating import rate_stale, stale_query_ids
 from tests.factories import make_judges, make_member, make_project, make_run, make_user
 from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged
 from workers import reconciler, tasks
+from workers.jobs import calibration
 from workers.jobs.calibration import calibrate, due_project_ids, order_calibration, whats_due
-from workers.jobs.leasing import calibration
-from workers.judging.batches import batches, queue
+from workers.judging import batches, queue
 from workers.models import Job, JudgingTask, Run
 from workers.runs import advancing
 from workers.runs.advancing import RunRefused, advance

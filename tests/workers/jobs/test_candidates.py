@@ -13,16 +13,16 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
-from labeling import retrieval
+from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
-from labeling.retrieval import UnknownEmbedder
-from labeling.transfer import ImportFailed, import_dataset
+from labeling.retrieval import retrievers
+from labeling.retrieval.retrievers import UnknownEmbedder
 from tests.factories import make_member, make_project, make_user
 from tests.workers.test_api import Api
 from workers import reconciler
+from workers.jobs import candidates, leasing
 from workers.jobs.candidates import AlreadyFilling, FillRefused, fill, order_candidates, waiting_fill_ids
-from workers.jobs.leasing import candidates, leasing
 from workers.models import Job
 
 pytestmark = pytest.mark.django_db
@@ -84,7 +84,7 @@ def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch:
     def unknown(name: str, **options: Any) -> Any:
         raise UnknownEmbedder(f"model {name!r} cannot be loaded")
 
-    monkeypatch.setattr(retrieval, "load_embedder", unknown)
+    monkeypatch.setattr(retrievers, "load_embedder", unknown)
     job = order_candidates(project, "dense")
     fill(job.pk)
     job.refresh_from_db()

@@ -12,12 +12,13 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Judgment, Project
 from scoring.models import Score
 from tests.factories import make_member, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
+from workers.jobs import injection_probe
 from workers.jobs.injection_probe import (
     MOST_STARTS,
     ProbeOptions,
@@ -27,7 +28,6 @@ from workers.jobs.injection_probe import (
     run_probe,
     waiting_probe_ids,
 )
-from workers.jobs.leasing import injection_probe
 from workers.models import InjectionProbe
 from workers.runs.advancing import start_run
 

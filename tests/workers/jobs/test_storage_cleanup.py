@@ -14,7 +14,7 @@ from tests.factories import make_tasks
 from tests.scoring.test_unfinished import write_and_die
 from tests.workers.judging.test_queue import claim, end_lease
 from workers import reconciler
-from workers.jobs.leasing import storage_cleanup
+from workers.jobs import storage_cleanup
 from workers.models import JudgingTask
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]

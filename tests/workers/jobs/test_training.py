@@ -26,7 +26,7 @@ from tests.trainer.lessons import make_options
 from tests.trainer.tiny_models import save_tiny_bert
 from trainer.models import Reranker, TrainingRun
 from workers import reconciler
-from workers.jobs.leasing import training
+from workers.jobs import training
 from workers.jobs.training import (
     AlreadyTraining,
     TrainingRefused,

@@ -13,7 +13,7 @@ from labeling.plugins import get_plugin
 from labeling.records import Verdict
 from tests.factories import make_judges, make_project, make_run
 from tests.stub_plugins import LongerJudge
-from workers.judging.batches import batches
+from workers.judging import batches
 from workers.models import Attempt, JudgingTask
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -98,7 +98,7 @@ def test_the_lexical_judges_read_a_project_and_no_grades(name: str) -> None:
 
 
 def make_judges_of(project: object, name: str) -> list:
-    from labeling.annotators import get_judge
+    from labeling.access.annotators import get_judge
 
     assert get_plugin("judge", name)
     return [get_judge(project, name)]  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from tests.workers.judging.test_queue import end_lease
 from tests.workers.worker_process import Order, Workers, work, workers
 from workers import failpoints
 from workers.failpoints import POINTS, UnknownFailpoint
-from workers.judging.batches import queue, spool
+from workers.judging import queue, spool
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs.advancing import advance, start_run

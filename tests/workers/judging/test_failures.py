@@ -9,7 +9,7 @@ from django.urls import reverse
 from labeling.models import Judgment, Project
 from labeling.records import Failure, FailureKind
 from tests.factories import make_project, make_tasks, make_user
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.judging.failures import MEANINGS, FailureFilter, failure_counts, retry_failures
 from workers.models import JudgingTask, Run
 

@@ -15,10 +15,10 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 
+from labeling.importing.dataset import export_judgments
 from labeling.models import Annotator, Judgment, Project
 from labeling.plugins import registered
 from labeling.records import FailureKind
-from labeling.transfer import export_judgments
 from scoring.exports import export_scores
 from scoring.models import Score
 from scoring.rating import rate_stale
@@ -27,7 +27,7 @@ from tests.fake_judge.faults import FAULTS
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.workers.judges.test_openai_judge import EVERY_MODE, ONE_MODE
-from workers.judging.batches import batches
+from workers.judging import batches
 from workers.judging.failures import failure_counts, retry_failures
 from workers.judging.queue import MAX_ATTEMPTS
 from workers.models import Attempt, JudgingTask

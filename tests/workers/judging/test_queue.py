@@ -12,7 +12,7 @@ from labeling.models import Judgment, Rationale
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
 from tests.factories import make_run, make_tasks
 from tests.threads import at_once
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, Job, JudgingTask, Run
 from workers.runs import advancing, planning

@@ -25,7 +25,7 @@ from tests.factories import make_tasks
 from tests.threads import at_once
 from tests.workers.judging.test_queue import claim
 from workers.endpoints.failures import NotAsked
-from workers.judging.batches import batches, queue, recorder, spool
+from workers.judging import batches, queue, recorder, spool
 from workers.judging.queue import ClaimedTask
 from workers.judging.spool import Leftover, Spool, leftovers
 from workers.models import Attempt, JudgingTask
@@ -413,7 +413,7 @@ class TestDatabaseAway:
 @pytest.mark.django_db(transaction=True)
 def test_leases_last_as_long_as_a_judge_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.stub_plugins import LongerJudge
-    from workers.judging.batches import leases
+    from workers.judging import leases
 
     monkeypatch.setattr(leases, "EXTEND_EVERY_S", 0.1)
     tasks = make_tasks(2)

@@ -20,7 +20,7 @@ from tests.workers.http_panel import KEY, define_endpoints
 from tests.workers.judging.test_queue import end_lease, make_due
 from workers import stopping
 from workers.endpoints.conversation import Conversation
-from workers.judging.batches import batches, queue, streaming
+from workers.judging import batches, queue, streaming
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, EndpointShare, JudgingTask
 

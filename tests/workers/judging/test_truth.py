@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from labeling.importing.dataset import import_dataset
 from labeling.models import Candidate, Judgment, Project
 from labeling.projects import create_project
-from labeling.transfer import import_dataset
 from scoring.models import Score
 from scoring.quality import graded_queries, measure
 from tests.fake_judge.process import FakeJudge, running_fake_judge

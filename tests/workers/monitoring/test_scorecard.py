@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling import plugins
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Judgment, Pair, Project
 from labeling.pairs import store_pairs
 from labeling.records import Comparison, Failure, Verdict
@@ -27,7 +27,7 @@ from tests.factories import (
 )
 from tests.stub_plugins import TestJudge
 from tests.workers.runs.test_advancing import work_until_over
-from workers.judging.batches import batches, queue
+from workers.judging import batches, queue
 from workers.models import JudgingTask
 from workers.monitoring.drift import known_drift, pause_judge, resume_judge, watch_judge
 from workers.monitoring.scorecard import scorecard, scorecards

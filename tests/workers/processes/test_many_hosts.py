@@ -22,7 +22,7 @@ from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_tex
 from workers import reconciler
 from workers.broker import hints
 from workers.budgets.spend import totals_of_run
-from workers.judging.batches import queue
+from workers.judging import queue
 from workers.models import Attempt, JudgingTask, Run
 from workers.monitoring.heartbeats import alive
 from workers.runs import advancing

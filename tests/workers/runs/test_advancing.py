@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 from django.db.models.functions import Now
 
-from labeling.annotators import get_person
+from labeling.access.annotators import get_person
 from labeling.models import Judgment, Pair, Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import Failure, FailureKind, Verdict
@@ -24,7 +24,7 @@ from tests.factories import (
     make_run,
     make_user,
 )
-from workers.judging.batches import batches, queue
+from workers.judging import batches, queue
 from workers.models import Attempt, Job, JudgingTask, Run
 from workers.runs import advancing, planning, progress
 from workers.runs.advancing import RunRefused

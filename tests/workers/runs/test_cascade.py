@@ -11,7 +11,7 @@ from labeling.models import Annotator, Judgment, Project
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from tests.factories import make_judges, make_project, make_run
 from tests.stub_plugins import TestJudge
-from workers.judging.batches import batches
+from workers.judging import batches
 from workers.judging.queue import retry_dead
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import RunRefused, advance, start_run

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from labeling.annotators import get_judge
+from labeling.access.annotators import get_judge
 from labeling.plugins import get_plugin
 from tests.factories import make_judges, make_project, make_user
 from workers.models import Run

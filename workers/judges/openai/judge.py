@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import pydantic
 
-from labeling.model_names import ModelName
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from labeling.retrieval.model_names import ModelName
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate

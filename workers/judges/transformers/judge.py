@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import pydantic
 
-from labeling.model_names import ModelName, check_model
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from labeling.retrieval.model_names import ModelName, check_model
 from workers.endpoints.failures import NotAsked
 from workers.judges.openai.answers import clamp
 from workers.judges.prompting import Cutter, Limits, Prompt, build_prompt, cutter_by_offsets, prompt_hash

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 
-from labeling.access import ensure_owner, make_link
+from labeling.access.links import ensure_owner, make_link
 from labeling.models import Project
-from labeling.retrieval import UnknownEmbedder
+from labeling.retrieval.retrievers import UnknownEmbedder
 from trainer.leaderboard import NotEvaluated
 from workers.stopping import leave
 from zelo_site import demo, demo_student

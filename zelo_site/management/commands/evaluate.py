@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.lines import RowError
+from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
 from trainer.contenders import ContenderRefused, enter_outside, enter_run_file

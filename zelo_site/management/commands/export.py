@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.importing.dataset import export_judgments
 from labeling.plugins import UnknownPlugin, registered
-from labeling.transfer import export_judgments
 from scoring.exports import export_scores
 from zelo_site.selection import find_project
 from zelo_site.stack import database

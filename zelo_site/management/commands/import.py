@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.candidates import rank_candidates
+from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.plugins import UnknownPlugin, registered
-from labeling.transfer import ImportFailed, import_dataset
+from labeling.retrieval.candidates import rank_candidates
 from zelo_site.selection import find_project
 from zelo_site.stack import database
 

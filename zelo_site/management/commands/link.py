@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 
-from labeling.access import ensure_owner, make_link
+from labeling.access.links import ensure_owner, make_link
 from zelo_site.stack import database
 
 

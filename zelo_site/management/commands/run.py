@@ -14,11 +14,11 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.candidates import rank_candidates
+from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
-from labeling.transfer import ImportFailed, import_dataset
+from labeling.retrieval.candidates import rank_candidates
 from workers.runs.advancing import RunRefused, start_run
 from zelo_site.closing import closing_lines
 from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges

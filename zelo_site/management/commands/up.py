@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 
-from labeling.access import ensure_owner, make_link
+from labeling.access.links import ensure_owner, make_link
 from workers.stopping import leave
 from zelo_site.embedded import FolderUnusable, ServiceFailed
 from zelo_site.services import AlreadyRunning, BinaryNotFound

@@ -1,0 +1,62 @@
+"""Who asks, over REST: a signed-in browser (CSRF-checked) or a program's bearer key with scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja.errors import HttpError
+from ninja.security import HttpBearer, SessionAuth
+
+from labeling.access.api_keys import find_token
+from labeling.access.members import role_of
+from labeling.models import Project, Role
+
+READING = {"GET", "HEAD", "OPTIONS"}
+
+
+class TokenAuth(HttpBearer):
+    """`Authorization: Bearer zelo_...`; a key without the scope gets 403, an unknown one 401."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> Any:
+        found = find_token(token)
+        if found is None:
+            return None
+        needed = "read" if request.method in READING else "write"
+        if needed not in found.scopes:
+            raise HttpError(403, f"this key has the scopes {found.scopes}; {request.method} needs {needed!r}")
+        request.user = found.user
+        return found.user
+
+
+API_AUTH = [TokenAuth(), SessionAuth()]
+
+
+def member_project_or_404(request: HttpRequest, slug: str) -> Project:
+    """The project, if the asker is a member of it in any role; otherwise 404, whether it exists or not."""
+    # PostgreSQL refuses to compare with NUL.
+    project = None if "\x00" in slug else Project.objects.visible_to(request.user).filter(slug=slug).first()
+    if project is None:
+        raise HttpError(404, f"no project {slug!r} is visible to you; GET /api/v1/projects lists those that are")
+    return project
+
+
+def project_or_404(request: HttpRequest, slug: str) -> Project:
+    """The project, if the asker may read it; 403 for annotators, who judge blind."""
+    project = member_project_or_404(request, slug)
+    if role_of(request.user, project) == Role.ANNOTATOR:
+        raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators judge blind")
+    return project
+
+
+def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
+    """The project, if the asker may change it; 403 for members who may not."""
+    project = member_project_or_404(request, slug)
+    if owns(request.user, project):
+        return project
+    raise HttpError(403, f"changing project {slug!r} needs the role owner; ask one of its owners")
+
+
+def owns(user: Any, project: Project) -> bool:
+    """Whether `user` may change the project: its owners and superusers may."""
+    return role_of(user, project) == Role.OWNER

@@ -1,0 +1,103 @@
+"""One-time links: they sign a known person in, or bring a newcomer into a project.
+
+The database keeps the hash of a link's token, never the token; using it is one conditional update,
+so that two browsers cannot both succeed. Neighbours: `zelo_site.accounts` serves the links,
+`labeling.access.api_keys` holds the keys of programs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from labeling.access.api_keys import hashed
+from labeling.models import AccessLink, Membership, Project
+
+SIGN_IN_VALID = timedelta(hours=24)
+INVITATION_VALID = timedelta(days=7)
+
+
+class LinkRefused(LookupError):
+    """A link is unknown, used, expired, or its user has been deactivated."""
+
+
+class BadLink(ValueError):
+    """A link was asked for that leads nowhere."""
+
+
+def make_link(
+    user: Any = None, *, project: Project | None = None, role: str = "", valid_for: timedelta | None = None
+) -> str:
+    """A token that signs `user` in once, or, without a user, lets one newcomer into `project` as `role`.
+
+    This is the only time that the token can be read.
+    """
+    if user is None and (project is None or not role):
+        raise BadLink("a link needs a user to sign in, or a project and a role to invite to; give one of them")
+    token = secrets.token_urlsafe(32)
+    AccessLink.objects.create(
+        token_hash=hashed(token),
+        user=user,
+        project=project,
+        role=role,
+        expires_at=timezone.now() + (valid_for or (SIGN_IN_VALID if user is not None else INVITATION_VALID)),
+    )
+    return token
+
+
+def find_link(token: str) -> AccessLink | None:
+    """The unused link behind a token, or None; looking does not use it up."""
+    usable = Q(user__isnull=True) | Q(user__is_active=True)
+    return (
+        AccessLink.objects.select_related("user", "project")
+        .filter(usable, token_hash=hashed(token), used_at__isnull=True, expires_at__gt=Now())
+        .first()
+    )
+
+
+@transaction.atomic
+def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
+    """Use the link up and return the user it signs in; raises LinkRefused where it does not stand.
+
+    An invitation takes the signed-in `visitor` into the project, or makes a newcomer called `name`.
+    """
+    link = find_link(token)
+    if link is None or AccessLink.objects.filter(pk=link.pk, used_at__isnull=True).update(used_at=Now()) != 1:
+        raise LinkRefused(
+            "this link has been used, has expired or was never given out; ask for a new one "
+            "(`python manage.py link USERNAME` on the server)"
+        )
+    user = link.user or visitor or _make_newcomer(name)
+    if link.project is not None:
+        Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
+    return user
+
+
+def _make_newcomer(name: str) -> Any:
+    """A user without a password: further links, or a password they set, let them in again."""
+    given = name.strip().replace("\x00", "")[:150]
+    user = get_user_model()(username=f"guest-{secrets.token_hex(4)}", first_name=given)
+    user.set_unusable_password()
+    user.save()
+    return user
+
+
+def ensure_owner() -> Any:
+    """The first superuser, made without a password where there is none: for the first start."""
+    users = get_user_model().objects
+    owner = users.filter(is_superuser=True, is_active=True).order_by("id").first()
+    if owner is not None:
+        return owner
+    owner, made = users.get_or_create(username="owner", defaults={"is_superuser": True, "is_staff": True})
+    if made:
+        owner.set_unusable_password()
+    owner.is_superuser = owner.is_staff = owner.is_active = True
+    owner.save()
+    return owner

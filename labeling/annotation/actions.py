@@ -1,0 +1,398 @@
+"""What people do at the comparison screen: see what is next, answer, undo, skip. Each verb is one transaction.
+
+A person's desk is locked first, and a message that changes something carries a key and is answered once
+(`labeling.annotation.idempotency`). Slots are in `labeling.annotation.assignments`, gold pairs in `labeling.annotation.gold`, answers go through
+`record_judgments`. `labeling.annotation.http` speaks HTTP.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from random import SystemRandom
+from typing import Any, NamedTuple
+
+from django.db import connection, transaction
+from django.utils.translation import gettext as _
+
+from labeling.annotation.assignments import (
+    PLACES,
+    Claimed,
+    Slot,
+    Turn,
+    claim,
+    extend,
+    find_slot,
+    held_by,
+    lay_aside,
+    mark_answered,
+    release,
+    reopen,
+    take_late,
+)
+from labeling.annotation.context import Seat
+from labeling.annotation.gold import asked_so_far, claim_gold, feedback_on, pause_if_failing
+from labeling.annotation.idempotency import (
+    RAREST_GOLD,
+    Paused,
+    Response,
+    answer_once,
+    as_json,
+    forget_old_submissions,
+    lock_desk,
+    pause_reason,
+)
+from labeling.annotation.presented_pairs import items_before, others_on
+from labeling.judgments import record_judgments, supersede_judgments
+from labeling.models import SpotCheck
+from labeling.models.screen import Desk, PastLease
+from labeling.records import AnswerKind, NewJudgment
+from labeling.wording import translated
+
+# P(the left document is the more relevant) that each answer stands for.
+STRENGTHS = {"left_clearly": 0.95, "left_slightly": 0.75, "tie": 0.5, "right_slightly": 0.25, "right_clearly": 0.05}
+KINDS = {"neither": AnswerKind.BOTH_IRRELEVANT, "cannot_judge": AnswerKind.CANNOT_JUDGE}
+CANNOT_JUDGE_REASONS = ("language", "expertise", "broken", "other")
+
+RETRY_AFTER_S = 20
+_random = SystemRandom()
+
+
+class NotLast(RuntimeError):
+    """The answer to be taken back is not the last one that stands."""
+
+
+class NotYours(LookupError):
+    """A slot that does not exist, or that was never given to this person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person sends for a slot. `choice`: a strength, "neither" or "cannot_judge" (then with a `reason`)."""
+
+    slot: int
+    choice: str
+    reason: str = ""
+    note: str = ""
+    seconds: float | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        return KINDS.get(self.choice, AnswerKind.PREFERENCE)
+
+    def preference_of_a(self, *, swapped: bool) -> float | None:
+        """P(a is the more relevant), None where no side was taken."""
+        left = STRENGTHS.get(self.choice)
+        return round(1.0 - left, 2) if swapped and left is not None else left
+
+    @property
+    def rationale(self) -> str:
+        return ": ".join(part for part in (self.reason, self.note) if part)
+
+
+class Last(NamedTuple):
+    """The last answer that stands. `judgment`: 0 for one that is about to be stored."""
+
+    judgment: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a person is: live answers in the project, today's (UTC), `timed` of the last ones in so many seconds;
+    the places before them that are taken, and their last answer.
+    """
+
+    done: int
+    today: int
+    seconds: float
+    timed: int
+    taken: frozenset[int]
+    last: Last | None
+
+    @property
+    def pace(self) -> float | None:
+        return round(self.seconds / self.timed, 1) if self.timed else None
+
+    def with_answer(self, answer: Answer) -> Progress:
+        """With one answer more, that is about to be stored."""
+        timed = self.timed + (answer.seconds is not None)
+        seconds = self.seconds + (answer.seconds or 0.0)
+        return Progress(self.done + 1, self.today + 1, seconds, timed, self.taken, Last(0, answer.slot))
+
+
+# --- the verbs ---------------------------------------------------------------------------
+
+
+def next_items(seat: Seat) -> str:
+    """What lies before the person, topped up to two, as JSON text; the same for a second tab."""
+    with transaction.atomic():
+        desk = lock_desk(seat.person_id, gold_every=seat.gold_every)
+        forget_old_submissions(seat.person_id)
+        _look_anew(desk)
+        return as_json(_next(seat, desk, paused=pause_reason(seat.person_id)))
+
+
+def submit_answer(seat: Seat, answer: Answer, *, key: uuid.UUID) -> str:
+    """Store one answer and say what is next, as JSON text; the same text for the same key. Raises NotYours.
+
+    Paused people's answers are stored too: nothing new is shown to them, so that these are to pairs from before.
+    """
+    message = {
+        "slot": answer.slot, "answer": answer.choice, "reason": answer.reason, "note": answer.note,
+        "seconds": answer.seconds,
+    }  # fmt: skip
+    return answer_once(seat, key, "answer", message, lambda desk, paused: _answer(seat, desk, answer, paused))
+
+
+def undo_last(seat: Seat, slot_id: int, *, key: uuid.UUID) -> str:
+    """Take the last live answer, which must be the one to `slot_id`, back and show its pair again, first in the row.
+
+    Raises NotLast, as where another tab has answered since, and Paused.
+    """
+    return answer_once(seat, key, "undo", {"slot": slot_id}, lambda desk, paused: _undo(seat, desk, slot_id, paused))
+
+
+def skip_pair(seat: Seat, slot_id: int, *, key: uuid.UUID) -> str:
+    """Hand a slot back; its pair is not asked of this person again. Raises NotYours."""
+    return answer_once(seat, key, "skip", {"slot": slot_id}, lambda desk, paused: _skip(seat, desk, slot_id, paused))
+
+
+def extend_leases(seat: Seat, slot_ids: Sequence[int]) -> dict[int, float]:
+    """Renew the leases that are still the person's: slot to seconds."""
+    kept = extend(slot_ids, person_id=seat.person_id, lease_s=seat.lease_s)
+    return dict.fromkeys(kept, float(seat.lease_s))
+
+
+# --- answering ---------------------------------------------------------------------------
+
+
+def _answer(seat: Seat, desk: Desk, answer: Answer, paused: str) -> Response:
+    """What comes next is looked up before the answer is stored: storing locks the query until the transaction ends,
+    and whole rooms of people judge the same query.
+    """
+    slot = find_slot(answer.slot, project_id=seat.project_id, person_id=seat.person_id)
+    if slot is None:
+        raise NotYours(f"slot {answer.slot} is none of this project's; ask for the next pair")
+    late = slot.holder_id != seat.person_id
+    swapped = _seen_swapped(seat, slot) if late else slot.swapped
+    is_new = slot.judgment_id is None or late
+    slot_id = take_late(slot, person_id=seat.person_id, swapped=swapped) if late else slot.id
+    if is_new:
+        lay_aside(slot_id)
+    following = _next(seat, desk, paused=paused, storing=answer if is_new else None)
+    stored = is_new and _store(seat, slot, answer, slot_id=slot_id, swapped=swapped)
+    failed = pause_if_failing(seat) if stored and not paused and slot.reason == SpotCheck.Reason.GOLD else ""
+    if failed or stored != is_new:
+        desk.answers = None
+        following = _next(seat, desk, paused=paused or failed)
+    return {
+        "stored": ("extra" if late and not slot.free else "answer") if stored else "already",
+        **_afterwards(seat, slot, answer, swapped=swapped),
+        **following,
+    }
+
+
+def _afterwards(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> Response:
+    """What the person is told once their answer stands; that they were is noted with the answer."""
+    feedback = _feedback(seat, slot, answer, swapped=swapped)
+    others = others_on(slot.pair_id, person_id=seat.person_id, swapped=swapped) if seat.shows_others else None
+    if feedback or others:
+        with connection.cursor() as cursor:
+            cursor.execute(_NOTE_TOLD, [slot.pair_id, seat.person_id])
+    return {"feedback": feedback, "others": others}
+
+
+_NOTE_TOLD = """
+INSERT INTO labeling_told (judgment_id)
+SELECT id FROM labeling_judgment WHERE pair_id = %s AND annotator_id = %s AND superseded_at IS NULL
+ON CONFLICT DO NOTHING
+"""
+
+
+def _store(seat: Seat, slot: Slot, answer: Answer, *, slot_id: int, swapped: bool) -> bool:
+    """Record the answer and tie it to its slot; False where another one of the person stands."""
+    judgment = NewJudgment(
+        slot.pair_id, seat.person_id, swapped, answer.preference_of_a(swapped=swapped),
+        kind=answer.kind, rationale=answer.rationale,
+    )  # fmt: skip
+    recorded = record_judgments([judgment])
+    if recorded.stored:
+        mark_answered(slot_id, judgment_id=recorded.ids[0], seconds=answer.seconds)
+    else:
+        release([slot_id], person_id=seat.person_id, skipped=True)  # answered by another way, an import say
+    return recorded.stored > 0
+
+
+def _seen_swapped(seat: Seat, slot: Slot) -> bool:
+    """The order in which the person saw a pair that is no longer before them."""
+    seen = PastLease.objects.filter(annotator_id=seat.person_id, pair_id=slot.pair_id)
+    swapped = seen.values_list("swapped", flat=True).first()
+    if swapped is None:
+        raise NotYours(f"slot {slot.id} was never given to you; ask for the next pair")
+    return swapped
+
+
+def _feedback(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> dict[str, Any] | None:
+    if slot.reason != SpotCheck.Reason.GOLD or answer.kind is AnswerKind.CANNOT_JUDGE:
+        return None
+    told = feedback_on(slot.pair_id, answer.preference_of_a(swapped=swapped), seat=seat, swapped=swapped)
+    return None if told is None else {"correct": told.correct, "text": told.text}
+
+
+def _undo(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
+    if paused:
+        raise Paused(_message("paused", paused))
+    last = _progress(desk).last
+    meant = find_slot(slot_id, project_id=seat.project_id, person_id=seat.person_id)
+    if last is None or meant is None or meant.id != last.slot:
+        raise NotLast(_("That is not your last answer any more; nothing was taken back."))
+    supersede_judgments([last.judgment])
+    held = held_by(seat.person_id)
+    if len(held) == len(PLACES):
+        place, newest = list(held.items())[-1]
+        release([newest], person_id=seat.person_id)
+    else:
+        place = _free_places(held)[0]
+    reopen(meant.id, person_id=seat.person_id, place=place, lease_s=seat.lease_s)
+    _look_anew(desk)
+    return {"undone": True, **_next(seat, desk)}
+
+
+def _skip(seat: Seat, desk: Desk, slot_id: int, paused: str) -> Response:
+    slot = find_slot(slot_id, project_id=seat.project_id, person_id=seat.person_id)
+    if slot is None:
+        raise NotYours(f"slot {slot_id} is none of this project's; ask for the next pair")
+    if slot.holder_id == seat.person_id:
+        release([slot.id], person_id=seat.person_id, skipped=True)
+    elif not PastLease.objects.filter(annotator_id=seat.person_id, pair_id=slot.pair_id).update(skipped=True):
+        raise NotYours(f"slot {slot_id} was never given to you; ask for the next pair")
+    return _next(seat, desk, paused=paused)
+
+
+# --- what is next ------------------------------------------------------------------------
+
+
+def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = None) -> Response:
+    """What lies before the person once `storing` is stored, and how far they are then; `last`: the slot of the last
+    answer, which an undo names; `unplanned`: nothing is left since nothing was ever planned.
+    """
+    progress = _progress(desk)
+    if storing is not None:
+        progress = progress.with_answer(storing)
+    left = None if seat.quota is None else max(0, seat.quota - progress.done)
+    blocked = "paused" if paused else "instruction" if seat.instruction_due else ""
+    if not blocked:
+        most = len(PLACES) if left is None else min(len(PLACES), left)
+        _top_up(seat, desk, taken=progress.taken, most=most, answering=storing.slot if storing is not None else 0)
+    items = [] if blocked else items_before(seat.person_id, lease_s=seat.lease_s, hidden=seat.hidden_metadata)
+    state = blocked or ("open" if items else "quota_reached" if left == 0 else "nothing_left")
+    return {
+        "items": items,
+        "unplanned": state == "nothing_left" and not _is_planned(seat.project_id),
+        "progress": {
+            "done": progress.done, "quota": seat.quota, "left": left, "seconds_per_pair": progress.pace,
+            "today": progress.today,
+        },
+        "last": progress.last.slot if progress.last is not None else None,
+        "state": state,
+        "message": _message(state, paused),
+        "retry_after_s": RETRY_AFTER_S,
+    }  # fmt: skip
+
+
+def _is_planned(project_id: int) -> bool:
+    """Whether anything was ever to be asked of anybody; a known answer alone asks nothing."""
+    return SpotCheck.objects.filter(project_id=project_id, gold_preference__isnull=True).exists()
+
+
+def _message(state: str, paused: str) -> str:
+    """One sentence for each state but "open"."""
+    return {
+        "paused": _("You are paused: %(reason)s. An owner of the project can let you go on.")
+        % {"reason": translated(paused)},
+        "instruction": _("Please read the instruction before the first pair."),
+        "quota_reached": _("You have answered all pairs that were asked of you. Thank you."),
+        "nothing_left": _("There is no pair for you at the moment."),
+    }.get(state, "")
+
+
+def _top_up(seat: Seat, desk: Desk, *, taken: frozenset[int], most: int, answering: int) -> None:
+    """Claim slots until `most` lie before the person, or none is left."""
+    for place in _free_places(taken)[: max(0, most - len(taken))]:
+        claimed = _claim(seat, desk, place, answering=answering)
+        if claimed is None:
+            break
+        desk.side_balance += 1 if claimed.swapped else -1
+
+
+def _free_places(taken: Collection[int]) -> list[int]:
+    return [place for place in PLACES if place not in taken]
+
+
+def _claim(seat: Seat, desk: Desk, place: int, *, answering: int) -> Claimed | None:
+    """A gold pair where one is due, otherwise the next slot; gold as well while there is nothing else and too
+    little to know the person by.
+    """
+    swapped = desk.side_balance < 0 or (desk.side_balance == 0 and _random.random() < 0.5)
+    gold_in = max(0, desk.gold_in - 1)
+    turn = Turn(
+        seat.project_id, seat.person_id, place, swapped, seat.lease_s, gold_in=gold_in, answering=answering,
+        passed=desk.passed,
+    )  # fmt: skip
+    if seat.gold_every and desk.gold_in <= 0:
+        turn = replace(turn, gold_in=_pairs_before_gold(seat.gold_every))
+        desk.gold_in = turn.gold_in
+        if gold := claim_gold(turn):
+            return gold
+    if ordinary := claim(turn):
+        desk.gold_in, desk.passed = turn.gold_in, ordinary.id
+        return ordinary
+    if seat.gold_every and asked_so_far(seat.person_id) < seat.gold_answers:
+        return claim_gold(turn)
+    return None
+
+
+def _pairs_before_gold(every: int) -> int:
+    """So many ordinary pairs, `every` - 1 on average: a steady rhythm would give gold away."""
+    every = min(every, RAREST_GOLD)
+    return _random.randint(every - 1 - every // 2, every - 1 + every // 2) if every > 1 else 0
+
+
+_LIVE = "labeling_judgment WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL"
+# What is counted is counted within a day; all of it only where the desk does not know.
+_PROGRESS = f"""
+SELECT COALESCE(%(answers)s::int, (SELECT count(*) FROM {_LIVE})),
+       (SELECT count(*) FROM {_LIVE}
+        AND created_at >= (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')),
+       latest.seconds, latest.timed, latest.answer, latest.slot,
+       (SELECT array_agg(place) FROM labeling_spotcheck WHERE holder_id = %(person)s AND place IS NOT NULL)
+FROM (
+    SELECT COALESCE(sum(slot.seconds), 0) AS seconds, count(slot.seconds) AS timed,
+           (array_agg(last.id ORDER BY last.id DESC))[1] AS answer, (array_agg(slot.id ORDER BY last.id DESC))[1] AS slot
+    FROM (SELECT id FROM {_LIVE} ORDER BY created_at DESC LIMIT 20) last
+    JOIN labeling_spotcheck slot ON slot.judgment_id = last.id
+) latest
+"""
+
+
+def _progress(desk: Desk) -> Progress:
+    with connection.cursor() as cursor:
+        cursor.execute(_PROGRESS, {"person": desk.person_id, "answers": desk.answers})
+        done, today, seconds, timed, answer, slot, taken = cursor.fetchone()
+    last = None if answer is None else Last(answer, slot)
+    return Progress(done, today, seconds, timed, frozenset(taken or ()), last)
+
+
+_LOOK_ANEW = f"""
+UPDATE labeling_desk SET passed = 0, answers = (SELECT count(*) FROM {_LIVE}) WHERE person_id = %(person)s
+RETURNING answers
+"""
+
+
+def _look_anew(desk: Desk) -> None:
+    """Count the person's answers, and let the next claim look from the start."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK_ANEW, {"person": desk.person_id})
+        desk.answers, desk.passed = cursor.fetchone()[0], 0

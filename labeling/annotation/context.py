@@ -1,0 +1,82 @@
+"""Who sits before the comparison screen of which project, and may they; one query for all of it.
+
+`labeling.annotation.actions` works for a `Seat`; `labeling.annotation.http` and the pages find it from the address and the user.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from labeling.access.annotators import get_person
+from labeling.annotation.instruction import instruction_hash
+from labeling.annotation.rules import gives_gold_away
+from labeling.models import Project, Role
+
+
+class NoSuchSeat(LookupError):
+    """The project does not exist, or not for this user."""
+
+
+class MayNotCompare(PermissionError):
+    """A viewer of the project asks to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One person in one project, with the project's rules of comparing.
+
+    `quota`: most answers, None without bound; `paused` the reason, empty while the person may go on; `shows_others`:
+    others' answers are shown after one's own.
+    """
+
+    project_id: int
+    person_id: int
+    quota: int | None
+    paused: str
+    instruction_due: bool
+    lease_s: int
+    gold_every: int
+    gold_feedback: str
+    gold_answers: int
+    gold_accuracy: float
+    gold_tolerance: float
+    shows_others: bool
+    hidden_metadata: frozenset[str]
+
+
+_RULES = (
+    "lease_s", "gold_every", "gold_feedback", "gold_answers", "gold_accuracy", "gold_tolerance",
+)  # fmt: skip
+_FIND = f"""
+SELECT project.id, project.instruction, membership.role, membership.quota, person.id, person.pause_reason,
+       person.instruction_read, {", ".join(f"project.{rule}" for rule in _RULES)}, project.show_others_after,
+       project.hidden_metadata
+FROM labeling_project project
+LEFT JOIN labeling_membership membership ON membership.project_id = project.id AND membership.user_id = %(user)s
+LEFT JOIN labeling_annotator person ON person.project_id = project.id AND person.user_id = %(user)s
+WHERE project.slug = %(slug)s
+"""
+
+
+def find_seat(user: Any, slug: str) -> Seat:
+    """The user's seat, made on first use. Raises NoSuchSeat for strangers, MayNotCompare for viewers."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND, {"user": user.pk, "slug": slug})
+        row = cursor.fetchone()
+    if row is None or (row[2] is None and not user.is_superuser):
+        raise NoSuchSeat(f"no project {slug!r} is visible to you; ask its owner for an invitation")
+    if row[2] == Role.VIEWER and not user.is_superuser:
+        raise MayNotCompare("viewers look on; comparing needs the role annotator or owner, ask an owner of the project")
+    project_id, instruction, _, quota, person_id, paused, read = row[:7]
+    if person_id is None:
+        person = get_person(Project.objects.get(pk=project_id), user)
+        person_id, paused, read = person.pk, person.pause_reason, person.instruction_read
+    due = read != instruction_hash(Project(instruction=instruction))
+    rules = dict(zip(_RULES, row[7:-2], strict=True))
+    shows_others = row[-2] and not gives_gold_away(rules["gold_every"], rules["gold_feedback"])
+    hidden = frozenset(str(key).lower() for key in json.loads(row[-1]))
+    return Seat(project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules)

@@ -1,0 +1,200 @@
+"""The comparison screen over HTTP: JSON in, JSON out, for a signed-in browser (CSRF-checked) or a key of scope write.
+
+Plain views rather than the REST router: they are asked at every pair, so that what they cost is what people wait
+for. Each reads the message, calls one verb of `labeling.annotation.actions`, and names every refusal by a code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
+from django.views.decorators.csrf import csrf_exempt
+from ninja.utils import check_csrf
+
+from labeling.access.api_keys import find_token
+from labeling.annotation.actions import (
+    CANNOT_JUDGE_REASONS,
+    KINDS,
+    STRENGTHS,
+    Answer,
+    NotLast,
+    NotYours,
+    extend_leases,
+    next_items,
+    skip_pair,
+    submit_answer,
+    undo_last,
+)
+from labeling.annotation.context import MayNotCompare, NoSuchSeat, Seat, find_seat
+from labeling.annotation.idempotency import KeyReused, Paused
+from labeling.importing.strict_json import BadJson, parse
+
+MOST_BYTES = 64 * 1024
+LONGEST_NOTE = 4000
+LONGEST_S = 86_400.0
+
+Message = dict[str, Any]
+Verb = Callable[[Seat, Message], str]
+
+
+class BadMessage(ValueError):
+    """The message lacks something or holds a value that means nothing here."""
+
+
+class Unknown(PermissionError):
+    """Nobody is signed in, and no living key was given."""
+
+
+class WrongScope(PermissionError):
+    """The key may read and not write."""
+
+
+class BadOrigin(PermissionError):
+    """A browser sent no, or another site's, CSRF token."""
+
+
+# What a refusal is called and which status it has.
+REFUSALS: dict[type[Exception], tuple[int, str]] = {
+    Unknown: (401, "signed_out"),
+    BadOrigin: (403, "csrf"),
+    WrongScope: (403, "scope"),
+    MayNotCompare: (403, "viewer"),
+    NoSuchSeat: (404, "not_found"),
+    NotYours: (404, "not_yours"),
+    Paused: (409, "paused"),
+    NotLast: (409, "not_last"),
+    KeyReused: (422, "key_reused"),
+    BadMessage: (422, "bad_answer"),
+    BadJson: (422, "bad_answer"),
+}
+
+
+def message_view(verb: Verb) -> Callable[[HttpRequest, str], HttpResponse]:
+    """A view that does `verb` for the asker's seat in the project that the address names."""
+
+    # Both are checked inside, so that a program or a screen gets an answer that it can read.
+    @csrf_exempt
+    @login_not_required
+    def view(request: HttpRequest, slug: str) -> HttpResponse:
+        if request.method != "POST":
+            return JsonResponse({"error": "expected POST with a JSON body", "code": "method"}, status=405)
+        try:
+            seat = find_seat(_asker(request), slug)
+            response = HttpResponse(verb(seat, _message(request)), content_type="application/json")
+        except tuple(REFUSALS) as error:
+            status, code = next(found for kind, found in REFUSALS.items() if isinstance(error, kind))
+            response = JsonResponse({"error": str(error), "code": code}, status=status)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    view.__name__, view.__doc__ = verb.__name__, verb.__doc__
+    return view
+
+
+def _asker(request: HttpRequest) -> Any:
+    header = request.headers.get("Authorization", "")
+    if header.lower().startswith("bearer "):
+        token = find_token(header[7:].strip())
+        if token is None:
+            raise Unknown("this key is unknown or has expired; make another with `manage.py token`")
+        if "write" not in token.scopes:
+            raise WrongScope(f"this key has the scopes {token.scopes}; comparing needs 'write'")
+        return token.user
+    if not request.user.is_authenticated:
+        raise Unknown(_("You are signed out; sign in again, what you answered is kept until then."))
+    if check_csrf(request) is not None:
+        raise BadOrigin(_("The page is out of date; load it again."))
+    return request.user
+
+
+def _message(request: HttpRequest) -> Message:
+    if len(request.body) > MOST_BYTES:
+        raise BadMessage(f"the message has {len(request.body)} bytes; expected at most {MOST_BYTES}; shorten the note")
+    message = parse(request.body) if request.body else {}
+    if not isinstance(message, dict):
+        raise BadMessage(f"the message is {type(message).__name__}; expected a JSON object")
+    return message
+
+
+# --- the five messages -------------------------------------------------------------------
+
+
+@message_view
+def next_view(seat: Seat, message: Message) -> str:
+    """What lies before the asker."""
+    return next_items(seat)
+
+
+@message_view
+def answer_view(seat: Seat, message: Message) -> str:
+    """Store an answer."""
+    return submit_answer(seat, read_answer(message), key=_key(message))
+
+
+@message_view
+def undo_view(seat: Seat, message: Message) -> str:
+    """Take the last answer back, which the message names by its slot."""
+    return undo_last(seat, _slot(message.get("slot")), key=_key(message))
+
+
+@message_view
+def skip_view(seat: Seat, message: Message) -> str:
+    """Hand a pair back, for good."""
+    return skip_pair(seat, _slot(message.get("slot")), key=_key(message))
+
+
+@message_view
+def heartbeat_view(seat: Seat, message: Message) -> str:
+    """Renew leases."""
+    slots = message.get("slots")
+    if not isinstance(slots, list) or len(slots) > 100:
+        raise BadMessage(f"slots is {slots!r:.100}; expected a list of at most 100 slots")
+    kept = extend_leases(seat, [_slot(each) for each in slots])
+    return json.dumps({"lease_s": {str(slot): seconds for slot, seconds in kept.items()}})
+
+
+def read_answer(message: Message) -> Answer:
+    """The answer in a message. Raises BadMessage that names the value and what was expected."""
+    choice, reason, note = message.get("answer"), message.get("reason", ""), message.get("note", "")
+    known = [*STRENGTHS, *KINDS]
+    if not isinstance(choice, str) or choice not in known:
+        raise BadMessage(f"answer is {choice!r:.100}; expected one of {', '.join(known)}")
+    if choice == "cannot_judge" and reason not in CANNOT_JUDGE_REASONS:
+        raise BadMessage(
+            f"reason is {reason!r:.100}; expected one of {', '.join(CANNOT_JUDGE_REASONS)} with cannot_judge"
+        )
+    if choice != "cannot_judge" and reason != "":
+        raise BadMessage(f"reason is {reason!r:.100} beside {choice!r}; expected it with cannot_judge alone")
+    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+        raise BadMessage(f"note is {note!r:.40}; expected a text of at most {LONGEST_NOTE} characters")
+    return Answer(_slot(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
+
+
+def _slot(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
+        raise BadMessage(f"slot is {value!r:.100}; expected the number that came with the pair")
+    return value
+
+
+def _seconds(value: Any) -> float | None:
+    """A laptop that slept over a pair is no reason to lose the answer: a day at most is kept."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise BadMessage(f"seconds is {value!r:.100}; expected how long the answer took, or null")
+    return min(float(value), LONGEST_S)
+
+
+def _key(message: Message) -> uuid.UUID:
+    value = message.get("key")
+    try:
+        return uuid.UUID(value if isinstance(value, str) else "")
+    except ValueError:
+        raise BadMessage(f"key is {value!r:.100}; expected a UUID made for this message") from None

@@ -1,0 +1,86 @@
+"""Worked examples for the instruction page: two documents, the right answer, and why.
+
+A project's own are known pairs that carry an explanation and that `labeling.annotation.gold` therefore does not ask;
+without any, three general ones stand in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.utils.translation import gettext as _
+
+from labeling.annotation.gold import example_pairs
+from labeling.annotation.screen_texts import answer_labels, nearest_answer
+from labeling.models import Project, SpotCheck
+
+LONGEST = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class WorkedExample:
+    """`answer` is one of the screen's values, `label` its words; `why` explains it."""
+
+    query: str
+    left: str
+    right: str
+    answer: str
+    label: str
+    why: str
+
+
+def worked_examples(project: Project) -> list[WorkedExample]:
+    """The project's own examples, or the general ones."""
+    known = (
+        SpotCheck.objects.filter(pair__in=example_pairs(project.pk), gold_preference__isnull=False)
+        .select_related("pair__query", "pair__a__document", "pair__b__document")
+        .order_by("id")
+    )
+    labels = answer_labels()
+    return [_of_gold(gold, labels) for gold in known] or general_examples()
+
+
+def _of_gold(gold: SpotCheck, labels: dict[str, str]) -> WorkedExample:
+    pair = gold.pair
+    answer = nearest_answer(gold.gold_preference or 0.0)
+    return WorkedExample(
+        query=_cut(pair.query.text if pair.query else ""),
+        left=_cut(pair.a.document.text),
+        right=_cut(pair.b.document.text),
+        answer=answer,
+        label=labels[answer],
+        why=gold.explanation,
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+
+
+def general_examples() -> list[WorkedExample]:
+    """Three pairs that show what counts: the answer itself, a tie, and two documents beside the point."""
+    labels = answer_labels()
+    given = [
+        (
+            _("how long does cooked rice keep in the fridge"),
+            _("Put cooked rice in the fridge within an hour, in a closed box. It keeps three to four days there."),
+            _("Rice is the staple food of more than half of the world's people, and is cooked in many ways."),
+            "left_clearly",
+            _("A answers the question. B has the same subject and no answer; sharing words with a query is not enough."),
+        ),
+        (
+            _("train bicycles allowed at weekends"),
+            _("On Saturdays and Sundays bicycles travel in the last coach, as long as there is room."),
+            _("At weekends you can take your bicycle along in the last coach; there is no booking, first come first served."),
+            "tie",
+            _("Both say the same. Which is longer or better written does not matter, only which helps more with the query."),
+        ),
+        (
+            _("fever in small children when to see a doctor"),
+            _("See a doctor if a child under three months has a temperature above 38 °C, or if fever lasts three days."),
+            _("Fever often comes with infections. Let your child drink a lot; if in doubt, ask your doctor."),
+            "left_slightly",
+            _("Both help. A gives the limits that were asked for, B only the general advice: A, but B is not worthless."),
+        ),
+    ]  # fmt: skip
+    return [WorkedExample(query, left, right, answer, labels[answer], why) for query, left, right, answer, why in given]

@@ -1,0 +1,156 @@
+"""Lines of a file that comes in, plain or compressed, within limits of a line and of the whole; bad ones named.
+
+`labeling.importing.formats` makes rows of them. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+DEFAULT_MAX_LINE_BYTES = 64 * 1024 * 1024
+DEFAULT_MAX_TOTAL_BYTES = 10 * 1024**3
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 1024 * 1024
+
+
+class RowError(ValueError):
+    """One bad line of a file: where, what, what was expected and what helps. The caller adds the file."""
+
+    def __init__(self, problem: str, *, line: int, expectation: str, remedy: str, field: str = "") -> None:
+        where = f"line {line}, {field}" if field else f"line {line}"
+        super().__init__(f"{where}: {problem}; expected {expectation}; {remedy}")
+        self.problem = problem
+        self.line = line
+        self.field = field
+        self.expectation = expectation
+        self.remedy = remedy
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already; works for streams that cannot seek."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._rest.read(len(buffer)) or b""
+        self._head = self._head[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class TooMuch(Exception):
+    """A file is longer, unpacked, than the installation takes; `limit` in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+class _Bounded(io.RawIOBase):
+    """A stream of at most `limit` bytes; TooMuch is raised in the place of the next one."""
+
+    def __init__(self, rest: IO[bytes], limit: int) -> None:
+        self._rest = rest
+        self._limit = self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._rest.read(min(len(buffer), self._left) or 1)
+        if data and not self._left:
+            raise TooMuch(self._limit)
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> IO[bytes]:
+    """The stream's bytes, unpacked if it begins like a gzip file, whatever its name.
+
+    Reading beyond `max_total_bytes` of them, unpacked, raises TooMuch: a small file can unpack to any size.
+    """
+    head = stream.read(2)
+    while len(head) == 1 and (more := stream.read(1)):
+        head += more
+    whole = io.BufferedReader(_Rejoined(head, stream), _CHUNK)
+    unpacked = gzip.GzipFile(fileobj=whole) if head == _GZIP_MAGIC else whole
+    return io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
+
+
+def numbered_lines(
+    stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
+) -> Iterator[tuple[int, bytes | RowError]]:
+    """Each line with its 1-based number, without its end and without a byte order mark.
+
+    A line beyond the limit comes as a RowError in its place, and no more of it than the limit is
+    ever held; damage to a compressed file, and the limit of the whole, come as a last RowError.
+    Blank lines are left out.
+    """
+    reader = open_stream(stream, max_total_bytes)
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = reader.readline(max_line_bytes + 3)
+            if not line:
+                return
+            body = line.rstrip(b"\r\n")
+            cut = len(line) == max_line_bytes + 3 and not line.endswith(b"\n")
+            if cut or len(body) > max_line_bytes:
+                _skip_to_line_end(reader, line)
+                yield number, _too_long(number, max_line_bytes)
+                continue
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield number, _damaged(number, error)
+            return
+        except TooMuch as error:
+            yield number, _too_much(number, error.limit)
+            return
+        if number == 1:
+            body = body.removeprefix(_BOM)
+        if body and not body.isspace():
+            yield number, body
+
+
+def _skip_to_line_end(reader: IO[bytes], piece: bytes) -> None:
+    while piece and not piece.endswith(b"\n"):
+        piece = reader.readline(_CHUNK)
+
+
+def _too_long(line: int, limit: int) -> RowError:
+    return RowError(
+        f"longer than {limit} bytes",
+        line=line,
+        expectation=f"at most {limit} bytes a line",
+        remedy="shorten the texts, or raise ZELO_MAX_LINE_MB",
+    )
+
+
+def _too_much(line: int, limit: int) -> RowError:
+    return RowError(
+        f"the file is longer than {limit} bytes, unpacked",
+        line=line,
+        expectation=f"at most {limit} bytes a file",
+        remedy="split the file, or let the operator raise ZELO_MAX_IMPORT_MB",
+    )
+
+
+def _damaged(line: int, error: Exception) -> RowError:
+    return RowError(
+        f"the compressed file is damaged or cut off here ({error})",
+        line=line,
+        expectation="a whole gzip file",
+        remedy="copy or compress the file again",
+    )

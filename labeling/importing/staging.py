@@ -1,0 +1,340 @@
+"""The temporary table between a file and a project: rows are copied in, then moved over in SQL.
+
+`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`. Values of an import that
+its callers see, `ImportSummary` and `ImportFailed`, are defined here and public there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.backends.utils import CursorWrapper
+
+from labeling.importing.formats import Row, RowChecks, RowError
+from labeling.importing.strict_json import printable
+from labeling.records import ImportedGrade
+
+Progress = Callable[[int], None]
+
+ROWS_AT_ONCE = 5_000
+CHARACTERS_AT_ONCE = 4_000_000
+MAX_DOMAIN_CHARACTERS = 100
+MANY_ROWS = 1_000
+
+
+class ImportFailed(ValueError):
+    """A file that was not imported; nothing of it is stored. `line` is 0 where the file as a whole is meant."""
+
+    def __init__(self, problem: str, *, file: str, remedy: str, line: int = 0, field: str = "") -> None:
+        where = ", ".join(part for part in (file, f"line {line}" if line else "", field) if part)
+        super().__init__(f"{where}: {problem}; {remedy}")
+        self.problem = problem
+        self.file = file
+        self.line = line
+        self.field = field
+        self.remedy = remedy
+
+    @classmethod
+    def of_row(cls, error: RowError, file: str) -> ImportFailed:
+        return cls(
+            f"{error.problem}; expected {error.expectation}",
+            file=file,
+            line=error.line,
+            field=error.field,
+            remedy=error.remedy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What a file held (distinct queries, documents, candidates, graded candidates) and what of it was new.
+
+    `grades_unmatched`: grades of candidates that the project does not have, left out.
+    `grades_changed`: candidates whose earlier grade was replaced. `kept`: queries, documents and
+    candidates that the file describes with other metadata, rank or score than the project, which
+    keeps its own.
+    """
+
+    queries: int = 0
+    documents: int = 0
+    candidates: int = 0
+    grades: int = 0
+    queries_created: int = 0
+    documents_created: int = 0
+    candidates_created: int = 0
+    grades_created: int = 0
+    grades_changed: int = 0
+    grades_unmatched: int = 0
+    kept: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count} {noun} ({created} new)"
+            for count, created, noun in (
+                (self.queries, self.queries_created, "queries"),
+                (self.documents, self.documents_created, "documents"),
+                (self.candidates, self.candidates_created, "candidates"),
+                (self.grades, self.grades_created, "grades"),
+            )
+            if count
+        ]
+        notes = (
+            (self.grades_changed, "grades replaced"),
+            (self.grades_unmatched, "grades of unknown candidates left out"),
+        )
+        parts += [f"{count} {note}" for count, note in notes if count]
+        if self.kept:
+            parts.append(f"{self.kept} described differently, kept as they were")
+        return ", ".join(parts)
+
+    @property
+    def changed_nothing(self) -> bool:
+        """True where the project had all of it already."""
+        return not any(
+            (
+                self.queries_created,
+                self.documents_created,
+                self.candidates_created,
+                self.grades_created,
+                self.grades_changed,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """How much lies in the temporary table; documents and grades are distinct ones."""
+
+    rows: int
+    queries: int
+    documents: int
+    candidates: int
+    grades: int
+
+
+_CREATE_STAGE = """
+DROP TABLE IF EXISTS pg_temp.import_row;
+CREATE TEMPORARY TABLE import_row (
+    position bigint, line bigint, kind text, query_id text, document_id text,
+    text text, domain text, metadata jsonb, rank integer, score float8, grade integer
+) ON COMMIT DROP
+"""
+_COPY = "COPY import_row FROM STDIN"
+
+Record = tuple[int, int, str, str, str | None, str | None, str | None, str | None, int | None, float | None, int | None]
+
+
+def stage(cursor: CursorWrapper, rows: Iterator[Row], progress: Progress | None) -> Staged:
+    """Check the rows across lines and copy them into the temporary table, a few MB at a time."""
+    cursor.execute(_CREATE_STAGE)
+    counts = dict.fromkeys(("query", "document", "candidate", "grade"), 0)
+    batch: list[Record] = []
+    characters = position = 0
+    for record in _records(rows):
+        position += 1
+        counts[record[2]] += 1
+        batch.append((position, *record[1:]))
+        characters += len(record[5] or "")
+        if len(batch) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            _copy(cursor, batch)
+            characters = 0
+            if progress is not None:
+                progress(record[1])
+    _copy(cursor, batch)
+    cursor.execute("ANALYZE import_row")
+    return Staged(position, counts["query"], counts["document"], counts["candidate"], counts["grade"])
+
+
+def _records(rows: Iterator[Row]) -> Iterator[Record]:
+    """Rows of the temporary table (their position still 0); a text that came before is not repeated."""
+    checks = RowChecks()
+    for row in rows:
+        repeated = checks.check(row)
+        if isinstance(row, ImportedGrade):
+            if not repeated[0]:
+                yield (0, row.line, "grade", row.query_id, row.document_id, None, None, None, None, None, row.grade)
+            continue
+        domain = row.metadata.get("domain")
+        domain = domain[:MAX_DOMAIN_CHARACTERS] if isinstance(domain, str) else ""
+        yield (0, row.line, "query", row.id, None, row.text, domain, _json(row.metadata), None, None, None)
+        for document, known in zip(row.documents, repeated, strict=True):
+            if not known:
+                metadata = _json(document.metadata)
+                yield (0, row.line, "document", row.id, document.id, document.text, None, metadata, None, None, None)
+            yield (
+                *(0, row.line, "candidate", row.id, document.id),
+                *(None, None, None, document.rank, document.score, None),
+            )
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    """As text for a jsonb column. A NaN that an importer let through is left to the database to refuse."""
+    return json.dumps(metadata, ensure_ascii=False) if metadata else "{}"
+
+
+def _copy(cursor: CursorWrapper, batch: list[Record]) -> None:
+    """Copy the batch and empty it."""
+    if batch:
+        with cursor.copy(_COPY) as copy:
+            for record in batch:
+                copy.write_row(record)
+        batch.clear()
+
+
+# --- from the temporary table into the project --------------------------------------------
+
+_ADD_QUERIES = """
+INSERT INTO labeling_query (project_id, external_id, text, domain, metadata, judged_version)
+SELECT %(project)s, query_id, text, domain, metadata, 0 FROM import_row WHERE kind = 'query' ORDER BY position
+ON CONFLICT (project_id, external_id) DO NOTHING
+"""
+_ADD_DOCUMENTS = """
+INSERT INTO labeling_document (project_id, external_id, text, metadata)
+SELECT %(project)s, document_id, text, metadata FROM import_row WHERE kind = 'document' ORDER BY position
+ON CONFLICT (project_id, external_id) DO NOTHING
+"""
+_ADD_CANDIDATES = """
+INSERT INTO labeling_candidate (query_id, document_id, first_stage_rank, first_stage_score)
+SELECT query.id, document.id, staged.rank, staged.score
+FROM import_row staged
+JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
+JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
+WHERE staged.kind = 'candidate' ORDER BY staged.position
+ON CONFLICT (query_id, document_id) DO NOTHING
+"""
+_OTHER_QUERY_TEXT = """
+SELECT staged.line, staged.query_id FROM import_row staged
+JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
+WHERE staged.kind = 'query' AND query.text <> staged.text ORDER BY staged.position LIMIT 1
+"""
+_OTHER_DOCUMENT_TEXT = """
+SELECT staged.line, staged.document_id FROM import_row staged
+JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
+WHERE staged.kind = 'document' AND document.text <> staged.text ORDER BY staged.position LIMIT 1
+"""
+_OTHER_METADATA = """
+SELECT (SELECT count(*) FROM import_row staged
+        JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
+        WHERE staged.kind = 'query' AND query.metadata <> staged.metadata)
+     + (SELECT count(*) FROM import_row staged
+        JOIN labeling_document document
+            ON document.project_id = %(project)s AND document.external_id = staged.document_id
+        WHERE staged.kind = 'document' AND document.metadata <> staged.metadata)
+"""
+_OF_CANDIDATE = """
+FROM import_row staged
+JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
+JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
+"""
+_FILL_FIRST_STAGE = f"""
+UPDATE labeling_candidate candidate SET first_stage_rank = staged.rank, first_stage_score = staged.score
+{_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
+    AND staged.kind = 'candidate' AND (staged.rank IS NOT NULL OR staged.score IS NOT NULL)
+    AND candidate.first_stage_rank IS NULL AND candidate.first_stage_score IS NULL
+"""
+_OTHER_FIRST_STAGE = f"""
+SELECT count(*) {_OF_CANDIDATE}
+JOIN labeling_candidate candidate ON candidate.query_id = query.id AND candidate.document_id = document.id
+WHERE staged.kind = 'candidate' AND (staged.rank <> candidate.first_stage_rank
+    OR staged.score <> candidate.first_stage_score)
+"""
+_GRADES = f"""
+SELECT count(*), count(*) FILTER (WHERE candidate.grade IS NULL),
+    count(*) FILTER (WHERE candidate.grade <> staged.grade) {_OF_CANDIDATE}
+JOIN labeling_candidate candidate ON candidate.query_id = query.id AND candidate.document_id = document.id
+WHERE staged.kind = 'grade'
+"""
+_SET_GRADES = f"""
+UPDATE labeling_candidate candidate SET grade = staged.grade
+{_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
+    AND staged.kind = 'grade' AND candidate.grade IS DISTINCT FROM staged.grade
+"""
+# One import at a time in a project: two that meet in the same ids in another order would deadlock.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::integer)"
+
+
+def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> ImportSummary:
+    project = {"project": project_id}
+    cursor.execute(_LOCK, project)
+    queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
+    documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
+    _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
+    # Insert first, compare after: what another import has committed meanwhile is seen by then.
+    if queries < staged.queries:
+        _refuse_other_text(cursor, _OTHER_QUERY_TEXT, project, file, what="query", field="query.query")
+    if documents < staged.documents:
+        _refuse_other_text(cursor, _OTHER_DOCUMENT_TEXT, project, file, what="document", field="content")
+    candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
+    _refresh_statistics(cursor, candidates, "labeling_candidate")
+    kept = 0
+    if queries < staged.queries or documents < staged.documents:
+        kept += _count(cursor, _OTHER_METADATA, project)
+    if candidates < staged.candidates:
+        cursor.execute(_FILL_FIRST_STAGE, project)
+        kept += _count(cursor, _OTHER_FIRST_STAGE, project)
+    matched, graded, regraded = _set_grades(cursor, project, staged, file)
+    return ImportSummary(
+        queries=staged.queries,
+        documents=staged.documents,
+        candidates=staged.candidates,
+        grades=staged.grades,
+        queries_created=queries,
+        documents_created=documents,
+        candidates_created=candidates,
+        grades_created=graded,
+        grades_changed=regraded,
+        grades_unmatched=staged.grades - matched,
+        kept=kept,
+    )
+
+
+def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
+    """Tell the planner of many new rows at once. Autovacuum does so only after the commit, and until
+    then a join with rows of this transaction is planned as if there were one: 32 s instead of 0.3.
+    """
+    if created >= MANY_ROWS:
+        cursor.execute(f"ANALYZE {tables}")
+
+
+def _changed(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:
+    cursor.execute(sql, parameters)
+    return cursor.rowcount
+
+
+def _count(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:
+    cursor.execute(sql, parameters)
+    return int(cursor.fetchone()[0])
+
+
+def _refuse_other_text(
+    cursor: CursorWrapper, sql: str, project: Mapping[str, Any], file: str, *, what: str, field: str
+) -> None:
+    cursor.execute(sql, project)
+    if found := cursor.fetchone():
+        line, external_id = found
+        raise ImportFailed(
+            f"the {what} {printable(external_id)!r} has another text than in the project",
+            file=file,
+            line=line,
+            field=field,
+            remedy="give the changed text an id of its own, or import into a new project",
+        )
+
+
+def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> tuple[int, int, int]:
+    """Store the grades; returns how many had a candidate, were the first one, and replaced another."""
+    if not staged.grades:
+        return 0, 0, 0
+    cursor.execute(_GRADES, project)
+    matched, graded, regraded = cursor.fetchone()
+    if not matched:
+        raise ImportFailed(
+            f"none of its {staged.grades} grades is of a candidate in this project",
+            file=file,
+            remedy="import the queries and documents first, and check that the ids are the same",
+        )
+    cursor.execute(_SET_GRADES, project)
+    return matched, graded, regraded

@@ -1,0 +1,179 @@
+"""JSON as PostgreSQL can keep it: what `json.loads` lets through and the database refuses is an error.
+
+`labeling.importing.formats` reads every line of a file through `parse`. Refused are NaN and infinities, NUL,
+lone surrogates, duplicate keys, integers beyond 64 bits and deep nesting. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MAX_DEPTH = 32
+_INT64 = range(-(2**63), 2**63)
+_TOO_LONG_FOR_INT64 = 2**63
+
+# Strings whole, so that brackets inside them do not count; the possessive quantifiers and the way
+# out at the end of the input keep the scan linear, whatever the input.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+
+
+class BadJson(ValueError):
+    """Not acceptable JSON. `field` is the path of the value, empty where it is the text as a whole."""
+
+    def __init__(self, problem: str, *, expectation: str, remedy: str, field: str = "") -> None:
+        super().__init__(f"{field + ': ' if field else ''}{problem}; expected {expectation}; {remedy}")
+        self.problem = problem
+        self.expectation = expectation
+        self.remedy = remedy
+        self.field = field
+
+
+def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """The value of a UTF-8 JSON text, every string and number in it storable. Raises BadJson."""
+    _check_depth(text, max_depth)
+    try:
+        value = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
+        )
+    except UnicodeDecodeError as error:
+        raise BadJson(
+            f"byte {error.start + 1} of the line (0x{text[error.start]:02x}) is not UTF-8",
+            expectation="UTF-8 text",
+            remedy="save or convert the file as UTF-8",
+        ) from None
+    except json.JSONDecodeError as error:
+        raise BadJson(
+            f"not JSON: {error.msg} at character {error.pos + 1}",
+            expectation="one JSON object on one line",
+            remedy="write the line with a JSON library, not by hand",
+        ) from None
+    _check_value(value)
+    return value
+
+
+def check_text(text: str) -> None:
+    """Raise BadJson for what a PostgreSQL text cannot hold: NUL and lone surrogates."""
+    if "\x00" in text:
+        raise BadJson(
+            f"contains a NUL character at position {text.index(chr(0)) + 1}",
+            expectation="text without NUL",
+            remedy="remove the \\u0000",
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadJson(
+            f"contains the lone surrogate \\u{ord(text[error.start]):04x} at position {error.start + 1}",
+            expectation="whole characters",
+            remedy="text was cut inside a surrogate pair; cut between characters or drop the half",
+        ) from None
+
+
+def _check_depth(text: bytes, max_depth: int) -> None:
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        bracket = text[token.start()]
+        if bracket in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise BadJson(
+                    f"nested more than {max_depth} levels deep at byte {token.start() + 1}",
+                    expectation=f"at most {max_depth} levels",
+                    remedy="flatten the metadata",
+                )
+        elif bracket in b"]}":
+            depth -= 1
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise BadJson(
+            f"the key {twice[:80]!r} occurs twice in one object",
+            expectation="every key once",
+            remedy="keep one of the two values",
+            field=printable(twice),
+        )
+    return made
+
+
+def _integer(digits: str) -> int:
+    """Longer ones than any 64-bit integer are not even converted: Python's conversion is quadratic."""
+    return int(digits) if len(digits) <= 20 else _TOO_LONG_FOR_INT64
+
+
+def _constant(name: str) -> float:
+    """NaN, Infinity or -Infinity: kept until `_check_value` finds it and can name its field."""
+    return float(name)
+
+
+def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
+    """The rules of `parse` for a value that was read elsewhere. Raises BadJson."""
+    level, depth = [value], 0
+    while level := [item for each in level if isinstance(each, dict | list) for item in _items(each)]:
+        depth += 1
+        if depth > max_depth:
+            raise BadJson(
+                f"is nested more than {max_depth} levels deep",
+                expectation=f"at most {max_depth} levels",
+                remedy="flatten the value",
+            )
+    _check_value(value)
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _check_value(value: Any) -> None:
+    """Check the strings and numbers in `value`, at most MAX_DEPTH deep; raises BadJson with the path."""
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_member(key, item)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            try:
+                _check_value(item)
+            except BadJson as error:
+                raise _within(f"[{position}]", error) from None
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadJson(
+                f"is {value}", expectation="a finite number", remedy="leave the field out where there is no value"
+            )
+    elif isinstance(value, int) and value not in _INT64:
+        raise BadJson(
+            "is an integer beyond 64 bits",
+            expectation="an integer from -2^63 to 2^63 - 1",
+            remedy="write it as a string",
+        )
+
+
+def _check_member(key: str, item: Any) -> None:
+    try:
+        check_text(key)
+        _check_value(item)
+    except BadJson as error:
+        raise _within(printable(key), error) from None
+
+
+def _within(part: str, error: BadJson) -> BadJson:
+    """The same error one level further out."""
+    joint = "" if not error.field or error.field.startswith("[") else "."
+    return BadJson(
+        error.problem, expectation=error.expectation, remedy=error.remedy, field=f"{part}{joint}{error.field}"
+    )
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """`text` for a message: short, without control characters or halves of characters."""
+    cut = text[:limit]
+    return cut if cut.isprintable() else ascii(cut)[1:-1]

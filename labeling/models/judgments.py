@@ -1,0 +1,150 @@
+"""Annotators, their judgments, and the reasons they gave.
+
+`labeling.judgments.record_judgments` alone inserts judgments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models.pairs import Pair
+from labeling.models.projects import Project, VisibleQuerySet
+from labeling.records import AnswerKind
+
+
+class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
+    def judges(self) -> AnnotatorQuerySet:
+        return self.filter(is_person=False)
+
+    def people(self) -> AnnotatorQuerySet:
+        return self.filter(is_person=True)
+
+
+class Annotator(models.Model):
+    """Who judges: one model configuration, or one person. Changed options are a new annotator.
+
+    A paused judge is asked nothing until somebody lets it go on; answers from before `watched_from` no longer
+    count for the alarm that may have paused it. `instruction_read` is the hash of the instruction that a person
+    said to have read, see `labeling.annotation.instruction`.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
+    name = models.CharField(max_length=200)
+    is_person = models.BooleanField(default=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    plugin = models.CharField(max_length=80, blank=True)
+    options = models.JSONField(default=dict, blank=True)
+    prompt_hash = models.CharField(max_length=64, blank=True)
+    model_revision = models.CharField(max_length=200, blank=True)
+    config_hash = models.CharField(max_length=64)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    pause_reason = models.TextField(blank=True, db_default="")
+    watched_from = models.DateTimeField(null=True, blank=True)
+    instruction_read = models.CharField(max_length=64, blank=True, db_default="")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = AnnotatorQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "config_hash"], name="annotator_config_once"),
+            models.UniqueConstraint(
+                fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
+            ),
+            # Target of the composite foreign key that keeps Judgment.by_person true.
+            models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
+            models.CheckConstraint(
+                condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
+                name="annotator_model_or_person",
+            ),
+            models.CheckConstraint(
+                condition=Q(paused_at__isnull=True, pause_reason="")
+                | (Q(paused_at__isnull=False) & ~Q(pause_reason="")),
+                name="annotator_pause_has_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def config_hash(**configuration: Any) -> str:
+    """SHA-256 of a configuration, the same for equal values in any key order."""
+    canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
+    project_path = "annotator__project"
+
+    def live(self) -> JudgmentQuerySet:
+        """Answers that stand: not superseded by an undo or a correction."""
+        return self.filter(superseded_at__isnull=True)
+
+    def preferences(self) -> JudgmentQuerySet:
+        """Live answers that enter a fit."""
+        return self.live().filter(kind=AnswerKind.PREFERENCE)
+
+
+ANSWER_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in AnswerKind]
+
+
+class Judgment(models.Model):
+    """One annotator's answer on one pair in one order. `preference` = P(a is the more relevant)."""
+
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
+    by_person = models.BooleanField(default=False)
+    swapped = models.BooleanField(default=False)
+    kind = models.CharField(max_length=20, choices=ANSWER_KINDS, default=AnswerKind.PREFERENCE.value)
+    preference = models.FloatField(null=True, blank=True)
+    truncated = models.BooleanField(default=False)
+    created_at = models.DateTimeField(db_default=Now())
+    superseded_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                # NaN sorts above every number in PostgreSQL, so <= 1 rejects it.
+                condition=Q(kind="preference", preference__isnull=False, preference__gte=0.0, preference__lte=1.0)
+                | Q(kind__in=["both_irrelevant", "cannot_judge"], preference__isnull=True),
+                name="judgment_preference_in_range",
+            ),
+            models.UniqueConstraint(
+                fields=["pair", "annotator", "swapped"],
+                condition=Q(superseded_at__isnull=True, by_person=False),
+                name="judgment_live_once_by_model",
+            ),
+            models.UniqueConstraint(
+                fields=["pair", "annotator"],
+                condition=Q(superseded_at__isnull=True, by_person=True),
+                name="judgment_live_once_by_person",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["annotator", "id"], name="judgment_by_annotator"),
+            # How far a person is, and how far today, from the index alone.
+            models.Index(
+                fields=["annotator", "created_at"],
+                condition=Q(by_person=True, superseded_at__isnull=True),
+                name="judgment_live_of_person",
+            ),
+        ]
+
+
+class Rationale(models.Model):
+    """Why an annotator answered so; beside the hot table, so that it stays narrow."""
+
+    judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="rationale")
+    text = models.TextField()

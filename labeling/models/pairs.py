@@ -1,0 +1,45 @@
+"""Pairs of candidates to be compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.apps import apps
+from django.db import models
+from django.db.models import F, Q
+
+from labeling.models.projects import VisibleQuerySet
+from labeling.models.texts import Candidate, Query
+
+if TYPE_CHECKING:
+    from labeling.models.judgments import Annotator
+
+
+class PairQuerySet(VisibleQuerySet["Pair"]):
+    project_path = "a__query__project"
+
+    def unjudged_by(self, annotator: Annotator) -> PairQuerySet:
+        """Pairs without a live judgment by `annotator`."""
+        answered = (
+            apps.get_model("labeling", "Judgment")
+            .objects.live()
+            .filter(annotator=annotator, pair_id=models.OuterRef("pk"))
+        )
+        return self.exclude(models.Exists(answered))
+
+
+class Pair(models.Model):
+    """Two candidates to be compared, a before b by id. `query` is theirs, None across queries."""
+
+    a = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_a")
+    b = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_b")
+    query = models.ForeignKey(Query, null=True, blank=True, on_delete=models.CASCADE, related_name="pairs")
+
+    objects = PairQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["a", "b"], name="pair_once"),
+            models.CheckConstraint(condition=Q(a__lt=F("b")), name="pair_in_order"),
+        ]

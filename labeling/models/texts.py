@@ -1,0 +1,68 @@
+"""Queries, documents, and the candidates that join them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from labeling.models.projects import Project, visible_through
+
+
+class Query(models.Model):
+    """A query text. `judged_version` rises in the transaction that stores judgments of the query."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="queries")
+    external_id = models.CharField(max_length=500)
+    text = models.TextField()
+    domain = models.CharField(max_length=100, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    judged_version = models.BigIntegerField(default=0)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        verbose_name_plural = "queries"
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["project", "external_id"], name="query_external_id")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Document(models.Model):
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="documents")
+    external_id = models.CharField(max_length=500)
+    text = models.TextField()
+    metadata = models.JSONField(default=dict, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["project", "external_id"], name="document_external_id")]
+
+    def __str__(self) -> str:
+        return self.external_id
+
+
+class Candidate(models.Model):
+    """One (query, document): it is what gets a score. A grade is a person's, never a judge's."""
+
+    query = models.ForeignKey(Query, on_delete=models.CASCADE, related_name="candidates")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="candidates")
+    first_stage_rank = models.PositiveIntegerField(null=True, blank=True)
+    first_stage_score = models.FloatField(null=True, blank=True)
+    grade = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    objects = visible_through("query__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
+            # Target of the composite foreign key that keeps Pair.query true.
+            models.UniqueConstraint(fields=["id", "query"], name="candidate_of_query"),
+            models.CheckConstraint(
+                condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"
+            ),
+        ]

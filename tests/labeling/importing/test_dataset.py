@@ -1,0 +1,483 @@
+"""Import against a real PostgreSQL: all or nothing, idempotent, grades; previews; exports."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from labeling import plugins
+from labeling.importing import dataset
+from labeling.importing.dataset import ImportFailed, ImportSummary, export_judgments, import_dataset, preview_dataset
+from labeling.importing.staging import MANY_ROWS
+from labeling.judgments import record_judgments
+from labeling.models import Annotator, Candidate, Document, Pair, Project, Query, config_hash
+from labeling.records import AnswerKind, ImportedDocument, ImportedGrade, ImportedQuery, NewJudgment
+from scoring.exports import ExportFailed, export_scores
+from scoring.models import Score
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def project() -> Project:
+    return Project.objects.create(name="Ponds", slug="ponds")
+
+
+def row(query_id: str, *documents: str, **fields: Any) -> dict[str, Any]:
+    """A line whose documents have texts made of their ids."""
+    return {
+        "query": {"id": query_id, "query": f"about {query_id}"},
+        "documents": [{"id": name, "content": f"text of {name}", **fields} for name in documents],
+    }
+
+
+def jsonl(*rows: Any) -> io.BytesIO:
+    return io.BytesIO(b"".join(json.dumps(item).encode() + b"\n" for item in rows))
+
+
+def load(project: Project, *rows: Any, **options: Any) -> ImportSummary:
+    return import_dataset(project, jsonl(*rows), filename="file.jsonl", **options)
+
+
+def qrels(project: Project, text: str) -> ImportSummary:
+    return import_dataset(project, io.BytesIO(text.encode()), importer="trec-qrels", filename="qrels.txt")
+
+
+def stored() -> tuple[int, int, int]:
+    return Query.objects.count(), Document.objects.count(), Candidate.objects.count()
+
+
+# --- storing -----------------------------------------------------------------------------
+
+
+def test_queries_documents_and_candidates_are_stored_in_the_files_order(project: Project) -> None:
+    first = row("q1", "d2", "d1", metadata={"year": 1999})
+    first["documents"][0] |= {"rank": 2, "score": 7.5}
+    first["query"]["metadata"] = {"domain": "biology"}
+    summary = load(project, first, row("q2", "d1", "d3"), row("q3"))
+    assert summary == ImportSummary(
+        queries=3, documents=3, candidates=4, queries_created=3, documents_created=3, candidates_created=4
+    )
+    assert list(Query.objects.values_list("external_id", "text", "domain", "judged_version")) == [
+        ("q1", "about q1", "biology", 0),
+        ("q2", "about q2", "", 0),
+        ("q3", "about q3", "", 0),
+    ]
+    assert list(Document.objects.values_list("external_id", "metadata")) == [
+        ("d2", {"year": 1999}),
+        ("d1", {"year": 1999}),
+        ("d3", {}),
+    ]
+    assert list(
+        Candidate.objects.values_list(
+            "query__external_id", "document__external_id", "first_stage_rank", "first_stage_score", "grade"
+        )
+    ) == [
+        ("q1", "d2", 2, 7.5, None),
+        ("q1", "d1", None, None, None),
+        ("q2", "d1", None, None, None),
+        ("q2", "d3", None, None, None),
+    ]
+
+
+def test_the_same_file_again_changes_nothing(project: Project) -> None:
+    rows = [row("q1", "d1", "d2", rank=1), row("q2", "d2")]
+    load(project, *rows)
+    before = list(Candidate.objects.values_list())
+    again = load(project, *rows)
+    assert again.changed_nothing
+    assert (again.queries, again.documents, again.candidates, again.kept) == (2, 2, 3, 0)
+    assert list(Candidate.objects.values_list()) == before
+
+
+def test_a_path_a_compressed_file_and_a_stream_give_the_same(project: Project, tmp_path: Path) -> None:
+    data = jsonl(row("q1", "d1")).getvalue()
+    path = tmp_path / "set.jsonl.gz"
+    path.write_bytes(gzip.compress(data))
+    assert import_dataset(project, path).candidates_created == 1
+    assert import_dataset(project, str(path)).changed_nothing
+    assert import_dataset(project, io.BytesIO(data)).changed_nothing
+
+
+def test_new_documents_of_a_known_query_are_added(project: Project) -> None:
+    load(project, row("q1", "d1"))
+    summary = load(project, row("q1", "d1", "d2"))
+    assert (summary.queries_created, summary.documents_created, summary.candidates_created) == (0, 1, 1)
+
+
+def test_two_projects_do_not_share_texts(project: Project) -> None:
+    other = Project.objects.create(name="Other", slug="other")
+    load(project, row("q1", "d1"))
+    changed = row("q1", "d1")
+    changed["documents"][0]["content"] = "another text"
+    assert load(other, changed).documents_created == 1
+
+
+def test_missing_first_stage_ranks_are_filled_in_and_known_ones_kept(project: Project) -> None:
+    load(project, row("q1", "d1"), row("q2", "d2", rank=3))
+    summary = load(project, row("q1", "d1", rank=4, metadata={"new": 1}), row("q2", "d2", rank=5))
+    assert list(Candidate.objects.values_list("first_stage_rank", flat=True)) == [4, 3]
+    assert summary.kept == 2  # d1's metadata, d2's rank
+    assert Document.objects.get(external_id="d1").metadata == {}
+    assert "2 described differently" in str(summary)
+
+
+@pytest.mark.parametrize("what", ["query", "document"])
+def test_a_changed_text_under_a_known_id_is_refused_by_name(project: Project, what: str) -> None:
+    load(project, row("q1", "d1", "d2"))
+    changed = row("q1", "d1", "d2")
+    if what == "query":
+        changed["query"]["query"] = "another question"
+    else:
+        changed["documents"][1]["content"] = "another text"
+    with pytest.raises(ImportFailed, match="has another text than in the project") as caught:
+        load(project, row("q0", "d0"), changed)
+    assert caught.value.line == 2
+    assert repr("q1" if what == "query" else "d2") in caught.value.problem
+    assert not Query.objects.filter(external_id="q0").exists()
+
+
+def test_many_rows_come_through_several_batches(project: Project) -> None:
+    seen: list[int] = []
+    rows = [row(f"q{number}", *(f"d{number}-{i}" for i in range(100))) for number in range(60)]
+    assert MANY_ROWS < 6000
+    assert load(project, *rows, progress=seen.append).candidates_created == 6000
+    assert stored() == (60, 6000, 6000)
+    assert seen == sorted(seen) and 0 < len(seen) < 10
+
+
+def test_an_import_takes_few_statements_whatever_its_size(project: Project) -> None:
+    with CaptureQueriesContext(
+        connection,
+    ) as small:
+        load(project, row("q1", "d1"))
+    with CaptureQueriesContext(connection) as large:
+        load(project, *(row(f"q{n}", *(f"d{n}-{i}" for i in range(9))) for n in range(2, 100)))
+    assert len(large) == len(small)
+
+
+# --- all or nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"{\n",
+        b'{"query": {"id": "q9", "query": "w"}, "documents": [{"id": "d", "content": "a\\u0000"}]}\n',
+        b'{"query": {"id": "q9", "query": "w"}, "documents": [{"id": "d", "content": "\\ud800"}]}\n',
+        b'{"query": {"id": "q9", "query": "w"}, "documents": [{"id": "d", "content": NaN}]}\n',
+        b'{"query": {"id": "q9", "query": "w"}, "documents": [{"id": "d", "content": ""}]}\n',
+        b'{"query": {"id": "q9", "query": "\xff"}, "documents": []}\n',
+        b'{"query": {"id": "q1", "query": "about q1"}, "documents": []}\n',
+        b'{"query": {"id": "q9", "query": "w"}, "documents": [{"id": "d1", "content": "other"}]}\n',
+        b"[" * 100_000 + b"\n",
+        b" " * 3_000_000 + b"{}\n",
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_nothing_is_stored(project: Project, bad: bytes, settings: Any) -> None:
+    settings.ZELO_MAX_LINE_BYTES = 2_000_000
+    data = jsonl(row("q1", "d1"), row("q2", "d2")).getvalue() + bad
+    with pytest.raises(ImportFailed) as caught:
+        import_dataset(project, io.BytesIO(data), filename="bad.jsonl")
+    assert (caught.value.file, caught.value.line) == ("bad.jsonl", 3)
+    assert str(caught.value).startswith("bad.jsonl, line 3")
+    assert caught.value.remedy
+    assert stored() == (0, 0, 0)
+
+
+def test_an_error_after_thousands_of_good_lines_leaves_nothing(project: Project) -> None:
+    good = jsonl(*(row(f"q{number}", *(f"d{number}-{i}" for i in range(100))) for number in range(60))).getvalue()
+    with pytest.raises(ImportFailed, match="line 61"):
+        import_dataset(project, io.BytesIO(good + b"oops\n"), filename="f")
+    assert stored() == (0, 0, 0)
+    assert load(project, row("q1", "d1")).queries_created == 1  # the connection is usable again
+
+
+@pytest.mark.parametrize("importer", ["zbench-jsonl", "trec-qrels"])
+def test_a_file_without_rows_is_an_error(project: Project, importer: str) -> None:
+    with pytest.raises(ImportFailed, match=r"^empty.txt: holds no rows"):
+        import_dataset(project, io.BytesIO(b"\n\n"), importer=importer, filename="empty.txt")
+
+
+def test_an_unknown_importer_is_named(project: Project) -> None:
+    with pytest.raises(plugins.UnknownPlugin, match="trec-qrels"):
+        import_dataset(project, io.BytesIO(b""), importer="parquet")
+
+
+class Careless(plugins.Importer):
+    """Lets through what the database refuses."""
+
+    name = "careless"
+    label = "Careless"
+    rows: ClassVar[list[Any]] = []
+
+    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
+        yield from self.rows
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [
+        ImportedQuery("q", "NUL \x00", ()),
+        ImportedQuery("q", "half \ud800", (), line=4),
+        ImportedQuery("q" * 501, "long id", ()),
+        ImportedQuery("q", "what", (ImportedDocument("d", "text", rank=-1),)),
+        ImportedQuery("q", "what", (ImportedDocument("d", "text", {"x": float("nan")}),)),
+    ],
+)
+def test_what_a_careless_plugin_lets_through_is_an_import_failure(
+    project: Project, careless: ImportedQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plugins._registry, ("importer", "careless"), Careless)
+    monkeypatch.setattr(Careless, "rows", [ImportedQuery("good", "good", ()), careless])
+    with pytest.raises(ImportFailed, match=r"^file\.bin"):
+        import_dataset(project, io.BytesIO(b""), importer="careless", filename="file.bin")
+    assert stored() == (0, 0, 0)
+
+
+# --- two at once -------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files hold the same documents, in opposite orders: without the lock they would deadlock."""
+    project = Project.objects.create(name="Ponds", slug="ponds")
+    names = [f"d{number}" for number in range(3000)]
+    files = [jsonl(row("q1", *names)), jsonl(row("q2", *reversed(names)))]
+
+    both_are_staged = threading.Barrier(2, timeout=20)
+    move = dataset.move
+
+    def move_together(*arguments: Any) -> ImportSummary:
+        both_are_staged.wait()
+        return move(*arguments)
+
+    monkeypatch.setattr(dataset, "move", move_together)
+
+    def run(file: io.BytesIO) -> ImportSummary:
+        try:
+            return import_dataset(project, file, filename="f")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        summaries = list(pool.map(run, files))
+    assert stored() == (2, 3000, 6000)
+    assert sum(summary.documents_created for summary in summaries) == 3000
+    assert sum(summary.candidates_created for summary in summaries) == 6000
+
+
+# --- grades ------------------------------------------------------------------------------
+
+
+def test_grades_go_to_candidates_and_unknown_ones_are_counted(project: Project) -> None:
+    load(project, row("q1", "d1", "d2"), row("q2", "d1"))
+    summary = qrels(project, "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n")
+    assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 2, 2)
+    assert list(Candidate.objects.values_list("grade", flat=True)) == [3, 0, None]
+    assert "2 grades of unknown candidates left out" in str(summary)
+
+
+def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project) -> None:
+    load(project, row("q1", "d1", "d2"))
+    qrels(project, "q1 0 d1 3\nq1 0 d2 1\n")
+    assert qrels(project, "q1 0 d1 3\nq1 0 d2 1\n").changed_nothing
+    assert qrels(project, "q1 0 d1 2\n").grades_changed == 1
+    assert list(Candidate.objects.values_list("grade", flat=True)) == [2, 1]
+
+
+def test_grades_of_another_data_set_are_refused(project: Project) -> None:
+    load(project, row("q1", "d1"))
+    with pytest.raises(ImportFailed, match="none of its 2 grades"):
+        qrels(project, "x 0 d1 1\nq1 0 y 2\n")
+
+
+def test_grades_of_another_project_are_not_touched(project: Project) -> None:
+    other = Project.objects.create(name="Other", slug="other")
+    load(project, row("q1", "d1"))
+    load(other, row("q1", "d1"))
+    qrels(other, "q1 0 d1 1\n")
+    assert Candidate.objects.get(query__project=project).grade is None
+
+
+# --- preview -----------------------------------------------------------------------------
+
+
+def test_a_preview_shows_first_rows_and_every_error_and_stores_nothing() -> None:
+    rows = [row("q1", "d1"), row("q2", "d2", "d3"), row("q1"), row("q3", "d1")]
+    rows[3]["documents"][0]["content"] = "changed"
+    data = jsonl(*rows).getvalue() + b"{\n" + jsonl(row("q4")).getvalue()
+    preview = preview_dataset(io.BytesIO(data), filename="f.jsonl", rows=1)
+    assert [item.id for item in preview.rows if isinstance(item, ImportedQuery)] == ["q1"]
+    assert [(error.line, error.field) for error in preview.errors] == [
+        (3, "query.id"),
+        (4, "documents[0].content"),
+        (5, ""),
+    ]
+    assert (preview.queries, preview.candidates, preview.complete) == (3, 3, True)
+    assert stored() == (0, 0, 0)
+
+
+def test_a_preview_stops_at_fifty_errors() -> None:
+    preview = preview_dataset(io.BytesIO(b"oops\n" * 1000), filename="f")
+    assert len(preview.errors) == 50
+    assert not preview.complete
+
+
+def test_a_preview_of_an_empty_file_says_so() -> None:
+    assert "holds no rows" in str(preview_dataset(io.BytesIO(b""), filename="f").errors[0])
+
+
+# --- out ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rated(project: Project) -> Project:
+    """Two queries with scores: a tie in the first, an unrated document in the second."""
+    load(project, row("q1", "b", "a", "c", metadata={"k": "ü"}), row("q2", "c", "d"))
+    for (query, document), elo in {
+        ("q1", "a"): 1500.0,
+        ("q1", "b"): 1500.0,
+        ("q1", "c"): 1673.7177927613004,
+        ("q2", "d"): 1400.0,
+    }.items():
+        Score.objects.create(
+            candidate=Candidate.objects.get(query__external_id=query, document__external_id=document),
+            theta=0.1,
+            stderr=0.2,
+            elo=elo,
+            elo_stderr=9.0,
+            relevance=0.5,
+            comparisons=4,
+            judged_version=1,
+        )
+    return project
+
+
+def exported(write: Callable[..., int], *arguments: Any, **options: Any) -> tuple[int, bytes]:
+    stream = io.BytesIO()
+    return write(*arguments, stream, **options), stream.getvalue()
+
+
+def test_annotated_export_adds_scores_best_first_and_can_be_imported_again(rated: Project) -> None:
+    count, data = exported(export_scores, rated, "zbench-annotated-jsonl")
+    lines = [json.loads(item) for item in data.splitlines()]
+    assert count == 2
+    assert [document["id"] for document in lines[0]["documents"]] == ["c", "a", "b"]
+    best = lines[0]["documents"][0]
+    assert best["score"] == pytest.approx(1.0)  # 400 / ln 10 points are one logit
+    assert {
+        key: best[key] for key in ("content", "metadata", "elo", "relevance", "theta", "stderr", "comparisons")
+    } == {
+        "content": "text of c",
+        "metadata": {"k": "ü"},
+        "elo": 1673.7177927613004,
+        "relevance": 0.5,
+        "theta": 0.1,
+        "stderr": 0.2,
+        "comparisons": 4,
+    }
+    assert lines[1]["documents"][1] | {"metadata": 0} == {
+        "id": "c",
+        "content": "text of c",
+        "metadata": 0,
+        "score": None,
+        "elo": None,
+        "relevance": None,
+        "theta": None,
+        "stderr": None,
+        "comparisons": 0,
+    }
+    assert import_dataset(rated, io.BytesIO(data), filename="again").changed_nothing
+
+
+def test_annotated_export_without_unrated_documents_is_what_zbench_reads(rated: Project) -> None:
+    _, data = exported(export_scores, rated, "zbench-annotated-jsonl", options={"unrated": False})
+    documents = [document for item in data.splitlines() for document in json.loads(item)["documents"]]
+    assert [document["id"] for document in documents] == ["c", "a", "b", "d"]
+    assert all(isinstance(document["score"], float) for document in documents)
+
+
+def test_trec_run_has_ranks_from_one_ties_by_id_and_no_unrated_documents(rated: Project) -> None:
+    _, data = exported(export_scores, rated, "trec-run", options={"tag": "mine"})
+    assert data.decode().splitlines() == [
+        "q1 Q0 c 1 1673.7177927613004 mine",
+        "q1 Q0 a 2 1500.0 mine",
+        "q1 Q0 b 3 1500.0 mine",
+        "q2 Q0 d 1 1400.0 mine",
+    ]
+
+
+def test_exports_are_the_same_every_time(rated: Project) -> None:
+    for exporter in ("zbench-annotated-jsonl", "trec-run"):
+        assert exported(export_scores, rated, exporter) == exported(export_scores, rated, exporter)
+
+
+def test_an_id_with_a_blank_cannot_go_into_a_trec_run(rated: Project) -> None:
+    Query.objects.filter(external_id="q2").update(external_id="q 2")
+    with pytest.raises(ExportFailed, match="'q 2' holds a blank"):
+        exported(export_scores, rated, "trec-run")
+
+
+def test_an_export_reads_all_queries_in_one_statement(rated: Project) -> None:
+    with CaptureQueriesContext(connection) as statements:
+        exported(export_scores, rated, "trec-run")
+    assert sum("SELECT" in statement["sql"] for statement in statements) == 1
+
+
+def test_judgments_are_exported_with_ids_rationale_and_order(rated: Project) -> None:
+    judge = Annotator.objects.create(project=rated, name="judge", plugin="bm25", config_hash=config_hash(n=1))
+    a, b = Candidate.objects.filter(query__external_id="q1").order_by("id")[:2]
+    other = Candidate.objects.filter(query__external_id="q2").latest("id")
+    pair = Pair.objects.create(a=a, b=b, query=a.query)
+    cross = Pair.objects.create(a=a, b=other)
+    record_judgments(
+        [
+            NewJudgment(pair.pk, judge.pk, True, 0.25, rationale="zu kurz"),
+            NewJudgment(cross.pk, judge.pk, False, None, kind=AnswerKind.CANNOT_JUDGE),
+        ]
+    )
+    count, data = exported(export_judgments, rated)
+    first, second = (json.loads(item) for item in data.splitlines())
+    assert count == 2
+    assert first.pop("created_at").endswith("+00:00")
+    assert first == {
+        "query_a": "q1",
+        "document_a": "b",
+        "query_b": "q1",
+        "document_b": "a",
+        "annotator": "judge",
+        "annotator_id": judge.pk,
+        "by_person": False,
+        "swapped": True,
+        "kind": "preference",
+        "preference": 0.25,
+        "rationale": "zu kurz",
+    }
+    assert (second["query_b"], second["document_b"], second["preference"], second["kind"]) == (
+        *("q2", "d", None, "cannot_judge"),
+    )
+
+
+# --- real data ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("ZELO_DATA" not in os.environ, reason="needs the real data sets: set ZELO_DATA")
+def test_trec_dl19_and_its_grades_come_in_whole(project: Project) -> None:
+    folder = Path(os.environ["ZELO_DATA"]) / "trec_dl19"
+    summary = import_dataset(project, folder / "candidates_judged100.jsonl")
+    assert (summary.queries, summary.candidates) == (43, Candidate.objects.count())
+    grades = import_dataset(project, folder / "qrels.txt", importer="trec-qrels")
+    assert (grades.grades, grades.grades_created) == (9260, summary.candidates)
+    assert not Candidate.objects.filter(grade__isnull=True).exists()

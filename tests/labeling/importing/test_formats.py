@@ -1,0 +1,342 @@
+"""Importers: what good files give, and that every bad one is an error with line, field and remedy."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labeling.importing.formats import LineOptions, RowChecks, RowError, TrecQrels, ZbenchJsonl
+from labeling.importing.strict_json import BadJson, parse
+from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
+
+
+def line(query_id: str = "q", documents: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+    given = documents if documents is not None else [{"id": "d", "content": "text"}]
+    return {"query": {"id": query_id, "query": "what"}, "documents": given, **more}
+
+
+def encoded(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def read(data: bytes, **options: Any) -> list[Any]:
+    return list(ZbenchJsonl(LineOptions(**options)).read(io.BytesIO(data)))
+
+
+def error_of(data: bytes, **options: Any) -> RowError:
+    with pytest.raises(RowError) as caught:
+        read(data, **options)
+    return caught.value
+
+
+# --- good files --------------------------------------------------------------------------
+
+
+def test_reads_queries_and_documents_in_the_files_order() -> None:
+    documents: list[dict[str, Any]] = [
+        {"id": "d2", "content": "two", "metadata": {"year": 1999}, "rank": 1, "score": 3},
+        {"id": "d1", "content": "Ünï \U0001f41f"},
+    ]
+    rows = read(encoded(line("q1", documents), line("q2", [])))
+    assert rows[0] == ImportedQuery(
+        id="q1",
+        text="what",
+        documents=(
+            ImportedDocument("d2", "two", {"year": 1999}, rank=1, score=3.0),
+            ImportedDocument("d1", "Ünï \U0001f41f"),
+        ),
+        line=1,
+    )
+    assert rows[1] == ImportedQuery(id="q2", text="what", documents=(), line=2)
+
+
+def test_the_score_of_an_export_is_not_taken_for_the_first_stages() -> None:
+    (row,) = read(encoded(line(documents=[{"id": "d", "content": "text", "score": 1.5, "elo": 1760.0}])))
+    assert row.documents[0].score is None
+
+
+def test_byte_order_mark_crlf_blank_lines_and_a_missing_last_newline_are_accepted() -> None:
+    data = b"\xef\xbb\xbf" + encoded(line("q1")).replace(b"\n", b"\r\n") + b"\r\n   \n" + encoded(line("q2")).rstrip()
+    assert [(row.id, row.line) for row in read(data)] == [("q1", 1), ("q2", 4)]
+
+
+def test_compressed_files_are_known_by_their_first_bytes() -> None:
+    data = encoded(line("q1"), line("q2"))
+    assert read(gzip.compress(data)) == read(data)
+
+
+def test_rows_come_before_the_rest_of_the_file_is_read() -> None:
+    rows = ZbenchJsonl().read(Unfinished(encoded(line("q1"))))  # type: ignore[arg-type]
+    assert next(rows).line == 1
+
+
+class Unfinished:
+    """A stream in which nothing may be read after the first 2 MB, and never all at once."""
+
+    def __init__(self, head: bytes) -> None:
+        self._stream = io.BytesIO(head + b"\n" * (4 * 1024 * 1024))
+
+    def read(self, size: int) -> bytes:
+        assert size > 0
+        assert self._stream.tell() < 2 * 1024 * 1024
+        return self._stream.read(size)
+
+
+def test_an_empty_file_gives_no_rows() -> None:
+    assert read(b"") == []
+
+
+@given(st.text(), st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.floats(), st.none())))
+def test_what_is_accepted_can_be_stored_as_utf8_json_without_nan_or_nul(text: str, metadata: dict[str, Any]) -> None:
+    try:
+        (row,) = read(encoded(line(documents=[{"id": "d", "content": text, "metadata": metadata}])))
+    except RowError:
+        return
+    stored = json.dumps([row.documents[0].text, row.documents[0].metadata], allow_nan=False, ensure_ascii=False)
+    assert "\\u0000" not in stored
+    stored.encode("utf-8")
+
+
+# --- bad lines ---------------------------------------------------------------------------
+
+GOOD = b'{"query": {"id": "q", "query": "w"}, "documents": [{"id": "d", "content": "t"}]}\n'
+
+
+def documents_with(**fields: Any) -> bytes:
+    return encoded(line(documents=[{"id": "a", "content": "good"}, {"id": "d", "content": "text", **fields}]))
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "words"),
+    [
+        (b'{"query": \n', "", "not JSON"),
+        (b"[1, 2]\n", "", "is a list"),
+        (b'"text"\n', "", "is a string"),
+        (b"null\n", "", "is null"),
+        (GOOD.rstrip() + b" {}\n", "", "not JSON"),
+        (b"{}\n", "query", "is missing"),
+        (b'{"query": "q", "documents": []}\n', "query", "is a string"),
+        (b'{"query": {"query": "w"}, "documents": []}\n', "query.id", "is missing"),
+        (b'{"query": {"id": 7, "query": "w"}, "documents": []}\n', "query.id", "is a number"),
+        (b'{"query": {"id": "q", "query": " \\t"}, "documents": []}\n', "query.query", "is empty"),
+        (b'{"query": {"id": "q", "query": "w"}}\n', "documents", "is missing"),
+        (b'{"query": {"id": "q", "query": "w"}, "documents": {}}\n', "documents", "is an object"),
+        (encoded(line(documents=["d"])), "documents[0]", "is a string"),  # type: ignore[list-item]
+        (documents_with(content=""), "documents[1].content", "is empty"),
+        (documents_with(content="\n "), "documents[1].content", "is empty"),
+        (documents_with(content=None), "documents[1].content", "is null"),
+        (documents_with(content=["t"]), "documents[1].content", "is a list"),
+        (documents_with(content="a\x00b"), "documents[1].content", "NUL character at position 2"),
+        (documents_with(content="ab\ud83d"), "documents[1].content", "lone surrogate \\ud83d at position 3"),
+        (documents_with(id=""), "documents[1].id", "is empty"),
+        (documents_with(id=True), "documents[1].id", "is true or false"),
+        (documents_with(id="x" * 501), "documents[1].id", "has 501 characters"),
+        (documents_with(id="a"), "documents[1].id", "that of documents[0] already"),
+        (documents_with(metadata=[]), "documents[1].metadata", "is a list"),
+        (documents_with(metadata=None), "documents[1].metadata", "is null"),
+        (documents_with(metadata={"p": float("nan")}), "documents[1].metadata.p", "is nan"),
+        (documents_with(metadata={"p": [1, float("-inf")]}), "documents[1].metadata.p[1]", "is -inf"),
+        (documents_with(metadata={"n": 2**63}), "documents[1].metadata.n", "beyond 64 bits"),
+        (documents_with(metadata={"n": -(2**63) - 1}), "documents[1].metadata.n", "beyond 64 bits"),
+        (documents_with(metadata={"n": 1}).replace(b"1}", b"1" * 5000 + b"}"), "documents[1].metadata.n", "64 bits"),
+        (documents_with(metadata={"x": 1}).replace(b"1}", b"1e999}"), "documents[1].metadata.x", "is inf"),
+        (documents_with(metadata={"s": ["\x00"]}), "documents[1].metadata.s[0]", "NUL"),
+        (documents_with(metadata={"a\x00": 1}), "documents[1].metadata.a\\x00", "NUL"),
+        (documents_with(metadata={"a\udc00": 1}), "documents[1].metadata.a\\udc00", "lone surrogate"),
+        (documents_with(rank=0), "documents[1].rank", "is 0"),
+        (documents_with(rank=2**31), "documents[1].rank", "is 2147483648"),
+        (documents_with(rank=1.0), "documents[1].rank", "is a number"),
+        (documents_with(rank=True), "documents[1].rank", "is true or false"),
+        (documents_with(score="3"), "documents[1].score", "is a string"),
+        (documents_with(score=float("inf")), "documents[1].score", "is inf"),
+        (documents_with(other=float("nan")), "documents[1].other", "is nan"),
+        (b'{"query": {"id": "q", "id": "r", "query": "w"}, "documents": []}\n', "id", "occurs twice"),
+        (GOOD.replace(b'"t"', b'"caf\xe9"'), "", "0xe9) is not UTF-8"),
+        (GOOD.replace(b'"t"', b'"\xed\xa0\xbd"'), "", "is not UTF-8"),
+        (GOOD.replace(b'"t"', b'"a\x00b"'), "", "not JSON"),
+        ("\ufeff".encode("utf-16") + GOOD.decode().encode("utf-16-le"), "", "is not UTF-8"),
+        (encoded(line(extra=[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]])), "", "32 levels deep"),
+        (b"[" * 200_000 + b"]" * 200_000 + b"\n", "", "32 levels deep"),
+        (b'{"a":' * 200_000 + b"\n", "", "32 levels deep"),
+    ],
+)
+def test_a_bad_line_is_named_with_field_and_remedy(data: bytes, field: str, words: str) -> None:
+    error = error_of(b"\n" + data)
+    assert (error.line, error.field) == (2, field)
+    assert words in error.problem
+    assert error.expectation
+    assert error.remedy
+    assert error.remedy in str(error)
+    assert "line 2" in str(error)
+    str(error).encode("utf-8")
+
+
+def test_an_over_long_line_is_an_error_and_the_exact_limit_is_not() -> None:
+    body = GOOD.rstrip()
+    assert read(body + b"\r\n", max_line_bytes=len(body))
+    for ending in (b"", b"\n", b"\r\n"):
+        error = error_of(GOOD + body + ending, max_line_bytes=len(body) - 1)
+        assert error.line == 1
+        assert f"longer than {len(body) - 1} bytes" in error.problem
+        assert "ZELO_MAX_LINE_MB" in error.remedy
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_beyond_the_limit_of_the_whole_is_an_error_and_the_exact_limit_is_not(
+    pack: Callable[[bytes], bytes],
+) -> None:
+    lines = b"".join(GOOD.replace(b'"q"', b'"q%d"' % number) for number in range(5))
+    assert len(read(pack(lines), max_total_bytes=len(lines))) == 5
+    error = error_of(pack(lines), max_total_bytes=len(lines) - 1)
+    assert error.line == 5 and f"longer than {len(lines) - 1} bytes" in error.problem
+    assert "ZELO_MAX_IMPORT_MB" in error.remedy
+
+
+def test_a_small_file_that_unpacks_without_end_is_broken_off_even_within_one_line() -> None:
+    bomb = gzip.compress(b"x" * 30_000_000)
+    rows = list(ZbenchJsonl(LineOptions(max_line_bytes=1000, max_total_bytes=2_000_000)).read_all(io.BytesIO(bomb)))
+    assert len(rows) == 1 and isinstance(rows[0], RowError) and "ZELO_MAX_IMPORT_MB" in rows[0].remedy
+
+
+def test_an_over_long_line_is_not_read_into_memory() -> None:
+    stream = Bomb()
+    with pytest.raises(RowError, match="longer than 1000 bytes"):
+        next(ZbenchJsonl(LineOptions(max_line_bytes=1000)).read(stream))  # type: ignore[arg-type]
+    assert stream.largest <= 2 * 1024 * 1024
+
+
+class Bomb:
+    """64 MB without a line end, which remembers the most that was asked for at once."""
+
+    def __init__(self) -> None:
+        self.left = 64 * 1024 * 1024
+        self.largest = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size > 0
+        self.largest = max(self.largest, size)
+        size = min(size, self.left)
+        self.left -= size
+        return b"x" * size
+
+
+def test_a_compressed_bomb_stops_at_the_line_limit() -> None:
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(b" " * 1024 * 1024) for _ in range(64)) + packer.flush()
+    assert len(bomb) < 100_000
+    assert "longer than 1000000 bytes" in error_of(bomb, max_line_bytes=1_000_000).problem
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "only magic"])
+def test_a_damaged_compressed_file_is_a_row_error(damage: str) -> None:
+    packed = gzip.compress(encoded(*(line(f"q{number}") for number in range(200))))
+    data = {
+        "cut": packed[: len(packed) // 2],
+        "flipped": packed[:40] + bytes([packed[40] ^ 0xFF]) + packed[41:],
+        "only magic": b"\x1f\x8b",
+    }[damage]
+    assert error_of(data).remedy
+
+
+def test_after_a_bad_line_a_preview_goes_on_with_the_next() -> None:
+    data = GOOD + b"{\n" + b"x" * 5000 + b"\n" + encoded(line("last"))
+    rows = list(ZbenchJsonl(LineOptions(max_line_bytes=1000)).read_all(io.BytesIO(data)))
+    assert [getattr(row, "line", None) for row in rows] == [1, 2, 3, 4]
+    assert [isinstance(row, RowError) for row in rows] == [False, True, True, False]
+
+
+def test_brackets_and_escaped_quotes_inside_texts_do_not_count_as_nesting() -> None:
+    text = '[[{"' * 1000 + "\\"
+    (row,) = read(encoded(line(documents=[{"id": "d", "content": text}])))
+    assert row.documents[0].text == text
+
+
+@pytest.mark.parametrize("hostile", [b'"' + b'\\"' * 500_000, b'"' * 500_001, b'"\\', b'["\\"' * 30])
+def test_unclosed_strings_are_refused_in_linear_time(hostile: bytes) -> None:
+    """A scan that starts over at each escaped quote would not come back for many minutes."""
+    with pytest.raises(BadJson):
+        parse(hostile)
+
+
+# --- qrels -------------------------------------------------------------------------------
+
+
+def grades(data: bytes) -> list[Any]:
+    return list(TrecQrels().read(io.BytesIO(data)))
+
+
+def test_qrels_columns_may_be_apart_by_blanks_or_tabs_and_negative_grades_count_as_zero() -> None:
+    assert grades(b"q1 0 d1 3\r\n\nq1\tQ0\td2\t-2\n") == [
+        ImportedGrade("q1", "d1", 3, line=1),
+        ImportedGrade("q1", "d2", 0, line=3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "words"),
+    [
+        (b"q1 0 d1", "", "has 3 columns"),
+        (b"q1 Q0 d1 1 12.5 tag", "", "has 6 columns"),
+        (b"q1 0 d1 1.0", "grade", "'1.0'"),
+        (b"q1 0 d1 yes", "grade", "'yes'"),
+        (b"q1 0 d1 99999", "grade", "'99999'"),
+        (b"q1 0 d1 " + b"9" * 5000, "grade", "'999"),
+        (b"q1 0 " + b"d" * 501 + b" 1", "document id", "501 characters"),
+        (b"q\x001 0 d1 1", "query id", "NUL"),
+        (b"q1 0 d\xff 1", "", "not UTF-8"),
+    ],
+)
+def test_a_bad_grade_is_named(row: bytes, field: str, words: str) -> None:
+    with pytest.raises(RowError) as caught:
+        grades(b"q0 0 d0 1\n" + row + b"\n")
+    assert (caught.value.line, caught.value.field) == (2, field)
+    assert words in caught.value.problem
+
+
+# --- across lines ------------------------------------------------------------------------
+
+
+def check_all(*rows: ImportedQuery | ImportedGrade) -> list[list[bool]]:
+    checks = RowChecks()
+    return [checks.check(row) for row in rows]
+
+
+def query(line_number: int, identifier: str, *documents: tuple[str, str]) -> ImportedQuery:
+    return ImportedQuery(identifier, "what", tuple(ImportedDocument(*d) for d in documents), line=line_number)
+
+
+def test_a_document_of_several_queries_is_known_the_second_time() -> None:
+    assert check_all(query(1, "a", ("d", "one"), ("e", "two")), query(2, "b", ("e", "two"), ("f", "three"))) == [
+        [False, False],
+        [True, False],
+    ]
+
+
+def test_one_document_id_with_two_texts_names_both_lines() -> None:
+    with pytest.raises(RowError, match=r"line 5, documents\[1\].content: .*another text than on line 2"):
+        check_all(query(2, "a", ("d", "one")), query(5, "b", ("x", "y"), ("d", "other")))
+
+
+def test_one_query_id_on_two_lines_names_both() -> None:
+    with pytest.raises(RowError, match=r"line 3, query.id: .*'a' is that of line 1 already"):
+        check_all(query(1, "a"), query(3, "a"))
+
+
+def test_rows_of_an_importer_without_line_numbers_are_checked_too() -> None:
+    with pytest.raises(RowError, match="query id"):
+        check_all(query(0, "a"), query(0, "a"))
+
+
+def test_a_repeated_grade_is_known_and_a_contradicting_one_is_an_error() -> None:
+    assert check_all(ImportedGrade("q", "d", 2, 1), ImportedGrade("q", "d", 2, 2)) == [[False], [True]]
+    with pytest.raises(RowError, match="line 7 as 2") as caught:
+        check_all(ImportedGrade("q", "d", 2, 7), ImportedGrade("q", "d", 1, 9))
+    assert caught.value.line == 9

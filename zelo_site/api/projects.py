@@ -1,0 +1,178 @@
+"""REST of the lowest floor: projects, import, queries and judgments under /api/v1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from django.http import HttpRequest, StreamingHttpResponse
+from django.shortcuts import get_object_or_404
+from ninja import File, Router, Schema, UploadedFile
+from ninja.errors import HttpError
+from pydantic import AfterValidator, Field
+
+from labeling.access.api_auth import member_project_or_404, owned_project_or_404, project_or_404
+from labeling.importing.dataset import ImportFailed, import_dataset
+from labeling.models import Candidate, Project, Query
+from labeling.plugins import KINDS, UnknownPlugin, registered
+from labeling.projects import BadProject, change_project, create_project, may_create
+from labeling.retrieval.candidates import rank_candidates
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text holds NUL or half a surrogate pair, which cannot be stored; take it out")
+    return text
+
+
+# Text of a request that goes into the database.
+Text = Annotated[str, AfterValidator(_storable)]
+
+router = Router(tags=["projects"])
+MOST_ROWS = 1000
+Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+
+
+class ProjectIn(Schema):
+    name: Text = Field(max_length=200)
+    instruction: Text = ""
+
+
+class ProjectPatch(Schema):
+    """What is left out stays. Another rater without options starts from its defaults."""
+
+    name: Text | None = Field(None, max_length=200)
+    instruction: Text | None = None
+    rater: Text | None = Field(None, max_length=80)
+    rater_options: dict[str, Any] | None = None
+
+
+class ProjectOut(Schema):
+    slug: str
+    name: str
+    instruction: str
+    rater: str
+    rater_options: dict[str, Any]
+    queries: int
+    documents: int
+    candidates: int
+
+
+class ImportOut(Schema):
+    queries: int
+    documents: int
+    candidates: int
+    grades: int
+    message: str
+
+
+class QueryOut(Schema):
+    id: int
+    external_id: str
+    text: str
+    domain: str
+    judged_version: int
+
+
+class PluginOut(Schema):
+    kind: str
+    name: str
+    label: str
+    options: dict[str, Any]
+
+
+def _project_out(project: Project) -> dict[str, Any]:
+    return {
+        "slug": project.slug,
+        "name": project.name,
+        "instruction": project.instruction,
+        "rater": project.rater,
+        "rater_options": project.rater_options,
+        "queries": project.queries.count(),
+        "documents": project.documents.count(),
+        "candidates": Candidate.objects.filter(query__project=project).count(),
+    }
+
+
+@router.get("/projects", response=list[ProjectOut])
+def list_projects(request: HttpRequest) -> Any:
+    """The projects that you are a member of, newest first."""
+    return [_project_out(project) for project in Project.objects.visible_to(request.user)[:MOST_ROWS]]
+
+
+@router.post("/projects", response={201: ProjectOut})
+def post_project(request: HttpRequest, body: ProjectIn) -> Any:
+    """Create a project; you become its owner. Needs a staff account or a project of your own."""
+    if not may_create(request.user):
+        raise HttpError(403, "starting a project needs a staff account or a project of one's own; ask an owner")
+    try:
+        project = create_project(body.name, owner=request.user, instruction=body.instruction)
+    except BadProject as error:
+        raise HttpError(422, str(error)) from error
+    return 201, _project_out(project)
+
+
+@router.get("/projects/{slug}", response=ProjectOut)
+def get_project(request: HttpRequest, slug: str) -> Any:
+    """One project with its counts."""
+    return _project_out(member_project_or_404(request, slug))
+
+
+@router.patch("/projects/{slug}", response=ProjectOut)
+def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
+    """Change name, instruction or rater; with another rater, or other options of it, all queries are fitted anew."""
+    project = owned_project_or_404(request, slug)
+    try:
+        return _project_out(change_project(project, **body.dict(exclude_unset=True)))
+    except BadProject as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.post("/projects/{slug}/import", response=ImportOut)
+def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], importer: str = "zbench-jsonl") -> Any:
+    """Import a file, all or nothing; repeating it changes nothing."""
+    project = owned_project_or_404(request, slug)
+    try:
+        summary = import_dataset(project, file, importer=importer, filename=file.name or "upload")
+    except (ImportFailed, UnknownPlugin) as error:
+        raise HttpError(422, str(error)) from error
+    rank_candidates(project)
+    return {
+        "queries": summary.queries,
+        "documents": summary.documents,
+        "candidates": summary.candidates,
+        "grades": summary.grades,
+        "message": str(summary),
+    }
+
+
+@router.get("/projects/{slug}/queries", response=list[QueryOut])
+def list_queries(request: HttpRequest, slug: str, after: int = 0, limit: Limit = 100) -> Any:
+    """Queries in id order, those after the id `after`."""
+    project = project_or_404(request, slug)
+    return Query.objects.visible_to(request.user).filter(project=project, id__gt=after)[:limit]
+
+
+@router.get("/projects/{slug}/judgments")
+def get_judgments(request: HttpRequest, slug: str) -> StreamingHttpResponse:
+    """All live judgments as JSON lines."""
+    from labeling.importing.dataset import stream_judgments
+
+    project = project_or_404(request, slug)
+    response = StreamingHttpResponse(stream_judgments(project), content_type="application/x-ndjson")
+    response["Content-Disposition"] = f'attachment; filename="{project.slug}-judgments.jsonl"'
+    return response
+
+
+@router.get("/plugins", response=list[PluginOut], tags=["plugins"])
+def list_plugins(request: HttpRequest) -> Any:
+    """Every plugin with the JSON schema of its options."""
+    return [
+        {"kind": kind, "name": name, "label": plugin.label, "options": plugin.Options.model_json_schema()}
+        for kind in KINDS
+        for name, plugin in registered(kind).items()
+    ]
+
+
+def query_or_404(request: HttpRequest, query_id: int) -> Query:
+    """The query, if the asker may see its project."""
+    return get_object_or_404(Query.objects.visible_to(request.user).select_related("project"), pk=query_id)

@@ -1,0 +1,70 @@
+"""The REST interface: one NinjaAPI under /api/v1 that joins the routers of all floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError
+from ninja.openapi.docs import Swagger
+
+from labeling.access.api_auth import API_AUTH
+from scoring.api import router as scoring_router
+from scoring.snapshots_api import router as snapshots_router
+from trainer.rerankers_api import router as rerankers_router
+from workers.api import router as workers_router
+from workers.judges_api import router as judges_router
+from workers.people_api import router as people_router
+from workers.proof_api import router as proof_router
+from workers.training_api import router as training_router
+from zelo_site.api.projects import router as labeling_router
+
+
+class OpenToKeys(NinjaAPI):
+    """Checks keys and sessions by itself: a redirect to the sign-in page is no answer to a program."""
+
+    def _get_urls(self) -> list[Any]:
+        # Ninja makes its views anew each time that it is asked for addresses, so they are exempted here.
+        patterns: list[Any] = super()._get_urls()
+        for pattern in patterns:
+            if pattern.name == "openapi-json":
+                pattern.callback = self._for_known_askers(pattern.callback)
+            if pattern.name != "openapi-view":
+                pattern.callback.login_required = False
+        return patterns
+
+    def _for_known_askers(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        """The view, for those with a key or a session; the schema tells which plugins and options there are."""
+
+        def checked(request: HttpRequest, **parameters: Any) -> HttpResponse:
+            try:
+                if any(check(request) for check in API_AUTH):
+                    return view(request, **parameters)
+            except HttpError as error:
+                return self.on_exception(request, error)
+            return self.on_exception(request, AuthenticationError())
+
+        return checked
+
+
+api = OpenToKeys(
+    title="zelo",
+    version="1",
+    auth=API_AUTH,
+    docs=Swagger(settings={"persistAuthorization": True}),
+    description="From pairs of documents to calibrated scores: projects, runs, scores.",
+)
+for _router in (
+    labeling_router,
+    scoring_router,
+    snapshots_router,
+    workers_router,
+    judges_router,
+    people_router,
+    training_router,
+    proof_router,
+    rerankers_router,
+):
+    api.add_router("", _router)
