@@ -38,7 +38,7 @@ $(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing the pinned requirements (once, two to four minutes) ..."
 	@$(PY) -m pip install -q -r requirements.txt
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
-	@$(PY) -c 'from scoring.numerics import design_adaptive, fit; fit.compile_kernels(); design_adaptive.compile_kernels()'
+	@$(PY) -c 'from scoring.numerics.design import adaptive; from scoring.numerics.fitting import fit; fit.compile_kernels(); adaptive.compile_kernels()'
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed

@@ -153,7 +153,7 @@ def seed(plan: Plan) -> tuple[str, list[tuple[int, str]]]:
     from labeling.pairs import store_pairs
     from labeling.projects import create_project
     from labeling.records import NewJudgment
-    from scoring.numerics.design import random_cycles
+    from scoring.numerics.design.static import random_cycles
 
     rng, words = np.random.default_rng(0), random.Random(0)
     project = create_project("Annotators", instruction="Prefer what answers the question.")

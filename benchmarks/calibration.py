@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.simulation import SCALE, sign_answers, soft_answers, table
 from labeling.records import FloatArray
-from scoring.numerics.calibration import draw_cross_pairs, fit_biases
-from scoring.numerics.comparisons import votes_of_query
+from scoring.numerics.calibration.calibration import draw_cross_pairs, fit_biases
+from scoring.numerics.fitting.comparisons import votes_of_query
 
 SIZE = 40
 SPREAD, BIAS_SPREAD = 1.5, 1.0  # logits

@@ -193,10 +193,11 @@ def _set_up(home: Path, base_url: str) -> ForkServerContext:
     import django
 
     django.setup()
-    from scoring.numerics import design_adaptive, fit
+    from scoring.numerics.design import adaptive
+    from scoring.numerics.fitting import fit
 
     fit.compile_kernels()  # once on a new installation, and not while the first round waits
-    design_adaptive.compile_kernels()
+    adaptive.compile_kernels()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.workers.worker_process", "tests.workers.worker_loaded"])
     forkserver.ensure_running()

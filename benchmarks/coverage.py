@@ -24,8 +24,8 @@ if __name__ == "__main__":
 import numpy as np
 
 from benchmarks.simulation import SCALE, columns_of, cycle_pairs, sign_answers, soft_answers, table
-from scoring.numerics.fit import fit_queries
-from scoring.numerics.prior import choose_prior
+from scoring.numerics.fitting.fit import fit_queries
+from scoring.numerics.fitting.prior import choose_prior
 
 SIZE, DEGREE, TOP = 100, 8, 10
 SHARED_ERROR, OWN_ERROR = 1.0, 0.2

@@ -163,7 +163,7 @@ def seed(queries: int, documents: int) -> tuple[Any, str]:
     from labeling.pairs import store_pairs
     from labeling.projects import create_project
     from labeling.records import NewJudgment
-    from scoring.numerics.design import random_cycles
+    from scoring.numerics.design.static import random_cycles
 
     rng = np.random.default_rng(0)
     user = get_user_model().objects.create_superuser("owner")

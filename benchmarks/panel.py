@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.simulation import SCALE, columns_of, cycle_pairs, sign_answers, table
 from labeling.records import ComparisonColumns, FloatArray
-from scoring.numerics.comparisons import votes_of_query
-from scoring.numerics.fit import fit_queries
-from scoring.numerics.judges import fit_with_judges
-from scoring.numerics.metrics import kendall
+from scoring.numerics.fitting.comparisons import votes_of_query
+from scoring.numerics.fitting.fit import fit_queries
+from scoring.numerics.judges.judges import fit_with_judges
+from scoring.numerics.measures.metrics import kendall
 
 SIZE, DEGREE = 50, 8
 SPREAD = 1.0  # logits

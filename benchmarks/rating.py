@@ -37,8 +37,8 @@ from scipy import optimize, special
 
 from benchmarks.simulation import SCALE, columns_of, cycle_pairs, soft_answers, table
 from labeling.records import ComparisonColumns, FloatArray
-from scoring.numerics.comparisons import PairMeans, aggregate_pairs
-from scoring.numerics.fit import compile_kernels, fit_queries
+from scoring.numerics.fitting.comparisons import PairMeans, aggregate_pairs
+from scoring.numerics.fitting.fit import compile_kernels, fit_queries
 
 DEGREE = 8
 PAPER_QUERIES = 112_000

@@ -49,11 +49,11 @@ from benchmarks.sampling_worlds import (
 from benchmarks.simulation import table
 from labeling.plugins import Sampler
 from labeling.records import FloatArray, IntArray, QueryState
-from scoring.numerics.design import all_pairs, pair_keys
-from scoring.numerics.design_adaptive import choose_pairs, top_importance, working_posterior
-from scoring.numerics.fit import fit_queries
-from scoring.numerics.prior import choose_prior
-from scoring.sampling import Adaptive, Cycles, Uncertain
+from scoring.numerics.design.adaptive import choose_pairs, top_importance, working_posterior
+from scoring.numerics.design.static import all_pairs, pair_keys
+from scoring.numerics.fitting.fit import fit_queries
+from scoring.numerics.fitting.prior import choose_prior
+from scoring.sampling.samplers import Adaptive, Cycles, Uncertain
 
 PAPER_JUDGES, PAPER_PAIRS = 3, 400
 PAPER_CALLS = PAPER_JUDGES * PAPER_PAIRS

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from labeling.records import ComparisonColumns, FloatArray, IntArray
-from scoring.numerics.design import all_pairs
-from scoring.numerics.fit import fit_queries
+from scoring.numerics.design.static import all_pairs
+from scoring.numerics.fitting.fit import fit_queries
 
 SIZE = 100
 

@@ -268,7 +268,7 @@ def publish_reranker(home: Path) -> str:
 
     from labeling.access.api_keys import make_token
     from labeling.projects import create_project
-    from scoring.storage import storage
+    from scoring.storage.files import storage
     from trainer.bases import cross_encoder, load_base
     from trainer.export import ModelCard, publish
     from trainer.models import Reranker

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from labeling.records import ComparisonColumns, FloatArray, IntArray
-from scoring.numerics.design import random_cycles
-from scoring.numerics.likelihood import LOGIT_SCALES, probability
+from scoring.numerics.design.static import random_cycles
+from scoring.numerics.fitting.likelihood import LOGIT_SCALES, probability
 
 SCALE = LOGIT_SCALES["thurstone"]
 

@@ -58,7 +58,7 @@ from labeling.records import (
     TrainingData,
     Verdict,
 )
-from scoring.numerics.design import random_cycles
+from scoring.numerics.design.static import random_cycles
 from scoring.raters import ThurstoneRater
 from tests.fake_judge.process import running_fake_judge
 from tests.fake_judge.quality import HiddenQuality, JudgeSettings, quality_key

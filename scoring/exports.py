@@ -17,7 +17,7 @@ from django.db import transaction
 from labeling.models import Candidate, Project
 from labeling.plugins import Exporter, get_plugin, register
 from labeling.records import ExportedDocument, ExportedQuery
-from scoring.numerics.elo import ELO_MEAN, ELO_PER_LOGIT
+from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT
 
 
 class ExportFailed(ValueError):

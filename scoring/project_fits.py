@@ -19,11 +19,11 @@ from django.dispatch import receiver
 from labeling.models import Project
 from labeling.plugins import Rater, get_plugin
 from labeling.signals import rater_changed
+from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
 from scoring.columns import read_columns
-from scoring.judge_fits import JudgePanel, measure_judges
 from scoring.models import JudgeFit, ProjectFit
-from scoring.numerics.likelihood import LOGIT_SCALES
-from scoring.numerics.prior import PriorChoice, choose_prior
+from scoring.numerics.fitting.likelihood import LOGIT_SCALES
+from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5

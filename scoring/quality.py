@@ -18,8 +18,8 @@ from labeling.plugins import Rater, get_plugin
 from labeling.records import ComparisonColumns, FloatArray, IntArray
 from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns, read_columns
-from scoring.numerics.metrics import ndcg
-from scoring.numerics.resampling import Interval, bootstrap_interval
+from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.resampling import Interval, bootstrap_interval
 
 log = logging.getLogger(__name__)
 

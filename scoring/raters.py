@@ -1,6 +1,6 @@
 """The built-in raters: Thurstone (the default, as in the paper) and Bradley-Terry.
 
-Thin shells around `scoring.numerics.fit`, registered by the same door as third-party raters;
+Thin shells around `scoring.numerics.fitting.fit`, registered by the same door as third-party raters;
 `scoring.rating` calls whichever a project chose.
 """
 
@@ -12,8 +12,8 @@ import pydantic
 
 from labeling.plugins import Rater, register
 from labeling.records import ComparisonColumns, Fit
-from scoring.numerics.fit import compile_kernels, fit_queries
-from scoring.numerics.votes import VoteTerms, fit_votes
+from scoring.numerics.fitting.fit import compile_kernels, fit_queries
+from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
 # Near what cross-validation chooses for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
 DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}

@@ -20,13 +20,13 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from labeling.models import Project
 from labeling.plugins import Rater
 from labeling.records import Fit
+from scoring.calibration.relevance import ShownRelevance, shown_relevance
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import ProjectFit
-from scoring.numerics.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
-from scoring.numerics.votes import VoteTerms
+from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
+from scoring.numerics.fitting.votes import VoteTerms
 from scoring.project_fits import project_rater
 from scoring.raters import MaximumLikelihoodRater
-from scoring.relevance import ShownRelevance, shown_relevance
 
 log = logging.getLogger(__name__)
 

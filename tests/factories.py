@@ -19,7 +19,7 @@ from labeling.models.screen import Told
 from labeling.pairs import store_pairs
 from labeling.projects import create_project
 from labeling.records import NewJudgment
-from scoring.adjudication import adjudicate
+from scoring.annotators.adjudication import adjudicate
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import advance, start_run
 

@@ -85,7 +85,7 @@ def test_nobody_inserts_judgments_but_record_judgments() -> None:
 
 def test_numerics_and_records_load_without_django() -> None:
     code = (
-        "import sys, labeling.records, labeling.plugins, scoring.numerics.fit, scoring.numerics.allocation;"
+        "import sys, labeling.records, labeling.plugins, scoring.numerics.fitting.fit, scoring.numerics.judges.allocation;"
         "sys.exit('django' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -14,10 +14,10 @@ import pytest
 
 from labeling.plugins import Importer, Judge, get_plugin
 from labeling.records import Comparison, ImportedQuery, TextRecord, Verdict
-from scoring.numerics.comparisons import votes_of_query
-from scoring.numerics.design import all_pairs
-from scoring.numerics.fit import fit_queries
-from scoring.numerics.metrics import ndcg
+from scoring.numerics.design.static import all_pairs
+from scoring.numerics.fitting.comparisons import votes_of_query
+from scoring.numerics.fitting.fit import fit_queries
+from scoring.numerics.measures.metrics import ndcg
 from tests.installation import last_line, manage
 
 DATA = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"

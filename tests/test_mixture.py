@@ -27,9 +27,9 @@ from labeling.projects import create_project
 from labeling.retrieval.candidates import rank_candidates
 from scoring.models import Snapshot
 from scoring.rating import rate_stale
-from scoring.snapshots import ROWS_FILE, SnapshotOptions, freeze
-from scoring.splits import fingerprint
-from scoring.storage import storage
+from scoring.snapshots.freeze import ROWS_FILE, SnapshotOptions, freeze
+from scoring.snapshots.splits import fingerprint
+from scoring.storage.files import storage
 from trainer.evaluation import METRICS
 from trainer.examples import load_training_data
 from trainer.leaderboard import Leaderboard, evaluation_queries, leaderboard

@@ -18,7 +18,7 @@ from django.db import transaction
 from labeling.models import Annotator, Candidate, Project
 from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
-from scoring.storage import storage
+from scoring.storage.files import storage
 from trainer.bases import MINILM, embedder_name, load_base
 from trainer.evaluation import EvaluationQuery
 from trainer.models import Reranker

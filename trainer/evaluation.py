@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from labeling.records import FloatArray, IntArray
-from scoring.numerics.metrics import ndcg, recall, reciprocal_rank
-from scoring.numerics.resampling import Interval, PairedTest, bootstrap_interval, paired_test
+from scoring.numerics.measures.metrics import ndcg, recall, reciprocal_rank
+from scoring.numerics.measures.resampling import Interval, PairedTest, bootstrap_interval, paired_test
 
 Reference = Literal["grades", "elo"]
 REFERENCES: tuple[Reference, ...] = get_args(Reference)

@@ -1,6 +1,6 @@
 """Rows of a snapshot as columns that a trainer learns from, read from its Parquet file. Imports no Django.
 
-Neighbours: `scoring.snapshots` writes the file, `trainer.training_process` reads it for a trainer plugin.
+Neighbours: `scoring.snapshots.freeze` writes the file, `trainer.training_process` reads it for a trainer plugin.
 """
 
 from __future__ import annotations

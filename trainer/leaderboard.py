@@ -23,10 +23,10 @@ from django.db.models.functions import Now
 from labeling.models import Project
 from labeling.records import FloatArray, IntArray
 from scoring.models import Snapshot
-from scoring.numerics.resampling import Interval, PairedTest
-from scoring.snapshots import ROWS_FILE
-from scoring.splits import fingerprint
-from scoring.storage import storage
+from scoring.numerics.measures.resampling import Interval, PairedTest
+from scoring.snapshots.freeze import ROWS_FILE
+from scoring.snapshots.splits import fingerprint
+from scoring.storage.files import storage
 from trainer.evaluation import (
     METRICS,
     REFERENCES,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from labeling.models import Project
 from scoring.models import Snapshot
-from scoring.storage import storage
+from scoring.storage.files import storage
 from trainer.evaluation import Reference
 from trainer.leaderboard import Leaderboard, Row, leaderboard
 from trainer.manifests import EVALUATION

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from labeling.models import Membership, Role
-from scoring.storage import storage
+from scoring.storage.files import storage
 from trainer.manifests import MANIFEST, ManifestBroken, file_checksum
 from trainer.models import Reranker
 from trainer.rerank_dialects import model_id

@@ -31,13 +31,13 @@ from labeling.access.members import (
 )
 from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
 from labeling.models import Membership, Pair, Project
-from scoring.adjudication import BadVerdict, DecidedMeanwhile, adjudicate, make_gold, undo_adjudication
-from scoring.disagreements import Between, disagreements
+from scoring.annotators.adjudication import BadVerdict, DecidedMeanwhile, adjudicate, make_gold, undo_adjudication
+from scoring.annotators.disagreements import Between, disagreements
+from scoring.annotators.people import people_figures
+from scoring.annotators.people_agreement import people_agreement
 from scoring.models import SpotCheckPlan
-from scoring.people_agreement import people_agreement
-from scoring.people_figures import people_figures
-from scoring.spot_check_draws import BadPlan
-from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from scoring.spot_checks.draws import BadPlan
+from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
 from workers.audit import note
 from zelo_site.api.projects import Text
 
@@ -53,7 +53,7 @@ class EstimateOut(Schema):
 
 
 class MemberOut(Schema):
-    """`answers` and what follows are None for a member who never compared; see scoring.people_figures."""
+    """`answers` and what follows are None for a member who never compared; see scoring.annotators.people."""
 
     user_id: int
     username: str

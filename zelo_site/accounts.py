@@ -26,7 +26,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from labeling.access.api_keys import SCOPES, BadScope, make_token
 from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
-from scoring.people_figures import PersonFigures, people_figures
+from scoring.annotators.people import PersonFigures, people_figures
 
 # One's agreement with the judges is shown from so many common pairs on.
 FEWEST_SHOWN = 10

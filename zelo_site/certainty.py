@@ -1,6 +1,6 @@
 """Certainty of the top ten as pages show it: remembered as long as a fit stands, sampled over large projects.
 
-The figure is `scoring.certainty.top_certainty`. The project's figures refresh it; its live part, asked for each
+The figure is `scoring.sampling.certainty.top_certainty`. The project's figures refresh it; its live part, asked for each
 second, only looks up what was last found.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from django.core.cache import cache
 
 from labeling.models import Project
-from scoring.certainty import top_certainty
 from scoring.models import QueryFit
+from scoring.sampling.certainty import top_certainty
 
 SAMPLED = 100
 MOST_REMEMBERED = 20_000

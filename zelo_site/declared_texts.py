@@ -13,7 +13,7 @@ from django.conf import settings
 
 from labeling.plugins import KINDS, Plugin, load_plugins, registered
 from labeling.stored_texts import stored_texts
-from scoring.snapshots import SnapshotOptions
+from scoring.snapshots.freeze import SnapshotOptions
 from workers.broker.routing import QUEUES
 from workers.jobs.injection_probe import payloads
 from workers.judging.failures import MEANINGS

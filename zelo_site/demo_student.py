@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from labeling.models import Project
 from scoring.models import Snapshot
-from scoring.snapshots import SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from trainer.evaluation import NothingToMeasure
 from trainer.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.models import Reranker, TrainingRun

@@ -1,7 +1,7 @@
 """Gold pairs: asked of everybody, each in a slot of one's own; who fails them is paused until an owner lets them go on.
 
 Called by `labeling.annotation.actions` while it holds the person's desk. `labeling.access.members.resume_person` lets them go on;
-what gold says of *judges* is in `scoring.gold`.
+what gold says of *judges* is in `scoring.annotators.known_answers`.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from labeling.access.annotators import get_person
 from labeling.access.members import invite
 from labeling.annotation.gold import set_gold
 from labeling.models import Annotator, Judgment, Membership, Project, SpotCheck
-from scoring.adjudication import adjudicate
+from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication
-from scoring.spot_check_plans import plan_spot_checks
+from scoring.spot_checks.plans import plan_spot_checks
 from tests.browser.comparing import FAST, press, wait_until_saved
 from tests.browser.conftest import LOOKS
 from tests.browser.test_pages import Start, serious_faults

@@ -16,7 +16,7 @@ from labeling.judgments import record_judgments
 from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.pairs import store_pairs
 from labeling.records import FloatArray, IntArray, NewJudgment
-from scoring.numerics.design import random_cycles
+from scoring.numerics.design.static import random_cycles
 from tests.factories import make_project
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from labeling.models import Candidate, Document, Project, Query
 from scoring.models import QueryFit, Score, Snapshot
-from scoring.snapshots import SnapshotOptions, freeze
+from scoring.snapshots.freeze import SnapshotOptions, freeze
 
 
 def scored(

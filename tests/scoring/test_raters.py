@@ -7,8 +7,8 @@ import pydantic
 import pytest
 
 from labeling.plugins import registered
-from scoring.numerics.comparisons import votes_of_query
-from scoring.numerics.fit import DisconnectedGraph, fit_queries
+from scoring.numerics.fitting.comparisons import votes_of_query
+from scoring.numerics.fitting.fit import DisconnectedGraph, fit_queries
 from scoring.raters import BradleyTerryRater, ThurstoneRater
 
 VOTES = votes_of_query([0, 1, 2], [1, 2, 3], [0.9, 0.8, 0.4], size=5)

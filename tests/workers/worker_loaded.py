@@ -7,6 +7,6 @@ import httpx  # noqa: F401
 import workers.judges.openai.judge  # noqa: F401
 import zelo_site.celery  # noqa: F401
 from scoring import rating  # noqa: F401
-from scoring.numerics.fit import compile_kernels
+from scoring.numerics.fitting.fit import compile_kernels
 
 compile_kernels()

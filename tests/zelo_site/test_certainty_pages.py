@@ -15,7 +15,7 @@ from django.urls import reverse
 from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
-from scoring.certainty import next_pairs, top_certainty
+from scoring.sampling.certainty import next_pairs, top_certainty
 from tests.zelo_site.factories import (
     candidates_of,
     judge,

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from labeling.access.annotators import get_person
 from labeling.models import Project, Query
-from scoring.adjudication import adjudicate
+from scoring.annotators.adjudication import adjudicate
 from scoring.quality import ranking_quality
 from tests.factories import answer_each_way
 from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score

@@ -12,7 +12,7 @@ from labeling.access.annotators import get_person
 from labeling.access.links import find_link
 from labeling.access.members import invite, open_invitations
 from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
-from scoring.adjudication import adjudicate
+from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.zelo_site.factories import (
     candidates_of,

@@ -16,7 +16,7 @@ from sentence_transformers import CrossEncoder
 from labeling.access.api_keys import make_token
 from labeling.models import Membership, Project, Role
 from scoring.models import Snapshot
-from scoring.storage import Storage, storage
+from scoring.storage.files import Storage, storage
 from tests.factories import make_project, make_user
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.serve import rerank_app, running

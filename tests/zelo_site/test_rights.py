@@ -18,8 +18,8 @@ from django.urls import URLPattern, reverse
 from labeling.access.links import make_link
 from labeling.models import AccessLink, Membership
 from scoring.models import Snapshot
-from scoring.spot_check_plans import plan_spot_checks
-from scoring.storage import storage
+from scoring.spot_checks.plans import plan_spot_checks
+from scoring.storage.files import storage
 from tests.zelo_site.factories import (
     candidates_of,
     judge,

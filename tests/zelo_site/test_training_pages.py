@@ -60,7 +60,7 @@ def test_page_and_rest_name_the_command_for_what_is_too_large(
     client: Client, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored(project)
-    for module in ("zelo_site.pages.snapshots", "scoring.snapshots_api"):
+    for module in ("zelo_site.pages.snapshots", "zelo_site.api.snapshots"):
         monkeypatch.setattr(f"{module}.MOST_ROWS_OF_A_REQUEST", 39)
     reply = client.post(reverse("snapshots", args=[project.slug]), {"name": "Large"})
     assert (reply.status_code, "python manage.py snapshot" in reply.content.decode()) == (422, True)

@@ -2,7 +2,7 @@
 
 What is due is read from the tables: judgments have grown by half, a run has ended, cross-query answers have
 come. One rating worker does both refits and this, so that every step is bounded and leaves a hint for
-the rest. The work itself is `scoring.project_fits` and `scoring.calibration`.
+the rest. The work itself is `scoring.project_fits` and `scoring.calibration.calibrate`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, connection
 
 from labeling.models import Annotator, Project
-from scoring.calibration import apply_calibration, fit_calibration
+from scoring.calibration.calibrate import apply_calibration, fit_calibration
 from scoring.project_fits import GROWTH, choose_project_fit
 from workers.broker.hints import leave_hint
 from workers.models import Job, Run

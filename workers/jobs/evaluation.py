@@ -16,7 +16,7 @@ from labeling.models import Project
 from labeling.records import FloatArray
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
-from scoring.splits import fingerprint
+from scoring.snapshots.splits import fingerprint
 from trainer.bases import MINILM
 from trainer.contenders import enter_baselines, order_of
 from trainer.evaluation import EvaluationQuery

@@ -2,7 +2,7 @@
 
 Documents of weak and of middling strength are the targets. Their pairs are asked with and without each payload,
 then the same graph of pairs is fitted twice. The answers are kept in the probe's report and nowhere else: no score
-ever rests on them. The payloads stand in `payloads.json`; the statistics are in `scoring.numerics.injection`.
+ever rests on them. The payloads stand in `payloads.json`; the statistics are in `scoring.numerics.judges.injection`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from labeling.plugins import Judge, Rater, get_plugin, registered
 from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Usage, Verdict
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import Score
-from scoring.numerics.elo import elo_from_strength
-from scoring.numerics.injection import LEAST_TARGETS, elo_gain, injection_effect
+from scoring.numerics.calibration.elo import elo_from_strength
+from scoring.numerics.judges.injection import LEAST_TARGETS, elo_gain, injection_effect
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import check_caps
 from workers.budgets.spend import calls_a_question

@@ -1,4 +1,4 @@
-"""Takes away what dead processes left half-written in the storage (`scoring.unfinished`), unless a row names it."""
+"""Takes away what dead processes left half-written in the storage (`scoring.storage.write_guards`), unless a row names it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 
 from django.db import Error
 
-from scoring import unfinished
 from scoring.models import Snapshot
+from scoring.storage import write_guards
 from trainer.models import Reranker
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def collect_unfinished() -> list[str]:
     if time.monotonic() < _again_at:
         return []
     try:
-        return unfinished.collect(_is_used)
+        return write_guards.collect(_is_used)
     except Error:
         raise
     except Exception as error:  # every kind of storage has errors of its own, and nothing of this is urgent

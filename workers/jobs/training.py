@@ -25,9 +25,9 @@ from labeling.models import Project
 from labeling.plugins import get_plugin
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
-from scoring.snapshots import ROWS_FILE, software
-from scoring.storage import storage
-from scoring.unfinished import in_the_making
+from scoring.snapshots.freeze import ROWS_FILE, software
+from scoring.storage.files import storage
+from scoring.storage.write_guards import in_the_making
 from trainer.launching import TrainingProcess
 from trainer.models import Reranker, TrainingRun
 from trainer.rerankers import TRAINED

@@ -1,7 +1,7 @@
 """Keeps an eye on judges while they work: one that becomes worse on known pairs is paused, with the reason.
 
 `workers.judging.batches` calls `watch_judge` now and then; a paused judge gets no questions from `workers.judging.queue.claim`
-until somebody lets it go on. The statistics are in `scoring.numerics.drift`.
+until somebody lets it go on. The statistics are in `scoring.numerics.judges.cusum`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from django.db.models.functions import Now
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.stored_texts import stored_text
-from scoring.gold import judge_answers
-from scoring.numerics import drift
+from scoring.annotators.known_answers import judge_answers
+from scoring.numerics.judges import cusum
 from workers import audit
 from workers.broker.hints import leave_hint
 
@@ -54,7 +54,7 @@ def watch_judge(annotator: Annotator) -> bool:
     return pause_judge(annotator, DRIFTED[found.unit] % told)
 
 
-def known_drift(annotator: Annotator) -> drift.Drift | None:
+def known_drift(annotator: Annotator) -> cusum.Drift | None:
     """The alarm's state over the answers on known pairs since the judge was last let go on; None without enough.
 
     A judge whose weights are part of its configuration cannot drift and is not watched.
@@ -64,7 +64,7 @@ def known_drift(annotator: Annotator) -> drift.Drift | None:
     answers = judge_answers(annotator, only_watched=True)
     known = np.isfinite(answers.truth) & (answers.truth != 0.5)
     agreement = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
-    return drift.watch_errors((1.0 - agreement) / 2.0, answers.query[known])
+    return cusum.watch_errors((1.0 - agreement) / 2.0, answers.query[known])
 
 
 def _can_drift(plugin: str) -> bool:

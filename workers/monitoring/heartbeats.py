@@ -21,8 +21,8 @@ from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 
 from labeling.projects import may_create
-from scoring.numerics import design_adaptive
-from scoring.numerics.fit import compile_kernels
+from scoring.numerics.design import adaptive
+from scoring.numerics.fitting.fit import compile_kernels
 from workers.judging.recorder import holder_name, recover
 from workers.models import Worker
 from workers.monitoring.gpus import gpus_as_json
@@ -106,7 +106,7 @@ def _prepare(sender: Any, **kwargs: Any) -> None:
         connection.close()  # the pool's processes must not inherit it
     if "rating" in sender.app.amqp.queues.consume_from:
         compile_kernels()
-        design_adaptive.compile_kernels()
+        adaptive.compile_kernels()
     # What is loaded by now stays: the collector need not walk through it while calls wait, and forks go on sharing it.
     gc.collect()
     gc.freeze()

@@ -1,6 +1,6 @@
 """The scorecard of each judge: accuracy, consistency, biases, speed and cost, each with its interval.
 
-Over a judge's latest answers (`scoring.gold`), so that a page stays quick however much was judged. Read by the page
+Over a judge's latest answers (`scoring.annotators.known_answers`), so that a page stays quick however much was judged. Read by the page
 and the REST interface.
 """
 
@@ -14,8 +14,8 @@ from django.db import connection
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from scoring.gold import JudgeAnswers, judge_answers
-from scoring.numerics.judge_checks import (
+from scoring.annotators.known_answers import JudgeAnswers, judge_answers
+from scoring.numerics.judges.judge_checks import (
     Estimate,
     intransitive_triples,
     length_bias,

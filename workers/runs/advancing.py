@@ -21,9 +21,9 @@ from django.db.models.functions import Now
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, Sampler, get_plugin
 from labeling.stored_texts import stored_text
-from scoring.cross_query import are_linkable, is_across
-from scoring.pairs import comparable_query_ids
+from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.rating import stale_query_ids
+from scoring.sampling.draw import comparable_query_ids
 from workers import audit, failpoints
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets, standing

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from labeling.plugins import Sampler, get_plugin
 from labeling.records import IntArray
-from scoring.cross_query import is_across
+from scoring.calibration.cross_query import is_across
 from workers.broker.hints import leave_hint
 from workers.models import JudgingTask, Run
 from workers.runs import planning

@@ -15,8 +15,8 @@ from django.db import connection
 from django.db.models import F
 
 from labeling.pairs import store_pairs
-from scoring.gold import draw_known_pairs, gold_share, known_pairs
-from scoring.numerics.allocation import allocate
+from scoring.annotators.known_answers import draw_known_pairs, gold_share, known_pairs
+from scoring.numerics.judges.allocation import allocate
 from workers.models import JudgingTask, Run
 from workers.runs import planning
 

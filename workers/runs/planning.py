@@ -1,7 +1,7 @@
 """What one round of a run asks: which pairs, which judges, in which order; written as pairs and tasks.
 
 Called by `workers.runs.advancing` inside its transaction, some queries at a time. The pairs come from
-`scoring.pairs`, the judges of each from `scoring.numerics.allocation`.
+`scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from django.db.models import F
 from labeling.pairs import store_pairs
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray
-from scoring.cross_query import sample_cross_pairs
-from scoring.numerics.allocation import allocate
-from scoring.pairs import sample_pairs
+from scoring.calibration.cross_query import sample_cross_pairs
+from scoring.numerics.judges.allocation import allocate
+from scoring.sampling.draw import sample_pairs
 from workers.models import Run
 
 PairsOfQueries = dict[int, IntArray]

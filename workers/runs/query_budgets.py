@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from labeling.plugins import Sampler
-from scoring.certainty import Wish, wishes
-from scoring.numerics.design_stopping import split_budget
+from scoring.numerics.design.stopping import split_budget
+from scoring.sampling.certainty import Wish, wishes
 from workers.budgets.limits import NO_LIMIT, pairs_left
 from workers.models import Run
 from workers.runs import planning

@@ -1,6 +1,6 @@
 """Disagreements, the widest first, and deciding them: both documents, every opinion with its reason, one key.
 
-A verdict is `scoring.adjudication.adjudicate`; after it the next undecided pair of the same list comes up. The list
+A verdict is `scoring.annotators.adjudication.adjudicate`; after it the next undecided pair of the same list comes up. The list
 is named by `between` in the address, so that it survives every step.
 """
 
@@ -21,7 +21,7 @@ from django.views.decorators.cache import never_cache
 
 from labeling.annotation import screen_texts
 from labeling.models import Candidate, Judgment, Pair, Project
-from scoring.adjudication import (
+from scoring.annotators.adjudication import (
     ANSWERS,
     BadVerdict,
     DecidedMeanwhile,
@@ -30,7 +30,7 @@ from scoring.adjudication import (
     undo_adjudication,
     unset_gold,
 )
-from scoring.disagreements import Between, Disagreement, disagreements, neighbours
+from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
 from workers.audit import note
 from zelo_site.pages.reasons import Reason, judgments_with_sides, reason_of

@@ -1,6 +1,6 @@
 """The judges' figures that scores rest on, as a part of the judges' page: sharpness, bias, weight, agreement.
 
-`scoring.agreement` measures them on a sample; that takes a moment, so that the page asks for this part once
+`scoring.annotators.agreement` measures them on a sample; that takes a moment, so that the page asks for this part once
 it stands, and what was found is kept a while.
 """
 
@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from scoring.agreement import judge_figures
+from scoring.annotators.agreement import judge_figures
 from zelo_site.pages.scope import visible_project
 
 KEPT_S = 20

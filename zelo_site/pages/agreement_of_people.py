@@ -1,6 +1,6 @@
 """How far people agree with each other and with judges: alpha and kappa with intervals, or why there is none.
 
-`scoring.people_agreement` measures them, which takes a moment on many answers, so that what was found is kept a while.
+`scoring.annotators.people_agreement` measures them, which takes a moment on many answers, so that what was found is kept a while.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from scoring.people_agreement import Alphas, PeopleAgreement, people_agreement
+from scoring.annotators.people_agreement import Alphas, PeopleAgreement, people_agreement
 from zelo_site.pages.scope import may_change, visible_project
 
 KEPT_S = 15

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST
 from labeling.annotation import screen_texts
 from labeling.annotation.gold import set_gold
 from labeling.models import Candidate, Judgment, Pair
-from scoring.adjudication import unset_gold
+from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
 from workers.audit import note
 from zelo_site.pages.reasons import Reason, expected_preference, judgments_with_sides, reason_of

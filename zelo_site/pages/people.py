@@ -1,7 +1,7 @@
 """The people of a project: who they are and how they do, what they are asked, and invitations.
 
 Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.access.members`
-and `scoring.spot_check_plans`; each is noted in the audit log in the transaction that does it.
+and `scoring.spot_checks.plans`; each is noted in the audit log in the transaction that does it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from labeling.access.members import (
 )
 from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
 from labeling.models import Membership, Project, Role, SpotCheck
+from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
-from scoring.people_figures import PersonFigures, people_figures
-from scoring.spot_check_draws import BadPlan
-from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from scoring.spot_checks.draws import BadPlan
+from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
 from workers.audit import note
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count

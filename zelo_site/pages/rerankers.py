@@ -21,7 +21,7 @@ from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
 from labeling.retrieval.retrievers import BM25Index
 from scoring.models import Snapshot
-from scoring.numerics.resampling import Interval
+from scoring.numerics.measures.resampling import Interval
 from trainer.manifests import ARTEFACTS
 from trainer.models import Evaluation, Reranker
 from trainer.rerank_dialects import RerankRefused

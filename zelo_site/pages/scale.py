@@ -1,6 +1,6 @@
 """What scores rest on: the prior, how relevance was calibrated, and the scale that joins the queries.
 
-Everything is as `scoring.calibration` and `scoring.project_fits` stored it; the page computes nothing but
+Everything is as `scoring.calibration.calibrate` and `scoring.project_fits` stored it; the page computes nothing but
 drawings. Its one button orders a run on pairs across queries from `workers.jobs.calibration`.
 """
 
@@ -18,9 +18,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Project, Query
-from scoring.calibration import project_calibration
+from scoring.calibration.calibrate import project_calibration
 from scoring.models import ProjectFit, QueryFit
-from scoring.numerics.elo import ELO_PER_LOGIT
+from scoring.numerics.calibration.elo import ELO_PER_LOGIT
 from workers.jobs.calibration import judges_so_far, order_calibration
 from workers.models import Run
 from workers.runs.advancing import RunRefused

@@ -15,8 +15,8 @@ from labeling.models import Membership, Project, Query, Role
 from labeling.plugins import Plugin
 from labeling.wording import translated
 from scoring.models import Score, Snapshot
-from scoring.snapshots import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
-from scoring.storage import StorageFull
+from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
+from scoring.storage.files import StorageFull
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count

@@ -16,7 +16,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Candidate, Project, Query
-from scoring.certainty import NextPair, next_pairs
+from scoring.sampling.certainty import NextPair, next_pairs
 from workers.models import Run
 from workers.runs.advancing import RunRefused, start_run
 from workers.runs.planning import GOES_ON, pending_pairs

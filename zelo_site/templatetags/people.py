@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from labeling.models import Project
-from scoring.people_agreement import Coefficient, Undefined
+from scoring.annotators.people_agreement import Coefficient, Undefined
 from zelo_site.pages.scope import visitor_role
 from zelo_site.templatetags.figures import localized
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit
 
 from labeling.records import ComparisonColumns, FloatArray, IntArray
-from scoring.numerics.comparisons import votes_of_query
+from scoring.numerics.fitting.comparisons import votes_of_query
 
 
 def random_pairs(size: int, degree: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:

@@ -13,7 +13,7 @@ from django.test import Client
 
 from labeling.access.api_keys import make_token
 from labeling.models import Judgment, Pair, Project, Role
-from scoring.calibration import project_calibration
+from scoring.calibration.calibrate import project_calibration
 from scoring.models import Calibration, ProjectFit, QueryFit
 from scoring.rating import rate_stale, stale_query_ids
 from tests.factories import make_judges, make_member, make_project, make_run, make_user
@@ -236,7 +236,7 @@ def test_rewriting_many_scores_makes_way_and_goes_on(
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
     calibrate(judged.project.pk)
     rate_stale(judged.project.pk)
-    monkeypatch.setattr("scoring.calibration.QUERIES_AT_ONCE", 3)
+    monkeypatch.setattr("scoring.calibration.calibrate.QUERIES_AT_ONCE", 3)
     monkeypatch.setattr(calibration, "SLICE_S", 0.0)
     hints.clear()
     calibrate(judged.project.pk)

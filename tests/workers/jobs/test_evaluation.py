@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pytest_django import Settings
 
-from scoring import snapshots
-from scoring.snapshots import SnapshotOptions, freeze
-from scoring.storage import Storage, storage
+from scoring.snapshots import freeze as snapshots
+from scoring.snapshots.freeze import SnapshotOptions, freeze
+from scoring.storage.files import Storage, storage
 from tests.factories import judge_pair, make_judges, make_pair, make_project
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.test_outside import Elsewhere, by_length

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from scoring.storage import Storage, storage
+from scoring.storage.files import Storage, storage
 from tests.factories import make_tasks
-from tests.scoring.test_unfinished import write_and_die
+from tests.scoring.storage.test_write_guards import write_and_die
 from tests.workers.judging.test_queue import claim, end_lease
 from workers import reconciler
 from workers.jobs import storage_cleanup

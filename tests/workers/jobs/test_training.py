@@ -19,7 +19,7 @@ from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.wording import translated
 from scoring.models import Snapshot
-from scoring.storage import Storage, StorageFull, storage
+from scoring.storage.files import Storage, StorageFull, storage
 from tests.factories import make_project, make_user
 from tests.scoring.scored import make_snapshot
 from tests.trainer.lessons import make_options

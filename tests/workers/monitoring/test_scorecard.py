@@ -13,7 +13,7 @@ from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Judgment, Pair, Project
 from labeling.pairs import store_pairs
 from labeling.records import Comparison, Failure, Verdict
-from scoring.gold import draw_known_pairs, gold_share, judge_answers, known_pairs
+from scoring.annotators.known_answers import draw_known_pairs, gold_share, judge_answers, known_pairs
 from tests.factories import (
     answer_each_way,
     candidate_ids,

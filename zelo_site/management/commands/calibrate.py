@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
-from scoring.calibration import NothingRated, ProjectCalibration, project_calibration
+from scoring.calibration.calibrate import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
 from workers.jobs.calibration import calibrate, order_calibration, whats_due
 from workers.runs.advancing import RunRefused

@@ -10,8 +10,8 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from scoring.models import Snapshot
-from scoring.snapshots import SnapshotOptions, SnapshotRefused, freeze
-from scoring.storage import StorageFull
+from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
+from scoring.storage.files import StorageFull
 from zelo_site.selection import find_project
 from zelo_site.stack import database
 from zelo_site.terminal import table

@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project, SpotCheck
-from scoring.spot_check_draws import BadPlan
-from scoring.spot_check_plans import plan_progress, plan_spot_checks, preview_spot_checks
+from scoring.spot_checks.draws import BadPlan
+from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks
 from workers.audit import note
 from zelo_site.selection import find_project
 from zelo_site.stack import database

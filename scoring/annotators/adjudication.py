@@ -1,0 +1,149 @@
+"""An owner's last word on a pair that annotators see differently, and taking it back.
+
+It is a judgment of the owner's own, stored through `record_judgments`, and marked: so it enters the fit as one more
+answer of a person, anchors judges, and may become gold. `scoring.annotators.disagreements` finds the pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from labeling.access.annotators import get_person
+from labeling.annotation.gold import set_gold
+from labeling.annotation.idempotency import lock_desk
+from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
+from labeling.models import Judgment, Pair, Project, SpotCheck
+from labeling.records import AnswerKind, NewJudgment
+from scoring.models import Adjudication
+
+# By the key that gives the answer, as on the comparison screen: P(a is the more relevant), None for neither.
+ANSWERS: dict[str, float | None] = {"1": 0.95, "2": 0.75, "3": 0.5, "4": 0.25, "5": 0.05, "0": None}
+
+
+class BadVerdict(ValueError):
+    """An adjudication with an answer that is none of the six."""
+
+
+class DecidedMeanwhile(RuntimeError):
+    """Another word stands than the one that was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An adjudication as it stands; `changed` is False where it stood like this before."""
+
+    adjudication: Adjudication
+    changed: bool
+
+
+def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int | None = None) -> Verdict:
+    """Decide a pair by one of `ANSWERS`; the last word of whoever decides last stands. Raises BadVerdict.
+
+    What the owner had answered before is superseded, and stands again once the adjudication is taken back. `seen`: the
+    id of the adjudication that the owner saw standing, 0 for none; where another stands, raises DecidedMeanwhile. The
+    same word of the same owner twice is one. None: whatever stands is replaced.
+    """
+    if answer not in ANSWERS:
+        raise BadVerdict(f"the answer is {answer[:20]!r}; expected one of {', '.join(ANSWERS)}")
+    preference = ANSWERS[answer]
+    project = _project_of(pair)
+    person = get_person(project, user)
+    with transaction.atomic():
+        standing = _locked(pair, project, person.pk)
+        if standing is not None and standing.by_id == user.pk and _says(standing.judgment, preference):
+            return Verdict(standing, changed=False)
+        _refuse_unseen(standing, seen)
+        if standing is not None:
+            _take_back(standing)
+        before = Judgment.objects.live().filter(pair=pair, annotator=person).first()
+        if before is not None:
+            supersede_judgments([before.pk])
+        kind = AnswerKind.BOTH_IRRELEVANT if preference is None else AnswerKind.PREFERENCE
+        record_judgments([NewJudgment(pair.pk, person.pk, False, preference, kind=kind, rationale=note)])
+        judgment = Judgment.objects.live().get(pair=pair, annotator=person)
+        made = Adjudication.objects.create(pair=pair, judgment=judgment, replaced=before, by=user)
+        _move_gold(pair, preference)
+    return Verdict(made, changed=True)
+
+
+def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
+    """Take the last word back; what its owner had answered before stands again. Whether there was one.
+
+    A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
+    """
+    with transaction.atomic():
+        standing = _locked(pair, _project_of(pair))
+        if standing is None:
+            return False
+        _refuse_unseen(standing, seen)
+        _take_back(standing)
+        unset_gold(pair)
+    return True
+
+
+def make_gold(pair: Pair, *, explanation: str = "") -> SpotCheck:
+    """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
+    decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
+    if decided is None or decided.judgment.preference is None:
+        raise BadVerdict("only a pair that was decided for one document, or as a tie, can be gold; decide it first")
+    return set_gold(pair.pk, decided.judgment.preference, explanation=explanation)
+
+
+def unset_gold(pair: Pair) -> bool:
+    """The pair's answer counts as known no more; answers to it stay. Whether it was gold."""
+    return SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False).delete()[0] > 0
+
+
+def _project_of(pair: Pair) -> Project:
+    return Project.objects.get(queries__candidates__pairs_as_a=pair)
+
+
+def _locked(pair: Pair, project: Project, *people: int) -> Adjudication | None:
+    """The word that stands, and nobody else says another until the transaction ends.
+
+    These people, and who spoke it, answer nothing meanwhile, in another tab or at the comparison screen: their answers
+    to the pair come and go with it. The pair is locked first, which no answer waits for, then the desks in order of
+    their people, so that adjudicators of several pairs never wait for each other in a circle.
+    """
+    Pair.objects.select_for_update(of=("self",), no_key=True).get(pk=pair.pk)
+    speaker = Adjudication.objects.filter(pair=pair).values_list("judgment__annotator_id", flat=True)
+    for person in sorted({*people, *speaker}):
+        lock_desk(person, gold_every=project.gold_every)
+    return Adjudication.objects.select_related("judgment", "by").filter(pair=pair).first()
+
+
+def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
+    if seen is None or seen == (standing.pk if standing is not None else 0):
+        return
+    if standing is None:
+        raise DecidedMeanwhile(_("The verdict that you saw has been taken back meanwhile; nothing was changed."))
+    name = (standing.by.get_full_name() or standing.by.get_username()) if standing.by is not None else _("Somebody")
+    raise DecidedMeanwhile(
+        _("%(name)s has decided this pair meanwhile; nothing was changed. Decide again if you see it differently.")
+        % {"name": name}
+    )
+
+
+def _says(judgment: Judgment, preference: float | None) -> bool:
+    return judgment.superseded_at is None and judgment.preference == preference
+
+
+def _take_back(standing: Adjudication) -> None:
+    """Remove the mark, supersede its judgment and let the one before it stand, if nothing newer does."""
+    standing.delete()
+    supersede_judgments([standing.judgment_id])
+    if standing.replaced_id is not None:
+        restore_judgments([standing.replaced_id])
+
+
+def _move_gold(pair: Pair, preference: float | None) -> None:
+    """Gold follows the last word; "neither" cannot be gold."""
+    gold = SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False)
+    if preference is None:
+        gold.delete()
+    else:
+        gold.update(gold_preference=preference)

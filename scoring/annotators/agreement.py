@@ -1,0 +1,273 @@
+"""How far annotators agree: kappa, alpha, disagreement, gold accuracy, order flips, shared errors.
+
+Measured on a seeded sample of rated queries, answers across queries left out; verdicts, and answers given after
+others' were seen, are no opinions and left out too. Sharpness, bias and weight of
+judges come from `scoring.annotators.judge_sharpness`, as stored; measures from `scoring.numerics.measures.metrics`. For the pages.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from django.db import connection
+
+from labeling.models import Annotator, Project
+from labeling.records import FloatArray, IntArray
+from scoring.columns import ProjectColumns, read_columns
+from scoring.models import INDEPENDENT, JudgeFit, ProjectFit
+from scoring.numerics.measures.metrics import cohen_kappa, krippendorff_alpha
+from scoring.project_fits import sampled_query_ids
+
+# A preference within this of 1/2 takes no side.
+TIE = 0.05
+
+# Alpha counts pairs of distinct values, so that preferences are rounded to so many steps.
+STEPS = 20
+FEWEST_COMMON = 10
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`hits` of `count`; a tie counts as half a hit. None-valued where nothing was counted."""
+
+    hits: float
+    count: int
+
+    @property
+    def value(self) -> float | None:
+        return self.hits / self.count if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorFigures:
+    """One annotator. `answers` and what follows them are of the sample; sides are compared, ties half.
+
+    `with_others`: agreement with the mean of all other annotators' answers; `with_people`: of a model with
+    people; `gold`: with gold answers; `flips`: pairs asked in both orders on which the sides differ.
+    Estimates are None until measured; `anchored` says that people or grades were the measure. `weight`
+    is what a vote counts where the project weighs judges.
+    """
+
+    annotator_id: int
+    name: str
+    is_person: bool
+    answers: int
+    with_others: Share
+    with_people: Share
+    gold: Share
+    flips: Share
+    sharpness: Estimate | None
+    position_bias: Estimate | None
+    dispersion: float | None
+    weight: float | None
+    anchored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorPair:
+    """Two annotators on their common pairs: Cohen's kappa of the sides taken (None: too few, or always one side)."""
+
+    first: str
+    second: str
+    common: int
+    kappa: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedErrors:
+    """Two judges whose residuals correlate: their agreement proves less than it seems."""
+
+    first: str
+    second: str
+    correlation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All annotators of a project on `pairs` sampled pairs. `alpha`: Krippendorff's, interval level, None if
+    undefined; `disagreement`: share of pairs with two annotators or more on which some take opposite sides.
+    """
+
+    annotators: tuple[AnnotatorFigures, ...]
+    kappas: tuple[AnnotatorPair, ...]
+    alpha: float | None
+    disagreement: Share
+    shared_errors: tuple[SharedErrors, ...]
+    pairs: int
+
+
+def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
+    """The figures of everybody who judged in the project."""
+    read = read_columns(sampled_query_ids(project.pk, seed=seed), independent=True)
+    ratings, flips, counts = _ratings(read)
+    people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
+    names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
+    ids = read.annotator_ids.tolist()
+    is_person = np.array([each in people for each in ids], dtype=np.bool_)
+    fits = {fit.annotator_id: fit for fit in JudgeFit.objects.filter(annotator_id__in=ids)}
+    gold = _gold(project.pk)
+    annotators = tuple(
+        _figures(
+            ids[row],
+            names[ids[row]],
+            ratings=ratings,
+            row=row,
+            is_person=is_person,
+            fit=fits.get(ids[row]),
+            answers=int(counts[row]),
+            flips=flips[row],
+            gold=gold.get(ids[row], Share(0.0, 0)),
+        )
+        for row in range(len(ids))
+    )
+    return Agreement(
+        annotators=tuple(sorted(annotators, key=lambda each: (each.is_person, each.annotator_id))),
+        kappas=_kappas(ratings, [names[each] for each in ids]),
+        alpha=_number(krippendorff_alpha(np.round(ratings * STEPS) / STEPS)) if ratings.size else None,
+        disagreement=_disagreement(ratings),
+        shared_errors=_shared_errors(project, names),
+        pairs=ratings.shape[1],
+    )
+
+
+def _ratings(read: ProjectColumns) -> tuple[FloatArray, list[Share], IntArray]:
+    """Mean preference of each annotator on each pair, float64[J, P] with NaN; flips; answers int64[J]."""
+    columns = read.columns
+    _, pair = np.unique(read.pair_ids, return_inverse=True)
+    shape = (2, len(read.annotator_ids), int(pair.max(initial=-1)) + 1)
+    by_order = np.full(shape, np.nan)
+    by_order[columns.swapped.astype(np.int64), columns.judge, pair] = columns.preference
+    counts = np.bincount(columns.judge, minlength=len(read.annotator_ids))
+    sides = side(by_order)
+    both = ~np.isnan(by_order).any(axis=0)
+    # Two answers on opposite sides are a flip; one of them a tie, half of one.
+    apart = np.where(both, np.abs(sides[0] - sides[1]) / 2.0, 0.0)
+    flips = [Share(float(apart[row].sum()), int(both[row].sum())) for row in range(shape[1])]
+    given = ~np.isnan(by_order)
+    total = np.where(given, by_order, 0.0).sum(axis=0)
+    number = given.sum(axis=0)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan), flips, counts
+
+
+def side(preference: FloatArray) -> FloatArray:
+    """1 for a, -1 for b, 0 for a tie (within TIE of 1/2); NaN stays."""
+    apart = np.where(np.abs(preference - 0.5) <= TIE, 0.0, preference - 0.5)
+    return np.asarray(np.sign(apart))
+
+
+def agreement(first: FloatArray, second: FloatArray) -> Share:
+    """How often two rows of preferences take the same side, where both are there; a tie against a side is half."""
+    both = ~(np.isnan(first) | np.isnan(second))
+    apart = np.abs(side(first[both]) - side(second[both])) / 2.0
+    return Share(float(len(apart) - apart.sum()), len(apart))
+
+
+def _mean_of(ratings: FloatArray) -> FloatArray:
+    """Column means over what is there, NaN where nothing is."""
+    given = ~np.isnan(ratings)
+    number = given.sum(axis=0)
+    return np.where(number > 0, np.where(given, ratings, 0.0).sum(axis=0) / np.maximum(number, 1), np.nan)
+
+
+def _figures(
+    annotator_id: int,
+    name: str,
+    *,
+    ratings: FloatArray,
+    row: int,
+    is_person: np.ndarray,
+    fit: JudgeFit | None,
+    answers: int,
+    flips: Share,
+    gold: Share,
+) -> AnnotatorFigures:
+    others = np.delete(ratings, row, axis=0)
+    people = ratings[is_person]
+    return AnnotatorFigures(
+        annotator_id=annotator_id,
+        name=name,
+        is_person=bool(is_person[row]),
+        answers=answers,
+        with_others=agreement(ratings[row], _mean_of(others)),
+        with_people=Share(0.0, 0) if is_person[row] else agreement(ratings[row], _mean_of(people)),
+        gold=gold,
+        flips=flips,
+        sharpness=_estimate(fit.sharpness, fit.sharpness_stderr) if fit else None,
+        position_bias=_estimate(fit.position_bias, fit.position_bias_stderr) if fit else None,
+        dispersion=fit.dispersion if fit else None,
+        weight=fit.weight if fit else None,
+        anchored=bool(fit and fit.anchors),
+    )
+
+
+def _estimate(value: float | None, stderr: float | None) -> Estimate | None:
+    if value is None or stderr is None:
+        return None
+    return Estimate(value, value - NORMAL_95 * stderr, value + NORMAL_95 * stderr)
+
+
+def _kappas(ratings: FloatArray, names: list[str]) -> tuple[AnnotatorPair, ...]:
+    sides = side(ratings)
+    found = []
+    for i in range(len(names)):
+        for j in range(i + 1, len(names)):
+            both = ~(np.isnan(sides[i]) | np.isnan(sides[j]))
+            enough = both.sum() >= FEWEST_COMMON
+            kappa = _number(cohen_kappa(sides[i, both], sides[j, both])) if enough else None
+            found.append(AnnotatorPair(names[i], names[j], int(both.sum()), kappa))
+    return tuple(found)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _disagreement(ratings: FloatArray) -> Share:
+    sides = side(ratings)
+    shared = (~np.isnan(sides)).sum(axis=0) >= 2
+    split = (sides == 1.0).any(axis=0) & (sides == -1.0).any(axis=0)
+    return Share(float((split & shared).sum()), int(shared.sum()))
+
+
+def _shared_errors(project: Project, names: dict[int, str]) -> tuple[SharedErrors, ...]:
+    """As measured when the project's judges were last; annotators that are gone are left out."""
+    shared = ProjectFit.objects.filter(project=project).first()
+    rows = shared.correlations if shared is not None else []
+    return tuple(
+        SharedErrors(names[int(i)], names[int(j)], float(r)) for i, j, r in rows if int(i) in names and int(j) in names
+    )
+
+
+# Whoever was told what is expected may have corrected the answer since: it is the first one that says how right they are.
+_GOLD = f"""
+SELECT answer.annotator_id, check_.gold_preference, answer.preference
+FROM labeling_spotcheck check_ JOIN labeling_judgment answer ON answer.pair_id = check_.pair_id
+JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+WHERE annotator.project_id = %s AND check_.gold_preference IS NOT NULL AND answer.kind = 'preference'
+  AND (answer.superseded_at IS NULL
+       OR EXISTS (SELECT 1 FROM labeling_told told WHERE told.judgment_id = answer.id))
+  AND {INDEPENDENT}
+"""
+
+
+def _gold(project_id: int) -> dict[int, Share]:
+    """Agreement with gold answers of everybody who answered such a pair, by annotator."""
+    with connection.cursor() as cursor:
+        cursor.execute(_GOLD, [project_id])
+        rows = np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, 3)
+    return {
+        int(annotator): agreement(rows[rows[:, 0] == annotator, 1], rows[rows[:, 0] == annotator, 2])
+        for annotator in np.unique(rows[:, 0])
+    }

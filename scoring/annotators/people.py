@@ -1,0 +1,112 @@
+"""Each person's work in a project: answers, pace, how they do on gold and against the judges. For pages and REST.
+
+Gold counts as `labeling.annotation.gold` counts it; shares carry Wilson's interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from labeling.annotation.gold import gold_records
+from labeling.models import Project
+from scoring.annotators.agreement import agreement
+from scoring.models import INDEPENDENT
+from scoring.numerics.judges.judge_checks import Estimate, share
+
+LATEST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFigures:
+    """One person. `seconds`: median of the latest answers; `gold`: as expected, since they were last let go on;
+    `with_judges`: on the side of the judges' mean, a tie half, verdicts left out; None where there is nothing to measure on.
+    """
+
+    annotator_id: int
+    user_id: int | None
+    name: str
+    paused_at: datetime | None
+    pause_reason: str
+    answers: int
+    today: int
+    last_at: datetime | None
+    seconds: float | None
+    gold: Estimate | None
+    with_judges: Estimate | None
+
+
+_PEOPLE = """
+SELECT person.id, person.user_id, person.name, person.paused_at, person.pause_reason,
+       counted.answers, counted.today, counted.last_at, timed.seconds
+FROM labeling_annotator person
+CROSS JOIN LATERAL (
+    SELECT count(*) AS answers, max(created_at) AS last_at,
+           count(*) FILTER (WHERE created_at >= date_trunc('day', now())) AS today
+    FROM labeling_judgment WHERE annotator_id = person.id AND by_person AND superseded_at IS NULL
+) counted
+CROSS JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
+        SELECT seconds FROM labeling_spotcheck
+        WHERE holder_id = person.id AND seconds IS NOT NULL ORDER BY id DESC LIMIT 200
+    ) latest
+) timed
+WHERE person.project_id = %(project)s AND person.is_person AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s)
+ORDER BY person.id
+"""
+
+_JUDGES = f"""
+SELECT own.annotator_id, own.preference, judges.mean
+FROM (
+    SELECT answer.* FROM labeling_judgment answer JOIN labeling_annotator person ON person.id = answer.annotator_id
+    WHERE person.project_id = %(project)s AND person.is_person AND answer.superseded_at IS NULL
+      AND answer.kind = 'preference' AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s) AND {INDEPENDENT}
+    ORDER BY answer.id DESC LIMIT %(latest)s
+) own
+CROSS JOIN LATERAL (
+    SELECT avg(preference) AS mean FROM labeling_judgment
+    WHERE pair_id = own.pair_id AND NOT by_person AND superseded_at IS NULL AND kind = 'preference'
+) judges
+WHERE judges.mean IS NOT NULL
+"""
+
+
+def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]:
+    """Everybody who ever compared in the project, or `user` alone."""
+    values = {"project": project.pk, "user": user.pk if user is not None else None, "latest": LATEST}
+    people = _rows(_PEOPLE, values)
+    if not people:
+        return []
+    records = gold_records(
+        project.pk,
+        feedback=project.gold_feedback,
+        tolerance=project.gold_tolerance,
+        person_id=None if user is None else people[0][0],  # a user is one person of a project
+    )
+    gold = {person: share(right, count) for person, (right, count) in records.items()}
+    judges = _with_judges(_rows(_JUDGES, values))
+    found = []
+    for row in people:
+        figures: tuple[Any, ...] = (*row, gold.get(row[0]), judges.get(row[0]))
+        found.append(PersonFigures(*figures))
+    return found
+
+
+def _rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
+def _with_judges(rows: list[tuple[Any, ...]]) -> dict[int, Estimate | None]:
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    found = {}
+    for person in np.unique(columns[:, 0]):
+        mine = columns[columns[:, 0] == person]
+        same = agreement(mine[:, 1], mine[:, 2])
+        found[int(person)] = share(same.hits, same.count)
+    return found

@@ -1,0 +1,214 @@
+"""How far people agree with each other and with judges: kappa, alpha, plain agreement, each with its interval.
+
+On the pairs that people answered last. The two orders of a judge are averaged into one opinion; "neither is relevant"
+is a label of its own, "cannot judge" is no label. Verdicts, and answers given after others' were seen, are no opinions. What cannot be computed says why. For pages and REST.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeling.models import Annotator, Project
+from labeling.records import BoolArray, FloatArray
+from scoring.annotators.agreement import FEWEST_COMMON, STEPS, side
+from scoring.columns import copy_columns
+from scoring.models import INDEPENDENT
+from scoring.numerics.measures.agreement import Measured, alpha_interval, kappa_interval
+from scoring.numerics.measures.metrics import Level
+
+LATEST_ANSWERS = 20_000
+MOST_ITEMS = 5_000
+MOST_COUPLES = 40
+LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
+
+# The label of "neither is relevant" beside the sides 1, 0 and -1.
+NEITHER = 2.0
+
+
+class Undefined(enum.StrEnum):
+    """Why a coefficient cannot be given."""
+
+    NO_OVERLAP = "no_overlap"
+    FEW = "few"
+    ONE_CATEGORY = "one_category"
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """A coefficient with its 95 % interval on `common` pairs, or `undefined` and why.
+
+    `same`: share of the common pairs with the same label, None without any. It can be given where kappa cannot.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    common: int
+    same: float | None
+    undefined: Undefined | None
+
+
+@dataclass(frozen=True, slots=True)
+class Couple:
+    """Two annotators, the first one a person; Cohen's kappa of their labels."""
+
+    first: str
+    second: str
+    second_is_person: bool
+    kappa: Coefficient
+
+
+@dataclass(frozen=True, slots=True)
+class Alphas:
+    """Krippendorff's alpha: nominal on the label, ordinal and interval on the preference."""
+
+    nominal: Coefficient
+    ordinal: Coefficient
+    interval: Coefficient
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleAgreement:
+    """All people of a project who answered, on `pairs` pairs; `couples` with most common pairs first."""
+
+    people: int
+    judges: int
+    pairs: int
+    among_people: Alphas
+    with_judges: Alphas
+    couples: tuple[Couple, ...]
+    couples_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """`preference` and `label` float64[annotators, pairs], NaN where missing; `is_person` bool[annotators]."""
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    is_person: BoolArray
+    preference: FloatArray
+    label: FloatArray
+
+
+def people_agreement(project: Project, *, only: int | None = None, seed: int = 0) -> PeopleAgreement:
+    """The figures of everybody; `only`: couples with this annotator alone."""
+    table = _read(project, only)
+    rng = np.random.default_rng(seed)
+    people = np.flatnonzero(table.is_person)
+    couples = _couples(table, only, rng)
+    return PeopleAgreement(
+        people=len(people),
+        judges=len(table.names) - len(people),
+        pairs=table.label.shape[1],
+        among_people=_alphas(table, people, rng),
+        with_judges=_alphas(table, np.arange(len(table.names)), rng),
+        couples=couples[:MOST_COUPLES],
+        couples_left=max(0, len(couples) - MOST_COUPLES),
+    )
+
+
+_ANSWERS = f"""
+WITH asked AS (
+    SELECT DISTINCT latest.pair_id FROM (
+        SELECT answer.pair_id FROM labeling_judgment answer
+        JOIN labeling_annotator person ON person.id = answer.annotator_id
+        WHERE person.project_id = %s AND person.is_person AND answer.superseded_at IS NULL
+          AND answer.kind <> 'cannot_judge' AND (%s::bigint IS NULL OR person.id = %s) AND {INDEPENDENT}
+        ORDER BY answer.id DESC LIMIT %s
+    ) latest
+)
+SELECT answer.pair_id, answer.annotator_id, COALESCE(avg(answer.preference), 'NaN')::float8
+FROM asked JOIN labeling_judgment answer ON answer.pair_id = asked.pair_id
+WHERE answer.superseded_at IS NULL AND answer.kind <> 'cannot_judge' AND {INDEPENDENT}
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+
+def _read(project: Project, only: int | None) -> _Table:
+    rows = copy_columns(
+        _ANSWERS,
+        [project.pk, only, only, LATEST_ANSWERS],
+        [("pair", "i8"), ("annotator", "i8"), ("preference", "f8")],
+    )
+    ids, of_row = np.unique(rows["annotator"].astype(np.int64), return_inverse=True)
+    pairs, pair = np.unique(rows["pair"].astype(np.int64), return_inverse=True)
+    known = {each.pk: each for each in Annotator.objects.filter(pk__in=ids.tolist())}
+    preference = np.full((len(ids), len(pairs)), np.nan)
+    label = preference.copy()
+    given = rows["preference"].astype(np.float64)
+    preference[of_row, pair] = given
+    label[of_row, pair] = np.where(np.isnan(given), NEITHER, side(given))
+    return _Table(
+        ids=tuple(ids.tolist()),
+        names=tuple(known[each].name for each in ids.tolist()),
+        is_person=np.array([known[each].is_person for each in ids.tolist()], dtype=np.bool_),
+        preference=np.round(preference * STEPS) / STEPS,
+        label=label,
+    )
+
+
+def _couples(table: _Table, only: int | None, rng: np.random.Generator) -> tuple[Couple, ...]:
+    """Everybody with every person, each two once; those who share no pair come last."""
+    found = []
+    for first in np.flatnonzero(table.is_person).tolist():
+        for second in range(len(table.names)):
+            if first == second or (table.is_person[second] and second < first):
+                continue
+            if only is not None and only not in (table.ids[first], table.ids[second]):
+                continue
+            kappa = _kappa(table.label[first], table.label[second], rng)
+            found.append(Couple(table.names[first], table.names[second], bool(table.is_person[second]), kappa))
+    return tuple(sorted(found, key=lambda each: (not each.second_is_person, -each.kappa.common)))
+
+
+def _kappa(first: FloatArray, second: FloatArray, rng: np.random.Generator) -> Coefficient:
+    both = ~(np.isnan(first) | np.isnan(second))
+    x, y = first[both], second[both]
+    same = float(np.mean(x == y)) if len(x) else None
+    if len(x) < FEWEST_COMMON:
+        return _undefined(len(x), same)
+    return _coefficient(kappa_interval(x, y, rng=rng), same)
+
+
+def _alphas(table: _Table, rows: np.ndarray, rng: np.random.Generator) -> Alphas:
+    """Over these annotators, on pairs that two of them answered, of which at most MOST_ITEMS are taken."""
+    label, preference = table.label[rows], table.preference[rows]
+    shared = np.flatnonzero((~np.isnan(label)).sum(axis=0) >= 2)
+    if len(shared) > MOST_ITEMS:
+        shared = np.sort(rng.choice(shared, MOST_ITEMS, replace=False))
+    label, preference = label[:, shared], preference[:, shared]
+    same = _same(label)
+    found = {level: _alpha(label if level == "nominal" else preference, level, same, rng) for level in LEVELS}
+    return Alphas(found["nominal"], found["ordinal"], found["interval"])
+
+
+def _alpha(ratings: FloatArray, level: Level, same: float | None, rng: np.random.Generator) -> Coefficient:
+    items = int(((~np.isnan(ratings)).sum(axis=0) >= 2).sum())
+    if items < FEWEST_COMMON:
+        return _undefined(items, same)
+    return _coefficient(alpha_interval(ratings, level=level, rng=rng), same)
+
+
+def _same(label: FloatArray) -> float | None:
+    """Share of the two-annotator comparisons on which the labels are the same."""
+    agree = total = 0.0
+    for value in (-1.0, 0.0, 1.0, NEITHER):
+        count = (label == value).sum(axis=0)
+        agree += float((count * (count - 1)).sum())
+    number = (~np.isnan(label)).sum(axis=0)
+    total = float((number * (number - 1)).sum())
+    return agree / total if total else None
+
+
+def _undefined(common: int, same: float | None) -> Coefficient:
+    return Coefficient(None, None, None, common, same, Undefined.FEW if common else Undefined.NO_OVERLAP)
+
+
+def _coefficient(found: Measured, same: float | None) -> Coefficient:
+    if np.isnan(found.value):
+        return Coefficient(None, None, None, found.count, same, Undefined.ONE_CATEGORY)
+    return Coefficient(found.value, found.low, found.high, found.count, same, None)

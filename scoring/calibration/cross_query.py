@@ -1,0 +1,103 @@
+"""Stage 6's pairs: which candidates of which queries to compare with each other. Writes nothing.
+
+The sampler (a plugin with `across_queries`) draws a graph whose nodes are the project's rated queries; the
+candidates of each edge come from the middle of their queries. `workers.runs.planning` makes rows and tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labeling.plugins import Sampler
+from labeling.records import FloatArray, IntArray, QueryState
+from scoring.calibration.data import Strengths, read_strengths
+from scoring.columns import copy_columns
+from scoring.models import QueryFit
+from scoring.numerics.calibration.calibration import MIDDLE
+
+
+def is_across(sampler: Sampler) -> bool:
+    """Whether a sampler joins queries with each other rather than candidates of one query."""
+    return bool(getattr(sampler, "across_queries", False))
+
+
+def are_linkable(project_id: int, query_ids: Sequence[int] | None = None) -> bool:
+    """Whether there are two rated queries (among those given) that a pair could join."""
+    rated = QueryFit.objects.filter(query__project_id=project_id, judgments__gt=0)
+    if query_ids is not None:
+        rated = rated.filter(query_id__in=query_ids)
+    return len(rated.values_list("query_id")[:2]) == 2
+
+
+def _linkable(strengths: Strengths, query_ids: Sequence[int] | None) -> Strengths:
+    """The compared candidates of the wanted queries."""
+    kept = strengths.compared.copy()
+    if query_ids is not None:
+        kept &= np.isin(strengths.query_ids, np.asarray(query_ids, dtype=np.int64))[strengths.owner]
+    owner = strengths.owner[kept]
+    left, starts = np.unique(owner, return_index=True)
+    return Strengths(
+        query_ids=strengths.query_ids[left],
+        starts=np.append(starts, len(owner)).astype(np.int64),
+        candidate_ids=strengths.candidate_ids[kept],
+        logits=strengths.logits[kept],
+        compared=strengths.compared[kept],
+    )
+
+
+_DRAWN = """
+SELECT DISTINCT LEAST(a.query_id, b.query_id), GREATEST(a.query_id, b.query_id)
+FROM labeling_pair pair
+JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
+JOIN labeling_query query ON query.id = a.query_id
+WHERE pair.query_id IS NULL AND query.project_id = %s AND a.query_id <> b.query_id AND (pair.id = ANY(%s) OR EXISTS (
+    SELECT 1 FROM labeling_judgment judgment WHERE judgment.pair_id = pair.id AND judgment.superseded_at IS NULL))
+"""
+
+
+def sample_cross_pairs(
+    project_id: int,
+    sampler: Sampler,
+    *,
+    budget: int,
+    seed: int,
+    round_number: int,
+    query_ids: Sequence[int] | None = None,
+    pending: Sequence[int] = (),
+) -> IntArray:
+    """The next cross-query pairs as candidate ids int64[m, 2], a < b; none where all that is wanted is drawn.
+
+    Two queries count as joined if somebody answered a pair of theirs, or such a pair is in `pending`.
+    """
+    nodes = _linkable(read_strengths(project_id), query_ids)
+    if len(nodes.query_ids) < 2:
+        return np.empty((0, 2), dtype=np.int64)
+    rng = np.random.default_rng([seed, round_number])
+    state = QueryState(
+        size=len(nodes.query_ids),
+        pairs=_drawn_edges(project_id, nodes.query_ids, pending),
+        first_stage_rank=np.zeros(len(nodes.query_ids), dtype=np.int64),
+    )
+    edges = sampler.sample(state, budget, rng)
+    if not len(edges):
+        return np.empty((0, 2), dtype=np.int64)
+    chosen = middle_candidates(nodes.logits, nodes.starts, edges.ravel(), rng).reshape(-1, 2)
+    return np.sort(nodes.candidate_ids[chosen], axis=1)
+
+
+def middle_candidates(logits: FloatArray, starts: IntArray, queries: IntArray, rng: np.random.Generator) -> IntArray:
+    """A random candidate of middle strength of each entry of `queries`, as an index into logits."""
+    sizes = np.diff(starts)
+    ranked = np.lexsort((logits, np.repeat(np.arange(len(sizes)), sizes)))
+    last = sizes[queries] - 1
+    low, high = np.floor(MIDDLE[0] * last).astype(np.int64), np.ceil(MIDDLE[1] * last).astype(np.int64)
+    return np.asarray(ranked[starts[queries] + rng.integers(low, high + 1)])
+
+
+def _drawn_edges(project_id: int, nodes: IntArray, pending: Sequence[int]) -> IntArray:
+    rows = copy_columns(_DRAWN, [project_id, list(pending)], [("a", "i8"), ("b", "i8")])
+    a, b = rows["a"].astype(np.int64), rows["b"].astype(np.int64)
+    known = np.isin(a, nodes) & np.isin(b, nodes)
+    return np.stack([np.searchsorted(nodes, a[known]), np.searchsorted(nodes, b[known])], axis=1).astype(np.int64)

@@ -1,0 +1,72 @@
+"""From a stored calibration to the relevance that a score shows.
+
+`scoring.rating` applies it whenever it writes scores, `scoring.calibration.calibrate` when a new calibration
+replaces the last one; so a refit never takes a score's calibration away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from labeling.records import BoolArray, FloatArray
+from scoring.models import Calibration
+from scoring.numerics.calibration.relevance import RelevanceMap
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRelevance:
+    """A project's calibration as scores need it. `map` takes logits, so that it holds for either model.
+
+    `across`: there are biases, and only queries on their largest island are on the map's scale.
+    """
+
+    calibration_id: int | None
+    map: RelevanceMap | None
+    across: bool
+
+    def of(self, logits: FloatArray, on_main_island: BoolArray) -> tuple[FloatArray, BoolArray]:
+        """Relevance in [0, 1] of each candidate, and whether it is calibrated; expit(logits) where it is not."""
+        relevance = np.asarray(expit(logits), dtype=np.float64)
+        if self.map is None:
+            return relevance, np.zeros(len(relevance), dtype=np.bool_)
+        calibrated = on_main_island.copy() if self.across else np.ones(len(relevance), dtype=np.bool_)
+        relevance[calibrated] = np.clip(self.map(logits[calibrated]), 0.0, 1.0)
+        return relevance, calibrated
+
+
+def shown_relevance(project_id: int) -> ShownRelevance:
+    """The latest calibration's map; none where the project was never calibrated."""
+    row = Calibration.objects.filter(project_id=project_id).order_by("-version").values("id", "parameters").first()
+    if row is None:
+        return ShownRelevance(None, None, False)
+    parameters = row["parameters"]
+    return ShownRelevance(row["id"], map_from(parameters.get("map")), bool(parameters.get("pairs")))
+
+
+def map_from(stored: Mapping[str, Any] | None) -> RelevanceMap | None:
+    """The map that `map_to` wrote down."""
+    if not stored:
+        return None
+    return RelevanceMap(
+        method=stored["method"],
+        slope=float(stored["slope"]),
+        intercept=float(stored["intercept"]),
+        x=np.array(stored["x"], dtype=np.float64),
+        y=np.array(stored["y"], dtype=np.float64),
+    )
+
+
+def map_to(found: RelevanceMap) -> dict[str, Any]:
+    """A map in plain values."""
+    return {
+        "method": found.method,
+        "slope": found.slope,
+        "intercept": found.intercept,
+        "x": found.x.tolist(),
+        "y": found.y.tolist(),
+    }

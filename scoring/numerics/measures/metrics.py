@@ -1,0 +1,283 @@
+"""Measures of rankings, of probabilities and of agreement between annotators.
+
+Definitions follow trec_eval (NDCG with linear gain, recall, reciprocal rank), scipy (tau-b,
+Spearman) and Krippendorff; the tests hold ours equal to those. `resampling` turns values by query
+into intervals and paired tests; `scoring.annotators.agreement` and the trainer's evaluation call both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from labeling.records import FloatArray, IntArray
+
+Gain = Literal["linear", "exponential"]
+Level = Literal["nominal", "ordinal", "interval"]
+
+
+class MetricInput(ValueError):
+    """Values that a measure is not defined on."""
+
+
+class UnknownMetric(ValueError):
+    """A metric's name that `evaluate_run` does not know."""
+
+
+# --- rankings ----------------------------------------------------------------------------
+
+
+def rank_order(scores: npt.ArrayLike, ids: Sequence[str] | None = None) -> IntArray:
+    """Positions best first. Ties as in trec_eval: the greater id first; without ids, as given."""
+    values = _finite("scores", scores)
+    if ids is None:
+        return np.argsort(-values, kind="stable")
+    by_id = np.array(sorted(range(len(ids)), key=lambda i: ids[i], reverse=True), dtype=np.int64)
+    return by_id[np.argsort(-values[by_id], kind="stable")]
+
+
+def dcg(grades: npt.ArrayLike, k: int | None = None, *, gain: Gain = "linear") -> float:
+    """Discounted cumulative gain of grades in ranked order: sum of gain / log2(rank + 1)."""
+    gains = np.maximum(np.asarray(grades, dtype=np.float64)[:k], 0.0)
+    if gain == "exponential":
+        gains = np.exp2(gains) - 1.0
+    elif gain != "linear":
+        raise MetricInput(f"gain is {gain!r}; expected 'linear' (the grade) or 'exponential' (2^grade - 1)")
+    return float(np.sum(gains / np.log2(np.arange(2, len(gains) + 2))))
+
+
+def ndcg(
+    scores: npt.ArrayLike,
+    grades: npt.ArrayLike,
+    k: int | None = 10,
+    *,
+    gain: Gain = "linear",
+    ids: Sequence[str] | None = None,
+    all_grades: npt.ArrayLike | None = None,
+) -> float:
+    """NDCG@k in [0, 1] of one query; 0 where nothing is relevant, as in trec_eval.
+
+    `all_grades`: grades of every judged document, where some were not retrieved; they make the ideal.
+    """
+    ranked = np.asarray(grades, dtype=np.float64)[rank_order(scores, ids)]
+    ideal = np.sort(ranked if all_grades is None else np.asarray(all_grades, dtype=np.float64))[::-1]
+    best = dcg(ideal, k, gain=gain)
+    return dcg(ranked, k, gain=gain) / best if best > 0.0 else 0.0
+
+
+def recall(
+    scores: npt.ArrayLike,
+    grades: npt.ArrayLike,
+    k: int = 10,
+    *,
+    relevant_from: int = 1,
+    ids: Sequence[str] | None = None,
+    all_grades: npt.ArrayLike | None = None,
+) -> float:
+    """Share of the relevant documents among the first k; 0 where nothing is relevant."""
+    ranked = np.asarray(grades)[rank_order(scores, ids)]
+    total = np.count_nonzero((ranked if all_grades is None else np.asarray(all_grades)) >= relevant_from)
+    return np.count_nonzero(ranked[:k] >= relevant_from) / total if total else 0.0
+
+
+def reciprocal_rank(
+    scores: npt.ArrayLike,
+    grades: npt.ArrayLike,
+    k: int | None = None,
+    *,
+    relevant_from: int = 1,
+    ids: Sequence[str] | None = None,
+) -> float:
+    """1 / rank of the first relevant document (within k); 0 where there is none. Its mean is MRR."""
+    hits = np.flatnonzero(np.asarray(grades)[rank_order(scores, ids)][:k] >= relevant_from)
+    return 1.0 / (hits[0] + 1.0) if hits.size else 0.0
+
+
+def evaluate_run(
+    run: Mapping[str, Mapping[str, float]], grades: Mapping[str, Mapping[str, int]], metrics: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """{metric: {query: value}} for every query that has both a ranking and grades.
+
+    `run[query][document]` is a score, `grades[query][document]` a grade; an ungraded document counts as 0.
+    Names: `ndcg@10` (linear gain), `ndcg_exp@10` (exponential), `recall@100`, `mrr`, `mrr@10`.
+    """
+    values: dict[str, dict[str, float]] = {metric: {} for metric in metrics}
+    measures = {metric: _measure(metric) for metric in metrics}
+    for query in sorted(run.keys() & grades.keys()):
+        ids = list(run[query])
+        scores = np.array([run[query][document] for document in ids], dtype=np.float64)
+        own = np.array([grades[query].get(document, 0) for document in ids], dtype=np.int64)
+        judged = np.array(list(grades[query].values()), dtype=np.int64)
+        for metric, measure in measures.items():
+            values[metric][query] = measure(scores, own, ids, judged)
+    return values
+
+
+def _measure(metric: str) -> Callable[[FloatArray, IntArray, Sequence[str], IntArray], float]:
+    name, _, cut = metric.partition("@")
+    if (cut and not cut.isdigit()) or cut == "0" or (name == "recall" and not cut):
+        raise UnknownMetric(f"metric is {metric!r}; expected a cut-off such as ndcg@10")
+    k = int(cut) if cut else None
+    if name in ("ndcg", "ndcg_exp"):
+        gain: Gain = "exponential" if name == "ndcg_exp" else "linear"
+        return lambda scores, own, ids, judged: ndcg(scores, own, k, gain=gain, ids=ids, all_grades=judged)
+    if name == "recall":
+        return lambda scores, own, ids, judged: recall(scores, own, int(cut), ids=ids, all_grades=judged)
+    if name == "mrr":
+        return lambda scores, own, ids, judged: reciprocal_rank(scores, own, k, ids=ids)
+    raise UnknownMetric(f"metric is {metric!r}; expected ndcg@k, ndcg_exp@k, recall@k, mrr or mrr@k")
+
+
+# --- orders ------------------------------------------------------------------------------
+
+
+def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Kendall's tau-b in [-1, 1]; NaN where either side is constant."""
+    return _correlate(lambda a, b: stats.kendalltau(a, b).statistic, x, y)
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Spearman's rank correlation in [-1, 1]; NaN where either side is constant."""
+    return _correlate(lambda a, b: stats.spearmanr(a, b).statistic, x, y)
+
+
+def pairwise_accuracy(scores: npt.ArrayLike, grades: npt.ArrayLike) -> float:
+    """Share of the pairs of different grade that the scores order alike, tied scores counting half.
+
+    NaN where all grades are equal.
+    """
+    values, truth = _paired(scores, grades)
+    first, second = np.triu_indices(len(values), 1)
+    order = np.sign(truth[first] - truth[second])
+    decided = order != 0
+    if not decided.any():
+        return float("nan")
+    agree = np.sign(values[first] - values[second])[decided] * order[decided]
+    return float(np.mean((agree + 1.0) / 2.0))
+
+
+def _correlate(measure: Callable[[FloatArray, FloatArray], float], x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    a, b = _paired(x, y)
+    if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
+        return float("nan")
+    return float(measure(a, b))
+
+
+# --- probabilities -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBins:
+    """A reliability diagram, one entry a non-empty bin, float64 (count int64).
+
+    `predicted` mean probability, `observed` mean outcome, `count` answers; `low`, `high` the bin's ends.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    predicted: FloatArray
+    observed: FloatArray
+    count: IntArray
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean |predicted - observed| by count. NaN without answers."""
+        if not self.count.sum():
+            return float("nan")
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.count))
+
+
+def reliability_bins(probability: npt.ArrayLike, outcome: npt.ArrayLike, bins: int = 10) -> ReliabilityBins:
+    """Equal-width bins of [0, 1]; `outcome` in [0, 1], soft answers included."""
+    predicted, observed = _paired(probability, outcome)
+    for name, values in (("probability", predicted), ("outcome", observed)):
+        if values.size and (values.min() < 0.0 or values.max() > 1.0):
+            raise MetricInput(f"{name} spans {values.min():g} .. {values.max():g}; expected [0, 1]")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    index = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    filled = np.flatnonzero(count)
+    return ReliabilityBins(
+        low=edges[filled],
+        high=edges[filled + 1],
+        predicted=np.bincount(index, predicted, bins)[filled] / count[filled],
+        observed=np.bincount(index, observed, bins)[filled] / count[filled],
+        count=count[filled],
+    )
+
+
+def expected_calibration_error(probability: npt.ArrayLike, outcome: npt.ArrayLike, bins: int = 10) -> float:
+    """ECE over equal-width bins; see ReliabilityBins."""
+    return reliability_bins(probability, outcome, bins).ece
+
+
+# --- agreement ---------------------------------------------------------------------------
+
+
+def cohen_kappa(x: npt.ArrayLike, y: npt.ArrayLike, *, weights: Literal["linear", "quadratic"] | None = None) -> float:
+    """Cohen's kappa of two annotators' labels on the same items; NaN where chance agreement is total.
+
+    `weights`: how a disagreement between sorted labels counts by their distance in ranks.
+    """
+    a, b = np.asarray(x), np.asarray(y)
+    if a.shape != b.shape or a.ndim != 1 or not a.size:
+        raise MetricInput(f"labels of shapes {a.shape} and {b.shape}; expected two equal, non-empty lists")
+    labels, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
+    table = np.zeros((len(labels), len(labels)))
+    np.add.at(table, (codes[: len(a)], codes[len(a) :]), 1.0 / len(a))
+    expected = np.outer(table.sum(1), table.sum(0))
+    distance = np.abs(np.subtract.outer(np.arange(len(labels)), np.arange(len(labels)))).astype(np.float64)
+    cost = {None: (distance > 0).astype(np.float64), "linear": distance, "quadratic": distance**2}[weights]
+    chance = float((cost * expected).sum())
+    return 1.0 - float((cost * table).sum()) / chance if chance > 0.0 else float("nan")
+
+
+def krippendorff_alpha(ratings: npt.ArrayLike, *, level: Level = "interval") -> float:
+    """Krippendorff's alpha of ratings float64[annotators, items], NaN where missing.
+
+    1 is perfect, 0 chance. NaN where no item has two ratings or all ratings are equal.
+    """
+    table = np.asarray(ratings, dtype=np.float64)
+    if table.ndim != 2:
+        raise MetricInput(f"ratings have {table.ndim} dimensions; expected [annotators, items]")
+    values = np.unique(table[~np.isnan(table)])
+    counts = np.stack([(table == value).sum(axis=0) for value in values], axis=1) if values.size else np.zeros((1, 0))
+    counts = counts[counts.sum(axis=1) >= 2].astype(np.float64)
+    if not counts.size:
+        return float("nan")
+    pairable = counts.sum(axis=1, keepdims=True) - 1.0
+    coincidence = (counts / pairable).T @ counts - np.diag((counts / pairable).sum(axis=0))
+    totals = coincidence.sum(axis=0)
+    distance = _alpha_distance(values, totals, level)
+    expected = (np.outer(totals, totals) * distance).sum() / (totals.sum() - 1.0)
+    return 1.0 - float((coincidence * distance).sum() / expected) if expected > 0.0 else float("nan")
+
+
+def _alpha_distance(values: FloatArray, totals: FloatArray, level: str) -> FloatArray:
+    if level == "nominal":
+        return (values[:, None] != values[None, :]).astype(np.float64)
+    if level == "interval":
+        return np.asarray((values[:, None] - values[None, :]) ** 2)
+    if level == "ordinal":
+        middle = np.cumsum(totals) - totals / 2.0
+        return np.asarray((middle[:, None] - middle[None, :]) ** 2)
+    raise MetricInput(f"level is {level!r}; expected 'nominal', 'ordinal' or 'interval'")
+
+
+def _finite(name: str, values: npt.ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise MetricInput(f"{name} must be a list of finite numbers; got shape {array.shape}; leave missing ones out")
+    return array
+
+
+def _paired(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    a, b = _finite("first values", x), _finite("second values", y)
+    if len(a) != len(b):
+        raise MetricInput(f"{len(a)} values against {len(b)}; expected as many")
+    return a, b

@@ -1,0 +1,116 @@
+"""Stage 3: draws the next pairs of some queries from what is known of them. Writes nothing.
+
+The state a sampler sees is read here; the samplers are plugins (`scoring.sampling.samplers`), and the pairs
+drawn become rows and tasks in `workers.runs.advancing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from django.db.models import Count
+
+from labeling.models import Candidate
+from labeling.plugins import Sampler
+from labeling.records import IntArray, QueryState
+from scoring.columns import copy_columns
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateState:
+    """A sampler's state beside the primary keys that its local indices stand for, int64[size]."""
+
+    candidate_ids: IntArray
+    state: QueryState
+
+
+_CANDIDATES = """
+SELECT candidate.query_id, candidate.id, COALESCE(candidate.first_stage_rank, 0)::bigint,
+       COALESCE(score.theta, 'NaN'::float8)
+FROM labeling_candidate candidate LEFT JOIN scoring_score score ON score.candidate_id = candidate.id
+WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
+"""
+
+_PAIRS = """
+SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.mean, 'NaN'::float8)
+FROM labeling_pair pair CROSS JOIN LATERAL (
+    SELECT count(*) AS answers, count(DISTINCT annotator_id) FILTER (WHERE kind = 'preference') AS weight,
+           avg(preference) AS mean
+    FROM labeling_judgment WHERE pair_id = pair.id AND superseded_at IS NULL
+) vote
+WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
+"""
+
+_FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHERE query_id = ANY(%s)"
+
+
+def query_states(query_ids: Sequence[int], *, pending: Sequence[int] = ()) -> dict[int, CandidateState]:
+    """What is known of each query, by its id.
+
+    A pair counts as drawn if somebody has answered it, or if it is among `pending` (ids of pairs that are still
+    being asked about): what a cancelled run left unasked may be drawn again.
+    """
+    ids = [list(query_ids)]
+    candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
+    pairs = copy_columns(
+        _PAIRS, [*ids, list(pending)], [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")]
+    )
+    fits = {
+        int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
+    }
+    return {query: _state(candidates, pairs, fits.get(query), query) for query in query_ids}
+
+
+def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int) -> CandidateState:
+    mine = candidates[candidates["query"] == query]
+    drawn = pairs[pairs["query"] == query]
+    ids = mine["id"].astype(np.int64)
+    local = np.stack([np.searchsorted(ids, drawn["a"]), np.searchsorted(ids, drawn["b"])], axis=1).astype(np.int64)
+    theta = mine["theta"].astype(np.float64)
+    rated = fit is not None and bool(np.isfinite(theta).all())
+    known = {"prior_precision": float(fit["prior"]), "logit_scale": float(fit["scale"])} if fit is not None else {}
+    state = QueryState(
+        size=len(ids),
+        pairs=local,
+        first_stage_rank=mine["rank"].astype(np.int64),
+        theta=theta if rated else None,
+        preference=drawn["mean"].astype(np.float64),
+        weight=drawn["weight"].astype(np.float64),
+        **known,
+    )
+    return CandidateState(candidate_ids=ids, state=state)
+
+
+def sample_pairs(
+    query_ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    budgets: Mapping[int, int],
+    seed: int,
+    round_number: int,
+    pending: Sequence[int] = (),
+) -> dict[int, IntArray]:
+    """The next pairs of each query as candidate ids int64[m, 2], a < b; queries that want none are left out.
+
+    The draw depends on what is known of the query, on seed and round alone, so that a repeat draws the same.
+    `pending`: see `query_states`.
+    """
+    drawn: dict[int, IntArray] = {}
+    for query, known in query_states(query_ids, pending=pending).items():
+        rng = np.random.default_rng([seed, round_number, query])
+        pairs = sampler.sample(known.state, budgets[query], rng)
+        if len(pairs):
+            drawn[query] = known.candidate_ids[pairs]
+    return drawn
+
+
+def comparable_query_ids(project_id: int, query_ids: Sequence[int] | None = None) -> list[int]:
+    """Queries with at least two candidates, in id order: there is nothing to compare in the others."""
+
+    rows = Candidate.objects.filter(query__project_id=project_id)
+    if query_ids is not None:
+        rows = rows.filter(query_id__in=query_ids)
+    counted = rows.order_by("query_id").values("query_id").annotate(count=Count("id")).filter(count__gte=2)
+    return list(counted.values_list("query_id", flat=True))

@@ -1,0 +1,185 @@
+"""Which pairs of a query to judge next: the built-in samplers (stage 3).
+
+Each sampler is asked again after every round of judging and rating, until it returns nothing
+more. The mathematics is in `scoring.numerics.design.static` and its siblings.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pydantic
+
+from labeling import plugins
+from labeling.records import IntArray, QueryState
+from scoring.numerics.design import adaptive, static, stopping
+
+# Far above what any design is worth, and small enough that no count overflows.
+MOST_DEGREE = 10_000
+MOST_PAIRS = 1_000_000
+
+
+@plugins.register
+class Cycles(plugins.Sampler):
+    """The paper's design: a union of random Hamiltonian cycles, then nothing.
+
+    Where pairs are there already (a design cut short by its budget, or candidates that came later), only
+    what is missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
+    """
+
+    name = "cycles"
+    label = "Random cycles (even coverage)"
+
+    class Options(plugins.Sampler.Options):
+        degree: int = pydantic.Field(default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate; an even number")
+
+        @pydantic.field_validator("degree")
+        @classmethod
+        def _even(cls, degree: int) -> int:
+            if degree % 2:
+                raise ValueError(f"degree is {degree}; expected an even number, as each cycle adds two")
+            return degree
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        static.check_budget(budget)
+        if len(state.pairs):
+            return static.complete_degrees(state.size, self.options.degree, state.pairs, rng)[:budget]
+        return static.random_cycles(state.size, self.options.degree, rng)[:budget]
+
+
+@plugins.register
+class AllPairs(plugins.Sampler):
+    """Every pair that has not been drawn, in random order."""
+
+    name = "all"
+    label = "All pairs"
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        static.check_budget(budget)
+        drawn = static.check_pairs(state.size, state.pairs)
+        return rng.permutation(static.without(state.size, static.all_pairs(state.size), drawn))[:budget]
+
+
+@plugins.register
+class Adaptive(plugins.Sampler):
+    """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
+
+    Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
+    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a budget cut short are completed
+    first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
+    """
+
+    name = "adaptive"
+    label = "Adaptive (certainty at the top)"
+
+    class Options(plugins.Sampler.Options):
+        start_cycles: int = pydantic.Field(
+            default=1, ge=1, le=2, description="Random cycles before the first adaptive round"
+        )
+        round_pairs: int = pydantic.Field(
+            default=25,
+            ge=1,
+            le=MOST_PAIRS,
+            description="Pairs of a query in one round; a quarter of its candidates if that is more",
+        )
+        pairs_per_candidate: float = pydantic.Field(
+            default=4.0, gt=0, le=MOST_DEGREE, description="Where it ends; 4 is the paper's number"
+        )
+        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="How much of the top matters")
+        floor: float = pydantic.Field(
+            default=0.03, gt=0, le=1e6, description="Weight of every document; higher keeps the whole order"
+        )
+        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws behind the weights")
+        first_stage: bool = pydantic.Field(
+            default=True, description="First-stage rank as a prior mean, as far as it agrees"
+        )
+        enough_recall: float = pydantic.Field(
+            default=1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never"
+        )
+        least_gain: float = pydantic.Field(
+            default=0.0, ge=0, le=1e6, description="Stop where a pair raises it by less; 0: never"
+        )
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        drawn = static.check_pairs(state.size, state.pairs)
+        left = int(self.options.pairs_per_candidate * state.size) - len(drawn)
+        budget = min(static.check_budget(budget), max(left, 0))
+        start = 2 * self.options.start_cycles
+        if not len(drawn):
+            return static.random_cycles(state.size, start, rng)[:budget]
+        if state.theta is None:
+            return static.complete_degrees(state.size, start, drawn, rng)[:budget]
+        missing = static.complete_degrees(state.size, start, drawn, rng)[:budget]
+        if budget == 0 or len(missing):
+            return missing
+        return self._next_round(state, drawn, min(budget, max(self.options.round_pairs, state.size // 4)), rng)
+
+    def _next_round(self, state: QueryState, drawn: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+        options = self.options
+        posterior = adaptive.working_posterior(state, first_stage=options.first_stage)
+        weights = adaptive.top_importance(posterior, rng, top=options.top, floor=options.floor, draws=options.draws)
+        chosen = adaptive.choose_pairs(posterior, drawn, count, weights)
+        if options.enough_recall < 1.0 or options.least_gain > 0.0:
+            ahead = stopping.outlook(posterior, chosen, k=options.top, rng=rng)
+            if stopping.is_finished(ahead, enough_recall=options.enough_recall, least_gain=options.least_gain):
+                return chosen.pairs[:0]
+        return chosen.pairs
+
+
+@plugins.register
+class Uncertain(plugins.Sampler):
+    """The pairs with the largest expected shrinkage of all strengths' variance: what to ask a person.
+
+    At most `pairs` each time it is asked. It ends by the budget, or when every pair has been drawn; a
+    query that has not been rated gets one cycle.
+    """
+
+    name = "uncertain"
+    label = "Most uncertain pairs (for people)"
+
+    class Options(plugins.Sampler.Options):
+        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="How many pairs at a time")
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        drawn = static.check_pairs(state.size, state.pairs)
+        count = min(static.check_budget(budget), self.options.pairs)
+        if state.theta is None:
+            return static.complete_degrees(state.size, 2, drawn, rng)[:count]
+        if count == 0 or state.size < 2:
+            return drawn[:0]
+        posterior = adaptive.working_posterior(state)
+        return adaptive.choose_pairs(posterior, drawn, count, np.eye(state.size)).pairs
+
+
+@plugins.register
+class CrossQuery(plugins.Sampler):
+    """Pairs of queries for calibration: a random connected graph in which all queries have equally many.
+
+    It looks at a project and not at a query: the state's candidates are the project's queries, and each
+    pair it returns joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
+    """
+
+    name = "cross-query"
+    label = "Cross-query pairs (calibration)"
+    across_queries: ClassVar[bool] = True
+
+    class Options(plugins.Sampler.Options):
+        pairs_per_query: int = pydantic.Field(
+            default=3, ge=1, le=1000, description="3 for soft preferences, 12 for sign votes"
+        )
+
+    options: Options
+
+    def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
+        static.check_budget(budget)
+        degree = 2 * self.options.pairs_per_query
+        if len(state.pairs):
+            return static.complete_degrees(state.size, degree, state.pairs, rng)[:budget]
+        return static.random_regular_pairs(state.size, degree, rng)[:budget]

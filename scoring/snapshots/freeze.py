@@ -1,0 +1,499 @@
+"""Freezes scores for training: Parquet, checksum, manifest, row, in this order, so that a snapshot that can be seen is whole.
+
+Everything is read in one instant of the database and written in pieces. The manifest says where the scores came from:
+judgments, judges, fit, calibration, software, seed. `scoring.snapshots.splits` deals queries out, `scoring.storage.files` keeps the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydantic
+from django.db import connection, transaction
+
+from labeling.models import Document, Project, Query
+from labeling.plugins import Options
+from labeling.records import IntArray
+from labeling.stored_texts import stored_text
+from scoring.columns import copy_columns
+from scoring.models import Score, Snapshot
+from scoring.snapshots.lineage import lineage, software
+from scoring.snapshots.splits import (
+    PROVING,
+    SPLITS,
+    TRAIN,
+    Prints,
+    fingerprint,
+    largest_islands,
+    names_of,
+    rows_to_keep,
+    split_queries,
+)
+from scoring.storage.files import storage
+from scoring.storage.write_guards import in_the_making
+
+FORMAT = 1
+ROWS_AT_ONCE = 20_000
+# What a web request freezes while its client waits: some seconds.
+MOST_ROWS_OF_A_REQUEST = 100_000
+LEAST_SPREAD = 1e-3
+FOLDER = "snapshots"
+ROWS_FILE, MANIFEST_FILE = "rows.parquet", "manifest.json"
+
+COLUMNS = pa.schema(
+    [
+        ("project", pa.string()),
+        ("domain", pa.string()),
+        ("split", pa.string()),
+        ("query_id", pa.int64()),
+        ("query", pa.string()),
+        ("candidate_id", pa.int64()),
+        ("document_id", pa.int64()),
+        ("document", pa.string()),
+        ("relevance", pa.float64()),
+        ("calibrated", pa.bool_()),
+        ("elo", pa.float64()),
+        ("stderr", pa.float64()),
+        ("comparisons", pa.int64()),
+        ("grade", pa.int64()),
+        ("first_stage_rank", pa.int64()),
+        ("weight", pa.float64()),
+        ("query_external_id", pa.string()),
+        ("document_external_id", pa.string()),
+        ("judged_version", pa.int64()),
+    ]
+)
+
+Domain = Annotated[str, pydantic.Field(max_length=100)]
+# Why rows are left out, as the manifest says it.
+OTHER_DOMAIN = stored_text("other domains")
+FEW_COMPARISONS = stored_text("too few comparisons")
+LARGE_ERROR = stored_text("too large a standard error")
+ON_AN_ISLAND = stored_text("outside the query's largest island")
+HELD_OUT_TEXT = stored_text("query text stands in a held-out domain")
+STRICTER_SPLIT = stored_text("document text stands in a stricter split")
+
+
+class SnapshotRefused(ValueError):
+    """Scores that cannot be learned from, or an order that does not fit them; nothing was stored."""
+
+
+class NothingToFreeze(SnapshotRefused):
+    """No score passes the filters, or too few queries have any."""
+
+
+class NoSpread(SnapshotRefused):
+    """All scores are alike: there is nothing to learn."""
+
+
+class TooManyRows(SnapshotRefused):
+    """More than a web request can freeze while its client waits; the message names the command that can."""
+
+
+class SnapshotOptions(Options):
+    """What of the scores is frozen, and how it is split.
+
+    Filters of documents choose what is learned from (train, dev). The splits that prove something keep every scored document
+    of their queries: leaving out what rests on little would make their lists easier than those that people meet.
+    """
+
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed deals the queries out anew.")
+    dev_share: float = pydantic.Field(
+        default=0.1, ge=0, le=0.5, description="Share of the queries that choose the best checkpoint."
+    )
+    test_share: float = pydantic.Field(
+        default=0.1, ge=0, le=0.5, description="Share of the queries kept for the proof."
+    )
+    min_comparisons: int = pydantic.Field(
+        default=1,
+        ge=0,
+        lt=2**31,
+        description="Nothing is learned from documents with fewer comparisons; the proof keeps them.",
+    )
+    max_stderr: float | None = pydantic.Field(
+        default=None,
+        gt=0,
+        description="Nothing is learned from documents whose Elo has a larger standard error; the proof keeps them.",
+    )
+    domains: list[Domain] = pydantic.Field(
+        default=[], max_length=1000, description="Only queries of these domains, in every split; empty: all."
+    )
+    heldout_domains: list[Domain] = pydantic.Field(
+        default=[], max_length=1000, description="Domains that nothing is learned from, for the proof of transfer."
+    )
+    weights: dict[str, Annotated[float, pydantic.Field(ge=0, le=1e6)]] = pydantic.Field(
+        default={},
+        max_length=1000,
+        description='How much a row counts, by project, domain or "project/domain"; 1 where nothing is said.',
+    )
+    shared_documents: Literal["remove", "keep"] = pydantic.Field(
+        default="remove",
+        description="Documents that training and proof share: removed from training, or kept where a fixed "
+        "collection is searched and only the queries are new.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """One entry a query, in id order."""
+
+    ids: IntArray
+    projects: list[str]
+    domains: list[str]
+    prints: Prints
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What enters: candidates in (query, id) order with split and weight, and what was left out, by reason.
+
+    `joined`: whether comparisons join the candidate with the most of its query, so that its Elo can be compared.
+    """
+
+    candidates: IntArray
+    joined: npt.NDArray[np.bool_]
+    queries: IntArray
+    splits: IntArray
+    weights: npt.NDArray[np.float64]
+    removed: dict[str, int]
+
+
+def freeze(
+    projects: Sequence[Project],
+    *,
+    name: str,
+    options: SnapshotOptions | None = None,
+    created_by: Any = None,
+    most_rows: int | None = None,
+) -> Snapshot:
+    """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.files.StorageFull; nothing is left then.
+
+    `most_rows`: TooManyRows is raised where more documents have scores, before anything is read.
+    """
+    options = options or SnapshotOptions()
+    name = _checked_name(name)
+    if not projects:
+        raise SnapshotRefused("no project is named; expected one or several whose scores are to be frozen")
+    if most_rows is not None:
+        _check_size(projects, most_rows, name=name, options=options)
+    folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
+    with in_the_making(folder):
+        manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name=name, options=options)
+        manifest["created_by"] = getattr(created_by, "pk", None)
+        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        storage().write_bytes(f"{folder}/{MANIFEST_FILE}", text.encode())
+        with transaction.atomic():
+            snapshot = Snapshot.objects.create(
+                name=name, location=folder, checksum=manifest["checksum"], rows=manifest["rows"], manifest=manifest
+            )
+            snapshot.projects.set(projects)
+    return snapshot
+
+
+def _check_size(projects: Sequence[Project], most: int, *, name: str, options: SnapshotOptions) -> None:
+    rows = Score.objects.filter(candidate__query__project__in=projects).count()
+    if rows > most:
+        slugs = " ".join(project.slug for project in projects)
+        chosen = json.dumps(options.model_dump(mode="json", exclude_defaults=True))
+        raise TooManyRows(
+            f"{rows:,} documents have scores; expected at most {most:,} for a page or a call, which would take too long: "
+            f"freeze them in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
+            f"--options {shlex.quote(chosen)}"
+        )
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 200 or "\x00" in name:
+        raise SnapshotRefused(f"the name {name[:80]!r} cannot be stored; expected 1 to 200 characters")
+    return name
+
+
+def _write(folder: str, projects: list[Project], *, name: str, options: SnapshotOptions) -> dict[str, Any]:
+    """Write the rows; returns the manifest, which says what was read in the same instant."""
+    ids = [project.pk for project in projects]
+    with transaction.atomic(durable=True):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute("SELECT clock_timestamp()")
+            instant = cursor.fetchone()[0]
+        chosen = _choose(ids, options)
+        tally = _Tally()
+        with (
+            storage().writing(f"{folder}/{ROWS_FILE}") as stream,
+            pq.ParquetWriter(stream, COLUMNS, compression="zstd") as writer,
+        ):
+            for batch in _batches(chosen):
+                tally.count(batch)
+                writer.write_batch(batch)
+        tally.check_spread()
+        sources = [lineage(project) for project in projects]
+    return {
+        "format": FORMAT,
+        "name": name,
+        "rows_file": ROWS_FILE,
+        "checksum": stream.checksum,
+        "bytes": stream.bytes_written,
+        "rows": len(chosen.candidates),
+        "columns": COLUMNS.names,
+        "splits": tally.splits(),
+        "domains": tally.domains(),
+        "relevance": {"low": tally.low, "high": tally.high},
+        "calibrated_rows": tally.calibrated,
+        "removed": chosen.removed,
+        "options": options.model_dump(mode="json"),
+        "seed": options.seed,
+        "projects": sources,
+        "software": software(),
+        "read_at": instant.isoformat(),
+    }
+
+
+# --- what enters -------------------------------------------------------------------------
+
+_SCORED = """
+SELECT candidate.id, candidate.query_id, candidate.document_id, score.island::bigint, score.comparisons::bigint,
+       score.elo_stderr
+FROM scoring_score score JOIN labeling_candidate candidate ON candidate.id = score.candidate_id
+JOIN labeling_query query ON query.id = candidate.query_id JOIN scoring_queryfit fit ON fit.query_id = query.id
+WHERE query.project_id = ANY(%s) AND fit.error = '' ORDER BY candidate.query_id, candidate.id
+"""
+
+
+def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
+    """Filter, split and take apart what would stand in two splits. Raises NothingToFreeze, SnapshotRefused."""
+    scored = copy_columns(
+        _SCORED,
+        [project_ids],
+        [(each, "i8") for each in ("id", "query", "document", "island", "comparisons")] + [("stderr", "f8")],
+    )
+    if not len(scored):
+        raise NothingToFreeze("no document has a score; expected judged and rated queries: order a run first")
+    queries = _read_queries(project_ids)
+    _check_named(options, queries)
+    removed: Counter[str] = Counter()
+    place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
+    joined = largest_islands(place, scored["island"].astype(np.int64))
+
+    def keep(mask: npt.NDArray[np.bool_], reason: str) -> None:
+        nonlocal scored, place, joined
+        removed[reason] += int(np.count_nonzero(~mask))
+        scored, place, joined = scored[mask], place[mask], joined[mask]
+
+    if options.domains:
+        keep(np.isin(np.array(queries.domains)[place], options.domains), OTHER_DOMAIN)
+    split = _split(queries, place, options)
+    keep(split[place] >= 0, HELD_OUT_TEXT)
+
+    def proves() -> npt.NDArray[np.bool_]:
+        return np.isin(split[place], PROVING)
+
+    keep(proves() | (scored["comparisons"].astype(np.int64) >= options.min_comparisons), FEW_COMPARISONS)
+    if options.max_stderr is not None:
+        keep(proves() | (scored["stderr"].astype(np.float64) <= options.max_stderr), LARGE_ERROR)
+    keep(proves() | joined, ON_AN_ISLAND)
+    if options.shared_documents == "remove":
+        prints = _document_prints(project_ids, scored["document"].astype(np.int64))
+        keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
+    if not np.count_nonzero(split[place] == TRAIN):
+        raise NothingToFreeze(
+            f"nothing is left to learn from ({_reasons(removed)}); expected rows in the split train: loosen the "
+            "filters, hold fewer domains out, or keep shared documents"
+        )
+    return _Chosen(
+        candidates=scored["id"].astype(np.int64),
+        joined=joined,
+        queries=scored["query"].astype(np.int64),
+        splits=split[place],
+        weights=_weights(queries, place, split[place], options),
+        removed={reason: count for reason, count in removed.items() if count},
+    )
+
+
+def _reasons(removed: Counter[str]) -> str:
+    told = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
+    return told or "every query went into another split"
+
+
+def _read_queries(project_ids: list[int]) -> _Queries:
+    ids, projects, domains, prints = [], [], [], []
+    rows = Query.objects.filter(project__in=project_ids, fit__error="").order_by("id")
+    for pk, slug, domain, text in rows.values_list("id", "project__slug", "domain", "text").iterator(chunk_size=2000):
+        ids.append(pk)
+        projects.append(slug)
+        domains.append(domain)
+        prints.append(fingerprint(text))
+    return _Queries(np.array(ids, dtype=np.int64), projects, domains, np.array(prints, dtype=np.uint64))
+
+
+def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
+    """Domains and projects that an order names must exist: a typing error would change the mixture silently."""
+    domains, projects = set(queries.domains), set(queries.projects)
+    pairs = {f"{project}/{domain}" for project, domain in zip(queries.projects, queries.domains, strict=True)}
+    known = {
+        "domains": domains,
+        "heldout_domains": domains,
+        "weights": domains | projects | pairs,
+    }
+    for field, names in known.items():
+        unknown = sorted(set(getattr(options, field)) - names)
+        if unknown:
+            there = ", ".join(repr(each) for each in sorted(names)[:20])
+            raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no rated query has; expected some of {there}")
+
+
+def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntArray:
+    """The split of every query that has rows left; -1 for the others."""
+    present = np.unique(place)
+    prints = queries.prints[present]
+    names = [(queries.projects[at], queries.domains[at]) for at in present.tolist()]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    heldout = np.array([domain in options.heldout_domains for _, domain in names], dtype=np.bool_)
+    needed = 1 + (options.dev_share > 0) + (options.test_share > 0)
+    texts = len(np.unique(prints[~heldout]))
+    if texts < needed:
+        raise NothingToFreeze(
+            f"{texts} different queries have scores and a domain that is asked for; expected at least {needed} for the "
+            "splits: judge more queries, name more domains, or set dev_share and test_share to 0"
+        )
+    split = np.full(len(queries.ids), -1, dtype=np.int64)
+    split[present] = split_queries(
+        prints,
+        np.array([numbers[name] for name in names], dtype=np.int64),
+        heldout,
+        dev=options.dev_share,
+        test=options.test_share,
+        seed=options.seed,
+    )
+    return split
+
+
+def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
+    """The fingerprint of each row's document."""
+    ids, prints = [], []
+    documents = Document.objects.filter(project__in=project_ids).order_by("id").values_list("id", "text")
+    for pk, text in documents.iterator(chunk_size=2000):
+        ids.append(pk)
+        prints.append(fingerprint(text))
+    place = np.searchsorted(np.array(ids, dtype=np.int64), document_ids)
+    return np.array(prints, dtype=np.uint64)[place]
+
+
+def _weights(queries: _Queries, place: IntArray, split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
+    """What each row counts; the most specific name decides, and rows of train count 1 on average."""
+    of_query = np.array(
+        [
+            options.weights.get(f"{project}/{domain}", options.weights.get(domain, options.weights.get(project, 1.0)))
+            for project, domain in zip(queries.projects, queries.domains, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    weights = of_query[place]
+    mean = weights[split == TRAIN].mean()
+    if not mean > 0:
+        raise SnapshotRefused(f"the weights {options.weights} leave nothing to learn from; expected one above 0")
+    return np.asarray(weights / mean)
+
+
+# --- rows --------------------------------------------------------------------------------
+
+_ROWS = """
+SELECT project.slug, query.domain, query.id, query.text, candidate.id, document.id, document.text, score.relevance,
+       score.calibrated, score.elo, score.elo_stderr, score.comparisons, candidate.grade, candidate.first_stage_rank,
+       query.external_id, document.external_id, score.judged_version
+FROM labeling_candidate candidate JOIN scoring_score score ON score.candidate_id = candidate.id
+JOIN labeling_query query ON query.id = candidate.query_id JOIN labeling_project project ON project.id = query.project_id
+JOIN labeling_document document ON document.id = candidate.document_id
+WHERE candidate.id = ANY(%s) ORDER BY candidate.query_id, candidate.id
+"""
+
+
+# Columns of the statement that say nothing of a document which no comparison joins with the others.
+_OF_ELO = (7, 9, 10)
+
+
+def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
+    """The rows with their texts, some thousand at a time."""
+    for start in range(0, len(chosen.candidates), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        with connection.cursor() as cursor:
+            cursor.execute(_ROWS, [chosen.candidates[part].tolist()])
+            columns = list(zip(*cursor.fetchall(), strict=True))
+        for number in _OF_ELO:
+            columns[number] = tuple(
+                value if known else None for value, known in zip(columns[number], chosen.joined[part], strict=True)
+            )
+        head, tail = columns[:2], columns[2:14]
+        values = [
+            *head, names_of(chosen.splits[part].tolist()), *tail, chosen.weights[part].tolist(), *columns[14:],
+        ]  # fmt: skip
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(column, type=field.type) for column, field in zip(values, COLUMNS, strict=True)], schema=COLUMNS
+        )
+
+
+class _Tally:
+    """Counts what is written, for the manifest."""
+
+    def __init__(self) -> None:
+        self.low, self.high = float("inf"), float("-inf")
+        self.calibrated = 0
+        self._rows: Counter[tuple[str, str, str]] = Counter()
+        self._weight: Counter[tuple[str, str, str]] = Counter()
+        self._queries: dict[tuple[str, str, str], set[int]] = {}
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        columns = {
+            name: batch.column(name).to_pylist() for name in ("project", "domain", "split", "query_id", "weight")
+        }
+        relevance = batch.column("relevance").to_numpy(zero_copy_only=False)
+        train = np.array([each == SPLITS[TRAIN] for each in columns["split"]])
+        if train.any():
+            self.low = min(self.low, float(relevance[train].min()))
+            self.high = max(self.high, float(relevance[train].max()))
+        self.calibrated += batch.column("calibrated").to_pylist().count(True)
+        for project, domain, split, query, weight in zip(*columns.values(), strict=True):
+            key = (project, domain, split)
+            self._rows[key] += 1
+            self._weight[key] += weight
+            self._queries.setdefault(key, set()).add(query)
+
+    def check_spread(self) -> None:
+        if self.high - self.low < LEAST_SPREAD:
+            raise NoSpread(
+                f"every document to learn from has the relevance {self.low:.4f}; expected scores that differ: judge "
+                "pairs until some documents win, or look into what the judges answer"
+            )
+
+    def splits(self) -> dict[str, dict[str, int]]:
+        found = {split: {"queries": 0, "rows": 0} for split in SPLITS}
+        for (_, _, split), rows in self._rows.items():
+            found[split]["rows"] += rows
+        for (_, _, split), queries in self._queries.items():
+            found[split]["queries"] += len(queries)
+        return found
+
+    def domains(self) -> list[dict[str, Any]]:
+        learned = sum(weight for (_, _, split), weight in self._weight.items() if split == SPLITS[TRAIN])
+        return [
+            {
+                "project": project,
+                "domain": domain,
+                "split": split,
+                "queries": len(self._queries[project, domain, split]),
+                "rows": rows,
+                "share_of_training": self._weight[project, domain, split] / learned if split == SPLITS[TRAIN] else 0.0,
+            }
+            for (project, domain, split), rows in sorted(self._rows.items())
+        ]

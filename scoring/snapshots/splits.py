@@ -1,0 +1,112 @@
+"""Which query goes into which split, and which rows must go so that no text stands in two of them.
+
+Pure: arrays in, arrays out. `scoring.snapshots.freeze` reads the texts and hands in their fingerprints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from labeling.records import IntArray
+
+TRAIN, DEV, TEST, HELDOUT = range(4)
+SPLITS = ("train", "dev", "test", "heldout")
+PROVING = (TEST, HELDOUT)
+# A text that stands in several splits stays where it would do the most harm to be learned from.
+_STRICTNESS = np.array([0, 1, 3, 2])
+
+Prints = npt.NDArray[np.uint64]
+
+
+def fingerprint(text: str) -> int:
+    """64 bits of a text's hash; equal where texts differ in case, width of letters or blanks alone."""
+    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return int.from_bytes(hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def split_queries(
+    prints: Prints, strata: IntArray, heldout: npt.NDArray[np.bool_], *, dev: float, test: float, seed: int
+) -> IntArray:
+    """The split of each query, -1 where its text stands in a held-out domain and here too.
+
+    `prints` of the texts, `strata` numbers, `heldout` whether the domain is held out: one each a query. Queries of one
+    text share a split. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
+    """
+    split = np.full(len(prints), TRAIN, dtype=np.int64)
+    split[heldout] = HELDOUT
+    split[~heldout & np.isin(prints, prints[heldout])] = -1
+    open_rows = np.flatnonzero(split == TRAIN)
+    unique, first = np.unique(prints[open_rows], return_index=True)
+    stratum = strata[open_rows][first]
+    of_text = _split_texts(_shuffled(unique, seed), stratum, dev=dev, test=test)
+    split[open_rows] = of_text[np.searchsorted(unique, prints[open_rows])]
+    return split
+
+
+def _shuffled(prints: Prints, seed: int) -> Prints:
+    """A number for each text in whose order texts are dealt out; depends on text and seed alone."""
+    key = str(seed).encode()
+    dealt = (hashlib.blake2b(int(each).to_bytes(8), key=key, digest_size=8).digest() for each in prints)
+    return np.array([int.from_bytes(each) for each in dealt], dtype=np.uint64)
+
+
+def _split_texts(order: Prints, stratum: IntArray, *, dev: float, test: float) -> IntArray:
+    split = np.full(len(order), TRAIN, dtype=np.int64)
+    numbers = np.unique(stratum)
+    sizes = np.array([np.count_nonzero(stratum == number) for number in numbers], dtype=np.int64)
+    tests = quotas(sizes, test)
+    devs = quotas(sizes, dev, taken=tests)
+    for number, tested, developed in zip(numbers, tests, devs, strict=True):
+        members = np.flatnonzero(stratum == number)
+        members = members[np.argsort(order[members], kind="stable")]
+        split[members[:tested]] = TEST
+        split[members[tested : tested + developed]] = DEV
+    return split
+
+
+def quotas(sizes: IntArray, share: float, *, taken: IntArray | None = None) -> IntArray:
+    """How many of each stratum make up `share` of all: the nearest whole numbers, at least one in sum where the
+    share is not zero; what is `taken` already leaves one behind.
+    """
+    free = sizes - (np.zeros_like(sizes) if taken is None else taken)
+    exact = sizes * share
+    quota = np.minimum(np.floor(exact).astype(np.int64), free)
+    wanted = max(1, round(float(sizes.sum()) * share)) if share > 0 else 0
+    by_remainder = np.lexsort((np.arange(len(sizes)), -sizes, -(exact - quota)))
+    for _ in range(2):
+        for at in by_remainder:
+            if quota.sum() < wanted and free[at] - quota[at] > 0:
+                quota[at] += 1
+    return quota
+
+
+def rows_to_keep(prints: Prints, split: IntArray) -> npt.NDArray[np.bool_]:
+    """Which rows stay so that no document's text stands in two splits: those of its strictest split.
+
+    `prints` of the documents and `split` (0 to 3) one each a row. Tests count most, train least.
+    """
+    unique, of_text = np.unique(prints, return_inverse=True)
+    strictness = _STRICTNESS[split]
+    strictest = np.zeros(len(unique), dtype=np.int64)
+    np.maximum.at(strictest, of_text, strictness)
+    return np.asarray(strictness == strictest[of_text])
+
+
+def largest_islands(query: IntArray, island: IntArray) -> npt.NDArray[np.bool_]:
+    """Rows in the largest island of their query, the lowest number where two are as large. `query` is sorted."""
+    keep = np.zeros(len(query), dtype=np.bool_)
+    bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        part = island[start:stop]
+        keep[start:stop] = part == np.bincount(part).argmax()
+    return keep
+
+
+def names_of(splits: Sequence[int]) -> list[str]:
+    return [SPLITS[each] for each in splits]

@@ -1,0 +1,228 @@
+"""Plans what people are asked: pairs drawn for a reason, so many slots each, and gold pairs.
+
+A plan draws its pairs from what is known now, stores those that are new, and opens slots; who gets which is the
+business of `labeling.annotation.actions`. The pairs themselves come from `scoring.spot_checks.draws`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Count, Q
+from django.db.models.functions import Now
+
+from labeling.annotation.assignments import close_slots, open_slots
+from labeling.models import Project, SpotCheck
+from labeling.pairs import store_pairs
+from scoring.models import SpotCheckPlan
+from scoring.spot_checks.draws import REMEDIES, DrawnPair, NothingToAsk, draw_pairs
+
+Reason = SpotCheck.Reason
+
+# What a person is assumed to need for a pair before any was timed.
+ASSUMED_SECONDS = 15.0
+TIMED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a plan would ask. `hours` of people's time at `seconds` a pair; `measured`: timed here, else assumed."""
+
+    pairs: int
+    wanted: int
+    slots: int
+    seconds: float
+    measured: bool
+
+    @property
+    def total_seconds(self) -> float:
+        return self.slots * self.seconds
+
+    @property
+    def hours(self) -> float:
+        return self.total_seconds / 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan that stands: `pairs` found of those `wanted`, `slots` opened on them."""
+
+    plan: SpotCheckPlan
+    pairs: int
+    wanted: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanProgress:
+    """How far people are with a plan. Of a gold plan `asked` are its pairs, and `answered` the answers to them. Of a
+    withdrawn one only what is answered, or may still be, counts as asked. `open` slots may come to anybody.
+    """
+
+    plan: SpotCheckPlan
+    asked: int
+    answered: int
+    under_way: int
+    open: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.asked - self.answered)
+
+    @property
+    def can_be_withdrawn(self) -> bool:
+        return bool(self.open) or (self.is_gold and self.plan.withdrawn_at is None)
+
+    @property
+    def is_gold(self) -> bool:
+        return self.plan.reason == Reason.GOLD
+
+
+def plan_spot_checks(
+    project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0, created_by: Any = None
+) -> Planned:
+    """Draw up to `pairs` pairs and open `overlap` slots on each; gold pairs become known instead.
+
+    Raises BadPlan, and NothingToAsk where no pair fits. Two plans at once never open a slot twice.
+    """
+    drawn = draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed)
+    if not drawn:
+        raise NothingToAsk(REMEDIES[Reason(reason)])
+    with transaction.atomic():
+        # Plans of one project follow one another.
+        Project.objects.select_for_update(of=("self",), no_key=True).get(pk=project.pk)
+        plan = SpotCheckPlan.objects.create(
+            project=project,
+            reason=reason,
+            wanted=pairs,
+            pairs=len(drawn),
+            overlap=1 if reason == Reason.GOLD else overlap,
+            seed=seed,
+            created_by=created_by if getattr(created_by, "is_authenticated", False) else None,
+        )
+        pair_ids = _stored(drawn)
+        slots = _open_gold(plan, drawn, pair_ids) if reason == Reason.GOLD else _open_slots(plan, pair_ids, overlap)
+        if not slots:
+            raise NothingToAsk("these pairs have just been planned by somebody else; plan again")
+    return Planned(plan, len(drawn), pairs, slots)
+
+
+def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0) -> Preview:
+    """What `plan_spot_checks` would do, and the time that it would take people."""
+    found = len(draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed))
+    seconds = seconds_a_pair(project)
+    slots = found if reason == Reason.GOLD else found * overlap
+    return Preview(found, pairs, slots, ASSUMED_SECONDS if seconds is None else seconds, seconds is not None)
+
+
+def withdraw_plan(plan: SpotCheckPlan) -> int:
+    """Ask nobody new what the plan asked; of how many slots that holds from now on.
+
+    Answers stay, and what people have before them can still be answered, by them alone (`labeling.annotation.assignments.close_slots`).
+    What somebody is taking at this very moment is left: withdrawing again finds it. The gold pairs of a plan stop being
+    gold; what was answered to them stays as an answer.
+    """
+    with transaction.atomic():
+        gone = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
+        SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
+    return gone
+
+
+def plan_progress(project: Project) -> list[PlanProgress]:
+    """Every plan of the project, newest first."""
+    unanswered = Q(checks__judgment__isnull=True)
+    held = unanswered & Q(checks__lease_until__gt=Now())
+    open_to_all = unanswered & Q(checks__slot__isnull=False)
+    plans = SpotCheckPlan.objects.filter(project=project).annotate(
+        slots=Count("checks"),
+        done=Count("checks", filter=~unanswered),
+        held=Count("checks", filter=held),
+        open=Count("checks", filter=open_to_all),
+        still=Count("checks", filter=held | open_to_all),
+    )
+    gold = _gold_answers(project)
+    return [
+        PlanProgress(
+            plan,
+            plan.slots if plan.withdrawn_at is None else plan.done + plan.still,
+            gold.get(plan.pk, 0) if plan.reason == Reason.GOLD else plan.done,
+            plan.held,
+            plan.open,
+        )
+        for plan in plans
+    ]
+
+
+def seconds_a_pair(project: Project) -> float | None:
+    """The median time that people needed for their latest answers here; None before any was timed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (SELECT seconds FROM labeling_spotcheck "
+            "WHERE project_id = %s AND seconds IS NOT NULL ORDER BY id DESC LIMIT %s) latest",
+            [project.pk, TIMED],
+        )
+        found = cursor.fetchone()[0]
+    return None if found is None else float(found)
+
+
+# --- storing -----------------------------------------------------------------------------
+
+
+def _stored(drawn: list[DrawnPair]) -> list[int]:
+    return store_pairs([each.a for each in drawn], [each.b for each in drawn], [each.query for each in drawn])
+
+
+def _open_slots(plan: SpotCheckPlan, pair_ids: list[int], overlap: int) -> int:
+    """As many slots on each pair as people shall judge it; how many are new."""
+    before = set(SpotCheck.objects.filter(pair_id__in=pair_ids).values_list("id", flat=True))
+    open_slots(pair_ids, reason=plan.reason, overlap=overlap)
+    made = SpotCheck.objects.filter(pair_id__in=pair_ids, slot__isnull=False, reason=plan.reason)
+    return _attach(plan, [each for each in made.order_by("id").values_list("id", flat=True) if each not in before])
+
+
+def _open_gold(plan: SpotCheckPlan, drawn: list[DrawnPair], pair_ids: list[int]) -> int:
+    """Make the pairs gold; those that are gold already keep what was said of them.
+
+    They get no explanation: an explained pair is an example on the instruction page, which would give it away.
+    """
+    known = set(
+        SpotCheck.objects.filter(pair_id__in=pair_ids, gold_preference__isnull=False).values_list("pair_id", flat=True)
+    )
+    rows = [
+        SpotCheck(
+            project_id=plan.project_id,
+            pair_id=pair,
+            slot=None,
+            reason=Reason.GOLD,
+            gold_preference=each.gold,
+        )
+        for pair, each in zip(pair_ids, drawn, strict=True)
+        if pair not in known
+    ]
+    made = SpotCheck.objects.bulk_create(rows, batch_size=2000)
+    return _attach(plan, [each.pk for each in made])
+
+
+def _attach(plan: SpotCheckPlan, check_ids: list[int]) -> int:
+    through = SpotCheckPlan.checks.through
+    through.objects.bulk_create(
+        [through(spotcheckplan_id=plan.pk, spotcheck_id=each) for each in check_ids], batch_size=2000
+    )
+    return len(check_ids)
+
+
+_GOLD_ANSWERS = """
+SELECT link.spotcheckplan_id, count(*) FROM scoring_spotcheckplan_checks link
+JOIN labeling_spotcheck gold ON gold.id = link.spotcheck_id
+JOIN labeling_spotcheck asked ON asked.pair_id = gold.pair_id AND asked.reason = 'gold' AND asked.slot IS NULL
+JOIN labeling_judgment answer ON answer.id = asked.judgment_id
+WHERE gold.project_id = %s AND gold.gold_preference IS NOT NULL GROUP BY 1
+"""
+
+
+def _gold_answers(project: Project) -> dict[int, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_GOLD_ANSWERS, [project.pk])
+        return dict(cursor.fetchall())

@@ -1,0 +1,150 @@
+"""Measures equal those of trec_eval, scipy, scikit-learn and krippendorff."""
+
+from __future__ import annotations
+
+import krippendorff
+import numpy as np
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from scoring.numerics.measures import metrics
+from scoring.numerics.measures.resampling import bootstrap_interval, paired_test
+
+seeds = st.integers(0, 10_000)
+quickly = settings(max_examples=25, deadline=None)
+
+
+def random_run(seed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """Rankings with ties, ungraded and unretrieved documents, and a query without anything relevant."""
+    rng = np.random.default_rng(seed)
+    run: dict[str, dict[str, float]] = {}
+    grades: dict[str, dict[str, int]] = {}
+    for query in ("q1", "q2", "q10"):
+        documents = [f"d{i}" for i in rng.permutation(40)]
+        run[query] = {document: float(rng.integers(0, 6)) for document in documents[:25]}
+        top = 0 if query == "q10" and seed % 2 else 3
+        grades[query] = {document: int(rng.integers(0, top + 1)) for document in documents[10:]}
+    return run, grades
+
+
+@quickly
+@given(seed=seeds)
+def test_rankings_equal_trec_eval_ties_included(seed: int) -> None:
+    run, grades = random_run(seed)
+    ours = metrics.evaluate_run(run, grades, ["ndcg@10", "ndcg", "recall@5", "recall@20", "mrr"])
+    theirs = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.10", "ndcg", "recall.5,20", "recip_rank"}).evaluate(run)
+    names = {"ndcg@10": "ndcg_cut_10", "ndcg": "ndcg", "recall@5": "recall_5", "recall@20": "recall_20"}
+    for name, of_trec in [*names.items(), ("mrr", "recip_rank")]:
+        assert ours[name] == pytest.approx({query: values[of_trec] for query, values in theirs.items()}), name
+
+
+def test_exponential_gain_is_named_and_differs() -> None:
+    scores, grades = [3.0, 2.0, 1.0], [1, 3, 0]
+    ideal = 7.0 + 1.0 / np.log2(3.0)
+    assert metrics.ndcg(scores, grades, 10, gain="exponential") == pytest.approx((1.0 + 7.0 / np.log2(3.0)) / ideal)
+    assert metrics.evaluate_run({"q": {"a": 3.0, "b": 2.0}}, {"q": {"a": 1, "b": 3}}, ["ndcg_exp@10"])["ndcg_exp@10"][
+        "q"
+    ] == pytest.approx((1.0 + 7.0 / np.log2(3.0)) / ideal)
+
+
+def test_reciprocal_rank_respects_the_cut_off() -> None:
+    assert metrics.reciprocal_rank([3.0, 2.0, 1.0], [0, 0, 1]) == pytest.approx(1 / 3)
+    assert metrics.reciprocal_rank([3.0, 2.0, 1.0], [0, 0, 1], 2) == 0.0
+
+
+@pytest.mark.parametrize("name", ["ndcg@0", "ndcg@x", "recall", "map@10"])
+def test_an_unknown_metric_is_named(name: str) -> None:
+    with pytest.raises(metrics.UnknownMetric, match=name):
+        metrics.evaluate_run({}, {}, [name])
+
+
+@quickly
+@given(seed=seeds)
+def test_rank_correlations_equal_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 8, 30).astype(float), rng.normal(size=30)
+    assert metrics.kendall(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert metrics.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_correlation_with_a_constant_is_not_a_number() -> None:
+    assert np.isnan(metrics.kendall([1, 1, 1], [1, 2, 3]))
+    assert np.isnan(metrics.spearman([1.0], [1.0]))
+
+
+def test_pairwise_accuracy_counts_ties_half_and_skips_equal_grades() -> None:
+    assert metrics.pairwise_accuracy([3.0, 2.0, 2.0, 0.0], [2, 2, 1, 0]) == pytest.approx((1 + 0.5 + 1 + 1 + 1) / 5)
+    assert np.isnan(metrics.pairwise_accuracy([1.0, 2.0], [1, 1]))
+
+
+def test_calibration_error_of_a_hand_made_case() -> None:
+    bins = metrics.reliability_bins([0.1, 0.1, 0.9, 0.9, 1.0], [0, 1, 1, 1, 0], bins=10)
+    assert bins.count.tolist() == [2, 3]
+    assert bins.predicted == pytest.approx([0.1, 2.8 / 3])
+    assert bins.ece == pytest.approx((2 * 0.4 + 3 * abs(2.8 / 3 - 2 / 3)) / 5)
+
+
+def test_perfect_probabilities_have_no_calibration_error() -> None:
+    assert metrics.expected_calibration_error([0.0, 1.0, 0.25], [0.0, 1.0, 0.25]) == pytest.approx(0.0)
+
+
+def test_probabilities_outside_the_unit_interval_are_refused() -> None:
+    with pytest.raises(metrics.MetricInput, match="probability"):
+        metrics.reliability_bins([1.2], [1])
+
+
+@quickly
+@given(seed=seeds, weights=st.sampled_from([None, "linear", "quadratic"]))
+def test_kappa_equals_scikit_learn(seed: int, weights: str | None) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, 60)
+    y = np.where(rng.random(60) < 0.6, x, rng.integers(0, 4, 60))
+    expected = sklearn_metrics.cohen_kappa_score(x, y, weights=weights)
+    assert metrics.cohen_kappa(x, y, weights=weights) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+@quickly
+@given(seed=seeds, level=st.sampled_from(["nominal", "ordinal", "interval"]))
+def test_alpha_equals_krippendorff(seed: int, level: str) -> None:
+    rng = np.random.default_rng(seed)
+    ratings = rng.integers(0, 4, 40) + rng.integers(-1, 2, (3, 40)).astype(float)
+    ratings[rng.random((3, 40)) < 0.3] = np.nan
+    expected = krippendorff.alpha(reliability_data=ratings, level_of_measurement=level)
+    assert metrics.krippendorff_alpha(ratings, level=level) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_alpha_without_overlap_is_not_a_number() -> None:
+    assert np.isnan(metrics.krippendorff_alpha([[1.0, np.nan], [np.nan, 2.0]]))
+
+
+def test_bootstrap_interval_agrees_with_normal_theory() -> None:
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    interval = bootstrap_interval(values, rng=np.random.default_rng(1))
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.05)
+
+
+def test_paired_test_sees_a_small_consistent_difference_and_none_in_noise() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.5, 0.2, 80)
+    better = paired_test(base + 0.02 + rng.normal(0, 0.03, 80), base, rng=np.random.default_rng(1))
+    noise = paired_test(base + rng.normal(0, 0.03, 80), base, rng=np.random.default_rng(1))
+    assert better.p_value < 0.001 < 0.05 < noise.p_value
+    assert better.difference.low > 0.0
+
+
+def test_sign_flip_p_value_is_exact_for_few_queries() -> None:
+    # Two queries, both better: of four sign patterns two are as extreme.
+    result = paired_test([1.0, 1.0], [0.0, 0.0], rng=np.random.default_rng(0))
+    assert result.p_value == pytest.approx(0.5, abs=0.02)
+
+
+def test_resampling_is_reproducible_from_its_seed() -> None:
+    values = np.arange(10.0)
+    assert bootstrap_interval(values, rng=np.random.default_rng(7)) == bootstrap_interval(
+        values, rng=np.random.default_rng(7)
+    )

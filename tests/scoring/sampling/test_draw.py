@@ -1,0 +1,108 @@
+"""What a sampler sees of a query, and that a draw depends on nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labeling.access.annotators import get_person
+from labeling.models import Query
+from labeling.plugins import get_plugin
+from labeling.records import AnswerKind
+from scoring.rating import rate_stale
+from scoring.sampling.draw import comparable_query_ids, query_states, sample_pairs
+from tests.factories import (
+    candidate_ids,
+    judge_pair,
+    make_judges,
+    make_pair,
+    make_project,
+    make_query_with_documents,
+    make_user,
+)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
+
+
+@pytest.fixture
+def query() -> Query:
+    return make_query_with_documents(make_project(), 5)
+
+
+def test_a_new_query_is_its_candidates_and_their_ranks(query: Query) -> None:
+    known = query_states([query.pk])[query.pk]
+    assert known.candidate_ids.tolist() == candidate_ids(query)
+    assert known.state.size == 5
+    assert known.state.pairs.shape == (0, 2)
+    assert known.state.theta is None
+    assert known.state.first_stage_rank.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_pairs_carry_their_votes(query: Query) -> None:
+    first, second = make_judges(query.project, 2)
+    person = get_person(query.project, make_user())
+    judge_pair(make_pair(query, 0, 2), first, 0.9)
+    judge_pair(make_pair(query, 0, 2), second, 0.6)
+    judge_pair(make_pair(query, 1, 4), person, None, kind=AnswerKind.CANNOT_JUDGE)
+    state = query_states([query.pk])[query.pk].state
+    assert state.pairs.tolist() == [[0, 2], [1, 4]]
+    assert state.weight is not None and state.weight.tolist() == [2.0, 0.0]
+    assert state.preference is not None
+    assert state.preference[0] == pytest.approx(0.75)
+    assert np.isnan(state.preference[1])
+
+
+def test_pair_that_nobody_answers_any_more_counts_as_drawn_only_while_pending(query: Query) -> None:
+    pair = make_pair(query, 1, 3)
+    assert query_states([query.pk])[query.pk].state.pairs.tolist() == []
+    assert query_states([query.pk], pending=[pair.pk])[query.pk].state.pairs.tolist() == [[1, 3]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rated_query_shows_its_strengths_and_its_fit(query: Query) -> None:
+    judge = make_judges(query.project)[0]
+    for place in range(4):
+        judge_pair(make_pair(query, place, place + 1), judge, 0.8)
+    rate_stale(query.project_id)
+    state = query_states([query.pk])[query.pk].state
+    assert state.theta is not None
+    assert (np.diff(state.theta) < 0).all()
+    assert state.prior_precision == pytest.approx(query.fit.prior_precision)
+    assert state.logit_scale == pytest.approx(query.fit.logit_scale)
+
+
+def test_draws_depend_on_query_seed_and_round_alone() -> None:
+    project = make_project(queries=3, documents=8)
+    ids = list(project.queries.values_list("id", flat=True))
+    sampler = get_plugin("sampler", "cycles").from_dict({"degree": 2})
+    budgets = dict.fromkeys(ids, 100)
+
+    def draw(queries: list[int], seed: int = 1, round_number: int = 1) -> dict[int, list]:
+        drawn = sample_pairs(queries, sampler, budgets=budgets, seed=seed, round_number=round_number)  # type: ignore[arg-type]
+        return {query: pairs.tolist() for query, pairs in drawn.items()}
+
+    whole = draw(ids)
+    assert draw(ids) == whole
+    assert draw(ids[1:2]) == {ids[1]: whole[ids[1]]}, "its company changes nothing"
+    assert draw(ids, seed=2) != whole
+    assert draw(ids, round_number=2) != whole
+    candidates = {query: set(np.ravel(pairs).tolist()) for query, pairs in whole.items()}
+    assert candidates == {q.pk: set(candidate_ids(q)) for q in project.queries.all()}
+    assert all(a < b for pairs in whole.values() for a, b in pairs)
+
+
+def test_budget_of_each_query_is_kept_and_a_query_that_gets_none_is_left_out() -> None:
+    project = make_project(queries=2, documents=6)
+    one, two = project.queries.order_by("id").values_list("id", flat=True)
+    sampler = get_plugin("sampler", "all").from_dict({})
+    drawn = sample_pairs([one, two], sampler, budgets={one: 4, two: 0}, seed=1, round_number=1)  # type: ignore[arg-type]
+    assert {query: len(pairs) for query, pairs in drawn.items()} == {one: 4}
+
+
+def test_only_queries_with_two_candidates_can_be_compared() -> None:
+    project = make_project()
+    sizes = [0, 1, 2, 5]
+    queries = [make_query_with_documents(project, size) for size in sizes]
+    make_query_with_documents(make_project(), 4)
+    assert comparable_query_ids(project.pk) == [queries[2].pk, queries[3].pk]
+    assert comparable_query_ids(project.pk, [queries[0].pk, queries[3].pk]) == [queries[3].pk]

@@ -1,0 +1,223 @@
+"""REST of scores: a query's ranked candidates, a project's calibration, its annotators' agreement, exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from typing import IO, Any, cast
+
+from django.db.models import F
+from django.http import HttpRequest, StreamingHttpResponse
+from ninja import Router, Schema
+from ninja.errors import HttpError
+
+from labeling.access.api_auth import project_or_404
+from labeling.models import Candidate
+from labeling.plugins import Exporter, UnknownPlugin, get_plugin
+from scoring.annotators.agreement import judge_figures
+from scoring.calibration.calibrate import project_calibration
+from scoring.exports import export_scores
+from scoring.models import QueryFit
+from zelo_site.api.projects import query_or_404
+
+router = Router(tags=["scores"])
+BLOCK = 64 * 1024
+
+
+class ScoreOut(Schema):
+    """`theta` in the rater's units, mean zero in the query; `relevance` in [0, 1], uncalibrated
+    unless `calibrated`. None where the candidate has not been rated.
+    """
+
+    candidate: int
+    document: str
+    theta: float | None
+    stderr: float | None
+    elo: float | None
+    elo_stderr: float | None
+    relevance: float | None
+    calibrated: bool | None
+    comparisons: int | None
+    island: int | None
+    undefeated: bool | None
+    winless: bool | None
+    first_stage_rank: int | None
+    grade: int | None
+
+
+class QueryScoresOut(Schema):
+    query: int
+    external_id: str
+    text: str
+    judged_version: int
+    fitted_version: int
+    fitted_at: str | None
+    scores: list[ScoreOut]
+
+
+SCORE_FIELDS = (
+    "theta", "stderr", "elo", "elo_stderr", "relevance", "calibrated", "comparisons", "island", "undefeated", "winless",
+)  # fmt: skip
+
+
+@router.get("/queries/{query_id}/scores", response=QueryScoresOut)
+def get_scores(request: HttpRequest, query_id: int) -> Any:
+    """The query's candidates, best Elo first, unrated ones last."""
+    query = query_or_404(request, query_id)
+    fit = QueryFit.objects.filter(query=query).first()
+    rows = (
+        Candidate.objects.visible_to(request.user)
+        .filter(query=query)
+        .order_by(F("score__elo").desc(nulls_last=True), "id")
+        .values(
+            "id", "document__external_id", "first_stage_rank", "grade", *(f"score__{name}" for name in SCORE_FIELDS)
+        )
+    )
+    return {
+        "query": query.pk,
+        "external_id": query.external_id,
+        "text": query.text,
+        "judged_version": query.judged_version,
+        "fitted_version": fit.judged_version if fit else 0,
+        "fitted_at": fit.fitted_at.isoformat() if fit else None,
+        "scores": [
+            {
+                "candidate": row["id"],
+                "document": row["document__external_id"],
+                "first_stage_rank": row["first_stage_rank"],
+                "grade": row["grade"],
+                **{name: row[f"score__{name}"] for name in SCORE_FIELDS},
+            }
+            for row in rows
+        ],
+    }
+
+
+class BinOut(Schema):
+    """One column of the reliability diagram, of held-out queries."""
+
+    low: float
+    high: float
+    predicted: float
+    observed: float
+    count: int
+
+
+class IslandOut(Schema):
+    queries: int
+    names: list[str]
+
+
+class CalibrationOut(Schema):
+    """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why."""
+
+    version: int
+    stale: bool
+    created_at: datetime | None
+    calibrated: bool
+    method: str
+    source: str
+    ungraded_as_zero: bool
+    answers: int
+    queries: int
+    ece: float | None
+    brier: float | None
+    bins: list[BinOut]
+    reason: str
+    pairs: int
+    judgments: int
+    islands: list[IslandOut]
+    islands_count: int
+    unlinked: int
+    unlinked_names: list[str]
+    prior_precision: float | None
+    prior_cross_validated: bool
+    prior_losses: list[tuple[float, float]]
+
+
+@router.get("/projects/{slug}/calibration", response=CalibrationOut)
+def get_calibration(request: HttpRequest, slug: str) -> Any:
+    """The scale of the project's scores: biases' islands, reliability of relevance, the prior."""
+    return dataclasses.asdict(project_calibration(project_or_404(request, slug)))
+
+
+class ShareOut(Schema):
+    hits: float
+    count: int
+    value: float | None
+
+
+class EstimateOut(Schema):
+    value: float
+    low: float
+    high: float
+
+
+class AnnotatorOut(Schema):
+    """One annotator; see scoring.annotators.agreement.AnnotatorFigures."""
+
+    annotator_id: int
+    name: str
+    is_person: bool
+    answers: int
+    with_others: ShareOut
+    with_people: ShareOut
+    gold: ShareOut
+    flips: ShareOut
+    sharpness: EstimateOut | None
+    position_bias: EstimateOut | None
+    dispersion: float | None
+    weight: float | None
+    anchored: bool
+
+
+class KappaOut(Schema):
+    first: str
+    second: str
+    common: int
+    kappa: float | None
+
+
+class SharedErrorsOut(Schema):
+    first: str
+    second: str
+    correlation: float
+
+
+class AgreementOut(Schema):
+    annotators: list[AnnotatorOut]
+    kappas: list[KappaOut]
+    alpha: float | None
+    disagreement: ShareOut
+    shared_errors: list[SharedErrorsOut]
+    pairs: int
+
+
+@router.get("/projects/{slug}/agreement", response=AgreementOut)
+def get_agreement(request: HttpRequest, slug: str) -> Any:
+    """How far the project's annotators agree, with the figures of each."""
+    return judge_figures(project_or_404(request, slug))
+
+
+@router.get("/projects/{slug}/export")
+def get_export(request: HttpRequest, slug: str, exporter: str = "zbench-annotated-jsonl") -> StreamingHttpResponse:
+    """The project's scores in the format of an exporter plugin."""
+    project = project_or_404(request, slug)
+    try:
+        plugin = cast("type[Exporter]", get_plugin("exporter", exporter))
+    except UnknownPlugin as error:
+        raise HttpError(422, str(error)) from error
+    spool = tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  closed by the stream
+    export_scores(project, exporter, cast(IO[bytes], spool))
+    spool.seek(0)
+    response = StreamingHttpResponse(_blocks(cast(IO[bytes], spool)), content_type=plugin.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{project.slug}{plugin.suffix}"'
+    return response
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    with stream:
+        while block := stream.read(BLOCK):
+            yield block
