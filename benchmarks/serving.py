@@ -252,7 +252,7 @@ def direct_client() -> Score:
     import httpx
 
     from trainer.models import Reranker
-    from trainer.rerankers import artefact_of
+    from trainer.serving.registry import artefact_of
     from zelo_site.reranking import ARTEFACT_HEADER, reranking_socket, service_key
 
     artefact = artefact_of(Reranker.objects.select_related("project").get())
@@ -270,9 +270,9 @@ def publish_reranker(home: Path) -> str:
     from labeling.projects import create_project
     from scoring.storage.files import storage
     from trainer.bases import cross_encoder, load_base
-    from trainer.export import ModelCard, publish
     from trainer.models import Reranker
-    from trainer.rerankers import TRAINED
+    from trainer.publishing.export import ModelCard, publish
+    from trainer.serving.registry import TRAINED
 
     base = load_base("minilm")
     model = cross_encoder(base, max_length=MAX_LENGTH)

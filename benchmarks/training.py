@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the product's training process: see trainer.launching
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the product's training process: see trainer.training.launcher
 
 import numpy as np
 import torch
@@ -63,16 +63,16 @@ from scoring.raters import ThurstoneRater
 from tests.fake_judge.process import running_fake_judge
 from tests.fake_judge.quality import HiddenQuality, JudgeSettings, quality_key
 from tests.fake_judge.quality import Question as Asked
-from trainer.adapting import attach_adapter
 from trainer.bases import MINILM, cross_encoder, load_base
-from trainer.dev_split import first_queries
-from trainer.evaluation import EvaluationQuery, Measured, difference, intervals, measure
-from trainer.fine_tuning import fine_tune, threads_to_use
-from trainer.losses import SquaredError
-from trainer.orders import BM25, Cosine, Order
-from trainer.packed_linear import pack_linears
-from trainer.trainers import Pointwise
-from trainer.truncation import fit_texts
+from trainer.evaluation.metrics import EvaluationQuery, Measured, difference, intervals, measure
+from trainer.evaluation.rankers import BM25, Cosine, Order
+from trainer.serving.packed_linear import pack_linears
+from trainer.training.adapters import attach_adapter
+from trainer.training.dev_ndcg import first_queries
+from trainer.training.fine_tuning import fine_tune, threads_to_use
+from trainer.training.losses import SquaredError
+from trainer.training.pointwise import Pointwise
+from trainer.training.truncation import fit_texts
 
 JUDGES = {
     "sharp": {"sigma": 0.3},

@@ -2,7 +2,7 @@
 
 Encoders (BERT and relatives) get a head of one label; decoders (Qwen3 and relatives) answer yes or no after a chat
 template, and the difference of the two logits is the score. The trainer attaches LoRA to what `cross_encoder` returns,
-`trainer.export` merges into it, and both see the same base. Imports no Django, and torch only where a model is loaded.
+`trainer.publishing.export` merges into it, and both see the same base. Imports no Django, and torch only where a model is loaded.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Evaluation(models.Model):
     """What one reranker reached on one split of a snapshot against one reference, grades or Elo.
 
     `metrics` holds intervals over all queries, by domain, and the values by query; `scores` each document's score, in
-    the order of the split's queries (`trainer.leaderboard.packed`).
+    the order of the split's queries (`trainer.evaluation.leaderboard.packed`).
     """
 
     reranker = models.ForeignKey(Reranker, on_delete=models.CASCADE, related_name="evaluations")

@@ -13,10 +13,10 @@ from typing import Any, TextIO
 from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
-from trainer.evaluation import NothingToMeasure
-from trainer.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.metrics import NothingToMeasure
 from trainer.models import Reranker, TrainingRun
-from trainer.rerankers import TRAINED
+from trainer.serving.registry import TRAINED
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.training import TrainingRefused, resume_training, start_training
 from workers.models import Job

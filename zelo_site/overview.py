@@ -21,7 +21,7 @@ from django.utils.translation import ngettext
 from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, TrainingRun
-from trainer.rerankers import servable
+from trainer.serving.registry import servable
 from workers.broker.hints import broker_answers
 from workers.broker.routing import judging_queue
 from workers.budgets.limits import read_caps

@@ -22,7 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from labeling.access.api_keys import find_token
 from trainer.models import Reranker
-from trainer.rerank_dialects import (
+from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     RerankRefused,
     dialect_of,
@@ -31,7 +31,7 @@ from trainer.rerank_dialects import (
     read_body,
     too_large,
 )
-from trainer.rerankers import UnknownReranker, artefact_of, find_reranker, full_name, usable_by
+from trainer.serving.registry import UnknownReranker, artefact_of, find_reranker, full_name, usable_by
 from zelo_site.services import socket_folder
 
 SOCKET = "rerank.sock"

@@ -21,7 +21,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 
-from trainer.rerankers import servable
+from trainer.serving.registry import servable
 from workers.broker.routing import QUEUES, has_gpu
 from workers.judging.streaming import STOP_S
 from workers.monitoring.heartbeats import alive

@@ -18,8 +18,8 @@ from tests.browser.conftest import LOOKS, Visit
 from tests.browser.test_pages import serious_faults
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.zelo_site.factories import make_user
-from trainer.contenders import BASE, enter_baselines
-from trainer.leaderboard import evaluation_queries
+from trainer.evaluation.entries import BASE, enter_baselines
+from trainer.evaluation.leaderboard import evaluation_queries
 from workers.jobs.evaluation import evaluate, order_evaluation
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -12,7 +12,7 @@ from tests.browser.conftest import LOOKS
 from tests.browser.test_pages import Start, serious_faults
 from tests.zelo_site.factories import make_project, make_user
 from trainer.models import Reranker
-from trainer.rerankers import TRAINED
+from trainer.serving.registry import TRAINED
 from zelo_site.pages import rerankers
 from zelo_site.reranking import Reply
 

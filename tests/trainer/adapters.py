@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from trainer.bases import cross_encoder, load_base
-from trainer.export import ModelCard, Published, publish
+from trainer.publishing.export import ModelCard, Published, publish
 
 
 def save_random_adapter(folder: Path, *, base: str, seed: int = 0, **lora: Any) -> Path:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeling.records import Examples, TrainingData
-from trainer.trainers import Pointwise
+from trainer.training.pointwise import Pointwise
 
 WORDS = ["goldfish", "pond", "carp", "water", "bread", "oven", "flour", "yeast"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import uvicorn
 
-from trainer.request_batches import RequestBatcher
-from trainer.reranking_server import RerankApp
-from trainer.warm_models import Artefact, WarmModels
+from trainer.serving.batcher import RequestBatcher
+from trainer.serving.model_cache import Artefact, WarmModels
+from trainer.serving.server import RerankApp
 
 
 def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None) -> RerankApp:

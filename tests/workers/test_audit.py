@@ -12,7 +12,7 @@ from django.urls import reverse
 from labeling.models import Role
 from labeling.records import Failure, FailureKind
 from tests.factories import make_member, make_project, make_run, make_tasks, make_user
-from tests.workers.test_api import Api
+from tests.zelo_site.api.test_runs import Api
 from workers import audit
 from workers.judging import queue
 from workers.models import AuditEntry, JudgingTask

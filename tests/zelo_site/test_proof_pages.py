@@ -20,8 +20,8 @@ from labeling.models import Membership, Project
 from scoring.models import Snapshot
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.zelo_site.factories import make_user, page
-from trainer.contenders import BASE, enter_baselines
-from trainer.leaderboard import evaluation_queries
+from trainer.evaluation.entries import BASE, enter_baselines
+from trainer.evaluation.leaderboard import evaluation_queries
 from trainer.models import Reranker
 from workers.jobs.evaluation import AT_QUERY, evaluate, order_evaluation
 from workers.models import Job

@@ -20,14 +20,14 @@ from scoring.storage.files import Storage, storage
 from tests.factories import make_project, make_user
 from tests.trainer.frozen import make_frozen, make_scored
 from tests.trainer.serve import rerank_app, running
-from trainer import proofs
-from trainer.contenders import order_of
-from trainer.evaluation import Reference
-from trainer.leaderboard import Leaderboard, leaderboard
-from trainer.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
+from trainer.evaluation import evaluation_files
+from trainer.evaluation.entries import order_of
+from trainer.evaluation.leaderboard import Leaderboard, leaderboard
+from trainer.evaluation.metrics import Reference
 from trainer.models import Evaluation, Reranker
-from trainer.rerankers import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
-from trainer.serving import sigmoid
+from trainer.publishing.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
+from trainer.serving.loading import sigmoid
+from trainer.serving.registry import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from workers.jobs.evaluation import evaluate, order_evaluation
 from zelo_site import reranking
 from zelo_site.pages.rerankers import places_apart
@@ -349,7 +349,7 @@ def test_a_proof_computes_the_boards_of_its_own_split_and_those_that_a_file_lack
         evaluate(order_evaluation(project, snapshot, split, rerankers=[reranker]).pk)
         return set(computed)
 
-    monkeypatch.setattr(proofs, "leaderboard", counted)
+    monkeypatch.setattr(evaluation_files, "leaderboard", counted)
     first, second = snapshots
     assert prove(first, "test") == {(first.pk, "test")}
     assert prove(first, "dev") == {(first.pk, "dev")}

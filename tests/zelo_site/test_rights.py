@@ -32,7 +32,7 @@ from tests.zelo_site.factories import (
     score,
 )
 from trainer.models import Reranker, TrainingRun
-from trainer.rerankers import TRAINED
+from trainer.serving.registry import TRAINED
 from workers.models import Job
 from zelo_site import urls
 from zelo_site.api.root import api

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 
 from labeling.projects import create_project
 from trainer.models import Reranker
-from trainer.rerankers import TRAINED
+from trainer.serving.registry import TRAINED
 from zelo_site.stack import MANAGE, RankingOnDemand
 
 

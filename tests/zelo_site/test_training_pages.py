@@ -19,7 +19,7 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from tests.factories import make_member, make_user
 from tests.scoring.scored import make_snapshot, scored
-from tests.workers.test_api import Api
+from tests.zelo_site.api.test_runs import Api
 from tests.zelo_site.factories import make_project
 from trainer.models import TrainingRun
 from workers.jobs.training import start_training

@@ -18,12 +18,12 @@ from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.splits import fingerprint
 from trainer.bases import MINILM
-from trainer.contenders import enter_baselines, order_of
-from trainer.evaluation import EvaluationQuery
-from trainer.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
-from trainer.manifests import EVALUATION
+from trainer.evaluation.entries import enter_baselines, order_of
+from trainer.evaluation.evaluation_files import store_proofs
+from trainer.evaluation.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
+from trainer.evaluation.metrics import EvaluationQuery
 from trainer.models import Reranker, TrainingRun
-from trainer.proofs import store_proofs
+from trainer.publishing.manifests import EVALUATION
 from workers.broker.hints import leave_hint
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job

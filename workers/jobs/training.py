@@ -1,7 +1,7 @@
 """Stage 7 as work in the background: a snapshot becomes a reranker, in a process of its own under a lease.
 
 Ordered by pages, REST and `manage.py train`. The worker copies the snapshot into a workspace, starts
-`trainer.training_process` there, passes on what it says, and stores what it publishes. A worker that dies, or is
+`trainer.training.process` there, passes on what it says, and stores what it publishes. A worker that dies, or is
 stopped, leaves the workspace; the next one on this machine goes on from the last checkpoint.
 """
 
@@ -28,10 +28,10 @@ from scoring.models import Snapshot
 from scoring.snapshots.freeze import ROWS_FILE, software
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
-from trainer.launching import TrainingProcess
 from trainer.models import Reranker, TrainingRun
-from trainer.rerankers import TRAINED
-from trainer.training_process import ORDER, PUBLISHED, RESULT, ROWS
+from trainer.serving.registry import TRAINED
+from trainer.training.launcher import TrainingProcess
+from trainer.training.process import ORDER, PUBLISHED, RESULT, ROWS
 from workers.audit import note
 from workers.broker.hints import leave_hint
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation

@@ -11,15 +11,15 @@ from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
-from trainer.rerankers_api import router as rerankers_router
-from workers.api import router as workers_router
-from workers.judges_api import router as judges_router
-from workers.people_api import router as people_router
-from workers.proof_api import router as proof_router
-from workers.training_api import router as training_router
+from zelo_site.api.evaluations import router as proof_router
+from zelo_site.api.judges import router as judges_router
+from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
+from zelo_site.api.rerankers import router as rerankers_router
+from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
 from zelo_site.api.snapshots import router as snapshots_router
+from zelo_site.api.trainings import router as training_router
 
 
 class OpenToKeys(NinjaAPI):

@@ -1,6 +1,6 @@
 """The proof: which reranker is best on queries that nothing was learned from, and what moved for which query.
 
-Figures come from `trainer.leaderboard`, orders of work go to `workers.jobs.evaluation`. A student that loses stands where
+Figures come from `trainer.evaluation.leaderboard`, orders of work go to `workers.jobs.evaluation`. A student that loses stands where
 it belongs.
 """
 
@@ -19,9 +19,9 @@ from labeling.importing.lines import RowError
 from labeling.models import Project
 from labeling.wording import translated
 from scoring.models import Snapshot
-from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
-from trainer.evaluation import REFERENCES, NothingToMeasure, Reference
-from trainer.leaderboard import (
+from trainer.evaluation.entries import ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
+from trainer.evaluation.leaderboard import (
     BASELINES,
     SPLITS,
     Leaderboard,
@@ -33,8 +33,8 @@ from trainer.leaderboard import (
     unpacked,
     what_moved,
 )
+from trainer.evaluation.metrics import REFERENCES, NothingToMeasure, Reference
 from trainer.models import Evaluation, Reranker
-from trainer.outside import OutsideInvalid, UnknownOutside, outside_endpoints
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.charts import Axis, IntervalBar

@@ -22,10 +22,10 @@ from labeling.records import TextRecord
 from labeling.retrieval.retrievers import BM25Index
 from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
-from trainer.manifests import ARTEFACTS
 from trainer.models import Evaluation, Reranker
-from trainer.rerank_dialects import RerankRefused
-from trainer.rerankers import full_name, servable
+from trainer.publishing.manifests import ARTEFACTS
+from trainer.serving.protocols import RerankRefused
+from trainer.serving.registry import full_name, servable
 from zelo_site.pages.scope import visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on

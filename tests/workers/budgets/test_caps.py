@@ -21,7 +21,7 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.workers.budgets.test_limits import COST, TOKENS, PaidJudge, paid_run
 from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.workers.runs.test_advancing import work_until_over
-from tests.workers.test_api import Api
+from tests.zelo_site.api.test_runs import Api
 from workers.budgets import changes
 from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps

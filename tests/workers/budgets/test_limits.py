@@ -16,7 +16,7 @@ from scoring.rating import rate_stale
 from tests.factories import make_judges, make_project, make_query_with_documents, make_run, make_tasks, make_user
 from tests.stub_plugins import TestJudge
 from tests.workers.runs.test_advancing import judge_all, work_until_over
-from tests.workers.test_api import Api
+from tests.zelo_site.api.test_runs import Api
 from workers.budgets.limits import FIRST_QUESTIONS, expected_calls_per_pair
 from workers.judging import batches, queue
 from workers.models import Attempt, JudgingTask, Run

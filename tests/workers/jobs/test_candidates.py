@@ -19,7 +19,7 @@ from labeling.plugins import UnknownPlugin
 from labeling.retrieval import retrievers
 from labeling.retrieval.retrievers import UnknownEmbedder
 from tests.factories import make_member, make_project, make_user
-from tests.workers.test_api import Api
+from tests.zelo_site.api.test_runs import Api
 from workers import reconciler
 from workers.jobs import candidates, leasing
 from workers.jobs.candidates import AlreadyFilling, FillRefused, fill, order_candidates, waiting_fill_ids

@@ -14,12 +14,11 @@ from scoring.snapshots import freeze as snapshots
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, storage
 from tests.factories import judge_pair, make_judges, make_pair, make_project
+from tests.trainer.evaluation.test_external_rerankers import Elsewhere, by_length
 from tests.trainer.frozen import make_frozen, make_scored
-from tests.trainer.test_outside import Elsewhere, by_length
-from trainer import contenders
-from trainer.contenders import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
-from trainer.evaluation import METRICS, NothingToMeasure
-from trainer.leaderboard import (
+from trainer.evaluation import entries
+from trainer.evaluation.entries import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
+from trainer.evaluation.leaderboard import (
     NotEvaluated,
     evaluation_queries,
     evaluation_query,
@@ -28,8 +27,9 @@ from trainer.leaderboard import (
     unpacked,
     what_moved,
 )
+from trainer.evaluation.metrics import METRICS, NothingToMeasure
+from trainer.evaluation.rankers import Elo
 from trainer.models import Evaluation, Reranker, TrainingRun
-from trainer.orders import Elo
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, waiting_evaluation_ids
 from workers.models import Job
 
@@ -49,7 +49,7 @@ def evaluated(project, snapshot, split="test", **chosen):
 
 
 def without_a_model(project):
-    return [each for each in enter_baselines(project) if each.kind != contenders.BASE]
+    return [each for each in enter_baselines(project) if each.kind != entries.BASE]
 
 
 def test_everything_that_ranks_ends_on_one_leaderboard() -> None:
@@ -222,7 +222,7 @@ def test_a_baseline_whose_name_is_taken_gets_a_number() -> None:
     project = make_scored(queries=4)
     taken = Reranker.objects.create(project=project, kind="run_file", name="untrained base (minilm)")
     for _ in range(2):  # the number stays
-        base = next(each for each in enter_baselines(project) if each.kind == contenders.BASE)
+        base = next(each for each in enter_baselines(project) if each.kind == entries.BASE)
         assert base.name == "untrained base (minilm) (2)"
     Reranker.objects.filter(pk=taken.pk).delete()
     enter_baselines(project)
@@ -282,8 +282,8 @@ def test_zero_shot_of_the_bundled_model_is_its_cosine_without_any_list(monkeypat
     project = make_scored(queries=6)
     snapshot = make_frozen(project)
     queries = evaluation_queries(snapshot, "test")
-    base = next(each for each in enter_baselines(project) if each.kind == contenders.BASE)
-    scores = contenders.order_of(base, queries).scores(queries, lambda done, total: None)
+    base = next(each for each in enter_baselines(project) if each.kind == entries.BASE)
+    scores = entries.order_of(base, queries).scores(queries, lambda done, total: None)
     assert all(np.abs(each).max() <= 1.0 + 1e-6 for each in scores)
 
 
@@ -306,7 +306,7 @@ def test_a_student_is_not_proved_on_what_it_has_learned(monkeypatch: pytest.Monk
     earlier, snapshot = make_frozen(project, seed=5), make_frozen(project)
     run = TrainingRun.objects.create(project=project, snapshot=earlier, trainer="pointwise", state="finished")
     student = Reranker.objects.create(project=project, kind="trained", name="earlier", training_run=run)
-    monkeypatch.setattr(contenders, "_trained", lambda reranker: Elo())
+    monkeypatch.setattr(entries, "_trained", lambda reranker: Elo())
     evaluated(project, snapshot, rerankers=[student])
     known = {query.text for split in ("train", "dev") for query in evaluation_queries(earlier, split)}
     new = {query.id for query in evaluation_queries(snapshot, "test") if query.text not in known}

@@ -18,7 +18,7 @@ from django.urls import reverse
 from labeling.access.links import ensure_owner, make_link
 from labeling.models import Project
 from labeling.retrieval.retrievers import UnknownEmbedder
-from trainer.leaderboard import NotEvaluated
+from trainer.evaluation.leaderboard import NotEvaluated
 from workers.stopping import leave
 from zelo_site import demo, demo_student
 from zelo_site.embedded import FolderUnusable, ServiceFailed

@@ -12,10 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
-from trainer.contenders import ContenderRefused, enter_outside, enter_run_file
-from trainer.evaluation import REFERENCES
-from trainer.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
-from trainer.outside import OutsideInvalid, UnknownOutside
+from trainer.evaluation.entries import ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
+from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.metrics import REFERENCES
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
 from zelo_site.runs import POLL_S

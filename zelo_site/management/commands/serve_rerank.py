@@ -13,7 +13,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from trainer.manifests import ManifestBroken
+from trainer.publishing.manifests import ManifestBroken
 from zelo_site.reranking import reranking_socket, service_key
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -53,12 +53,12 @@ def _application(options: dict[str, Any]) -> Any:
     """The ASGI application; imports torch, so that the command line answers --help at once."""
     import torch
 
-    from trainer.request_batches import RequestBatcher
-    from trainer.rerank_dialects import model_id
-    from trainer.rerankers import artefact_folder
-    from trainer.reranking_server import RerankApp
-    from trainer.serving import load_reranker
-    from trainer.warm_models import Artefact, NoMemory, WarmModels
+    from trainer.serving.batcher import RequestBatcher
+    from trainer.serving.loading import load_reranker
+    from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+    from trainer.serving.protocols import model_id
+    from trainer.serving.registry import artefact_folder
+    from trainer.serving.server import RerankApp
 
     device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device.startswith("cpu")

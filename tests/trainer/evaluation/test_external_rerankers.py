@@ -1,0 +1,167 @@
+"""Other makers' rerankers, over real HTTP: what they answer is read strictly, or said to be wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from trainer.evaluation.external_rerankers import (
+    OutsideEndpoint,
+    OutsideFailed,
+    OutsideInvalid,
+    OutsideReranker,
+    UnknownOutside,
+    outside_endpoint,
+    outside_endpoints,
+)
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+class Elsewhere:
+    """A server that answers what `answer` says and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.answer: Callable[[Any], Reply] = lambda body: (500, {}, b"unset")
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers, content = outer.answer(body)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/rerank"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    server = Elsewhere()
+    yield server
+    server.close()
+
+
+def by_length(body: Any) -> Reply:
+    """Longer documents are better; rows come best first, as these servers send them."""
+    texts = body.get("documents", body.get("texts"))
+    key = "relevance_score" if "documents" in body else "score"
+    rows = [{"index": index, key: float(len(text))} for index, text in enumerate(texts)]
+    rows.sort(key=lambda row: -row[key])
+    return 200, {}, json.dumps({"results": rows} if "documents" in body else rows).encode()
+
+
+def endpoint(server: Elsewhere, **options: Any) -> OutsideEndpoint:
+    return OutsideEndpoint(**{"name": "theirs", "url": server.url, "model": "rerank-x", **options})
+
+
+@pytest.mark.parametrize("shape", ["cohere", "jina", "tei"])
+def test_each_shape_is_asked_and_read(elsewhere: Elsewhere, shape: str) -> None:
+    elsewhere.answer = by_length
+    with OutsideReranker(endpoint(elsewhere, shape=shape)) as reranker:
+        assert reranker.scores("which", ["aa", "a", "aaaa"]).tolist() == [2.0, 1.0, 4.0]
+    sent = elsewhere.requests[0][2]
+    assert sent["query"] == "which"
+    assert ("texts" in sent) == (shape == "tei")
+    assert sent.get("model") == (None if shape == "tei" else "rerank-x")
+
+
+def test_long_lists_are_sent_in_parts(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = by_length
+    with OutsideReranker(endpoint(elsewhere, most_documents=2)) as reranker:
+        assert reranker.scores("q", ["a", "aa", "aaa", "aaaa", "aaaaa"]).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert reranker.scores("q", []).tolist() == []
+    assert [len(body["documents"]) for _, _, body in elsewhere.requests] == [2, 2, 1]
+
+
+def test_the_key_is_read_from_the_environment_and_sent(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere.answer = by_length
+    keyed = endpoint(elsewhere, api_key_env="THEIR_KEY")
+    with OutsideReranker(keyed) as reranker:
+        with pytest.raises(OutsideFailed, match="THEIR_KEY is empty"):
+            reranker.scores("q", ["a"])
+        monkeypatch.setenv("THEIR_KEY", "abc")
+        reranker.scores("q", ["a"])
+    assert elsewhere.requests[-1][1]["authorization"] == "Bearer abc"
+
+
+def test_a_busy_endpoint_is_waited_for(elsewhere: Elsewhere) -> None:
+    waits: list[float] = []
+    elsewhere.answer = lambda body: (429, {"retry-after": "7"}, b"") if len(waits) < 2 else by_length(body)
+    with OutsideReranker(endpoint(elsewhere), sleep=waits.append) as reranker:
+        assert reranker.scores("q", ["a"]).tolist() == [1.0]
+    assert waits == [7.0, 7.0]
+
+
+def test_an_endpoint_that_stays_down_is_named(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (503, {}, b"overloaded")
+    waits: list[float] = []
+    with (
+        OutsideReranker(endpoint(elsewhere), sleep=waits.append) as reranker,
+        pytest.raises(OutsideFailed, match=r"theirs did not rank .*503"),
+    ):
+        reranker.scores("q", ["a"])
+    assert len(waits) == 3
+
+
+def test_a_refusal_is_not_tried_again(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (401, {}, b"bad key")
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="401: bad key"):
+        reranker.scores("q", ["a"])
+    assert len(elsewhere.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"no json", "expected JSON"),
+        (b'{"results": []}', "0 of 2"),
+        (b'{"results": [{"index": 0, "relevance_score": 1}]}', "1 of 2"),
+        (b'{"results": [{"index": 5, "relevance_score": 1}]}', "index 5"),
+        (b'{"results": [{"index": 0, "relevance_score": 1}, {"index": 0, "relevance_score": 2}]}', "index 0"),
+        (b'{"results": [{"index": 0, "relevance_score": NaN}, {"index": 1, "relevance_score": 2}]}', "1 of 2"),
+        (b'[{"index": 0, "score": 1}]', "relevance_score"),
+        (b"7", "expected one row"),
+    ],
+)
+def test_an_answer_that_is_none_is_never_a_score(elsewhere: Elsewhere, content: bytes, said: str) -> None:
+    elsewhere.answer = lambda body: (200, {}, content)
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match=said):
+        reranker.scores("q", ["a", "b"])
+
+
+def test_the_operators_list_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"name": "theirs", "url": "https://rerank.example.org/v2/rerank", "model": "m"}
+    assert outside_endpoints({"ZELO_RERANKERS": json.dumps([row])})["theirs"].shape == "cohere"
+    assert outside_endpoints({}) == {}
+    with pytest.raises(OutsideInvalid, match="two rerankers"):
+        outside_endpoints({"ZELO_RERANKERS": json.dumps([row, row])})
+    with pytest.raises(OutsideInvalid, match="needs a model"):
+        outside_endpoints({"ZELO_RERANKERS": json.dumps([row | {"model": ""}])})
+    with pytest.raises(OutsideInvalid, match="not JSON"):
+        outside_endpoints({"ZELO_RERANKERS": "[oops"})
+    with pytest.raises(OutsideInvalid, match="no user, password"):
+        outside_endpoints({"ZELO_RERANKERS": json.dumps([row | {"url": "https://a:b@rerank.example.org/"}])})
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
+    with pytest.raises(UnknownOutside, match="defines: theirs"):
+        outside_endpoint("ours")

@@ -1,0 +1,181 @@
+"""How well orders agree with grades and with Elo, on queries small enough to check by hand."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import pytrec_eval
+
+from labeling.importing.lines import RowError
+from trainer.evaluation import rankers
+from trainer.evaluation.metrics import (
+    BadOrder,
+    EvaluationQuery,
+    NothingToMeasure,
+    difference,
+    intervals,
+    measurable,
+    measure,
+)
+from trainer.evaluation.rankers import BM25, Cosine, Elo, FirstStage, RunFile, Strengths, read_run
+
+NAN = float("nan")
+
+
+def a_query(
+    name: str = "q1", *, grades: list[float], elo: list[float] | None = None, domain: str = ""
+) -> EvaluationQuery:
+    count = len(grades)
+    elos = np.array(elo if elo is not None else [NAN] * count, dtype=np.float64)
+    return EvaluationQuery(
+        id=name,
+        text=f"text of {name}",
+        domain=domain,
+        candidate_ids=np.arange(1, count + 1, dtype=np.int64),
+        document_ids=tuple(f"d{i}" for i in range(1, count + 1)),
+        documents=tuple(f"text number {i}" for i in range(1, count + 1)),
+        grades=np.array(grades, dtype=np.float64),
+        relevance=1.0 / (1.0 + np.exp(-(elos - 1500.0) / 174.0)),
+        elo=elos,
+        first_stage_rank=np.arange(1, count + 1, dtype=np.float64),
+    )
+
+
+def no_progress(done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+def test_figures_against_grades_equal_those_of_trec_eval() -> None:
+    rng = np.random.default_rng(5)
+    queries = [a_query(f"q{i}", grades=rng.integers(0, 4, 30).tolist()) for i in range(20)]
+    scores = [rng.integers(0, 12, 30).astype(np.float64) for _ in queries]
+    measured = measure(queries, scores, "grades")
+    qrels = {q.id: {str(c): int(g) for c, g in zip(q.candidate_ids, q.grades, strict=True)} for q in queries}
+    run = {
+        q.id: {str(c): float(v) for c, v in zip(q.candidate_ids, s, strict=True)}
+        for q, s in zip(queries, scores, strict=True)
+    }
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.10", "recip_rank"}).evaluate(run)
+    for row, name in enumerate(measured.query_ids):
+        assert measured.values["ndcg@10"][row] == pytest.approx(theirs[name]["ndcg_cut_10"])
+        assert measured.values["recall@10"][row] == pytest.approx(theirs[name]["recall_10"])
+        assert measured.values["mrr"][row] == pytest.approx(theirs[name]["recip_rank"])
+
+
+def test_elo_itself_is_perfect_against_elo_and_its_reverse_is_not() -> None:
+    queries = [a_query(grades=[NAN] * 40, elo=(1500.0 + 20.0 * np.arange(40)).tolist())]
+    perfect = measure(queries, Elo().scores(queries, no_progress), "elo")
+    reverse = measure(queries, [-queries[0].elo], "elo")
+    assert [perfect.values[m][0] for m in ("ndcg@10", "recall@10", "mrr")] == [1.0, 1.0, 1.0]
+    assert reverse.values["recall@10"][0] == 0.0
+    assert reverse.values["mrr"][0] == pytest.approx(1 / 40)
+    assert reverse.values["ndcg@10"][0] < 0.7
+
+
+def test_documents_that_were_never_compared_gain_nothing_against_elo() -> None:
+    query = a_query(grades=[NAN] * 4, elo=[1700.0, NAN, 1300.0, NAN])
+    measured = measure([query], [np.array([1.0, 9.0, 0.0, 8.0])], "elo")
+    assert measured.values["mrr"][0] == pytest.approx(1 / 3)
+
+
+def test_a_document_without_a_score_ranks_last() -> None:
+    query = a_query(grades=[0.0, 0.0, 3.0])
+    assert measure([query], [np.array([-5.0, -7.0, NAN])], "grades").values["mrr"][0] == pytest.approx(1 / 3)
+
+
+def test_queries_on_which_the_reference_says_nothing_are_left_out() -> None:
+    graded, ungraded = a_query("q1", grades=[0.0, 1.0]), a_query("q2", grades=[NAN, 0.0])
+    assert measurable([graded, ungraded], "grades") == [graded]
+    with pytest.raises(NothingToMeasure, match="import grades"):
+        measurable([ungraded], "grades")
+    with pytest.raises(NothingToMeasure, match="different Elo"):
+        measurable([a_query(grades=[1.0, 0.0], elo=[1500.0, 1500.0])], "elo")
+
+
+def test_an_order_that_does_not_fit_is_refused() -> None:
+    query = a_query(grades=[0.0, 1.0])
+    with pytest.raises(BadOrder, match="one a query"):
+        measure([query], [], "grades")
+    with pytest.raises(BadOrder, match="for 2 documents"):
+        measure([query], [np.array([1.0, 2.0, 3.0])], "grades")
+    with pytest.raises(BadOrder, match="finite"):
+        measure([query], [np.array([1.0, np.inf])], "grades")
+
+
+def test_differences_are_paired_over_shared_queries() -> None:
+    queries = [a_query(f"q{i}", grades=[0.0, 1.0, 0.0, 2.0]) for i in range(30)]
+    good = measure(queries, [query.grades for query in queries], "grades")
+    bad = measure(queries[10:], [-query.grades for query in queries[10:]], "grades")
+    test = difference(good, bad)
+    assert test is not None
+    assert test.difference.count == 20
+    assert test.difference.low > 0.0
+    assert test.p_value < 0.01
+    assert difference(good, measure([a_query("other", grades=[0.0, 1.0])], [np.zeros(2)], "grades")) is None
+
+
+def test_domains_are_measured_apart() -> None:
+    queries = [a_query("q1", grades=[1.0, 0.0], domain="law"), a_query("q2", grades=[1.0, 0.0], domain="code")]
+    measured = measure(queries, [np.array([1.0, 0.0]), np.array([0.0, 1.0])], "grades")
+    assert intervals(measured.of_domain("law"))["mrr"].estimate == 1.0
+    assert intervals(measured.of_domain("code"))["mrr"].estimate == 0.5
+    assert intervals(measured)["mrr"].count == 2
+
+
+def test_given_orders_read_what_stands() -> None:
+    query = a_query(grades=[0.0, 1.0, 0.0])
+    assert FirstStage().scores([query], no_progress)[0].tolist() == [-1.0, -2.0, -3.0]
+    strengths = Strengths({2: 0.7}).scores([query], no_progress)[0]
+    assert np.isnan(strengths).tolist() == [True, False, True]
+    assert np.argmax(BM25().scores([a_query(grades=[0.0, 0.0])], no_progress)[0]) in (0, 1)
+
+
+class CountingEmbedder:
+    """Unit vectors by the length of the text; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.documents: list[str] = []
+
+    def encode(self, texts: list[str], *, role: str, threads: int) -> np.ndarray:
+        self.documents += texts if role == "document" else []
+        angles = np.array([len(text) for text in texts], dtype=np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize(("most", "together"), [(50_000, 1), (50_000, 4), (50_000, 400), (3, 1)])
+def test_the_cosine_embeds_a_text_of_several_queries_once(
+    most: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = CountingEmbedder()
+    monkeypatch.setattr(rankers, "load_embedder", lambda model: embedder)
+    monkeypatch.setattr(rankers, "MOST_VECTORS", most)
+    monkeypatch.setattr(rankers, "TEXTS_TOGETHER", together)
+    queries = [a_query(name=name, grades=[1] * count) for name, count in (("a", 3), ("bb", 12), ("ccc", 5))]
+    found = Cosine().scores(queries, no_progress)
+    for query, scores in zip(queries, found, strict=True):
+        expected = [np.cos(len(text) - len(query.text)) for text in query.documents]
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert len(embedder.documents) == (12 if most > 3 else 17)
+
+
+def test_a_run_file_is_read_by_the_imported_ids() -> None:
+    run = read_run(io.BytesIO(b"q1 Q0 d2 1 7.5 mine\nq1 Q0 d1 2 3.25 mine\nq9 Q0 d1 1 1 mine\n"))
+    scores = RunFile(run).scores([a_query(grades=[0.0, 1.0, 0.0])], no_progress)[0]
+    assert scores[:2].tolist() == [3.25, 7.5]
+    assert np.isnan(scores[2])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"q1 d1 1 7.5 mine\n", "six words"),
+        (b"q1 Q0 d1 1 nan mine\n", "finite"),
+        (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "stands twice"),
+        (b"", "no line"),
+    ],
+)
+def test_a_bad_run_file_is_refused_with_its_line(line: bytes, said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        read_run(io.BytesIO(line))

@@ -1,0 +1,171 @@
+"""What an evaluation compares with: everything that ranks becomes a `Reranker` row, and a row becomes an order.
+
+Baselines are entered by themselves: first stage, BM25, the untrained base, each judge alone, and Elo as what a
+student of it can reach. Outside rerankers and TREC run files are entered by people, to see what they use today.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+from django.db import transaction
+
+from labeling.models import Annotator, Candidate, Project
+from labeling.stored_texts import stored_text
+from scoring.quality import judge_order, judge_strengths
+from scoring.storage.files import storage
+from trainer.bases import MINILM, embedder_name, load_base
+from trainer.evaluation.external_rerankers import VARIABLE, outside_endpoint
+from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.rankers import (
+    BM25,
+    Cosine,
+    Elo,
+    FirstStage,
+    Order,
+    Outside,
+    RunFile,
+    Scorer,
+    Strengths,
+    read_run,
+)
+from trainer.models import Reranker
+from trainer.serving.loading import LoadedReranker, load_base_reranker, load_reranker
+from trainer.serving.registry import artefact_folder, artefact_of
+
+FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO = "first_stage", "bm25", "base", "judge", "elo"
+OUTSIDE, RUN_FILE = "outside", "run_file"
+LONGEST_NAME = 200
+UNTRAINED_BASE = stored_text("untrained base (%(base)s)")
+RESERVED = ("BM25", "Elo", "first stage")
+
+
+class ContenderRefused(ValueError):
+    """A reranker was entered that cannot be; the message says what to change."""
+
+
+class NameTaken(ContenderRefused):
+    """The project has another reranker of that name, or will have one."""
+
+
+def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
+    """Rows of what every student is compared with; those that are there already stay, under today's names.
+
+    Where something else of the project is called so, a number follows.
+    """
+    rows = [("BM25", BM25_KIND, ""), ("Elo", ELO, "")]
+    if Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False).exists():
+        rows.append(("first stage", FIRST_STAGE, ""))
+    rows += [(UNTRAINED_BASE % {"base": base}, BASE, base) for base in dict.fromkeys(bases)]
+    judges = list(Annotator.objects.judges().filter(project=project, judgments__isnull=False).distinct().order_by("pk"))
+    alike = Counter(judge.name for judge in judges)
+    rows += [
+        (judge_order(judge.name) + (f" ({judge.pk})" if alike[judge.name] > 1 else ""), JUDGE, str(judge.pk))
+        for judge in judges
+    ]
+    return [
+        Reranker.objects.update_or_create(
+            project=project,
+            kind=kind,
+            location=location,
+            defaults={"name": _free_name(project, name, kind=kind, location=location)},
+        )[0]
+        for name, kind, location in rows
+    ]
+
+
+def _free_name(project: Project, name: str, *, kind: str, location: str) -> str:
+    """`name`, or with the first number that makes it one which no other row of the project has."""
+    others = Reranker.objects.filter(project=project).exclude(kind=kind, location=location)
+    endings = itertools.chain([""], (f" ({number})" for number in itertools.count(2)))
+    names = (name[: LONGEST_NAME - len(ending)] + ending for ending in endings)
+    return next(each for each in names if not others.filter(name=each).exists())
+
+
+def enter_outside(project: Project, endpoint: str) -> Reranker:
+    """An outside reranker that the operator defined. Raises UnknownOutside, OutsideInvalid, NameTaken."""
+    found = outside_endpoint(endpoint)
+    entered = Reranker.objects.filter(project=project, kind=OUTSIDE, location=found.name).first()
+    if entered is not None:
+        return entered
+    _check_free(project, found.name, remedy=f"let the operator call the endpoint otherwise in {VARIABLE}")
+    return Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
+
+
+def _check_free(project: Project, name: str, *, remedy: str) -> None:
+    """Raises NameTaken where the project has a reranker called so, or a baseline will be."""
+    other = Reranker.objects.filter(project=project, name=name).first()
+    if other is not None:
+        raise NameTaken(f"a reranker {name!r} ({other.kind}) is there already; {remedy}")
+    if name in RESERVED or name.startswith(("untrained base ", "judge ")):
+        raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
+
+
+def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
+    """A TREC run under a name of its own. Raises ContenderRefused, NameTaken, RowError."""
+    if not name.strip() or len(name) > LONGEST_NAME:
+        raise ContenderRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
+    _check_free(project, name, remedy="choose another name")
+    content = stream.read()
+    run = read_run(io.BytesIO(content))
+    names = {each.removeprefix(f"{project.slug}/") for each in run}
+    known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
+    if not known:
+        raise ContenderRefused(
+            f"none of the run's {len(run)} queries is one of this project's, such as {next(iter(run))!r}; expected the "
+            "ids that were imported"
+        )
+    with transaction.atomic():
+        reranker = Reranker.objects.create(project=project, kind=RUN_FILE, name=name)
+        reranker.location = f"runs/{project.pk}/{reranker.pk}.trec"
+        reranker.checksum = storage().write_bytes(reranker.location, content)
+        reranker.manifest = {"queries": len(run), "known_queries": len(known)}
+        reranker.save()
+    return reranker
+
+
+def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
+    """The order that a row stands for, ready to score these queries."""
+    makers: Mapping[str, Callable[[], Order]] = {
+        FIRST_STAGE: FirstStage,
+        BM25_KIND: BM25,
+        ELO: Elo,
+        BASE: lambda: _untrained(reranker.location),
+        JUDGE: lambda: _judge(reranker, queries),
+        OUTSIDE: lambda: Outside(outside_endpoint(reranker.location)),
+        RUN_FILE: lambda: _run_file(reranker),
+    }
+    return makers[reranker.kind]() if reranker.kind in makers else _trained(reranker)
+
+
+def _untrained(base: str) -> Order:
+    """A bi-encoder has no ranking head, so that its zero-shot order is the cosine."""
+    loaded = load_base(base)
+    if not loaded.ranks_untrained:
+        return Cosine(embedder_name(base))
+    return _of_model(load_base_reranker(loaded))
+
+
+def _of_model(model: LoadedReranker) -> Order:
+    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
+
+
+def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
+    ids = np.concatenate([query.candidate_ids for query in queries]) if queries else np.zeros(0, dtype=np.int64)
+    query_ids = sorted(set(Candidate.objects.filter(pk__in=ids.tolist()).values_list("query_id", flat=True)))
+    return Strengths(judge_strengths(reranker.project, query_ids).get(int(reranker.location), {}))
+
+
+def _run_file(reranker: Reranker) -> Order:
+    with storage().opened(reranker.location) as stream:
+        return RunFile(read_run(stream))
+
+
+def _trained(reranker: Reranker) -> Order:
+    """What is evaluated is what is served: the published artefact, loaded as the serving process loads it."""
+    return _of_model(load_reranker(artefact_folder(artefact_of(reranker))))

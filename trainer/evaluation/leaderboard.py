@@ -1,0 +1,453 @@
+"""Who ranks best: what every reranker reached on one split of a snapshot, and the paired differences.
+
+Everything that ranks is a `Reranker` row, ours and others', the first stage and the judges included, so that one
+table compares them. Evaluations keep each document's score, so that a page can show what moved without asking a
+model again. `trainer.evaluation.metrics` has the figures, `trainer.evaluation.rankers` the orders.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.db import transaction
+from django.db.models.functions import Now
+
+from labeling.models import Project
+from labeling.records import FloatArray, IntArray
+from scoring.models import Snapshot
+from scoring.numerics.measures.resampling import Interval, PairedTest
+from scoring.snapshots.freeze import ROWS_FILE
+from scoring.snapshots.splits import fingerprint
+from scoring.storage.files import storage
+from trainer.evaluation.metrics import (
+    METRICS,
+    REFERENCES,
+    EvaluationQuery,
+    Measured,
+    NothingToMeasure,
+    Reference,
+    difference,
+    intervals,
+    measurable,
+    measure,
+)
+from trainer.models import Evaluation, Reranker
+
+SPLITS = ("dev", "test", "heldout")
+# What a row is compared with, by the kind of its reranker: the best of the judges, whatever is there of the others.
+BASELINES = ("bm25", "first_stage", "base", "judge")
+
+
+class NotEvaluated(LookupError):
+    """Nothing has been evaluated on that split yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A paired difference in NDCG@10 to the baseline `name`; `verdict` in a reader's words."""
+
+    name: str
+    reranker_id: int
+    test: PairedTest
+
+    @property
+    def verdict(self) -> str:
+        interval = self.test.difference
+        if interval.low > 0.0:
+            return "better"
+        return "worse" if interval.high < 0.0 else "not told apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One reranker's place: intervals by metric, the same by domain, differences by kind of baseline.
+
+    `to_chosen` is the difference to the row that the reader has chosen, None for that row itself.
+    """
+
+    evaluation: Evaluation
+    name: str
+    kind: str
+    metrics: Mapping[str, Interval]
+    domains: Mapping[str, Mapping[str, Interval]]
+    against: Mapping[str, Against]
+    all_domains: tuple[str, ...] = ()
+    to_chosen: Against | None = None
+
+    @property
+    def queries(self) -> int:
+        """On how many queries it was measured; a judge of one project knows nothing of another's."""
+        return int(self.evaluation.metrics["queries"])
+
+    @property
+    def differences(self) -> list[Against | None]:
+        """One a baseline, in the order of `BASELINES`."""
+        return [self.against.get(kind) for kind in BASELINES]
+
+    @property
+    def by_domain(self) -> list[Interval | None]:
+        """NDCG@10 in each domain of the board, in its order."""
+        return [self.domains[each]["ndcg@10"] if each in self.domains else None for each in self.all_domains]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Rows, best NDCG@10 first, on the `queries` of one split against one reference."""
+
+    snapshot: Snapshot
+    split: str
+    reference: Reference
+    queries: int
+    domains: tuple[str, ...]
+    rows: tuple[Row, ...]
+    chosen: Reranker | None = None
+
+
+_READ = (
+    "project", "domain", "query_external_id", "query_id", "query", "candidate_id", "document_external_id", "document",
+    "relevance", "elo", "comparisons", "grade", "first_stage_rank",
+)  # fmt: skip
+
+
+# Enough to find a query among the others.
+_LISTED = ["query_id", "query_external_id", "project"]
+
+
+def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
+    """The queries of one split with their candidates, in id order. Raises NothingToMeasure where it is empty.
+
+    A query goes by the id that was imported, or by "project/id" where two projects use the same.
+    """
+    with _rows_file(snapshot) as stream:
+        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split)])
+    return list(_queries(table, _listing(table, snapshot, split)))
+
+
+def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:
+    """One query of `evaluation_queries` and where its documents stand among those of the split.
+
+    The texts of the other queries are not read: of the file's row groups only those that hold this one. Raises
+    NothingToMeasure where the split is empty or has no such query.
+    """
+    with _rows_file(snapshot) as stream:
+        ids = pq.read_table(stream, columns=_LISTED, filters=[("split", "=", split)])
+        listing = _listing(ids, snapshot, split)
+        if query_id not in listing.names:
+            raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} has no query {query_id!r}")
+        place = listing.names.index(query_id)
+        rows = slice(listing.bounds[place], listing.bounds[place + 1])
+        number = ids.column("query_id")[rows.start].as_py()
+        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split), ("query_id", "=", number)])
+    (query,) = _queries(table, _Listing((query_id,), (0, table.num_rows)))
+    return query, rows
+
+
+def _rows_file(snapshot: Snapshot) -> Any:
+    return storage().opened(f"{snapshot.location}/{ROWS_FILE}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The queries of a table by name; query k has the rows from `bounds[k]` to `bounds[k + 1]`."""
+
+    names: tuple[str, ...]
+    bounds: tuple[int, ...]
+
+
+def _listing(table: pa.Table, snapshot: Snapshot, split: str) -> _Listing:
+    """Raises NothingToMeasure where the table is empty."""
+    if not table.num_rows:
+        raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} is empty; choose another split")
+    starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
+    names = table.column("query_external_id").take(starts).to_pylist()
+    projects = table.column("project").take(starts).to_pylist()
+    ambiguous = {name for name, times in Counter(names).items() if times > 1}
+    return _Listing(
+        names=tuple(
+            f"{project}/{name}" if name in ambiguous else name for project, name in zip(projects, names, strict=True)
+        ),
+        bounds=(*starts.tolist(), table.num_rows),
+    )
+
+
+def _queries(table: pa.Table, listing: _Listing) -> Iterator[EvaluationQuery]:
+    columns = {name: table.column(name).to_pylist() for name in _READ}
+    for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
+        rows = slice(start, end)
+        compared = np.array(columns["comparisons"][rows]) > 0
+        yield EvaluationQuery(
+            id=name,
+            text=columns["query"][start],
+            domain=columns["domain"][start] or "",
+            candidate_ids=np.array(columns["candidate_id"][rows], dtype=np.int64),
+            document_ids=tuple(columns["document_external_id"][rows]),
+            documents=tuple(columns["document"][rows]),
+            grades=_floats(columns["grade"][rows]),
+            relevance=_floats(columns["relevance"][rows]),
+            elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
+            first_stage_rank=_floats(columns["first_stage_rank"][rows]),
+        )
+
+
+def _floats(values: Sequence[float | None]) -> FloatArray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def learned_queries(snapshot: Snapshot) -> set[int]:
+    """Fingerprints of the queries that a student of the snapshot has learned from, or was chosen on."""
+    with _rows_file(snapshot) as stream:
+        table = pq.read_table(stream, columns=["query"], filters=[("split", "in", ["train", "dev"])])
+    return {fingerprint(text) for text in set(table.column("query").to_pylist())}
+
+
+def record_evaluation(
+    reranker: Reranker,
+    snapshot: Snapshot,
+    split: str,
+    *,
+    queries: Sequence[EvaluationQuery],
+    scores: Sequence[FloatArray],
+) -> list[Evaluation]:
+    """Measure scores against every reference that says something and store them, in the place of earlier ones.
+
+    `scores` float64[n] a query, in the order of its candidates. Raises NothingToMeasure where no reference says
+    anything, BadOrder.
+    """
+    found: list[Evaluation] = []
+    rows = {query.id: own for query, own in zip(queries, scores, strict=True)}
+    # A query without any score says nothing of the order: ties by id would be an order that nobody gave.
+    scored = {query for query, own in rows.items() if np.isfinite(own).any()}
+    for reference in REFERENCES:
+        try:
+            kept = [query for query in measurable(queries, reference) if query.id in scored]
+        except NothingToMeasure:
+            continue
+        if not kept:
+            continue
+        measured = measure(kept, [rows[query.id] for query in kept], reference)
+        found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=scores))
+    if not found:
+        raise NothingToMeasure(
+            f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "
+            "two documents of different Elo; choose another split, or judge more"
+        )
+    return found
+
+
+def _store(
+    reranker: Reranker,
+    snapshot: Snapshot,
+    split: str,
+    reference: Reference,
+    *,
+    measured: Measured,
+    scores: Sequence[FloatArray],
+) -> Evaluation:
+    domains = sorted(set(measured.domains))
+    metrics = {
+        "queries": len(measured.query_ids),
+        "all": _plain(intervals(measured)),
+        "domains": {each: _plain(intervals(measured.of_domain(each))) for each in domains} if domains != [""] else {},
+        "values": {
+            "query_ids": list(measured.query_ids),
+            "domains": list(measured.domains),
+            **{metric: [round(float(v), 6) for v in measured.values[metric]] for metric in METRICS},
+        },
+    }
+    with transaction.atomic():
+        evaluation, _ = Evaluation.objects.update_or_create(
+            reranker=reranker,
+            snapshot=snapshot,
+            split=split,
+            reference=reference,
+            defaults={
+                "project": reranker.project,
+                "metrics": metrics,
+                "scores": packed(scores),
+                "created_at": Now(),
+            },
+        )
+    return evaluation
+
+
+def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {metric: asdict(interval) for metric, interval in found.items()}
+
+
+def packed(scores: Sequence[FloatArray]) -> bytes:
+    """Scores of all queries, one after the other, compressed."""
+    whole = np.concatenate(scores) if scores else np.zeros(0)
+    return zlib.compress(whole.astype("<f8").tobytes(), 6)
+
+
+def unpacked(data: bytes) -> FloatArray:
+    """The scores of `packed`, float64 over the documents of all queries."""
+    return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
+
+
+def measured_of(evaluation: Evaluation) -> Measured:
+    """The values by query that an evaluation keeps."""
+    values: dict[str, Any] = evaluation.metrics["values"]
+    return Measured(
+        query_ids=tuple(values["query_ids"]),
+        domains=tuple(values["domains"]),
+        values={metric: np.array(values[metric], dtype=np.float64) for metric in METRICS},
+    )
+
+
+def leaderboard(
+    project: Project, snapshot: Snapshot, split: str, reference: Reference, *, compared_with: int | None = None
+) -> Leaderboard:
+    """Everything evaluated there, with differences to the baselines and to the reranker `compared_with` (its id).
+
+    Raises NotEvaluated, also where that one is not on the board.
+    """
+    evaluations = list(
+        Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
+        .defer("scores")
+        .select_related("reranker__training_run")
+    )
+    if not evaluations:
+        raise NotEvaluated(
+            f"nothing is evaluated on split {split!r} of snapshot {snapshot.name!r} against {reference}; "
+            "start an evaluation first"
+        )
+    values = {each.pk: measured_of(each) for each in evaluations}
+    ranked = sorted(evaluations, key=lambda each: (-_ndcg(each), each.reranker.name))
+    baselines = {kind: [each for each in ranked if each.reranker.kind == kind] for kind in BASELINES}
+    chosen = _chosen(evaluations, compared_with)
+    domains = tuple(sorted({domain for each in evaluations for domain in each.metrics["domains"]}))
+    rows = [
+        Row(
+            evaluation=each,
+            name=each.reranker.name,
+            kind=each.reranker.kind,
+            metrics=_intervals(each.metrics["all"]),
+            domains={domain: _intervals(own) for domain, own in each.metrics["domains"].items()},
+            against=_against(each, baselines, values),
+            all_domains=domains,
+            to_chosen=_to(chosen, each, values),
+        )
+        for each in ranked
+    ]
+    return Leaderboard(
+        snapshot=snapshot,
+        split=split,
+        reference=reference,
+        queries=max(row.queries for row in rows),
+        domains=domains,
+        rows=tuple(rows),
+        chosen=chosen.reranker if chosen else None,
+    )
+
+
+def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evaluation | None:
+    if reranker_id is None:
+        return None
+    found = next((each for each in evaluations if each.reranker_id == reranker_id), None)
+    if found is None:
+        there = ", ".join(f"{each.reranker_id} ({each.reranker.name})" for each in evaluations)
+        raise NotEvaluated(f"reranker {reranker_id} is not on this board; choose one of {there}")
+    return found
+
+
+def _ndcg(evaluation: Evaluation) -> float:
+    return float(evaluation.metrics["all"]["ndcg@10"]["estimate"])
+
+
+def _intervals(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
+    # In our order: the database keeps the keys of JSON in one of its own.
+    return {metric: Interval(**plain[metric]) for metric in METRICS}
+
+
+def _against(
+    evaluation: Evaluation, baselines: Mapping[str, list[Evaluation]], values: Mapping[int, Measured]
+) -> dict[str, Against]:
+    """Differences to the best of each kind; of the bases, to the one that a student has grown from."""
+    found = {}
+    run = evaluation.reranker.training_run
+    base = run.options.get("base", "") if run is not None else ""
+    for kind, rivals in baselines.items():
+        own = [each for each in rivals if kind == "base" and each.reranker.location == base]
+        difference_to = _to(next(iter(own or rivals), None), evaluation, values)
+        if difference_to is not None:
+            found[kind] = difference_to
+    return found
+
+
+def _to(baseline: Evaluation | None, evaluation: Evaluation, values: Mapping[int, Measured]) -> Against | None:
+    """The paired difference to another row; None to itself, and where no query was measured on both."""
+    if baseline is None or baseline.pk == evaluation.pk:
+        return None
+    test = difference(values[evaluation.pk], values[baseline.pk])
+    return None if test is None else Against(baseline.reranker.name, baseline.reranker_id, test)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One query under two orders: how NDCG@10 changed, from `before` to `after`."""
+
+    query_id: str
+    domain: str
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
+
+
+def what_moved(first: Evaluation, second: Evaluation) -> list[Moved]:
+    """Queries that both evaluations measured, the largest loss first."""
+    before = dict(zip(first.metrics["values"]["query_ids"], first.metrics["values"]["ndcg@10"], strict=True))
+    values = second.metrics["values"]
+    rows = zip(values["query_ids"], values["domains"], values["ndcg@10"], strict=True)
+    found = [Moved(query, domain, before[query], after) for query, domain, after in rows if query in before]
+    return sorted(found, key=lambda each: (each.change, each.query_id))
+
+
+@dataclass(frozen=True, slots=True)
+class MovedDocument:
+    """A document's ranks, from 1, under two orders."""
+
+    document_id: str
+    text: str
+    grade: float | None
+    elo: float | None
+    before: int
+    after: int
+
+
+def moved_documents(query: EvaluationQuery, before: FloatArray, after: FloatArray) -> list[MovedDocument]:
+    """The documents of one query in the later order, with the rank that each had before."""
+    earlier, later = _ranks(before), _ranks(after)
+    rows = [
+        MovedDocument(
+            document_id=query.document_ids[i],
+            text=query.documents[i],
+            grade=_known(query.grades[i]),
+            elo=_known(query.elo[i]),
+            before=int(earlier[i]),
+            after=int(later[i]),
+        )
+        for i in range(len(query.documents))
+    ]
+    return sorted(rows, key=lambda row: row.after)
+
+
+def _ranks(scores: FloatArray) -> IntArray:
+    ranks = np.empty(len(scores), dtype=np.int64)
+    ranks[np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

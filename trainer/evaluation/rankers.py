@@ -1,0 +1,185 @@
+"""The orders that an evaluation compares: each brings one score for every document of every query.
+
+First stage, Elo and judges are read from figures that stand already; BM25 and cosine are computed on the
+same candidates; outside rerankers and run files are what people use today. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Protocol
+
+import numpy as np
+
+from labeling.importing.lines import RowError, numbered_lines
+from labeling.records import FloatArray, TextRecord
+from labeling.retrieval.retrievers import DEFAULT_EMBEDDER, BM25Index, Float32Array, cosines, load_embedder
+from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
+from trainer.evaluation.metrics import EvaluationQuery
+
+RUN_LINE = "query Q0 document rank score tag"
+MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
+TEXTS_TOGETHER = 400
+MOST_LINE_BYTES = 64 * 1024
+MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
+Progress = Callable[[int, int], None]
+
+
+class Order(Protocol):
+    """Scores of queries, one float64[n] a query over its candidates; higher is better, NaN for none."""
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]: ...
+
+
+class FirstStage:
+    """The rank that the candidates were found with."""
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        return [-query.first_stage_rank for query in queries]
+
+
+class Elo:
+    """The scores that the judgments gave: what a student of them can reach."""
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        return [query.elo for query in queries]
+
+
+class Strengths:
+    """Given strengths by candidate id, such as those of one judge alone."""
+
+    def __init__(self, strengths: Mapping[int, float]) -> None:
+        self._strengths = strengths
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        return [
+            np.array([self._strengths.get(each, math.nan) for each in query.candidate_ids.tolist()])
+            for query in queries
+        ]
+
+
+class BM25:
+    """BM25 over the candidates, with the word statistics of all documents of the split."""
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        texts = {text: row for row, text in enumerate(dict.fromkeys(t for query in queries for t in query.documents))}
+        index = BM25Index([TextRecord(row, text) for text, row in texts.items()])
+        return [index.scores(query.text, [texts[text] for text in query.documents]) for query in queries]
+
+
+class Cosine:
+    """The cosine of a bi-encoder's embeddings, untrained on anything here. A text of several queries is embedded once."""
+
+    def __init__(self, model: str = DEFAULT_EMBEDDER, *, threads: int = 1) -> None:
+        self._model, self._threads = model, threads
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        embedder = load_embedder(self._model)
+        found: list[FloatArray] = []
+        vectors: dict[str, Float32Array] = {}
+        for group in _groups(queries):
+            progress(len(found), len(queries))
+            if len(vectors) > MOST_VECTORS:
+                vectors.clear()
+            texts = dict.fromkeys(text for query in group for text in query.documents)
+            new = [text for text in texts if text not in vectors]
+            if new:
+                vectors |= zip(new, embedder.encode(new, role="document", threads=self._threads), strict=True)
+            asked = embedder.encode([query.text for query in group], role="query", threads=self._threads)
+            for query, own in zip(group, asked, strict=True):
+                found.append(cosines(np.stack([vectors[text] for text in query.documents]), own))
+        return found
+
+
+def _groups(queries: Sequence[EvaluationQuery]) -> Iterator[list[EvaluationQuery]]:
+    """Queries that are embedded together: of many texts more are of like length, and less is padded."""
+    group: list[EvaluationQuery] = []
+    for query in queries:
+        group.append(query)
+        if sum(len(each.documents) for each in group) >= TEXTS_TOGETHER:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class Scorer:
+    """A model behind a function (query, documents) -> float64[n]."""
+
+    def __init__(self, score: Callable[[str, Sequence[str]], FloatArray]) -> None:
+        self._score = score
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        found = []
+        for done, query in enumerate(queries):
+            progress(done, len(queries))
+            found.append(np.asarray(self._score(query.text, query.documents), dtype=np.float64))
+        return found
+
+
+class Outside:
+    """Another maker's reranker over HTTP."""
+
+    def __init__(self, endpoint: OutsideEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        with OutsideReranker(self._endpoint) as reranker:
+            return Scorer(reranker.scores).scores(queries, progress)
+
+
+class RunFile:
+    """A TREC run: what a system of today answers. Documents that it does not name rank last.
+
+    `run[query][document]` is a score by the ids that were imported.
+    """
+
+    def __init__(self, run: Mapping[str, Mapping[str, float]]) -> None:
+        self._run = run
+
+    def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        return [
+            np.array([self._run.get(query.id, {}).get(each, math.nan) for each in query.document_ids])
+            for query in queries
+        ]
+
+
+def read_run(stream: IO[bytes]) -> dict[str, dict[str, float]]:
+    """Scores by query and document of a TREC run. Raises RowError that names the line."""
+    run: dict[str, dict[str, float]] = {}
+    for number, body in numbered_lines(stream, MOST_LINE_BYTES, MOST_RUN_BYTES):
+        if isinstance(body, RowError):
+            raise body
+        query, document, score = _run_line(body, number)
+        if document in run.setdefault(query, {}):
+            raise RowError(
+                f"document {document!r} stands twice for query {query!r}",
+                line=number, field="document", expectation="each document once a query", remedy="drop one line",
+            )  # fmt: skip
+        run[query][document] = score
+    if not run:
+        raise RowError(
+            "the file holds no line", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
+        )
+    return run
+
+
+def _run_line(body: bytes, number: int) -> tuple[str, str, float]:
+    words = body.decode("utf-8", "replace").split()
+    score = _finite(words[4]) if len(words) == 6 else None
+    if score is None:
+        raise RowError(
+            f"the line is {' '.join(words)[:100]!r}",
+            line=number, field="score", expectation=f"six words: {RUN_LINE}, the score a finite number",
+            remedy="export the run in TREC's format",
+        )  # fmt: skip
+    return words[0], words[2], score
+
+
+def _finite(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

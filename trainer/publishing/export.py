@@ -1,0 +1,366 @@
+"""Publishes a trained adapter as three artefacts, or nothing: adapter, merged model, sequence-classification form.
+
+All are made in fp32 in a folder of their own, read back from disk and compared with base + adapter, logit by logit;
+only then is the folder moved to its place, its manifest written last. Called by the training process; `trainer.serving.loading`
+loads what stands here. Imports no Django, and torch only while publishing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import itertools
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainer.bases import Base, base_checksum, cross_encoder, load_base
+from trainer.publishing.manifests import (
+    ADAPTER,
+    ARTEFACTS,
+    MANIFEST,
+    MERGED,
+    SEQUENCE_CLASSIFICATION,
+    file_checksum,
+    write_manifest,
+)
+from trainer.publishing.model_cards import ModelCard, render_card
+
+__all__ = ["AdapterBroken", "ModelCard", "NotEnoughDisk", "ParityFailed", "Published", "publish"]
+
+TOLERANCE = 1e-4
+SIGMOID = "torch.nn.modules.activation.Sigmoid"
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BYTES_A_WEIGHT = 4
+# Of different lengths, so that every batch is padded; whatever texts the run adds come on top.
+_PROBE = (
+    ("how do fish breathe", "Gills take oxygen from the water."),
+    ("how do fish breathe", "A bakery opens before dawn. " * 12),
+    ("bread", "Yeast makes the dough rise; the oven does the rest."),
+    ("what is the boiling point of water at high altitude, and why is it lower there", "It falls with the pressure."),
+    ("price", "x"),
+    ("tax law", "Whoever is resident owes tax on the income of the whole world. " * 4),
+)
+
+
+class ParityFailed(ValueError):
+    """An artefact does not score as base + adapter do, so that nothing was published."""
+
+
+class AdapterBroken(ValueError):
+    """The adapter's folder is incomplete or belongs to another base."""
+
+
+class NotEnoughDisk(OSError):
+    """The artefacts would not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What stands in `folder`; `checksum` is the manifest's SHA-256, `largest_difference` in logits, over all artefacts."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    checksum: str
+    largest_difference: float
+
+
+def publish(
+    workspace_adapter: Path,
+    *,
+    base: str,
+    out: Path,
+    card: ModelCard,
+    probe: Sequence[tuple[str, str]] = (),
+    max_length: int | None = None,
+    temperature: float = 1.0,
+) -> Published:
+    """Make, check and move into place the three artefacts of an adapter; an earlier `out` is replaced.
+
+    `probe` are pairs of query and document that all artefacts are compared on, besides our own. The score is
+    logit / `temperature`, in all artefacts but the bare adapter. Raises AdapterBroken, ParityFailed, NotEnoughDisk,
+    and what `load_base` raises.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature is {temperature}; expected a positive number")
+    found = load_base(base)
+    _check_adapter(workspace_adapter, found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_disk(found, out.parent)
+    pairs = [*_PROBE, *((query, document) for query, document in probe)]
+    with _draft_beside(out) as draft:
+        expected = _write_artefacts(
+            draft, adapter=workspace_adapter, base=found, pairs=pairs, max_length=max_length, temperature=temperature
+        )
+        parity = {
+            artefact: _compare(draft / artefact, pairs=pairs, expected=expected, sides=sides)
+            for artefact, sides in _compared(found)
+        }
+        facts = {
+            "base": {
+                "name": found.name,
+                "kind": found.kind,
+                "model_type": found.model_type,
+                "sha256": base_checksum(found),
+            },
+            "max_length": max_length or found.max_length,
+            "dtype": "float32",
+            "temperature": temperature,
+            "parity": {"pairs": len(pairs), "tolerance": TOLERANCE, "largest_difference": parity},
+            "adapter_sha256": file_checksum(draft / ADAPTER / _ADAPTER_WEIGHTS),
+        }
+        for artefact in ARTEFACTS:
+            text = render_card(card, artefact=artefact, base=found.name, facts=facts)
+            (draft / artefact / "README.md").write_text(text)
+        about = {
+            **facts,
+            "card": card.as_dict(),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
+        }
+        manifest = write_manifest(draft, about)
+        _move_into_place(draft, out)
+    return Published(out, manifest, file_checksum(out / MANIFEST), max(parity.values()))
+
+
+_MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safetensors")
+
+
+def _check_adapter(folder: Path, base: Base) -> None:
+    for name in (_ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterBroken(f"the adapter's folder {folder} lacks {name}; expected a PEFT adapter in safetensors")
+    from safetensors import safe_open
+
+    with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as weights:
+        keys = list(weights.keys())
+    if not base.ranks_untrained:
+        for module in base.saved_modules:
+            if not any(f".{module}." in f".{key}" for key in keys):
+                raise AdapterBroken(
+                    f"the adapter in {folder} does not hold the head {module!r} that base {base.name!r} lacks; train it "
+                    f"with modules_to_save={list(base.saved_modules)!r}"
+                )
+
+
+def _check_disk(base: Base, where: Path) -> None:
+    """Two whole models in fp32, whatever the base is stored in, and a little."""
+    from safetensors import safe_open
+
+    weights = 0
+    for path in base.folder.glob("*.safetensors"):
+        with safe_open(str(path), "pt") as file:
+            weights += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    needed = int(2.1 * weights * _BYTES_A_WEIGHT) + (64 << 20)
+    free = shutil.disk_usage(where).free
+    if free < needed:
+        raise NotEnoughDisk(
+            f"{free >> 20} MB are free at {where}, but the artefacts need about {needed >> 20} MB; free some space and "
+            "publish again: the adapter is kept"
+        )
+
+
+@contextlib.contextmanager
+def _draft_beside(out: Path) -> Iterator[Path]:
+    """A folder on the same disk as `out`; what is left of it in the end is removed."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    draft.chmod(0o755)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _move_into_place(draft: Path, out: Path) -> None:
+    """The same order published again replaces the folder; readers hold the old one or the new one, never both."""
+    if out.exists():
+        old = draft.with_name(draft.name + ".old")
+        out.rename(old)
+        draft.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        draft.rename(out)
+
+
+def _write_artefacts(
+    draft: Path,
+    *,
+    adapter: Path,
+    base: Base,
+    pairs: Sequence[tuple[str, str]],
+    max_length: int | None,
+    temperature: float,
+) -> list[float]:
+    """Write the three folders; returns the logits of base + adapter, each pair by itself and thus without padding."""
+    from peft import PeftModel
+
+    model = cross_encoder(base, max_length=max_length, device="cpu")
+    adapted = PeftModel.from_pretrained(model.model, str(adapter))
+    _check_loaded(adapted, adapter)
+    expected = [logit / temperature for logit in _logits(model, pairs, batch_size=1)]
+    _write_adapter(draft / ADAPTER, adapter=adapter, base=base, tokenizer=model.tokenizer)
+    adapted.merge_and_unload()
+    _write_merged(draft / MERGED, model, base=base, temperature=temperature)
+    _write_classifier(
+        draft / SEQUENCE_CLASSIFICATION, model, temperature=1.0 if base.kind == "encoder" else temperature
+    )
+    return expected
+
+
+def _check_loaded(adapted: Any, folder: Path) -> None:
+    """PEFT only warns about weights that found no place."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    loaded = get_peft_model_state_dict(adapted)
+    stored = load_file(str(folder / _ADAPTER_WEIGHTS))
+    for key, value in stored.items():
+        if key not in loaded or not torch.equal(loaded[key].float().cpu(), value.float()):
+            raise AdapterBroken(
+                f"{key} of the adapter in {folder} fits nothing in its base; name the base it was made for"
+            )
+    if lacking := sorted(set(loaded) - set(stored)):
+        raise AdapterBroken(f"the adapter in {folder} lacks {lacking[0]}; it was not saved whole")
+
+
+def _write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -> None:
+    folder.mkdir()
+    shutil.copyfile(adapter / _ADAPTER_WEIGHTS, folder / _ADAPTER_WEIGHTS)
+    config = json.loads((adapter / _ADAPTER_CONFIG).read_text())
+    config |= {"base_model_name_or_path": base.name, "inference_mode": True}
+    (folder / _ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
+    tokenizer.save_pretrained(str(folder))
+
+
+def _write_merged(folder: Path, model: Any, *, base: Base, temperature: float) -> None:
+    """The CrossEncoder with the modules that say how it scores."""
+    import torch
+    from sentence_transformers.base.modules import Dense
+
+    if temperature != 1.0 and base.kind == "encoder":
+        _divide_head(model.model, temperature)
+    elif temperature != 1.0:
+        # A tied output layer cannot be scaled without scaling the embeddings.
+        scale = torch.tensor([[1.0 / temperature]])
+        dense = Dense(1, 1, bias=False, activation_function=None, init_weight=scale, module_input_name="scores")
+        model.append(dense)
+    model.model.config.sentence_transformers = {"activation_fn": SIGMOID}
+    model.save_pretrained(str(folder), create_model_card=False)
+
+
+def _divide_head(model: Any, temperature: float) -> None:
+    import torch
+
+    head = _last_layer(model)
+    with torch.no_grad():
+        head.weight /= temperature
+        if head.bias is not None:
+            head.bias /= temperature
+
+
+def _last_layer(model: Any) -> Any:
+    """The linear layer of a classifier that gives the one logit."""
+    import torch
+
+    head = getattr(model, "score", None) or model.classifier
+    if isinstance(head, torch.nn.Linear):
+        return head
+    return head.out_proj
+
+
+def _write_classifier(folder: Path, model: Any, *, temperature: float) -> None:
+    """The form with one label: of a decoder, the rows of its output layer for yes and no become the head."""
+    classifier = model.model
+    score = next((module for module in model if type(module).__name__ == "LogitScore"), None)
+    if score is not None:
+        classifier = _decoder_classifier(model.model, score, temperature)
+    config = classifier.config
+    config.sentence_transformers = {"activation_fn": SIGMOID}
+    config.pad_token_id = model.tokenizer.pad_token_id
+    classifier.save_pretrained(str(folder))
+    model.tokenizer.save_pretrained(str(folder))
+
+
+def _decoder_classifier(decoder: Any, score: Any, temperature: float) -> Any:
+    import copy
+
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(decoder.config)
+    config.num_labels, config.pad_token_id = 1, decoder.config.pad_token_id
+    with torch.device("meta"):
+        classifier: Any = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    output = decoder.get_output_embeddings()
+    if output.bias is not None:
+        raise ParityFailed("the decoder's output layer has a bias, which a classifier's head cannot hold; use `merged`")
+    row = output.weight[score.true_token_id].detach().float()
+    if score.false_token_id is not None:
+        row = row - output.weight[score.false_token_id].detach().float()
+    setattr(classifier, classifier.base_model_prefix, decoder.base_model)
+    classifier.score = torch.nn.Linear(row.shape[0], 1, bias=False)
+    with torch.no_grad():
+        classifier.score.weight.copy_((row / temperature).unsqueeze(0))
+    return classifier.eval()
+
+
+def _compared(base: Base) -> list[tuple[str, tuple[str, ...]]]:
+    """The artefacts that are read back, each with the sides to pad on; empty: the tokenizer's own side.
+
+    Positions of an encoder count from the left, padding included, so that only a decoder bears both sides; and of its
+    merged form the last position is read, which must be a token.
+    """
+    sides = ("left", "right") if base.kind == "decoder" else ("",)
+    return [(MERGED, ("",)), (SEQUENCE_CLASSIFICATION, sides)]
+
+
+def _compare(
+    folder: Path, *, pairs: Sequence[tuple[str, str]], expected: Sequence[float], sides: Sequence[str]
+) -> float:
+    """The largest difference in logits between what was written and base + adapter. Raises ParityFailed.
+
+    Each pair is scored by itself and in one padded batch.
+    """
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    worst = 0.0
+    for side in sides:
+        model.tokenizer.padding_side = side or model.tokenizer.padding_side
+        for batch_size in (1, len(pairs)):
+            found = _logits(model, pairs, batch_size=batch_size)
+            worst = max(worst, _largest_difference(found, expected, folder.name))
+    return worst
+
+
+def _largest_difference(found: Sequence[float], expected: Sequence[float], artefact: str) -> float:
+    worst = max(
+        abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in zip(found, expected, strict=True)
+    )
+    if not worst <= TOLERANCE:
+        raise ParityFailed(
+            f"{artefact} differs from base + adapter by {worst:.2g} logits; expected at most {TOLERANCE:g}; nothing was "
+            "published; train in float32 or check the adapter for NaN"
+        )
+    order = sorted(range(len(found)), key=lambda row: -found[row])
+    # Two pairs that base + adapter hold equal within rounding may stand in either order.
+    if any(expected[later] - expected[earlier] > 1e-5 for earlier, later in itertools.pairwise(order)):
+        raise ParityFailed(f"{artefact} ranks the probe in another order than base + adapter; nothing was published")
+    return worst
+
+
+def _logits(model: Any, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> list[float]:
+    import torch
+
+    model.eval()
+    scores = model.predict(
+        list(pairs), batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+    )
+    return [float(score) for score in scores]

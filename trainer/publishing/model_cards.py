@@ -1,0 +1,106 @@
+"""The README.md of each published artefact: what it is, how it is loaded, what it learned from, how well it ranks.
+
+Written by `trainer.publishing.export` from facts that the training run and its evaluation hand over. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.publishing.manifests import ADAPTER, EVALUATION, MERGED, SEQUENCE_CLASSIFICATION
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Facts for the card, each a mapping of label to value (values may be mappings or lists of the same)."""
+
+    name: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        parts = {"data": self.data, "metrics": self.metrics, "lineage": self.lineage, "training": self.training}
+        return {"name": self.name, **{name: dict(facts) for name, facts in parts.items()}}
+
+
+_TITLES = {
+    ADAPTER: "LoRA adapter",
+    MERGED: "merged model",
+    SEQUENCE_CLASSIFICATION: "sequence-classification form",
+}
+_LOADING = {
+    ADAPTER: (
+        "A PEFT adapter; it needs its base. sentence-transformers cannot load this folder by itself: build the base's "
+        "cross-encoder, then attach it.\n\n"
+        "```python\nmodel = CrossEncoder(BASE)  # with this folder's chat template, where there is one\n"
+        'model.model.load_adapter("PATH/adapter")\n```'
+    ),
+    MERGED: (
+        "```python\nfrom sentence_transformers import CrossEncoder\n\n"
+        'model = CrossEncoder("PATH/merged")\n'
+        'scores = model.predict([("a query", "a document")])  # in [0, 1], larger is more relevant\n```'
+    ),
+    SEQUENCE_CLASSIFICATION: (
+        "For servers that expect one label, such as vLLM. The logit is what `predict` gives before its sigmoid; texts go "
+        "through this folder's tokenizer, and through its chat template where there is one (roles `query` and "
+        "`document`).\n\n"
+        "```python\nfrom transformers import AutoModelForSequenceClassification\n\n"
+        'model = AutoModelForSequenceClassification.from_pretrained("PATH/sequence_classification")\n```'
+    ),
+}
+
+
+_PROOF = (
+    f"How it ranks queries that nothing was learned from, with intervals and beside BM25, base and judges, stands in "
+    f"`{EVALUATION}` above this folder, as soon as it has been evaluated; this card was closed before."
+)
+
+
+def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str, Any]) -> str:
+    """The README.md of one artefact; `facts` are what publishing found (checksum of the base, parity, length)."""
+    header = {
+        "library_name": "peft" if artefact == ADAPTER else "sentence-transformers",
+        "pipeline_tag": "text-ranking",
+        "tags": ["reranker", "cross-encoder", "zelo"],
+        "base_model": base,
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()), "---", ""]
+    lines += [f"# {_one_line(card.name)}: {_TITLES[artefact]}", "", _LOADING[artefact], ""]
+    sections = {
+        "Model": facts,
+        "Data": card.data,
+        "Training": card.training,
+        "How well it ranks": card.metrics,
+        "Lineage": card.lineage,
+    }
+    for title, section in sections.items():
+        lines += [f"## {title}", "", *(_bullets(section) or ["Not recorded."]), ""]
+        lines += [_PROOF, ""] if section is card.metrics else []
+    return "\n".join(lines)
+
+
+def _bullets(facts: Mapping[str, Any], depth: int = 0) -> list[str]:
+    lines = []
+    for key, value in facts.items():
+        label = f"{'  ' * depth}- {_one_line(str(key)).replace('_', ' ')}:"
+        if isinstance(value, Mapping):
+            lines += [label, *_bullets(value, depth + 1)]
+        elif isinstance(value, list | tuple):
+            lines.append(f"{label} {', '.join(_one_line(str(each)) for each in value) or '–'}")
+        else:
+            lines.append(f"{label} {_shown(value)}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else _one_line(str(value))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

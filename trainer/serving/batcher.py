@@ -1,0 +1,190 @@
+"""Pairs of concurrent requests, batched by length, computed by a few threads.
+
+Each thread takes the longest open pair of the oldest request and fills the batch with pairs of like length, whoever
+asked for them: hardly any padding, and requests finish in the order they came. Two threads of one core each do more
+than one pass over two cores, and do not wait for each other. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+
+from trainer.serving.loading import EncodedPair, LoadedReranker, too_short
+
+SMALLEST_BATCH_TOKENS = 256
+
+
+class TooBusy(RuntimeError):
+    """More is waiting than the server can do in reasonable time."""
+
+
+@dataclass
+class _Job:
+    """One request's pairs; `open_rows` by falling length, those taken already left out."""
+
+    number: int
+    model: LoadedReranker
+    pairs: Sequence[EncodedPair]
+    logits: list[float]
+    future: Future[list[float]]
+    open_rows: deque[int]
+    unfinished: int
+    dropped: bool = False
+
+
+@dataclass
+class _Pool:
+    """Open pairs of one model by rising length: (length, job number, row)."""
+
+    entries: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def add(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        self.entries = sorted([*self.entries, *entries])
+
+
+class RequestBatcher:
+    """`submit` pairs, get a future of their logits. `close` ends the threads and fails what is open."""
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        most_waiting_tokens: int = 4_000_000,
+        prepare_thread: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._most_waiting_tokens = most_waiting_tokens
+        self._prepare_thread = prepare_thread
+        self._changed = threading.Condition()
+        self._jobs: dict[int, _Job] = {}
+        self._pools: dict[int, _Pool] = {}
+        self._numbers = itertools.count()
+        self._waiting_tokens = 0
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True, name=f"rank-{n}") for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        return self._waiting_tokens
+
+    def submit(self, model: LoadedReranker, pairs: Sequence[EncodedPair]) -> Future[list[float]]:
+        """A future of one logit a pair, in order; cancelling it takes its open pairs away. Raises TooBusy."""
+        future: Future[list[float]] = Future()
+        if not pairs:
+            future.set_result([])
+            return future
+        tokens = sum(len(pair) for pair in pairs)
+        with self._changed:
+            if self._closed:
+                raise TooBusy("the server is stopping; ask again in a moment")
+            if self._waiting_tokens and self._waiting_tokens + tokens > self._most_waiting_tokens:
+                raise TooBusy(
+                    f"{self._waiting_tokens:,} tokens wait already and this request adds {tokens:,}; expected at most "
+                    f"{self._most_waiting_tokens:,}; ask again later or with fewer documents"
+                )
+            number = next(self._numbers)
+            rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))
+            job = _Job(number, model, pairs, [0.0] * len(pairs), future, deque(rows), len(pairs))
+            self._jobs[number] = job
+            self._waiting_tokens += tokens
+            pool = self._pools.setdefault(id(model), _Pool())
+            pool.add([(len(pair), number, row) for row, pair in enumerate(pairs)])
+            self._changed.notify_all()
+        future.add_done_callback(lambda done: self._drop(number) if done.cancelled() else None)
+        return future
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            jobs = list(self._jobs.values())
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=30)
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(CancelledError())
+
+    def _work(self) -> None:
+        self._prepare_thread()
+        while True:
+            with self._changed:
+                while not self._closed and not self._jobs_with_open_rows():
+                    self._changed.wait()
+                if self._closed:
+                    return
+                batch = self._take()
+            self._compute(batch)
+
+    def _jobs_with_open_rows(self) -> bool:
+        return any(pool.entries for pool in self._pools.values())
+
+    def _take(self) -> list[tuple[_Job, int]]:
+        """The next batch. Chunks shrink with what is left, so that all threads finish together."""
+        oldest = next(job for job in self._jobs.values() if job.open_rows)
+        model, row = oldest.model, oldest.open_rows[0]
+        pool = self._pools[id(model)]
+        longest = len(oldest.pairs[row])
+        waiting = sum(length for length, _, _ in pool.entries)
+        target = min(model.batch_tokens, max(SMALLEST_BATCH_TOKENS, waiting // (2 * len(self._threads))))
+        end = bisect.bisect_left(pool.entries, (longest, oldest.number, row)) + 1
+        start = end - 1
+        while start > 0 and (end - start + 1) * longest <= target:
+            if too_short(pool.entries[start - 1][0], longest):
+                break
+            start -= 1
+        taken = pool.entries[start:end]
+        del pool.entries[start:end]
+        if not pool.entries:
+            del self._pools[id(model)]
+        batch = []
+        for length, number, taken_row in taken:
+            job = self._jobs[number]
+            job.open_rows.remove(taken_row)
+            self._waiting_tokens -= length
+            batch.append((job, taken_row))
+        return batch
+
+    def _compute(self, batch: list[tuple[_Job, int]]) -> None:
+        try:
+            logits = batch[0][0].model.logits([job.pairs[row] for job, row in batch])
+        except Exception as error:
+            for job in {id(job): job for job, _ in batch}.values():
+                self._fail(job, error)
+            return
+        finished = []
+        with self._changed:
+            for (job, row), logit in zip(batch, logits, strict=True):
+                job.logits[row] = logit
+                job.unfinished -= 1
+                if job.unfinished == 0 and not job.dropped:
+                    self._jobs.pop(job.number, None)
+                    finished.append(job)
+        for job in finished:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(job.logits)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        self._drop(job.number)
+        if not job.dropped or not job.future.done():
+            job.future.set_exception(error)
+
+    def _drop(self, number: int) -> None:
+        """Forget a job that nobody waits for any more."""
+        with self._changed:
+            job = self._jobs.pop(number, None)
+            if job is None:
+                return
+            job.dropped = True
+            key = id(job.model)
+            pool = self._pools.get(key, _Pool())
+            self._waiting_tokens -= sum(length for length, owner, _ in pool.entries if owner == number)
+            pool.entries = [entry for entry in pool.entries if entry[1] != number]
+            if not pool.entries:
+                self._pools.pop(key, None)

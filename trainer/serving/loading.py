@@ -1,0 +1,237 @@
+"""Stage 9: a published reranker in memory, and the order that it gives to documents.
+
+`load_reranker` checks the artefact against its manifest and loads it; `rank` scores one request by itself, while
+`trainer.serving.server` mixes the pairs of several requests with `encode` and `logits`. A pair scores the same
+whatever it is batched with. Imports no Django, and torch only once a model is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.bases import Base, cross_encoder, quiet
+from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
+from trainer.serving.packed_linear import pack_linears
+
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
+# Hardly a text has longer tokens on average; where one has, it is read to its end after all.
+CHARACTERS_OF_TOKEN = 12
+UNBOUNDED_TOKENS = 32768
+ENCODED_AT_ONCE = 256
+
+
+class NoScore(RuntimeError):
+    """The model gave NaN or infinity for a pair; it is damaged, or was trained to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One document in the order: its place in the request, `score` in [0, 1], and the logit behind it."""
+
+    index: int
+    score: float
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """A pair as the model reads it. `ids` and `types` are token ids and segments; `cut`: not all of it was read."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...] | None
+    cut: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """All pairs of one request, in the order of its documents; `query_cut`: the query was too long to be read whole."""
+
+    pairs: tuple[EncodedPair, ...]
+    query_cut: bool
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(pair) for pair in self.pairs)
+
+
+class LoadedReranker:
+    """A cross-encoder that is ready to score. Safe to be used from several threads. The model given is changed."""
+
+    def __init__(self, model: Any, *, name: str, checksum: str = "") -> None:
+        self.name = name
+        self.checksum = checksum
+        self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
+        self._model = model.eval()
+        self._tokenizer = model.tokenizer
+        self._tokenizing = threading.Lock()  # a tokenizer keeps its truncation as state
+        self._constants: dict[str, Any] = {}
+        self._in_chat = "message" in model[0].modality_config
+        self._frame = self._frame_tokens()
+        if self.on_cpu:
+            pack_linears(model)
+
+    @property
+    def on_cpu(self) -> bool:
+        return bool(self._model.device.type == "cpu")
+
+    def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
+        """Documents in falling order of relevance, the first `top_n` or all. Raises NoScore."""
+        return in_order(self.scores(query, documents), top_n=top_n)
+
+    def scores(self, query: str, documents: Sequence[str]) -> list[float]:
+        """The logit of each document, in the order given; computed in the calling thread."""
+        encoded = self.encode(query, documents)
+        logits = [0.0] * len(documents)
+        for batch in batches([len(pair) for pair in encoded.pairs], self.batch_tokens):
+            for row, logit in zip(batch, self.logits([encoded.pairs[row] for row in batch]), strict=True):
+                logits[row] = logit
+        return logits
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in one pass: beyond a thousand a CPU core only loses its caches."""
+        return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
+
+    def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
+        """Tokens of every pair, cut to what the model reads.
+
+        Documents are cut first. A query keeps at least half of the model's length, so that neither text is ever cut away.
+        """
+        query, query_cut = self._cut_query(query)
+        most = self.max_length * CHARACTERS_OF_TOKEN
+        pairs: list[EncodedPair] = []
+        for start in range(0, len(documents), ENCODED_AT_ONCE):
+            chunk = documents[start : start + ENCODED_AT_ONCE]
+            encoded = self._encode([(query, document[:most]) for document in chunk])
+            for row, document in enumerate(chunk):
+                # What was cut by characters must have been cut by tokens as well.
+                if len(document) > most and len(encoded[row]) < self.max_length:
+                    encoded[row] = self._encode([(query, document)])[0]
+            pairs += encoded
+        return EncodedRequest(tuple(pairs), query_cut)
+
+    def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        """One raw logit for each pair, computed in one pass."""
+        import torch
+
+        longest = max(len(pair) for pair in pairs)
+        left = self._tokenizer.padding_side == "left"
+        ids = torch.full((len(pairs), longest), int(self._tokenizer.pad_token_id))
+        mask = torch.zeros((len(pairs), longest), dtype=torch.int64)
+        types = torch.zeros((len(pairs), longest), dtype=torch.int64)
+        for row, pair in enumerate(pairs):
+            place = slice(longest - len(pair), longest) if left else slice(0, len(pair))
+            ids[row, place] = torch.tensor(pair.ids)
+            mask[row, place] = 1
+            if pair.types is not None:
+                types[row, place] = torch.tensor(pair.types)
+        features = {"input_ids": ids, "attention_mask": mask}
+        if pairs[0].types is not None:
+            features["token_type_ids"] = types
+        device = self._model.device
+        with torch.inference_mode():
+            features = {name: tensor.to(device) for name, tensor in features.items()}
+            scores = self._model({**features, **self._constants})["scores"]
+            return [float(score) for score in scores.float().reshape(len(pairs)).cpu().tolist()]
+
+    def _encode(self, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
+        """What `CrossEncoder.predict` would feed to the model, without its padding."""
+        with self._tokenizing:
+            features = self._model.preprocess(pairs)
+        ids, mask = features["input_ids"], features["attention_mask"]
+        types = features.get("token_type_ids")
+        if not self._constants:
+            tensors = {"input_ids", "attention_mask", "token_type_ids"}
+            self._constants = {name: value for name, value in features.items() if name not in tensors}
+        encoded = []
+        for row, kept in enumerate(mask.bool()):
+            tokens = tuple(ids[row][kept].tolist())
+            segments = tuple(types[row][kept].tolist()) if types is not None else None
+            encoded.append(EncodedPair(tokens, segments, cut=len(tokens) >= self.max_length))
+        return encoded
+
+    def _frame_tokens(self) -> int:
+        """Tokens of a pair that are neither query nor document: special tokens, or the prompt around them."""
+        return len(self._encode([("", "")])[0])
+
+    def _cut_query(self, query: str) -> tuple[str, bool]:
+        """The query, at most half of the room for texts. A tokenizer that cuts the longer text first does it by itself;
+        where the document comes last in a prompt, it would be lost whole.
+        """
+        room = max(1, (self.max_length - self._frame) // 2)
+        head = query[: self.max_length * CHARACTERS_OF_TOKEN]
+        with self._tokenizing:
+            encoded = self._tokenizer(head, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        if len(encoded["input_ids"]) <= room and len(head) == len(query):
+            return query, False
+        if not self._in_chat:
+            return query, True
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return query[: ends[min(room, len(ends)) - 1]], True
+
+
+def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedReranker:
+    """The published reranker in a folder, its files checked against the manifest.
+
+    It is the sequence-classification form that is loaded: the same logits as the merged model's (publishing compared
+    them), and of a decoder no output layer over the whole vocabulary. Raises ManifestBroken.
+    """
+    folder = Path(path)
+    manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
+    from sentence_transformers import CrossEncoder
+
+    quiet()
+    model = CrossEncoder(
+        str(folder / SEQUENCE_CLASSIFICATION),
+        device=device,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
+    )
+    name = str(manifest.get("card", {}).get("name", folder.name))
+    return LoadedReranker(model, name=name, checksum=str(manifest.get("adapter_sha256", "")))
+
+
+def load_base_reranker(base: Base, *, max_length: int | None = None, device: str | None = None) -> LoadedReranker:
+    """A base as it ranks before any training; means something only where `base.ranks_untrained`."""
+    return LoadedReranker(cross_encoder(base, max_length=max_length, device=device), name=base.name)
+
+
+def in_order(logits: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:
+    """Falling by logit, ties by place in the request: the sigmoid may make equal what is not. Raises NoScore."""
+    for index, logit in enumerate(logits):
+        if not math.isfinite(logit):
+            raise NoScore(f"the model gave {logit} for document {index}; expected a number; train or publish it again")
+    order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))
+    return [Ranked(index, sigmoid(logits[index]), logits[index]) for index in order[:top_n]]
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    return math.exp(logit) / (1.0 + math.exp(logit))
+
+
+def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Rows of like length together, the longest first, each batch within `most_tokens` including padding."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while order:
+        longest = max(1, lengths[order[0]])
+        count = max(1, most_tokens // longest)
+        # A row much shorter than the first would be mostly padding.
+        count = next((n for n in range(1, min(count, len(order))) if too_short(lengths[order[n]], longest)), count)
+        yield order[:count]
+        order = order[count:]
+
+
+def too_short(length: int, longest: int) -> bool:
+    """Whether padding a row to `longest` costs more than a pass of its own."""
+    return longest - length > 16 + longest // 4

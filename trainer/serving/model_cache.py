@@ -1,0 +1,138 @@
+"""Rerankers kept in memory within a budget: loaded when first asked for, the longest unused given up first.
+
+One that answers a request is never given up; two requests for a model that is not loaded wait for one load.
+Imports no Django.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainer.serving.loading import LoadedReranker, load_reranker
+
+
+class NoMemory(RuntimeError):
+    """A model does not fit beside those that are answering, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """Which reranker is meant: `checksum` (of its manifest) names the weights, `location` says where they are."""
+
+    name: str
+    location: str
+    checksum: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.checksum or self.location
+
+
+@dataclass
+class _Warm:
+    model: LoadedReranker | None = None
+    error: Exception | None = None
+    users: int = 0
+    used_at: float = 0.0
+    bytes: int = 0
+    ready: threading.Event = field(default_factory=threading.Event)
+
+
+class WarmModels:
+    """Use `with models.using(artefact) as model`. `fetch` gives the local folder of an artefact."""
+
+    def __init__(
+        self,
+        *,
+        budget_bytes: int,
+        fetch: Callable[[Artefact], Path],
+        load: Callable[[Path], LoadedReranker] = load_reranker,
+    ) -> None:
+        self._budget = budget_bytes
+        self._fetch = fetch
+        self._load = load
+        self._lock = threading.Lock()
+        self._warm: dict[str, _Warm] = {}
+
+    @contextlib.contextmanager
+    def using(self, artefact: Artefact) -> Iterator[LoadedReranker]:
+        """The loaded model, kept for as long as the block lasts. Raises NoMemory and what loading raises."""
+        key = artefact.key
+        with self._lock:
+            warm = self._warm.get(key)
+            mine = warm is None
+            if warm is None:
+                warm = self._warm[key] = _Warm()
+            warm.users += 1
+        try:
+            if mine:
+                self._load_into(warm, artefact)
+            warm.ready.wait()
+            if warm.error is not None:
+                raise warm.error
+            assert warm.model is not None
+            yield warm.model
+        finally:
+            with self._lock:
+                warm.users -= 1
+                warm.used_at = time.monotonic()
+
+    def is_warm(self, artefact: Artefact) -> bool:
+        """Whether `using` would not wait for a load."""
+        with self._lock:
+            warm = self._warm.get(artefact.key)
+            return warm is not None and warm.ready.is_set()
+
+    def state(self) -> list[dict[str, object]]:
+        """What is in memory: key, name, bytes and users of each model."""
+        with self._lock:
+            return [
+                {"key": key, "name": warm.model.name, "bytes": warm.bytes, "users": warm.users}
+                for key, warm in self._warm.items()
+                if warm.model is not None
+            ]
+
+    def _load_into(self, warm: _Warm, artefact: Artefact) -> None:
+        try:
+            folder = self._fetch(artefact)
+            self._reserve(warm, _weights_bytes(folder), artefact)
+            warm.model = self._load(folder)
+        except Exception as error:
+            warm.error = error
+            with self._lock:
+                self._warm.pop(artefact.key, None)  # the next request tries again
+        finally:
+            warm.ready.set()
+
+    def _reserve(self, warm: _Warm, size: int, artefact: Artefact) -> None:
+        """Book the bytes before they are loaded, in one step with looking for them: two loads never book the same."""
+        if size > self._budget:
+            raise NoMemory(
+                f"reranker {artefact.name!r} takes {size >> 20} MB, but the server keeps at most {self._budget >> 20} MB of "
+                "models; start serve_rerank with a larger --memory-mb"
+            )
+        with self._lock:
+            idle = sorted(
+                (key for key, other in self._warm.items() if other.model is not None and other.users == 0),
+                key=lambda key: self._warm[key].used_at,
+            )
+            used = sum(other.bytes for other in self._warm.values())
+            while idle and used + size > self._budget:
+                used -= self._warm.pop(idle.pop(0)).bytes
+            if used + size <= self._budget:
+                warm.bytes = size
+                return
+        raise NoMemory(
+            f"reranker {artefact.name!r} takes {size >> 20} MB beside {used >> 20} MB that are answering or being "
+            f"loaded; the server keeps at most {self._budget >> 20} MB; ask again in a moment"
+        )
+
+
+def _weights_bytes(folder: Path) -> int:
+    """What loading will take: the artefact's weights as they lie on the disk."""
+    return sum(path.stat().st_size for path in folder.glob("sequence_classification/*.safetensors"))

@@ -1,0 +1,221 @@
+"""The serving process: an ASGI application that ranks, without a database and without Django.
+
+The web process checks keys, finds the reranker that is meant and passes the request on with a header that says where
+its artefact is; this process trusts whoever knows the installation's service key. Models are loaded when first asked
+for (`trainer.serving.model_cache`), pairs of concurrent requests are computed together (`trainer.serving.batcher`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.publishing.manifests import ManifestBroken
+from trainer.serving.batcher import RequestBatcher, TooBusy
+from trainer.serving.loading import EncodedRequest, LoadedReranker, in_order
+from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+from trainer.serving.protocols import (
+    MOST_BODY_BYTES,
+    PATHS,
+    RerankRefused,
+    RerankRequest,
+    answer,
+    dialect_of,
+    error_body,
+    model_id,
+    read_body,
+    read_request,
+    too_large,
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+ARTEFACT_HEADER = "x-zelo-reranker"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class RerankApp:
+    """ASGI: POST to PATHS, GET /health and /state.
+
+    `service_key`: without it in `Authorization: Bearer`, nobody is answered (empty: everybody is, for a private socket).
+    `default`: the artefact for requests without a header.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: WarmModels,
+        batcher: RequestBatcher,
+        service_key: str = "",
+        default: Artefact | None = None,
+    ) -> None:
+        self._models = models
+        self._batcher = batcher
+        self._service_key = service_key
+        self._default = default
+        self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="request")
+        # Whoever waits for a model to be loaded waits here, and not in the way of those whose model is there.
+        self._loading = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._respond(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            kind = message["type"]
+            if kind == "lifespan.shutdown":
+                self._batcher.close()
+                self._threads.shutdown(wait=False)
+                self._loading.shutdown(wait=False)
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = await self._reply(scope, receive)
+        except _Gone:
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", str(len(reply.body)).encode()),
+                    *reply.headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
+        path, method = scope["path"], scope["method"]
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        dialect = dialect_of(path)
+        try:
+            if path == "/health":
+                return _Answer(200, b'{"status": "ok"}')
+            self._check_key(headers)
+            if path == "/state" and method == "GET":
+                return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+            if path not in PATHS:
+                raise RerankRefused(404, f"nothing is at {path}; expected one of {', '.join(PATHS)}")
+            if method != "POST":
+                raise RerankRefused(405, f"{path} takes POST, not {method}")
+            body = read_body(await _body(receive, int(headers.get("content-length") or 0)))
+            dialect = dialect_of(path, body)
+            request = read_request(path, body)
+            return await self._rank(request, self._artefact(headers, request), receive)
+        except RerankRefused as error:
+            wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
+            return _json(error.status, error_body(dialect, error), headers=wait)
+        except (ManifestBroken, OSError):
+            log.exception("an artefact cannot be read")
+            told = "the reranker's files are gone or were changed after publishing; the log of serve_rerank says which: restore them or publish again"
+            return _json(503, error_body(dialect, RerankRefused(503, told)))
+        except Exception:  # a model of anybody's; what it says of this machine stays in the log
+            log.exception("a request could not be answered")
+            told = "the reranker cannot be loaded or has failed; the log of serve_rerank says why"
+            return _json(500, error_body(dialect, RerankRefused(500, told)))
+
+    def _check_key(self, headers: dict[str, str]) -> None:
+        given = headers.get("authorization", "").removeprefix("Bearer ")
+        if self._service_key and not hmac.compare_digest(given.encode(), self._service_key.encode()):
+            raise RerankRefused(401, "this process answers the web server only; ask that one, with a key of your own")
+
+    def _artefact(self, headers: dict[str, str], request: RerankRequest) -> Artefact:
+        line = headers.get(ARTEFACT_HEADER)
+        if line:
+            return Artefact(**json.loads(line))
+        if self._default is None:
+            raise RerankRefused(
+                404, "no reranker is named; ask through the web server, or start with a folder to serve"
+            )
+        if request.model and model_id(request.model) != self._default.name:
+            raise RerankRefused(404, f"no model {request.model!r} is here; there is {self._default.name!r}")
+        return self._default
+
+    async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            try:
+                threads = self._threads if self._models.is_warm(artefact) else self._loading
+                using = self._models.using(artefact)
+                model: LoadedReranker = await loop.run_in_executor(threads, stack.enter_context, using)
+                encoded: EncodedRequest = await loop.run_in_executor(
+                    self._threads, model.encode, request.query, request.documents
+                )
+                logits = await _unless_gone(self._batcher.submit(model, encoded.pairs), receive)
+            except TooBusy as error:
+                raise RerankRefused(429, str(error), retry_after_s=5) from error
+            except NoMemory as error:
+                raise RerankRefused(503, str(error), retry_after_s=5) from error
+            ranked = in_order(logits, top_n=request.top_n)
+            body = answer(
+                request,
+                ranked,
+                model=artefact.name,
+                tokens=encoded.tokens,
+                cut=sum(pair.cut for pair in encoded.pairs),
+                query_cut=encoded.query_cut,
+            )
+            return _json(200, body)
+
+
+class _Gone(Exception):
+    """The client has hung up."""
+
+
+async def _body(receive: Receive, announced: int) -> bytes:
+    if announced > MOST_BODY_BYTES:
+        raise too_large(announced)
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MOST_BODY_BYTES:
+            raise too_large(size)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _unless_gone(work: Any, receive: Receive) -> list[float]:
+    """The result of a concurrent future; where the client hangs up first, its pairs are not computed."""
+    result = asyncio.ensure_future(asyncio.wrap_future(work))
+    hung_up = asyncio.ensure_future(receive())
+    await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+    if not result.done():
+        result.cancel()
+        raise _Gone
+    hung_up.cancel()
+    logits: list[float] = result.result()
+    return logits
+
+
+def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:
+    return _Answer(status, json.dumps(body, ensure_ascii=False).encode(), headers)

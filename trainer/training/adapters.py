@@ -1,0 +1,77 @@
+"""Makes a base ready to be trained: LoRA layers, dropout, and where attention is computed. Called by `trainer.training.fine_tuning`.
+
+Imports no Django.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from sentence_transformers.cross_encoder import CrossEncoder
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.trainer_utils import set_seed
+
+from trainer.bases import Base
+
+if TYPE_CHECKING:
+    from trainer.training.pointwise import Pointwise
+
+FLOAT32_ATTENTION = "sdpa_in_float32"
+
+
+def attach_adapter(model: CrossEncoder, base: Base, options: Pointwise.Options) -> PeftModel:
+    """Put LoRA layers into the cross-encoder's own modules; a head that the base lacks is trained whole."""
+    targets = [each.strip() for each in options.targets.split(",") if each.strip()]
+    set_seed(options.seed)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets or list(base.lora_targets),
+        modules_to_save=list(base.saved_modules) or None,
+    )
+    inner: Any = model.model
+    adapted = get_peft_model(inner, config)
+    # PEFT does so for its own layers, but not for a head: its small steps would be lost in bfloat16.
+    for weights in adapted.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()
+    if options.gradient_checkpointing:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return cast(PeftModel, adapted)
+
+
+def set_dropout(model: torch.nn.Module, share: float) -> None:
+    """In all layers, the base's too: what it was pretrained with suited months of it, and slows down a short training.
+
+    Attention has it as a module or, in newer architectures, as a number.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        elif _is_number(getattr(module, "attention_dropout", None)):
+            module.attention_dropout = share  # type: ignore[assignment]
+
+
+def _is_number(value: object) -> bool:
+    """A configuration says 0 as often as 0.0."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def attend_in_float32(model: Any) -> None:
+    """Leave attention out of a CPU's bf16: torch's kernels are several times slower in it there, backward above all."""
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(FLOAT32_ATTENTION, _attention_in_float32)
+        AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def _attention_in_float32(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **rest: Any
+) -> Any:
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **rest)

@@ -1,0 +1,51 @@
+"""Rows of a snapshot as columns that a trainer learns from, read from its Parquet file. Imports no Django.
+
+Neighbours: `scoring.snapshots.freeze` writes the file, `trainer.training.process` reads it for a trainer plugin.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from labeling.records import Examples, TrainingData
+
+__all__ = ["Examples", "TrainingData", "load_examples", "load_training_data"]
+
+_COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
+
+
+class EmptySnapshot(ValueError):
+    """The file holds nothing to learn from."""
+
+
+def load_training_data(rows: Path) -> TrainingData:
+    """The splits train and dev of a snapshot's rows. Raises EmptySnapshot."""
+    train = load_examples(rows, "train")
+    if not len(train):
+        raise EmptySnapshot(f"{rows.name} has no row in the split train; freeze a snapshot with looser filters")
+    return TrainingData(train=train, dev=load_examples(rows, "dev"))
+
+
+def load_examples(rows: Path, split: str) -> Examples:
+    """The rows of one split, by query; texts that repeat share their memory."""
+    table = pq.read_table(rows, columns=_COLUMNS, filters=pc.field("split") == split)
+    return Examples(
+        queries=_texts(table.column("query")),
+        documents=_texts(table.column("document")),
+        labels=table.column("relevance").to_numpy().astype(np.float64),
+        weights=table.column("weight").to_numpy().astype(np.float64),
+        query_ids=table.column("query_id").to_numpy().astype(np.int64),
+    )
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    if not len(column):
+        return []
+    encoded = column.dictionary_encode().combine_chunks()
+    words: list[str] = encoded.dictionary.to_pylist()
+    return [words[at] for at in encoded.indices.to_pylist()]

@@ -1,0 +1,171 @@
+"""`python -m trainer.training.process WORKSPACE`: one training in a process of its own, without database or network.
+
+The workspace holds the order, the snapshot's rows and, as it goes on, events (one JSON a line), checkpoints, the
+adapter, what is to be published, and at last the result. Started again in the same workspace it goes on from the last
+checkpoint. `workers.jobs.training` starts it and reads along. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from labeling.plugins import Trainer, get_plugin
+from labeling.records import Trained, TrainingData
+from trainer.training.examples import load_training_data
+
+ORDER, ROWS, EVENTS, RESULT, PUBLISHED, LOCK = (
+    "order.json", "rows.parquet", "events.jsonl", "result.json", "published", ".lock",
+)  # fmt: skip
+PROBES = 8
+LONGEST_PROBE = 4000
+PATIENCE_S = 30.0
+LEFT_ALONE = 75
+
+
+class WorkspaceTaken(RuntimeError):
+    """Another process trains in this workspace."""
+
+
+class Events:
+    """What happens, for whoever reads along: one JSON object a line, of the first of several processes alone."""
+
+    def __init__(self, path: Path, *, speaks: bool) -> None:
+        self._path, self._speaks = path, speaks
+
+    def __call__(self, kind: str, **values: Any) -> None:
+        if self._speaks:
+            self.write(kind, **values)
+
+    def write(self, kind: str, **values: Any) -> None:
+        line = json.dumps({"kind": kind, "at": time.time(), **values}, allow_nan=False, default=float)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--die-with-parent", action="store_true", help="end when standard input is closed")
+    options = parser.parse_args(arguments)
+    if options.die_with_parent:
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+    return run(options.workspace.resolve())
+
+
+def _die_with_parent() -> None:
+    """The other end of standard input is the worker's: it closes when that dies, however it dies."""
+    with contextlib.suppress(OSError, ValueError):
+        while os.read(0, 1024):
+            pass
+    os._exit(LEFT_ALONE)
+
+
+def run(workspace: Path) -> int:
+    """Train and publish in the workspace; 0 where a result stands at the end, otherwise the last event says why."""
+    process = int(os.environ.get("RANK", "0"))
+    events = Events(workspace / EVENTS, speaks=process == 0)
+    try:
+        with _alone_in(workspace, process):
+            order = json.loads((workspace / ORDER).read_text())
+            events("started", pid=os.getpid())
+            data = load_training_data(workspace / ROWS)
+            trained = _train(order, data, workspace, events)
+            if process == 0:
+                result = _publish(order, data, trained, workspace, events)
+                _write_whole(workspace / RESULT, result)
+                events("finished")
+    except Exception as error:  # a trainer may be anybody's; the worker reads the reason
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            events.write("failed", error=told(error, workspace))
+        return 1
+    return 0
+
+
+def _train(order: Mapping[str, Any], data: TrainingData, workspace: Path, events: Events) -> Trained:
+    importlib.import_module(order["module"])
+    plugin = cast(Trainer, get_plugin("trainer", order["trainer"]).from_dict(order["options"]))
+    return plugin.train(data, workspace, events)
+
+
+def _publish(
+    order: Mapping[str, Any], data: TrainingData, trained: Trained, workspace: Path, events: Events
+) -> dict[str, Any]:
+    from trainer.publishing.export import publish
+    from trainer.publishing.model_cards import ModelCard
+
+    events("publishing")
+    card = dict(order["card"])
+    card["training"] = {**card.get("training", {}), **trained.facts}
+    measured = trained.facts.get("dev_ndcg@10")
+    card["metrics"] = {} if measured is None else {"NDCG@10 on the dev split, which chose the checkpoint": measured}
+    shown = data.dev if len(data.dev) else data.train
+    probe = list(zip(shown.queries[:PROBES], (text[:LONGEST_PROBE] for text in shown.documents[:PROBES]), strict=True))
+    published = publish(
+        trained.adapter,
+        base=trained.base,
+        out=workspace / PUBLISHED,
+        card=ModelCard(**card),
+        probe=probe,
+        max_length=trained.max_length,
+    )
+    return {
+        "base": trained.base,
+        "max_length": trained.max_length,
+        "facts": dict(trained.facts),
+        "manifest": dict(published.manifest),
+        "checksum": published.checksum,
+        "largest_difference": published.largest_difference,
+    }
+
+
+def told(error: BaseException, workspace: Path) -> str:
+    """The error for people, with a remedy where the message has none."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += (
+            f"; no room is left in {workspace}: free some, then resume the run, which goes on from its last checkpoint"
+        )
+    return text.replace("\x00", " ")[:2000]
+
+
+def _write_whole(path: Path, value: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(value, allow_nan=False, default=float))
+    draft.replace(path)
+
+
+@contextlib.contextmanager
+def _alone_in(workspace: Path, process: int) -> Iterator[None]:
+    """Hold the workspace: a worker that was thought dead may still have a process there. Raises WorkspaceTaken."""
+    with (workspace / f"{LOCK}-{process}").open("w") as file:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise WorkspaceTaken(
+                        f"another process trains in {workspace}; expected it to be gone after {PATIENCE_S:.0f} s: end it, "
+                        "then resume the run"
+                    ) from None
+                time.sleep(0.5)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

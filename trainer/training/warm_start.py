@@ -1,0 +1,102 @@
+"""What an embedder knows before it has learned anything: pairs of the training's own texts with its cosine as relevance.
+
+A cross-encoder made of an embedder begins with a head that knows nothing, and a few dozen queries teach it less than
+it could tell itself. Such pairs cost nothing but computing. `trainer.training.fine_tuning` learns from them before it learns from
+the scores. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from labeling.plugins import Report
+from labeling.records import Examples, IntArray
+from labeling.retrieval.retrievers import load_embedder
+from trainer.bases import Base, embedder_name
+from trainer.training.label_scaling import STEEPNESS
+
+MOST_TEXTS = 2000
+DOCUMENT_CHARACTERS = 300
+SHORTEST_SENTENCE, LONGEST_SENTENCE = 20, 200
+# The rest are any pairs: what is near is hard to tell apart, what is far must be known to be far.
+NEAR_SHARE = 0.7
+_SENTENCES = re.compile(r"(?<=[.!?])\s+")
+
+
+def is_embedder(base: Base) -> bool:
+    """Whether the base was saved as a sentence-transformers embedder and has no head that ranks."""
+    try:
+        modules = json.loads((base.folder / "modules.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return not base.ranks_untrained and any(str(each.get("type", "")).endswith("Pooling") for each in modules)
+
+
+def own_order(base: Base, data: Examples, *, count: int, seed: int, threads: int) -> Examples:
+    """`count` pairs of a query, or a sentence of a document, and the beginning of a document, labelled by cosine.
+
+    All texts are those of `data`; `base` must be an embedder. The same on the same machine with as many `threads`.
+    """
+    rng = np.random.default_rng(seed)
+    whole = _some(list(dict.fromkeys(data.documents)), rng)
+    asked = [*_some(list(dict.fromkeys(data.queries)), rng), *_sentences(whole, rng)]
+    documents = [text[:DOCUMENT_CHARACTERS] for text in whole]
+    embedder = load_embedder(embedder_name(base.name))
+    cosine = (
+        embedder.encode(asked, role="query", threads=threads)
+        @ embedder.encode(documents, role="document", threads=threads).T
+    )
+    queries = rng.integers(len(asked), size=count)
+    ranked = np.argsort(-cosine, axis=1, kind="stable")
+    chosen = ranked[queries, _ranks(count, len(documents), rng)]
+    found = cosine[queries, chosen].astype(np.float64)
+    # Standardised, since every embedder has a range of its own.
+    return Examples(
+        queries=[asked[at] for at in queries.tolist()],
+        documents=[documents[at] for at in chosen.tolist()],
+        labels=expit(STEEPNESS * (found - found.mean()) / max(float(found.std()), 1e-6)),
+        weights=np.ones(count),
+        query_ids=queries.astype(np.int64),
+    )
+
+
+def _some(texts: list[str], rng: np.random.Generator) -> list[str]:
+    return [texts[at] for at in np.sort(rng.permutation(len(texts))[:MOST_TEXTS]).tolist()]
+
+
+def _sentences(documents: list[str], rng: np.random.Generator) -> list[str]:
+    """One sentence of each document that has any of a query's length."""
+    found = []
+    for text in documents:
+        parts = [part for part in _SENTENCES.split(text) if SHORTEST_SENTENCE <= len(part) <= LONGEST_SENTENCE]
+        if parts:
+            found.append(parts[rng.integers(len(parts))])
+    return found
+
+
+def _ranks(count: int, documents: int, rng: np.random.Generator) -> IntArray:
+    """Which document of each pair's ranking, int64[count] from 0: mostly of the first ones, log-uniform."""
+    near = np.floor(np.exp(rng.random(count) * np.log(documents))).astype(np.int64) - 1
+    anywhere = rng.integers(documents, size=count)
+    return np.asarray(np.where(rng.random(count) < NEAR_SHARE, near, anywhere), dtype=np.int64)
+
+
+class WarmReport:
+    """Tells a warm start as a phase of its own: its steps are none of the training's, and no curve begins with its loss."""
+
+    def __init__(self, report: Report, steps: int) -> None:
+        self._report, self._steps = report, steps
+
+    def __call__(self, kind: str, **values: Any) -> None:
+        if kind == "checkpoint":
+            self._report(kind)
+        elif kind == "out_of_memory":
+            self._report(kind, **values)
+        elif kind in ("step", "resumed"):
+            told = {name: values[name] for name in ("eta_s", "tokens_per_s", "memory_bytes") if name in values}
+            self._report("warm_start", step=values["step"], steps=self._steps, **told)

@@ -1,0 +1,204 @@
+"""REST of the proof: ordering evaluations, entering contenders, reading leaderboards and what moved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from django.http import HttpRequest
+from ninja import File, Router, Schema
+from ninja.errors import HttpError
+from ninja.files import UploadedFile
+
+from labeling.access.api_auth import owned_project_or_404, project_or_404
+from labeling.importing.lines import RowError
+from labeling.models import Project
+from scoring.models import Snapshot
+from trainer.evaluation.entries import ContenderRefused, NameTaken, enter_outside, enter_run_file
+from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
+from trainer.evaluation.leaderboard import NotEvaluated, leaderboard, what_moved
+from trainer.models import Evaluation, Reranker
+from workers.jobs.evaluation import EvaluationRefused, order_evaluation
+from workers.models import Job
+from zelo_site.api.projects import Text
+
+router = Router(tags=["proof"])
+
+Split = Literal["dev", "test", "heldout"]
+Against = Literal["grades", "elo"]
+
+
+class EvaluationIn(Schema):
+    snapshot: int
+    split: Split = "test"
+    rerankers: list[int] | None = None
+
+
+class EvaluationJobOut(Schema):
+    id: int
+    state: str
+    done: int
+    total: int
+    message: str
+    error: str
+
+
+class OutsideIn(Schema):
+    endpoint: Text
+
+
+class ContenderOut(Schema):
+    id: int
+    name: str
+    kind: str
+
+
+class IntervalOut(Schema):
+    estimate: float
+    low: float
+    high: float
+    level: float
+    count: int
+
+
+class DifferenceOut(IntervalOut):
+    name: str
+    p_value: float
+    verdict: str
+
+
+class BoardRowOut(Schema):
+    reranker: int
+    name: str
+    kind: str
+    metrics: dict[str, IntervalOut]
+    domains: dict[str, dict[str, IntervalOut]]
+    queries: int
+    against: dict[str, DifferenceOut]
+
+
+class BoardOut(Schema):
+    snapshot: int
+    split: str
+    reference: str
+    queries: int
+    rows: list[BoardRowOut]
+
+
+class MovedOut(Schema):
+    query_id: str
+    domain: str
+    before: float
+    after: float
+
+
+@router.post("/projects/{slug}/evaluations", response={202: EvaluationJobOut})
+def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> tuple[int, Job]:
+    """Measure rerankers (default: the baselines and all that the project has) on one split; `/jobs/{id}` says how far."""
+    project = owned_project_or_404(request, slug)
+    snapshot = _snapshot(request, project, body.snapshot)
+    chosen = None
+    if body.rerankers is not None:
+        chosen = list(Reranker.objects.filter(project=project, pk__in=body.rerankers))
+        if len(chosen) < len(set(body.rerankers)):
+            raise HttpError(404, "some of these rerankers are not this project's; see its list of rerankers")
+    try:
+        return 202, order_evaluation(project, snapshot, body.split, rerankers=chosen)
+    except EvaluationRefused as error:
+        raise HttpError(409, str(error)) from error
+
+
+@router.post("/projects/{slug}/contenders/outside", response={201: ContenderOut})
+def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> tuple[int, Reranker]:
+    """Enter a reranker that the operator defined in ZELO_RERANKERS."""
+    project = owned_project_or_404(request, slug)
+    try:
+        return 201, enter_outside(project, body.endpoint)
+    except NameTaken as error:
+        raise HttpError(409, str(error)) from error
+    except (UnknownOutside, OutsideInvalid) as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.post("/projects/{slug}/contenders/run", response={201: ContenderOut})
+def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], name: Text = "") -> tuple[int, Reranker]:
+    """Enter a TREC run: query Q0 document rank score tag, with the ids that were imported."""
+    project = owned_project_or_404(request, slug)
+    try:
+        return 201, enter_run_file(project, name.strip() or str(file.name), file)
+    except NameTaken as error:
+        raise HttpError(409, str(error)) from error
+    except (ContenderRefused, RowError) as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.get("/projects/{slug}/leaderboard", response=BoardOut)
+def get_leaderboard(
+    request: HttpRequest,
+    slug: str,
+    snapshot: int | None = None,
+    split: Split = "test",
+    reference: Against = "grades",
+    against: int | None = None,
+) -> dict[str, Any]:
+    """Everything evaluated there (default: on the latest snapshot), best NDCG@10 first, with 95 % intervals and paired
+    differences to the baselines; as `chosen` to the reranker `against`, where one is named.
+    """
+    project = project_or_404(request, slug)
+    try:
+        board = leaderboard(project, _snapshot(request, project, snapshot), split, reference, compared_with=against)
+    except NotEvaluated as error:
+        raise HttpError(409, str(error)) from error
+    rows = [
+        {
+            "reranker": row.evaluation.reranker_id,
+            "name": row.name,
+            "kind": row.kind,
+            "metrics": {metric: asdict(own) for metric, own in row.metrics.items()},
+            "domains": {
+                domain: {metric: asdict(own) for metric, own in metrics.items()}
+                for domain, metrics in row.domains.items()
+            },
+            "queries": row.queries,
+            "against": {
+                kind: asdict(own.test.difference)
+                | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
+                for kind, own in {**row.against, "chosen": row.to_chosen}.items()
+                if own is not None
+            },
+        }
+        for row in board.rows
+    ]
+    return {
+        "snapshot": board.snapshot.pk, "split": split, "reference": reference, "queries": board.queries, "rows": rows,
+    }  # fmt: skip
+
+
+@router.get("/projects/{slug}/leaderboard/moved", response=list[MovedOut])
+def get_moved(
+    request: HttpRequest,
+    slug: str,
+    snapshot: int | None = None,
+    first: int = 0,
+    second: int = 0,
+    split: Split = "test",
+    reference: Against = "grades",
+) -> list[dict[str, Any]]:
+    """How NDCG@10 of each query changed from one reranker to another, the largest loss first."""
+    project = project_or_404(request, slug)
+    found = Evaluation.objects.filter(
+        project=project, snapshot=_snapshot(request, project, snapshot), split=split, reference=reference
+    )
+    by_reranker = {each.reranker_id: each for each in found.defer("scores")}
+    if not {first, second} <= by_reranker.keys():
+        raise HttpError(422, f"first is {first}, second {second}; expected two rerankers of that leaderboard")
+    return [asdict(each) for each in what_moved(by_reranker[first], by_reranker[second])]
+
+
+def _snapshot(request: HttpRequest, project: Project, snapshot_id: int | None) -> Snapshot:
+    known = Snapshot.objects.visible_to(request.user).filter(projects=project)
+    snapshot = known.first() if snapshot_id is None else known.filter(pk=snapshot_id).first()
+    if snapshot is None:
+        there = ", ".join(str(each.pk) for each in known) or "none; freeze scores first"
+        raise HttpError(422, f"snapshot is {snapshot_id}; this project has: {there}")
+    return snapshot

@@ -1,0 +1,46 @@
+"""REST of published rerankers: what there is, in which forms, with checksums. Ranking itself is at /v1/rerank."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Router, Schema
+
+from labeling.access.api_auth import project_or_404
+from trainer.serving.registry import full_name, servable
+
+router = Router(tags=["rerankers"])
+
+
+class RerankerOut(Schema):
+    """`model` is its name at /v1/rerank; `checksum` the SHA-256 of the manifest at `location` in the storage."""
+
+    id: int
+    name: str
+    model: str
+    training_run_id: int | None
+    location: str
+    checksum: str
+    manifest: dict[str, Any]
+    created_at: datetime
+
+
+@router.get("/projects/{slug}/rerankers", response=list[RerankerOut])
+def get_rerankers(request: HttpRequest, slug: str) -> Any:
+    """The project's published rerankers, newest first."""
+    project = project_or_404(request, slug)
+    return [
+        {
+            "id": each.pk,
+            "name": each.name,
+            "model": full_name(each),
+            "training_run_id": each.training_run_id,
+            "location": each.location,
+            "checksum": each.checksum,
+            "manifest": each.manifest,
+            "created_at": each.created_at,
+        }
+        for each in servable().filter(project=project).select_related("project")
+    ]
