@@ -195,7 +195,7 @@ def warm_up(port: int, slug: str, sessions: list[str]) -> None:
 
     from labeling.models import Query
     from workers.broker.hints import leave_hint
-    from zelo_site.stack import workers_needed
+    from zelo_site.processes.stack import workers_needed
 
     stale = Query.objects.filter(project__slug=slug).exclude(fit__judged_version=F("judged_version"))
     leave_hint("rate", Query.objects.filter(project__slug=slug).values_list("project_id", flat=True)[0])

@@ -124,7 +124,7 @@ class Stack:
 
 def work(command: list[str], log: str) -> None:
     """A worker or the reconciler, in a process of its own that ends with the one it was forked off."""
-    from zelo_site.guard import die_with_parent
+    from zelo_site.processes.guard import die_with_parent
 
     die_with_parent(signal.SIGKILL, os.getppid())
     written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -142,7 +142,7 @@ def work(command: list[str], log: str) -> None:
 
 
 def _tree(pid: int) -> list[int]:
-    from zelo_site.guard import children_of
+    from zelo_site.processes.guard import children_of
 
     return [pid, *itertools.chain.from_iterable(_tree(child) for child in children_of(pid))]
 
@@ -161,7 +161,7 @@ def running_stack() -> Iterator[Stack]:
             from django.core.management import call_command
             from django.db import connection
 
-            from zelo_site.services import ServiceSupervisor
+            from zelo_site.processes.services import ServiceSupervisor
 
             with ServiceSupervisor(home, restart_delays_s=(0.1, 0.1)) as services:
                 call_command("migrate", verbosity=0)

@@ -123,7 +123,7 @@ def running_services() -> Iterator[tuple[Path, Callable[[], Any]]]:
     from django.core.management import call_command
     from django.db import connections
 
-    from zelo_site.services import ServiceSupervisor
+    from zelo_site.processes.services import ServiceSupervisor
 
     try:
         with ServiceSupervisor(home) as services:
@@ -137,7 +137,7 @@ def running_services() -> Iterator[tuple[Path, Callable[[], Any]]]:
 @contextlib.contextmanager
 def running_workers(processes: int, home: Path, watch: Callable[[], Any]) -> Iterator[Callable[[], None]]:
     """Reconciler, rating worker and workers over HTTP, as any installation starts them; yields what to call in waiting."""
-    from zelo_site.supervisor import Child, ProcessSupervisor
+    from zelo_site.processes.supervisor import Child, ProcessSupervisor
 
     commands = {"reconciler": ["reconcile"], "rating": ["worker", "rating"]}
     commands |= {

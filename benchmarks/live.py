@@ -126,9 +126,9 @@ def running_stack() -> Iterator[tuple[str, Any]]:
     from django.core.management import call_command
     from django.db import connections
 
-    from zelo_site.services import ServiceSupervisor
-    from zelo_site.stack import web_process, worker_processes
-    from zelo_site.supervisor import ProcessSupervisor
+    from zelo_site.processes.services import ServiceSupervisor
+    from zelo_site.processes.stack import web_process, worker_processes
+    from zelo_site.processes.supervisor import ProcessSupervisor
 
     try:
         with ServiceSupervisor(home) as services:

@@ -150,7 +150,7 @@ def own_database() -> Iterator[None]:
     from django.core.management import call_command
     from django.db import connections
 
-    from zelo_site.services import ServiceSupervisor
+    from zelo_site.processes.services import ServiceSupervisor
 
     try:
         with ServiceSupervisor(home):

@@ -190,9 +190,9 @@ def served() -> Iterator[tuple[Score, Score, Path]]:
     from django.core.management import call_command
     from django.db import connections
 
-    from zelo_site.services import ServiceSupervisor
-    from zelo_site.stack import RankingOnDemand, web_process
-    from zelo_site.supervisor import ProcessSupervisor
+    from zelo_site.processes.services import ServiceSupervisor
+    from zelo_site.processes.stack import RankingOnDemand, web_process
+    from zelo_site.processes.supervisor import ProcessSupervisor
 
     try:
         with ServiceSupervisor(home):

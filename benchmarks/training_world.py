@@ -14,7 +14,7 @@ import numpy as np
 
 from labeling.records import FloatArray
 from tests.fake_judge.quality import gauss
-from zelo_site.sample.docstrings import sample_documents
+from zelo_site.demo.sample.docstrings import sample_documents
 
 CANDIDATES, OWN, NEAR = 20, 5, 5
 QUALITY = {3: 2.0, 1: 0.0, 0: -2.0}

@@ -29,7 +29,7 @@ os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync 
 
 
 if PROCESS:  # before pytest-django reads the settings
-    from zelo_site.services import _HomeLock, service_urls, socket_folder
+    from zelo_site.processes.services import _HomeLock, service_urls, socket_folder
 
     _home = TEST_HOME / PROCESS
     _lock = _HomeLock(_home)  # commands find an instance that runs
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _supervisor
     if PROCESS or config.option.collectonly:
         return
-    from zelo_site.services import ServiceSupervisor
+    from zelo_site.processes.services import ServiceSupervisor
 
     _supervisor = ServiceSupervisor(TEST_HOME)
     _supervisor.__enter__()

@@ -1,7 +1,7 @@
 """Who did what to the work and the money: an append-only list that nothing in the product changes.
 
 `note` joins the caller's transaction, so that an entry exists exactly where its change does. Owners read the
-entries of their projects, superusers all; see `zelo_site.pages.audit`.
+entries of their projects, superusers all; see `zelo_site.pages.server.audit`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
-from zelo_site.services import home_folder
+from zelo_site.processes.services import home_folder
 
 
 def prepare_environment() -> None:

@@ -32,7 +32,7 @@ from trainer.serving.protocols import (
     too_large,
 )
 from trainer.serving.registry import UnknownReranker, artefact_of, find_reranker, full_name, usable_by
-from zelo_site.services import socket_folder
+from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
 ARTEFACT_HEADER = "x-zelo-reranker"

@@ -31,7 +31,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from zelo_site.services import home_folder, service_urls
+from zelo_site.processes.services import home_folder, service_urls
 
 ROOT = Path(__file__).resolve().parent.parent
 ZELO_HOME = home_folder()
@@ -77,6 +77,9 @@ INSTALLED_APPS = [
     "trainer",
     "workers",
     "zelo_site",
+    "zelo_site.demo",
+    "zelo_site.i18n",
+    "zelo_site.processes",
 ]
 
 MIDDLEWARE = [
@@ -84,7 +87,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "zelo_site.language.ChosenLanguageMiddleware",
+    "zelo_site.i18n.language.ChosenLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -185,7 +188,7 @@ if HTTPS:
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 LOCALE_PATHS = [ROOT / "locale"]
-FORMAT_MODULE_PATH = ["zelo_site.formats"]
+FORMAT_MODULE_PATH = ["zelo_site.i18n.formats"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from zelo_site import accounts, language, reranking
+from zelo_site import accounts, reranking
 from zelo_site.api.root import api
-from zelo_site.pages import (
-    adjudication,
-    agreement,
-    agreement_of_people,
-    audit,
-    candidates,
-    failures,
-    figures,
-    graph,
-    limits,
-    matrix,
-    pair,
-    people,
-    probes,
-    project,
-    projects,
-    proof,
-    queries,
-    query,
-    rerankers,
-    scale,
-    scorecard,
-    server,
-    settings,
-    snapshots,
-    start,
-    training,
-    where_next,
-    wizard,
-)
+from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
+from zelo_site.pages.charts import graph, matrix
+from zelo_site.pages.importing import candidates, wizard
+from zelo_site.pages.judging import agreement, failures, limits, probes, scorecard, start
+from zelo_site.pages.people import adjudication, people
+from zelo_site.pages.people import agreement as agreement_of_people
+from zelo_site.pages.project import figures, project, projects, scale, settings
+from zelo_site.pages.queries import pair, queries, query, where_next
+from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
+from zelo_site.pages.server import audit, server
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),

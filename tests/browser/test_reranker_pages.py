@@ -13,7 +13,7 @@ from tests.browser.test_pages import Start, serious_faults
 from tests.zelo_site.factories import make_project, make_user
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
-from zelo_site.pages import rerankers
+from zelo_site.pages.rerankers import rerankers
 from zelo_site.reranking import Reply
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.cache.backends.locmem import LocMemCache
 
 from zelo_site.cache import ForgivingCache
-from zelo_site.certainty import ProjectCertainty
+from zelo_site.pages.project.certainty import ProjectCertainty
 from zelo_site.settings import CACHES
 
 

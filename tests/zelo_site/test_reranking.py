@@ -30,7 +30,7 @@ from trainer.serving.loading import sigmoid
 from trainer.serving.registry import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from workers.jobs.evaluation import evaluate, order_evaluation
 from zelo_site import reranking
-from zelo_site.pages.rerankers import places_apart
+from zelo_site.pages.rerankers.rerankers import places_apart
 
 pytestmark = pytest.mark.django_db
 

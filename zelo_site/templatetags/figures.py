@@ -1,7 +1,7 @@
 """How numbers are written on pages: intervals, durations, money, counts, each in one way only.
 
 They are written with the separators of the visitor's language here and nowhere else: what Django writes by itself keeps
-the point (`zelo_site.formats`), since it also stands in drawings and forms.
+the point (`zelo_site.i18n.formats`), since it also stands in drawings and forms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django import template
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
-from zelo_site.charts import Z95
+from zelo_site.pages.charts.geometry import Z95
 
 register = template.Library()
 

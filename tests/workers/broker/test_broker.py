@@ -23,7 +23,7 @@ from workers.broker import hints
 from workers.management.commands.worker import celery_arguments
 from workers.monitoring.heartbeats import alive
 from workers.runs.advancing import start_run
-from zelo_site.services import ServiceSupervisor, service_urls
+from zelo_site.processes.services import ServiceSupervisor, service_urls
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -20,7 +20,7 @@ from workers.broker.routing import QUEUES, judging_queue
 from workers.judging import batches, queue
 from workers.management.commands import worker
 from workers.models import JudgingTask
-from zelo_site import stack
+from zelo_site.processes import stack
 
 pytestmark = pytest.mark.usefixtures("stub_plugins")
 

@@ -38,7 +38,7 @@ def dataset(tmp_path: Path) -> Path:
 
 def connect(environment: dict[str, str]) -> psycopg.Connection[Any]:
     """A connection of our own to an installation's embedded database."""
-    from zelo_site.services import service_urls
+    from zelo_site.processes.services import service_urls
 
     return psycopg.connect(service_urls(Path(environment["ZELO_HOME"]), environ={}).database_url, autocommit=True)
 
@@ -132,7 +132,7 @@ django.setup()
 from django.db.models import F
 from labeling.models import Judgment, Pair, Query
 from workers.models import JudgingTask, Run
-from zelo_site.stack import database
+from zelo_site.processes.stack import database
 with database():
     print(json.dumps({
         "pairs": Pair.objects.count(),

@@ -17,11 +17,11 @@ from scoring.calibration.calibrate import NothingRated, ProjectCalibration, proj
 from scoring.rating import rate_stale
 from workers.jobs.calibration import calibrate, order_calibration, whats_due
 from workers.runs.advancing import RunRefused
-from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
-from zelo_site.runs import POLL_S, RunStopped, watch
-from zelo_site.selection import find_project
-from zelo_site.stack import working
-from zelo_site.terminal import ProgressBar, table
+from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import ProgressBar, table
+from zelo_site.cli.watch import POLL_S, RunStopped, watch
+from zelo_site.processes.stack import working
 
 
 class Command(BaseCommand):

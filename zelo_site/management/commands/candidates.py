@@ -15,10 +15,10 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.plugins import UnknownPlugin
 from workers.jobs.candidates import FillRefused, order_candidates
 from workers.models import Job
-from zelo_site.runs import POLL_S
-from zelo_site.selection import find_project
-from zelo_site.stack import working
-from zelo_site.terminal import ProgressBar
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import ProgressBar
+from zelo_site.cli.watch import POLL_S
+from zelo_site.processes.stack import working
 
 
 class Command(BaseCommand):

@@ -14,8 +14,8 @@ from labeling.models import Project
 from labeling.projects import BadProject, change_project
 from workers.budgets.changes import change_caps
 from workers.budgets.limits import BadBudget, read_caps
-from zelo_site.selection import find_project
-from zelo_site.stack import database
+from zelo_site.cli.lookup import find_project
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

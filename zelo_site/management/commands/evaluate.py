@@ -18,10 +18,10 @@ from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Ro
 from trainer.evaluation.metrics import REFERENCES
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
-from zelo_site.runs import POLL_S
-from zelo_site.selection import find_project
-from zelo_site.stack import database
-from zelo_site.terminal import table
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import table
+from zelo_site.cli.watch import POLL_S
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.importing.dataset import export_judgments
 from labeling.plugins import UnknownPlugin, registered
 from scoring.exports import export_scores
-from zelo_site.selection import find_project
-from zelo_site.stack import database
+from zelo_site.cli.lookup import find_project
+from zelo_site.processes.stack import database
 
 JUDGMENTS = "judgments"
 

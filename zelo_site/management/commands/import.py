@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.plugins import UnknownPlugin, registered
 from labeling.retrieval.candidates import rank_candidates
-from zelo_site.selection import find_project
-from zelo_site.stack import database
+from zelo_site.cli.lookup import find_project
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

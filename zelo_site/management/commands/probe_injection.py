@@ -12,9 +12,9 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, carry_out, order_probe, payloads
 from workers.models import InjectionProbe
-from zelo_site.selection import find_project
-from zelo_site.stack import database
-from zelo_site.terminal import ProgressBar, table
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import ProgressBar, table
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

@@ -9,10 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from workers.runs.progress import run_progress
-from zelo_site.runs import RunStopped, watch
-from zelo_site.selection import find_project, find_run
-from zelo_site.stack import database
-from zelo_site.terminal import ProgressBar
+from zelo_site.cli.lookup import find_project, find_run
+from zelo_site.cli.terminal import ProgressBar
+from zelo_site.cli.watch import RunStopped, watch
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.projects import BadProject, create_project
-from zelo_site.stack import database
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

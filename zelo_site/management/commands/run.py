@@ -20,12 +20,12 @@ from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
 from workers.runs.advancing import RunRefused, start_run
-from zelo_site.closing import closing_lines
-from zelo_site.judge_arguments import add_judge_arguments, make_judges, read_judges
-from zelo_site.runs import LOCAL_JUDGES, RunStopped, quality_table, watch
-from zelo_site.selection import find_project
-from zelo_site.stack import working
-from zelo_site.terminal import ProgressBar
+from zelo_site.cli.closing import closing_lines
+from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import ProgressBar
+from zelo_site.cli.watch import LOCAL_JUDGES, RunStopped, quality_table, watch
+from zelo_site.processes.stack import working
 
 
 class Command(BaseCommand):

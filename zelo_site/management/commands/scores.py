@@ -9,9 +9,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import F
 
 from labeling.models import Candidate
-from zelo_site.selection import find_project, find_query
-from zelo_site.stack import database
-from zelo_site.terminal import table
+from zelo_site.cli.lookup import find_project, find_query
+from zelo_site.cli.terminal import table
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

@@ -12,9 +12,9 @@ from django.core.management.base import BaseCommand, CommandError
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage.files import StorageFull
-from zelo_site.selection import find_project
-from zelo_site.stack import database
-from zelo_site.terminal import table
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import table
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

@@ -11,9 +11,9 @@ from labeling.models import Project, SpotCheck
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks
 from workers.audit import note
-from zelo_site.selection import find_project
-from zelo_site.stack import database
-from zelo_site.terminal import table
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import table
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):

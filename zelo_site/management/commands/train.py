@@ -16,10 +16,10 @@ from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, resume_training, start_training
-from zelo_site.runs import POLL_S
-from zelo_site.selection import find_project
-from zelo_site.stack import working
-from zelo_site.terminal import ProgressBar
+from zelo_site.cli.lookup import find_project
+from zelo_site.cli.terminal import ProgressBar
+from zelo_site.cli.watch import POLL_S
+from zelo_site.processes.stack import working
 
 
 class Command(BaseCommand):

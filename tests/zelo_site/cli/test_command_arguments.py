@@ -1,0 +1,108 @@
+"""Commands with options that cannot be: one clear line each, before anything starts; and judges with options."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from labeling.models import Project
+from tests.zelo_site.factories import make_project
+from zelo_site.cli.judge_arguments import NamedJudge, make_judges, read_judges
+from zelo_site.management.commands import configure
+
+
+def read(*judges: str, file: Path | None = None) -> list[NamedJudge]:
+    return read_judges({"judges": list(judges), "judges_file": file}, default=["bm25"])
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+@pytest.mark.parametrize("port", [99999, -1, 0])
+def test_port_that_is_none_is_named(command: str, port: int) -> None:
+    with pytest.raises(CommandError, match=f"--port is {port}; expected a number from 1 to 65535"):
+        call_command(command, port=port)
+
+
+@pytest.mark.parametrize("top", [-1, 0])
+def test_scores_of_less_than_one_document_are_refused(top: int) -> None:
+    with pytest.raises(CommandError, match=f"--top is {top}"):
+        call_command("scores", "project", "query", top=top)
+
+
+def test_judges_come_with_options_from_arguments_and_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "judges.json"
+    file.write_text(json.dumps([{"plugin": "bm25", "options": {"k1": 2.0}, "name": "sharp"}]))
+    assert read('bm25:{"k1": 1.5}', "embedding", file=file) == [
+        NamedJudge(plugin="bm25", options={"k1": 1.5}),
+        NamedJudge(plugin="embedding"),
+        NamedJudge(plugin="bm25", options={"k1": 2.0}, name="sharp"),
+    ]
+    assert read() == [NamedJudge(plugin="bm25")]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nobody", "nobody"),
+        ("bm25:{", "no JSON"),
+        ("bm25:[1]", "no JSON object"),
+        ('bm25:{"colour": 1}', "judge bm25: colour"),
+        ('openai-http:{"endpoint": "x"}', "judge openai-http: model"),
+    ],
+)
+def test_bad_judge_is_named_with_its_option(text: str, named: str) -> None:
+    with pytest.raises(CommandError, match=named):
+        read(text)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '[{"plugin": 7}]', '[{"plugin": "bm25", "option": {}}]', None])
+def test_bad_file_of_judges_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "judges.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(CommandError, match="--judges-file"):
+        read(file=file)
+
+
+@pytest.mark.django_db
+def test_judge_of_a_command_has_its_options_and_name() -> None:
+    made = make_judges(make_project(), [NamedJudge(plugin="bm25", options={"k1": 2.0}, name="sharp")])
+    assert [(each.name, each.options["k1"]) for each in made] == [("sharp", 2.0)]
+
+
+@contextlib.contextmanager
+def _no_database() -> Iterator[None]:
+    yield
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, project: Project, **options: Any) -> str:
+    monkeypatch.setattr(configure, "database", _no_database)
+    out = io.StringIO()
+    call_command("configure", project.slug, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.mark.django_db
+def test_project_is_configured_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project()
+    said = configured(monkeypatch, project, rater="bradley-terry", rater_options='{"prior_precision": 0.5}')
+    project.refresh_from_db()
+    assert (project.rater, project.rater_options["prior_precision"]) == ("bradley-terry", 0.5)
+    assert "bradley-terry" in said
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", ["{", "[]", '{"prior_precision": -1}', '{"colour": 1}'])
+def test_bad_options_of_a_rater_change_nothing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    project = make_project()
+    with pytest.raises(CommandError):
+        configured(monkeypatch, project, rater_options=text)
+    project.refresh_from_db()
+    assert project.rater_options == {}

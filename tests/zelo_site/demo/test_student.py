@@ -1,0 +1,89 @@
+"""The end of the demo with a tiny model: it learns, is proved beside the others, and is there at the next start."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from scoring.models import Snapshot
+from tests.factories import make_user
+from tests.trainer.frozen import make_scored
+from tests.trainer.tiny_models import save_tiny_bert
+from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.jobs import training
+from workers.jobs.evaluation import evaluate, waiting_evaluation_ids
+from workers.jobs.training import train, waiting_training_ids
+from workers.models import Job
+from zelo_site.demo import student as demo_student
+from zelo_site.demo.student import NoStudent, closing_table, show_student
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
+    settings.ZELO_HOME = tmp_path / "home"
+    base = save_tiny_bert(tmp_path / "base")
+    lesson = {"base": str(base), "max_steps": 6, "eval_steps": 3, "max_length": 32, "rank": 4, "threads": 1}
+    monkeypatch.setattr(demo_student, "LESSON", lesson)
+    monkeypatch.setattr(demo_student, "POLL_S", 0.0)
+    monkeypatch.setattr(training, "POLL_S", 0.05)
+
+
+def work() -> None:
+    """What workers would do meanwhile."""
+    for job in waiting_training_ids():
+        train(job)
+    for job in waiting_evaluation_ids():
+        evaluate(job)
+
+
+def test_the_student_learns_is_proved_and_stays() -> None:
+    project, owner = make_scored(), make_user()
+    drawn = io.StringIO()
+    student = show_student(project, by=owner, tick=work, stream=drawn)
+    assert "7 Train" in drawn.getvalue()
+    said = closing_table(project)
+    for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)"):
+        assert any(line.startswith(f"{each}  ") for line in said.splitlines()), each
+    assert "graded questions that nothing was learned from" in said
+    before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
+    assert show_student(project, by=owner, tick=work) == student
+    assert (
+        Snapshot.objects.count(),
+        TrainingRun.objects.count(),
+        Evaluation.objects.count(),
+        Job.objects.count(),
+    ) == before
+
+
+def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def no_room(run: TrainingRun) -> Path:
+        tried.append(run.pk)
+        raise OSError("no room is left")
+
+    monkeypatch.setattr(training, "prepare_workspace", no_room)
+    project, owner = make_scored(), make_user()
+    for start in (1, 2):
+        with pytest.raises(NoStudent, match=r"no room is left.*manage\.py train .* --resume"):
+            show_student(project, by=owner, tick=work, stream=io.StringIO())
+        assert tried == [TrainingRun.objects.get(project=project).pk] * start
+    assert not Reranker.objects.filter(project=project, kind="trained").exists()
+
+
+def test_too_few_questions_are_said_to_be_too_few() -> None:
+    with pytest.raises(NoStudent, match="expected at least 3"):
+        show_student(make_scored(queries=2), by=make_user(), tick=work, stream=io.StringIO())
+
+
+def test_minutes_of_warm_start_are_told_as_such() -> None:
+    warm = {"warm_start": {"step": 120, "steps": 300}}
+    assert demo_student._said({}) == "loading the model"
+    assert demo_student._said(warm) == "warm start: 120 of 300 steps"
+    assert demo_student._said(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"

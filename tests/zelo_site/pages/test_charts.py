@@ -1,0 +1,127 @@
+"""Geometry and figures: what is drawn stands where the numbers say, and is written in one way."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import translation
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zelo_site.pages.charts.geometry import Axis, histogram, interval_bar, polyline, ticks
+from zelo_site.pages.queries.reasons import expected_preference
+from zelo_site.pages.texts import clipped, document_title
+from zelo_site.templatetags.figures import count, decimals, duration, margin, money, pace, percent, plain_number, signed
+
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@given(finite, finite, finite)
+def test_everything_stays_inside_the_drawing(low: float, high: float, value: float) -> None:
+    assert 0.0 <= Axis.around(min(low, high), max(low, high)).at(value) <= 100.0
+
+
+def test_bar_reaches_to_both_ends_of_the_interval() -> None:
+    bar = interval_bar(Axis(0.0, 100.0), 50.0, 10.0)
+    assert (bar.low, bar.dot, bar.high) == (30.4, 50.0, 69.6)
+
+
+def test_tallest_column_reaches_the_top() -> None:
+    columns = histogram([1, 4, 2], low=0.0, high=3.0)
+    assert [column.height for column in columns] == [25.0, 100.0, 50.0]
+    assert (columns[1].y, columns[1].low, columns[1].high) == (0.0, 1.0, 2.0)
+
+
+def test_histogram_of_nothing_is_nothing() -> None:
+    assert histogram([0, 0], low=0.0, high=1.0) == []
+
+
+def test_line_rises_upwards() -> None:
+    points = polyline([(0, 0.0), (1, 1.0)], x=Axis(0, 1), y=Axis(0, 1), width=600, height=100)
+    assert points == "0.0,100.0 600.0,0.0"
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_an_axis_has_a_few_round_values_on_it(low: float, width: float) -> None:
+    axis = Axis(low, low + width)
+    marked = ticks(axis)
+    assert 2 <= len(marked) <= 6
+    for tick in marked:
+        assert low - 1e-5 * width <= tick.value <= low + 1.00001 * width
+        assert tick.y == pytest.approx(100.0 - axis.at(tick.value), abs=0.01)
+        assert float(f"{tick.value:.{tick.places}f}") == pytest.approx(tick.value, abs=1e-6 * width), "nothing is cut"
+
+
+def test_values_on_an_axis_are_those_one_would_choose() -> None:
+    assert [tick.value for tick in ticks(Axis(0, 112))] == [0, 50, 100]
+    assert [f"{tick.value:.{tick.places}f}" for tick in ticks(Axis(0.723, 0.77))] == [
+        "0.73",
+        "0.74",
+        "0.75",
+        "0.76",
+        "0.77",
+    ]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 112])
+def test_counts_have_no_fractions_on_their_axis(most: int) -> None:
+    marked = ticks(Axis(0, most), whole=True)
+    assert len(marked) >= 2 and all(tick.value == round(tick.value) and tick.places == 0 for tick in marked)
+
+
+@given(finite)
+def test_expectations_are_symmetric(difference: float) -> None:
+    for rater in ("thurstone", "bradley-terry"):
+        assert expected_preference(rater, difference) + expected_preference(rater, -difference) == pytest.approx(1.0)
+
+
+def test_expectations_follow_their_models() -> None:
+    assert expected_preference("thurstone", 0.5) == pytest.approx(0.760250, abs=1e-6)
+    assert expected_preference("bradley-terry", 0.5) == pytest.approx(0.622459, abs=1e-6)
+
+
+@given(st.text(max_size=300), st.integers(5, 80))
+def test_clipped_text_is_one_line_within_its_length(text: str, length: int) -> None:
+    line = clipped(text, length)
+    assert len(line) <= length
+    assert "\n" not in line
+
+
+def test_title_comes_from_the_metadata_or_the_first_words() -> None:
+    assert document_title("some words", {"title": "A title"}) == "A title"
+    assert document_title("some  words", {"title": " ", "name": 7}) == "some words"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (percent(0.999), "99\N{NO-BREAK SPACE}%"),
+        (percent(1.0), "100\N{NO-BREAK SPACE}%"),
+        (percent(0.001), "1\N{NO-BREAK SPACE}%"),
+        (percent(0.0), "0\N{NO-BREAK SPACE}%"),
+        (signed(-0.25), "−0.25"),
+        (margin(20.0), "39"),
+        (decimals(float("nan")), "–"),
+        (duration(0.2), "1 s"),
+        (duration(120), "2 min"),
+        (duration(7200), "2.0 h"),
+        (duration(None), "unknown"),
+        (money(120), "$0.0001"),
+        (money(29_740_000), "$29.74"),
+        (money(0), "$0.00"),
+        (pace(0.2), "12 a minute"),
+        (pace(1240.3), "1,240 a second"),
+    ],
+)
+def test_numbers_are_written_in_one_way(written: str, expected: str) -> None:
+    assert written == expected
+
+
+def test_numbers_are_written_as_the_visitor_s_language_does() -> None:
+    with translation.override("de"):
+        assert (count(12345), decimals(0.25), signed(-0.5), money(1_234_560_000)) == (
+            "12.345",
+            "0,25",
+            "−0,50",
+            "$1.234,56",
+        )
+        assert (pace(1240.3), plain_number(0.25)) == ("1.240 je Sekunde", "0.25")

@@ -1,0 +1,152 @@
+"""The slower figures of a project's page: who agrees with whom, who leans, how NDCG grew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from labeling.access.annotators import get_person
+from labeling.models import Project, Query
+from scoring.annotators.adjudication import adjudicate
+from scoring.quality import ranking_quality
+from tests.factories import answer_each_way
+from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score
+from zelo_site.pages.project.figures import elo_columns
+from zelo_site.pages.project.judge_summary import JudgeFigures, judge_figures, ndcg_by_judgments
+
+# Columns are read in a transaction of their own.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def figures_of(project: Project) -> dict[str, JudgeFigures]:
+    return {each.name: each for each in judge_figures(project)}
+
+
+@pytest.fixture
+def query(project: Project) -> Query:
+    """Eight documents graded in their order; every pair of neighbours and next neighbours drawn."""
+    query = make_query(project, size=8)
+    for at, candidate in enumerate(candidates_of(query)):
+        candidate.grade = 7 - at
+        candidate.first_stage_rank = 8 - at
+        candidate.save()
+    return query
+
+
+def pairs_of(query: Query) -> list[Any]:
+    documents = candidates_of(query)
+    return [make_pair(documents[at], documents[(at + step) % 8]) for step in (1, 2, 3) for at in range(8)]
+
+
+def test_agreement_counts_sides_and_ties_half(project: Project, query: Query) -> None:
+    first, second, odd = (make_judge(project, name=name) for name in ("first", "second", "odd"))
+    pairs = pairs_of(query)[:4]
+    for at, pair in enumerate(pairs):
+        judge(pair, first, 0.9)
+        judge(pair, second, 0.8)
+        judge(pair, odd, 0.5 if at == 0 else 0.05)
+    found = figures_of(project)
+    assert found["odd"].agrees == pytest.approx((0.5 + 0 + 0 + 0) / 4)
+    assert found["first"].agrees == pytest.approx(1 / 4)  # where the odd one ties, it stands with the second
+    assert found["first"].answers == 4
+
+
+def test_agreement_with_people_rests_on_their_pairs_only(project: Project, query: Query, owner: Any) -> None:
+    machine, person = make_judge(project), get_person(project, owner)
+    pairs = pairs_of(query)[:3]
+    for pair in pairs:
+        judge(pair, machine, 0.9)
+    judge(pairs[0], person, 0.95)
+    judge(pairs[1], person, 0.25)
+    found = figures_of(project)[machine.name]
+    assert (found.agrees_with_people, found.people_pairs) == (0.5, 2)
+
+
+def test_verdicts_and_answers_given_anew_are_counted_and_are_no_opinions(
+    project: Project, query: Query, owner: Any
+) -> None:
+    machine, person = make_judge(project), get_person(project, owner)
+    answer_each_way(machine, owner, pairs_of(query)[:3])
+    found = figures_of(project)
+    assert (found[machine.name].agrees_with_people, found[machine.name].people_pairs) == (0.0, 1)
+    assert (found[person.name].answers, found[person.name].agrees) == (3, 0.0)
+    assert found[person.name].lean == pytest.approx(-0.45)
+
+
+def test_who_only_gave_verdicts_is_listed_without_agreement(project: Project, query: Query, owner: Any) -> None:
+    machine, person = make_judge(project), get_person(project, owner)
+    pair = pairs_of(query)[0]
+    judge(pair, machine, 0.9)
+    adjudicate(pair, owner, "1")
+    figures = figures_of(project)[person.name]
+    assert (figures.answers, figures.agrees, figures.lean, figures.people_pairs) == (1, None, None, 0)
+
+
+def test_leaning_is_towards_what_was_shown_first(project: Project, query: Query) -> None:
+    leaning, fair = make_judge(project, name="leaning"), make_judge(project, name="fair")
+    for at, pair in enumerate(pairs_of(query)):
+        swapped = at % 2 == 0
+        judge(pair, leaning, 0.2 if swapped else 0.8, swapped=swapped)
+        judge(pair, fair, 0.8, swapped=swapped)
+    found = figures_of(project)
+    assert found["leaning"].lean == pytest.approx(0.3)
+    assert found["leaning"].leans_visibly
+    assert found["fair"].lean == pytest.approx(0.0)
+    assert not found["fair"].leans_visibly
+
+
+def test_curve_ends_where_the_whole_fit_stands(project: Project, query: Query) -> None:
+    machine = make_judge(project)
+    places = {candidate.pk: at for at, candidate in enumerate(candidates_of(query))}
+    for pair in pairs_of(query):
+        judge(pair, machine, 0.95 if places[pair.a_id] < places[pair.b_id] else 0.05)
+    points = ndcg_by_judgments(project)
+    assert [point.judgments for point in points] == sorted(point.judgments for point in points)
+    assert points[-1].judgments == 24
+    assert points[-1].ndcg == pytest.approx(1.0)
+    alone = {row.order: row.ndcg.estimate for row in ranking_quality(project)}
+    assert points[-1].ndcg == pytest.approx(alone[f"judge {machine.name}"])
+
+
+def test_curve_needs_grades(project: Project) -> None:
+    assert ndcg_by_judgments(project) == []
+
+
+def test_distribution_counts_every_rated_candidate(project: Project, query: Query) -> None:
+    score(query, [1.0 - at / 4 for at in range(8)])
+    assert sum(column.count for column in elo_columns(project)) == 8
+
+
+def test_names_of_people_are_never_translated(client: Client, project: Project, query: Query, owner: Any) -> None:
+    """A user may be called as a role is."""
+    type(owner).objects.filter(pk=owner.pk).update(username="owner")
+    owner.refresh_from_db()
+    person = get_person(project, owner)
+    for pair in pairs_of(query):
+        judge(pair, person, 0.8)
+    address = reverse("project-figures", args=[project.slug])
+    html = client.get(address, headers={"Accept-Language": "de"}).content.decode()
+    assert html.count('<th scope="row">owner') == 2
+    assert "Besitz" not in html and '<th scope="col">Wer</th>' in html
+
+
+def test_fragment_shows_them_all(client: Client, project: Project, query: Query) -> None:
+    machine = make_judge(project)
+    for pair in pairs_of(query):
+        judge(pair, machine, 0.8)
+    score(query, [1.0 - at / 4 for at in range(8)])
+    html = page(client, "project-figures", project.slug)
+    assert "by judgments spent" in html
+    assert "8 graded" not in html
+    assert "1 graded query," in html
+    assert machine.name in html
+    assert html.count("<rect") >= 8
+
+
+def test_columns_of_one_document_have_no_fractions_beside_them(client: Client, project: Project, query: Query) -> None:
+    score(query, [1.0 - at / 4 for at in range(8)])
+    ticks = client.get(reverse("project-figures", args=[project.slug])).context["ticks"]
+    assert [(tick.value, tick.places) for tick in ticks] == [(0.0, 0), (1.0, 0)]

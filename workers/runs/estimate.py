@@ -1,0 +1,246 @@
+"""What a run would take, before it is started: pairs, calls, tokens, money, minutes, GPU-hours. Stores nothing.
+
+The pairs are counted by asking the sampler itself about one query of each size; speed comes from the books of
+earlier calls where there are any, tokens from the lengths of the texts. `workers.runs.savings` tells afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from django.db.models import Avg, Count, Max, Min
+from django.db.models.functions import Length
+
+from labeling.models import Candidate, Project
+from labeling.plugins import Plugin, Sampler, get_plugin
+from labeling.records import QueryState
+from workers.budgets.limits import Budgets, expected_calls_per_pair
+from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
+from workers.models import Attempt, Run
+from workers.runs.cascade import DEFAULT_THRESHOLD
+from workers.runs.savings import paper_calls
+
+CHARACTERS_PER_TOKEN = 4
+PROMPT_TOKENS = 200
+ANSWER_TOKENS = {"reasoned": 120}
+# Judges on this machine, answers a second on one core, where no call has been booked yet.
+LOCAL_RATE = 300.0
+RECENT_CALLS = 2000
+# One H100 (989e12 operations a second, dense, bfloat16) at the 45 % of its peak that serving engines reach.
+GPU_OPERATIONS_S = 0.45 * 989e12
+LOCAL_MODELS = "transformers-local"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenJudge:
+    """A judge plugin with the options that a form gave it."""
+
+    plugin: type[Plugin]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeEstimate:
+    """`seconds` None: nobody knows yet how fast this judge answers. Tokens are 0 for local judges. `gpu_hours`
+    where the name of a model tells its size, whoever runs it. `is_priced` False: its endpoint is not defined here.
+    """
+
+    label: str
+    calls: int
+    tokens: int
+    cost_micros: int
+    seconds: float | None
+    is_measured: bool
+    gpu_hours: float | None = None
+    is_priced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Upper bounds: what has been answered already is not asked again, and designs that go by rounds may stop
+    earlier. `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
+    """
+
+    queries: int
+    pairs: int
+    calls: int
+    tokens: int
+    cost_micros: int
+    seconds: float | None
+    judges: list[JudgeEstimate]
+    gpu_hours: float | None
+    paper_calls: int
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the price of every judge is known; the costs of the others are not in `cost_micros`."""
+        return all(judge.is_priced for judge in self.judges)
+
+    @property
+    def saved_share(self) -> float | None:
+        """The part of the paper's calls that is not asked; None where it is more."""
+        return 1.0 - self.calls / self.paper_calls if self.calls < self.paper_calls else None
+
+
+def estimate_run(
+    project: Project,
+    judges: Sequence[ChosenJudge],
+    *,
+    sampler: str,
+    sampler_options: dict[str, Any],
+    allocation: str,
+    orders: str,
+    budgets: Budgets,
+    cascade_threshold: float = DEFAULT_THRESHOLD,
+) -> Estimate:
+    """What ordering this run would take, at most what its budgets allow. In a cascade the first judge comes first."""
+    sizes = _sizes(project)
+    chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
+    pairs = _pairs(chosen, sizes)
+    if budgets.pairs is not None:
+        pairs = min(pairs, budgets.pairs)
+    words = _mean_tokens(project)
+    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold)
+    whole = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
+    part = _affordable_part(whole, budgets)
+    pairs = math.ceil(part * pairs)
+    each = whole
+    if part < 1.0:
+        each = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
+    known = [judge.seconds for judge in each]
+    hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
+    return Estimate(
+        queries=sum(sizes.values()),
+        pairs=pairs,
+        calls=min(sum(judge.calls for judge in each), budgets.calls or 2**63),
+        tokens=min(sum(judge.tokens for judge in each), budgets.tokens or 2**63),
+        cost_micros=min(sum(judge.cost_micros for judge in each), budgets.cost_micros or 2**63),
+        seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
+        judges=each,
+        gpu_hours=sum(hours) if hours else None,
+        paper_calls=paper_calls(sizes),
+    )
+
+
+def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -> list[float]:
+    """Questions that each judge is asked for each pair."""
+    each = 2.0 if orders == Run.Orders.BOTH else 1.0
+    if allocation == Run.Allocation.ROTATE:
+        return [each / judges] * judges
+    if allocation == Run.Allocation.CASCADE and judges > 1:
+        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold)
+        return [each] + [(total - each) / (judges - 1)] * (judges - 1)
+    return [each] * judges
+
+
+def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float:
+    """The part of these calls that the budgets of calls, tokens and money pay for."""
+    wanted = [
+        (sum(judge.calls for judge in judges), budgets.calls),
+        (sum(judge.tokens for judge in judges), budgets.tokens),
+        (sum(judge.cost_micros for judge in judges), budgets.cost_micros),
+    ]
+    return min([1.0, *(most / total for total, most in wanted if most is not None and total > most)])
+
+
+def _sizes(project: Project) -> Counter[int]:
+    """How many queries have how many candidates, those with two or more."""
+    rows = Candidate.objects.filter(query__project=project).order_by().values("query_id").annotate(n=Count("pk"))
+    return Counter(n for n in rows.values_list("n", flat=True) if n >= 2)
+
+
+def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
+    """Pairs of the whole design. A sampler that goes by rounds says by its option `pairs_per_candidate` where it
+    ends at the latest; of another, those of its first draw.
+    """
+    most_each = getattr(sampler.options, "pairs_per_candidate", None)
+    if most_each is not None:
+        return sum(queries * int(min(most_each * size, size * (size - 1) // 2)) for size, queries in sizes.items())
+    rng = np.random.default_rng(0)
+    most = np.iinfo(np.int32).max
+    total = 0
+    for size, queries in sizes.items():
+        state = QueryState(
+            size=size, pairs=np.empty((0, 2), dtype=np.int64), first_stage_rank=np.zeros(size, dtype=np.int64)
+        )
+        total += queries * len(sampler.sample(state, most, rng))
+    return total
+
+
+def _mean_tokens(project: Project) -> float:
+    """Tokens of a query and two documents, from their mean lengths."""
+    means = Candidate.objects.filter(query__project=project).aggregate(
+        document=Avg(Length("document__text")), query=Avg(Length("query__text"))
+    )
+    return float(2 * (means["document"] or 0) + (means["query"] or 0)) / CHARACTERS_PER_TOKEN
+
+
+def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstimate:
+    calls *= _calls_per_comparison(judge)
+    is_remote = "endpoint" in judge.options
+    rate = _measured_rate(judge.plugin.name)
+    read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options))
+    written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1)
+    cost = _cost(judge.options, int(read), int(written)) if is_remote else 0
+    speed = rate or (None if is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
+    return JudgeEstimate(
+        label=judge.plugin.label,
+        calls=calls,
+        tokens=int(read + written) if is_remote else 0,
+        cost_micros=cost or 0,
+        seconds=calls / speed if speed else None,
+        is_measured=rate is not None,
+        gpu_hours=gpu_hours(str(judge.options.get("model", "")), read + written),
+        is_priced=cost is not None,
+    )
+
+
+_PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(A)?(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")
+
+
+def gpu_hours(model: str, tokens: float) -> float | None:
+    """Hours of one H100 for so many tokens, two operations a parameter and token; None where the model's name does
+    not tell its size. Of a mixture of experts (30B-A3B) the active parameters count.
+    """
+    found = sorted(_PARAMETERS.findall(model), key=lambda each: each[0] != "A")
+    if not found:
+        return None
+    return 2.0 * float(found[0][1]) * 1e9 * tokens / GPU_OPERATIONS_S / 3600.0
+
+
+def _calls_per_comparison(judge: ChosenJudge) -> int:
+    """One, unless the plugin says otherwise; others are not constructed, that may load a model."""
+    if not hasattr(judge.plugin, "calls_per_comparison"):
+        return 1
+    return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
+
+
+def _cut(mean_tokens: float, options: dict[str, Any]) -> float:
+    """What is left of the texts under the judge's own limits."""
+    most = 2 * options.get("max_document_tokens", math.inf) + options.get("max_query_tokens", math.inf)
+    return min(mean_tokens, most)
+
+
+def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
+    """In millionths of a dollar; None where the endpoint is not defined here."""
+    try:
+        return get_endpoint(options["endpoint"]).cost_micros(tokens_read, tokens_written)
+    except (KeyError, UnknownEndpoint, EndpointsInvalid):
+        return None
+
+
+def _measured_rate(plugin: str) -> float | None:
+    """Answers a second of the last calls to judges of this plugin, or None before there are any."""
+    recent = Attempt.objects.filter(annotator__plugin=plugin, finished_at__isnull=False).order_by("-id")
+    ids = list(recent.values_list("id", flat=True)[:RECENT_CALLS])
+    if len(ids) < 20:
+        return None
+    times = Attempt.objects.filter(pk__in=ids).aggregate(first=Min("started_at"), last=Max("finished_at"))
+    seconds = (times["last"] - times["first"]).total_seconds()
+    return len(ids) / seconds if seconds > 0 else None

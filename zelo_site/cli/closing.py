@@ -1,0 +1,28 @@
+"""What `manage.py run` says at the end of a run: what it asked, what that saved, how certain the top is."""
+
+from __future__ import annotations
+
+from labeling.models import Project
+from workers.models import JudgingTask, Run
+from workers.runs.savings import read_saving, saving_sentence
+from zelo_site.pages.project.certainty import read_certainty
+
+
+def closing_lines(project: Project, run: Run) -> str:
+    """Some lines; each stands for itself."""
+    run.refresh_from_db()
+    lines = [f"ended: {run.reason}" if run.reason else f"the run is {run.state}"]
+    left = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
+    if left:
+        lines.append(f"{left:,} planned questions were not asked; another run of the same judges asks them first")
+    saving = read_saving(project)
+    if saving is not None:
+        lines.append(saving_sentence(saving))
+    certainty = read_certainty(project)
+    if certainty is not None:
+        queries = f"{certainty.read:,} of {certainty.rated:,}" if certainty.read < certainty.rated else certainty.read
+        lines.append(
+            f"certainty of the top ten: {certainty.mean:.2f} (expected recall of the true ten, mean of {queries} queries; "
+            f"lowest {certainty.lowest:.2f})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Watching a run from the terminal, and the closing table; shared by `run`, `progress` and `demo`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from labeling.models import Project
+from scoring.quality import Quality, graded_queries, measure, ranking_quality
+from scoring.rating import stale_query_ids
+from workers.models import Run
+from workers.runs.progress import RunProgress, run_progress
+from zelo_site.cli.terminal import ProgressBar, duration, table
+
+LOCAL_JUDGES = ("bm25", "query-likelihood", "embedding")
+POLL_S = 0.5
+
+
+class RunStopped(RuntimeError):
+    """A run ended otherwise than by finishing."""
+
+
+def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None) -> RunProgress:
+    """Draw the run's progress until it has ended and its scores are in; `tick` is called each time.
+
+    Raises RunStopped where it was cancelled or failed.
+    """
+    began = time.monotonic()
+    while not (progress := run_progress(run)).is_over:
+        note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
+        if progress.waits_for:
+            note = f"waiting for {', '.join(progress.waits_for)}"
+        if progress.dead:
+            note += f" · {progress.dead:,} failed for good"
+        if paused := run.judges.filter(paused_at__isnull=False).count():
+            note += f" · {paused} judge{'s' * (paused > 1)} paused, see the scorecard"
+        bar.show(progress.answered, progress.planned, note)
+        tick()
+        time.sleep(POLL_S)
+    while stale_query_ids(run.project_id, limit=1):
+        tick()
+        time.sleep(POLL_S)
+    seconds = time.monotonic() - began
+    if progress.state != Run.State.FINISHED:
+        bar.end(f"{progress.state}: {progress.reason}")
+        raise RunStopped(f"run {run.pk} is {progress.state} ({progress.reason or 'no reason given'})")
+    bar.end(
+        f"{progress.answered:,} judgments on {progress.pairs:,} pairs in {duration(seconds)} "
+        f"({progress.answered / max(seconds, 0.001):,.0f}/s)" + (f", {progress.dead:,} failed" if progress.dead else "")
+    )
+    return progress
+
+
+def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] | None = None) -> str:
+    """NDCG@10 of each order with its interval; says so where nothing is graded. `also`: further orders
+    as scores by candidate id, which come first.
+    """
+    graded = graded_queries(project.pk) if also else []
+    rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]
+    rows += ranking_quality(project)
+    if not rows:
+        return "No grades were imported, so no order can be proved; add them with --qrels."
+    text = table(["order", "NDCG@10", "95 % interval"], [_row(each) for each in rows])
+    return f"{text}\n{rows[0].queries} graded queries, linear gain, bootstrap over queries"
+
+
+def _row(quality: Quality) -> list[str]:
+    value = quality.ndcg
+    return [quality.order, f"{value.estimate:.3f}", f"{value.low:.3f} – {value.high:.3f}"]

@@ -1,0 +1,10 @@
+"""The demo's sample: docstrings of the standard library, plain questions, and grades given by hand.
+
+Every Python brings the documents, so nothing is downloaded. Imports no Django.
+"""
+
+from zelo_site.demo.sample.docstrings import sample_documents
+from zelo_site.demo.sample.files import SamplePaths, write_sample
+from zelo_site.demo.sample.questions import Question, sample_questions
+
+__all__ = ["Question", "SamplePaths", "sample_documents", "sample_questions", "write_sample"]

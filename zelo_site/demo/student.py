@@ -1,0 +1,156 @@
+"""The end of `manage.py demo`: a small reranker learns from the scores, is proved, and can be asked.
+
+Questions are split; nothing is learned from those that the closing table stands on. Like the steps of `zelo_site.demo.steps`,
+each looks first at what is there, so that a second start shows the same student again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from labeling.models import Project
+from scoring.models import Snapshot
+from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
+from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.metrics import NothingToMeasure
+from trainer.models import Reranker, TrainingRun
+from trainer.serving.registry import TRAINED
+from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
+from workers.jobs.training import TrainingRefused, resume_training, start_training
+from workers.models import Job
+from zelo_site.cli.terminal import ProgressBar, duration, table
+
+NAME = "demo"
+# Questions are what is new to a searcher; the collection stays, so that its documents stand on both sides.
+FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
+LESSON = {
+    "base": "minilm",
+    "epochs": 20,
+    "warm_steps": 300,
+    "max_steps": 300,
+    "max_length": 96,
+    "eval_steps": 50,
+    "patience": 4,
+    "seed": 1,
+}
+POLL_S = 0.5
+SPLIT = "test"
+
+Tick = Callable[[], None]
+
+
+class NoStudent(RuntimeError):
+    """No reranker came of the training; the message says why."""
+
+
+def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker:
+    """Freeze, train and evaluate what is still missing, and draw it. Raises NoStudent.
+
+    A training that failed at an earlier start is tried once more at each start.
+    """
+    try:
+        snapshot = frozen(project)
+        run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
+        if run is None:
+            run = start_training(project, snapshot, options=LESSON, by=by)
+        elif run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED):
+            run = resume_training(run, by=by)
+        student = watch_training(run, tick=tick, stream=stream)
+        prove(project, snapshot, tick=tick, stream=stream)
+    except (SnapshotRefused, TrainingRefused, NothingToMeasure, EvaluationRefused) as error:
+        raise NoStudent(str(error)) from error
+    return student
+
+
+def frozen(project: Project) -> Snapshot:
+    """The demo's snapshot, made unless it is there."""
+    return Snapshot.objects.filter(projects=project, name=NAME).first() or freeze([project], name=NAME, options=FROZEN)
+
+
+def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker:
+    """Draw a training until it has published its reranker. Raises NoStudent."""
+    bar, began = ProgressBar("7 Train", stream), time.monotonic()
+    while run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING):
+        told = run.progress
+        bar.show(int(told.get("step", 0)), int(told.get("steps", 0)) or 1, _said(told))
+        tick()
+        time.sleep(POLL_S)
+        run.refresh_from_db()
+    student = run.rerankers.filter(kind=TRAINED).first()
+    if student is None:
+        bar.end(run.state)
+        raise NoStudent(
+            f"{run.error or f'the training is {run.state}'}; start the demo again, or "
+            f"`python manage.py train {run.project.slug} --resume {run.pk}`, to let it try again"
+        )
+    bar.end(
+        f"{run.progress.get('step', 0):,} steps in {duration(time.monotonic() - began)}, best on the questions kept aside"
+    )
+    return student
+
+
+def _said(told: dict[str, Any]) -> str:
+    if not told.get("loss"):
+        warm = told.get("warm_start")
+        return f"warm start: {warm['step']:,} of {warm['steps']:,} steps" if warm else "loading the model"
+    said = f"loss {told['loss'][-1][1]:.4f}"
+    if told.get("ndcg"):
+        said += f" · NDCG@10 {told['ndcg'][-1][1]:.3f}"
+    return said + (f" · {duration(told['eta_s'])} left" if told.get("eta_s") else "")
+
+
+def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | None = None) -> None:
+    """Evaluate everything on the questions that nothing was learned from, unless it was done since the training."""
+    if _is_proved(project, snapshot):
+        return
+    bar = ProgressBar("8 Prove", stream)
+    job = unfinished_evaluation(project) or order_evaluation(project, snapshot, SPLIT)
+    while job.state in (Job.State.OPEN, Job.State.LEASED):
+        bar.show(job.done, job.total or 1, job.message)
+        tick()
+        time.sleep(POLL_S)
+        job.refresh_from_db()
+    bar.end(job.message if job.state == Job.State.FINISHED else f"{job.state}: {job.error}")
+
+
+def _is_proved(project: Project, snapshot: Snapshot) -> bool:
+    try:
+        rows = board(project, snapshot).rows
+    except NotEvaluated:
+        return False
+    return any(row.kind == TRAINED for row in rows)
+
+
+def board(project: Project, snapshot: Snapshot) -> Leaderboard:
+    """The leaderboard that the demo ends with, against human grades. Raises NotEvaluated."""
+    return leaderboard(project, snapshot, SPLIT, "grades")
+
+
+def closing_table(project: Project) -> str:
+    """Everybody on the questions that nothing was learned from, and whether the student has won, in words."""
+    found = board(project, frozen(project))
+    text = table(["ranked by", "NDCG@10", "95 % interval", "to BM25"], [_row(row) for row in found.rows])
+    return f"{text}\n{found.queries} graded questions that nothing was learned from (of the documents some were: one collection is searched)\n{verdict(found)}"
+
+
+def _row(row: Row) -> list[str]:
+    own, bm25 = row.metrics["ndcg@10"], row.against.get("bm25")
+    change = f"{bm25.test.difference.estimate:+.3f} ({bm25.verdict})" if bm25 else ""
+    name = "the student" if row.kind == TRAINED else row.name
+    return [name, f"{own.estimate:.3f}", f"{own.low:.3f} – {own.high:.3f}", change]
+
+
+def verdict(found: Leaderboard) -> str:
+    """What the student's place means, whichever it is."""
+    student = next((row for row in found.rows if row.kind == TRAINED), None)
+    if student is None:
+        raise NoStudent("the student could not be evaluated; the page Proof says why")
+    words = {"better": "better than", "worse": "worse than", "not told apart": "not told apart from"}
+    said = [
+        f"{words[each.verdict]} {name}"
+        for kind, name in (("bm25", "BM25"), ("base", "the untrained base"), ("judge", "the best judge"))
+        if (each := student.against.get(kind))
+    ]
+    return f"the student is {', '.join(said)}; it can be no better than the scores that it learned from"

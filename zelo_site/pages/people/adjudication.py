@@ -1,0 +1,245 @@
+"""Disagreements, the widest first, and deciding them: both documents, every opinion with its reason, one key.
+
+A verdict is `scoring.annotators.adjudication.adjudicate`; after it the next undecided pair of the same list comes up. The list
+is named by `between` in the address, so that it survives every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db import transaction
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+
+from labeling.annotation import screen_texts
+from labeling.models import Candidate, Judgment, Pair, Project
+from scoring.annotators.adjudication import (
+    ANSWERS,
+    BadVerdict,
+    DecidedMeanwhile,
+    adjudicate,
+    make_gold,
+    undo_adjudication,
+    unset_gold,
+)
+from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
+from scoring.models import Adjudication
+from workers.audit import note
+from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
+
+PAGE_SIZE = 25
+MOST_OPINIONS = 100
+LONGEST_NOTE = 2000
+
+# The words of the comparison screen for each key.
+_CHOICE_OF_KEY = {key: choice for choice, key in screen_texts.KEY_OF_ANSWER.items() if key in ANSWERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pair of the list with its query and what its documents are called; places in per cent of the way to B."""
+
+    found: Disagreement
+    query: str
+    a_title: str
+    b_title: str
+    verdict: str
+
+
+def disagreements_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Twenty-five a page; `between` chooses whose opinions, `show=decided` those that have been decided."""
+    project = visible_project(request, slug)
+    between, decided = _between(request), request.GET.get("show") == "decided"
+    found = disagreements(project, between=between, decided=decided)
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {
+        "project": project,
+        "page": page,
+        "rows": _rows(list(page.object_list)),
+        "total": len(found),
+        "between": between,
+        "decided": decided,
+        "choices": [(each.value, _label(each)) for each in Between],
+        "first": found[0].pair_id if found else None,
+        "may_change": may_change(request, project),
+        "here": "people",
+    }
+    return render(request, "zelo/disagreements.html", context)
+
+
+def _between(request: HttpRequest) -> Between:
+    given = request.GET.get("between", "")
+    return Between(given) if given in set(Between) else Between.ANYBODY
+
+
+def _label(between: Between) -> str:
+    return {
+        Between.ANYBODY: _("people with anybody"),
+        Between.PEOPLE_AND_JUDGES: _("people and judges"),
+        Between.PEOPLE: _("among people"),
+        Between.JUDGES: _("among judges"),
+    }[between]
+
+
+def _rows(found: list[Disagreement]) -> list[Row]:
+    ids = [each.pair_id for each in found]
+    pairs = {pair.pk: pair for pair in Pair.objects.filter(pk__in=ids).select_related("a__query")}
+    candidates = {pair.a_id for pair in pairs.values()} | {pair.b_id for pair in pairs.values()}
+    texts = (
+        Candidate.objects.filter(pk__in=candidates)
+        .annotate(words=Left("document__text", SNIPPET_LENGTH))
+        .values_list("id", "words", "document__metadata")
+    )
+    titles = {row[0]: document_title(row[1], row[2]) for row in texts}
+    decided = Adjudication.objects.filter(pair_id__in=ids).select_related("judgment")
+    verdicts = {each.pair_id: verdict_label(each) for each in decided}
+    return [
+        Row(
+            each,
+            pairs[each.pair_id].a.query.text,
+            titles[pairs[each.pair_id].a_id],
+            titles[pairs[each.pair_id].b_id],
+            verdicts.get(each.pair_id, ""),
+        )
+        for each in found
+    ]
+
+
+def _key_of(preference: float | None) -> str:
+    return next(key for key, value in ANSWERS.items() if value == preference)
+
+
+def verdict_label(standing: Adjudication) -> str:
+    """What was decided, in the words of the comparison screen."""
+    return screen_texts.answer_labels()[_CHOICE_OF_KEY[_key_of(standing.judgment.preference)]]
+
+
+# --- one pair ----------------------------------------------------------------------------
+
+
+@never_cache
+def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+    """One pair with all that was said of it; a POST decides it, takes a verdict back, or makes it gold."""
+    project = visible_project(request, slug)
+    pairs = Pair.objects.visible_to(request.user).select_related(
+        "a__document", "b__document", "a__query", "b__query", "adjudication__judgment", "adjudication__by"
+    )
+    pair = get_object_or_404(pairs, pk=pair_id, a__query__project=project)
+    if request.method == "POST":
+        return _act(request, owned_project(request, slug), pair)
+    found = disagreements(project, between=_between(request))
+    before, after = neighbours(found, pair.pk)
+    people, judges = _opinions(request, pair)
+    standing = getattr(pair, "adjudication", None)
+    last = _number(request.GET.get("last", ""))
+    context = {
+        "project": project,
+        "pair": pair,
+        "sides": [_side("A", pair.a), _side("B", pair.b)],
+        "people": people,
+        "judges": judges,
+        "standing": standing,
+        "verdict": verdict_label(standing) if standing else "",
+        "chosen": _key_of(standing.judgment.preference) if standing else "",
+        "scale": screen_texts.scale(),
+        "is_gold": pair.spot_checks.filter(gold_preference__isnull=False).exists(),
+        "before": _address(request, project, before),
+        "after": _address(request, project, after),
+        "left": len(found),
+        "list": f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}",
+        "last": _address(request, project, last, seen=_number(request.GET.get("verdict", ""))) if last else "",
+        "may_change": may_change(request, project),
+        "here": "people",
+    }
+    return render(request, "zelo/adjudicate.html", context)
+
+
+def _opinions(request: HttpRequest, pair: Pair) -> tuple[list[Reason], list[Reason]]:
+    """What people and what judges said, the adjudicator's own word left out."""
+    judgments = Judgment.objects.visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
+    rows = judgments_with_sides(judgments.filter(superseded_at__isnull=True)).order_by("id")[:MOST_OPINIONS]
+    found = [reason_of(row, pair.a_id, rater=None) for row in rows]
+    return [each for each in found if each.by_person], [each for each in found if not each.by_person]
+
+
+def _side(letter: str, candidate: Candidate) -> dict[str, Any]:
+    words = len(candidate.document.text.split())
+    return {"letter": letter, "candidate": candidate, "words": words}
+
+
+def _address(request: HttpRequest, project: Project, pair_id: int | None, **more: Any) -> str:
+    if pair_id is None:
+        return ""
+    extra = "".join(f"&{name}={value}" for name, value in more.items())
+    return f"{reverse('adjudicate', args=[project.slug, pair_id])}?between={_between(request)}{extra}"
+
+
+def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
+    """`verdict`: a key of the scale; `action`: undo, gold or not-gold."""
+    here = _address(request, project, pair.pk)
+    action = request.POST.get("action", "")
+    try:
+        with transaction.atomic():
+            if action == "undo":
+                return _undo(request, project, pair, here)
+            if action in {"gold", "not-gold"}:
+                return _gold(request, project, pair, here, wanted=action == "gold")
+            return _decide(request, project, pair, here)
+    except (BadVerdict, DecidedMeanwhile) as error:
+        messages.error(request, str(error))
+        return redirect(here)
+
+
+def _number(given: str) -> int | None:
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
+
+
+def _seen(request: HttpRequest) -> int | None:
+    """The verdict that the asker saw, 0 for none: of the pair itself, or of the last one where that is taken back."""
+    return _number(request.GET.get("seen", request.POST.get("seen", "")))
+
+
+def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
+    # Asked before the verdict takes the pair out of the list: what comes after it is found by its place.
+    before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
+    key = request.POST.get("verdict", "")
+    said = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
+    made = adjudicate(pair, request.user, key, note=said, seen=_seen(request))
+    if made.changed:
+        note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)
+    if request.POST.get("gold") and ANSWERS[key] is not None:
+        make_gold(pair)
+    messages.success(request, _("Decided: %(verdict)s.") % {"verdict": verdict_label(made.adjudication)})
+    onward = after if after is not None else before
+    if onward is None:
+        return redirect(f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}")
+    return redirect(_address(request, project, onward, last=pair.pk, verdict=made.adjudication.pk))
+
+
+def _undo(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
+    if undo_adjudication(pair, seen=_seen(request)):
+        note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair.pk))
+        messages.success(request, _("Taken back; the pair is undecided again."))
+    else:
+        messages.warning(request, _("This pair was not decided."))
+    return redirect(here)
+
+
+def _gold(request: HttpRequest, project: Project, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
+    if wanted:
+        make_gold(pair)
+        messages.success(request, _("The pair is gold: people’s answers to it are checked."))
+    elif unset_gold(pair):
+        messages.success(request, _("The pair is gold no more."))
+    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), gold=wanted)
+    return redirect(here)

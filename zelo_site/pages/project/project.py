@@ -1,0 +1,63 @@
+"""One project: the spine of nine stages, progress and spend, live; and the buttons that move a run."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from labeling.models import Role
+from labeling.wording import translated
+from workers.judging.failures import FailureFilter, retry_failures
+from workers.models import Run
+from workers.runs import advancing
+from zelo_site.pages.importing.candidates import filling_part
+from zelo_site.pages.judging.failures import tell_asked_again
+from zelo_site.pages.live import live_fragment, rendered_fragment
+from zelo_site.pages.project.overview import read_overview
+from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
+
+LIVE = "zelo/parts/project_live.html"
+
+
+def project_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The page; its upper part is the live fragment, its figures are asked for once it stands.
+
+    Who only compares is led to the comparison screen.
+    """
+    project = member_project(request, slug)
+    if visitor_role(request, project) == Role.ANNOTATOR:
+        return redirect("compare", slug=project.slug)
+    overview = read_overview(project)
+    is_owner = may_change(request, project)
+    context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
+    live, __ = rendered_fragment(request, LIVE, context)
+    filling = filling_part(request, project)
+    return render(request, "zelo/project.html", {**context, "live": live, "filling": filling})
+
+
+def project_live(request: HttpRequest, slug: str) -> HttpResponse:
+    """The live part alone; 204 while nothing changed."""
+    project = visible_project(request, slug)
+    context = {"project": project, "overview": read_overview(project), "may_change": may_change(request, project)}
+    return live_fragment(request, LIVE, context)
+
+
+@require_POST
+def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpResponse:
+    """Pause, resume or cancel a run, or ask its dead questions again; says so if it was too late."""
+    project = owned_project(request, slug)
+    run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
+    if action == "retry":
+        chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
+        tell_asked_again(request, retry_failures(project, chosen, by=request.user))
+        return redirect("project", slug=project.slug)
+    moves = {"pause": advancing.pause_run, "resume": advancing.resume_run, "cancel": advancing.cancel_run}
+    if action not in moves:
+        raise Http404(f"a run cannot be moved by {action!r}")
+    if not moves[action](run, by=request.user):
+        state = translated(run.get_state_display())
+        messages.warning(request, _("The run is %(state)s already; nothing was changed.") % {"state": state})
+    return redirect("project", slug=project.slug)

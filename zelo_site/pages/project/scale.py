@@ -1,0 +1,194 @@
+"""What scores rest on: the prior, how relevance was calibrated, and the scale that joins the queries.
+
+Everything is as `scoring.calibration.calibrate` and `scoring.project_fits` stored it; the page computes nothing but
+drawings. Its one button orders a run on pairs across queries from `workers.jobs.calibration`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib import messages
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, F, Max, Min, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from labeling.models import Candidate, Project, Query
+from scoring.calibration.calibrate import project_calibration
+from scoring.models import ProjectFit, QueryFit
+from scoring.numerics.calibration.elo import ELO_PER_LOGIT
+from workers.jobs.calibration import judges_so_far, order_calibration
+from workers.models import Run
+from workers.runs.advancing import RunRefused
+from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar, reliability_dots
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.pages.texts import clipped
+
+PAGE_SIZE = 50
+TEXT_LENGTH = 140
+PAIRS_PER_QUERY = 3
+SORTS = {
+    "high": (gettext_lazy("highest first"), (F("bias").desc(), "query_id")),
+    "low": (gettext_lazy("lowest first"), (F("bias").asc(), "query_id")),
+    "uncertain": (gettext_lazy("least certain first"), (F("bias_stderr").desc(nulls_last=True), "query_id")),
+    "import": (gettext_lazy("as imported"), ("query_id",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """The precision that strengths are fitted with and where it comes from; None where nothing was fitted."""
+
+    precision: float | None
+    source: str
+    pairs: int = 0
+    chosen_at: datetime | None = None
+    dispersion: float | None = None
+    losses: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def lowest_loss(self) -> float | None:
+        return min((loss for __, loss in self.losses), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class BiasRow:
+    """One query's bias in units of its strengths; `shift` is what that adds to its Elo, the bar shows it too."""
+
+    query_id: int
+    text: str
+    bias: float
+    stderr: float
+    shift: float
+    island: int
+    bar: IntervalBar
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much of a project there is to put on one scale."""
+
+    queries: int
+    rated: int
+    graded: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextCalibration:
+    """What the button would order, or why there is none to press."""
+
+    pairs: int
+    judges: tuple[str, ...]
+    hindrance: str
+
+
+def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Prior, relevance, islands and fifty biases a page; a POST orders pairs across queries."""
+    project = visible_project(request, slug)
+    if request.method == "POST":
+        return _order(request, owned_project(request, slug))
+    found, counts, is_owner = project_calibration(project), _counts(request, project), may_change(request, project)
+    sort = request.GET.get("sort", "high")
+    sort = sort if sort in SORTS else "high"
+    page, axis = _biases(request, project, sort)
+    context = {
+        "project": project,
+        "scale": found,
+        "counts": counts,
+        "prior": read_prior(project),
+        "dots": reliability_dots([(each.predicted, each.observed, each.count) for each in found.bins]),
+        "page": page,
+        "rows": [_row(fit, axis) for fit in page],
+        "zero": axis.at(0.0),
+        "sort": sort,
+        "sorts": {name: label for name, (label, *_order_by) in SORTS.items()},
+        "next": _next(project, counts) if is_owner else None,
+        "may_change": is_owner,
+        "here": "scale",
+    }
+    return render(request, "zelo/scale.html", context)
+
+
+def _counts(request: HttpRequest, project: Project) -> Counts:
+    queries = Query.objects.visible_to(request.user).filter(project=project)
+    rated = Count("pk", filter=Q(fit__judgments__gt=0))
+    graded = Candidate.objects.visible_to(request.user).filter(query__project=project, grade__isnull=False)
+    return Counts(**queries.aggregate(queries=Count("pk"), rated=rated), graded=graded.count())
+
+
+def read_prior(project: Project) -> Prior:
+    """The prior in use: fixed by the project's options, cross-validated, or the model's default."""
+    shared = ProjectFit.objects.filter(project=project).first()
+    last = QueryFit.objects.filter(query__project=project, error="").order_by("-fitted_at").first()
+    dispersion = shared.dispersion if shared is not None else None
+    fixed = project.rater_options.get("prior_precision")
+    if fixed is not None:
+        return Prior(fixed, _("set in the options of the rater"), dispersion=dispersion)
+    if shared is not None and shared.prior_precision is not None:
+        losses = tuple((float(precision), float(loss)) for precision, loss in shared.losses)
+        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("chosen earlier and kept")
+        return Prior(shared.prior_precision, source, shared.pairs, shared.chosen_at, dispersion, losses)
+    if last is None:
+        return Prior(None, "")
+    return Prior(last.prior_precision, _("the model's default, not cross-validated"), dispersion=dispersion)
+
+
+def _biased(request: HttpRequest, project: Project) -> QuerySet[QueryFit]:
+    return QueryFit.objects.visible_to(request.user).filter(query__project=project, bias__isnull=False)
+
+
+def _biases(request: HttpRequest, project: Project, sort: str) -> tuple[Page, Axis]:
+    """One page of fits with a bias, and the axis of Elo shifts that all pages share; zero lies on it."""
+    fits = _biased(request, project)
+    reach = Z95 * F("bias_stderr")
+    scale = F("logit_scale") * ELO_PER_LOGIT
+    ends = fits.aggregate(low=Min((F("bias") - reach) * scale), high=Max((F("bias") + reach) * scale))
+    rows = fits.select_related("query").order_by(*SORTS[sort][1])
+    page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+    return page, Axis.around(min(0.0, ends["low"] or 0.0), max(0.0, ends["high"] or 0.0))
+
+
+def _row(fit: QueryFit, axis: Axis) -> BiasRow:
+    bias, stderr = fit.bias or 0.0, fit.bias_stderr or 0.0
+    points = fit.logit_scale * ELO_PER_LOGIT
+    return BiasRow(
+        query_id=fit.query_id,
+        text=clipped(fit.query.text, TEXT_LENGTH),
+        bias=bias,
+        stderr=stderr,
+        shift=bias * points,
+        island=fit.bias_island or 0,
+        bar=interval_bar(axis, bias * points, stderr * points),
+    )
+
+
+def _next(project: Project, counts: Counts) -> NextCalibration:
+    """What an owner can order now."""
+    judges = tuple(judge.name for judge in judges_so_far(project))
+    hindrance = ""
+    if counts.rated < 2:
+        hindrance = _("Pairs across queries need at least two queries with scores.")
+    elif Run.objects.filter(project=project, state__in=Run.ACTIVE, sampler="cross-query").exists():
+        hindrance = _("Pairs across queries are being judged; the scale follows by itself.")
+    elif not judges:
+        hindrance = _("Nobody has judged by a run yet: start one, and its judges can be asked across queries too.")
+    every = counts.rated * (counts.rated - 1) // 2
+    return NextCalibration(min(PAIRS_PER_QUERY * counts.rated, every), judges, hindrance)
+
+
+def _order(request: HttpRequest, project: Project) -> HttpResponse:
+    """Order the run; a press that comes twice orders once."""
+    try:
+        found = _next(project, _counts(request, project))
+        if found.hindrance:
+            raise RunRefused(found.hindrance)
+        order_calibration(project, created_by=request.user, sampler_options={"pairs_per_query": PAIRS_PER_QUERY})
+    except RunRefused as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, _("Pairs across queries are ordered; the scale is fitted when they are answered."))
+    return redirect("scale", slug=project.slug)

@@ -1,0 +1,97 @@
+"""One pair: both documents side by side and every answer on them, superseded ones included; its owners make it gold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from labeling.annotation import screen_texts
+from labeling.annotation.gold import set_gold
+from labeling.models import Candidate, Judgment, Pair
+from scoring.annotators.adjudication import unset_gold
+from scoring.models import QueryFit
+from workers.audit import note
+from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+MOST_SHOWN = 200
+LONGEST_WHY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One judgment as seen from a; `superseded_at` where it was undone or corrected."""
+
+    reason: Reason
+    superseded_at: datetime | None
+
+
+def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+    """A left and B right, as everywhere; what the judges were shown first stands beside each answer."""
+    project = visible_project(request, slug)
+    pairs = Pair.objects.visible_to(request.user).select_related(
+        "a__document", "b__document", "a__query", "b__query", "a__score", "b__score"
+    )
+    pair = get_object_or_404(pairs, pk=pair_id, a__query__project=project)
+    fit = QueryFit.objects.visible_to(request.user).filter(query=pair.query_id).first()
+    answers = _answers(request, pair, rater=fit.rater if fit else None)
+    context = {
+        "project": project,
+        "pair": pair,
+        "sides": [_side("A", pair.a), _side("B", pair.b)],
+        "answers": answers,
+        "expected": _expected(pair, fit),
+        "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
+        "scale": screen_texts.scale(),
+        "may_change": may_change(request, project),
+        "here": "queries",
+    }
+    return render(request, "zelo/pair.html", context)
+
+
+@require_POST
+def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+    """Say by hand what the pair's answer is, or that it is known no more (`answer` empty)."""
+    project = owned_project(request, slug)
+    pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
+    answer = request.POST.get("answer", "")
+    if answer in screen_texts.STRENGTHS:
+        why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
+        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
+        messages.success(request, _("The pair is gold: people’s answers to it are checked."))
+    elif unset_gold(pair):
+        messages.success(request, _("The pair is gold no more."))
+    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), answer=answer[:20])
+    return redirect("pair", slug=project.slug, pair_id=pair.pk)
+
+
+def _answers(request: HttpRequest, pair: Pair, *, rater: str | None) -> list[Answer]:
+    judgments = Judgment.objects.visible_to(request.user).filter(pair=pair)
+    superseded = dict(judgments.values_list("id", "superseded_at"))
+    rows = judgments_with_sides(judgments).order_by("id")[:MOST_SHOWN]
+    found = [Answer(reason_of(row, pair.a_id, rater=rater), superseded.get(row["id"])) for row in rows]
+    return sorted(found, key=lambda answer: answer.superseded_at is not None)
+
+
+def _side(letter: str, candidate: Candidate) -> dict[str, Any]:
+    return {
+        "letter": letter,
+        "candidate": candidate,
+        "score": getattr(candidate, "score", None),
+        "words": len(candidate.document.text.split()),
+    }
+
+
+def _expected(pair: Pair, fit: QueryFit | None) -> float | None:
+    """P(a is the more relevant) by the fit; None without one, or across queries."""
+    a, b = getattr(pair.a, "score", None), getattr(pair.b, "score", None)
+    if fit is None or a is None or b is None:
+        return None
+    return expected_preference(fit.rater, a.theta - b.theta)

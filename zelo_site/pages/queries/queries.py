@@ -1,0 +1,71 @@
+"""The list of a project's queries, searchable, with what needs attention marked."""
+
+from __future__ import annotations
+
+from django.core.paginator import Paginator
+from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext_lazy
+
+from labeling.models import Candidate, Project, Query
+from zelo_site.pages.importing.candidates import filling_part
+from zelo_site.pages.queries.certainty import mark_certainty
+from zelo_site.pages.scope import may_change, visible_project
+
+PAGE_SIZE = 50
+FILTERS = {
+    "islands": gettext_lazy("in islands"),
+    "unrated": gettext_lazy("without scores"),
+    "stale": gettext_lazy("waiting for a fit"),
+    "failed": gettext_lazy("not fitted"),
+}
+
+
+def _filtered(queries: QuerySet[Query], chosen: str) -> QuerySet[Query]:
+    if chosen == "islands":
+        return queries.filter(fit__islands__gt=1)
+    if chosen == "unrated":
+        return queries.filter(fit__isnull=True)
+    if chosen == "stale":
+        return queries.filter(fit__judged_version__lt=F("judged_version"))
+    if chosen == "failed":
+        return queries.filter(fit__error__gt="")
+    return queries
+
+
+def queries_of(request: HttpRequest, project: Project) -> QuerySet[Query]:
+    """The visitor's queries of a project with their number of candidates and their fit."""
+    sizes = (
+        Candidate.objects.filter(query=OuterRef("pk")).order_by().values("query").annotate(n=Count("pk")).values("n")
+    )
+    return (
+        Query.objects.visible_to(request.user)
+        .filter(project=project)
+        .select_related("fit")
+        .annotate(size=Coalesce(Subquery(sizes, output_field=IntegerField()), 0))
+    )
+
+
+def query_list(request: HttpRequest, slug: str) -> HttpResponse:
+    """Fifty queries a page; `q` searches their texts, `show` keeps one kind."""
+    project = visible_project(request, slug)
+    search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
+    chosen = request.GET.get("show", "") if request.GET.get("show", "") in FILTERS else ""
+    queries = _filtered(queries_of(request, project), chosen).order_by("id")
+    if search:
+        queries = queries.filter(text__icontains=search)
+    page = Paginator(queries, PAGE_SIZE).get_page(request.GET.get("page"))
+    mark_certainty(page.object_list)
+    context = {
+        "project": project,
+        "page": page,
+        "search": search,
+        "chosen": chosen,
+        "filters": FILTERS,
+        "may_change": may_change(request, project),
+        "filling": filling_part(request, project) if any(not getattr(query, "size", 0) for query in page) else "",
+        "here": "queries",
+    }
+    return render(request, "zelo/queries.html", context)

@@ -1,0 +1,243 @@
+"""One query: its documents ranked with intervals, live, and the reasons behind each score.
+
+The ranking is a fragment that the page asks for each second; a version made of what was judged and
+fitted answers an unchanged one without reading a single candidate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, F, Max, Min, Q, QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
+
+from labeling.models import Candidate, Judgment, Project, Query
+from scoring.models import QueryFit
+from workers.models import Run
+from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar
+from zelo_site.pages.importing.candidates import filling_part
+from zelo_site.pages.queries.reasons import MOST_SHOWN, Reason, count_answers, reasons_for
+from zelo_site.pages.scope import may_change, visible_project
+from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
+
+PAGE_SIZE = 100
+FEW_COMPARISONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """One row of the ranking; `bar` and the scores are None where it has not been rated."""
+
+    rank: int
+    candidate_id: int
+    title: str
+    external_id: str
+    first_stage_rank: int | None
+    grade: int | None
+    elo: float | None
+    elo_stderr: float | None
+    relevance: float | None
+    calibrated: bool
+    comparisons: int
+    bar: IntervalBar | None
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDocument:
+    """The document whose reasons are shown: `odd` of the `read` latest of `total` answers go against the fit."""
+
+    candidate_id: int
+    text: str
+    metadata: dict[str, Any]
+    reasons: list[Reason] = field(default_factory=list)
+    total: int = 0
+    read: int = 0
+    odd: int = 0
+
+
+def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tuple[str, ...]:
+    if row["score__elo"] is None:
+        return (_("not compared yet"),)
+    flags = []
+    if row["score__undefeated"]:
+        flags.append(_("undefeated"))
+    if row["score__winless"]:
+        flags.append(_("winless"))
+    if main_island is not None and row["score__island"] != main_island:
+        flags.append(pgettext("flag", "island"))
+    if row["score__comparisons"] < min(FEW_COMPARISONS, opponents):
+        flags.append(_("few comparisons"))
+    return tuple(flags)
+
+
+def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[str, Any]]:
+    score = ("elo", "elo_stderr", "relevance", "calibrated", "comparisons", "island", "undefeated", "winless")
+    return (
+        candidates.annotate(words=Left("document__text", SNIPPET_LENGTH))
+        .order_by(F("score__elo").desc(nulls_last=True), F("first_stage_rank").asc(nulls_last=True), "id")
+        .values(
+            "id",
+            "words",
+            "document__metadata",
+            "document__external_id",
+            "first_stage_rank",
+            "grade",
+            *(f"score__{name}" for name in score),
+        )
+    )
+
+
+def _axis(candidates: QuerySet[Candidate]) -> Axis:
+    """The Elo range of all candidates, so that pages of one query share it."""
+    reach = Z95 * F("score__elo_stderr")
+    ends = candidates.aggregate(low=Min(F("score__elo") - reach), high=Max(F("score__elo") + reach))
+    return Axis.around(ends["low"], ends["high"]) if ends["low"] is not None else Axis(1000.0, 2000.0)
+
+
+def _main_island(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
+    """The largest island of a graph that fell apart; None where it is connected."""
+    if fit is None or fit.islands <= 1:
+        return None
+    sizes = candidates.exclude(score__isnull=True).values("score__island").annotate(size=Count("pk"))
+    largest = sizes.order_by("-size", "score__island").first()
+    return largest["score__island"] if largest else None
+
+
+def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | None, opponents: int) -> RankedDocument:
+    rated = row["score__elo"] is not None
+    return RankedDocument(
+        rank=rank,
+        candidate_id=row["id"],
+        title=document_title(row["words"], row["document__metadata"]),
+        external_id=clipped(row["document__external_id"], 60),
+        first_stage_rank=row["first_stage_rank"],
+        grade=row["grade"],
+        elo=row["score__elo"],
+        elo_stderr=row["score__elo_stderr"],
+        relevance=row["score__relevance"],
+        calibrated=bool(row["score__calibrated"]),
+        comparisons=row["score__comparisons"] or 0,
+        bar=interval_bar(axis, row["score__elo"], row["score__elo_stderr"]) if rated else None,
+        flags=_flags(row, main_island, opponents),
+    )
+
+
+def _whole_number(request: HttpRequest, name: str) -> int | None:
+    text = request.GET.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> OpenDocument | None:
+    """The document named by `?document=`, with its comparisons; one of another query is not found."""
+    wanted = _whole_number(request, "document")
+    if wanted is None:
+        return None
+    candidates = Candidate.objects.visible_to(request.user).filter(query=query).select_related("document")
+    candidate = get_object_or_404(candidates, pk=wanted)
+    judgments = Judgment.objects.visible_to(request.user)
+    reasons = reasons_for(judgments, candidate.pk, rater=fit.rater if fit else None)
+    return OpenDocument(
+        candidate_id=candidate.pk,
+        text=candidate.document.text,
+        metadata=candidate.document.metadata,
+        reasons=reasons[:MOST_SHOWN],
+        total=count_answers(judgments, candidate.pk),
+        read=len(reasons),
+        odd=sum(reason.is_odd for reason in reasons),
+    )
+
+
+def _version(query: Query, fit: QueryFit | None, *, is_live: bool) -> str:
+    """Changes whenever something on the ranking may have changed."""
+    fitted = f"{fit.judged_version}-{fit.fitted_at.timestamp()}" if fit else "0"
+    return f"{query.judged_version}-{fitted}-{int(is_live)}"
+
+
+def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: QueryFit | None) -> dict[str, Any]:
+    candidates = Candidate.objects.visible_to(request.user).filter(query=query)
+    page: Page = Paginator(_ranked_rows(candidates), PAGE_SIZE).get_page(request.GET.get("page"))
+    axis, island = _axis(candidates), _main_island(candidates, fit)
+    opened = _open_document(request, query, fit)
+    kept = {"page": page.number} if page.number > 1 else {}
+    if opened is not None:
+        kept["document"] = opened.candidate_id
+    return {
+        "project": project,
+        "query": query,
+        "fit": fit,
+        "page": page,
+        "documents": [
+            _document(row, page.start_index() + at, axis, island, page.paginator.count - 1)
+            for at, row in enumerate(page)
+        ],
+        "axis": axis,
+        "opened": opened,
+        "kept": urlencode(kept),
+        "asked": _asked(request, query),
+        "filling": "" if page.paginator.count else filling_part(request, project),
+    }
+
+
+def _asked(request: HttpRequest, query: Query) -> dict[str, int]:
+    """Who answered how much on this query."""
+    answers = Judgment.objects.visible_to(request.user).filter(pair__query=query, superseded_at__isnull=True)
+    return answers.aggregate(
+        total=Count("pk"),
+        people=Count("pk", filter=Q(by_person=True)),
+        judges=Count("annotator", distinct=True, filter=Q(by_person=False)),
+    )
+
+
+def _is_live(project: Project, query: Query, fit: QueryFit | None) -> bool:
+    """Whether scores are expected to change by themselves soon."""
+    if query.judged_version > (fit.judged_version if fit else 0):
+        return True
+    return Run.objects.filter(project=project, state__in=Run.ACTIVE).exists()
+
+
+def _found(request: HttpRequest, slug: str, query_id: int) -> tuple[Project, Query, QueryFit | None]:
+    project = visible_project(request, slug)
+    queries = Query.objects.visible_to(request.user).filter(project=project).select_related("fit")
+    query = get_object_or_404(queries, pk=query_id)
+    return project, query, getattr(query, "fit", None)
+
+
+def query_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
+    """The query with its ranking; `?document=` opens the reasons of one document."""
+    project, query, fit = _found(request, slug, query_id)
+    is_live = _is_live(project, query, fit)
+    siblings = Query.objects.visible_to(request.user).filter(project=project)
+    place = siblings.aggregate(
+        total=Count("pk"),
+        before=Count("pk", filter=Q(pk__lt=query.pk)),
+        previous=Max("pk", filter=Q(pk__lt=query.pk)),
+        following=Min("pk", filter=Q(pk__gt=query.pk)),
+    )
+    context = {
+        **_ranking_context(request, project, query, fit),
+        "version": _version(query, fit, is_live=is_live),
+        "is_live": is_live,
+        "place": {**place, "number": place["before"] + 1},
+        "may_change": may_change(request, project),
+        "here": "queries",
+    }
+    return render(request, "zelo/query.html", context)
+
+
+def query_ranking(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
+    """The ranking alone; 204 where the browser (`?v=`) has it already."""
+    project, query, fit = _found(request, slug, query_id)
+    is_live = _is_live(project, query, fit)
+    version = _version(query, fit, is_live=is_live)
+    if request.GET.get("v") == version:
+        return HttpResponse(status=204)
+    context = {**_ranking_context(request, project, query, fit), "version": version, "is_live": is_live}
+    return render(request, "zelo/parts/ranking.html", context)

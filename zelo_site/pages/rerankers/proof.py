@@ -1,0 +1,265 @@
+"""The proof: which reranker is best on queries that nothing was learned from, and what moved for which query.
+
+Figures come from `trainer.evaluation.leaderboard`, orders of work go to `workers.jobs.evaluation`. A student that loses stands where
+it belongs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+
+from labeling.importing.lines import RowError
+from labeling.models import Project
+from labeling.wording import translated
+from scoring.models import Snapshot
+from trainer.evaluation.entries import ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
+from trainer.evaluation.leaderboard import (
+    BASELINES,
+    SPLITS,
+    Leaderboard,
+    NotEvaluated,
+    Row,
+    evaluation_query,
+    leaderboard,
+    moved_documents,
+    unpacked,
+    what_moved,
+)
+from trainer.evaluation.metrics import REFERENCES, NothingToMeasure, Reference
+from trainer.models import Evaluation, Reranker
+from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
+from workers.models import Job
+from zelo_site.pages.charts.geometry import Axis, IntervalBar
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+MOVED_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the page is about: which snapshot, which of its splits, measured against what."""
+
+    snapshot: Snapshot
+    split: str
+    reference: Reference
+    compared_with: int | None = None
+
+    @property
+    def address(self) -> str:
+        """What names it in an address."""
+        words = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
+        return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
+
+
+def shown_name(reranker: Row | Reranker) -> str:
+    """A baseline's name in the visitor's language, others as they were given."""
+    return translated(reranker.name) if reranker.kind in BASELINES else reranker.name
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A reranker as the visitor reads it."""
+
+    pk: int
+    name: str
+
+    @classmethod
+    def of(cls, reranker: Reranker) -> Named:
+        return cls(reranker.pk, shown_name(reranker))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of the leaderboard with its interval as a bar, on an axis that all rows share."""
+
+    row: Row
+    bar: IntervalBar
+
+    @property
+    def name(self) -> str:
+        return shown_name(self.row)
+
+    @property
+    def label(self) -> str:
+        """What the name alone does not say."""
+        labels = {"trained": _("trained here"), "outside": _("over HTTP"), "run_file": _("run file")}
+        return labels.get(self.row.kind, "")
+
+
+def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The leaderboard of one split; a POST orders an evaluation or enters a contender."""
+    project = visible_project(request, slug)
+    if request.method == "POST":
+        return _post(request, owned_project(request, slug))
+    snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
+    chosen = _chosen(request, project, snapshots)
+    job = Job.objects.filter(project=project, stage=STAGE).first()
+    context = {
+        "project": project,
+        "here": "proof",
+        "snapshots": snapshots,
+        "splits": SPLITS,
+        "references": REFERENCES,
+        "chosen": chosen,
+        "board": (board := _board(project, chosen)),
+        "lines": _lines(board) if board else [],
+        "job": job,
+        "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
+        "outside": _outside(),
+        "may_change": may_change(request, project),
+    }
+    return render(request, "zelo/proof.html", context)
+
+
+def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
+    """From the address; where it says nothing, the latest evaluation, else the latest snapshot's test split."""
+    asked = request.GET
+    latest = (
+        Evaluation.objects.filter(project=project, snapshot__in=snapshots)
+        .defer("scores", "metrics")
+        .select_related("snapshot")
+        .first()
+        if not asked.get("snapshot")
+        else None
+    )
+    snapshot = latest.snapshot if latest else next((s for s in snapshots if str(s.pk) == asked.get("snapshot")), None)
+    if snapshot is None:
+        if asked.get("snapshot"):
+            raise Http404
+        snapshot = snapshots[0] if snapshots else None
+    if snapshot is None:
+        return None
+    split = asked.get("split") or (latest.split if latest else "test")
+    reference = asked.get("reference") or _first_reference(project, snapshot, split)
+    if split not in SPLITS or reference not in REFERENCES:
+        raise Http404
+    return Chosen(snapshot, split, reference, _asked(request, "against") or None)
+
+
+def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
+    """Grades where there are some: people's word counts more than our own scores."""
+    graded = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference="grades")
+    any_at_all = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split).exists()
+    return "grades" if graded.exists() or not any_at_all else "elo"
+
+
+def _board(project: Project, chosen: Chosen | None) -> Leaderboard | None:
+    if chosen is None:
+        return None
+    where = (project, chosen.snapshot, chosen.split, chosen.reference)
+    for compared_with in (chosen.compared_with, None):  # what was chosen on one board need not stand on another
+        with contextlib.suppress(NotEvaluated):
+            return leaderboard(*where, compared_with=compared_with)
+    return None
+
+
+def _lines(board: Leaderboard) -> list[Line]:
+    intervals = [row.metrics["ndcg@10"] for row in board.rows]
+    low, high = min(each.low for each in intervals), max(each.high for each in intervals)
+    axis = Axis(max(0.0, low - 0.02), min(1.0, high + 0.02))
+    return [
+        Line(row, IntervalBar(axis.at(own.low), axis.at(own.estimate), axis.at(own.high)))
+        for row, own in zip(board.rows, intervals, strict=True)
+    ]
+
+
+def _outside() -> list[str]:
+    try:
+        return list(outside_endpoints())
+    except OutsideInvalid:
+        return []
+
+
+def _post(request: HttpRequest, project: Project) -> HttpResponse:
+    action = request.POST.get("action", "")
+    try:
+        if action == "outside":
+            entered = enter_outside(project, request.POST.get("endpoint", ""))
+            messages.success(
+                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
+            )
+        elif action == "run_file":
+            stream = request.FILES.get("run")
+            if stream is None:
+                raise ContenderRefused(_("no file was chosen; expected a TREC run"))
+            entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
+            messages.success(
+                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
+            )
+        elif action == "evaluate":
+            snapshot = get_object_or_404(
+                Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
+            )
+            order_evaluation(project, snapshot, request.POST.get("split", "test"))
+            messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
+        else:
+            raise Http404
+    except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
+        messages.error(request, str(error))
+    return redirect("proof", slug=project.slug)
+
+
+def _number(request: HttpRequest, field: str) -> int:
+    text = request.POST.get(field, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+
+
+def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Which queries gained and lost between two rerankers, and for one of them which documents moved."""
+    project = visible_project(request, slug)
+    snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
+    chosen = _chosen(request, project, snapshots)
+    if chosen is None or not request.GET.get("from") or not request.GET.get("to"):
+        return redirect("proof", slug=project.slug)
+    evaluations = Evaluation.objects.filter(
+        project=project, snapshot=chosen.snapshot, split=chosen.split, reference=chosen.reference
+    ).select_related("reranker")
+    first = get_object_or_404(evaluations, reranker__pk=_asked(request, "from"))
+    second = get_object_or_404(evaluations, reranker__pk=_asked(request, "to"))
+    rerankers = Reranker.objects.filter(evaluations__in=evaluations)
+    moved = what_moved(first, second)
+    losses = [each for each in moved if each.change < 0]
+    gains = [each for each in reversed(moved) if each.change > 0]
+    context: dict[str, object] = {
+        "project": project,
+        "here": "proof",
+        "chosen": chosen,
+        "first": Named.of(first.reranker),
+        "second": Named.of(second.reranker),
+        "rerankers": [Named.of(each) for each in rerankers.distinct().order_by("name")],
+        "gains": gains,
+        "losses": losses,
+        "parts": [
+            {"id": "losses", "title": _("Lost"), "rows": losses[:MOVED_SHOWN]},
+            {"id": "gains", "title": _("Gained"), "rows": gains[:MOVED_SHOWN]},
+        ],
+        "same": sum(each.change == 0 for each in moved),
+        "query": request.GET.get("query", ""),
+        "documents": [],
+    }
+    if context["query"]:
+        context |= _documents(chosen, first, second, str(context["query"]))
+    return render(request, "zelo/moved.html", context)
+
+
+def _asked(request: HttpRequest, field: str) -> int:
+    text = request.GET.get(field, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+
+
+def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:
+    """The documents of one query under both orders."""
+    try:
+        query, rows = evaluation_query(chosen.snapshot, chosen.split, query_id)
+    except (NothingToMeasure, FileNotFoundError):
+        raise Http404 from None
+    before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
+    return {"documents": moved_documents(query, before, after), "query_text": query.text}

@@ -1,0 +1,174 @@
+"""Trainings of a project: ordering one, and watching its curves while it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from labeling.models import Project
+from labeling.plugins import UnknownPlugin, get_plugin, registered
+from labeling.wording import translated
+from scoring.models import Snapshot
+from trainer.models import TrainingRun
+from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
+from workers.monitoring.heartbeats import alive
+from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
+from zelo_site.pages.live import live_fragment, rendered_fragment
+from zelo_site.pages.options import BadOptions, OptionField, name_in_words, option_fields, read_options
+from zelo_site.pages.scope import may_change, owned_project, visible_project
+
+LIVE = "zelo/parts/training_live.html"
+WIDTH, HEIGHT = 600, 160
+SHOWN = 50
+# Above and below a line, as a share of its largest value: one point alone would get figures of seven decimals.
+LEAST_ROOM = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerChoice:
+    """A trainer as the form offers it; names rather than the class, which a template would construct."""
+
+    name: str
+    label: str
+    fields: list[OptionField]
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line over steps with its ends in figures; `best` is where it was highest, in the view box."""
+
+    points: str
+    first: tuple[int, float]
+    last: tuple[int, float]
+    ticks: list[Tick]
+    best: tuple[float, float] | None = None
+
+
+def curve(points: list[list[float]], *, steps: int, best_step: int | None = None) -> Curve | None:
+    """The line of (step, value); None where there is nothing to draw."""
+    if not points:
+        return None
+    values = [value for __, value in points]
+    room = max(0.05 * (max(values) - min(values)), LEAST_ROOM * max(map(abs, values))) or LEAST_ROOM
+    y = Axis(min(values) - room, max(values) + room)
+    x = Axis(0, max(steps, points[-1][0], 1))
+    marked = next((point for point in points if point[0] == best_step), None)
+    return Curve(
+        points=polyline([(step, value) for step, value in points], x=x, y=y, width=WIDTH, height=HEIGHT),
+        first=(int(points[0][0]), points[0][1]),
+        last=(int(points[-1][0]), points[-1][1]),
+        ticks=ticks(y),
+        best=None
+        if marked is None
+        else (round(x.at(marked[0]) * WIDTH / 100, 1), round(HEIGHT - y.at(marked[1]) * HEIGHT / 100, 1)),
+    )
+
+
+def training_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """The list and the form; a POST orders a training."""
+    project = visible_project(request, slug)
+    if request.method != "POST":
+        return render(request, "zelo/training.html", _context(request, project))
+    owned_project(request, slug)
+    number = request.POST.get("snapshot", "")
+    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
+    snapshot = get_object_or_404(Snapshot.objects.visible_to(request.user).filter(projects=project), pk=known)
+    try:
+        trainer = get_plugin("trainer", request.POST.get("trainer", "pointwise"))
+        options = read_options(trainer, prefix=f"trainer-{trainer.name}", sent=request.POST)
+        run = start_training(project, snapshot, trainer=trainer.name, options=options, by=request.user)
+    except (BadOptions, TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        return render(request, "zelo/training.html", _context(request, project, error), status=422)
+    return redirect("training-run", slug=project.slug, training_id=run.pk)
+
+
+def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
+    sent = request.POST if error is not None else None
+    chosen = request.POST.get("trainer", "pointwise")
+    return {
+        "project": project,
+        "here": "training",
+        "runs": list(TrainingRun.objects.filter(project=project).select_related("snapshot")[:SHOWN]),
+        "snapshots": list(Snapshot.objects.visible_to(request.user).filter(projects=project)),
+        "snapshot": request.POST.get("snapshot", ""),
+        "trainers": [
+            TrainerChoice(name, plugin.label, _fields(name, sent, error), name == chosen)
+            for name, plugin in registered("trainer").items()
+        ],
+        "error": error,
+        "may_change": may_change(request, project),
+    }
+
+
+def _fields(trainer: str, sent: Any, error: Exception | None) -> list[OptionField]:
+    prefix = f"trainer-{trainer}"
+    if isinstance(error, BadOptions) and any(field.name.startswith(f"{prefix}-") for field in error.fields):
+        return error.fields
+    return option_fields(get_plugin("trainer", trainer), prefix=prefix, sent=sent)
+
+
+def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
+    """One training; its upper part is the live fragment."""
+    project = visible_project(request, slug)
+    run = _run(request, project, training_id)
+    context = _run_context(request, project, run)
+    live, __ = rendered_fragment(request, LIVE, context)
+    options = [(name_in_words(name), value) for name, value in run.options.items()]
+    return render(request, "zelo/training_run.html", {**context, "live": live, "options": options})
+
+
+def run_live(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
+    """The live part alone; 204 while nothing changed."""
+    project = visible_project(request, slug)
+    return live_fragment(request, LIVE, _run_context(request, project, _run(request, project, training_id)))
+
+
+def _run(request: HttpRequest, project: Project, training_id: int) -> TrainingRun:
+    runs = TrainingRun.objects.visible_to(request.user).filter(project=project).select_related("snapshot")
+    return get_object_or_404(runs, pk=training_id)
+
+
+def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> dict[str, Any]:
+    told = run.progress
+    goes_on = run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
+    best = told.get("best") or {}
+    return {
+        "project": project,
+        "here": "training",
+        "run": run,
+        "told": told,
+        "goes_on": goes_on,
+        "loss": curve(told.get("loss") or [], steps=told.get("steps", 0)),
+        "ndcg": curve(told.get("ndcg") or [], steps=told.get("steps", 0), best_step=best.get("step")),
+        "can_resume": run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED),
+        "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
+        "rerankers": list(run.rerankers.all()),
+        "may_change": may_change(request, project),
+    }
+
+
+@require_POST
+def move_training(request: HttpRequest, slug: str, training_id: int, move: str) -> HttpResponse:
+    """Cancel a training or let it go on; says so if it was too late."""
+    project = owned_project(request, slug)
+    run = _run(request, project, training_id)
+    if move == "cancel":
+        if not cancel_training(run, by=request.user):
+            state = translated(run.get_state_display())
+            messages.warning(request, _("The training is %(state)s already; nothing was changed.") % {"state": state})
+    elif move == "resume":
+        try:
+            resume_training(run, by=request.user)
+        except TrainingRefused as error:
+            messages.warning(request, str(error))
+    else:
+        raise Http404(f"a training cannot be moved by {move!r}")
+    return redirect("training-run", slug=project.slug, training_id=run.pk)

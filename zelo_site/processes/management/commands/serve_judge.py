@@ -1,0 +1,120 @@
+"""`manage.py serve_judge MODEL`: a judge's model behind vLLM, with the flags that judging needs.
+
+vLLM pins a torch and transformers of its own, so it is looked for in an environment of its own and never
+imported here. Where there is none, the command says how to install it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+ROOT = Path(__file__).resolve().parents[4]
+OWN_ENVIRONMENT = ROOT / ".venv-gpu" / "bin" / "vllm"
+# Room for the label tokens among the alternatives, in all their spellings.
+LOG_PROBABILITIES = 20
+
+HOW_TO_INSTALL = f"""vLLM was not found (looked for ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
+It needs a Linux host with a GPU, and an environment of its own, since its pins contradict those of zelo:
+
+    python3 -m venv .venv-gpu
+    .venv-gpu/bin/pip install -r requirements-gpu.txt
+
+On another host, install it there, start the command that --dry-run prints, and name its address in ZELO_ENDPOINTS."""
+
+
+class VllmMissing(CommandError):
+    """No vLLM is installed where it is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a model is served. `name` is what judges call it; `extra` goes to vLLM as it is."""
+
+    model: str
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_model_len: int = 4096
+    gpus: int = 1
+    extra: tuple[str, ...] = ()
+
+    def command(self, vllm: str) -> list[str]:
+        """The command line. Prefix caching halves the prefill of pairs that share their first document."""
+        return [
+            *(vllm, "serve", self.model),
+            *("--served-model-name", self.name),
+            *("--host", self.host, "--port", str(self.port)),
+            *("--max-model-len", str(self.max_model_len)),
+            *("--max-logprobs", str(LOG_PROBABILITIES)),
+            "--enable-prefix-caching",
+            *(("--tensor-parallel-size", str(self.gpus)) if self.gpus > 1 else ()),
+            *self.extra,
+        ]
+
+    def endpoint(self) -> str:
+        """The definition for ZELO_ENDPOINTS that leads to this server."""
+        reached = f"[{self.host}]" if ":" in self.host else self.host
+        row = {"name": "vllm", "base_url": f"http://{reached}:{self.port}/v1", "max_concurrency": 256, "timeout_s": 90}
+        return json.dumps([row])
+
+
+def find_vllm() -> str | None:
+    """The program: what ZELO_VLLM names, else that of .venv-gpu, else the first on PATH."""
+    named = os.environ.get("ZELO_VLLM", "")
+    places = [named] if named else [str(OWN_ENVIRONMENT), "vllm"]
+    return next((found for place in places if (found := shutil.which(place))), None)
+
+
+def _name_of(model: str) -> str:
+    """A folder is called by its last part, a model of the hub as it is called there."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+class Command(BaseCommand):
+    help = "Serve a judge's model with vLLM: prefix caching, log-probabilities of the labels, reachable from here only."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("model", help="hub name or folder of a causal language model")
+        parser.add_argument("--name", default="", help="what judges call it (default: the model's own name)")
+        parser.add_argument(
+            "--host", default="127.0.0.1", help="another address opens it to the network, without a key"
+        )
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--max-model-len", type=int, default=4096, help="tokens of query, documents and answer")
+        parser.add_argument("--gpus", type=int, default=1, help="GPUs to spread the model over")
+        parser.add_argument("--dry-run", action="store_true", help="print the command and run nothing")
+        parser.add_argument(
+            "--vllm-args", default="", metavar="ARGUMENTS", help="further arguments of vllm serve, quoted"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        serving = Serving(
+            model=options["model"],
+            name=options["name"] or _name_of(options["model"]),
+            host=options["host"],
+            port=options["port"],
+            max_model_len=options["max_model_len"],
+            gpus=options["gpus"],
+            extra=tuple(shlex.split(options["vllm_args"])),
+        )
+        vllm = find_vllm()
+        if options["dry_run"]:
+            self.stdout.write(shlex.join(serving.command(vllm or "vllm")))
+            return
+        if vllm is None:
+            raise VllmMissing(HOW_TO_INSTALL)
+        self.stderr.write(f"judges reach it with\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
+        self.stderr.write(f'    {{"endpoint": "vllm", "model": "{serving.name}", "mode": "logprob"}}\n')
+        self.stderr.flush()
+        # The server takes this process's place: signals and the exit status are its own.
+        os.execv(vllm, serving.command(vllm))

@@ -1,0 +1,41 @@
+"""`manage.py up`: the whole server in one process tree; Ctrl-C stops it cleanly."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.urls import reverse
+
+from labeling.access.links import ensure_owner, make_link
+from workers.stopping import leave
+from zelo_site.processes.embedded import FolderUnusable, ServiceFailed
+from zelo_site.processes.services import AlreadyRunning, BinaryNotFound
+from zelo_site.processes.stack import PortTaken, serve
+
+
+class Command(BaseCommand):
+    help = "Start database, broker, web server, workers and reconciler, and keep them running."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback by default)")
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--judging", type=int, default=0, help="processes that judge (0: one a core)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with serve(options["host"], options["port"], judging=options["judging"]) as stack:
+                token = make_link(ensure_owner())
+                self.stdout.write(
+                    f"zelo is up at {stack.address}\n"
+                    f"sign in once with {stack.address}{reverse('enter', args=[token])}\n"
+                    "Ctrl-C stops it; logs are in " + str(stack.logs)
+                )
+                self.stdout.flush()
+                code = stack.wait()
+                self.stdout.write("\nstopping ...")
+                self.stdout.flush()
+        except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed) as error:
+            raise CommandError(str(error)) from error
+        leave(code)

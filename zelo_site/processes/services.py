@@ -1,0 +1,277 @@
+"""Which database and broker the program uses, and the supervisor of those that it brings along. No Django.
+
+`settings.py` asks `service_urls`, which touches nothing; `manage.py up`, `demo` and the tests run a
+`ServiceSupervisor`. The servers themselves are described in `zelo_site.processes.embedded`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+from zelo_site.processes.children import log_tail
+from zelo_site.processes.embedded import (
+    DATABASE,
+    POSTGRES_SOCKET,
+    VALKEY_SOCKET,
+    BinaryNotFound,
+    EmbeddedPostgres,
+    EmbeddedService,
+    EmbeddedValkey,
+    FolderUnusable,
+    ServiceFailed,
+)
+
+__all__ = [
+    "AlreadyRunning",
+    "BinaryNotFound",
+    "FolderUnusable",
+    "ServiceFailed",
+    "ServiceSupervisor",
+    "Services",
+    "home_folder",
+    "service_urls",
+    "socket_folder",
+]
+
+# The kernel allows 107 bytes on Linux and 103 elsewhere.
+LONGEST_SOCKET_PATH = 103
+RESTART_DELAYS_S = (0.5, 10.0)
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+class AlreadyRunning(RuntimeError):
+    """Another instance works in this home; `pid` holds it (None where it cannot be read)."""
+
+    def __init__(self, home: Path, pid: int | None) -> None:
+        self.home, self.pid = home, pid
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"{home} is in use by {holder}; stop that instance, or start this one with another ZELO_HOME")
+
+
+@dataclass(frozen=True)
+class Services:
+    """Addresses of database and broker; `embedded_*` says which of them the program runs by itself."""
+
+    database_url: str
+    broker_url: str
+    home: Path
+    embedded_database: bool
+    embedded_broker: bool
+
+    @property
+    def redis_url(self) -> str:
+        """The broker's address as redis-py reads it."""
+        parts = urlsplit(self.broker_url)
+        if parts.scheme != "redis+socket":
+            return self.broker_url
+        return f"unix://{parts.path}" + (f"?{parts.query.replace('virtual_host=', 'db=')}" if parts.query else "")
+
+
+def home_folder() -> Path:
+    """ZELO_HOME, else `.zelo` beside manage.py; absolute."""
+    named = os.environ.get("ZELO_HOME")
+    return Path(named).expanduser().absolute() if named else Path(__file__).absolute().parents[2] / ".zelo"
+
+
+def socket_folder(home: Path) -> Path:
+    """Where the embedded servers' sockets are: in `home`, or in a short folder of its own where that is too deep."""
+    folder = home / "sockets"
+    longest = max(len(POSTGRES_SOCKET), len(VALKEY_SOCKET))
+    if len(os.fsencode(folder)) + 1 + longest <= LONGEST_SOCKET_PATH:
+        return folder
+    # Computed rather than recorded, so that every process finds it without a look at the disk.
+    return Path("/tmp") / f"zelo-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+
+
+def service_urls(home: Path | None = None, environ: Mapping[str, str] = os.environ) -> Services:
+    """The addresses to use, whether or not anything runs there. No look at disk or network."""
+    home = home.absolute() if home else home_folder()
+    sockets = str(socket_folder(home))
+    database_url, broker_url = environ.get("DATABASE_URL", ""), environ.get("BROKER_URL", "")
+    return Services(
+        database_url=database_url or f"postgres://{DATABASE}@{quote(sockets, safe='')}/{DATABASE}",
+        broker_url=broker_url or f"redis+socket://{quote(sockets)}/{VALKEY_SOCKET}",
+        home=home,
+        embedded_database=not database_url,
+        embedded_broker=not broker_url,
+    )
+
+
+class _HomeLock:
+    """An flock on `home/lock`, which holds the owner's pid. The kernel lets go of it when the owner dies."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        path = self.home / "lock"
+        try:
+            # Root's PostgreSQL runs as another user, which must be able to pass.
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FolderUnusable(
+                f"cannot write {path}: {error.strerror}; make {self.home} a folder of yours, or choose another ZELO_HOME"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(descriptor, 32).strip()
+            os.close(descriptor)
+            raise AlreadyRunning(self.home, int(text) if text.isdigit() else None) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._descriptor = descriptor
+
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@dataclass
+class _Running:
+    service: EmbeddedService
+    process: subprocess.Popen[bytes]
+    launched_at: float
+    delay_s: float
+
+
+class ServiceSupervisor:
+    """Starts what is embedded, waits until it answers, and stops it: `with ServiceSupervisor() as supervisor: ...`.
+
+    What ends is started again by `revive`, not sooner after its last start than `restart_delays_s` says: the first one,
+    doubled up to the second where it ends again and again.
+
+    One instance a home. Use it from the main thread: its servers end when the thread that started them does.
+    If this process is killed, the servers end by themselves and the next start recovers.
+    """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        start_timeout_s: float = 120.0,
+        stop_timeout_s: float = 30.0,
+        restart_delays_s: tuple[float, float] = RESTART_DELAYS_S,
+    ) -> None:
+        self.services = service_urls(home, environ)
+        self._environ = environ
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._restart_delays_s = restart_delays_s
+        self._lock = _HomeLock(self.services.home)
+        self._running: list[_Running] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Services:
+        """Start and wait. Raises AlreadyRunning, BinaryNotFound, FolderUnusable or ServiceFailed; then nothing is left."""
+        self._lock.acquire()
+        try:
+            embedded = self._embedded()
+            for service in embedded:
+                service.prepare()
+            for service in embedded:
+                self._running.append(_Running(service, service.launch(), time.monotonic(), self._restart_delays_s[0]))
+            for running in self._running:
+                self._wait_until_ready(running)
+        except BaseException:
+            self.stop()
+            raise
+        return self.services
+
+    def stop(self) -> None:
+        """Stop all and let go of the home. Signals that would end us wait until it is done; may be called twice."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            while self._running:
+                self._stop_one(self._running.pop())
+            if self._lock.is_held:
+                self._leave_sockets()
+            self._lock.release()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def revive(self) -> list[str]:
+        """Start again what has ended, without waiting for it. Call it now and then; returns lines to report."""
+        lines = []
+        for running in self._running:
+            code, lived_s = running.process.poll(), time.monotonic() - running.launched_at
+            if code is None or lived_s < running.delay_s:
+                continue
+            shortest, longest = self._restart_delays_s
+            running.delay_s = min(2 * running.delay_s, longest) if lived_s < longest else shortest
+            running.process, running.launched_at = running.service.launch(), time.monotonic()
+            lines.append(
+                f"{running.service.name} ended (exit status {code}) and was started again; see {running.service.log}"
+            )
+        return lines
+
+    def process_ids(self) -> dict[str, int]:
+        """Process id of each embedded server, by name."""
+        return {running.service.name: running.process.pid for running in self._running}
+
+    def _embedded(self) -> list[EmbeddedService]:
+        home, sockets = self.services.home, socket_folder(self.services.home)
+        services: list[EmbeddedService] = []
+        if self.services.embedded_database:
+            services.append(EmbeddedPostgres(home=home, sockets=sockets, environ=self._environ))
+        if self.services.embedded_broker:
+            services.append(EmbeddedValkey(home=home, sockets=sockets, environ=self._environ))
+        return services
+
+    def _wait_until_ready(self, running: _Running) -> None:
+        service, deadline = running.service, time.monotonic() + self._start_timeout_s
+        while not service.is_ready():
+            code = running.process.poll()
+            if code is not None:
+                reason = f"ended with {code} while starting"
+            elif time.monotonic() > deadline:
+                reason = f"does not answer after {self._start_timeout_s:.0f} s"
+            else:
+                time.sleep(0.05)
+                continue
+            raise ServiceFailed(f"{service.name} {reason}; the tail of {service.log}:\n{log_tail(service.log)}")
+
+    def _leave_sockets(self) -> None:
+        """Leave nothing in /tmp; what stands in the home may stay."""
+        folder = socket_folder(self.services.home)
+        if not folder.is_relative_to(self.services.home):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _stop_one(self, running: _Running) -> None:
+        patience_s = self._stop_timeout_s
+        for number in running.service.stop_signals:
+            running.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(patience_s)
+                return
+            patience_s = 5.0

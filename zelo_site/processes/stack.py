@@ -1,0 +1,196 @@
+"""Everything that runs, put together: services, database tables, child processes.
+
+`serve` is `manage.py up`, `working` what a command needs that judges, `database` what one needs that
+reads. Where another instance has the home, or real servers are named in the environment, theirs are
+used. Other hosts start single workers with `manage.py worker` instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import DatabaseError, OperationalError, connection
+
+from trainer.serving.registry import servable
+from workers.broker.routing import QUEUES, has_gpu
+from workers.judging.streaming import STOP_S
+from workers.monitoring.heartbeats import alive
+from zelo_site.processes.services import AlreadyRunning, ServiceSupervisor
+from zelo_site.processes.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
+
+MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
+# What a run may need. A worker that trains is started by whoever trains, and by `up`.
+NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http"})
+# On few cores every process that starts slows the others down, so those that are needed later wait.
+LATER_S = 6.0
+# Longer than a pump waits for its calls.
+CALLS_GRACE_S = STOP_S + 10.0
+
+
+class NoDatabase(RuntimeError):
+    """A command needs the database and none can be reached or started."""
+
+
+class PortTaken(RuntimeError):
+    """The address that the server was to use is none, or something else listens there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A running server: where it answers, where its logs are, and how to wait for its end."""
+
+    address: str
+    logs: Path
+    wait: Callable[[], int]
+    tick: Callable[[], None]
+
+
+def worker_processes(*, judging: int = 0, queues: Collection[str] = QUEUES) -> list[Child]:
+    """The processes that do the work of these queues, and the reconciler.
+
+    Without a GPU, the worker that judges on the processor also serves the queue of judges that would use one.
+    """
+    on_gpu = "judging-gpu" in queues and has_gpu()
+    local = ["judging-cpu"] if on_gpu else ["judging-cpu", "judging-gpu"]
+    children = []
+    if "rating" in queues:
+        children.append(_child("rating", "worker", "rating"))
+    if any(name in queues for name in local):
+        children.append(_child("judging-cpu", "worker", *local, "--concurrency", str(judging or os.cpu_count() or 1)))
+    children.append(_child("reconciler", "reconcile"))
+    if on_gpu:
+        children.append(_child("judging-gpu", "worker", "judging-gpu"))
+    if "judging-http" in queues:
+        children.append(_child("judging-http", "worker", "judging-http", delay_s=LATER_S, grace_s=CALLS_GRACE_S))
+    if "training" in queues:
+        children.append(_child("training", "worker", "training", delay_s=LATER_S))
+    return children
+
+
+def web_process(host: str, port: int) -> Child:
+    """The web server; threads, since most of its time is waiting: for the database, or for the process that ranks."""
+    return Child(
+        name="web",
+        essential=True,
+        command=[
+            sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
+            "--threads", "12", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
+            "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
+            "--config", "python:zelo_site.processes.gunicorn",
+        ],
+    )  # fmt: skip
+
+
+def _child(name: str, *arguments: str, delay_s: float = 0.0, grace_s: float = GRACE_S) -> Child:
+    return Child(name=name, command=[sys.executable, str(MANAGE), *arguments], delay_s=delay_s, grace_s=grace_s)
+
+
+class RankingOnDemand:
+    """Starts the process that ranks once there is a reranker to serve: until then it would cost memory for nothing."""
+
+    LOOK_EVERY_S = 3.0
+
+    def __init__(self) -> None:
+        self.processes: ProcessSupervisor | None = None
+        self._next_look = 0.0
+
+    def look(self) -> list[str]:
+        """To be called with each tick; nothing to report. Does no more once the process is started."""
+        if self.processes is None or settings.ZELO_RERANK_URL or time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + self.LOOK_EVERY_S
+        with contextlib.suppress(DatabaseError):  # it is being revived
+            if servable().exists():
+                self.processes.start(_child("serve_rerank", "serve_rerank"))
+                self._next_look = math.inf
+        return []
+
+
+@contextlib.contextmanager
+def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
+    """Services, tables, web and workers, until the block ends. Raises AlreadyRunning, PortTaken."""
+    _check_port(host, port)
+    with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
+        _migrate()
+        settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+        children = [web_process(host, port), *worker_processes(judging=judging)]
+        ranking = RankingOnDemand()
+
+        def watch() -> list[str]:
+            return [*services.revive(), *ranking.look()]
+
+        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
+            ranking.processes = processes
+            shown = f"[{host}]" if ":" in host else host
+            try:
+                yield Serving(f"http://{shown}:{port}", settings.ZELO_HOME / "logs", processes.wait, processes.tick)
+            finally:
+                connection.close()
+
+
+@contextlib.contextmanager
+def working(queues: Collection[str] = NEEDED_QUEUES) -> Iterator[Callable[[], None]]:
+    """A database with its tables and workers of these queues (those that judge and rate): those that run, or our
+    own for as long as the block lasts. Yields what to call now and then while waiting.
+    """
+    with database() as services:
+        # Whoever holds the home starts all of them: heartbeats of a predecessor that was killed look alive for a while.
+        needed = queues if services is not None else workers_needed(queues)
+        if not needed:
+            yield lambda: None
+            return
+        watch = services.revive if services is not None else list
+        children = worker_processes(queues=needed)
+        with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
+            yield processes.tick
+
+
+def workers_needed(queues: Collection[str] = NEEDED_QUEUES) -> frozenset[str]:
+    """Those of the queues that no living worker serves."""
+    return frozenset(queues) - {queue for worker in alive() for queue in worker.queues.split(",")}
+
+
+@contextlib.contextmanager
+def database() -> Iterator[ServiceSupervisor | None]:
+    """The database with its tables: that of the instance that runs (yields None), or our own or the one
+    that DATABASE_URL names for as long as the block lasts. Raises NoDatabase where that does not answer.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exits_on_sigterm())
+        try:
+            supervisor = stack.enter_context(ServiceSupervisor(settings.ZELO_HOME))
+        except AlreadyRunning:
+            yield None
+            return
+        stack.callback(connection.close)
+        _migrate()
+        yield supervisor
+
+
+def _migrate() -> None:
+    try:
+        call_command("migrate", verbosity=0)
+    except OperationalError as error:
+        raise NoDatabase(f"the database does not answer ({error}); check DATABASE_URL and that it runs") from error
+
+
+def _check_port(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise PortTaken(f"--port is {port}; expected a number from 1 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
