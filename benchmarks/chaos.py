@@ -199,7 +199,7 @@ def _set_up(home: Path, base_url: str) -> ForkServerContext:
     fit.compile_kernels()  # once on a new installation, and not while the first round waits
     adaptive.compile_kernels()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.workers.worker_process", "tests.workers.worker_loaded"])
+    context.set_forkserver_preload(["tests.processes.worker_process", "tests.processes.worker_loaded"])
     forkserver.ensure_running()
     return context
 
@@ -233,7 +233,7 @@ class Orders:
 def new_orders(queries: int) -> Orders:
     from labeling.access.annotators import get_judge
     from labeling.models import Query
-    from tests.workers.http_panel import make_texts
+    from tests.factories.http_panel import make_texts
 
     project = make_texts(queries=queries, documents=DOCUMENTS)
     judge = get_judge(project, "openai-http", {"endpoint": "fake", "model": "mortal"}, name="mortal")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.installation import own_environment
+from tests.processes.installation import own_environment
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,9 +21,9 @@ def cache_of_the_process() -> Iterator[None]:
 
 @pytest.fixture
 def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The plugins of `tests.stub_plugins`, registered for one test."""
+    """The plugins of `tests.factories.stub_plugins`, registered for one test."""
     from labeling import plugins
-    from tests.stub_plugins import STUBS
+    from tests.factories.stub_plugins import STUBS
     from workers.judging.batches import prepared_judge
 
     for stub in STUBS:
@@ -35,9 +35,9 @@ def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def stub_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer of `tests.stub_trainers`, registered for one test."""
+    """The trainer of `tests.factories.stub_trainers`, registered for one test."""
     from labeling import plugins
-    from tests.stub_trainers import StubTrainer
+    from tests.factories.stub_trainers import StubTrainer
 
     monkeypatch.setitem(plugins._registry, ("trainer", StubTrainer.name), StubTrainer)
 
@@ -77,8 +77,8 @@ def published_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 
 def _published(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    from tests.trainer.adapters import publish_random  # torch only for the tests that need it
-    from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
+    from tests.factories.weights.adapters import publish_random  # torch only for the tests that need it
+    from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZELO_MODELS", "*")

@@ -18,7 +18,7 @@ from scoring.numerics.design.static import all_pairs
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.measures.metrics import ndcg
-from tests.installation import last_line, manage
+from tests.processes.installation import last_line, manage
 
 DATA = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"
 JUDGES = ("bm25", "query-likelihood", "embedding")

@@ -16,7 +16,7 @@ from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
 from labeling.pairs import store_pairs
 from tests.browser.conftest import Visit
-from tests.zelo_site.factories import make_project, make_user
+from tests.factories.pages import make_project, make_user
 
 Start = Callable[..., Visit]
 TOO_SOON_MS = 330

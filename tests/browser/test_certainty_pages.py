@@ -12,9 +12,9 @@ from playwright.sync_api import expect
 
 from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
+from tests.browser.checks import serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.browser.test_pages import serious_faults
-from tests.zelo_site.factories import candidates_of, judge, make_pair, make_project, make_query, make_user, score
+from tests.factories.pages import candidates_of, judge, make_pair, make_project, make_query, make_user, score
 from workers.models import Attempt, JudgingTask, Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, Route, expect
 
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Membership, Project, Role
+from tests.browser.checks import serious_faults
 from tests.browser.comparing import (
     ASKED,
     FAST,
@@ -27,8 +28,7 @@ from tests.browser.comparing import (
     wait_until_saved,
 )
 from tests.browser.conftest import Visit
-from tests.browser.test_pages import serious_faults
-from tests.zelo_site.factories import make_user
+from tests.factories.pages import make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from labeling.models import Project
 from tests.browser.conftest import Visit
-from tests.browser.test_judge_pages import owner, project  # noqa: F401  fixtures: a project with judges and failures
+from tests.browser.judge_project import owner, project  # noqa: F401  fixtures: a project with judges and failures
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 OF_PROJECT = (

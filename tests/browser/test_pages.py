@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
@@ -15,8 +13,9 @@ from playwright.sync_api import expect
 from labeling.access.links import make_link
 from labeling.models import Candidate, Project, Query
 from scoring.models import QueryFit, Score
+from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,
@@ -30,8 +29,6 @@ from tests.zelo_site.factories import (
 from workers.models import JudgingTask, Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-Start = Callable[..., Visit]
-SERIOUS = {"serious", "critical"}
 
 
 @pytest.fixture
@@ -102,16 +99,6 @@ def settle(visited: Visit) -> None:
         visited.page.wait_for_selector("#estimate .big")
     if visited.page.locator("#matrix").count():
         visited.page.wait_for_selector("#matrix .main-svg")
-
-
-def serious_faults(visited: Visit) -> list[str]:
-    """What axe finds serious or critical, as one line each."""
-    found = Axe().run(visited.page).response["violations"]
-    return [
-        f"{each['id']}: {each['help']} at {each['nodes'][0]['target']} {each['nodes'][0]['html'][:120]}"
-        for each in found
-        if each["impact"] in SERIOUS
-    ]
 
 
 @pytest.mark.parametrize("look", list(LOOKS))

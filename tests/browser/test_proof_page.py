@@ -14,10 +14,10 @@ from pytest_django import Settings
 
 from labeling.models import Membership, Project
 from scoring.models import Snapshot
+from tests.browser.checks import serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.browser.test_pages import serious_faults
-from tests.trainer.frozen import make_frozen, make_scored
-from tests.zelo_site.factories import make_user
+from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.pages import make_user
 from trainer.evaluation.entries import BASE, enter_baselines
 from trainer.evaluation.leaderboard import evaluation_queries
 from workers.jobs.evaluation import evaluate, order_evaluation

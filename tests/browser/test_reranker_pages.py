@@ -8,9 +8,9 @@ import pytest
 from django.urls import reverse
 
 from labeling.models import Project
+from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
-from tests.browser.test_pages import Start, serious_faults
-from tests.zelo_site.factories import make_project, make_user
+from tests.factories.pages import make_project, make_user
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
 from zelo_site.pages.rerankers import rerankers

@@ -11,9 +11,9 @@ from playwright.sync_api import expect
 
 from labeling.models import Project
 from scoring.models import Calibration, JudgeFit, ProjectFit, QueryFit
+from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
-from tests.browser.test_pages import Start, serious_faults
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,

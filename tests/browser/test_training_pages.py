@@ -13,10 +13,10 @@ from playwright.sync_api import expect
 from pytest_django import Settings
 
 from labeling.models import Project
+from tests.browser.checks import serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.browser.test_pages import serious_faults
-from tests.scoring.scored import make_snapshot, scored
-from tests.zelo_site.factories import make_project, make_user
+from tests.factories.pages import make_project, make_user
+from tests.factories.scored import make_snapshot, scored
 from trainer.models import TrainingRun
 from workers.jobs.training import start_training
 

@@ -22,7 +22,7 @@ from labeling.models import (
     SpotCheck,
 )
 from scoring.models import Calibration, Score
-from tests.factories import (
+from tests.factories.rows import (
     candidate_ids,
     judge_pair,
     make_judges,

@@ -13,7 +13,7 @@ from labeling.models import Judgment, Project, Query, Rationale
 from labeling.pairs import store_pairs
 from labeling.records import AnswerKind, NewJudgment
 from labeling.signals import judgments_recorded
-from tests.factories import (
+from tests.factories.rows import (
     candidate_ids,
     judge_pair,
     make_judges,

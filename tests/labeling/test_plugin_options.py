@@ -11,7 +11,7 @@ from django.test import Client
 
 from labeling.models import Annotator
 from labeling.plugins import get_plugin
-from tests.factories import make_project, make_user
+from tests.factories.rows import make_project, make_user
 from workers.models import Run
 
 REASONED = {"endpoint": "e", "model": "m"}

@@ -10,8 +10,8 @@ from scoring import project_fits
 from scoring.models import ProjectFit, QueryFit, Score
 from scoring.project_fits import choose_project_fit, project_rater, sampled_query_ids
 from scoring.rating import rate_queries, rate_stale, stale_query_ids
-from tests.factories import judge_pair, make_judges, make_pair
-from tests.scoring.judged import Judged, answer, draw_pairs, make_judged
+from tests.factories.judged import Judged, answer, draw_pairs, make_judged
+from tests.factories.rows import judge_pair, make_judges, make_pair
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 

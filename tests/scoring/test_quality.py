@@ -10,7 +10,7 @@ from labeling.models import Project
 from scoring.columns import read_columns
 from scoring.quality import graded_queries, only, ranking_quality
 from scoring.rating import rate_stale
-from tests.factories import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 

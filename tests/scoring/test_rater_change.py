@@ -8,7 +8,7 @@ from labeling.projects import BadProject, change_project, create_project
 from scoring.models import ProjectFit, QueryFit
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale, stale_query_ids
-from tests.factories import judge_pair, make_judges, make_pair, make_project
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
 from workers.jobs.calibration import whats_due
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]

@@ -14,7 +14,7 @@ from scoring import rating
 from scoring.columns import read_columns
 from scoring.models import QueryFit, Score
 from scoring.rating import rate_queries, rate_stale, stale_project_ids, stale_query_ids
-from tests.factories import (
+from tests.factories.rows import (
     candidate_ids,
     judge_pair,
     make_judges,

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from labeling.retrieval.model_names import ModelNotAllowed
-from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
+from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import BaseMissing, PickleRefused, UnsupportedBase, base_checksum, cross_encoder, load_base
 
 PAIRS = [

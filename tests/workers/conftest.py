@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.factories.http_panel import KEY
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.http_panel import KEY
 from workers.judges.openai.judge import OpenAIHttpJudge
 
 

@@ -11,8 +11,8 @@ from django.urls import reverse
 
 from labeling.models import Role
 from labeling.records import Failure, FailureKind
-from tests.factories import make_member, make_project, make_run, make_tasks, make_user
-from tests.zelo_site.api.test_runs import Api
+from tests.factories.api import Api
+from tests.factories.rows import make_member, make_project, make_run, make_tasks, make_user
 from workers import audit
 from workers.judging import queue
 from workers.models import AuditEntry, JudgingTask

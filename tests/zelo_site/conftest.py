@@ -12,7 +12,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from labeling.models import Project
-from tests.zelo_site.factories import make_project, make_user
+from tests.factories.pages import make_project, make_user
 
 
 @pytest.fixture(autouse=True)

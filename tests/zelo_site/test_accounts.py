@@ -12,7 +12,7 @@ from django.urls import URLPattern, reverse
 
 from labeling.access.links import BadLink, LinkRefused, ensure_owner, find_link, make_link, redeem
 from labeling.models import AccessLink, Membership
-from tests.zelo_site.factories import make_project, make_user
+from tests.factories.pages import example_address, make_project, make_user
 from zelo_site import urls
 
 pytestmark = pytest.mark.django_db
@@ -178,13 +178,6 @@ def test_changing_a_password_asks_for_the_old_one(client: Client) -> None:
 
 def _pages() -> list[URLPattern]:
     return [pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern)]
-
-
-def example_address(pattern: URLPattern, **known: object) -> str:
-    """An address of a page, its parameters filled with `known` or with something of the right kind."""
-    kinds = pattern.pattern.converters
-    values = {"token": "no-token", "slug": "no-project", "action": "pause"} | known
-    return reverse(str(pattern.name), kwargs={name: values.get(name, 999_999) for name in kinds})
 
 
 @pytest.mark.parametrize("pattern", _pages(), ids=lambda pattern: str(pattern.name))

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from tests.zelo_site.factories import make_user, page
+from tests.factories.pages import make_user, page
 from workers.monitoring.heartbeats import beat
 from zelo_site import doctor
 from zelo_site.doctor import Finding, Health, examine

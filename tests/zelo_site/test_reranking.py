@@ -17,9 +17,9 @@ from labeling.access.api_keys import make_token
 from labeling.models import Membership, Project, Role
 from scoring.models import Snapshot
 from scoring.storage.files import Storage, storage
-from tests.factories import make_project, make_user
-from tests.trainer.frozen import make_frozen, make_scored
-from tests.trainer.serve import rerank_app, running
+from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.rows import make_project, make_user
+from tests.processes.serve import rerank_app, running
 from trainer.evaluation import evaluation_files
 from trainer.evaluation.entries import order_of
 from trainer.evaluation.leaderboard import Leaderboard, leaderboard

@@ -20,7 +20,7 @@ from labeling.models import AccessLink, Membership
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from scoring.storage.files import storage
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,

@@ -23,7 +23,7 @@ from labeling.access.members import (
     set_role,
 )
 from labeling.models import AccessLink, Annotator, Document, Judgment, Membership, Project, Query, Role, SpotCheck
-from tests.factories import judge_pair, make_member, make_pair, make_project, make_user
+from tests.factories.rows import judge_pair, make_member, make_pair, make_project, make_user
 
 pytestmark = pytest.mark.django_db
 

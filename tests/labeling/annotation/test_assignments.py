@@ -12,9 +12,9 @@ from labeling.judgments import record_judgments
 from labeling.models import Annotator, Judgment, Pair, SpotCheck
 from labeling.models.screen import PastLease
 from labeling.records import NewJudgment
-from tests.factories import judge_pair
-from tests.labeling.comparing import Screen, committed, lapse, make_compared, make_screen, slots_of
-from tests.threads import at_once
+from tests.factories.comparing import Screen, committed, lapse, make_compared, make_screen, slots_of
+from tests.factories.rows import judge_pair
+from tests.processes.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

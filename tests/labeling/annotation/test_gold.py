@@ -15,8 +15,8 @@ from labeling.annotation.rules import BadRules, Rules, set_rules
 from labeling.annotation.worked_examples import worked_examples
 from labeling.models import Judgment, Pair, Project, SpotCheck
 from labeling.models.screen import Desk, Told
-from tests.factories import judge_pair, make_judges
-from tests.labeling.comparing import Json, Screen, make_compared, make_screen, slots_of
+from tests.factories.comparing import Json, Screen, make_compared, make_screen, slots_of
+from tests.factories.rows import judge_pair, make_judges
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

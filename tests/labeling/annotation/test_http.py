@@ -11,8 +11,8 @@ from django.test import Client
 
 from labeling.access.api_keys import make_token
 from labeling.models import Document, Judgment, Membership, Project, Rationale, Role, SpotCheck
-from tests.factories import make_member, make_project, make_user
-from tests.labeling.comparing import Screen, make_compared, make_screen, slots_of
+from tests.factories.comparing import Screen, make_compared, make_screen, slots_of
+from tests.factories.rows import make_member, make_project, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 VERBS = ("next", "answer", "undo", "skip", "heartbeat")

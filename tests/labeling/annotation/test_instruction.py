@@ -6,7 +6,7 @@ import pytest
 
 from labeling.access.annotators import get_person
 from labeling.annotation.instruction import confirm_read, has_read, instruction_hash
-from tests.factories import make_project, make_user
+from tests.factories.rows import make_project, make_user
 
 pytestmark = pytest.mark.django_db
 

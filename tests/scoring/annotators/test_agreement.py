@@ -15,8 +15,16 @@ from scoring.models import JudgeFit, ProjectFit, Score
 from scoring.numerics.measures.metrics import cohen_kappa, kendall
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
-from tests.factories import answer_each_way, judge_pair, make_judges, make_member, make_pair, make_project, make_user
-from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged
+from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged
+from tests.factories.rows import (
+    answer_each_way,
+    judge_pair,
+    make_judges,
+    make_member,
+    make_pair,
+    make_project,
+    make_user,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 

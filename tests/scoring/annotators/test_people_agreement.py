@@ -18,7 +18,7 @@ from labeling.records import AnswerKind, NewJudgment
 from scoring.annotators.adjudication import adjudicate
 from scoring.annotators.people import people_figures
 from scoring.annotators.people_agreement import Undefined, people_agreement
-from tests.factories import make_judges, make_member, make_pair, make_project
+from tests.factories.rows import make_judges, make_member, make_pair, make_project
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

@@ -16,9 +16,9 @@ from scoring.models import Calibration, JudgeFit, Score
 from scoring.numerics.measures.metrics import kendall
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
-from tests.factories import make_judges
-from tests.labeling.comparing import Screen, make_screen, slots_of
-from tests.scoring.judged import Judged, answer, draw_pairs, make_judged, stored
+from tests.factories.comparing import Screen, make_screen, slots_of
+from tests.factories.judged import Judged, answer, draw_pairs, make_judged, stored
+from tests.factories.rows import make_judges
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 

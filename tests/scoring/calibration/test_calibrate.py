@@ -23,8 +23,8 @@ from scoring.numerics.measures.metrics import spearman
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_queries, rate_stale
 from scoring.sampling.samplers import CrossQuery
-from tests.factories import judge_pair, make_judges, make_project, make_user
-from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged, stored
+from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged, stored
+from tests.factories.rows import judge_pair, make_judges, make_project, make_user
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 

@@ -11,7 +11,7 @@ from labeling.plugins import get_plugin
 from labeling.records import AnswerKind
 from scoring.rating import rate_stale
 from scoring.sampling.draw import comparable_query_ids, query_states, sample_pairs
-from tests.factories import (
+from tests.factories.rows import (
     candidate_ids,
     judge_pair,
     make_judges,

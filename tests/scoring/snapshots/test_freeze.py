@@ -26,8 +26,8 @@ from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, TooManyRows, freeze
 from scoring.snapshots.splits import HELDOUT, TEST, TRAIN, fingerprint, quotas, rows_to_keep, split_queries
 from scoring.storage.files import BadPath, ChecksumMismatch, Storage, StorageFull, StorageUnusable, storage
-from tests.factories import judge_pair, make_judges, make_pair, make_project, make_user
-from tests.scoring.scored import scored
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
+from tests.factories.scored import scored
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

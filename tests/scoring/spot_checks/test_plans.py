@@ -20,7 +20,8 @@ from scoring.spot_checks.plans import (
     seconds_a_pair,
     withdraw_plan,
 )
-from tests.factories import (
+from tests.factories.comparing import lapse, make_screen, slots_of
+from tests.factories.rows import (
     judge_pair,
     make_judges,
     make_pair,
@@ -28,7 +29,6 @@ from tests.factories import (
     make_query_with_documents,
     make_user,
 )
-from tests.labeling.comparing import lapse, make_screen, slots_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

@@ -11,22 +11,13 @@ from pytest_django import Settings
 
 from scoring.storage.files import Storage, storage
 from scoring.storage.write_guards import collect, in_the_making, notes_folder
+from tests.processes.write_and_die import write_and_die
 
 
 @pytest.fixture(autouse=True)
 def own_folders(settings: Settings, tmp_path: Path) -> None:
     settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
     settings.ZELO_HOME = tmp_path / "home"
-
-
-def write_and_die(folder: str) -> None:
-    """A process that is killed in the middle."""
-    child = os.fork()
-    if child == 0:
-        with in_the_making(folder):
-            storage().write_bytes(f"{folder}/rows.parquet", b"half")
-            os._exit(0)
-    os.waitpid(child, 0)
 
 
 def test_what_a_dead_process_left_is_removed() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.processes.elsewhere import Elsewhere, by_length
 from trainer.evaluation.external_rerankers import (
     OutsideEndpoint,
     OutsideFailed,
@@ -20,55 +19,12 @@ from trainer.evaluation.external_rerankers import (
     outside_endpoints,
 )
 
-Reply = tuple[int, dict[str, str], bytes]
-
-
-class Elsewhere:
-    """A server that answers what `answer` says and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], Any]] = []
-        self.answer: Callable[[Any], Reply] = lambda body: (500, {}, b"unset")
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers, content = outer.answer(body)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/rerank"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
 
 @pytest.fixture
 def elsewhere() -> Iterator[Elsewhere]:
     server = Elsewhere()
     yield server
     server.close()
-
-
-def by_length(body: Any) -> Reply:
-    """Longer documents are better; rows come best first, as these servers send them."""
-    texts = body.get("documents", body.get("texts"))
-    key = "relevance_score" if "documents" in body else "score"
-    rows = [{"index": index, key: float(len(text))} for index, text in enumerate(texts)]
-    rows.sort(key=lambda row: -row[key])
-    return 200, {}, json.dumps({"results": rows} if "documents" in body else rows).encode()
 
 
 def endpoint(server: Elsewhere, **options: Any) -> OutsideEndpoint:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.trainer.adapters import publish_random, save_random_adapter
-from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
+from tests.factories.weights.adapters import publish_random, save_random_adapter
+from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import cross_encoder, load_base
 from trainer.publishing import export
 from trainer.publishing.export import AdapterBroken, ModelCard, NotEnoughDisk, ParityFailed, publish

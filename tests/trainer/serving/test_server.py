@@ -15,7 +15,7 @@ import httpx
 import pytest
 from sentence_transformers import CrossEncoder
 
-from tests.trainer.serve import rerank_app, served, serving
+from tests.processes.serve import rerank_app, served, serving
 from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import MOST_DOCUMENTS

@@ -16,8 +16,8 @@ from sentence_transformers.cross_encoder.losses import MSELoss
 
 from labeling.plugin_checks import check_plugin
 from labeling.records import Examples, Trained, TrainingData
-from tests.trainer.lessons import Told, make_data, make_examples, make_options, write_rows
-from tests.trainer.tiny_models import save_tiny_bert, save_tiny_qwen3
+from tests.factories.lessons import Told, make_data, make_examples, make_options, write_rows
+from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
 from trainer.training import fine_tuning
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from scipy.special import expit, logit
 
 from labeling.records import Examples, TrainingData
-from tests.trainer.lessons import Told, make_data, make_options
-from tests.trainer.tiny_models import save_tiny_bert
+from tests.factories.lessons import Told, make_data, make_options
+from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.training.label_scaling import STEEPNESS, stretch_of
 from trainer.training.pointwise import Pointwise
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.lessons import make_data, make_options, write_rows
-from tests.trainer.tiny_models import save_tiny_qwen3
+from tests.factories.lessons import make_data, make_options, write_rows
+from tests.factories.weights.tiny_models import save_tiny_qwen3
 from trainer.publishing.manifests import ARTEFACTS
 from trainer.training import launcher
 from trainer.training import process as training_process
@@ -41,7 +41,7 @@ def make_workspace(
 
 
 def stub(folder: Path, does: str) -> Path:
-    return make_workspace(folder, {"does": does}, trainer="test-trainer", module="tests.stub_trainers")
+    return make_workspace(folder, {"does": does}, trainer="test-trainer", module="tests.factories.stub_trainers")
 
 
 def follow(

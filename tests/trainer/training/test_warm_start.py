@@ -16,8 +16,8 @@ from labeling.records import Examples, Trained, TrainingData
 from labeling.retrieval import retrievers
 from labeling.retrieval.model_names import ModelNotAllowed
 from labeling.retrieval.retrievers import load_embedder
-from tests.trainer.lessons import Told, make_data, make_options
-from tests.trainer.tiny_models import save_tiny_bert
+from tests.factories.lessons import Told, make_data, make_options
+from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.bases import MINILM, load_base
 from trainer.training import warm_start
 from trainer.training.pointwise import Pointwise

@@ -17,8 +17,8 @@ from django.urls import reverse
 
 from labeling.access.annotators import get_judge
 from labeling.models import Judgment
-from tests.factories import make_project, make_user
-from tests.workers.worker_process import Workers, workers
+from tests.factories.rows import make_project, make_user
+from tests.processes.worker_process import Workers, workers
 from workers.broker import hints
 from workers.management.commands.worker import celery_arguments
 from workers.monitoring.heartbeats import alive

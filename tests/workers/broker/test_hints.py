@@ -15,7 +15,7 @@ from django.utils import timezone
 from labeling.models import Project
 from scoring.models import QueryFit
 from scoring.rating import stale_query_ids
-from tests.factories import judge_pair, make_judges, make_pair, make_project, make_run, make_tasks
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_run, make_tasks
 from workers import reconciler, tasks
 from workers.broker import hints
 from workers.judging import queue

@@ -16,12 +16,11 @@ from django.urls import reverse
 from labeling import plugins
 from labeling.models import Judgment
 from labeling.records import Failure, FailureKind, Usage, Verdict
-from tests.factories import make_judges, make_member, make_project, make_run, make_tasks, make_user
+from tests.factories.api import Api
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
+from tests.factories.rows import make_judges, make_member, make_project, make_run, make_tasks, make_user
+from tests.factories.working import COST, TOKENS, PaidJudge, paid_run, work_until_over
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.budgets.test_limits import COST, TOKENS, PaidJudge, paid_run
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
-from tests.workers.runs.test_advancing import work_until_over
-from tests.zelo_site.api.test_runs import Api
 from workers.budgets import changes
 from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps

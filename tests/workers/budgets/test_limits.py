@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 from django.db import connection
 
 from labeling import plugins
-from labeling.models import Judgment, Project, Query
-from labeling.records import Comparison, Failure, Usage, Verdict
+from labeling.models import Judgment, Query
 from scoring.rating import rate_stale
-from tests.factories import make_judges, make_project, make_query_with_documents, make_run, make_tasks, make_user
-from tests.stub_plugins import TestJudge
-from tests.workers.runs.test_advancing import judge_all, work_until_over
-from tests.zelo_site.api.test_runs import Api
+from tests.factories.api import Api
+from tests.factories.rows import make_judges, make_project, make_query_with_documents, make_run, make_tasks, make_user
+from tests.factories.working import COST, TOKENS, PaidJudge, judge_all, paid_run, work_until_over
 from workers.budgets.limits import FIRST_QUESTIONS, expected_calls_per_pair
 from workers.judging import batches, queue
 from workers.models import Attempt, JudgingTask, Run
@@ -25,27 +22,10 @@ from workers.runs.advancing import RunRefused
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "paid")]
 
-TOKENS, COST = 110, 40
-
-
-class PaidJudge(TestJudge):
-    """Prefers the longer document; each answer is 100 tokens read, 10 written, and costs 40 millionths."""
-
-    name = "test-paid"
-    label = "Paid"
-
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-        usage = Usage(input_tokens=100, output_tokens=10, cost_micros=COST)
-        return [Verdict(0.7 if len(each.a.text) > len(each.b.text) else 0.3, usage=usage) for each in comparisons]
-
 
 @pytest.fixture
 def paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plugins._registry, ("judge", "test-paid"), PaidJudge)
-
-
-def paid_run(project: Project, *, judges: int = 1, **order: Any) -> Run:
-    return make_run(project, judges=make_judges(project, judges, plugin="test-paid"), **order)
 
 
 # --- before the call -----------------------------------------------------------------------

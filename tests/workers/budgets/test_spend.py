@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q, Sum
 
 from labeling.records import Failure, FailureKind, Usage, Verdict
-from tests.factories import make_tasks
+from tests.factories.rows import make_tasks
 from workers.budgets.spend import JudgeBooks, books_of_project, books_of_run, totals_of_project, totals_of_run
 from workers.judging import queue
 from workers.judging.queue import ClaimedTask

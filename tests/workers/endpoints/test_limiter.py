@@ -14,16 +14,16 @@ import pytest
 from django.conf import settings
 from django.db.models.functions import Now
 
-from labeling.models import Annotator, Judgment, Project
+from labeling.models import Annotator, Judgment
+from tests.factories.http_panel import KEY, define_endpoints, make_texts
+from tests.factories.working import open_questions
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts
-from tests.workers.worker_process import workers
+from tests.processes.worker_process import workers
 from workers import stopping
 from workers.endpoints import limiter
 from workers.endpoints.gates import BREAK_AFTER, Channel, Limits, Report
 from workers.judging import batches, streaming
 from workers.models import Attempt, EndpointShare, EndpointState, JudgingTask
-from workers.runs.advancing import advance, start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,18 +49,6 @@ def fake(tmp_path: Path) -> Iterator[FakeJudge]:
 def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own processes look for themselves."""
     monkeypatch.setattr(batches, "leave_hint", lambda *_: True)
-
-
-def open_questions(count: int) -> tuple[Project, Annotator]:
-    """A project with so many open questions to one judge over HTTP."""
-    documents = 2
-    while documents * (documents - 1) // 2 < count:
-        documents += 1
-    project = make_texts(documents=documents)
-    judge = make_judge(project, "fake")
-    advance(start_run(project, judges=[judge], sampler="all", pair_budget=count, seed=1).pk)
-    assert JudgingTask.objects.count() == count
-    return project, judge
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from labeling.records import Failure, FailureKind, Verdict
+from tests.factories.http_panel import KEY
+from tests.factories.questions import comparison, failure, only
 from tests.fake_judge.process import FakeJudge
-from tests.workers.http_panel import KEY
-from tests.workers.questions import comparison, failure, only
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
 from workers.judges.openai.client import Connection, redact
 from workers.judges.openai.judge import OpenAIHttpJudge

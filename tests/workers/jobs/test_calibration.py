@@ -16,8 +16,8 @@ from labeling.models import Judgment, Pair, Project, Role
 from scoring.calibration.calibrate import project_calibration
 from scoring.models import Calibration, ProjectFit, QueryFit
 from scoring.rating import rate_stale, stale_query_ids
-from tests.factories import make_judges, make_member, make_project, make_run, make_user
-from tests.scoring.judged import Judged, answer, draw_pairs, grade, make_judged
+from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged
+from tests.factories.rows import make_judges, make_member, make_project, make_run, make_user
 from workers import reconciler, tasks
 from workers.jobs import calibration
 from workers.jobs.calibration import calibrate, due_project_ids, order_calibration, whats_due

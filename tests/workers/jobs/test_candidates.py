@@ -18,8 +18,8 @@ from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
 from labeling.retrieval import retrievers
 from labeling.retrieval.retrievers import UnknownEmbedder
-from tests.factories import make_member, make_project, make_user
-from tests.zelo_site.api.test_runs import Api
+from tests.factories.api import Api
+from tests.factories.rows import make_member, make_project, make_user
 from workers import reconciler
 from workers.jobs import candidates, leasing
 from workers.jobs.candidates import AlreadyFilling, FillRefused, fill, order_candidates, waiting_fill_ids

@@ -13,9 +13,9 @@ from pytest_django import Settings
 from scoring.snapshots import freeze as snapshots
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, storage
-from tests.factories import judge_pair, make_judges, make_pair, make_project
-from tests.trainer.evaluation.test_external_rerankers import Elsewhere, by_length
-from tests.trainer.frozen import make_frozen, make_scored
+from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
+from tests.processes.elsewhere import Elsewhere, by_length
 from trainer.evaluation import entries
 from trainer.evaluation.entries import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
 from trainer.evaluation.leaderboard import (

@@ -15,9 +15,9 @@ from django.urls import reverse
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Judgment, Project
 from scoring.models import Score
-from tests.factories import make_member, make_user
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
+from tests.factories.rows import make_member, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from workers.jobs import injection_probe
 from workers.jobs.injection_probe import (
     MOST_STARTS,

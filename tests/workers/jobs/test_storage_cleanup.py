@@ -10,9 +10,9 @@ import pytest
 from pytest_django import Settings
 
 from scoring.storage.files import Storage, storage
-from tests.factories import make_tasks
-from tests.scoring.storage.test_write_guards import write_and_die
-from tests.workers.judging.test_queue import claim, end_lease
+from tests.factories.rows import make_tasks
+from tests.factories.working import claim, end_lease
+from tests.processes.write_and_die import write_and_die
 from workers import reconciler
 from workers.jobs import storage_cleanup
 from workers.models import JudgingTask

@@ -20,10 +20,10 @@ from labeling.plugins import UnknownPlugin
 from labeling.wording import translated
 from scoring.models import Snapshot
 from scoring.storage.files import Storage, StorageFull, storage
-from tests.factories import make_project, make_user
-from tests.scoring.scored import make_snapshot
-from tests.trainer.lessons import make_options
-from tests.trainer.tiny_models import save_tiny_bert
+from tests.factories.lessons import make_options
+from tests.factories.rows import make_project, make_user
+from tests.factories.scored import make_snapshot
+from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Reranker, TrainingRun
 from workers import reconciler
 from workers.jobs import training

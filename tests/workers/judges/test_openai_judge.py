@@ -13,10 +13,11 @@ import pytest
 
 from labeling.plugins import get_plugin
 from labeling.records import Failure, FailureKind, Verdict
+from tests.factories.http_panel import KEY
+from tests.factories.questions import comparison, failure, only, verdict
+from tests.fake_judge.modes import EVERY_MODE, ONE_MODE
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import quality_key
-from tests.workers.http_panel import KEY
-from tests.workers.questions import comparison, failure, only, verdict
 from workers.endpoints.failures import NotAsked
 from workers.endpoints.gates import Pace
 from workers.judges.openai.judge import OpenAIHttpJudge
@@ -122,45 +123,6 @@ def test_empty_batch_makes_no_call(fake: FakeJudge, judge_with: Callable[..., Op
 
 
 # --- failures ----------------------------------------------------------------------------
-
-EVERY_MODE = {
-    "rate_limited": (FailureKind.RATE_LIMITED, True, 0.05),
-    "rate_limited_ms": (FailureKind.RATE_LIMITED, True, 0.05),
-    "rate_limited_silent": (FailureKind.RATE_LIMITED, True, None),
-    "quota": (FailureKind.OVER_BUDGET, False, None),
-    "payment_required": (FailureKind.OVER_BUDGET, False, None),
-    "http_500": (FailureKind.UNAVAILABLE, True, None),
-    "http_503": (FailureKind.UNAVAILABLE, True, 0.05),
-    "http_529": (FailureKind.UNAVAILABLE, True, None),
-    "error_in_200": (FailureKind.UNAVAILABLE, True, None),
-    "disconnect": (FailureKind.UNAVAILABLE, True, None),
-    "cut_connection": (FailureKind.UNAVAILABLE, True, None),
-    "unauthorized": (FailureKind.BAD_REQUEST, False, None),
-    "bad_request": (FailureKind.BAD_REQUEST, False, None),
-    "redirect": (FailureKind.BAD_REQUEST, False, None),
-    "context_error": (FailureKind.CONTEXT_OVERFLOW, False, None),
-    "content_filter_400": (FailureKind.CONTENT_FILTER, False, None),
-    "content_filter": (FailureKind.CONTENT_FILTER, False, None),
-    "hang": (FailureKind.TIMEOUT, True, None),
-    "trickle": (FailureKind.TIMEOUT, True, None),
-    "truncated_json": (FailureKind.UNPARSEABLE, True, None),
-    "html": (FailureKind.UNPARSEABLE, True, None),
-    "empty_choices": (FailureKind.UNPARSEABLE, True, None),
-    "refusal": (FailureKind.REFUSAL, False, None),
-    "refusal_text": (FailureKind.REFUSAL, False, None),
-}
-ONE_MODE = [
-    ("logprob", "null_logprobs", FailureKind.LABEL_MASS, False),
-    ("logprob", "null_logprob", FailureKind.LABEL_MASS, False),
-    ("logprob", "nan_logprobs", FailureKind.LABEL_MASS, False),
-    ("logprob", "low_label_mass", FailureKind.LABEL_MASS, False),
-    ("logprob", "one_label", FailureKind.LABEL_MASS, False),
-    ("reasoned", "prose", FailureKind.UNPARSEABLE, True),
-    ("reasoned", "out_of_range", FailureKind.UNPARSEABLE, True),
-    ("reasoned", "nan_score", FailureKind.UNPARSEABLE, True),
-    ("reasoned", "cut_answer", FailureKind.UNPARSEABLE, False),
-    ("sampled", "prose", FailureKind.UNPARSEABLE, True),
-]
 
 
 @pytest.mark.parametrize("mode", ["logprob", "reasoned", "sampled"])

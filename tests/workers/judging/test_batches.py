@@ -11,8 +11,8 @@ from django.db import OperationalError
 from labeling.models import Judgment, Query
 from labeling.plugins import get_plugin
 from labeling.records import Verdict
-from tests.factories import make_judges, make_project, make_run
-from tests.stub_plugins import LongerJudge
+from tests.factories.rows import make_judges, make_project, make_run
+from tests.factories.stub_plugins import LongerJudge
 from workers.judging import batches
 from workers.models import Attempt, JudgingTask
 

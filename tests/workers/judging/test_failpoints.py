@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from labeling.models import Judgment, Pair
+from tests.factories.http_panel import KEY, make_judge, make_texts
+from tests.factories.working import end_lease
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import quality_key
-from tests.installation import ROOT
-from tests.workers.http_panel import KEY, make_judge, make_texts
-from tests.workers.judging.test_queue import end_lease
-from tests.workers.worker_process import Order, Workers, work, workers
+from tests.processes.installation import ROOT
+from tests.processes.worker_process import Order, Workers, work, workers
 from workers import failpoints
 from workers.failpoints import POINTS, UnknownFailpoint
 from workers.judging import queue, spool

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from labeling.models import Judgment, Project
 from labeling.records import Failure, FailureKind
-from tests.factories import make_project, make_tasks, make_user
+from tests.factories.rows import make_project, make_tasks, make_user
 from workers.judging import queue
 from workers.judging.failures import MEANINGS, FailureFilter, failure_counts, retry_failures
 from workers.models import JudgingTask, Run
@@ -86,7 +86,7 @@ def test_rest_lists_and_asks_again(client: Client) -> None:
 
 
 def test_a_viewer_sees_failures_and_cannot_ask_again(client: Client) -> None:
-    from tests.factories import make_member
+    from tests.factories.rows import make_member
 
     project, _ = fail_tasks(final(FailureKind.REFUSAL))
     client.force_login(make_member(project))

@@ -22,11 +22,11 @@ from labeling.records import FailureKind
 from scoring.exports import export_scores
 from scoring.models import Score
 from scoring.rating import rate_stale
-from tests.factories import make_user
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
+from tests.factories.rows import make_user
 from tests.fake_judge.faults import FAULTS
+from tests.fake_judge.modes import EVERY_MODE, ONE_MODE
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
-from tests.workers.judges.test_openai_judge import EVERY_MODE, ONE_MODE
 from workers.judging import batches
 from workers.judging.failures import failure_counts, retry_failures
 from workers.judging.queue import MAX_ATTEMPTS

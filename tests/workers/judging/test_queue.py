@@ -10,8 +10,9 @@ from django.db import connection, transaction
 
 from labeling.models import Judgment, Rationale
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
-from tests.factories import make_run, make_tasks
-from tests.threads import at_once
+from tests.factories.rows import make_run, make_tasks
+from tests.factories.working import claim, end_lease, make_due
+from tests.processes.threads import at_once
 from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, Job, JudgingTask, Run
@@ -20,25 +21,8 @@ from workers.runs import advancing, planning
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
 
-def claim(task: JudgingTask, limit: int = 100, *, worker: str = "w@host:1", lease_s: float = 60.0) -> list[ClaimedTask]:
-    return queue.claim(annotator_id=task.annotator_id, worker=worker, limit=limit, lease_s=lease_s)
-
-
 def failure(kind: FailureKind = FailureKind.TIMEOUT, *, retryable: bool = True, **fields: object) -> Failure:
     return Failure(kind, "no answer", retryable=retryable, **fields)  # type: ignore[arg-type]
-
-
-def make_due(task_id: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE workers_judgingtask SET next_at = clock_timestamp() WHERE id = %s", [task_id])
-
-
-def end_lease(*tasks: ClaimedTask) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE workers_judgingtask SET lease_until = clock_timestamp() - interval '1 second' WHERE id = ANY(%s)",
-            [[task.id for task in tasks]],
-        )
 
 
 def test_claim_leases_the_oldest_tasks_and_books_an_attempt_for_each() -> None:

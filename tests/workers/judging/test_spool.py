@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from labeling.models import Judgment
 from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
-from tests.factories import make_tasks
-from tests.threads import at_once
-from tests.workers.judging.test_queue import claim
+from tests.factories.rows import make_tasks
+from tests.factories.working import claim
+from tests.processes.threads import at_once
 from workers.endpoints.failures import NotAsked
 from workers.judging import batches, queue, recorder, spool
 from workers.judging.queue import ClaimedTask
@@ -344,7 +344,7 @@ class TestAnswers:
     def test_only_what_could_not_be_had_again_goes_to_disk(
         self, drifts: bool, kept: int, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tests.stub_plugins import LongerJudge
+        from tests.factories.stub_plugins import LongerJudge
 
         tasks = make_tasks(3)
         monkeypatch.setattr(LongerJudge, "can_drift", drifts)
@@ -412,7 +412,7 @@ class TestDatabaseAway:
 @pytest.mark.usefixtures("stub_plugins")
 @pytest.mark.django_db(transaction=True)
 def test_leases_last_as_long_as_a_judge_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.stub_plugins import LongerJudge
+    from tests.factories.stub_plugins import LongerJudge
     from workers.judging import leases
 
     monkeypatch.setattr(leases, "EXTEND_EVERY_S", 0.1)

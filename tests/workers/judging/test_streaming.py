@@ -13,11 +13,10 @@ from django.db import OperationalError
 
 from labeling.models import Judgment
 from labeling.records import Comparison
+from tests.factories.http_panel import KEY, define_endpoints
+from tests.factories.working import end_lease, make_due, open_questions
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.threads import at_once
-from tests.workers.endpoints.test_limiter import open_questions
-from tests.workers.http_panel import KEY, define_endpoints
-from tests.workers.judging.test_queue import end_lease, make_due
+from tests.processes.threads import at_once
 from workers import stopping
 from workers.endpoints.conversation import Conversation
 from workers.judging import batches, queue, streaming

@@ -15,9 +15,9 @@ from labeling.models import Candidate, Judgment, Project
 from labeling.projects import create_project
 from scoring.models import Score
 from scoring.quality import graded_queries, measure
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import HiddenQuality, quality_key
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from workers.models import Run
 from workers.monitoring.scorecard import scorecard
 from workers.runs.advancing import start_run

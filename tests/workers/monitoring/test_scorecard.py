@@ -14,7 +14,7 @@ from labeling.models import Annotator, Candidate, Judgment, Pair, Project
 from labeling.pairs import store_pairs
 from labeling.records import Comparison, Failure, Verdict
 from scoring.annotators.known_answers import draw_known_pairs, gold_share, judge_answers, known_pairs
-from tests.factories import (
+from tests.factories.rows import (
     answer_each_way,
     candidate_ids,
     judge_pair,
@@ -25,8 +25,8 @@ from tests.factories import (
     make_run,
     make_user,
 )
-from tests.stub_plugins import TestJudge
-from tests.workers.runs.test_advancing import work_until_over
+from tests.factories.stub_plugins import TestJudge
+from tests.factories.working import work_until_over
 from workers.judging import batches, queue
 from workers.models import JudgingTask
 from workers.monitoring.drift import known_drift, pause_judge, resume_judge, watch_judge

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.installation import ROOT, last_line
+from tests.processes.installation import ROOT, last_line
 
 
 def test_random_kills_lose_double_and_invent_nothing_and_pay_for_calls_in_flight_alone(

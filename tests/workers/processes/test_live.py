@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.installation import ROOT, last_line, manage
+from tests.processes.installation import ROOT, last_line, manage
 
 QUERIES, DOCUMENTS = 12, 30
 

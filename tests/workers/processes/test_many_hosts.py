@@ -16,9 +16,9 @@ from django.db import connection
 
 from labeling.models import Judgment
 from scoring.rating import rate_stale
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from tests.workers.hosts import Host, can_have_namespaces, clock_library, endpoint, hosts
-from tests.workers.http_panel import KEY, define_endpoints, make_judge, make_texts
+from tests.processes.hosts import Host, can_have_namespaces, clock_library, endpoint, hosts
 from workers import reconciler
 from workers.broker import hints
 from workers.budgets.spend import totals_of_run

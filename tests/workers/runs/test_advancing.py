@@ -15,7 +15,7 @@ from labeling.plugins import UnknownPlugin
 from labeling.records import Failure, FailureKind, Verdict
 from scoring.models import QueryFit
 from scoring.rating import rate_stale
-from tests.factories import (
+from tests.factories.rows import (
     judge_pair,
     make_judges,
     make_pair,
@@ -24,6 +24,7 @@ from tests.factories import (
     make_run,
     make_user,
 )
+from tests.factories.working import judge_all, work_until_over
 from workers.judging import batches, queue
 from workers.models import Attempt, Job, JudgingTask, Run
 from workers.runs import advancing, planning, progress
@@ -32,22 +33,6 @@ from workers.runs.progress import run_progress
 
 # The rater reads in a transaction of its own.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
-
-
-def judge_all(run: Run) -> int:
-    return sum(batches.judge_open(judge.pk, worker="w@host:1") for judge in run.judges.all())
-
-
-def work_until_over(run: Run, *, rounds: int = 10) -> Run:
-    """Do what workers do, in order: advance, judge, rate."""
-    for _ in range(rounds):
-        advancing.advance(run.pk)
-        judge_all(run)
-        rate_stale(run.project_id)
-        run.refresh_from_db()
-        if run.state not in Run.ACTIVE:
-            return run
-    raise AssertionError(f"run {run.pk} is still {run.state} after {rounds} rounds")
 
 
 def questions(run: Run) -> list[tuple[int, int, int, bool]]:

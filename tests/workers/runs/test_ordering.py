@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from labeling.access.annotators import get_judge
 from labeling.plugins import get_plugin
-from tests.factories import make_judges, make_project, make_user
+from tests.factories.rows import make_judges, make_project, make_user
 from workers.models import Run
 from workers.runs.advancing import RunRefused, start_run
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from labeling.access.api_keys import make_token
 from labeling.models import Project, Role
-from tests.factories import make_judges, make_member, make_project, make_run, make_user
+from tests.factories.api import Api
+from tests.factories.rows import make_judges, make_member, make_project, make_run, make_user
 from workers.models import Run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -26,27 +26,6 @@ def owner() -> Any:
 @pytest.fixture
 def project(owner: Any) -> Project:
     return make_project(owner=owner, queries=2)
-
-
-class Api:
-    """A program with a key."""
-
-    def __init__(self, user: Any, *scopes: str) -> None:
-        self.headers = {"Authorization": f"Bearer {make_token(user, name='test', scopes=scopes or ('read', 'write'))}"}
-        self.client = Client(enforce_csrf_checks=True, raise_request_exception=False)
-
-    def get(self, path: str) -> Any:
-        return self.client.get(f"/api/v1{path}", headers=self.headers)
-
-    def patch(self, path: str, body: Any) -> Any:
-        return self.client.patch(
-            f"/api/v1{path}", json.dumps(body), content_type="application/json", headers=self.headers
-        )
-
-    def post(self, path: str, body: Any = None) -> Any:
-        return self.client.post(
-            f"/api/v1{path}", json.dumps(body or {}), content_type="application/json", headers=self.headers
-        )
 
 
 def paths(project: Project) -> list[str]:

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from labeling.models import Project
-from tests.zelo_site.factories import make_project
+from tests.factories.pages import make_project
 from zelo_site.cli.judge_arguments import NamedJudge, make_judges, read_judges
 from zelo_site.management.commands import configure
 

@@ -9,9 +9,9 @@ import pytest
 from pytest_django import Settings
 
 from scoring.models import Snapshot
-from tests.factories import make_user
-from tests.trainer.frozen import make_scored
-from tests.trainer.tiny_models import save_tiny_bert
+from tests.factories.frozen import make_scored
+from tests.factories.rows import make_user
+from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs import training
 from workers.jobs.evaluation import evaluate, waiting_evaluation_ids

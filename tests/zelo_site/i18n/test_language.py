@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Project
-from tests.zelo_site.factories import make_query, score
+from tests.factories.pages import make_query, score
 
 pytestmark = pytest.mark.django_db
 WITH_COMMA = re.compile(r' (?:x|y|x1|x2|y1|y2|cx|cy|r|width|height|value)="\d+,\d+%?"')

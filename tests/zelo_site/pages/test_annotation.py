@@ -13,7 +13,7 @@ from labeling.access.annotators import get_person
 from labeling.annotation.instruction import has_read
 from labeling.models import Project, Role, SpotCheck
 from labeling.records import AnswerKind
-from tests.factories import judge_pair, make_member, make_pair, make_project, make_query_with_documents, make_user
+from tests.factories.rows import judge_pair, make_member, make_pair, make_project, make_query_with_documents, make_user
 from zelo_site.models import Preferences
 
 pytestmark = pytest.mark.django_db

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Document, Membership, Project, Query
-from tests.zelo_site.factories import make_query, make_user, page
+from tests.factories.pages import make_query, make_user, page
 from workers.jobs.candidates import fill
 from workers.models import Job
 from zelo_site.demo.announcing import announce_embedding, end_announcement

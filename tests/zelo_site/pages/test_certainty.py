@@ -16,7 +16,7 @@ from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
 from scoring.sampling.certainty import next_pairs, top_certainty
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,

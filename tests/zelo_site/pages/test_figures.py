@@ -12,8 +12,8 @@ from labeling.access.annotators import get_person
 from labeling.models import Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.quality import ranking_quality
-from tests.factories import answer_each_way
-from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score
+from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, page, score
+from tests.factories.rows import answer_each_way
 from zelo_site.pages.project.figures import elo_columns
 from zelo_site.pages.project.judge_summary import JudgeFigures, judge_figures, ndcg_by_judgments
 

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Project
-from tests.zelo_site.factories import candidates_of, judge, make_judge, make_pair, make_query, page, score
+from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, page, score
 from zelo_site.pages.queries import reasons
 
 pytestmark = pytest.mark.django_db

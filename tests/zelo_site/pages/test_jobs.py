@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from labeling.models import Annotator, Membership, Project
-from tests.zelo_site.factories import candidates_of, make_judge, make_pair, make_project, make_query, make_user, page
+from tests.factories.pages import candidates_of, make_judge, make_pair, make_project, make_query, make_user, page
 from workers.models import Attempt, EndpointState, JudgingTask, Run, Worker
 from workers.monitoring import queue_depth
 from workers.monitoring.heartbeats import beat

@@ -15,8 +15,9 @@ from django.utils import timezone
 from labeling.annotation.assignments import open_slots
 from labeling.models import Membership, Pair, Project, Query
 from scoring.models import QueryFit, Score
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
+    example_address,
     judge,
     make_judge,
     make_pair,
@@ -27,7 +28,6 @@ from tests.zelo_site.factories import (
     page,
     score,
 )
-from tests.zelo_site.test_accounts import example_address
 from workers.models import JudgingTask, Run, Spend
 from workers.monitoring.heartbeats import beat
 from zelo_site import urls

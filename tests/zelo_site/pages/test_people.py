@@ -14,7 +14,7 @@ from labeling.access.members import invite, open_invitations
 from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,

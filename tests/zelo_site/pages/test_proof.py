@@ -18,8 +18,8 @@ from pytest_django import Settings
 
 from labeling.models import Membership, Project
 from scoring.models import Snapshot
-from tests.trainer.frozen import make_frozen, make_scored
-from tests.zelo_site.factories import make_user, page
+from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.pages import make_user, page
 from trainer.evaluation.entries import BASE, enter_baselines
 from trainer.evaluation.leaderboard import evaluation_queries
 from trainer.models import Reranker

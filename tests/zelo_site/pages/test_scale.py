@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from labeling.models import Annotator, Membership, Project, Query
 from scoring.models import Calibration, JudgeFit, ProjectFit, QueryFit, Score
-from tests.zelo_site.factories import (
+from tests.factories.pages import (
     candidates_of,
     judge,
     make_judge,

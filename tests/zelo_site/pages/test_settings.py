@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Project
-from tests.zelo_site.factories import make_project, make_user, page
+from tests.factories.pages import make_project, make_user, page
 
 pytestmark = pytest.mark.django_db
 

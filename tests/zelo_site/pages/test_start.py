@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from labeling.models import Annotator, Candidate, Membership, Project, Query
 from labeling.plugins import registered
-from tests.zelo_site.factories import make_project, make_query, make_run, make_user, page
+from tests.factories.pages import make_project, make_query, make_run, make_user, page
 from workers.models import Job, Run
 
 pytestmark = pytest.mark.django_db

@@ -17,10 +17,10 @@ from pytest_django import Settings
 
 from labeling.models import Project
 from scoring.models import Snapshot
-from tests.factories import make_member, make_user
-from tests.scoring.scored import make_snapshot, scored
-from tests.zelo_site.api.test_runs import Api
-from tests.zelo_site.factories import make_project
+from tests.factories.api import Api
+from tests.factories.pages import make_project
+from tests.factories.rows import make_member, make_user
+from tests.factories.scored import make_snapshot, scored
 from trainer.models import TrainingRun
 from workers.jobs.training import start_training
 from workers.models import Job

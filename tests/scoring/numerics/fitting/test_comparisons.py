@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from scoring.numerics.fitting import comparisons
 from scoring.numerics.fitting.comparisons import aggregate_pairs, votes_of_query
-from tests.scoring.numerics.builders import join
+from tests.factories.votes import join
 
 
 def test_both_orders_of_one_judge_count_as_one_vote_with_averaged_logits() -> None:

@@ -24,7 +24,7 @@ from scoring.numerics.fitting.fit import (
     has_exact_errors,
 )
 from scoring.numerics.fitting.likelihood import MODEL_CODES, log_likelihood, probability, score_and_curvature
-from tests.scoring.numerics.builders import join, random_pairs, soft_query
+from tests.factories.votes import join, random_pairs, soft_query
 
 models = pytest.mark.parametrize("model", list(MODEL_CODES))
 seeds = st.integers(0, 10_000)

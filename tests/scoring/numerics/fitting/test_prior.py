@@ -12,7 +12,7 @@ from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import probability
 from scoring.numerics.fitting.prior import MAXIMUM_PAIRS, choose_prior
-from tests.scoring.numerics.builders import join, random_pairs, soft_query
+from tests.factories.votes import join, random_pairs, soft_query
 
 
 def sign_queries(spread: float, *, queries: int = 12, size: int = 40, votes: int = 1) -> ComparisonColumns:

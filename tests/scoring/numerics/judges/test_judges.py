@@ -14,7 +14,7 @@ from scoring.numerics.fitting.likelihood import MODEL_CODES, probability
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.judges import NoAnchorAnswers, fit_with_judges
 from scoring.numerics.measures.metrics import kendall
-from tests.scoring.numerics.builders import join, random_pairs, soft_query
+from tests.factories.votes import join, random_pairs, soft_query
 
 PEOPLE = 9
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import reverse
+from django.urls import URLPattern, reverse
 from django.utils import timezone
 
 from labeling.judgments import record_judgments
@@ -110,3 +110,10 @@ def page(client: Client, name: str, *args: Any, **data: Any) -> str:
     answer = client.get(reverse(name, args=args), data)
     assert answer.status_code == 200, answer.content.decode()[:500]
     return answer.content.decode()
+
+
+def example_address(pattern: URLPattern, **known: object) -> str:
+    """An address of a page, its parameters filled with `known` or with something of the right kind."""
+    kinds = pattern.pattern.converters
+    values = {"token": "no-token", "slug": "no-project", "action": "pause"} | known
+    return reverse(str(pattern.name), kwargs={name: values.get(name, 999_999) for name in kinds})

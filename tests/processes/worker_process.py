@@ -75,7 +75,7 @@ def workers(home: Path) -> Iterator[Workers]:
         "BROKER_URL": settings.CELERY_BROKER_URL,
     }
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tests.workers.worker_loaded"])
+    context.set_forkserver_preload([__name__, "tests.processes.worker_loaded"])
     started = Workers(context)
     try:
         assert started.run(os.getpid) == 0  # the server starts now, in this environment

@@ -17,7 +17,7 @@ from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.pairs import store_pairs
 from labeling.records import FloatArray, IntArray, NewJudgment
 from scoring.numerics.design.static import random_cycles
-from tests.factories import make_project
+from tests.factories.rows import make_project
 
 
 @dataclass

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.db import connection
 
-from tests.installation import ROOT
+from tests.processes.installation import ROOT
 
 Target = str | tuple[str, int]
 

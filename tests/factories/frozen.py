@@ -7,7 +7,7 @@ import numpy as np
 from labeling.models import Candidate, Document, Project, Query
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
-from tests.factories import make_project
+from tests.factories.rows import make_project
 
 WORDS = ("river", "metal", "garden", "letter", "winter", "engine", "mirror", "copper", "island", "shadow")
 

@@ -16,7 +16,7 @@ from labeling.annotation.assignments import open_slots
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Annotator, Judgment, Membership, Project, Role, SpotCheck
 from labeling.pairs import store_pairs
-from tests.factories import candidate_ids, make_member, make_project
+from tests.factories.rows import candidate_ids, make_member, make_project
 
 Json = dict[str, Any]
 committed = pytest.mark.django_db(transaction=True)
