@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from labeling.plugins import KINDS, Options, registered
+from tests.tree import MOST_MODULES, PACKAGES, circles, imports, module_name, modules_a_folder, sources
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("zelo_site", "workers", "trainer", "scoring", "labeling")
 STARTED_BY_WORKERS = {"Run", "Job", "JudgingTask"}
+PROMISE = re.compile(r"\b[Nn]o Django\b")
 WRITES = {"create", "bulk_create", "get_or_create", "update_or_create", "acreate"}
-
-
-def sources(*packages: str) -> Iterator[Path]:
-    for package in packages:
-        yield from (path for path in sorted((ROOT / package).rglob("*.py")) if "migrations" not in path.parts)
 
 
 def test_imports_point_one_way() -> None:
@@ -29,6 +27,43 @@ def test_imports_point_one_way() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(imports(*PACKAGES)) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [["b", "c"], ["d"]]
+
+
+def test_no_folder_outgrows_its_reader() -> None:
+    crowded = {folder: count for folder, count in modules_a_folder(*PACKAGES, "tests").items() if count > MOST_MODULES}
+    assert crowded == {}
+
+
+def test_no_test_module_imports_another() -> None:
+    test_modules = {
+        name for path in sources("tests") if (name := module_name(path)).rpartition(".")[2].startswith("test_")
+    }
+    borrowed = {name: found for name, used in imports("tests").items() if (found := used & test_modules)}
+    assert borrowed == {}
+
+
+def test_modules_that_promise_no_django_stand_in_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    listed = [name for each in contracts if each["type"] == "forbidden" for name in each["source_modules"]]
+    promised = {
+        module_name(path)
+        for path in sources(*PACKAGES)
+        if PROMISE.search(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+    }
+    assert promised, "the scan itself must find something"
+    assert {
+        name for name in promised if not any(name == each or name.startswith(f"{each}.") for each in listed)
+    } == set()
 
 
 def test_stages_are_the_method_in_order() -> None:
@@ -66,7 +101,7 @@ def _started(tree: ast.AST) -> Iterator[str]:
 def test_only_workers_start_work() -> None:
     starters = {
         path.relative_to(ROOT).as_posix()
-        for path in sources(*FLOORS)
+        for path in sources(*PACKAGES)
         if set(_started(ast.parse(path.read_text(encoding="utf-8"))))
         or "INSERT INTO workers_" in path.read_text(encoding="utf-8")
     }
@@ -76,7 +111,7 @@ def test_only_workers_start_work() -> None:
 
 def test_nobody_inserts_judgments_but_record_judgments() -> None:
     writers = set()
-    for path in sources(*FLOORS):
+    for path in sources(*PACKAGES):
         text = path.read_text(encoding="utf-8")
         if "INSERT INTO labeling_judgment" in text or any(f"Judgment.objects.{verb}(" in text for verb in WRITES):
             writers.add(path.relative_to(ROOT).as_posix())
@@ -94,7 +129,7 @@ def test_numerics_and_records_load_without_django() -> None:
 def test_no_module_outgrows_its_reader() -> None:
     long = {
         path.relative_to(ROOT).as_posix(): lines
-        for path in sources(*FLOORS)
+        for path in sources(*PACKAGES)
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
     assert long == {}

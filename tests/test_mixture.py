@@ -32,8 +32,8 @@ from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
 from trainer.evaluation.leaderboard import Leaderboard, evaluation_queries, leaderboard
 from trainer.evaluation.metrics import METRICS
+from trainer.examples import load_training_data
 from trainer.models import Reranker
-from trainer.training.examples import load_training_data
 from workers.jobs.training import start_training, train, waiting_training_ids
 from workers.judging import batches
 from workers.models import Run

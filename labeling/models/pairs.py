@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.apps import apps
 from django.db import models
 from django.db.models import F, Q
@@ -11,14 +9,11 @@ from django.db.models import F, Q
 from labeling.models.projects import VisibleQuerySet
 from labeling.models.texts import Candidate, Query
 
-if TYPE_CHECKING:
-    from labeling.models.judgments import Annotator
-
 
 class PairQuerySet(VisibleQuerySet["Pair"]):
     project_path = "a__query__project"
 
-    def unjudged_by(self, annotator: Annotator) -> PairQuerySet:
+    def unjudged_by(self, annotator: models.Model) -> PairQuerySet:
         """Pairs without a live judgment by `annotator`."""
         answered = (
             apps.get_model("labeling", "Judgment")

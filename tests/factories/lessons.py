@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeling.records import Examples, TrainingData
-from trainer.training.pointwise import Pointwise
+from trainer.training.options import PointwiseOptions
 
 WORDS = ["goldfish", "pond", "carp", "water", "bread", "oven", "flour", "yeast"]
 
@@ -32,12 +32,12 @@ def make_data(queries: int = 16, *, dev: int = 4, **options: Any) -> TrainingDat
     return TrainingData(make_examples(queries, **options), make_examples(dev, first=1000, **options))
 
 
-def make_options(base: Path | str, **options: Any) -> Pointwise.Options:
+def make_options(base: Path | str, **options: Any) -> PointwiseOptions:
     """Few and small steps on one thread."""
     small: dict[str, Any] = {
         "base": str(base), "rank": 4, "max_length": 96, "batch_size": 8, "epochs": 2, "eval_steps": 5, "threads": 1,
     }  # fmt: skip
-    return Pointwise.Options.model_validate(small | options)
+    return PointwiseOptions.model_validate(small | options)
 
 
 def write_rows(path: Path, data: TrainingData) -> None:

@@ -18,12 +18,12 @@ from transformers.trainer_utils import set_seed
 from trainer.bases import Base
 
 if TYPE_CHECKING:
-    from trainer.training.pointwise import Pointwise
+    from trainer.training.options import PointwiseOptions
 
 FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
-def attach_adapter(model: CrossEncoder, base: Base, options: Pointwise.Options) -> PeftModel:
+def attach_adapter(model: CrossEncoder, base: Base, options: PointwiseOptions) -> PeftModel:
     """Put LoRA layers into the cross-encoder's own modules; a head that the base lacks is trained whole."""
     targets = [each.strip() for each in options.targets.split(",") if each.strip()]
     set_seed(options.seed)

@@ -43,7 +43,7 @@ from trainer.training.truncation import Fitted, fit_texts
 from trainer.training.warm_start import WarmReport, is_embedder, own_order
 
 if TYPE_CHECKING:
-    from trainer.training.pointwise import Pointwise
+    from trainer.training.options import PointwiseOptions
 
 LOG_STEPS = 10
 WARM_TIMES, WARM_LENGTH = 2, 64
@@ -81,7 +81,7 @@ class _Prepared:
     dev: Examples
 
 
-def fine_tune(options: Pointwise.Options, data: TrainingData, workspace: Path, report: Report) -> Trained:
+def fine_tune(options: PointwiseOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train, going on from the last checkpoint in `workspace`; halve the batch as long as memory runs out.
 
     With `warm_steps` an embedder first learns its own order, in a folder of the workspace.
@@ -102,7 +102,7 @@ def fine_tune(options: Pointwise.Options, data: TrainingData, workspace: Path, r
     return replace(trained, facts={**trained.facts, "warm_start": said})
 
 
-def _warm_start(options: Pointwise.Options, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
+def _warm_start(options: PointwiseOptions, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
     """An adapter that has learned the base's own order, from twice as many short rows a step at twice the rate."""
     workspace.mkdir(exist_ok=True)
     course = options.model_copy(
@@ -129,7 +129,7 @@ def _warm_start(options: Pointwise.Options, base: Base, train: Examples, workspa
 
 
 def _learn(
-    options: Pointwise.Options,
+    options: PointwiseOptions,
     base: Base,
     data: TrainingData,
     workspace: Path,
@@ -163,14 +163,14 @@ def threads_to_use() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parts(workspace: Path, options: Pointwise.Options) -> int:
+def _parts(workspace: Path, options: PointwiseOptions) -> int:
     with contextlib.suppress(FileNotFoundError):
         return int(json.loads((workspace / BATCH_FILE).read_text())["parts"])
     return options.accumulation
 
 
 def _train(
-    options: Pointwise.Options,
+    options: PointwiseOptions,
     base: Base,
     data: TrainingData,
     workspace: Path,
@@ -267,7 +267,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         adapted: PeftModel,
         prepared: _Prepared,
         *,
-        options: Pointwise.Options,
+        options: PointwiseOptions,
         workspace: Path,
         report: Report,
         parts: int,

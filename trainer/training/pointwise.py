@@ -7,21 +7,10 @@ Imports no Django: `trainer.training.process` runs without it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import pydantic
 
 from labeling.plugins import Report, Trainer, register
 from labeling.records import Trained, TrainingData
-from labeling.retrieval.model_names import BUNDLED, check_model
-from trainer.bases import MINILM
-
-
-def _check_base(name: str) -> str:
-    return name if name == MINILM else check_model(name or BUNDLED) and name
-
-
-BaseName = Annotated[str, pydantic.AfterValidator(_check_base), pydantic.Field(min_length=1, max_length=500)]
+from trainer.training.options import PointwiseOptions
 
 
 @register
@@ -31,58 +20,9 @@ class Pointwise(Trainer):
     name = "pointwise"
     label = "Pointwise LoRA, mean squared error"
 
-    class Options(Trainer.Options):
-        base: BaseName = pydantic.Field(
-            default=MINILM,
-            description="Model to start from: minilm (comes with zelo, learns on a CPU), a folder, a name.",
-        )
-        rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
-        alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
-        dropout: float = pydantic.Field(
-            default=0.0, ge=0, lt=1, description="Dropout in training, of the base's layers too; 0 learns fastest."
-        )
-        targets: str = pydantic.Field(
-            default="", max_length=500, description="Layers to adapt, comma-separated; empty: what the base suggests."
-        )
-        learning_rate: float = pydantic.Field(
-            default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM (2e-3 learns nothing), 1e-4 models of billions."
-        )
-        epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the rows.")
-        max_steps: int = pydantic.Field(default=0, ge=0, description="Optimizer steps at most; 0: as epochs say.")
-        warm_steps: int = pydantic.Field(
-            default=0,
-            ge=0,
-            le=10**6,
-            description="Steps on the order that an embedder has by itself, before the scores: helps where queries are few.",
-        )
-        max_length: int = pydantic.Field(
-            default=256, ge=16, le=131072, description="Tokens of query and document together; longer ones are cut."
-        )
-        batch_size: int = pydantic.Field(default=16, ge=1, le=65536, description="Rows that go through at once.")
-        accumulation: int = pydantic.Field(default=1, ge=1, le=65536, description="Batches that make one step.")
-        precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-            default="auto", description="auto: bf16 on a GPU that knows it, fp32 elsewhere."
-        )
-        gradient_checkpointing: bool = pydantic.Field(
-            default=False, description="Less memory, about a third more time: for long texts and large models."
-        )
-        warmup: float = pydantic.Field(default=0.1, ge=0, le=0.9, description="Share of the steps with a rising rate.")
-        weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
-        eval_steps: int = pydantic.Field(
-            default=50, ge=1, le=10**6, description="Steps between two looks at the dev split, each with a checkpoint."
-        )
-        dev_rows: int = pydantic.Field(
-            default=2000, ge=10, le=10**7, description="Rows of the dev split that are ranked each time, whole queries."
-        )
-        patience: int = pydantic.Field(
-            default=5, ge=0, le=10**6, description="Looks without a better NDCG@10 before it stops; 0: never."
-        )
-        seed: int = pydantic.Field(default=0, ge=0, lt=2**31, description="The same seed on one CPU: the same adapter.")
-        threads: int = pydantic.Field(
-            default=0, ge=0, le=1024, description="CPU threads; 0: all that the process may use."
-        )
+    Options = PointwiseOptions
 
-    options: Options
+    options: PointwiseOptions
 
     def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:
         from trainer.training.fine_tuning import fine_tune

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from labeling.plugins import Trainer, get_plugin
 from labeling.records import Trained, TrainingData
-from trainer.training.examples import load_training_data
+from trainer.examples import load_training_data
 
 ORDER, ROWS, EVENTS, RESULT, PUBLISHED, LOCK = (
     "order.json", "rows.parquet", "events.jsonl", "result.json", "published", ".lock",

@@ -19,11 +19,11 @@ from labeling.records import Examples, Trained, TrainingData
 from tests.factories.lessons import Told, make_data, make_examples, make_options, write_rows
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
+from trainer.examples import EmptySnapshot, load_training_data
 from trainer.training import fine_tuning
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
 from trainer.training.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, first_queries
-from trainer.training.examples import EmptySnapshot, load_training_data
 from trainer.training.fine_tuning import OutOfMemory
 from trainer.training.losses import SquaredError
 from trainer.training.pointwise import Pointwise

@@ -14,7 +14,7 @@ from labeling.access.annotators import get_person
 from labeling.access.links import make_link
 from labeling.annotation.gold import pause_person, set_gold
 from labeling.models import Project
-from tests.browser.comparing import (
+from tests.browser.annotation.comparing import (
     FAST,
     A,
     B,

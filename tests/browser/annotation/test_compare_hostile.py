@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 from labeling.annotation.gold import set_gold
 from labeling.models import Document, Project
-from tests.browser.comparing import (
+from tests.browser.annotation.comparing import (
     FAST,
     Start,
     make_annotator,
@@ -18,7 +18,7 @@ from tests.browser.comparing import (
     press,
     wait_until_saved,
 )
-from tests.browser.hostile import HOSTILE
+from tests.browser.annotation.hostile import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -12,8 +12,7 @@ from playwright.sync_api import Page, Route, expect
 
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Membership, Project, Role
-from tests.browser.checks import serious_faults
-from tests.browser.comparing import (
+from tests.browser.annotation.comparing import (
     ASKED,
     FAST,
     A,
@@ -27,6 +26,7 @@ from tests.browser.comparing import (
     read,
     wait_until_saved,
 )
+from tests.browser.checks import serious_faults
 from tests.browser.conftest import Visit
 from tests.factories.pages import make_user
 

@@ -17,8 +17,8 @@ from labeling.models import Annotator, Judgment, Membership, Project, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication
 from scoring.spot_checks.plans import plan_spot_checks
+from tests.browser.annotation.comparing import FAST, press, wait_until_saved
 from tests.browser.checks import Start, serious_faults
-from tests.browser.comparing import FAST, press, wait_until_saved
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import (
     candidates_of,
