@@ -11,6 +11,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,12 @@ if PROCESS:  # before pytest-django reads the settings
     os.environ.setdefault(
         "BROKER_URL", f"{service_urls(_home).broker_url}?virtual_host={1 + int(PROCESS.removeprefix('gw'))}"
     )
+
+(TEST_HOME / PROCESS / "static").mkdir(parents=True, exist_ok=True)  # whitenoise warns where it is missing
+# The same examples in every run: a test that fails does so for whoever runs it next.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("random", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("ZELO_HYPOTHESIS", "repeatable"))
 
 _supervisor = None
 

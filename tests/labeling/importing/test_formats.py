@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -100,9 +100,27 @@ def test_what_is_accepted_can_be_stored_as_utf8_json_without_nan_or_nul(text: st
         (row,) = read(encoded(line(documents=[{"id": "d", "content": text, "metadata": metadata}])))
     except RowError:
         return
-    stored = json.dumps([row.documents[0].text, row.documents[0].metadata], allow_nan=False, ensure_ascii=False)
-    assert "\\u0000" not in stored
-    stored.encode("utf-8")
+    kept = [row.documents[0].text, row.documents[0].metadata]
+    json.dumps(kept, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    assert not any("\x00" in string for string in strings_in(kept))
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string of a JSON value, keys too, as it is after decoding: six characters that spell an escape are text."""
+    if isinstance(value, str):
+        yield value
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from strings_in(inner)
+    if isinstance(value, list):
+        for inner in value:
+            yield from strings_in(inner)
+
+
+def test_six_characters_that_spell_an_escape_are_text() -> None:
+    (row,) = read(encoded(line(documents=[{"id": "d", "content": "\\u0000", "metadata": {"\\u0000": "\\u0000"}}])))
+    assert row.documents[0].text == "\\u0000"
 
 
 # --- bad lines ---------------------------------------------------------------------------
