@@ -17,7 +17,7 @@ def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"plugin {row.name!r} ({row.module}) did not load: {row.error}",
             id="zelo.W001",
-            hint="mend or uninstall the package, or leave it out of ZELO_PLUGINS",
+            hint="fix or uninstall the package, or leave it out of ZELO_PLUGINS",
         )
         for row in load_plugins(enabled=settings.ZELO_PLUGINS)
         if row.error
@@ -35,3 +35,9 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             hint="unset ZELO_SECRET_KEY to have one made in ZELO_HOME, or set it to a long random string",
         )
     ]
+
+
+@register()
+def check_environment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Environment variables whose value cannot be used; settings.py has taken the default instead."""
+    return [Error(problem, id="zelo.E002", hint=remedy) for problem, remedy in settings.ZELO_WRONG_SETTINGS]

@@ -25,6 +25,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -42,6 +43,36 @@ def _listed(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
+# Values that cannot be used, each with its remedy: the default takes their place and `manage.py check` fails.
+ZELO_WRONG_SETTINGS: list[tuple[str, str]] = []
+
+
+def _megabytes(name: str, default: int) -> int:
+    """The variable's megabytes, in bytes."""
+    text = os.environ.get(name, "").strip() or str(default)
+    try:
+        value = float(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+    except ValueError:
+        ZELO_WRONG_SETTINGS.append(
+            (
+                f"{name} is {text!r}, not a number of megabytes",
+                f"set {name} to a number above 0, or unset it for {default}",
+            )
+        )
+        value = default
+    return int(value * 1024 * 1024)
+
+
+def _one_of(name: str, values: tuple[str, ...], default: str) -> str:
+    text = os.environ.get(name, "").strip().upper() or default
+    if text in values:
+        return text
+    ZELO_WRONG_SETTINGS.append((f"{name} is {text!r}", f"set {name} to one of {', '.join(values)}, or unset it"))
+    return default
+
+
 def _flag(name: str) -> bool:
     return os.environ.get(name, "") in {"1", "true", "yes", "on"}
 
@@ -52,8 +83,8 @@ ALLOWED_HOSTS = _listed("ZELO_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = _flag("ZELO_HTTPS")
 
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
-ZELO_MAX_LINE_BYTES = int(float(os.environ.get("ZELO_MAX_LINE_MB", "64")) * 1024 * 1024)
-ZELO_MAX_IMPORT_BYTES = int(float(os.environ.get("ZELO_MAX_IMPORT_MB", "10240")) * 1024 * 1024)
+ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
+ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
 ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
@@ -116,7 +147,16 @@ TEMPLATES = [
     }
 ]
 
-_database = dj_database_url.parse(_services.database_url, engine="django.db.backends.postgresql")
+try:
+    _database = dj_database_url.parse(_services.database_url, engine="django.db.backends.postgresql")
+except ValueError:  # the address is not repeated: it may hold a password
+    ZELO_WRONG_SETTINGS.append(
+        (
+            "DATABASE_URL is no address of a database",
+            "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:PORT/NAME, or unset it",
+        )
+    )
+    _database = dj_database_url.parse("postgresql:///zelo", engine="django.db.backends.postgresql")
 # A host that was cut off notices within half a minute; otherwise it would wait two hours for an answer.
 _patience = {
     "connect_timeout": 5,
@@ -231,12 +271,13 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.train*": {"queue": "training"},
 }
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("ZELO_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": _one_of("ZELO_LOG_LEVEL", LOG_LEVELS, "INFO")},
     "loggers": {
         "axes": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},

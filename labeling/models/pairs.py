@@ -18,7 +18,7 @@ class PairQuerySet(VisibleQuerySet["Pair"]):
         answered = (
             apps.get_model("labeling", "Judgment")
             .objects.live()
-            .filter(annotator=annotator, pair_id=models.OuterRef("pk"))
+            .filter(annotator_id=annotator.pk, pair_id=models.OuterRef("pk"))
         )
         return self.exclude(models.Exists(answered))
 
