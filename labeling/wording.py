@@ -1,25 +1,35 @@
-"""Texts that are declared or stored in English, in the visitor's language: labels of plugins and states, reasons.
+"""Translates texts that are declared or stored in English: labels of plugins and states, stored sentences.
 
-Templates and page code mark their own texts for gettext. What is declared without Django (a plugin's label, an option's
-help) or was stored (why a run ended) is translated here, when it is shown.
+Templates and page code mark their own texts for gettext. Labels of plugins and help texts of options are declared in
+modules that load without Django; stored sentences bring their msgid and parameters (`labeling.stored_texts`).
 """
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.utils.translation import get_language, gettext
 
-from labeling.stored_texts import stored_texts
+from labeling.stored_texts import StoredText, read_stored
+
+PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
-def translated(text: str) -> str:
-    """The text in the language of the request; one that nobody declared or translated stays as it is."""
-    if not text or get_language() == settings.LANGUAGE_CODE:
-        return text
-    exact = gettext(text)
-    if exact != text:
-        return exact
-    for sentence, pattern in stored_texts().items():
-        if found := pattern.fullmatch(text):
-            return gettext(sentence) % found.groupdict()
-    return text
+def translated(text: object) -> str:
+    """The text in the language of the request; a text without a translation stays English."""
+    said = text if isinstance(text, StoredText) else read_stored(text)
+    if not said or get_language() == settings.LANGUAGE_CODE:
+        return str(said)
+    if isinstance(said, StoredText) and said.params:
+        return gettext(said.msgid) % said.params
+    return gettext(said)
+
+
+def translated_name(name: str, *sentences: StoredText) -> str:
+    """A name that was made from one of `sentences`, each with a single parameter, in the visitor's language."""
+    for sentence in sentences:
+        before, parameter, after = PARAMETER.split(sentence.msgid)
+        if name.startswith(before) and name.endswith(after):
+            return gettext(sentence.msgid) % {parameter: name[len(before) : len(name) - len(after)]}
+    return translated(name)

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Membership, Pair, Project, Role, Viewer, VisibleQuerySet, visible_through
+from labeling.models.fields import MessageField
 from labeling.records import FailureKind
 
 
@@ -67,7 +68,7 @@ class Run(models.Model):
     token_budget = models.PositiveBigIntegerField(null=True, blank=True)
     cost_budget_micros = models.PositiveBigIntegerField(null=True, blank=True)
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
-    reason = models.TextField(blank=True)
+    reason = MessageField(blank=True)
     is_spent = models.BooleanField(default=False, db_default=False)
     round = models.PositiveIntegerField(default=0)
     pairs_planned = models.PositiveBigIntegerField(default=0)
@@ -122,7 +123,7 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     done = models.PositiveBigIntegerField(default=0)
     total = models.PositiveBigIntegerField(default=0)
-    message = models.TextField(blank=True)
+    message = MessageField(blank=True)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)

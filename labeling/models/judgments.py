@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from labeling.models.fields import MessageField
 from labeling.models.pairs import Pair
 from labeling.models.projects import Project, VisibleQuerySet
 from labeling.records import AnswerKind
@@ -45,7 +46,7 @@ class Annotator(models.Model):
     model_revision = models.CharField(max_length=200, blank=True)
     config_hash = models.CharField(max_length=64)
     paused_at = models.DateTimeField(null=True, blank=True)
-    pause_reason = models.TextField(blank=True, db_default="")
+    pause_reason = MessageField(blank=True, db_default="")
     watched_from = models.DateTimeField(null=True, blank=True)
     instruction_read = models.CharField(max_length=64, blank=True, db_default="")
     created_at = models.DateTimeField(db_default=Now())

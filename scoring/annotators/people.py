@@ -14,11 +14,13 @@ from django.db import connection
 
 from labeling.annotation.gold import gold_records
 from labeling.models import Project
+from labeling.stored_texts import read_stored
 from scoring.annotators.agreement import agreement
 from scoring.models import INDEPENDENT
 from scoring.numerics.judges.judge_checks import Estimate, share
 
 LATEST = 20_000
+REASON = 4  # column of _PEOPLE: why the person is paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]
     judges = _with_judges(_rows(_JUDGES, values))
     found = []
     for row in people:
+        row = (*row[:REASON], read_stored(row[REASON]), *row[REASON + 1 :])
         figures: tuple[Any, ...] = (*row, gold.get(row[0]), judges.get(row[0]))
         found.append(PersonFigures(*figures))
     return found

@@ -20,6 +20,7 @@ from django.db.models.functions import Greatest
 
 from labeling.models import Project, Query
 from labeling.records import FloatArray, IntArray
+from labeling.stored_texts import read_stored, stored_json
 from scoring.calibration.data import Answers, CalibrationData, Strengths, read_calibration_data
 from scoring.calibration.relevance import ShownRelevance, map_to, shown_relevance
 from scoring.columns import copy_columns
@@ -167,7 +168,7 @@ def learn_relevance(
         scores = strengths.logits[position] + bias[owner[rows]]
         return fit_relevance(scores, answers.outcome[rows], owner[rows]), ""
     except TooFewAnswers as error:
-        return None, str(error)
+        return None, error.args[0]
 
 
 def _summary(data: CalibrationData, biases: QueryBiases | None, relevance: RelevanceFit | None) -> Calibrated:
@@ -191,7 +192,7 @@ def _parameters(
     reason: str,
 ) -> dict[str, Any]:
     """What the Calibration row keeps beside its columns; the pages read it through `project_calibration`."""
-    parameters: dict[str, Any] = {"source": "", "reason": reason, **_links(project, data, biases)}
+    parameters: dict[str, Any] = {"source": "", "reason": stored_json(reason), **_links(project, data, biases)}
     if relevance is not None:
         bins = relevance.reliability
         columns = (bins.low, bins.high, bins.predicted, bins.observed, bins.count)
@@ -425,7 +426,7 @@ def project_calibration(project: Project) -> ProjectCalibration:
         ece=row.ece if row is not None else None,
         brier=known.get("brier"),
         bins=tuple(ReliabilityBin(*values) for values in known.get("reliability", ())),
-        reason=known.get("reason", "") if row is not None else "the project has not been calibrated",
+        reason=read_stored(known.get("reason", "")) if row is not None else "the project has not been calibrated",
         pairs=known.get("pairs", 0),
         judgments=known.get("judgments", 0),
         islands=tuple(Island(each["queries"], tuple(each["names"])) for each in known.get("islands", ())),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.processes.installation import manage
 
-
 WRONG = {
     "ZELO_MAX_LINE_MB": ("nan", "set ZELO_MAX_LINE_MB to a number above 0"),
     "ZELO_MAX_IMPORT_MB": ("much", "ZELO_MAX_IMPORT_MB is 'much', not a number of megabytes"),

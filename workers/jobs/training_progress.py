@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from labeling.stored_texts import stored_text
+from labeling.stored_texts import StoredText, stored_json, stored_text
 
 MOST_POINTS = 200
 MOST_NOTES = 20
+LONGEST_NOTE = 500
 CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and were cut")
 WENT_ON = stored_text("went on from the checkpoint of step %(step)s")
 SMALLER = stored_text("memory ran out: goes on with %(rows)s rows at once and %(batches)s batches a step")
@@ -93,8 +94,9 @@ class Progress:
         self.error = str(facts.get("error", ""))
 
     def _note(self, text: str) -> None:
-        if text and text not in self._values["notes"]:
-            self._values["notes"] = [*self._values["notes"], text[:500]][-MOST_NOTES:]
+        note = stored_json(text if isinstance(text, StoredText) else text[:LONGEST_NOTE])
+        if text and note not in self._values["notes"]:
+            self._values["notes"] = [*self._values["notes"], note][-MOST_NOTES:]
 
     def _add(self, name: str, step: int, value: float) -> None:
         points = [point for point in self._values[name] if point[0] < step]

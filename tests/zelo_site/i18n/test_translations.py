@@ -14,7 +14,6 @@ import pytest
 from django.utils import translation
 
 from labeling.models import Project
-from labeling.stored_texts import stored_text
 from labeling.wording import translated
 from workers.budgets.limits import SPENT, THE_BUDGET
 from workers.models import Run
@@ -221,11 +220,6 @@ def test_stored_sentence_is_read_in_the_language_of_the_reader(in_german: None) 
 
 def test_stored_sentence_without_translation_stays(in_german: None) -> None:
     assert translated("ConnectionError: refused (%(n)s)") == "ConnectionError: refused (%(n)s)"
-
-
-def test_longest_match_keeps_what_stands_in_a_sentence(in_german: None) -> None:
-    pattern = stored_text("paused by %(name)s")
-    assert translated(pattern % {"name": "Ada (paused by nobody)"}) == "angehalten von Ada (paused by nobody)"
 
 
 def test_state_is_read_in_the_language_of_the_reader(in_german: None) -> None:

@@ -17,9 +17,10 @@ from django.utils.translation import gettext as _
 
 from labeling.importing.lines import RowError
 from labeling.models import Project
-from labeling.wording import translated
+from labeling.wording import translated_name
 from scoring.models import Snapshot
-from trainer.evaluation.entries import ContenderRefused, enter_outside, enter_run_file
+from scoring.quality import JUDGE_ORDER
+from trainer.evaluation.entries import UNTRAINED_BASE, ContenderRefused, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
 from trainer.evaluation.leaderboard import (
     BASELINES,
@@ -61,7 +62,9 @@ class Chosen:
 
 def shown_name(reranker: Row | Reranker) -> str:
     """A baseline's name in the visitor's language, others as they were given."""
-    return translated(reranker.name) if reranker.kind in BASELINES else reranker.name
+    if reranker.kind not in BASELINES:
+        return reranker.name
+    return translated_name(reranker.name, UNTRAINED_BASE, JUDGE_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
