@@ -10,7 +10,6 @@ from django.urls import reverse
 
 from labeling.models import Project
 from tests.browser.conftest import Visit
-from tests.browser.judge_project import owner, project  # noqa: F401  fixtures: a project with judges and failures
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 OF_PROJECT = (
@@ -21,7 +20,7 @@ OF_SERVER = ("projects", "new-project", "jobs", "doctor", "profile")
 
 
 @pytest.mark.parametrize("look", ["light", "phone"])
-def test_german_fits_on_every_page(look: str, visit: Callable[..., Visit], owner: User, project: Project) -> None:  # noqa: F811
+def test_german_fits_on_every_page(look: str, visit: Callable[..., Visit], owner: User, project: Project) -> None:
     addresses = {name: reverse(name, args=[project.slug]) for name in OF_PROJECT}
     addresses |= {name: reverse(name) for name in OF_SERVER}
     query = project.queries.get()

@@ -12,7 +12,6 @@ from playwright.sync_api import expect
 from labeling.models import Annotator, Project
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
-from tests.browser.judge_project import owner, project  # noqa: F401  fixtures: a project with judges and failures
 from workers.models import JudgingTask
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
