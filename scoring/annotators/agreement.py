@@ -18,10 +18,8 @@ from labeling.records import FloatArray, IntArray
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import INDEPENDENT, JudgeFit, ProjectFit
 from scoring.numerics.measures.metrics import cohen_kappa, krippendorff_alpha
+from scoring.numerics.measures.sides import Share, agreement, flips, side
 from scoring.project_fits import sampled_query_ids
-
-# A preference within this of 1/2 takes no side.
-TIE = 0.05
 
 # Alpha counts pairs of distinct values, so that preferences are rounded to so many steps.
 STEPS = 20
@@ -36,18 +34,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`hits` of `count`; a tie counts as half a hit. None-valued where nothing was counted."""
-
-    hits: float
-    count: int
-
-    @property
-    def value(self) -> float | None:
-        return self.hits / self.count if self.count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +97,7 @@ class Agreement:
 def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
     """The figures of everybody who judged in the project."""
     read = read_columns(sampled_query_ids(project.pk, seed=seed), independent=True)
-    ratings, flips, counts = _ratings(read)
+    ratings, flipped, counts = _ratings(read)
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
     names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
     ids = read.annotator_ids.tolist()
@@ -127,7 +113,7 @@ def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
             is_person=is_person,
             fit=fits.get(ids[row]),
             answers=int(counts[row]),
-            flips=flips[row],
+            flips=flipped[row],
             gold=gold.get(ids[row], Share(0.0, 0)),
         )
         for row in range(len(ids))
@@ -150,28 +136,11 @@ def _ratings(read: ProjectColumns) -> tuple[FloatArray, list[Share], IntArray]:
     by_order = np.full(shape, np.nan)
     by_order[columns.swapped.astype(np.int64), columns.judge, pair] = columns.preference
     counts = np.bincount(columns.judge, minlength=len(read.annotator_ids))
-    sides = side(by_order)
-    both = ~np.isnan(by_order).any(axis=0)
-    # Two answers on opposite sides are a flip; one of them a tie, half of one.
-    apart = np.where(both, np.abs(sides[0] - sides[1]) / 2.0, 0.0)
-    flips = [Share(float(apart[row].sum()), int(both[row].sum())) for row in range(shape[1])]
+    flipped = [flips(by_order[0, row], by_order[1, row]) for row in range(shape[1])]
     given = ~np.isnan(by_order)
     total = np.where(given, by_order, 0.0).sum(axis=0)
     number = given.sum(axis=0)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan), flips, counts
-
-
-def side(preference: FloatArray) -> FloatArray:
-    """1 for a, -1 for b, 0 for a tie (within TIE of 1/2); NaN stays."""
-    apart = np.where(np.abs(preference - 0.5) <= TIE, 0.0, preference - 0.5)
-    return np.asarray(np.sign(apart))
-
-
-def agreement(first: FloatArray, second: FloatArray) -> Share:
-    """How often two rows of preferences take the same side, where both are there; a tie against a side is half."""
-    both = ~(np.isnan(first) | np.isnan(second))
-    apart = np.abs(side(first[both]) - side(second[both])) / 2.0
-    return Share(float(len(apart) - apart.sum()), len(apart))
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan), flipped, counts
 
 
 def _mean_of(ratings: FloatArray) -> FloatArray:

@@ -15,9 +15,9 @@ from django.db import connection
 from labeling.annotation.gold import gold_records
 from labeling.models import Project
 from labeling.stored_texts import read_stored
-from scoring.annotators.agreement import agreement
 from scoring.models import INDEPENDENT
 from scoring.numerics.judges.judge_checks import Estimate, share
+from scoring.numerics.measures.sides import agreement
 
 LATEST = 20_000
 REASON = 4  # column of _PEOPLE: why the person is paused

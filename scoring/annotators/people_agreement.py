@@ -13,11 +13,12 @@ import numpy as np
 
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, FloatArray
-from scoring.annotators.agreement import FEWEST_COMMON, STEPS, side
+from scoring.annotators.agreement import FEWEST_COMMON, STEPS
 from scoring.columns import copy_columns
 from scoring.models import INDEPENDENT
 from scoring.numerics.measures.agreement import Measured, alpha_interval, kappa_interval
 from scoring.numerics.measures.metrics import Level
+from scoring.numerics.measures.sides import side
 
 LATEST_ANSWERS = 20_000
 MOST_ITEMS = 5_000

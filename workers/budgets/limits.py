@@ -171,8 +171,8 @@ def _room(purse: _Purse, annotator_id: int) -> tuple[int, str]:
         left_micros = budgets.cost_micros - sum(books.cost_micros for books in known.values()) - expected
         reason = SPENT[whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
         rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
-    room, reason = min(rooms, key=lambda each: each[0])
-    return max(0, room), reason
+    room, least = min(rooms, key=lambda each: each[0])
+    return max(0, room), least
 
 
 def _affordable(left: float, price: float | None, calls: int, mine: JudgeBooks) -> int:

@@ -19,6 +19,7 @@ from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.annotators.known_answers import judge_answers
 from scoring.numerics.judges import cusum
+from scoring.numerics.measures.sides import side
 from workers import audit
 from workers.broker.hints import leave_hint
 
@@ -62,8 +63,8 @@ def known_drift(annotator: Annotator) -> cusum.Drift | None:
     if not _can_drift(annotator.plugin):
         return None
     answers = judge_answers(annotator, only_watched=True)
-    known = np.isfinite(answers.truth) & (answers.truth != 0.5)
-    agreement = np.sign(answers.preference[known] - 0.5) * np.sign(answers.truth[known] - 0.5)
+    known = np.isfinite(answers.truth) & (side(answers.truth) != 0)
+    agreement = side(answers.preference[known]) * side(answers.truth[known])
     return cusum.watch_errors((1.0 - agreement) / 2.0, answers.query[known])
 
 

@@ -26,6 +26,7 @@ from scoring.numerics.judges.judge_checks import (
     same_side,
     share,
 )
+from scoring.numerics.measures.sides import side
 from workers.monitoring.drift import known_drift
 
 RECENT_CALLS = 5_000
@@ -123,7 +124,7 @@ def _by_pair(answers: JudgeAnswers) -> tuple[np.ndarray, np.ndarray]:
 def _deserved(answers: JudgeAnswers) -> np.ndarray:
     """What each answer's pair deserves: the side of the gold answer where there are enough, else the others' logit."""
     if np.isfinite(answers.gold).sum() >= 100:
-        return np.sign(answers.gold - 0.5)
+        return side(answers.gold)
     return np.where(np.isfinite(answers.others), logit(np.nan_to_num(answers.others, nan=0.5)), np.nan)
 
 

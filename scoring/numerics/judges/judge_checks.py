@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeling.records import BoolArray, FloatArray, IntArray
+from scoring.numerics.measures.sides import agreement, by_order, flips, side
 
 Z95 = 1.959964
 LEAST_ROWS = 30
@@ -45,13 +46,9 @@ def share(hits: float, count: int) -> Estimate | None:
 
 
 def same_side(preference: FloatArray, truth: FloatArray) -> Estimate | None:
-    """Share of pairs on which the answer takes the side of the truth; a tied answer counts half.
-
-    Both float64[n] in [0, 1]; pairs whose truth is NaN or tied are left out.
-    """
-    known = np.isfinite(truth) & (truth != 0.5)
-    agreement = (np.sign(preference[known] - 0.5) * np.sign(truth[known] - 0.5) + 1.0) / 2.0
-    return share(float(agreement.sum()), int(known.sum()))
+    """Share of pairs, float64[n] each, on which the answer takes the side of the truth (`sides.agreement`)."""
+    same = agreement(preference, truth)
+    return share(same.hits, same.count)
 
 
 def mean(values: FloatArray) -> Estimate | None:
@@ -64,15 +61,9 @@ def mean(values: FloatArray) -> Estimate | None:
 
 
 def order_flips(pair: IntArray, swapped: BoolArray, preference: FloatArray) -> Estimate | None:
-    """Of the pairs asked in both orders, the share whose winner changed with the order; a tie is no flip."""
-    straight, turned = ~swapped, swapped
-    first = dict(zip(pair[straight].tolist(), preference[straight].tolist(), strict=True))
-    both = [
-        (first[key], p)
-        for key, p in zip(pair[turned].tolist(), preference[turned].tolist(), strict=True)
-        if key in first
-    ]
-    return share(sum((one - 0.5) * (other - 0.5) < 0 for one, other in both), len(both))
+    """Of the pairs asked in both orders, the share whose side changed with the order (`sides.flips`)."""
+    flipped = flips(*by_order(pair, swapped, preference))
+    return share(flipped.hits, flipped.count)
 
 
 def length_bias(preference: FloatArray, control: FloatArray, longer: FloatArray, first: FloatArray) -> Estimate | None:
@@ -108,7 +99,7 @@ def intransitive_triples(a: IntArray, b: IntArray, preference: FloatArray, size:
     pairs were answered and none is a tie, as a cycle where each beats the next.
     """
     beats = np.zeros((size, size))
-    wins, losses = preference > 0.5, preference < 0.5
+    wins, losses = side(preference) > 0, side(preference) < 0
     beats[a[wins], b[wins]] = 1.0
     beats[b[losses], a[losses]] = 1.0
     met = beats + beats.T

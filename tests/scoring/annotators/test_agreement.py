@@ -10,9 +10,10 @@ from labeling.annotation.gold import set_gold
 from labeling.judgments import record_judgments
 from labeling.models import Annotator, Pair, Project, SpotCheck
 from labeling.records import NewJudgment
-from scoring.annotators.agreement import Share, agreement, judge_figures, side
+from scoring.annotators.agreement import judge_figures
 from scoring.models import JudgeFit, ProjectFit, Score
 from scoring.numerics.measures.metrics import cohen_kappa, kendall
+from scoring.numerics.measures.sides import Share, agreement, side
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
 from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged

@@ -17,6 +17,7 @@ from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
 from scoring.columns import ProjectColumns, copy_columns, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
+from scoring.numerics.measures.sides import SAME_SQL
 from scoring.quality import graded_queries, measure, only
 from workers.models import Attempt
 
@@ -28,7 +29,7 @@ CURVE_QUERIES = 50
 @dataclass(frozen=True, slots=True)
 class JudgeFigures:
     """One annotator. `agrees`: share of pairs on which it takes the side of the other judges' mean,
-    `agrees_with_people` that of the people; a tie on either side counts half. `lean`: mean preference
+    `agrees_with_people` that of the people, counted as `scoring.numerics.measures.sides` says. `lean`: mean preference
     for what was shown first, minus one half. None where there is nothing to compare. Verdicts, and answers given after
     others' were seen, count as `answers` alone.
     """
@@ -77,8 +78,8 @@ WITH recent AS (
            vote.by_person
     FROM votes vote JOIN pairs USING (pair_id)
 ), agreement AS (
-    SELECT annotator_id, avg((sign(p - 0.5) * sign(others - 0.5) + 1) / 2) AS agrees,
-           avg((sign(p - 0.5) * sign(people - 0.5) + 1) / 2) FILTER (WHERE NOT by_person) AS agrees_with_people,
+    SELECT annotator_id, avg({SAME_SQL.format("p", "others")}) AS agrees,
+           avg({SAME_SQL.format("p", "people")}) FILTER (WHERE NOT by_person) AS agrees_with_people,
            count(people) FILTER (WHERE NOT by_person) AS people_pairs
     FROM compared GROUP BY 1
 ), leaning AS (

@@ -1,0 +1,66 @@
+"""Which side an answer takes, and how often two answers take the same one: the one definition of tie, agreement and flip.
+
+Pure. Pages, REST, scorecards and the project's figures all count with these; `SIDE_SQL` is the same rule for the
+database, which counts where there are too many answers to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeling.records import BoolArray, FloatArray, IntArray
+
+# A preference within this of 1/2 takes no side: the middle of the five answers, and a model that hesitates.
+TIE = 0.05
+
+# The side of the SQL expression `{0}`; NULL stays NULL.
+SIDE_SQL = f"(CASE WHEN abs({{0}} - 0.5) <= {TIE} THEN 0 ELSE sign({{0}} - 0.5) END)"
+# How much the sides of the SQL expressions `{0}` and `{1}` are the same: 1, 1/2 where one is a tie, 0.
+SAME_SQL = f"(1 - abs({SIDE_SQL} - {SIDE_SQL.replace('{0}', '{1}')}) / 2.0)"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`hits` of `count`; half a hit where one of two answers is a tie. The value is None where nothing was counted."""
+
+    hits: float
+    count: int
+
+    @property
+    def value(self) -> float | None:
+        return self.hits / self.count if self.count else None
+
+
+def side(preference: FloatArray) -> FloatArray:
+    """1 for a, -1 for b, 0 for a tie (within TIE of 1/2), float64 of any shape; NaN stays."""
+    apart = np.where(np.abs(preference - 0.5) <= TIE, 0.0, preference - 0.5)
+    return np.asarray(np.sign(apart))
+
+
+def agreement(first: FloatArray, second: FloatArray) -> Share:
+    """How often two rows of preferences, float64[n], take the same side, where both are there.
+
+    Two ties are the same side; a tie against a side is half a hit.
+    """
+    both = ~(np.isnan(first) | np.isnan(second))
+    apart = np.abs(side(first[both]) - side(second[both])) / 2.0
+    return Share(float(len(apart) - apart.sum()), len(apart))
+
+
+def flips(in_order: FloatArray, turned: FloatArray) -> Share:
+    """How often the side changes with the order of presentation: the reverse of `agreement`, over pairs asked in both.
+
+    Both float64[n] hold P(a is the more relevant), NaN where the pair was not asked in that order.
+    """
+    same = agreement(in_order, turned)
+    return Share(same.count - same.hits, same.count)
+
+
+def by_order(pair: IntArray, swapped: BoolArray, preference: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """One judge's answers as two rows over its distinct pairs: in order, and turned; NaN where not asked so."""
+    distinct, of_pair = np.unique(pair, return_inverse=True)
+    rows = np.full((2, len(distinct)), np.nan)
+    rows[swapped.astype(np.int64), of_pair] = preference
+    return rows[0], rows[1]
