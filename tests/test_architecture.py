@@ -32,7 +32,7 @@ def test_imports_point_one_way() -> None:
 
 
 def test_stages_are_the_method_in_order() -> None:
-    from workers.runs.advancing import STAGES
+    from workers.runs.stages import STAGES
 
     assert [stage.number for stage in STAGES] == list(range(1, 10))
     assert [stage.key for stage in STAGES] == [

@@ -1,7 +1,7 @@
 """What is to be done and what is being done: runs, jobs, judging tasks, paid calls, heartbeats.
 
 The rows are the truth; a Celery message is only a hint that there is work. Transitions live in
-`workers.judging.queue` and `workers.runs.advancing`.
+`workers.judging.queue` and `workers.runs.transitions`.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class InjectionProbe(models.Model):
     """What texts that argue for themselves did to one judge; its answers stand in no other table.
 
     While it is asked, `lease_until` is in the future; `starts` counts the workers that began it and is their fence.
-    `report` is a `workers.jobs.injection_probe.ProbeReport` as plain values once the probe has finished.
+    `report`, once it has finished: `rows` (one a payload and strength), `failures` by kind, and the counts `targets` and `pairs`.
     """
 
     class State(models.TextChoices):

@@ -27,7 +27,7 @@ from workers.jobs.candidates import MOST_CANDIDATES, AlreadyFilling, FillRefused
 from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import AuditEntry, Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
-from workers.runs import advancing
+from workers.runs import ordering, transitions
 from workers.runs.progress import run_progress
 from zelo_site.api.projects import Text
 
@@ -154,7 +154,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
     project = owned_project_or_404(request, slug)
     try:
         judges = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
-        run = advancing.start_run(
+        run = ordering.start_run(
             project,
             judges=judges,
             created_by=request.user,
@@ -170,7 +170,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             cost_budget_micros=body.cost_budget_micros,
             seed=body.seed,
         )
-    except (advancing.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     return 201, _run_out(run)
 
@@ -201,7 +201,7 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
             pair_budget=body.pair_budget,
             seed=body.seed,
         )
-    except (advancing.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     return 201, _run_out(run)
 
@@ -247,7 +247,7 @@ def get_run(request: HttpRequest, run_id: int) -> Any:
 def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "resume", "cancel"]) -> Any:
     """Pause, resume or cancel a run; 409 where its state does not allow it."""
     run = _owned_run_or_404(request, run_id)
-    move = {"pause": advancing.pause_run, "resume": advancing.resume_run, "cancel": advancing.cancel_run}[action]
+    move = {"pause": transitions.pause_run, "resume": transitions.resume_run, "cancel": transitions.cancel_run}[action]
     if not move(run, by=request.user):
         raise HttpError(409, f"run {run_id} is {run.state}; it cannot be moved by {action!r} from there")
     return _run_out(run)

@@ -22,7 +22,7 @@ from tests.processes.worker_process import Workers, workers
 from workers.broker import hints
 from workers.management.commands.worker import celery_arguments
 from workers.monitoring.heartbeats import alive
-from workers.runs.advancing import start_run
+from workers.runs.ordering import start_run
 from zelo_site.processes.services import ServiceSupervisor, service_urls
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -20,9 +20,9 @@ from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
 from workers.models import Run
-from workers.runs.advancing import RunRefused, start_run
 from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.estimate import ChosenJudge, Estimate, estimate_run
+from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project

@@ -28,9 +28,9 @@ from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
 from workers.models import JudgingTask, Run, Worker
 from workers.monitoring.heartbeats import alive
-from workers.runs.advancing import STAGES
 from workers.runs.progress import RunProgress, run_progress
 from workers.runs.savings import Saving, recent_saving
+from workers.runs.stages import STAGES
 from zelo_site.pages.project.certainty import ProjectCertainty, last_certainty
 from zelo_site.templatetags.figures import count
 
