@@ -18,7 +18,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
-from workers.broker.hints import broker_answers
+from workers.broker.client import broker_answers
 from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project

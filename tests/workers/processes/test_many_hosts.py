@@ -20,7 +20,7 @@ from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_t
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.processes.hosts import Host, can_have_namespaces, clock_library, endpoint, hosts
 from workers import reconciler
-from workers.broker import hints
+from workers.broker import client
 from workers.budgets.spend import totals_of_run
 from workers.judging import queue
 from workers.models import Attempt, JudgingTask, Run
@@ -47,7 +47,7 @@ def running(
     """A worker that judges over HTTP on each of the hosts that a test names, all alive."""
     names: list[str] = request.param
     define_endpoints(monkeypatch, fake)
-    hints._valkey().flushdb()
+    client.valkey().flushdb()
     address = urlsplit(fake.base_url)
     assert address.hostname is not None and address.port is not None
     library = clock_library(tmp_path)
@@ -169,7 +169,7 @@ def test_host_that_was_cut_off_answers_late_and_goes_on_by_itself_though_all_mes
     before = Judgment.objects.count()
     assert JudgingTask.objects.filter(state="open").exists(), "something is left to do"
     transitions.resume_run(run)
-    hints._valkey().flushall()
+    client.valkey().flushall()
     wait_until(lambda: Judgment.objects.count() > before, "work to go on", seconds=10.0)
     transitions.cancel_run(run)
     wait_until(lambda: in_flight("far") == 0, "the host to come to rest")

@@ -22,7 +22,7 @@ from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, TrainingRun
 from trainer.serving.registry import servable
-from workers.broker.hints import broker_answers
+from workers.broker.client import broker_answers
 from workers.broker.routing import judging_queue
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
