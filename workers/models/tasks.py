@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from labeling.models import Annotator, Pair, visible_through
-from labeling.records import FailureKind
+from labeling.records import AnswerKind, FailureKind
 from workers.models.runs import Run
 
 FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureKind]
@@ -64,6 +64,9 @@ class Attempt(models.Model):
 
     `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
     """
+
+    # The outcomes of calls that were answered. The trigger that keeps `Spend` counts the same (migration 0007_books).
+    ANSWERED = tuple(kind.value for kind in AnswerKind)
 
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()
