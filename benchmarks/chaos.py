@@ -222,7 +222,7 @@ class Orders:
 
     def keep_ahead(self, stack: Stack, calls: int) -> None:
         """Order until more is to be asked than one round can use up."""
-        from workers.runs.advancing import start_run
+        from workers.runs.ordering import start_run
 
         while self.questions < calls + AHEAD:
             query = self.queries[len(self.runs)]

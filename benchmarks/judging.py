@@ -197,7 +197,8 @@ def order(setting: Setting) -> tuple[Any, dict[tuple[int, bool], dict[str, Any]]
     from workers.judging.queue import ClaimedTask
     from workers.models import JudgingTask
     from workers.monitoring.drift import pause_judge
-    from workers.runs.advancing import advance, start_run
+    from workers.runs.advancing import advance
+    from workers.runs.ordering import start_run
 
     project = create_project(f"Judging {setting.name}")
     documents = 100

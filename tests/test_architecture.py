@@ -67,7 +67,7 @@ def test_modules_that_promise_no_django_stand_in_the_contract() -> None:
 
 
 def test_stages_are_the_method_in_order() -> None:
-    from workers.runs.advancing import STAGES
+    from workers.runs.stages import STAGES
 
     assert [stage.number for stage in STAGES] == list(range(1, 10))
     assert [stage.key for stage in STAGES] == [

@@ -38,7 +38,7 @@ from workers.jobs.training import start_training, train, waiting_training_ids
 from workers.judging import batches
 from workers.models import Run
 from workers.runs import advancing
-from workers.runs.advancing import start_run
+from workers.runs.ordering import start_run
 
 DATA = Path(os.environ.get("ZELO_DATA", ""))
 WEB, SCIENCE = "web", "science"

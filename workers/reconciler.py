@@ -12,7 +12,8 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
-from workers.broker.hints import broker_answers, leave_hint
+from workers.broker.client import broker_answers
+from workers.broker.hints import leave_hint
 from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training
 from workers.judging import queue, recorder
 from workers.runs import advancing

@@ -25,7 +25,7 @@ from django.utils.translation import ngettext
 
 from labeling.plugins import load_plugins
 from scoring.rating import stale_project_ids
-from workers.broker.hints import broker_answers
+from workers.broker.client import broker_answers
 from workers.endpoints.registry import endpoint_problems, load_endpoints
 from workers.monitoring.heartbeats import alive
 from zelo_site.static_files import plotly_folder

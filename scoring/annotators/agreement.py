@@ -17,6 +17,7 @@ from labeling.models import Annotator, Project
 from labeling.records import FloatArray, IntArray
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import INDEPENDENT, JudgeFit, ProjectFit
+from scoring.numerics.judges.judge_checks import Z95, Estimate
 from scoring.numerics.measures.metrics import cohen_kappa, krippendorff_alpha
 from scoring.numerics.measures.sides import Share, agreement, flips, side
 from scoring.project_fits import sampled_query_ids
@@ -24,16 +25,6 @@ from scoring.project_fits import sampled_query_ids
 # Alpha counts pairs of distinct values, so that preferences are rounded to so many steps.
 STEPS = 20
 FEWEST_COMMON = 10
-NORMAL_95 = 1.959964
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +164,18 @@ def _figures(
         with_people=Share(0.0, 0) if is_person[row] else agreement(ratings[row], _mean_of(people)),
         gold=gold,
         flips=flips,
-        sharpness=_estimate(fit.sharpness, fit.sharpness_stderr) if fit else None,
-        position_bias=_estimate(fit.position_bias, fit.position_bias_stderr) if fit else None,
+        sharpness=_estimate(fit.sharpness, fit.sharpness_stderr, fit.votes) if fit else None,
+        position_bias=_estimate(fit.position_bias, fit.position_bias_stderr, fit.votes) if fit else None,
         dispersion=fit.dispersion if fit else None,
         weight=fit.weight if fit else None,
         anchored=bool(fit and fit.anchors),
     )
 
 
-def _estimate(value: float | None, stderr: float | None) -> Estimate | None:
+def _estimate(value: float | None, stderr: float | None, votes: int) -> Estimate | None:
     if value is None or stderr is None:
         return None
-    return Estimate(value, value - NORMAL_95 * stderr, value + NORMAL_95 * stderr)
+    return Estimate(value, value - Z95 * stderr, value + Z95 * stderr, votes)
 
 
 def _kappas(ratings: FloatArray, names: list[str]) -> tuple[AnnotatorPair, ...]:

@@ -21,7 +21,8 @@ from labeling.projects import create_project
 from labeling.records import NewJudgment
 from scoring.annotators.adjudication import adjudicate
 from workers.models import JudgingTask, Run
-from workers.runs.advancing import advance, start_run
+from workers.runs.advancing import advance
+from workers.runs.ordering import start_run
 
 _numbers = itertools.count(1)
 

@@ -17,7 +17,8 @@ from workers.judging import batches, queue
 from workers.judging.queue import ClaimedTask
 from workers.models import JudgingTask, Run
 from workers.runs import advancing
-from workers.runs.advancing import advance, start_run
+from workers.runs.advancing import advance
+from workers.runs.ordering import start_run
 
 
 def claim(task: JudgingTask, limit: int = 100, *, worker: str = "w@host:1", lease_s: float = 60.0) -> list[ClaimedTask]:

@@ -30,7 +30,7 @@ from workers import failpoints
 from workers.judging import batches, queue, recorder
 from workers.models import JudgingTask, Run
 from workers.monitoring import heartbeats
-from workers.runs import advancing
+from workers.runs import advancing, transitions
 
 LONGEST_S = 40.0
 
@@ -50,7 +50,7 @@ def work(order: Order) -> None:
     failpoints.arm(order.failpoint)
     run = Run.objects.get(pk=order.run_id)
     if order.cancel:
-        advancing.cancel_run(run)
+        transitions.cancel_run(run)
     worker = heartbeats.process_name("w@host")
     deadline = time.monotonic() + LONGEST_S
     while run.state in Run.ACTIVE and time.monotonic() < deadline:

@@ -17,7 +17,7 @@ from workers import audit
 from workers.judging import queue
 from workers.models import AuditEntry, JudgingTask
 from workers.monitoring.drift import pause_judge, resume_judge
-from workers.runs import advancing
+from workers.runs import transitions
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -37,24 +37,24 @@ def dead_task() -> JudgingTask:
 def test_moving_a_run_is_noted_with_who_did_it() -> None:
     owner = make_user("olga")
     run = make_run(make_project(queries=1))
-    advancing.pause_run(run, by=owner)
-    advancing.resume_run(run, by=owner)
-    advancing.cancel_run(run)
+    transitions.pause_run(run, by=owner)
+    transitions.resume_run(run, by=owner)
+    transitions.cancel_run(run)
     assert noted() == [("run.paused", "olga"), ("run.resumed", "olga"), ("run.cancelled", "")]
     assert AuditEntry.objects.filter(project=run.project, subject=f"run {run.pk}").count() == 3
 
 
 def test_a_move_that_came_too_late_leaves_no_entry() -> None:
     run = make_run(make_project(queries=1))
-    advancing.cancel_run(run)
-    assert not advancing.pause_run(run) and not advancing.resume_run(run) and not advancing.cancel_run(run)
+    transitions.cancel_run(run)
+    assert not transitions.pause_run(run) and not transitions.resume_run(run) and not transitions.cancel_run(run)
     assert noted() == [("run.cancelled", "")]
 
 
 def test_entry_is_undone_with_its_change() -> None:
     run = make_run(make_project(queries=1))
     with pytest.raises(ZeroDivisionError), transaction.atomic():
-        advancing.pause_run(run)
+        transitions.pause_run(run)
         raise ZeroDivisionError
     run.refresh_from_db()
     assert (run.state, noted()) == ("judging", [])

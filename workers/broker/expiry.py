@@ -12,6 +12,8 @@ from typing import Any
 from celery import Task
 from celery.worker.request import Request
 
+from workers.broker.client import broker_time
+
 HINT_EXPIRES_S = 60
 
 
@@ -33,8 +35,6 @@ class HintRequest(Request):
 
     def maybe_expire(self) -> bool:
         """Whether it is too old; where our clock says so, the broker is asked."""
-        from workers.broker.hints import broker_time
-
         if not self.expires or datetime.now(UTC) <= self.expires:
             return False
         now = broker_time()

@@ -7,23 +7,20 @@ With the broker down a hint is dropped with a warning, and the reconciler finds 
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from typing import Any
 
 import redis
 from celery import current_app
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Model
 from django.dispatch import receiver
 from kombu.exceptions import OperationalError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from labeling.models import Project
 from labeling.signals import judgments_recorded, rater_changed
+from workers.broker import client
 from workers.broker.expiry import expiry
 from workers.broker.routing import queue_of
 
@@ -35,15 +32,6 @@ SILENCE_S = 2.0
 _silent_until = 0.0
 
 
-# redis-py tries again for seconds by default; a commit must not wait that long for a hint.
-NEVER_AGAIN = Retry(NoBackoff(), 0)
-
-
-@functools.cache
-def _valkey() -> redis.Redis:
-    return redis.Redis.from_url(settings.ZELO_REDIS_URL, socket_connect_timeout=1, socket_timeout=2, retry=NEVER_AGAIN)
-
-
 def _key(task: str, subject: int) -> str:
     return f"zelo:hint:{task}:{subject}"
 
@@ -53,7 +41,7 @@ def leave_hint(task: str, subject: int) -> bool:
     if time.monotonic() < _silent_until:
         return False
     try:
-        pipe = _valkey().pipeline(transaction=False)
+        pipe = client.valkey().pipeline(transaction=False)
         pipe.set(_key(task, subject), 1, nx=True, px=WAITING_MS)
         pipe.time()
         is_new, now = pipe.execute()
@@ -82,26 +70,9 @@ def _fall_silent() -> None:
 def hint_taken(task: str, subject: int) -> None:
     """Say that a worker is about to look: whatever changes from here on leaves a new hint."""
     try:
-        _valkey().delete(_key(task, subject))
+        client.valkey().delete(_key(task, subject))
     except redis.RedisError as error:
         log.warning("broker unreachable while taking a hint: %s", error)
-
-
-def broker_time() -> tuple[int, int] | None:
-    """The broker's clock in seconds and microseconds; None where it does not answer."""
-    try:
-        seconds, micros = _valkey().time()
-        return int(seconds), int(micros)
-    except redis.RedisError:
-        return None
-
-
-def broker_answers() -> bool:
-    """Whether the broker answers a ping now."""
-    try:
-        return bool(_valkey().ping())
-    except redis.RedisError:
-        return False
 
 
 @receiver(judgments_recorded)

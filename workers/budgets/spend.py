@@ -14,6 +14,7 @@ from django.db import connection
 
 from labeling.models import Annotator
 from labeling.plugins import UnknownPlugin, get_plugin
+from workers.models import Attempt
 
 RECENT_CALLS = 500
 
@@ -83,7 +84,7 @@ FROM (
 _RECENT = """
 SELECT avg(input_tokens::bigint + output_tokens)::float8, avg(cost_micros)::float8
 FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome <> '' ORDER BY id DESC LIMIT %s) recent
-WHERE outcome IN ('preference', 'both_irrelevant', 'cannot_judge')
+WHERE outcome = ANY(%s)
 """
 
 
@@ -109,7 +110,7 @@ def totals_of_project(project_id: int) -> Totals:
 
 def recent_price(annotator_id: int) -> tuple[float | None, float | None]:
     """Tokens and millionths of a dollar of a judge's last answered calls, wherever; None without any."""
-    tokens, cost = _row(_RECENT, [annotator_id, RECENT_CALLS])
+    tokens, cost = _row(_RECENT, [annotator_id, RECENT_CALLS, list(Attempt.ANSWERED)])
     return tokens, cost
 
 

@@ -19,7 +19,7 @@ from scoring.calibration.calibrate import apply_calibration, fit_calibration
 from scoring.project_fits import GROWTH, choose_project_fit
 from workers.broker.hints import leave_hint
 from workers.models import Job, Run
-from workers.runs.advancing import RunRefused, start_run
+from workers.runs.ordering import RunRefused, start_run
 
 log = logging.getLogger(__name__)
 

@@ -1,17 +1,14 @@
 """How much work waits in each queue, since when, how much is in flight, and what died; as far as a user may see it.
 
-Read by the jobs page. Counts of large tables take their time, so each is kept for twenty times as long as it took.
+Read by the jobs page, with the counts of large tables from `workers.monitoring.result_cache`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
-from django.core.cache import cache
 from django.db.models import Count, F, Min, Q
 from django.db.models.functions import Now
 
@@ -19,13 +16,9 @@ from labeling.models import Annotator, Membership, Query, Role, Viewer
 from labeling.records import FailureKind
 from workers.broker.routing import QUEUES, judging_queue
 from workers.judging.failures import MEANINGS
-from workers.models import Attempt, InjectionProbe, Job, JudgingTask, Run
+from workers.models import InjectionProbe, Job, JudgingTask, Run
+from workers.monitoring.result_cache import costly
 
-Answer = TypeVar("Answer")
-ANSWERS = ("preference", "both_irrelevant", "cannot_judge")
-KEPT_FACTOR, LONGEST_KEPT_S = 20.0, 30.0
-QUICK_S = 0.05
-THROUGHPUT_S = 60
 STAGE_QUEUES = {"candidates": "judging-cpu", "train": "training", "evaluate": "training", "pairs": "rating"}
 
 
@@ -45,21 +38,6 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class RunPace:
-    """How a run goes: questions left, in flight and dead; answers of the last minute; seconds until the end."""
-
-    unfinished: int
-    in_flight: int
-    dead: int
-    answers_a_minute: int
-
-    @property
-    def eta_s(self) -> float | None:
-        """None while nothing is answered."""
-        return 60.0 * self.unfinished / self.answers_a_minute if self.answers_a_minute else None
-
-
-@dataclass(frozen=True, slots=True)
 class DeadLetters:
     """Questions of a project that nobody asks again by itself, for one reason."""
 
@@ -70,19 +48,6 @@ class DeadLetters:
     remedy: str
     count: int
     may_retry: bool
-
-
-def costly(key: str, compute: Callable[[], Answer]) -> Answer:
-    """The answer, computed again at once while that is quick, and only now and then where it takes long."""
-    kept: tuple[Answer] | None = cache.get(key)
-    if kept is not None:
-        return kept[0]
-    began = time.monotonic()
-    answer = compute()
-    took = time.monotonic() - began
-    if took > QUICK_S:
-        cache.set(key, (answer,), min(LONGEST_KEPT_S, KEPT_FACTOR * took))
-    return answer
 
 
 def read_backlog(user: Viewer) -> list[Backlog]:
@@ -151,45 +116,6 @@ def _stale(user: Viewer) -> int:
     """Queries with answers that no fit has seen."""
     stale = Query.objects.visible_to(user).filter(judged_version__gt=0)
     return stale.filter(Q(fit__isnull=True) | Q(fit__judged_version__lt=F("judged_version"))).count()
-
-
-def read_paces(user: Viewer, runs: Sequence[Run]) -> dict[int, RunPace]:
-    """How each of these runs goes that is being judged."""
-    ids = [run.pk for run in runs if run.state in (*Run.ACTIVE, Run.State.PAUSED)]
-    if not ids:
-        return {}
-    states: dict[int, Any] = {
-        row["run"]: row
-        for row in costly(
-            f"zelo:paces:{user.pk}:{ids[0]}:{len(ids)}",
-            lambda: list(
-                JudgingTask.objects.filter(run__in=ids)
-                .order_by()
-                .values("run")
-                .annotate(
-                    unfinished=Count("pk", filter=~Q(state=JudgingTask.State.DEAD)),
-                    leased=Count("pk", filter=Q(state=JudgingTask.State.LEASED)),
-                    dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)),
-                )
-            ),
-        )
-    }
-    answered = dict(_answers_of_last_minute().filter(run__in=ids).values_list("run").annotate(number=Count("pk")))
-    return {
-        run: RunPace(
-            unfinished=states.get(run, {}).get("unfinished", 0),
-            in_flight=states.get(run, {}).get("leased", 0),
-            dead=states.get(run, {}).get("dead", 0),
-            answers_a_minute=answered.get(run, 0),
-        )
-        for run in ids
-    }
-
-
-def _answers_of_last_minute() -> Any:
-    return Attempt.objects.filter(
-        finished_at__gt=Now() - timedelta(seconds=THROUGHPUT_S), outcome__in=ANSWERS
-    ).order_by()
 
 
 def read_dead_letters(user: Viewer) -> list[DeadLetters]:

@@ -62,7 +62,7 @@ class JudgeEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RunEstimate:
     """Upper bounds: what has been answered already is not asked again, and designs that go by rounds may stop
     earlier. `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
     """
@@ -98,7 +98,7 @@ def estimate_run(
     orders: str,
     budgets: Budgets,
     cascade_threshold: float = DEFAULT_THRESHOLD,
-) -> Estimate:
+) -> RunEstimate:
     """What ordering this run would take, at most what its budgets allow. In a cascade the first judge comes first."""
     sizes = _sizes(project)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
@@ -115,7 +115,7 @@ def estimate_run(
         each = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
-    return Estimate(
+    return RunEstimate(
         queries=sum(sizes.values()),
         pairs=pairs,
         calls=min(sum(judge.calls for judge in each), budgets.calls or 2**63),

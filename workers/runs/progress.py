@@ -1,15 +1,20 @@
-"""How far a run is, how fast it goes and what it has cost: the same figures for terminal, page and API."""
+"""How far a run is, how fast it goes and what it has cost.
+
+`RunPace` is the one definition of a run's rate and of its remaining time; the jobs page reads it for many runs at once.
+`RunProgress` adds totals and cost, for the project's page, the REST API and the terminal.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
-from django.db.models import Exists, OuterRef
+from django.db.models import Count, Exists, OuterRef, Q
 
 from workers.budgets.spend import totals_of_run
-from workers.models import JudgingTask, Run
+from workers.models import Attempt, JudgingTask, Run
 
 # A rate is that of the last half minute, and a run is silent after six seconds without an answer, as while a judge loads
 # a model. A slow judge with few calls in flight pauses for as long as its calls take: both spans are then as long as
@@ -22,11 +27,41 @@ LONGEST_S = 600
 
 
 @dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """The tasks of a run: `unfinished` ones (open or leased), those `in_flight` of them, and `dead` ones."""
+
+    unfinished: int = 0
+    in_flight: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPace:
+    """How fast the tasks of a run are answered.
+
+    `rate`: answers a second over the last half minute, or over the time of two calls where that is longer. `is_silent`:
+    nothing was answered for a while although tasks are left, so `rate` says nothing about the rest. `answers_a_minute`:
+    answers stored in the last minute.
+    """
+
+    tasks: TaskCounts
+    rate: float
+    is_silent: bool
+    answers_a_minute: int
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the planned tasks are done; None while unknown."""
+        return self.tasks.unfinished / self.rate if self.rate and not self.is_silent else None
+
+
+@dataclass(frozen=True, slots=True)
 class RunProgress:
-    """`answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own. `rate` in answers
-    a second over the last half minute, or over two calls' time where that is longer; `eta_s` seconds until the
-    planned ones are done, None while unknown; `waits_for` the judges that are still asked where none of them has
-    answered for a while, so that there is nothing to reckon with; cost in millionths of a dollar.
+    """How far a run is; `answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own.
+
+    `rate`: answers a second over the last half minute, or over the time of two calls where that is longer. `eta_s`:
+    seconds until the planned tasks are done, None while unknown. `waits_for`: the judges with tasks left, where none of
+    them has answered for a while. Cost in millionths of a dollar.
     """
 
     run_id: int
@@ -51,38 +86,36 @@ class RunProgress:
         return self.state in (Run.State.FINISHED, Run.State.CANCELLED, Run.State.FAILED)
 
 
-_TASKS = """
-SELECT count(*) FILTER (WHERE state <> 'dead'), count(*) FILTER (WHERE state = 'dead')
-FROM workers_judgingtask WHERE run_id = %s
-"""
-
-_ANSWERED = "run_id = %(run)s AND outcome IN ('preference', 'both_irrelevant', 'cannot_judge')"
+_ANSWERED = "run_id = wanted.id AND outcome = ANY(%(answered)s)"
 _RECENT = f"""
-WITH latest AS (
-    SELECT finished_at, finished_at - started_at AS length FROM workers_attempt
-    WHERE {_ANSWERED} AND finished_at > statement_timestamp() - %(longest)s * interval '1 second'
-    ORDER BY finished_at DESC LIMIT %(latest)s
-), pace AS (
-    SELECT %(calls)s * COALESCE(max(length), interval '0') AS pause, statement_timestamp() - max(finished_at) AS silence FROM latest
-), reach AS (
-    SELECT *, GREATEST(pause, %(window)s * interval '1 second') AS span FROM pace
-)
-SELECT count(answer.id), EXTRACT(EPOCH FROM LEAST(span, statement_timestamp() - min(started_at))),
-       silence IS NULL OR silence > GREATEST(pause, %(silent)s * interval '1 second')
-FROM reach LEFT JOIN workers_attempt answer ON {_ANSWERED} AND finished_at > statement_timestamp() - span
-GROUP BY span, silence, pause
+SELECT wanted.id, recent.*
+FROM unnest(%(runs)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
+    WITH latest AS (
+        SELECT finished_at, finished_at - started_at AS length FROM workers_attempt
+        WHERE {_ANSWERED} AND finished_at > statement_timestamp() - %(longest)s * interval '1 second'
+        ORDER BY finished_at DESC LIMIT %(latest)s
+    ), pace AS (
+        SELECT %(calls)s * COALESCE(max(length), interval '0') AS pause,
+               statement_timestamp() - max(finished_at) AS silence FROM latest
+    ), reach AS (
+        SELECT *, GREATEST(pause, %(window)s * interval '1 second') AS span FROM pace
+    )
+    SELECT count(answer.id), EXTRACT(EPOCH FROM LEAST(span, statement_timestamp() - min(started_at))),
+           silence IS NULL OR silence > GREATEST(pause, %(silent)s * interval '1 second'),
+           (SELECT count(*) FROM workers_attempt
+            WHERE {_ANSWERED} AND finished_at > statement_timestamp() - interval '1 minute')
+    FROM reach LEFT JOIN workers_attempt answer ON {_ANSWERED} AND finished_at > statement_timestamp() - span
+    GROUP BY span, silence, pause
+) AS recent
 """
 
 
 def run_progress(run: Run) -> RunProgress:
-    """The figures of one run, read now."""
+    """The progress of one run, read now."""
     run.refresh_from_db()
-    with connection.cursor() as cursor:
-        unfinished, dead = _row(cursor, _TASKS, [run.pk])
-        recent, seconds, is_quiet = _row(cursor, _RECENT, _recent_of(run))
-    spent = totals_of_run(run.pk)
-    rate = recent / max(float(seconds or 0.0), 1.0) if recent else 0.0
-    is_silent = run.state == Run.State.JUDGING and unfinished and is_quiet
+    counts = count_tasks([run.pk])
+    pace = read_paces([run], counts)[run.pk]
+    tasks, spent = pace.tasks, totals_of_run(run.pk)
     return RunProgress(
         run_id=run.pk,
         state=run.state,
@@ -90,31 +123,48 @@ def run_progress(run: Run) -> RunProgress:
         round=run.round,
         pairs=run.pairs_planned,
         planned=run.tasks_planned,
-        answered=max(0, run.tasks_planned - unfinished - dead),
-        unfinished=unfinished,
-        dead=dead,
+        answered=max(0, run.tasks_planned - tasks.unfinished - tasks.dead),
+        unfinished=tasks.unfinished,
+        dead=tasks.dead,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         output_tokens=spent.output_tokens,
         cost_micros=spent.cost_micros,
-        rate=round(rate, 2),
-        eta_s=unfinished / rate if rate and not is_silent else None,
-        waits_for=_still_asked(run) if is_silent else (),
+        rate=round(pace.rate, 2),
+        eta_s=pace.eta_s,
+        waits_for=_judges_with_tasks(run) if pace.is_silent else (),
     )
 
 
-def _recent_of(run: Run) -> dict[str, float]:
-    return {
-        "run": run.pk, "window": WINDOW_S, "silent": SILENT_S, "calls": CALLS, "latest": LATEST, "longest": LONGEST_S,
+def count_tasks(run_ids: Sequence[int]) -> dict[int, TaskCounts]:
+    """The tasks of these runs; a run without tasks is left out."""
+    dead, leased = Q(state=JudgingTask.State.DEAD), Q(state=JudgingTask.State.LEASED)
+    rows = JudgingTask.objects.filter(run__in=run_ids).order_by().values_list("run")
+    counted = rows.annotate(Count("pk", filter=~dead), Count("pk", filter=leased), Count("pk", filter=dead))
+    return {row[0]: TaskCounts(*row[1:]) for row in counted}
+
+
+def read_paces(runs: Sequence[Run], counts: Mapping[int, TaskCounts]) -> dict[int, RunPace]:
+    """The pace of each of these runs, by its id; `counts` from `count_tasks`."""
+    if not runs:
+        return {}
+    judging = {run.pk for run in runs if run.state == Run.State.JUDGING}
+    parameters: dict[str, Any] = {
+        "runs": [run.pk for run in runs], "answered": list(Attempt.ANSWERED), "window": WINDOW_S, "silent": SILENT_S,
+        "calls": CALLS, "latest": LATEST, "longest": LONGEST_S,
     }  # fmt: skip
+    found = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_RECENT, parameters)
+        for run, answers, seconds, is_quiet, last_minute in cursor.fetchall():
+            tasks = counts.get(run, TaskCounts())
+            rate = answers / max(float(seconds or 0.0), 1.0)
+            is_silent = bool(run in judging and tasks.unfinished and is_quiet)
+            found[run] = RunPace(tasks, rate=rate, is_silent=is_silent, answers_a_minute=last_minute)
+    return found
 
 
-def _still_asked(run: Run) -> tuple[str, ...]:
-    """The names of the run's judges with questions left."""
+def _judges_with_tasks(run: Run) -> tuple[str, ...]:
+    """The names of the run's judges with tasks left."""
     left = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk")).exclude(state=JudgingTask.State.DEAD)
     return tuple(run.judges.filter(Exists(left), paused_at=None).order_by("id").values_list("name", flat=True))
-
-
-def _row(cursor: Any, sql: str, parameters: list[Any] | dict[str, float]) -> Any:
-    cursor.execute(sql, parameters)
-    return cursor.fetchone()

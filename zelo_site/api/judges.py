@@ -18,6 +18,7 @@ from workers.judging.failures import FailureFilter, failed_tasks, failure_counts
 from workers.models import InjectionProbe
 from workers.monitoring.drift import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
+from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
 
 router = Router(tags=["judges"])
@@ -81,13 +82,6 @@ def post_retry_failures(
     project = owned_project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
     return {"opened": retry_failures(project, chosen, by=request.user)}
-
-
-class EstimateOut(Schema):
-    value: float
-    low: float
-    high: float
-    count: int
 
 
 class CallsOut(Schema):

@@ -39,17 +39,11 @@ from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
 from workers.audit import note
+from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
 
 router = Router(tags=["people"])
 Number = Annotated[int, Field(ge=1, lt=2**63)]
-
-
-class EstimateOut(Schema):
-    value: float
-    low: float
-    high: float
-    count: int
 
 
 class MemberOut(Schema):

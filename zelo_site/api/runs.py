@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
-from workers.broker.hints import broker_answers
+from workers.broker.client import broker_answers
 from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
@@ -27,8 +26,8 @@ from workers.jobs.candidates import MOST_CANDIDATES, AlreadyFilling, FillRefused
 from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import AuditEntry, Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
-from workers.runs import advancing
-from workers.runs.progress import run_progress
+from workers.runs import ordering, transitions
+from workers.runs.progress import RunProgress, run_progress
 from zelo_site.api.projects import Text
 
 router = Router(tags=["runs"])
@@ -54,25 +53,6 @@ class RunIn(Schema):
     token_budget: int | None = Field(None, ge=1, lt=2**63)
     cost_budget_micros: int | None = Field(None, ge=1, lt=2**63)
     seed: int | None = Field(None, ge=0, lt=2**63)
-
-
-class RunOut(Schema):
-    run_id: int
-    state: str
-    reason: str
-    round: int
-    pairs: int
-    planned: int
-    answered: int
-    unfinished: int
-    dead: int
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_micros: int
-    rate: float
-    eta_s: float | None
-    waits_for: list[str]
 
 
 class CandidatesIn(Schema):
@@ -134,10 +114,6 @@ class CapsOut(Schema):
     spent_cost_micros: int
 
 
-def _run_out(run: Run) -> dict[str, Any]:
-    return dataclasses.asdict(run_progress(run))
-
-
 def _run_or_404(request: HttpRequest, run_id: int) -> Run:
     return get_object_or_404(Run.objects.visible_to(request.user).select_related("project"), pk=run_id)
 
@@ -148,13 +124,13 @@ def _owned_run_or_404(request: HttpRequest, run_id: int) -> Run:
     return run
 
 
-@router.post("/projects/{slug}/runs", response={201: RunOut})
+@router.post("/projects/{slug}/runs", response={201: RunProgress})
 def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
     """Order a run: sampling, judging and rating begin as soon as a worker is free."""
     project = owned_project_or_404(request, slug)
     try:
         judges = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
-        run = advancing.start_run(
+        run = ordering.start_run(
             project,
             judges=judges,
             created_by=request.user,
@@ -170,9 +146,9 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             cost_budget_micros=body.cost_budget_micros,
             seed=body.seed,
         )
-    except (advancing.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return 201, _run_out(run)
+    return 201, run_progress(run)
 
 
 class CalibrateIn(Schema):
@@ -186,7 +162,7 @@ class CalibrateIn(Schema):
     seed: int | None = Field(None, ge=0, lt=2**63)
 
 
-@router.post("/projects/{slug}/calibrate", response={201: RunOut})
+@router.post("/projects/{slug}/calibrate", response={201: RunProgress})
 def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
     """Order a run on pairs across queries; the calibration follows its end."""
     project = owned_project_or_404(request, slug)
@@ -201,9 +177,9 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
             pair_budget=body.pair_budget,
             seed=body.seed,
         )
-    except (advancing.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return 201, _run_out(run)
+    return 201, run_progress(run)
 
 
 def _job_out(job: Job) -> dict[str, Any]:
@@ -230,27 +206,27 @@ def get_job(request: HttpRequest, job_id: int) -> Any:
     return _job_out(get_object_or_404(Job.objects.visible_to(request.user).select_related("project"), pk=job_id))
 
 
-@router.get("/projects/{slug}/runs", response=list[RunOut])
+@router.get("/projects/{slug}/runs", response=list[RunProgress])
 def list_runs(request: HttpRequest, slug: str) -> Any:
     """The last runs of a project, newest first."""
     project = project_or_404(request, slug)
-    return [_run_out(run) for run in Run.objects.visible_to(request.user).filter(project=project)[:20]]
+    return [run_progress(run) for run in Run.objects.visible_to(request.user).filter(project=project)[:20]]
 
 
-@router.get("/runs/{run_id}", response=RunOut)
+@router.get("/runs/{run_id}", response=RunProgress)
 def get_run(request: HttpRequest, run_id: int) -> Any:
     """Progress, rate, time left and spend of a run."""
-    return _run_out(_run_or_404(request, run_id))
+    return run_progress(_run_or_404(request, run_id))
 
 
-@router.post("/runs/{run_id}/{action}", response=RunOut)
+@router.post("/runs/{run_id}/{action}", response=RunProgress)
 def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "resume", "cancel"]) -> Any:
     """Pause, resume or cancel a run; 409 where its state does not allow it."""
     run = _owned_run_or_404(request, run_id)
-    move = {"pause": advancing.pause_run, "resume": advancing.resume_run, "cancel": advancing.cancel_run}[action]
+    move = {"pause": transitions.pause_run, "resume": transitions.resume_run, "cancel": transitions.cancel_run}[action]
     if not move(run, by=request.user):
         raise HttpError(409, f"run {run_id} is {run.state}; it cannot be moved by {action!r} from there")
-    return _run_out(run)
+    return run_progress(run)
 
 
 @router.post("/runs/{run_id}/dead/retry", response=RetriedOut)
@@ -261,12 +237,12 @@ def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = N
     return {"opened": retry_failures(run.project, chosen, by=request.user)}
 
 
-@router.patch("/runs/{run_id}", response=RunOut)
+@router.patch("/runs/{run_id}", response=RunProgress)
 def patch_budget(request: HttpRequest, run_id: int, body: BudgetsIn) -> Any:
     """Raise, lower or lift the budgets of a run; 409 where it was cancelled or failed."""
     run = _owned_run_or_404(request, run_id)
     try:
-        return _run_out(change_budgets(run, body.dict(exclude_unset=True), by=request.user))
+        return run_progress(change_budgets(run, body.dict(exclude_unset=True), by=request.user))
     except RunIsOver as error:
         raise HttpError(409, str(error)) from error
 

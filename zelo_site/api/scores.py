@@ -20,6 +20,7 @@ from scoring.annotators.agreement import judge_figures
 from scoring.calibration.calibrate import project_calibration
 from scoring.exports import export_scores
 from scoring.models import QueryFit
+from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import query_or_404
 
 router = Router(tags=["scores"])
@@ -147,12 +148,6 @@ class ShareOut(Schema):
     hits: float
     count: int
     value: float | None
-
-
-class EstimateOut(Schema):
-    value: float
-    low: float
-    high: float
 
 
 class AnnotatorOut(Schema):

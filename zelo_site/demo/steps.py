@@ -28,7 +28,8 @@ from labeling.records import TextRecord
 from labeling.retrieval.retrievers import BM25Index, HybridOptions, HybridRetriever, load_embedder
 from scoring.rating import stale_query_ids
 from workers.models import Attempt, JudgingTask, Run
-from workers.runs.advancing import cancel_run, start_run
+from workers.runs.ordering import start_run
+from workers.runs.transitions import cancel_run
 from zelo_site.cli.terminal import ProgressBar, duration
 from zelo_site.cli.watch import LOCAL_JUDGES, quality_table, watch
 from zelo_site.demo.announcing import announce_embedding, end_announcement

@@ -17,7 +17,7 @@ from scoring.snapshots.freeze import SnapshotOptions
 from workers.broker.routing import QUEUES
 from workers.jobs.injection_probe import payloads
 from workers.judging.failures import MEANINGS
-from workers.runs.advancing import STAGES
+from workers.runs.stages import STAGES
 from zelo_site.pages.options import option_label
 
 # Plugins of others bring a catalogue of their own, or are read in English.

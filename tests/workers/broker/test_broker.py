@@ -19,10 +19,10 @@ from labeling.access.annotators import get_judge
 from labeling.models import Judgment
 from tests.factories.rows import make_project, make_user
 from tests.processes.worker_process import Workers, workers
-from workers.broker import hints
+from workers.broker import client, hints
 from workers.management.commands.worker import celery_arguments
 from workers.monitoring.heartbeats import alive
-from workers.runs.advancing import start_run
+from workers.runs.ordering import start_run
 from zelo_site.processes.services import ServiceSupervisor, service_urls
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,7 +37,7 @@ def _use_broker(broker_url: str, redis_url: str) -> Any:
 
     settings.ZELO_REDIS_URL = redis_url
     os.environ["BROKER_URL"] = os.environ["CELERY_BROKER_URL"] = broker_url
-    hints._valkey.cache_clear()
+    client.valkey.cache_clear()
     return app
 
 
@@ -68,10 +68,10 @@ def staff(tmp_path: Path, broker: ServiceSupervisor, settings: Any, django_db_se
         for target in (serve, reconcile):
             started.start(target, services.broker_url, services.redis_url)
         settings.ZELO_REDIS_URL = services.redis_url
-        hints._valkey.cache_clear()
+        client.valkey.cache_clear()
         hints._silent_until = float("inf")  # leaves no hints itself
         yield started
-    hints._valkey.cache_clear()
+    client.valkey.cache_clear()
 
 
 def wait_until(is_so: Callable[[], bool], *, seconds: float) -> float:

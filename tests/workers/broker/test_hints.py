@@ -17,7 +17,7 @@ from scoring.models import QueryFit
 from scoring.rating import stale_query_ids
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_run, make_tasks
 from workers import reconciler, tasks
-from workers.broker import hints
+from workers.broker import client, hints
 from workers.judging import queue
 from workers.models import JudgingTask, Run
 
@@ -34,9 +34,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         messages.append((name.rpartition(".")[2], args[0]))
 
     monkeypatch.setattr(current_app, "send_task", send)
-    client = hints._valkey()
-    for key in client.scan_iter("zelo:hint:*"):
-        client.delete(key)
+    broker = client.valkey()
+    for key in broker.scan_iter("zelo:hint:*"):
+        broker.delete(key)
     return messages
 
 
@@ -44,7 +44,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def broker_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A broker's address at which nobody listens."""
     nobody = redis.Redis.from_url(f"unix://{tmp_path}/nobody.sock")
-    monkeypatch.setattr(hints, "_valkey", lambda: nobody)
+    monkeypatch.setattr(client, "valkey", lambda: nobody)
     yield
     nobody.close()
 
@@ -80,7 +80,7 @@ def test_broker_down_is_said_and_raises_nothing(caplog: pytest.LogCaptureFixture
         assert not hints.leave_hint("rate", 1)
     assert "broker unreachable" in caplog.text
     hints.hint_taken("rate", 1)
-    assert not hints.broker_answers()
+    assert not client.broker_answers()
 
 
 @pytest.mark.usefixtures("broker_down")
@@ -106,8 +106,8 @@ def test_reconciler_hints_at_all_that_no_hint_leads_to(sent: list) -> None:
     (task,) = make_tasks()
     project = judged_project()
     sent.clear()
-    for key in hints._valkey().scan_iter("zelo:hint:*"):
-        hints._valkey().delete(key)
+    for key in client.valkey().scan_iter("zelo:hint:*"):
+        client.valkey().delete(key)
     reconciler.reconcile_once()
     assert set(sent) == {("judge", task.annotator_id), ("rate", project.pk), ("advance", task.run_id)}
 

@@ -14,7 +14,7 @@ from labeling.plugin_checks import check_plugin
 from tests.factories.rows import make_judges, make_project, make_tasks
 from tests.factories.stub_plugins import LongerJudge
 from workers import stopping
-from workers.broker import hints, routing
+from workers.broker import client, routing
 from workers.broker.hints import leave_hint
 from workers.broker.routing import QUEUES, judging_queue
 from workers.judging import batches, queue
@@ -40,7 +40,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr(
         current_app, "send_task", lambda name, queue=None, **_: messages.append((name.split(".")[-1], queue))
     )
-    hints._valkey().flushdb()
+    client.valkey().flushdb()
     return messages
 
 

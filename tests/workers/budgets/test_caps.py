@@ -27,8 +27,8 @@ from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps
 from workers.budgets.spend import totals_of_project
 from workers.judging import queue
 from workers.models import Attempt, AuditEntry, InjectionProbe, JudgingTask, Run
-from workers.runs import advancing
-from workers.runs.advancing import start_run
+from workers.runs import transitions
+from workers.runs.ordering import start_run
 from zelo_site.management.commands import configure
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "paid")]
@@ -165,7 +165,7 @@ def test_run_that_ended_otherwise_does_not_come_back() -> None:
     run = work_until_over(paid_run(project, call_budget=1000, planned=False))
     assert (run.reason, change_budgets(run, {"call_budget": 2000}).state) == ("the design is complete", "finished")
     other = paid_run(make_project(queries=1, documents=8))
-    advancing.cancel_run(other)
+    transitions.cancel_run(other)
     with pytest.raises(RunIsOver):
         change_budgets(other, {"call_budget": 2000})
 
@@ -185,12 +185,12 @@ def test_pausing_and_cancelling_at_any_time_loses_no_answer_and_no_booking() -> 
     run = paid_run(project, sampler="all")
     judge = run.judges.get()
     first = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=5)
-    assert advancing.pause_run(run)
+    assert transitions.pause_run(run)
     assert queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=5) == []
     queue.finish([(each, Verdict(0.6, usage=Usage(100, 10, COST))) for each in first[:2]])
-    assert advancing.resume_run(run)
+    assert transitions.resume_run(run)
     second = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=5)
-    assert advancing.cancel_run(run)
+    assert transitions.cancel_run(run)
     queue.finish([(each, Verdict(0.6, usage=Usage(100, 10, COST))) for each in [*first[2:], *second]])
     assert Judgment.objects.count() == Attempt.objects.exclude(outcome="").count() == 10
     assert totals_of_project(project.pk).cost_micros == 10 * COST
@@ -246,7 +246,7 @@ def test_caps_and_budgets_over_rest() -> None:
     assert viewer.patch(f"/runs/{run.pk}", {"call_budget": 6}).status_code == 403
     stranger = Api(make_user())
     assert stranger.get(path).status_code == stranger.patch(f"/runs/{run.pk}", {}).status_code == 404
-    advancing.cancel_run(run)
+    transitions.cancel_run(run)
     assert api.patch(f"/runs/{run.pk}", {"call_budget": 6}).status_code == 409
 
 

@@ -17,8 +17,8 @@ from tests.factories.working import COST, TOKENS, PaidJudge, judge_all, paid_run
 from workers.budgets.limits import FIRST_QUESTIONS, expected_calls_per_pair
 from workers.judging import batches, queue
 from workers.models import Attempt, JudgingTask, Run
-from workers.runs import advancing
-from workers.runs.advancing import RunRefused
+from workers.runs import advancing, ordering
+from workers.runs.ordering import RunRefused
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "paid")]
 
@@ -151,7 +151,7 @@ def test_budget_that_allows_nothing_is_refused(budget: str, value: int) -> None:
     project = make_project(queries=1)
     order: dict[str, Any] = {budget: value}
     with pytest.raises(RunRefused, match=f"the budget is {value} "):
-        advancing.start_run(project, judges=make_judges(project), **order)
+        ordering.start_run(project, judges=make_judges(project), **order)
     assert not Run.objects.exists()
 
 

@@ -23,8 +23,9 @@ from workers.jobs import calibration
 from workers.jobs.calibration import calibrate, due_project_ids, order_calibration, whats_due
 from workers.judging import batches, queue
 from workers.models import Job, JudgingTask, Run
-from workers.runs import advancing
-from workers.runs.advancing import RunRefused, advance
+from workers.runs import advancing, ordering
+from workers.runs.advancing import advance
+from workers.runs.ordering import RunRefused
 from zelo_site.management.commands.calibrate import calibration_report
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -41,7 +42,7 @@ def hints(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         left.append((task, subject))
         return True
 
-    for module in (calibration, advancing, batches, reconciler):
+    for module in (calibration, ordering, advancing, batches, reconciler):
         monkeypatch.setattr(module, "leave_hint", leave)
     return left
 

@@ -29,7 +29,7 @@ from workers.jobs.injection_probe import (
     waiting_probe_ids,
 )
 from workers.models import InjectionProbe
-from workers.runs.advancing import start_run
+from workers.runs.ordering import start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -28,7 +28,8 @@ from workers.failpoints import POINTS, UnknownFailpoint
 from workers.judging import queue, spool
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, JudgingTask, Run
-from workers.runs.advancing import advance, start_run
+from workers.runs.advancing import advance
+from workers.runs.ordering import start_run
 
 DOCUMENTS = 8
 QUESTIONS = DOCUMENTS * (DOCUMENTS - 1) // 2

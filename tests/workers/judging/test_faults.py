@@ -31,7 +31,8 @@ from workers.judging import batches
 from workers.judging.failures import failure_counts, retry_failures
 from workers.judging.queue import MAX_ATTEMPTS
 from workers.models import Attempt, JudgingTask
-from workers.runs.advancing import advance, start_run
+from workers.runs.advancing import advance
+from workers.runs.ordering import start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -16,7 +16,7 @@ from tests.processes.threads import at_once
 from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, Job, JudgingTask, Run
-from workers.runs import advancing, planning
+from workers.runs import advancing, planning, transitions
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -312,10 +312,10 @@ def test_every_call_that_a_question_took_is_booked_once() -> None:
 
 def test_tasks_of_paused_runs_are_not_handed_out() -> None:
     tasks = make_tasks(2)
-    assert advancing.pause_run(tasks[0].run)
+    assert transitions.pause_run(tasks[0].run)
     assert claim(tasks[0]) == []
     assert queue.open_tasks_by_annotator() == []
-    assert advancing.resume_run(tasks[0].run)
+    assert transitions.resume_run(tasks[0].run)
     assert len(claim(tasks[0])) == 2
 
 
@@ -362,14 +362,14 @@ class TestCancelled:
     def test_what_is_leased_may_still_answer_and_the_rest_is_dropped(self) -> None:
         tasks = make_tasks(5)
         claimed = claim(tasks[0], 2)
-        assert advancing.cancel_run(tasks[0].run)
+        assert transitions.cancel_run(tasks[0].run)
         assert JudgingTask.objects.count() == 2
         assert queue.finish([(claimed[0], Verdict(0.7))]).stored == 1
 
     def test_a_lease_that_ends_or_fails_leaves_no_task_behind(self) -> None:
         tasks = make_tasks(5)
         lost, failed = claim(tasks[0], 2)
-        advancing.cancel_run(tasks[0].run)
+        transitions.cancel_run(tasks[0].run)
         queue.fail([(failed, failure())])
         end_lease(lost)
         queue.reap()
@@ -380,7 +380,7 @@ class TestCancelled:
     def test_another_run_takes_over_what_was_leased_when_the_first_one_ended(self) -> None:
         tasks = make_tasks(3)
         (leased,) = claim(tasks[0], 1)
-        advancing.cancel_run(tasks[0].run)
+        transitions.cancel_run(tasks[0].run)
         again = make_run(tasks[0].run.project, judges=[tasks[0].annotator], sampler="all")
         end_lease(leased)
         queue.reap()

@@ -20,7 +20,7 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.fake_judge.quality import HiddenQuality, quality_key
 from workers.models import Run
 from workers.monitoring.scorecard import scorecard
-from workers.runs.advancing import start_run
+from workers.runs.ordering import start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DATA = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"

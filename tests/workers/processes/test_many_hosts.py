@@ -20,13 +20,13 @@ from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_t
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.processes.hosts import Host, can_have_namespaces, clock_library, endpoint, hosts
 from workers import reconciler
-from workers.broker import hints
+from workers.broker import client
 from workers.budgets.spend import totals_of_run
 from workers.judging import queue
 from workers.models import Attempt, JudgingTask, Run
 from workers.monitoring.heartbeats import alive
-from workers.runs import advancing
-from workers.runs.advancing import start_run
+from workers.runs import advancing, transitions
+from workers.runs.ordering import start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,7 +47,7 @@ def running(
     """A worker that judges over HTTP on each of the hosts that a test names, all alive."""
     names: list[str] = request.param
     define_endpoints(monkeypatch, fake)
-    hints._valkey().flushdb()
+    client.valkey().flushdb()
     address = urlsplit(fake.base_url)
     assert address.hostname is not None and address.port is not None
     library = clock_library(tmp_path)
@@ -95,7 +95,7 @@ def end_leases(host: str) -> int:
 
 def cut_off_and_let_leases_end(host: Host, run: Run) -> int:
     """Nothing is handed out meanwhile, so that the late answers of this host are the first; returns how many leases ended."""
-    advancing.pause_run(run)
+    transitions.pause_run(run)
     host.passing = False
     time.sleep(1.0)  # answers to what was in flight come to the host or wait on its way
     late = end_leases(host.name)
@@ -127,7 +127,7 @@ def test_hosts_that_are_cut_off_slow_or_wrong_about_the_time_lose_and_double_not
     wait_until(lambda: Judgment.objects.count() > before, "a late answer")
 
     # Cut off for good, as far as the others can tell: they ask its questions again, and it comes back to find them answered.
-    advancing.resume_run(run)
+    transitions.resume_run(run)
     wait_until(lambda: in_flight("cut") > 0, "the host to work again")
     running["cut"].cut()
     in_flight_at_cut = end_leases("cut")
@@ -168,9 +168,9 @@ def test_host_that_was_cut_off_answers_late_and_goes_on_by_itself_though_all_mes
 
     before = Judgment.objects.count()
     assert JudgingTask.objects.filter(state="open").exists(), "something is left to do"
-    advancing.resume_run(run)
-    hints._valkey().flushall()
+    transitions.resume_run(run)
+    client.valkey().flushall()
     wait_until(lambda: Judgment.objects.count() > before, "work to go on", seconds=10.0)
-    advancing.cancel_run(run)
+    transitions.cancel_run(run)
     wait_until(lambda: in_flight("far") == 0, "the host to come to rest")
     assert far.end() < 5.0, "with nothing to wait for it stops at once"

@@ -27,8 +27,8 @@ from tests.factories.rows import (
 from tests.factories.working import judge_all, work_until_over
 from workers.judging import batches, queue
 from workers.models import Attempt, Job, JudgingTask, Run
-from workers.runs import advancing, planning, progress
-from workers.runs.advancing import RunRefused
+from workers.runs import advancing, ordering, planning, progress, transitions
+from workers.runs.ordering import RunRefused
 from workers.runs.progress import run_progress
 
 # The rater reads in a transaction of its own.
@@ -243,7 +243,7 @@ def test_run_after_a_cancelled_one_asks_what_was_left() -> None:
     first = make_run(project, judges=judges)
     claimed = queue.claim(annotator_id=judges[0].pk, worker="w@host:1", limit=2)
     batches.judge_claimed(judges[0], claimed)
-    advancing.cancel_run(first)
+    transitions.cancel_run(first)
     assert (first.tasks_planned, run_progress(first).answered) == (2, 2)
     second = work_until_over(make_run(project, judges=judges))
     assert second.tasks_planned > 0
@@ -280,35 +280,35 @@ def test_the_dead_of_a_finished_run_are_asked_anew_by_the_next() -> None:
 def test_paused_run_stands_still_and_goes_on() -> None:
     project = make_project(queries=1)
     run = make_run(project)
-    assert advancing.pause_run(run)
+    assert transitions.pause_run(run)
     assert judge_all(run) == 0
     advancing.advance(run.pk)
     assert Run.objects.get(pk=run.pk).state == Run.State.PAUSED
-    assert not advancing.pause_run(run)
-    assert advancing.resume_run(run)
-    assert not advancing.resume_run(run)
+    assert not transitions.pause_run(run)
+    assert transitions.resume_run(run)
+    assert not transitions.resume_run(run)
     assert work_until_over(run).state == Run.State.FINISHED
 
 
 def test_run_paused_before_it_was_planned_is_planned_after_it_goes_on() -> None:
     project = make_project(queries=1)
     run = make_run(project, planned=False)
-    advancing.pause_run(run)
+    transitions.pause_run(run)
     advancing.advance(run.pk)
     assert not Pair.objects.exists()
-    advancing.resume_run(run)
+    transitions.resume_run(run)
     assert work_until_over(run).tasks_planned > 0
 
 
 def test_cancelled_run_asks_nothing_more_and_keeps_its_answers() -> None:
     project = make_project(queries=1)
     run = make_run(project, planned=False)
-    assert advancing.cancel_run(run)
+    assert transitions.cancel_run(run)
     advancing.advance(run.pk)
     assert not Pair.objects.exists()
     assert Job.objects.get(run=run).state == Job.State.CANCELLED
-    assert not advancing.cancel_run(run)
-    assert not advancing.resume_run(run)
+    assert not transitions.cancel_run(run)
+    assert not transitions.resume_run(run)
     assert run.finished_at is not None
 
 
@@ -325,7 +325,7 @@ def test_cancelled_run_asks_nothing_more_and_keeps_its_answers() -> None:
 def test_order_that_cannot_be_carried_out_is_refused(order: dict[str, Any], named: str) -> None:
     project = make_project(queries=1)
     with pytest.raises(RunRefused, match=named):
-        advancing.start_run(project, **{"judges": make_judges(project), **order})
+        ordering.start_run(project, **{"judges": make_judges(project), **order})
     assert not Run.objects.exists()
 
 
@@ -333,16 +333,16 @@ def test_judges_of_other_projects_and_persons_are_refused() -> None:
     project, other = make_project(queries=1), make_project()
     for annotator in (make_judges(other)[0], get_person(project, make_user())):
         with pytest.raises(RunRefused, match="no judge of project"):
-            advancing.start_run(project, judges=[annotator])
+            ordering.start_run(project, judges=[annotator])
 
 
 def test_queries_of_another_project_are_refused() -> None:
     project, other = make_project(queries=1), make_project(queries=1)
     with pytest.raises(RunRefused, match="two candidates"):
-        advancing.start_run(project, judges=make_judges(project), query_ids=[other.queries.get().pk])
+        ordering.start_run(project, judges=make_judges(project), query_ids=[other.queries.get().pk])
 
 
 def test_unknown_sampler_is_named() -> None:
     project = make_project(queries=1)
     with pytest.raises(UnknownPlugin, match="nonesuch"):
-        advancing.start_run(project, judges=make_judges(project), sampler="nonesuch")
+        ordering.start_run(project, judges=make_judges(project), sampler="nonesuch")

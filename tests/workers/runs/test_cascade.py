@@ -14,7 +14,8 @@ from tests.factories.stub_plugins import TestJudge
 from workers.judging import batches
 from workers.judging.queue import retry_dead
 from workers.models import JudgingTask, Run
-from workers.runs.advancing import RunRefused, advance, start_run
+from workers.runs.advancing import advance
+from workers.runs.ordering import RunRefused, start_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "doubting")]
 

@@ -12,7 +12,7 @@ from labeling.access.annotators import get_judge
 from labeling.plugins import get_plugin
 from tests.factories.rows import make_judges, make_project, make_user
 from workers.models import Run
-from workers.runs.advancing import RunRefused, start_run
+from workers.runs.ordering import RunRefused, start_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

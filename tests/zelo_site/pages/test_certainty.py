@@ -30,7 +30,7 @@ from tests.factories.pages import (
 from workers.budgets.limits import Budgets
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs import advancing
-from workers.runs.estimate import ChosenJudge, Estimate, estimate_run, gpu_hours
+from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run, gpu_hours
 from workers.runs.savings import Saving, paper_calls, read_saving, saving_sentence
 from zelo_site.cli.closing import closing_lines
 from zelo_site.pages.charts.graph import tone_of
@@ -279,7 +279,7 @@ def test_closing_lines_tell_end_saving_and_certainty(project: Project, query: Qu
 # --- estimates and the form ------------------------------------------------------------------
 
 
-def estimated(project: Project, *names: str, sampler: str = "cycles", **order: Any) -> Estimate:
+def estimated(project: Project, *names: str, sampler: str = "cycles", **order: Any) -> RunEstimate:
     judges = [ChosenJudge(get_plugin("judge", name), {}) for name in names]
     order = {"allocation": "all", "orders": "one", "sampler_options": {}, "budgets": Budgets(), **order}
     return estimate_run(project, judges, sampler=sampler, **order)

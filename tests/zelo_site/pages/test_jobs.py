@@ -15,7 +15,8 @@ from tests.factories.pages import candidates_of, make_judge, make_pair, make_pro
 from workers.models import Attempt, EndpointState, JudgingTask, Run, Worker
 from workers.monitoring import queue_depth
 from workers.monitoring.heartbeats import beat
-from workers.monitoring.queue_depth import costly, read_backlog
+from workers.monitoring.queue_depth import read_backlog
+from workers.monitoring.result_cache import costly
 from zelo_site.cli.worker_command import worker_command
 
 pytestmark = pytest.mark.django_db

@@ -16,7 +16,7 @@ from labeling.plugins import UnknownPlugin
 from scoring.calibration.calibrate import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
 from workers.jobs.calibration import calibrate, order_calibration, whats_due
-from workers.runs.advancing import RunRefused
+from workers.runs.ordering import RunRefused
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar, table

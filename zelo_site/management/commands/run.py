@@ -19,7 +19,7 @@ from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
-from workers.runs.advancing import RunRefused, start_run
+from workers.runs.ordering import RunRefused, start_run
 from zelo_site.cli.closing import closing_lines
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project

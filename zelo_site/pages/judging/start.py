@@ -20,9 +20,9 @@ from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
 from workers.models import Run
-from workers.runs.advancing import RunRefused, start_run
 from workers.runs.cascade import DEFAULT_THRESHOLD
-from workers.runs.estimate import ChosenJudge, Estimate, estimate_run
+from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
+from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
 from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
 from zelo_site.pages.scope import owned_project
@@ -237,7 +237,7 @@ def _micros(text: str) -> int | None:
     return round(float(text) * 1e6)
 
 
-def _estimated(project: Project, order: Order) -> Estimate:
+def _estimated(project: Project, order: Order) -> RunEstimate:
     return estimate_run(
         project,
         order.judges,

@@ -22,15 +22,15 @@ from labeling.models import Annotator, Project, Query
 from scoring.models import Calibration, ProjectFit, Score
 from trainer.models import Evaluation, TrainingRun
 from trainer.serving.registry import servable
-from workers.broker.hints import broker_answers
+from workers.broker.client import broker_answers
 from workers.broker.routing import judging_queue
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
 from workers.models import JudgingTask, Run, Worker
 from workers.monitoring.heartbeats import alive
-from workers.runs.advancing import STAGES
 from workers.runs.progress import RunProgress, run_progress
 from workers.runs.savings import Saving, recent_saving
+from workers.runs.stages import STAGES
 from zelo_site.pages.project.certainty import ProjectCertainty, last_certainty
 from zelo_site.templatetags.figures import count
 

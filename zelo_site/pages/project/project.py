@@ -12,7 +12,7 @@ from labeling.models import Role
 from labeling.wording import translated
 from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Run
-from workers.runs import advancing
+from workers.runs import transitions
 from zelo_site.pages.importing.candidates import filling_part
 from zelo_site.pages.judging.failures import tell_asked_again
 from zelo_site.pages.live import live_fragment, rendered_fragment
@@ -54,7 +54,7 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
         chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
         tell_asked_again(request, retry_failures(project, chosen, by=request.user))
         return redirect("project", slug=project.slug)
-    moves = {"pause": advancing.pause_run, "resume": advancing.resume_run, "cancel": advancing.cancel_run}
+    moves = {"pause": transitions.pause_run, "resume": transitions.resume_run, "cancel": transitions.cancel_run}
     if action not in moves:
         raise Http404(f"a run cannot be moved by {action!r}")
     if not moves[action](run, by=request.user):

@@ -23,7 +23,7 @@ from scoring.models import ProjectFit, QueryFit
 from scoring.numerics.calibration.elo import ELO_PER_LOGIT
 from workers.jobs.calibration import judges_so_far, order_calibration
 from workers.models import Run
-from workers.runs.advancing import RunRefused
+from workers.runs.ordering import RunRefused
 from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar, reliability_dots
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import clipped

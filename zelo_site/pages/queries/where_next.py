@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, Candidate, Project, Query
 from scoring.sampling.certainty import NextPair, next_pairs
 from workers.models import Run
-from workers.runs.advancing import RunRefused, start_run
+from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON, pending_pairs
 from zelo_site.pages.project.certainty import certainty_of_fits
 from zelo_site.pages.scope import may_change, owned_project, visible_project

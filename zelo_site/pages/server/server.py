@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from django.core.exceptions import PermissionDenied
@@ -13,7 +14,9 @@ from workers.broker.routing import QUEUES, QueueKind
 from workers.endpoints.limiter import EndpointView, endpoint_states
 from workers.models import Job, Run, Worker
 from workers.monitoring.heartbeats import may_see_hosts
-from workers.monitoring.queue_depth import Backlog, RunPace, endpoint_names, read_backlog, read_dead_letters, read_paces
+from workers.monitoring.queue_depth import Backlog, endpoint_names, read_backlog, read_dead_letters
+from workers.monitoring.result_cache import costly
+from workers.runs.progress import RunPace, count_tasks, read_paces
 from zelo_site.cli.worker_command import worker_command
 from zelo_site.doctor import Health, examine
 from zelo_site.pages.live import live_fragment, rendered_fragment
@@ -66,11 +69,19 @@ def _queue_rows(request: HttpRequest) -> list[QueueRow]:
     ]
 
 
+def _paces(request: HttpRequest, runs: Sequence[Run]) -> dict[int, RunPace]:
+    """The pace of those runs that have not ended."""
+    going = [run for run in runs if run.state in (*Run.ACTIVE, Run.State.PAUSED)]
+    ids = [run.pk for run in going]
+    key = f"zelo:paces:{request.user.pk}:{max(ids, default=0)}:{len(ids)}"
+    return read_paces(going, costly(key, lambda: count_tasks(ids)))
+
+
 def _jobs_context(request: HttpRequest) -> dict[str, object]:
     user = request.user
     runs = list(Run.objects.visible_to(user).select_related("project").order_by("-id")[:SHOWN])
     jobs = Job.objects.visible_to(user).select_related("project").order_by("-id")
-    paces, queues = read_paces(user, runs), _queue_rows(request)
+    paces, queues = _paces(request, runs), _queue_rows(request)
     return {
         "runs": [RunRow(run, paces.get(run.pk)) for run in runs],
         "jobs": jobs[:SHOWN],

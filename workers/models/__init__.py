@@ -1,0 +1,31 @@
+"""The tables of work: runs, jobs, judging tasks, paid calls, budgets, endpoints, heartbeats.
+
+The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
+"""
+
+from workers.models.audit import AuditEntry, AuditQuerySet
+from workers.models.budgets import Caps, Spend
+from workers.models.clock import ClockTimestamp
+from workers.models.endpoints import EndpointShare, EndpointState
+from workers.models.jobs import Job
+from workers.models.probes import InjectionProbe
+from workers.models.runs import Run
+from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
+from workers.models.workers import Worker
+
+__all__ = [
+    "FAILURE_KINDS",
+    "Attempt",
+    "AuditEntry",
+    "AuditQuerySet",
+    "Caps",
+    "ClockTimestamp",
+    "EndpointShare",
+    "EndpointState",
+    "InjectionProbe",
+    "Job",
+    "JudgingTask",
+    "Run",
+    "Spend",
+    "Worker",
+]

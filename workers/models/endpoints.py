@@ -1,0 +1,77 @@
+"""Endpoints as all workers share them. `workers.endpoints.limiter` changes these rows."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class EndpointState(models.Model):
+    """One endpoint as all workers together have found it: what it bears, what it said last, whether it may be called.
+
+    `identity` stands for address, key and, where limits are a model's own, model; it holds none of them in clear.
+    Rows come with the first call and change only under their lock, by the rules of `workers.endpoints.limiter_rules`.
+    """
+
+    class Mode(models.TextChoices):
+        CLOSED = "closed", "calls go through"
+        PAUSED = "paused", "paused: it said 429"
+        OPEN = "open", "out of order"
+        HALF_OPEN = "half_open", "trying one call"
+
+    identity = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=80)
+    base_url = models.TextField()
+    model = models.CharField(max_length=200, blank=True)
+    concurrency = models.PositiveIntegerField(default=0)
+    rpm = models.FloatField(null=True, blank=True)
+    tpm = models.FloatField(null=True, blank=True)
+    mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.CLOSED)
+    epoch = models.PositiveIntegerField(default=0)
+    until = models.DateTimeField(null=True, blank=True)
+    trips = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0)
+    down_since = models.DateTimeField(null=True, blank=True)
+    ceiling = models.FloatField(null=True, blank=True)
+    probe_by = models.CharField(max_length=200, blank=True)
+    probe_until = models.DateTimeField(null=True, blank=True)
+    requests_from = models.DateTimeField(null=True, blank=True)
+    tokens_from = models.DateTimeField(null=True, blank=True)
+    minute = models.PositiveBigIntegerField(default=0)
+    minute_requests = models.PositiveBigIntegerField(default=0)
+    minute_tokens = models.FloatField(default=0.0)
+    last_requests = models.PositiveBigIntegerField(default=0)
+    last_tokens = models.FloatField(default=0.0)
+    calls = models.PositiveBigIntegerField(default=0)
+    turned_away = models.PositiveBigIntegerField(default=0)
+    outages = models.PositiveBigIntegerField(default=0)
+    last_error = models.TextField(blank=True)
+    last_error_at = models.DateTimeField(null=True, blank=True)
+    last_answer_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name", "model", "identity"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(mode__in=["closed", "half_open"], until__isnull=True)
+                | Q(mode__in=["paused", "open"], until__isnull=False),
+                name="endpoint_mode_fits_pause",
+            )
+        ]
+
+
+class EndpointShare(models.Model):
+    """The slots of an endpoint that one process holds until `until`; a process that dies gives them back by silence."""
+
+    endpoint = models.ForeignKey(EndpointState, on_delete=models.CASCADE, related_name="shares")
+    holder = models.CharField(max_length=200)
+    slots = models.PositiveIntegerField()
+    in_flight = models.PositiveIntegerField()
+    wanted = models.PositiveIntegerField()
+    until = models.DateTimeField()
+
+    class Meta:
+        ordering = ["endpoint", "holder"]
+        constraints = [models.UniqueConstraint(fields=["endpoint", "holder"], name="endpoint_share_once")]

@@ -1,0 +1,91 @@
+"""Judging tasks and the calls that were made for them. Their transitions are in `workers.judging.queue`."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from labeling.models import Annotator, Pair, visible_through
+from labeling.records import AnswerKind, FailureKind
+from workers.models.runs import Run
+
+FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureKind]
+
+
+class JudgingTask(models.Model):
+    """Unfinished work: one question to one judge in one order. Deleted by the transaction that
+    stores the judgment; dead ones stay with their reason.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open", "open"
+        LEASED = "leased", "being asked"
+        DEAD = "dead", "dead"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    # Without indexes of their own: `judging_task_once` begins with the pair, `judging_task_due` with the annotator.
+    pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks", db_index=False)
+    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False)
+    swapped = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    fence = models.PositiveIntegerField(default=0)
+    leased_by = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    reason = models.CharField(max_length=30, choices=FAILURE_KINDS, blank=True)
+    message = models.TextField(blank=True)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["pair", "annotator", "swapped"], name="judging_task_once"),
+            models.CheckConstraint(
+                condition=Q(state="leased", lease_until__isnull=False) & ~Q(leased_by="")
+                | Q(state__in=["open", "dead"], lease_until__isnull=True, leased_by=""),
+                name="judging_task_lease_fits_state",
+            ),
+            models.CheckConstraint(condition=~Q(state="dead") | ~Q(reason=""), name="judging_task_dead_has_reason"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["annotator", "run", "next_at", "id"], condition=Q(state="open"), name="judging_task_due"
+            ),
+            models.Index(fields=["lease_until"], condition=Q(state="leased"), name="judging_task_leased"),
+            models.Index(fields=["run", "reason"], condition=Q(state="dead"), name="judging_task_dead"),
+        ]
+
+
+class Attempt(models.Model):
+    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay.
+
+    `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
+    """
+
+    # The outcomes of calls that were answered. The trigger that keeps `Spend` counts the same (migration 0007_books).
+    ANSWERED = tuple(kind.value for kind in AnswerKind)
+
+    task_id = models.BigIntegerField()
+    fence = models.PositiveIntegerField()
+    call = models.PositiveSmallIntegerField(default=1)
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, related_name="attempts", db_index=False
+    )  # attempt_by_run_and_end
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="attempts")
+    outcome = models.CharField(max_length=30, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cost_micros = models.PositiveBigIntegerField(default=0)
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
+        indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]

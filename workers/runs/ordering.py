@@ -1,0 +1,132 @@
+"""Starts runs: checks what was ordered, stores the run and sends the hint that starts it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from django.db import transaction
+
+from labeling.models import Annotator, Project
+from labeling.plugins import Judge, Sampler, get_plugin
+from scoring.calibration.cross_query import are_linkable, is_across
+from scoring.sampling.draw import comparable_query_ids
+from workers.broker.hints import leave_hint
+from workers.budgets.limits import BadBudget, Budgets
+from workers.models import Job, Run
+from workers.runs import cascade
+from workers.runs.stages import stage_of_round
+
+
+class RunRefused(ValueError):
+    """A run was ordered that cannot be carried out; the message says what to change."""
+
+
+def start_run(
+    project: Project,
+    *,
+    judges: Sequence[Annotator],
+    created_by: Any = None,
+    sampler: str = "cycles",
+    sampler_options: Mapping[str, Any] | None = None,
+    allocation: str = Run.Allocation.ALL,
+    orders: str = Run.Orders.ONE,
+    query_ids: Sequence[int] | None = None,
+    pair_budget: int | None = None,
+    call_budget: int | None = None,
+    token_budget: int | None = None,
+    cost_budget_micros: int | None = None,
+    seed: int | None = None,
+    cascade_threshold: float | None = None,
+) -> Run:
+    """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries; the budgets of
+    calls, of tokens read and written, and of money (in millionths of a dollar) bound what its judges are asked.
+
+    In a cascade the first of `judges` is asked about every pair, the others where its |preference - 0.5| is below
+    `cascade_threshold` (0.2 if none is given).
+    Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
+    """
+    chosen = checked_sampler(sampler, sampler_options)
+    _check_order(project, judges, allocation=allocation, orders=orders)
+    _check_budgets(Budgets(pair_budget, call_budget, token_budget, cost_budget_micros))
+    _check_seed(seed)
+    threshold = _checked_threshold(allocation, judges, cascade_threshold)
+    if not comparable_query_ids(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has no query with two candidates or more among those chosen; "
+            "import documents or fill candidates first"
+        )
+    if is_across(chosen) and not are_linkable(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has fewer than two rated queries among those chosen; "
+            "pairs across queries need strengths: judge pairs within queries first"
+        )
+    with transaction.atomic():
+        run = Run.objects.create(
+            project=project,
+            created_by=created_by,
+            query_ids=None if query_ids is None else sorted(query_ids),
+            sampler=sampler,
+            sampler_options=chosen.options.model_dump(mode="json"),
+            allocation=allocation,
+            cascade_first=judges[0] if threshold is not None else None,
+            cascade_threshold=threshold,
+            orders=orders,
+            pair_budget=pair_budget,
+            call_budget=call_budget,
+            token_budget=token_budget,
+            cost_budget_micros=cost_budget_micros,
+            seed=secrets.randbits(62) if seed is None else seed,
+        )
+        run.judges.set(judges)
+        Job.objects.create(project=project, run=run, stage=stage_of_round(chosen), payload={"round": 1, "after": 0})
+        transaction.on_commit(lambda: leave_hint("advance", run.pk))
+    return run
+
+
+def checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
+    """The sampler with these options. Raises UnknownPlugin or pydantic.ValidationError."""
+    return cast(Sampler, get_plugin("sampler", name).from_dict(dict(options or {})))
+
+
+def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str) -> None:
+    if not judges:
+        raise RunRefused("a run without judges was ordered; choose at least one")
+    for judge in judges:
+        if judge.project_id != project.pk or judge.is_person:
+            raise RunRefused(f"annotator {judge.name!r} is no judge of project {project.slug!r}; choose one that is")
+    for judge in judges:
+        if problems := cast(Judge, get_plugin("judge", judge.plugin)).problems(judge.options):
+            raise RunRefused(f"judge {judge.name!r} cannot work now: {'; '.join(problems)}")
+    if allocation not in Run.Allocation.values:
+        raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
+    if orders not in Run.Orders.values:
+        raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**63:
+        raise RunRefused(f"the seed is {seed}; expected 0 or more, below 2**63, or none")
+
+
+def _check_budgets(budgets: Budgets) -> None:
+    try:
+        budgets.check()
+    except BadBudget as error:
+        raise RunRefused(str(error)) from error
+
+
+def _checked_threshold(allocation: str, judges: Sequence[Annotator], threshold: float | None) -> float | None:
+    """The cascade's threshold; None where there is no cascade."""
+    if allocation != Run.Allocation.CASCADE:
+        if threshold is not None:
+            raise RunRefused(f"a threshold belongs to a cascade; the allocation is {allocation!r}")
+        return None
+    if len({judge.pk for judge in judges}) < 2:
+        raise RunRefused("a cascade needs two judges or more, the cheap one first; choose another judge as well")
+    if threshold is None:
+        return cascade.DEFAULT_THRESHOLD
+    if not 0.0 < threshold <= 0.5:
+        raise RunRefused(f"the cascade's threshold is {threshold}; expected |preference - 0.5| above 0, at most 0.5")
+    return threshold

@@ -1,0 +1,14 @@
+"""The shape of an estimate in every answer of the REST API."""
+
+from __future__ import annotations
+
+from ninja import Schema
+
+
+class EstimateOut(Schema):
+    """A figure with its 95 % interval; `count` observations stand behind it."""
+
+    value: float
+    low: float
+    high: float
+    count: int
