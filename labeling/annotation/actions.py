@@ -304,7 +304,7 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
 
 def _is_planned(project_id: int) -> bool:
     """Whether anything was ever to be asked of anybody; a known answer alone asks nothing."""
-    return SpotCheck.objects.filter(project_id=project_id, gold_preference__isnull=True).exists()
+    return SpotCheck.objects.filter(project_id=project_id).exists()
 
 
 def _message(state: str, paused: str) -> str:

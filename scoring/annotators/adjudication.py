@@ -16,7 +16,7 @@ from labeling.access.annotators import get_person
 from labeling.annotation.gold import set_gold
 from labeling.annotation.idempotency import lock_desk
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
-from labeling.models import Judgment, Pair, Project, SpotCheck
+from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
 from scoring.models import Adjudication
 
@@ -85,7 +85,7 @@ def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
     return True
 
 
-def make_gold(pair: Pair, *, explanation: str = "") -> SpotCheck:
+def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
     """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
@@ -95,7 +95,7 @@ def make_gold(pair: Pair, *, explanation: str = "") -> SpotCheck:
 
 def unset_gold(pair: Pair) -> bool:
     """The pair's answer counts as known no more; answers to it stay. Whether it was gold."""
-    return SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False).delete()[0] > 0
+    return GoldAnswer.objects.filter(pair=pair).delete()[0] > 0
 
 
 def _project_of(pair: Pair) -> Project:
@@ -142,8 +142,8 @@ def _take_back(standing: Adjudication) -> None:
 
 def _move_gold(pair: Pair, preference: float | None) -> None:
     """Gold follows the last word; "neither" cannot be gold."""
-    gold = SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False)
+    gold = GoldAnswer.objects.filter(pair=pair)
     if preference is None:
         gold.delete()
     else:
-        gold.update(gold_preference=preference)
+        gold.update(preference=preference)

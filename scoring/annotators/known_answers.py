@@ -49,7 +49,7 @@ class JudgeAnswers:
 
 _ANSWERS = f"""
 SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, mine.swapped, mine.preference,
-       COALESCE(checked.gold, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
+       COALESCE(known.preference, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
                 'NaN')::float8,
        COALESCE(votes.people, 'NaN'), COALESCE(votes.all_people, 'NaN'), COALESCE(votes.others, 'NaN'),
        ln((length(first.text) + 1)::float8 / (length(second.text) + 1))
@@ -62,10 +62,7 @@ FROM (
 JOIN labeling_pair pair ON pair.id = mine.pair_id
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 JOIN labeling_document first ON first.id = a.document_id JOIN labeling_document second ON second.id = b.document_id
-LEFT JOIN LATERAL (
-    SELECT avg(gold_preference) AS gold FROM labeling_spotcheck
-    WHERE pair_id = pair.id AND gold_preference IS NOT NULL
-) checked ON true
+LEFT JOIN labeling_goldanswer known ON known.pair_id = pair.id
 LEFT JOIN LATERAL (
     SELECT avg(preference) FILTER (WHERE by_person AND {INDEPENDENT}) AS people,
            avg(preference) FILTER (WHERE by_person) AS all_people,
@@ -93,7 +90,7 @@ SELECT pair.id FROM labeling_pair pair
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 WHERE pair.id = ANY(%s) AND (
     (pair.query_id IS NOT NULL AND a.grade <> b.grade)
-    OR EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
+    OR EXISTS (SELECT 1 FROM labeling_goldanswer WHERE pair_id = pair.id AND preference <> 0.5)
     OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
                AND kind = 'preference' AND preference <> 0.5))
 """
@@ -101,7 +98,7 @@ WHERE pair.id = ANY(%s) AND (
 _BY_PEOPLE = """
 SELECT pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair
 WHERE pair.query_id = ANY(%(queries)s) AND (
-    EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
+    EXISTS (SELECT 1 FROM labeling_goldanswer WHERE pair_id = pair.id AND preference <> 0.5)
     OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
                AND kind = 'preference' AND preference <> 0.5))
 ORDER BY pair.id

@@ -152,7 +152,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "verdict": verdict_label(standing) if standing else "",
         "chosen": _key_of(standing.judgment.preference) if standing else "",
         "scale": screen_texts.scale(),
-        "is_gold": pair.spot_checks.filter(gold_preference__isnull=False).exists(),
+        "is_gold": hasattr(pair, "gold_answer"),
         "before": _address(request, project, before),
         "after": _address(request, project, after),
         "left": len(found),

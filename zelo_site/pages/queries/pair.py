@@ -48,7 +48,7 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "sides": [_side("A", pair.a), _side("B", pair.b)],
         "answers": answers,
         "expected": _expected(pair, fit),
-        "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
+        "gold": getattr(pair, "gold_answer", None),
         "scale": screen_texts.scale(),
         "may_change": may_change(request, project),
         "here": "queries",
