@@ -206,7 +206,7 @@ def _afterwards(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> Res
 
 _NOTE_TOLD = """
 INSERT INTO labeling_told (judgment_id)
-SELECT id FROM labeling_judgment WHERE pair_id = %s AND annotator_id = %s AND superseded_at IS NULL
+SELECT id FROM labeling_live_judgment WHERE pair_id = %s AND annotator_id = %s
 ON CONFLICT DO NOTHING
 """
 
@@ -360,7 +360,7 @@ def _pairs_before_gold(every: int) -> int:
     return _random.randint(every - 1 - every // 2, every - 1 + every // 2) if every > 1 else 0
 
 
-_LIVE = "labeling_judgment WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL"
+_LIVE = "labeling_live_judgment WHERE annotator_id = %(person)s AND by_person"
 # What is counted is counted within a day; all of it only where the desk does not know.
 _PROGRESS = f"""
 SELECT COALESCE(%(answers)s::int, (SELECT count(*) FROM {_LIVE})),

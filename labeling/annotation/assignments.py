@@ -84,9 +84,8 @@ WITH fresh AS (
       AND {{where}}
       AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                       WHERE mine.pair_id = open.pair_id AND mine.holder_id = %(person)s)
-      AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
-                      WHERE answer.pair_id = open.pair_id AND answer.annotator_id = %(person)s AND answer.by_person
-                        AND answer.superseded_at IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM labeling_live_judgment answer
+                      WHERE answer.pair_id = open.pair_id AND answer.annotator_id = %(person)s AND answer.by_person)
       AND NOT EXISTS (SELECT 1 FROM labeling_pastlease past
                       WHERE past.pair_id = open.pair_id AND past.annotator_id = %(person)s AND past.skipped)
     ORDER BY open.priority DESC, open.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED

@@ -94,9 +94,8 @@ FROM labeling_goldanswer gold
 WHERE gold.project_id = %(project)s AND gold.pair_id NOT IN ({_EXAMPLES})
   AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                   WHERE mine.pair_id = gold.pair_id AND mine.holder_id = %(person)s)
-  AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
-                  WHERE answer.pair_id = gold.pair_id AND answer.annotator_id = %(person)s AND answer.by_person
-                    AND answer.superseded_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM labeling_live_judgment answer
+                  WHERE answer.pair_id = gold.pair_id AND answer.annotator_id = %(person)s AND answer.by_person)
   AND NOT EXISTS (SELECT 1 FROM labeling_pastlease past
                   WHERE past.pair_id = gold.pair_id AND past.annotator_id = %(person)s AND past.skipped)
 ORDER BY random() LIMIT 1

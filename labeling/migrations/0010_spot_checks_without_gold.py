@@ -6,7 +6,7 @@ Q = models.Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0009_gold_answers"), ("scoring", "0005_gold_rows_move")]
+    dependencies = [("labeling", "0009_gold_answers_live_view"), ("scoring", "0005_gold_rows_move")]
 
     operations = [
         migrations.RemoveIndex(model_name="spotcheck", name="spot_check_open"),

@@ -129,7 +129,7 @@ def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
 
 
 def _says(judgment: Judgment, preference: float | None) -> bool:
-    return judgment.superseded_at is None and judgment.preference == preference
+    return judgment.is_live and judgment.preference == preference
 
 
 def _take_back(standing: Adjudication) -> None:

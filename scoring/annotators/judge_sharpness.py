@@ -106,9 +106,9 @@ def _panel(read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, an
 _MEASURED = """
 WITH asked AS (
     SELECT DISTINCT pair.query_id FROM labeling_annotator person
-    JOIN labeling_judgment judgment ON judgment.annotator_id = person.id
+    JOIN labeling_live_judgment judgment ON judgment.annotator_id = person.id
     JOIN labeling_pair pair ON pair.id = judgment.pair_id
-    WHERE person.project_id = %(project)s AND person.is_person AND judgment.superseded_at IS NULL
+    WHERE person.project_id = %(project)s AND person.is_person
       AND judgment.kind = 'preference' AND pair.query_id IS NOT NULL
 ), shuffled AS (
     SELECT fit.query_id, fit.judgments, hashint8extended(fit.query_id, 1) AS place

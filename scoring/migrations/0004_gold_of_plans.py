@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0009_gold_answers"), ("scoring", "0003_plans_adjudications")]
+    dependencies = [("labeling", "0009_gold_answers_live_view"), ("scoring", "0003_plans_adjudications")]
 
     operations = [
         migrations.AddField(

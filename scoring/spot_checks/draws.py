@@ -70,8 +70,8 @@ _UNPLANNED = """NOT EXISTS (SELECT 1 FROM labeling_spotcheck planned WHERE plann
 _RANDOM = f"""
 SELECT pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair
 WHERE pair.query_id = ANY(%(queries)s) AND {_UNPLANNED} AND EXISTS (
-    SELECT 1 FROM labeling_judgment answer
-    WHERE answer.pair_id = pair.id AND answer.superseded_at IS NULL AND NOT answer.by_person)
+    SELECT 1 FROM labeling_live_judgment answer
+    WHERE answer.pair_id = pair.id AND NOT answer.by_person)
 ORDER BY hashint8extended(pair.id, %(seed)s), pair.id LIMIT %(pairs)s
 """
 
@@ -80,8 +80,8 @@ _DISAGREEMENT = f"""
 SELECT disputed.a_id, disputed.b_id, disputed.query_id FROM (
     SELECT pair.id, pair.a_id, pair.b_id, pair.query_id, (
         SELECT max(opinion.mean) - min(opinion.mean) FROM (
-            SELECT avg(preference) AS mean FROM labeling_judgment answer
-            WHERE answer.pair_id = pair.id AND answer.superseded_at IS NULL AND NOT answer.by_person
+            SELECT avg(preference) AS mean FROM labeling_live_judgment answer
+            WHERE answer.pair_id = pair.id AND NOT answer.by_person
               AND answer.kind = 'preference'
             GROUP BY answer.annotator_id
         ) opinion HAVING count(*) >= 2

@@ -166,8 +166,8 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
 
 def _opinions(request: HttpRequest, pair: Pair) -> tuple[list[Reason], list[Reason]]:
     """What people and what judges said, the adjudicator's own word left out."""
-    judgments = Judgment.objects.visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
-    rows = judgments_with_sides(judgments.filter(superseded_at__isnull=True)).order_by("id")[:MOST_OPINIONS]
+    judgments = Judgment.objects.live().visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
+    rows = judgments_with_sides(judgments).order_by("id")[:MOST_OPINIONS]
     found = [reason_of(row, pair.a_id, rater=None) for row in rows]
     return [each for each in found if each.by_person], [each for each in found if not each.by_person]
 

@@ -1,4 +1,8 @@
-"""Gold answers get a table of their own; one trigger function sets the project of whatever belongs to a pair."""
+"""Gold answers get a table of their own, and live judgments a view.
+
+One trigger function sets the project of each row that belongs to a pair. The view names its columns, so that a new
+column of the table leaves it as it is; PostgreSQL inlines it and uses the partial indexes of the table.
+"""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -8,9 +12,13 @@ FORWARD = """
 ALTER FUNCTION labeling_spotcheck_project() RENAME TO labeling_project_of_pair;
 CREATE TRIGGER gold_answer_project BEFORE INSERT OR UPDATE OF pair_id, project_id ON labeling_goldanswer
     FOR EACH ROW EXECUTE FUNCTION labeling_project_of_pair();
+CREATE VIEW labeling_live_judgment AS
+    SELECT id, pair_id, annotator_id, by_person, swapped, kind, preference, truncated, created_at
+    FROM labeling_judgment WHERE superseded_at IS NULL;
 """
 
 BACKWARD = """
+DROP VIEW labeling_live_judgment;
 DROP TRIGGER gold_answer_project ON labeling_goldanswer;
 ALTER FUNCTION labeling_project_of_pair() RENAME TO labeling_spotcheck_project;
 """
