@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from labeling.annotation.answer_scale import answer_labels, nearest_step
 from labeling.annotation.gold import example_pairs
-from labeling.annotation.screen_texts import answer_labels, nearest_answer
 from labeling.models import GoldAnswer, Project
 
 LONGEST = 1200
@@ -42,7 +42,7 @@ def worked_examples(project: Project) -> list[WorkedExample]:
 
 def _of_gold(gold: GoldAnswer, labels: dict[str, str]) -> WorkedExample:
     pair = gold.pair
-    answer = nearest_answer(gold.preference)
+    answer = nearest_step(gold.preference)
     return WorkedExample(
         query=_cut(pair.query.text if pair.query else ""),
         left=_cut(pair.a.document.text),

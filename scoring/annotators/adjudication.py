@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from labeling.access.annotators import get_person
+from labeling.annotation.answer_scale import BY_KEY, PREFERENCES
 from labeling.annotation.gold import set_gold
 from labeling.annotation.idempotency import lock_desk
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
@@ -20,8 +21,8 @@ from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
 from scoring.models import Adjudication
 
-# By the key that gives the answer, as on the comparison screen: P(a is the more relevant), None for neither.
-ANSWERS: dict[str, float | None] = {"1": 0.95, "2": 0.75, "3": 0.5, "4": 0.25, "5": 0.05, "0": None}
+# P(a is the more relevant), None for neither, by the key of the comparison screen that gives the answer.
+ANSWERS = {key: PREFERENCES.get(answer) for key, answer in BY_KEY.items() if answer != "cannot_judge"}
 
 
 class BadVerdict(ValueError):

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from django.db import connection
 
+from labeling.annotation.answer_scale import CLEAR
 from labeling.models import GoldAnswer, Project, SpotCheck
 from labeling.plugins import Sampler, get_plugin
 from scoring.calibration.cross_query import sample_cross_pairs
@@ -26,9 +27,6 @@ MOST_OVERLAP = 20
 # Reasons that need a look at every answer of a query do so on so many queries, drawn at random.
 MOST_QUERIES = 2_000
 MOST_UNCERTAIN_QUERIES = 200
-
-# The preference that a clearly higher grade stands for.
-CLEAR = 0.95
 
 
 class BadPlan(ValueError):
