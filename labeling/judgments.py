@@ -115,9 +115,8 @@ def restore_judgments(judgment_ids: Sequence[int]) -> int:
 _RESTORE = f"""
 UPDATE labeling_judgment SET superseded_at = NULL
 WHERE id = ANY(%s) AND superseded_at IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM labeling_judgment newer
+    SELECT 1 FROM labeling_live_judgment newer
     WHERE newer.pair_id = labeling_judgment.pair_id AND newer.annotator_id = labeling_judgment.annotator_id
-      AND newer.superseded_at IS NULL
       AND (labeling_judgment.by_person OR newer.swapped = labeling_judgment.swapped))
 RETURNING pair_id, {_ACROSS}
 """

@@ -61,8 +61,8 @@ _QUERIES = "SELECT id, judged_version FROM labeling_query WHERE id = ANY(%s) ORD
 _CANDIDATES = "SELECT query_id, id FROM labeling_candidate WHERE query_id = ANY(%s) ORDER BY query_id, id"
 _VOTES = """
 SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, answer.annotator_id, answer.swapped, answer.preference
-FROM labeling_pair pair JOIN labeling_judgment answer ON answer.pair_id = pair.id
-WHERE pair.query_id = ANY(%s) AND answer.superseded_at IS NULL AND answer.kind = 'preference' AND {which}
+FROM labeling_pair pair JOIN labeling_live_judgment answer ON answer.pair_id = pair.id
+WHERE pair.query_id = ANY(%s) AND answer.kind = 'preference' AND {which}
 ORDER BY pair.query_id, pair.id, answer.id
 """
 

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from labeling.models import (
     Annotator,
     Candidate,
+    GoldAnswer,
     Judgment,
     Membership,
     Pair,
@@ -200,7 +201,7 @@ class Snapshot(models.Model):
 
 
 class SpotCheckPlan(models.Model):
-    """One order of spot checks: which pairs people are to judge, and why. `checks` are its slots, or its gold pairs.
+    """One order of spot checks: which pairs people are to judge, and why. `checks` are its slots, `gold` its gold answers.
 
     `pairs` were found of those `wanted`; the same seed over the same answers draws the same.
     """
@@ -212,6 +213,7 @@ class SpotCheckPlan(models.Model):
     overlap = models.PositiveSmallIntegerField(default=1)
     seed = models.BigIntegerField()
     checks = models.ManyToManyField(SpotCheck, related_name="plans")
+    gold = models.ManyToManyField(GoldAnswer, related_name="plans")
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from labeling.retrieval.embedder import embedder_location
 from labeling.retrieval.model_names import BUNDLED, check_model
-from labeling.retrieval.retrievers import embedder_location
 
 Kind = Literal["encoder", "decoder"]
 
@@ -129,7 +129,7 @@ def load_base(name_or_path: str) -> Base:
 
 
 def embedder_name(base: str) -> str:
-    """What `labeling.retrieval.retrievers` calls a base: its folder may lie outside of what the operator has listed."""
+    """What `labeling.retrieval.embedder` calls a base: its folder may lie outside of what the operator has listed."""
     return BUNDLED if base == MINILM else base
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
+from labeling.annotation.answer_scale import KINDS, PREFERENCES
 from labeling.annotation.assignments import (
     PLACES,
     Claimed,
@@ -50,11 +51,6 @@ from labeling.models.screen import Desk, PastLease
 from labeling.records import AnswerKind, NewJudgment
 from labeling.wording import translated
 
-# P(the left document is the more relevant) that each answer stands for.
-STRENGTHS = {"left_clearly": 0.95, "left_slightly": 0.75, "tie": 0.5, "right_slightly": 0.25, "right_clearly": 0.05}
-KINDS = {"neither": AnswerKind.BOTH_IRRELEVANT, "cannot_judge": AnswerKind.CANNOT_JUDGE}
-CANNOT_JUDGE_REASONS = ("language", "expertise", "broken", "other")
-
 RETRY_AFTER_S = 20
 _random = SystemRandom()
 
@@ -69,7 +65,7 @@ class NotYours(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person sends for a slot. `choice`: a strength, "neither" or "cannot_judge" (then with a `reason`)."""
+    """What a person sends for a slot. `choice`: one of `answer_scale.ANSWERS`; "cannot_judge" has a `reason`."""
 
     slot: int
     choice: str
@@ -83,7 +79,7 @@ class Answer:
 
     def preference_of_a(self, *, swapped: bool) -> float | None:
         """P(a is the more relevant), None where no side was taken."""
-        left = STRENGTHS.get(self.choice)
+        left = PREFERENCES.get(self.choice)
         return round(1.0 - left, 2) if swapped and left is not None else left
 
     @property
@@ -206,7 +202,7 @@ def _afterwards(seat: Seat, slot: Slot, answer: Answer, *, swapped: bool) -> Res
 
 _NOTE_TOLD = """
 INSERT INTO labeling_told (judgment_id)
-SELECT id FROM labeling_judgment WHERE pair_id = %s AND annotator_id = %s AND superseded_at IS NULL
+SELECT id FROM labeling_live_judgment WHERE pair_id = %s AND annotator_id = %s
 ON CONFLICT DO NOTHING
 """
 
@@ -304,7 +300,7 @@ def _next(seat: Seat, desk: Desk, *, paused: str = "", storing: Answer | None = 
 
 def _is_planned(project_id: int) -> bool:
     """Whether anything was ever to be asked of anybody; a known answer alone asks nothing."""
-    return SpotCheck.objects.filter(project_id=project_id, gold_preference__isnull=True).exists()
+    return SpotCheck.objects.filter(project_id=project_id).exists()
 
 
 def _message(state: str, paused: str) -> str:
@@ -360,7 +356,7 @@ def _pairs_before_gold(every: int) -> int:
     return _random.randint(every - 1 - every // 2, every - 1 + every // 2) if every > 1 else 0
 
 
-_LIVE = "labeling_judgment WHERE annotator_id = %(person)s AND by_person AND superseded_at IS NULL"
+_LIVE = "labeling_live_judgment WHERE annotator_id = %(person)s AND by_person"
 # What is counted is counted within a day; all of it only where the desk does not know.
 _PROGRESS = f"""
 SELECT COALESCE(%(answers)s::int, (SELECT count(*) FROM {_LIVE})),

@@ -79,14 +79,13 @@ SELECT id, swapped FROM taken
 _CLAIM = f"""
 WITH fresh AS (
     SELECT open.id, open.pair_id, open.holder_id, open.swapped FROM labeling_spotcheck open
-    WHERE open.project_id = %(project)s AND open.judgment_id IS NULL AND open.gold_preference IS NULL
+    WHERE open.project_id = %(project)s AND open.judgment_id IS NULL
       AND open.slot IS NOT NULL AND (open.lease_until IS NULL OR open.lease_until < clock_timestamp())
       AND {{where}}
       AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                       WHERE mine.pair_id = open.pair_id AND mine.holder_id = %(person)s)
-      AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
-                      WHERE answer.pair_id = open.pair_id AND answer.annotator_id = %(person)s AND answer.by_person
-                        AND answer.superseded_at IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM labeling_live_judgment answer
+                      WHERE answer.pair_id = open.pair_id AND answer.annotator_id = %(person)s AND answer.by_person)
       AND NOT EXISTS (SELECT 1 FROM labeling_pastlease past
                       WHERE past.pair_id = open.pair_id AND past.annotator_id = %(person)s AND past.skipped)
     ORDER BY open.priority DESC, open.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
@@ -109,7 +108,7 @@ _FROM_PASSED = _CLAIM.format(
     where="""open.priority = 0 AND open.id > %(passed)s
       AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck urgent
                       WHERE urgent.project_id = %(project)s AND urgent.judgment_id IS NULL
-                        AND urgent.gold_preference IS NULL AND urgent.slot IS NOT NULL AND urgent.priority > 0)"""
+                        AND urgent.slot IS NOT NULL AND urgent.priority > 0)"""
 )
 
 
@@ -133,7 +132,7 @@ def claimed_by(statement: str, turn: Turn) -> Claimed | None:
 
 _FIND = """
 SELECT slot.id, slot.pair_id, slot.holder_id, slot.judgment_id, slot.reason, slot.swapped,
-       slot.slot IS NOT NULL AND slot.gold_preference IS NULL AND slot.holder_id IS NULL
+       slot.slot IS NOT NULL AND slot.holder_id IS NULL
 FROM labeling_spotcheck asked
 JOIN labeling_spotcheck slot ON slot.pair_id = asked.pair_id AND (slot.id = asked.id OR slot.holder_id = %(person)s)
 WHERE asked.id = %(slot)s AND asked.project_id = %(project)s
@@ -256,7 +255,7 @@ WITH wanted AS (
     SELECT pair_id, position FROM unnest(%(pairs)s::bigint[]) WITH ORDINALITY AS drawn (pair_id, position)
 ), there AS (
     SELECT wanted.pair_id, wanted.position, COALESCE(max(slot.slot), -1) AS highest,
-           count(slot.id) FILTER (WHERE slot.gold_preference IS NULL) AS slots
+           count(slot.id) AS slots
     FROM wanted LEFT JOIN labeling_spotcheck slot ON slot.pair_id = wanted.pair_id AND slot.slot IS NOT NULL
     GROUP BY wanted.pair_id, wanted.position
 )

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from labeling.annotation.assignments import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, release
 from labeling.annotation.context import Seat
-from labeling.models import Annotator, GoldFeedback, SpotCheck
+from labeling.models import Annotator, GoldAnswer, GoldFeedback, SpotCheck
 from labeling.stored_texts import stored_text
 
 # Strengths are two decimals, their differences are not.
@@ -28,12 +28,10 @@ MOST_EXAMPLES = 3
 # The known pairs that the instruction page explains, the oldest three with an explanation. They are not asked. Where
 # gold is scarce it is for asking: no more than every second known pair becomes an example.
 _EXAMPLES = f"""
-SELECT shown.pair_id FROM labeling_spotcheck shown JOIN labeling_pair pair ON pair.id = shown.pair_id
-WHERE shown.project_id = %(project)s AND shown.gold_preference IS NOT NULL AND shown.explanation <> ''
-  AND pair.query_id IS NOT NULL
+SELECT shown.pair_id FROM labeling_goldanswer shown JOIN labeling_pair pair ON pair.id = shown.pair_id
+WHERE shown.project_id = %(project)s AND shown.explanation <> '' AND pair.query_id IS NOT NULL
 ORDER BY shown.id LIMIT (
-    SELECT LEAST({MOST_EXAMPLES}, count(*) / 2) FROM labeling_spotcheck
-    WHERE project_id = %(project)s AND gold_preference IS NOT NULL
+    SELECT LEAST({MOST_EXAMPLES}, count(*) / 2) FROM labeling_goldanswer WHERE project_id = %(project)s
 )
 """
 
@@ -55,18 +53,10 @@ def is_right(preference: float | None, gold: float, tolerance: float) -> bool:
     return (given - 0.5) * (gold - 0.5) > 0.0 or abs(given - gold) <= tolerance + _ROUNDING
 
 
-def set_gold(pair_id: int, preference: float, *, explanation: str = "") -> SpotCheck:
-    """Say what the right answer of a pair is: P(a is the more relevant) in [0, 1]. Said again, the last one holds."""
-    gold, _made = SpotCheck.objects.update_or_create(
-        pair_id=pair_id,
-        gold_preference__isnull=False,
-        defaults={"gold_preference": preference, "explanation": explanation, "reason": SpotCheck.Reason.GOLD},
-        create_defaults={
-            "gold_preference": preference,
-            "explanation": explanation,
-            "reason": SpotCheck.Reason.GOLD,
-            "slot": None,
-        },
+def set_gold(pair_id: int, preference: float, *, explanation: str = "") -> GoldAnswer:
+    """Set the right answer of a pair, P(a is the more relevant) in [0, 1]; it replaces an earlier one."""
+    gold, _made = GoldAnswer.objects.update_or_create(
+        pair_id=pair_id, defaults={"preference": preference, "explanation": explanation}
     )
     return gold
 
@@ -100,13 +90,12 @@ WITH taken AS (
 INSERT INTO labeling_spotcheck (pair_id, slot, reason, holder_id, place, swapped, leased_at, lease_until)
 SELECT gold.pair_id, NULL, 'gold', %(person)s, %(place)s, {SIDE.format(pair="gold.pair_id")},
        clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s)
-FROM labeling_spotcheck gold
-WHERE gold.project_id = %(project)s AND gold.gold_preference IS NOT NULL AND gold.pair_id NOT IN ({_EXAMPLES})
+FROM labeling_goldanswer gold
+WHERE gold.project_id = %(project)s AND gold.pair_id NOT IN ({_EXAMPLES})
   AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck mine
                   WHERE mine.pair_id = gold.pair_id AND mine.holder_id = %(person)s)
-  AND NOT EXISTS (SELECT 1 FROM labeling_judgment answer
-                  WHERE answer.pair_id = gold.pair_id AND answer.annotator_id = %(person)s AND answer.by_person
-                    AND answer.superseded_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM labeling_live_judgment answer
+                  WHERE answer.pair_id = gold.pair_id AND answer.annotator_id = %(person)s AND answer.by_person)
   AND NOT EXISTS (SELECT 1 FROM labeling_pastlease past
                   WHERE past.pair_id = gold.pair_id AND past.annotator_id = %(person)s AND past.skipped)
 ORDER BY random() LIMIT 1
@@ -128,10 +117,10 @@ def feedback_on(pair_id: int, preference: float | None, *, seat: Seat, swapped: 
     """What a person is told of an answer to a gold pair; None where the project keeps that to itself."""
     if seat.gold_feedback != GoldFeedback.OPEN:
         return None
-    known = SpotCheck.objects.filter(pair_id=pair_id, gold_preference__isnull=False).first()
-    if known is None or known.gold_preference is None:
+    known = GoldAnswer.objects.filter(pair_id=pair_id).first()
+    if known is None:
         return None
-    gold = known.gold_preference
+    gold = known.preference
     correct = is_right(preference, gold, seat.gold_tolerance)
     text = _("As expected.") if correct else _in_words(1.0 - gold if swapped else gold)
     return Feedback(correct, f"{text} {known.explanation}".strip())
@@ -148,9 +137,9 @@ def _in_words(left: float) -> str:
 
 # With open feedback a second answer has seen the first one's, so that the first one counts.
 _ANSWERS = """
-SELECT DISTINCT ON (mine.holder_id, answer.pair_id) mine.holder_id, answer.preference, gold.gold_preference
+SELECT DISTINCT ON (mine.holder_id, answer.pair_id) mine.holder_id, answer.preference, gold.preference
 FROM labeling_spotcheck mine
-JOIN labeling_spotcheck gold ON gold.pair_id = mine.pair_id AND gold.gold_preference IS NOT NULL
+JOIN labeling_goldanswer gold ON gold.pair_id = mine.pair_id
 JOIN labeling_judgment answer ON answer.pair_id = mine.pair_id AND answer.annotator_id = mine.holder_id
 JOIN labeling_annotator person ON person.id = mine.holder_id
 WHERE mine.project_id = %(project)s AND (%(person)s::bigint IS NULL OR mine.holder_id = %(person)s)

@@ -20,9 +20,6 @@ from ninja.utils import check_csrf
 
 from labeling.access.api_keys import find_token
 from labeling.annotation.actions import (
-    CANNOT_JUDGE_REASONS,
-    KINDS,
-    STRENGTHS,
     Answer,
     NotLast,
     NotYours,
@@ -32,6 +29,7 @@ from labeling.annotation.actions import (
     submit_answer,
     undo_last,
 )
+from labeling.annotation.answer_scale import ANSWERS, CANNOT_JUDGE_REASONS
 from labeling.annotation.context import MayNotCompare, NoSuchSeat, Seat, find_seat
 from labeling.annotation.idempotency import KeyReused, Paused
 from labeling.importing.strict_json import BadJson, parse
@@ -163,9 +161,8 @@ def heartbeat_view(seat: Seat, message: Message) -> str:
 def read_answer(message: Message) -> Answer:
     """The answer in a message. Raises BadMessage that names the value and what was expected."""
     choice, reason, note = message.get("answer"), message.get("reason", ""), message.get("note", "")
-    known = [*STRENGTHS, *KINDS]
-    if not isinstance(choice, str) or choice not in known:
-        raise BadMessage(f"answer is {choice!r:.100}; expected one of {', '.join(known)}")
+    if not isinstance(choice, str) or choice not in ANSWERS:
+        raise BadMessage(f"answer is {choice!r:.100}; expected one of {', '.join(ANSWERS)}")
     if choice == "cannot_judge" and reason not in CANNOT_JUDGE_REASONS:
         raise BadMessage(
             f"reason is {reason!r:.100}; expected one of {', '.join(CANNOT_JUDGE_REASONS)} with cannot_judge"

@@ -11,7 +11,7 @@ from django.db.models.fields import FloatField
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from labeling.annotation.screen_texts import nearest_answer, reasons
+from labeling.annotation.answer_scale import nearest_step, reason_buttons
 from labeling.models import Annotator, Judgment
 from labeling.records import AnswerKind
 
@@ -67,7 +67,7 @@ def answer_of(judgment: Judgment) -> str:
         return "neither"
     if judgment.kind == AnswerKind.CANNOT_JUDGE or judgment.preference is None:
         return "cannot_judge"
-    return nearest_answer(1.0 - judgment.preference if judgment.swapped else judgment.preference)
+    return nearest_step(1.0 - judgment.preference if judgment.swapped else judgment.preference)
 
 
 def _as_seen(judgment: Judgment) -> OwnAnswer:
@@ -92,7 +92,7 @@ def _in_words(answer: str, note: str) -> str:
     if answer != "cannot_judge":
         return note
     reason, _, rest = note.partition(": ")
-    label = {each["value"]: each["label"] for each in reasons()}.get(reason)
+    label = {each["value"]: each["label"] for each in reason_buttons()}.get(reason)
     return note if label is None else ": ".join(part for part in (label, rest) if part)
 
 

@@ -116,9 +116,9 @@ def harmless(metadata: Any, *, hidden: Collection[str], external_id: str) -> Any
 _OTHERS = """
 SELECT annotator.is_person, annotator.name, avg(answer.preference),
        (array_agg(rationale.text ORDER BY answer.id) FILTER (WHERE rationale.text IS NOT NULL))[1]
-FROM labeling_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+FROM labeling_live_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 LEFT JOIN labeling_rationale rationale ON rationale.judgment_id = answer.id
-WHERE answer.pair_id = %s AND answer.superseded_at IS NULL AND answer.annotator_id <> %s
+WHERE answer.pair_id = %s AND answer.annotator_id <> %s
 GROUP BY annotator.id ORDER BY annotator.is_person, annotator.id LIMIT 12
 """
 

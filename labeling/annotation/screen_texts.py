@@ -1,4 +1,4 @@
-"""The words of the comparison screen: its keys, its answers, and what its script says, in the visitor's language.
+"""The texts of the comparison screen: its keys and its script, in the visitor's language.
 
 The script holds no sentence of its own; `texts()` hands all of them over. Placeholders stand in braces, and pairs
 of texts ending in `_one` and `_other` are chosen by number.
@@ -9,58 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils.translation import gettext as _
-
-from labeling.annotation.actions import STRENGTHS
-
-KEY_OF_ANSWER = {
-    "left_clearly": "1",
-    "left_slightly": "2",
-    "tie": "3",
-    "right_slightly": "4",
-    "right_clearly": "5",
-    "neither": "0",
-    "cannot_judge": "X",
-}
-
-
-def nearest_answer(preference: float) -> str:
-    """The step of the scale that is nearest to P(left is the more relevant)."""
-    return min(STRENGTHS, key=lambda answer: abs(STRENGTHS[answer] - preference))
-
-
-def answer_labels() -> dict[str, str]:
-    """What each answer is called, wherever one is shown."""
-    return {
-        "left_clearly": _("A, clearly"),
-        "left_slightly": _("A, slightly"),
-        "tie": _("Tie"),
-        "right_slightly": _("B, slightly"),
-        "right_clearly": _("B, clearly"),
-        "neither": _("neither is relevant"),
-        "cannot_judge": _("cannot judge"),
-    }
-
-
-def scale() -> list[dict[str, str]]:
-    """The five steps from A to B, as buttons."""
-    labels = answer_labels()
-    sides = {"left_clearly": "is-a strong-side", "left_slightly": "is-a", "tie": ""}
-    sides |= {"right_slightly": "is-b", "right_clearly": "is-b strong-side"}
-    return [
-        {"value": value, "key": KEY_OF_ANSWER[value], "label": labels[value], "side": side}
-        for value, side in sides.items()
-    ]
-
-
-def reasons() -> list[dict[str, str]]:
-    """Why somebody cannot judge a pair."""
-    labels = {
-        "language": _("I do not read this language"),
-        "expertise": _("It takes expertise that I do not have"),
-        "broken": _("A text is broken or missing"),
-        "other": _("Another reason"),
-    }
-    return [{"value": value, "key": str(at), "label": label} for at, (value, label) in enumerate(labels.items(), 1)]
 
 
 def keys() -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from labeling.annotation.answer_scale import answer_labels, nearest_step
 from labeling.annotation.gold import example_pairs
-from labeling.annotation.screen_texts import answer_labels, nearest_answer
-from labeling.models import Project, SpotCheck
+from labeling.models import GoldAnswer, Project
 
 LONGEST = 1200
 
@@ -32,7 +32,7 @@ class WorkedExample:
 def worked_examples(project: Project) -> list[WorkedExample]:
     """The project's own examples, or the general ones."""
     known = (
-        SpotCheck.objects.filter(pair__in=example_pairs(project.pk), gold_preference__isnull=False)
+        GoldAnswer.objects.filter(pair__in=example_pairs(project.pk))
         .select_related("pair__query", "pair__a__document", "pair__b__document")
         .order_by("id")
     )
@@ -40,9 +40,9 @@ def worked_examples(project: Project) -> list[WorkedExample]:
     return [_of_gold(gold, labels) for gold in known] or general_examples()
 
 
-def _of_gold(gold: SpotCheck, labels: dict[str, str]) -> WorkedExample:
+def _of_gold(gold: GoldAnswer, labels: dict[str, str]) -> WorkedExample:
     pair = gold.pair
-    answer = nearest_answer(gold.gold_preference or 0.0)
+    answer = nearest_step(gold.preference)
     return WorkedExample(
         query=_cut(pair.query.text if pair.query else ""),
         left=_cut(pair.a.document.text),

@@ -3,6 +3,7 @@
 Constraints of the database hold the invariants; querysets answer the frequent questions.
 """
 
+from labeling.models.gold import GoldAnswer
 from labeling.models.judgments import (
     ANSWER_KINDS,
     Annotator,
@@ -40,6 +41,7 @@ __all__ = [
     "Candidate",
     "Desk",
     "Document",
+    "GoldAnswer",
     "GoldFeedback",
     "Judgment",
     "JudgmentQuerySet",

@@ -87,7 +87,7 @@ class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
     project_path = "annotator__project"
 
     def live(self) -> JudgmentQuerySet:
-        """Answers that stand: not superseded by an undo or a correction."""
+        """Judgments that no undo and no correction has superseded."""
         return self.filter(superseded_at__isnull=True)
 
     def preferences(self) -> JudgmentQuerySet:
@@ -99,7 +99,11 @@ ANSWER_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in AnswerKin
 
 
 class Judgment(models.Model):
-    """One annotator's answer on one pair in one order. `preference` = P(a is the more relevant)."""
+    """One annotator's answer on one pair in one order. `preference` = P(a is the more relevant).
+
+    A judgment is live until an undo or a correction supersedes it. SQL reads live judgments from the view
+    `labeling_live_judgment`, the ORM by `Judgment.objects.live()`.
+    """
 
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
     annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
@@ -142,6 +146,11 @@ class Judgment(models.Model):
                 name="judgment_live_of_person",
             ),
         ]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether no undo and no correction has superseded it."""
+        return self.superseded_at is None
 
 
 class Rationale(models.Model):

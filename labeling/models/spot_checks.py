@@ -16,9 +16,8 @@ class SpotCheck(models.Model):
 
     A numbered slot is for whoever comes first: a pair has as many as it shall have opinions. One without a number
     is its holder's alone: a gold pair asked of that person, or an opinion that came after another had taken over.
-    A row with a `gold_preference` says that the pair's answer is known, and is never asked itself. `place` is set
-    while the slot lies before its holder: 1 or 2, what is looked at and what comes next. The database fills
-    `project` in from the pair.
+    `place` is set while the slot lies before its holder: 1 or 2, what is looked at and what comes next. The database
+    sets `project` from the pair. Whether a pair is gold stands in `GoldAnswer`.
     """
 
     class Reason(models.TextChoices):
@@ -33,8 +32,6 @@ class SpotCheck(models.Model):
     slot = models.PositiveSmallIntegerField(null=True, blank=True, default=0)
     reason = models.CharField(max_length=20, choices=Reason.choices, default=Reason.RANDOM)
     priority = models.SmallIntegerField(default=0, db_default=0)
-    gold_preference = models.FloatField(null=True, blank=True)
-    explanation = models.TextField(blank=True, default="", db_default="")
     holder = models.ForeignKey(Annotator, null=True, blank=True, on_delete=models.CASCADE, related_name="spot_checks")
     place = models.PositiveSmallIntegerField(null=True, blank=True)
     swapped = models.BooleanField(default=False, db_default=False)
@@ -53,49 +50,42 @@ class SpotCheck(models.Model):
         indexes = [
             models.Index(
                 fields=["project", "-priority", "id"],
-                condition=Q(judgment__isnull=True, gold_preference__isnull=True, slot__isnull=False),
+                condition=Q(judgment__isnull=True, slot__isnull=False),
                 name="spot_check_open",
             ),
-            models.Index(fields=["project"], condition=Q(gold_preference__isnull=False), name="spot_check_gold"),
             # A person's own: gold that they were asked, among all that they answered.
             models.Index(fields=["holder"], condition=Q(slot__isnull=True), name="spot_check_own"),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["pair", "slot"], name="spot_check_slot_once"),
+            models.UniqueConstraint(fields=["pair", "slot"], name="spot_check_slot_once_a_pair"),
             models.UniqueConstraint(
                 fields=["pair", "holder"], condition=Q(holder__isnull=False), name="spot_check_person_once_a_pair"
             ),
             models.UniqueConstraint(
-                fields=["pair"], condition=Q(gold_preference__isnull=False), name="spot_check_gold_once_a_pair"
+                fields=["holder", "place"], condition=Q(place__isnull=False), name="spot_check_place_once_a_person"
             ),
-            models.UniqueConstraint(
-                fields=["holder", "place"], condition=Q(place__isnull=False), name="spot_check_two_before_a_person"
+            models.CheckConstraint(
+                condition=Q(slot__isnull=False) | Q(holder__isnull=False), name="spot_check_private_slot_has_holder"
             ),
             models.CheckConstraint(
                 condition=Q(lease_until__isnull=True) | Q(holder__isnull=False), name="spot_check_lease_has_holder"
             ),
             models.CheckConstraint(
                 condition=Q(lease_until__isnull=True, place__isnull=True)
-                | Q(lease_until__isnull=False, place__in=[1, 2], judgment__isnull=True),
+                | Q(lease_until__isnull=False, place__isnull=False),
                 name="spot_check_lease_has_place",
+            ),
+            models.CheckConstraint(
+                condition=Q(place__isnull=True) | Q(place__in=[1, 2]), name="spot_check_place_is_1_or_2"
             ),
             models.CheckConstraint(
                 condition=Q(judgment__isnull=True) | Q(holder__isnull=False), name="spot_check_answer_has_holder"
             ),
             models.CheckConstraint(
-                condition=Q(slot__isnull=False) | Q(holder__isnull=False) | Q(gold_preference__isnull=False),
-                name="spot_check_unnumbered_is_somebodys",
-            ),
-            models.CheckConstraint(
-                condition=Q(gold_preference__isnull=True) | Q(gold_preference__gte=0.0, gold_preference__lte=1.0),
-                name="spot_check_gold_in_range",
-            ),
-            models.CheckConstraint(
-                condition=Q(gold_preference__isnull=True) | Q(holder__isnull=True, judgment__isnull=True),
-                name="spot_check_gold_is_not_asked_itself",
+                condition=Q(judgment__isnull=True) | Q(lease_until__isnull=True), name="spot_check_answer_ends_lease"
             ),
             models.CheckConstraint(
                 condition=Q(seconds__isnull=True) | Q(seconds__gte=0.0, seconds__lte=86400.0),
-                name="spot_check_seconds_in_range",
+                name="spot_check_seconds_within_a_day",
             ),
         ]

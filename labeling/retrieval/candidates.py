@@ -1,7 +1,7 @@
 """Stage 2: gives queries their candidates, and candidates their first-stage rank.
 
 `fill_candidates` retrieves for queries that came without documents; `rank_candidates` ranks lists
-that came without ranks. The retrievers themselves are plugins, see `labeling.retrieval.retrievers`.
+that came without ranks. The retrievers themselves are plugins, see `labeling.retrieval.bm25`, `dense` and `hybrid`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from labeling.collection import ProjectCollection
 from labeling.models import Candidate, Project, Query
 from labeling.plugins import Retriever, get_plugin
 from labeling.records import TextRecord
-from labeling.retrieval.retrievers import CollectionStatistics, bm25_scores
+from labeling.retrieval.bm25 import bm25_scores
+from labeling.retrieval.tokenize import CollectionStatistics
 
 Progress = Callable[[int, int], None]
 QUERIES_AT_ONCE = 500

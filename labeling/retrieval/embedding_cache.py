@@ -1,6 +1,6 @@
 """Embeddings that were computed once, kept on disk for every process of the host.
 
-`labeling.retrieval.retrievers` looks here before it asks a model, so that the dense retriever and the embedding
+`labeling.retrieval.embedder` looks here before it asks a model, so that the dense retriever and the embedding
 judge share their vectors. A cache can only save time: where it cannot be read or written it is
 ignored with a warning. Imports no Django; `ZELO_CACHE` names the folder, without it nothing is kept.
 """

@@ -13,15 +13,16 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from labeling.access.annotators import get_person
+from labeling.annotation.answer_scale import BY_KEY, PREFERENCES
 from labeling.annotation.gold import set_gold
 from labeling.annotation.idempotency import lock_desk
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
-from labeling.models import Judgment, Pair, Project, SpotCheck
+from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
 from scoring.models import Adjudication
 
-# By the key that gives the answer, as on the comparison screen: P(a is the more relevant), None for neither.
-ANSWERS: dict[str, float | None] = {"1": 0.95, "2": 0.75, "3": 0.5, "4": 0.25, "5": 0.05, "0": None}
+# P(a is the more relevant), None for neither, by the key of the comparison screen that gives the answer.
+ANSWERS = {key: PREFERENCES.get(answer) for key, answer in BY_KEY.items() if answer != "cannot_judge"}
 
 
 class BadVerdict(ValueError):
@@ -85,7 +86,7 @@ def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
     return True
 
 
-def make_gold(pair: Pair, *, explanation: str = "") -> SpotCheck:
+def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
     """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
@@ -95,7 +96,7 @@ def make_gold(pair: Pair, *, explanation: str = "") -> SpotCheck:
 
 def unset_gold(pair: Pair) -> bool:
     """The pair's answer counts as known no more; answers to it stay. Whether it was gold."""
-    return SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False).delete()[0] > 0
+    return GoldAnswer.objects.filter(pair=pair).delete()[0] > 0
 
 
 def _project_of(pair: Pair) -> Project:
@@ -129,7 +130,7 @@ def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
 
 
 def _says(judgment: Judgment, preference: float | None) -> bool:
-    return judgment.superseded_at is None and judgment.preference == preference
+    return judgment.is_live and judgment.preference == preference
 
 
 def _take_back(standing: Adjudication) -> None:
@@ -142,8 +143,8 @@ def _take_back(standing: Adjudication) -> None:
 
 def _move_gold(pair: Pair, preference: float | None) -> None:
     """Gold follows the last word; "neither" cannot be gold."""
-    gold = SpotCheck.objects.filter(pair=pair, gold_preference__isnull=False)
+    gold = GoldAnswer.objects.filter(pair=pair)
     if preference is None:
         gold.delete()
     else:
-        gold.update(gold_preference=preference)
+        gold.update(preference=preference)

@@ -212,10 +212,10 @@ def _shared_errors(project: Project, names: dict[int, str]) -> tuple[SharedError
 
 # Whoever was told what is expected may have corrected the answer since: it is the first one that says how right they are.
 _GOLD = f"""
-SELECT answer.annotator_id, check_.gold_preference, answer.preference
-FROM labeling_spotcheck check_ JOIN labeling_judgment answer ON answer.pair_id = check_.pair_id
+SELECT answer.annotator_id, gold.preference, answer.preference
+FROM labeling_goldanswer gold JOIN labeling_judgment answer ON answer.pair_id = gold.pair_id
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
-WHERE annotator.project_id = %s AND check_.gold_preference IS NOT NULL AND answer.kind = 'preference'
+WHERE annotator.project_id = %s AND answer.kind = 'preference'
   AND (answer.superseded_at IS NULL
        OR EXISTS (SELECT 1 FROM labeling_told told WHERE told.judgment_id = answer.id))
   AND {INDEPENDENT}

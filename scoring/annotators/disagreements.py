@@ -57,8 +57,8 @@ class Disagreement:
 
 # Pairs that people answered are few, and all are looked at; those of judges alone come from a sample of queries.
 _BY_PEOPLE = """
-SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_judgment answer
-    ON answer.annotator_id = person.id AND answer.by_person AND answer.superseded_at IS NULL
+SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_live_judgment answer
+    ON answer.annotator_id = person.id AND answer.by_person
 WHERE person.project_id = %(project)s AND person.is_person AND answer.kind = 'preference'
 """
 _BY_JUDGES = "SELECT id AS pair_id FROM labeling_pair WHERE query_id = ANY(%(queries)s)"
@@ -73,9 +73,9 @@ _GAPS = {
 _LIST = """
 WITH looked_at AS ({pairs}), opinion AS (
     SELECT answer.pair_id, answer.by_person, answer.annotator_id, avg(answer.preference) AS mean
-    FROM looked_at JOIN labeling_judgment answer ON answer.pair_id = looked_at.pair_id
+    FROM looked_at JOIN labeling_live_judgment answer ON answer.pair_id = looked_at.pair_id
     LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
-    WHERE answer.superseded_at IS NULL AND answer.kind = 'preference' AND decided.id IS NULL
+    WHERE answer.kind = 'preference' AND decided.id IS NULL
     GROUP BY 1, 2, 3
 ), seen AS (
     SELECT pair_id, avg(mean) FILTER (WHERE by_person) AS people, avg(mean) FILTER (WHERE NOT by_person) AS judges,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
+from labeling.annotation.answer_scale import CLEAR
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, ComparisonColumns, FloatArray
 from scoring.columns import ProjectColumns, copy_columns, read_columns
@@ -22,9 +23,6 @@ MEASURED_JUDGMENTS = 20_000
 
 # Measuring against anchors inverts a matrix of a query's candidates.
 MOST_CANDIDATES = 1_000
-
-# A grade that is higher says what a person's clear answer says.
-GRADE_PREFERENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +104,9 @@ def _panel(read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, an
 _MEASURED = """
 WITH asked AS (
     SELECT DISTINCT pair.query_id FROM labeling_annotator person
-    JOIN labeling_judgment judgment ON judgment.annotator_id = person.id
+    JOIN labeling_live_judgment judgment ON judgment.annotator_id = person.id
     JOIN labeling_pair pair ON pair.id = judgment.pair_id
-    WHERE person.project_id = %(project)s AND person.is_person AND judgment.superseded_at IS NULL
+    WHERE person.project_id = %(project)s AND person.is_person
       AND judgment.kind = 'preference' AND pair.query_id IS NOT NULL
 ), shuffled AS (
     SELECT fit.query_id, fit.judgments, hashint8extended(fit.query_id, 1) AS place
@@ -156,7 +154,7 @@ def with_grades(read: ProjectColumns, is_person: BoolArray) -> tuple[ComparisonC
     rows = rows[np.isfinite(of_a[rows]) & np.isfinite(of_b[rows])]
     if not rows.size:
         return columns, is_person
-    preference = 0.5 + (GRADE_PREFERENCE - 0.5) * np.sign(of_a[rows] - of_b[rows])
+    preference = 0.5 + (CLEAR - 0.5) * np.sign(of_a[rows] - of_b[rows])
     order = np.argsort(np.concatenate([owner, owner[rows]]), kind="stable")
 
     def joined(column: np.ndarray, added: np.ndarray) -> np.ndarray:

@@ -49,29 +49,26 @@ class JudgeAnswers:
 
 _ANSWERS = f"""
 SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, mine.swapped, mine.preference,
-       COALESCE(checked.gold, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
+       COALESCE(known.preference, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
                 'NaN')::float8,
        COALESCE(votes.people, 'NaN'), COALESCE(votes.all_people, 'NaN'), COALESCE(votes.others, 'NaN'),
        ln((length(first.text) + 1)::float8 / (length(second.text) + 1))
 FROM (
-    SELECT id, pair_id, swapped, preference FROM labeling_judgment
-    WHERE annotator_id = %s AND superseded_at IS NULL AND kind = 'preference'
+    SELECT id, pair_id, swapped, preference FROM labeling_live_judgment
+    WHERE annotator_id = %s AND kind = 'preference'
       AND (%s::timestamptz IS NULL OR created_at >= %s)
     ORDER BY id DESC LIMIT %s
 ) mine
 JOIN labeling_pair pair ON pair.id = mine.pair_id
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 JOIN labeling_document first ON first.id = a.document_id JOIN labeling_document second ON second.id = b.document_id
-LEFT JOIN LATERAL (
-    SELECT avg(gold_preference) AS gold FROM labeling_spotcheck
-    WHERE pair_id = pair.id AND gold_preference IS NOT NULL
-) checked ON true
+LEFT JOIN labeling_goldanswer known ON known.pair_id = pair.id
 LEFT JOIN LATERAL (
     SELECT avg(preference) FILTER (WHERE by_person AND {INDEPENDENT}) AS people,
            avg(preference) FILTER (WHERE by_person) AS all_people,
            avg(preference) FILTER (WHERE NOT by_person AND annotator_id <> %s) AS others
-    FROM labeling_judgment answer
-    WHERE pair_id = pair.id AND superseded_at IS NULL AND kind = 'preference'
+    FROM labeling_live_judgment answer
+    WHERE pair_id = pair.id AND kind = 'preference'
 ) votes ON true
 ORDER BY mine.id
 """
@@ -93,16 +90,16 @@ SELECT pair.id FROM labeling_pair pair
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 WHERE pair.id = ANY(%s) AND (
     (pair.query_id IS NOT NULL AND a.grade <> b.grade)
-    OR EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
-    OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
+    OR EXISTS (SELECT 1 FROM labeling_goldanswer WHERE pair_id = pair.id AND preference <> 0.5)
+    OR EXISTS (SELECT 1 FROM labeling_live_judgment WHERE pair_id = pair.id AND by_person
                AND kind = 'preference' AND preference <> 0.5))
 """
 
 _BY_PEOPLE = """
 SELECT pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair
 WHERE pair.query_id = ANY(%(queries)s) AND (
-    EXISTS (SELECT 1 FROM labeling_spotcheck WHERE pair_id = pair.id AND gold_preference <> 0.5)
-    OR EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND by_person AND superseded_at IS NULL
+    EXISTS (SELECT 1 FROM labeling_goldanswer WHERE pair_id = pair.id AND preference <> 0.5)
+    OR EXISTS (SELECT 1 FROM labeling_live_judgment WHERE pair_id = pair.id AND by_person
                AND kind = 'preference' AND preference <> 0.5))
 ORDER BY pair.id
 """

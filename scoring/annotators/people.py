@@ -49,7 +49,7 @@ FROM labeling_annotator person
 CROSS JOIN LATERAL (
     SELECT count(*) AS answers, max(created_at) AS last_at,
            count(*) FILTER (WHERE created_at >= date_trunc('day', now())) AS today
-    FROM labeling_judgment WHERE annotator_id = person.id AND by_person AND superseded_at IS NULL
+    FROM labeling_live_judgment WHERE annotator_id = person.id AND by_person
 ) counted
 CROSS JOIN LATERAL (
     SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS seconds FROM (
@@ -64,14 +64,14 @@ ORDER BY person.id
 _JUDGES = f"""
 SELECT own.annotator_id, own.preference, judges.mean
 FROM (
-    SELECT answer.* FROM labeling_judgment answer JOIN labeling_annotator person ON person.id = answer.annotator_id
-    WHERE person.project_id = %(project)s AND person.is_person AND answer.superseded_at IS NULL
+    SELECT answer.* FROM labeling_live_judgment answer JOIN labeling_annotator person ON person.id = answer.annotator_id
+    WHERE person.project_id = %(project)s AND person.is_person
       AND answer.kind = 'preference' AND (%(user)s::bigint IS NULL OR person.user_id = %(user)s) AND {INDEPENDENT}
     ORDER BY answer.id DESC LIMIT %(latest)s
 ) own
 CROSS JOIN LATERAL (
-    SELECT avg(preference) AS mean FROM labeling_judgment
-    WHERE pair_id = own.pair_id AND NOT by_person AND superseded_at IS NULL AND kind = 'preference'
+    SELECT avg(preference) AS mean FROM labeling_live_judgment
+    WHERE pair_id = own.pair_id AND NOT by_person AND kind = 'preference'
 ) judges
 WHERE judges.mean IS NOT NULL
 """

@@ -115,16 +115,16 @@ def people_agreement(project: Project, *, only: int | None = None, seed: int = 0
 _ANSWERS = f"""
 WITH asked AS (
     SELECT DISTINCT latest.pair_id FROM (
-        SELECT answer.pair_id FROM labeling_judgment answer
+        SELECT answer.pair_id FROM labeling_live_judgment answer
         JOIN labeling_annotator person ON person.id = answer.annotator_id
-        WHERE person.project_id = %s AND person.is_person AND answer.superseded_at IS NULL
+        WHERE person.project_id = %s AND person.is_person
           AND answer.kind <> 'cannot_judge' AND (%s::bigint IS NULL OR person.id = %s) AND {INDEPENDENT}
         ORDER BY answer.id DESC LIMIT %s
     ) latest
 )
 SELECT answer.pair_id, answer.annotator_id, COALESCE(avg(answer.preference), 'NaN')::float8
-FROM asked JOIN labeling_judgment answer ON answer.pair_id = asked.pair_id
-WHERE answer.superseded_at IS NULL AND answer.kind <> 'cannot_judge' AND {INDEPENDENT}
+FROM asked JOIN labeling_live_judgment answer ON answer.pair_id = asked.pair_id
+WHERE answer.kind <> 'cannot_judge' AND {INDEPENDENT}
 GROUP BY 1, 2 ORDER BY 1, 2
 """
 

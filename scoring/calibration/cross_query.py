@@ -53,7 +53,7 @@ FROM labeling_pair pair
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 JOIN labeling_query query ON query.id = a.query_id
 WHERE pair.query_id IS NULL AND query.project_id = %s AND a.query_id <> b.query_id AND (pair.id = ANY(%s) OR EXISTS (
-    SELECT 1 FROM labeling_judgment judgment WHERE judgment.pair_id = pair.id AND judgment.superseded_at IS NULL))
+    SELECT 1 FROM labeling_live_judgment judgment WHERE judgment.pair_id = pair.id))
 """
 
 

@@ -90,9 +90,9 @@ SELECT pair.a_id, pair.b_id, judgment.annotator_id, judgment.swapped, judgment.p
 FROM labeling_pair pair
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_query of_a ON of_a.id = a.query_id
 JOIN labeling_candidate b ON b.id = pair.b_id JOIN labeling_query of_b ON of_b.id = b.query_id
-JOIN labeling_judgment judgment ON judgment.pair_id = pair.id
+JOIN labeling_live_judgment judgment ON judgment.pair_id = pair.id
 WHERE pair.query_id IS NULL AND of_a.project_id = %s AND of_b.project_id = of_a.project_id AND of_a.id <> of_b.id
-  AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
+  AND judgment.kind = 'preference'
 ORDER BY pair.id, judgment.id
 """
 
@@ -107,9 +107,9 @@ ORDER BY candidate.id
 _PEOPLE = """
 SELECT pair.a_id, pair.b_id, judgment.kind = 'preference', COALESCE(judgment.preference, 0.0)
 FROM labeling_annotator person
-JOIN labeling_judgment judgment ON judgment.annotator_id = person.id
+JOIN labeling_live_judgment judgment ON judgment.annotator_id = person.id
 JOIN labeling_pair pair ON pair.id = judgment.pair_id
-WHERE person.project_id = %s AND person.is_person AND judgment.superseded_at IS NULL
+WHERE person.project_id = %s AND person.is_person
   AND judgment.kind IN ('preference', 'both_irrelevant')
 ORDER BY judgment.id
 """

@@ -38,7 +38,7 @@ SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.m
 FROM labeling_pair pair CROSS JOIN LATERAL (
     SELECT count(*) AS answers, count(DISTINCT annotator_id) FILTER (WHERE kind = 'preference') AS weight,
            avg(preference) AS mean
-    FROM labeling_judgment WHERE pair_id = pair.id AND superseded_at IS NULL
+    FROM labeling_live_judgment WHERE pair_id = pair.id
 ) vote
 WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
 """

@@ -6,14 +6,15 @@ small one. `scoring.spot_checks.plans` stores what is drawn here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from django.db import connection
 
-from labeling.models import Project, SpotCheck
+from labeling.annotation.answer_scale import CLEAR
+from labeling.models import GoldAnswer, Project, SpotCheck
 from labeling.plugins import Sampler, get_plugin
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.sampling.certainty import next_pairs
@@ -26,9 +27,6 @@ MOST_OVERLAP = 20
 # Reasons that need a look at every answer of a query do so on so many queries, drawn at random.
 MOST_QUERIES = 2_000
 MOST_UNCERTAIN_QUERIES = 200
-
-# The preference that a clearly higher grade stands for.
-CLEAR = 0.95
 
 
 class BadPlan(ValueError):
@@ -64,13 +62,14 @@ def _check(reason: str, pairs: int, overlap: int) -> None:
         raise BadPlan(f"{overlap} people are to judge each pair; expected 1 to {MOST_OVERLAP}")
 
 
-_UNPLANNED = "NOT EXISTS (SELECT 1 FROM labeling_spotcheck planned WHERE planned.pair_id = pair.id)"
+_UNPLANNED = """NOT EXISTS (SELECT 1 FROM labeling_spotcheck planned WHERE planned.pair_id = pair.id)
+    AND NOT EXISTS (SELECT 1 FROM labeling_goldanswer gold WHERE gold.pair_id = pair.id)"""
 
 _RANDOM = f"""
 SELECT pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair
 WHERE pair.query_id = ANY(%(queries)s) AND {_UNPLANNED} AND EXISTS (
-    SELECT 1 FROM labeling_judgment answer
-    WHERE answer.pair_id = pair.id AND answer.superseded_at IS NULL AND NOT answer.by_person)
+    SELECT 1 FROM labeling_live_judgment answer
+    WHERE answer.pair_id = pair.id AND NOT answer.by_person)
 ORDER BY hashint8extended(pair.id, %(seed)s), pair.id LIMIT %(pairs)s
 """
 
@@ -79,8 +78,8 @@ _DISAGREEMENT = f"""
 SELECT disputed.a_id, disputed.b_id, disputed.query_id FROM (
     SELECT pair.id, pair.a_id, pair.b_id, pair.query_id, (
         SELECT max(opinion.mean) - min(opinion.mean) FROM (
-            SELECT avg(preference) AS mean FROM labeling_judgment answer
-            WHERE answer.pair_id = pair.id AND answer.superseded_at IS NULL AND NOT answer.by_person
+            SELECT avg(preference) AS mean FROM labeling_live_judgment answer
+            WHERE answer.pair_id = pair.id AND NOT answer.by_person
               AND answer.kind = 'preference'
             GROUP BY answer.annotator_id
         ) opinion HAVING count(*) >= 2
@@ -113,7 +112,7 @@ def _draw_random(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
     return found
 
 
-def _draw_new(project: Project, pairs: int, seed: int, known: set[tuple[int, int]]) -> list[DrawnPair]:
+def _draw_new(project: Project, pairs: int, seed: int, known: set[tuple[int, ...]]) -> list[DrawnPair]:
     """Pairs of random cycles, round the queries; those that were asked before are left out."""
     sampler = cast(Sampler, get_plugin("sampler", "cycles").from_dict({}))
     queries = _some_queries(project, seed, most=min(MOST_QUERIES, pairs))
@@ -128,9 +127,18 @@ def _draw_new(project: Project, pairs: int, seed: int, known: set[tuple[int, int
     return [column[row] for row in range(longest) for column in columns if row < len(column)][:pairs]
 
 
-def _planned_pairs(project: Project) -> set[tuple[int, int]]:
-    checks = SpotCheck.objects.filter(project=project)
-    return set(checks.values_list("pair__a_id", "pair__b_id").distinct())
+def _planned_pairs(project: Project) -> set[tuple[int, ...]]:
+    return set(_with_slot_or_gold(project, "pair__a_id", "pair__b_id"))
+
+
+def _with_slot_or_gold(project: Project, *fields: str) -> Iterable[tuple[int, ...]]:
+    """`fields` of the pairs that have a slot or a gold answer, each once."""
+    return (
+        SpotCheck.objects.filter(project=project)
+        .order_by()
+        .values_list(*fields)
+        .union(GoldAnswer.objects.filter(project=project).order_by().values_list(*fields))
+    )
 
 
 def _draw_disagreement(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
@@ -142,7 +150,7 @@ def _draw_uncertain(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
     queries = _some_queries(project, seed, most=min(MOST_UNCERTAIN_QUERIES, pairs))
     planned = _planned_pairs(project)
     share = -(-pairs // max(1, len(queries)))
-    waiting = list(SpotCheck.objects.filter(project=project).values_list("pair_id", flat=True).distinct())
+    waiting = [pair for (pair,) in _with_slot_or_gold(project, "pair_id")]
     found = [
         (each.shrinkage, DrawnPair(each.a_id, each.b_id, query))
         for query in queries
@@ -176,7 +184,7 @@ SELECT pair.a_id, pair.b_id, pair.query_id, answer.preference
 FROM scoring_adjudication decided JOIN labeling_judgment answer ON answer.id = decided.judgment_id
 JOIN labeling_pair pair ON pair.id = decided.pair_id JOIN labeling_annotator person ON person.id = answer.annotator_id
 WHERE person.project_id = %(project)s AND answer.kind = 'preference' AND NOT EXISTS (
-    SELECT 1 FROM labeling_spotcheck planned WHERE planned.pair_id = pair.id AND planned.gold_preference IS NOT NULL)
+    SELECT 1 FROM labeling_goldanswer gold WHERE gold.pair_id = pair.id)
 ORDER BY hashint8extended(pair.id, %(seed)s), pair.id LIMIT %(pairs)s
 """
 
@@ -192,7 +200,7 @@ def _draw_gold(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
     return found
 
 
-def _draw_graded(project: Project, pairs: int, seed: int, known: set[tuple[int, int]]) -> list[DrawnPair]:
+def _draw_graded(project: Project, pairs: int, seed: int, known: set[tuple[int, ...]]) -> list[DrawnPair]:
     queries = _some_queries(project, seed)
     with connection.cursor() as cursor:
         cursor.execute(_GRADE_RANGE, [project.pk])

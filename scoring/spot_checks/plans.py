@@ -14,7 +14,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import Now
 
 from labeling.annotation.assignments import close_slots, open_slots
-from labeling.models import Project, SpotCheck
+from labeling.models import GoldAnswer, Project, SpotCheck
 from labeling.pairs import store_pairs
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import REMEDIES, DrawnPair, NothingToAsk, draw_pairs
@@ -126,6 +126,7 @@ def withdraw_plan(plan: SpotCheckPlan) -> int:
     """
     with transaction.atomic():
         gone = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
+        gone += GoldAnswer.objects.filter(plans=plan).delete()[1].get("labeling.GoldAnswer", 0)
         SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
     return gone
 
@@ -142,12 +143,14 @@ def plan_progress(project: Project) -> list[PlanProgress]:
         open=Count("checks", filter=open_to_all),
         still=Count("checks", filter=held | open_to_all),
     )
-    gold = _gold_answers(project)
+    gold = _gold_counts(project)
     return [
-        PlanProgress(
+        PlanProgress(plan, *gold.get(plan.pk, (0, 0)), 0, 0)
+        if plan.reason == Reason.GOLD
+        else PlanProgress(
             plan,
             plan.slots if plan.withdrawn_at is None else plan.done + plan.still,
-            gold.get(plan.pk, 0) if plan.reason == Reason.GOLD else plan.done,
+            plan.done,
             plan.held,
             plan.open,
         )
@@ -187,22 +190,15 @@ def _open_gold(plan: SpotCheckPlan, drawn: list[DrawnPair], pair_ids: list[int])
 
     They get no explanation: an explained pair is an example on the instruction page, which would give it away.
     """
-    known = set(
-        SpotCheck.objects.filter(pair_id__in=pair_ids, gold_preference__isnull=False).values_list("pair_id", flat=True)
-    )
+    known = set(GoldAnswer.objects.filter(pair_id__in=pair_ids).values_list("pair_id", flat=True))
     rows = [
-        SpotCheck(
-            project_id=plan.project_id,
-            pair_id=pair,
-            slot=None,
-            reason=Reason.GOLD,
-            gold_preference=each.gold,
-        )
+        GoldAnswer(project_id=plan.project_id, pair_id=pair, preference=each.gold)
         for pair, each in zip(pair_ids, drawn, strict=True)
         if pair not in known
     ]
-    made = SpotCheck.objects.bulk_create(rows, batch_size=2000)
-    return _attach(plan, [each.pk for each in made])
+    made = GoldAnswer.objects.bulk_create(rows, batch_size=2000)
+    plan.gold.add(*made)
+    return len(made)
 
 
 def _attach(plan: SpotCheckPlan, check_ids: list[int]) -> int:
@@ -213,16 +209,16 @@ def _attach(plan: SpotCheckPlan, check_ids: list[int]) -> int:
     return len(check_ids)
 
 
-_GOLD_ANSWERS = """
-SELECT link.spotcheckplan_id, count(*) FROM scoring_spotcheckplan_checks link
-JOIN labeling_spotcheck gold ON gold.id = link.spotcheck_id
-JOIN labeling_spotcheck asked ON asked.pair_id = gold.pair_id AND asked.reason = 'gold' AND asked.slot IS NULL
-JOIN labeling_judgment answer ON answer.id = asked.judgment_id
-WHERE gold.project_id = %s AND gold.gold_preference IS NOT NULL GROUP BY 1
+_GOLD = """
+SELECT link.spotcheckplan_id, count(DISTINCT gold.id), count(asked.judgment_id) FROM scoring_spotcheckplan_gold link
+JOIN labeling_goldanswer gold ON gold.id = link.goldanswer_id
+LEFT JOIN labeling_spotcheck asked ON asked.pair_id = gold.pair_id AND asked.reason = 'gold' AND asked.slot IS NULL
+WHERE gold.project_id = %s GROUP BY 1
 """
 
 
-def _gold_answers(project: Project) -> dict[int, int]:
+def _gold_counts(project: Project) -> dict[int, tuple[int, int]]:
+    """Plan to (gold pairs, people's answers to them), of the plans that have gold."""
     with connection.cursor() as cursor:
-        cursor.execute(_GOLD_ANSWERS, [project.pk])
-        return dict(cursor.fetchall())
+        cursor.execute(_GOLD, [project.pk])
+        return {plan: (pairs, answers) for plan, pairs, answers in cursor.fetchall()}

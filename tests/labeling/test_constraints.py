@@ -14,6 +14,7 @@ from labeling.models import (
     AccessLink,
     Annotator,
     Candidate,
+    GoldAnswer,
     Judgment,
     Membership,
     Pair,
@@ -180,17 +181,32 @@ class TestPeople:
         pair = make_pair(project.queries.get())
         person = get_person(project, make_user())
         SpotCheck.objects.create(pair=pair, slot=0, holder=person)
-        refused("spot_check_slot_once", lambda: SpotCheck.objects.create(pair=pair, slot=0))
+        refused("spot_check_slot_once_a_pair", lambda: SpotCheck.objects.create(pair=pair, slot=0))
         refused("spot_check_person_once_a_pair", lambda: SpotCheck.objects.create(pair=pair, slot=1, holder=person))
         refused(
             "spot_check_lease_has_holder",
             lambda: SpotCheck.objects.create(pair=pair, slot=1, lease_until="2030-01-01T00:00Z"),
         )
-        for gold in (NAN, -0.1, 1.1):
+        leased = {"pair": pair, "slot": 1, "lease_until": "2030-01-01T00:00Z"}
+        elsewhere = {"holder": get_person(project, make_user()), **leased}
+        refused("spot_check_lease_has_place", lambda: SpotCheck.objects.create(**elsewhere))
+        refused("spot_check_place_is_1_or_2", lambda: SpotCheck.objects.create(**elsewhere, place=3))
+        refused("spot_check_private_slot_has_holder", lambda: SpotCheck.objects.create(pair=pair, slot=None))
+        judge_pair(pair, person, 0.5)
+        answered = {**elsewhere, "place": 1, "judgment": Judgment.objects.get()}
+        refused("spot_check_answer_ends_lease", lambda: SpotCheck.objects.create(**answered))
+
+    def test_gold_answers(self) -> None:
+        project = make_project(queries=1)
+        pair = make_pair(project.queries.get())
+        for preference in (NAN, -0.1, 1.1):
             refused(
-                "spot_check_gold_in_range",
-                lambda gold=gold: SpotCheck.objects.create(pair=pair, slot=1, gold_preference=gold),
+                "gold_answer_in_range",
+                lambda preference=preference: GoldAnswer.objects.create(pair=pair, preference=preference),
             )
+        GoldAnswer.objects.create(pair=pair, preference=0.95)
+        assert GoldAnswer.objects.get().project == project
+        refused("labeling_goldanswer_pair_id_key", lambda: GoldAnswer.objects.create(pair=pair, preference=0.95))
 
 
 class TestWork:

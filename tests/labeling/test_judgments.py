@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,3 +179,38 @@ def test_a_receiver_that_raises_does_not_make_stored_judgments_look_lost() -> No
         assert judge_pair(make_pair(query), judge).stored == 1
     finally:
         judgments_recorded.disconnect(broken)
+
+
+# --- live judgments ----------------------------------------------------------------------
+
+# The model and its write path; and two statements that read superseded answers on purpose.
+READS_SUPERSEDED = {
+    "labeling/models/judgments.py",
+    "labeling/judgments.py",
+    "labeling/annotation/gold.py",
+    "scoring/annotators/agreement.py",
+}
+
+
+def test_live_is_defined_once() -> None:
+    root = Path(__file__).parents[2]
+    apps = ("labeling", "scoring", "trainer", "workers", "zelo_site")
+    files = (path.relative_to(root) for app in apps for path in (root / app).rglob("*.py"))
+    found = {
+        str(path)
+        for path in files
+        if "migrations" not in path.parts
+        and re.search(r"superseded_at(__isnull=True| is null)", (root / path).read_text(), re.IGNORECASE)
+    }
+    assert found == READS_SUPERSEDED
+
+
+def test_the_view_of_live_judgments_uses_the_partial_indexes() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(
+            "EXPLAIN SELECT created_at FROM labeling_live_judgment WHERE annotator_id = 1 AND by_person "
+            "ORDER BY created_at DESC LIMIT 20"
+        )
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "judgment_live_of_person" in plan

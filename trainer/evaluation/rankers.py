@@ -14,7 +14,8 @@ import numpy as np
 
 from labeling.importing.lines import RowError, numbered_lines
 from labeling.records import FloatArray, TextRecord
-from labeling.retrieval.retrievers import DEFAULT_EMBEDDER, BM25Index, Float32Array, cosines, load_embedder
+from labeling.retrieval.bm25 import BM25Index
+from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines, load_embedder
 from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
 from trainer.evaluation.metrics import EvaluationQuery
 

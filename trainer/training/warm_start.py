@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from labeling.plugins import Report
 from labeling.records import Examples, IntArray
-from labeling.retrieval.retrievers import load_embedder
+from labeling.retrieval.embedder import load_embedder
 from trainer.bases import Base, embedder_name
 from trainer.training.label_scaling import STEEPNESS
 

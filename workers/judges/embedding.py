@@ -13,7 +13,8 @@ import numpy as np
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, FloatArray, TextRecord
-from labeling.retrieval.retrievers import DenseOptions, Float32Array, cosines, embedder_revision, load_embedder
+from labeling.retrieval.dense import DenseOptions
+from labeling.retrieval.embedder import Float32Array, cosines, embedder_revision, load_embedder
 from workers.judges.score_difference import Recent, ScoreDifferenceJudge, lookup_or_compute
 
 EMBEDDINGS_KEPT = 20_000  # 30 MB at 384 dimensions

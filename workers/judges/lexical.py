@@ -1,6 +1,6 @@
 """Two judges that count words: BM25 and query likelihood with Dirichlet smoothing.
 
-They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval.retrievers`,
+They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval.bm25`,
 and answer in the frame of `score_difference`. Imports no Django.
 """
 
@@ -14,7 +14,8 @@ import pydantic
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, FloatArray, TextRecord
-from labeling.retrieval.retrievers import WORDS_REVISION, BM25Options, CollectionStatistics, bm25_scores, words
+from labeling.retrieval.bm25 import BM25Options, bm25_scores
+from labeling.retrieval.tokenize import WORDS_REVISION, CollectionStatistics, words
 from workers.judges.score_difference import NotPrepared, ScoreDifferenceJudge
 
 

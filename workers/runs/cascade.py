@@ -26,8 +26,8 @@ _UNSURE = """
 SELECT pair.id FROM labeling_pair pair
 JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_query query ON query.id = a.query_id
 CROSS JOIN LATERAL (
-    SELECT avg(preference) AS mean FROM labeling_judgment
-    WHERE pair_id = pair.id AND annotator_id = %(first)s AND superseded_at IS NULL AND kind = 'preference'
+    SELECT avg(preference) AS mean FROM labeling_live_judgment
+    WHERE pair_id = pair.id AND annotator_id = %(first)s AND kind = 'preference'
 ) cheap
 WHERE query.project_id = %(project)s AND (%(queries)s::bigint[] IS NULL OR query.id = ANY(%(queries)s))
   AND (pair.query_id IS NULL) = %(across)s AND pair.id > %(after)s AND abs(cheap.mean - 0.5) < %(threshold)s

@@ -74,8 +74,7 @@ def _missing(run: Run, query_ids: Sequence[int]) -> int:
 
 _UNASKED = """
 SELECT pair.id FROM labeling_pair pair WHERE pair.id = ANY(%(pairs)s)
-  AND NOT EXISTS (SELECT 1 FROM labeling_judgment WHERE pair_id = pair.id AND annotator_id = ANY(%(judges)s)
-                  AND superseded_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM labeling_live_judgment WHERE pair_id = pair.id AND annotator_id = ANY(%(judges)s))
   AND NOT EXISTS (SELECT 1 FROM workers_judgingtask WHERE pair_id = pair.id AND annotator_id = ANY(%(judges)s))
 ORDER BY pair.id
 """

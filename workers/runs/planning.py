@@ -106,7 +106,7 @@ def pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
 # A task of a run that has ended is nobody's: it counts as not asked, and is taken over.
 _UNASKED = """
 WITH asked AS (
-    SELECT pair_id, annotator_id, swapped FROM labeling_judgment WHERE superseded_at IS NULL
+    SELECT pair_id, annotator_id, swapped FROM labeling_live_judgment
     UNION ALL
     SELECT task.pair_id, task.annotator_id, task.swapped
     FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
@@ -114,7 +114,7 @@ WITH asked AS (
 )
 SELECT COALESCE(pair.query_id, 0), pair.a_id, pair.b_id FROM labeling_pair pair
 WHERE {which}
-  AND (EXISTS (SELECT 1 FROM labeling_judgment judgment WHERE judgment.pair_id = pair.id AND superseded_at IS NULL)
+  AND (EXISTS (SELECT 1 FROM labeling_live_judgment judgment WHERE judgment.pair_id = pair.id)
        OR EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id))
   AND (SELECT count(*) FROM unnest(%(judges)s::bigint[]) AS judge CROSS JOIN unnest(%(orders)s::boolean[]) AS side
        WHERE NOT EXISTS (SELECT 1 FROM asked WHERE asked.pair_id = pair.id AND asked.annotator_id = judge
@@ -171,9 +171,9 @@ _INSERT = f"""{_WANTED}, added AS (
                                      reason, message)
     SELECT %(run)s, pair_id, annotator_id, swapped, 'open', 0, '', 0, '', '' FROM wanted
     WHERE NOT EXISTS (
-        SELECT 1 FROM labeling_judgment judgment
+        SELECT 1 FROM labeling_live_judgment judgment
         WHERE judgment.pair_id = wanted.pair_id AND judgment.annotator_id = wanted.annotator_id
-          AND judgment.superseded_at IS NULL AND (judgment.swapped = wanted.swapped OR NOT %(both)s)
+          AND (judgment.swapped = wanted.swapped OR NOT %(both)s)
     ) AND NOT EXISTS (
         SELECT 1 FROM workers_judgingtask task
         WHERE task.pair_id = wanted.pair_id AND task.annotator_id = wanted.annotator_id

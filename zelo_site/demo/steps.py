@@ -25,7 +25,9 @@ from labeling.importing.dataset import import_dataset
 from labeling.models import Annotator, Candidate, Document, Judgment, Pair, Project, Query
 from labeling.projects import create_project
 from labeling.records import TextRecord
-from labeling.retrieval.retrievers import BM25Index, HybridOptions, HybridRetriever, load_embedder
+from labeling.retrieval.bm25 import BM25Index
+from labeling.retrieval.embedder import load_embedder
+from labeling.retrieval.hybrid import HybridOptions, HybridRetriever
 from scoring.rating import stale_query_ids
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs.ordering import start_run

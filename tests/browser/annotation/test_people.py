@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from labeling.access.annotators import get_person
 from labeling.access.members import invite
 from labeling.annotation.gold import set_gold
-from labeling.models import Annotator, Judgment, Membership, Project, SpotCheck
+from labeling.models import Annotator, GoldAnswer, Judgment, Membership, Project, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication
 from scoring.spot_checks.plans import plan_spot_checks
@@ -179,7 +179,7 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     page.keyboard.press("5")
     expect(page.get_by_text("Decided: B, clearly.")).to_be_visible()
     assert sorted(Adjudication.objects.values_list("judgment__preference", flat=True)) == [0.05, 0.95]
-    assert SpotCheck.objects.filter(gold_preference=0.95).count() == 1
+    assert GoldAnswer.objects.filter(preference=0.95).count() == 1
     page.keyboard.press("u")
     expect(page.get_by_text("Taken back; the pair is undecided again.")).to_be_visible()
     assert [each.judgment.preference for each in Adjudication.objects.select_related("judgment")] == [0.95]

@@ -13,7 +13,7 @@ from labeling.access.members import resume_person
 from labeling.annotation.gold import example_pairs, is_right, pause_person, set_gold
 from labeling.annotation.rules import BadRules, Rules, set_rules
 from labeling.annotation.worked_examples import worked_examples
-from labeling.models import Judgment, Pair, Project, SpotCheck
+from labeling.models import GoldAnswer, Judgment, Pair, Project, SpotCheck
 from labeling.models.screen import Desk, Told
 from tests.factories.comparing import Json, Screen, make_compared, make_screen, slots_of
 from tests.factories.rows import judge_pair, make_judges
@@ -82,8 +82,8 @@ def test_every_gold_pair_is_asked_of_everybody_among_the_others() -> None:
         work(screen, gold_right=True)
         asked = SpotCheck.objects.filter(holder=screen.person, reason="gold")
         assert asked.count() == 4
-        assert asked.filter(slot__isnull=True, judgment__isnull=False, gold_preference__isnull=True).count() == 4
-    assert SpotCheck.objects.filter(gold_preference__isnull=False).count() == 4 + 3
+        assert asked.filter(slot__isnull=True, judgment__isnull=False).count() == 4
+    assert GoldAnswer.objects.count() == 4 + 3
     assert Judgment.objects.count() == 3 * 4 + 6
 
 
@@ -216,8 +216,9 @@ def test_a_pair_has_one_gold_answer_and_the_last_one_holds() -> None:
     assert pair is not None
     set_gold(pair.pk, 0.05)
     set_gold(pair.pk, 0.75, explanation="after all")
-    gold = SpotCheck.objects.get(gold_preference__isnull=False)
-    assert (gold.gold_preference, gold.explanation, gold.reason) == (0.75, "after all", "gold")
+    gold = GoldAnswer.objects.get()
+    assert (gold.preference, gold.explanation) == (0.75, "after all")
+    assert not SpotCheck.objects.filter(reason="gold").exists()
 
 
 def test_a_paused_persons_gold_pair_waits_for_them() -> None:

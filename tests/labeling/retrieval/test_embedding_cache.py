@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labeling.retrieval.embedder import load_embedder
 from labeling.retrieval.embedding_cache import FILE_NAME, EmbeddingCache, shared_cache, vector_key
-from labeling.retrieval.retrievers import load_embedder
 
 
 def vectors(*texts: str, dimension: int = 4) -> dict[bytes, np.ndarray]:
@@ -112,7 +112,7 @@ def test_embedder_computes_a_text_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_progress_raises_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZELO_CACHE", str(tmp_path))
-    monkeypatch.setattr("labeling.retrieval.retrievers.TEXTS_SAVED_AT_ONCE", 2)
+    monkeypatch.setattr("labeling.retrieval.embedder.TEXTS_SAVED_AT_ONCE", 2)
     embedder = load_embedder(max_tokens=16)
 
     def stop(done: int, total: int) -> None:

@@ -11,8 +11,8 @@ from django.test import Client
 
 from labeling.models import Annotator
 from labeling.plugins import get_plugin
+from labeling.retrieval.embedder import UnknownEmbedder, load_embedder
 from labeling.retrieval.model_names import BUNDLED, ModelNotAllowed, check_model
-from labeling.retrieval.retrievers import UnknownEmbedder, load_embedder
 from tests.factories.rows import make_project, make_user
 
 

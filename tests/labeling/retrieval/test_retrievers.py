@@ -11,21 +11,12 @@ import pytest
 
 from labeling.plugins import get_plugin
 from labeling.records import TextRecord
-from labeling.retrieval.retrievers import (
-    BM25Index,
-    BM25Retriever,
-    CollectionStatistics,
-    DenseRetriever,
-    HybridRetriever,
-    UnknownDocument,
-    UnknownEmbedder,
-    best,
-    bm25_scores,
-    embedder_revision,
-    fuse,
-    load_embedder,
-    words,
-)
+from labeling.retrieval.bm25 import BM25Index, BM25Retriever, UnknownDocument, bm25_scores
+from labeling.retrieval.dense import DenseRetriever
+from labeling.retrieval.embedder import UnknownEmbedder, embedder_revision, load_embedder
+from labeling.retrieval.hybrid import HybridRetriever
+from labeling.retrieval.ranking import best, fuse
+from labeling.retrieval.tokenize import CollectionStatistics, words
 
 TEXTS = [
     "Goldfish grow large in big ponds; a goldfish needs space.",
@@ -205,7 +196,7 @@ def test_options_are_validated_by_name() -> None:
 
 def test_importing_plugins_loads_no_torch() -> None:
     code = (
-        "import sys, labeling.retrieval.retrievers, workers.judges.lexical, workers.judges.embedding as e; e.EmbeddingJudge();"
+        "import sys, labeling.retrieval.hybrid, workers.judges.lexical, workers.judges.embedding as e; e.EmbeddingJudge();"
         "sys.exit(','.join(m for m in ('torch', 'sentence_transformers', 'bm25s', 'django') if m in sys.modules) or 0)"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from labeling.access.annotators import get_person
 from labeling.annotation.idempotency import lock_desk
-from labeling.models import Judgment, Pair, Project, Role, SpotCheck
+from labeling.models import GoldAnswer, Judgment, Pair, Project, Role
 from labeling.models.screen import Desk
 from labeling.records import AnswerKind
 from scoring.annotators import adjudication
@@ -239,11 +239,11 @@ def test_two_owners_at_once_leave_one_word(pair: Pair, owner: Any, project: Proj
 def test_a_decided_pair_becomes_gold_and_gold_follows_the_word(pair: Pair, owner: Any) -> None:
     adjudicate(pair, owner, "1")
     make_gold(pair, explanation="It names the dose.")
-    gold = SpotCheck.objects.get(pair=pair, gold_preference__isnull=False)
-    assert (gold.gold_preference, gold.explanation) == (0.95, "It names the dose.")
+    gold = GoldAnswer.objects.get(pair=pair)
+    assert (gold.preference, gold.explanation) == (0.95, "It names the dose.")
     adjudicate(pair, owner, "5")
     gold.refresh_from_db()
-    assert gold.gold_preference == 0.05
+    assert gold.preference == 0.05
     undo_adjudication(pair)
     assert not unset_gold(pair)
 
@@ -259,7 +259,7 @@ def test_an_undecided_pair_and_neither_are_no_gold(pair: Pair, owner: Any) -> No
 def test_decided_pairs_are_what_a_gold_plan_takes_first(pair: Pair, owner: Any, project: Project) -> None:
     adjudicate(pair, owner, "4")
     planned = plan_spot_checks(project, reason="gold", pairs=5)
-    assert list(planned.plan.checks.values_list("pair_id", "gold_preference")) == [(pair.pk, 0.25)]
+    assert list(planned.plan.gold.values_list("pair_id", "preference")) == [(pair.pk, 0.25)]
 
 
 # --- where it is needed ------------------------------------------------------------------

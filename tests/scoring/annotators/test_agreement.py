@@ -8,7 +8,7 @@ import pytest
 from labeling.access.annotators import get_person
 from labeling.annotation.gold import set_gold
 from labeling.judgments import record_judgments
-from labeling.models import Annotator, Pair, Project, SpotCheck
+from labeling.models import Annotator, GoldAnswer, Pair, Project
 from labeling.records import NewJudgment
 from scoring.annotators.agreement import judge_figures
 from scoring.models import JudgeFit, ProjectFit, Score
@@ -108,7 +108,8 @@ def test_gold_accuracy_is_of_answers_to_gold_pairs_alone() -> None:
     person = get_person(project, make_user())
     for (a, b), (gold, given) in {(0, 1): (0.95, 0.75), (0, 2): (0.05, 0.95), (0, 3): (None, 0.1)}.items():
         pair = make_pair(query, a, b)
-        SpotCheck.objects.create(pair=pair, reason="gold" if gold else "random", gold_preference=gold)
+        if gold:
+            GoldAnswer.objects.create(pair=pair, preference=gold)
         judge_pair(pair, person, given)
     rate_stale(project.pk)
     gold_share = judge_figures(project).annotators[0].gold

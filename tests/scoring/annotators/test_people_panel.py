@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from labeling.annotation.actions import STRENGTHS
+from labeling.annotation.answer_scale import nearest_step
 from labeling.annotation.assignments import open_slots
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
 from scoring.calibration.calibrate import calibrate_project
@@ -43,7 +43,7 @@ def make_misled(rng: np.random.Generator) -> tuple[Judged, Annotator, list[Annot
 def choice_of(difference: float) -> str:
     """The strength nearest to what somebody feels whose logit for the left document is `difference`."""
     left = float(expit(difference))
-    return min(STRENGTHS, key=lambda choice: abs(STRENGTHS[choice] - left))
+    return nearest_step(left)
 
 
 def let_work(judged: Judged, people: Sequence[Screen], rng: np.random.Generator, *, noise: float = 0.4) -> int:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from labeling.access.annotators import get_person
-from labeling.models import Candidate, Pair, Project, SpotCheck
+from labeling.models import Candidate, GoldAnswer, Pair, Project, SpotCheck
 from scoring.models import SpotCheckPlan
 from scoring.rating import rate_stale
 from scoring.spot_checks.draws import BadPlan, NothingToAsk, draw_pairs
@@ -118,15 +118,14 @@ def test_gold_comes_from_grades_that_differ_clearly() -> None:
     planned = plan_spot_checks(project, reason="gold", pairs=50)
     grades = dict(Candidate.objects.values_list("id", "grade"))
     found = {
-        (abs(grades[check.pair.a_id] - grades[check.pair.b_id]), check.gold_preference)
-        for check in planned.plan.checks.select_related("pair")
+        (abs(grades[check.pair.a_id] - grades[check.pair.b_id]), check.preference)
+        for check in planned.plan.gold.select_related("pair")
     }
     assert found == {(2, 0.95), (3, 0.95)}  # a is the earlier and better graded one here
     assert planned.pairs == planned.slots == 3
-    check = SpotCheck.objects.filter(pair=make_pair(query, 0, 3)).get()
-    assert (check.slot, check.reason, check.explanation) == (None, "gold", ""), (
-        "an explanation would show it as an example"
-    )
+    gold = GoldAnswer.objects.get(pair=make_pair(query, 0, 3))
+    assert gold.explanation == "", "an explanation would show it as an example"
+    assert not SpotCheck.objects.exists()
 
 
 def test_a_lower_grade_of_a_makes_b_the_expected_answer() -> None:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from labeling.records import Examples, Trained, TrainingData
-from labeling.retrieval import retrievers
+from labeling.retrieval import embedder
+from labeling.retrieval.embedder import load_embedder
 from labeling.retrieval.model_names import ModelNotAllowed
-from labeling.retrieval.retrievers import load_embedder
 from tests.factories.lessons import Told, make_data, make_options
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.bases import MINILM, load_base
@@ -63,7 +63,7 @@ def test_labels_follow_the_cosine_and_texts_are_those_of_the_training() -> None:
 
 def test_a_base_that_the_operator_lists_by_name_is_loaded_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(MINILM)
-    monkeypatch.setattr(retrievers, "embedder_location", lambda name: str(base.folder))
+    monkeypatch.setattr(embedder, "embedder_location", lambda name: str(base.folder))
     monkeypatch.setenv("ZELO_MODELS", "tests/embedder")
     with pytest.raises(ModelNotAllowed):
         own_order(dataclasses.replace(base, name="tests/unlisted"), DATA.train, count=8, seed=0, threads=1)

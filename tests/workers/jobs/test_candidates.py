@@ -16,8 +16,8 @@ from django.db import IntegrityError, connection, transaction
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
-from labeling.retrieval import retrievers
-from labeling.retrieval.retrievers import UnknownEmbedder
+from labeling.retrieval import dense
+from labeling.retrieval.embedder import UnknownEmbedder
 from tests.factories.api import Api
 from tests.factories.rows import make_member, make_project, make_user
 from workers import reconciler
@@ -84,7 +84,7 @@ def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch:
     def unknown(name: str, **options: Any) -> Any:
         raise UnknownEmbedder(f"model {name!r} cannot be loaded")
 
-    monkeypatch.setattr(retrievers, "load_embedder", unknown)
+    monkeypatch.setattr(dense, "load_embedder", unknown)
     job = order_candidates(project, "dense")
     fill(job.pk)
     job.refresh_from_db()

@@ -14,7 +14,7 @@ import pytest
 
 from labeling.plugins import Judge, get_plugin
 from labeling.records import Comparison, Failure, TextRecord, Verdict
-from labeling.retrieval.retrievers import CollectionStatistics
+from labeling.retrieval.tokenize import CollectionStatistics
 from workers.judges.embedding import EmbeddingJudge
 from workers.judges.lexical import BM25Judge, QueryLikelihoodJudge, query_likelihood_scores
 from workers.judges.score_difference import NotPrepared, Recent, ScoreDifferenceJudge, lookup_or_compute

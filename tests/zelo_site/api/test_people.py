@@ -12,7 +12,7 @@ from django.test import Client
 
 from labeling.access.annotators import get_person
 from labeling.access.links import find_link
-from labeling.models import Membership, Pair, Project, Role, SpotCheck
+from labeling.models import GoldAnswer, Membership, Pair, Project, Role, SpotCheck
 from tests.factories.api import Api
 from tests.factories.rows import judge_pair, make_judges, make_member, make_pair, make_project
 from workers.models import AuditEntry
@@ -104,7 +104,7 @@ def test_a_disagreement_is_decided_once_and_taken_back(project: Project, owner: 
     path = f"{base}/pairs/{pair.pk}/verdict"
     verdicts = [send(owner, "PUT", path, {"answer": "2", "gold": True}).json() for _ in range(2)]
     assert [(each["preference"], each["changed"]) for each in verdicts] == [(0.75, True), (0.75, False)]
-    assert SpotCheck.objects.get().gold_preference == 0.75
+    assert GoldAnswer.objects.get().preference == 0.75
     assert Api(owner).get(f"{base}/disagreements").json() == []
     assert send(owner, "PUT", path, {"answer": "5", "seen": 0}).status_code == 409
     assert send(owner, "PUT", path, {"answer": "5", "seen": verdicts[0]["verdict_id"]}).json()["changed"]

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from labeling.access.annotators import get_person
 from labeling.annotation.instruction import has_read
-from labeling.models import Project, Role, SpotCheck
+from labeling.models import GoldAnswer, Project, Role
 from labeling.records import AnswerKind
 from tests.factories.rows import judge_pair, make_member, make_pair, make_project, make_query_with_documents, make_user
 from zelo_site.models import Preferences
@@ -90,9 +90,7 @@ def test_known_pairs_with_an_explanation_are_the_worked_examples(client: Client,
     query = make_query_with_documents(project)
     assert "cooked rice" in read(client, "instruction", project)
     for b, explanation in ((1, "<b>B</b> is the shorter one."), (2, "")):  # of two known pairs one is still asked
-        SpotCheck.objects.create(
-            pair=make_pair(query, 0, b), slot=None, reason="gold", gold_preference=0.3, explanation=explanation
-        )
+        GoldAnswer.objects.create(pair=make_pair(query, 0, b), preference=0.3, explanation=explanation)
     page = read(client, "instruction", project)
     assert "cooked rice" not in page
     assert "&lt;b&gt;B&lt;/b&gt; is the shorter one." in page

@@ -11,7 +11,7 @@ from django.urls import reverse
 from labeling.access.annotators import get_person
 from labeling.access.links import find_link
 from labeling.access.members import invite, open_invitations
-from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
+from labeling.models import Annotator, ApiToken, GoldAnswer, Judgment, Membership, Pair, Project, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.factories.pages import (
@@ -185,7 +185,7 @@ def test_a_verdict_moves_on_and_is_taken_back(client: Client, project: Project, 
     assert answer.redirect_chain[-1][0].startswith(reverse("disagreements", args=[project.slug]))
     assert "Decided: A, slightly." in answer.content.decode()
     assert Adjudication.objects.get().judgment.preference == 0.75
-    assert SpotCheck.objects.get(gold_preference__isnull=False).gold_preference == 0.75
+    assert GoldAnswer.objects.get().preference == 0.75
     assert "A, slightly" in page(client, "disagreements", project.slug, show="decided")
     client.post(address, {"action": "undo"})
     assert not Adjudication.objects.exists()
@@ -234,10 +234,10 @@ def test_a_bad_verdict_is_refused_in_words(client: Client, project: Project, pai
 def test_gold_is_set_by_hand_on_the_pair_page(client: Client, project: Project, pair: Pair) -> None:
     address = reverse("mark-gold", args=[project.slug, pair.pk])
     client.post(address, {"answer": "right_clearly", "explanation": "Only one names the dose."})
-    assert SpotCheck.objects.get(gold_preference__isnull=False).gold_preference == 0.05
+    assert GoldAnswer.objects.get().preference == 0.05
     assert "Only one names the dose." in page(client, "pair", project.slug, pair.pk)
     client.post(address, {"answer": ""})
-    assert not SpotCheck.objects.exists()
+    assert not GoldAnswer.objects.exists()
 
 
 # --- one's own page ----------------------------------------------------------------------

@@ -21,7 +21,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from labeling.access.annotators import get_person
 from labeling.access.members import role_of
-from labeling.annotation import screen_texts
+from labeling.annotation import answer_scale, screen_texts
 from labeling.annotation.context import find_seat
 from labeling.annotation.gold import gold_record
 from labeling.annotation.instruction import confirm_read, has_read, instruction_hash
@@ -62,8 +62,8 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
             {"letter": "A", "label": _("Document A, left"), "text_label": _("Text of document A")},
             {"letter": "B", "label": _("Document B, right"), "text_label": _("Text of document B")},
         ],
-        "scale": screen_texts.scale(),
-        "reasons": screen_texts.reasons(),
+        "scale": answer_scale.step_buttons(),
+        "reasons": answer_scale.reason_buttons(),
         "keys": screen_texts.keys(),
     }
     return render(request, "annotation/compare.html", context)
@@ -85,6 +85,7 @@ def _screen(request: HttpRequest, project: Project) -> dict[str, Any]:
             **({"people": reverse("people", args=[project.slug])} if is_owner else {}),
         },
         "texts": screen_texts.texts(),
+        "answers": {key: answer for key, answer in answer_scale.BY_KEY.items() if key.isdigit()},
     }
 
 
@@ -106,7 +107,7 @@ def instruction(request: HttpRequest, slug: str) -> HttpResponse:
         "seen": instruction_hash(project),
         "is_read": has_read(get_person(project, request.user), project),
         "examples": worked_examples(project),
-        "scale": screen_texts.scale(),
+        "scale": answer_scale.step_buttons(),
         "keys": screen_texts.keys(),
     }
     return render(request, "annotation/instruction.html", context)
@@ -123,7 +124,7 @@ def my_answers(request: HttpRequest, slug: str) -> HttpResponse:
     page = Paginator(range(Judgment.objects.live().filter(annotator=person).count()), PAGE).get_page(
         request.GET.get("page")
     )
-    labels = screen_texts.answer_labels()
+    labels = answer_scale.answer_labels()
     seat = find_seat(request.user, project.slug)
     right, known = gold_record(seat) if seat.gold_feedback == GoldFeedback.OPEN else (0, 0)
     answers = latest_answers(person, start=max(0, page.start_index() - 1), most=PAGE)

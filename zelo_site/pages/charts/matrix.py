@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Avg, Count, F, Q
+from django.db.models import Avg, Count, F
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -16,8 +16,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from labeling.models import Candidate, Pair, Project, Query
-from labeling.records import AnswerKind
+from labeling.models import Candidate, Judgment, Project, Query
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
 
@@ -66,16 +65,15 @@ def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict
 
 def answered_cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list[dict[str, Any]]:
     """Answered pairs among these candidates with their mean preference, the most disputed first."""
-    live = Q(judgments__superseded_at__isnull=True, judgments__kind=AnswerKind.PREFERENCE)
     rows = (
-        Pair.objects.visible_to(request.user)
-        .filter(query=query, a_id__in=candidate_ids, b_id__in=candidate_ids)
-        .annotate(mean=Avg("judgments__preference", filter=live), votes=Count("judgments", filter=live))
-        .filter(votes__gt=0)
-        .values("id", "a_id", "b_id", "mean", "votes")
+        Judgment.objects.preferences()
+        .visible_to(request.user)
+        .filter(pair__query=query, pair__a_id__in=candidate_ids, pair__b_id__in=candidate_ids)
+        .values("pair_id", a_id=F("pair__a_id"), b_id=F("pair__b_id"))
+        .annotate(mean=Avg("preference"), votes=Count("id"))
     )
     position = {candidate: at for at, candidate in enumerate(candidate_ids)}
-    cells = [_cell(dict(row), position[row["a_id"]], position[row["b_id"]]) for row in rows]
+    cells = [_cell({"id": row["pair_id"], **row}, position[row["a_id"]], position[row["b_id"]]) for row in rows]
     return sorted(cells, key=lambda cell: cell["for_higher"])
 
 

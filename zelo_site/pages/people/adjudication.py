@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from labeling.annotation import screen_texts
+from labeling.annotation.answer_scale import BY_KEY, answer_labels, step_buttons
 from labeling.models import Candidate, Judgment, Pair, Project
 from scoring.annotators.adjudication import (
     ANSWERS,
@@ -40,9 +40,6 @@ from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
 PAGE_SIZE = 25
 MOST_OPINIONS = 100
 LONGEST_NOTE = 2000
-
-# The words of the comparison screen for each key.
-_CHOICE_OF_KEY = {key: choice for choice, key in screen_texts.KEY_OF_ANSWER.items() if key in ANSWERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ def _key_of(preference: float | None) -> str:
 
 def verdict_label(standing: Adjudication) -> str:
     """What was decided, in the words of the comparison screen."""
-    return screen_texts.answer_labels()[_CHOICE_OF_KEY[_key_of(standing.judgment.preference)]]
+    return answer_labels()[BY_KEY[_key_of(standing.judgment.preference)]]
 
 
 # --- one pair ----------------------------------------------------------------------------
@@ -151,8 +148,8 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "standing": standing,
         "verdict": verdict_label(standing) if standing else "",
         "chosen": _key_of(standing.judgment.preference) if standing else "",
-        "scale": screen_texts.scale(),
-        "is_gold": pair.spot_checks.filter(gold_preference__isnull=False).exists(),
+        "scale": step_buttons(),
+        "is_gold": hasattr(pair, "gold_answer"),
         "before": _address(request, project, before),
         "after": _address(request, project, after),
         "left": len(found),
@@ -166,8 +163,8 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
 
 def _opinions(request: HttpRequest, pair: Pair) -> tuple[list[Reason], list[Reason]]:
     """What people and what judges said, the adjudicator's own word left out."""
-    judgments = Judgment.objects.visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
-    rows = judgments_with_sides(judgments.filter(superseded_at__isnull=True)).order_by("id")[:MOST_OPINIONS]
+    judgments = Judgment.objects.live().visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
+    rows = judgments_with_sides(judgments).order_by("id")[:MOST_OPINIONS]
     found = [reason_of(row, pair.a_id, rater=None) for row in rows]
     return [each for each in found if each.by_person], [each for each in found if not each.by_person]
 

@@ -35,7 +35,7 @@ from labeling.access.members import (
     set_role,
 )
 from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
-from labeling.models import Membership, Project, Role, SpotCheck
+from labeling.models import GoldAnswer, Membership, Project, Role, SpotCheck
 from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
@@ -93,7 +93,7 @@ def _page(
         "people": read_people(request, project),
         "plans": plans[:SHOWN_PLANS],
         "plans_left": max(0, len(plans) - SHOWN_PLANS),
-        "gold_pairs": SpotCheck.objects.filter(project=project, gold_preference__isnull=False).count(),
+        "gold_pairs": GoldAnswer.objects.filter(project=project).count(),
         "invitations": open_invitations(project) if is_owner else [],
         "roles": [(role.value, role_label(role)) for role in Role],
         "reasons": reasons(),

@@ -60,8 +60,8 @@ class JudgeFigures:
 _RECENT = f"""
 WITH recent AS (
     SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference
-    FROM labeling_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
-    WHERE annotator.project_id = %(project)s AND answer.superseded_at IS NULL AND answer.kind = 'preference'
+    FROM labeling_live_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+    WHERE annotator.project_id = %(project)s AND answer.kind = 'preference'
     ORDER BY answer.id DESC LIMIT %(most)s
 ), opinion AS (
     SELECT * FROM recent answer WHERE {INDEPENDENT}
@@ -129,8 +129,8 @@ class CurvePoint:
 
 _ORDER = """
 SELECT pair.id, judgment.annotator_id, judgment.swapped, judgment.id
-FROM labeling_pair pair JOIN labeling_judgment judgment ON judgment.pair_id = pair.id
-WHERE pair.query_id = ANY(%s) AND judgment.superseded_at IS NULL AND judgment.kind = 'preference'
+FROM labeling_pair pair JOIN labeling_live_judgment judgment ON judgment.pair_id = pair.id
+WHERE pair.query_id = ANY(%s) AND judgment.kind = 'preference'
 """
 
 

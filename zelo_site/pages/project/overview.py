@@ -193,7 +193,7 @@ SELECT
     (SELECT count(*) FROM labeling_query q LEFT JOIN scoring_queryfit f ON f.query_id = q.id
      WHERE q.project_id = %(project)s AND q.judged_version > COALESCE(f.judged_version, 0)),
     (SELECT count(DISTINCT pair_id) FROM labeling_spotcheck WHERE project_id = %(project)s
-     AND judgment_id IS NULL AND gold_preference IS NULL AND slot IS NOT NULL)
+     AND judgment_id IS NULL AND slot IS NOT NULL)
 FROM (
     SELECT count(*), count(*) FILTER (WHERE f.islands > 1), COALESCE(sum(f.judgments), 0)::bigint,
            COALESCE(sum(f.pairs), 0)::bigint, count(*) FILTER (WHERE f.error <> '')

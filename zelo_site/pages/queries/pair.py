@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from labeling.annotation import screen_texts
+from labeling.annotation.answer_scale import PREFERENCES, step_buttons
 from labeling.annotation.gold import set_gold
 from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
@@ -48,8 +48,8 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "sides": [_side("A", pair.a), _side("B", pair.b)],
         "answers": answers,
         "expected": _expected(pair, fit),
-        "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
-        "scale": screen_texts.scale(),
+        "gold": getattr(pair, "gold_answer", None),
+        "scale": step_buttons(),
         "may_change": may_change(request, project),
         "here": "queries",
     }
@@ -62,9 +62,9 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     project = owned_project(request, slug)
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
     answer = request.POST.get("answer", "")
-    if answer in screen_texts.STRENGTHS:
+    if answer in PREFERENCES:
         why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
-        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
+        set_gold(pair.pk, PREFERENCES[answer], explanation=why)
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
     elif unset_gold(pair):
         messages.success(request, _("The pair is gold no more."))

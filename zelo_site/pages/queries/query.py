@@ -142,7 +142,7 @@ def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> 
         return None
     candidates = Candidate.objects.visible_to(request.user).filter(query=query).select_related("document")
     candidate = get_object_or_404(candidates, pk=wanted)
-    judgments = Judgment.objects.visible_to(request.user)
+    judgments = Judgment.objects.live().visible_to(request.user)
     reasons = reasons_for(judgments, candidate.pk, rater=fit.rater if fit else None)
     return OpenDocument(
         candidate_id=candidate.pk,
@@ -188,7 +188,7 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
 
 def _asked(request: HttpRequest, query: Query) -> dict[str, int]:
     """Who answered how much on this query."""
-    answers = Judgment.objects.visible_to(request.user).filter(pair__query=query, superseded_at__isnull=True)
+    answers = Judgment.objects.live().visible_to(request.user).filter(pair__query=query)
     return answers.aggregate(
         total=Count("pk"),
         people=Count("pk", filter=Q(by_person=True)),

@@ -126,18 +126,18 @@ def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> R
 
 
 def reasons_for(judgments: QuerySet[Judgment], candidate_id: int, *, rater: str | None) -> list[Reason]:
-    """The latest MOST_READ live answers on pairs of a candidate, those furthest from the fit first."""
+    """The latest MOST_READ of these judgments on pairs of a candidate, those furthest from the fit first."""
     rows = judgments_with_sides(_answers_on(judgments, candidate_id)).order_by(F("id").desc())[:MOST_READ]
     return odd_first([reason_of(row, candidate_id, rater=rater) for row in rows])
 
 
 def count_answers(judgments: QuerySet[Judgment], candidate_id: int) -> int:
-    """How many live answers there are on pairs of a candidate, read or not."""
+    """How many of these judgments are on pairs of a candidate."""
     return _answers_on(judgments, candidate_id).count()
 
 
 def _answers_on(judgments: QuerySet[Judgment], candidate_id: int) -> QuerySet[Judgment]:
-    return judgments.filter(Q(pair__a_id=candidate_id) | Q(pair__b_id=candidate_id), superseded_at__isnull=True)
+    return judgments.filter(Q(pair__a_id=candidate_id) | Q(pair__b_id=candidate_id))
 
 
 def odd_first(reasons: Sequence[Reason]) -> list[Reason]:

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
-from labeling.retrieval.retrievers import BM25Index
+from labeling.retrieval.bm25 import BM25Index
 from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
 from trainer.models import Evaluation, Reranker

@@ -15,7 +15,7 @@ const count = (name, n) => say(T[`${name}_${plural.select(n) === "one" ? "one" :
 const TOO_SOON_MS = 300; // a second press within this time is the same press
 const HEARTBEAT_MS = 60000;
 const IDLE_MS = 240000;
-const ANSWER_OF_KEY = { 1: "left_clearly", 2: "left_slightly", 3: "tie", 4: "right_slightly", 5: "right_clearly", 0: "neither" };
+const ANSWER_OF_KEY = given.answers;
 const DO_OF_KEY = { x: "reason", s: "skip", u: "undo", n: "note", m: "metadata", "?": "help" };
 
 const outbox = new Outbox(given.user, given.project);

@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from labeling.access.links import ensure_owner, make_link
 from labeling.models import Project
-from labeling.retrieval.retrievers import UnknownEmbedder
+from labeling.retrieval.embedder import UnknownEmbedder
 from trainer.evaluation.leaderboard import NotEvaluated
 from workers.stopping import leave
 from zelo_site.cli.watch import RunStopped

@@ -23,7 +23,7 @@ def backwards(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0008_told_and_desk_counts")]
+    dependencies = [("labeling", "0010_spot_checks_without_gold")]
 
     operations = [
         migrations.AlterField(

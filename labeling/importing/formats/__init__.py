@@ -1,0 +1,24 @@
+"""File formats of imports (stage 1), one file a format; bad lines are named.
+
+An importer turns a stream into rows, and `RowChecks` checks what must be true across the lines of a file.
+`labeling.importing.dataset` stores the rows. Importing this package, the entry point `formats`, registers all formats.
+Imports no Django.
+"""
+
+from labeling.importing.formats.line_importer import MAX_ID_CHARACTERS, LineImporter, LineOptions, Row, make_importer
+from labeling.importing.formats.row_checks import RowChecks
+from labeling.importing.formats.trec_qrels import TrecQrels
+from labeling.importing.formats.zbench_jsonl import ZbenchJsonl
+from labeling.importing.lines import RowError
+
+__all__ = [
+    "MAX_ID_CHARACTERS",
+    "LineImporter",
+    "LineOptions",
+    "Row",
+    "RowChecks",
+    "RowError",
+    "TrecQrels",
+    "ZbenchJsonl",
+    "make_importer",
+]

@@ -1,0 +1,163 @@
+"""The format `zbench-jsonl`: a query with its documents on each line. Imports no Django."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from labeling.importing.formats.line_importer import LineImporter, check_identifier
+from labeling.importing.lines import RowError
+from labeling.importing.strict_json import BadJson, parse, printable
+from labeling.plugins import register
+from labeling.records import ImportedDocument, ImportedQuery
+
+MAX_RANK = 2**31 - 1
+
+
+@register
+class ZbenchJsonl(LineImporter):
+    """One query with its documents a line, as the annotator zbench reads it.
+
+    Documents may carry `rank` (from 1) and `score`: rank and score of the first stage. Where `elo`
+    stands beside it the file is an export, and `score` is a result rather than a first stage's.
+    Keys that the format does not know are checked as JSON and then left out.
+    """
+
+    name = "zbench-jsonl"
+    label = "zbench JSONL"
+    format_help = (
+        'One JSON object a line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
+        'documents may have "rank" and "score", and may be [] where a retriever is to find candidates.'
+    )
+    example = (
+        b'{"query": {"id": "q1", "query": "do goldfish grow"}, "documents": [{"id": "d1", "content": '
+        b'"Goldfish grow as long as they live.", "metadata": {"source": "pond"}}, {"id": "d2", "content": '
+        b'"Bread is baked from flour.", "rank": 2, "score": 0.5}]}\n'
+        b'{"query": {"id": "q2", "query": "what is bread made of"}, "documents": [{"id": "d2", "content": '
+        b'"Bread is baked from flour."}]}\n'
+    )
+
+    def parse_line(self, body: bytes, line: int) -> ImportedQuery:
+        try:
+            return _query(parse(body), line)
+        except BadJson as error:
+            raise RowError(
+                error.problem, line=line, field=error.field, expectation=error.expectation, remedy=error.remedy
+            ) from None
+
+
+_SHAPE = (
+    'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] has them retrieved)'
+)
+
+
+def _query(value: Any, line: int) -> ImportedQuery:
+    top = _typed(value, dict, "", "a JSON object", _SHAPE)
+    query = _typed(_member(top, "query", ""), dict, "query", "a JSON object", _SHAPE)
+    listed = _typed(_member(top, "documents", ""), list, "documents", "a list of documents", _SHAPE)
+    documents = tuple(_document(item, f"documents[{position}]") for position, item in enumerate(listed))
+    _check_once(documents)
+    return ImportedQuery(
+        id=_identifier(query, "query"),
+        text=_text(query, "query", "query"),
+        documents=documents,
+        metadata=_metadata(query, "query"),
+        line=line,
+    )
+
+
+def _document(value: Any, path: str) -> ImportedDocument:
+    item = _typed(value, dict, path, "a JSON object", _SHAPE)
+    return ImportedDocument(
+        id=_identifier(item, path),
+        text=_text(item, "content", path),
+        metadata=_metadata(item, path),
+        rank=_rank(item, path),
+        score=None if "elo" in item else _score(item, path),
+    )
+
+
+def _check_once(documents: tuple[ImportedDocument, ...]) -> None:
+    first: dict[str, int] = {}
+    for position, document in enumerate(documents):
+        if (earlier := first.setdefault(document.id, position)) != position:
+            raise BadJson(
+                f"the document id {printable(document.id)!r} is that of documents[{earlier}] already",
+                expectation="every document once a query",
+                remedy="drop one of the two, or give them different ids",
+                field=f"documents[{position}].id",
+            )
+
+
+def _typed(value: Any, kind: type, path: str, expectation: str, remedy: str) -> Any:
+    if isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
+        return value
+    raise BadJson(f"is {_named(value)}", expectation=expectation, remedy=remedy, field=path)
+
+
+def _named(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _member(owner: dict[str, Any], key: str, path: str) -> Any:
+    if key in owner:
+        return owner[key]
+    field = f"{path}.{key}" if path else key
+    raise BadJson("is missing", expectation=f"the key {key!r}", remedy=_SHAPE, field=field)
+
+
+def _text(owner: dict[str, Any], key: str, path: str) -> str:
+    field = f"{path}.{key}"
+    text: str = _typed(_member(owner, key, path), str, field, "a string", "write the text in double quotes")
+    if not text or text.isspace():
+        raise BadJson(
+            "is empty", expectation="a text with at least one visible character", remedy="leave it out", field=field
+        )
+    return text
+
+
+def _identifier(owner: dict[str, Any], path: str) -> str:
+    field = f"{path}.id"
+    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write ids in double quotes, numbers too")
+    check_identifier(value, field)
+    return value
+
+
+def _metadata(owner: dict[str, Any], path: str) -> dict[str, Any]:
+    if "metadata" not in owner:
+        return {}
+    value: dict[str, Any] = _typed(
+        owner["metadata"], dict, f"{path}.metadata", "a JSON object", "write {} or leave metadata out"
+    )
+    return value
+
+
+def _rank(owner: dict[str, Any], path: str) -> int | None:
+    if owner.get("rank") is None:
+        return None
+    rank: int = _typed(
+        owner["rank"], int, f"{path}.rank", "an integer", "write the first stage's rank, or leave it out"
+    )
+    if not 1 <= rank <= MAX_RANK:
+        raise BadJson(
+            f"is {rank}",
+            expectation=f"a rank from 1 to {MAX_RANK}",
+            remedy="count ranks from 1",
+            field=f"{path}.rank",
+        )
+    return rank
+
+
+def _score(owner: dict[str, Any], path: str) -> float | None:
+    value = owner.get("score")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadJson(
+            f"is {_named(value)}",
+            expectation="a finite number",
+            remedy="write the first stage's score, or leave it out",
+            field=f"{path}.score",
+        )
+    return float(value)
