@@ -116,7 +116,7 @@ def test_budget_that_ended_a_run_is_raised(visit: Start, owner: User, project: P
     spent = Run.objects.get(is_spent=True)
     page = visit(owner).open(reverse("budget", args=[project.slug, spent.pk]))
     page.get_by_label("Calls").fill("9000")
-    page.get_by_role("button", name="Store").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Stored.")).to_be_visible()
     spent.refresh_from_db()
     assert spent.call_budget == 9000

@@ -369,7 +369,7 @@ def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, publis
     project = make_project(owner=owner)
     client.force_login(owner)
     address = f"/p/{project.slug}/rerankers/"
-    assert "No reranker is published yet" in client.get(address).content.decode()
+    assert "No rerankers yet" in client.get(address).content.decode()
     reranker = store(published_encoder, project)
     text = client.get(address).content.decode()
     for part in ("adapter", "merged", "sequence_classification", reranker.checksum, f"{project.slug}/fish"):
@@ -386,7 +386,7 @@ def test_the_box_ranks_what_is_typed_or_what_the_project_holds(
     reranker = store(published_encoder, project)
     client.force_login(owner)
     address = f"/p/{project.slug}/rerankers/{reranker.pk}/try/"
-    assert "Type a question" in client.get(address).content.decode()
+    assert "Enter a question" in client.get(address).content.decode()
     typed = client.post(address, {"query": "goldfish", "documents": "\r\n".join(DOCUMENTS)})
     model = CrossEncoder(str(published_encoder / "merged"))
     scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False).tolist()
@@ -399,7 +399,7 @@ def test_the_box_ranks_what_is_typed_or_what_the_project_holds(
     )
     assert len(client.post(address, {"query": "a word", "documents": " "}).context["ranked"]) == 6
     assert "type documents" in client.post(address, {"query": "unheard", "documents": ""}).content.decode()
-    assert "Type a question" in client.post(address, {"query": " "}).content.decode()
+    assert "Enter a question" in client.post(address, {"query": " "}).content.decode()
 
 
 @pytest.mark.parametrize(

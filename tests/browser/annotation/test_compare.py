@@ -50,7 +50,7 @@ def test_a_whole_day(visit: Start) -> None:
     visited.page.add_init_script(FAST)
     page = visited.open(reverse("enter", args=[make_link(project=project, role="annotator")]))
     page.get_by_label("Your name").fill("Grace")
-    page.get_by_role("button", name="Join the project").click()
+    page.get_by_role("button", name="Join project").click()
     expect(page.locator("#state-title")).to_have_text("First, the instruction")
     user = User.objects.get(first_name="Grace")
     page.get_by_role("link", name="Read the instruction").click()

@@ -141,19 +141,19 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     """Invite, plan, let the newcomer answer through their screen, look at agreement, decide by key, take it back."""
     ada = visit(owner)
     page = ada.open(reverse("people", args=[project.slug]))
-    page.get_by_role("button", name="Make a link").click()
+    page.get_by_role("button", name="Create link").click()
     link = page.locator("#new-link").inner_text()
     page.get_by_label("judges disagree").check()
     page.get_by_label("Pairs", exact=True).fill("12")
     expect(page.locator("#preview")).to_contain_text("12 answers")
-    page.get_by_role("button", name="Plan", exact=True).click()
+    page.get_by_role("button", name="Plan checks", exact=True).click()
     expect(page.get_by_text("12 pairs are planned.")).to_be_visible()
 
     newcomer = visit()
     newcomer.page.add_init_script(FAST)
     screen = newcomer.open(link.removeprefix(newcomer.address))
     screen.get_by_label("Your name").fill("Grace Hopper")
-    screen.get_by_role("button", name="Join the project").click()
+    screen.get_by_role("button", name="Join project").click()
     answer_all(screen, 12)
     assert Judgment.objects.live().filter(annotator__name="Grace Hopper").count() == 12
     assert screen.goto(newcomer.address + reverse("disagreements", args=[project.slug])).status == 403
@@ -202,7 +202,7 @@ def answer_all(screen: Any, pairs: int) -> None:
 def test_a_link_is_copied(visit: Start, owner: User, project: Project) -> None:
     visited = visit(owner, permissions=["clipboard-read", "clipboard-write"])
     page = visited.open(reverse("people", args=[project.slug]))
-    page.get_by_role("button", name="Make a link").click()
+    page.get_by_role("button", name="Create link").click()
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#new-link").inner_text()

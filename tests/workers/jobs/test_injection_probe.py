@@ -170,7 +170,7 @@ def test_page_and_rest_order_and_show_a_probe(client: Client, fake: FakeJudge) -
     assert client.post(address, {"judge": judge.pk}, follow=True).status_code == 200
     (probe,) = InjectionProbe.objects.all()
     run_probe(probe.pk)
-    assert "sways the judge" in client.get(address).content.decode()
+    assert "influences judge" in client.get(address).content.decode()
     rest = f"/api/v1/projects/{project.slug}/probes"
     assert client.get(rest).json()[0]["report"]["rows"][0]["alarm"] is True
     ordered = client.post(rest, {"annotator_id": judge.pk}, content_type="application/json")

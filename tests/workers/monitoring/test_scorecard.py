@@ -259,7 +259,7 @@ def test_the_page_shows_why_a_judge_is_paused_and_lets_it_go_on(client: Client) 
 def test_an_empty_project_says_how_to_begin(client: Client) -> None:
     project = make_project()
     client.force_login(make_user(is_superuser=True))
-    assert "No judge has been asked yet" in client.get(reverse("scorecard", args=[project.slug])).content.decode()
+    assert "No answers yet" in client.get(reverse("scorecard", args=[project.slug])).content.decode()
 
 
 def test_rest_gives_cards_and_pauses(client: Client) -> None:

@@ -200,13 +200,13 @@ def test_graph_draws_every_pair_in_the_colour_of_its_preference(client: Client, 
     tones = re.findall(r'<line class="([a-z-]+)"', html)
     assert tones == ["waiting"] + 12 * ["mild"] + ["sure-against"], "what contradicts the order lies on top"
     assert html.count("<circle") == 14
-    assert "ranks 13 and 14: 0.10 for the higher" in html
+    assert "ranks 13 and 14: 0.10 for the higher-ranked" in html
     assert "ranks 1 and 3: waiting for an answer" in html
 
 
 def test_graph_says_the_same_in_words(client: Client, project: Project, query: Query) -> None:
     html = page(client, "graph", project.slug, query.pk)
-    assert 'role="group" aria-label="14 documents on a circle by Elo' in html
+    assert 'role="group" aria-label="14 documents on a circle, by Elo' in html
     rows = re.findall(r"<tr><td.*?</tr>", html, re.S)
     assert len(rows) == 14
     assert "against the order" in rows[13]
@@ -214,7 +214,7 @@ def test_graph_says_the_same_in_words(client: Client, project: Project, query: Q
 
 
 def test_graph_without_pairs_says_so(client: Client, project: Project) -> None:
-    assert "Nothing to draw yet" in page(client, "graph", project.slug, make_query(project).pk)
+    assert "No comparisons yet" in page(client, "graph", project.slug, make_query(project).pk)
 
 
 @pytest.mark.parametrize(

@@ -322,15 +322,15 @@ def test_button_that_comes_too_late_changes_nothing_and_says_so(client: Client, 
 
 
 def test_empty_states_say_what_to_do_next(client: Client, owner: Any) -> None:
-    assert "sends you a link" in page(client, "projects")
+    assert "invitation link" in page(client, "projects")
     get_user_model().objects.update(is_staff=True)
-    assert "Start a project" in page(client, "projects")
+    assert "Create project" in page(client, "projects")
     project = make_project(owner)
     assert "Import queries and documents" in page(client, "project", project.slug)
-    assert "Import queries and documents" in page(client, "queries", project.slug)
+    assert "Import queries" in page(client, "queries", project.slug)
     query = make_query(project)
     assert "Choose judges and start" in page(client, "project", project.slug)
-    assert "Nothing to draw yet" in page(client, "matrix", project.slug, query.pk)
+    assert "No comparisons yet" in page(client, "matrix", project.slug, query.pk)
     bare = Query.objects.create(project=project, external_id="bare", text="bare")
     assert "No candidates yet" in page(client, "query", project.slug, bare.pk)
 
@@ -460,4 +460,4 @@ def test_search_finds_queries_by_their_text(client: Client, project: Project) ->
     html = page(client, "queries", project.slug, q="CENTAURI")
     assert "alpha centauri" in html
     assert "beta blocker" not in html
-    assert "Nothing found" in page(client, "queries", project.slug, q="gamma\x00 ray")
+    assert "No results" in page(client, "queries", project.slug, q="gamma\x00 ray")

@@ -62,7 +62,7 @@ def a_run(snapshot: Snapshot) -> bytes:
 
 
 def test_without_a_snapshot_the_page_says_what_a_proof_needs(client: Client, project: Project) -> None:
-    assert "A proof needs a snapshot" in page(client, "proof", project.slug)
+    assert "An evaluation needs a snapshot" in page(client, "proof", project.slug)
 
 
 def test_before_an_evaluation_the_page_offers_one(client: Client, project: Project, snapshot: Snapshot) -> None:
@@ -90,12 +90,12 @@ def test_a_row_is_chosen_to_compare_all_others_with(client: Client, project: Pro
     measured(project, snapshot)
     elo = Reranker.objects.get(kind="elo")
     address = reverse("proof", args=[project.slug]) + f"?snapshot={snapshot.pk}&split=test&reference=grades"
-    assert "to Elo" not in client.get(address).content.decode()
+    assert "vs Elo" not in client.get(address).content.decode()
     html = client.get(f"{address}&against={elo.pk}").content.decode()
-    assert "to Elo" in html
+    assert "vs Elo" in html
     assert f'<option value="{elo.pk}" selected>Elo</option>' in html
     assert f"from={elo.pk}&amp;to={Reranker.objects.get(kind='bm25').pk}" in html
-    assert "to Elo" not in client.get(f"{address}&against=999999").content.decode()
+    assert "vs Elo" not in client.get(f"{address}&against=999999").content.decode()
 
 
 def test_a_difference_opens_what_moved(client: Client, project: Project, snapshot: Snapshot) -> None:
@@ -104,7 +104,7 @@ def test_a_difference_opens_what_moved(client: Client, project: Project, snapsho
     address = reverse("moved", args=[project.slug]) + f"?snapshot={snapshot.pk}&split=test&reference=grades"
     address += f"&from={first.pk}&to={second.pk}"
     html = client.get(address).content.decode()
-    assert "What moved from first stage to Elo" in html
+    assert "Rank changes from first stage to Elo" in html
     german = client.get(address, headers={"Accept-Language": "de"}).content.decode()
     assert "erste Stufe</option>" in german and "first stage" not in german, "as on the leaderboard"
     query = evaluation_queries(snapshot, "test")[0]
@@ -131,7 +131,7 @@ def test_viewers_look_and_strangers_do_not(client: Client, project: Project, sna
     viewer = make_user()
     Membership.objects.create(project=project, user=viewer, role="viewer")
     client.force_login(viewer)
-    assert "Evaluate everything" not in page(client, "proof", project.slug)
+    assert "Evaluate all" not in page(client, "proof", project.slug)
     address = reverse("proof", args=[project.slug])
     assert client.post(address, {"action": "evaluate", "snapshot": snapshot.pk, "split": "test"}).status_code == 403
     client.force_login(make_user())

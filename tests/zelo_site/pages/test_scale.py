@@ -85,7 +85,7 @@ def test_figures_of_the_scale_stand_on_the_page(client: Client, project: Project
     assert "chosen by 5-fold cross-validation over 17,200 pairs" in html
     assert "0.010 <small>ECE" in html
     assert "Isotonic on 4,300 grades of 43 queries · Brier 0.096" in html
-    assert "387 judgments on 129 pairs across queries join all of them" in html
+    assert "387 judgments on 129 pairs across queries connect all queries" in html
     assert "+0.31" in html and "± 0.20" in html
     assert ">+130<" in html  # 0.31 x 2.41 x 173.7
     assert "stale" not in html
@@ -112,7 +112,7 @@ def test_newer_answers_make_the_scale_stale(client: Client, project: Project) ->
     fit_project(project)
     calibrate(project)
     Project.objects.filter(pk=project.pk).update(calibration_version=3)
-    assert "Newer answers across queries have come" in page(client, "scale", project.slug)
+    assert "Newer cross-query answers are available" in page(client, "scale", project.slug)
 
 
 def test_islands_are_named(client: Client, project: Project) -> None:
@@ -121,9 +121,9 @@ def test_islands_are_named(client: Client, project: Project) -> None:
     calibrate(project, islands=4, unlinked=2, unlinked_names=["delta", "epsilon"])
     Calibration.objects.update(parameters={**Calibration.objects.get().parameters, "islands": islands})
     html = page(client, "scale", project.slug)
-    assert "Queries fall into 4 islands" in html
-    assert "The largest: 40 queries" in html
-    for name in ("alpha, beta, …", "gamma", "2 queries that no pair reaches, each alone", "delta, epsilon"):
+    assert "Queries have disconnected comparisons (4 groups)" in html
+    assert "Largest group: 40 queries" in html
+    for name in ("alpha, beta, …", "gamma", "2 queries without cross-query pairs", "delta, epsilon"):
         assert name in html
 
 
@@ -183,15 +183,15 @@ def test_long_and_hostile_names_keep_their_place(client: Client, project: Projec
 
 
 def test_empty_states_say_what_to_do_next(client: Client, project: Project) -> None:
-    assert "Import queries and documents" in page(client, "scale", project.slug)
+    assert "Import queries" in page(client, "scale", project.slug)
     query = make_query(project)
     html = page(client, "scale", project.slug)
-    assert "Nothing is rated yet" in html and "Choose judges and start" in html
+    assert "No scores yet" in html and "Choose judges" in html
     score(query, [1.0, 0.0, -1.0])
     html = page(client, "scale", project.slug)
-    assert "With a second one" in html
+    assert "A common scale needs at least two queries" in html
     assert "The project has not been calibrated." in html
-    assert "Grades teach relevance" in html
+    assert "Import TREC qrels" in html
     make_query(project)
     assert "Only one query has scores" in page(client, "scale", project.slug)
 
@@ -220,7 +220,7 @@ def test_button_orders_pairs_across_queries_once(client: Client, project: Projec
     annotator = make_judge(project, name="the judge")
     make_run(project, state="finished").judges.set([annotator])
     html = page(client, "scale", project.slug)
-    assert "Ask 3 pairs across queries" in html  # three queries join in three pairs at most
+    assert "Judge 3 pairs" in html  # three queries join in three pairs at most
     assert "the judge" in html
     address = reverse("scale", args=[project.slug])
     assert "are ordered" in client.post(address, follow=True).content.decode()

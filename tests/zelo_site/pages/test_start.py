@@ -58,7 +58,7 @@ def test_project_is_made_with_its_first_data(client: Client, staff: Any) -> None
 def test_bad_file_makes_no_project(client: Client, staff: Any) -> None:
     answer = client.post(reverse("new-project"), {"name": "Mine", "text": TEXT + "\n{", "importer": "zbench-jsonl"})
     assert answer.status_code == 422
-    assert "Nothing was stored" in answer.content.decode()
+    assert "Nothing was imported" in answer.content.decode()
     assert TEXT.split('"')[3] in answer.content.decode(), "what was typed stays in the form"
     assert not Project.objects.exists()
 

@@ -42,10 +42,10 @@ def page(client: Client, name: str, *parts: Any) -> str:
 
 
 def test_scores_are_frozen_from_the_page(client: Client, project: Project) -> None:
-    assert "No scores to freeze yet" in page(client, "snapshots", project.slug)
+    assert "No scores yet" in page(client, "snapshots", project.slug)
     scored(project, domain="law")
     scored(project, domain="code", prefix="c")
-    assert "Domains here: code, law" in page(client, "snapshots", project.slug)
+    assert "Domains: code, law" in page(client, "snapshots", project.slug)
     form = {"name": "Winter", "freeze-heldout_domains": "code", "freeze-seed": "3"}
     assert client.post(reverse("snapshots", args=[project.slug]), form).status_code == 302
     snapshot = Snapshot.objects.get()
@@ -99,7 +99,7 @@ def test_projects_of_others_cannot_be_joined(client: Client, project: Project) -
 
 
 def test_a_training_is_ordered_and_cancelled_from_its_page(client: Client, project: Project) -> None:
-    assert "Nothing to learn from yet" in page(client, "training", project.slug)
+    assert "No snapshot yet" in page(client, "training", project.slug)
     snapshot = make_snapshot(project)
     form = {"snapshot": snapshot.pk, "trainer": "pointwise", "trainer-pointwise-rank": "8"}
     response = client.post(reverse("training", args=[project.slug]), form)
