@@ -89,7 +89,7 @@ def test_pages_stand_in_every_look(look: str, visit: Start, owner: User, project
 def test_button_queues_the_pairs(visit: Start, owner: User, project: Project, query: Query) -> None:
     visited = visit(owner)
     page = visited.open(reverse("query", args=[project.slug, query.pk]))
-    page.get_by_role("button", name="Queue these 10 pairs").click()
+    page.get_by_role("button", name="Queue 10 pairs").click()
     expect(page.locator(".notice.success")).to_contain_text("The next 10 pairs are queued")
     run = Run.objects.get(sampler="uncertain")
     assert run.query_ids == [query.pk]

@@ -266,7 +266,7 @@ def test_from_a_paste_to_a_run(visit: Start, owner: User) -> None:
     text = page.locator("#text")
     text.fill(json.dumps(line) + '\n{"query": 7}')
     page.get_by_role("button", name="Preview").click()
-    page.get_by_text("1 bad line").wait_for()
+    page.get_by_text("1 invalid line").wait_for()
     assert page.get_by_text("line 2").count()
     visited.picture("preview-light")
     text.fill(json.dumps(line))

@@ -50,7 +50,7 @@ def test_viewers_are_told_that_they_only_look(name: str, client: Client, project
     client.force_login(make_member(project, Role.VIEWER))
     answer = client.get(reverse(name, args=[project.slug]))
     assert answer.status_code == 403
-    assert "You may look, not compare" in answer.content.decode()
+    assert "View access only" in answer.content.decode()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -114,7 +114,7 @@ def test_answers_of_others_are_not_listed(client: Client, person: Any, project: 
     judge_pair(pair, get_person(project, make_member(project, Role.ANNOTATOR)), 0.95, rationale="of somebody else")
     page = read(client, "my-answers", project)
     assert "of somebody else" not in page
-    assert "No answer yet" in page
+    assert "No answers yet" in page
 
 
 def test_pages_speak_the_language_of_the_browser(client: Client, person: Any, project: Project) -> None:

@@ -49,7 +49,7 @@ def test_the_button_orders_once_and_the_page_follows_to_the_end(client: Client, 
     for _ in range(2):
         assert client.post(address).status_code == 302
     job = Job.objects.get(stage="candidates")
-    assert all("Candidates are being retrieved" in html for html in pages(client, bare))
+    assert all("Retrieving candidates" in html for html in pages(client, bare))
     assert "python manage.py worker judging" in client.get(address, headers={"HX-Request": "true"}).content.decode()
     Job.objects.filter(pk=job.pk).update(payload={"retriever": "bm25", "options": {}, "k": 5})
     fill(job.pk)
@@ -65,7 +65,7 @@ def test_why_the_last_attempt_failed_is_shown(client: Client, bare: Query) -> No
 def test_without_documents_an_import_is_offered(client: Client, project: Project) -> None:
     Query.objects.create(project=project, external_id="bare", text="do goldfish grow")
     html = page(client, "project", project.slug)
-    assert "no documents to find any in" in html
+    assert "no documents to search" in html
     assert "find-candidates" not in html
 
 
@@ -76,6 +76,6 @@ def test_where_all_is_there_nothing_is_offered(client: Client, project: Project)
 def test_while_the_demo_finds_them_nothing_is_offered(client: Client, bare: Query) -> None:
     announce_embedding(bare.project_id, done=1200, total=4942)
     for html in pages(client, bare):
-        assert "1,200 of 4,942 documents are embedded" in html and "find-candidates" not in html
+        assert "1,200 of 4,942 documents embedded" in html and "find-candidates" not in html
     end_announcement(bare.project_id)
     assert all('id="find-candidates"' in html for html in pages(client, bare))

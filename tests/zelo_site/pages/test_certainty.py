@@ -98,7 +98,7 @@ def test_project_shows_the_mean_once_its_figures_were_read(client: Client, proje
     html = page(client, "project", project.slug)
     assert "Top-10 certainty" in html
     assert f'<div class="big">{top_certainty([query.pk])[query.pk]:.2f}</div>' in html
-    assert "mean of 1 query" in html
+    assert "mean over 1 query" in html
     assert "stops at 0.95" in html
 
 
@@ -128,7 +128,7 @@ def test_where_next_names_pairs_and_what_they_take_away(client: Client, project:
     url = reverse("where-next", args=[project.slug, query.pk])
     html = client.get(url, headers={"HX-Request": "true"}).content.decode()
     assert html.count('<span class="shrinkage">') == 10
-    assert "Queue these 10 pairs" in html
+    assert "Queue 10 pairs" in html
     assert "<html" not in html
     assert "<html" in client.get(url).content.decode(), "it is a page where no script asks for it"
     assert url in page(client, "query", project.slug, query.pk)
@@ -154,7 +154,7 @@ def test_button_queues_exactly_the_pairs_that_are_shown(client: Client, project:
     queued = JudgingTask.objects.filter(run=run).values_list("pair__a_id", "pair__b_id")
     assert set(queued) == shown
     html = page(client, "where-next", project.slug, query.pk)
-    assert "10 pairs still wait for an answer" in html
+    assert "10 pending pairs count as answered here" in html
 
 
 def test_button_goes_on_with_a_cascade_as_it_was(client: Client, project: Project, query: Query) -> None:
@@ -176,7 +176,7 @@ def test_viewers_see_the_pairs_but_cannot_queue_them(client: Client, owner: Any)
     project = make_project(owner, role="viewer")
     query = make_query(project, size=12)
     score(query, [0.1 * at for at in range(12)])
-    assert "Queue these" not in page(client, "where-next", project.slug, query.pk)
+    assert "queue-next" not in page(client, "where-next", project.slug, query.pk)
     assert client.post(reverse("queue-next", args=[project.slug, query.pk])).status_code == 403
 
 

@@ -44,7 +44,7 @@ def make_work(project: Project, *, plugin: str = "openai-http", documents: int =
 def test_queue_that_has_work_and_no_worker_shows_the_exact_command(client: Client, project: Project) -> None:
     make_work(project)
     html = page(client, "jobs")
-    assert "2 wait and no worker serves “judging-http”" in html
+    assert "2 tasks are waiting, but no worker serves “judging-http”" in html
     assert 'id="stuck-judging-http"' in html and 'id="stuck-judging-gpu"' not in html
     assert "python manage.py worker judging-http</code>" in html
     beat("judging-http@here", "judging-http")
@@ -93,7 +93,7 @@ def test_pace_and_time_left_come_from_the_last_minute(client: Client, project: P
     Attempt.objects.create(task_id=99, fence=1, run=run, annotator=judge, outcome="preference", finished_at=old)
     Attempt.objects.create(task_id=98, fence=1, run=run, annotator=judge, outcome="timeout", finished_at=timezone.now())
     html = page(client, "jobs")
-    assert '<div class="big">6 <small>a minute</small></div>' in html
+    assert '<div class="big">6 <small>per minute</small></div>' in html
     assert "40 s" in html, "four questions left at six a minute"
 
 
@@ -104,7 +104,7 @@ def test_dead_questions_are_listed_by_reason_and_asked_again_with_one_press(clie
     assert f'href="{address}?reason=refusal"' in html and f'action="{address}"' in html
     client.post(address, {"reason": "refusal"})
     assert not JudgingTask.objects.filter(run=run, state="dead").exists()
-    assert "Questions given up" not in page(client, "jobs")
+    assert "Dead letters" not in page(client, "jobs")
 
 
 def test_members_who_may_only_look_get_no_button_and_others_see_nothing(client: Client, project: Project) -> None:
@@ -113,7 +113,7 @@ def test_members_who_may_only_look_get_no_button_and_others_see_nothing(client: 
     Membership.objects.create(project=project, user=viewer, role="viewer")
     client.force_login(viewer)
     html = page(client, "jobs")
-    assert "the model declined" in html and "ask again" not in html
+    assert "the model declined" in html and "Retry" not in html
     client.force_login(make_user("stranger"))
     html = page(client, "jobs")
     assert "the model declined" not in html and project.name not in html and "stuck-" not in html

@@ -233,7 +233,7 @@ def test_dead_broker_is_said_aloud(
     client: Client, project: Project, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overview, "broker_answers", lambda: False)
-    assert "The broker does not answer" in page(client, "project", project.slug)
+    assert "The broker is not responding" in page(client, "project", project.slug)
 
 
 def test_failures_stand_by_reason_and_can_be_asked_again(client: Client, project: Project, query: Query) -> None:
@@ -261,7 +261,7 @@ def test_islands_need_attention(client: Client, project: Project, query: Query) 
 
 def test_pairs_that_wait_for_people_need_somebody(client: Client, project: Project, query: Query) -> None:
     make_run(project)
-    assert "nothing at the moment" in page(client, "project", project.slug)
+    assert "nothing to do" in page(client, "project", project.slug)
     first, second = Pair.objects.filter(query=query).order_by("id").values_list("pk", flat=True)[:2]
     open_slots([first], reason="random", overlap=2)
     html = page(client, "project", project.slug)
@@ -274,7 +274,7 @@ def test_calls_of_other_runs_are_told_from_those_of_the_last(client: Client, pro
     for number in (1, 2):
         run = make_run(project, state="finished", planned=5)
         Spend.objects.create(run=run, annotator_id=number, shard=0, calls=5 * number)
-    assert "10 of them in the last run, the others in earlier runs and checks" in page(client, "project", project.slug)
+    assert "10 in the last run, the rest in earlier runs and checks" in page(client, "project", project.slug)
     Run.objects.order_by("id").first().delete()  # type: ignore[union-attr]
     html = page(client, "project", project.slug)
     assert "<p>10 calls" in html and "of them in the last run" not in html
@@ -285,7 +285,7 @@ def test_more_calls_than_answers_are_explained_by_all_that_may_be_their_cause(
 ) -> None:
     run = make_run(project, state="finished", planned=5)
     spend = Spend.objects.create(run=run, annotator_id=1, shard=0, calls=5)
-    why = "a question is more than one call where it takes several votes, a call fails, or it is asked again"
+    why = "repeated votes, failed calls and retries need extra calls"
     assert why not in page(client, "project", project.slug)
     Spend.objects.filter(pk=spend.pk).update(calls=15)
     assert why in page(client, "project", project.slug)
@@ -326,10 +326,10 @@ def test_empty_states_say_what_to_do_next(client: Client, owner: Any) -> None:
     get_user_model().objects.update(is_staff=True)
     assert "Create project" in page(client, "projects")
     project = make_project(owner)
-    assert "Import queries and documents" in page(client, "project", project.slug)
+    assert "Import queries" in page(client, "project", project.slug)
     assert "Import queries" in page(client, "queries", project.slug)
     query = make_query(project)
-    assert "Choose judges and start" in page(client, "project", project.slug)
+    assert "Choose judges" in page(client, "project", project.slug)
     assert "No comparisons yet" in page(client, "matrix", project.slug, query.pk)
     bare = Query.objects.create(project=project, external_id="bare", text="bare")
     assert "No candidates yet" in page(client, "query", project.slug, bare.pk)

@@ -268,7 +268,7 @@ def test_judges_stand_with_their_intervals(client: Client, project: Project, pan
     assert "−0.61" in html and "contradicts people" in html
     assert "+0.12" in html and "+0.08 – +0.16" in html
     assert "1.70" in html and "0.13" in html
-    assert "each other" in html and "people and grades" not in html
+    assert "other judges" in html and "people and grades" not in html
     assert "alpha <b>1.00</b> on 12 sampled pairs" in html
 
 
@@ -291,8 +291,8 @@ def test_anchored_judges_are_called_so(client: Client, project: Project, panel: 
 
 def test_nobody_to_compare_says_so(client: Client, project: Project) -> None:
     html = page(client, "agreement", project.slug)
-    assert "No pair was answered by two annotators yet" in html
-    assert "measured when the prior is chosen" in html
+    assert "No pair has answers from two annotators yet" in html
+    assert "Measured when the prior is chosen" in html
 
 
 def test_judges_page_asks_for_these_figures(client: Client, project: Project, panel: list[Annotator]) -> None:
@@ -346,12 +346,12 @@ def test_query_says_what_its_scores_rest_on(client: Client, project: Project) ->
     Score.objects.update(calibrated=True)
     html = page(client, "query", project.slug, query.pk)
     assert ">relevance calibrated</a>" in html
-    assert "island 2 of queries" in html
+    assert "group 2 of queries" in html
 
 
 def test_approximate_intervals_are_called_so(client: Client, project: Project) -> None:
     query = make_query(project, size=1001)
     score(query, [1.0 - at / 500 for at in range(1001)])
-    assert "approximate above 1,000 candidates" in page(client, "query", project.slug, query.pk)
+    assert "approximate intervals above 1,000 candidates" in page(client, "query", project.slug, query.pk)
     small = with_biases(project, [0.1])[0]
     assert "approximate above" not in page(client, "query", project.slug, small.pk)

@@ -43,7 +43,7 @@ def test_preview_stores_nothing(client: Client, staff: Any) -> None:
 def test_preview_names_bad_lines(client: Client, staff: Any) -> None:
     answer = client.post(reverse("preview-import"), {"text": TEXT + '\n{"query": 7}', "importer": "zbench-jsonl"})
     html = answer.content.decode()
-    assert "1 bad line" in html
+    assert "1 invalid line" in html
     assert "line 3" in html
 
 
@@ -149,7 +149,7 @@ def test_every_plugin_can_be_estimated_or_says_what_it_needs(kind: str, client: 
     for name in registered(kind):
         sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"} | {kind: name}
         html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
-        assert "This will take at most" in html or "Field required" in html, name
+        assert "Estimate (at most)" in html or "Field required" in html, name
 
 
 LLM = "openai-http"

@@ -1,5 +1,5 @@
-// The comparison screen. What is shown next is always here already: an answer is put into the outbox, the next pair is
-// shown at once, and the server is told meanwhile. The server's answer brings the pair after that.
+// The comparison screen. The next pair is always loaded ahead: an answer goes into the outbox, the page shows the next
+// pair at once and sends the answer in the background. The server's response brings the pair after that.
 import { prepare, showText } from "./highlight.js";
 import { Outbox, send } from "./outbox.js";
 
@@ -12,7 +12,7 @@ const number = new Intl.NumberFormat(given.language);
 const say = (text, values = {}) => text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 const count = (name, n) => say(T[`${name}_${plural.select(n) === "one" ? "one" : "other"}`], { n: number.format(n) });
 
-const TOO_SOON_MS = 300; // a second press within this time is the same press
+const TOO_SOON_MS = 300; // a second press within this time counts as the same press
 const HEARTBEAT_MS = 60000;
 const IDLE_MS = 240000;
 const ANSWER_OF_KEY = given.answers;
@@ -26,7 +26,7 @@ let state = "loading"; // loading, open, or why nothing is shown
 let message = "";
 let unplanned = false; // no pair of the project was ever given to people
 let progress = {};
-let history = []; // pairs answered here, for an undo without waiting
+let history = []; // pairs answered on this page, for an undo without a request
 let connection = "fine"; // fine, lost, trouble
 let trouble = 0;
 let seen = 0; // milliseconds that the pair was on a visible screen
@@ -40,7 +40,7 @@ let talking = false;
 let talkAgain = false;
 let mustAsk = true;
 let wantsUndone = false;
-let mustOrder = false; // the server's order counts, after an undo that it refused
+let mustOrder = false; // use the server's order, after an undo that it rejected
 let lastStored = null; // the slot of the last answer that the server knows
 let putAside = "";
 
@@ -142,7 +142,7 @@ const showState = (name, text, link = null, title = T[`${name}_title`]) => {
 
 const waitingText = (name, waiting) => (waiting ? count(name, waiting) : T[`${name}_none`]);
 
-// Where no pair was planned nobody came to an end: there was nothing to begin with.
+// "Nothing left" would be wrong where no pair was ever planned.
 const explainNothing = () => {
   const answers = progress.done ? { href: given.urls.answers, text: T.to_answers } : null;
   if (!unplanned) return showState("nothing_left", message || T.nothing_left_text, answers);
@@ -262,10 +262,10 @@ const showAfterwards = (data) => {
   );
 };
 
-// --- talking with the server ----------------------------------------------------------------------
+// --- requests to the server ------------------------------------------------------------------------
 
-// Take over what the server says about the pairs, without what was answered here meanwhile, and without taking the pair
-// that is being read away. `isOrdered`: the server's order counts, as after an undo.
+// Takes the server's pairs, except those answered on this page in the meantime, and keeps the pair on the screen.
+// `isOrdered`: use the server's order, as after an undo.
 const takeOver = (data, { isOrdered = false } = {}) => {
   state = data.state || "open";
   message = data.message || "";
@@ -323,7 +323,7 @@ const settle = (entry, result) => {
     mustOrder = false;
     if (undoes) wantsUndone = false;
     else if (entry && entry.verb === "answer") {
-      if (result.data.stored === "already") putAside = T.already; // as after an undo that was refused
+      if (result.data.stored === "already") putAside = T.already; // as after an undo that the server rejected
       showAfterwards(result.data);
     }
     return true;
@@ -332,7 +332,7 @@ const settle = (entry, result) => {
   return false;
 };
 
-// A pair that is gone is no reason to stop; a project that is gone is.
+// A deleted pair is no reason to stop; a deleted project is.
 const judged = async (result) => {
   if (result.outcome !== "gone") return result;
   const asked = await send(given.urls.next, {});
@@ -392,7 +392,7 @@ const beat = async () => {
   showLeft();
 };
 
-// --- what people do -------------------------------------------------------------------------------
+// --- actions of the person -------------------------------------------------------------------------
 
 const isTooSoon = () => performance.now() - shownAt < TOO_SOON_MS;
 

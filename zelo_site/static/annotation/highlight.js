@@ -6,7 +6,7 @@ const STOP = new Set(
     "als am an auch auf aus bei bin bis das dass dem den der des die durch ein eine einem einen einer es für hat ich im in " +
     "ist kann mit nach nicht oder sein sich sie sind und vom von vor wann war warum was wenn wer wie wird wo zu zum zur").split(" ")
 );
-// Longest first; what is left must be a word still.
+// Longest first; the rest must still be a word.
 const ENDINGS = ["ations", "ation", "ments", "ingly", "ungen", "ment", "ings", "edly", "ung", "ing", "ies", "ers", "est",
   "ed", "es", "er", "en", "em", "ly", "s", "e", "n", "y"];
 const MOST_MARKS = 2000;
@@ -85,7 +85,7 @@ const spansOf = (text, terms) => {
 
 const known = new WeakMap();
 
-// Look for the query's words in a document ahead of its turn; what was found is kept with it.
+// Finds the query's words in a document before it is shown, and caches them.
 export const prepare = (document_) => {
   let spans = known.get(document_);
   if (!spans) {
@@ -97,8 +97,7 @@ export const prepare = (document_) => {
 
 const BLOCK = 4000;
 
-// Where a long text is cut into blocks, so that the browser lays out only those in view: at the ends of lines, and
-// where a line has no end, at a space.
+// Cuts a long text into blocks at line ends, or else at spaces, so that the browser lays out only those in view.
 const blocksOf = (text) => {
   const blocks = [];
   let at = 0;

@@ -1,13 +1,13 @@
-// Answers that have not reached the server. Each is an entry of its own in localStorage, so that tabs of one person
-// never overwrite each other's; they are sent in order, by one tab at a time, under the key made when they were given.
+// Answers that have not reached the server. Each is a separate entry in localStorage, so that a person's tabs never
+// overwrite each other's entries. One tab at a time sends them in order, with the idempotency key of each answer.
 
 const PATIENCE_MS = 20000;
 const DELAYS_MS = [1000, 2000, 4000, 8000, 15000, 30000];
 
-// The token of this page, not the cookie's: where somebody else signs in meanwhile, their cookie must not send our answers.
+// This page's token, not the cookie's: if somebody else signs in, their cookie must not send this person's answers.
 let token = document.querySelector("[name=csrfmiddlewaretoken]").value;
 
-// Ask for the page again after the token was refused. False where it is no longer this person's.
+// Reloads the page's token after the server rejected it. Returns false if another person is signed in now.
 const renewToken = async () => {
   const response = await fetch(window.location.pathname, { cache: "no-store" });
   if (!response.ok) return true;
@@ -27,7 +27,7 @@ const newKey = () => {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 };
 
-// What became of one request: "done", "later" (try again), "refused" (never will), "signed_out", "gone".
+// Returns a request's outcome: "done", "later" (retry), "refused" (do not retry), "signed_out" or "gone" (no access).
 export const send = async (url, body) => {
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
@@ -67,7 +67,7 @@ export class Outbox {
     this.keepsNothing = false;
   }
 
-  // Oldest first. Entries that cannot be read are none of ours.
+  // Returns the entries, oldest first. Skips entries that it cannot read: another version wrote them.
   entries() {
     const found = new Map(this.memory);
     try {
@@ -115,7 +115,7 @@ export class Outbox {
     }
   }
 
-  // Slots that are answered or skipped here and not yet there; an undo gives one back.
+  // Returns the slots that this browser has answered or skipped but not yet sent; an undo removes one.
   pendingSlots() {
     const pending = new Set();
     for (const { verb, body } of this.entries()) {
@@ -125,7 +125,7 @@ export class Outbox {
     return pending;
   }
 
-  // The slot whose answer an undo means once all of this has arrived; `stored`: the last that the server knows.
+  // Returns the slot that an undo refers to after all entries are sent; `stored` is the last slot the server knows.
   lastAnswered(stored) {
     const answered = stored === null ? [] : [stored];
     for (const { verb, body } of this.entries()) {
@@ -135,7 +135,7 @@ export class Outbox {
     return answered[answered.length - 1] ?? null;
   }
 
-  // One tab sends at a time where the browser can arrange it; where not, the same key makes a double harmless.
+  // One tab sends at a time if the browser supports locks; otherwise the idempotency key makes duplicates harmless.
   async alone(work) {
     if (navigator.locks) return navigator.locks.request(this.name, work);
     return work();

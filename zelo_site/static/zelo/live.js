@@ -1,5 +1,5 @@
-// What happens when a fragment is swapped: rows glide to their new places, opened details stay open.
-// Also keeps "fitted 3 s ago" true between answers. No dependency besides htmx's events.
+// Animates rows to their new places and keeps details open when htmx swaps a fragment.
+// Also updates "fitted 3 s ago" between answers. Depends only on htmx's events.
 (() => {
   "use strict";
 
@@ -34,7 +34,7 @@
     }
   });
 
-  // A page that cannot reach the server says so instead of standing still in silence.
+  // Shows a notice when the page cannot reach the server.
   const lost = (isLost) => {
     const notice = document.getElementById("lost");
     if (notice) notice.hidden = !isLost;
@@ -45,7 +45,7 @@
     if (event.detail.xhr && event.detail.xhr.status === 403) window.location.reload();
   });
 
-  // On a phone the pages lie in one long row.
+  // On a phone the navigation is one long row.
   document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
   const ago = (seconds) => {
@@ -67,6 +67,6 @@
   window.setInterval(tick, 1000);
   document.addEventListener("htmx:afterSwap", tick);
 
-  // A one-time link is used by a press of its button; with a script running, that press is made here.
+  // A one-time link needs a press of its button; the script submits the form.
   for (const form of document.querySelectorAll("form[data-submit-now]")) form.requestSubmit();
 })();

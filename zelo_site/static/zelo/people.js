@@ -1,5 +1,5 @@
-// Copies an invitation, and lets an owner decide disagreements by single keys. Every key presses a button or follows
-// a link that is on the page, so that nothing here can do what the page cannot.
+// Copies an invitation, and lets an owner decide disagreements with keyboard shortcuts. Each key clicks a button or
+// link on the page, so the script can do nothing that the page cannot.
 (() => {
   "use strict";
 
@@ -26,7 +26,7 @@
     event.preventDefault();
     target.click();
   });
-  // One press, one verdict: a second one before the next page would decide the same pair again.
+  // Ignores a second submit before the next page, which would decide the same pair twice.
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("[data-once]")) return;
     if (sent) event.preventDefault();
