@@ -1,7 +1,7 @@
-"""Rerank requests as the web server takes them: keys and rights are checked here, ranking is passed on.
+"""The web server's rerank endpoints: they check keys and permissions and forward requests to the ranking server.
 
-The serving process (`manage.py serve_rerank`) holds the models; this module tells it which reranker is meant, so that
-it needs no database. What comes back goes to the client as it is. Torch is never loaded here.
+The ranking server (`manage.py serve_rerank`) holds the models; this module sends it the reranker's location, so that
+it needs no database, and returns its response unchanged. This module never loads torch.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ ARTEFACT_HEADER = "x-zelo-reranker"
 SCOPE = "rerank"
 TIMEOUT_S = 110.0
 NOT_THERE = (
-    "the process that ranks does not answer; it starts a few seconds after the first reranker is published; ask again "
+    "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
     "soon, or see its log, serve_rerank.log"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the serving process answered."""
+    """The ranking server's response."""
 
     status: int
     content: bytes
@@ -91,7 +91,7 @@ def rerank(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @csrf_exempt
 def models(request: HttpRequest) -> HttpResponse:
-    """GET /v1/models: the names that `model` may have, in OpenAI's shape."""
+    """GET /v1/models: the valid values of `model`, in OpenAI's format."""
     try:
         user = _asker(request)
     except RerankRefused as error:
@@ -104,7 +104,7 @@ def models(request: HttpRequest) -> HttpResponse:
 
 
 def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
-    """Have the serving process answer a request body about one reranker. Raises RerankRefused where it is not there."""
+    """Forward a request body for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
     headers = {
         ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
         "authorization": f"Bearer {service_key()}",
@@ -113,47 +113,47 @@ def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
     try:
         response = _client().post(path, content=content, headers=headers)
     except httpx.TimeoutException as error:
-        message = f"ranking took longer than {TIMEOUT_S:.0f} s; send fewer or shorter documents at a time"
+        message = f"ranking timed out after {TIMEOUT_S:.0f} s; send fewer or shorter documents"
         raise RerankRefused(504, message) from error
     except httpx.TransportError as error:
         raise RerankRefused(503, NOT_THERE, retry_after_s=5) from error
     if not response.headers.get("content-type", "").startswith("application/json"):
         raise RerankRefused(
             502,
-            f"what answers in place of the process that ranks says {response.status_code} and no JSON; expected serve_rerank: "
-            "see that ZELO_RERANK_URL leads to it",
+            f"the ranking server answered {response.status_code} without JSON; "
+            "check that ZELO_RERANK_URL is the address of serve_rerank",
         )
     return Reply(response.status_code, response.content, response.headers.get("retry-after", ""))
 
 
 def reranking_socket() -> Path:
-    """Where the serving process of this installation listens."""
+    """Return the address of this installation's ranking server."""
     return socket_folder(settings.ZELO_HOME) / SOCKET
 
 
 def service_key() -> str:
-    """What web and serving process know each other by: both have the installation's signing key."""
+    """Return the shared key of web and ranking server, derived from the installation's signing key."""
     return hmac.new(settings.SECRET_KEY.encode(), b"zelo serve_rerank", hashlib.sha256).hexdigest()
 
 
 def _asker(request: HttpRequest) -> Any:
-    """The user behind the bearer key. Raises RerankRefused."""
+    """Return the user of the bearer key. Raises RerankRefused."""
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
     if found is None:
         raise RerankRefused(
             401,
-            "no valid key was sent; expected Authorization: Bearer zelo_..., made with "
+            "the request has no valid key; send Authorization: Bearer zelo_... with a key made with "
             "`python manage.py token USERNAME --scopes rerank`",
         )
     if SCOPE not in found.scopes:
-        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; make another key")
+        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
     return found.user
 
 
 @functools.cache
 def _client() -> httpx.Client:
-    """One for the process; its connections stay open."""
+    """Return the process's HTTP client, which keeps connections open."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     url = settings.ZELO_RERANK_URL
     transport = None if url else httpx.HTTPTransport(uds=str(reranking_socket()), limits=limits)

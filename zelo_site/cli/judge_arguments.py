@@ -1,6 +1,6 @@
-"""Judges as a command line names them: `plugin`, `plugin:{"option": ...}`, or a file in REST's shape.
+"""Command-line judge arguments: `plugin`, `plugin:{"option": ...}`, or a JSON file as in the REST API.
 
-Used by `manage.py run` and `manage.py calibrate`; the annotators are those of `labeling.access.annotators.get_judge`.
+`manage.py run` and `manage.py calibrate` use it; `labeling.access.annotators.get_judge` creates the annotators.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLE = """[{"plugin": "bm25", "options": {"k1": 0.9}}]"""
 
 
 class NamedJudge(pydantic.BaseModel):
-    """One judge, in the shape that REST takes."""
+    """One judge, as in the REST API."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class NamedJudge(pydantic.BaseModel):
 
 
 def add_judge_arguments(parser: ArgumentParser, *, otherwise: str) -> None:
-    """`--judges` and `--judges-file`; `otherwise` says who judges without them."""
+    """Add `--judges` and `--judges-file`; `otherwise` names the default judges in the help."""
     parser.add_argument(
         "--judges", nargs="+", default=[], help=f"plugin, or plugin:{{JSON of its options}} (default: {otherwise})"
     )
@@ -40,7 +40,7 @@ def add_judge_arguments(parser: ArgumentParser, *, otherwise: str) -> None:
 
 
 def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list[NamedJudge]:
-    """The judges that `--judges` and `--judges-file` name, each checked; raises CommandError. Stores nothing."""
+    """Return the validated judges of `--judges` and `--judges-file`; stores nothing. Raises CommandError."""
     judges = [_argument(text) for text in options["judges"]]
     if options["judges_file"] is not None:
         judges += _file(options["judges_file"])
@@ -51,7 +51,7 @@ def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list
 
 
 def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotator]:
-    """The project's annotators of these judges, made on first use."""
+    """Return the project's annotators for these judges, created on first use."""
     return [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in judges]
 
 
@@ -62,9 +62,9 @@ def _argument(text: str) -> NamedJudge:
     try:
         values = json.loads(written)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--judges {plugin}: {written!r} is no JSON ({error}); write {plugin}:{{...}}") from error
+        raise CommandError(f"--judges {plugin}: {written!r} is not JSON ({error}); pass {plugin}:{{...}}") from error
     if not isinstance(values, dict):
-        raise CommandError(f"--judges {plugin}: {written!r} is no JSON object of options")
+        raise CommandError(f"--judges {plugin}: {written!r} is not a JSON object of options; pass {plugin}:{{...}}")
     return NamedJudge(plugin=plugin, options=values)
 
 
@@ -72,11 +72,11 @@ def _file(path: Path) -> list[NamedJudge]:
     try:
         return pydantic.TypeAdapter(list[NamedJudge]).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise CommandError(f"--judges-file {path} cannot be read ({error.strerror})") from error
+        raise CommandError(f"--judges-file {path} cannot be read ({error.strerror}); check the path") from error
     except pydantic.ValidationError as error:
-        raise CommandError(f"--judges-file {path}: {_wrong(error)}; expected such as {EXAMPLE}") from error
+        raise CommandError(f"--judges-file {path}: {_wrong(error)}; write a list such as {EXAMPLE}") from error
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--judges-file {path} is no JSON ({error}); expected such as {EXAMPLE}") from error
+        raise CommandError(f"--judges-file {path} is not JSON ({error}); write a list such as {EXAMPLE}") from error
 
 
 def _check(judge: NamedJudge) -> None:

@@ -1,4 +1,4 @@
-"""Watching a run from the terminal, and the closing table; shared by `run`, `progress` and `demo`."""
+"""Progress of a run in the terminal, and the closing table; `run`, `progress` and `demo` share it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ POLL_S = 0.5
 
 
 class RunStopped(RuntimeError):
-    """A run ended otherwise than by finishing."""
+    """A run was cancelled or failed."""
 
 
 def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None) -> RunProgress:
-    """Draw the run's progress until it has ended and its scores are in; `tick` is called each time.
+    """Draw the run's progress until it has ended and its scores are fitted; calls `tick` on each update.
 
-    Raises RunStopped where it was cancelled or failed.
+    Raises RunStopped if it was cancelled or failed.
     """
     began = time.monotonic()
     while not (progress := run_progress(run)).is_over:
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
         if progress.waits_for:
-            note = f"waiting for {', '.join(progress.waits_for)}"
+            note = f"{', '.join(progress.waits_for)} not answering; retrying"
         if progress.dead:
-            note += f" · {progress.dead:,} failed for good"
+            note += f" · {progress.dead:,} failed"
         if paused := run.judges.filter(paused_at__isnull=False).count():
-            note += f" · {paused} judge{'s' * (paused > 1)} paused, see the scorecard"
+            note += f" · {paused} judge{'s' * (paused > 1)} paused; see the scorecard"
         bar.show(progress.answered, progress.planned, note)
         tick()
         time.sleep(POLL_S)
@@ -52,14 +52,14 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
 
 
 def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] | None = None) -> str:
-    """NDCG@10 of each order with its interval; says so where nothing is graded. `also`: further orders
-    as scores by candidate id, which come first.
+    """Return a table of NDCG@10 with intervals per ranking, or a message without grades. `also`: further rankings
+    as scores by candidate id, listed first.
     """
     graded = graded_queries(project.pk) if also else []
     rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]
     rows += ranking_quality(project)
     if not rows:
-        return "No grades were imported, so no order can be proved; add them with --qrels."
+        return "No grades were imported, so rankings cannot be evaluated. Add grades with --qrels."
     text = table(["order", "NDCG@10", "95 % interval"], [_row(each) for each in rows])
     return f"{text}\n{rows[0].queries} graded queries, linear gain, bootstrap over queries"
 

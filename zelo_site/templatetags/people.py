@@ -1,4 +1,4 @@
-"""What templates ask about people: the visitor's role in a project, and figures of agreement in words."""
+"""Template tags about people: the user's role in a project, and agreement figures in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def role_in(context: dict[str, Any], project: Project | None) -> str:
-    """The visitor's role in the project as a word, empty for none."""
+    """Return the user's role in the project, or an empty string."""
     request = context.get("request")
     if request is None or project is None or not request.user.is_authenticated:
         return ""
@@ -27,27 +27,27 @@ def role_in(context: dict[str, Any], project: Project | None) -> str:
 
 @register.filter
 def why_undefined(figure: Coefficient) -> str:
-    """Why there is no coefficient, in a sentence."""
+    """Return why there is no coefficient."""
     if figure.undefined == Undefined.NO_OVERLAP:
-        return _("no pair in common")
+        return _("no common pairs")
     if figure.undefined == Undefined.FEW:
         return ngettext(
             "one common pair is too few for an interval", "%(n)d common pairs are too few", figure.common
         ) % {"n": figure.common}
     if figure.undefined == Undefined.ONE_CATEGORY:
-        return _("all answers are alike, so that chance would agree as well; see the plain agreement")
+        return _("all answers are the same, so kappa is undefined; see percent agreement")
     return ""
 
 
 @register.filter
 def coefficient(value: float | None) -> str:
-    """Two places, with a true minus."""
+    """Format with two decimals and a true minus."""
     return "–" if value is None else localized(f"{value:.2f}".replace("-", "−"))
 
 
 @register.filter
 def in_words(value: float | None) -> str:
-    """What a kappa or alpha amounts to, after Landis and Koch."""
+    """Return the Landis and Koch description of a kappa or alpha."""
     if value is None:
         return ""
     for bound, words in (

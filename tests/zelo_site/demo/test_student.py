@@ -48,9 +48,9 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     student = show_student(project, by=owner, tick=work, stream=drawn)
     assert "7 Train" in drawn.getvalue()
     said = closing_table(project)
-    for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)"):
+    for each in ("the new reranker", "BM25", "first stage", "Elo", "untrained base (minilm)"):
         assert any(line.startswith(f"{each}  ") for line in said.splitlines()), each
-    assert "graded questions that nothing was learned from" in said
+    assert "held-out graded questions" in said
     before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
     assert show_student(project, by=owner, tick=work) == student
     assert (
@@ -84,6 +84,6 @@ def test_too_few_questions_are_said_to_be_too_few() -> None:
 
 def test_minutes_of_warm_start_are_told_as_such() -> None:
     warm = {"warm_start": {"step": 120, "steps": 300}}
-    assert demo_student._said({}) == "loading the model"
-    assert demo_student._said(warm) == "warm start: 120 of 300 steps"
-    assert demo_student._said(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
+    assert demo_student._training_note({}) == "loading the model"
+    assert demo_student._training_note(warm) == "warm start: 120 of 300 steps"
+    assert demo_student._training_note(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"

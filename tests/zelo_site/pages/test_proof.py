@@ -123,7 +123,7 @@ def test_a_run_file_is_entered_or_its_fault_is_named(client: Client, project: Pr
 
     assert "six words" in enter(b"not a run\n")
     assert not Reranker.objects.filter(kind="run_file").exists()
-    assert "today.trec is entered" in enter(a_run(snapshot))
+    assert "today.trec added" in enter(a_run(snapshot))
 
 
 def test_viewers_look_and_strangers_do_not(client: Client, project: Project, snapshot: Snapshot) -> None:
@@ -200,9 +200,9 @@ def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot
     call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
     assert list(Job.objects.filter(stage="evaluate")) == [waiting]
     printed = out.getvalue()
-    for said in ("today.trec", "untrained base (minilm)", "against grades", "against elo", "to BM25", "by domain"):
+    for said in ("today.trec", "untrained base (minilm)", "reference grades", "reference elo", "vs BM25", "by domain"):
         assert said in printed
-    with pytest.raises(CommandError, match="freeze scores first"):
+    with pytest.raises(CommandError, match="create one with"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")
 
 

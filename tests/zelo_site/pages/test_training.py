@@ -137,7 +137,13 @@ def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: C
     TrainingRun.objects.filter(pk=run.pk).update(state="running", progress=progress)
     address = reverse("training-live", args=[project.slug, run.pk])
     html = client.get(address).content.decode()
-    for words in ("Step 20 of 100", "best checkpoint: 0.800 at step 10", "812 tokens per second", "1.0 GB", "Memory ran out"):
+    for words in (
+        "Step 20 of 100",
+        "best checkpoint: 0.800 at step 10",
+        "812 tokens per second",
+        "1.0 GB",
+        "Memory ran out",
+    ):
         assert words in html.replace("\N{NO-BREAK SPACE}", " "), words
     version = html.split("?v=")[1].split('"')[0]
     assert client.get(f"{address}?v={version}").status_code == 204

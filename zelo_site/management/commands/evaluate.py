@@ -1,4 +1,4 @@
-"""`manage.py evaluate PROJECT`: measure everything that ranks on one split of a snapshot, and print the leaderboard."""
+"""`manage.py evaluate PROJECT`: evaluate all rerankers on one split of a snapshot and print the leaderboard."""
 
 from __future__ import annotations
 
@@ -25,15 +25,25 @@ from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):
-    help = "Measure first stage, BM25, base, judges, Elo and all rerankers on queries that nothing was learned from."
+    help = "Evaluate the first stage, BM25, the base model, judges, Elo and all rerankers on held-out queries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("project", help="project slug")
         parser.add_argument("--snapshot", help="number or name of the snapshot (default: the latest)")
         parser.add_argument("--split", default="test", choices=SPLITS)
-        parser.add_argument("--run-file", action="append", default=[], metavar="FILE", help="enter a TREC run first")
         parser.add_argument(
-            "--outside", action="append", default=[], metavar="NAME", help="enter one of ZELO_RERANKERS"
+            "--run-file",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="add a TREC run file to the leaderboard first",
+        )
+        parser.add_argument(
+            "--outside",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="add one of ZELO_RERANKERS to the leaderboard first",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -47,7 +57,7 @@ class Command(BaseCommand):
                 for name in options["outside"]:
                     enter_outside(project, name)
                 has_entered = bool(options["run_file"] or options["outside"])
-                job = _ordered(project, snapshot, options["split"], anew=has_entered)
+                job = _ordered(project, snapshot, options["split"], rerun=has_entered)
             except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
                 raise CommandError(str(error)) from error
             _carry_out(job)
@@ -58,7 +68,7 @@ class Command(BaseCommand):
                 try:
                     self._print(leaderboard(project, snapshot, options["split"], reference))
                 except NotEvaluated:
-                    self.stdout.write(f"\nagainst {reference}: nothing to measure against")
+                    self.stdout.write(f"\nreference {reference}: no data to evaluate against")
 
     def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
         found = Snapshot.objects.filter(projects=project)
@@ -70,7 +80,7 @@ class Command(BaseCommand):
                 ", ".join(f"{each.pk} ({each.name})" for each in Snapshot.objects.filter(projects=project)) or "none"
             )
             raise CommandError(
-                f"no snapshot {wanted or ''!r} of {project.slug!r}; there are: {known}; freeze scores first"
+                f"project {project.slug!r} has no snapshot {wanted or ''!r}; available: {known}; create one with manage.py snapshot {project.slug}"
             )
         return snapshot
 
@@ -92,21 +102,21 @@ class Command(BaseCommand):
                     gain,
                 ]
             )
-        self.stdout.write(f"\nagainst {board.reference}, {board.queries} queries of {board.split}")
-        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "to BM25"], rows))
+        self.stdout.write(f"\nreference {board.reference}, {board.queries} queries of {board.split}")
+        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "vs BM25"], rows))
         if board.domains:
-            self.stdout.write("\nNDCG@10 by domain, with how many queries")
+            self.stdout.write("\nNDCG@10 by domain (number of queries)")
             domains = [domain or "-" for domain in board.domains]
             self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
 
 
-def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) -> Job:
-    """The evaluation of this split that waits already, as after a training, or a new one. Raises EvaluationRefused.
+def _ordered(project: Project, snapshot: Snapshot, split: str, *, rerun: bool) -> Job:
+    """Return the waiting evaluation of this split, such as after a training, or a new one. Raises EvaluationRefused.
 
-    One that goes on has chosen its rerankers. With `anew` it is waited for, and another is ordered after it.
+    A running evaluation has already chosen its rerankers. With `rerun`, wait for it and start another.
     """
     unfinished = unfinished_evaluation(project)
-    if unfinished is not None and anew and unfinished.state == Job.State.LEASED:
+    if unfinished is not None and rerun and unfinished.state == Job.State.LEASED:
         _carry_out(unfinished)
         unfinished = unfinished_evaluation(project)
     wanted = {"snapshot": snapshot.pk, "split": split, "rerankers": None}
@@ -116,7 +126,7 @@ def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) ->
 
 
 def _carry_out(job: Job) -> None:
-    """Until it has ended: here, unless a worker has taken it, and here again should that worker die."""
+    """Run the job here until it ends; if a worker has leased it, wait, and take over if the worker dies."""
     while True:
         evaluate(job.pk, worker="manage.py evaluate")
         job.refresh_from_db()
@@ -126,7 +136,7 @@ def _carry_out(job: Job) -> None:
 
 
 def _domain_row(row: Row) -> list[str]:
-    """A row measured on fewer queries than another, such as a judge of one project, says so by their number."""
+    """Format a figure; rows with fewer queries, such as a judge of one project, show their number."""
     found = [
         "-" if own is None else f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] ({own.count})"
         for own in row.by_domain

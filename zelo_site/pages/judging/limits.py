@@ -1,6 +1,6 @@
-"""Budgets and caps in forms: fields for pairs, calls, tokens and dollars, and what was sent in them.
+"""Budgets and caps in forms: fields for pairs, calls, tokens and dollars, and parsing of their values.
 
-An empty field is no limit. A field that was not sent at all changes nothing, so that a form may show some of them.
+An empty field means no limit. A missing field changes nothing, so a form may show only some of them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from workers.models import Run
 from zelo_site.pages.scope import owned_project
 
 LABELS = {
-    "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("over all queries")),
+    "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("across all queries")),
     "call_budget": (gettext_lazy("Calls"), gettext_lazy("retries included")),
     "calls": (gettext_lazy("Calls"), gettext_lazy("retries included")),
-    "token_budget": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
-    "tokens": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
+    "token_budget": (gettext_lazy("Tokens"), gettext_lazy("input and output")),
+    "tokens": (gettext_lazy("Tokens"), gettext_lazy("input and output")),
     "cost_budget_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
     "cost_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
 }
@@ -46,7 +46,7 @@ class LimitField:
 def limit_fields(
     limits: Mapping[str, int | None], *, prefix: str = "", sent: QueryDict | None = None
 ) -> list[LimitField]:
-    """Fields for these limits: as they were sent, or as they stand."""
+    """Return the fields of these limits, with the submitted or the stored values."""
     return [
         LimitField(
             f"{prefix}{name}",
@@ -60,7 +60,7 @@ def limit_fields(
 
 
 def read_limits(sent: QueryDict, *, prefix: str = "") -> dict[str, int | None]:
-    """The limits that were sent; raises BadBudget for one that is no number."""
+    """Return the submitted limits. Raises BadBudget for a value that is not a number."""
     found = {}
     for name in LABELS:
         if f"{prefix}{name}" in sent:
@@ -77,14 +77,14 @@ def _read(name: str, text: str) -> int | None:
         number = math.nan
     if not math.isfinite(number) or number <= 0 or number > 2**62:
         raise BadBudget(
-            _("%(limit)s is %(text)r; expected a number above 0, or nothing for no limit")
+            _("%(limit)s is %(text)r; enter a number above 0, or leave the field empty for no limit")
             % {"limit": LABELS[name][0].lower(), "text": text[:40]}
         )
     if _is_money(name):
         return max(1, round(number * 1e6))
     if number != int(number):
         raise BadBudget(
-            _("%(limit)s is %(text)r; expected a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
+            _("%(limit)s is %(text)r; enter a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
         )
     return int(number)
 
@@ -100,7 +100,7 @@ def _shown(name: str, value: int | None) -> str:
 
 
 def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
-    """The budgets of one run, for owners of its project; a POST stores them, and a run they had ended goes on."""
+    """Show one run's budgets to project owners; a POST saves them, and resumes a run that they had stopped."""
     project = owned_project(request, slug)
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     error: Exception | None = None
@@ -108,7 +108,7 @@ def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
         try:
             changed = change_budgets(run, read_limits(request.POST), by=request.user)
             goes_on = run.is_spent and changed.state == Run.State.JUDGING
-            messages.success(request, _("Stored. The run goes on.") if goes_on else _("Stored."))
+            messages.success(request, _("Saved. Run resumed.") if goes_on else _("Saved."))
             return redirect("project", slug=project.slug)
         except (BadBudget, RunIsOver) as refused:
             error = refused

@@ -1,4 +1,4 @@
-"""How good each judge is and what it costs, with intervals; a paused one says why and can be let go on."""
+"""The scorecard: each judge's quality and cost, with intervals; paused judges show the reason and can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAUSED_BY = stored_text("paused by %(name)s")
 
 
 def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """A card for each judge; a POST pauses one or lets it go on."""
+    """Show a card per judge; a POST pauses or resumes one."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
@@ -36,7 +36,7 @@ def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
     if request.POST.get("action") == "resume":
         if resume_judge(judge, by=request.user):
-            messages.success(request, _("%(name)s is asked again.") % {"name": judge.name})
+            messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
     elif pause_judge(judge, PAUSED_BY % {"name": request.user.get_username()}, by=request.user):
-        messages.success(request, _("%(name)s is asked nothing more until you let it go on.") % {"name": judge.name})
+        messages.success(request, _("%(name)s paused.") % {"name": judge.name})
     return redirect("scorecard", slug=project.slug)

@@ -1,7 +1,7 @@
-"""The people of a project: who they are and how they do, what they are asked, and invitations.
+"""The people of a project: members and their figures, spot-check plans, and invitations.
 
-Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.access.members`
-and `scoring.spot_checks.plans`; each is noted in the audit log in the transaction that does it.
+Everyone who may read the project sees the tables; only owners can change things. `labeling.access.members` and
+`scoring.spot_checks.plans` make the changes; each writes an audit log entry in the same transaction.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ INVITATION_DAYS = (1, 7, 30)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A row of the table: a member, or somebody who was one and whose answers stay. `figures` once they compared."""
+    """A table row: a member, or a former member whose answers stay; `figures` is set if they have answers."""
 
     user_id: int | None
     name: str
@@ -65,16 +65,14 @@ class Person:
 
 @never_cache
 def people_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page; a POST is one of `ACTIONS`. A new invitation's link is on the answer to its POST and nowhere else."""
+    """Show the page; a POST is one of `ACTIONS`. Only the response to that POST shows a new invitation's link."""
     project = visible_project(request, slug)
     if request.method != "POST":
         return _page(request, project)
     project = owned_project(request, slug)
     action = ACTIONS.get(request.POST.get("action", ""))
     if action is None:
-        return _page(
-            request, project, error=_("This page knows no such action; choose one of its buttons."), status=422
-        )
+        return _page(request, project, error=_("Unknown action. Use a button on this page."), status=422)
     try:
         with transaction.atomic():
             return action(request, project) or redirect("people", slug=project.slug)
@@ -115,24 +113,24 @@ def _page(
 
 
 def role_label(role: str) -> str:
-    """What a role is called on pages."""
+    """Return a role's label."""
     return {Role.OWNER: _("owner"), Role.ANNOTATOR: _("annotator"), Role.VIEWER: _("viewer")}[Role(role)]
 
 
 def reasons() -> list[dict[str, str]]:
-    """Why pairs are chosen, with what each is good for."""
+    """Return the reasons for choosing pairs, each with its purpose."""
     named = SpotCheck.Reason
     return [
-        {"value": named.RANDOM, "label": _("at random"), "help": _("measures the judges fairly: any answered pair")},
-        {"value": named.DISAGREEMENT, "label": _("judges disagree"), "help": _("where two judges differ most")},
-        {"value": named.UNCERTAIN, "label": _("uncertain"), "help": _("what the scores know least about")},
-        {"value": named.CROSS_QUERY, "label": _("across queries"), "help": _("puts queries on one scale")},
-        {"value": named.GOLD, "label": _("gold"), "help": _("known answers, from grades and adjudication: they check people")},
+        {"value": named.RANDOM, "label": _("at random"), "help": _("a random sample of answered pairs; measures judges without bias")},
+        {"value": named.DISAGREEMENT, "label": _("judges disagree"), "help": _("pairs on which two judges differ most")},
+        {"value": named.UNCERTAIN, "label": _("uncertain"), "help": _("pairs with the least certain scores")},
+        {"value": named.CROSS_QUERY, "label": _("across queries"), "help": _("pairs that put queries on a common scale")},
+        {"value": named.GOLD, "label": _("gold"), "help": _("pairs with known answers from grades or adjudication; check annotators")},
     ]  # fmt: skip
 
 
 def read_people(request: HttpRequest, project: Project) -> list[Person]:
-    """Members, owners first, and then those whose answers stayed when they went."""
+    """Return the members, owners first, then former members with answers."""
     figures = {each.user_id or -each.annotator_id: each for each in people_figures(project)}
     members = Membership.objects.filter(project=project).select_related("user")
     order = {Role.OWNER: 0, Role.ANNOTATOR: 1, Role.VIEWER: 2}
@@ -156,7 +154,7 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
     return rows + gone
 
 
-# --- what owners do ----------------------------------------------------------------------
+# --- owner actions ----------------------------------------------------------------------
 
 
 def _invite(request: HttpRequest, project: Project) -> HttpResponse:
@@ -170,38 +168,40 @@ def _invite(request: HttpRequest, project: Project) -> HttpResponse:
 def _revoke(request: HttpRequest, project: Project) -> None:
     if revoke_invitation(project, _number(request.POST.get("link", ""))):
         note("member.invitation_revoked", project=project, actor=request.user)
-        messages.success(request, _("The invitation leads nowhere now."))
+        messages.success(request, _("Invitation revoked."))
     else:
-        messages.warning(request, _("That invitation has been used or is over."))
+        messages.warning(request, _("That invitation was already used or has expired."))
 
 
 def _set_role(request: HttpRequest, project: Project) -> None:
     user, role = _member(request, project), request.POST.get("role", "")
     set_role(project, user, role)
     note("member.role", project=project, actor=request.user, subject=user.get_username(), role=role)
-    messages.success(request, _("%(name)s is %(role)s now.") % {"name": _name(user), "role": role_label(role)})
+    messages.success(
+        request, _("%(name)s now has the role %(role)s.") % {"name": _name(user), "role": role_label(role)}
+    )
 
 
 def _remove(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
     remove_member(project, user)
     note("member.removed", project=project, actor=request.user, subject=user.get_username())
-    messages.success(request, _("%(name)s is no member any more; their answers stay.") % {"name": _name(user)})
+    messages.success(request, _("%(name)s is no longer a member; their answers stay.") % {"name": _name(user)})
 
 
 def _quota(request: HttpRequest, project: Project) -> None:
     user, given = _member(request, project), request.POST.get("quota", "").strip()
     if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise MembershipRefused(f"the quota is {given[:20]!r}; expected a whole number, or nothing for no bound")
+        raise MembershipRefused(f"the quota is {given[:20]!r}; enter a whole number, or leave it empty for no quota")
     quota = int(given) if given else None
     set_quota(project, user, quota)
     note("member.quota", project=project, actor=request.user, subject=user.get_username(), quota=quota)
     if quota is None:
-        messages.success(request, _("%(name)s is asked without a bound.") % {"name": _name(user)})
+        messages.success(request, _("%(name)s has no quota.") % {"name": _name(user)})
     else:
         messages.success(
             request,
-            ngettext("%(name)s is asked for %(n)s answer.", "%(name)s is asked for %(n)s answers.", quota)
+            ngettext("%(name)s has a quota of %(n)s answer.", "%(name)s has a quota of %(n)s answers.", quota)
             % {"name": _name(user), "n": count(quota)},
         )
 
@@ -210,7 +210,7 @@ def _resume(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
     if resume_person(project, user):
         note("member.resumed", project=project, actor=request.user, subject=user.get_username())
-        messages.success(request, _("%(name)s goes on with a clean slate.") % {"name": _name(user)})
+        messages.success(request, _("%(name)s resumed; earlier gold results reset.") % {"name": _name(user)})
 
 
 def _plan(request: HttpRequest, project: Project) -> None:
@@ -220,9 +220,9 @@ def _plan(request: HttpRequest, project: Project) -> None:
         "spot_checks.planned", project=project, actor=request.user, subject=order["reason"],
         pairs=planned.pairs, slots=planned.slots,
     )  # fmt: skip
-    text = ngettext("%(n)s pair is planned.", "%(n)s pairs are planned.", planned.pairs) % {"n": count(planned.pairs)}
+    text = ngettext("Planned %(n)s pair.", "Planned %(n)s pairs.", planned.pairs) % {"n": count(planned.pairs)}
     if planned.pairs < planned.wanted:
-        text += " " + _("There were no more of this kind.")
+        text += " " + _("No more pairs of this kind exist.")
     messages.success(request, text)
 
 
@@ -233,9 +233,7 @@ def _withdraw(request: HttpRequest, project: Project) -> None:
     note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
     messages.success(
         request,
-        _(
-            "What nobody had answered is asked no more; answers stay, and what people have before them now still counts."
-        ),
+        _("Unanswered pairs withdrawn. Existing answers and current assignments still count."),
     )
 
 
@@ -243,11 +241,11 @@ def _rules(request: HttpRequest, project: Project) -> None:
     rules = read_rules(request.POST)
     set_rules(project, rules)
     note("people.rules", project=project, actor=request.user, **dataclasses.asdict(rules))
-    messages.success(request, _("Stored. It holds from the next pair on."))
+    messages.success(request, _("Saved. The new rules apply from the next pair."))
 
 
 def read_rules(sent: QueryDict) -> Rules:
-    """The rules of the form. Raises BadRules for what is no number."""
+    """Return the submitted rules. Raises BadRules for a value that is not a number."""
     try:
         return Rules(
             gold_every=int(sent.get("gold_every", "")),
@@ -260,7 +258,7 @@ def read_rules(sent: QueryDict) -> Rules:
             lease_s=int(sent.get("lease_s", "")),
         )
     except ValueError as error:
-        raise BadRules(f"a rule is no number: {error}; fill in all of them") from error
+        raise BadRules(f"a rule is not a number: {error}; fill in every field") from error
 
 
 ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
@@ -277,7 +275,7 @@ ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
 
 
 def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
-    """What the form as it stands would ask, and how long people would sit; a fragment beside the button."""
+    """Return a fragment with the pairs and the hours of work that the current form values would plan."""
     project = owned_project(request, slug)
     context: dict[str, Any] = {"project": project}
     try:
@@ -290,12 +288,12 @@ def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def read_plan(sent: QueryDict) -> dict[str, Any]:
-    """Reason, pairs and overlap of the form. Raises BadPlan for what is no number."""
+    """Return the submitted reason, pairs and overlap. Raises BadPlan for a value that is not a number."""
     order: dict[str, Any] = {"reason": sent.get("reason", "")}
     for name, default in (("pairs", DEFAULT_PAIRS), ("overlap", DEFAULT_OVERLAP)):
         given = sent.get(name, "").strip()
         if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-            raise BadPlan(f"{name} is {given[:20]!r}; expected a whole number")
+            raise BadPlan(f"{name} is {given[:20]!r}; enter a whole number")
         order[name] = int(given) if given else default
     return order
 

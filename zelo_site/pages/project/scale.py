@@ -1,7 +1,7 @@
-"""What scores rest on: the prior, how relevance was calibrated, and the scale that joins the queries.
+"""The scale page: the prior, the calibration of relevance, and the common scale of all queries.
 
-Everything is as `scoring.calibration.calibrate` and `scoring.project_fits` stored it; the page computes nothing but
-drawings. Its one button orders a run on pairs across queries from `workers.jobs.calibration`.
+`scoring.calibration.calibrate` and `scoring.project_fits` store everything that it shows; the page only draws charts. Its
+button starts a run on cross-query pairs with `workers.jobs.calibration`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SORTS = {
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The precision that strengths are fitted with and where it comes from; None where nothing was fitted."""
+    """The prior precision and its source; the precision is None before the first fit."""
 
     precision: float | None
     source: str
@@ -57,7 +57,7 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class BiasRow:
-    """One query's bias in units of its strengths; `shift` is what that adds to its Elo, the bar shows it too."""
+    """One query's bias in units of strength; `shift` is the resulting Elo change, also drawn as a bar."""
 
     query_id: int
     text: str
@@ -70,7 +70,7 @@ class BiasRow:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much of a project there is to put on one scale."""
+    """Counts of the queries that a common scale can include."""
 
     queries: int
     rated: int
@@ -79,7 +79,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class NextCalibration:
-    """What the button would order, or why there is none to press."""
+    """The run that the button would start, or the reason for a missing button."""
 
     pairs: int
     judges: tuple[str, ...]
@@ -87,7 +87,7 @@ class NextCalibration:
 
 
 def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Prior, relevance, islands and fifty biases a page; a POST orders pairs across queries."""
+    """Show the prior, relevance, groups and 50 biases per page; a POST starts judging cross-query pairs."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _order(request, owned_project(request, slug))
@@ -121,16 +121,16 @@ def _counts(request: HttpRequest, project: Project) -> Counts:
 
 
 def read_prior(project: Project) -> Prior:
-    """The prior in use: fixed by the project's options, cross-validated, or the model's default."""
+    """Return the prior in use: from the project's options, cross-validated, or the model's default."""
     shared = ProjectFit.objects.filter(project=project).first()
     last = QueryFit.objects.filter(query__project=project, error="").order_by("-fitted_at").first()
     dispersion = shared.dispersion if shared is not None else None
     fixed = project.rater_options.get("prior_precision")
     if fixed is not None:
-        return Prior(fixed, _("set in the options of the rater"), dispersion=dispersion)
+        return Prior(fixed, _("set in the rater options"), dispersion=dispersion)
     if shared is not None and shared.prior_precision is not None:
         losses = tuple((float(precision), float(loss)) for precision, loss in shared.losses)
-        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("chosen earlier and kept")
+        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("kept from an earlier fit")
         return Prior(shared.prior_precision, source, shared.pairs, shared.chosen_at, dispersion, losses)
     if last is None:
         return Prior(None, "")
@@ -142,7 +142,7 @@ def _biased(request: HttpRequest, project: Project) -> QuerySet[QueryFit]:
 
 
 def _biases(request: HttpRequest, project: Project, sort: str) -> tuple[Page, Axis]:
-    """One page of fits with a bias, and the axis of Elo shifts that all pages share; zero lies on it."""
+    """Return one page of fits with a bias, and the axis of Elo shifts, shared by all pages and including zero."""
     fits = _biased(request, project)
     reach = Z95 * F("bias_stderr")
     scale = F("logit_scale") * ELO_PER_LOGIT
@@ -167,21 +167,21 @@ def _row(fit: QueryFit, axis: Axis) -> BiasRow:
 
 
 def _next(project: Project, counts: Counts) -> NextCalibration:
-    """What an owner can order now."""
+    """Return the run that an owner can start now."""
     judges = tuple(judge.name for judge in judges_so_far(project))
     hindrance = ""
     if counts.rated < 2:
-        hindrance = _("Pairs across queries need at least two queries with scores.")
+        hindrance = _("Cross-query pairs need at least two queries with scores.")
     elif Run.objects.filter(project=project, state__in=Run.ACTIVE, sampler="cross-query").exists():
-        hindrance = _("Pairs across queries are being judged; the scale follows by itself.")
+        hindrance = _("Cross-query pairs are being judged; the scale updates automatically.")
     elif not judges:
-        hindrance = _("Nobody has judged by a run yet: start one, and its judges can be asked across queries too.")
+        hindrance = _("No judges yet. Start a run; its judges can then judge cross-query pairs.")
     every = counts.rated * (counts.rated - 1) // 2
     return NextCalibration(min(PAIRS_PER_QUERY * counts.rated, every), judges, hindrance)
 
 
 def _order(request: HttpRequest, project: Project) -> HttpResponse:
-    """Order the run; a press that comes twice orders once."""
+    """Start the run; a repeated request starts only one."""
     try:
         found = _next(project, _counts(request, project))
         if found.hindrance:
@@ -190,5 +190,7 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
     except RunRefused as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, _("Pairs across queries are ordered; the scale is fitted when they are answered."))
+        messages.success(
+            request, _("Judging of cross-query pairs started. The scale is fitted when the answers are in.")
+        )
     return redirect("scale", slug=project.slug)

@@ -1,7 +1,7 @@
-"""Where next: how certain a query's top ten is, which pairs would tell most, and one button that queues them.
+"""Next pairs of a query: its top-10 certainty, the most informative pairs, and the button that queues them.
 
-The pairs are those that the sampler `uncertain` would ask; the button orders a run with it over this query alone,
-with the judges of the project's last run.
+The sampler `uncertain` chooses the pairs; the button starts a run with it over this query only, with the judges of the
+project's last run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAIRS = 10
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """A pair with what its documents are called; `width` of its bar in per cent of the widest."""
+    """A pair with its document titles; `width` is its bar's width in per cent of the widest."""
 
     a_title: str
     b_title: str
@@ -38,7 +38,7 @@ class ShownPair:
 
 
 def where_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The card as a fragment of the query's page; as a page of its own where no script asks for it."""
+    """Show the card: a fragment of the query's page, or a full page without JavaScript."""
     project = visible_project(request, slug)
     queries = Query.objects.visible_to(request.user).filter(project=project).select_related("fit")
     query = get_object_or_404(queries, pk=query_id)
@@ -82,7 +82,7 @@ def _shown(pairs: list[NextPair]) -> list[ShownPair]:
 
 
 def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
-    """The project's last run and its judges, a cascade's first one first; those paused are left out."""
+    """Return the project's last run and its active judges, a cascade's first judge first."""
     run = Run.objects.filter(project=project).order_by("-id").first()
     if run is None:
         return None, []
@@ -91,16 +91,14 @@ def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
 
 
 def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """A POST orders the run; says why where it cannot be ordered."""
+    """Start the run on POST; show the reason if it cannot start."""
     project = owned_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     if request.method != "POST":
         return redirect("where-next", slug=project.slug, query_id=query.pk)
     last, judges = last_judges(project)
     if last is None or not judges:
-        messages.warning(
-            request, _("No judge has been asked yet; choose some here, and they will be asked from then on.")
-        )
+        messages.warning(request, _("No judges yet. Choose the judges for this run."))
         return redirect("new-run", slug=project.slug)
     is_cascade = last.allocation == Run.Allocation.CASCADE and len(judges) > 1 and judges[0].pk == last.cascade_first_id
     allocation = Run.Allocation.ALL if last.allocation == Run.Allocation.CASCADE and not is_cascade else last.allocation
@@ -117,7 +115,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
             query_ids=[query.pk],
             pair_budget=PAIRS,
         )
-        messages.success(request, _("The next %(n)s pairs are queued. Scores move as answers arrive.") % {"n": PAIRS})
+        messages.success(request, _("%(n)s pairs queued. Scores update as answers arrive.") % {"n": PAIRS})
     except RunRefused as error:
-        messages.error(request, _("The pairs were not queued: %(error)s.") % {"error": error})
+        messages.error(request, _("No pairs queued: %(error)s.") % {"error": error})
     return redirect("query", slug=project.slug, query_id=query.pk)

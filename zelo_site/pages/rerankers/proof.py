@@ -1,7 +1,7 @@
-"""The proof: which reranker is best on queries that nothing was learned from, and what moved for which query.
+"""The leaderboard of rerankers on held-out queries, and the changes per query.
 
-Figures come from `trainer.evaluation.leaderboard`, orders of work go to `workers.jobs.evaluation`. A student that loses stands where
-it belongs.
+Figures come from `trainer.evaluation.leaderboard`, and `workers.jobs.evaluation` runs evaluations. A trained reranker that loses is
+listed at its rank.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MOVED_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the page is about: which snapshot, which of its splits, measured against what."""
+    """The page's selection: snapshot, split and reference."""
 
     snapshot: Snapshot
     split: str
@@ -55,13 +55,13 @@ class Chosen:
 
     @property
     def address(self) -> str:
-        """What names it in an address."""
+        """Return the selection as URL parameters."""
         words = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
         return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
 
 
 def shown_name(reranker: Row | Reranker) -> str:
-    """A baseline's name in the visitor's language, others as they were given."""
+    """Return a baseline's name translated, and any other name unchanged."""
     if reranker.kind not in BASELINES:
         return reranker.name
     return translated_name(reranker.name, UNTRAINED_BASE, JUDGE_ORDER)
@@ -69,7 +69,7 @@ def shown_name(reranker: Row | Reranker) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A reranker as the visitor reads it."""
+    """A reranker's row on the page."""
 
     pk: int
     name: str
@@ -81,7 +81,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of the leaderboard with its interval as a bar, on an axis that all rows share."""
+    """A row of the leaderboard with its interval as a bar on a shared axis."""
 
     row: Row
     bar: IntervalBar
@@ -92,13 +92,13 @@ class Line:
 
     @property
     def label(self) -> str:
-        """What the name alone does not say."""
+        """Return the kind of reranker, unless the name already says it."""
         labels = {"trained": _("trained here"), "outside": _("over HTTP"), "run_file": _("run file")}
         return labels.get(self.row.kind, "")
 
 
 def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The leaderboard of one split; a POST orders an evaluation or enters a contender."""
+    """Show one split's leaderboard; a POST starts an evaluation or adds an entry."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _post(request, owned_project(request, slug))
@@ -123,7 +123,7 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
-    """From the address; where it says nothing, the latest evaluation, else the latest snapshot's test split."""
+    """Return the selection from the URL; the default is the latest evaluation, or the latest snapshot's test split."""
     asked = request.GET
     latest = (
         Evaluation.objects.filter(project=project, snapshot__in=snapshots)
@@ -148,7 +148,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
 
 
 def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
-    """Grades where there are some: people's word counts more than our own scores."""
+    """Return the default reference: human grades if there are any, since they outrank our own scores."""
     graded = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference="grades")
     any_at_all = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split).exists()
     return "grades" if graded.exists() or not any_at_all else "elo"
@@ -158,7 +158,7 @@ def _board(project: Project, chosen: Chosen | None) -> Leaderboard | None:
     if chosen is None:
         return None
     where = (project, chosen.snapshot, chosen.split, chosen.reference)
-    for compared_with in (chosen.compared_with, None):  # what was chosen on one board need not stand on another
+    for compared_with in (chosen.compared_with, None):  # an entry of one leaderboard may be missing from another
         with contextlib.suppress(NotEvaluated):
             return leaderboard(*where, compared_with=compared_with)
     return None
@@ -186,23 +186,19 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
     try:
         if action == "outside":
             entered = enter_outside(project, request.POST.get("endpoint", ""))
-            messages.success(
-                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
-            )
+            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "run_file":
             stream = request.FILES.get("run")
             if stream is None:
-                raise ContenderRefused(_("no file was chosen; expected a TREC run"))
+                raise ContenderRefused(_("no file was chosen; choose a TREC run file"))
             entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
-            messages.success(
-                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
-            )
+            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "evaluate":
             snapshot = get_object_or_404(
                 Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
             )
             order_evaluation(project, snapshot, request.POST.get("split", "test"))
-            messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
+            messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
             raise Http404
     except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
@@ -216,7 +212,7 @@ def _number(request: HttpRequest, field: str) -> int:
 
 
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Which queries gained and lost between two rerankers, and for one of them which documents moved."""
+    """Show the queries that gained and lost between two rerankers, and the moved documents of one query."""
     project = visible_project(request, slug)
     snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
     chosen = _chosen(request, project, snapshots)
@@ -259,7 +255,7 @@ def _asked(request: HttpRequest, field: str) -> int:
 
 
 def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:
-    """The documents of one query under both orders."""
+    """Return one query's documents in both rankings."""
     try:
         query, rows = evaluation_query(chosen.snapshot, chosen.split, query_id)
     except (NothingToMeasure, FileNotFoundError):

@@ -1,7 +1,7 @@
-"""`manage.py serve_judge MODEL`: a judge's model behind vLLM, with the flags that judging needs.
+"""`manage.py serve_judge MODEL`: serve a judge model with vLLM and the options that judging needs.
 
-vLLM pins a torch and transformers of its own, so it is looked for in an environment of its own and never
-imported here. Where there is none, the command says how to install it.
+vLLM pins its own torch and transformers, so the command looks for it in a separate environment and never
+imports it. If vLLM is missing, the command prints how to install it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from django.core.management.base import BaseCommand, CommandError
 
 ROOT = Path(__file__).resolve().parents[4]
 OWN_ENVIRONMENT = ROOT / ".venv-gpu" / "bin" / "vllm"
-# Room for the label tokens among the alternatives, in all their spellings.
+# Enough alternatives to include the label tokens in all their spellings.
 LOG_PROBABILITIES = 20
 
-HOW_TO_INSTALL = f"""vLLM was not found (looked for ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
-It needs a Linux host with a GPU, and an environment of its own, since its pins contradict those of zelo:
+HOW_TO_INSTALL = f"""vLLM was not found (searched ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
+vLLM needs a Linux host with a GPU and its own virtual environment, because its pins conflict with zelo's:
 
     python3 -m venv .venv-gpu
     .venv-gpu/bin/pip install -r requirements-gpu.txt
 
-On another host, install it there, start the command that --dry-run prints, and name its address in ZELO_ENDPOINTS."""
+To use another host, install vLLM there, run the command that --dry-run prints, and set ZELO_ENDPOINTS to its address."""
 
 
 class VllmMissing(CommandError):
-    """No vLLM is installed where it is looked for."""
+    """vLLM is not installed in any searched place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a model is served. `name` is what judges call it; `extra` goes to vLLM as it is."""
+    """Options for serving a model. `name` is the name that judges use; `extra` is passed to vLLM unchanged."""
 
     model: str
     name: str
@@ -48,7 +48,7 @@ class Serving:
     extra: tuple[str, ...] = ()
 
     def command(self, vllm: str) -> list[str]:
-        """The command line. Prefix caching halves the prefill of pairs that share their first document."""
+        """Return the command line. Prefix caching halves the prefill of pairs that share their first document."""
         return [
             *(vllm, "serve", self.model),
             *("--served-model-name", self.name),
@@ -61,40 +61,44 @@ class Serving:
         ]
 
     def endpoint(self) -> str:
-        """The definition for ZELO_ENDPOINTS that leads to this server."""
+        """Return the ZELO_ENDPOINTS definition of this server."""
         reached = f"[{self.host}]" if ":" in self.host else self.host
         row = {"name": "vllm", "base_url": f"http://{reached}:{self.port}/v1", "max_concurrency": 256, "timeout_s": 90}
         return json.dumps([row])
 
 
 def find_vllm() -> str | None:
-    """The program: what ZELO_VLLM names, else that of .venv-gpu, else the first on PATH."""
+    """Return the vllm executable: ZELO_VLLM, that of .venv-gpu, or the first on PATH."""
     named = os.environ.get("ZELO_VLLM", "")
     places = [named] if named else [str(OWN_ENVIRONMENT), "vllm"]
     return next((found for place in places if (found := shutil.which(place))), None)
 
 
 def _name_of(model: str) -> str:
-    """A folder is called by its last part, a model of the hub as it is called there."""
+    """Return the last part of a folder's path, or a hub model's own name."""
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 class Command(BaseCommand):
-    help = "Serve a judge's model with vLLM: prefix caching, log-probabilities of the labels, reachable from here only."
+    help = (
+        "Serve a judge model with vLLM, with prefix caching and label log-probabilities, on this host only by default."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("model", help="hub name or folder of a causal language model")
-        parser.add_argument("--name", default="", help="what judges call it (default: the model's own name)")
+        parser.add_argument("model", help="causal language model: hub name or folder")
+        parser.add_argument("--name", default="", help="name that judges use (default: the model's name)")
         parser.add_argument(
-            "--host", default="127.0.0.1", help="another address opens it to the network, without a key"
+            "--host", default="127.0.0.1", help="listen address; any other address exposes the server without a key"
         )
         parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--max-model-len", type=int, default=4096, help="tokens of query, documents and answer")
-        parser.add_argument("--gpus", type=int, default=1, help="GPUs to spread the model over")
-        parser.add_argument("--dry-run", action="store_true", help="print the command and run nothing")
         parser.add_argument(
-            "--vllm-args", default="", metavar="ARGUMENTS", help="further arguments of vllm serve, quoted"
+            "--max-model-len", type=int, default=4096, help="maximum tokens of query, documents and answer"
+        )
+        parser.add_argument("--gpus", type=int, default=1, help="number of GPUs to split the model across")
+        parser.add_argument("--dry-run", action="store_true", help="print the command without running it")
+        parser.add_argument(
+            "--vllm-args", default="", metavar="ARGUMENTS", help="extra arguments for vllm serve, quoted"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -113,8 +117,8 @@ class Command(BaseCommand):
             return
         if vllm is None:
             raise VllmMissing(HOW_TO_INSTALL)
-        self.stderr.write(f"judges reach it with\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
+        self.stderr.write(f"to use this model, set\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
         self.stderr.write(f'    {{"endpoint": "vllm", "model": "{serving.name}", "mode": "logprob"}}\n')
         self.stderr.flush()
-        # The server takes this process's place: signals and the exit status are its own.
+        # vLLM replaces this process, so it gets the signals and sets the exit status.
         os.execv(vllm, serving.command(vllm))
