@@ -97,7 +97,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         form.save()
         update_session_auth_hash(request, user)
-        messages.success(request, _("Your password is set. You can sign in with it from now on."))
+        messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
     return render(request, "zelo/profile.html", {"form": form, "work": _own_work(user), **_tokens(user)})
 
@@ -145,13 +145,13 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
         number = request.POST.get("token", "")
         known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
         if ApiToken.objects.filter(user=user, pk=known).delete()[0]:
-            messages.success(request, _("The key opens nothing any more."))
+            messages.success(request, _("Key revoked."))
         return redirect("profile")
     name = request.POST.get("name", "").replace("\x00", "").strip()[:100]
     try:
         token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"))
     except BadScope:
-        messages.error(request, _("Choose what the key may do."))
+        messages.error(request, _("Choose at least one permission for the key."))
         return redirect("profile")
     form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
     context = {"form": form, "work": _own_work(user), "new_token": token, **_tokens(user)}

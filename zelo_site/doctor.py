@@ -64,14 +64,14 @@ def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
             Finding(
                 name,
                 Health.BAD,
-                _("the check itself failed: %(error)s") % {"error": type(error).__name__},
-                _("look into the log"),
+                _("the check failed: %(error)s") % {"error": type(error).__name__},
+                _("see the server log"),
             )
         ]
 
 
 def check_database() -> list[Finding]:
-    remedy = _("start the server with `make up`, or set DATABASE_URL to a PostgreSQL that answers")
+    remedy = _("start the server with `make up`, or set DATABASE_URL to a running PostgreSQL")
     try:
         with connection.cursor() as cursor:
             cursor.execute("SHOW server_version")
@@ -82,7 +82,7 @@ def check_database() -> list[Finding]:
                 _("database"), Health.BAD, _("does not answer (%(error)s)") % {"error": type(error).__name__}, remedy
             )
         ]
-    where = _("named by DATABASE_URL") if os.environ.get("DATABASE_URL") else _("embedded")
+    where = _("from DATABASE_URL") if os.environ.get("DATABASE_URL") else _("embedded")
     return [Finding(_("database"), Health.GOOD, f"PostgreSQL {version}, {where}")]
 
 
@@ -99,29 +99,33 @@ def check_tables() -> list[Finding]:
 
 def check_broker() -> list[Finding]:
     if broker_answers():
-        where = _("named by BROKER_URL") if os.environ.get("BROKER_URL") else _("embedded")
-        return [Finding(_("broker"), Health.GOOD, _("answers, %(where)s") % {"where": where})]
-    remedy = _("start the server with `make up`, or set BROKER_URL to a Valkey or Redis that answers")
-    return [Finding(_("broker"), Health.BAD, _("does not answer; judging waits, nothing is lost"), remedy)]
+        where = _("from BROKER_URL") if os.environ.get("BROKER_URL") else _("embedded")
+        return [Finding(_("broker"), Health.GOOD, _("connected, %(where)s") % {"where": where})]
+    remedy = _("start the server with `make up`, or set BROKER_URL to a running Valkey or Redis")
+    return [
+        Finding(
+            _("broker"), Health.BAD, _("does not answer; judging is paused until it does, and no work is lost"), remedy
+        )
+    ]
 
 
 def check_workers() -> list[Finding]:
     living = list(alive())
     findings = []
     for queue, task in (
-        ("rating", _("scores wait")),
-        ("judging-cpu", _("nobody asks the judges of this machine")),
-        ("judging-gpu", _("nobody asks language models loaded from a file")),
-        ("judging-http", _("nobody asks judges over HTTP")),
-        ("training", _("no reranker is trained")),
+        ("rating", _("scores are not updated")),
+        ("judging-cpu", _("local judges do not run")),
+        ("judging-gpu", _("local language models do not run")),
+        ("judging-http", _("HTTP judges do not run")),
+        ("training", _("rerankers are not trained")),
     ):
         serving = [worker.name for worker in living if queue in worker.queues.split(",")]
         name = _("workers, %(queue)s") % {"queue": queue}
         if serving:
             findings.append(Finding(name, Health.GOOD, ", ".join(serving)))
         else:
-            remedy = _("run `python manage.py worker %(queue)s` (`make up` does)") % {"queue": queue}
-            findings.append(Finding(name, Health.BAD, _("none alive; %(task)s") % {"task": task}, remedy))
+            remedy = _("run `python manage.py worker %(queue)s`, or start everything with `make up`") % {"queue": queue}
+            findings.append(Finding(name, Health.BAD, _("none running; %(task)s") % {"task": task}, remedy))
     return findings
 
 
@@ -129,18 +133,18 @@ def check_backlog() -> list[Finding]:
     stale = len(stale_project_ids())
     if stale:
         detail = ngettext(
-            "%(n)s project with answers that are not in the scores yet",
-            "%(n)s projects with answers that are not in the scores yet",
+            "%(n)s project has answers that its scores do not include yet",
+            "%(n)s projects have answers that their scores do not include yet",
             stale,
         ) % {"n": stale}
         return [
-            Finding(_("scores"), Health.NOTE, detail, _("a rating worker or `python manage.py reconcile` sees to it"))
+            Finding(_("scores"), Health.NOTE, detail, _("start a rating worker, or run `python manage.py reconcile`"))
         ]
-    return [Finding(_("scores"), Health.GOOD, _("every stored answer is in the scores"))]
+    return [Finding(_("scores"), Health.GOOD, _("scores include every stored answer"))]
 
 
 def check_storage() -> list[Finding]:
-    remedy = _("set STORAGE_URL to a folder or bucket that this process may write to")
+    remedy = _("set STORAGE_URL to a folder or bucket that the server can write to")
     try:
         files, root = fsspec.core.url_to_fs(settings.STORAGE_URL)
         files.makedirs(root, exist_ok=True)
@@ -153,7 +157,7 @@ def check_storage() -> list[Finding]:
             Finding(
                 _("storage"),
                 Health.BAD,
-                _("cannot be written to (%(error)s)") % {"error": type(error).__name__},
+                _("not writable (%(error)s)") % {"error": type(error).__name__},
                 remedy,
             )
         ]
@@ -171,14 +175,16 @@ def check_home() -> list[Finding]:
             Finding(
                 _("home"),
                 Health.BAD,
-                _("%(folder)s is no writable folder") % {"folder": home},
-                _("create it, or set ZELO_HOME to another"),
+                _("%(folder)s is not a writable folder") % {"folder": home},
+                _("create the folder, or set ZELO_HOME to another one"),
             )
         ]
     free = shutil.disk_usage(home).free
     if free < LEAST_FREE_BYTES:
         detail = _("%(size)s GiB free in %(folder)s") % {"size": decimals(free / 1024**3, 1), "folder": home}
-        return [Finding(_("home"), Health.NOTE, detail, _("make room: the database stops when the disk is full"))]
+        return [
+            Finding(_("home"), Health.NOTE, detail, _("free some disk space; the database stops when the disk is full"))
+        ]
     return [
         Finding(
             _("home"),
@@ -195,19 +201,23 @@ def check_safety() -> list[Finding]:
             Finding(
                 _("debug"),
                 Health.BAD,
-                _("tracebacks are shown in the browser"),
+                _("the browser shows tracebacks"),
                 _("unset ZELO_DEBUG on a shared server"),
             )
         )
     if not settings.HTTPS and any(host not in {"localhost", "127.0.0.1", "[::1]"} for host in settings.ALLOWED_HOSTS):
-        detail = _("other hosts may reach the server without TLS")
-        findings.append(Finding(_("encryption"), Health.NOTE, detail, _("put TLS in front of it and set ZELO_HTTPS=1")))
+        detail = _("other hosts can reach the server without TLS")
+        findings.append(
+            Finding(
+                _("encryption"), Health.NOTE, detail, _("put a TLS proxy in front of the server and set ZELO_HTTPS=1")
+            )
+        )
     owners = get_user_model().objects.filter(is_superuser=True, is_active=True)
     if not owners.exists():
         findings.append(
-            Finding(_("owner"), Health.NOTE, _("nobody owns the server yet"), _("run `python manage.py link`"))
+            Finding(_("owner"), Health.NOTE, _("the server has no owner yet"), _("run `python manage.py link`"))
         )
-    return findings or [Finding(_("safety"), Health.GOOD, _("no debug pages, only hosts that are named, an owner"))]
+    return findings or [Finding(_("safety"), Health.GOOD, _("debug pages off, hosts restricted, owner set"))]
 
 
 def check_plugins() -> list[Finding]:
@@ -217,7 +227,7 @@ def check_plugins() -> list[Finding]:
             _("plugin %(name)s") % {"name": module.name},
             Health.BAD,
             module.error,
-            _("mend or uninstall %(module)s") % {"module": module.module},
+            _("fix or uninstall %(module)s") % {"module": module.module},
         )
         for module in modules
         if module.error
@@ -235,11 +245,12 @@ def check_endpoints() -> list[Finding]:
     problems = endpoint_problems()
     if problems:
         return [
-            Finding(_("endpoints"), Health.BAD, problem, _("mend it and restart the workers")) for problem in problems
+            Finding(_("endpoints"), Health.BAD, problem, _("fix the definition and restart the workers"))
+            for problem in problems
         ]
     names = sorted(load_endpoints())
     if not names:
-        detail = _("no language model's endpoint is defined; the judges that need no network work without")
+        detail = _("no endpoints are defined; judges that need no network work without them")
         return [Finding(_("endpoints"), Health.GOOD, detail)]
     return [Finding(_("endpoints"), Health.GOOD, ", ".join(names))]
 
@@ -255,7 +266,7 @@ def check_packages() -> list[Finding]:
         Finding(
             _("package %(name)s") % {"name": name},
             Health.BAD,
-            _("not installed; needed for %(purpose)s") % {"purpose": purpose},
+            _("not installed; required for %(purpose)s") % {"purpose": purpose},
             _("pip install -r requirements.txt"),
         )
         for name, purpose in missing.items()
@@ -265,11 +276,11 @@ def check_packages() -> list[Finding]:
             Finding(
                 _("package %(name)s") % {"name": "plotly"},
                 Health.NOTE,
-                _("matrices are not drawn"),
+                _("preference matrices are not drawn"),
                 _("pip install -r requirements.txt"),
             )
         )
-    return findings or [Finding(_("packages"), Health.GOOD, _("everything that is needed is installed"))]
+    return findings or [Finding(_("packages"), Health.GOOD, _("all required packages are installed"))]
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (

@@ -299,7 +299,7 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
     if dead:
         text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", dead) % {"n": count(dead)}
         failed = reverse("failures", args=[project.slug])
-        found.append(Attention(dead, text, _("see the reasons, mend the cause, then ask again"), failed))
+        found.append(Attention(dead, text, _("see the reasons, fix the cause, then retry"), failed))
     found += _paused_judges(project)
     if sizes.failed_fits:
         found.append(
@@ -307,30 +307,33 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
                 sizes.failed_fits,
                 ngettext("%(n)s query could not be fitted", "%(n)s queries could not be fitted", sizes.failed_fits)
                 % {"n": count(sizes.failed_fits)},
-                _("their pages say why; the scores before stand"),
+                _("see their pages for the reason; their previous scores stay"),
                 "?show=failed",
             )
         )
     if sizes.islands:
-        text = ngettext("%(n)s query fell into islands", "%(n)s queries fell into islands", sizes.islands) % {
-            "n": count(sizes.islands)
-        }
+        text = ngettext(
+            "%(n)s query has disconnected comparisons", "%(n)s queries have disconnected comparisons", sizes.islands
+        ) % {"n": count(sizes.islands)}
         found.append(
             Attention(
-                sizes.islands, text, _("scores cannot be compared across islands; judge more pairs"), "?show=islands"
+                sizes.islands,
+                text,
+                _("scores of disconnected groups cannot be compared; judge more pairs"),
+                "?show=islands",
             )
         )
     few = _few_comparisons(project)
     if few and not sizes.stale:
         text = ngettext(
-            "%(n)s document with fewer than %(least)s comparisons",
-            "%(n)s documents with fewer than %(least)s comparisons",
+            "%(n)s document has fewer than %(least)s comparisons",
+            "%(n)s documents have fewer than %(least)s comparisons",
             few,
         ) % {"n": count(few), "least": FEW_COMPARISONS}
-        found.append(Attention(few, text, _("their intervals are wide; order another run")))
+        found.append(Attention(few, text, _("the score intervals are wide; start another run")))
     if waiting := sizes.waiting_for_people:
         text = ngettext("%(n)s pair waits for people", "%(n)s pairs wait for people", waiting) % {"n": count(waiting)}
-        remedy = _("compare them yourself, or invite somebody")
+        remedy = _("compare the pairs yourself, or invite annotators")
         found.append(Attention(waiting, text, remedy, reverse("people", args=[project.slug])))
     return found
 
@@ -345,7 +348,7 @@ def _paused_judges(project: Project) -> list[Attention]:
     if len(names) > 3:
         shown = _("%(names)s and %(n)s more") % {"names": shown, "n": count(len(names) - 3)}
     text = ngettext("%(names)s is paused", "%(names)s are paused", len(names)) % {"names": shown}
-    remedy = _("nothing is asked of them; see why, and let them go on")
+    remedy = _("see the reason on the scorecard, then resume")
     return [Attention(len(names), text, remedy, reverse("scorecard", args=[project.slug]))]
 
 

@@ -90,7 +90,7 @@ def test_button_queues_the_pairs(visit: Start, owner: User, project: Project, qu
     visited = visit(owner)
     page = visited.open(reverse("query", args=[project.slug, query.pk]))
     page.get_by_role("button", name="Queue these 10 pairs").click()
-    expect(page.locator(".notice.success")).to_contain_text("The next 10 pairs are queued")
+    expect(page.locator(".notice.success")).to_contain_text("10 pairs queued")
     run = Run.objects.get(sampler="uncertain")
     assert run.query_ids == [query.pk]
 

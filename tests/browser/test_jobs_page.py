@@ -107,7 +107,7 @@ def test_dead_questions_are_asked_again_by_keyboard(visit: Start, owner: User, p
     assert dead
     page.get_by_role("button", name="ask again: the model declined").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_text(f"{dead} questions will be asked again.")).to_be_visible()
+    expect(page.get_by_text(f"Retrying {dead} questions.")).to_be_visible()
     page.goto(page.url.split("/p/")[0] + reverse("audit", args=[project.slug]))
     expect(page.get_by_text("tasks.requeued")).to_be_visible()
 
@@ -117,6 +117,6 @@ def test_budget_that_ended_a_run_is_raised(visit: Start, owner: User, project: P
     page = visit(owner).open(reverse("budget", args=[project.slug, spent.pk]))
     page.get_by_label("Calls").fill("9000")
     page.get_by_role("button", name="Store").click()
-    expect(page.get_by_text("Stored.")).to_be_visible()
+    expect(page.get_by_text("Saved.")).to_be_visible()
     spent.refresh_from_db()
     assert spent.call_budget == 9000

@@ -106,7 +106,7 @@ def test_a_reason_is_filtered_and_asked_again(visit: Start, owner: User, project
     page.get_by_role("link", name="the model declined").click()
     expect(page.locator("#retry")).to_have_text("Ask these 1 again")
     page.locator("#retry").click()
-    expect(page.get_by_text("1 question will be asked again.")).to_be_visible()
+    expect(page.get_by_text("Retrying 1 question.")).to_be_visible()
     assert JudgingTask.objects.filter(state="open").count() == 1
 
 
@@ -114,5 +114,5 @@ def test_a_paused_judge_is_let_go_on(visit: Start, owner: User, project: Project
     page = visit(owner).open(reverse("scorecard", args=[project.slug]))
     expect(page.get_by_text("fell from 91% to 48%")).to_be_visible()
     page.get_by_role("button", name="ask it again").click()
-    expect(page.get_by_text("Qwen3-4B is asked again.")).to_be_visible()
+    expect(page.get_by_text("Qwen3-4B resumed.")).to_be_visible()
     assert not Annotator.objects.filter(paused_at__isnull=False).exists()

@@ -291,7 +291,7 @@ def test_from_a_paste_to_a_run(visit: Start, owner: User) -> None:
     page.get_by_label("At most so many pairs").fill("4")
     page.get_by_text("questions on 4 pairs").wait_for()
     page.get_by_role("button", name="Start", exact=True).click()
-    page.get_by_text("The run is ordered").wait_for()
+    page.get_by_text("Run started").wait_for()
     assert Run.objects.get(project__name="My search").pair_budget == 4
     assert Candidate.objects.filter(query__project__name="My search").count() == 5
     assert not visited.complaints

@@ -147,7 +147,7 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     page.get_by_label("Pairs", exact=True).fill("12")
     expect(page.locator("#preview")).to_contain_text("12 answers")
     page.get_by_role("button", name="Plan", exact=True).click()
-    expect(page.get_by_text("12 pairs are planned.")).to_be_visible()
+    expect(page.get_by_text("Planned 12 pairs.")).to_be_visible()
 
     newcomer = visit()
     newcomer.page.add_init_script(FAST)
@@ -181,7 +181,7 @@ def test_an_owners_day(visit: Start, owner: User, project: Project) -> None:
     assert sorted(Adjudication.objects.values_list("judgment__preference", flat=True)) == [0.05, 0.95]
     assert SpotCheck.objects.filter(gold_preference=0.95).count() == 1
     page.keyboard.press("u")
-    expect(page.get_by_text("Taken back; the pair is undecided again.")).to_be_visible()
+    expect(page.get_by_text("Verdict undone.")).to_be_visible()
     assert [each.judgment.preference for each in Adjudication.objects.select_related("judgment")] == [0.95]
     assert not ada.complaints
 

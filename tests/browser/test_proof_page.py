@@ -89,4 +89,4 @@ def test_a_run_of_today_is_entered_by_file(
     page: Any = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
     page.get_by_label("A TREC run").set_input_files(str(tmp_path / "today.trec"))
     page.get_by_role("button", name="Enter the run").click()
-    expect(page.get_by_role("status")).to_contain_text("today.trec is entered")
+    expect(page.get_by_role("status")).to_contain_text("today.trec added")

@@ -112,6 +112,6 @@ def test_the_spine_leads_to_the_scale_and_a_button_orders_pairs(visit: Start, ow
     page.get_by_role("link", name="6 Calibrate").click()
     page.get_by_role("heading", name="What scores rest on").wait_for()
     page.get_by_role("button", name="Ask 42 pairs across queries").click()
-    expect(page.locator(".notice.success")).to_contain_text("Pairs across queries are ordered")
+    expect(page.locator(".notice.success")).to_contain_text("Judging of cross-query pairs started")
     assert Run.objects.filter(sampler="cross-query").count() == 1
     assert visited.complaints == []

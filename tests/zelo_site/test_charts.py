@@ -108,8 +108,8 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
         (money(120), "$0.0001"),
         (money(29_740_000), "$29.74"),
         (money(0), "$0.00"),
-        (pace(0.2), "12 a minute"),
-        (pace(1240.3), "1,240 a second"),
+        (pace(0.2), "12 per minute"),
+        (pace(1240.3), "1,240 per second"),
     ],
 )
 def test_numbers_are_written_in_one_way(written: str, expected: str) -> None:

@@ -247,14 +247,14 @@ def test_failures_stand_by_reason_and_can_be_asked_again(client: Client, project
     assert "a timeout happened" in html
     retry = reverse("move-run", args=[project.slug, run.pk, "retry"])
     told = client.post(retry, {"reason": "timeout"}, follow=True).content.decode()
-    assert "2 questions will be asked again." in told
+    assert "Retrying 2 questions." in told
     assert JudgingTask.objects.filter(state="open").count() == 2
-    assert "1 question will be asked again." in client.post(retry, follow=True).content.decode()
+    assert "Retrying 1 question." in client.post(retry, follow=True).content.decode()
 
 
 def test_islands_need_attention(client: Client, project: Project, query: Query) -> None:
     QueryFit.objects.update(islands=2)
-    assert "1 query fell into islands" in page(client, "project", project.slug)
+    assert "1 query has disconnected comparisons" in page(client, "project", project.slug)
     assert query.text in page(client, "queries", project.slug, show="islands")
 
 

@@ -100,7 +100,7 @@ def test_a_paused_person_is_let_go_on(client: Client, project: Project) -> None:
     person = get_person(project, grace)
     Annotator.objects.filter(pk=person.pk).update(paused_at="2026-01-02T03:04:05Z", pause_reason="2 of 5 right")
     assert "Grace is paused" in page(client, "people", project.slug)
-    assert "clean slate" in act(client, project, "resume", user=grace.pk).content.decode()
+    assert "earlier gold results reset" in act(client, project, "resume", user=grace.pk).content.decode()
     assert "2 of 5 right" not in page(client, "people", project.slug)
 
 
@@ -127,7 +127,7 @@ def test_an_unknown_action_changes_nothing(client: Client, project: Project) -> 
 
 def test_a_plan_is_made_shown_and_withdrawn(client: Client, project: Project, pair: Pair) -> None:
     said = act(client, project, "plan", reason="disagreement", pairs="5", overlap="2").content.decode()
-    assert "1 pair is planned. There were no more of this kind." in said
+    assert "Planned 1 pair. No more pairs of this kind exist." in said
     assert SpotCheck.objects.filter(pair=pair).count() == 2
     act(client, project, "withdraw", plan=SpotCheckPlan.objects.get().pk)
     assert not SpotCheck.objects.exists()
@@ -168,7 +168,7 @@ def test_rules_are_stored_whole_or_not_at_all(client: Client, project: Project) 
 
 def test_agreement_says_why_there_is_none(client: Client, project: Project, pair: Pair) -> None:
     said = page(client, "people-agreement", project.slug)
-    assert "no pair in common" in said
+    assert "no common pairs" in said
     assert "One person alone has answered" in said
     assert "one common pair is too few" in said
 

@@ -123,7 +123,7 @@ def test_a_run_file_is_entered_or_its_fault_is_named(client: Client, project: Pr
 
     assert "six words" in enter(b"not a run\n")
     assert not Reranker.objects.filter(kind="run_file").exists()
-    assert "today.trec is entered" in enter(a_run(snapshot))
+    assert "today.trec added" in enter(a_run(snapshot))
 
 
 def test_viewers_look_and_strangers_do_not(client: Client, project: Project, snapshot: Snapshot) -> None:

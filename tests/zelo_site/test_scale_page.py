@@ -142,7 +142,7 @@ def test_default_and_fixed_priors_are_called_so(client: Client, project: Project
     assert "the model&#x27;s default, not cross-validated" in page(client, "scale", project.slug)
     Project.objects.filter(pk=project.pk).update(rater_options={"prior_precision": 0.5})
     html = page(client, "scale", project.slug)
-    assert "set in the options of the rater" in html
+    assert "set in the rater options" in html
     assert "0.5 <small>precision" in html
 
 
@@ -233,9 +233,9 @@ def test_button_orders_pairs_across_queries_once(client: Client, project: Projec
 
 def test_refusal_says_what_to_do(client: Client, project: Project) -> None:
     with_biases(project, [0.0, 0.0])
-    assert "Nobody has judged by a run yet" in page(client, "scale", project.slug)
+    assert "No judges yet. Start a run" in page(client, "scale", project.slug)
     answer = client.post(reverse("scale", args=[project.slug]), follow=True).content.decode()
-    assert answer.count("Nobody has judged by a run yet") == 2
+    assert answer.count("No judges yet. Start a run") == 2
     assert not Run.objects.filter(sampler="cross-query").exists()
 
 

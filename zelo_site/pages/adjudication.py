@@ -84,7 +84,7 @@ def _between(request: HttpRequest) -> Between:
 
 def _label(between: Between) -> str:
     return {
-        Between.ANYBODY: _("people with anybody"),
+        Between.ANYBODY: _("people and anyone"),
         Between.PEOPLE_AND_JUDGES: _("people and judges"),
         Between.PEOPLE: _("among people"),
         Between.JUDGES: _("among judges"),
@@ -229,17 +229,17 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
 def _undo(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
     if undo_adjudication(pair, seen=_seen(request)):
         note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair.pk))
-        messages.success(request, _("Taken back; the pair is undecided again."))
+        messages.success(request, _("Verdict undone."))
     else:
-        messages.warning(request, _("This pair was not decided."))
+        messages.warning(request, _("This pair has no verdict to undo."))
     return redirect(here)
 
 
 def _gold(request: HttpRequest, project: Project, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
     if wanted:
         make_gold(pair)
-        messages.success(request, _("The pair is gold: people’s answers to it are checked."))
+        messages.success(request, _("Pair marked as gold. People’s answers to it are now checked."))
     elif unset_gold(pair):
-        messages.success(request, _("The pair is gold no more."))
+        messages.success(request, _("Pair removed from gold."))
     note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), gold=wanted)
     return redirect(here)

@@ -26,7 +26,9 @@ def project_audit(request: HttpRequest, slug: str) -> HttpResponse:
 def server_audit(request: HttpRequest) -> HttpResponse:
     """The entries of all projects, and those that belong to none; for superusers."""
     if not getattr(request.user, "is_superuser", False):
-        raise PermissionDenied(_("the whole audit log is for superusers; a project's owners see that of the project"))
+        raise PermissionDenied(
+            _("only superusers can see the whole audit log; open the audit log of your project instead")
+        )
     return _render(request, AuditEntry.objects.visible_to(request.user), None)
 
 

@@ -56,7 +56,7 @@ def candidates(request: HttpRequest, slug: str) -> HttpResponse:
     project = owned_project(request, slug)
     try:
         order_candidates(project)
-        messages.success(request, _("Candidates are being retrieved; they appear as soon as a worker has found them."))
+        messages.success(request, _("Candidate retrieval started. Candidates appear when a worker has found them."))
     except AlreadyFilling:
-        messages.info(request, _("Candidates are being retrieved already; nothing was ordered twice."))
+        messages.info(request, _("Candidate retrieval is already running."))
     return redirect("project", slug=project.slug)

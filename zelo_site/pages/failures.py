@@ -55,7 +55,7 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
 
 def tell_asked_again(request: HttpRequest, questions: int) -> None:
     """On the next page: so many questions were opened again."""
-    text = ngettext("%(n)s question will be asked again.", "%(n)s questions will be asked again.", questions)
+    text = ngettext("Retrying %(n)s question.", "Retrying %(n)s questions.", questions)
     messages.success(request, text % {"n": count(questions)})
 
 

@@ -22,11 +22,11 @@ from workers.models import Run
 from zelo_site.pages.scope import owned_project
 
 LABELS = {
-    "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("over all queries")),
+    "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("across all queries")),
     "call_budget": (gettext_lazy("Calls"), gettext_lazy("retries included")),
     "calls": (gettext_lazy("Calls"), gettext_lazy("retries included")),
-    "token_budget": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
-    "tokens": (gettext_lazy("Tokens"), gettext_lazy("read and written")),
+    "token_budget": (gettext_lazy("Tokens"), gettext_lazy("input and output")),
+    "tokens": (gettext_lazy("Tokens"), gettext_lazy("input and output")),
     "cost_budget_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
     "cost_micros": (gettext_lazy("Dollars"), gettext_lazy("at the endpoints' prices")),
 }
@@ -77,14 +77,14 @@ def _read(name: str, text: str) -> int | None:
         number = math.nan
     if not math.isfinite(number) or number <= 0 or number > 2**62:
         raise BadBudget(
-            _("%(limit)s is %(text)r; expected a number above 0, or nothing for no limit")
+            _("%(limit)s is %(text)r; enter a number above 0, or leave the field empty for no limit")
             % {"limit": LABELS[name][0].lower(), "text": text[:40]}
         )
     if _is_money(name):
         return max(1, round(number * 1e6))
     if number != int(number):
         raise BadBudget(
-            _("%(limit)s is %(text)r; expected a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
+            _("%(limit)s is %(text)r; enter a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
         )
     return int(number)
 
@@ -108,7 +108,7 @@ def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
         try:
             changed = change_budgets(run, read_limits(request.POST), by=request.user)
             goes_on = run.is_spent and changed.state == Run.State.JUDGING
-            messages.success(request, _("Stored. The run goes on.") if goes_on else _("Stored."))
+            messages.success(request, _("Saved. Run resumed.") if goes_on else _("Saved."))
             return redirect("project", slug=project.slug)
         except (BadBudget, RunIsOver) as refused:
             error = refused

@@ -36,7 +36,7 @@ class BadOptions(ValueError):
 
     def __init__(self, plugin: type[Plugin], fields: list[OptionField]) -> None:
         wrong = "; ".join(f"{field.label}: {field.error}" for field in fields if field.error)
-        wrong = wrong or _("these options do not go together")
+        wrong = wrong or _("these options conflict; change one of them")
         super().__init__(f"{plugin.label}: {wrong}")
         self.fields = fields
 

@@ -65,9 +65,9 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     if answer in screen.STRENGTHS:
         why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
         set_gold(pair.pk, screen.STRENGTHS[answer], explanation=why)
-        messages.success(request, _("The pair is gold: people’s answers to it are checked."))
+        messages.success(request, _("Pair marked as gold. People’s answers to it are now checked."))
     elif unset_gold(pair):
-        messages.success(request, _("The pair is gold no more."))
+        messages.success(request, _("Pair removed from gold."))
     note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), answer=answer[:20])
     return redirect("pair", slug=project.slug, pair_id=pair.pk)
 

@@ -72,9 +72,7 @@ def people_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = owned_project(request, slug)
     action = ACTIONS.get(request.POST.get("action", ""))
     if action is None:
-        return _page(
-            request, project, error=_("This page knows no such action; choose one of its buttons."), status=422
-        )
+        return _page(request, project, error=_("Unknown action. Use a button on this page."), status=422)
     try:
         with transaction.atomic():
             return action(request, project) or redirect("people", slug=project.slug)
@@ -123,11 +121,11 @@ def reasons() -> list[dict[str, str]]:
     """Why pairs are chosen, with what each is good for."""
     named = SpotCheck.Reason
     return [
-        {"value": named.RANDOM, "label": _("at random"), "help": _("measures the judges fairly: any answered pair")},
-        {"value": named.DISAGREEMENT, "label": _("judges disagree"), "help": _("where two judges differ most")},
-        {"value": named.UNCERTAIN, "label": _("uncertain"), "help": _("what the scores know least about")},
-        {"value": named.CROSS_QUERY, "label": _("across queries"), "help": _("puts queries on one scale")},
-        {"value": named.GOLD, "label": _("gold"), "help": _("known answers, from grades and adjudication: they check people")},
+        {"value": named.RANDOM, "label": _("at random"), "help": _("a random sample of answered pairs; measures judges without bias")},
+        {"value": named.DISAGREEMENT, "label": _("judges disagree"), "help": _("pairs on which two judges differ most")},
+        {"value": named.UNCERTAIN, "label": _("uncertain"), "help": _("pairs with the least certain scores")},
+        {"value": named.CROSS_QUERY, "label": _("across queries"), "help": _("pairs that put queries on a common scale")},
+        {"value": named.GOLD, "label": _("gold"), "help": _("pairs with known answers from grades or adjudication; check annotators")},
     ]  # fmt: skip
 
 
@@ -170,23 +168,25 @@ def _invite(request: HttpRequest, project: Project) -> HttpResponse:
 def _revoke(request: HttpRequest, project: Project) -> None:
     if revoke_invitation(project, _number(request.POST.get("link", ""))):
         note("member.invitation_revoked", project=project, actor=request.user)
-        messages.success(request, _("The invitation leads nowhere now."))
+        messages.success(request, _("Invitation revoked."))
     else:
-        messages.warning(request, _("That invitation has been used or is over."))
+        messages.warning(request, _("That invitation was already used or has expired."))
 
 
 def _set_role(request: HttpRequest, project: Project) -> None:
     user, role = _member(request, project), request.POST.get("role", "")
     set_role(project, user, role)
     note("member.role", project=project, actor=request.user, subject=user.get_username(), role=role)
-    messages.success(request, _("%(name)s is %(role)s now.") % {"name": _name(user), "role": role_label(role)})
+    messages.success(
+        request, _("%(name)s now has the role %(role)s.") % {"name": _name(user), "role": role_label(role)}
+    )
 
 
 def _remove(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
     remove_member(project, user)
     note("member.removed", project=project, actor=request.user, subject=user.get_username())
-    messages.success(request, _("%(name)s is no member any more; their answers stay.") % {"name": _name(user)})
+    messages.success(request, _("%(name)s is no longer a member; their answers stay.") % {"name": _name(user)})
 
 
 def _quota(request: HttpRequest, project: Project) -> None:
@@ -197,11 +197,11 @@ def _quota(request: HttpRequest, project: Project) -> None:
     set_quota(project, user, quota)
     note("member.quota", project=project, actor=request.user, subject=user.get_username(), quota=quota)
     if quota is None:
-        messages.success(request, _("%(name)s is asked without a bound.") % {"name": _name(user)})
+        messages.success(request, _("%(name)s has no quota.") % {"name": _name(user)})
     else:
         messages.success(
             request,
-            ngettext("%(name)s is asked for %(n)s answer.", "%(name)s is asked for %(n)s answers.", quota)
+            ngettext("%(name)s has a quota of %(n)s answer.", "%(name)s has a quota of %(n)s answers.", quota)
             % {"name": _name(user), "n": count(quota)},
         )
 
@@ -210,7 +210,7 @@ def _resume(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
     if resume_person(project, user):
         note("member.resumed", project=project, actor=request.user, subject=user.get_username())
-        messages.success(request, _("%(name)s goes on with a clean slate.") % {"name": _name(user)})
+        messages.success(request, _("%(name)s resumed; earlier gold results reset.") % {"name": _name(user)})
 
 
 def _plan(request: HttpRequest, project: Project) -> None:
@@ -220,9 +220,9 @@ def _plan(request: HttpRequest, project: Project) -> None:
         "spot_checks.planned", project=project, actor=request.user, subject=order["reason"],
         pairs=planned.pairs, slots=planned.slots,
     )  # fmt: skip
-    text = ngettext("%(n)s pair is planned.", "%(n)s pairs are planned.", planned.pairs) % {"n": count(planned.pairs)}
+    text = ngettext("Planned %(n)s pair.", "Planned %(n)s pairs.", planned.pairs) % {"n": count(planned.pairs)}
     if planned.pairs < planned.wanted:
-        text += " " + _("There were no more of this kind.")
+        text += " " + _("No more pairs of this kind exist.")
     messages.success(request, text)
 
 
@@ -233,9 +233,7 @@ def _withdraw(request: HttpRequest, project: Project) -> None:
     note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
     messages.success(
         request,
-        _(
-            "What nobody had answered is asked no more; answers stay, and what people have before them now still counts."
-        ),
+        _("Unanswered pairs withdrawn. Existing answers and current assignments still count."),
     )
 
 
@@ -243,7 +241,7 @@ def _rules(request: HttpRequest, project: Project) -> None:
     rules = read_rules(request.POST)
     set_rules(project, rules)
     note("people.rules", project=project, actor=request.user, **dataclasses.asdict(rules))
-    messages.success(request, _("Stored. It holds from the next pair on."))
+    messages.success(request, _("Saved. The new rules apply from the next pair."))
 
 
 def read_rules(sent: QueryDict) -> Rules:

@@ -49,5 +49,5 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
     except ProbeRefused as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, _("The probe is ordered; its figures appear here once it has finished."))
+        messages.success(request, _("Probe started. Results appear here when it finishes."))
     return redirect("probes", slug=project.slug)

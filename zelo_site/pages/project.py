@@ -59,5 +59,5 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
         raise Http404(f"a run cannot be moved by {action!r}")
     if not moves[action](run, by=request.user):
         state = translated(run.get_state_display())
-        messages.warning(request, _("The run is %(state)s already; nothing was changed.") % {"state": state})
+        messages.warning(request, _("Nothing changed: the run is already %(state)s.") % {"state": state})
     return redirect("project", slug=project.slug)

@@ -183,23 +183,19 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
     try:
         if action == "outside":
             entered = enter_outside(project, request.POST.get("endpoint", ""))
-            messages.success(
-                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
-            )
+            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "run_file":
             stream = request.FILES.get("run")
             if stream is None:
-                raise ContenderRefused(_("no file was chosen; expected a TREC run"))
+                raise ContenderRefused(_("no file was chosen; choose a TREC run file"))
             entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
-            messages.success(
-                request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
-            )
+            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "evaluate":
             snapshot = get_object_or_404(
                 Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
             )
             order_evaluation(project, snapshot, request.POST.get("split", "test"))
-            messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
+            messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
             raise Http404
     except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:

@@ -16,10 +16,10 @@ from zelo_site.pages.scope import may_change, visible_project
 
 PAGE_SIZE = 50
 FILTERS = {
-    "islands": gettext_lazy("in islands"),
-    "unrated": gettext_lazy("without scores"),
-    "stale": gettext_lazy("waiting for a fit"),
-    "failed": gettext_lazy("not fitted"),
+    "islands": gettext_lazy("disconnected"),
+    "unrated": gettext_lazy("not scored"),
+    "stale": gettext_lazy("fit pending"),
+    "failed": gettext_lazy("fit failed"),
 }
 
 

@@ -116,7 +116,7 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
         typed = request.POST.get("documents", "").replace("\x00", "")[:LONGEST_TEXT]
         context |= {"question": question, "typed": typed}
         if not question:
-            context["problem"] = _("Type a question to rank documents for.")
+            context["problem"] = _("Enter a question.")
         else:
             context |= _ranked(reranker, question, typed_documents(typed) or found_documents(project, question))
     else:
@@ -199,7 +199,7 @@ def _searched(documents: Sequence[Document], question: str) -> list[Document]:
 
 def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> dict[str, Any]:
     if not documents:
-        return {"problem": _("No document of the project shares a word with the question; type documents to rank.")}
+        return {"problem": _("No document shares a word with the question. Enter documents to rank.")}
     body = {"query": question, "documents": [each.text for each in documents], "return_documents": False}
     try:
         reply = pass_on(reranker, "/v1/rerank", json.dumps(body).encode())
@@ -208,7 +208,9 @@ def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> di
     answer = reply.body
     if reply.status != 200:
         return {
-            "problem": answer.get("message", _("the serving process answered %(status)s") % {"status": reply.status})
+            "problem": answer.get(
+                "message", _("the ranking server answered %(status)s; see its log") % {"status": reply.status}
+            )
         }
     rows = [
         RankedDocument(

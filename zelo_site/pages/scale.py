@@ -127,10 +127,10 @@ def read_prior(project: Project) -> Prior:
     dispersion = shared.dispersion if shared is not None else None
     fixed = project.rater_options.get("prior_precision")
     if fixed is not None:
-        return Prior(fixed, _("set in the options of the rater"), dispersion=dispersion)
+        return Prior(fixed, _("set in the rater options"), dispersion=dispersion)
     if shared is not None and shared.prior_precision is not None:
         losses = tuple((float(precision), float(loss)) for precision, loss in shared.losses)
-        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("chosen earlier and kept")
+        source = _("chosen by 5-fold cross-validation") if shared.cross_validated else _("kept from an earlier fit")
         return Prior(shared.prior_precision, source, shared.pairs, shared.chosen_at, dispersion, losses)
     if last is None:
         return Prior(None, "")
@@ -171,11 +171,11 @@ def _next(project: Project, counts: Counts) -> NextCalibration:
     judges = tuple(judge.name for judge in judges_so_far(project))
     hindrance = ""
     if counts.rated < 2:
-        hindrance = _("Pairs across queries need at least two queries with scores.")
+        hindrance = _("Cross-query pairs need at least two queries with scores.")
     elif Run.objects.filter(project=project, state__in=Run.ACTIVE, sampler="cross-query").exists():
-        hindrance = _("Pairs across queries are being judged; the scale follows by itself.")
+        hindrance = _("Cross-query pairs are being judged; the scale updates automatically.")
     elif not judges:
-        hindrance = _("Nobody has judged by a run yet: start one, and its judges can be asked across queries too.")
+        hindrance = _("No judges yet. Start a run; its judges can then judge cross-query pairs.")
     every = counts.rated * (counts.rated - 1) // 2
     return NextCalibration(min(PAIRS_PER_QUERY * counts.rated, every), judges, hindrance)
 
@@ -190,5 +190,7 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
     except RunRefused as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, _("Pairs across queries are ordered; the scale is fitted when they are answered."))
+        messages.success(
+            request, _("Judging of cross-query pairs started. The scale is fitted when the answers are in.")
+        )
     return redirect("scale", slug=project.slug)

@@ -33,8 +33,8 @@ def visible_project(request: HttpRequest, slug: str) -> Project:
     if visitor_role(request, project) == Role.ANNOTATOR:
         raise PermissionDenied(
             _(
-                "you compare documents in %(project)s without seeing what others answered; "
-                "ask one of its owners for the role viewer if you need to read it"
+                "annotators of %(project)s compare documents without seeing other answers; "
+                "ask an owner for the role viewer"
             )
             % {"project": project.name}
         )
@@ -63,7 +63,5 @@ def owned_project(request: HttpRequest, slug: str) -> Project:
     """The project if the visitor owns it; 403 for members who do not, 404 for others."""
     project = visible_project(request, slug)
     if not may_change(request, project):
-        raise PermissionDenied(
-            _("changing %(project)s needs the role owner; ask one of its owners") % {"project": project.name}
-        )
+        raise PermissionDenied(_("only owners can change %(project)s; ask an owner") % {"project": project.name})
     return project

@@ -36,7 +36,7 @@ def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
     if request.POST.get("action") == "resume":
         if resume_judge(judge, by=request.user):
-            messages.success(request, _("%(name)s is asked again.") % {"name": judge.name})
+            messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
     elif pause_judge(judge, PAUSED_BY % {"name": request.user.get_username()}, by=request.user):
-        messages.success(request, _("%(name)s is asked nothing more until you let it go on.") % {"name": judge.name})
+        messages.success(request, _("%(name)s paused.") % {"name": judge.name})
     return redirect("scorecard", slug=project.slug)

@@ -104,7 +104,7 @@ def jobs_live(request: HttpRequest) -> HttpResponse:
 def doctor_page(request: HttpRequest) -> HttpResponse:
     """The doctor's findings; only for staff, since they tell about the machine."""
     if not _is_staff(request):
-        raise PermissionDenied(_("the doctor's findings are for staff; ask whoever runs this server"))
+        raise PermissionDenied(_("only staff can see the doctor page; ask the server administrator"))
     findings = examine()
     bad = sum(finding.health is Health.BAD for finding in findings)
     return render(request, "zelo/doctor.html", {"findings": findings, "bad": bad, "here": "doctor"})

@@ -56,7 +56,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:
         return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
     fits_anew = (changed.rater, changed.rater_options) != before
-    messages.success(request, _("Stored. All queries are being fitted anew.") if fits_anew else _("Stored."))
+    messages.success(request, _("Saved. Refitting all queries.") if fits_anew else _("Saved."))
     return redirect("settings", slug=project.slug)
 
 

@@ -51,7 +51,7 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
     except (BadOptions, SnapshotRefused, StorageFull) as error:
         return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)
     messages.success(
-        request, _("%(n)s rows are frozen as “%(name)s”.") % {"n": count(snapshot.rows), "name": snapshot.name}
+        request, _("Snapshot “%(name)s” created with %(n)s rows.") % {"n": count(snapshot.rows), "name": snapshot.name}
     )
     return redirect("training", slug=project.slug)
 
@@ -89,7 +89,7 @@ def _in_words(field: OptionField, sent: QueryDict | None) -> OptionField:
     if field.name.removeprefix(f"{PREFIX}-") not in WORDS:
         return field
     value = "" if sent is None else sent.get(field.name, "")
-    separated = _("Separated by commas.")
+    separated = _("Separate with commas.")
     return dataclasses.replace(field, kind="text", value=value, help=f"{translated(field.help)} {separated}")
 
 

@@ -98,7 +98,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
         )
     except (BadOrder, BadOptions, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/start.html", _context(project, request.POST, error), status=422)
-    messages.success(request, _("The run is ordered. Scores move as answers arrive."))
+    messages.success(request, _("Run started. Scores update as answers arrive."))
     return redirect("project", slug=project.slug)
 
 
@@ -134,15 +134,15 @@ def _judge_keys(sent: QueryDict, allocation: str) -> list[str]:
     """The rows of the chosen judges, the one that a cascade begins with before the others."""
     keys = list(dict.fromkeys(sent.getlist("judge")))
     if not keys:
-        raise BadOrder(_("no judge is chosen; choose at least one"))
+        raise BadOrder(_("choose at least one judge"))
     if len(keys) > MOST_ROWS:
-        raise BadOrder(_("%(n)s judges are chosen; choose at most %(most)s") % {"n": len(keys), "most": MOST_ROWS})
+        raise BadOrder(_("%(n)s judges are selected; select at most %(most)s") % {"n": len(keys), "most": MOST_ROWS})
     first = sent.get("first", "")
     if allocation != Run.Allocation.CASCADE or not first:
         return keys
     if first not in keys:
         raise BadOrder(
-            _("the cascade is to begin with %(judge)r, which is not chosen; choose it, or another one")
+            _("the first judge of the cascade, %(judge)r, is not selected; select it, or choose another first judge")
             % {"judge": first[:80]}
         )
     return [first, *(key for key in keys if key != first)]
@@ -155,7 +155,7 @@ def _read_judges(keys: Sequence[str], sent: QueryDict) -> list[ChosenJudge]:
         judge = ChosenJudge(plugin, read_options(plugin, prefix=f"judge-{key}", sent=sent))
         if judge in judges:
             raise BadOrder(
-                _("%(judge)r is chosen twice with the same options; change one of them, or leave it out")
+                _("%(judge)r is selected twice with the same options; change or remove one of them")
                 % {"judge": plugin.label}
             )
         judges.append(judge)
@@ -174,8 +174,7 @@ def _given_name(sent: QueryDict, key: str) -> str:
         raise BadOrder(_("the name of a judge %(error)s") % {"error": error}) from error
     if len(name) > LONGEST_NAME:
         raise BadOrder(
-            _("the name of a judge has %(n)s characters; expected at most %(most)s")
-            % {"n": len(name), "most": LONGEST_NAME}
+            _("the judge name has %(n)s characters; use at most %(most)s") % {"n": len(name), "most": LONGEST_NAME}
         )
     return name
 
@@ -186,7 +185,8 @@ def _threshold(sent: QueryDict) -> float | None:
         return None
     if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.0 < float(text) <= 0.5:
         raise BadOrder(
-            _("the cascade's threshold is %(text)r; expected above 0 and at most 0.5, or nothing") % {"text": text[:20]}
+            _("the cascade threshold is %(text)r; enter a number above 0 and at most 0.5, or leave it empty")
+            % {"text": text[:20]}
         )
     return float(text)
 
@@ -200,7 +200,7 @@ def _one_of(sent: QueryDict, name: str, allowed: list[str]) -> str:
     value = sent.get(name, allowed[0])
     if value not in allowed:
         raise BadOrder(
-            _("%(name)s is %(value)r; expected one of %(allowed)s")
+            _("%(name)s is %(value)r; choose one of %(allowed)s")
             % {"name": name, "value": value, "allowed": ", ".join(allowed)}
         )
     return value
@@ -221,7 +221,7 @@ def _whole(text: str, unit: str) -> int | None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < 1:
         raise BadOrder(
-            _("the budget is %(text)r; expected a number of %(unit)s, 1 or more, or nothing")
+            _("the budget is %(text)r; enter a number of %(unit)s, 1 or more, or leave it empty")
             % {"text": text[:20], "unit": unit}
         )
     return int(text)
@@ -233,7 +233,7 @@ def _micros(text: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{0,9}(\.[0-9]{0,6})?", text) or not any("1" <= digit <= "9" for digit in text):
-        raise BadOrder(_("the budget is %(text)r; expected dollars, more than 0, or nothing") % {"text": text[:20]})
+        raise BadOrder(_("the budget is %(text)r; enter dollars above 0, or leave it empty") % {"text": text[:20]})
     return round(float(text) * 1e6)
 
 

@@ -163,7 +163,7 @@ def move_training(request: HttpRequest, slug: str, training_id: int, move: str) 
     if move == "cancel":
         if not cancel_training(run, by=request.user):
             state = translated(run.get_state_display())
-            messages.warning(request, _("The training is %(state)s already; nothing was changed.") % {"state": state})
+            messages.warning(request, _("Nothing changed: the training is already %(state)s.") % {"state": state})
     elif move == "resume":
         try:
             resume_training(run, by=request.user)

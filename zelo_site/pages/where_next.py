@@ -98,9 +98,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         return redirect("where-next", slug=project.slug, query_id=query.pk)
     last, judges = last_judges(project)
     if last is None or not judges:
-        messages.warning(
-            request, _("No judge has been asked yet; choose some here, and they will be asked from then on.")
-        )
+        messages.warning(request, _("No judges yet. Choose the judges for this run."))
         return redirect("new-run", slug=project.slug)
     is_cascade = last.allocation == Run.Allocation.CASCADE and len(judges) > 1 and judges[0].pk == last.cascade_first_id
     allocation = Run.Allocation.ALL if last.allocation == Run.Allocation.CASCADE and not is_cascade else last.allocation
@@ -117,7 +115,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
             query_ids=[query.pk],
             pair_budget=PAIRS,
         )
-        messages.success(request, _("The next %(n)s pairs are queued. Scores move as answers arrive.") % {"n": PAIRS})
+        messages.success(request, _("%(n)s pairs queued. Scores update as answers arrive.") % {"n": PAIRS})
     except RunRefused as error:
-        messages.error(request, _("The pairs were not queued: %(error)s.") % {"error": error})
+        messages.error(request, _("No pairs queued: %(error)s.") % {"error": error})
     return redirect("query", slug=project.slug, query_id=query.pk)

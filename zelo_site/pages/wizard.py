@@ -45,7 +45,7 @@ class Source:
 def new_project(request: HttpRequest) -> HttpResponse:
     """The form of a new project with its first data; a POST stores both or neither."""
     if not may_create(request.user):
-        raise PermissionDenied(_("starting a project needs a staff account or a project of one's own; ask an owner"))
+        raise PermissionDenied(_("only staff and project owners can create projects; ask an owner"))
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, None))
     try:
@@ -79,7 +79,7 @@ def preview(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return redirect("new-project")
     if not may_create(request.user):
-        raise PermissionDenied(_("previewing an import needs a staff account or a project of one's own"))
+        raise PermissionDenied(_("only staff and project owners can preview an import; ask an owner"))
     try:
         looks = [_look(source) for source in _sources(request)]
         context: dict[str, Any] = {"looks": looks, "is_good": not any(look["preview"].errors for look in looks)}
@@ -114,7 +114,7 @@ def _sources(request: HttpRequest) -> list[Source]:
     if grades is not None:
         found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))  # type: ignore[arg-type]
     if not found:
-        raise NothingSent(_("no file was chosen and no text pasted; give one of them"))
+        raise NothingSent(_("nothing to import; choose a file or paste text"))
     return found
 
 

@@ -120,7 +120,7 @@ def money(micros: int | None) -> str:
 def pace(rate: float | None) -> str:
     """Answers a second; slow ones a minute."""
     if not rate:
-        return _("%(n)s a second") % {"n": 0}
+        return _("%(n)s per second") % {"n": 0}
     if rate < 1:
-        return _("%(n)s a minute") % {"n": f"{rate * 60:.0f}"}
-    return _("%(n)s a second") % {"n": count(rate)}
+        return _("%(n)s per minute") % {"n": f"{rate * 60:.0f}"}
+    return _("%(n)s per second") % {"n": count(rate)}

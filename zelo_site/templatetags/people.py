@@ -29,13 +29,13 @@ def role_in(context: dict[str, Any], project: Project | None) -> str:
 def why_undefined(figure: Coefficient) -> str:
     """Why there is no coefficient, in a sentence."""
     if figure.undefined == Undefined.NO_OVERLAP:
-        return _("no pair in common")
+        return _("no common pairs")
     if figure.undefined == Undefined.FEW:
         return ngettext(
             "one common pair is too few for an interval", "%(n)d common pairs are too few", figure.common
         ) % {"n": figure.common}
     if figure.undefined == Undefined.ONE_CATEGORY:
-        return _("all answers are alike, so that chance would agree as well; see the plain agreement")
+        return _("all answers are the same, so kappa is undefined; see percent agreement")
     return ""
 
 
