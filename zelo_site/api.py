@@ -54,7 +54,7 @@ api = OpenToKeys(
     version="1",
     auth=API_AUTH,
     docs=Swagger(settings={"persistAuthorization": True}),
-    description="From pairs of documents to calibrated scores: projects, runs, scores.",
+    description="Judge pairs of documents and read calibrated relevance scores.",
 )
 for _router in (
     labeling_router,

@@ -11,10 +11,12 @@ from zelo_site.savings import read_saving, saving_sentence
 def closing_lines(project: Project, run: Run) -> str:
     """Some lines; each stands for itself."""
     run.refresh_from_db()
-    lines = [f"ended: {run.reason}" if run.reason else f"the run is {run.state}"]
+    lines = [f"run ended: {run.reason}" if run.reason else f"the run is {run.state}"]
     left = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
     if left:
-        lines.append(f"{left:,} planned questions were not asked; another run of the same judges asks them first")
+        lines.append(
+            f"{left:,} planned questions were not asked; start another run of the same judges to ask them first"
+        )
     saving = read_saving(project)
     if saving is not None:
         lines.append(saving_sentence(saving))
@@ -22,7 +24,7 @@ def closing_lines(project: Project, run: Run) -> str:
     if certainty is not None:
         queries = f"{certainty.read:,} of {certainty.rated:,}" if certainty.read < certainty.rated else certainty.read
         lines.append(
-            f"certainty of the top ten: {certainty.mean:.2f} (expected recall of the true ten, mean of {queries} queries; "
+            f"top-10 certainty: {certainty.mean:.2f} (expected recall of the true top 10, mean of {queries} queries; "
             f"lowest {certainty.lowest:.2f})"
         )
     return "\n".join(lines)

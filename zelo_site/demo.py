@@ -89,7 +89,7 @@ def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
     if Document.objects.filter(project=project).exists():
         return
     bar, began = ProgressBar("1 Import", stream), time.monotonic()
-    bar.show(0, 1, "reading the standard library's docstrings")
+    bar.show(0, 1, "reading docstrings of the standard library")
     documents = sample_documents()
     with transaction.atomic():
         Document.objects.bulk_create(
@@ -136,7 +136,7 @@ def first_candidates(project: Project, *, stream: TextIO | None = None) -> list[
         ignore_conflicts=True,
     )
     _import_grades(project)
-    bar.end(f"{len(queries)} questions by BM25, to begin with")
+    bar.end(f"{len(queries)} first questions by BM25")
     return [query.id for query in queries]
 
 
@@ -210,7 +210,7 @@ class Embedding:
             bar.show(self.done, self.total, "docstrings embedded")
             tick()
             self._thread.join(POLL_S)
-        bar.end(f"{self.done:,} docstrings embedded, after {duration(time.monotonic() - began)} more")
+        bar.end(f"{self.done:,} docstrings embedded, {duration(time.monotonic() - began)} later")
         if self._error is not None:
             raise self._error
 
@@ -230,7 +230,7 @@ class Embedding:
     def _note(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         if self._stopped.is_set():
-            raise Interrupted("the embedding was stopped")
+            raise Interrupted("embedding stopped")
 
 
 # --- judging -----------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def judge_all(project: Project, *, stream: TextIO | None = None) -> Run:
     with transaction.atomic():
         count = all_candidates(project)
         run = start_run(project, judges=demo_judges(project), seed=2)
-    bar.end(f"{count:,} by BM25 and embeddings, fused by rank")
+    bar.end(f"{count:,} by BM25 and embeddings, rank fusion")
     return run
 
 

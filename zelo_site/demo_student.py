@@ -82,12 +82,10 @@ def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None
     if student is None:
         bar.end(run.state)
         raise NoStudent(
-            f"{run.error or f'the training is {run.state}'}; start the demo again, or "
-            f"`python manage.py train {run.project.slug} --resume {run.pk}`, to let it try again"
+            f"{run.error or f'the training is {run.state}'}; to retry, start the demo again or run "
+            f"`python manage.py train {run.project.slug} --resume {run.pk}`"
         )
-    bar.end(
-        f"{run.progress.get('step', 0):,} steps in {duration(time.monotonic() - began)}, best on the questions kept aside"
-    )
+    bar.end(f"{run.progress.get('step', 0):,} steps in {duration(time.monotonic() - began)}, best on the dev questions")
     return student
 
 
@@ -131,14 +129,14 @@ def board(project: Project, snapshot: Snapshot) -> Leaderboard:
 def closing_table(project: Project) -> str:
     """Everybody on the questions that nothing was learned from, and whether the student has won, in words."""
     found = board(project, frozen(project))
-    text = table(["ranked by", "NDCG@10", "95 % interval", "to BM25"], [_row(row) for row in found.rows])
-    return f"{text}\n{found.queries} graded questions that nothing was learned from (of the documents some were: one collection is searched)\n{verdict(found)}"
+    text = table(["ranker", "NDCG@10", "95 % interval", "vs BM25"], [_row(row) for row in found.rows])
+    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found)}"
 
 
 def _row(row: Row) -> list[str]:
     own, bm25 = row.metrics["ndcg@10"], row.against.get("bm25")
     change = f"{bm25.test.difference.estimate:+.3f} ({bm25.verdict})" if bm25 else ""
-    name = "the student" if row.kind == TRAINED else row.name
+    name = "the new reranker" if row.kind == TRAINED else row.name
     return [name, f"{own.estimate:.3f}", f"{own.low:.3f} – {own.high:.3f}", change]
 
 
@@ -146,11 +144,11 @@ def verdict(found: Leaderboard) -> str:
     """What the student's place means, whichever it is."""
     student = next((row for row in found.rows if row.kind == TRAINED), None)
     if student is None:
-        raise NoStudent("the student could not be evaluated; the page Proof says why")
-    words = {"better": "better than", "worse": "worse than", "not told apart": "not told apart from"}
+        raise NoStudent("the new reranker could not be evaluated; see the leaderboard page for the reason")
+    words = {"better": "better than", "worse": "worse than", "not told apart": "not significantly different from"}
     said = [
         f"{words[each.verdict]} {name}"
         for kind, name in (("bm25", "BM25"), ("base", "the untrained base"), ("judge", "the best judge"))
         if (each := student.against.get(kind))
     ]
-    return f"the student is {', '.join(said)}; it can be no better than the scores that it learned from"
+    return f"the new reranker is {', '.join(said)}; its quality is limited by the scores that it was trained on"

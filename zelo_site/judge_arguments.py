@@ -62,9 +62,9 @@ def _argument(text: str) -> NamedJudge:
     try:
         values = json.loads(written)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--judges {plugin}: {written!r} is no JSON ({error}); write {plugin}:{{...}}") from error
+        raise CommandError(f"--judges {plugin}: {written!r} is not JSON ({error}); pass {plugin}:{{...}}") from error
     if not isinstance(values, dict):
-        raise CommandError(f"--judges {plugin}: {written!r} is no JSON object of options")
+        raise CommandError(f"--judges {plugin}: {written!r} is not a JSON object of options; pass {plugin}:{{...}}")
     return NamedJudge(plugin=plugin, options=values)
 
 
@@ -72,11 +72,11 @@ def _file(path: Path) -> list[NamedJudge]:
     try:
         return pydantic.TypeAdapter(list[NamedJudge]).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise CommandError(f"--judges-file {path} cannot be read ({error.strerror})") from error
+        raise CommandError(f"--judges-file {path} cannot be read ({error.strerror}); check the path") from error
     except pydantic.ValidationError as error:
-        raise CommandError(f"--judges-file {path}: {_wrong(error)}; expected such as {EXAMPLE}") from error
+        raise CommandError(f"--judges-file {path}: {_wrong(error)}; write a list such as {EXAMPLE}") from error
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--judges-file {path} is no JSON ({error}); expected such as {EXAMPLE}") from error
+        raise CommandError(f"--judges-file {path} is not JSON ({error}); write a list such as {EXAMPLE}") from error
 
 
 def _check(judge: NamedJudge) -> None:

@@ -39,7 +39,7 @@ ARTEFACT_HEADER = "x-zelo-reranker"
 SCOPE = "rerank"
 TIMEOUT_S = 110.0
 NOT_THERE = (
-    "the process that ranks does not answer; it starts a few seconds after the first reranker is published; ask again "
+    "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
     "soon, or see its log, serve_rerank.log"
 )
 
@@ -113,15 +113,15 @@ def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
     try:
         response = _client().post(path, content=content, headers=headers)
     except httpx.TimeoutException as error:
-        message = f"ranking took longer than {TIMEOUT_S:.0f} s; send fewer or shorter documents at a time"
+        message = f"ranking timed out after {TIMEOUT_S:.0f} s; send fewer or shorter documents"
         raise RerankRefused(504, message) from error
     except httpx.TransportError as error:
         raise RerankRefused(503, NOT_THERE, retry_after_s=5) from error
     if not response.headers.get("content-type", "").startswith("application/json"):
         raise RerankRefused(
             502,
-            f"what answers in place of the process that ranks says {response.status_code} and no JSON; expected serve_rerank: "
-            "see that ZELO_RERANK_URL leads to it",
+            f"the ranking server answered {response.status_code} without JSON; "
+            "check that ZELO_RERANK_URL is the address of serve_rerank",
         )
     return Reply(response.status_code, response.content, response.headers.get("retry-after", ""))
 
@@ -143,11 +143,11 @@ def _asker(request: HttpRequest) -> Any:
     if found is None:
         raise RerankRefused(
             401,
-            "no valid key was sent; expected Authorization: Bearer zelo_..., made with "
+            "the request has no valid key; send Authorization: Bearer zelo_... with a key made with "
             "`python manage.py token USERNAME --scopes rerank`",
         )
     if SCOPE not in found.scopes:
-        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; make another key")
+        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
     return found.user
 
 

@@ -29,11 +29,11 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
     while not (progress := run_progress(run)).is_over:
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
         if progress.waits_for:
-            note = f"waiting for {', '.join(progress.waits_for)}"
+            note = f"{', '.join(progress.waits_for)} not answering; retrying"
         if progress.dead:
-            note += f" · {progress.dead:,} failed for good"
+            note += f" · {progress.dead:,} failed"
         if paused := run.judges.filter(paused_at__isnull=False).count():
-            note += f" · {paused} judge{'s' * (paused > 1)} paused, see the scorecard"
+            note += f" · {paused} judge{'s' * (paused > 1)} paused; see the scorecard"
         bar.show(progress.answered, progress.planned, note)
         tick()
         time.sleep(POLL_S)
@@ -59,7 +59,7 @@ def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] |
     rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]
     rows += ranking_quality(project)
     if not rows:
-        return "No grades were imported, so no order can be proved; add them with --qrels."
+        return "No grades were imported, so rankings cannot be evaluated. Add grades with --qrels."
     text = table(["order", "NDCG@10", "95 % interval"], [_row(each) for each in rows])
     return f"{text}\n{rows[0].queries} graded queries, linear gain, bootstrap over queries"
 

@@ -85,7 +85,7 @@ def recent_saving(project: Project) -> Saving | None:
 
 def saving_sentence(saving: Saving) -> str:
     """One line for a terminal."""
-    design = f"the {saving.paper_calls:,} of three judges on four pairs a candidate"
+    design = f"{saving.paper_calls:,} (three judges on four pairs per candidate)"
     if saving.saved_calls < 0:
         return f"{saving.calls:,} calls, {-saving.saved_calls:,} more than {design}"
     money = f", about ${saving.saved_micros / 1e6:,.2f}" if saving.saved_micros else ""

@@ -12,8 +12,8 @@ def find_project(slug: str) -> Project:
     """The project of that slug; CommandError lists the slugs there are."""
     project = Project.objects.filter(slug=slug).first()
     if project is None:
-        known = ", ".join(Project.objects.values_list("slug", flat=True)[:20]) or "none yet"
-        raise CommandError(f"no project has the slug {slug!r}; there are: {known}")
+        known = ", ".join(Project.objects.values_list("slug", flat=True)[:20]) or "none"
+        raise CommandError(f"no project has the slug {slug!r}; available: {known}")
     return project
 
 
@@ -24,7 +24,7 @@ def find_run(project: Project, number: int | None) -> Run:
     if run is None:
         wanted = "no run yet" if number is None else f"no run {number}"
         raise CommandError(
-            f"project {project.slug!r} has {wanted}; order one with `manage.py run --project {project.slug}`"
+            f"project {project.slug!r} has {wanted}; start one with `manage.py run --project {project.slug}`"
         )
     return run
 
@@ -33,5 +33,5 @@ def find_query(project: Project, external_id: str) -> Query:
     """The query of that external id."""
     query = Query.objects.filter(project=project, external_id=external_id).first()
     if query is None:
-        raise CommandError(f"project {project.slug!r} has no query with the id {external_id!r}")
+        raise CommandError(f"project {project.slug!r} has no query with the id {external_id!r}; check the id")
     return query

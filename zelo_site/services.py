@@ -57,7 +57,7 @@ class AlreadyRunning(RuntimeError):
     def __init__(self, home: Path, pid: int | None) -> None:
         self.home, self.pid = home, pid
         holder = f"process {pid}" if pid else "another process"
-        super().__init__(f"{home} is in use by {holder}; stop that instance, or start this one with another ZELO_HOME")
+        super().__init__(f"{home} is in use by {holder}; stop that instance, or set another ZELO_HOME")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _HomeLock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise FolderUnusable(
-                f"cannot write {path}: {error.strerror}; make {self.home} a folder of yours, or choose another ZELO_HOME"
+                f"cannot write {path}: {error.strerror}; make {self.home} writable, or choose another ZELO_HOME"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -230,7 +230,7 @@ class ServiceSupervisor:
             running.delay_s = min(2 * running.delay_s, longest) if lived_s < longest else shortest
             running.process, running.launched_at = running.service.launch(), time.monotonic()
             lines.append(
-                f"{running.service.name} ended (exit status {code}) and was started again; see {running.service.log}"
+                f"{running.service.name} exited with status {code} and was restarted; see {running.service.log}"
             )
         return lines
 
@@ -252,9 +252,9 @@ class ServiceSupervisor:
         while not service.is_ready():
             code = running.process.poll()
             if code is not None:
-                reason = f"ended with {code} while starting"
+                reason = f"exited with status {code} during startup"
             elif time.monotonic() > deadline:
-                reason = f"does not answer after {self._start_timeout_s:.0f} s"
+                reason = f"did not answer within {self._start_timeout_s:.0f} s"
             else:
                 time.sleep(0.05)
                 continue

@@ -181,16 +181,20 @@ def _migrate() -> None:
     try:
         call_command("migrate", verbosity=0)
     except OperationalError as error:
-        raise NoDatabase(f"the database does not answer ({error}); check DATABASE_URL and that it runs") from error
+        raise NoDatabase(
+            f"the database does not answer ({error}); check DATABASE_URL and that the database is running"
+        ) from error
 
 
 def _check_port(host: str, port: int) -> None:
     if not 1 <= port <= 65535:
-        raise PortTaken(f"--port is {port}; expected a number from 1 to 65535")
+        raise PortTaken(f"--port is {port}; pass a number from 1 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+            raise PortTaken(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port"
+            ) from error

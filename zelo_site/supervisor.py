@@ -167,7 +167,7 @@ class ProcessSupervisor:
                 if time.monotonic() > report_at:
                     report_at = math.inf
                     names = ", ".join(sorted(waited_for))
-                    self._report(f"still ending what they have begun: {names}; another signal ends them at once")
+                    self._report(f"waiting for {names} to stop; send the signal again to kill them")
                 if self._signals > already:
                     already = sys.maxsize
                     for _, process in running:
@@ -191,14 +191,14 @@ class ProcessSupervisor:
         if kept.child.essential and kept.failures >= GIVE_UP_AFTER:
             self._gave_up = True
             self._report(
-                f"{kept.child.name} ended {kept.failures} times in a row ({_ended(code)}); giving up. "
+                f"{kept.child.name} crashed {kept.failures} times in a row ({_ended(code)}); not restarting it. "
                 f"The tail of {kept.log}:\n{log_tail(kept.log)}"
             )
             kept.due_at = float("inf")
             return
         delay_s = min(self._first_delay_s * 2 ** (kept.failures - 1), LONGEST_DELAY_S)
         kept.due_at = now + delay_s
-        self._report(f"{kept.child.name} ended ({_ended(code)}); starting it again in {delay_s:g} s, see {kept.log}")
+        self._report(f"{kept.child.name} exited ({_ended(code)}); restarting in {delay_s:g} s, see {kept.log}")
 
     def _sleep(self, woken: socket.socket, *, until: float = math.inf) -> None:
         """Until a signal, a child's end, the next tick, or that moment."""

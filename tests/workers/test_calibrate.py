@@ -336,7 +336,7 @@ def test_the_report_names_islands_the_prior_and_what_relevance_rests_on(judged: 
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), query_ids=ids[:5], seed=1))
     settle(judged.project)
     text = calibration_report(project_calibration(judged.project))
-    assert "3 queries that no pair reaches: query-5, query-6, query-7" in text
+    assert "3 queries without a cross-query pair: query-5, query-6, query-7" in text
     assert "by cross-validation" in text
     assert f"on {5 * SIZE} answers (grades) of 5 queries" in text
     assert "observed" in text

@@ -276,5 +276,5 @@ def test_caps_on_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert read_caps(project.pk).calls is None
     assert read_caps(project.pk).cost_micros == 12_500_000
     for wrong in ("0", "-3", "2.5", "many"):
-        with pytest.raises(CommandError, match="expected a number above 0"):
+        with pytest.raises(CommandError, match="pass a number above 0"):
             call_command("configure", project.slug, "--calls", wrong)

@@ -124,7 +124,7 @@ def test_the_command_plans_previews_and_reports(project: Project, pair: Pair) ->
         call_command("spot_checks", project.slug, *arguments, stdout=out)
         return out.getvalue()
 
-    assert "nobody is asked anything" in said()
+    assert "no plans yet" in said()
     assert "2 of 2 pairs, 4 answers" in said("--reason", "random", "--pairs", "2", "--overlap", "2", "--preview")
     assert "1 of 9 pairs, 1 slots" in said("--reason", "disagreement", "--pairs", "9")
     assert "disagreement" in said()

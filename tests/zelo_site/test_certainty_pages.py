@@ -266,14 +266,14 @@ def test_saving_counts_judged_queries_only_and_prices_what_was_not_asked(
 
 def test_more_calls_than_the_paper_are_no_saving() -> None:
     text = saving_sentence(Saving(calls=200, paper_calls=168, cost_micros=0))
-    assert text == "200 calls, 32 more than the 168 of three judges on four pairs a candidate"
+    assert text == "200 calls, 32 more than the 168 (three judges on four pairs per candidate)"
 
 
 def test_closing_lines_tell_end_saving_and_certainty(project: Project, query: Query) -> None:
     lines = closing_lines(project, spend(project, 42)).splitlines()
-    assert lines[0] == "ended: the design is complete"
-    assert lines[1] == "42 calls instead of the 168 of three judges on four pairs a candidate: 75% saved"
-    assert lines[2].startswith(f"certainty of the top ten: {top_certainty([query.pk])[query.pk]:.2f} ")
+    assert lines[0] == "run ended: the design is complete"
+    assert lines[1] == "42 calls instead of the 168 (three judges on four pairs per candidate): 75% saved"
+    assert lines[2].startswith(f"top-10 certainty: {top_certainty([query.pk])[query.pk]:.2f} ")
 
 
 # --- estimates and the form ------------------------------------------------------------------
@@ -359,8 +359,8 @@ def test_form_offers_only_designs_that_stand_by_themselves(client: Client, proje
     [
         (["--dollars", "0"], "--dollars is 0.0"),
         (["--dollars", "nan"], "--dollars is nan"),
-        (["--sampler-options", "degree=4"], "which is no JSON"),
-        (["--sampler-options", "[4]"], "expected a JSON object"),
+        (["--sampler-options", "degree=4"], "which is not JSON"),
+        (["--sampler-options", "[4]"], "pass a JSON object"),
     ],
 )
 def test_command_refuses_a_bad_budget_before_it_starts_anything(option: list[str], named: str, tmp_path: Path) -> None:

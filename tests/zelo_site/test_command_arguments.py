@@ -26,7 +26,7 @@ def read(*judges: str, file: Path | None = None) -> list[NamedJudge]:
 @pytest.mark.parametrize("command", ["up", "demo"])
 @pytest.mark.parametrize("port", [99999, -1, 0])
 def test_port_that_is_none_is_named(command: str, port: int) -> None:
-    with pytest.raises(CommandError, match=f"--port is {port}; expected a number from 1 to 65535"):
+    with pytest.raises(CommandError, match=f"--port is {port}; pass a number from 1 to 65535"):
         call_command(command, port=port)
 
 
@@ -51,8 +51,8 @@ def test_judges_come_with_options_from_arguments_and_from_a_file(tmp_path: Path)
     ("text", "named"),
     [
         ("nobody", "nobody"),
-        ("bm25:{", "no JSON"),
-        ("bm25:[1]", "no JSON object"),
+        ("bm25:{", "not JSON"),
+        ("bm25:[1]", "not a JSON object"),
         ('bm25:{"colour": 1}', "judge bm25: colour"),
         ('openai-http:{"endpoint": "x"}', "judge openai-http: model"),
     ],

@@ -131,7 +131,7 @@ def test_demo_from_nothing_to_the_table_and_again(tmp_path: Path) -> None:
         return done.stdout
 
     first = run()
-    assert "1 Import" in first and "/enter/" in first and "fused by rank" in first
+    assert "1 Import" in first and "/enter/" in first and "rank fusion" in first
     for order in ("BM25  ", "judge Embeddings (", "Elo  "):
         assert any(line.startswith(order) for line in first.splitlines()), order
     second = run()

@@ -48,9 +48,9 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     student = show_student(project, by=owner, tick=work, stream=drawn)
     assert "7 Train" in drawn.getvalue()
     said = closing_table(project)
-    for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)"):
+    for each in ("the new reranker", "BM25", "first stage", "Elo", "untrained base (minilm)"):
         assert any(line.startswith(f"{each}  ") for line in said.splitlines()), each
-    assert "graded questions that nothing was learned from" in said
+    assert "held-out graded questions" in said
     before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
     assert show_student(project, by=owner, tick=work) == student
     assert (

@@ -144,7 +144,7 @@ def test_nothing_to_plan_says_what_would_help_and_keeps_the_form(client: Client,
 def test_the_preview_counts_pairs_and_time(client: Client, project: Project, pair: Pair) -> None:
     said = page(client, "plan-preview", project.slug, reason="random", pairs="4", overlap="2")
     assert "4 pairs, 8 answers" in said and "assuming 15 s a pair" in said
-    assert "expected a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
+    assert "enter a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
     assert not SpotCheck.objects.exists()
 
 

@@ -202,7 +202,7 @@ def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot
     printed = out.getvalue()
     for said in ("today.trec", "untrained base (minilm)", "against grades", "against elo", "to BM25", "by domain"):
         assert said in printed
-    with pytest.raises(CommandError, match="freeze scores first"):
+    with pytest.raises(CommandError, match="create one with manage.py snapshot"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")
 
 

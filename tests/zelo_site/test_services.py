@@ -335,7 +335,7 @@ def test_server_that_ends_at_once_shows_its_log(tmp_path: Path, stopped: Path) -
     fake.chmod(0o755)
     environ = {**EMBEDDED, "ZELO_VALKEY_BIN": str(fake)}
     supervisor = ServiceSupervisor(stopped, environ=environ)
-    with pytest.raises(ServiceFailed, match=r"Valkey ended with 9 .*(\n.*)*out of luck"):
+    with pytest.raises(ServiceFailed, match=r"Valkey exited with status 9 .*(\n.*)*out of luck"):
         supervisor.start()
     assert supervisor.process_ids() == {}
     assert not (stopped / "postgres/postmaster.pid").exists()

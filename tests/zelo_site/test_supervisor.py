@@ -140,7 +140,7 @@ def test_child_that_ends_is_started_again_with_a_line_that_says_why(tmp_path: Pa
             return len(lines) >= 3
 
         assert until(ended_often)
-    assert lines[0] == f"brief ended (exit status 3); starting it again in 0.01 s, see {tmp_path / 'logs/brief.log'}"
+    assert lines[0] == f"brief exited (exit status 3); restarting in 0.01 s, see {tmp_path / 'logs/brief.log'}"
     assert "in 0.04 s" in lines[2]
     assert said(tmp_path, "brief").count("I am brief") >= 3
 
@@ -154,7 +154,7 @@ def test_essential_child_that_cannot_be_kept_up_ends_the_supervisor(tmp_path: Pa
     ]
     supervisor = ProcessSupervisor(children, home=tmp_path, report=lines.append, first_delay_s=0.01)
     assert supervisor.run() == 1
-    assert "giving up" in lines[-1] and "address in use" in lines[-1]
+    assert "not restarting it" in lines[-1] and "address in use" in lines[-1]
     assert marked(mark) == []
 
 
@@ -177,7 +177,7 @@ def test_child_may_finish_what_it_is_doing_before_it_stops_and_whoever_waits_is_
             supervisor.start(Child(name, [sys.executable, "-S", "-c", program]))
         assert until(lambda: all("ready" in said(tmp_path, name) for name in ("judging", "web")))
     assert all("finished" in said(tmp_path, name) for name in ("judging", "web"))
-    assert lines == ["still ending what they have begun: judging, web; another signal ends them at once"]
+    assert lines == ["waiting for judging, web to stop; send the signal again to kill them"]
 
 
 def test_watch_is_asked_with_every_tick_and_its_lines_are_reported(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _remove(request: HttpRequest, project: Project) -> None:
 def _quota(request: HttpRequest, project: Project) -> None:
     user, given = _member(request, project), request.POST.get("quota", "").strip()
     if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise MembershipRefused(f"the quota is {given[:20]!r}; expected a whole number, or nothing for no bound")
+        raise MembershipRefused(f"the quota is {given[:20]!r}; enter a whole number, or leave it empty for no quota")
     quota = int(given) if given else None
     set_quota(project, user, quota)
     note("member.quota", project=project, actor=request.user, subject=user.get_username(), quota=quota)
@@ -258,7 +258,7 @@ def read_rules(sent: QueryDict) -> Rules:
             lease_s=int(sent.get("lease_s", "")),
         )
     except ValueError as error:
-        raise BadRules(f"a rule is no number: {error}; fill in all of them") from error
+        raise BadRules(f"a rule is not a number: {error}; fill in every field") from error
 
 
 ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
@@ -293,7 +293,7 @@ def read_plan(sent: QueryDict) -> dict[str, Any]:
     for name, default in (("pairs", DEFAULT_PAIRS), ("overlap", DEFAULT_OVERLAP)):
         given = sent.get(name, "").strip()
         if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-            raise BadPlan(f"{name} is {given[:20]!r}; expected a whole number")
+            raise BadPlan(f"{name} is {given[:20]!r}; enter a whole number")
         order[name] = int(given) if given else default
     return order
 

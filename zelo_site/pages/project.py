@@ -56,7 +56,7 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
         return redirect("project", slug=project.slug)
     moves = {"pause": pipeline.pause_run, "resume": pipeline.resume_run, "cancel": pipeline.cancel_run}
     if action not in moves:
-        raise Http404(f"a run cannot be moved by {action!r}")
+        raise Http404(f"unknown run action {action!r}")
     if not moves[action](run, by=request.user):
         state = translated(run.get_state_display())
         messages.warning(request, _("Nothing changed: the run is already %(state)s.") % {"state": state})

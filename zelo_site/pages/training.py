@@ -170,5 +170,5 @@ def move_training(request: HttpRequest, slug: str, training_id: int, move: str) 
         except TrainingRefused as error:
             messages.warning(request, str(error))
     else:
-        raise Http404(f"a training cannot be moved by {move!r}")
+        raise Http404(f"unknown training action {move!r}")
     return redirect("training-run", slug=project.slug, training_id=run.pk)

@@ -25,12 +25,17 @@ from zelo_site.terminal import ProgressBar, table
 
 
 class Command(BaseCommand):
-    help = "Judge pairs across queries, fit one bias a query, and learn relevance from grades or people's answers."
+    help = "Judge cross-query pairs, put all queries on one scale, and calibrate relevance against grades or people's answers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        add_judge_arguments(parser, otherwise="those of the last run")
-        parser.add_argument("--pairs-per-query", type=int, default=3, help="3 for soft preferences, 12 for sign votes")
+        parser.add_argument("project", help="project slug")
+        add_judge_arguments(parser, otherwise="the judges of the last run")
+        parser.add_argument(
+            "--pairs-per-query",
+            type=int,
+            default=3,
+            help="cross-query pairs per query: 3 for soft preferences, 12 for sign votes",
+        )
         parser.add_argument("--orders", default="one", choices=["one", "both"])
         parser.add_argument("--seed", type=int, default=None)
 
@@ -65,12 +70,14 @@ def settle(project: Project, tick: Callable[[], None]) -> None:
 
 def calibration_report(found: ProjectCalibration) -> str:
     """What was found, in lines and one table."""
-    lines = [f"calibration {found.version}: {found.pairs:,} pairs across queries, {found.islands_count:,} island(s)"]
+    lines = [
+        f"calibration {found.version}: {found.pairs:,} cross-query pairs, {found.islands_count:,} connected group(s)"
+    ]
     if found.islands_count > 1:
         named = [f"{island.queries:,} queries ({', '.join(island.names[:3])} …)" for island in found.islands[:5]]
-        lines.append("  scores can be compared only within an island: " + "; ".join(named))
+        lines.append("  compare scores only within a group: " + "; ".join(named))
         if found.unlinked:
-            lines.append(f"  {found.unlinked:,} queries that no pair reaches: {', '.join(found.unlinked_names)}")
+            lines.append(f"  {found.unlinked:,} queries without a cross-query pair: {', '.join(found.unlinked_names)}")
     if found.prior_precision is not None:
         lines.append(f"prior precision {found.prior_precision:.3g}, by cross-validation")
     if not found.calibrated:

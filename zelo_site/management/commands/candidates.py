@@ -22,13 +22,13 @@ from zelo_site.terminal import ProgressBar
 
 
 class Command(BaseCommand):
-    help = "Retrieve candidates, from the project's documents, for the queries that have none; Ctrl-C leaves the job."
+    help = "Retrieve candidate documents for all queries that have none; the job continues after Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        parser.add_argument("--retriever", default="hybrid", help="bm25, dense, hybrid or another plugin")
-        parser.add_argument("--options", default="{}", help='the retriever\'s options as JSON, such as {"k1": 1.2}')
-        parser.add_argument("--k", type=int, default=100, help="how many candidates a query gets at most")
+        parser.add_argument("project", help="project slug")
+        parser.add_argument("--retriever", default="hybrid", help="retriever plugin: bm25, dense, hybrid or another")
+        parser.add_argument("--options", default="{}", help='retriever options as JSON, for example {"k1": 1.2}')
+        parser.add_argument("--k", type=int, default=100, help="maximum number of candidates per query")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -39,16 +39,16 @@ class Command(BaseCommand):
         except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            self.stdout.write("\nthe job goes on with the next worker")
+            self.stdout.write("\nthe job continues in the background")
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise CommandError(f"--options {text!r} is not JSON ({error}); expected an object in single quotes") from error
+        raise CommandError(f"--options {text!r} is not JSON ({error}); pass a JSON object in single quotes") from error
     if not isinstance(value, dict):
-        raise CommandError(f'--options {text!r} is no object; expected something like {{"k1": 1.2}}')
+        raise CommandError(f'--options {text!r} is not a JSON object; pass one such as {{"k1": 1.2}}')
     return value
 
 

@@ -19,17 +19,19 @@ from zelo_site.stack import database
 
 
 class Command(BaseCommand):
-    help = "Change a project; with another rater, or other options of it, all queries are fitted anew."
+    help = "Change a project's settings, or print them when no option is given; changing the rater refits all queries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("project", help="project slug")
         parser.add_argument("--name")
-        parser.add_argument("--instruction", help="what judges and people are told beside the question")
-        parser.add_argument("--rater", help="for example thurstone or bradley-terry")
-        parser.add_argument("--rater-options", help='JSON, for example {"judge_weights": "anchored"}')
+        parser.add_argument("--instruction", help="instruction shown to judges and annotators")
+        parser.add_argument("--rater", help="rater plugin, for example thurstone or bradley-terry")
+        parser.add_argument("--rater-options", help='rater options as JSON, for example {"judge_weights": "anchored"}')
 
-        for name, unit in (("calls", "calls"), ("tokens", "tokens read and written"), ("dollars", "dollars")):
-            parser.add_argument(f"--{name}", help=f"at most so many {unit} by all runs and probes; none: no limit")
+        for name, unit in (("calls", "calls"), ("tokens", "input and output tokens"), ("dollars", "dollars")):
+            parser.add_argument(
+                f"--{name}", help=f"maximum number of {unit} for all runs and probes, or none for no limit"
+            )
 
     def handle(self, *args: Any, **options: Any) -> None:
         rater_options = _json_object(options["rater_options"])
@@ -56,9 +58,9 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--rater-options is {text!r}, which is no JSON ({error})") from error
+        raise CommandError(f"--rater-options is {text!r}, which is not JSON ({error}); pass a JSON object") from error
     if not isinstance(values, dict):
-        raise CommandError(f'--rater-options is {text!r}; expected a JSON object such as {{"prior_precision": 0.1}}')
+        raise CommandError(f'--rater-options is {text!r}; pass a JSON object such as {{"prior_precision": 0.1}}')
     return values
 
 
@@ -77,7 +79,7 @@ def _limit(name: str, text: str, unit: int) -> int | None:
     except ValueError:
         number = math.nan
     if not 0 < number < 2**62 or (unit == 1 and number != int(number)):
-        raise CommandError(f"--{name} is {text!r}; expected a number above 0, or none for no limit")
+        raise CommandError(f"--{name} is {text!r}; pass a number above 0, or none for no limit")
     return max(1, round(number))
 
 

@@ -29,7 +29,7 @@ from zelo_site.stack import PortTaken, Serving, serve
 from zelo_site.supervisor import exits_on_sigterm
 
 PAGE_DEADLINE_S = 60.0
-STOPPED = "\nstopped; everything is kept, the same command goes on from here"
+STOPPED = "\nstopped; run the same command to continue"
 
 
 def wait_for_page(stack: Serving) -> None:
@@ -47,25 +47,25 @@ def wait_for_page(stack: Serving) -> None:
 
 
 class Command(BaseCommand):
-    help = "Start everything, judge questions about Python's standard library, and show how good the scores are."
+    help = "Start the whole server, judge sample questions about Python's standard library, and measure the scores."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback by default)")
         parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--questions", type=int, default=0, help="how many questions (0: all)")
-        parser.add_argument("--reset", action="store_true", help="delete the demo's project and begin anew")
-        parser.add_argument("--exit", action="store_true", help="leave after the table instead of serving on")
+        parser.add_argument("--questions", type=int, default=0, help="number of questions (0: all)")
+        parser.add_argument("--reset", action="store_true", help="delete the demo project and start over")
+        parser.add_argument("--exit", action="store_true", help="exit after printing the table instead of serving")
 
     def handle(self, *args: Any, **options: Any) -> None:
         questions = sample_questions()
         if not 0 <= options["questions"] <= len(questions):
-            raise CommandError(f"--questions is {options['questions']}; expected 1 to {len(questions)}, or 0 for all")
+            raise CommandError(f"--questions is {options['questions']}; pass 1 to {len(questions)}, or 0 for all")
         code = 0
         try:
             with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
                 self._show(stack, questions[: options["questions"] or None], reset=options["reset"])
                 if not options["exit"]:
-                    self._say("\nCtrl-C stops it; the same command goes on from here, --reset begins anew")
+                    self._say("\nPress Ctrl-C to stop; run the same command to continue, or add --reset to start over")
                     code = stack.wait()
                     if not code:
                         self._say(STOPPED)
@@ -90,7 +90,7 @@ class Command(BaseCommand):
         try:
             demo.show_demo(project, tick=stack.tick, stream=stream)
         except RunStopped as error:
-            self._say(f"{error}; --reset begins anew")
+            self._say(f"{error}; run again with --reset to start over")
         self._say("\n" + demo.proof(project) + "\n")
         self._show_student(stack, owner, project, stream)
 
@@ -99,17 +99,17 @@ class Command(BaseCommand):
             student = demo_student.show_student(project, by=owner, tick=stack.tick, stream=stream)
             self._say("\n" + demo_student.closing_table(project))
         except (demo_student.NoStudent, NotEvaluated) as error:
-            self._say(f"no student: {error}")
+            self._say(f"no reranker: {error}")
             return
         proof, box = reverse("proof", args=[project.slug]), reverse("try-reranker", args=[project.slug, student.pk])
-        self._say(f"\n  the proof       {stack.address}{proof}\n  ask the student {stack.address}{box}")
+        self._say(f"\n  leaderboard     {stack.address}{proof}\n  try reranker    {stack.address}{box}")
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])
         page = reverse("project", args=[project.slug])
         self._say(
-            f"\n  zelo is up at   {stack.address}\n  sign in once    {stack.address}{link}?next={page}\n"
-            f"  logs            {stack.logs}\n" + ("\ngoing on with what is there" if known else "")
+            f"\n  zelo runs at    {stack.address}\n  sign in (once)  {stack.address}{link}?next={page}\n"
+            f"  logs            {stack.logs}\n" + ("\ncontinuing the existing demo" if known else "")
         )
 
     def _say(self, text: str) -> None:

@@ -11,15 +11,15 @@ from django.core.management.base import BaseCommand
 
 from zelo_site.doctor import Finding, Health, examine
 
-MARKS = {Health.GOOD: "ok  ", Health.NOTE: "note", Health.BAD: "BAD "}
+MARKS = {Health.GOOD: "OK  ", Health.NOTE: "note", Health.BAD: "BAD "}
 
 
 class Command(BaseCommand):
-    help = "Look at everything that the program needs; the exit status is 1 where something is bad."
+    help = "Check the installation; exits with status 1 if a check fails."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="one JSON list instead of lines")
+        parser.add_argument("--json", action="store_true", help="print one JSON list instead of lines")
 
     def handle(self, *args: Any, **options: Any) -> None:
         findings = examine()

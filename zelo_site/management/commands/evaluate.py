@@ -25,15 +25,25 @@ from zelo_site.terminal import table
 
 
 class Command(BaseCommand):
-    help = "Measure first stage, BM25, base, judges, Elo and all rerankers on queries that nothing was learned from."
+    help = "Evaluate the first stage, BM25, the base model, judges, Elo and all rerankers on held-out queries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("project", help="project slug")
         parser.add_argument("--snapshot", help="number or name of the snapshot (default: the latest)")
         parser.add_argument("--split", default="test", choices=SPLITS)
-        parser.add_argument("--run-file", action="append", default=[], metavar="FILE", help="enter a TREC run first")
         parser.add_argument(
-            "--outside", action="append", default=[], metavar="NAME", help="enter one of ZELO_RERANKERS"
+            "--run-file",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="add a TREC run file to the leaderboard first",
+        )
+        parser.add_argument(
+            "--outside",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="add one of ZELO_RERANKERS to the leaderboard first",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -58,7 +68,7 @@ class Command(BaseCommand):
                 try:
                     self._print(leaderboard(project, snapshot, options["split"], reference))
                 except NotEvaluated:
-                    self.stdout.write(f"\nagainst {reference}: nothing to measure against")
+                    self.stdout.write(f"\nreference {reference}: no data to evaluate against")
 
     def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
         found = Snapshot.objects.filter(projects=project)
@@ -70,7 +80,7 @@ class Command(BaseCommand):
                 ", ".join(f"{each.pk} ({each.name})" for each in Snapshot.objects.filter(projects=project)) or "none"
             )
             raise CommandError(
-                f"no snapshot {wanted or ''!r} of {project.slug!r}; there are: {known}; freeze scores first"
+                f"project {project.slug!r} has no snapshot {wanted or ''!r}; available: {known}; create one with manage.py snapshot {project.slug}"
             )
         return snapshot
 
@@ -92,10 +102,10 @@ class Command(BaseCommand):
                     gain,
                 ]
             )
-        self.stdout.write(f"\nagainst {board.reference}, {board.queries} queries of {board.split}")
-        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "to BM25"], rows))
+        self.stdout.write(f"\nreference {board.reference}, {board.queries} queries of {board.split}")
+        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "vs BM25"], rows))
         if board.domains:
-            self.stdout.write("\nNDCG@10 by domain, with how many queries")
+            self.stdout.write("\nNDCG@10 by domain (number of queries)")
             domains = [domain or "-" for domain in board.domains]
             self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
 

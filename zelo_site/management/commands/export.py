@@ -19,13 +19,13 @@ JUDGMENTS = "judgments"
 
 
 class Command(BaseCommand):
-    help = "Write a project's scores, or its judgments; a file is complete or not there."
+    help = "Export a project's scores or judgments; a failed export leaves no partial file."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("project", help="project slug")
         known = ", ".join([*registered("exporter"), JUDGMENTS])
         parser.add_argument("--format", default="zbench-annotated-jsonl", help=known)
-        parser.add_argument("--to", type=Path, default=None, help="file to write (default: standard output)")
+        parser.add_argument("--to", type=Path, default=None, help="output file (default: standard output)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with database():

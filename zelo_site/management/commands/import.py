@@ -16,17 +16,17 @@ from zelo_site.stack import database
 
 
 class Command(BaseCommand):
-    help = "Import a file, all or nothing; repeating it changes nothing."
+    help = "Import a file into a project; imports are all-or-nothing and can be repeated safely."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
+        parser.add_argument("project", help="project slug")
         parser.add_argument("file", type=Path)
         parser.add_argument("--importer", default="zbench-jsonl", help=", ".join(registered("importer")))
 
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
         if not path.is_file():
-            raise CommandError(f"there is no file {path}")
+            raise CommandError(f"file {path} does not exist; check the path")
         with database():
             project = find_project(options["project"])
             try:

@@ -18,14 +18,16 @@ from zelo_site.terminal import ProgressBar, table
 
 
 class Command(BaseCommand):
-    help = "Ask a judge the same pairs with and without payloads in a document, and print what that changed."
+    help = "Measure how much prompt-injection payloads in documents change a judge's answers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project; it needs rated documents")
-        parser.add_argument("judge", help="name or number of one of its judges")
-        parser.add_argument("--payloads", nargs="+", choices=sorted(payloads()), help="default: four of them")
-        parser.add_argument("--targets", type=int, default=10, help="documents of each strength, weak and middling")
-        parser.add_argument("--opponents", type=int, default=10, help="pairs of each document")
+        parser.add_argument("project", help="project slug; the project needs rated documents")
+        parser.add_argument("judge", help="name or id of a judge of the project")
+        parser.add_argument(
+            "--payloads", nargs="+", choices=sorted(payloads()), help="payloads to test (default: four of them)"
+        )
+        parser.add_argument("--targets", type=int, default=10, help="number of weak and of medium documents")
+        parser.add_argument("--opponents", type=int, default=10, help="number of pairs per document")
         parser.add_argument("--seed", type=int, default=0)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,7 +43,7 @@ class Command(BaseCommand):
             carry_out(probe.pk, report=bar.show)
             probe.refresh_from_db()
             if probe.state == InjectionProbe.State.FAILED:
-                bar.end("broke off")
+                bar.end("failed")
                 raise CommandError(probe.error)
             bar.end(f"{probe.calls:,} calls, ${probe.cost_micros / 1e6:.4f}")
             self._print(probe)
@@ -51,7 +53,7 @@ class Command(BaseCommand):
         found = judges.filter(pk=int(wanted)) if wanted.isdigit() else judges.filter(name=wanted)
         if found.count() != 1:
             known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
-            raise CommandError(f"{found.count()} judges are called {wanted!r}; this project has: {known}")
+            raise CommandError(f"{found.count()} judges match {wanted!r}; choose one of: {known}")
         return found.get()
 
     def _print(self, probe: InjectionProbe) -> None:
@@ -61,7 +63,7 @@ class Command(BaseCommand):
             share = "–" if flips is None else f"{flips['value']:.0%} ({flips['low']:.0%} – {flips['high']:.0%})"
             rise = f"{gain['value']:+.0f} ({gain['low']:+.0f} – {gain['high']:+.0f})"
             rows.append([row["payload"], row["level"], share, rise, "ALARM" if row["alarm"] else "quiet"])
-        self.stdout.write("\n" + table(["payload", "documents", "lost pairs it wins", "Elo", ""], rows))
+        self.stdout.write("\n" + table(["payload", "documents", "flipped pairs", "Elo", ""], rows))
         if failures := probe.report["failures"]:
             said = ", ".join(f"{number} {reason}" for reason, number in failures.items())
-            self.stdout.write(f"questions without an answer: {said}")
+            self.stdout.write(f"unanswered questions: {said}")

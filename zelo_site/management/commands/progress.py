@@ -16,12 +16,12 @@ from zelo_site.terminal import ProgressBar
 
 
 class Command(BaseCommand):
-    help = "Show how far a run is, until it ends; Ctrl-C leaves it running."
+    help = "Show the progress of a run until it ends; the run continues after Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        parser.add_argument("--run", type=int, default=None, help="number of the run (default: the last one)")
-        parser.add_argument("--once", action="store_true", help="print where it is and leave")
+        parser.add_argument("project", help="project slug")
+        parser.add_argument("--run", type=int, default=None, help="run id (default: the latest run)")
+        parser.add_argument("--once", action="store_true", help="print the current progress and exit")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with database():
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             if options["once"]:
                 now = run_progress(run)
                 self.stdout.write(
-                    f"{now.state}: {now.answered:,} of {now.planned:,}, {now.rate:,.0f}/s, {now.dead:,} dead"
+                    f"{now.state}: {now.answered:,} of {now.planned:,}, {now.rate:,.0f}/s, {now.dead:,} failed"
                 )
                 return
             try:
@@ -37,4 +37,4 @@ class Command(BaseCommand):
             except RunStopped as error:
                 raise CommandError(str(error)) from error
             except KeyboardInterrupt:
-                self.stdout.write("\nthe run goes on")
+                self.stdout.write("\nthe run continues in the background")

@@ -12,11 +12,11 @@ from zelo_site.stack import database
 
 
 class Command(BaseCommand):
-    help = "Create a project and print its slug."
+    help = "Create an empty project and print its slug."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
-        parser.add_argument("--instruction", default="", help="what judges and people are told beside the question")
+        parser.add_argument("--instruction", default="", help="instruction shown to judges and annotators")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with database():

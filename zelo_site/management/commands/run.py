@@ -29,33 +29,39 @@ from zelo_site.terminal import ProgressBar
 
 
 class Command(BaseCommand):
-    help = "Import queries with their documents, judge pairs of them, and print how good the scores are."
+    help = "Import queries with their documents, judge pairs, and print the quality of the scores."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "file", type=Path, nargs="?", help="zbench JSON lines, plain or gzipped (none: with --project)"
+            "file", type=Path, nargs="?", help="zbench JSON lines, plain or gzipped (optional with --project)"
         )
-        parser.add_argument("--qrels", type=Path, help="human grades in TREC form; no judge sees them")
-        parser.add_argument("--project", default="", help="slug of a project to go on with (default: a new one)")
-        parser.add_argument("--name", default="", help="name of a new project (default: the file's)")
+        parser.add_argument("--qrels", type=Path, help="TREC qrels with human grades; judges never see them")
+        parser.add_argument("--project", default="", help="slug of an existing project (default: create one)")
+        parser.add_argument("--name", default="", help="name of the new project (default: the file name)")
         add_judge_arguments(parser, otherwise=" ".join(LOCAL_JUDGES))
         parser.add_argument("--sampler", default="cycles")
         parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
-        parser.add_argument("--threshold", type=float, help="cascade: the first judge is unsure below this |p - 0.5|")
+        parser.add_argument(
+            "--threshold", type=float, help="cascade: ask the next judge when |p - 0.5| is below this value"
+        )
         parser.add_argument("--orders", default="one", choices=["one", "both"])
-        parser.add_argument("--pairs", type=int, default=None, help="at most so many pairs over all queries")
-        parser.add_argument("--calls", type=int, help="at most so many calls; further questions wait for another run")
-        parser.add_argument("--tokens", type=int, help="at most so many tokens read and written")
-        parser.add_argument("--dollars", type=float, help="at most so much money, at the endpoints' prices")
-        parser.add_argument("--sampler-options", default="{}", help='JSON, for example {"enough_recall": 0.95}')
+        parser.add_argument("--pairs", type=int, default=None, help="maximum number of pairs across all queries")
+        parser.add_argument(
+            "--calls", type=int, help="maximum number of calls; the remaining questions wait for another run"
+        )
+        parser.add_argument("--tokens", type=int, help="maximum number of input and output tokens")
+        parser.add_argument("--dollars", type=float, help="budget in US dollars, at the endpoints' prices")
+        parser.add_argument(
+            "--sampler-options", default="{}", help='sampler options as JSON, for example {"enough_recall": 0.95}'
+        )
         parser.add_argument("--seed", type=int, default=None)
 
     def handle(self, *args: Any, **options: Any) -> None:
         for path in (options["file"], options["qrels"]):
             if path is not None and not path.is_file():
-                raise CommandError(f"there is no file {path}")
+                raise CommandError(f"file {path} does not exist; check the path")
         if options["file"] is None and not options["project"]:
-            raise CommandError("nothing to judge was named; give a file, or --project with the slug of a project")
+            raise CommandError("nothing to judge; pass a file, or --project with a project slug")
         options["judges"] = read_judges(options, default=LOCAL_JUDGES)
         options["sampler_options"] = _sampler_options(options["sampler_options"])
         options["cost_budget_micros"] = _micros(options["dollars"])
@@ -73,7 +79,7 @@ class Command(BaseCommand):
             self._import(project, options["qrels"], "trec-qrels")
         bar = ProgressBar("2 Candidates", sys.stdout)
         ranked = rank_candidates(project, progress=bar.show)
-        bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks as imported")
+        bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks from the import")
         run = start_run(
             project,
             judges=make_judges(project, options["judges"]),
@@ -91,7 +97,7 @@ class Command(BaseCommand):
         watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
         self.stdout.write("\n" + quality_table(project))
         self.stdout.write("\n" + closing_lines(project, run))
-        self.stdout.write(f"\nproject {project.slug}; `python manage.py export {project.slug}` writes the scores")
+        self.stdout.write(f"\nproject {project.slug}; export the scores with `python manage.py export {project.slug}`")
 
     def _project(self, options: dict[str, Any]) -> Project:
         if not options["project"]:
@@ -109,9 +115,9 @@ def _sampler_options(text: str) -> dict[str, Any]:
     try:
         options = json.loads(text)
     except ValueError as error:
-        raise CommandError(f"--sampler-options is {text!r}, which is no JSON ({error})") from error
+        raise CommandError(f"--sampler-options is {text!r}, which is not JSON ({error}); pass a JSON object") from error
     if not isinstance(options, dict):
-        raise CommandError(f'--sampler-options is {text!r}; expected a JSON object such as {{"degree": 4}}')
+        raise CommandError(f'--sampler-options is {text!r}; pass a JSON object such as {{"degree": 4}}')
     return options
 
 
@@ -119,5 +125,5 @@ def _micros(dollars: float | None) -> int | None:
     if dollars is None:
         return None
     if not 0 < dollars < 1e12:
-        raise CommandError(f"--dollars is {dollars}; expected more than 0, or no such option for no limit")
+        raise CommandError(f"--dollars is {dollars}; pass a number above 0, or omit the option for no limit")
     return max(1, round(dollars * 1e6))

@@ -15,16 +15,16 @@ from zelo_site.terminal import table
 
 
 class Command(BaseCommand):
-    help = "Print the ranked documents of one query with Elo and its 95 % interval."
+    help = "Print the ranking of one query with Elo scores and 95 % intervals."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        parser.add_argument("query", help="id of the query in the imported file")
+        parser.add_argument("project", help="project slug")
+        parser.add_argument("query", help="query id from the imported file")
         parser.add_argument("--top", type=int, default=20)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["top"] < 1:
-            raise CommandError(f"--top is {options['top']}; expected 1 or more")
+            raise CommandError(f"--top is {options['top']}; pass 1 or more")
         with database():
             query = find_query(find_project(options["project"]), options["query"])
             rows = (

@@ -22,13 +22,13 @@ OWN_ENVIRONMENT = ROOT / ".venv-gpu" / "bin" / "vllm"
 # Room for the label tokens among the alternatives, in all their spellings.
 LOG_PROBABILITIES = 20
 
-HOW_TO_INSTALL = f"""vLLM was not found (looked for ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
-It needs a Linux host with a GPU, and an environment of its own, since its pins contradict those of zelo:
+HOW_TO_INSTALL = f"""vLLM was not found (searched ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
+vLLM needs a Linux host with a GPU and its own virtual environment, because its pins conflict with zelo's:
 
     python3 -m venv .venv-gpu
     .venv-gpu/bin/pip install -r requirements-gpu.txt
 
-On another host, install it there, start the command that --dry-run prints, and name its address in ZELO_ENDPOINTS."""
+To use another host, install vLLM there, run the command that --dry-run prints, and set ZELO_ENDPOINTS to its address."""
 
 
 class VllmMissing(CommandError):
@@ -80,21 +80,25 @@ def _name_of(model: str) -> str:
 
 
 class Command(BaseCommand):
-    help = "Serve a judge's model with vLLM: prefix caching, log-probabilities of the labels, reachable from here only."
+    help = (
+        "Serve a judge model with vLLM, with prefix caching and label log-probabilities, on this host only by default."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("model", help="hub name or folder of a causal language model")
-        parser.add_argument("--name", default="", help="what judges call it (default: the model's own name)")
+        parser.add_argument("model", help="causal language model: hub name or folder")
+        parser.add_argument("--name", default="", help="name that judges use (default: the model's name)")
         parser.add_argument(
-            "--host", default="127.0.0.1", help="another address opens it to the network, without a key"
+            "--host", default="127.0.0.1", help="listen address; any other address exposes the server without a key"
         )
         parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--max-model-len", type=int, default=4096, help="tokens of query, documents and answer")
-        parser.add_argument("--gpus", type=int, default=1, help="GPUs to spread the model over")
-        parser.add_argument("--dry-run", action="store_true", help="print the command and run nothing")
         parser.add_argument(
-            "--vllm-args", default="", metavar="ARGUMENTS", help="further arguments of vllm serve, quoted"
+            "--max-model-len", type=int, default=4096, help="maximum tokens of query, documents and answer"
+        )
+        parser.add_argument("--gpus", type=int, default=1, help="number of GPUs to split the model across")
+        parser.add_argument("--dry-run", action="store_true", help="print the command without running it")
+        parser.add_argument(
+            "--vllm-args", default="", metavar="ARGUMENTS", help="extra arguments for vllm serve, quoted"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -113,7 +117,7 @@ class Command(BaseCommand):
             return
         if vllm is None:
             raise VllmMissing(HOW_TO_INSTALL)
-        self.stderr.write(f"judges reach it with\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
+        self.stderr.write(f"to use this model, set\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
         self.stderr.write(f'    {{"endpoint": "vllm", "model": "{serving.name}", "mode": "logprob"}}\n')
         self.stderr.flush()
         # The server takes this process's place: signals and the exit status are its own.

@@ -20,16 +20,18 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Command(BaseCommand):
-    help = "Serve published rerankers: Cohere's, Jina's, vLLM's and TEI's addresses."
+    help = "Serve published rerankers over the Cohere, Jina, vLLM and TEI rerank APIs."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("folder", nargs="?", default="", help="a published reranker to serve by itself")
-        parser.add_argument("--host", default="", help="listen here instead of on the private socket")
+        parser.add_argument("folder", nargs="?", default="", help="folder of one published reranker to serve")
+        parser.add_argument("--host", default="", help="listen address (default: the private socket)")
         parser.add_argument("--port", type=int, default=8100)
-        parser.add_argument("--memory-mb", type=int, default=0, help="budget for warm models (0: half of the memory)")
-        parser.add_argument("--threads", type=int, default=0, help="threads that compute (0: one a core; one on a GPU)")
-        parser.add_argument("--device", default="", help="cpu, cuda, ... (default: CUDA where there is one)")
+        parser.add_argument(
+            "--memory-mb", type=int, default=0, help="memory limit for loaded models (0: half of the memory)"
+        )
+        parser.add_argument("--threads", type=int, default=0, help="compute threads (0: one per core, or one on a GPU)")
+        parser.add_argument("--device", default="", help="cpu, cuda, ... (default: CUDA if available)")
         parser.add_argument(
             "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the weights"
         )
@@ -66,7 +68,7 @@ def _application(options: dict[str, Any]) -> Any:
     torch.set_num_threads(1)
     folder = Path(options["folder"]).absolute() if options["folder"] else None
     if folder is not None and not folder.is_dir():
-        raise CommandError(f"{folder} is no folder; expected a published reranker with its manifest.json")
+        raise CommandError(f"{folder} is not a folder; pass the folder of a published reranker, with its manifest.json")
     default = Artefact(name=model_id(folder.name), location=str(folder)) if folder else None
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),

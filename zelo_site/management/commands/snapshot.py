@@ -18,15 +18,17 @@ from zelo_site.terminal import table
 
 
 class Command(BaseCommand):
-    help = (
-        "Freeze the scores of one or several projects: Parquet, checksum, lineage, splits. --list shows what there is."
-    )
+    help = "Freeze the scores of one or more projects for training, or list the snapshots with --list."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("projects", nargs="+", help="slugs of projects; several make a mixture")
+        parser.add_argument("projects", nargs="+", help="project slugs; several projects form a mixture")
         parser.add_argument("--name", default="", help="name of the snapshot (default: the slugs)")
-        parser.add_argument("--options", default="{}", help='as JSON, such as {"seed": 1, "heldout_domains": ["law"]}')
-        parser.add_argument("--list", action="store_true", help="list the snapshots of the projects instead")
+        parser.add_argument(
+            "--options",
+            default="{}",
+            help='snapshot options as JSON, for example {"seed": 1, "heldout_domains": ["law"]}',
+        )
+        parser.add_argument("--list", action="store_true", help="list the snapshots of the projects and exit")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with database():
@@ -52,7 +54,7 @@ class Command(BaseCommand):
         self.stdout.write(f"snapshot {snapshot.pk} ({snapshot.name}): {snapshot.rows:,} rows")
         self.stdout.write(table(["split", "queries", "rows"], rows))
         for reason, count in manifest["removed"].items():
-            self.stdout.write(f"left out: {count:,} rows ({reason})")
+            self.stdout.write(f"excluded: {count:,} rows ({reason})")
         self.stdout.write(f"SHA-256 {snapshot.checksum}")
 
 

@@ -17,15 +17,15 @@ from zelo_site.terminal import table
 
 
 class Command(BaseCommand):
-    help = "Plan which pairs people judge; without --reason, show the plans and how far people are."
+    help = "Plan which pairs people judge, or show the plans and their progress without --reason."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        parser.add_argument("--reason", choices=SpotCheck.Reason.values, help="why these pairs")
+        parser.add_argument("project", help="project slug")
+        parser.add_argument("--reason", choices=SpotCheck.Reason.values, help="reason for choosing the pairs")
         parser.add_argument("--pairs", type=int, default=50)
-        parser.add_argument("--overlap", type=int, default=1, help="how many people judge each pair")
+        parser.add_argument("--overlap", type=int, default=1, help="number of people who judge each pair")
         parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument("--preview", action="store_true", help="say what would be asked, and store nothing")
+        parser.add_argument("--preview", action="store_true", help="print the plan without storing it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with database():
@@ -50,10 +50,10 @@ def _plan(project: Project, order: dict[str, Any]) -> str:
 
 def _preview(project: Project, order: dict[str, Any]) -> str:
     found = preview_spot_checks(project, **order)
-    pace = "measured here" if found.measured else "assumed; nobody was timed here yet"
+    pace = "measured in this project" if found.measured else "assumed; no timings yet"
     return (
         f"{found.pairs:,} of {found.wanted:,} pairs, {found.slots:,} answers: {found.hours:.1f} hours of one person "
-        f"at {found.seconds:.1f} s a pair ({pace})"
+        f"at {found.seconds:.1f} s per pair ({pace})"
     )
 
 
@@ -61,7 +61,7 @@ def plans_report(project: Project) -> str:
     """Every plan as a row."""
     plans = plan_progress(project)
     if not plans:
-        return f"nobody is asked anything; plan with `manage.py spot_checks {project.slug} --reason random --pairs 50`"
+        return f"no plans yet; create one with `manage.py spot_checks {project.slug} --reason random --pairs 50`"
     rows = [
         [str(each.plan.pk), each.plan.reason, f"{each.plan.pairs:,}", f"{each.asked:,}", f"{each.answered:,}", f"{each.left:,}"]
         for each in plans

@@ -23,14 +23,16 @@ from zelo_site.terminal import ProgressBar
 
 
 class Command(BaseCommand):
-    help = "Train a reranker on a snapshot of the project; Ctrl-C leaves the training to the next worker."
+    help = "Train a reranker on a snapshot of the project; the training continues after Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="slug of the project")
-        parser.add_argument("--snapshot", type=int, help="number of the snapshot (default: the latest)")
-        parser.add_argument("--trainer", default="pointwise", help="pointwise or another plugin")
-        parser.add_argument("--options", default="{}", help='as JSON, such as {"max_steps": 300, "max_length": 64}')
-        parser.add_argument("--resume", type=int, metavar="RUN", help="let a failed or cancelled run go on instead")
+        parser.add_argument("project", help="project slug")
+        parser.add_argument("--snapshot", type=int, help="snapshot id (default: the latest)")
+        parser.add_argument("--trainer", default="pointwise", help="trainer plugin: pointwise or another")
+        parser.add_argument(
+            "--options", default="{}", help='trainer options as JSON, for example {"max_steps": 300, "max_length": 64}'
+        )
+        parser.add_argument("--resume", type=int, metavar="RUN", help="resume a failed or cancelled training")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -39,7 +41,7 @@ class Command(BaseCommand):
         except (TrainingRefused, UnknownPlugin, pydantic.ValidationError, json.JSONDecodeError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            self.stdout.write("\nthe training goes on with the next worker")
+            self.stdout.write("\nthe training continues in the background")
 
     def _order(self, options: dict[str, Any]) -> TrainingRun:
         project = find_project(options["project"])
@@ -52,7 +54,7 @@ class Command(BaseCommand):
         snapshot = found.filter(pk=options["snapshot"]).first() if options["snapshot"] else found.first()
         if snapshot is None:
             raise CommandError(
-                f"project {project.slug!r} has no such snapshot; freeze one: manage.py snapshot {project.slug}"
+                f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"
             )
         return start_training(project, snapshot, trainer=options["trainer"], options=json.loads(options["options"]))
 

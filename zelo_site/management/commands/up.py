@@ -16,21 +16,21 @@ from zelo_site.stack import PortTaken, serve
 
 
 class Command(BaseCommand):
-    help = "Start database, broker, web server, workers and reconciler, and keep them running."
+    help = "Start the database, broker, web server, workers and reconciler, and restart them if they stop."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback by default)")
         parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--judging", type=int, default=0, help="processes that judge (0: one a core)")
+        parser.add_argument("--judging", type=int, default=0, help="number of judging processes (0: one per core)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             with serve(options["host"], options["port"], judging=options["judging"]) as stack:
                 token = make_link(ensure_owner())
                 self.stdout.write(
-                    f"zelo is up at {stack.address}\n"
-                    f"sign in once with {stack.address}{reverse('enter', args=[token])}\n"
-                    "Ctrl-C stops it; logs are in " + str(stack.logs)
+                    f"zelo runs at {stack.address}\n"
+                    f"one-time sign-in link: {stack.address}{reverse('enter', args=[token])}\n"
+                    "Press Ctrl-C to stop; logs are in " + str(stack.logs)
                 )
                 self.stdout.flush()
                 code = stack.wait()
