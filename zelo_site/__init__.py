@@ -1,1 +1,1 @@
-"""Composition root: settings, URLs, services and the pages that join several floors."""
+"""The project package: settings, URLs, services, and the pages that combine several apps."""

@@ -1,7 +1,7 @@
-"""Signing in by one-time link or password, signing out, and one's own profile.
+"""Sign-in by one-time link or password, sign-out, and the profile page.
 
-A link is only used up by a POST: whatever previews or prefetches an address cannot spend it.
-Passwords are Django's; django-axes slows guessing down. Links come from `labeling.access`.
+Only a POST uses up a link, so previews and prefetching cannot. Passwords are Django's, and django-axes limits
+guessing. Links come from `labeling.access`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from labeling.tokens import SCOPES, BadScope, make_token
 from scoring.people_figures import PersonFigures, people_figures
 
-# One's agreement with the judges is shown from so many common pairs on.
+# The profile shows agreement with the judges once there are this many common pairs.
 FEWEST_SHOWN = 10
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 def _next_address(request: HttpRequest) -> str:
-    """Where to go after signing in: an address of this server, or the projects."""
+    """Return the address to open after sign-in: a local address, or the list of projects."""
     wanted = request.POST.get("next") or request.GET.get("next") or ""
     if url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure()):
         return wanted
@@ -47,7 +47,7 @@ def _next_address(request: HttpRequest) -> str:
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """The form, and what it sends."""
+    """Show the sign-in form; a POST signs in."""
     if request.user.is_authenticated:
         return redirect(_next_address(request))
     username = request.POST.get("username", "")
@@ -65,7 +65,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def use_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Show whom a link is for; a POST uses it up and signs in."""
+    """Show whose link it is; a POST uses the link up and signs in."""
     if request.method == "POST":
         visitor = request.user if request.user.is_authenticated else None
         invited_to = getattr(find_link(token), "project", None)
@@ -90,7 +90,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
 def profile(request: HttpRequest) -> HttpResponse:
-    """Who one is, how one's work goes, one's keys and password; the old one is asked for where there is one."""
+    """Show the user's details, figures, API keys and password form, which asks for the old password if there is one."""
     user = cast(User, request.user)
     form_class = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
     form = form_class(user, request.POST or None)
@@ -104,7 +104,7 @@ def profile(request: HttpRequest) -> HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class OwnWork:
-    """What somebody did in one project."""
+    """A user's work in one project."""
 
     project: Project
     role: str
@@ -112,7 +112,7 @@ class OwnWork:
 
 
 def _own_work(user: User) -> list[OwnWork]:
-    """Pace and agreement in every project in which they compared and still are."""
+    """Return the user's pace and agreement in each of their projects with answers."""
     members = Membership.objects.filter(user=user).select_related("project").order_by("-project_id")
     found = ((member, figures) for member in members for figures in people_figures(member.project, user=user))
     return [
@@ -123,13 +123,13 @@ def _own_work(user: User) -> list[OwnWork]:
 
 
 def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
-    """Without what would tell, answer by answer, what was expected or what the judges had said."""
+    """Return the figures without any that reveal expected answers or judges' answers one by one."""
     few = figures.with_judges is None or figures.with_judges.count < FEWEST_SHOWN
     shown = replace(figures, with_judges=None) if few else figures
     return replace(shown, gold=None) if project.gold_feedback != GoldFeedback.OPEN else shown
 
 
-# --- keys of programs --------------------------------------------------------------------
+# --- API keys ----------------------------------------------------------------------------
 
 
 def _tokens(user: User) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _tokens(user: User) -> dict[str, Any]:
 @never_cache
 @require_POST
 def change_tokens(request: HttpRequest) -> HttpResponse:
-    """Make a key, which is on the answer to this POST and nowhere else, or revoke one of one's own."""
+    """Create an API key, shown only in this response, or revoke one of the user's keys."""
     user = cast(User, request.user)
     if request.POST.get("action") == "revoke":
         number = request.POST.get("token", "")

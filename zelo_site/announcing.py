@@ -1,6 +1,6 @@
-"""What a command in the terminal does for a project at this moment, told to the project's pages.
+"""Shows a terminal command's current activity on the project's pages.
 
-It is kept in the cache and forgotten by itself soon after it was last said: a command that dies leaves nothing behind.
+The activity is a cache entry with a short timeout, so that a command that crashes leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ KEPT_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """`done` of `total` documents are embedded, before candidates are found by them; 0 of 0 before it begins."""
+    """Progress of embedding: `done` of `total` documents, 0 of 0 before it starts. Retrieval follows."""
 
     done: int
     total: int
 
 
 def announce_embedding(project_id: int, *, done: int = 0, total: int = 0) -> None:
-    """Say that candidates come by themselves; to be repeated within KEPT_S."""
+    """Announce that a command is retrieving candidates; repeat within KEPT_S."""
     cache.set(_key(project_id), Announced(done, total), KEPT_S)
 
 
 def announced_embedding(project_id: int) -> Announced | None:
-    """What was said last, unless it has ended."""
+    """Return the last announcement, None if it has expired or ended."""
     found: Announced | None = cache.get(_key(project_id))
     return found
 
 
 def end_announcement(project_id: int) -> None:
-    """The candidates are there, or nobody brings them any more."""
+    """Remove the announcement."""
     cache.delete(_key(project_id))
 
 

@@ -1,4 +1,4 @@
-"""The REST interface: one NinjaAPI under /api/v1 that joins the routers of all floors."""
+"""The REST interface: one NinjaAPI under /api/v1 that includes the routers of all apps."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from workers.training_api import router as training_router
 
 
 class OpenToKeys(NinjaAPI):
-    """Checks keys and sessions by itself: a redirect to the sign-in page is no answer to a program."""
+    """Exempt a view from the redirect to the sign-in page; the API checks keys and sessions itself."""
 
     def _get_urls(self) -> list[Any]:
-        # Ninja makes its views anew each time that it is asked for addresses, so they are exempted here.
+        # Ninja creates new views whenever its URLs are read, so the exemption is here.
         patterns: list[Any] = super()._get_urls()
         for pattern in patterns:
             if pattern.name == "openapi-json":
@@ -36,7 +36,7 @@ class OpenToKeys(NinjaAPI):
         return patterns
 
     def _for_known_askers(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        """The view, for those with a key or a session; the schema tells which plugins and options there are."""
+        """Require a key or a session for the schema, which lists the installed plugins and options."""
 
         def checked(request: HttpRequest, **parameters: Any) -> HttpResponse:
             try:

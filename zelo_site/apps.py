@@ -1,4 +1,4 @@
-"""Django application `zelo_site`: pages that join several floors, and the commands that run it all."""
+"""Django application `zelo_site`: pages that combine several apps, and the management commands."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ class SiteConfig(AppConfig):
     name = "zelo_site"
 
     def ready(self) -> None:
-        # Hints are sent through Celery's current application: make it ours in every process.
+        # Hints use Celery's current application, so set it in every process.
         from zelo_site.celery import app
 
         app.set_default()
-        # The floors below read no settings of ours; processes that we start inherit it.
+        # Lower layers do not read these settings; child processes inherit the environment.
         os.environ.setdefault("ZELO_CACHE", str(Path(settings.ZELO_HOME) / "cache"))

@@ -1,4 +1,4 @@
-"""ASGI entry point, for an ASGI server of one's own; the program itself serves `zelo_site.wsgi`."""
+"""ASGI entry point for external ASGI servers; zelo itself serves `zelo_site.wsgi`."""
 
 from zelo_site.environment import prepare_environment
 

@@ -1,6 +1,6 @@
-"""The cache of the pages: shared by all web processes over Valkey, and a miss wherever that does not answer.
+"""The page cache: shared by all web processes through Valkey. Every lookup is a miss while Valkey does not answer.
 
-`settings.CACHES` names it. Nothing in it is needed: every figure can be computed again.
+`settings.CACHES` uses it. It holds only figures that can be computed again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from redis.retry import Retry
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 2.0  # after a failure nothing is asked for so long: a broker that swallows packets costs a timeout each
+SILENCE_S = 2.0  # back-off after a failure, since a broker that drops packets costs a timeout per request
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 1, 2
-# What an older version of the program left may not fit its classes any more.
+# Entries from an older version may not match the current classes.
 MISSES = (redis.RedisError, OSError, pickle.PickleError, AttributeError, ImportError, EOFError, TypeError)
 Answer = TypeVar("Answer")
 
 
 class ForgivingClient(RedisCacheClient):
-    """Django's client, whose errors are misses: a broker that is down must not take the pages with it."""
+    """Django's client with errors turned into misses, so that pages work while the broker is down."""
 
     def __init__(self, servers: list[str], **options: Any) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class ForgivingClient(RedisCacheClient):
             return missed
 
     def add(self, key: Any, value: Any, timeout: Any) -> bool:
-        """True while the cache does not answer: whoever asks shall do the work."""
+        """Return True while the cache does not answer, so that the caller does the work."""
         return self._forgiven(lambda: RedisCacheClient.add(self, key, value, timeout), True)
 
     def get(self, key: Any, default: Any) -> Any:
@@ -81,7 +81,7 @@ class ForgivingClient(RedisCacheClient):
         self._forgiven(lambda: RedisCacheClient.delete_many(self, keys), None)
 
     def forget(self, pattern: str) -> bool:
-        """Delete the keys that match, and no others: the broker's queues live beside them."""
+        """Delete only the matching keys, because the broker's queues share the database."""
 
         def scan() -> bool:
             client = self.get_client(None, write=True)
@@ -93,12 +93,12 @@ class ForgivingClient(RedisCacheClient):
 
 
 class ForgivingCache(RedisCache):
-    """Django's Redis cache with that client."""
+    """Django's Redis cache with the tolerant client."""
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(server, params)
         self._class = ForgivingClient
 
     def clear(self) -> None:
-        """Forget what the pages have stored, and nothing else that Valkey holds."""
+        """Delete all page entries and nothing else in Valkey."""
         cast(ForgivingClient, self._cache).forget(f"{self.key_prefix}:*")

@@ -1,7 +1,7 @@
-"""Certainty of the top ten as pages show it: remembered as long as a fit stands, sampled over large projects.
+"""Top-10 certainty for pages: cached per fit, and sampled in large projects.
 
-The figure is `scoring.certainty.top_certainty`. The project's figures refresh it; its live part, asked for each
-second, only looks up what was last found.
+The figure is `scoring.certainty.top_certainty`. The project's figures refresh it; the live part, polled every
+second, only reads the last value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _remembered: dict[tuple[int, float], float] = {}
 
 @dataclass(frozen=True, slots=True)
 class ProjectCertainty:
-    """Mean expected recall of the true ten over `read` of the `rated` queries; `lowest` of those read."""
+    """Mean expected recall of the true ten over `read` of the `rated` queries; `lowest` is the minimum."""
 
     mean: float
     lowest: float
@@ -34,7 +34,7 @@ class ProjectCertainty:
 
 
 def certainty_of_fits(fits: Iterable[QueryFit]) -> dict[int, float]:
-    """Certainty by query id; only what was fitted anew since is computed again."""
+    """Return the certainty by query id; only refitted queries are recomputed."""
     keys = {fit.query_id: (fit.query_id, fit.fitted_at.timestamp()) for fit in fits if fit.judgments}
     missing = [query for query, key in keys.items() if key not in _remembered]
     if missing:
@@ -45,7 +45,7 @@ def certainty_of_fits(fits: Iterable[QueryFit]) -> dict[int, float]:
 
 
 def read_certainty(project: Project) -> ProjectCertainty | None:
-    """Over a hundred rated queries at even distances; None before there are any."""
+    """Return the certainty over a hundred evenly spaced rated queries, or None if no query is rated."""
     fits = QueryFit.objects.filter(query__project=project, judgments__gt=0).order_by("query_id")
     ids = list(fits.values_list("query_id", flat=True))
     chosen = ids[:: max(1, -(-len(ids) // SAMPLED))]
@@ -56,12 +56,12 @@ def read_certainty(project: Project) -> ProjectCertainty | None:
 
 
 def refresh_certainty(project: Project) -> None:
-    """Read the project's certainty anew unless that was done a moment ago."""
+    """Return the project's certainty, recomputed unless it is recent."""
     if cache.add(f"zelo:certainty-fresh:{project.pk}", True, FRESH_S):
         cache.set(f"zelo:certainty:{project.pk}", read_certainty(project), LAST_S)
 
 
 def last_certainty(project: Project) -> ProjectCertainty | None:
-    """What was last found; None before anybody looked at the project's figures."""
+    """Return the last computed certainty, or None if nobody has opened the project's figures."""
     found: ProjectCertainty | None = cache.get(f"zelo:certainty:{project.pk}")
     return found

@@ -1,7 +1,7 @@
-"""Geometry of the drawings: figures in, percentages and points out. Knows no database.
+"""Chart geometry: numbers in, percentages and points out. Does not use the database.
 
-A page's security policy forbids styles in the markup, so drawings are SVG whose attributes are the
-figures; colours come from the stylesheet.
+The security policy forbids inline styles, so charts are SVG with numeric attributes; colours come from
+the stylesheet.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ PADDING = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A range of values laid over 0 to 100 %."""
+    """A range of values mapped to 0 to 100 %."""
 
     low: float
     high: float
 
     @classmethod
     def around(cls, low: float, high: float) -> Axis:
-        """The range with a little room on both sides; a single value gets some width."""
+        """Return the range of the values with a margin; a single value gets some width."""
         room = max((high - low) * PADDING, 1.0)
         return cls(low - room, high + room)
 
     def at(self, value: float) -> float:
-        """Where a value lies, in per cent, kept inside the drawing."""
+        """Return a value's position in per cent, clipped to the chart."""
         share = (value - self.low) / (self.high - self.low)
         return round(100.0 * min(1.0, max(0.0, share)), 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A round value on an upright axis: `y` in per cent from the top, `places` decimals that it needs."""
+    """A tick on the vertical axis: `y` in per cent from the top, with `places` decimals."""
 
     value: float
     y: float
@@ -43,9 +43,9 @@ class Tick:
 
 
 def ticks(axis: Axis, *, whole: bool = False) -> list[Tick]:
-    """Round values (1, 2 or 5 times a power of ten apart) on an axis, two to six of them, the lowest first.
+    """Return two to six round ticks (1, 2 or 5 times a power of ten apart), lowest first.
 
-    `whole`: no fractions, for counts; an axis shorter than 1 then has fewer.
+    `whole`: integers only, for counts; an axis shorter than 1 then has fewer ticks.
     """
     rough = max((axis.high - axis.low) / 5, 1.0 if whole else 0.0)
     power = math.floor(math.log10(rough))
@@ -65,7 +65,7 @@ class IntervalBar:
 
 
 def interval_bar(axis: Axis, value: float, stderr: float) -> IntervalBar:
-    """The bar of one estimate."""
+    """Return the bar of one estimate."""
     return IntervalBar(low=axis.at(value - Z95 * stderr), dot=axis.at(value), high=axis.at(value + Z95 * stderr))
 
 
@@ -83,7 +83,7 @@ class Column:
 
 
 def histogram(counts: Sequence[int], *, low: float, high: float) -> list[Column]:
-    """Columns of equal width over [low, high]; the tallest reaches the top."""
+    """Return columns of equal width over [low, high]; the tallest has full height."""
     if not counts or max(counts) == 0:
         return []
     width = 100.0 / len(counts)
@@ -103,7 +103,7 @@ def histogram(counts: Sequence[int], *, low: float, high: float) -> list[Column]
 
 
 def polyline(points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, width: int, height: int) -> str:
-    """The `points` attribute of a line: x to the right, y upwards, in units of the view box."""
+    """Return the `points` attribute of a line, x to the right and y upwards, in view box units."""
     return " ".join(f"{x.at(px) * width / 100:.1f},{height - y.at(py) * height / 100:.1f}" for px, py in points)
 
 
@@ -122,7 +122,7 @@ LEAST_RADIUS, MOST_RADIUS = 1.2, 4.0
 
 
 def reliability_dots(bins: Sequence[tuple[float, float, int]]) -> list[ReliabilityDot]:
-    """Dots of (predicted, observed, count), predicted to the right, observed upwards; empty bins have none."""
+    """Return a dot per non-empty bin of (predicted, observed, count); x is predicted, y is observed."""
     most = max((count for _, _, count in bins), default=0)
     return [
         ReliabilityDot(

@@ -1,8 +1,7 @@
 """Starts child processes that cannot outlive their supervisor, and keeps their logs. No Django.
 
-`zelo_site.services` starts PostgreSQL and Valkey with it, `zelo_site.supervisor` everything else; what must happen
-inside the new process is in `zelo_site.guard`. Call from the main thread: the kernel ties a child's life to the
-thread that started it.
+`zelo_site.services` starts PostgreSQL and Valkey with it, `zelo_site.supervisor` everything else; `zelo_site.guard`
+runs inside the new process. Call from the main thread: the kernel ends a child with the thread that started it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ KEPT_LOGS = 2
 
 @dataclass(frozen=True)
 class RunAs:
-    """The unprivileged user that a child of root becomes; `search`: it may pass folders that are closed to it."""
+    """The unprivileged user that a child of root switches to; `search` lets it traverse closed folders."""
 
     name: str
     uid: int
@@ -42,9 +41,9 @@ def start_as(
     death_signal: signal.Signals,
     user: RunAs | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in `folder` as `user`, in a session of its own; `death_signal` reaches it when we die.
+    """Start `command` in `folder` as `user`, in its own session; it gets `death_signal` when this process dies.
 
-    The process id is the command's own, so it can be signalled directly.
+    The process id is the command's, so callers can signal it directly.
     """
     dropped = user and {
         "uid": user.uid,
@@ -60,10 +59,10 @@ def start_as(
 def start_guarded(
     command: Sequence[str], *, log: Path, environ: Mapping[str, str], folder: Path | None = None, grace_s: float = 15.0
 ) -> subprocess.Popen[bytes]:
-    """Start `command` under a guard, in a session of its own.
+    """Start `command` under a guard, in its own session.
 
-    SIGTERM stops it within `grace_s` seconds, with all that it has started; a second SIGTERM kills at once.
-    If we die, the same happens within ORPHAN_GRACE_S.
+    SIGTERM stops the command and its descendants within `grace_s` seconds; a second SIGTERM kills them at once.
+    If this process dies, the guard stops them within ORPHAN_GRACE_S.
     """
     order = {"mode": "guard", "grace_s": grace_s, "orphan_grace_s": min(grace_s, ORPHAN_GRACE_S)}
     return _start(order, command, log=log, environ=environ, folder=folder)
@@ -86,7 +85,7 @@ def _start(
 
 
 def fresh_log(home: Path, name: str) -> Path:
-    """The path of a log to append to, `home/logs/NAME.log`; that of the previous start becomes NAME.log.1."""
+    """Return the log path `home/logs/NAME.log`; the previous log becomes NAME.log.1."""
     log = home / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if log.exists() and log.stat().st_size:
@@ -99,7 +98,7 @@ def fresh_log(home: Path, name: str) -> Path:
 
 
 def log_tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, to stand in an error message."""
+    """Return the last lines of a log, for an error message."""
     try:
         text = log.read_bytes()[-16_384:].decode(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What `manage.py run` says at the end of a run: what it asked, what that saved, how certain the top is."""
+"""The summary that `manage.py run` prints: calls, savings and top-10 certainty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zelo_site.savings import read_saving, saving_sentence
 
 
 def closing_lines(project: Project, run: Run) -> str:
-    """Some lines; each stands for itself."""
+    """Return the summary, one fact per line."""
     run.refresh_from_db()
     lines = [f"run ended: {run.reason}" if run.reason else f"the run is {run.state}"]
     left = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()

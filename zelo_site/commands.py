@@ -1,4 +1,4 @@
-"""The command that starts a worker, as somebody has to type it: with the addresses of this installation, without secrets."""
+"""The command that starts a worker for this installation, without secrets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ ADDRESSES = ("DATABASE_URL", "BROKER_URL", "STORAGE_URL")
 
 
 def worker_command(queue: str, *, in_full: bool) -> str:
-    """The command for one queue. `in_full`, for those who run the server, names its addresses or its home."""
+    """Return the command for one queue; `in_full`, for administrators, includes the addresses or ZELO_HOME."""
     command = f"python manage.py worker {queue}"
     if not in_full:
         return command
     given = {name: os.environ[name] for name in ADDRESSES if os.environ.get(name)}
     words = [f"{name}={shlex.quote(_without_secret(url))}" for name, url in given.items()]
     if not given.keys() >= {"DATABASE_URL", "BROKER_URL"} and os.environ.get("ZELO_HOME"):
-        words.append(f"ZELO_HOME={shlex.quote(str(home_folder()))}")  # the embedded servers are found there
+        words.append(f"ZELO_HOME={shlex.quote(str(home_folder()))}")  # locates the embedded servers
     return " ".join([*words, command])
 
 
 def _without_secret(url: str) -> str:
-    """The address with PASSWORD in place of what only its owner should read."""
+    """Return the address with its password replaced by PASSWORD."""
     parts = urlsplit(url)
     if not parts.password:
         return url

@@ -1,6 +1,6 @@
-"""Texts that pages show and no source marks for gettext: labels and options of plugins, states, stored sentences.
+"""Translatable texts that the source does not mark for gettext: plugin labels and options, states, stored sentences.
 
-`manage.py makemessages` puts them into the catalogue; `labeling.wording.translated` says them in the visitor's language.
+`manage.py makemessages` adds them to the catalogue; `labeling.wording.translated` translates them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from workers.pipeline import STAGES
 from workers.routing import QUEUES
 from zelo_site.pages.options import option_label
 
-# Plugins of others bring a catalogue of their own, or are read in English.
+# Third-party plugins have their own catalogue, or stay in English.
 OURS = {"labeling", "scoring", "workers", "trainer", "zelo_site"}
 
 
 def declared_texts() -> Iterator[str]:
-    """Every text of ours that `translated` may be asked for; some come twice."""
+    """Yield every text that `translated` may receive, with some duplicates."""
     load_plugins(enabled=settings.ZELO_PLUGINS)
-    importlib.import_module(settings.ROOT_URLCONF)  # with it every module that declares a stored sentence
+    importlib.import_module(settings.ROOT_URLCONF)  # imports every module that declares a stored sentence
     for kind in KINDS:
         for plugin in registered(kind).values():
             if plugin.__module__.partition(".")[0] in OURS:

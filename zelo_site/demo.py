@@ -1,9 +1,9 @@
-"""The steps of `manage.py demo`: a project of the standard library's docstrings that is judged while one looks on.
+"""The steps of `manage.py demo`: import, retrieve, judge and score docstrings of the standard library.
 
-A few questions get candidates by words alone and are judged at once, while a thread embeds the
-collection; then every question gets hybrid candidates and is judged. Each step looks in the tables
-for what is already there, so that an interrupted demo goes on where it stopped. The sample comes from
-`zelo_site.sample`, the terminal from `zelo_site.runs`.
+A few questions get BM25 candidates and are judged at once, while a thread embeds the collection; then
+every question gets hybrid candidates and is judged. Each step skips the work that the tables already
+contain, so an interrupted demo resumes. The sample comes from `zelo_site.sample`, the terminal output
+from `zelo_site.runs`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ SAMPLE = "standard-library"
 FIRST_QUESTIONS = 8
 FIRST_CANDIDATES = 20
 CANDIDATES = 40
-FUSED = 200  # ranks fused from each side, so that a first candidate has a fused rank too
-MAX_TOKENS = 64  # a docstring begins with what it is about: NDCG@10 .279, and .281 with all 256 at twice the time
+FUSED = 200  # ranks fused from each retriever, so that an early candidate has a fused rank too
+MAX_TOKENS = 64  # docstrings start with their topic: NDCG@10 is .279, or .281 with all 256 tokens in twice the time
 NICENESS = 5
 POLL_S = 0.25
 STOP_S = 3.0
@@ -54,19 +54,19 @@ Tick = Callable[[], None]
 
 
 class Interrupted(RuntimeError):
-    """The embedding was told to stop; what it has computed is kept."""
+    """The embedding was stopped; its finished vectors are kept."""
 
 
 # --- the project -------------------------------------------------------------------------
 
 
 def find_demo() -> Project | None:
-    """The demo's project, told by a mark on its questions, whatever it is called by now."""
+    """Return the demo's project, recognised by a mark on its questions even if it was renamed."""
     return Project.objects.filter(queries__metadata__sample=SAMPLE).order_by("id").distinct().first()
 
 
 def make_demo(owner: User, questions: Sequence[Question]) -> Project:
-    """A project with these questions and nothing else yet, so that its page is there at once."""
+    """Create a project with only these questions, so that its page exists at once."""
     with transaction.atomic():
         project = create_project(NAME, owner=owner, instruction=INSTRUCTION)
         Query.objects.bulk_create(
@@ -85,7 +85,7 @@ def make_demo(owner: User, questions: Sequence[Question]) -> Project:
 
 
 def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
-    """Store all documents of the sample, all or nothing, unless they are there."""
+    """Import all documents of the sample in one transaction, unless they exist."""
     if Document.objects.filter(project=project).exists():
         return
     bar, began = ProgressBar("1 Import", stream), time.monotonic()
@@ -104,7 +104,7 @@ def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
 
 
 def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
-    """End the project's runs, wait for what is being asked, and delete it with all that hangs on it."""
+    """Cancel the project's runs, wait for open calls, and delete the project with all its data."""
     for run in Run.objects.filter(project=project):
         cancel_run(run)
     deadline = time.monotonic() + LEASES_END_S
@@ -112,7 +112,7 @@ def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
         tick()
         time.sleep(POLL_S)
     with transaction.atomic():
-        # Judgments and attempts protect their annotator, so they go before it.
+        # Judgments and attempts protect their annotator, so delete them first.
         Attempt.objects.filter(run__project=project).delete()
         Judgment.objects.filter(annotator__project=project).delete()
         Pair.objects.filter(a__query__project=project).delete()
@@ -123,7 +123,7 @@ def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
 
 
 def first_candidates(project: Project, *, stream: TextIO | None = None) -> list[int]:
-    """Give the first questions candidates by words alone; returns their ids."""
+    """Retrieve BM25 candidates for the first questions; return the query ids."""
     bar = ProgressBar("2 Candidates", stream)
     queries = ProjectCollection(project.pk).queries()[:FIRST_QUESTIONS]
     index = BM25Index(list(ProjectCollection(project.pk).documents()))
@@ -141,9 +141,9 @@ def first_candidates(project: Project, *, stream: TextIO | None = None) -> list[
 
 
 def all_candidates(project: Project) -> int:
-    """Give every question its hybrid candidates and ranks; those of the first questions stay, ranked anew.
+    """Retrieve and rank hybrid candidates for every question; existing candidates stay and get new ranks.
 
-    Returns how many candidates there are.
+    Returns the number of candidates.
     """
     collection = ProjectCollection(project.pk)
     queries, documents = collection.queries(), list(collection.documents())
@@ -156,7 +156,7 @@ def all_candidates(project: Project) -> int:
 
 
 def _store_ranking(query_id: int, ranking: Sequence[tuple[int, float]]) -> None:
-    """Make the best CANDIDATES of a fused ranking candidates, beside those that there are; rank all by it."""
+    """Add the best CANDIDATES of a fused ranking to the existing candidates, and rank all of them by it."""
     present = {each.document_id: each for each in Candidate.objects.filter(query_id=query_id)}
     chosen = [row for place, row in enumerate(ranking) if place < CANDIDATES or row[0] in present]
     new = []
@@ -170,7 +170,7 @@ def _store_ranking(query_id: int, ranking: Sequence[tuple[int, float]]) -> None:
 
 
 def _import_grades(project: Project) -> None:
-    """Store the hand-made grades of what are candidates by now; no judge can see them."""
+    """Import the hand-made grades of the candidates; judges cannot see them."""
     asked = set(Query.objects.filter(project=project).values_list("external_id", flat=True))
     lines = [
         f"{question.id} 0 {name} {grade}\n"
@@ -182,9 +182,9 @@ def _import_grades(project: Project) -> None:
 
 
 class Embedding:
-    """The collection on its way through the embedder, in a thread that gives way to everything else.
+    """Embeds the collection in a low-priority thread.
 
-    Its vectors go to the shared cache, where retriever and judge find them; `stop` keeps what is done.
+    The vectors go to the shared cache, which retriever and judge read; `stop` keeps the finished ones.
     """
 
     def __init__(self, queries: Sequence[TextRecord], documents: Sequence[TextRecord]) -> None:
@@ -201,10 +201,10 @@ class Embedding:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join(STOP_S)  # a model that is still being loaded cannot be interrupted, and holds nothing
+        self._thread.join(STOP_S)  # loading a model cannot be interrupted, and needs no cleanup
 
     def watch(self, *, tick: Tick, stream: TextIO | None = None) -> None:
-        """Draw the progress until all is embedded; raises what went wrong."""
+        """Draw the progress until all documents are embedded; re-raises the thread's error."""
         bar, began = ProgressBar("2 Candidates", stream), time.monotonic()
         while self._thread.is_alive():
             bar.show(self.done, self.total, "docstrings embedded")
@@ -216,7 +216,7 @@ class Embedding:
 
     def _work(self) -> None:
         try:
-            with contextlib.suppress(OSError):  # a thread has a priority of its own on Linux, elsewhere none
+            with contextlib.suppress(OSError):  # only Linux has a priority per thread
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
             embedder = load_embedder(max_tokens=MAX_TOKENS)
             self._note(0, self.total)
@@ -237,13 +237,13 @@ class Embedding:
 
 
 def demo_judges(project: Project) -> list[Annotator]:
-    """The judges that need no network; the embeddings are those that the retriever uses."""
+    """Return the judges that need no network; they share the retriever's embeddings."""
     options = {"embedding": {"max_tokens": MAX_TOKENS}}
     return [get_judge(project, name, options.get(name)) for name in LOCAL_JUDGES]
 
 
 def begin(project: Project, *, stream: TextIO | None = None) -> Run:
-    """The run over the first questions, ordered unless it was before."""
+    """Return the run over the first questions, started unless it exists."""
     run = Run.objects.filter(project=project, query_ids__isnull=False).order_by("id").first()
     if run is not None:
         return run
@@ -253,12 +253,12 @@ def begin(project: Project, *, stream: TextIO | None = None) -> Run:
 
 
 def whole_run(project: Project) -> Run | None:
-    """The run over all questions; where it exists, so do all candidates."""
+    """Return the run over all questions, or None; if it exists, all candidates exist."""
     return Run.objects.filter(project=project, query_ids__isnull=True).order_by("id").first()
 
 
 def judge_all(project: Project, *, stream: TextIO | None = None) -> Run:
-    """Candidates for every question and the run over them, both or neither."""
+    """Create candidates for every question and the run over them in one transaction."""
     bar = ProgressBar("2 Candidates", stream)
     with transaction.atomic():
         count = all_candidates(project)
@@ -268,9 +268,9 @@ def judge_all(project: Project, *, stream: TextIO | None = None) -> Run:
 
 
 def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> None:
-    """Do what the demo still lacks, and draw it; returns when all is judged and rated.
+    """Run the remaining steps and draw their progress until all questions are judged and rated.
 
-    Raises RunStopped where somebody has cancelled a run.
+    Raises RunStopped if a run was cancelled.
     """
     import_documents(project, stream=stream)
     run = whole_run(project) or _begun_run(project, tick=tick, stream=stream)
@@ -279,34 +279,34 @@ def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> 
 
 
 def _begun_run(project: Project, *, tick: Tick, stream: TextIO | None) -> Run:
-    """Judge the first questions while the collection is embedded, and order the run over all of them."""
+    """Judge the first questions while the collection is embedded, then start the run over all questions."""
     announce_embedding(project.pk)
     collection = ProjectCollection(project.pk)
     try:
         first = begin(project, stream=stream)
         with Embedding(collection.queries(), list(collection.documents())) as embedding:
 
-            def told() -> None:
+            def tick_and_announce() -> None:
                 announce_embedding(project.pk, done=embedding.done, total=embedding.total)
                 tick()
 
-            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=told)
-            embedding.watch(tick=told, stream=stream)
+            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=tick_and_announce)
+            embedding.watch(tick=tick_and_announce, stream=stream)
         return judge_all(project, stream=stream)
     finally:
         end_announcement(project.pk)
 
 
-# --- the proof ---------------------------------------------------------------------------
+# --- evaluation --------------------------------------------------------------------------
 
 
 def proof(project: Project) -> str:
-    """The closing table, with the order that BM25 alone gives the same candidates."""
+    """Return the closing table, including the BM25 order of the same candidates."""
     return quality_table(project, also={"BM25": bm25_order(project)})
 
 
 def bm25_order(project: Project) -> dict[int, float]:
-    """BM25's score of each candidate by its id."""
+    """Return the BM25 score by candidate id."""
     collection = ProjectCollection(project.pk)
     index = BM25Index(list(collection.documents()))
     scores: dict[int, float] = {}

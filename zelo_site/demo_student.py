@@ -1,7 +1,7 @@
-"""The end of `manage.py demo`: a small reranker learns from the scores, is proved, and can be asked.
+"""The last steps of `manage.py demo`: train a small reranker on the scores, evaluate it and serve it.
 
-Questions are split; nothing is learned from those that the closing table stands on. Like the steps of `zelo_site.demo`,
-each looks first at what is there, so that a second start shows the same student again.
+Questions are split, and training never uses those of the closing table. Like the steps of `zelo_site.demo`,
+each step skips finished work, so a second start shows the same reranker again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workers.training import TrainingRefused, resume_training, start_training
 from zelo_site.terminal import ProgressBar, duration, table
 
 NAME = "demo"
-# Questions are what is new to a searcher; the collection stays, so that its documents stand on both sides.
+# Searchers bring new questions to the same collection, so its documents are in both parts of the split.
 FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
 LESSON = {
     "base": "minilm",
@@ -42,13 +42,13 @@ Tick = Callable[[], None]
 
 
 class NoStudent(RuntimeError):
-    """No reranker came of the training; the message says why."""
+    """The training published no reranker; the message gives the reason."""
 
 
 def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Freeze, train and evaluate what is still missing, and draw it. Raises NoStudent.
+    """Run the missing steps (snapshot, training, evaluation) and draw their progress. Raises NoStudent.
 
-    A training that failed at an earlier start is tried once more at each start.
+    Each start retries a failed training once.
     """
     try:
         snapshot = frozen(project)
@@ -65,16 +65,16 @@ def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None
 
 
 def frozen(project: Project) -> Snapshot:
-    """The demo's snapshot, made unless it is there."""
+    """Return the demo's snapshot, created unless it exists."""
     return Snapshot.objects.filter(projects=project, name=NAME).first() or freeze([project], name=NAME, options=FROZEN)
 
 
 def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Draw a training until it has published its reranker. Raises NoStudent."""
+    """Draw the training's progress until it has published its reranker. Raises NoStudent."""
     bar, began = ProgressBar("7 Train", stream), time.monotonic()
     while run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING):
-        told = run.progress
-        bar.show(int(told.get("step", 0)), int(told.get("steps", 0)) or 1, _said(told))
+        progress = run.progress
+        bar.show(int(progress.get("step", 0)), int(progress.get("steps", 0)) or 1, _training_note(progress))
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
@@ -89,18 +89,18 @@ def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None
     return student
 
 
-def _said(told: dict[str, Any]) -> str:
-    if not told.get("loss"):
-        warm = told.get("warm_start")
+def _training_note(progress: dict[str, Any]) -> str:
+    if not progress.get("loss"):
+        warm = progress.get("warm_start")
         return f"warm start: {warm['step']:,} of {warm['steps']:,} steps" if warm else "loading the model"
-    said = f"loss {told['loss'][-1][1]:.4f}"
-    if told.get("ndcg"):
-        said += f" · NDCG@10 {told['ndcg'][-1][1]:.3f}"
-    return said + (f" · {duration(told['eta_s'])} left" if told.get("eta_s") else "")
+    said = f"loss {progress['loss'][-1][1]:.4f}"
+    if progress.get("ndcg"):
+        said += f" · NDCG@10 {progress['ndcg'][-1][1]:.3f}"
+    return said + (f" · {duration(progress['eta_s'])} left" if progress.get("eta_s") else "")
 
 
 def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | None = None) -> None:
-    """Evaluate everything on the questions that nothing was learned from, unless it was done since the training."""
+    """Evaluate all rerankers on the held-out questions, unless an evaluation is newer than the training."""
     if _is_proved(project, snapshot):
         return
     bar = ProgressBar("8 Prove", stream)
@@ -122,12 +122,12 @@ def _is_proved(project: Project, snapshot: Snapshot) -> bool:
 
 
 def board(project: Project, snapshot: Snapshot) -> Leaderboard:
-    """The leaderboard that the demo ends with, against human grades. Raises NotEvaluated."""
+    """Return the demo's leaderboard against human grades. Raises NotEvaluated."""
     return leaderboard(project, snapshot, SPLIT, "grades")
 
 
 def closing_table(project: Project) -> str:
-    """Everybody on the questions that nothing was learned from, and whether the student has won, in words."""
+    """Return the leaderboard of the held-out questions as a table, with a verdict on the trained reranker."""
     found = board(project, frozen(project))
     text = table(["ranker", "NDCG@10", "95 % interval", "vs BM25"], [_row(row) for row in found.rows])
     return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found)}"
@@ -141,7 +141,7 @@ def _row(row: Row) -> list[str]:
 
 
 def verdict(found: Leaderboard) -> str:
-    """What the student's place means, whichever it is."""
+    """Return a sentence that compares the trained reranker with the baselines."""
     student = next((row for row in found.rows if row.kind == TRAINED), None)
     if student is None:
         raise NoStudent("the new reranker could not be evaluated; see the leaderboard page for the reason")

@@ -1,7 +1,7 @@
-"""What is configured, missing or unreachable, each with its remedy; the same for terminal and page.
+"""Health checks of the installation, each with a remedy; the terminal and the page share them.
 
-Every check is a function that returns findings and never raises: one that breaks is itself a
-finding. None prints a password, a key or an address that holds one.
+Every check is a function that returns findings; an exception in a check becomes a finding.
+No finding contains a password, a key or an address with one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Health(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `remedy` says what to do where `health` is not good."""
+    """The result of one check; `remedy` says how to fix it unless `health` is GOOD."""
 
     name: str
     health: Health
@@ -51,14 +51,14 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order in which a fault of one explains those of the next."""
+    """Return the findings of all checks; a failure often explains the failures after it."""
     return [finding for check in CHECKS for finding in _guarded(check)]
 
 
 def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return check()
-    except Exception as error:  # a check that breaks must not hide the others
+    except Exception as error:  # one broken check must not hide the others
         name = check.__name__.removeprefix("check_").replace("_", " ")
         return [
             Finding(
@@ -152,7 +152,7 @@ def check_storage() -> list[Finding]:
         with files.open(probe, "wb") as stream:
             stream.write(b"zelo")
         files.rm(probe)
-    except Exception as error:  # every kind of storage has errors of its own
+    except Exception as error:  # each storage backend raises its own errors
         return [
             Finding(
                 _("storage"),

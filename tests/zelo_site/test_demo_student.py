@@ -84,6 +84,6 @@ def test_too_few_questions_are_said_to_be_too_few() -> None:
 
 def test_minutes_of_warm_start_are_told_as_such() -> None:
     warm = {"warm_start": {"step": 120, "steps": 300}}
-    assert demo_student._said({}) == "loading the model"
-    assert demo_student._said(warm) == "warm start: 120 of 300 steps"
-    assert demo_student._said(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
+    assert demo_student._training_note({}) == "loading the model"
+    assert demo_student._training_note(warm) == "warm start: 120 of 300 steps"
+    assert demo_student._training_note(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
