@@ -220,8 +220,8 @@ class Embedding:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
             embedder = load_embedder(max_tokens=MAX_TOKENS)
             self._note(0, self.total)
-            # One thread of torch: batches this small lose more at its barriers than a second core gives, three
-            # times as much where the judges want that core too.
+            # One torch thread: such small batches lose more at barriers than a second core gains, and three
+            # times as much while the judges need that core.
             embedder.encode(self._queries, role="query")
             embedder.encode(self._documents, progress=self._note)
         except BaseException as error:

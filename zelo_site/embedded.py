@@ -1,7 +1,7 @@
-"""The two servers that the program brings along: PostgreSQL and Valkey, on private unix sockets. No Django.
+"""The two bundled servers, PostgreSQL and Valkey, on private unix sockets. No Django.
 
-Knows where their binaries are, how their folders are prepared and what they are started with.
-`zelo_site.services` decides whether they run, and keeps them running.
+Finds their binaries, prepares their folders and builds their command lines.
+`zelo_site.services` decides whether they run, and restarts them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNPRIVILEGED = ("postgres", "nobody", "daemon")
 INITDB_TIMEOUT_S = 120
 STALE_TIMEOUT_S = 15
 
-# For a small machine. A message of Valkey is a hint and may be lost; what PostgreSQL has committed may not.
+# For a small machine. Valkey's messages are hints and may be lost; PostgreSQL's commits may not.
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -46,10 +46,10 @@ POSTGRES_SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "2GB",
-    # The queue leaves a dead row for each question; which tables are worth a visit they say themselves.
+    # The queue leaves a dead row per question; tables that need more vacuuming set it themselves.
     "autovacuum_naptime": "15s",
     "jit": "off",
-    # Parallel queries need more of /dev/shm than a container gives, and the cores belong to the judges.
+    # Parallel queries need more /dev/shm than containers offer, and judges need the cores.
     "max_parallel_workers_per_gather": "0",
     "logging_collector": "off",
     "log_destination": "stderr",
@@ -60,7 +60,7 @@ POSTGRES_SETTINGS = {
 
 
 class BinaryNotFound(FileNotFoundError):
-    """No server binary: neither the wheel's, nor the system's, nor where the variable points."""
+    """No server binary in the wheel, in the system or at the path in the environment."""
 
 
 class ServiceFailed(RuntimeError):
@@ -68,31 +68,31 @@ class ServiceFailed(RuntimeError):
 
 
 class FolderUnusable(RuntimeError):
-    """A folder has the wrong owner, cannot be reached by the server's user, or holds something else."""
+    """A folder has the wrong owner or content, or the server's user has no access to it."""
 
 
 class EmbeddedService(Protocol):
-    """What the supervisor of services asks of a server."""
+    """The interface of a server that the service supervisor runs."""
 
     name: str
     log: Path
     stop_signals: tuple[signal.Signals, ...]
 
     def prepare(self) -> None:
-        """Make its folders, and clear what a killed predecessor left."""
+        """Create the folders, and remove leftovers of a killed server."""
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start it."""
+        """Start the server."""
 
     def is_ready(self) -> bool:
-        """Whether it answers now."""
+        """Return whether the server answers."""
 
 
 # --- binaries ----------------------------------------------------------------------------
 
 
 def find_postgres(environ: Mapping[str, str]) -> Path:
-    """The folder with `postgres` and `initdb`: ZELO_PG_BIN, else the wheel's, else the system's newest."""
+    """Return the folder with `postgres` and `initdb`: ZELO_PG_BIN, the wheel's, or the system's newest."""
     named = environ.get("ZELO_PG_BIN")
     if named:
         if _has_postgres(Path(named)):
@@ -118,7 +118,7 @@ def find_postgres(environ: Mapping[str, str]) -> Path:
 
 
 def find_valkey(environ: Mapping[str, str]) -> Path:
-    """The server's executable: ZELO_VALKEY_BIN, else the wheel's, else valkey-server or redis-server."""
+    """Return the server executable: ZELO_VALKEY_BIN, the wheel's, valkey-server or redis-server."""
     named = environ.get("ZELO_VALKEY_BIN")
     if named:
         if _is_executable(Path(named)):
@@ -158,11 +158,11 @@ def _leading_number(text: str) -> int:
     return int(match.group()) if match else 0
 
 
-# --- who runs them, and where ------------------------------------------------------------
+# --- users and folders -------------------------------------------------------------------
 
 
 def unprivileged_user(data: Path) -> RunAs | None:
-    """Whom PostgreSQL runs as: None for ourselves; for root the owner of `data`, else postgres, nobody or daemon."""
+    """Return the user for PostgreSQL: None for the current user; for root, the owner of `data`, postgres, nobody or daemon."""
     owner = data.stat().st_uid if data.exists() else 0
     if os.geteuid() != 0:
         if data.exists() and owner != os.geteuid():
@@ -183,7 +183,7 @@ def unprivileged_user(data: Path) -> RunAs | None:
 
 
 def make_private(folder: Path, user: RunAs | None) -> None:
-    """Make `folder` (mode 0700) for `user`; refuse one that somebody else has put there."""
+    """Create `folder` (mode 0700) for `user`; refuse a folder of another owner."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -206,7 +206,7 @@ def _user_name(uid: int) -> str:
 
 
 def _server_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Nothing that changes a server's behaviour (PGPORT, PGDATA, LANG), and none of the program's secrets."""
+    """Return an environment without variables that change the server (PGPORT, PGDATA, LANG) and without secrets."""
     kept = {name: environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "HOME") if name in environ}
     return {**kept, "LC_ALL": "C"}
 
@@ -215,13 +215,13 @@ def _server_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class EmbeddedPostgres:
-    """A cluster in `home/postgres`, superuser and database `zelo`, reached through the folder `sockets` only.
+    """A cluster in `home/postgres` with superuser and database `zelo`, listening only in the folder `sockets`.
 
-    Every local user who can open the socket is trusted; the folder is closed to all but its owner and root.
+    It trusts every local user who can open the socket; only the folder's owner and root can enter the folder.
     """
 
     name = "PostgreSQL"
-    # fast shutdown: sessions end, a checkpoint is written; then immediate, then the hard way
+    # fast shutdown (ends sessions, writes a checkpoint), then immediate, then SIGKILL
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
     def __init__(self, *, home: Path, sockets: Path, environ: Mapping[str, str]) -> None:
@@ -234,7 +234,7 @@ class EmbeddedPostgres:
         self.log = fresh_log(home, "postgres")
 
     def prepare(self) -> None:
-        """Initialise the cluster if there is none; an interrupted initialisation starts anew."""
+        """Initialise the cluster if there is none; restart an interrupted initialisation."""
         if self.draft.exists():
             shutil.rmtree(self.draft)
         folder = self.data if self.data.exists() else self.draft
@@ -257,7 +257,7 @@ class EmbeddedPostgres:
         return self._start(command, folder=self.data, death_signal=signal.SIGINT)
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections; the database `zelo` exists when it does."""
+        """Return whether the server accepts connections; create the database `zelo` if it is missing."""
         import psycopg
 
         try:
@@ -280,9 +280,9 @@ class EmbeddedPostgres:
         return self._start(command, folder=folder, death_signal=signal.SIGKILL).wait(INITDB_TIMEOUT_S)
 
     def _probe(self, folder: Path) -> int:
-        """The binaries' major version, once the user can run them and enter `folder`.
+        """Return the binaries' major version, after giving the user access to them and to `folder`.
 
-        Root's user cannot where a parent is closed to it, /root for one; then it gets the right to pass, and no more.
+        An unprivileged user cannot enter a closed parent such as /root; it then gets only the right to traverse folders.
         """
         command = [str(self.bin / "postgres"), "--version"]
         if self._run(command, folder=folder) != 0:
@@ -326,10 +326,10 @@ class EmbeddedPostgres:
 
 
 def end_predecessors(data: Path) -> None:
-    """Wait for servers of a killed supervisor to leave `data`, end what stays, and clear a misleading pid file.
+    """Wait until servers of a killed supervisor release `data`, stop the rest, and remove a misleading pid file.
 
-    A pid file whose process is gone is PostgreSQL's own business; one whose number now belongs to a stranger would stop
-    it from starting (usual in containers, where numbers are small).
+    PostgreSQL handles a pid file of an ended process; a pid that another process reuses would stop it from starting
+    (common in containers, where pids are small).
     """
     deadline = time.monotonic() + STALE_TIMEOUT_S
     for number in (None, signal.SIGQUIT, signal.SIGKILL):
@@ -353,7 +353,7 @@ def end_predecessors(data: Path) -> None:
 
 
 def _processes_in(folder: Path) -> list[int]:
-    """Processes whose current folder is `folder`, as that of each PostgreSQL process is its data."""
+    """Return the processes whose working directory is `folder`, as every PostgreSQL process runs in its data folder."""
     real, found = folder.resolve(), []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -367,7 +367,7 @@ def _processes_in(folder: Path) -> list[int]:
 
 
 class EmbeddedValkey:
-    """A broker without a port and without a file: what is lost with it is only hints."""
+    """A broker without a port or a file; it holds only hints, which may be lost."""
 
     name = "Valkey"
     stop_signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGKILL)
@@ -397,7 +397,7 @@ class EmbeddedValkey:
         from redis.retry import Retry
 
         try:
-            # redis-py's own retries take seconds, in which nobody sees that the server has ended.
+            # redis-py's own retries take seconds and would hide that the server has ended.
             once = Retry(NoBackoff(), 0)
             with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, retry=once) as client:
                 return bool(client.ping())

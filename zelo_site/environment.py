@@ -1,7 +1,7 @@
-"""What must stand in the environment before settings are imported: the signing key.
+"""Prepares the environment before Django imports the settings: the signing key.
 
 Entry points (manage.py, celery.py, wsgi.py, asgi.py) call `prepare_environment` first, so that
-settings.py itself does no I/O and no key stands in the code.
+settings.py does no I/O and the code contains no key.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from zelo_site.services import home_folder
 
 
 def prepare_environment() -> None:
-    """Point Django at the settings and put ZELO_SECRET_KEY into the environment."""
+    """Set DJANGO_SETTINGS_MODULE and ZELO_SECRET_KEY in the environment."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zelo_site.settings")
     if not os.environ.get("ZELO_SECRET_KEY"):
         os.environ["ZELO_SECRET_KEY"] = secret_key(home_folder())
 
 
 def secret_key(home: Path) -> str:
-    """The key kept in `home`, made on first use; two processes that race agree on one."""
+    """Return the key stored in `home`, created on first use; racing processes get the same key."""
     path = home / "secret_key"
     try:
         return path.read_text().strip()
@@ -33,7 +33,7 @@ def secret_key(home: Path) -> str:
     try:
         os.link(draft, path)
     except FileExistsError:
-        pass  # another process was first; its key is the key
+        pass  # another process was first; use its key
     finally:
         draft.unlink()
     return path.read_text().strip()

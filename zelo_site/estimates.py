@@ -1,7 +1,7 @@
-"""What a run would take, before it is started: pairs, calls, tokens, money, minutes, GPU-hours. Stores nothing.
+"""Estimates a run before it starts: pairs, calls, tokens, cost, minutes, GPU-hours. Stores nothing.
 
-The pairs are counted by asking the sampler itself about one query of each size; speed comes from the books of
-earlier calls where there are any, tokens from the lengths of the texts. `zelo_site.savings` tells afterwards.
+The sampler gives the pairs for one query of each size, earlier calls give the speed, and text lengths give
+the tokens. `zelo_site.savings` reports the actual savings later.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from zelo_site.savings import paper_calls
 CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 200
 ANSWER_TOKENS = {"reasoned": 120}
-# Judges on this machine, answers a second on one core, where no call has been booked yet.
+# Answers per second and core of local judges that have no recorded calls.
 LOCAL_RATE = 300.0
 RECENT_CALLS = 2000
-# One H100 (989e12 operations a second, dense, bfloat16) at the 45 % of its peak that serving engines reach.
+# One H100 (989e12 operations per second, dense, bfloat16) at 45 % of its peak, as serving engines reach.
 GPU_OPERATIONS_S = 0.45 * 989e12
 LOCAL_MODELS = "transformers-local"
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenJudge:
-    """A judge plugin with the options that a form gave it."""
+    """A judge plugin with options from a form."""
 
     plugin: type[Plugin]
     options: dict[str, Any]
@@ -47,8 +47,8 @@ class ChosenJudge:
 
 @dataclass(frozen=True, slots=True)
 class JudgeEstimate:
-    """`seconds` None: nobody knows yet how fast this judge answers. Tokens are 0 for local judges. `gpu_hours`
-    where the name of a model tells its size, whoever runs it. `is_priced` False: its endpoint is not defined here.
+    """The estimate for one judge. `seconds` is None if its speed is unknown; tokens are 0 for local judges; `gpu_hours` is
+    set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here.
     """
 
     label: str
@@ -63,8 +63,8 @@ class JudgeEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Upper bounds: what has been answered already is not asked again, and designs that go by rounds may stop
-    earlier. `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
+    """Upper bounds: a run reuses earlier answers, and designs in rounds may stop earlier.
+    `paper_calls`: calls of the paper's design, three judges on four pairs per candidate.
     """
 
     queries: int
@@ -79,12 +79,12 @@ class Estimate:
 
     @property
     def is_priced(self) -> bool:
-        """Whether the price of every judge is known; the costs of the others are not in `cost_micros`."""
+        """Whether every judge has a price; `cost_micros` leaves out judges without one."""
         return all(judge.is_priced for judge in self.judges)
 
     @property
     def saved_share(self) -> float | None:
-        """The part of the paper's calls that is not asked; None where it is more."""
+        """The saved share of the paper's calls; None if the run makes more calls."""
         return 1.0 - self.calls / self.paper_calls if self.calls < self.paper_calls else None
 
 
@@ -99,7 +99,7 @@ def estimate_run(
     budgets: Budgets,
     cascade_threshold: float = DEFAULT_THRESHOLD,
 ) -> Estimate:
-    """What ordering this run would take, at most what its budgets allow. In a cascade the first judge comes first."""
+    """Estimate this run within its budgets; in a cascade, pass the first judge first."""
     sizes = _sizes(project)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
     pairs = _pairs(chosen, sizes)
@@ -129,7 +129,7 @@ def estimate_run(
 
 
 def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -> list[float]:
-    """Questions that each judge is asked for each pair."""
+    """Return the number of questions per pair for each judge."""
     each = 2.0 if orders == Run.Orders.BOTH else 1.0
     if allocation == Run.Allocation.ROTATE:
         return [each / judges] * judges
@@ -140,7 +140,7 @@ def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -
 
 
 def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float:
-    """The part of these calls that the budgets of calls, tokens and money pay for."""
+    """Return the share of these calls within the call, token and cost budgets."""
     wanted = [
         (sum(judge.calls for judge in judges), budgets.calls),
         (sum(judge.tokens for judge in judges), budgets.tokens),
@@ -150,14 +150,14 @@ def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float
 
 
 def _sizes(project: Project) -> Counter[int]:
-    """How many queries have how many candidates, those with two or more."""
+    """Return (number of queries, number of candidates) for queries with two or more candidates."""
     rows = Candidate.objects.filter(query__project=project).order_by().values("query_id").annotate(n=Count("pk"))
     return Counter(n for n in rows.values_list("n", flat=True) if n >= 2)
 
 
 def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
-    """Pairs of the whole design. A sampler that goes by rounds says by its option `pairs_per_candidate` where it
-    ends at the latest; of another, those of its first draw.
+    """Return the pairs of the whole design. The option `pairs_per_candidate` limits a sampler that works in rounds;
+    any other sampler counts its first draw.
     """
     most_each = getattr(sampler.options, "pairs_per_candidate", None)
     if most_each is not None:
@@ -174,7 +174,7 @@ def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
 
 
 def _mean_tokens(project: Project) -> float:
-    """Tokens of a query and two documents, from their mean lengths."""
+    """Return the tokens of a query and two documents, from their mean lengths."""
     means = Candidate.objects.filter(query__project=project).aggregate(
         document=Avg(Length("document__text")), query=Avg(Length("query__text"))
     )
@@ -205,8 +205,8 @@ _PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(A)?(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9
 
 
 def gpu_hours(model: str, tokens: float) -> float | None:
-    """Hours of one H100 for so many tokens, two operations a parameter and token; None where the model's name does
-    not tell its size. Of a mixture of experts (30B-A3B) the active parameters count.
+    """Return H100 hours for these tokens, at two operations per parameter and token; None if the model's name does
+    not contain its size. For a mixture of experts (30B-A3B), only active parameters count.
     """
     found = sorted(_PARAMETERS.findall(model), key=lambda each: each[0] != "A")
     if not found:
@@ -215,20 +215,20 @@ def gpu_hours(model: str, tokens: float) -> float | None:
 
 
 def _calls_per_comparison(judge: ChosenJudge) -> int:
-    """One, unless the plugin says otherwise; others are not constructed, that may load a model."""
+    """Return the judge's calls per question, 1 by default; avoids constructing judges that may load a model."""
     if not hasattr(judge.plugin, "calls_per_comparison"):
         return 1
     return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
 
 
 def _cut(mean_tokens: float, options: dict[str, Any]) -> float:
-    """What is left of the texts under the judge's own limits."""
+    """Return the text lengths after the judge's own limits."""
     most = 2 * options.get("max_document_tokens", math.inf) + options.get("max_query_tokens", math.inf)
     return min(mean_tokens, most)
 
 
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
-    """In millionths of a dollar; None where the endpoint is not defined here."""
+    """Return the cost in millionths of a dollar, or None if the endpoint is not defined here."""
     try:
         return get_endpoint(options["endpoint"]).cost_micros(tokens_read, tokens_written)
     except (KeyError, UnknownEndpoint, EndpointsInvalid):
@@ -236,7 +236,7 @@ def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int
 
 
 def _measured_rate(plugin: str) -> float | None:
-    """Answers a second of the last calls to judges of this plugin, or None before there are any."""
+    """Return the answers per second of this plugin's latest calls, or None without calls."""
     recent = Attempt.objects.filter(annotator__plugin=plugin, finished_at__isnull=False).order_by("-id")
     ids = list(recent.values_list("id", flat=True)[:RECENT_CALLS])
     if len(ids) < 20:

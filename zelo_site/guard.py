@@ -1,14 +1,14 @@
-"""Stands between a supervisor and its child, so that no process outlives a supervisor that was killed.
+"""Runs between a supervisor and its child, so that no process outlives a killed supervisor.
 
-A script of its own (`python -I -S guard.py JSON COMMAND...`, written by `zelo_site.children`), standard library
-only: what it does must happen after the fork and outside the supervisor. Linux: it rests on prctl and /proc.
+A separate script (`python -I -S guard.py JSON COMMAND...`, started by `zelo_site.children`) with only the standard
+library, because it must act after the fork and outside the supervisor. Linux only: it uses prctl and /proc.
 
-`become` drops privileges, asks the kernel for a signal on the parent's death and turns into the command.
-`guard` stays: it runs the command as its child, adopts whatever the command leaves behind, and ends the whole
-tree when the command ends, when it is told to stop, or when its own parent dies.
+`become` drops privileges, requests a signal on the parent's death and executes the command.
+`guard` runs the command as its child, adopts orphaned descendants, and stops the whole tree when the command
+ends, when it gets SIGTERM, or when its own parent dies.
 """
 
-# Paths as strings: pathlib and contextlib would double the time that every child takes to start.
+# Paths are strings because importing pathlib and contextlib would double each child's start time.
 # ruff: noqa: PTH123, PTH208, SIM105
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
-# Either lets a process search folders that its user may not; the first one only reads.
+# Either capability lets a process traverse folders closed to its user; the first one is read-only.
 CAP_DAC_READ_SEARCH = 2
 CAP_DAC_OVERRIDE = 1
 
@@ -38,7 +38,7 @@ WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
 
 def main(arguments: list[str]) -> int:
-    """`arguments`: what to do, as JSON (see `zelo_site.children`), then the command. Returns an exit status."""
+    """Run the JSON instruction (see `zelo_site.children`) and command in `arguments`; return an exit status."""
     order, command = json.loads(arguments[0]), arguments[1:]
     if order["mode"] == "guard":
         return guard(command, parent=order["parent"], grace_s=order["grace_s"], orphan_grace_s=order["orphan_grace_s"])
@@ -46,13 +46,13 @@ def main(arguments: list[str]) -> int:
 
 
 def become(command: list[str], *, parent: int, death_signal: int, user: dict[str, Any] | None) -> int:
-    """Turn into `command` as `user`, to get `death_signal` when `parent` dies. Returns only on failure."""
+    """Execute `command` as `user`, with `death_signal` when `parent` dies. Returns only on failure."""
     try:
         if user is not None:
             drop_privileges(user["uid"], user["gid"], user["groups"], search=user["search"])
         if user is not None and user["folder"] is not None:
             os.chdir(user["folder"])
-        # Last, because a change of credentials clears it.
+        # Last, because changing credentials clears it.
         die_with_parent(death_signal, parent)
         execute(command)
     except OSError as error:
@@ -61,7 +61,7 @@ def become(command: list[str], *, parent: int, death_signal: int, user: dict[str
 
 
 def drop_privileges(uid: int, gid: int, groups: list[int], *, search: bool) -> None:
-    """Become that user for good; with `search`, keep only the right to pass folders that are closed to it."""
+    """Switch to the user permanently; with `search`, keep only the right to traverse closed folders."""
     if search:
         prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setgroups(groups)
@@ -74,7 +74,7 @@ def drop_privileges(uid: int, gid: int, groups: list[int], *, search: bool) -> N
 def _keep_one_capability(capability: int, *, required: bool = False) -> bool:
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     mask = 1 << capability
-    data = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)  # effective, permitted, inheritable; then the upper words
+    data = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)  # effective, permitted, inheritable, then the upper words
     if _libc().capset(header, data) < 0:
         if required:
             raise OSError(ctypes.get_errno(), "the kernel refused the right to search closed folders")
@@ -84,10 +84,10 @@ def _keep_one_capability(capability: int, *, required: bool = False) -> bool:
 
 
 def guard(command: list[str], *, parent: int, grace_s: float, orphan_grace_s: float) -> int:
-    """Run `command` to its end, or to ours; no descendant is left. Returns its exit status as a shell would.
+    """Run `command`, leave no descendant, and return its exit status as a shell would.
 
-    SIGTERM is passed on; after `grace_s` seconds (`orphan_grace_s` where the parent is dead), or on a second
-    SIGTERM, the tree is killed.
+    The guard forwards SIGTERM, and kills the tree after `grace_s` seconds (`orphan_grace_s` if the parent died) or on a
+    second SIGTERM.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -100,7 +100,7 @@ def guard(command: list[str], *, parent: int, grace_s: float, orphan_grace_s: fl
 
 
 def start(command: list[str]) -> int:
-    """Fork and execute; the child is killed should this process be. Returns its process id."""
+    """Fork and execute; the kernel kills the child if this process is killed. Returns the child's process id."""
     guard_pid = os.getpid()
     child = os.fork()
     if child:
@@ -136,7 +136,7 @@ def _wait(child: int, *, parent: int, grace_s: float, orphan_grace_s: float) -> 
 
 
 def _reap(child: int) -> int | None:
-    """Collect whatever has ended; the exit status of `child` once it has."""
+    """Reap ended processes; return the exit status of `child` once it has ended."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -150,13 +150,13 @@ def _reap(child: int) -> int | None:
 
 
 def end_descendants() -> None:
-    """Kill every descendant: what a killed process leaves becomes our child, so this ends when there is none."""
+    """Kill all descendants; orphans become children of this process, so repeat until none is left."""
     while True:
         for pid in children_of(os.getpid()):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                pass  # it ended by itself
+                pass  # already ended
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -164,7 +164,7 @@ def end_descendants() -> None:
 
 
 def children_of(parent: int) -> list[int]:
-    """Process ids of the direct children."""
+    """Return the process ids of the direct children."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -180,14 +180,14 @@ def children_of(parent: int) -> list[int]:
 
 
 def die_with_parent(number: int, parent: int) -> None:
-    """Ask for signal `number` when the parent (the thread that forked us) dies; leave if it is dead already."""
+    """Request signal `number` for when the parent (the forking thread) dies; exit if it has already died."""
     prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(CANNOT_START)
 
 
 def execute(command: list[str]) -> None:
-    """exec with the signals as a fresh process expects them (Python ignores SIGPIPE, a guard blocks some)."""
+    """Execute the command with default signals (Python ignores SIGPIPE, and a guard blocks some)."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,4 +1,4 @@
-"""What the web server's processes do beside serving; the other settings are arguments, see `zelo_site.stack`."""
+"""Hooks of the gunicorn processes; other settings are command-line arguments, see `zelo_site.stack`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """The last thing that a process does once it has answered all requests. One that could not begin ends as it would."""
+    """End a worker process after its last request; a process that failed to start exits as usual."""
     if worker.pid == os.getpid() and worker.booted:
-        from workers.stopping import leave  # the process that only watches the others loads none of this
+        from workers.stopping import leave  # the gunicorn master does not need to load it
 
         leave(0)

@@ -1,6 +1,6 @@
-"""Judges as a command line names them: `plugin`, `plugin:{"option": ...}`, or a file in REST's shape.
+"""Command-line judge arguments: `plugin`, `plugin:{"option": ...}`, or a JSON file as in the REST API.
 
-Used by `manage.py run` and `manage.py calibrate`; the annotators are those of `labeling.annotators.get_judge`.
+`manage.py run` and `manage.py calibrate` use it; `labeling.annotators.get_judge` creates the annotators.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLE = """[{"plugin": "bm25", "options": {"k1": 0.9}}]"""
 
 
 class NamedJudge(pydantic.BaseModel):
-    """One judge, in the shape that REST takes."""
+    """One judge, as in the REST API."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class NamedJudge(pydantic.BaseModel):
 
 
 def add_judge_arguments(parser: ArgumentParser, *, otherwise: str) -> None:
-    """`--judges` and `--judges-file`; `otherwise` says who judges without them."""
+    """Add `--judges` and `--judges-file`; `otherwise` names the default judges in the help."""
     parser.add_argument(
         "--judges", nargs="+", default=[], help=f"plugin, or plugin:{{JSON of its options}} (default: {otherwise})"
     )
@@ -40,7 +40,7 @@ def add_judge_arguments(parser: ArgumentParser, *, otherwise: str) -> None:
 
 
 def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list[NamedJudge]:
-    """The judges that `--judges` and `--judges-file` name, each checked; raises CommandError. Stores nothing."""
+    """Return the validated judges of `--judges` and `--judges-file`; stores nothing. Raises CommandError."""
     judges = [_argument(text) for text in options["judges"]]
     if options["judges_file"] is not None:
         judges += _file(options["judges_file"])
@@ -51,7 +51,7 @@ def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list
 
 
 def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotator]:
-    """The project's annotators of these judges, made on first use."""
+    """Return the project's annotators for these judges, created on first use."""
     return [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in judges]
 
 

@@ -1,7 +1,7 @@
-"""How a project's annotators agree, lean and cost; and how NDCG grew with the judgments spent.
+"""A project's annotators: agreement, position bias and cost; and NDCG by number of judgments.
 
-Read for the figures of the project's page, over the most recent answers only, so that a page stays
-quick however much was judged.
+The project's page shows these figures. They cover only the most recent answers, so that the page stays
+fast in large projects.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CURVE_QUERIES = 50
 
 @dataclass(frozen=True, slots=True)
 class JudgeFigures:
-    """One annotator. `agrees`: share of pairs on which it takes the side of the other judges' mean,
-    `agrees_with_people` that of the people; a tie on either side counts half. `lean`: mean preference
-    for what was shown first, minus one half. None where there is nothing to compare. Verdicts, and answers given after
-    others' were seen, count as `answers` alone.
+    """The figures of one annotator. `agrees`: share of pairs with the same winner as the other judges' mean;
+    `agrees_with_people`: the same for people's mean; a tie counts half. `lean`: mean preference for the
+    document shown first, minus one half. None without pairs to compare. Verdicts, and answers given after seeing
+    others' answers, count only in `answers`.
     """
 
     annotator_id: int
@@ -47,7 +47,7 @@ class JudgeFigures:
 
     @property
     def leans_visibly(self) -> bool:
-        """Whether the lean is both certain and large enough to matter."""
+        """Whether the lean is significant and large."""
         return (
             self.lean is not None
             and self.lean_stderr is not None
@@ -55,7 +55,7 @@ class JudgeFigures:
         )
 
 
-# Agreement and leaning are of what annotators thought by themselves; all of their answers are counted.
+# Agreement and lean use independent answers only; `answers` counts all answers.
 _RECENT = f"""
 WITH recent AS (
     SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference
@@ -97,7 +97,7 @@ _COLUMNS = ("answers", "agrees", "agrees_with_people", "people_pairs", "lean", "
 
 
 def judge_figures(project: Project) -> list[JudgeFigures]:
-    """Every annotator that has answered, judges first, in the order in which they joined."""
+    """Return every annotator with answers, judges first, in creation order."""
     with connection.cursor() as cursor:
         cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
         rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in cursor.fetchall()}
@@ -120,7 +120,7 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """NDCG@10 of the Elo order that the first `judgments` answers give."""
+    """NDCG@10 of the Elo order after the first `judgments` answers."""
 
     judgments: int
     ndcg: float
@@ -134,7 +134,7 @@ WHERE pair.query_id = ANY(%s) AND judgment.superseded_at IS NULL AND judgment.ki
 
 
 def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
-    """NDCG@10 on the graded queries (the first fifty), refitted on growing parts of their answers."""
+    """Return NDCG@10 on the first fifty graded queries, refitted on growing shares of their answers."""
     graded = graded_queries(project.pk)[:CURVE_QUERIES]
     if not graded:
         return []
@@ -153,9 +153,9 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
 
 
 def _answer_ids(read: ProjectColumns) -> np.ndarray:
-    """The judgment id of each row of the columns: the order in which answers came, int64[m].
+    """Return the judgment id of each row of the columns, int64[m]; ids follow the order of answers.
 
-    Read a moment after the columns; what has been superseded since counts as the latest.
+    The query runs after the columns were read; rows superseded in between count as the latest.
     """
     rows = copy_columns(
         _ORDER, [read.query_ids.tolist()], [("pair", "i8"), ("annotator", "i8"), ("swapped", "b1"), ("id", "i8")]

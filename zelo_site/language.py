@@ -1,7 +1,7 @@
-"""Which language a visitor reads: what they chose, else what their browser asks for.
+"""Chooses the visitor's language: their own choice, or the browser's.
 
-The choice is kept three times: with the person (for their next device), in the session (so that no request asks the
-database), and in a cookie (for the pages before signing in).
+The choice is stored three times: with the user (for other devices), in the session (to avoid a database query per
+request), and in a cookie (for pages before sign-in).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _is_offered(language: str) -> bool:
 
 
 class ChosenLanguageMiddleware(LocaleMiddleware):
-    """Django's choice of language, where nobody has chosen."""
+    """Apply the stored language, or let Django choose."""
 
     def process_request(self, request: HttpRequest) -> None:
         chosen = request.session.get(SESSION_KEY, "")
@@ -43,7 +43,7 @@ class ChosenLanguageMiddleware(LocaleMiddleware):
 
 @receiver(user_logged_in, dispatch_uid="language_of_the_person")
 def _remember(sender: Any, request: HttpRequest, user: AbstractBaseUser, **_: Any) -> None:
-    """Whoever signs in finds their own language, not that of the last person at this browser."""
+    """Switch to the user's own language at sign-in, instead of the previous user's."""
     found = Preferences.objects.filter(user_id=user.pk).values_list("language", flat=True).first()
     if found:
         request.session[SESSION_KEY] = found
@@ -52,7 +52,7 @@ def _remember(sender: Any, request: HttpRequest, user: AbstractBaseUser, **_: An
 @login_not_required
 @require_POST
 def set_language(request: HttpRequest) -> HttpResponse:
-    """Choose a language and go back to where one was; an unknown one changes nothing."""
+    """Set the language and return to the previous page; ignore an unknown language."""
     language = request.POST.get("language", "")
     back = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):

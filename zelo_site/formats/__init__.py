@@ -1,1 +1,1 @@
-"""How dates and numbers are written, by language; see FORMAT_MODULE_PATH in the settings."""
+"""Date and number formats by language; see FORMAT_MODULE_PATH in the settings."""

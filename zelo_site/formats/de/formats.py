@@ -1,4 +1,4 @@
-"""German dates; numbers with a point: they stand in drawings and forms too, where a comma would break them."""
+"""German dates; numbers keep the decimal point, because charts and forms cannot use a comma."""
 
 from __future__ import annotations
 

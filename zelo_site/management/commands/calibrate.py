@@ -1,4 +1,4 @@
-"""`manage.py calibrate PROJECT`: put all queries on one scale, and show what relevance rests on."""
+"""`manage.py calibrate PROJECT`: put all queries on one scale and print the calibration."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Command(BaseCommand):
 
 
 def settle(project: Project, tick: Callable[[], None]) -> None:
-    """Refit and calibrate until nothing is due; workers that are quicker leave nothing to do here."""
+    """Refit and calibrate until nothing is stale; workers may do this work first."""
     while whats_due(project.pk):
         tick()
         rate_stale(project.pk)
@@ -69,7 +69,7 @@ def settle(project: Project, tick: Callable[[], None]) -> None:
 
 
 def calibration_report(found: ProjectCalibration) -> str:
-    """What was found, in lines and one table."""
+    """Return the calibration as text: some lines and a table."""
     lines = [
         f"calibration {found.version}: {found.pairs:,} cross-query pairs, {found.islands_count:,} connected group(s)"
     ]

@@ -1,4 +1,4 @@
-"""`manage.py candidates PROJECT`: stage 2 in the terminal, carried out by the workers."""
+"""`manage.py candidates PROJECT`: retrieve candidates (stage 2); the workers do the work."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def follow(job: Job, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
-    """Draw the job's progress until it ends. Raises CommandError where it failed."""
+    """Draw the job's progress until it ends. Raises CommandError if it failed."""
     while job.state in {Job.State.OPEN, Job.State.LEASED}:
         bar.show(job.done, job.total, "queries" if job.total else "indexing")
         tick()

@@ -1,4 +1,4 @@
-"""`manage.py configure PROJECT`: another name, instruction, rater or caps; without options, what stands now."""
+"""`manage.py configure PROJECT`: change the name, instruction, rater or caps; without options, print them."""
 
 from __future__ import annotations
 

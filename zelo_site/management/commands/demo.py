@@ -1,4 +1,4 @@
-"""`manage.py demo`: the whole server with a sample on it that is judged while one looks on.
+"""`manage.py demo`: start the whole server and judge a sample project.
 
 The steps are in `zelo_site.demo`, the processes in `zelo_site.stack`.
 """
@@ -33,7 +33,7 @@ STOPPED = "\nstopped; run the same command to continue"
 
 
 def wait_for_page(stack: Serving) -> None:
-    """Return once the web server answers, or after a minute: then its log says why it does not."""
+    """Wait until the web server answers, for at most a minute; its log has the reason if it does not."""
     address = urlsplit(stack.address)
     deadline = time.monotonic() + PAGE_DEADLINE_S
     while time.monotonic() < deadline:
@@ -76,7 +76,7 @@ class Command(BaseCommand):
         leave(code)
 
     def _show(self, stack: Serving, questions: list[demo.Question], *, reset: bool) -> None:
-        stream = cast(TextIO, self.stdout._out)  # the wrapper would end each drawing with a new line
+        stream = cast(TextIO, self.stdout._out)  # the wrapper would add a newline after each drawing
         owner = ensure_owner()
         project = demo.find_demo()
         if project is not None and reset:

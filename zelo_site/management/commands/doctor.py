@@ -1,4 +1,4 @@
-"""`manage.py doctor`: what is configured, missing or unreachable, each with its remedy."""
+"""`manage.py doctor`: check the installation; each problem comes with a remedy."""
 
 from __future__ import annotations
 

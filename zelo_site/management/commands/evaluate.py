@@ -1,4 +1,4 @@
-"""`manage.py evaluate PROJECT`: measure everything that ranks on one split of a snapshot, and print the leaderboard."""
+"""`manage.py evaluate PROJECT`: evaluate all rerankers on one split of a snapshot and print the leaderboard."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ class Command(BaseCommand):
 
 
 def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) -> Job:
-    """The evaluation of this split that waits already, as after a training, or a new one. Raises EvaluationRefused.
+    """Return the waiting evaluation of this split, such as after a training, or a new one. Raises EvaluationRefused.
 
-    One that goes on has chosen its rerankers. With `anew` it is waited for, and another is ordered after it.
+    A running evaluation has already chosen its rerankers. With `anew`, wait for it and start another.
     """
     unfinished = unfinished_evaluation(project)
     if unfinished is not None and anew and unfinished.state == Job.State.LEASED:
@@ -126,7 +126,7 @@ def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) ->
 
 
 def _carry_out(job: Job) -> None:
-    """Until it has ended: here, unless a worker has taken it, and here again should that worker die."""
+    """Run the job here until it ends; if a worker has leased it, wait, and take over if the worker dies."""
     while True:
         evaluate(job.pk, worker="manage.py evaluate")
         job.refresh_from_db()
@@ -136,7 +136,7 @@ def _carry_out(job: Job) -> None:
 
 
 def _domain_row(row: Row) -> list[str]:
-    """A row measured on fewer queries than another, such as a judge of one project, says so by their number."""
+    """Format a figure; rows with fewer queries, such as a judge of one project, show their number."""
     found = [
         "-" if own is None else f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] ({own.count})"
         for own in row.by_domain

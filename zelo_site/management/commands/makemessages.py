@@ -1,4 +1,4 @@
-"""`makemessages`, with the texts that no source marks: labels and options of plugins, states, stored sentences."""
+"""`makemessages`, including texts that the source does not mark: labels and options of plugins, states, stored sentences."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from zelo_site.declared_texts import declared_texts
 
 
 class Command(makemessages.Command):
-    # A guess from a like sentence is wrong more often than right, and has to be found before it can be mended.
+    # Fuzzy matches are wrong more often than right, and hard to find afterwards.
     msgmerge_options = [*makemessages.Command.msgmerge_options, "--no-fuzzy-matching"]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Django's, with what this catalogue is kept in: files without line numbers, long lines, nothing obsolete."""
+        """Django's makemessages with this catalogue's format: no line numbers, long lines, no obsolete entries."""
         super().add_arguments(parser)
         parser.set_defaults(add_location="file", no_wrap=True, no_obsolete=True, locale=["de"])
 
     def process_files(self, file_list: list[Any]) -> None:
-        """Django's; the declared texts follow, of which `msguniq` merges those that a source marks too."""
+        """Append the declared texts to Django's; `msguniq` merges the duplicates."""
         super().process_files(file_list)
         for folder in self.locale_paths:
             template = Path(folder) / f"{self.domain}.pot"
@@ -31,7 +31,7 @@ class Command(makemessages.Command):
                     stream.write(f'\n#: zelo_site/declared_texts.py\nmsgid {_quoted(text)}\nmsgstr ""\n')
 
     def write_po_file(self, potfile: str, locale: str) -> None:
-        """Django's, without the hour of the template, which would differ each time."""
+        """Remove the creation date, which would change on every run."""
         super().write_po_file(potfile, locale)
         catalogue = Path(potfile).parent / locale / "LC_MESSAGES" / f"{self.domain}.po"
         lines = catalogue.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -40,5 +40,5 @@ class Command(makemessages.Command):
 
 
 def _quoted(text: str) -> str:
-    """As a catalogue writes a string: JSON's escapes are among its own."""
+    """Quote a string for a catalogue; JSON's escapes are valid there."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`manage.py probe_injection PROJECT JUDGE`: what texts that argue for themselves do to a judge and to its scores."""
+"""`manage.py probe_injection PROJECT JUDGE`: measure how prompt injection in documents changes a judge's answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`manage.py run FILE`: from a file to Elo scores and, with grades, to a proof, in one command.
+"""`manage.py run FILE`: import a file, judge it, and print Elo scores and, with grades, their NDCG.
 
-Without a file it judges a project that is there.
+Without a file, it judges an existing project.
 """
 
 from __future__ import annotations

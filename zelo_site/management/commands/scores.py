@@ -1,4 +1,4 @@
-"""`manage.py scores PROJECT QUERY`: a query's candidates by Elo."""
+"""`manage.py scores PROJECT QUERY`: print a query's candidates by Elo."""
 
 from __future__ import annotations
 

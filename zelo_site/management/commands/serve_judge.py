@@ -1,7 +1,7 @@
-"""`manage.py serve_judge MODEL`: a judge's model behind vLLM, with the flags that judging needs.
+"""`manage.py serve_judge MODEL`: serve a judge model with vLLM and the options that judging needs.
 
-vLLM pins a torch and transformers of its own, so it is looked for in an environment of its own and never
-imported here. Where there is none, the command says how to install it.
+vLLM pins its own torch and transformers, so the command looks for it in a separate environment and never
+imports it. If vLLM is missing, the command prints how to install it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_ENVIRONMENT = ROOT / ".venv-gpu" / "bin" / "vllm"
-# Room for the label tokens among the alternatives, in all their spellings.
+# Enough alternatives to include the label tokens in all their spellings.
 LOG_PROBABILITIES = 20
 
 HOW_TO_INSTALL = f"""vLLM was not found (searched ZELO_VLLM, {OWN_ENVIRONMENT.relative_to(ROOT)} and PATH).
@@ -32,12 +32,12 @@ To use another host, install vLLM there, run the command that --dry-run prints, 
 
 
 class VllmMissing(CommandError):
-    """No vLLM is installed where it is looked for."""
+    """vLLM is not installed in any searched place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a model is served. `name` is what judges call it; `extra` goes to vLLM as it is."""
+    """Options for serving a model. `name` is the name that judges use; `extra` is passed to vLLM unchanged."""
 
     model: str
     name: str
@@ -48,7 +48,7 @@ class Serving:
     extra: tuple[str, ...] = ()
 
     def command(self, vllm: str) -> list[str]:
-        """The command line. Prefix caching halves the prefill of pairs that share their first document."""
+        """Return the command line. Prefix caching halves the prefill of pairs that share their first document."""
         return [
             *(vllm, "serve", self.model),
             *("--served-model-name", self.name),
@@ -61,21 +61,21 @@ class Serving:
         ]
 
     def endpoint(self) -> str:
-        """The definition for ZELO_ENDPOINTS that leads to this server."""
+        """Return the ZELO_ENDPOINTS definition of this server."""
         reached = f"[{self.host}]" if ":" in self.host else self.host
         row = {"name": "vllm", "base_url": f"http://{reached}:{self.port}/v1", "max_concurrency": 256, "timeout_s": 90}
         return json.dumps([row])
 
 
 def find_vllm() -> str | None:
-    """The program: what ZELO_VLLM names, else that of .venv-gpu, else the first on PATH."""
+    """Return the vllm executable: ZELO_VLLM, that of .venv-gpu, or the first on PATH."""
     named = os.environ.get("ZELO_VLLM", "")
     places = [named] if named else [str(OWN_ENVIRONMENT), "vllm"]
     return next((found for place in places if (found := shutil.which(place))), None)
 
 
 def _name_of(model: str) -> str:
-    """A folder is called by its last part, a model of the hub as it is called there."""
+    """Return the last part of a folder's path, or a hub model's own name."""
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
@@ -120,5 +120,5 @@ class Command(BaseCommand):
         self.stderr.write(f"to use this model, set\n    export ZELO_ENDPOINTS={shlex.quote(serving.endpoint())}\n")
         self.stderr.write(f'    {{"endpoint": "vllm", "model": "{serving.name}", "mode": "logprob"}}\n')
         self.stderr.flush()
-        # The server takes this process's place: signals and the exit status are its own.
+        # vLLM replaces this process, so it gets the signals and sets the exit status.
         os.execv(vllm, serving.command(vllm))

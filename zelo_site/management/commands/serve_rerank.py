@@ -1,7 +1,7 @@
-"""`manage.py serve_rerank`: the process that ranks; the web server passes requests on to it.
+"""`manage.py serve_rerank`: run the ranking server; the web server forwards requests to it.
 
-Without a folder it serves whatever the web server asks for, on a private socket (or --host and --port, on a host of its
-own with the same ZELO_SECRET_KEY and STORAGE_URL). With a folder it serves that one published reranker by itself.
+Without a folder, it serves every published reranker on a private socket (or with --host and --port on another host,
+with the same ZELO_SECRET_KEY and STORAGE_URL). With a folder, it serves only that published reranker.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
 
 def _application(options: dict[str, Any]) -> Any:
-    """The ASGI application; imports torch, so that the command line answers --help at once."""
+    """Return the ASGI application; torch is imported here, so that --help is fast."""
     import torch
 
     from trainer.request_batches import RequestBatcher
@@ -64,7 +64,7 @@ def _application(options: dict[str, Any]) -> Any:
 
     device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device.startswith("cpu")
-    # One thread a pass: passes run side by side instead of waiting for each other's threads.
+    # One thread per forward pass, so that passes run in parallel instead of waiting for each other's threads.
     torch.set_num_threads(1)
     folder = Path(options["folder"]).absolute() if options["folder"] else None
     if folder is not None and not folder.is_dir():

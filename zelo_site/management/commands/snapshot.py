@@ -1,4 +1,4 @@
-"""`manage.py snapshot PROJECT...`: freeze scores for training, or list what was frozen."""
+"""`manage.py snapshot PROJECT...`: freeze scores for training, or list the snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py spot_checks PROJECT`: choose pairs for people, or see how far they are."""
+"""`manage.py spot_checks PROJECT`: choose pairs for people, or show the progress of the plans."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _preview(project: Project, order: dict[str, Any]) -> str:
 
 
 def plans_report(project: Project) -> str:
-    """Every plan as a row."""
+    """Return a table with one row per plan."""
     plans = plan_progress(project)
     if not plans:
         return f"no plans yet; create one with `manage.py spot_checks {project.slug} --reason random --pairs 50`"

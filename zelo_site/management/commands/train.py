@@ -1,4 +1,4 @@
-"""`manage.py train PROJECT`: stage 7 in the terminal, carried out by the worker for training."""
+"""`manage.py train PROJECT`: train a reranker (stage 7); the training worker does the work."""
 
 from __future__ import annotations
 
@@ -60,14 +60,16 @@ class Command(BaseCommand):
 
 
 def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
-    """Draw the run's progress until it ends. Raises CommandError where it failed."""
+    """Draw the run's progress until it ends. Raises CommandError if it failed."""
     while run.state in {TrainingRun.State.PLANNED, TrainingRun.State.RUNNING}:
-        told = run.progress
-        loss, warm = told.get("loss") or [], told.get("warm_start")
+        progress = run.progress
+        loss, warm = progress.get("loss") or [], progress.get("warm_start")
         if warm and not loss:
             bar.show(warm["step"], warm["steps"], "warm start")
         else:
-            bar.show(told.get("step", 0), told.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading")
+            bar.show(
+                progress.get("step", 0), progress.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading"
+            )
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
