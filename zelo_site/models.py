@@ -1,4 +1,4 @@
-"""What belongs to the site alone: choices that people make for themselves, in whatever project they are."""
+"""Models of the site itself: personal settings that apply to all projects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.db import models
 
 
 class Preferences(models.Model):
-    """What a person chose for themselves on all devices."""
+    """A user's settings on all devices."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, primary_key=True, on_delete=models.CASCADE)
     language = models.CharField(max_length=10)

@@ -1,7 +1,7 @@
-"""What a project's page says above the fold: stages, progress, spend, workers, what needs attention.
+"""The top of a project's page: stages, progress, spend, workers and problems that need action.
 
-Reads tables of all floors and changes none. `zelo_site.pages.project` shows it, and the pages'
-fragments ask for it each second, so everything here is a handful of indexed reads.
+Reads tables of all apps and changes none. `zelo_site.pages.project` shows it, and the pages'
+fragments poll it every second, so it uses only a few indexed queries.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StageState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One of the nine stages as the spine shows it."""
+    """One of the nine stages, as the stage list shows it."""
 
     number: int
     key: str
@@ -58,8 +58,8 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much there is of a project. `judgments` and `pairs` are those that entered the last fits; `waiting_for_people`
-    counts pairs that spot checks ask about, of one person or several, and that lack an answer.
+    """Counts of a project. `judgments` and `pairs` count those in the last fits; `waiting_for_people`
+    counts pairs with at least one unanswered spot check.
     """
 
     queries: int
@@ -76,7 +76,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Something a person should look at, and what to do about it."""
+    """A problem that needs action, with its remedy."""
 
     count: int
     text: str
@@ -86,7 +86,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue of work, who serves it, and the command that starts a server where nobody does."""
+    """A work queue, its workers, and the command that starts a worker if there is none."""
 
     name: str
     workers: list[Worker] = field(default_factory=list)
@@ -104,7 +104,7 @@ class FailureCount:
 
     @property
     def label(self) -> str:
-        """The reason in words, as `JudgingTask.get_reason_display`."""
+        """The reason in words, as in `JudgingTask.get_reason_display`."""
         return self.reason.replace("_", " ")
 
 
@@ -136,13 +136,13 @@ class Overview:
 
     @property
     def enough_recall(self) -> float | None:
-        """Where the last run's design stops; None where it goes to its end."""
+        """The recall at which the last run stops early; None without early stopping."""
         stops_at = (self.run.sampler_options.get("enough_recall") if self.run else None) or 1.0
         return stops_at if stops_at < 1.0 else None
 
     @property
     def is_live(self) -> bool:
-        """Whether figures are expected to change by themselves."""
+        """Whether work in progress will change the figures."""
         return bool(self.sizes.stale) or (self.run is not None and self.run.state in Run.ACTIVE)
 
     @property
@@ -151,7 +151,7 @@ class Overview:
 
     @property
     def says_commands(self) -> bool:
-        """Whether the page asks for a worker at its top, since work waits for one."""
+        """Whether work is waiting for a worker, so that the page shows a warning at the top."""
         return self.broker and self.is_live and bool(self.missing_queues)
 
     @property
@@ -160,7 +160,7 @@ class Overview:
 
 
 def read_overview(project: Project) -> Overview:
-    """Everything at once, as of now."""
+    """Return the project's current overview."""
     sizes = read_sizes(project)
     run = Run.objects.filter(project=project).order_by("-id").first()
     progress = run_progress(run) if run else None
@@ -210,31 +210,31 @@ def read_sizes(project: Project) -> Sizes:
 
 
 def broker_is_up() -> bool:
-    """Whether the broker answers; asked at most every few seconds, since a dead one is slow to say so."""
+    """Return whether the broker answers, cached for a few seconds because a failing check is slow."""
     return bool(cache.get_or_set("zelo:broker", broker_answers, BROKER_CACHE_S))
 
 
 def read_queues(names: Iterable[str]) -> list[QueueState]:
-    """These queues, with the workers heard of lately."""
+    """Return these queues with their live workers."""
     living = list(alive())
     return [QueueState(name, [worker for worker in living if name in worker.queues.split(",")]) for name in names]
 
 
 def needed_queues(run: Run | None) -> list[str]:
-    """The queues that the scores of a run depend on."""
+    """Return the queues that the run's scores depend on."""
     plugins = run.judges.order_by().values_list("plugin", flat=True).distinct() if run else ()
     return ["rating", *(sorted({judging_queue(plugin) for plugin in plugins}) or ["judging-cpu"])]
 
 
 def read_spend(project: Project, run: Run | None) -> Spend:
-    """The books of all runs and probes, and the cap that is nearer: the last run's, or the project's."""
+    """Return the spend of all runs and probes, and the nearer cap: the last run's or the project's."""
     spent = totals_of_project(project.pk)
     caps = [cap for cap in (run.cost_budget_micros if run else None, read_caps(project.pk).cost_micros) if cap]
     return Spend(spent.calls, spent.input_tokens, spent.output_tokens, spent.cost_micros, min(caps, default=None))
 
 
 def read_failures(run: Run | None) -> list[FailureCount]:
-    """Dead tasks by reason, commonest first."""
+    """Return the dead letters by reason, most frequent first."""
     dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD)
     rows = dead.values("reason").annotate(number=Count("pk")).order_by("-number", "reason")
     counted = [(row["reason"], row["number"]) for row in rows]
@@ -245,7 +245,7 @@ def read_failures(run: Run | None) -> list[FailureCount]:
 
 
 def read_stages(project: Project, sizes: Sizes, progress: RunProgress | None) -> list[StageView]:
-    """The nine stages; several may be going on at once."""
+    """Return the nine stages; several may be active at once."""
     states = _stage_states(project, sizes, progress)
     pages = {"calibrate": "scale", "train": "training", "prove": "proof", "serve": "rerankers"} if sizes.queries else {}
     addresses = {stage: reverse(page, args=[project.slug]) for stage, page in pages.items()}
@@ -278,7 +278,7 @@ def _done_if(there_is: Any) -> tuple[StageState, str]:
 
 
 def _later_stages(project: Project) -> dict[str, bool]:
-    """What exists of stages 6 to 9, in one statement. A calibration counts while no answer is newer than it."""
+    """Return which results of stages 6 to 9 exist, in one query. A calibration counts until a newer answer arrives."""
     runs = TrainingRun.objects.filter(project=project)
     latest = Calibration.objects.filter(project=project, version__gte=project.calibration_version)
     row = Project.objects.filter(pk=project.pk).values_list(
@@ -293,7 +293,7 @@ def _later_stages(project: Project) -> dict[str, bool]:
 
 
 def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount]) -> list[Attention]:
-    """What a person should look at, most urgent first."""
+    """Return the problems that need action, most urgent first."""
     found = []
     dead = sum(failure.count for failure in failures)
     if dead:
@@ -339,7 +339,7 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
 
 
 def _paused_judges(project: Project) -> list[Attention]:
-    """Judges that are asked nothing until a person lets them go on."""
+    """Return a problem for judges that are paused until a person resumes them."""
     paused = Annotator.objects.judges().filter(project=project, paused_at__isnull=False)
     names = list(paused.order_by("id").values_list("name", flat=True))
     if not names:
@@ -353,7 +353,7 @@ def _paused_judges(project: Project) -> list[Attention]:
 
 
 def _few_comparisons(project: Project) -> int:
-    """Rated documents that met fewer opponents than they could have, up to FEW_COMPARISONS."""
+    """Return the number of rated documents with fewer opponents than possible, up to FEW_COMPARISONS."""
     rated = Score.objects.filter(candidate__query__project=project)
     unsure = rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS)
     met = unsure.values("candidate__query", "comparisons").annotate(documents=Count("pk")).order_by()

@@ -1,1 +1,1 @@
-"""The pages that join several floors, one module a page; addresses in `zelo_site.urls`."""
+"""Pages that combine several apps, one module per page; see `zelo_site.urls` for their URLs."""

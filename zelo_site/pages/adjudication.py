@@ -1,7 +1,7 @@
-"""Disagreements, the widest first, and deciding them: both documents, every opinion with its reason, one key.
+"""The list of disagreements, largest first, and the page that decides one, with all answers and their reasons.
 
-A verdict is `scoring.adjudication.adjudicate`; after it the next undecided pair of the same list comes up. The list
-is named by `between` in the address, so that it survives every step.
+`scoring.adjudication.adjudicate` stores the verdict; then the page shows the next undecided pair of the list. The
+parameter `between` names the list, so that it survives every step.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ PAGE_SIZE = 25
 MOST_OPINIONS = 100
 LONGEST_NOTE = 2000
 
-# The words of the comparison screen for each key.
+# The comparison screen's text for each key.
 _CHOICE_OF_KEY = {key: choice for choice, key in screen.KEY_OF_ANSWER.items() if key in ANSWERS}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A pair of the list with its query and what its documents are called; places in per cent of the way to B."""
+    """A pair of the list with its query and document titles; positions in per cent towards B."""
 
     found: Disagreement
     query: str
@@ -57,7 +57,7 @@ class Row:
 
 
 def disagreements_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Twenty-five a page; `between` chooses whose opinions, `show=decided` those that have been decided."""
+    """List 25 disagreements per page; `between` filters by annotators, `show=decided` shows decided pairs."""
     project = visible_project(request, slug)
     between, decided = _between(request), request.GET.get("show") == "decided"
     found = disagreements(project, between=between, decided=decided)
@@ -120,7 +120,7 @@ def _key_of(preference: float | None) -> str:
 
 
 def verdict_label(standing: Adjudication) -> str:
-    """What was decided, in the words of the comparison screen."""
+    """Return the verdict in the comparison screen's words."""
     return screen.answer_labels()[_CHOICE_OF_KEY[_key_of(standing.judgment.preference)]]
 
 
@@ -129,7 +129,7 @@ def verdict_label(standing: Adjudication) -> str:
 
 @never_cache
 def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
-    """One pair with all that was said of it; a POST decides it, takes a verdict back, or makes it gold."""
+    """Show one pair with all its answers; a POST decides it, undoes a verdict, or marks it as gold."""
     project = visible_project(request, slug)
     pairs = Pair.objects.visible_to(request.user).select_related(
         "a__document", "b__document", "a__query", "b__query", "adjudication__judgment", "adjudication__by"
@@ -165,7 +165,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
 
 
 def _opinions(request: HttpRequest, pair: Pair) -> tuple[list[Reason], list[Reason]]:
-    """What people and what judges said, the adjudicator's own word left out."""
+    """Return people's and judges' answers without the adjudicator's own."""
     judgments = Judgment.objects.visible_to(request.user).filter(pair=pair, adjudication__isnull=True)
     rows = judgments_with_sides(judgments.filter(superseded_at__isnull=True)).order_by("id")[:MOST_OPINIONS]
     found = [reason_of(row, pair.a_id, rater=None) for row in rows]
@@ -185,7 +185,7 @@ def _address(request: HttpRequest, project: Project, pair_id: int | None, **more
 
 
 def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
-    """`verdict`: a key of the scale; `action`: undo, gold or not-gold."""
+    """Handle a POST: `verdict` is a key of the scale, `action` is undo, gold or not-gold."""
     here = _address(request, project, pair.pk)
     action = request.POST.get("action", "")
     try:
@@ -205,12 +205,12 @@ def _number(given: str) -> int | None:
 
 
 def _seen(request: HttpRequest) -> int | None:
-    """The verdict that the asker saw, 0 for none: of the pair itself, or of the last one where that is taken back."""
+    """Return the verdict id that the user saw, 0 for none: of this pair, or of the last one for an undo."""
     return _number(request.GET.get("seen", request.POST.get("seen", "")))
 
 
 def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
-    # Asked before the verdict takes the pair out of the list: what comes after it is found by its place.
+    # Read it before the verdict removes the pair from the list, because the next pair is found by position.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
     key = request.POST.get("verdict", "")
     said = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]

@@ -1,7 +1,7 @@
-"""The judges' figures that scores rest on, as a part of the judges' page: sharpness, bias, weight, agreement.
+"""Estimated judge quality, a fragment of the judges' page: sharpness, bias, weight, agreement.
 
-`scoring.agreement` measures them on a sample; that takes a moment, so that the page asks for this part once
-it stands, and what was found is kept a while.
+`scoring.agreement` measures it on a sample, which is slow, so the page loads this fragment separately
+and the result is cached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_KAPPAS = 30
 
 
 def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
-    """The fragment."""
+    """Return the fragment."""
     project = visible_project(request, slug)
     found = cache.get_or_set(f"zelo:agreement:{project.pk}", lambda: judge_figures(project), KEPT_S)
     assert found is not None

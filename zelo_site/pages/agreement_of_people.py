@@ -1,6 +1,6 @@
-"""How far people agree with each other and with judges: alpha and kappa with intervals, or why there is none.
+"""Agreement of people with each other and with judges: alpha and kappa with intervals, or why they are missing.
 
-`scoring.people_agreement` measures them, which takes a moment on many answers, so that what was found is kept a while.
+`scoring.people_agreement` measures it, which is slow with many answers, so the result is cached.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEPT_S = 15
 
 
 def people_agreement_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page; nothing in it changes anything."""
+    """Show the page, which is read-only."""
     project = visible_project(request, slug)
     found = cache.get_or_set(f"zelo:people-agreement:{project.pk}", lambda: people_agreement(project), KEPT_S)
     assert isinstance(found, PeopleAgreement)

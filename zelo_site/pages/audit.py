@@ -1,4 +1,4 @@
-"""What was done to the work and the money, by whom: of one project for its owners, of all for superusers."""
+"""The audit log: of one project for its owners, of the whole server for superusers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PAGE_SIZE = 50
 
 
 def project_audit(request: HttpRequest, slug: str) -> HttpResponse:
-    """The entries of one project, newest first; for its owners."""
+    """Show a project's entries, newest first, to its owners."""
     project = owned_project(request, slug)
     entries = AuditEntry.objects.visible_to(request.user).filter(project=project)
     return _render(request, entries, project)
 
 
 def server_audit(request: HttpRequest) -> HttpResponse:
-    """The entries of all projects, and those that belong to none; for superusers."""
+    """Show all entries, including those without a project, to superusers."""
     if not getattr(request.user, "is_superuser", False):
         raise PermissionDenied(
             _("only superusers can see the whole audit log; open the audit log of your project instead")

@@ -1,7 +1,7 @@
-"""Where queries have no candidates: the offer to have a retriever find some, and how far it is.
+"""Candidate retrieval for queries without candidates: the button that starts it, and its progress.
 
-One part that the project's page, the list of queries and a query's ranking show; the work is
-`workers.filling`, the same in the terminal is `manage.py candidates`.
+The project's page, the list of queries and a query's ranking include this fragment. `workers.filling` does
+the work; `manage.py candidates` is the same in the terminal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PART = "zelo/parts/filling.html"
 
 
 def filling_context(request: HttpRequest, project: Project) -> dict[str, object]:
-    """The part's context: the last job, whether it goes on, how many queries are bare, who may order."""
+    """Return the fragment's context: last job, whether it runs, queries without candidates, and permission."""
     job = Job.objects.filter(project=project, stage=STAGE).first()
     announced = announced_embedding(project.pk)
     goes_on = announced is not None or (job is not None and job.state in {Job.State.OPEN, Job.State.LEASED})
@@ -42,16 +42,16 @@ def filling_context(request: HttpRequest, project: Project) -> dict[str, object]
 
 
 def filling_part(request: HttpRequest, project: Project) -> str:
-    """The part for a page, or "" where every query has candidates and nothing goes on."""
+    """Return the fragment, or "" if every query has candidates and no job runs."""
     return rendered_fragment(request, PART, filling_context(request, project))[0] if needs_filling(project) else ""
 
 
 def candidates(request: HttpRequest, slug: str) -> HttpResponse:
-    """GET: the part alone, 204 while nothing changed. POST: order candidates with the usual retriever."""
+    """GET returns the fragment, or 204 if it is unchanged. POST starts retrieval with the default retriever."""
     if request.method != "POST":
         project = visible_project(request, slug)
         if not request.headers.get("HX-Request"):
-            return redirect("project", slug=project.slug)  # a part is no page
+            return redirect("project", slug=project.slug)  # a fragment is not a page
         return live_fragment(request, PART, filling_context(request, project))
     project = owned_project(request, slug)
     try:

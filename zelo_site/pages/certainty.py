@@ -1,4 +1,4 @@
-"""Certainty of the top ten beside the rows of the list of queries."""
+"""Top-10 certainty in the list of queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zelo_site.certainty import certainty_of_fits
 
 
 def mark_certainty(queries: Iterable[Query]) -> None:
-    """Set `certainty` on each query: the expected recall of its true ten, None where it has no scores."""
+    """Set `certainty` on each query: the expected recall of its true top 10, None without scores."""
     shown = list(queries)
     fits = [fit for query in shown if isinstance(fit := getattr(query, "fit", None), QueryFit)]
     found = certainty_of_fits(fits)

@@ -1,4 +1,4 @@
-"""Questions without an answer: each reason with its number, a filter for each, and "ask these again"."""
+"""Unanswered questions: counts and filters by reason, and a retry button."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_SIZE = 50
 
 
 def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """All reasons, and fifty questions a page; `reason` and `judge` keep some. A POST asks those kept again."""
+    """List all reasons and 50 questions per page, filtered by `reason` and `judge`; a POST retries the filtered questions."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _retry(request, owned_project(request, slug))
@@ -46,7 +46,7 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _retry(request: HttpRequest, project: Project) -> HttpResponse:
     sent = request.POST.get("reason", "")
-    if sent and sent not in set(FailureKind):  # else all questions would be asked again, and not those meant
+    if sent and sent not in set(FailureKind):  # an unknown reason must not retry all questions
         return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
     chosen = _filter(request.POST, _judge(request.POST, project))
     tell_asked_again(request, retry_failures(project, chosen, by=request.user))
@@ -54,7 +54,7 @@ def _retry(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 def tell_asked_again(request: HttpRequest, questions: int) -> None:
-    """On the next page: so many questions were opened again."""
+    """Add a message with the number of retried questions."""
     text = ngettext("Retrying %(n)s question.", "Retrying %(n)s questions.", questions)
     messages.success(request, text % {"n": count(questions)})
 

@@ -1,6 +1,6 @@
-"""The slower figures of a project's page: Elo's distribution, NDCG where there are grades, the judges.
+"""The slower figures of a project's page: the Elo distribution, NDCG with grades, and the judges.
 
-Asked for once the page stands and then every ten seconds; what costs a refit is kept a while.
+The page polls this fragment every ten seconds; figures that need a refit are cached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """One order with its interval as a bar."""
+    """One ranking with its interval as a bar."""
 
     quality: Quality
     bar: IntervalBar
@@ -47,7 +47,7 @@ class Curve:
 
 
 def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
-    """The fragment."""
+    """Return the fragment."""
     project = visible_project(request, slug)
     refresh_certainty(project)
     orders = _kept("quality", project, lambda: ranking_quality(project))
@@ -64,7 +64,7 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _kept(name: str, project: Project, read: Callable[[], Found]) -> Found:
-    """What `read` found at most twenty seconds ago."""
+    """Return the result of `read`, cached for twenty seconds."""
     key = f"zelo:{name}:{project.pk}"
     found: Any = cache.get(key)
     if found is None:
@@ -86,7 +86,7 @@ FROM elos, ends GROUP BY 1, 2, 3
 
 
 def elo_columns(project: Project) -> list[Column]:
-    """The distribution of Elo over all rated candidates."""
+    """Return the Elo histogram of all rated candidates."""
     with connection.cursor() as cursor:
         cursor.execute(_HISTOGRAM, {"project": project.pk, "columns": COLUMNS})
         rows = cursor.fetchall()
@@ -99,7 +99,7 @@ def elo_columns(project: Project) -> list[Column]:
 
 
 def quality_rows(orders: list[Quality]) -> list[QualityRow]:
-    """Orders with their intervals on one axis."""
+    """Return the rankings with their intervals on one axis."""
     if not orders:
         return []
     axis = _axis([order.ndcg.low for order in orders] + [order.ndcg.high for order in orders])
@@ -110,7 +110,7 @@ def quality_rows(orders: list[Quality]) -> list[QualityRow]:
 
 
 def curve(points: list[CurvePoint], orders: list[Quality]) -> Curve | None:
-    """The line, with the first stage's NDCG as a reference where it is known."""
+    """Return the curve, with the first stage's NDCG as a reference if it is known."""
     if not points:
         return None
     reference = next((order.ndcg.estimate for order in orders if order.order == "first stage"), None)
@@ -128,6 +128,6 @@ def curve(points: list[CurvePoint], orders: list[Quality]) -> Curve | None:
 
 
 def _axis(values: list[float]) -> Axis:
-    """Metrics live in [0, 1]; a little room, so that no point lies on the frame."""
+    """Return an axis for metrics in [0, 1], with a margin so that no point lies on the frame."""
     room = max(0.02, 0.05 * (max(values) - min(values)))
     return Axis(max(0.0, min(values) - room), min(1.0, max(values) + room))

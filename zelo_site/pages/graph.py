@@ -1,7 +1,7 @@
-"""The graph of a query's comparisons: documents on a circle by Elo, a line for each pair that was asked.
+"""The graph of a query's comparisons: documents on a circle by Elo, a line for each judged pair.
 
-Drawn as SVG on the server: no script, and colours from a stylesheet, as the security policy wants. A table says the
-same in words. Documents and answers are read as for the matrix.
+The server draws it as SVG without a script and with colours from a stylesheet, as the security policy requires. A table
+shows the same data. Documents and answers are read as for the matrix.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped
 
 CENTRE, RADIUS, LABEL_RADIUS = 500.0, 430.0, 462.0
-NODE_RADIUS = (13.0, 5.0)  # with few documents, with a hundred
+NODE_RADIUS = (13.0, 5.0)  # with few documents, and with a hundred
 MOST_LABELS = 60
 TITLE_LENGTH = 70
-# Preference for the higher of the two, from where on a line has which colour.
+# Lower bounds of each line colour, as the preference for the higher-ranked document.
 TONES = ((0.8, "sure"), (0.55, "mild"), (0.45, "tie"), (0.2, "mild-against"), (0.0, "sure-against"))
 
 
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A pair. `tone` names its colour; `for_higher` None where nobody has answered yet."""
+    """A pair. `tone` names its colour; `for_higher` is None without answers."""
 
     x1: float
     y1: float
@@ -58,7 +58,7 @@ class Edge:
 
 
 def graph_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The first hundred documents by Elo and every pair among them that is, or waits to be, answered."""
+    """Show the first hundred documents by Elo and all answered or pending pairs among them."""
     project = visible_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     documents = ranked_documents(request, query, "elo")
@@ -83,7 +83,7 @@ def graph_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
 
 
 def place_nodes(documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> list[Node]:
-    """The best document at the top of the circle, the others clockwise in their order."""
+    """Return the documents on the circle, the best at the top, the others clockwise by rank."""
     wins: list[list[float]] = [[] for _ in documents]
     against = [0] * len(documents)
     for cell in cells:
@@ -122,7 +122,7 @@ def _edge(first: Node, second: Node, tone: str, for_higher: float | None) -> Edg
 
 
 def _answered_edges(cells: list[dict[str, Any]], nodes: list[Node]) -> list[Edge]:
-    """Those against the order come last and lie on top."""
+    """Return the lines; those that contradict the ranking come last, on top."""
     edges = [
         _edge(nodes[cell["a"]], nodes[cell["b"]], tone_of(cell["for_higher"]), cell["for_higher"]) for cell in cells
     ]
@@ -130,12 +130,12 @@ def _answered_edges(cells: list[dict[str, Any]], nodes: list[Node]) -> list[Edge
 
 
 def tone_of(for_higher: float) -> str:
-    """The name of a preference's colour."""
+    """Return the name of a preference's colour."""
     return next(name for least, name in TONES if for_higher >= least)
 
 
 def _waiting_edges(query: Query, ids: list[int], nodes: list[Node], cells: list[dict[str, Any]]) -> list[Edge]:
-    """Pairs that somebody is still to answer, and nobody has yet."""
+    """Return the pairs that are pending and have no answers."""
     place = dict(zip(ids, nodes, strict=True))
     unfinished = [JudgingTask.State.OPEN, JudgingTask.State.LEASED]
     asked = JudgingTask.objects.filter(pair__query=query, state__in=unfinished).values("pair_id")

@@ -1,6 +1,6 @@
-"""Budgets and caps in forms: fields for pairs, calls, tokens and dollars, and what was sent in them.
+"""Budgets and caps in forms: fields for pairs, calls, tokens and dollars, and parsing of their values.
 
-An empty field is no limit. A field that was not sent at all changes nothing, so that a form may show some of them.
+An empty field means no limit. A missing field changes nothing, so a form may show only some of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LimitField:
 def limit_fields(
     limits: Mapping[str, int | None], *, prefix: str = "", sent: QueryDict | None = None
 ) -> list[LimitField]:
-    """Fields for these limits: as they were sent, or as they stand."""
+    """Return the fields of these limits, with the submitted or the stored values."""
     return [
         LimitField(
             f"{prefix}{name}",
@@ -60,7 +60,7 @@ def limit_fields(
 
 
 def read_limits(sent: QueryDict, *, prefix: str = "") -> dict[str, int | None]:
-    """The limits that were sent; raises BadBudget for one that is no number."""
+    """Return the submitted limits. Raises BadBudget for a value that is not a number."""
     found = {}
     for name in LABELS:
         if f"{prefix}{name}" in sent:
@@ -100,7 +100,7 @@ def _shown(name: str, value: int | None) -> str:
 
 
 def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
-    """The budgets of one run, for owners of its project; a POST stores them, and a run they had ended goes on."""
+    """Show one run's budgets to project owners; a POST saves them, and resumes a run that they had stopped."""
     project = owned_project(request, slug)
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     error: Exception | None = None

@@ -1,7 +1,7 @@
-"""The k x k matrix of a query's preferences: who was preferred to whom, and who was never asked.
+"""The k x k preference matrix of a query, including pairs without answers.
 
-Drawn by Plotly from its wheel. Its script would write styles into the page, which the security
-policy forbids; the template brings them as a file instead and says so by a class that Plotly knows.
+Plotly, from its wheel, draws it. The security policy forbids the inline styles that Plotly's script writes,
+so the template loads them from a file and tells Plotly with a CSS class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first st
 
 
 def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The first hundred documents of the chosen order against each other."""
+    """Show the first hundred documents of the chosen ranking against each other."""
     project = visible_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     sort = request.GET.get("sort", "elo")
@@ -51,7 +51,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
 
 
 def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:
-    """The first hundred candidates in order, with what they are called."""
+    """Return the first hundred candidates in order, with their titles."""
     by_elo, by_rank = F("score__elo").desc(nulls_last=True), F("first_stage_rank").asc(nulls_last=True)
     order = (by_elo, by_rank, "id") if sort == "elo" else (by_rank, by_elo, "id")
     rows = (
@@ -65,7 +65,7 @@ def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict
 
 
 def answered_cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list[dict[str, Any]]:
-    """Answered pairs among these candidates with their mean preference, the most disputed first."""
+    """Return the answered pairs of these candidates with their mean preference, most disputed first."""
     live = Q(judgments__superseded_at__isnull=True, judgments__kind=AnswerKind.PREFERENCE)
     rows = (
         Pair.objects.visible_to(request.user)
@@ -80,19 +80,19 @@ def answered_cells(request: HttpRequest, query: Query, candidate_ids: list[int])
 
 
 def _cell(row: dict[str, Any], a: int, b: int) -> dict[str, Any]:
-    """A pair with its places in the order; below one half for the higher, it contradicts the order."""
+    """A pair with its ranks; a preference below one half for the higher document contradicts the ranking."""
     higher, lower = (a, b) if a < b else (b, a)
     for_higher = row["mean"] if a < b else 1.0 - row["mean"]
     return {**row, "a": a, "b": b, "ranks": ranks_of(higher + 1, lower + 1), "for_higher": for_higher}
 
 
 def ranks_of(higher: int, lower: int) -> str:
-    """The ranks of a pair's documents, the better one first."""
+    """Return the ranks of a pair's documents, the better one first."""
     return _("%(higher)s and %(lower)s") % {"higher": higher, "lower": lower}
 
 
 def _figure(project: Project, documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the page's script draws: P(row beats column), None where nobody was asked."""
+    """Return the data for the page's script: P(row beats column), None without answers."""
     size = len(documents)
     z: list[list[float | None]] = [[None] * size for _ in range(size)]
     pairs: list[list[int | None]] = [[None] * size for _ in range(size)]

@@ -1,4 +1,4 @@
-"""Forms made from plugins' options: pydantic fields in, inputs out, and back with errors by field."""
+"""Forms for plugin options: converts pydantic fields to inputs, and submitted values back, with errors per field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labeling.strict_json import BadJson, parse
 
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """One option as a form shows it; `kind` is text, number, checkbox, choice or json."""
+    """One option in a form; `kind` is text, number, checkbox, choice or json."""
 
     name: str
     label: str
@@ -32,7 +32,7 @@ class OptionField:
 
 
 class BadOptions(ValueError):
-    """Options of a plugin that its own checks refuse; `fields` are the form with the errors in place."""
+    """Plugin options failed validation; `fields` are the form's fields with their errors."""
 
     def __init__(self, plugin: type[Plugin], fields: list[OptionField]) -> None:
         wrong = "; ".join(f"{field.label}: {field.error}" for field in fields if field.error)
@@ -42,12 +42,12 @@ class BadOptions(ValueError):
 
 
 def option_fields(plugin: type[Plugin], *, prefix: str, sent: Mapping[str, Any] | None = None) -> list[OptionField]:
-    """The form's fields for a plugin; `sent` are the values of a form that came back."""
+    """Return the form's fields for a plugin; `sent` holds submitted values."""
     return [_field(f"{prefix}-{name}", name, info, sent) for name, info in plugin.Options.model_fields.items()]
 
 
 def read_options(plugin: type[Plugin], *, prefix: str, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a form sent, as `Plugin.from_dict` takes them; raises BadOptions."""
+    """Return the submitted options for `Plugin.from_dict`. Raises BadOptions."""
     values: dict[str, Any] = {}
     errors: dict[str, str] = {}
     for name, info in plugin.Options.model_fields.items():
@@ -85,7 +85,7 @@ def _with_error(field: OptionField, error: str) -> OptionField:
 
 
 def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
-    """How an annotation is asked for, with the choices of a Literal."""
+    """Return the input kind for an annotation, with the choices of a Literal."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         inner = [each for each in typing.get_args(annotation) if each is not type(None)]
@@ -104,12 +104,12 @@ def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def option_label(name: str, info: pydantic.fields.FieldInfo) -> str:
-    """What an option is called in a form: its title, else its name in words."""
+    """Return an option's label: its title, or its name in words."""
     return info.title or name_in_words(name)
 
 
 def name_in_words(name: str) -> str:
-    """What an option without a title is called: learning_rate -> Learning rate."""
+    """Return the label of an option without a title: learning_rate -> Learning rate."""
     return name.replace("_", " ").capitalize()
 
 

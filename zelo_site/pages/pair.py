@@ -1,4 +1,4 @@
-"""One pair: both documents side by side and every answer on them, superseded ones included; its owners make it gold."""
+"""One pair: both documents side by side and all answers, including superseded ones; owners can mark it as gold."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LONGEST_WHY = 1000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One judgment as seen from a; `superseded_at` where it was undone or corrected."""
+    """One judgment from a's side; `superseded_at` is set if it was undone or corrected."""
 
     reason: Reason
     superseded_at: datetime | None
 
 
 def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
-    """A left and B right, as everywhere; what the judges were shown first stands beside each answer."""
+    """Show A left and B right; each answer says which document its judge saw first."""
     project = visible_project(request, slug)
     pairs = Pair.objects.visible_to(request.user).select_related(
         "a__document", "b__document", "a__query", "b__query", "a__score", "b__score"
@@ -58,7 +58,7 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
 
 @require_POST
 def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
-    """Say by hand what the pair's answer is, or that it is known no more (`answer` empty)."""
+    """Set the pair's gold answer, or remove it if `answer` is empty."""
     project = owned_project(request, slug)
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
     answer = request.POST.get("answer", "")
@@ -90,7 +90,7 @@ def _side(letter: str, candidate: Candidate) -> dict[str, Any]:
 
 
 def _expected(pair: Pair, fit: QueryFit | None) -> float | None:
-    """P(a is the more relevant) by the fit; None without one, or across queries."""
+    """Return P(a is more relevant) from the fit; None without a fit, or across queries."""
     a, b = getattr(pair.a, "score", None), getattr(pair.b, "score", None)
     if fit is None or a is None or b is None:
         return None

@@ -1,7 +1,7 @@
-"""The people of a project: who they are and how they do, what they are asked, and invitations.
+"""The people of a project: members and their figures, spot-check plans, and invitations.
 
-Everybody who may read the project sees the tables; owners change things. The verbs are those of `labeling.people`
-and `scoring.spot_check_plans`; each is noted in the audit log in the transaction that does it.
+Everyone who may read the project sees the tables; only owners can change things. `labeling.people` and
+`scoring.spot_check_plans` make the changes; each writes an audit log entry in the same transaction.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ INVITATION_DAYS = (1, 7, 30)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A row of the table: a member, or somebody who was one and whose answers stay. `figures` once they compared."""
+    """A table row: a member, or a former member whose answers stay; `figures` is set if they have answers."""
 
     user_id: int | None
     name: str
@@ -65,7 +65,7 @@ class Person:
 
 @never_cache
 def people_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page; a POST is one of `ACTIONS`. A new invitation's link is on the answer to its POST and nowhere else."""
+    """Show the page; a POST is one of `ACTIONS`. Only the response to that POST shows a new invitation's link."""
     project = visible_project(request, slug)
     if request.method != "POST":
         return _page(request, project)
@@ -113,12 +113,12 @@ def _page(
 
 
 def role_label(role: str) -> str:
-    """What a role is called on pages."""
+    """Return a role's label."""
     return {Role.OWNER: _("owner"), Role.ANNOTATOR: _("annotator"), Role.VIEWER: _("viewer")}[Role(role)]
 
 
 def reasons() -> list[dict[str, str]]:
-    """Why pairs are chosen, with what each is good for."""
+    """Return the reasons for choosing pairs, each with its purpose."""
     named = SpotCheck.Reason
     return [
         {"value": named.RANDOM, "label": _("at random"), "help": _("a random sample of answered pairs; measures judges without bias")},
@@ -130,7 +130,7 @@ def reasons() -> list[dict[str, str]]:
 
 
 def read_people(request: HttpRequest, project: Project) -> list[Person]:
-    """Members, owners first, and then those whose answers stayed when they went."""
+    """Return the members, owners first, then former members with answers."""
     figures = {each.user_id or -each.annotator_id: each for each in people_figures(project)}
     members = Membership.objects.filter(project=project).select_related("user")
     order = {Role.OWNER: 0, Role.ANNOTATOR: 1, Role.VIEWER: 2}
@@ -154,7 +154,7 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
     return rows + gone
 
 
-# --- what owners do ----------------------------------------------------------------------
+# --- owner actions ----------------------------------------------------------------------
 
 
 def _invite(request: HttpRequest, project: Project) -> HttpResponse:
@@ -245,7 +245,7 @@ def _rules(request: HttpRequest, project: Project) -> None:
 
 
 def read_rules(sent: QueryDict) -> Rules:
-    """The rules of the form. Raises BadRules for what is no number."""
+    """Return the submitted rules. Raises BadRules for a value that is not a number."""
     try:
         return Rules(
             gold_every=int(sent.get("gold_every", "")),
@@ -275,7 +275,7 @@ ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
 
 
 def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
-    """What the form as it stands would ask, and how long people would sit; a fragment beside the button."""
+    """Return a fragment with the pairs and the hours of work that the current form values would plan."""
     project = owned_project(request, slug)
     context: dict[str, Any] = {"project": project}
     try:
@@ -288,7 +288,7 @@ def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def read_plan(sent: QueryDict) -> dict[str, Any]:
-    """Reason, pairs and overlap of the form. Raises BadPlan for what is no number."""
+    """Return the submitted reason, pairs and overlap. Raises BadPlan for a value that is not a number."""
     order: dict[str, Any] = {"reason": sent.get("reason", "")}
     for name, default in (("pairs", DEFAULT_PAIRS), ("overlap", DEFAULT_OVERLAP)):
         given = sent.get(name, "").strip()

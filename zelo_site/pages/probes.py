@@ -1,4 +1,4 @@
-"""The injection probe: ordering one, and what earlier ones found."""
+"""The injection probe: starting one, and the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 10
 
 
 def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form and the latest ten probes; a POST orders one."""
+    """Show the form and the latest ten probes; a POST starts one."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _order(request, owned_project(request, slug))

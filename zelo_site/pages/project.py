@@ -1,4 +1,4 @@
-"""One project: the spine of nine stages, progress and spend, live; and the buttons that move a run."""
+"""One project: live stages, progress and spend, and the buttons that control a run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LIVE = "zelo/parts/project_live.html"
 
 
 def project_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page; its upper part is the live fragment, its figures are asked for once it stands.
+    """Show the page; its top is the live fragment, and its figures load separately.
 
-    Who only compares is led to the comparison screen.
+    Annotators are redirected to the comparison screen.
     """
     project = member_project(request, slug)
     if visitor_role(request, project) == Role.ANNOTATOR:
@@ -39,7 +39,7 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def project_live(request: HttpRequest, slug: str) -> HttpResponse:
-    """The live part alone; 204 while nothing changed."""
+    """Return the live fragment, or 204 if it is unchanged."""
     project = visible_project(request, slug)
     context = {"project": project, "overview": read_overview(project), "may_change": may_change(request, project)}
     return live_fragment(request, LIVE, context)
@@ -47,7 +47,7 @@ def project_live(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_POST
 def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpResponse:
-    """Pause, resume or cancel a run, or ask its dead questions again; says so if it was too late."""
+    """Pause, resume or cancel a run, or retry its dead letters; warn if the run's state has changed."""
     project = owned_project(request, slug)
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     if action == "retry":

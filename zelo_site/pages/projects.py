@@ -1,4 +1,4 @@
-"""The list of projects: where signing in leads."""
+"""The list of projects, shown after sign-in."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHOWN = 200
 
 
 def _total(rows: QuerySet, path: str, total: Count | Sum) -> Coalesce:
-    """A number per project from its own subquery: joins would multiply each other."""
+    """Return a count per project as a subquery, because joins would multiply rows."""
     counted = rows.filter(**{path: OuterRef("pk")}).order_by().values(path).annotate(total=total).values("total")
     return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
 
 
 def project_list(request: HttpRequest) -> HttpResponse:
-    """Every project of the visitor with its size and the state of its last run; who only compares goes straight to it."""
+    """List the user's projects with their size and last run; an annotator goes straight to the comparison screen."""
     last_run = Run.objects.filter(project=OuterRef("pk")).order_by("-id").values("state")[:1]
     mine = Membership.objects.filter(project=OuterRef("pk"), user_id=request.user.pk or 0).values("role")
     projects = Project.objects.visible_to(request.user).annotate(

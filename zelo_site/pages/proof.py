@@ -1,7 +1,7 @@
-"""The proof: which reranker is best on queries that nothing was learned from, and what moved for which query.
+"""The leaderboard of rerankers on held-out queries, and the changes per query.
 
-Figures come from `trainer.leaderboard`, orders of work go to `workers.evaluating`. A student that loses stands where
-it belongs.
+Figures come from `trainer.leaderboard`, and `workers.evaluating` runs evaluations. A trained reranker that loses is
+listed at its rank.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOVED_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the page is about: which snapshot, which of its splits, measured against what."""
+    """The page's selection: snapshot, split and reference."""
 
     snapshot: Snapshot
     split: str
@@ -54,19 +54,19 @@ class Chosen:
 
     @property
     def address(self) -> str:
-        """What names it in an address."""
+        """Return the selection as URL parameters."""
         words = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
         return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
 
 
 def shown_name(reranker: Row | Reranker) -> str:
-    """A baseline's name in the visitor's language, others as they were given."""
+    """Return a baseline's name translated, and any other name unchanged."""
     return translated(reranker.name) if reranker.kind in BASELINES else reranker.name
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A reranker as the visitor reads it."""
+    """A reranker's row on the page."""
 
     pk: int
     name: str
@@ -78,7 +78,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of the leaderboard with its interval as a bar, on an axis that all rows share."""
+    """A row of the leaderboard with its interval as a bar on a shared axis."""
 
     row: Row
     bar: IntervalBar
@@ -89,13 +89,13 @@ class Line:
 
     @property
     def label(self) -> str:
-        """What the name alone does not say."""
+        """Return the kind of reranker, unless the name already says it."""
         labels = {"trained": _("trained here"), "outside": _("over HTTP"), "run_file": _("run file")}
         return labels.get(self.row.kind, "")
 
 
 def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The leaderboard of one split; a POST orders an evaluation or enters a contender."""
+    """Show one split's leaderboard; a POST starts an evaluation or adds an entry."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _post(request, owned_project(request, slug))
@@ -120,7 +120,7 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
-    """From the address; where it says nothing, the latest evaluation, else the latest snapshot's test split."""
+    """Return the selection from the URL; the default is the latest evaluation, or the latest snapshot's test split."""
     asked = request.GET
     latest = (
         Evaluation.objects.filter(project=project, snapshot__in=snapshots)
@@ -145,7 +145,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
 
 
 def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
-    """Grades where there are some: people's word counts more than our own scores."""
+    """Return the default reference: human grades if there are any, since they outrank our own scores."""
     graded = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference="grades")
     any_at_all = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split).exists()
     return "grades" if graded.exists() or not any_at_all else "elo"
@@ -155,7 +155,7 @@ def _board(project: Project, chosen: Chosen | None) -> Leaderboard | None:
     if chosen is None:
         return None
     where = (project, chosen.snapshot, chosen.split, chosen.reference)
-    for compared_with in (chosen.compared_with, None):  # what was chosen on one board need not stand on another
+    for compared_with in (chosen.compared_with, None):  # an entry of one leaderboard may be missing from another
         with contextlib.suppress(NotEvaluated):
             return leaderboard(*where, compared_with=compared_with)
     return None
@@ -209,7 +209,7 @@ def _number(request: HttpRequest, field: str) -> int:
 
 
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Which queries gained and lost between two rerankers, and for one of them which documents moved."""
+    """Show the queries that gained and lost between two rerankers, and the moved documents of one query."""
     project = visible_project(request, slug)
     snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
     chosen = _chosen(request, project, snapshots)
@@ -252,7 +252,7 @@ def _asked(request: HttpRequest, field: str) -> int:
 
 
 def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:
-    """The documents of one query under both orders."""
+    """Return one query's documents in both rankings."""
     try:
         query, rows = evaluation_query(chosen.snapshot, chosen.split, query_id)
     except (NothingToMeasure, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The list of a project's queries, searchable, with what needs attention marked."""
+"""The searchable list of a project's queries, with problems marked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _filtered(queries: QuerySet[Query], chosen: str) -> QuerySet[Query]:
 
 
 def queries_of(request: HttpRequest, project: Project) -> QuerySet[Query]:
-    """The visitor's queries of a project with their number of candidates and their fit."""
+    """Return a project's queries with their candidate counts and fits."""
     sizes = (
         Candidate.objects.filter(query=OuterRef("pk")).order_by().values("query").annotate(n=Count("pk")).values("n")
     )
@@ -49,7 +49,7 @@ def queries_of(request: HttpRequest, project: Project) -> QuerySet[Query]:
 
 
 def query_list(request: HttpRequest, slug: str) -> HttpResponse:
-    """Fifty queries a page; `q` searches their texts, `show` keeps one kind."""
+    """List 50 queries per page; `q` searches their texts, `show` filters by state."""
     project = visible_project(request, slug)
     search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
     chosen = request.GET.get("show", "") if request.GET.get("show", "") in FILTERS else ""

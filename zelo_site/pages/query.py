@@ -1,7 +1,7 @@
-"""One query: its documents ranked with intervals, live, and the reasons behind each score.
+"""One query: the live ranking of its documents with intervals, and the reasons for each score.
 
-The ranking is a fragment that the page asks for each second; a version made of what was judged and
-fitted answers an unchanged one without reading a single candidate.
+The page polls the ranking every second; a version from the judged and fitted versions detects an unchanged
+ranking without reading the candidates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FEW_COMPARISONS = 4
 
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
-    """One row of the ranking; `bar` and the scores are None where it has not been rated."""
+    """One row of the ranking; `bar` and the scores are None for an unrated document."""
 
     rank: int
     candidate_id: int
@@ -52,7 +52,7 @@ class RankedDocument:
 
 @dataclass(frozen=True, slots=True)
 class OpenDocument:
-    """The document whose reasons are shown: `odd` of the `read` latest of `total` answers go against the fit."""
+    """The document in the reasons panel; of `total` answers, the latest `read` were checked and `odd` contradict the fit."""
 
     candidate_id: int
     text: str
@@ -96,14 +96,14 @@ def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[st
 
 
 def _axis(candidates: QuerySet[Candidate]) -> Axis:
-    """The Elo range of all candidates, so that pages of one query share it."""
+    """Return the Elo range of all candidates, shared by all pages of the query."""
     reach = Z95 * F("score__elo_stderr")
     ends = candidates.aggregate(low=Min(F("score__elo") - reach), high=Max(F("score__elo") + reach))
     return Axis.around(ends["low"], ends["high"]) if ends["low"] is not None else Axis(1000.0, 2000.0)
 
 
 def _main_island(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
-    """The largest island of a graph that fell apart; None where it is connected."""
+    """Return the largest group of a disconnected graph, or None if it is connected."""
     if fit is None or fit.islands <= 1:
         return None
     sizes = candidates.exclude(score__isnull=True).values("score__island").annotate(size=Count("pk"))
@@ -136,7 +136,7 @@ def _whole_number(request: HttpRequest, name: str) -> int | None:
 
 
 def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> OpenDocument | None:
-    """The document named by `?document=`, with its comparisons; one of another query is not found."""
+    """Return the document in `?document=` with its comparisons; 404 for another query's document."""
     wanted = _whole_number(request, "document")
     if wanted is None:
         return None
@@ -156,7 +156,7 @@ def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> 
 
 
 def _version(query: Query, fit: QueryFit | None, *, is_live: bool) -> str:
-    """Changes whenever something on the ranking may have changed."""
+    """Return a version that changes whenever the ranking may have changed."""
     fitted = f"{fit.judged_version}-{fit.fitted_at.timestamp()}" if fit else "0"
     return f"{query.judged_version}-{fitted}-{int(is_live)}"
 
@@ -187,7 +187,7 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
 
 
 def _asked(request: HttpRequest, query: Query) -> dict[str, int]:
-    """Who answered how much on this query."""
+    """Return the number of answers per annotator on this query."""
     answers = Judgment.objects.visible_to(request.user).filter(pair__query=query, superseded_at__isnull=True)
     return answers.aggregate(
         total=Count("pk"),
@@ -197,7 +197,7 @@ def _asked(request: HttpRequest, query: Query) -> dict[str, int]:
 
 
 def _is_live(project: Project, query: Query, fit: QueryFit | None) -> bool:
-    """Whether scores are expected to change by themselves soon."""
+    """Return whether pending work will change the scores."""
     if query.judged_version > (fit.judged_version if fit else 0):
         return True
     return Run.objects.filter(project=project, state__in=Run.ACTIVE).exists()
@@ -211,7 +211,7 @@ def _found(request: HttpRequest, slug: str, query_id: int) -> tuple[Project, Que
 
 
 def query_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The query with its ranking; `?document=` opens the reasons of one document."""
+    """Show the query with its ranking; `?document=` opens one document's reasons."""
     project, query, fit = _found(request, slug, query_id)
     is_live = _is_live(project, query, fit)
     siblings = Query.objects.visible_to(request.user).filter(project=project)
@@ -233,7 +233,7 @@ def query_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
 
 
 def query_ranking(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The ranking alone; 204 where the browser (`?v=`) has it already."""
+    """Return the ranking fragment, or 204 if the browser (`?v=`) has this version."""
     project, query, fit = _found(request, slug, query_id)
     is_live = _is_live(project, query, fit)
     version = _version(query, fit, is_live=is_live)

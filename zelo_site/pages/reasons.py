@@ -1,7 +1,7 @@
-"""Why a document has its score: each comparison, what the fit expected of it, and the residual.
+"""Explains a document's score: each comparison, the fit's expected preference, and the residual.
 
-All numbers are turned to the document asked about: a preference of 0.9 here means that it won,
-whether it was a or b of the pair. Used by the query page and the pair page.
+All numbers are from the document's side: a preference of 0.9 means that it won, whether it was a or b
+of the pair. The query page and the pair page use it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from labeling.models import Judgment
 from labeling.records import AnswerKind
 from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
 
-# A residual this large on the other side of one half is shown as going against the fit.
+# A residual this large on the other side of one half contradicts the fit.
 ODD_RESIDUAL = 0.25
 MOST_SHOWN = 200
-# The latest answers, out of which those furthest from the fit are found.
+# The number of latest answers that are searched for those furthest from the fit.
 MOST_READ = 2000
 OPPONENT_LENGTH = 70
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One judgment as seen from one document. `preference`, `expected` = P(it is the more relevant);
-    `residual` = preference - expected; all None where there is nothing to compare.
+    """One judgment from one document's side. `preference`, `expected` = P(it is more relevant);
+    `residual` = preference - expected; all None without a fit or a preference.
     """
 
     judgment_id: int
@@ -71,7 +71,7 @@ class Reason:
 
 
 def expected_preference(rater: str, difference: float) -> float:
-    """F(d) of method.md section 4, d in the rater's units."""
+    """Return F(d) of method.md section 4, with d in the rater's units."""
     if rater == "thurstone":
         return 0.5 * math.erfc(-difference)
     return 1.0 / (1.0 + math.exp(-difference)) if difference >= 0 else math.exp(difference) / (1 + math.exp(difference))
@@ -81,7 +81,7 @@ _SIDE_FIELDS = ("id", "query_id", "document__metadata")
 
 
 def judgments_with_sides(judgments: QuerySet[Judgment]) -> QuerySet[Judgment, dict[str, Any]]:
-    """Judgments as rows with both candidates, their strengths and the first words of their documents."""
+    """Return judgments as rows with both candidates, their strengths and their documents' first words."""
     sides = [f"pair__{side}__{name}" for side in "ab" for name in (*_SIDE_FIELDS, "score__theta")]
     return judgments.annotate(
         a_text=Left("pair__a__document__text", SNIPPET_LENGTH),
@@ -93,7 +93,7 @@ def judgments_with_sides(judgments: QuerySet[Judgment]) -> QuerySet[Judgment, di
 
 
 def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> Reason:
-    """One row of `judgments_with_sides` seen from a candidate; `rater` None: there is no fit to expect by."""
+    """Return one row of `judgments_with_sides` from a candidate's side; `rater` is None without a fit."""
     is_a = row["pair__a__id"] == candidate_id
     mine, other = ("a", "b") if is_a else ("b", "a")
     preference = row["preference"]
@@ -126,13 +126,13 @@ def reason_of(row: dict[str, Any], candidate_id: int, *, rater: str | None) -> R
 
 
 def reasons_for(judgments: QuerySet[Judgment], candidate_id: int, *, rater: str | None) -> list[Reason]:
-    """The latest MOST_READ live answers on pairs of a candidate, those furthest from the fit first."""
+    """Return the latest MOST_READ live answers on a candidate's pairs, those furthest from the fit first."""
     rows = judgments_with_sides(_answers_on(judgments, candidate_id)).order_by(F("id").desc())[:MOST_READ]
     return odd_first([reason_of(row, candidate_id, rater=rater) for row in rows])
 
 
 def count_answers(judgments: QuerySet[Judgment], candidate_id: int) -> int:
-    """How many live answers there are on pairs of a candidate, read or not."""
+    """Return the number of live answers on a candidate's pairs."""
     return _answers_on(judgments, candidate_id).count()
 
 
@@ -141,5 +141,5 @@ def _answers_on(judgments: QuerySet[Judgment], candidate_id: int) -> QuerySet[Ju
 
 
 def odd_first(reasons: Sequence[Reason]) -> list[Reason]:
-    """Largest residual first; answers without one last."""
+    """Sort key: largest residual first, answers without a residual last."""
     return sorted(reasons, key=lambda r: (r.residual is None, -abs(r.residual or 0.0), r.judgment_id))

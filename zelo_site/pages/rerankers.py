@@ -1,6 +1,6 @@
-"""The project's published rerankers, and a box to try one: a question, and documents in the order that it gives them.
+"""The project's published rerankers, and a form that ranks documents for a question with one of them.
 
-Ranking itself is done by the serving process (`zelo_site.reranking`); the web process never loads a model.
+The ranking server (`zelo_site.reranking`) does the ranking; the web process never loads a model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FEWEST_PLACES, MOST_PLACES = 3, 8
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """One of the forms of a reranker, as the list shows it."""
+    """One format of a published reranker in the list."""
 
     name: str
     bytes: int
@@ -48,7 +48,7 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """NDCG@10 on one split that nothing was learned from, against one reference."""
+    """NDCG@10 on one held-out split against one reference."""
 
     snapshot_id: int
     snapshot: str
@@ -60,7 +60,7 @@ class Proved:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A published reranker with what its manifest says, and what it was found to be worth."""
+    """A published reranker with its manifest and its evaluation results."""
 
     reranker: Reranker
     full_name: str
@@ -73,7 +73,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A document to be ranked. `before`: its place when it was handed over, from 1."""
+    """A document to rank; `before` is its input position, from 1."""
 
     title: str
     text: str
@@ -83,7 +83,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
-    """A document in the reranker's order; `score` in [0, 1], `climbed` places up (negative: down)."""
+    """A ranked document; `score` in [0, 1], `climbed` is the number of places up (negative: down)."""
 
     place: int
     document: Found
@@ -92,7 +92,7 @@ class RankedDocument:
 
 
 def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """All published rerankers of the project, newest first."""
+    """List the project's published rerankers, newest first."""
     project = visible_project(request, slug)
     published = list(servable().filter(project=project).select_related("project", "training_run"))
     proofs = _proofs(published, request.user)
@@ -107,7 +107,7 @@ def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
-    """The box; a POST ranks what was typed, or the documents of the project that BM25 finds."""
+    """Show the form; a POST ranks the entered documents, or the project's documents that BM25 finds."""
     project = visible_project(request, slug)
     reranker = get_object_or_404(servable().select_related("project"), project=project, pk=reranker_id)
     context: dict[str, Any] = {"project": project, "shown": shown(reranker), "here": "rerankers"}
@@ -126,7 +126,7 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
 
 
 def _proofs(published: Sequence[Reranker], user: Any) -> dict[int, tuple[Proved, ...]]:
-    """By reranker, the latest first; figures alone, without the values by query. Snapshots hidden from `user` stay so."""
+    """Return the results by reranker, latest first, without values per query or snapshots that `user` may not see."""
     rows = (
         Evaluation.objects.filter(
             reranker__in=published, split__in=("test", "heldout"), snapshot__in=Snapshot.objects.visible_to(user)
@@ -143,7 +143,7 @@ def _proofs(published: Sequence[Reranker], user: Any) -> dict[int, tuple[Proved,
 
 
 def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
-    """What a list shows of a reranker; a manifest of another form leaves gaps instead of failing."""
+    """Return a reranker's list entry; missing manifest fields stay empty."""
     manifest = reranker.manifest if isinstance(reranker.manifest, dict) else {}
     files = manifest.get("files") or {}
     parts = {name: [files[path] for path in files if path.startswith(f"{name}/")] for name in ARTEFACTS}
@@ -164,7 +164,7 @@ def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
 
 
 def typed_documents(text: str) -> list[Found]:
-    """Documents parted by empty lines or, where there are none, by line ends."""
+    """Split documents at empty lines, or at line ends if there are none."""
     parts = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n")]
     if len(parts) == 1:
         parts = [line.strip() for line in parts[0].split("\n")]
@@ -173,7 +173,7 @@ def typed_documents(text: str) -> list[Found]:
 
 
 def found_documents(project: Project, question: str) -> list[Found]:
-    """The candidates of a stored query of this wording, otherwise what BM25 finds among the project's documents."""
+    """Return the candidates of the query with this text, or the documents that BM25 finds in the project."""
     stored = Document.objects.filter(candidates__query__project=project, candidates__query__text=question)
     documents = list(stored.order_by("candidates__first_stage_rank", "id").distinct()[:RANKED_AT_MOST])
     if not documents:
@@ -225,7 +225,7 @@ def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> di
 
 
 def places_apart(scores: Sequence[float]) -> int:
-    """Decimals that write unlike neighbours of a ranking unlike: at least FEWEST_PLACES, at most MOST_PLACES."""
+    """Return the decimals that distinguish neighbouring scores, FEWEST_PLACES to MOST_PLACES."""
     gaps = [abs(above - below) for above, below in itertools.pairwise(scores) if above != below]
     needed = math.ceil(-math.log10(min(gaps))) if gaps else 0
     return min(max(needed, FEWEST_PLACES), MOST_PLACES)
