@@ -1,7 +1,7 @@
-"""Rerank requests as the web server takes them: keys and rights are checked here, ranking is passed on.
+"""The web server's rerank endpoints: they check keys and permissions and forward requests to the ranking server.
 
-The serving process (`manage.py serve_rerank`) holds the models; this module tells it which reranker is meant, so that
-it needs no database. What comes back goes to the client as it is. Torch is never loaded here.
+The ranking server (`manage.py serve_rerank`) holds the models; this module sends it the reranker's location, so that
+it needs no database, and returns its response unchanged. This module never loads torch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NOT_THERE = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the serving process answered."""
+    """The ranking server's response."""
 
     status: int
     content: bytes
@@ -91,7 +91,7 @@ def rerank(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @csrf_exempt
 def models(request: HttpRequest) -> HttpResponse:
-    """GET /v1/models: the names that `model` may have, in OpenAI's shape."""
+    """GET /v1/models: the valid values of `model`, in OpenAI's format."""
     try:
         user = _asker(request)
     except RerankRefused as error:
@@ -104,7 +104,7 @@ def models(request: HttpRequest) -> HttpResponse:
 
 
 def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
-    """Have the serving process answer a request body about one reranker. Raises RerankRefused where it is not there."""
+    """Forward a request body for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
     headers = {
         ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
         "authorization": f"Bearer {service_key()}",
@@ -127,17 +127,17 @@ def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
 
 
 def reranking_socket() -> Path:
-    """Where the serving process of this installation listens."""
+    """Return the address of this installation's ranking server."""
     return socket_folder(settings.ZELO_HOME) / SOCKET
 
 
 def service_key() -> str:
-    """What web and serving process know each other by: both have the installation's signing key."""
+    """Return the shared key of web and ranking server, derived from the installation's signing key."""
     return hmac.new(settings.SECRET_KEY.encode(), b"zelo serve_rerank", hashlib.sha256).hexdigest()
 
 
 def _asker(request: HttpRequest) -> Any:
-    """The user behind the bearer key. Raises RerankRefused."""
+    """Return the user of the bearer key. Raises RerankRefused."""
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
     if found is None:
@@ -153,7 +153,7 @@ def _asker(request: HttpRequest) -> Any:
 
 @functools.cache
 def _client() -> httpx.Client:
-    """One for the process; its connections stay open."""
+    """Return the process's HTTP client, which keeps connections open."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     url = settings.ZELO_RERANK_URL
     transport = None if url else httpx.HTTPTransport(uds=str(reranking_socket()), limits=limits)

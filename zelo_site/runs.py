@@ -1,4 +1,4 @@
-"""Watching a run from the terminal, and the closing table; shared by `run`, `progress` and `demo`."""
+"""Progress of a run in the terminal, and the closing table; `run`, `progress` and `demo` share it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ POLL_S = 0.5
 
 
 class RunStopped(RuntimeError):
-    """A run ended otherwise than by finishing."""
+    """A run was cancelled or failed."""
 
 
 def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None) -> RunProgress:
-    """Draw the run's progress until it has ended and its scores are in; `tick` is called each time.
+    """Draw the run's progress until it has ended and its scores are fitted; calls `tick` on each update.
 
-    Raises RunStopped where it was cancelled or failed.
+    Raises RunStopped if it was cancelled or failed.
     """
     began = time.monotonic()
     while not (progress := run_progress(run)).is_over:
@@ -52,8 +52,8 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
 
 
 def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] | None = None) -> str:
-    """NDCG@10 of each order with its interval; says so where nothing is graded. `also`: further orders
-    as scores by candidate id, which come first.
+    """Return a table of NDCG@10 with intervals per ranking, or a message without grades. `also`: further rankings
+    as scores by candidate id, listed first.
     """
     graded = graded_queries(project.pk) if also else []
     rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]

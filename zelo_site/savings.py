@@ -1,7 +1,7 @@
-"""What a project's design saved against the paper's: three judges on each of four pairs a candidate.
+"""The calls that a project saved compared with the paper's design: three judges on four pairs per candidate.
 
-Shown on the project's page and in the closing lines of `manage.py run`. Fewer calls say nothing about how good
-the scores are, so the certainty of the top ten stands beside them there.
+The project's page and the summary of `manage.py run` show it. Fewer calls do not show the quality of the
+scores, so both also show the top-10 certainty.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from labeling.models import Project
 from workers.models import Attempt
 
 PAPER_JUDGES = 3
-PAPER_PAIRS = 4  # a candidate; degree 8
+PAPER_PAIRS = 4  # per candidate; degree 8
 KEPT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Calls made, and those of the paper's design over the same queries; cost in millionths of a dollar."""
+    """Actual calls and the paper design's calls over the same queries; cost in millionths of a dollar."""
 
     calls: int
     paper_calls: int
@@ -31,23 +31,23 @@ class Saving:
 
     @property
     def saved_calls(self) -> int:
-        """Negative where more was asked than in the paper."""
+        """Calls saved; negative if the project made more calls than the paper's design."""
         return self.paper_calls - self.calls
 
     @property
     def share(self) -> float:
-        """The part of the paper's calls that was not needed; negative where more was asked."""
+        """The saved share of the paper's calls; negative if the project made more."""
         return self.saved_calls / self.paper_calls
 
     @property
     def saved_micros(self) -> int:
-        """What the calls not made would have cost, at the mean price of those made."""
+        """The cost of the saved calls, at the mean price of the actual calls."""
         return round(self.cost_micros / self.calls * self.saved_calls)
 
 
 def paper_calls(sizes: Mapping[int, int]) -> int:
-    """Calls of the paper's design; `sizes`: how many queries have how many candidates. Where four pairs a candidate
-    are more than there are, all pairs.
+    """Return the calls of the paper's design; `sizes` gives the number of queries per number of candidates. A query with
+    fewer pairs than four per candidate counts all pairs.
     """
     pairs = sum(queries * min(PAPER_PAIRS * size, size * (size - 1) // 2) for size, queries in sizes.items())
     return PAPER_JUDGES * pairs
@@ -64,7 +64,7 @@ SELECT size, count(*) FROM (
 
 
 def read_saving(project: Project) -> Saving | None:
-    """The saving over the queries that have been judged; None before a judge was asked about any."""
+    """Return the saving over all judged queries, or None before the first call."""
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, [project.pk])
         expected = paper_calls(dict(cursor.fetchall()))
@@ -75,7 +75,7 @@ def read_saving(project: Project) -> Saving | None:
 
 
 def recent_saving(project: Project) -> Saving | None:
-    """The same, at most half a minute old: the project's page asks each second."""
+    """Return the saving, cached for half a minute because the project's page polls every second."""
     found: tuple[Saving | None] | None = cache.get(f"zelo:saving:{project.pk}")
     if found is None:
         found = (read_saving(project),)
@@ -84,7 +84,7 @@ def recent_saving(project: Project) -> Saving | None:
 
 
 def saving_sentence(saving: Saving) -> str:
-    """One line for a terminal."""
+    """Return the saving as one line for the terminal."""
     design = f"{saving.paper_calls:,} (three judges on four pairs per candidate)"
     if saving.saved_calls < 0:
         return f"{saving.calls:,} calls, {-saving.saved_calls:,} more than {design}"

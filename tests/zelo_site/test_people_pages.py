@@ -73,7 +73,9 @@ def test_an_invitation_is_revoked(client: Client, project: Project) -> None:
 
 def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
     grace = member(project, "grace")
-    assert "Grace is viewer now" in act(client, project, "role", user=grace.pk, role="viewer").content.decode()
+    assert (
+        "Grace now has the role viewer" in act(client, project, "role", user=grace.pk, role="viewer").content.decode()
+    )
     assert "is asked for 40 answers" in act(client, project, "quota", user=grace.pk, quota="40").content.decode()
     assert Membership.objects.get(user=grace).quota == 40
     assert "without a bound" in act(client, project, "quota", user=grace.pk, quota="").content.decode()

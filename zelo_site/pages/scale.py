@@ -1,7 +1,7 @@
-"""What scores rest on: the prior, how relevance was calibrated, and the scale that joins the queries.
+"""The scale page: the prior, the calibration of relevance, and the common scale of all queries.
 
-Everything is as `scoring.calibration` and `scoring.project_fits` stored it; the page computes nothing but
-drawings. Its one button orders a run on pairs across queries from `workers.calibrating`.
+`scoring.calibration` and `scoring.project_fits` store everything that it shows; the page only draws charts. Its
+button starts a run on cross-query pairs with `workers.calibrating`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SORTS = {
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The precision that strengths are fitted with and where it comes from; None where nothing was fitted."""
+    """The prior precision and its source; the precision is None before the first fit."""
 
     precision: float | None
     source: str
@@ -57,7 +57,7 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class BiasRow:
-    """One query's bias in units of its strengths; `shift` is what that adds to its Elo, the bar shows it too."""
+    """One query's bias in units of strength; `shift` is the resulting Elo change, also drawn as a bar."""
 
     query_id: int
     text: str
@@ -70,7 +70,7 @@ class BiasRow:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much of a project there is to put on one scale."""
+    """Counts of the queries that a common scale can include."""
 
     queries: int
     rated: int
@@ -79,7 +79,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class NextCalibration:
-    """What the button would order, or why there is none to press."""
+    """The run that the button would start, or the reason for a missing button."""
 
     pairs: int
     judges: tuple[str, ...]
@@ -87,7 +87,7 @@ class NextCalibration:
 
 
 def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Prior, relevance, islands and fifty biases a page; a POST orders pairs across queries."""
+    """Show the prior, relevance, groups and 50 biases per page; a POST starts judging cross-query pairs."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _order(request, owned_project(request, slug))
@@ -121,7 +121,7 @@ def _counts(request: HttpRequest, project: Project) -> Counts:
 
 
 def read_prior(project: Project) -> Prior:
-    """The prior in use: fixed by the project's options, cross-validated, or the model's default."""
+    """Return the prior in use: from the project's options, cross-validated, or the model's default."""
     shared = ProjectFit.objects.filter(project=project).first()
     last = QueryFit.objects.filter(query__project=project, error="").order_by("-fitted_at").first()
     dispersion = shared.dispersion if shared is not None else None
@@ -142,7 +142,7 @@ def _biased(request: HttpRequest, project: Project) -> QuerySet[QueryFit]:
 
 
 def _biases(request: HttpRequest, project: Project, sort: str) -> tuple[Page, Axis]:
-    """One page of fits with a bias, and the axis of Elo shifts that all pages share; zero lies on it."""
+    """Return one page of fits with a bias, and the axis of Elo shifts, shared by all pages and including zero."""
     fits = _biased(request, project)
     reach = Z95 * F("bias_stderr")
     scale = F("logit_scale") * ELO_PER_LOGIT
@@ -167,7 +167,7 @@ def _row(fit: QueryFit, axis: Axis) -> BiasRow:
 
 
 def _next(project: Project, counts: Counts) -> NextCalibration:
-    """What an owner can order now."""
+    """Return the run that an owner can start now."""
     judges = tuple(judge.name for judge in judges_so_far(project))
     hindrance = ""
     if counts.rated < 2:
@@ -181,7 +181,7 @@ def _next(project: Project, counts: Counts) -> NextCalibration:
 
 
 def _order(request: HttpRequest, project: Project) -> HttpResponse:
-    """Order the run; a press that comes twice orders once."""
+    """Start the run; a repeated request starts only one."""
     try:
         found = _next(project, _counts(request, project))
         if found.hindrance:

@@ -1,7 +1,7 @@
-"""What a visitor may see and change: every page looks its project up here, so none forgets to ask.
+"""Access checks for pages: every page loads its project here, so no page can skip the check.
 
-Members of a project own it, view it, or compare in it. Who only compares does so blind: pages that show answers,
-scores or ranks are refused to them. Foreign projects are not found.
+A member is an owner, a viewer or an annotator. Annotators judge blind, so they get 403 for pages with answers,
+scores or ranks. Projects of others return 404.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from labeling.people import role_of
 
 
 def member_project(request: HttpRequest, slug: str) -> Project:
-    """The project if the visitor is a member of it, in any role; 404 otherwise, whether it exists or not."""
+    """Return the project if the user is a member in any role; 404 otherwise, even if it exists."""
     user = request.user
     mine = Membership.objects.filter(project=OuterRef("pk"), user_id=user.pk or 0).values("role")
     projects = Project.objects.visible_to(user).annotate(visitor_role=Subquery(mine))
@@ -28,7 +28,7 @@ def member_project(request: HttpRequest, slug: str) -> Project:
 
 
 def visible_project(request: HttpRequest, slug: str) -> Project:
-    """The project if the visitor may read it; 403 for annotators, who judge blind, 404 for others."""
+    """Return the project if the user may read it; 403 for annotators, who judge blind, 404 for others."""
     project = member_project(request, slug)
     if visitor_role(request, project) == Role.ANNOTATOR:
         raise PermissionDenied(
@@ -42,7 +42,7 @@ def visible_project(request: HttpRequest, slug: str) -> Project:
 
 
 def visitor_role(request: HttpRequest, project: Project) -> Role | None:
-    """The visitor's role in a project, looked up once a request; superusers own everything."""
+    """Return the user's role in a project, queried once per request; superusers are owners of every project."""
     known = _known_roles(request)
     if project.pk not in known:
         known[project.pk] = role_of(request.user, project)
@@ -55,12 +55,12 @@ def _known_roles(request: HttpRequest) -> dict[int, Role | None]:
 
 
 def may_change(request: HttpRequest, project: Project) -> bool:
-    """Whether the visitor owns the project: starts work, imports, invites."""
+    """Return whether the user is an owner, who may start work, import and invite."""
     return visitor_role(request, project) == Role.OWNER
 
 
 def owned_project(request: HttpRequest, slug: str) -> Project:
-    """The project if the visitor owns it; 403 for members who do not, 404 for others."""
+    """Return the project if the user is an owner; 403 for other members, 404 for others."""
     project = visible_project(request, slug)
     if not may_change(request, project):
         raise PermissionDenied(_("only owners can change %(project)s; ask an owner") % {"project": project.name})

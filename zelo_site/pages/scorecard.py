@@ -1,4 +1,4 @@
-"""How good each judge is and what it costs, with intervals; a paused one says why and can be let go on."""
+"""The scorecard: each judge's quality and cost, with intervals; paused judges show the reason and can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAUSED_BY = stored_text("paused by %(name)s")
 
 
 def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """A card for each judge; a POST pauses one or lets it go on."""
+    """Show a card per judge; a POST pauses or resumes one."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))

@@ -1,4 +1,4 @@
-"""What the server is doing and whether it is well: runs, jobs, workers; and the doctor's findings."""
+"""Server status: runs, jobs and workers, and the doctor's findings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIVE = "zelo/parts/jobs_live.html"
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """A queue as the page shows it: what waits, who serves it, and how to start a worker where nobody does."""
+    """A queue on the page: waiting tasks, its workers, and the command that starts one if there is none."""
 
     kind: QueueKind
     backlog: Backlog
@@ -48,8 +48,8 @@ def _is_staff(request: HttpRequest) -> bool:
 
 
 def _endpoint_views(request: HttpRequest) -> list[EndpointView]:
-    """Endpoints of the visitor's judges. Other projects may ask them too, and what their calls met is theirs: an error's
-    text is for staff. A project's own stands with its questions that failed.
+    """Return the endpoints of the user's judges. Other projects may share them, so only staff see error texts; a project's
+    own errors are on its page of unanswered questions.
     """
     names = endpoint_names(request.user)
     views = [view for view in endpoint_states() if view.name in names] if names else []
@@ -91,18 +91,18 @@ def _by_host(worker: Worker) -> tuple[str, str]:
 
 
 def jobs_page(request: HttpRequest) -> HttpResponse:
-    """Runs and jobs of the visitor's projects, newest first, and the workers."""
+    """Show the runs and jobs of the user's projects, newest first, and the workers."""
     live, __ = rendered_fragment(request, LIVE, _jobs_context(request))
     return render(request, "zelo/jobs.html", {"live": live, "here": "jobs"})
 
 
 def jobs_live(request: HttpRequest) -> HttpResponse:
-    """The same as a fragment; 204 while nothing changed."""
+    """Return the same as a fragment, or 204 if it is unchanged."""
     return live_fragment(request, LIVE, _jobs_context(request))
 
 
 def doctor_page(request: HttpRequest) -> HttpResponse:
-    """The doctor's findings; only for staff, since they tell about the machine."""
+    """Show the doctor's findings, only to staff, because they describe the machine."""
     if not _is_staff(request):
         raise PermissionDenied(_("only staff can see the doctor page; ask the server administrator"))
     findings = examine()

@@ -1,6 +1,6 @@
-"""Settings of a project, for its owners: name, instruction, the rater with its options, and caps on what it spends.
+"""A project's settings, for owners: name, instruction, rater with options, and spending caps.
 
-The changes themselves are `labeling.projects.change_project` and `workers.allowances.change_caps`, as in REST and
+`labeling.projects.change_project` and `workers.allowances.change_caps` make the changes, as in the REST API and the
 command line.
 """
 
@@ -28,7 +28,7 @@ from zelo_site.pages.scope import owned_project
 
 @dataclass(frozen=True, slots=True)
 class RaterChoice:
-    """A rater as the form offers it. Its names rather than the class: a template would construct that."""
+    """A rater in the form: its names instead of its class, which a template would call."""
 
     name: str
     label: str
@@ -37,7 +37,7 @@ class RaterChoice:
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form; a POST stores all of it or nothing."""
+    """Show the form; a POST saves all fields or none."""
     project = owned_project(request, slug)
     if request.method != "POST":
         return render(request, "zelo/settings.html", _context(project))
@@ -84,7 +84,7 @@ def _caps(project: Project) -> dict[str, int | None]:
 
 
 def _fields(project: Project, rater: str, sent: QueryDict | None, error: Exception | None) -> list[OptionField]:
-    """A rater's options: as they were sent, with the errors among them, or as the project has them."""
+    """Return a rater's option fields: submitted values with their errors, or the project's values."""
     prefix = f"rater-{rater}"
     if isinstance(error, BadOptions) and any(field.name.startswith(f"{prefix}-") for field in error.fields):
         return error.fields
@@ -96,7 +96,7 @@ def _fields(project: Project, rater: str, sent: QueryDict | None, error: Excepti
 
 
 def _as_sent(value: Any) -> Any:
-    """A stored option as a form would send it."""
+    """Return a stored option as a form value."""
     if isinstance(value, bool):
         return "on" if value else ""
     return "" if value is None else value

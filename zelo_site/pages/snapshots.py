@@ -1,4 +1,4 @@
-"""Snapshots of a project: what was frozen and where it came from; owners freeze anew."""
+"""Snapshots of a project: the frozen scores with their lineage; owners can create new ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WORDS = ("domains", "heldout_domains")
 
 
 class _Form(Plugin):
-    """Lets the options be asked for by the form that plugins' options have."""
+    """Adapter that lets the form for plugin options show snapshot options."""
 
     label = "Snapshot"
     Options = SnapshotOptions  # type: ignore[assignment]
 
 
 def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The list and the form; a POST freezes."""
+    """Show the list and the form; a POST creates a snapshot."""
     project = visible_project(request, slug)
     if request.method != "POST":
         return render(request, "zelo/snapshots.html", _context(request, project))
@@ -76,7 +76,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
 
 
 def _others(request: HttpRequest, project: Project) -> Any:
-    """Other projects that the visitor owns: they may be frozen together with this one."""
+    """Return the user's other owned projects, which a snapshot can include."""
     found = Project.objects.visible_to(request.user).exclude(pk=project.pk)
     if not getattr(request.user, "is_superuser", False):
         mine = Membership.objects.filter(user_id=request.user.pk or 0, role=Role.OWNER).values("project")
@@ -85,7 +85,7 @@ def _others(request: HttpRequest, project: Project) -> Any:
 
 
 def _in_words(field: OptionField, sent: QueryDict | None) -> OptionField:
-    """Lists of domains are typed as words with commas between them."""
+    """Show lists of domains as text with commas."""
     if field.name.removeprefix(f"{PREFIX}-") not in WORDS:
         return field
     value = "" if sent is None else sent.get(field.name, "")

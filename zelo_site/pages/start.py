@@ -1,4 +1,4 @@
-"""Ordering a run: judges, design and budget, with an estimate beside the button that starts it."""
+"""Starting a run: judges, design and budget, with an estimate next to the start button."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from zelo_site.pages.scope import owned_project
 
 DEFAULT_JUDGES = ("bm25", "query-likelihood", "embedding")
 DEFAULT_SAMPLER = "cycles"
-# A judge's row in the form is called as its plugin; further rows of one plugin have this and a number behind it.
+# A judge's row is named after its plugin; further rows of a plugin add this separator and a number.
 AGAIN = "~"
 MOST_ROWS = 32
 LONGEST_NAME = 200
 
 
 class BadOrder(ValueError):
-    """The form asks for something that cannot be ordered; the message says what to change."""
+    """The form describes an invalid run; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A plugin as the form offers it, under the `key` that its fields begin with. Its names rather than the class: a
-    template would construct that. `given` is the name that a judge is to have, `is_first` that a cascade begins with it.
+    """A judge plugin in the form; its field names start with `key`. It holds names instead of the class, which a
+    template would call. `given` is the judge's chosen name; `is_first` marks the first judge of a cascade.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the form asks for."""
+    """The run that the form describes."""
 
     judges: list[ChosenJudge]
     names: list[str]
@@ -70,7 +70,7 @@ class Order:
 
 
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form; a POST starts the run, or brings the form back with another row for a judge."""
+    """Show the form; a POST starts the run, or adds a row for another judge."""
     project = owned_project(request, slug)
     if request.method != "POST":
         return render(request, "zelo/start.html", _context(project, None))
@@ -104,7 +104,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_POST
 def estimate(request: HttpRequest, slug: str) -> HttpResponse:
-    """The estimate of what the form says now."""
+    """Return the estimate for the current form values."""
     project = owned_project(request, slug)
     try:
         context: dict[str, Any] = {"estimate": _estimated(project, read_order(request.POST))}
@@ -114,7 +114,7 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def read_order(sent: QueryDict) -> Order:
-    """The form's values, checked; raises BadOrder, BadOptions or UnknownPlugin."""
+    """Return the validated form values. Raises BadOrder, BadOptions or UnknownPlugin."""
     allocation = _one_of(sent, "allocation", Run.Allocation.values)
     keys = _judge_keys(sent, allocation)
     sampler = get_plugin("sampler", sent.get("sampler", DEFAULT_SAMPLER))
@@ -131,7 +131,7 @@ def read_order(sent: QueryDict) -> Order:
 
 
 def _judge_keys(sent: QueryDict, allocation: str) -> list[str]:
-    """The rows of the chosen judges, the one that a cascade begins with before the others."""
+    """Return the chosen judges' rows, the first judge of a cascade first."""
     keys = list(dict.fromkeys(sent.getlist("judge")))
     if not keys:
         raise BadOrder(_("choose at least one judge"))
@@ -192,7 +192,7 @@ def _threshold(sent: QueryDict) -> float | None:
 
 
 def is_ordinary(sampler: type[Plugin]) -> bool:
-    """Whether a sampler is a design to start with: not one across queries, nor one that only goes on."""
+    """Return whether a sampler can start a run: it is not cross-query and does not only continue a design."""
     return not getattr(sampler, "across_queries", False) and sampler.name != GOES_ON
 
 
@@ -228,7 +228,7 @@ def _whole(text: str, unit: str) -> int | None:
 
 
 def _micros(text: str) -> int | None:
-    """Dollars as millionths."""
+    """Return dollars in millionths."""
     text = text.strip().removeprefix("$")
     if not text:
         return None
@@ -259,7 +259,7 @@ def _sampler_choices(chosen: str, sent: QueryDict | None) -> list[Choice]:
 
 
 def _judge_choices(sent: QueryDict | None) -> list[Choice]:
-    """A row for each plugin, those that were added after it, the chosen ones on top."""
+    """Return a row per plugin and added judge, chosen rows first."""
     plugins = registered("judge")
     chosen = sent.getlist("judge") if sent is not None else list(DEFAULT_JUDGES)
     added = [] if sent is None else [*sent.getlist("row"), *chosen]
@@ -284,7 +284,7 @@ def _judge_choices(sent: QueryDict | None) -> list[Choice]:
 
 
 def _with_another(sent: QueryDict) -> QueryDict:
-    """The form's values with one more row, chosen, of the plugin whose row asks for it, and filled in as that one."""
+    """Return the form's values with one more chosen row of the requested plugin, copied from its row."""
     asked, values = str(sent.get("another", "")), sent.copy()
     name = _plugin_of(asked)
     taken = {name, *values.getlist("row"), *values.getlist("judge")}

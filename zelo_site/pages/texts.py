@@ -1,4 +1,4 @@
-"""How a document is named on pages: it has no title of its own, so its metadata or first words serve."""
+"""Document titles on pages: from the metadata, or the document's first words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def clipped(text: str, length: int) -> str:
-    """One line of at most `length` characters, cut at a word."""
+    """Return one line of at most `length` characters, cut at a word."""
     line = _SPACE.sub(" ", text).strip()
     if len(line) <= length:
         return line
@@ -23,7 +23,7 @@ def clipped(text: str, length: int) -> str:
 
 
 def document_title(text: str, metadata: Mapping[str, Any] | None) -> str:
-    """A title from the metadata, else the first words of the text."""
+    """Return the title from the metadata, or the first words of the text."""
     for key in TITLE_KEYS:
         value = (metadata or {}).get(key)
         if isinstance(value, str) and value.strip():

@@ -1,4 +1,4 @@
-"""Trainings of a project: ordering one, and watching its curves while it learns."""
+"""A project's trainings: starting one, and its live curves."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from zelo_site.pages.scope import may_change, owned_project, visible_project
 LIVE = "zelo/parts/training_live.html"
 WIDTH, HEIGHT = 600, 160
 SHOWN = 50
-# Above and below a line, as a share of its largest value: one point alone would get figures of seven decimals.
+# Margin above and below a curve, as a share of its largest value; a single point needs it for a readable axis.
 LEAST_ROOM = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerChoice:
-    """A trainer as the form offers it; names rather than the class, which a template would construct."""
+    """A trainer in the form: its names instead of its class, which a template would call."""
 
     name: str
     label: str
@@ -43,7 +43,7 @@ class TrainerChoice:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line over steps with its ends in figures; `best` is where it was highest, in the view box."""
+    """A curve over steps with the values at its ends; `best` is its highest point, in the view box."""
 
     points: str
     first: tuple[int, float]
@@ -53,7 +53,7 @@ class Curve:
 
 
 def curve(points: list[list[float]], *, steps: int, best_step: int | None = None) -> Curve | None:
-    """The line of (step, value); None where there is nothing to draw."""
+    """Return the curve of (step, value), or None without values."""
     if not points:
         return None
     values = [value for __, value in points]
@@ -73,7 +73,7 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
 
 
 def training_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The list and the form; a POST orders a training."""
+    """Show the list and the form; a POST starts a training."""
     project = visible_project(request, slug)
     if request.method != "POST":
         return render(request, "zelo/training.html", _context(request, project))
@@ -116,7 +116,7 @@ def _fields(trainer: str, sent: Any, error: Exception | None) -> list[OptionFiel
 
 
 def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
-    """One training; its upper part is the live fragment."""
+    """Show one training; its top is the live fragment."""
     project = visible_project(request, slug)
     run = _run(request, project, training_id)
     context = _run_context(request, project, run)
@@ -126,7 +126,7 @@ def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
 
 
 def run_live(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
-    """The live part alone; 204 while nothing changed."""
+    """Return the live fragment, or 204 if it is unchanged."""
     project = visible_project(request, slug)
     return live_fragment(request, LIVE, _run_context(request, project, _run(request, project, training_id)))
 
@@ -157,7 +157,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
 
 @require_POST
 def move_training(request: HttpRequest, slug: str, training_id: int, move: str) -> HttpResponse:
-    """Cancel a training or let it go on; says so if it was too late."""
+    """Cancel or resume a training; warn if its state has changed."""
     project = owned_project(request, slug)
     run = _run(request, project, training_id)
     if move == "cancel":

@@ -1,7 +1,7 @@
-"""Where next: how certain a query's top ten is, which pairs would tell most, and one button that queues them.
+"""Next pairs of a query: its top-10 certainty, the most informative pairs, and the button that queues them.
 
-The pairs are those that the sampler `uncertain` would ask; the button orders a run with it over this query alone,
-with the judges of the project's last run.
+The sampler `uncertain` chooses the pairs; the button starts a run with it over this query only, with the judges of the
+project's last run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAIRS = 10
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """A pair with what its documents are called; `width` of its bar in per cent of the widest."""
+    """A pair with its document titles; `width` is its bar's width in per cent of the widest."""
 
     a_title: str
     b_title: str
@@ -38,7 +38,7 @@ class ShownPair:
 
 
 def where_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """The card as a fragment of the query's page; as a page of its own where no script asks for it."""
+    """Show the card: a fragment of the query's page, or a full page without JavaScript."""
     project = visible_project(request, slug)
     queries = Query.objects.visible_to(request.user).filter(project=project).select_related("fit")
     query = get_object_or_404(queries, pk=query_id)
@@ -82,7 +82,7 @@ def _shown(pairs: list[NextPair]) -> list[ShownPair]:
 
 
 def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
-    """The project's last run and its judges, a cascade's first one first; those paused are left out."""
+    """Return the project's last run and its active judges, a cascade's first judge first."""
     run = Run.objects.filter(project=project).order_by("-id").first()
     if run is None:
         return None, []
@@ -91,7 +91,7 @@ def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
 
 
 def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
-    """A POST orders the run; says why where it cannot be ordered."""
+    """Start the run on POST; show the reason if it cannot start."""
     project = owned_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     if request.method != "POST":

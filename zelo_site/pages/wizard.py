@@ -1,7 +1,7 @@
-"""From a file to a project: choose or paste, look at what is in it, then store all of it or nothing.
+"""The import form: upload or paste data, preview it, then import it. Imports are all-or-nothing.
 
-The preview reads the file and stores nothing, not even the file: the browser keeps it and sends it
-again with the order to import. Both go through `labeling.transfer`, as in REST and command line.
+The preview stores nothing, not even the file; the browser sends the file again for the import. Both use
+`labeling.transfer`, as the REST API and the command line do.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ GRADES_IMPORTER = "trec-qrels"
 
 
 class NothingSent(ValueError):
-    """Neither a file nor a text came with the form."""
+    """The form has neither a file nor a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is to be read: a stream, its name for error messages, and the format to read it as."""
+    """Data to import: a stream, its name for error messages, and its format."""
 
     stream: IO[bytes]
     name: str
@@ -43,7 +43,7 @@ class Source:
 
 
 def new_project(request: HttpRequest) -> HttpResponse:
-    """The form of a new project with its first data; a POST stores both or neither."""
+    """Show the form for a new project with data; a POST stores both or neither."""
     if not may_create(request.user):
         raise PermissionDenied(_("only staff and project owners can create projects; ask an owner"))
     if request.method != "POST":
@@ -61,7 +61,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
 
 
 def import_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """The same form for a project that is there already."""
+    """Show the form for an existing project."""
     project = owned_project(request, slug)
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, project))
@@ -75,7 +75,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def preview(request: HttpRequest) -> HttpResponse:
-    """What is in the file, its errors line by line; stores nothing."""
+    """Show the file's content and its errors per line; stores nothing."""
     if request.method != "POST":
         return redirect("new-project")
     if not may_create(request.user):
@@ -102,7 +102,7 @@ def _form(request: HttpRequest, project: Project | None, error: Exception | None
 
 
 def _sources(request: HttpRequest) -> list[Source]:
-    """The file or the pasted text, then the grades; raises NothingSent where there is none of them."""
+    """Return the file or the pasted text, then the grades. Raises NothingSent without any."""
     importer = request.POST.get("importer", DEFAULT_IMPORTER)
     found = []
     file, text, grades = request.FILES.get("file"), request.POST.get("text", ""), request.FILES.get("grades")
@@ -119,7 +119,7 @@ def _sources(request: HttpRequest) -> list[Source]:
 
 
 def _import(project: Project, sources: list[Source]) -> str:
-    """Store every source; returns the sentence that says what is new."""
+    """Import every source; return a summary of the new data."""
     sentences = []
     for source in sources:
         source.stream.seek(0)
@@ -130,7 +130,7 @@ def _import(project: Project, sources: list[Source]) -> str:
 
 
 def _look(source: Source) -> dict[str, Any]:
-    """A preview with its first rows as the page lists them."""
+    """Return a preview with its first rows as the page shows them."""
     found: Preview = preview_dataset(source.stream, importer=source.importer, filename=source.name)
     return {"name": source.name, "preview": found, "rows": [_sample(row) for row in found.rows]}
 

@@ -1,6 +1,6 @@
 """The demo's sample: docstrings of the standard library, plain questions, and grades given by hand.
 
-Every Python brings the documents, so nothing is downloaded. Imports no Django.
+The documents are part of Python, so nothing is downloaded. Imports no Django.
 """
 
 from zelo_site.sample.docstrings import sample_documents

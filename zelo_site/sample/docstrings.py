@@ -1,7 +1,7 @@
-"""The sample's documents: docstrings of the standard library that is already on the machine.
+"""The sample's documents: docstrings of the installed standard library.
 
-Modules written in Python are parsed and never imported, so nothing of them runs; a short list of
-compiled modules that do nothing on import is asked for its `__doc__`s. Imports no Django.
+Modules written in Python are parsed and never imported, so their code does not run; a short list of
+compiled modules without side effects on import is imported for its `__doc__`s. Imports no Django.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 
 from labeling.records import ImportedDocument
 
-MOST_CHARACTERS = 1200  # of a docstring; cut where a paragraph or a sentence ends
+MOST_CHARACTERS = 1200  # per docstring; cut at the end of a paragraph or sentence
 FEWEST_WORDS = 3
 
-# Modules and packages that are parsed; of a package every module without a leading underscore.
+# Modules and packages to parse; of a package, every module without a leading underscore.
 PARSED = """
     abc argparse ast asyncio base64 bdb bisect bz2 cProfile calendar cmd code codecs codeop collections colorsys
     compileall concurrent configparser contextlib copy copyreg csv dataclasses datetime dbm difflib dis doctest email
@@ -35,7 +35,7 @@ PARSED = """
     types typing unittest urllib uuid venv warnings wave weakref webbrowser xml xmlrpc zipapp zipfile zoneinfo
 """.split()  # noqa: SIM905
 
-# Public modules whose text is in files of another name: of each row the first file that exists.
+# Public modules whose source is in a file of another name; the first existing file of each row counts.
 WRITTEN_IN = (
     ("collections.abc", ("_collections_abc.py",)),
     ("datetime", ("_pydatetime.py", "datetime.py")),
@@ -44,7 +44,7 @@ WRITTEN_IN = (
     ("os.path", ("genericpath.py",)),
 )
 
-# Packages whose modules are an inner matter: `asyncio.tasks.gather` is known as `asyncio.gather`.
+# Packages whose modules are private: `asyncio.tasks.gather` is documented as `asyncio.gather`.
 FLATTENED = (
     "asyncio",
     "concurrent.futures",
@@ -60,10 +60,10 @@ FLATTENED = (
 
 KEPT_APART = ("unittest.mock",)
 
-# Parts of packages that are copies for another system, generated, or relics.
+# Parts of packages that are for another system, generated, or obsolete.
 LEFT_OUT = ("asyncio.windows", "asyncio.proactor", "json.tool", "multiprocessing.dummy", "unittest.test")
 
-# Compiled modules, and the compiled parts of modules parsed above. Importing them opens, prints and starts nothing.
+# Compiled modules, and compiled parts of the modules above. Importing them has no side effects.
 EXAMINED = """
     array atexit binascii builtins bz2 cmath codecs collections contextvars csv faulthandler fcntl gc hashlib io
     itertools locale lzma marshal math mmap os pickle pwd queue random re resource select signal socket sqlite3 ssl
@@ -79,13 +79,13 @@ COMPILED_MEMBERS = (
     staticmethod,
 )
 
-# Where compiled objects of a module say that they live.
+# `__module__` values of a module's compiled objects.
 ALIASES = {"posix": "os", "nt": "os", "_hashlib": "hashlib", "_sre": "re"}
 
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A cleaned docstring and the qualified name that it explains; kind is module, class or function."""
+    """A cleaned docstring with its qualified name; kind is module, class or function."""
 
     name: str
     text: str
@@ -94,9 +94,9 @@ class Docstring:
 
 
 def sample_documents() -> list[ImportedDocument]:
-    """Thousands of documents by qualified name, in name order; no text twice, none trivial.
+    """Return thousands of documents in name order, without duplicate or trivial texts.
 
-    The same on every call; which names there are differs a little between versions of Python.
+    Every call returns the same; the names differ slightly between Python versions.
     """
     found: dict[str, Docstring] = {}
     for docstring in (*_parsed_docstrings(), *_examined_docstrings()):
@@ -119,12 +119,12 @@ def sample_documents() -> list[ImportedDocument]:
 
 
 def _plainness(name: str) -> tuple[bool, int, str]:
-    """Of several names with one text the plainest is kept: `str.replace`, not `bytes.replace`."""
+    """Keep the simplest of several names with the same text: `str.replace`, not `bytes.replace`."""
     return name.startswith(("bytearray", "bytes")), name.count("."), name
 
 
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """The text itself, or its beginning up to the last paragraph, sentence or word that fits in `most`."""
+    """Return the text, cut after the last paragraph, sentence or word that fits in `most`."""
     if len(text) <= most:
         return text
     head = text[: most + 1]
@@ -153,7 +153,7 @@ def _parsed_docstrings() -> Iterator[Docstring]:
 
 
 def _sources(library: Path) -> Iterator[tuple[str, Path]]:
-    """(public module name, file); a module that this Python lacks is left out."""
+    """Yield (public module name, file), without modules that this Python lacks."""
     for name, files in WRITTEN_IN:
         yield from ((name, path) for path in [library / file for file in files if (library / file).is_file()][:1])
     for name in PARSED:
@@ -181,7 +181,7 @@ def _package_sources(library: Path, package: Path) -> Iterator[tuple[str, Path]]
 
 
 def _definitions(body: Iterable[ast.stmt], *, prefix: str, module: str) -> Iterator[Docstring]:
-    """Public functions and classes with their members, also those that stand in an `if` or a `try`."""
+    """Yield public functions and classes with their members, including those in an `if` or a `try`."""
     for node in body:
         if isinstance(node, ast.If | ast.Try):
             yield from _definitions(node.body, prefix=prefix, module=module)
@@ -201,7 +201,7 @@ def _examined_docstrings() -> Iterator[Docstring]:
     for name in EXAMINED:
         try:
             module = importlib.import_module(name)
-        except ImportError:  # fcntl and others are not everywhere
+        except ImportError:  # fcntl and others are missing on some systems
             continue
         yield from _docstring(name, module.__doc__, "module", name)
         for attribute in sorted(vars(module)):
@@ -210,7 +210,7 @@ def _examined_docstrings() -> Iterator[Docstring]:
 
 
 def _compiled(thing: Any, attribute: str, *, module: str) -> Iterator[Docstring]:
-    """The docstring of a compiled function, or those of a compiled class and its public members."""
+    """Yield the docstrings of a compiled function, or of a compiled class and its public members."""
     name = attribute if module == "builtins" else f"{module}.{attribute}"
     home = getattr(thing, "__module__", None) or ""
     if ALIASES.get(home, home.lstrip("_")) != module:
@@ -227,5 +227,5 @@ def _compiled(thing: Any, attribute: str, *, module: str) -> Iterator[Docstring]
 
 
 def _written_in_python(thing: type) -> bool:
-    """Whether a class came from source code, which `_parsed_docstrings` has read."""
+    """Return whether a class comes from source code, which `_parsed_docstrings` reads."""
     return any(isinstance(member, types.FunctionType) for member in vars(thing).values())

@@ -1,6 +1,6 @@
-"""Writes the sample to files that `import` reads like anybody's: corpus and queries as JSONL, grades as TREC qrels.
+"""Writes the sample to files for `import`: corpus and queries as JSONL, grades as TREC qrels.
 
-Built from `docstrings` and `questions`. Imports no Django.
+It uses `docstrings` and `questions`, and imports no Django.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zelo_site.sample.questions import sample_questions
 
 @dataclass(frozen=True, slots=True)
 class SamplePaths:
-    """Where the sample was written."""
+    """The paths of the written files."""
 
     documents: Path
     queries: Path
@@ -25,9 +25,9 @@ class SamplePaths:
 
 
 def write_sample(folder: Path) -> SamplePaths:
-    """Write `corpus.jsonl`, `queries.jsonl` and `qrels.txt` into `folder`, which is made if need be.
+    """Write `corpus.jsonl`, `queries.jsonl` and `qrels.txt` into `folder`, creating it if needed.
 
-    Grades name only documents that were written.
+    The grades include only written documents.
     """
     folder.mkdir(parents=True, exist_ok=True)
     documents = sample_documents()

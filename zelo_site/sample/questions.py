@@ -1,8 +1,8 @@
 """The sample's questions in plain words, with answers graded by hand, read from `questions.json`.
 
-Answers were named from knowledge of the library, then checked against their docstrings and against what
-BM25 and embeddings find, so that they favour neither. They name documents of `docstrings` as of Python
-3.11; a later version may lack a few. Imports no Django.
+The answers were chosen by hand, then checked against their docstrings and against the results of BM25 and
+embeddings, so that they favour neither. They name documents of `docstrings` in Python 3.11; later versions
+may lack a few. Imports no Django.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Question:
 
 
 def sample_questions(names: Collection[str] | None = None) -> list[Question]:
-    """All questions in the file's order; with `names`, only grades of documents that are among them."""
+    """Return all questions in file order; `names` limits the grades to these documents."""
     file = importlib.resources.files(__package__).joinpath("questions.json")
     questions = [Question(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
     if names is None:

@@ -1,7 +1,7 @@
-"""How numbers are written on pages: intervals, durations, money, counts, each in one way only.
+"""Number formats on pages: intervals, durations, money, counts, each in one format.
 
-They are written with the separators of the visitor's language here and nowhere else: what Django writes by itself keeps
-the point (`zelo_site.formats`), since it also stands in drawings and forms.
+Only these filters use the separators of the visitor's language; Django's own output keeps the decimal point
+(`zelo_site.formats`), because charts and forms also use it.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ SEPARATORS = {"de": str.maketrans(",.", ".,")}
 
 @register.filter
 def localized(written: str) -> str:
-    """A number as English writes it, with the separators of the visitor's language."""
+    """Convert an English-formatted number to the separators of the visitor's language."""
     return written.translate(SEPARATORS.get(get_language() or "", {}))
 
 
 @register.filter
 def plain_number(value: float) -> str:
-    """As a number field or a bar wants it, whatever the language."""
+    """Format a number for a form field or a bar, independent of the language."""
     return f"{value:g}"
 
 
 @register.filter
 def count(value: float | None) -> str:
-    """12345 -> 12,345; nothing known -> a dash."""
+    """Format a count: 12345 -> 12,345; None -> a dash."""
     return "–" if value is None else localized(f"{value:,.0f}")
 
 
 @register.filter
 def decimals(value: float | None, places: int = 2) -> str:
-    """A fixed number of places, or a dash."""
+    """Format with a fixed number of decimals; None -> a dash."""
     return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{places}f}")
 
 
 @register.filter
 def signed(value: float | None, places: int = 2) -> str:
-    """With its sign, a true minus."""
+    """Format with a sign, using a true minus."""
     if value is None or not math.isfinite(value):
         return "–"
     return localized(f"{value:+.{places}f}".replace("-", "−"))
@@ -53,19 +53,19 @@ def signed(value: float | None, places: int = 2) -> str:
 
 @register.filter
 def significant(value: float | None, digits: int = 3) -> str:
-    """So many digits that matter, however small the number."""
+    """Format with this many significant digits."""
     return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{digits}g}")
 
 
 @register.filter
 def margin(stderr: float | None, places: int = 0) -> str:
-    """Half the width of the 95 % interval that a standard error gives."""
+    """Format half the width of the 95 % interval from a standard error."""
     return "–" if stderr is None else localized(f"{Z95 * stderr:.{places}f}")
 
 
 @register.filter
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as whole per cent; never 100 before it is reached, nor 0 after it was left."""
+    """Format a share in [0, 1] as whole per cent; only exact shares give 0 % or 100 %."""
     if share is None:
         return "–"
     whole = round(100 * share)
@@ -78,13 +78,13 @@ def percent(share: float | None) -> str:
 
 @register.filter
 def small_percent(share: float | None) -> str:
-    """A small share with one place."""
+    """Format a small share as per cent with one decimal."""
     return "–" if share is None else localized(f"{100 * share:.1f}\N{NO-BREAK SPACE}%")
 
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """Seconds in words as coarse as the reader needs."""
+    """Format seconds in the largest suitable unit."""
     if seconds is None or not math.isfinite(seconds):
         return _("unknown")
     if seconds < 90:
@@ -98,7 +98,7 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def hours(value: float | None) -> str:
-    """GPU-hours: whole ones where they are many, minutes where they are few."""
+    """Format GPU-hours: whole hours if many, minutes if few."""
     if value is None or not math.isfinite(value):
         return "–"
     if value < 1:
@@ -108,7 +108,7 @@ def hours(value: float | None) -> str:
 
 @register.filter
 def money(micros: int | None) -> str:
-    """Millionths of a dollar as dollars; small sums keep the digits that matter."""
+    """Format millionths of a dollar as dollars; small sums keep significant digits."""
     if micros is None:
         return "–"
     if 0 < micros < 10_000:
@@ -118,7 +118,7 @@ def money(micros: int | None) -> str:
 
 @register.filter
 def pace(rate: float | None) -> str:
-    """Answers a second; slow ones a minute."""
+    """Format a rate per second, or per minute if it is slow."""
     if not rate:
         return _("%(n)s per second") % {"n": 0}
     if rate < 1:

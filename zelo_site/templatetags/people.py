@@ -1,4 +1,4 @@
-"""What templates ask about people: the visitor's role in a project, and figures of agreement in words."""
+"""Template tags about people: the user's role in a project, and agreement figures in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def role_in(context: dict[str, Any], project: Project | None) -> str:
-    """The visitor's role in the project as a word, empty for none."""
+    """Return the user's role in the project, or an empty string."""
     request = context.get("request")
     if request is None or project is None or not request.user.is_authenticated:
         return ""
@@ -27,7 +27,7 @@ def role_in(context: dict[str, Any], project: Project | None) -> str:
 
 @register.filter
 def why_undefined(figure: Coefficient) -> str:
-    """Why there is no coefficient, in a sentence."""
+    """Return why there is no coefficient."""
     if figure.undefined == Undefined.NO_OVERLAP:
         return _("no common pairs")
     if figure.undefined == Undefined.FEW:
@@ -41,13 +41,13 @@ def why_undefined(figure: Coefficient) -> str:
 
 @register.filter
 def coefficient(value: float | None) -> str:
-    """Two places, with a true minus."""
+    """Format with two decimals and a true minus."""
     return "–" if value is None else localized(f"{value:.2f}".replace("-", "−"))
 
 
 @register.filter
 def in_words(value: float | None) -> str:
-    """What a kappa or alpha amounts to, after Landis and Koch."""
+    """Return the Landis and Koch description of a kappa or alpha."""
     if value is None:
         return ""
     for bound, words in (

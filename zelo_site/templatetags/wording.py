@@ -1,4 +1,4 @@
-"""Lets templates say a declared or stored text in the visitor's language."""
+"""Template filter that translates a declared or stored text."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ register = template.Library()
 
 @register.filter
 def translated(text: str | None) -> str:
-    """`labeling.wording.translated`; nothing for None."""
+    """Return `labeling.wording.translated`, or an empty string for None."""
     return wording.translated(text or "")
