@@ -317,7 +317,7 @@ def test_paused_run_resumes(client: Client, project: Project) -> None:
 def test_button_that_comes_too_late_changes_nothing_and_says_so(client: Client, project: Project) -> None:
     run = make_run(project, state="finished")
     answer = client.post(reverse("move-run", args=[project.slug, run.pk, "pause"]), follow=True)
-    assert "finished already" in answer.content.decode()
+    assert "already finished" in answer.content.decode()
 
 
 def test_empty_states_say_what_to_do_next(client: Client, owner: Any) -> None:

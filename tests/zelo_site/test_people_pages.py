@@ -76,7 +76,7 @@ def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
     assert (
         "Grace now has the role viewer" in act(client, project, "role", user=grace.pk, role="viewer").content.decode()
     )
-    assert "is asked for 40 answers" in act(client, project, "quota", user=grace.pk, quota="40").content.decode()
+    assert "has a quota of 40 answers" in act(client, project, "quota", user=grace.pk, quota="40").content.decode()
     assert Membership.objects.get(user=grace).quota == 40
     assert "without a bound" in act(client, project, "quota", user=grace.pk, quota="").content.decode()
     assert "their answers stay" in act(client, project, "remove", user=grace.pk).content.decode()

@@ -223,7 +223,7 @@ def test_button_orders_pairs_across_queries_once(client: Client, project: Projec
     assert "Ask 3 pairs across queries" in html  # three queries join in three pairs at most
     assert "the judge" in html
     address = reverse("scale", args=[project.slug])
-    assert "are ordered" in client.post(address, follow=True).content.decode()
+    assert "cross-query pairs started" in client.post(address, follow=True).content.decode()
     run = Run.objects.get(sampler="cross-query")
     assert list(run.judges.all()) == [annotator]
     assert run.created_by is not None

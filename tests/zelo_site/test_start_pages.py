@@ -66,7 +66,7 @@ def test_bad_file_makes_no_project(client: Client, staff: Any) -> None:
 def test_form_without_data_says_so(client: Client, staff: Any) -> None:
     answer = client.post(reverse("new-project"), {"name": "Mine"})
     assert answer.status_code == 422
-    assert "no file was chosen" in answer.content.decode()
+    assert "choose a file or paste text" in answer.content.decode()
 
 
 def test_grades_come_with_the_documents(client: Client, project: Project, tmp_path: Any) -> None:
@@ -193,7 +193,7 @@ def test_the_cheap_judge_of_a_cascade_and_its_threshold_are_chosen(client: Clien
     [
         ({"cascade_threshold": "0.7"}, "at most 0.5"),
         ({"cascade_threshold": "nan"}, "at most 0.5"),
-        ({"first": "bm25"}, "is not chosen"),
+        ({"first": "bm25"}, "is not selected"),
         ({f"judge-{LLM}~2-model": "large"}, "twice with the same options"),
     ],
 )
