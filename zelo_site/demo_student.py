@@ -93,10 +93,10 @@ def _training_note(progress: dict[str, Any]) -> str:
     if not progress.get("loss"):
         warm = progress.get("warm_start")
         return f"warm start: {warm['step']:,} of {warm['steps']:,} steps" if warm else "loading the model"
-    said = f"loss {progress['loss'][-1][1]:.4f}"
+    note = f"loss {progress['loss'][-1][1]:.4f}"
     if progress.get("ndcg"):
-        said += f" · NDCG@10 {progress['ndcg'][-1][1]:.3f}"
-    return said + (f" · {duration(progress['eta_s'])} left" if progress.get("eta_s") else "")
+        note += f" · NDCG@10 {progress['ndcg'][-1][1]:.3f}"
+    return note + (f" · {duration(progress['eta_s'])} left" if progress.get("eta_s") else "")
 
 
 def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | None = None) -> None:
@@ -146,9 +146,9 @@ def verdict(found: Leaderboard) -> str:
     if student is None:
         raise NoStudent("the new reranker could not be evaluated; see the leaderboard page for the reason")
     words = {"better": "better than", "worse": "worse than", "not told apart": "not significantly different from"}
-    said = [
+    comparisons = [
         f"{words[each.verdict]} {name}"
         for kind, name in (("bm25", "BM25"), ("base", "the untrained base"), ("judge", "the best judge"))
         if (each := student.against.get(kind))
     ]
-    return f"the new reranker is {', '.join(said)}; its quality is limited by the scores that it was trained on"
+    return f"the new reranker is {', '.join(comparisons)}; its quality is limited by the scores that it was trained on"

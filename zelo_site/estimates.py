@@ -150,7 +150,7 @@ def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float
 
 
 def _sizes(project: Project) -> Counter[int]:
-    """Return (number of queries, number of candidates) for queries with two or more candidates."""
+    """Return the number of queries by number of candidates, for two or more candidates."""
     rows = Candidate.objects.filter(query__project=project).order_by().values("query_id").annotate(n=Count("pk"))
     return Counter(n for n in rows.values_list("n", flat=True) if n >= 2)
 

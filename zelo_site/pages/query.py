@@ -102,7 +102,7 @@ def _axis(candidates: QuerySet[Candidate]) -> Axis:
     return Axis.around(ends["low"], ends["high"]) if ends["low"] is not None else Axis(1000.0, 2000.0)
 
 
-def _main_island(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
+def _main_group(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
     """Return the largest group of a disconnected graph, or None if it is connected."""
     if fit is None or fit.islands <= 1:
         return None
@@ -164,7 +164,7 @@ def _version(query: Query, fit: QueryFit | None, *, is_live: bool) -> str:
 def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: QueryFit | None) -> dict[str, Any]:
     candidates = Candidate.objects.visible_to(request.user).filter(query=query)
     page: Page = Paginator(_ranked_rows(candidates), PAGE_SIZE).get_page(request.GET.get("page"))
-    axis, island = _axis(candidates), _main_island(candidates, fit)
+    axis, island = _axis(candidates), _main_group(candidates, fit)
     opened = _open_document(request, query, fit)
     kept = {"page": page.number} if page.number > 1 else {}
     if opened is not None:

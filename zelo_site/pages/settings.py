@@ -55,8 +55,8 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
             change_caps(project, read_limits(request.POST, prefix="cap-"), by=request.user)
     except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:
         return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
-    fits_anew = (changed.rater, changed.rater_options) != before
-    messages.success(request, _("Saved. Refitting all queries.") if fits_anew else _("Saved."))
+    refits = (changed.rater, changed.rater_options) != before
+    messages.success(request, _("Saved. Refitting all queries.") if refits else _("Saved."))
     return redirect("settings", slug=project.slug)
 
 

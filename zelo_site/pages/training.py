@@ -137,17 +137,17 @@ def _run(request: HttpRequest, project: Project, training_id: int) -> TrainingRu
 
 
 def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> dict[str, Any]:
-    told = run.progress
+    progress = run.progress
     goes_on = run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
-    best = told.get("best") or {}
+    best = progress.get("best") or {}
     return {
         "project": project,
         "here": "training",
         "run": run,
-        "told": told,
+        "told": progress,
         "goes_on": goes_on,
-        "loss": curve(told.get("loss") or [], steps=told.get("steps", 0)),
-        "ndcg": curve(told.get("ndcg") or [], steps=told.get("steps", 0), best_step=best.get("step")),
+        "loss": curve(progress.get("loss") or [], steps=progress.get("steps", 0)),
+        "ndcg": curve(progress.get("ndcg") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
         "can_resume": run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED),
         "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
         "rerankers": list(run.rerankers.all()),

@@ -85,9 +85,9 @@ def _limit(name: str, text: str, unit: int) -> int | None:
 
 def _limits(project: Project) -> str:
     caps = read_caps(project.pk)
-    said = [f"{caps.calls:,} calls" if caps.calls else "", f"{caps.tokens:,} tokens" if caps.tokens else ""]
-    said += [f"${caps.cost_micros / 1e6:,.2f}" if caps.cost_micros else ""]
-    return ", ".join(filter(None, said)) or "no limit"
+    parts = [f"{caps.calls:,} calls" if caps.calls else "", f"{caps.tokens:,} tokens" if caps.tokens else ""]
+    parts += [f"${caps.cost_micros / 1e6:,.2f}" if caps.cost_micros else ""]
+    return ", ".join(filter(None, parts)) or "no limit"
 
 
 def _lines(project: Project) -> str:

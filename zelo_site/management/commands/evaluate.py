@@ -57,7 +57,7 @@ class Command(BaseCommand):
                 for name in options["outside"]:
                     enter_outside(project, name)
                 has_entered = bool(options["run_file"] or options["outside"])
-                job = _ordered(project, snapshot, options["split"], anew=has_entered)
+                job = _ordered(project, snapshot, options["split"], rerun=has_entered)
             except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
                 raise CommandError(str(error)) from error
             _carry_out(job)
@@ -110,13 +110,13 @@ class Command(BaseCommand):
             self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
 
 
-def _ordered(project: Project, snapshot: Snapshot, split: str, *, anew: bool) -> Job:
+def _ordered(project: Project, snapshot: Snapshot, split: str, *, rerun: bool) -> Job:
     """Return the waiting evaluation of this split, such as after a training, or a new one. Raises EvaluationRefused.
 
-    A running evaluation has already chosen its rerankers. With `anew`, wait for it and start another.
+    A running evaluation has already chosen its rerankers. With `rerun`, wait for it and start another.
     """
     unfinished = unfinished_evaluation(project)
-    if unfinished is not None and anew and unfinished.state == Job.State.LEASED:
+    if unfinished is not None and rerun and unfinished.state == Job.State.LEASED:
         _carry_out(unfinished)
         unfinished = unfinished_evaluation(project)
     wanted = {"snapshot": snapshot.pk, "split": split, "rerankers": None}

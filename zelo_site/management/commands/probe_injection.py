@@ -65,5 +65,5 @@ class Command(BaseCommand):
             rows.append([row["payload"], row["level"], share, rise, "ALARM" if row["alarm"] else "quiet"])
         self.stdout.write("\n" + table(["payload", "documents", "flipped pairs", "Elo", ""], rows))
         if failures := probe.report["failures"]:
-            said = ", ".join(f"{number} {reason}" for reason, number in failures.items())
-            self.stdout.write(f"unanswered questions: {said}")
+            counts = ", ".join(f"{number} {reason}" for reason, number in failures.items())
+            self.stdout.write(f"unanswered questions: {counts}")
