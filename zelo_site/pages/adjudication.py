@@ -213,8 +213,8 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     # Read it before the verdict removes the pair from the list, because the next pair is found by position.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
     key = request.POST.get("verdict", "")
-    note = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
-    made = adjudicate(pair, request.user, key, note=note, seen=_seen(request))
+    comment = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
+    made = adjudicate(pair, request.user, key, note=comment, seen=_seen(request))
     if made.changed:
         note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)
     if request.POST.get("gold") and ANSWERS[key] is not None:
