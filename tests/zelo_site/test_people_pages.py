@@ -78,7 +78,7 @@ def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
     )
     assert "has a quota of 40 answers" in act(client, project, "quota", user=grace.pk, quota="40").content.decode()
     assert Membership.objects.get(user=grace).quota == 40
-    assert "without a bound" in act(client, project, "quota", user=grace.pk, quota="").content.decode()
+    assert "has no quota" in act(client, project, "quota", user=grace.pk, quota="").content.decode()
     assert "their answers stay" in act(client, project, "remove", user=grace.pk).content.decode()
     assert not Membership.objects.filter(user=grace).exists()
     actions = set(AuditEntry.objects.filter(project=project).values_list("action", flat=True))

@@ -398,8 +398,8 @@ def test_the_box_ranks_what_is_typed_or_what_the_project_holds(
         stored.candidates.values_list("document__external_id", flat=True)
     )
     assert len(client.post(address, {"query": "a word", "documents": " "}).context["ranked"]) == 6
-    assert "type documents" in client.post(address, {"query": "unheard", "documents": ""}).content.decode()
-    assert "Type a question" in client.post(address, {"query": " "}).content.decode()
+    assert "Enter documents" in client.post(address, {"query": "unheard", "documents": ""}).content.decode()
+    assert "Enter a question" in client.post(address, {"query": " "}).content.decode()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_folder_is_served_by_itself_and_stops_when_told(published_encoder: Pat
 
 
 def test_what_is_no_reranker_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no folder"):
+    with pytest.raises(CommandError, match="is not a folder"):
         call_command("serve_rerank", str(tmp_path / "nothing"))
     with pytest.raises(CommandError, match=r"has no manifest\.json; expected the folder of a published reranker"):
         call_command("serve_rerank", str(tmp_path))
