@@ -140,12 +140,8 @@ def _of_states() -> dict[str, str]:
         "nothing_left_title": _("Nothing left to compare"),
         "nothing_left_text": _("You have answered all your pairs. New pairs appear here automatically."),
         "unplanned_title": _("No pairs yet"),
-        "unplanned_text": _(
-            "Pairs appear here after a project owner plans spot checks."
-        ),
-        "unplanned_text_owner": _(
-            "Plan spot checks on the People page; their pairs then appear here."
-        ),
+        "unplanned_text": _("Pairs appear here after a project owner plans spot checks."),
+        "unplanned_text_owner": _("Plan spot checks on the People page; their pairs then appear here."),
         "to_people": _("Plan spot checks"),
         "quota_reached_title": _("You are done"),
         "quota_reached_text": _("You have answered all pairs assigned to you. Thank you."),

@@ -137,7 +137,13 @@ def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: C
     TrainingRun.objects.filter(pk=run.pk).update(state="running", progress=progress)
     address = reverse("training-live", args=[project.slug, run.pk])
     html = client.get(address).content.decode()
-    for words in ("Step 20 of 100", "best checkpoint: 0.800 at step 10", "812 tokens per second", "1.0 GB", "Memory ran out"):
+    for words in (
+        "Step 20 of 100",
+        "best checkpoint: 0.800 at step 10",
+        "812 tokens per second",
+        "1.0 GB",
+        "Memory ran out",
+    ):
         assert words in html.replace("\N{NO-BREAK SPACE}", " "), words
     version = html.split("?v=")[1].split('"')[0]
     assert client.get(f"{address}?v={version}").status_code == 204
@@ -155,7 +161,7 @@ def test_a_warm_start_has_a_bar_of_its_own_until_the_first_step(client: Client, 
     assert "Warm start: step 120 of 400" in html
     assert '<progress max="400" value="120"' in html
     assert "about 3 min left" in html
-    assert "the first step follows" not in html
+    assert "before the first step" not in html
     assert "Resume from warm start" in shown("cancelled", warm)
     assert "Resume from step 50" in shown("cancelled", {**warm, "step": 60, "steps": 100, "checkpoint": 50})
     assert "Warm start" not in shown("running", {**warm, "step": 10, "steps": 100})
