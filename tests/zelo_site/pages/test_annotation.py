@@ -72,7 +72,7 @@ def test_instruction_is_confirmed_and_leads_to_the_pairs(client: Client, person:
     answer = client.post(reverse("instruction", args=[project.slug]), {"seen": seen[1]})
     assert answer["Location"] == reverse("compare", args=[project.slug])
     assert has_read(get_person(project, person), project)
-    assert "I have read it" not in read(client, "instruction", project)
+    assert "Confirm and start" not in read(client, "instruction", project)
 
 
 def test_changed_instruction_is_shown_again_instead_of_confirmed(client: Client, person: Any, project: Project) -> None:

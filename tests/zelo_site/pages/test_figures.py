@@ -139,7 +139,7 @@ def test_fragment_shows_them_all(client: Client, project: Project, query: Query)
         judge(pair, machine, 0.8)
     score(query, [1.0 - at / 4 for at in range(8)])
     html = page(client, "project-figures", project.slug)
-    assert "by judgments spent" in html
+    assert "by number of judgments" in html
     assert "8 graded" not in html
     assert "1 graded query," in html
     assert machine.name in html

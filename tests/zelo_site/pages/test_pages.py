@@ -277,7 +277,7 @@ def test_calls_of_other_runs_are_told_from_those_of_the_last(client: Client, pro
     assert "10 in the last run, the rest in earlier runs and checks" in page(client, "project", project.slug)
     Run.objects.order_by("id").first().delete()  # type: ignore[union-attr]
     html = page(client, "project", project.slug)
-    assert "<p>10 calls" in html and "of them in the last run" not in html
+    assert "<p>10 calls" in html and "in the last run" not in html
 
 
 def test_more_calls_than_answers_are_explained_by_all_that_may_be_their_cause(

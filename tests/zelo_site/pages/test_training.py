@@ -161,7 +161,7 @@ def test_a_warm_start_has_a_bar_of_its_own_until_the_first_step(client: Client, 
     assert "Warm start: step 120 of 400" in html
     assert '<progress max="400" value="120"' in html
     assert "about 3 min left" in html
-    assert "the first step follows" not in html
+    assert "before the first step" not in html
     assert "Resume from warm start" in shown("cancelled", warm)
     assert "Resume from step 50" in shown("cancelled", {**warm, "step": 60, "steps": 100, "checkpoint": 50})
     assert "Warm start" not in shown("running", {**warm, "step": 10, "steps": 100})
