@@ -266,13 +266,13 @@ def test_saving_counts_judged_queries_only_and_prices_what_was_not_asked(
 
 def test_more_calls_than_the_paper_are_no_saving() -> None:
     text = saving_sentence(Saving(calls=200, paper_calls=168, cost_micros=0))
-    assert text == "200 calls, 32 more than the 168 (three judges on four pairs per candidate)"
+    assert text == "200 calls, 32 more than 168 (three judges on four pairs per candidate)"
 
 
 def test_closing_lines_tell_end_saving_and_certainty(project: Project, query: Query) -> None:
     lines = closing_lines(project, spend(project, 42)).splitlines()
     assert lines[0] == "run ended: the design is complete"
-    assert lines[1] == "42 calls instead of the 168 (three judges on four pairs per candidate): 75% saved"
+    assert lines[1] == "42 calls instead of 168 (three judges on four pairs per candidate): 75% saved"
     assert lines[2].startswith(f"top-10 certainty: {top_certainty([query.pk])[query.pk]:.2f} ")
 
 

@@ -198,7 +198,7 @@ def test_server_that_was_killed_is_revived_with_its_data(running: ServiceSupervi
             return False
 
     assert until(answers)
-    assert f"{name} ended" in lines[0]
+    assert f"{name} exited" in lines[0]
 
 
 # --- ends and recoveries -----------------------------------------------------------------
