@@ -21,7 +21,7 @@ SIDE = "COALESCE((SELECT swapped FROM labeling_pastlease WHERE annotator_id = %(
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Assignment:
     """One slot as it stands. `free`: a numbered one that nobody holds or has answered."""
 
     id: int
@@ -140,12 +140,12 @@ ORDER BY slot.holder_id = %(person)s DESC NULLS LAST LIMIT 1 FOR NO KEY UPDATE O
 """
 
 
-def find_slot(slot_id: int, *, project_id: int, person_id: int) -> Slot | None:
+def find_assignment(assignment_id: int, *, project_id: int, person_id: int) -> Assignment | None:
     """The slot, locked; or the one in which the person holds or answered the same pair."""
     with connection.cursor() as cursor:
-        cursor.execute(_FIND, {"slot": slot_id, "project": project_id, "person": person_id})
+        cursor.execute(_FIND, {"slot": assignment_id, "project": project_id, "person": person_id})
         row = cursor.fetchone()
-    return Slot(*row) if row else None
+    return Assignment(*row) if row else None
 
 
 _TAKE_FREE = "UPDATE labeling_spotcheck SET holder_id = %(person)s, swapped = %(swapped)s WHERE id = %(slot)s"
@@ -155,19 +155,19 @@ VALUES (%(pair)s, NULL, %(reason)s, %(person)s, %(swapped)s) RETURNING id
 """
 
 
-def take_late(slot: Slot, *, person_id: int, swapped: bool) -> int:
+def take_late(assignment: Assignment, *, person_id: int, swapped: bool) -> int:
     """Where a late answer goes: into the slot while it is free, otherwise beside it. The slot's id."""
     values: Values = {
-        "slot": slot.id,
-        "pair": slot.pair_id,
-        "reason": slot.reason,
+        "slot": assignment.id,
+        "pair": assignment.pair_id,
+        "reason": assignment.reason,
         "person": person_id,
         "swapped": swapped,
     }
     with connection.cursor() as cursor:
-        if slot.free:
+        if assignment.free:
             cursor.execute(_TAKE_FREE, values)
-            return slot.id
+            return assignment.id
         cursor.execute(_TAKE_EXTRA, values)
         return int(cursor.fetchone()[0])
 
@@ -186,23 +186,23 @@ SET skipped = labeling_pastlease.skipped OR excluded.skipped, ended_at = stateme
 """
 
 
-def release(slot_ids: Sequence[int], *, person_id: int, skipped: bool = False) -> None:
+def release(assignment_ids: Sequence[int], *, person_id: int, skipped: bool = False) -> None:
     """Let others have these slots; what was seen of them is remembered, and not asked again where it was skipped."""
-    if slot_ids:
+    if assignment_ids:
         with connection.cursor() as cursor:
-            cursor.execute(_RELEASE, [list(slot_ids), person_id, person_id, skipped])
+            cursor.execute(_RELEASE, [list(assignment_ids), person_id, person_id, skipped])
 
 
 def held_by(person_id: int) -> dict[int, int]:
     """Place to slot of what lies before the person, in the order in which it came."""
     lying = SpotCheck.objects.filter(holder_id=person_id, place__isnull=False).order_by("leased_at", "id")
-    return {place: slot for place, slot in lying.values_list("place", "id") if place is not None}
+    return {place: assignment for place, assignment in lying.values_list("place", "id") if place is not None}
 
 
-def lay_aside(slot_id: int) -> None:
+def end_lease(assignment_id: int) -> None:
     """Make room before its holder: the slot is about to be answered."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE labeling_spotcheck SET place = NULL, lease_until = NULL WHERE id = %s", [slot_id])
+        cursor.execute("UPDATE labeling_spotcheck SET place = NULL, lease_until = NULL WHERE id = %s", [assignment_id])
 
 
 _ANSWERED = """
@@ -214,10 +214,10 @@ UPDATE labeling_desk SET answers = answers + 1 FROM done WHERE person_id = done.
 """
 
 
-def mark_answered(slot_id: int, *, judgment_id: int, seconds: float | None) -> None:
+def mark_answered(assignment_id: int, *, judgment_id: int, seconds: float | None) -> None:
     """The slot is done, its lease is over, and its holder has one answer more."""
     with connection.cursor() as cursor:
-        cursor.execute(_ANSWERED, [judgment_id, seconds, slot_id])
+        cursor.execute(_ANSWERED, [judgment_id, seconds, assignment_id])
 
 
 # It came before whatever else lies there, so that it is shown first.
@@ -231,10 +231,10 @@ WHERE slot.id = %(slot)s
 """
 
 
-def reopen(slot_id: int, *, person_id: int, place: int, lease_s: int) -> None:
+def reopen(assignment_id: int, *, person_id: int, place: int, lease_s: int) -> None:
     """Put an answered slot before its holder again, first in the row."""
     with connection.cursor() as cursor:
-        cursor.execute(_REOPEN, {"slot": slot_id, "person": person_id, "place": place, "lease_s": lease_s})
+        cursor.execute(_REOPEN, {"slot": assignment_id, "person": person_id, "place": place, "lease_s": lease_s})
 
 
 _EXTEND = """
@@ -243,10 +243,10 @@ WHERE id = ANY(%s) AND holder_id = %s AND place IS NOT NULL RETURNING id
 """
 
 
-def extend(slot_ids: Sequence[int], *, person_id: int, lease_s: int) -> list[int]:
+def extend(assignment_ids: Sequence[int], *, person_id: int, lease_s: int) -> list[int]:
     """Renew leases; those of the slots that are still the person's."""
     with connection.cursor() as cursor:
-        cursor.execute(_EXTEND, [lease_s, list(slot_ids), person_id])
+        cursor.execute(_EXTEND, [lease_s, list(assignment_ids), person_id])
         return sorted(row[0] for row in cursor.fetchall())
 
 
@@ -267,7 +267,7 @@ ON CONFLICT DO NOTHING
 """
 
 
-def open_slots(pair_ids: Sequence[int], *, reason: str, overlap: int = 1, priority: int = 0) -> int:
+def open_assignments(pair_ids: Sequence[int], *, reason: str, overlap: int = 1, priority: int = 0) -> int:
     """Ask these pairs, in this order, of `overlap` people each; the number of new slots. What is there counts."""
     values: Values = {
         "pairs": list(dict.fromkeys(pair_ids)),
@@ -294,7 +294,7 @@ SELECT id, id IN (SELECT id FROM kept), is_held IS TRUE FROM locked
 """
 
 
-def close_slots(slot_ids: Sequence[int]) -> int:
+def close_assignments(assignment_ids: Sequence[int]) -> int:
     """Ask nobody in these slots any more; of how many that holds from now on. In the caller's transaction.
 
     Answers stay. A slot that lies before somebody becomes theirs alone, to be answered or left; so does one whose lease
@@ -302,7 +302,7 @@ def close_slots(slot_ids: Sequence[int]) -> int:
     this very moment stays as it is, so that nobody waits for anybody.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLOSE, [list(slot_ids)])
+        cursor.execute(_CLOSE, [list(assignment_ids)])
         rows = cursor.fetchall()
-    SpotCheck.objects.filter(pk__in=[slot for slot, is_kept, _ in rows if not is_kept]).delete()
+    SpotCheck.objects.filter(pk__in=[assignment for assignment, is_kept, _ in rows if not is_kept]).delete()
     return sum(not is_held for _, _, is_held in rows)

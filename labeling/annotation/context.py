@@ -17,7 +17,7 @@ from labeling.annotation.rules import gives_gold_away
 from labeling.models import Project, Role
 
 
-class NoSuchSeat(LookupError):
+class ProjectNotVisible(LookupError):
     """The project does not exist, or not for this user."""
 
 
@@ -26,7 +26,7 @@ class MayNotCompare(PermissionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ScreenContext:
     """One person in one project, with the project's rules of comparing.
 
     `quota`: most answers, None without bound; `paused` the reason, empty while the person may go on; `shows_others`:
@@ -62,13 +62,13 @@ WHERE project.slug = %(slug)s
 """
 
 
-def find_seat(user: Any, slug: str) -> Seat:
+def find_screen_context(user: Any, slug: str) -> ScreenContext:
     """The user's seat, made on first use. Raises NoSuchSeat for strangers, MayNotCompare for viewers."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND, {"user": user.pk, "slug": slug})
         row = cursor.fetchone()
     if row is None or (row[2] is None and not user.is_superuser):
-        raise NoSuchSeat(f"no project {slug!r} is visible to you; ask its owner for an invitation")
+        raise ProjectNotVisible(f"no project {slug!r} is visible to you; ask its owner for an invitation")
     if row[2] == Role.VIEWER and not user.is_superuser:
         raise MayNotCompare("viewers look on; comparing needs the role annotator or owner, ask an owner of the project")
     project_id, instruction, _, quota, person_id, paused, read = row[:7]
@@ -79,4 +79,6 @@ def find_seat(user: Any, slug: str) -> Seat:
     rules = dict(zip(_RULES, row[7:-2], strict=True))
     shows_others = row[-2] and not gives_gold_away(rules["gold_every"], rules["gold_feedback"])
     hidden = frozenset(str(key).lower() for key in json.loads(row[-1]))
-    return Seat(project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules)
+    return ScreenContext(
+        project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules
+    )

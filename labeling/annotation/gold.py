@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from labeling.annotation.assignments import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, release
-from labeling.annotation.context import Seat
+from labeling.annotation.context import ScreenContext
 from labeling.models import Annotator, GoldAnswer, GoldFeedback, SpotCheck
 from labeling.stored_texts import stored_text
 
@@ -113,15 +113,15 @@ def asked_so_far(person_id: int) -> int:
     return SpotCheck.objects.filter(holder_id=person_id, slot__isnull=True, reason=SpotCheck.Reason.GOLD).count()
 
 
-def feedback_on(pair_id: int, preference: float | None, *, seat: Seat, swapped: bool) -> Feedback | None:
+def feedback_on(pair_id: int, preference: float | None, *, context: ScreenContext, swapped: bool) -> Feedback | None:
     """What a person is told of an answer to a gold pair; None where the project keeps that to itself."""
-    if seat.gold_feedback != GoldFeedback.OPEN:
+    if context.gold_feedback != GoldFeedback.OPEN:
         return None
     known = GoldAnswer.objects.filter(pair_id=pair_id).first()
     if known is None:
         return None
     gold = known.preference
-    correct = is_right(preference, gold, seat.gold_tolerance)
+    correct = is_right(preference, gold, context.gold_tolerance)
     text = _("As expected.") if correct else _in_words(1.0 - gold if swapped else gold)
     return Feedback(correct, f"{text} {known.explanation}".strip())
 
@@ -168,26 +168,29 @@ def gold_records(
     return found
 
 
-def gold_record(seat: Seat) -> tuple[int, int]:
+def gold_record(context: ScreenContext) -> tuple[int, int]:
     """(right, all) answers of the person to gold pairs since they were last let go on."""
     records = gold_records(
-        seat.project_id, feedback=seat.gold_feedback, tolerance=seat.gold_tolerance, person_id=seat.person_id
+        context.project_id,
+        feedback=context.gold_feedback,
+        tolerance=context.gold_tolerance,
+        person_id=context.person_id,
     )
-    return records.get(seat.person_id, (0, 0))
+    return records.get(context.person_id, (0, 0))
 
 
-def pause_if_failing(seat: Seat) -> str:
+def pause_if_failing(context: ScreenContext) -> str:
     """Pause the person whose answers to gold pairs are too often wrong; the reason, empty where they go on."""
-    right, answers = gold_record(seat)
-    if answers < seat.gold_answers or right >= seat.gold_accuracy * answers - _ROUNDING:
+    right, answers = gold_record(context)
+    if answers < context.gold_answers or right >= context.gold_accuracy * answers - _ROUNDING:
         return ""
     reason = TOO_OFTEN_WRONG % {
         "right": right,
         "answers": answers,
         "share": f"{right / answers:.0%}",
-        "expected": f"{seat.gold_accuracy:.0%}",
+        "expected": f"{context.gold_accuracy:.0%}",
     }
-    pause_person(Annotator.objects.get(pk=seat.person_id), reason)
+    pause_person(Annotator.objects.get(pk=context.person_id), reason)
     return reason
 
 

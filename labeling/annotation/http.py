@@ -30,7 +30,7 @@ from labeling.annotation.actions import (
     undo_last,
 )
 from labeling.annotation.answer_scale import ANSWERS, CANNOT_JUDGE_REASONS
-from labeling.annotation.context import MayNotCompare, NoSuchSeat, Seat, find_seat
+from labeling.annotation.context import MayNotCompare, ProjectNotVisible, ScreenContext, find_screen_context
 from labeling.annotation.idempotency import KeyReused, Paused
 from labeling.importing.strict_json import BadJson, parse
 
@@ -39,7 +39,7 @@ LONGEST_NOTE = 4000
 LONGEST_S = 86_400.0
 
 Message = dict[str, Any]
-Verb = Callable[[Seat, Message], str]
+Verb = Callable[[ScreenContext, Message], str]
 
 
 class BadMessage(ValueError):
@@ -64,7 +64,7 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
     BadOrigin: (403, "csrf"),
     WrongScope: (403, "scope"),
     MayNotCompare: (403, "viewer"),
-    NoSuchSeat: (404, "not_found"),
+    ProjectNotVisible: (404, "not_found"),
     NotYours: (404, "not_yours"),
     Paused: (409, "paused"),
     NotLast: (409, "not_last"),
@@ -84,8 +84,8 @@ def message_view(verb: Verb) -> Callable[[HttpRequest, str], HttpResponse]:
         if request.method != "POST":
             return JsonResponse({"error": "expected POST with a JSON body", "code": "method"}, status=405)
         try:
-            seat = find_seat(_asker(request), slug)
-            response = HttpResponse(verb(seat, _message(request)), content_type="application/json")
+            context = find_screen_context(_asker(request), slug)
+            response = HttpResponse(verb(context, _message(request)), content_type="application/json")
         except tuple(REFUSALS) as error:
             status, code = next(found for kind, found in REFUSALS.items() if isinstance(error, kind))
             response = JsonResponse({"error": str(error), "code": code}, status=status)
@@ -125,37 +125,37 @@ def _message(request: HttpRequest) -> Message:
 
 
 @message_view
-def next_view(seat: Seat, message: Message) -> str:
+def next_view(context: ScreenContext, message: Message) -> str:
     """What lies before the asker."""
-    return next_items(seat)
+    return next_items(context)
 
 
 @message_view
-def answer_view(seat: Seat, message: Message) -> str:
+def answer_view(context: ScreenContext, message: Message) -> str:
     """Store an answer."""
-    return submit_answer(seat, read_answer(message), key=_key(message))
+    return submit_answer(context, read_answer(message), key=_key(message))
 
 
 @message_view
-def undo_view(seat: Seat, message: Message) -> str:
+def undo_view(context: ScreenContext, message: Message) -> str:
     """Take the last answer back, which the message names by its slot."""
-    return undo_last(seat, _slot(message.get("slot")), key=_key(message))
+    return undo_last(context, _assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
-def skip_view(seat: Seat, message: Message) -> str:
+def skip_view(context: ScreenContext, message: Message) -> str:
     """Hand a pair back, for good."""
-    return skip_pair(seat, _slot(message.get("slot")), key=_key(message))
+    return skip_pair(context, _assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
-def heartbeat_view(seat: Seat, message: Message) -> str:
+def heartbeat_view(context: ScreenContext, message: Message) -> str:
     """Renew leases."""
     slots = message.get("slots")
     if not isinstance(slots, list) or len(slots) > 100:
         raise BadMessage(f"slots is {slots!r:.100}; expected a list of at most 100 slots")
-    kept = extend_leases(seat, [_slot(each) for each in slots])
-    return json.dumps({"lease_s": {str(slot): seconds for slot, seconds in kept.items()}})
+    kept = extend_leases(context, [_assignment(each) for each in slots])
+    return json.dumps({"lease_s": {str(assignment): seconds for assignment, seconds in kept.items()}})
 
 
 def read_answer(message: Message) -> Answer:
@@ -171,10 +171,10 @@ def read_answer(message: Message) -> Answer:
         raise BadMessage(f"reason is {reason!r:.100} beside {choice!r}; expected it with cannot_judge alone")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         raise BadMessage(f"note is {note!r:.40}; expected a text of at most {LONGEST_NOTE} characters")
-    return Answer(_slot(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
+    return Answer(_assignment(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
 
 
-def _slot(value: Any) -> int:
+def _assignment(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
         raise BadMessage(f"slot is {value!r:.100}; expected the number that came with the pair")
     return value

@@ -14,10 +14,10 @@ from typing import Any
 from django.db import OperationalError, connection, transaction
 from psycopg.errors import DeadlockDetected
 
-from labeling.annotation.context import Seat
+from labeling.annotation.context import ScreenContext
 from labeling.annotation.presented_pairs import items_again
 from labeling.models import config_hash
-from labeling.models.screen import Desk
+from labeling.models.screen import ScreenState
 
 RAREST_GOLD = 10_000
 REMEMBERED = "14 days"
@@ -36,22 +36,26 @@ class KeyReused(ValueError):
     """A key came a second time, with another message."""
 
 
-_DESK = "SELECT side_balance, gold_in, answers, passed FROM labeling_desk WHERE person_id = %s FOR NO KEY UPDATE"
+_SCREEN_STATE = (
+    "SELECT side_balance, gold_in, answers, passed FROM labeling_desk WHERE person_id = %s FOR NO KEY UPDATE"
+)
 
 
-def lock_desk(person_id: int, *, gold_every: int) -> Desk:
+def lock_screen_state(person_id: int, *, gold_every: int) -> ScreenState:
     """The person's desk, locked until the transaction ends; made on first use."""
     with connection.cursor() as cursor:
-        cursor.execute(_DESK, [person_id])
+        cursor.execute(_SCREEN_STATE, [person_id])
         row = cursor.fetchone()
         if row is None:
             # Two first messages at once: the second waits here for the first one's row.
             first_gold = _random.randint(1, max(1, min(gold_every, RAREST_GOLD)))
-            Desk.objects.bulk_create([Desk(person_id=person_id, gold_in=first_gold)], ignore_conflicts=True)
-            cursor.execute(_DESK, [person_id])
+            ScreenState.objects.bulk_create(
+                [ScreenState(person_id=person_id, gold_in=first_gold)], ignore_conflicts=True
+            )
+            cursor.execute(_SCREEN_STATE, [person_id])
             row = cursor.fetchone()
     side_balance, gold_in, answers, passed = row
-    return Desk(person_id=person_id, side_balance=side_balance, gold_in=gold_in, answers=answers, passed=passed)
+    return ScreenState(person_id=person_id, side_balance=side_balance, gold_in=gold_in, answers=answers, passed=passed)
 
 
 _STATE = """
@@ -70,7 +74,11 @@ def pause_reason(person_id: int) -> str:
 
 
 def answer_once(
-    seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk, str], Response]
+    context: ScreenContext,
+    key: uuid.UUID,
+    verb: str,
+    message: dict[str, Any],
+    act: Callable[[ScreenState, str], Response],
 ) -> str:
     """Act on a message and keep what was answered; a message that came before gets the same answer again.
 
@@ -79,29 +87,33 @@ def answer_once(
     """
     for _ in range(MOST_DEADLOCKS):
         try:
-            return _answer_once(seat, key, verb, message, act)
+            return _answer_once(context, key, verb, message, act)
         except OperationalError as error:
             if not isinstance(error.__cause__, DeadlockDetected) or connection.in_atomic_block:
                 raise
-    return _answer_once(seat, key, verb, message, act)
+    return _answer_once(context, key, verb, message, act)
 
 
 def _answer_once(
-    seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk, str], Response]
+    context: ScreenContext,
+    key: uuid.UUID,
+    verb: str,
+    message: dict[str, Any],
+    act: Callable[[ScreenState, str], Response],
 ) -> str:
     body = config_hash(verb=verb, **message)
     with transaction.atomic():
-        desk = lock_desk(seat.person_id, gold_every=seat.gold_every)
+        screen = lock_screen_state(context.person_id, gold_every=context.gold_every)
         with connection.cursor() as cursor:
-            cursor.execute(_STATE, [key, seat.person_id])
+            cursor.execute(_STATE, [key, context.person_id])
             paused, known, earlier = cursor.fetchone()
         if known is not None and known != body:
             raise KeyReused(f"the key {key} was used for another message; make a new key for each message")
         if known is not None:
-            return _again(earlier, seat)
-        response = act(desk, paused)
+            return _again(earlier, context)
+        response = act(screen, paused)
         with connection.cursor() as cursor:
-            cursor.execute(_KEEP, [seat.person_id, key, body, _kept(response)])
+            cursor.execute(_KEEP, [context.person_id, key, body, _kept(response)])
     return as_json(response)
 
 
@@ -116,7 +128,7 @@ def forget_old_submissions(person_id: int) -> None:
 
 def as_json(response: Response) -> str:
     """What the screen gets."""
-    return _dumped(response | {"items": [item.told for item in response["items"]]})
+    return _dumped(response | {"items": [item.shown for item in response["items"]]})
 
 
 def _kept(response: Response) -> str:
@@ -124,9 +136,9 @@ def _kept(response: Response) -> str:
     return _dumped(response | {"items": [item.reference for item in response["items"]]})
 
 
-def _again(kept: str, seat: Seat) -> str:
+def _again(kept: str, context: ScreenContext) -> str:
     response = json.loads(kept)
-    return as_json(response | {"items": items_again(response["items"], hidden=seat.hidden_metadata)})
+    return as_json(response | {"items": items_again(response["items"], hidden=context.hidden_metadata)})
 
 
 def _dumped(response: Response) -> str:

@@ -47,7 +47,7 @@ class Item:
     """A pair before a person: its texts in the order presented, and a reference by which they are found again."""
 
     reference: Reference
-    told: dict[str, Any]
+    shown: dict[str, Any]
 
 
 def items_before(person_id: int, *, lease_s: int, hidden: Collection[str]) -> list[Item]:
@@ -66,16 +66,23 @@ def items_again(references: Sequence[Reference], *, hidden: Collection[str]) -> 
 
 
 def _item(row: tuple[Any, ...], *, hidden: Collection[str]) -> Item:
-    slot, pair_id, swapped, lease_s, cross_query = row[:5]
+    assignment, pair_id, swapped, lease_s, cross_query = row[:5]
     a, b = _document(*row[5:9], hidden=hidden), _document(*row[9:], hidden=hidden)
     left, right = (b, a) if swapped else (a, b)
-    told = {"slot": slot, "cross_query": cross_query, "left": left, "right": right, "lease_s": lease_s, "note": ""}
-    return Item((slot, pair_id, swapped, lease_s), told)
+    shown = {
+        "slot": assignment,
+        "cross_query": cross_query,
+        "left": left,
+        "right": right,
+        "lease_s": lease_s,
+        "note": "",
+    }
+    return Item((assignment, pair_id, swapped, lease_s), shown)
 
 
 def _document(query: str, text: str, metadata: str, external_id: str, *, hidden: Collection[str]) -> dict[str, Any]:
-    told = harmless(json.loads(metadata), hidden=hidden, external_id=external_id)
-    return {"query": query, "text": text, "metadata": told, "words": len(text.split())}
+    shown = harmless(json.loads(metadata), hidden=hidden, external_id=external_id)
+    return {"query": query, "text": text, "metadata": shown, "words": len(text.split())}
 
 
 # Parts of a key that hint at identity or at a judgment.
