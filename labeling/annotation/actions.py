@@ -1,8 +1,8 @@
-"""What people do at the comparison screen: see what is next, answer, undo, skip. Each verb is one transaction.
+"""Actions of the comparison screen: next pairs, answer, undo, skip. Each is one transaction.
 
-A person's desk is locked first, and a message that changes something carries a key and is answered once
-(`labeling.annotation.idempotency`). Slots are in `labeling.annotation.assignments`, gold pairs in `labeling.annotation.gold`, answers go through
-`record_judgments`. `labeling.annotation.http` speaks HTTP.
+An action locks the person's screen state first, and one that changes something has a key, so that it happens once
+(`labeling.annotation.idempotency`). `labeling.annotation.assignments` holds the leases, `labeling.annotation.gold` the
+gold pairs; `record_judgments` stores the answers, and `labeling.annotation.http` serves the actions over HTTP.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ _random = SystemRandom()
 
 
 class NotLast(RuntimeError):
-    """The answer to be taken back is not the last one that stands."""
+    """The answer to be undone is not the person's last live answer."""
 
 
 class NotYours(LookupError):
-    """A slot that does not exist, or that was never given to this person."""
+    """The assignment does not exist, or this person never had it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person sends for a slot. `choice`: one of `answer_scale.ANSWERS`; "cannot_judge" has a `reason`."""
+    """A person's answer to an assignment. `choice`: one of `answer_scale.ANSWERS`; "cannot_judge" has a `reason`."""
 
     assignment: int
     choice: str
@@ -78,7 +78,7 @@ class Answer:
         return KINDS.get(self.choice, AnswerKind.PREFERENCE)
 
     def preference_of_a(self, *, swapped: bool) -> float | None:
-        """P(a is the more relevant), None where no side was taken."""
+        """P(a is the more relevant); None if the answer takes no side."""
         left = PREFERENCES.get(self.choice)
         return round(1.0 - left, 2) if swapped and left is not None else left
 
@@ -88,7 +88,7 @@ class Answer:
 
 
 class Last(NamedTuple):
-    """The last answer that stands. `judgment`: 0 for one that is about to be stored."""
+    """The last live answer. `judgment`: 0 while it is not stored yet."""
 
     judgment: int
     assignment: int
@@ -96,8 +96,9 @@ class Last(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a person is: live answers in the project, today's (UTC), `timed` of the last ones in so many seconds;
-    the places before them that are taken, and their last answer.
+    """A person's progress: their live answers in the project and today (UTC), and the places of their leases.
+
+    `timed` of their latest answers took `seconds` together.
     """
 
     done: int
@@ -112,7 +113,7 @@ class Progress:
         return round(self.seconds / self.timed, 1) if self.timed else None
 
     def with_answer(self, answer: Answer) -> Progress:
-        """With one answer more, that is about to be stored."""
+        """The progress after one more answer, which is not stored yet."""
         timed = self.timed + (answer.seconds is not None)
         seconds = self.seconds + (answer.seconds or 0.0)
         return Progress(self.done + 1, self.today + 1, seconds, timed, self.taken, Last(0, answer.assignment))
@@ -122,7 +123,7 @@ class Progress:
 
 
 def next_items(context: ScreenContext) -> str:
-    """What lies before the person, topped up to two, as JSON text; the same for a second tab."""
+    """The person's leased pairs, up to two, as JSON text; a second tab gets the same."""
     with transaction.atomic():
         screen = lock_screen_state(context.person_id, gold_every=context.gold_every)
         forget_old_submissions(context.person_id)
@@ -131,9 +132,9 @@ def next_items(context: ScreenContext) -> str:
 
 
 def submit_answer(context: ScreenContext, answer: Answer, *, key: uuid.UUID) -> str:
-    """Store one answer and say what is next, as JSON text; the same text for the same key. Raises NotYours.
+    """Store an answer and return the next pairs as JSON text; the same text for the same key. Raises NotYours.
 
-    Paused people's answers are stored too: nothing new is shown to them, so that these are to pairs from before.
+    Answers of paused people are stored too: they get no new pairs, so these answer pairs from before the pause.
     """
     message = {
         "slot": answer.assignment, "answer": answer.choice, "reason": answer.reason, "note": answer.note,
@@ -143,9 +144,9 @@ def submit_answer(context: ScreenContext, answer: Answer, *, key: uuid.UUID) -> 
 
 
 def undo_last(context: ScreenContext, assignment_id: int, *, key: uuid.UUID) -> str:
-    """Take the last live answer, which must be the one to `slot_id`, back and show its pair again, first in the row.
+    """Undo the last live answer, which must be the one to `assignment_id`, and show its pair first again.
 
-    Raises NotLast, as where another tab has answered since, and Paused.
+    Raises Paused, and NotLast where another tab has answered since.
     """
     return answer_once(
         context,
@@ -157,7 +158,7 @@ def undo_last(context: ScreenContext, assignment_id: int, *, key: uuid.UUID) -> 
 
 
 def skip_pair(context: ScreenContext, assignment_id: int, *, key: uuid.UUID) -> str:
-    """Hand a slot back; its pair is not asked of this person again. Raises NotYours."""
+    """End a lease; the person does not get the pair again. Raises NotYours."""
     return answer_once(
         context,
         key,
@@ -168,7 +169,7 @@ def skip_pair(context: ScreenContext, assignment_id: int, *, key: uuid.UUID) -> 
 
 
 def extend_leases(context: ScreenContext, assignment_ids: Sequence[int]) -> dict[int, float]:
-    """Renew the leases that are still the person's: slot to seconds."""
+    """Renew the leases that the person still holds; returns assignment to seconds."""
     kept = extend(assignment_ids, person_id=context.person_id, lease_s=context.lease_s)
     return dict.fromkeys(kept, float(context.lease_s))
 
@@ -177,12 +178,13 @@ def extend_leases(context: ScreenContext, assignment_ids: Sequence[int]) -> dict
 
 
 def _answer(context: ScreenContext, screen: ScreenState, answer: Answer, paused: str) -> Response:
-    """What comes next is looked up before the answer is stored: storing locks the query until the transaction ends,
-    and whole rooms of people judge the same query.
+    """Claim the next pairs, then store the answer.
+
+    Storing locks the query until the transaction ends, and many people may judge the same query at once.
     """
     assignment = find_assignment(answer.assignment, project_id=context.project_id, person_id=context.person_id)
     if assignment is None:
-        raise NotYours(f"slot {answer.assignment} is none of this project's; ask for the next pair")
+        raise NotYours(f"slot {answer.assignment} is not in this project; ask for the next pair")
     late = assignment.holder_id != context.person_id
     swapped = _seen_swapped(context, assignment) if late else assignment.swapped
     is_new = assignment.judgment_id is None or late
@@ -203,7 +205,7 @@ def _answer(context: ScreenContext, screen: ScreenState, answer: Answer, paused:
 
 
 def _afterwards(context: ScreenContext, assignment: Assignment, answer: Answer, *, swapped: bool) -> Response:
-    """What the person is told once their answer stands; that they were is noted with the answer."""
+    """Feedback and others' answers after an answer; records that the person has seen them."""
     feedback = _feedback(context, assignment, answer, swapped=swapped)
     others = (
         others_on(assignment.pair_id, person_id=context.person_id, swapped=swapped) if context.shows_others else None
@@ -224,7 +226,7 @@ ON CONFLICT DO NOTHING
 def _store(
     context: ScreenContext, assignment: Assignment, answer: Answer, *, assignment_id: int, swapped: bool
 ) -> bool:
-    """Record the answer and tie it to its slot; False where another one of the person stands."""
+    """Record the answer and link it to its assignment; False if the person already has a live answer."""
     judgment = NewJudgment(
         assignment.pair_id, context.person_id, swapped, answer.preference_of_a(swapped=swapped),
         kind=answer.kind, rationale=answer.rationale,
@@ -233,12 +235,14 @@ def _store(
     if recorded.stored:
         mark_answered(assignment_id, judgment_id=recorded.ids[0], seconds=answer.seconds)
     else:
-        release([assignment_id], person_id=context.person_id, skipped=True)  # answered by another way, an import say
+        release(
+            [assignment_id], person_id=context.person_id, skipped=True
+        )  # the other answer came from elsewhere, such as an import
     return recorded.stored > 0
 
 
 def _seen_swapped(context: ScreenContext, assignment: Assignment) -> bool:
-    """The order in which the person saw a pair that is no longer before them."""
+    """The order in which the person saw a pair whose lease has ended. Raises NotYours."""
     seen = PastLease.objects.filter(annotator_id=context.person_id, pair_id=assignment.pair_id)
     swapped = seen.values_list("swapped", flat=True).first()
     if swapped is None:
@@ -263,7 +267,7 @@ def _undo(context: ScreenContext, screen: ScreenState, assignment_id: int, pause
     last = _progress(screen).last
     meant = find_assignment(assignment_id, project_id=context.project_id, person_id=context.person_id)
     if last is None or meant is None or meant.id != last.assignment:
-        raise NotLast(_("That is not your last answer any more; nothing was taken back."))
+        raise NotLast(_("This is no longer your last answer; nothing was undone."))
     supersede_judgments([last.judgment])
     held = held_by(context.person_id)
     if len(held) == len(PLACES):
@@ -279,7 +283,7 @@ def _undo(context: ScreenContext, screen: ScreenState, assignment_id: int, pause
 def _skip(context: ScreenContext, screen: ScreenState, assignment_id: int, paused: str) -> Response:
     assignment = find_assignment(assignment_id, project_id=context.project_id, person_id=context.person_id)
     if assignment is None:
-        raise NotYours(f"slot {assignment_id} is none of this project's; ask for the next pair")
+        raise NotYours(f"slot {assignment_id} is not in this project; ask for the next pair")
     if assignment.holder_id == context.person_id:
         release([assignment.id], person_id=context.person_id, skipped=True)
     elif not PastLease.objects.filter(annotator_id=context.person_id, pair_id=assignment.pair_id).update(skipped=True):
@@ -291,8 +295,9 @@ def _skip(context: ScreenContext, screen: ScreenState, assignment_id: int, pause
 
 
 def _next(context: ScreenContext, screen: ScreenState, *, paused: str = "", storing: Answer | None = None) -> Response:
-    """What lies before the person once `storing` is stored, and how far they are then; `last`: the slot of the last
-    answer, which an undo names; `unplanned`: nothing is left since nothing was ever planned.
+    """Pairs and progress of the person once `storing` is stored.
+
+    `last`: the assignment of the last answer, which an undo names; `unplanned`: the project has never had assignments.
     """
     progress = _progress(screen)
     if storing is not None:
@@ -321,23 +326,23 @@ def _next(context: ScreenContext, screen: ScreenState, *, paused: str = "", stor
 
 
 def _is_planned(project_id: int) -> bool:
-    """Whether anything was ever to be asked of anybody; a known answer alone asks nothing."""
+    """Whether the project has ever had an assignment."""
     return SpotCheck.objects.filter(project_id=project_id).exists()
 
 
 def _message(state: str, paused: str) -> str:
-    """One sentence for each state but "open"."""
+    """The message of a state; empty for "open"."""
     return {
-        "paused": _("You are paused: %(reason)s. An owner of the project can let you go on.")
+        "paused": _("You are paused: %(reason)s. Ask an owner of the project to resume you.")
         % {"reason": translated(paused)},
         "instruction": _("Please read the instruction before the first pair."),
-        "quota_reached": _("You have answered all pairs that were asked of you. Thank you."),
+        "quota_reached": _("You have answered all pairs assigned to you. Thank you."),
         "nothing_left": _("There is no pair for you at the moment."),
     }.get(state, "")
 
 
 def _top_up(context: ScreenContext, screen: ScreenState, *, taken: frozenset[int], most: int, answering: int) -> None:
-    """Claim slots until `most` lie before the person, or none is left."""
+    """Claim assignments until the person has `most` leases, or none is left."""
     for place in _free_places(taken)[: max(0, most - len(taken))]:
         claimed = _claim(context, screen, place, answering=answering)
         if claimed is None:
@@ -350,8 +355,9 @@ def _free_places(taken: Collection[int]) -> list[int]:
 
 
 def _claim(context: ScreenContext, screen: ScreenState, place: int, *, answering: int) -> Claimed | None:
-    """A gold pair where one is due, otherwise the next slot; gold as well while there is nothing else and too
-    little to know the person by.
+    """Claim a gold pair if one is due, otherwise the next assignment.
+
+    Where nothing else is left, people with too few answers to gold get gold pairs as well.
     """
     swapped = screen.side_balance < 0 or (screen.side_balance == 0 and _random.random() < 0.5)
     gold_in = max(0, screen.gold_in - 1)
@@ -373,13 +379,13 @@ def _claim(context: ScreenContext, screen: ScreenState, place: int, *, answering
 
 
 def _pairs_before_gold(every: int) -> int:
-    """So many ordinary pairs, `every` - 1 on average: a steady rhythm would give gold away."""
+    """A random number of ordinary pairs, `every` - 1 on average: a fixed interval would give gold away."""
     every = min(every, RAREST_GOLD)
     return _random.randint(every - 1 - every // 2, every - 1 + every // 2) if every > 1 else 0
 
 
 _LIVE = "labeling_live_judgment WHERE annotator_id = %(person)s AND by_person"
-# What is counted is counted within a day; all of it only where the desk does not know.
+# Counts the answers of one day; all answers only where the screen state does not know their number.
 _PROGRESS = f"""
 SELECT COALESCE(%(answers)s::int, (SELECT count(*) FROM {_LIVE})),
        (SELECT count(*) FROM {_LIVE}
@@ -410,7 +416,7 @@ RETURNING answers
 
 
 def _look_anew(screen: ScreenState) -> None:
-    """Count the person's answers, and let the next claim look from the start."""
+    """Count the person's answers again, and let the next claim search from the start."""
     with connection.cursor() as cursor:
         cursor.execute(_LOOK_ANEW, {"person": screen.person_id})
         screen.answers, screen.passed = cursor.fetchone()[0], 0

@@ -56,7 +56,7 @@ def reason_buttons() -> list[dict[str, str]]:
     """The reasons why somebody cannot judge a pair, as buttons: value, key and label."""
     labels = {
         "language": _("I do not read this language"),
-        "expertise": _("It takes expertise that I do not have"),
+        "expertise": _("I lack the expertise"),
         "broken": _("A text is broken or missing"),
         "other": _("Another reason"),
     }

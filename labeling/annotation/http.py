@@ -1,7 +1,7 @@
-"""The comparison screen over HTTP: JSON in, JSON out, for a signed-in browser (CSRF-checked) or a key of scope write.
+"""HTTP of the comparison screen: JSON in and out, for a signed-in browser (with CSRF check) or an API key.
 
-Plain views rather than the REST router: they are asked at every pair, so that what they cost is what people wait
-for. Each reads the message, calls one verb of `labeling.annotation.actions`, and names every refusal by a code.
+These are plain views and not operations of the REST router, since people wait for them at every pair. Each view reads
+the message, calls one function of `labeling.annotation.actions`, and gives every refusal a code.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ Verb = Callable[[ScreenContext, Message], str]
 
 
 class BadMessage(ValueError):
-    """The message lacks something or holds a value that means nothing here."""
+    """The message lacks a field or has an invalid value."""
 
 
 class Unknown(PermissionError):
-    """Nobody is signed in, and no living key was given."""
+    """Nobody is signed in, and the request has no valid key."""
 
 
 class WrongScope(PermissionError):
-    """The key may read and not write."""
+    """The key lacks the scope `write`."""
 
 
 class BadOrigin(PermissionError):
-    """A browser sent no, or another site's, CSRF token."""
+    """The browser sent no CSRF token or a wrong one."""
 
 
-# What a refusal is called and which status it has.
+# Status and code of each refusal.
 REFUSALS: dict[type[Exception], tuple[int, str]] = {
     Unknown: (401, "signed_out"),
     BadOrigin: (403, "csrf"),
@@ -75,9 +75,9 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 def message_view(verb: Verb) -> Callable[[HttpRequest, str], HttpResponse]:
-    """A view that does `verb` for the asker's seat in the project that the address names."""
+    """A view that calls `verb` with the screen context of the user in the project of the address."""
 
-    # Both are checked inside, so that a program or a screen gets an answer that it can read.
+    # The view checks sign-in and CSRF itself, so that a program or a screen gets JSON.
     @csrf_exempt
     @login_not_required
     def view(request: HttpRequest, slug: str) -> HttpResponse:
@@ -106,7 +106,7 @@ def _asker(request: HttpRequest) -> Any:
             raise WrongScope(f"this key has the scopes {token.scopes}; comparing needs 'write'")
         return token.user
     if not request.user.is_authenticated:
-        raise Unknown(_("You are signed out; sign in again, what you answered is kept until then."))
+        raise Unknown(_("You are signed out. Sign in again; your answers are kept until then."))
     if check_csrf(request) is not None:
         raise BadOrigin(_("The page is out of date; load it again."))
     return request.user
@@ -159,7 +159,7 @@ def heartbeat_view(context: ScreenContext, message: Message) -> str:
 
 
 def read_answer(message: Message) -> Answer:
-    """The answer in a message. Raises BadMessage that names the value and what was expected."""
+    """The answer in a message. Raises BadMessage, which names the value and the expected ones."""
     choice, reason, note = message.get("answer"), message.get("reason", ""), message.get("note", "")
     if not isinstance(choice, str) or choice not in ANSWERS:
         raise BadMessage(f"answer is {choice!r:.100}; expected one of {', '.join(ANSWERS)}")
@@ -181,7 +181,7 @@ def _assignment(value: Any) -> int:
 
 
 def _seconds(value: Any) -> float | None:
-    """A laptop that slept over a pair is no reason to lose the answer: a day at most is kept."""
+    """The seconds in a message, capped at a day: a laptop may have slept, and the answer still counts."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:

@@ -1,6 +1,7 @@
-"""The desk of a person who compares: locked first by whatever they send, and every message answered once.
+"""Idempotent messages of the comparison screen: one message of a person at a time, and one response for each key.
 
-Two tabs, or a message sent twice, thus come one after the other. `labeling.annotation.actions` says what a message does.
+Every message locks the person's screen state first, so that two tabs, or a message sent twice, are handled one after
+the other. `labeling.annotation.actions` implements the messages.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ REMEMBERED = "14 days"
 MOST_DEADLOCKS = 3
 _random = SystemRandom()
 
-# What an act answers: JSON values, and `items` as `labeling.annotation.presented_pairs.Item`.
+# The result of an action: JSON values, with `items` as `labeling.annotation.presented_pairs.Item`.
 Response = dict[str, Any]
 
 
 class Paused(RuntimeError):
-    """The person has been paused; the message says why."""
+    """The person is paused; the message is the reason."""
 
 
 class KeyReused(ValueError):
-    """A key came a second time, with another message."""
+    """A key was used for two different messages."""
 
 
 _SCREEN_STATE = (
@@ -42,12 +43,12 @@ _SCREEN_STATE = (
 
 
 def lock_screen_state(person_id: int, *, gold_every: int) -> ScreenState:
-    """The person's desk, locked until the transaction ends; made on first use."""
+    """The person's screen state, locked until the transaction ends; the first call creates it."""
     with connection.cursor() as cursor:
         cursor.execute(_SCREEN_STATE, [person_id])
         row = cursor.fetchone()
         if row is None:
-            # Two first messages at once: the second waits here for the first one's row.
+            # Of two concurrent first messages, the second waits here for the row of the first.
             first_gold = _random.randint(1, max(1, min(gold_every, RAREST_GOLD)))
             ScreenState.objects.bulk_create(
                 [ScreenState(person_id=person_id, gold_in=first_gold)], ignore_conflicts=True
@@ -67,7 +68,7 @@ _KEEP = "INSERT INTO labeling_submission (annotator_id, key, body_hash, response
 
 
 def pause_reason(person_id: int) -> str:
-    """Why the person is paused, as of now; empty while they are not."""
+    """The reason why the person is paused now, or an empty string."""
     with connection.cursor() as cursor:
         cursor.execute(_STATE, [uuid.UUID(int=0), person_id])
         return str(cursor.fetchone()[0])
@@ -80,10 +81,10 @@ def answer_once(
     message: dict[str, Any],
     act: Callable[[ScreenState, str], Response],
 ) -> str:
-    """Act on a message and keep what was answered; a message that came before gets the same answer again.
+    """Handle a message and store its response; a repeated message gets the stored response.
 
-    `act` is told why the person is paused. Should the database end its transaction for a deadlock with another
-    person's, it is begun anew. Raises KeyReused.
+    `act` gets the screen state and the reason of a pause. After a deadlock with another person's transaction it is
+    retried. Raises KeyReused.
     """
     for _ in range(MOST_DEADLOCKS):
         try:
@@ -118,7 +119,7 @@ def _answer_once(
 
 
 def forget_old_submissions(person_id: int) -> None:
-    """Screens send again for days at most; an answer that comes later still finds that there is one."""
+    """Delete responses older than `REMEMBERED`: screens retry for days at most, and the answers themselves stay."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM labeling_submission WHERE annotator_id = %s AND created_at < now() - %s::interval",
@@ -127,12 +128,12 @@ def forget_old_submissions(person_id: int) -> None:
 
 
 def as_json(response: Response) -> str:
-    """What the screen gets."""
+    """The response as the screen gets it."""
     return _dumped(response | {"items": [item.shown for item in response["items"]]})
 
 
 def _kept(response: Response) -> str:
-    """What is remembered of it: of each pair which it was and how it lay, not its texts."""
+    """The response as it is stored: references to pairs instead of their texts."""
     return _dumped(response | {"items": [item.reference for item in response["items"]]})
 
 

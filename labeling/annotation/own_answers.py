@@ -1,4 +1,4 @@
-"""What one person has answered in a project: the latest answers as they were shown, and how many a day."""
+"""One person's own answers in a project: the latest answers as they were shown, and the number per day."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Median(Aggregate):
 
 @dataclass(frozen=True, slots=True)
 class OwnAnswer:
-    """One answer; `left` and `right` as the person saw them, `answer` one of the screen's values."""
+    """One answer; `left` and `right` are as the person saw them, `answer` is one of the screen's values."""
 
     left_query: str
     right_query: str
@@ -43,7 +43,7 @@ class OwnAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """`seconds`: the median time before a pair; None where none was noted."""
+    """One day's answers; `seconds` is the median time per pair, or None if no time was recorded."""
 
     day: date
     answers: int
@@ -51,7 +51,7 @@ class Day:
 
 
 def latest_answers(person: Annotator, *, start: int = 0, most: int = 25) -> list[OwnAnswer]:
-    """Answers that stand, the latest first."""
+    """Return the person's current answers, latest first."""
     judgments = (
         Judgment.objects.live()
         .filter(annotator=person)
@@ -62,7 +62,7 @@ def latest_answers(person: Annotator, *, start: int = 0, most: int = 25) -> list
 
 
 def answer_of(judgment: Judgment) -> str:
-    """The button that gives this judgment, as seen in the order in which it was shown."""
+    """Return the screen's value of this judgment, in the order in which the pair was shown."""
     if judgment.kind == AnswerKind.BOTH_IRRELEVANT:
         return "neither"
     if judgment.kind == AnswerKind.CANNOT_JUDGE or judgment.preference is None:
@@ -88,7 +88,7 @@ def _as_seen(judgment: Judgment) -> OwnAnswer:
 
 
 def _in_words(answer: str, note: str) -> str:
-    """A note; before one on a pair that could not be judged stands the reason, which is stored as a word of ours."""
+    """Return the note; for "cannot judge", the stored reason code before it is replaced by the reason's label."""
     if answer != "cannot_judge":
         return note
     reason, _, rest = note.partition(": ")
@@ -97,7 +97,7 @@ def _in_words(answer: str, note: str) -> str:
 
 
 def answers_a_day(person: Annotator) -> list[Day]:
-    """Answers that stand on each of the last days with any, the latest first."""
+    """Return the number of current answers on each of the last `DAYS` days that has any, latest first."""
     since = timezone.now() - timedelta(days=DAYS)
     rows = (
         Judgment.objects.live()

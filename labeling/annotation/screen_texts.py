@@ -1,7 +1,7 @@
-"""The texts of the comparison screen: its keys and its script, in the visitor's language.
+"""Texts of the comparison screen in the visitor's language: its keys and its script's messages.
 
-The script holds no sentence of its own; `texts()` hands all of them over. Placeholders stand in braces, and pairs
-of texts ending in `_one` and `_other` are chosen by number.
+The script has no texts of its own: `texts()` passes them all. Placeholders are in braces; the script chooses between
+keys that end in `_one` and `_other` by number.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from django.utils.translation import gettext as _
 
 
 def keys() -> list[dict[str, Any]]:
-    """Every key of the screen, for its help."""
+    """Return every key of the screen with its label, for the help dialog."""
     return [
         {"keys": ["1", "2"], "label": _("A is more relevant: clearly, slightly")},
-        {"keys": ["3"], "label": _("both are as relevant as each other")},
+        {"keys": ["3"], "label": _("both are equally relevant")},
         {"keys": ["4", "5"], "label": _("B is more relevant: slightly, clearly")},
         {"keys": ["0"], "label": _("neither is relevant")},
-        {"keys": ["X"], "label": _("this pair cannot be judged; asks why")},
-        {"keys": ["S"], "label": _("skip: you are not asked this pair again")},
-        {"keys": ["U"], "label": _("undo your last answer and see its pair again")},
-        {"keys": ["N"], "label": _("write a note that goes with your answer")},
-        {"keys": ["M"], "label": _("unfold or fold the metadata")},
+        {"keys": ["X"], "label": _("you cannot judge this pair; choose a reason")},
+        {"keys": ["S"], "label": _("skip this pair; you do not see it again")},
+        {"keys": ["U"], "label": _("undo your last answer and show its pair")},
+        {"keys": ["N"], "label": _("add a note to your answer")},
+        {"keys": ["M"], "label": _("show or hide the metadata")},
         {"keys": ["↑", "↓"], "label": _("scroll both documents")},
-        {"keys": ["?"], "label": _("this list")},
+        {"keys": ["?"], "label": _("show this list")},
     ]
 
 
 def texts() -> dict[str, str]:
-    """What the script says."""
+    """Return all texts of the script by name."""
     return _of_the_pair() | _of_sending() | _of_states() | _afterwards()
 
 
 def _of_the_pair() -> dict[str, str]:
-    """Above and below the documents, and aloud."""
+    """Return the texts around the documents, and those for screen readers."""
     return {
         "better": _("Which document answers this better?"),
         "cross_over": _("Two queries, one document each"),
@@ -44,79 +44,75 @@ def _of_the_pair() -> dict[str, str]:
         "done": _("{done} of {quota}"),
         "done_open_one": _("{n} done"),
         "done_open_other": _("{n} done"),
-        "pace": _("{seconds} s a pair"),
-        "left": _("yours for {time}"),
-        "left_over": _("Your time for this pair is over. Others may be asked it; your answer still counts."),
+        "pace": _("{seconds} s per pair"),
+        "left": _("Reserved for {time}"),
+        "left_over": _("Reservation expired. Others may get this pair, but your answer still counts."),
         "announce": _("Next pair. {question} {query} A: {a}. B: {b}."),
         "announce_back": _("Back to the last pair. {question} {query} A: {a}. B: {b}."),
-        "elsewhere": _("This pair was answered in another tab. Here is the next one."),
-        "note_kept": _("Your note goes with your answer."),
+        "elsewhere": _("You answered this pair in another tab. Here is the next one."),
+        "note_kept": _("Your note is sent with your answer."),
     }
 
 
 def _of_sending() -> dict[str, str]:
-    """What becomes of answers on their way, and of those taken back."""
+    """Return the texts about sending and undoing answers."""
     return {
         "saved": _("saved"),
         "sending": _("sending …"),
         "offline": _("offline"),
-        "waiting_one": _("offline: {n} answer waits"),
-        "waiting_other": _("offline: {n} answers wait"),
-        "kept_one": _("{n} answer waits"),
-        "kept_other": _("{n} answers wait"),
-        "undo_none": _("There is no answer to take back."),
-        "undo_sent": _("Taking back your last answer …"),
+        "waiting_one": _("offline: {n} unsent answer"),
+        "waiting_other": _("offline: {n} unsent answers"),
+        "kept_one": _("{n} unsent answer"),
+        "kept_other": _("{n} unsent answers"),
+        "undo_none": _("There is no answer to undo."),
+        "undo_sent": _("Undoing your last answer …"),
         "memory_only": _(
-            "This browser keeps nothing for this page (its storage is full or blocked). "
+            "This browser cannot keep your answers because its storage is full or blocked. "
             "Wait for “saved” before you close the tab."
         ),
-        "refused": _("An answer could not be stored and was put aside: {error}"),
-        "already": _("You answered a pair twice: your first answer stands, the later one was not stored."),
-        "trouble": _("The server answers with an error ({status}). Your answers are kept here and sent again."),
+        "refused": _("The server rejected an answer and did not save it: {error}"),
+        "already": _("You answered a pair twice. Your first answer counts; the second one was not saved."),
+        "trouble": _("The server returned an error ({status}). This page keeps your answers and retries."),
     }
 
 
 def _of_states() -> dict[str, str]:
-    """What stands where a pair would, while there is none."""
+    """Return the texts shown when there is no pair."""
     return {
-        "loading_title": _("The next pair is on its way"),
+        "loading_title": _("Loading the next pair"),
         "loading_text": "",
         "offline_title": _("No connection"),
-        "offline_text_none": _("The next pair comes as soon as the connection is back."),
-        "offline_text_one": _("{n} answer waits here and is sent as soon as the connection is back."),
-        "offline_text_other": _("{n} answers wait here and are sent as soon as the connection is back."),
-        "nothing_left_title": _("Nothing is left to compare"),
-        "nothing_left_text": _("You have answered everything there is for you. New pairs appear here by themselves."),
-        "unplanned_title": _("No pair waits for you"),
-        "unplanned_text": _(
-            "An owner of the project plans the pairs that people compare. They appear here by themselves."
-        ),
-        "unplanned_text_owner": _(
-            "Plan spot checks on the page People: which pairs, and how many. They appear here by themselves."
-        ),
+        "offline_text_none": _("The next pair loads when you are online again."),
+        "offline_text_one": _("This page sends {n} answer when you are online again."),
+        "offline_text_other": _("This page sends {n} answers when you are online again."),
+        "nothing_left_title": _("Nothing left to compare"),
+        "nothing_left_text": _("You have answered all your pairs. New pairs appear here automatically."),
+        "unplanned_title": _("No pairs yet"),
+        "unplanned_text": _("Pairs appear here after a project owner plans spot checks."),
+        "unplanned_text_owner": _("Plan spot checks on the People page; their pairs then appear here."),
         "to_people": _("Plan spot checks"),
         "quota_reached_title": _("You are done"),
-        "quota_reached_text": _("You have answered all pairs that were meant for you. Thank you."),
-        "paused_title": _("Your comparing is paused"),
-        "paused_text": _("An owner of the project can let you go on."),
-        "instruction_title": _("First, the instruction"),
-        "instruction_text": _("Read how to compare; it takes a minute. The pairs come right after."),
-        "instruction_link": _("Read the instruction"),
+        "quota_reached_text": _("You have answered all pairs assigned to you. Thank you."),
+        "paused_title": _("You are paused"),
+        "paused_text": _("Ask a project owner to resume your access."),
+        "instruction_title": _("Read the instruction first"),
+        "instruction_text": _("It takes about a minute; then the pairs appear."),
+        "instruction_link": _("Read instruction"),
         "signed_out_title": _("You are signed out"),
-        "signed_out_text_none": _("Sign in again to go on."),
-        "signed_out_text_one": _("{n} answer is kept in this browser. Sign in again and it is sent."),
-        "signed_out_text_other": _("{n} answers are kept in this browser. Sign in again and they are sent."),
+        "signed_out_text_none": _("Sign in again to continue."),
+        "signed_out_text_one": _("This browser has {n} unsent answer. Sign in again to send it."),
+        "signed_out_text_other": _("This browser has {n} unsent answers. Sign in again to send them."),
         "sign_in": _("Sign in"),
-        "gone_title": _("Nothing here for you any more"),
-        "gone_text": _("You are no longer an annotator of this project. Ask one of its owners."),
+        "gone_title": _("You don’t have access"),
+        "gone_text": _("You are no longer an annotator of this project. Ask a project owner for access."),
         "to_answers": _("See my answers"),
     }
 
 
 def _afterwards() -> dict[str, str]:
-    """What is known, and what others said, once an answer stands."""
+    """Return the texts about the known answer and the other answers, shown after an answer."""
     return {
-        "known": _("The answer to this pair is known."),
+        "known": _("This pair has a known answer."),
         "other_tie": _("a tie"),
         "other_a": _("A"),
         "other_b": _("B"),

@@ -1,7 +1,7 @@
-"""Worked examples for the instruction page: two documents, the right answer, and why.
+"""Worked examples for the instruction page: two documents, the right answer and its explanation.
 
-A project's own are known pairs that carry an explanation and that `labeling.annotation.gold` therefore does not ask;
-without any, three general ones stand in.
+A project's own examples are gold pairs with an explanation, which `labeling.annotation.gold` never asks. A project
+without any shows three general examples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST = 1200
 
 @dataclass(frozen=True, slots=True)
 class WorkedExample:
-    """`answer` is one of the screen's values, `label` its words; `why` explains it."""
+    """One example; `answer` is one of the screen's values, `label` its text and `why` its explanation."""
 
     query: str
     left: str
@@ -30,7 +30,7 @@ class WorkedExample:
 
 
 def worked_examples(project: Project) -> list[WorkedExample]:
-    """The project's own examples, or the general ones."""
+    """Return the project's own examples, or the general ones if it has none."""
     known = (
         GoldAnswer.objects.filter(pair__in=example_pairs(project.pk))
         .select_related("pair__query", "pair__a__document", "pair__b__document")
@@ -58,7 +58,7 @@ def _cut(text: str) -> str:
 
 
 def general_examples() -> list[WorkedExample]:
-    """Three pairs that show what counts: the answer itself, a tie, and two documents beside the point."""
+    """Return three examples: a clear answer, a tie and a slight preference."""
     labels = answer_labels()
     given = [
         (
@@ -66,21 +66,21 @@ def general_examples() -> list[WorkedExample]:
             _("Put cooked rice in the fridge within an hour, in a closed box. It keeps three to four days there."),
             _("Rice is the staple food of more than half of the world's people, and is cooked in many ways."),
             "left_clearly",
-            _("A answers the question. B has the same subject and no answer; sharing words with a query is not enough."),
+            _("A answers the question. B shares its words and subject but does not answer it."),
         ),
         (
             _("train bicycles allowed at weekends"),
             _("On Saturdays and Sundays bicycles travel in the last coach, as long as there is room."),
             _("At weekends you can take your bicycle along in the last coach; there is no booking, first come first served."),
             "tie",
-            _("Both say the same. Which is longer or better written does not matter, only which helps more with the query."),
+            _("Both say the same. Length and style do not matter, only how much a document helps with the query."),
         ),
         (
             _("fever in small children when to see a doctor"),
             _("See a doctor if a child under three months has a temperature above 38 °C, or if fever lasts three days."),
             _("Fever often comes with infections. Let your child drink a lot; if in doubt, ask your doctor."),
             "left_slightly",
-            _("Both help. A gives the limits that were asked for, B only the general advice: A, but B is not worthless."),
+            _("Both help. A gives the exact limits, B only general advice, so A is slightly better."),
         ),
     ]  # fmt: skip
     return [WorkedExample(query, left, right, answer, labels[answer], why) for query, left, right, answer, why in given]

@@ -196,7 +196,7 @@ def _open_gold(plan: SpotCheckPlan, drawn: list[DrawnPair], pair_ids: list[int])
     rows = [
         GoldAnswer(project_id=plan.project_id, pair_id=pair, preference=each.gold)
         for pair, each in zip(pair_ids, drawn, strict=True)
-        if pair not in known
+        if each.gold is not None and pair not in known
     ]
     made = GoldAnswer.objects.bulk_create(rows, batch_size=2000)
     plan.gold.add(*made)

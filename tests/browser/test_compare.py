@@ -51,11 +51,11 @@ def test_a_whole_day(visit: Start) -> None:
     page = visited.open(reverse("enter", args=[make_link(project=project, role="annotator")]))
     page.get_by_label("Your name").fill("Grace")
     page.get_by_role("button", name="Join the project").click()
-    expect(page.locator("#state-title")).to_have_text("First, the instruction")
+    expect(page.locator("#state-title")).to_have_text("Read the instruction first")
     user = User.objects.get(first_name="Grace")
-    page.get_by_role("link", name="Read the instruction").click()
+    page.get_by_role("link", name="Read instruction").click()
     expect(page.get_by_text("Prefer the exact.")).to_be_visible()
-    page.get_by_role("button", name="I have read it: start comparing").click()
+    page.get_by_role("button", name="Confirm and start").click()
     page.wait_for_selector("#pair:not([hidden])")
 
     for at in range(30):
@@ -94,7 +94,7 @@ def test_a_whole_day(visit: Start) -> None:
 
     page.goto(visited.address + reverse("profile"))
     page.get_by_label("Language").select_option("de")
-    page.get_by_role("button", name="Use this language").click()
+    page.get_by_role("button", name="Change language").click()
     page.goto(visited.address + reverse("compare", args=[project.slug]))
     expect(page.locator("[data-answer=left_clearly]")).to_have_text("1A, deutlich")
     assert Preferences.objects.get(user=user).language == "de"
@@ -141,9 +141,9 @@ def test_answers_of_a_lost_connection_are_sent_when_it_is_back(visit: Start, pro
     read(page)
     page.context.set_offline(True)
     press(page, "1")
-    expect(page.locator("#saved")).to_have_text("offline: 1 answer waits")
+    expect(page.locator("#saved")).to_have_text("offline: 1 unsent answer")
     press(page, "5")
-    expect(page.locator("#saved")).to_have_text("offline: 2 answers wait")
+    expect(page.locator("#saved")).to_have_text("offline: 2 unsent answers")
     expect(page.locator("#state-title")).to_have_text("No connection")
     assert live_answers(project, person) == []
     page.context.set_offline(False)
@@ -250,8 +250,8 @@ def test_failed_gold_pauses_with_the_reason(visit: Start) -> None:
         left, right = (page.locator(f"#side-{side} .text").text_content() or "" for side in "ab")
         press(page, "5" if in_order.index(left) < in_order.index(right) else "1")  # always the wrong side
         wait_until_saved(page)
-    expect(page.locator("#feedback")).to_contain_text("The answer to this pair is known. Expected:")
-    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    expect(page.locator("#feedback")).to_contain_text("This pair has a known answer. Expected:")
+    expect(page.locator("#state-title")).to_have_text("You are paused")
     expect(page.locator("#state-text")).to_contain_text("0 of 2 answers")
     expect(page.locator("#answers")).to_be_hidden()
 
@@ -263,7 +263,7 @@ def test_signed_out_keeps_answers_until_one_is_back(visit: Start, project: Proje
     page.context.clear_cookies(name="sessionid")
     press(page, "1")
     expect(page.locator("#state-title")).to_have_text("You are signed out")
-    expect(page.locator("#state-text")).to_contain_text("1 answer is kept in this browser")
+    expect(page.locator("#state-text")).to_contain_text("This browser has 1 unsent answer")
     assert page.get_by_role("link", name="Sign in").get_attribute("href") == (
         f"{reverse('sign-in')}?next={reverse('compare', args=[project.slug])}"
     )
@@ -302,7 +302,7 @@ def test_browser_that_keeps_nothing_says_so(visit: Start, project: Project, pers
     read(page)
     page.context.set_offline(True)
     page.keyboard.press("1")
-    expect(page.locator("#problem")).to_contain_text("This browser keeps nothing")
+    expect(page.locator("#problem")).to_contain_text("This browser cannot keep your answers")
     page.context.set_offline(False)
     wait_until_saved(page)
     assert len(live_answers(project, person)) == 1
@@ -342,7 +342,7 @@ def test_nothing_is_taken_back_while_paused(visit: Start, project: Project, pers
     expect(page.locator("#state-text")).to_contain_text("a look at your answers. An owner of the project")
     wait_until_saved(page)
     page.keyboard.press("u")
-    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    expect(page.locator("#state-title")).to_have_text("You are paused")
     assert len(live_answers(project, person)) == 2
 
 
@@ -351,11 +351,11 @@ def test_answers_from_before_a_pause_arrive_after_it(visit: Start, project: Proj
     page.context.set_offline(True)
     press(page, "1")
     press(page, "5")
-    expect(page.locator("#saved")).to_have_text("offline: 2 answers wait")
+    expect(page.locator("#saved")).to_have_text("offline: 2 unsent answers")
     pause_person(get_person(project, person), "a look at your answers")
     page.context.set_offline(False)
     wait_until_saved(page)
-    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    expect(page.locator("#state-title")).to_have_text("You are paused")
     assert len(live_answers(project, person)) == 2
 
 
@@ -369,7 +369,7 @@ def test_undo_that_meets_a_pause_holds_up_no_answer_behind_it(visit: Start, proj
         press(page, key)
     pause_person(get_person(project, person), "a look at your answers")
     page.context.set_offline(False)
-    expect(page.locator("#state-title")).to_have_text("Your comparing is paused")
+    expect(page.locator("#state-title")).to_have_text("You are paused")
     wait_until_saved(page)
     before, _behind = live_answers(project, person)
     assert (before.pk, before.preference) == (first.pk, first.preference), "it stands: nothing was taken back"
@@ -385,7 +385,7 @@ def test_undo_of_an_older_answer_than_the_last_takes_nothing_back(visit: Start, 
     press(laptop, "5")
     wait_until_saved(laptop)
     phone.keyboard.press("u")
-    expect(phone.locator("#problem")).to_contain_text("That is not your last answer any more")
+    expect(phone.locator("#problem")).to_contain_text("This is no longer your last answer")
     phone.wait_for_selector(f"#pair[data-slot='{slot_shown(laptop)}']")
     assert len(live_answers(project, person)) == 2
     phone.keyboard.press("u")
@@ -408,7 +408,7 @@ def test_correction_behind_an_undo_that_was_refused_is_told_to_be_lost(
     press(laptop, "5")
     wait_until_saved(laptop)
     phone.context.set_offline(False)
-    expect(phone.locator("#problem")).to_contain_text("your first answer stands, the later one was not stored")
+    expect(phone.locator("#problem")).to_contain_text("Your first answer counts; the second one was not saved")
     wait_until_saved(phone)
     assert live_answers(project, person)[0] == first
     read(phone)
@@ -420,20 +420,20 @@ def test_heartbeat_extends_the_time_of_who_is_there(visit: Start, project: Proje
     visited = visit(person)
     visited.page.clock.install()
     page = open_screen(visited, project)
-    expect(page.locator("#left")).to_have_text(re.compile(r"yours for (5:00|4:5\d)"))
+    expect(page.locator("#left")).to_have_text(re.compile(r"Reserved for (5:00|4:5\d)"))
     page.clock.run_for(50_000)
-    expect(page.locator("#left")).to_have_text(re.compile(r"yours for 4:0\d"))
+    expect(page.locator("#left")).to_have_text(re.compile(r"Reserved for 4:0\d"))
     page.mouse.move(200, 300)
     with page.expect_response("**/compare/heartbeat/"):
         page.clock.run_for(15_000)
     page.clock.run_for(1_000)
-    expect(page.locator("#left")).to_have_text(re.compile(r"yours for (5:00|4:5\d)"))
+    expect(page.locator("#left")).to_have_text(re.compile(r"Reserved for (5:00|4:5\d)"))
 
 
 def test_keys_can_be_switched_off_and_buttons_stay(visit: Start, project: Project, person: User) -> None:
     page = open_screen(visit(person), project)
     page.keyboard.press("?")
-    page.get_by_label("Single keys answer").uncheck()
+    page.get_by_label("Keyboard shortcuts").uncheck()
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
     read(page)

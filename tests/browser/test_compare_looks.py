@@ -156,7 +156,7 @@ def test_where_nothing_was_planned_owners_are_led_to_plan_and_others_are_told_wh
     for user, link in ((owner, "Plan spot checks"), (make_annotator(project, "ada"), "")):
         visited = visit(user, look=look)
         page = visited.open(reverse("compare", args=[project.slug]))
-        expect(page.locator("#state-title")).to_have_text("No pair waits for you")
+        expect(page.locator("#state-title")).to_have_text("No pairs yet")
         expect(page.locator("#state-link")).to_have_text(link)
         expect(page.get_by_role("link", name=project.name)).to_have_count(1 if user == owner else 0)
         check(visited, f"compare-unplanned-{user.username}-{look}")
@@ -169,7 +169,7 @@ def test_who_skipped_everything_is_not_told_that_nothing_was_planned(visit: Star
     page = open_screen(visited, project)
     read(page)
     page.keyboard.press("s")
-    expect(page.locator("#state-title")).to_have_text("Nothing is left to compare")
+    expect(page.locator("#state-title")).to_have_text("Nothing left to compare")
     expect(page.locator("#state-text")).to_have_text("There is no pair for you at the moment.")
     expect(page.locator("#state-link")).to_be_hidden()
 

@@ -261,7 +261,7 @@ def test_others_answers_are_shown_after_the_submit_and_only_where_allowed() -> N
 def test_others_answers_are_not_shown_where_they_would_give_hidden_gold_away() -> None:
     """Neither on gold, nor on the others: the gap would tell."""
     project = make_gold(gold_feedback="hidden")
-    with pytest.raises(BadRules, match="give away the known ones"):
+    with pytest.raises(BadRules, match="give away hidden gold"):
         set_rules(project, Rules(show_others_after=True))
     set_rules(project, Rules(show_others_after=True, gold_feedback="open"))
     set_rules(project, Rules(show_others_after=True, gold_every=0))

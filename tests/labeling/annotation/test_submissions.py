@@ -226,7 +226,7 @@ def test_undo_takes_back_the_answer_that_it_names_and_no_other() -> None:
     assert screen.answer(second)["last"] == second
     refused = screen.post("undo", key=str(uuid.uuid4()), slot=first)
     assert (refused.status_code, json.loads(refused.content)["code"]) == (409, "not_last")
-    assert "nothing was taken back" in json.loads(refused.content)["error"]
+    assert "nothing was undone" in json.loads(refused.content)["error"]
     assert Judgment.objects.live().count() == 2
     assert screen.undo(second)["last"] == screen.next()["last"] == first
     assert screen.post("undo", key=str(uuid.uuid4()), slot=second).status_code == 409
