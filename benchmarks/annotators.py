@@ -145,7 +145,7 @@ def seed(plan: Plan) -> tuple[str, list[tuple[int, str]]]:
     from django.contrib.auth.models import User
 
     from labeling.access.annotators import get_judge
-    from labeling.annotation.assignments import open_slots
+    from labeling.annotation.assignments import open_assignments
     from labeling.annotation.gold import set_gold
     from labeling.annotation.instruction import confirm_read, instruction_hash
     from labeling.judgments import record_judgments
@@ -183,7 +183,7 @@ def seed(plan: Plan) -> tuple[str, list[tuple[int, str]]]:
     record_judgments([NewJudgment(pair, judge.pk, False, float(rng.random())) for pair in pairs])
     for pair in pairs[::100]:
         set_gold(pair, 0.95)
-    open_slots(pairs, reason="random", overlap=2)
+    open_assignments(pairs, reason="random", overlap=2)
     return project.slug, [(user.pk, session_of(user)) for user in users]
 
 

@@ -1,7 +1,8 @@
-"""Slots of spot checks and the leases that hold them: each change one statement, by the database's clock.
+"""Assignments of pairs to people and their leases: each change is one statement, by the database's clock.
 
-A claim skips what others are just taking (SKIP LOCKED); unique constraints of `SpotCheck` make two holders of a
-slot, or three slots before a person, impossible. Callers hold the lock of the person's desk (`labeling.annotation.actions`).
+An assignment is a row of `SpotCheck`. A claim skips the rows that other claims hold (SKIP LOCKED), and the constraints
+of `SpotCheck` allow one holder a row and two leases a person. Callers hold the lock of the person's screen state
+(`labeling.annotation.idempotency`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from labeling.models import SpotCheck
 PLACES = (1, 2)
 Values = dict[str, int | str | bool | list[int]]
 
-# A pair comes to a person in the order in which they saw it before, if they did.
+# The order in which the person saw the pair before, if they did.
 SIDE = "COALESCE((SELECT swapped FROM labeling_pastlease WHERE annotator_id = %(person)s AND pair_id = {pair}), %(swapped)s)"
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One slot as it stands. `free`: a numbered one that nobody holds or has answered."""
+class Assignment:
+    """A row of SpotCheck. `free`: it has a number, and nobody holds it or has answered it."""
 
     id: int
     pair_id: int
@@ -35,9 +36,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a claim needs to know: for whom, where it is to lie, in which order unless the pair has been seen before,
-    for how long, and after how many more ordinary pairs gold comes. `answering`: the slot whose answer is being stored;
-    `passed`: where the last claim stopped, 0 to look from the start.
+    """Parameters of a claim.
+
+    `place`: 1 or 2; `swapped`: the order, unless the person has seen the pair before; `gold_in`: ordinary pairs before
+    the next gold pair; `answering`: the assignment whose answer is being stored; `passed`: the assignment at which the
+    last claim stopped, 0 to search from the start.
     """
 
     project_id: int
@@ -60,13 +63,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A slot that has just come before a person, and the order in which they see its documents."""
+    """The id of a claimed assignment, and the order of its documents."""
 
     id: int
     swapped: bool
 
 
-# Every claim ends so: the desk remembers what came, and in which order.
+# The end of every claim: it updates the screen state.
 NOTED = """
 , noted AS (
     UPDATE labeling_desk SET gold_in = %(gold_in)s, passed = {passed},
@@ -102,8 +105,8 @@ WITH fresh AS (
 ){NOTED.format(passed="CASE WHEN taken.priority = 0 THEN taken.id ELSE 0 END")}"""
 
 _FROM_START = _CLAIM.format(where="TRUE")
-# The slots before are not looked at again: there are as many as the person has answered while others' opinions of the
-# same pairs are open.
+# Assignments up to `passed` are skipped: while others still have to judge the same pairs, there are as many of them as
+# the person has answered.
 _FROM_PASSED = _CLAIM.format(
     where="""open.priority = 0 AND open.id > %(passed)s
       AND NOT EXISTS (SELECT 1 FROM labeling_spotcheck urgent
@@ -113,17 +116,16 @@ _FROM_PASSED = _CLAIM.format(
 
 
 def claim(turn: Turn) -> Claimed | None:
-    """The next open slot in planned order whose pair the person has neither answered nor skipped; None: none left.
+    """Claim the next open assignment whose pair the person has neither answered nor skipped; None if none is left.
 
-    Behind `turn.passed` if there is one; what has come free before it is then found when nothing else is left, or when
-    somebody looks from the start.
+    The search starts behind `turn.passed`, and from the start where nothing is left behind it.
     """
     behind = claimed_by(_FROM_PASSED, turn) if turn.passed else None
     return behind or claimed_by(_FROM_START, turn)
 
 
 def claimed_by(statement: str, turn: Turn) -> Claimed | None:
-    """What one claiming statement came back with."""
+    """Run a claiming statement; None if it claimed nothing."""
     with connection.cursor() as cursor:
         cursor.execute(statement, turn.values)
         row = cursor.fetchone()
@@ -140,12 +142,12 @@ ORDER BY slot.holder_id = %(person)s DESC NULLS LAST LIMIT 1 FOR NO KEY UPDATE O
 """
 
 
-def find_slot(slot_id: int, *, project_id: int, person_id: int) -> Slot | None:
-    """The slot, locked; or the one in which the person holds or answered the same pair."""
+def find_assignment(assignment_id: int, *, project_id: int, person_id: int) -> Assignment | None:
+    """The assignment, locked; or the one in which the person holds or answered the same pair; None if unknown."""
     with connection.cursor() as cursor:
-        cursor.execute(_FIND, {"slot": slot_id, "project": project_id, "person": person_id})
+        cursor.execute(_FIND, {"slot": assignment_id, "project": project_id, "person": person_id})
         row = cursor.fetchone()
-    return Slot(*row) if row else None
+    return Assignment(*row) if row else None
 
 
 _TAKE_FREE = "UPDATE labeling_spotcheck SET holder_id = %(person)s, swapped = %(swapped)s WHERE id = %(slot)s"
@@ -155,19 +157,19 @@ VALUES (%(pair)s, NULL, %(reason)s, %(person)s, %(swapped)s) RETURNING id
 """
 
 
-def take_late(slot: Slot, *, person_id: int, swapped: bool) -> int:
-    """Where a late answer goes: into the slot while it is free, otherwise beside it. The slot's id."""
+def take_late(assignment: Assignment, *, person_id: int, swapped: bool) -> int:
+    """The id of the assignment for a late answer: this one while it is free, otherwise a new one of the person."""
     values: Values = {
-        "slot": slot.id,
-        "pair": slot.pair_id,
-        "reason": slot.reason,
+        "slot": assignment.id,
+        "pair": assignment.pair_id,
+        "reason": assignment.reason,
         "person": person_id,
         "swapped": swapped,
     }
     with connection.cursor() as cursor:
-        if slot.free:
+        if assignment.free:
             cursor.execute(_TAKE_FREE, values)
-            return slot.id
+            return assignment.id
         cursor.execute(_TAKE_EXTRA, values)
         return int(cursor.fetchone()[0])
 
@@ -186,23 +188,23 @@ SET skipped = labeling_pastlease.skipped OR excluded.skipped, ended_at = stateme
 """
 
 
-def release(slot_ids: Sequence[int], *, person_id: int, skipped: bool = False) -> None:
-    """Let others have these slots; what was seen of them is remembered, and not asked again where it was skipped."""
-    if slot_ids:
+def release(assignment_ids: Sequence[int], *, person_id: int, skipped: bool = False) -> None:
+    """End the person's leases, so that others may claim the pairs; the person does not get a skipped pair again."""
+    if assignment_ids:
         with connection.cursor() as cursor:
-            cursor.execute(_RELEASE, [list(slot_ids), person_id, person_id, skipped])
+            cursor.execute(_RELEASE, [list(assignment_ids), person_id, person_id, skipped])
 
 
 def held_by(person_id: int) -> dict[int, int]:
-    """Place to slot of what lies before the person, in the order in which it came."""
+    """Place to assignment of the person's leases, oldest first."""
     lying = SpotCheck.objects.filter(holder_id=person_id, place__isnull=False).order_by("leased_at", "id")
-    return {place: slot for place, slot in lying.values_list("place", "id") if place is not None}
+    return {place: assignment for place, assignment in lying.values_list("place", "id") if place is not None}
 
 
-def lay_aside(slot_id: int) -> None:
-    """Make room before its holder: the slot is about to be answered."""
+def end_lease(assignment_id: int) -> None:
+    """End the lease of an assignment whose answer is about to be stored; its holder keeps it."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE labeling_spotcheck SET place = NULL, lease_until = NULL WHERE id = %s", [slot_id])
+        cursor.execute("UPDATE labeling_spotcheck SET place = NULL, lease_until = NULL WHERE id = %s", [assignment_id])
 
 
 _ANSWERED = """
@@ -214,13 +216,13 @@ UPDATE labeling_desk SET answers = answers + 1 FROM done WHERE person_id = done.
 """
 
 
-def mark_answered(slot_id: int, *, judgment_id: int, seconds: float | None) -> None:
-    """The slot is done, its lease is over, and its holder has one answer more."""
+def mark_answered(assignment_id: int, *, judgment_id: int, seconds: float | None) -> None:
+    """Store the answer of an assignment, end its lease and count the answer of its holder."""
     with connection.cursor() as cursor:
-        cursor.execute(_ANSWERED, [judgment_id, seconds, slot_id])
+        cursor.execute(_ANSWERED, [judgment_id, seconds, assignment_id])
 
 
-# It came before whatever else lies there, so that it is shown first.
+# Its lease begins before the other one, so that the screen shows it first.
 _REOPEN = """
 UPDATE labeling_spotcheck slot
 SET judgment_id = NULL, seconds = NULL, place = %(place)s,
@@ -231,10 +233,10 @@ WHERE slot.id = %(slot)s
 """
 
 
-def reopen(slot_id: int, *, person_id: int, place: int, lease_s: int) -> None:
-    """Put an answered slot before its holder again, first in the row."""
+def reopen(assignment_id: int, *, person_id: int, place: int, lease_s: int) -> None:
+    """Give its holder a new lease of an answered assignment, to be shown first."""
     with connection.cursor() as cursor:
-        cursor.execute(_REOPEN, {"slot": slot_id, "person": person_id, "place": place, "lease_s": lease_s})
+        cursor.execute(_REOPEN, {"slot": assignment_id, "person": person_id, "place": place, "lease_s": lease_s})
 
 
 _EXTEND = """
@@ -243,10 +245,10 @@ WHERE id = ANY(%s) AND holder_id = %s AND place IS NOT NULL RETURNING id
 """
 
 
-def extend(slot_ids: Sequence[int], *, person_id: int, lease_s: int) -> list[int]:
-    """Renew leases; those of the slots that are still the person's."""
+def extend(assignment_ids: Sequence[int], *, person_id: int, lease_s: int) -> list[int]:
+    """Renew leases; returns the assignments that the person still holds."""
     with connection.cursor() as cursor:
-        cursor.execute(_EXTEND, [lease_s, list(slot_ids), person_id])
+        cursor.execute(_EXTEND, [lease_s, list(assignment_ids), person_id])
         return sorted(row[0] for row in cursor.fetchall())
 
 
@@ -267,8 +269,8 @@ ON CONFLICT DO NOTHING
 """
 
 
-def open_slots(pair_ids: Sequence[int], *, reason: str, overlap: int = 1, priority: int = 0) -> int:
-    """Ask these pairs, in this order, of `overlap` people each; the number of new slots. What is there counts."""
+def open_assignments(pair_ids: Sequence[int], *, reason: str, overlap: int = 1, priority: int = 0) -> int:
+    """Open assignments until each pair, in this order, has `overlap`; returns the number of new ones."""
     values: Values = {
         "pairs": list(dict.fromkeys(pair_ids)),
         "reason": reason,
@@ -294,15 +296,15 @@ SELECT id, id IN (SELECT id FROM kept), is_held IS TRUE FROM locked
 """
 
 
-def close_slots(slot_ids: Sequence[int]) -> int:
-    """Ask nobody in these slots any more; of how many that holds from now on. In the caller's transaction.
+def close_assignments(assignment_ids: Sequence[int]) -> int:
+    """Withdraw assignments, in the caller's transaction; returns how many nobody can answer in time any more.
 
-    Answers stay. A slot that lies before somebody becomes theirs alone, to be answered or left; so does one whose lease
-    ran out, but it is shown no more: a late answer still finds it. The others go. One that is being taken or renewed at
-    this very moment stays as it is, so that nobody waits for anybody.
+    Answers stay. A leased assignment becomes private to its holder, who may still answer it. One with an expired lease
+    becomes private as well, without a lease, so that a late answer finds it. The others are deleted. An assignment that
+    somebody is claiming or renewing at this moment stays as it is.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLOSE, [list(slot_ids)])
+        cursor.execute(_CLOSE, [list(assignment_ids)])
         rows = cursor.fetchall()
-    SpotCheck.objects.filter(pk__in=[slot for slot, is_kept, _ in rows if not is_kept]).delete()
+    SpotCheck.objects.filter(pk__in=[assignment for assignment, is_kept, _ in rows if not is_kept]).delete()
     return sum(not is_held for _, _, is_held in rows)

@@ -1,6 +1,7 @@
-"""Who sits before the comparison screen of which project, and may they; one query for all of it.
+"""The context of a comparison screen: the person, their rights and the project's rules, read in one query.
 
-`labeling.annotation.actions` works for a `Seat`; `labeling.annotation.http` and the pages find it from the address and the user.
+`labeling.annotation.actions` works on a `ScreenContext`; `labeling.annotation.http` and the pages find it by address
+and user.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from labeling.annotation.rules import gives_gold_away
 from labeling.models import Project, Role
 
 
-class NoSuchSeat(LookupError):
-    """The project does not exist, or not for this user."""
+class ProjectNotVisible(LookupError):
+    """The project does not exist, or the user may not see it."""
 
 
 class MayNotCompare(PermissionError):
-    """A viewer of the project asks to compare."""
+    """The user is a viewer of the project, and viewers cannot compare."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """One person in one project, with the project's rules of comparing.
+class ScreenContext:
+    """One person in one project, with the project's rules for comparing.
 
-    `quota`: most answers, None without bound; `paused` the reason, empty while the person may go on; `shows_others`:
-    others' answers are shown after one's own.
+    `quota`: the largest number of answers, None without a limit; `paused`: the reason of a pause, or empty;
+    `shows_others`: the screen shows others' answers after the person's own.
     """
 
     project_id: int
@@ -62,15 +63,15 @@ WHERE project.slug = %(slug)s
 """
 
 
-def find_seat(user: Any, slug: str) -> Seat:
-    """The user's seat, made on first use. Raises NoSuchSeat for strangers, MayNotCompare for viewers."""
+def find_screen_context(user: Any, slug: str) -> ScreenContext:
+    """The user's context in a project; the first call creates their annotator. Raises ProjectNotVisible, MayNotCompare."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND, {"user": user.pk, "slug": slug})
         row = cursor.fetchone()
     if row is None or (row[2] is None and not user.is_superuser):
-        raise NoSuchSeat(f"no project {slug!r} is visible to you; ask its owner for an invitation")
+        raise ProjectNotVisible(f"no project {slug!r} is visible to you; ask its owner for an invitation")
     if row[2] == Role.VIEWER and not user.is_superuser:
-        raise MayNotCompare("viewers look on; comparing needs the role annotator or owner, ask an owner of the project")
+        raise MayNotCompare("viewers cannot compare; ask an owner of the project for the role annotator")
     project_id, instruction, _, quota, person_id, paused, read = row[:7]
     if person_id is None:
         person = get_person(Project.objects.get(pk=project_id), user)
@@ -79,4 +80,6 @@ def find_seat(user: Any, slug: str) -> Seat:
     rules = dict(zip(_RULES, row[7:-2], strict=True))
     shows_others = row[-2] and not gives_gold_away(rules["gold_every"], rules["gold_feedback"])
     hidden = frozenset(str(key).lower() for key in json.loads(row[-1]))
-    return Seat(project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules)
+    return ScreenContext(
+        project_id, person_id, quota, paused, due, shows_others=shows_others, hidden_metadata=hidden, **rules
+    )

@@ -1,7 +1,7 @@
-"""Gold pairs: asked of everybody, each in a slot of one's own; who fails them is paused until an owner lets them go on.
+"""Gold pairs: everybody gets them, in assignments of their own; whoever fails too many is paused.
 
-Called by `labeling.annotation.actions` while it holds the person's desk. `labeling.access.members.resume_person` lets them go on;
-what gold says of *judges* is in `scoring.annotators.known_answers`.
+`labeling.annotation.actions` calls this while it holds the lock of the person's screen state.
+`labeling.access.members.resume_person` ends a pause; `scoring.annotators.known_answers` compares judges with gold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from labeling.annotation.assignments import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, release
-from labeling.annotation.context import Seat
+from labeling.annotation.context import ScreenContext
 from labeling.models import Annotator, GoldAnswer, GoldFeedback, SpotCheck
 from labeling.stored_texts import stored_text
 
@@ -25,8 +25,8 @@ TOO_OFTEN_WRONG = stored_text(
 )
 
 MOST_EXAMPLES = 3
-# The known pairs that the instruction page explains, the oldest three with an explanation. They are not asked. Where
-# gold is scarce it is for asking: no more than every second known pair becomes an example.
+# The examples of the instruction page: the oldest three gold pairs with an explanation. People do not get them. Where
+# gold is scarce, at most every second gold pair becomes an example.
 _EXAMPLES = f"""
 SELECT shown.pair_id FROM labeling_goldanswer shown JOIN labeling_pair pair ON pair.id = shown.pair_id
 WHERE shown.project_id = %(project)s AND shown.explanation <> '' AND pair.query_id IS NOT NULL
@@ -38,16 +38,16 @@ ORDER BY shown.id LIMIT (
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """How an answer compares with what is known, in words of the sides as they were shown."""
+    """Whether an answer agrees with gold, and the text for the screen, in the order that the person saw."""
 
     correct: bool
     text: str
 
 
 def is_right(preference: float | None, gold: float, tolerance: float) -> bool:
-    """Whether an answer (None: neither is relevant) fits: on the gold's side of 1/2, or within the tolerance of it.
+    """Whether an answer agrees with gold: it is on gold's side of 1/2, or within the tolerance of gold.
 
-    "Neither" takes no side, as a tie does.
+    None stands for "neither is relevant", which counts as a tie.
     """
     given = 0.5 if preference is None else preference
     return (given - 0.5) * (gold - 0.5) > 0.0 or abs(given - gold) <= tolerance + _ROUNDING
@@ -62,7 +62,7 @@ def set_gold(pair_id: int, preference: float, *, explanation: str = "") -> GoldA
 
 
 def example_pairs(project_id: int) -> list[int]:
-    """The pairs that the instruction page explains, and that are therefore not asked as gold, oldest first."""
+    """The gold pairs that are examples on the instruction page, oldest first; people do not get them."""
     with connection.cursor() as cursor:
         cursor.execute(_EXAMPLES, {"project": project_id})
         return [row[0] for row in cursor.fetchall()]
@@ -104,30 +104,30 @@ RETURNING id, swapped
 
 
 def claim_gold(turn: Turn) -> Claimed | None:
-    """A slot of the person's own for a gold pair that they have not met, any but the examples; None: they met all."""
+    """Claim a gold pair that is new to the person and no example; None if there is none."""
     return claimed_by(_AGAIN, turn) or claimed_by(_NEW, turn)
 
 
 def asked_so_far(person_id: int) -> int:
-    """How many gold pairs have come before the person."""
+    """The number of gold pairs that the person has been given."""
     return SpotCheck.objects.filter(holder_id=person_id, slot__isnull=True, reason=SpotCheck.Reason.GOLD).count()
 
 
-def feedback_on(pair_id: int, preference: float | None, *, seat: Seat, swapped: bool) -> Feedback | None:
-    """What a person is told of an answer to a gold pair; None where the project keeps that to itself."""
-    if seat.gold_feedback != GoldFeedback.OPEN:
+def feedback_on(pair_id: int, preference: float | None, *, context: ScreenContext, swapped: bool) -> Feedback | None:
+    """Feedback on an answer to a gold pair; None where the project hides it or the pair is not gold."""
+    if context.gold_feedback != GoldFeedback.OPEN:
         return None
     known = GoldAnswer.objects.filter(pair_id=pair_id).first()
     if known is None:
         return None
     gold = known.preference
-    correct = is_right(preference, gold, seat.gold_tolerance)
+    correct = is_right(preference, gold, context.gold_tolerance)
     text = _("As expected.") if correct else _in_words(1.0 - gold if swapped else gold)
     return Feedback(correct, f"{text} {known.explanation}".strip())
 
 
 def _in_words(left: float) -> str:
-    """The expected answer, `left` = P(the left document is the more relevant)."""
+    """The expected answer in words; `left` = P(the left document is the more relevant)."""
     if abs(left - 0.5) < 0.1:
         return _("Expected: both about equally relevant.")
     if left > 0.5:
@@ -135,7 +135,7 @@ def _in_words(left: float) -> str:
     return _("Expected: B is the more relevant.")
 
 
-# With open feedback a second answer has seen the first one's, so that the first one counts.
+# With open feedback a second answer follows feedback on the first, so the first one counts.
 _ANSWERS = """
 SELECT DISTINCT ON (mine.holder_id, answer.pair_id) mine.holder_id, answer.preference, gold.preference
 FROM labeling_spotcheck mine
@@ -153,9 +153,9 @@ ORDER BY mine.holder_id, answer.pair_id, answer.id
 def gold_records(
     project_id: int, *, feedback: str, tolerance: float, person_id: int | None = None
 ) -> dict[int, tuple[int, int]]:
-    """Person to (right, all) answers to gold pairs since they were last let go on; without who answered none.
+    """Person to (right, all) answers to gold pairs since their last pause; people without such answers are left out.
 
-    `feedback` and `tolerance`: the project's rules for gold. `person_id`: of this person alone.
+    `feedback` and `tolerance` are the project's rules for gold; `person_id` limits the result to one person.
     """
     values = {"project": project_id, "person": person_id, "open": feedback == GoldFeedback.OPEN}
     with connection.cursor() as cursor:
@@ -168,31 +168,34 @@ def gold_records(
     return found
 
 
-def gold_record(seat: Seat) -> tuple[int, int]:
-    """(right, all) answers of the person to gold pairs since they were last let go on."""
+def gold_record(context: ScreenContext) -> tuple[int, int]:
+    """(right, all) answers of the person to gold pairs since their last pause."""
     records = gold_records(
-        seat.project_id, feedback=seat.gold_feedback, tolerance=seat.gold_tolerance, person_id=seat.person_id
+        context.project_id,
+        feedback=context.gold_feedback,
+        tolerance=context.gold_tolerance,
+        person_id=context.person_id,
     )
-    return records.get(seat.person_id, (0, 0))
+    return records.get(context.person_id, (0, 0))
 
 
-def pause_if_failing(seat: Seat) -> str:
-    """Pause the person whose answers to gold pairs are too often wrong; the reason, empty where they go on."""
-    right, answers = gold_record(seat)
-    if answers < seat.gold_answers or right >= seat.gold_accuracy * answers - _ROUNDING:
+def pause_if_failing(context: ScreenContext) -> str:
+    """Pause the person if too many of their answers to gold pairs are wrong; returns the reason, or an empty string."""
+    right, answers = gold_record(context)
+    if answers < context.gold_answers or right >= context.gold_accuracy * answers - _ROUNDING:
         return ""
     reason = TOO_OFTEN_WRONG % {
         "right": right,
         "answers": answers,
         "share": f"{right / answers:.0%}",
-        "expected": f"{seat.gold_accuracy:.0%}",
+        "expected": f"{context.gold_accuracy:.0%}",
     }
-    pause_person(Annotator.objects.get(pk=seat.person_id), reason)
+    pause_person(Annotator.objects.get(pk=context.person_id), reason)
     return reason
 
 
 def pause_person(person: Annotator, reason: str) -> bool:
-    """Ask the person nothing more, and say why; others get what lay before them. False where they were paused."""
+    """Pause a person and end their leases; False if they were paused already."""
     with transaction.atomic():
         paused = Annotator.objects.people().filter(pk=person.pk, paused_at__isnull=True)
         changed = paused.update(paused_at=Now(), pause_reason=reason) == 1

@@ -1,7 +1,7 @@
-"""The comparison screen over HTTP: JSON in, JSON out, for a signed-in browser (CSRF-checked) or a key of scope write.
+"""HTTP of the comparison screen: JSON in and out, for a signed-in browser (with CSRF check) or an API key.
 
-Plain views rather than the REST router: they are asked at every pair, so that what they cost is what people wait
-for. Each reads the message, calls one verb of `labeling.annotation.actions`, and names every refusal by a code.
+These are plain views and not operations of the REST router, since people wait for them at every pair. Each view reads
+the message, calls one function of `labeling.annotation.actions`, and gives every refusal a code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from labeling.annotation.actions import (
     undo_last,
 )
 from labeling.annotation.answer_scale import ANSWERS, CANNOT_JUDGE_REASONS
-from labeling.annotation.context import MayNotCompare, NoSuchSeat, Seat, find_seat
+from labeling.annotation.context import MayNotCompare, ProjectNotVisible, ScreenContext, find_screen_context
 from labeling.annotation.idempotency import KeyReused, Paused
 from labeling.importing.strict_json import BadJson, parse
 
@@ -39,32 +39,32 @@ LONGEST_NOTE = 4000
 LONGEST_S = 86_400.0
 
 Message = dict[str, Any]
-Verb = Callable[[Seat, Message], str]
+Verb = Callable[[ScreenContext, Message], str]
 
 
 class BadMessage(ValueError):
-    """The message lacks something or holds a value that means nothing here."""
+    """The message lacks a field or has an invalid value."""
 
 
 class Unknown(PermissionError):
-    """Nobody is signed in, and no living key was given."""
+    """Nobody is signed in, and the request has no valid key."""
 
 
 class WrongScope(PermissionError):
-    """The key may read and not write."""
+    """The key lacks the scope `write`."""
 
 
 class BadOrigin(PermissionError):
-    """A browser sent no, or another site's, CSRF token."""
+    """The browser sent no CSRF token or a wrong one."""
 
 
-# What a refusal is called and which status it has.
+# Status and code of each refusal.
 REFUSALS: dict[type[Exception], tuple[int, str]] = {
     Unknown: (401, "signed_out"),
     BadOrigin: (403, "csrf"),
     WrongScope: (403, "scope"),
     MayNotCompare: (403, "viewer"),
-    NoSuchSeat: (404, "not_found"),
+    ProjectNotVisible: (404, "not_found"),
     NotYours: (404, "not_yours"),
     Paused: (409, "paused"),
     NotLast: (409, "not_last"),
@@ -75,17 +75,17 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 def message_view(verb: Verb) -> Callable[[HttpRequest, str], HttpResponse]:
-    """A view that does `verb` for the asker's seat in the project that the address names."""
+    """A view that calls `verb` with the screen context of the user in the project of the address."""
 
-    # Both are checked inside, so that a program or a screen gets an answer that it can read.
+    # The view checks sign-in and CSRF itself, so that a program or a screen gets JSON.
     @csrf_exempt
     @login_not_required
     def view(request: HttpRequest, slug: str) -> HttpResponse:
         if request.method != "POST":
             return JsonResponse({"error": "expected POST with a JSON body", "code": "method"}, status=405)
         try:
-            seat = find_seat(_asker(request), slug)
-            response = HttpResponse(verb(seat, _message(request)), content_type="application/json")
+            context = find_screen_context(_asker(request), slug)
+            response = HttpResponse(verb(context, _message(request)), content_type="application/json")
         except tuple(REFUSALS) as error:
             status, code = next(found for kind, found in REFUSALS.items() if isinstance(error, kind))
             response = JsonResponse({"error": str(error), "code": code}, status=status)
@@ -106,7 +106,7 @@ def _asker(request: HttpRequest) -> Any:
             raise WrongScope(f"this key has the scopes {token.scopes}; comparing needs 'write'")
         return token.user
     if not request.user.is_authenticated:
-        raise Unknown(_("You are signed out; sign in again, what you answered is kept until then."))
+        raise Unknown(_("You are signed out. Sign in again; your answers are kept until then."))
     if check_csrf(request) is not None:
         raise BadOrigin(_("The page is out of date; load it again."))
     return request.user
@@ -125,41 +125,41 @@ def _message(request: HttpRequest) -> Message:
 
 
 @message_view
-def next_view(seat: Seat, message: Message) -> str:
+def next_view(context: ScreenContext, message: Message) -> str:
     """What lies before the asker."""
-    return next_items(seat)
+    return next_items(context)
 
 
 @message_view
-def answer_view(seat: Seat, message: Message) -> str:
+def answer_view(context: ScreenContext, message: Message) -> str:
     """Store an answer."""
-    return submit_answer(seat, read_answer(message), key=_key(message))
+    return submit_answer(context, read_answer(message), key=_key(message))
 
 
 @message_view
-def undo_view(seat: Seat, message: Message) -> str:
+def undo_view(context: ScreenContext, message: Message) -> str:
     """Take the last answer back, which the message names by its slot."""
-    return undo_last(seat, _slot(message.get("slot")), key=_key(message))
+    return undo_last(context, _assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
-def skip_view(seat: Seat, message: Message) -> str:
+def skip_view(context: ScreenContext, message: Message) -> str:
     """Hand a pair back, for good."""
-    return skip_pair(seat, _slot(message.get("slot")), key=_key(message))
+    return skip_pair(context, _assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
-def heartbeat_view(seat: Seat, message: Message) -> str:
+def heartbeat_view(context: ScreenContext, message: Message) -> str:
     """Renew leases."""
     slots = message.get("slots")
     if not isinstance(slots, list) or len(slots) > 100:
         raise BadMessage(f"slots is {slots!r:.100}; expected a list of at most 100 slots")
-    kept = extend_leases(seat, [_slot(each) for each in slots])
-    return json.dumps({"lease_s": {str(slot): seconds for slot, seconds in kept.items()}})
+    kept = extend_leases(context, [_assignment(each) for each in slots])
+    return json.dumps({"lease_s": {str(assignment): seconds for assignment, seconds in kept.items()}})
 
 
 def read_answer(message: Message) -> Answer:
-    """The answer in a message. Raises BadMessage that names the value and what was expected."""
+    """The answer in a message. Raises BadMessage, which names the value and the expected ones."""
     choice, reason, note = message.get("answer"), message.get("reason", ""), message.get("note", "")
     if not isinstance(choice, str) or choice not in ANSWERS:
         raise BadMessage(f"answer is {choice!r:.100}; expected one of {', '.join(ANSWERS)}")
@@ -171,17 +171,17 @@ def read_answer(message: Message) -> Answer:
         raise BadMessage(f"reason is {reason!r:.100} beside {choice!r}; expected it with cannot_judge alone")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         raise BadMessage(f"note is {note!r:.40}; expected a text of at most {LONGEST_NOTE} characters")
-    return Answer(_slot(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
+    return Answer(_assignment(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
 
 
-def _slot(value: Any) -> int:
+def _assignment(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
         raise BadMessage(f"slot is {value!r:.100}; expected the number that came with the pair")
     return value
 
 
 def _seconds(value: Any) -> float | None:
-    """A laptop that slept over a pair is no reason to lose the answer: a day at most is kept."""
+    """The seconds in a message, capped at a day: a laptop may have slept, and the answer still counts."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:

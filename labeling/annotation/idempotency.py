@@ -1,6 +1,7 @@
-"""The desk of a person who compares: locked first by whatever they send, and every message answered once.
+"""Idempotent messages of the comparison screen: one message of a person at a time, and one response for each key.
 
-Two tabs, or a message sent twice, thus come one after the other. `labeling.annotation.actions` says what a message does.
+Every message locks the person's screen state first, so that two tabs, or a message sent twice, are handled one after
+the other. `labeling.annotation.actions` implements the messages.
 """
 
 from __future__ import annotations
@@ -14,44 +15,48 @@ from typing import Any
 from django.db import OperationalError, connection, transaction
 from psycopg.errors import DeadlockDetected
 
-from labeling.annotation.context import Seat
+from labeling.annotation.context import ScreenContext
 from labeling.annotation.presented_pairs import items_again
 from labeling.models import config_hash
-from labeling.models.screen import Desk
+from labeling.models.screen import ScreenState
 
 RAREST_GOLD = 10_000
 REMEMBERED = "14 days"
 MOST_DEADLOCKS = 3
 _random = SystemRandom()
 
-# What an act answers: JSON values, and `items` as `labeling.annotation.presented_pairs.Item`.
+# The result of an action: JSON values, with `items` as `labeling.annotation.presented_pairs.Item`.
 Response = dict[str, Any]
 
 
 class Paused(RuntimeError):
-    """The person has been paused; the message says why."""
+    """The person is paused; the message is the reason."""
 
 
 class KeyReused(ValueError):
-    """A key came a second time, with another message."""
+    """A key was used for two different messages."""
 
 
-_DESK = "SELECT side_balance, gold_in, answers, passed FROM labeling_desk WHERE person_id = %s FOR NO KEY UPDATE"
+_SCREEN_STATE = (
+    "SELECT side_balance, gold_in, answers, passed FROM labeling_desk WHERE person_id = %s FOR NO KEY UPDATE"
+)
 
 
-def lock_desk(person_id: int, *, gold_every: int) -> Desk:
-    """The person's desk, locked until the transaction ends; made on first use."""
+def lock_screen_state(person_id: int, *, gold_every: int) -> ScreenState:
+    """The person's screen state, locked until the transaction ends; the first call creates it."""
     with connection.cursor() as cursor:
-        cursor.execute(_DESK, [person_id])
+        cursor.execute(_SCREEN_STATE, [person_id])
         row = cursor.fetchone()
         if row is None:
-            # Two first messages at once: the second waits here for the first one's row.
+            # Of two concurrent first messages, the second waits here for the row of the first.
             first_gold = _random.randint(1, max(1, min(gold_every, RAREST_GOLD)))
-            Desk.objects.bulk_create([Desk(person_id=person_id, gold_in=first_gold)], ignore_conflicts=True)
-            cursor.execute(_DESK, [person_id])
+            ScreenState.objects.bulk_create(
+                [ScreenState(person_id=person_id, gold_in=first_gold)], ignore_conflicts=True
+            )
+            cursor.execute(_SCREEN_STATE, [person_id])
             row = cursor.fetchone()
     side_balance, gold_in, answers, passed = row
-    return Desk(person_id=person_id, side_balance=side_balance, gold_in=gold_in, answers=answers, passed=passed)
+    return ScreenState(person_id=person_id, side_balance=side_balance, gold_in=gold_in, answers=answers, passed=passed)
 
 
 _STATE = """
@@ -63,50 +68,58 @@ _KEEP = "INSERT INTO labeling_submission (annotator_id, key, body_hash, response
 
 
 def pause_reason(person_id: int) -> str:
-    """Why the person is paused, as of now; empty while they are not."""
+    """The reason why the person is paused now, or an empty string."""
     with connection.cursor() as cursor:
         cursor.execute(_STATE, [uuid.UUID(int=0), person_id])
         return str(cursor.fetchone()[0])
 
 
 def answer_once(
-    seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk, str], Response]
+    context: ScreenContext,
+    key: uuid.UUID,
+    verb: str,
+    message: dict[str, Any],
+    act: Callable[[ScreenState, str], Response],
 ) -> str:
-    """Act on a message and keep what was answered; a message that came before gets the same answer again.
+    """Handle a message and store its response; a repeated message gets the stored response.
 
-    `act` is told why the person is paused. Should the database end its transaction for a deadlock with another
-    person's, it is begun anew. Raises KeyReused.
+    `act` gets the screen state and the reason of a pause. After a deadlock with another person's transaction it is
+    retried. Raises KeyReused.
     """
     for _ in range(MOST_DEADLOCKS):
         try:
-            return _answer_once(seat, key, verb, message, act)
+            return _answer_once(context, key, verb, message, act)
         except OperationalError as error:
             if not isinstance(error.__cause__, DeadlockDetected) or connection.in_atomic_block:
                 raise
-    return _answer_once(seat, key, verb, message, act)
+    return _answer_once(context, key, verb, message, act)
 
 
 def _answer_once(
-    seat: Seat, key: uuid.UUID, verb: str, message: dict[str, Any], act: Callable[[Desk, str], Response]
+    context: ScreenContext,
+    key: uuid.UUID,
+    verb: str,
+    message: dict[str, Any],
+    act: Callable[[ScreenState, str], Response],
 ) -> str:
     body = config_hash(verb=verb, **message)
     with transaction.atomic():
-        desk = lock_desk(seat.person_id, gold_every=seat.gold_every)
+        screen = lock_screen_state(context.person_id, gold_every=context.gold_every)
         with connection.cursor() as cursor:
-            cursor.execute(_STATE, [key, seat.person_id])
+            cursor.execute(_STATE, [key, context.person_id])
             paused, known, earlier = cursor.fetchone()
         if known is not None and known != body:
             raise KeyReused(f"the key {key} was used for another message; make a new key for each message")
         if known is not None:
-            return _again(earlier, seat)
-        response = act(desk, paused)
+            return _again(earlier, context)
+        response = act(screen, paused)
         with connection.cursor() as cursor:
-            cursor.execute(_KEEP, [seat.person_id, key, body, _kept(response)])
+            cursor.execute(_KEEP, [context.person_id, key, body, _kept(response)])
     return as_json(response)
 
 
 def forget_old_submissions(person_id: int) -> None:
-    """Screens send again for days at most; an answer that comes later still finds that there is one."""
+    """Delete responses older than `REMEMBERED`: screens retry for days at most, and the answers themselves stay."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM labeling_submission WHERE annotator_id = %s AND created_at < now() - %s::interval",
@@ -115,18 +128,18 @@ def forget_old_submissions(person_id: int) -> None:
 
 
 def as_json(response: Response) -> str:
-    """What the screen gets."""
-    return _dumped(response | {"items": [item.told for item in response["items"]]})
+    """The response as the screen gets it."""
+    return _dumped(response | {"items": [item.shown for item in response["items"]]})
 
 
 def _kept(response: Response) -> str:
-    """What is remembered of it: of each pair which it was and how it lay, not its texts."""
+    """The response as it is stored: references to pairs instead of their texts."""
     return _dumped(response | {"items": [item.reference for item in response["items"]]})
 
 
-def _again(kept: str, seat: Seat) -> str:
+def _again(kept: str, context: ScreenContext) -> str:
     response = json.loads(kept)
-    return as_json(response | {"items": items_again(response["items"], hidden=seat.hidden_metadata)})
+    return as_json(response | {"items": items_again(response["items"], hidden=context.hidden_metadata)})
 
 
 def _dumped(response: Response) -> str:

@@ -1,7 +1,7 @@
-"""What the comparison screen may know of a pair: texts and harmless metadata, in the order presented.
+"""Pairs as the comparison screen gets them: texts and filtered metadata, in the order presented.
 
-Nothing that hints at the answer leaves the server before it is given: no ids, ranks, scores, grades, no reason of
-the check. What others answered is for after the submit, where the project allows it.
+Before the answer, the server sends nothing that hints at it: no ids, ranks, scores, grades, and no reason of the spot
+check. Others' answers follow after the submit, where the project allows it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JOIN labeling_query query_a ON query_a.id = of_a.query_id JOIN labeling_query qu
 ORDER BY mine.came, mine.id
 """
 
-# Lies before a person: renewed and read in one statement.
+# The leased pairs of a person: renewed and read in one statement.
 _BEFORE = f"""
 WITH mine AS (
     UPDATE labeling_spotcheck SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
@@ -44,21 +44,21 @@ Reference = tuple[int, int, bool, float]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A pair before a person: its texts in the order presented, and a reference by which they are found again."""
+    """A leased pair: its content for the screen, and a reference from which the content can be read again."""
 
     reference: Reference
-    told: dict[str, Any]
+    shown: dict[str, Any]
 
 
 def items_before(person_id: int, *, lease_s: int, hidden: Collection[str]) -> list[Item]:
-    """What lies before the person, oldest first, every lease renewed."""
+    """The person's leased pairs, oldest first; renews every lease."""
     with connection.cursor() as cursor:
         cursor.execute(_BEFORE, {"person": person_id, "lease_s": lease_s})
         return [_item(row, hidden=hidden) for row in cursor.fetchall()]
 
 
 def items_again(references: Sequence[Reference], *, hidden: Collection[str]) -> list[Item]:
-    """Pairs as they lay before a person once; those that are gone are left out."""
+    """The pairs of earlier responses, in the order shown then; deleted pairs are left out."""
     columns = [list(column) for column in zip(*references, strict=True)] or [[], [], [], []]
     with connection.cursor() as cursor:
         cursor.execute(_AGAIN, columns)
@@ -66,16 +66,23 @@ def items_again(references: Sequence[Reference], *, hidden: Collection[str]) -> 
 
 
 def _item(row: tuple[Any, ...], *, hidden: Collection[str]) -> Item:
-    slot, pair_id, swapped, lease_s, cross_query = row[:5]
+    assignment, pair_id, swapped, lease_s, cross_query = row[:5]
     a, b = _document(*row[5:9], hidden=hidden), _document(*row[9:], hidden=hidden)
     left, right = (b, a) if swapped else (a, b)
-    told = {"slot": slot, "cross_query": cross_query, "left": left, "right": right, "lease_s": lease_s, "note": ""}
-    return Item((slot, pair_id, swapped, lease_s), told)
+    shown = {
+        "slot": assignment,
+        "cross_query": cross_query,
+        "left": left,
+        "right": right,
+        "lease_s": lease_s,
+        "note": "",
+    }
+    return Item((assignment, pair_id, swapped, lease_s), shown)
 
 
 def _document(query: str, text: str, metadata: str, external_id: str, *, hidden: Collection[str]) -> dict[str, Any]:
-    told = harmless(json.loads(metadata), hidden=hidden, external_id=external_id)
-    return {"query": query, "text": text, "metadata": told, "words": len(text.split())}
+    shown = harmless(json.loads(metadata), hidden=hidden, external_id=external_id)
+    return {"query": query, "text": text, "metadata": shown, "words": len(text.split())}
 
 
 # Parts of a key that hint at identity or at a judgment.
@@ -100,7 +107,7 @@ def is_telling(key: str) -> bool:
 
 
 def harmless(metadata: Any, *, hidden: Collection[str], external_id: str) -> Any:
-    """Metadata without telling or `hidden` keys (lower case), and without the document's own id, at any depth."""
+    """Metadata without keys that hint at the answer, without `hidden` keys (lower case) and without the document's id."""
     if isinstance(metadata, dict):
         return {
             key: harmless(value, hidden=hidden, external_id=external_id)
@@ -124,7 +131,7 @@ GROUP BY annotator.id ORDER BY annotator.is_person, annotator.id LIMIT 12
 
 
 def others_on(pair_id: int, *, person_id: int, swapped: bool) -> list[dict[str, Any]]:
-    """What others answered on a pair, as seen from the person's sides; people stay unnamed."""
+    """The others' answers to a pair, in the order that the person saw; people stay anonymous."""
     with connection.cursor() as cursor:
         cursor.execute(_OTHERS, [pair_id, person_id])
         rows = cursor.fetchall()

@@ -1,6 +1,6 @@
-"""How people compare in a project: how often gold comes, what it shows and decides, what is kept from them.
+"""Rules for comparing in a project: frequency and consequences of gold, feedback, hidden metadata, length of a lease.
 
-One verb behind page, REST and command line; `labeling.annotation.context` reads what is stored here for every message.
+Pages, REST and the command line call `set_rules`; `labeling.annotation.context` reads the rules for every message.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ MOST_HIDDEN = 100
 
 
 class BadRules(ValueError):
-    """A rule has a value that cannot be used."""
+    """A rule has an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`gold_every`: about so many pairs to a gold one, 0 for none; whoever has `gold_answers` of them and fewer than
-    the share `gold_accuracy` as expected (within `gold_tolerance`) is paused. `show_others_after`: only where that gives
-    no known answer away. `hidden_metadata`: names left out.
+    """The rules of a project.
+
+    About one of `gold_every` pairs is gold, none for 0. A person with `gold_answers` answers to gold, of which less than
+    the share `gold_accuracy` is right (within `gold_tolerance`), is paused. `show_others_after`: show others' answers
+    after one's own, unless that gives gold away. `hidden_metadata`: keys that the screen leaves out.
     """
 
     gold_every: int = 10
@@ -38,7 +40,7 @@ class Rules:
 
 
 def rules_of(project: Project) -> Rules:
-    """What holds now."""
+    """The current rules of a project."""
     values = {field.name: getattr(project, field.name) for field in dataclasses.fields(Rules)}
     return Rules(**{**values, "hidden_metadata": tuple(map(str, project.hidden_metadata))})
 
@@ -54,9 +56,9 @@ def set_rules(project: Project, rules: Rules) -> None:
 
 
 def gives_gold_away(gold_every: int, gold_feedback: str) -> bool:
-    """Whether showing others' answers would tell what is gold: it is asked, and its answers are kept secret.
+    """Whether others' answers would give gold away: people get gold, and without feedback.
 
-    Shown after gold too, they all but name the answer; left out there alone, the gap says which pairs are gold.
+    Shown after a gold pair, they hint at its answer; left out there alone, the gap marks the pair as gold.
     """
     return gold_every > 0 and gold_feedback == GoldFeedback.HIDDEN
 
@@ -78,8 +80,8 @@ def _check(rules: Rules) -> None:
         )
     if rules.show_others_after and gives_gold_away(rules.gold_every, rules.gold_feedback):
         raise BadRules(
-            "others' answers would give away the known ones of gold pairs, which are hidden; tell people what was "
-            "expected (gold_feedback open), ask no gold (gold_every 0), or do not show others' answers"
+            "others' answers would give away hidden gold answers; show feedback on gold (gold_feedback open), "
+            "turn gold off (gold_every 0), or do not show others' answers"
         )
     names = rules.hidden_metadata
     if len(names) > MOST_HIDDEN or any(not name.strip() or len(name) > 200 or "\x00" in name for name in names):

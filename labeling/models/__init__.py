@@ -27,7 +27,7 @@ from labeling.models.projects import (
     VisibleQuerySet,
     visible_through,
 )
-from labeling.models.screen import BLIND, Desk, PastLease, Submission, Told
+from labeling.models.screen import BLIND, PastLease, ScreenState, SeenAnswers, Submission
 from labeling.models.spot_checks import SpotCheck
 from labeling.models.texts import Candidate, Document, Query
 
@@ -39,7 +39,6 @@ __all__ = [
     "AnnotatorQuerySet",
     "ApiToken",
     "Candidate",
-    "Desk",
     "Document",
     "GoldAnswer",
     "GoldFeedback",
@@ -55,9 +54,10 @@ __all__ = [
     "Query",
     "Rationale",
     "Role",
+    "ScreenState",
+    "SeenAnswers",
     "SpotCheck",
     "Submission",
-    "Told",
     "Viewer",
     "VisibleQuerySet",
     "config_hash",

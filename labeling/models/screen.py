@@ -1,6 +1,7 @@
-"""Tables of the comparison screen beside the slots: what a person saw, what is remembered of them, what was answered.
+"""Tables of the comparison screen beside the assignments: ended leases, state and messages of each person.
 
-Neighbours: `labeling.annotation.assignments` writes past leases, `labeling.annotation.actions` desks and submissions.
+`labeling.annotation.assignments` writes the past leases, `labeling.annotation.idempotency` the submissions, and
+`labeling.annotation.actions` the rest.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from labeling.models.pairs import Pair
 
 
 class PastLease(models.Model):
-    """A pair that a person had before them and did not answer: what they saw, and whether they skipped it.
+    """An ended lease without an answer: the order in which the person saw the pair, and whether they skipped it.
 
-    A late answer is turned round by `swapped`; the same pair always comes to the same person in this order.
+    A late answer is converted by `swapped`, and the person always sees the pair in this order again.
     """
 
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="past_leases")
@@ -28,27 +29,30 @@ class PastLease(models.Model):
         constraints = [models.UniqueConstraint(fields=["annotator", "pair"], name="past_lease_once")]
 
 
-class Desk(models.Model):
-    """What the comparison screen remembers of one person in one project; its lock serialises what they send.
+class ScreenState(models.Model):
+    """State of the comparison screen of one person in one project; its row lock serialises their messages.
 
-    `side_balance` = pairs shown swapped minus pairs shown in order; `gold_in`: so many ordinary pairs before the
-    next gold one. So that an answer costs the same after a hundred as after a hundred thousand: `answers` that stand,
-    None where they have to be counted, and `passed`, the slot before which nothing was left for the person. Both are
-    found anew whenever the screen asks what is next.
+    `side_balance` = pairs shown swapped minus pairs shown in order; `gold_in`: ordinary pairs before the next gold
+    pair. `answers` counts the person's live answers, None where they must be counted anew; `passed` is the last
+    assignment that a claim has looked at. Both keep the cost of an answer constant, and each look at the next pair
+    refreshes them.
     """
 
-    person = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="desk")
+    person = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="screen_state")
     side_balance = models.IntegerField(default=0, db_default=0)
     gold_in = models.SmallIntegerField(default=1, db_default=1)
     answers = models.PositiveIntegerField(null=True, blank=True)
     passed = models.PositiveBigIntegerField(default=0, db_default=0)
 
+    class Meta:
+        db_table = "labeling_desk"
+
 
 class Submission(models.Model):
-    """What was answered to a message of the comparison screen, by the message's own key.
+    """The stored response to a message of the comparison screen, under the message's own key.
 
-    The same key with the same body gets the same bytes again; with another body it is refused. Of the pairs that came
-    with it `response` holds which they are and how they lay, not their texts: `labeling.annotation.presented_pairs` reads those again.
+    A message with the same key and body gets the same bytes; one with another body is refused. `response` holds ids
+    and order of the pairs, not their texts, which `labeling.annotation.presented_pairs` reads again.
     """
 
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="submissions")
@@ -62,16 +66,19 @@ class Submission(models.Model):
         indexes = [models.Index(fields=["annotator", "created_at"], name="submission_by_age")]
 
 
-class Told(models.Model):
-    """An answer after which its annotator was shown what others answered, or what was expected.
+class SeenAnswers(models.Model):
+    """A judgment after which its annotator saw the others' answers or the gold answer of the pair.
 
-    One that the same person gives to the pair later, after an undo, is not blind (`BLIND`).
+    A later answer of the same person to the pair, after an undo, is not blind (`BLIND`).
     """
 
-    judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="told")
+    judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="seen_answers")
+
+    class Meta:
+        db_table = "labeling_told"
 
 
-# SQL: whether the judgment `answer` was given before its annotator was told anything of the pair.
+# SQL: whether the annotator of the judgment `answer` had not yet seen other answers to its pair.
 BLIND = """NOT EXISTS (
-    SELECT 1 FROM labeling_judgment earlier JOIN labeling_told told ON told.judgment_id = earlier.id
+    SELECT 1 FROM labeling_judgment earlier JOIN labeling_told seen ON seen.judgment_id = earlier.id
     WHERE earlier.pair_id = answer.pair_id AND earlier.annotator_id = answer.annotator_id AND earlier.id < answer.id)"""

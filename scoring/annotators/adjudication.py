@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from labeling.access.annotators import get_person
 from labeling.annotation.answer_scale import BY_KEY, PREFERENCES
 from labeling.annotation.gold import set_gold
-from labeling.annotation.idempotency import lock_desk
+from labeling.annotation.idempotency import lock_screen_state
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
 from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
@@ -104,16 +104,16 @@ def _project_of(pair: Pair) -> Project:
 
 
 def _locked(pair: Pair, project: Project, *people: int) -> Adjudication | None:
-    """The word that stands, and nobody else says another until the transaction ends.
+    """The adjudication that stands; it cannot change until the transaction ends.
 
-    These people, and who spoke it, answer nothing meanwhile, in another tab or at the comparison screen: their answers
-    to the pair come and go with it. The pair is locked first, which no answer waits for, then the desks in order of
-    their people, so that adjudicators of several pairs never wait for each other in a circle.
+    The locks also stop the messages of `people` and of the adjudicator, whose answers to the pair change with it. The
+    pair is locked first, and no answer waits for that lock; then the screen states, in the order of their people, so
+    that adjudicators of several pairs cannot deadlock.
     """
     Pair.objects.select_for_update(of=("self",), no_key=True).get(pk=pair.pk)
     speaker = Adjudication.objects.filter(pair=pair).values_list("judgment__annotator_id", flat=True)
     for person in sorted({*people, *speaker}):
-        lock_desk(person, gold_every=project.gold_every)
+        lock_screen_state(person, gold_every=project.gold_every)
     return Adjudication.objects.select_related("judgment", "by").filter(pair=pair).first()
 
 

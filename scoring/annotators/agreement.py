@@ -217,7 +217,7 @@ FROM labeling_goldanswer gold JOIN labeling_judgment answer ON answer.pair_id = 
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 WHERE annotator.project_id = %s AND answer.kind = 'preference'
   AND (answer.superseded_at IS NULL
-       OR EXISTS (SELECT 1 FROM labeling_told told WHERE told.judgment_id = answer.id))
+       OR EXISTS (SELECT 1 FROM labeling_told seen WHERE seen.judgment_id = answer.id))
   AND {INDEPENDENT}
 """
 

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
-from labeling.annotation.assignments import close_slots, open_slots
+from labeling.annotation.assignments import close_assignments, open_assignments
 from labeling.models import GoldAnswer, Project, SpotCheck
 from labeling.pairs import store_pairs
 from scoring.models import SpotCheckPlan
@@ -103,7 +103,9 @@ def plan_spot_checks(
             created_by=created_by if getattr(created_by, "is_authenticated", False) else None,
         )
         pair_ids = _stored(drawn)
-        slots = _open_gold(plan, drawn, pair_ids) if reason == Reason.GOLD else _open_slots(plan, pair_ids, overlap)
+        slots = (
+            _open_gold(plan, drawn, pair_ids) if reason == Reason.GOLD else _open_assignments(plan, pair_ids, overlap)
+        )
         if not slots:
             raise NothingToAsk("these pairs have just been planned by somebody else; plan again")
     return Planned(plan, len(drawn), pairs, slots)
@@ -125,7 +127,7 @@ def withdraw_plan(plan: SpotCheckPlan) -> int:
     gold; what was answered to them stays as an answer.
     """
     with transaction.atomic():
-        gone = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
+        gone = close_assignments(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
         gone += GoldAnswer.objects.filter(plans=plan).delete()[1].get("labeling.GoldAnswer", 0)
         SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
     return gone
@@ -177,10 +179,10 @@ def _stored(drawn: list[DrawnPair]) -> list[int]:
     return store_pairs([each.a for each in drawn], [each.b for each in drawn], [each.query for each in drawn])
 
 
-def _open_slots(plan: SpotCheckPlan, pair_ids: list[int], overlap: int) -> int:
+def _open_assignments(plan: SpotCheckPlan, pair_ids: list[int], overlap: int) -> int:
     """As many slots on each pair as people shall judge it; how many are new."""
     before = set(SpotCheck.objects.filter(pair_id__in=pair_ids).values_list("id", flat=True))
-    open_slots(pair_ids, reason=plan.reason, overlap=overlap)
+    open_assignments(pair_ids, reason=plan.reason, overlap=overlap)
     made = SpotCheck.objects.filter(pair_id__in=pair_ids, slot__isnull=False, reason=plan.reason)
     return _attach(plan, [each for each in made.order_by("id").values_list("id", flat=True) if each not in before])
 

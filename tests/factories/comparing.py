@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.test import Client
 
 from labeling.access.annotators import get_person
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Annotator, Judgment, Membership, Project, Role, SpotCheck
 from labeling.pairs import store_pairs
@@ -84,7 +84,7 @@ def make_compared(*, pairs: int = 6, overlap: int = 1, **rules: Any) -> Project:
     ids = candidate_ids(query)
     both = [(a, b) for place, a in enumerate(ids) for b in ids[place + 1 :]][:pairs]
     stored = store_pairs([a for a, _ in both], [b for _, b in both], [query.pk] * len(both))
-    open_slots(stored, reason="random", overlap=overlap)
+    open_assignments(stored, reason="random", overlap=overlap)
     project.refresh_from_db()
     return project
 

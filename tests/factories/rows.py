@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from labeling.access.annotators import get_judge, get_person
 from labeling.judgments import Recorded, record_judgments, supersede_judgments
 from labeling.models import Annotator, Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
-from labeling.models.screen import Told
+from labeling.models.screen import SeenAnswers
 from labeling.pairs import store_pairs
 from labeling.projects import create_project
 from labeling.records import NewJudgment
@@ -107,7 +107,7 @@ def answer_each_way(judge: Annotator, user: Any, pairs: Sequence[Pair]) -> None:
     judge_pair(own, person, 0.05)
     judge_pair(told, person, 0.05)
     first = Judgment.objects.get(pair=told, annotator=person)
-    Told.objects.create(judgment=first)
+    SeenAnswers.objects.create(judgment=first)
     supersede_judgments([first.pk])
     judge_pair(told, person, 0.95)
     adjudicate(decided, user, "1")

@@ -295,8 +295,8 @@ def test_every_table_of_a_project_says_who_may_see_it() -> None:
     assert filled >= 8
     # Reached only through a row that is visible, or of no project at all.
     assert open_to_all == {
-        "Membership", "AccessLink", "ApiToken", "Rationale", "Worker", "PastLease", "Desk", "Submission",
-        "EndpointState", "EndpointShare", "Told",
+        "Membership", "AccessLink", "ApiToken", "Rationale", "Worker", "PastLease", "ScreenState", "Submission",
+        "EndpointState", "EndpointShare", "SeenAnswers",
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.models import GoldAnswer, SpotCheck
 from scoring.models import SpotCheckPlan
 from tests.factories.rows import make_pair, make_project
@@ -39,7 +39,7 @@ def test_gold_rows_of_an_older_home_are_kept(newest: list[tuple[str, str]], monk
     project = make_project(queries=1, documents=4)
     query = project.queries.get()
     gold = [make_pair(query, 0, b).pk for b in (1, 2, 3)]
-    open_slots([make_pair(query, 1, 2).pk, gold[0]], reason="random")
+    open_assignments([make_pair(query, 1, 2).pk, gold[0]], reason="random")
 
     old = migrate(BEFORE)
     plan = old.get_model("scoring", "SpotCheckPlan").objects.create(

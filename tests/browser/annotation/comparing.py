@@ -11,7 +11,7 @@ from django.urls import reverse
 from playwright.sync_api import Page
 
 from labeling.access.annotators import get_person
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
 from labeling.pairs import store_pairs
@@ -41,7 +41,7 @@ def make_asked(texts: list[str], *, pairs: int, query: str = ASKED, **rules: Any
     candidates = Candidate.objects.bulk_create(Candidate(query=asked, document=document) for document in documents)
     both = list(itertools.islice(itertools.combinations([candidate.pk for candidate in candidates], 2), pairs))
     stored = store_pairs([a for a, _ in both], [b for _, b in both], [asked.pk] * len(both))
-    open_slots(stored, reason="random")
+    open_assignments(stored, reason="random")
     project.refresh_from_db()
     return project
 

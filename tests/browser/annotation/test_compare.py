@@ -385,7 +385,7 @@ def test_undo_of_an_older_answer_than_the_last_takes_nothing_back(visit: Start, 
     press(laptop, "5")
     wait_until_saved(laptop)
     phone.keyboard.press("u")
-    expect(phone.locator("#problem")).to_contain_text("That is not your last answer any more")
+    expect(phone.locator("#problem")).to_contain_text("This is no longer your last answer")
     phone.wait_for_selector(f"#pair[data-slot='{slot_shown(laptop)}']")
     assert len(live_answers(project, person)) == 2
     phone.keyboard.press("u")

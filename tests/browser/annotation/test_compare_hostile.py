@@ -72,7 +72,7 @@ def test_hostile_documents_are_shown_as_texts(look: str, visit: Start) -> None:
 
 def show_in_twos(project: Project, texts: list[str]) -> None:
     """One pair for every two texts, each with hostile metadata."""
-    from labeling.annotation.assignments import open_slots
+    from labeling.annotation.assignments import open_assignments
     from labeling.models import Candidate
     from labeling.pairs import store_pairs
 
@@ -84,7 +84,7 @@ def show_in_twos(project: Project, texts: list[str]) -> None:
     )
     ids = [each.pk for each in Candidate.objects.bulk_create(Candidate(query=query, document=d) for d in documents)]
     stored = store_pairs(ids[::2], ids[1::2], [query.pk] * (len(ids) // 2))
-    open_slots(stored, reason="random")
+    open_assignments(stored, reason="random")
 
 
 @pytest.mark.parametrize("look", ["light", "phone"])

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.annotation.gold import set_gold
 from labeling.judgments import record_judgments
 from labeling.models import Annotator, Judgment, Pair, SpotCheck
@@ -172,8 +172,8 @@ def test_slots_are_opened_up_to_the_overlap_and_no_further() -> None:
     project = make_compared(pairs=2)
     pairs = list(Pair.objects.order_by("id").values_list("id", flat=True))
     set_gold(pairs[0], 0.95)
-    assert open_slots(pairs, reason="disagreement", overlap=3) == 4
-    assert open_slots(pairs, reason="random", overlap=2) == 0
+    assert open_assignments(pairs, reason="disagreement", overlap=3) == 4
+    assert open_assignments(pairs, reason="random", overlap=2) == 0
     found = SpotCheck.objects.values_list("pair_id", "slot", "project_id")
     assert sorted(found) == [(pair, slot, project.pk) for pair in pairs for slot in (0, 1, 2)]
 

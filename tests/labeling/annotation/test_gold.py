@@ -14,7 +14,7 @@ from labeling.annotation.gold import example_pairs, is_right, pause_person, set_
 from labeling.annotation.rules import BadRules, Rules, set_rules
 from labeling.annotation.worked_examples import worked_examples
 from labeling.models import GoldAnswer, Judgment, Pair, Project, SpotCheck
-from labeling.models.screen import Desk, Told
+from labeling.models.screen import ScreenState, SeenAnswers
 from tests.factories.comparing import Json, Screen, make_compared, make_screen, slots_of
 from tests.factories.rows import judge_pair, make_judges
 
@@ -228,7 +228,7 @@ def test_a_paused_persons_gold_pair_waits_for_them() -> None:
     slot.refresh_from_db()
     assert (slot.holder, slot.place) == (screen.person, None)
     resume_person(screen.project, screen.user)
-    Desk.objects.update(gold_in=0)
+    ScreenState.objects.update(gold_in=0)
     assert slot.pk in slots_of(screen.next())
 
 
@@ -261,7 +261,7 @@ def test_others_answers_are_shown_after_the_submit_and_only_where_allowed() -> N
 def test_others_answers_are_not_shown_where_they_would_give_hidden_gold_away() -> None:
     """Neither on gold, nor on the others: the gap would tell."""
     project = make_gold(gold_feedback="hidden")
-    with pytest.raises(BadRules, match="give away the known ones"):
+    with pytest.raises(BadRules, match="give away hidden gold"):
         set_rules(project, Rules(show_others_after=True))
     set_rules(project, Rules(show_others_after=True, gold_feedback="open"))
     set_rules(project, Rules(show_others_after=True, gold_every=0))
@@ -282,9 +282,9 @@ def test_being_told_is_noted_with_the_answer_before_it() -> None:
     told, untold = slots_of(screen.next())
     judge_pair(SpotCheck.objects.get(pk=told).pair, judge, 0.8)
     screen.answer(told)
-    assert list(Told.objects.values_list("judgment__spot_check", flat=True)) == [told]
+    assert list(SeenAnswers.objects.values_list("judgment__spot_check", flat=True)) == [told]
     screen.undo()
     screen.answer(told)
     screen.answer(untold)
-    assert Told.objects.count() == 2
-    assert not Told.objects.filter(judgment__spot_check=untold).exists()
+    assert SeenAnswers.objects.count() == 2
+    assert not SeenAnswers.objects.filter(judgment__spot_check=untold).exists()

@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 
 from labeling.annotation import idempotency
-from labeling.annotation.assignments import open_slots
-from labeling.annotation.context import find_seat
+from labeling.annotation.assignments import open_assignments
+from labeling.annotation.context import find_screen_context
 from labeling.models import Judgment, Project, Query, Role, SpotCheck
 from labeling.models.screen import Submission
 from labeling.pairs import store_pairs
@@ -199,7 +199,7 @@ def test_undo_of_a_pair_across_queries_raises_the_calibration() -> None:
     project = make_project(queries=2)
     Project.objects.update(gold_every=0)
     one, two = project.queries.order_by("id")
-    open_slots(store_pairs([candidate_ids(one)[0]], [candidate_ids(two)[0]], [None]), reason="cross_query")
+    open_assignments(store_pairs([candidate_ids(one)[0]], [candidate_ids(two)[0]], [None]), reason="cross_query")
     screen = make_screen(project)
     (item,) = screen.next()["items"]
     assert item["cross_query"]
@@ -226,7 +226,7 @@ def test_undo_takes_back_the_answer_that_it_names_and_no_other() -> None:
     assert screen.answer(second)["last"] == second
     refused = screen.post("undo", key=str(uuid.uuid4()), slot=first)
     assert (refused.status_code, json.loads(refused.content)["code"]) == (409, "not_last")
-    assert "nothing was taken back" in json.loads(refused.content)["error"]
+    assert "nothing was undone" in json.loads(refused.content)["error"]
     assert Judgment.objects.live().count() == 2
     assert screen.undo(second)["last"] == screen.next()["last"] == first
     assert screen.post("undo", key=str(uuid.uuid4()), slot=second).status_code == 409
@@ -263,15 +263,15 @@ def test_every_opinion_of_a_skipped_pair_is_for_others() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_message_that_the_database_ended_for_a_deadlock_is_begun_anew() -> None:
     project = make_project(queries=1, documents=3)
-    seat = find_seat(make_member(project, Role.ANNOTATOR), project.slug)
+    context = find_screen_context(make_member(project, Role.ANNOTATOR), project.slug)
     begun = []
 
-    def act(desk: Any, paused: str) -> dict[str, Any]:
-        begun.append(desk.person_id)
+    def act(screen: Any, paused: str) -> dict[str, Any]:
+        begun.append(screen.person_id)
         if len(begun) < 3:
             with connection.cursor() as cursor:
                 cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$")
         return {"items": []}
 
-    assert idempotency.answer_once(seat, uuid.uuid4(), "skip", {}, act) == '{"items":[]}'
+    assert idempotency.answer_once(context, uuid.uuid4(), "skip", {}, act) == '{"items":[]}'
     assert len(begun) == 3

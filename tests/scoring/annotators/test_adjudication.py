@@ -11,9 +11,9 @@ import pytest
 from django.db import connection, transaction
 
 from labeling.access.annotators import get_person
-from labeling.annotation.idempotency import lock_desk
+from labeling.annotation.idempotency import lock_screen_state
 from labeling.models import GoldAnswer, Judgment, Pair, Project, Role
-from labeling.models.screen import Desk
+from labeling.models.screen import ScreenState
 from labeling.records import AnswerKind
 from scoring.annotators import adjudication
 from scoring.annotators.adjudication import (
@@ -149,7 +149,7 @@ def test_deciding_waits_for_what_who_is_touched_by_it_is_answering(
 
     waits = not (taken_back and whose == "own")  # who takes another's word back answers nothing
     with transaction.atomic():
-        lock_desk(busy.pk, gold_every=0)
+        lock_screen_state(busy.pk, gold_every=0)
         thread = threading.Thread(target=decide)
         thread.start()
         assert decided.wait(0.3 if waits else 10.0) is not waits
@@ -161,18 +161,18 @@ def test_deciding_waits_for_what_who_is_touched_by_it_is_answering(
 def test_owners_who_replace_each_others_words_never_wait_in_a_circle(
     pair: Pair, owner: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each needs both desks: without an order, each would hold the own one and wait for the other's."""
+    """Each needs both screen states: without an order, each would hold the own one and wait for the other's."""
     other, another = make_member(project, Role.OWNER), make_pair(project.queries.get(), 2, 3)
     adjudicate(pair, other, "5")
     adjudicate(another, owner, "5")
-    slowly = adjudication.lock_desk
+    slowly = adjudication.lock_screen_state
 
-    def lock(person_id: int, *, gold_every: int) -> Desk:
-        desk = slowly(person_id, gold_every=gold_every)
+    def lock(person_id: int, *, gold_every: int) -> ScreenState:
+        screen = slowly(person_id, gold_every=gold_every)
         time.sleep(0.2)
-        return desk
+        return screen
 
-    monkeypatch.setattr(adjudication, "lock_desk", lock)
+    monkeypatch.setattr(adjudication, "lock_screen_state", lock)
     orders = [(pair, owner), (another, other)]
     at_once(*(functools.partial(adjudicate, decided, user, "1") for decided, user in orders))
     assert (live(pair, owner), live(another, other)) == ([0.95], [0.95])

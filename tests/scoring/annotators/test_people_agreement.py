@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from labeling.access.annotators import get_person
-from labeling.annotation.context import find_seat
+from labeling.annotation.context import find_screen_context
 from labeling.annotation.gold import gold_record, gold_records, set_gold
 from labeling.judgments import record_judgments, supersede_judgments
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
-from labeling.models.screen import Told
+from labeling.models.screen import SeenAnswers
 from labeling.records import AnswerKind, NewJudgment
 from scoring.annotators.adjudication import adjudicate
 from scoring.annotators.people import people_figures
@@ -136,7 +136,7 @@ def test_an_answer_given_anew_after_others_were_shown_is_no_opinion(project: Pro
     answers(first, pairs, np.tile([0.95, 0.05], 18))
     answers(second, pairs, np.tile([0.95, 0.05], 18))
     told, untold = Judgment.objects.filter(annotator=second).order_by("id")[:2]
-    Told.objects.create(judgment=told)
+    SeenAnswers.objects.create(judgment=told)
     assert people_agreement(project).couples[0].kappa.common == 36  # it was given before
     supersede_judgments([told.pk, untold.pk])
     answers(second, [told.pair, untold.pair], np.array([0.05, 0.05]))
@@ -162,8 +162,8 @@ def test_gold_counts_the_first_answer_where_people_are_told_and_what_stands_wher
     assert {pk: gold and (gold.value, gold.count) for pk, gold in figures.items()} == {
         one.pk: (right, 1), other.pk: (0, 1)
     }  # fmt: skip
-    seat = find_seat(one.user, project.slug)
-    assert gold_record(seat) == (right, 1)
+    context = find_screen_context(one.user, project.slug)
+    assert gold_record(context) == (right, 1)
 
 
 def test_one_persons_figures_do_not_read_the_gold_of_others(

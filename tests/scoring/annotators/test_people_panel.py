@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from labeling.annotation.answer_scale import nearest_step
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
 from scoring.calibration.calibrate import calibrate_project
 from scoring.models import Calibration, JudgeFit, Score
@@ -77,7 +77,7 @@ def test_a_panel_of_people_gives_the_good_judge_its_weight_back() -> None:
     tau_before = mean_tau(judged)
 
     asked = list(Pair.objects.order_by("?").values_list("id", flat=True)[:80])
-    open_slots(asked, reason="disagreement", overlap=2)
+    open_assignments(asked, reason="disagreement", overlap=2)
     people = [make_screen(judged.project) for _ in range(3)]
     assert let_work(judged, people, rng) == 160
 
@@ -101,7 +101,7 @@ def test_peoples_answers_enter_the_strengths_and_leave_them_by_undo() -> None:
     answer(judged, judge, pairs, rng, sharpness=0.0, noise=0.0)
     rate_stale(judged.project.pk)
     before = dict(Score.objects.values_list("candidate_id", "theta"))
-    open_slots([pairs[0][0]], reason="random")
+    open_assignments([pairs[0][0]], reason="random")
     screen = make_screen(judged.project)
     (item,) = screen.next()["items"]
     screen.answer(item["slot"], "left_clearly")
@@ -131,7 +131,7 @@ def test_answers_of_people_across_queries_move_the_queries_to_their_levels_and_c
         for other in range(one + 1, len(ids)):
             drawn += [sorted((int(rng.choice(ids[one])), int(rng.choice(ids[other])))) for _ in range(4)]
     asked = [pair for pair, _, _ in stored(np.array(drawn), None)]
-    open_slots(asked, reason="cross_query", overlap=1)
+    open_assignments(asked, reason="cross_query", overlap=1)
     screen = make_screen(judged.project)
     answers = let_work(judged, [screen], rng, noise=0.2)
     assert answers == Judgment.objects.filter(by_person=True, pair__query__isnull=True).count() == len(set(asked))

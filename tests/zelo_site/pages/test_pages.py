@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 from django.utils import timezone
 
-from labeling.annotation.assignments import open_slots
+from labeling.annotation.assignments import open_assignments
 from labeling.models import Membership, Pair, Project, Query
 from scoring.models import QueryFit, Score
 from tests.factories.pages import (
@@ -263,10 +263,10 @@ def test_pairs_that_wait_for_people_need_somebody(client: Client, project: Proje
     make_run(project)
     assert "nothing to do" in page(client, "project", project.slug)
     first, second = Pair.objects.filter(query=query).order_by("id").values_list("pk", flat=True)[:2]
-    open_slots([first], reason="random", overlap=2)
+    open_assignments([first], reason="random", overlap=2)
     html = page(client, "project", project.slug)
     assert "1 pair waits for people" in html and reverse("people", args=[project.slug]) in html
-    open_slots([second], reason="random")
+    open_assignments([second], reason="random")
     assert "2 pairs wait for people" in page(client, "project", project.slug)
 
 

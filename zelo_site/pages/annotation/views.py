@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from labeling.access.annotators import get_person
 from labeling.access.members import role_of
 from labeling.annotation import answer_scale, screen_texts
-from labeling.annotation.context import find_seat
+from labeling.annotation.context import find_screen_context
 from labeling.annotation.gold import gold_record
 from labeling.annotation.instruction import confirm_read, has_read, instruction_hash
 from labeling.annotation.own_answers import answers_a_day, latest_answers
@@ -125,8 +125,8 @@ def my_answers(request: HttpRequest, slug: str) -> HttpResponse:
         request.GET.get("page")
     )
     labels = answer_scale.answer_labels()
-    seat = find_seat(request.user, project.slug)
-    right, known = gold_record(seat) if seat.gold_feedback == GoldFeedback.OPEN else (0, 0)
+    rules = find_screen_context(request.user, project.slug)
+    right, known = gold_record(rules) if rules.gold_feedback == GoldFeedback.OPEN else (0, 0)
     answers = latest_answers(person, start=max(0, page.start_index() - 1), most=PAGE)
     context = {
         "project": project,

@@ -1,5 +1,9 @@
-"""SpotCheck loses the columns of gold, and each of its constraints says one thing."""
+"""SpotCheck loses the columns of gold, and each of its constraints says one thing.
 
+Desk becomes ScreenState and Told becomes SeenAnswers, in the state alone: their tables keep their names.
+"""
+
+import django.db.models.deletion
 from django.db import migrations, models
 
 Q = models.Q
@@ -70,5 +74,31 @@ class Migration(migrations.Migration):
                     name="spot_check_seconds_within_a_day",
                 ),
             )
+        ),
+        migrations.AlterModelTable(name="desk", table="labeling_desk"),
+        migrations.AlterModelTable(name="told", table="labeling_told"),
+        migrations.RenameModel(old_name="Desk", new_name="ScreenState"),
+        migrations.RenameModel(old_name="Told", new_name="SeenAnswers"),
+        migrations.AlterField(
+            model_name="screenstate",
+            name="person",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE,
+                primary_key=True,
+                related_name="screen_state",
+                serialize=False,
+                to="labeling.annotator",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="seenanswers",
+            name="judgment",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE,
+                primary_key=True,
+                related_name="seen_answers",
+                serialize=False,
+                to="labeling.judgment",
+            ),
         ),
     ]
