@@ -26,7 +26,7 @@ from scoring.numerics.judges.judge_checks import (
     same_side,
     share,
 )
-from workers.monitoring.drift import known_drift
+from workers.judging.drift import known_drift
 
 RECENT_CALLS = 5_000
 
