@@ -42,8 +42,8 @@ def reconcile_once() -> None:
         leave_hint("calibrate", project_id)
     for run_id in advancing.active_run_ids():
         leave_hint("advance", run_id)
-    for probe_id in injection_probe.waiting_probe_ids():
-        leave_hint("probe", probe_id)
+    for job_id in injection_probe.waiting_probe_ids():
+        leave_hint("probe", job_id)
     for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():

@@ -41,10 +41,10 @@ def calibrate(project_id: int) -> None:
     calibration.calibrate(project_id)
 
 
-@shared_task(name="workers.tasks.probe")
-def probe(probe_id: int) -> None:
-    hint_taken("probe", probe_id)
-    injection_probe.run_probe(probe_id)
+@shared_task(name="workers.tasks.probe", bind=True)
+def probe(self: Task, job_id: int) -> None:
+    hint_taken("probe", job_id)
+    injection_probe.run_probe(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.fill", bind=True)

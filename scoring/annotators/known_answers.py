@@ -1,7 +1,7 @@
 """Pairs whose answer is known, and how a judge answered them.
 
 Known is what a person set as gold, what people answered, or that one candidate's grade is higher. Judges never
-see any of it. `workers.monitoring.scorecard`, `workers.monitoring.drift` and `workers.runs.gold_mixing` read it here.
+see any of it. `workers.monitoring.scorecard`, `workers.judging.drift` and `workers.runs.gold_mixing` read it here.
 """
 
 from __future__ import annotations

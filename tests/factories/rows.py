@@ -20,7 +20,7 @@ from labeling.pairs import store_pairs
 from labeling.projects import create_project
 from labeling.records import NewJudgment
 from scoring.annotators.adjudication import adjudicate
-from workers.models import JudgingTask, Run
+from workers.models import InjectionProbe, Job, JudgingTask, Run
 from workers.runs.advancing import advance
 from workers.runs.ordering import start_run
 
@@ -117,3 +117,9 @@ def judge_pair(pair: Pair, annotator: Annotator, preference: float | None = 0.7,
     """Record one answer."""
     answer = {"swapped": False, **fields}
     return record_judgments([NewJudgment(pair_id=pair.pk, annotator_id=annotator.pk, preference=preference, **answer)])
+
+
+def make_probe(judge: Annotator, *, state: str = Job.State.FINISHED, **fields: Any) -> InjectionProbe:
+    """An injection probe of this judge with a job in this state; `fields` are those of the probe."""
+    job = Job.objects.create(project=judge.project, stage="probe", state=state)
+    return InjectionProbe.objects.create(project=judge.project, annotator=judge, job=job, **fields)

@@ -15,8 +15,8 @@ from tests.factories.api import Api
 from tests.factories.rows import make_member, make_project, make_run, make_tasks, make_user
 from workers import audit
 from workers.judging import queue
+from workers.judging.drift import pause_judge, resume_judge
 from workers.models import AuditEntry, JudgingTask
-from workers.monitoring.drift import pause_judge, resume_judge
 from workers.runs import transitions
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]

@@ -57,7 +57,7 @@ def queue_of(task: str, subject: int) -> str | None:
     if task == "judge":
         return _queue_of_judge(subject)
     if task == "probe":
-        asked = InjectionProbe.objects.filter(pk=subject).values_list("annotator_id", flat=True).first()
+        asked = InjectionProbe.objects.filter(job=subject).values_list("annotator_id", flat=True).first()
         return "judging-cpu" if asked is None else _queue_of_judge(asked)
     return None
 

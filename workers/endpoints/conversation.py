@@ -35,7 +35,7 @@ class Conversation:
         self._is_urgent = False
         self.unanswered = 0
         # Called on the loop with each answer, the moment it has come.
-        self.told: Callable[[int, Answer], None] = lambda key, answer: None
+        self.on_answer: Callable[[int, Answer], None] = lambda key, answer: None
 
     def put(self, comparisons: Sequence[Comparison]) -> None:
         """Ask these as soon as the gate lets them, in their order."""
@@ -49,7 +49,7 @@ class Conversation:
             log.exception("a question was not answered")
             answer = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
         try:
-            self.told(comparison.key, answer)
+            self.on_answer(comparison.key, answer)
         except Exception:  # whoever takes it will store it all the same; an answer that never came would be waited for
             log.exception("an answer was not kept")
         with self._changed:

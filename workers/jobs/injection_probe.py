@@ -2,7 +2,8 @@
 
 Documents of weak and of middling strength are the targets. Their pairs are asked with and without each payload,
 then the same graph of pairs is fitted twice. The answers are kept in the probe's report and nowhere else: no score
-ever rests on them. The payloads stand in `payloads.json`; the statistics are in `scoring.numerics.judges.injection`.
+ever rests on them. A probe is a job of the stage `probe`, carried out under a lease of `workers.jobs.leasing` by a worker
+of the judge's queue. The payloads stand in `payloads.json`; the statistics are in `scoring.numerics.judges.injection`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pydantic
-from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db import transaction
+from django.db.models import F
 
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Judge, Rater, get_plugin, registered
 from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Usage, Verdict
+from labeling.stored_texts import stored_text
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import Score
 from scoring.numerics.calibration.elo import elo_from_strength
@@ -35,33 +36,35 @@ from workers.broker.hints import leave_hint
 from workers.budgets.limits import check_caps
 from workers.budgets.spend import calls_a_question
 from workers.endpoints.session import ask_within_limits
+from workers.jobs.leasing import (
+    MOST_ATTEMPTS,
+    JobClaim,
+    carry_out,
+    carry_out_claim,
+    create_claimed,
+    hold,
+    report_progress,
+    waiting_job_ids,
+)
 from workers.judges.score_difference import ScoreDifferenceJudge
 from workers.judging.batches import prepared_judge
-from workers.models import InjectionProbe
+from workers.models import InjectionProbe, Job
 
-log = logging.getLogger(__name__)
-
+STAGE = stored_text("probe")
 MOST_QUERIES = 200
 TRIES = 3
 LONGEST_PAUSE_S = 5.0
-LONGEST_ERROR = 2000
-# Renewed after every batch; it must outlast the loading of a model and the longest batch.
-LEASE_S = 600.0
-MOST_STARTS = 3
 # Above every id of a document: a judge that remembers by id must not take a loaded text for the document.
 LOADED_IDS = 2**62
+
+GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times during the probe; see its log, then order the probe again"
+REPORTED = stored_text("%(n)s answers to targets with and without payloads")
+
+Progress = Callable[[int, int], None]
 
 
 class ProbeRefused(ValueError):
     """A probe was ordered that cannot be carried out; the message says what to change."""
-
-
-class ProbeLost(RuntimeError):
-    """A probe's workers went away again and again; it is not started once more."""
-
-
-class ProbeTaken(RuntimeError):
-    """The lease of this process ran out and another one has begun the probe afresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,40 +119,39 @@ class Target:
     rows: tuple[int, ...]
 
 
-def order_probe(
-    judge: Annotator, options: ProbeOptions, *, created_by: Any = None, is_ours: bool = False
-) -> InjectionProbe:
-    """Store a probe and leave the hint that starts it. Raises ProbeRefused.
-
-    `is_ours`: this process will carry it out by `carry_out`; no worker is told, and none takes it.
-    """
+def order_probe(judge: Annotator, options: ProbeOptions, *, created_by: Any = None) -> InjectionProbe:
+    """Store a probe and send the hint that starts it. Raises ProbeRefused."""
     _check(judge)
-    taken = _taken() if is_ours else {}
-    probe = InjectionProbe.objects.create(
-        project=judge.project,
-        annotator=judge,
-        created_by=created_by,
-        options=options.model_dump(mode="json"),
-        **taken | ({"starts": 1} if is_ours else {}),
-    )
-    if not is_ours:
-        leave_hint("probe", probe.pk)
+    with transaction.atomic():
+        job = Job.objects.create(project=judge.project, stage=STAGE)
+        probe = _store(judge, options, job.pk, created_by=created_by)
+        transaction.on_commit(lambda: leave_hint("probe", job.pk))
     return probe
 
 
+def probe_now(judge: Annotator, options: ProbeOptions, *, report: Progress) -> InjectionProbe:
+    """Store a probe and carry it out in this process; no worker can take it. Raises ProbeRefused."""
+    _check(judge)
+    with transaction.atomic():
+        claim = create_claimed(judge.project, STAGE, worker=f"command@{socket.gethostname()}:{os.getpid()}")
+        probe = _store(judge, options, claim.job_id)
+    carry_out_claim(claim, functools.partial(_ask_and_report, report=report), given_up=GIVEN_UP)
+    return InjectionProbe.objects.select_related("job").get(pk=probe.pk)
+
+
+def _store(judge: Annotator, options: ProbeOptions, job_id: int, *, created_by: Any = None) -> InjectionProbe:
+    return InjectionProbe.objects.create(
+        project=judge.project,
+        annotator=judge,
+        job_id=job_id,
+        created_by=created_by,
+        options=options.model_dump(mode="json"),
+    )
+
+
 def waiting_probe_ids() -> list[int]:
-    """Probes that no worker has begun, and those whose worker went away."""
-    return list(InjectionProbe.objects.filter(_CAN_START).order_by("id").values_list("id", flat=True))
-
-
-_CAN_START = Q(state=InjectionProbe.State.OPEN) | (
-    Q(state=InjectionProbe.State.ASKING) & (Q(lease_until__lt=Now()) | Q(lease_until__isnull=True))
-)
-
-
-def _taken() -> dict[str, Any]:
-    """What the row says while a process is at it."""
-    return {"state": InjectionProbe.State.ASKING, "lease_until": Now() + timedelta(seconds=LEASE_S)}
+    """Jobs that wait for a worker: new ones, and those whose worker is silent."""
+    return waiting_job_ids(STAGE)
 
 
 def can_be_probed(judge: Annotator) -> bool:
@@ -170,41 +172,28 @@ def _check(judge: Annotator) -> None:
         )
 
 
-def run_probe(probe_id: int, *, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Take a probe that waits, or whose worker went away, and carry it out; a second process finds it taken."""
-    waiting = InjectionProbe.objects.filter(_CAN_START, pk=probe_id)
-    if waiting.update(starts=F("starts") + 1, **_taken()) != 1:
-        return
-    carry_out(probe_id, report=report)
+def run_probe(job_id: int, *, worker: str = "") -> None:
+    """Carry a probe out unless another worker does; a failure is written into its job."""
+    carry_out(job_id, STAGE, _ask_and_report, worker=worker, given_up=GIVEN_UP)
 
 
-def carry_out(probe_id: int, *, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Ask, compare, refit and store the report of a probe that this process has taken."""
-    probe = InjectionProbe.objects.select_related("project", "annotator").get(pk=probe_id)
-    try:
-        if probe.starts > MOST_STARTS:
-            raise ProbeLost(f"its worker went away {MOST_STARTS} times; see the workers' log, then order it again")
-        found = _Probe(probe, report).run()
-    except ProbeTaken:
-        log.warning("probe %d outlasted its lease, and another worker has it", probe.pk)
-        return
-    except (OperationalError, InterfaceError):
-        raise  # its lease runs out, and the reconciler finds it
-    except Exception as error:
-        log.exception("probe %d broke off", probe.pk)
-        reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
-        changes: dict[str, Any] = {"state": InjectionProbe.State.FAILED, "error": reason}
-    else:
-        changes = {"state": InjectionProbe.State.FINISHED, "report": found}
-    mine = InjectionProbe.objects.filter(pk=probe.pk, starts=probe.starts)
-    mine.update(finished_at=Now(), lease_until=None, **changes)
+def _ask_and_report(claim: JobClaim, *, report: Progress = lambda done, total: None) -> str:
+    """Ask, compare, refit and store the report; returns what was done."""
+    probe = InjectionProbe.objects.select_related("project", "annotator").get(job_id=claim.job_id)
+    if not probe.report:  # else a worker crashed between storing it and ending the job
+        probe.report = _Probe(probe, claim, report).run()
+        with transaction.atomic():
+            hold(claim)
+            probe.save(update_fields=["report"])
+    return REPORTED % {"n": sum(row["pairs"] for row in probe.report["rows"] if row["level"] == "all")}
 
 
 class _Probe:
     """One probe under way: its targets, its questions, its two fits."""
 
-    def __init__(self, probe: InjectionProbe, report: Callable[[int, int], None]) -> None:
+    def __init__(self, probe: InjectionProbe, claim: JobClaim, report: Progress) -> None:
         self.probe = probe
+        self.claim = claim
         self.report = report
         self.options = ProbeOptions.model_validate(probe.options)
         self.rng = np.random.default_rng([self.options.seed, 7])
@@ -229,6 +218,7 @@ class _Probe:
         for start in range(0, len(questions), self.judge.batch_size):
             batch = list(enumerate(questions[start : start + self.judge.batch_size], start=start))
             self._ask_batch(batch, answers)
+            report_progress(self.claim, self.asked, self.total)
             self.report(self.asked, self.total)
         return answers
 
@@ -264,15 +254,12 @@ class _Probe:
             InjectionProbe.objects.filter(pk=self.probe.pk).update(calls=F("calls") + calls)
 
     def _book(self, usages: Sequence[Usage]) -> None:
-        """Add what was spent and renew the lease. Raises ProbeTaken."""
-        row = InjectionProbe.objects.filter(pk=self.probe.pk)
-        row.update(
+        """Add what was spent; the calls are paid even where another worker has taken the probe over."""
+        InjectionProbe.objects.filter(pk=self.probe.pk).update(
             input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
             output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
             cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
         )
-        if row.filter(starts=self.probe.starts).update(**_taken()) != 1:
-            raise ProbeTaken(f"probe {self.probe.pk} was begun afresh by another worker")
 
     def _compare(
         self, name: str, read: ProjectColumns, targets: Sequence[Target], clean: FloatArray, loaded: FloatArray

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import Error, InterfaceError, OperationalError, connection
@@ -70,8 +71,12 @@ def carry_out(job_id: int, stage: str, work: Callable[[JobClaim], str], *, worke
     lease ends then, and the reconciler asks again.
     """
     claim = claim_job(job_id, stage, worker=worker)
-    if claim is None:
-        return
+    if claim is not None:
+        carry_out_claim(claim, work, given_up=given_up)
+
+
+def carry_out_claim(claim: JobClaim, work: Callable[[JobClaim], str], *, given_up: str) -> None:
+    """Do a job that this process has leased; otherwise as `carry_out`."""
     if claim.attempts > MOST_ATTEMPTS:
         end_job(claim, Job.State.FAILED, error=given_up)
         return
@@ -80,11 +85,11 @@ def carry_out(job_id: int, stage: str, work: Callable[[JobClaim], str], *, worke
             message = work(claim)
         end_job(claim, Job.State.FINISHED, message=message)
     except LeaseLost:
-        log.warning("job %d was taken over by another worker, or cancelled", job_id)
+        log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:  # a plugin may be anybody's
-        log.exception("job %d (%s) failed", job_id, stage)
+        log.exception("job %d failed", claim.job_id)
         end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
 
 
@@ -103,6 +108,21 @@ def claim_job(job_id: int, stage: str, *, worker: str) -> JobClaim | None:
         return None
     payload = Job.objects.values_list("payload", flat=True).get(pk=job_id)
     return JobClaim(job_id, project_id=row[0], fence=row[1], attempts=row[2], payload=payload)
+
+
+def create_claimed(project: Project, stage: str, *, worker: str) -> JobClaim:
+    """Create a job that this process holds from the start, so that no other worker takes it."""
+    job = Job.objects.create(
+        project=project, stage=stage, state=Job.State.LEASED, fence=1, attempts=1, leased_by=worker[:200],
+        lease_until=Now() + timedelta(seconds=LEASE_S),
+    )  # fmt: skip
+    return JobClaim(job.pk, project_id=project.pk, fence=1, attempts=1, payload={})
+
+
+def hold(claim: JobClaim) -> None:
+    """Lock the job until the transaction ends. Raises LeaseLost where it is no longer ours."""
+    if not Job.objects.select_for_update().filter(claim.held).exists():
+        raise LeaseLost(f"job {claim.job_id} is no longer leased under fence {claim.fence}")
 
 
 def report_progress(claim: JobClaim, done: int, total: int) -> None:

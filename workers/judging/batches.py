@@ -1,48 +1,38 @@
 """Stage 4: asks judges what was claimed for them, and stores answers and failures.
 
-The loop is claim, call, store: the call happens outside any transaction, and what it brought goes through
-`workers.judging.recorder`. Judges over HTTP are kept busy by `workers.judging.streaming`, all others are asked in batches. A judge that
-raises has failed, and a failure is never a vote.
+The loop is claim, call, store. The call happens outside any transaction, and `workers.judging.recorder` stores what it
+brought. `workers.judging.streaming` keeps judges over HTTP busy; all others are asked here, in batches. A judge that raises
+has failed, and a failure is never a vote.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import math
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from django.db import InterfaceError, OperationalError
 
 from labeling.collection import ProjectCollection
-from labeling.models import Annotator, Pair, Project
+from labeling.models import Annotator
 from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
-from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
+from labeling.records import Failure, FailureKind, Verdict
 from workers import failpoints
 from workers.broker.hints import leave_hint
-from workers.broker.routing import queue_of
 from workers.endpoints.conversation import ConversingJudge
 from workers.endpoints.failures import NotAsked
-from workers.judging import leases, queue, recorder
+from workers.judging import leases, questions, queue, recorder, streaming
+from workers.judging.drift import watch_now_and_then
 from workers.judging.queue import ClaimedTask
-from workers.judging.streaming import Pump
-from workers.monitoring.drift import watch_now_and_then
 from workers.stopping import is_stopping
 
 log = logging.getLogger(__name__)
 
-_starting = threading.Lock()
-_busy: set[int] = set()
-
 SLICE_S = 5.0
 STORED_AT_ONCE = 256
 JUDGES_KEPT = 16
-# So often a busy process says that others may join in.
-INVITING_S = 0.5
 
 
 def judge_open(annotator_id: int, *, worker: str) -> int:
@@ -58,8 +48,7 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
     if judge is None:
         answered = _in_batches(annotator, worker)
     else:
-        with _alone(annotator.pk) as is_alone:
-            answered, is_unfinished = _converse(annotator, judge, worker) if is_alone else (0, False)
+        answered, is_unfinished = streaming.converse(annotator, judge, worker=worker)
         if is_unfinished:
             leave_hint("judge", annotator.pk)
     if answered:
@@ -92,53 +81,6 @@ def _conversing(annotator: Annotator) -> ConversingJudge | None:
     except Exception as error:
         log.debug("judge %s is asked in batches: %s", annotator.name, error)
     return None
-
-
-@contextlib.contextmanager
-def _alone(annotator_id: int) -> Iterator[bool]:
-    """Whether no other thread of this process keeps this judge busy: one does as well as many, with less to store."""
-    with _starting:
-        is_alone = annotator_id not in _busy
-        _busy.add(annotator_id)
-    try:
-        yield is_alone
-    finally:
-        if is_alone:
-            _busy.discard(annotator_id)
-
-
-def _converse(annotator: Annotator, judge: ConversingJudge, worker: str) -> tuple[int, bool]:
-    """Keep as many calls in flight as all workers together may have; (answered, whether there is more to ask)."""
-    hinted_at = -math.inf
-
-    def claim(limit: int) -> list[ClaimedTask]:
-        nonlocal hinted_at
-        tasks = queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit)
-        if len(tasks) == limit and time.monotonic() > hinted_at + INVITING_S:
-            hinted_at = time.monotonic()
-            leave_hint("judge", annotator.pk)
-        return tasks
-
-    def keep(task: ClaimedTask, answer: Verdict | Failure) -> None:
-        failpoints.reach("call.answered")
-        recorder.keep(task, answer)
-
-    def store(answered: recorder.Answered) -> int:
-        stored = recorder.store(answered, spooled=True)
-        watch_now_and_then(annotator)
-        return stored
-
-    pump = Pump(
-        judge=judge,
-        channel=judge.channel(),
-        holder=f"{worker}:{threading.get_ident()}",
-        claim=claim,
-        read=functools.partial(comparisons_of, annotator.project_id),
-        keep=keep,
-        store=store,
-        others_wait=functools.partial(_others_wait, annotator.pk),
-    )
-    return pump.run(), pump.is_unfinished
 
 
 def _batch_size(plugin: str) -> int:
@@ -196,7 +138,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
     try:
         try:
             judge = prepared_judge(annotator.pk)
-            comparisons = comparisons_of(annotator.project_id, tasks)
+            comparisons = questions.comparisons_of(annotator.project_id, tasks)
         except (OperationalError, InterfaceError) as error:
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             return [(task, unasked) for task in tasks]
@@ -211,13 +153,6 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
     return [(task, found[place]) for place, task in enumerate(tasks)]
 
 
-def _others_wait(annotator_id: int) -> bool:
-    """Whether a judge of the same queue has open questions that no thread of this process asks."""
-    mine = queue_of("judge", annotator_id)
-    waiting = [pk for pk, _ in queue.open_tasks_by_annotator() if pk not in _busy]
-    return any(queue_of("judge", pk) == mine for pk in waiting)
-
-
 @functools.lru_cache(maxsize=JUDGES_KEPT)
 def prepared_judge(annotator_id: int) -> Judge:
     """The judge of this annotator, constructed and prepared once a process."""
@@ -225,27 +160,3 @@ def prepared_judge(annotator_id: int) -> Judge:
     judge = cast(Judge, get_plugin("judge", annotator.plugin).from_dict(annotator.options))
     judge.prepare(ProjectCollection(annotator.project_id))
     return judge
-
-
-def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
-    """The questions behind these tasks, in their order, with texts."""
-    instruction = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
-    # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
-    rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
-        "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",
-        "b__query_id", "b__query__text", "b__document_id", "b__document__text",
-    )  # fmt: skip
-    pairs = {row[0]: _texts(row[1:]) for row in rows}
-    return [_comparison(task, pairs[task.pair_id], instruction) for task in tasks]
-
-
-def _texts(values: Sequence[Any]) -> list[TextRecord]:
-    """Keys and texts in turn: query and document of either side."""
-    return [TextRecord(pk, text) for pk, text in zip(values[::2], values[1::2], strict=True)]
-
-
-def _comparison(task: ClaimedTask, texts: Sequence[TextRecord], instruction: str) -> Comparison:
-    query_a, a, query_b, b = texts
-    return Comparison(
-        key=task.id, query_a=query_a, query_b=query_b, a=a, b=b, swapped=task.swapped, instruction=instruction
-    )

@@ -1,40 +1,47 @@
 """Keeps a judge over HTTP busy: claims ahead, has as many calls in flight as it was granted, stores answers as they come.
 
-One round claims what there is room for, takes the answers that have come and stores them together; between
-rounds it visits `workers.endpoints.limiter`. `workers.judging.batches` hands in how to claim and to store. A worker that is asked to
-stop hands back at once what it has not asked, and waits for its calls, up to STOP_S.
+One round claims what there is room for, takes the answers that have come and stores them together; between rounds it
+visits `workers.endpoints.limiter`. A worker that is asked to stop hands back at once what it has not asked, and waits for
+its calls, up to STOP_S.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
+from labeling.models import Annotator
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers import failpoints
+from workers.broker.hints import leave_hint
+from workers.broker.routing import queue_of
 from workers.endpoints.conversation import Conversation, ConversingJudge
 from workers.endpoints.failures import NotAsked
 from workers.endpoints.gates import Channel
 from workers.endpoints.session import Presence
+from workers.judging import questions, queue, recorder
+from workers.judging.drift import watch_now_and_then
 from workers.judging.leases import held
 from workers.judging.queue import ClaimedTask
 from workers.stopping import is_stopping
 
 log = logging.getLogger(__name__)
 
-Answered = list[tuple[ClaimedTask, Verdict | Failure]]
-
 ROUND_S = 0.25
 STORED_AT_ONCE = 256
 MOST_AHEAD = 512
+# So often a busy process tells others that they may join in.
+INVITING_S = 0.5
 # With a rate limit no more is claimed than can be asked within so many seconds.
 RATE_AHEAD_S = 20.0
 # A process that got no slot waits so long for others to give some up, and then lets other work have its turn.
@@ -62,26 +69,59 @@ class _Live(Sequence[ClaimedTask]):
         return iter(list(self._tasks.values()))
 
 
+_starting = threading.Lock()
+_busy: set[int] = set()
+
+
+def converse(annotator: Annotator, judge: ConversingJudge, *, worker: str) -> tuple[int, bool]:
+    """Judge for one slice with as many calls in flight as all workers together may have.
+
+    Returns how many questions were answered and whether there is more to ask; (0, False) where another thread of this
+    process keeps the judge busy already.
+    """
+    with _alone(annotator.pk) as is_alone:
+        if not is_alone:
+            return 0, False
+        pump = Pump(annotator, judge, worker=worker)
+        return pump.run(), pump.is_unfinished
+
+
+@contextlib.contextmanager
+def _alone(annotator_id: int) -> Iterator[bool]:
+    """Whether no other thread of this process keeps this judge busy: one does as well as many, with less to store."""
+    with _starting:
+        is_alone = annotator_id not in _busy
+        _busy.add(annotator_id)
+    try:
+        yield is_alone
+    finally:
+        if is_alone:
+            _busy.discard(annotator_id)
+
+
+def _others_wait(annotator_id: int) -> bool:
+    """Whether a judge of the same queue has open questions that no thread of this process asks."""
+    mine = queue_of("judge", annotator_id)
+    waiting = [pk for pk, _ in queue.open_tasks_by_annotator() if pk not in _busy]
+    return any(queue_of("judge", pk) == mine for pk in waiting)
+
+
 @dataclass
 class Pump:
-    """One slice of one judge's work in one process.
+    """One slice of one judge's work in one process."""
 
-    `claim(n)` leases up to n questions; `read` gets their texts; `keep` is told of each answer as soon as it has come,
-    `store` of many; `others_wait` says whether another judge has open questions.
-    """
-
+    annotator: Annotator
     judge: ConversingJudge
-    channel: Channel
-    holder: str
-    claim: Callable[[int], list[ClaimedTask]]
-    read: Callable[[Sequence[ClaimedTask]], list[Comparison]]
-    keep: Callable[[ClaimedTask, Verdict | Failure], None]
-    store: Callable[[Answered], int]
-    others_wait: Callable[[], bool]
+    worker: str
+    channel: Channel = field(init=False)
     # By a number of the claim's own: a task whose lease ran out can be claimed again while its first call goes on.
     leased: dict[int, ClaimedTask] = field(default_factory=dict)
     answered: int = 0
+    _hinted_at: float = -math.inf
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.channel = self.judge.channel()
 
     @property
     def is_unfinished(self) -> bool:
@@ -91,13 +131,14 @@ class Pump:
     def run(self) -> int:
         """Ask until there is nothing to ask, others wait, or the worker stops; returns how many were answered."""
         self._conversation: Conversation = self.judge.converse()
-        self._conversation.told = lambda key, answer: self.keep(self.leased[key], answer)
+        self._conversation.on_answer = self._keep
         self._began = self._asked_at = self._dry_at = time.monotonic()
         self._is_dry = self._is_over = False
         self._look_at = 0.0
         self._per_s, self._round_s, self._stored_at = 0.0, ROUND_S, time.monotonic()
         self._stop_at = math.inf
-        self._presence = Presence(self.channel, self.holder, self._conversation)
+        holder = f"{self.worker}:{threading.get_ident()}"
+        self._presence = Presence(self.channel, holder, self._conversation)
         with held(_Live(self.leased)):
             try:
                 self._presence.visit(wanted=self.channel.limits.concurrency)
@@ -144,7 +185,7 @@ class Pump:
         if now < self._look_at:
             return False
         self._look_at = now + SLICE_S / 2
-        return self.others_wait()
+        return _others_wait(self.annotator.pk)
 
     def _goes_on(self, now: float) -> bool:
         """With nothing unanswered: whether something may be asked soon."""
@@ -163,11 +204,19 @@ class Pump:
         room = self._window() - self._conversation.unanswered
         if room < max(1, self._window() // 8) or (self._is_dry and now < self._dry_at + ROUND_S):
             return
-        tasks = self.claim(room)
+        tasks = self._claim(room)
         self._is_dry, self._dry_at = len(tasks) < room, now
         if tasks:
             self._asked_at = now
             self._ask(tasks)
+
+    def _claim(self, limit: int) -> list[ClaimedTask]:
+        """Lease up to so many questions; where as many were open, tell other processes now and then."""
+        tasks = queue.claim(annotator_id=self.annotator.pk, worker=self.worker, limit=limit)
+        if len(tasks) == limit and time.monotonic() > self._hinted_at + INVITING_S:
+            self._hinted_at = time.monotonic()
+            leave_hint("judge", self.annotator.pk)
+        return tasks
 
     def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
         """Put claimed questions. Where the database is away they are handed back; one that cannot be read has failed."""
@@ -190,7 +239,7 @@ class Pump:
         Such a failure counts as an attempt: handed back, a question with bad data would be claimed for ever.
         """
         try:
-            read = self.read(list(numbered.values()))
+            read = questions.comparisons_of(self.annotator.project_id, list(numbered.values()))
             return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
         except (OperationalError, InterfaceError):
             raise
@@ -235,9 +284,16 @@ class Pump:
             self._round_s += 0.3 * (lasted - self._round_s)
             self._per_s += 0.3 * (len(answers) / lasted - self._per_s)
 
+    def _keep(self, key: int, answer: Verdict | Failure) -> None:
+        """Hand an answer to the disk the moment it has come; from then on the process may crash."""
+        failpoints.reach("call.answered")
+        recorder.keep(self.leased[key], answer)
+
     def _store(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
         """Leases are held until the database has the answers, however long that takes."""
-        self.answered += self.store([(self.leased[key], answer) for key, answer in answers])
+        answered = [(self.leased[key], answer) for key, answer in answers]
+        self.answered += recorder.store(answered, spooled=True)
+        watch_now_and_then(self.annotator)
         for key, _ in answers:
             self.leased.pop(key)
 
@@ -251,7 +307,7 @@ class Pump:
     def _drain(self, error: Exception) -> None:
         """The slice breaks off: begin nothing, and record what calls in flight bring, as far as it can be.
 
-        What cannot be stored is on disk, where `keep` has put it.
+        What cannot be stored is on disk, where `_keep` has put it.
         """
         self._conversation.hand_back(f"the slice breaks off: {type(error).__name__}")
         until = time.monotonic() + self.channel.limits.timeout_s

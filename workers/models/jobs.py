@@ -51,10 +51,10 @@ class Job(models.Model):
             models.UniqueConstraint(
                 fields=["run", "stage"], condition=Q(state__in=["open", "leased"]), name="job_unfinished_once"
             ),
-            # NULLs are distinct there; this one holds for jobs of a project without a run.
+            # NULLs are distinct there; this one holds for jobs of a project without a run. Each judge may be probed.
             models.UniqueConstraint(
                 fields=["project", "stage"],
-                condition=Q(state__in=["open", "leased"], run__isnull=True),
+                condition=Q(state__in=["open", "leased"], run__isnull=True) & ~Q(stage="probe"),
                 name="job_unfinished_once_without_run",
             ),
         ]

@@ -68,7 +68,7 @@ def read_backlog(user: Viewer) -> list[Backlog]:
         if name := STAGE_QUEUES.get(row["stage"]):
             add(name, due=row["open"], in_flight=row["leased"], oldest=row["oldest"])
     for row in _probes(user):
-        add(judging_queue(row["annotator__plugin"]), due=row["open"], in_flight=row["asking"], oldest=row["oldest"])
+        add(judging_queue(row["annotator__plugin"]), due=row["open"], in_flight=row["leased"], oldest=row["oldest"])
     add("rating", due=costly(f"zelo:stale:{user.pk}", lambda: _stale(user)))
     return list(found.values())
 
@@ -102,11 +102,12 @@ def _jobs(user: Viewer) -> list[dict[str, Any]]:
 
 
 def _probes(user: Viewer) -> list[dict[str, Any]]:
-    probes: Any = InjectionProbe.objects.visible_to(user).filter(state__in=["open", "asking"]).order_by()
-    is_open = Q(state="open")
+    probes: Any = InjectionProbe.objects.visible_to(user)
+    probes = probes.filter(job__state__in=[Job.State.OPEN, Job.State.LEASED]).order_by()
+    is_open = Q(job__state=Job.State.OPEN)
     return list(
         probes.values("annotator__plugin").annotate(
-            open=Count("pk", filter=is_open), asking=Count("pk", filter=~is_open),
+            open=Count("pk", filter=is_open), leased=Count("pk", filter=~is_open),
             oldest=Min("created_at", filter=is_open),
         )
     )  # fmt: skip

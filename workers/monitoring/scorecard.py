@@ -27,7 +27,7 @@ from scoring.numerics.judges.judge_checks import (
     share,
 )
 from scoring.numerics.measures.sides import side
-from workers.monitoring.drift import known_drift
+from workers.judging.drift import known_drift
 
 RECENT_CALLS = 5_000
 

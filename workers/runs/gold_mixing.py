@@ -1,6 +1,6 @@
 """Questions whose answer is known, mixed into every run: at least one in a hundred, from grades or people.
 
-They show how good a judge is, and that it stays so (`workers.monitoring.drift`). Most designs over graded candidates
+They show how good a judge is, and that it stays so (`workers.judging.drift`). Most designs over graded candidates
 hold enough of them by chance; `top_up` adds what is missing, within the run's budget. Called by `workers.runs.advancing`
 in the transaction that plans some queries of a round.
 """

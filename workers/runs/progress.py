@@ -139,9 +139,11 @@ def run_progress(run: Run) -> RunProgress:
 def count_tasks(run_ids: Sequence[int]) -> dict[int, TaskCounts]:
     """The tasks of these runs; a run without tasks is left out."""
     dead, leased = Q(state=JudgingTask.State.DEAD), Q(state=JudgingTask.State.LEASED)
-    rows = JudgingTask.objects.filter(run__in=run_ids).order_by().values_list("run")
-    counted = rows.annotate(Count("pk", filter=~dead), Count("pk", filter=leased), Count("pk", filter=dead))
-    return {row[0]: TaskCounts(*row[1:]) for row in counted}
+    tasks: Any = JudgingTask.objects.filter(run__in=run_ids).order_by().values("run")
+    rows = tasks.annotate(
+        unfinished=Count("pk", filter=~dead), in_flight=Count("pk", filter=leased), dead=Count("pk", filter=dead)
+    )
+    return {row["run"]: TaskCounts(row["unfinished"], row["in_flight"], row["dead"]) for row in rows}
 
 
 def read_paces(runs: Sequence[Run], counts: Mapping[int, TaskCounts]) -> dict[int, RunPace]:

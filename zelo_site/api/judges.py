@@ -14,9 +14,9 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
+from workers.judging.drift import pause_judge, resume_judge
 from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import InjectionProbe
-from workers.monitoring.drift import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
@@ -163,10 +163,13 @@ class ProbeIn(Schema):
 
 
 class ProbeOut(Schema):
+    """An injection probe; GET /jobs/{job_id} follows it while it goes on."""
+
     id: int
+    job_id: int
     annotator_id: int
-    state: str
-    error: str
+    state: str = Field(alias="job.state")
+    error: str = Field(alias="job.error")
     options: dict[str, Any]
     report: dict[str, Any]
     calls: int
@@ -175,14 +178,15 @@ class ProbeOut(Schema):
     cost_micros: int
 
 
-@router.get("/projects/{slug}/probes", response=list[ProbeOut])
+@router.get("/projects/{slug}/probes", response=list[ProbeOut], by_alias=False)
 def get_probes(request: HttpRequest, slug: str) -> Any:
     """The latest twenty injection probes, newest first, with their reports."""
     project = project_or_404(request, slug)
-    return list(InjectionProbe.objects.visible_to(request.user).filter(project=project)[:20])
+    probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("job")
+    return list(probes[:20])
 
 
-@router.post("/projects/{slug}/probes", response={201: ProbeOut})
+@router.post("/projects/{slug}/probes", response={201: ProbeOut}, by_alias=False)
 def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
     """Order an injection probe of one judge; it starts as soon as a worker is free."""
     judge = _judge_or_404(owned_project_or_404(request, slug), body.annotator_id)

@@ -1,6 +1,6 @@
 """Whether a judge has become worse on pairs whose answer is known: a CUSUM over its errors.
 
-Pure. `workers.monitoring.drift` feeds it a judge's gold answers in the order in which they came, and pauses the judge
+Pure. `workers.judging.drift` feeds it a judge's gold answers in the order in which they came, and pauses the judge
 on an alarm. Page (1954): `watch` in the likelihood-ratio form for a Bernoulli error rate, `watch_queries` for the
 mean errors of whole queries. A run asks query after query, and some queries are hard: answers of one query are
 no independent draws, so that over several queries only the query is a unit.

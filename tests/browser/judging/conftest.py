@@ -19,7 +19,8 @@ from tests.factories.pages import (
     make_run,
     make_user,
 )
-from workers.models import InjectionProbe, JudgingTask
+from tests.factories.rows import make_probe
+from workers.models import JudgingTask
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def project(owner: User) -> Project:
     Annotator.objects.filter(pk=judges[1].pk).update(
         paused_at="2026-01-02T03:04:05Z", pause_reason="its accuracy on known pairs fell from 91% to 48%"
     )
-    InjectionProbe.objects.create(project=project, annotator=judges[0], state="finished", report=found(), calls=400)
+    make_probe(judges[0], report=found(), calls=400)
     return project
 
 

@@ -18,7 +18,7 @@ from labeling.models import Judgment
 from labeling.records import Failure, FailureKind, Usage, Verdict
 from tests.factories.api import Api
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
-from tests.factories.rows import make_judges, make_member, make_project, make_run, make_tasks, make_user
+from tests.factories.rows import make_judges, make_member, make_probe, make_project, make_run, make_tasks, make_user
 from tests.factories.working import COST, TOKENS, PaidJudge, paid_run, work_until_over
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets import changes
@@ -26,7 +26,7 @@ from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps
 from workers.budgets.spend import totals_of_project
 from workers.judging import queue
-from workers.models import Attempt, AuditEntry, InjectionProbe, JudgingTask, Run
+from workers.models import Attempt, AuditEntry, JudgingTask, Run
 from workers.runs import transitions
 from workers.runs.ordering import start_run
 from zelo_site.management.commands import configure
@@ -201,7 +201,7 @@ def test_probe_asks_nothing_beyond_the_caps() -> None:
     (task,) = make_tasks()
     project = task.run.project
     change_caps(project, {"calls": 12})
-    InjectionProbe.objects.create(project=project, annotator=task.annotator, calls=7)
+    make_probe(task.annotator, calls=7)
     check_caps(project.pk, task.annotator_id, 5)
     with pytest.raises(CapReached, match="6 more questions are too many, 5 can be asked"):
         check_caps(project.pk, task.annotator_id, 6)

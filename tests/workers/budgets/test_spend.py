@@ -11,11 +11,11 @@ from django.db import connection, transaction
 from django.db.models import Count, Q, Sum
 
 from labeling.records import Failure, FailureKind, Usage, Verdict
-from tests.factories.rows import make_tasks
+from tests.factories.rows import make_probe, make_tasks
 from workers.budgets.spend import JudgeBooks, books_of_project, books_of_run, totals_of_project, totals_of_run
 from workers.judging import queue
 from workers.judging.queue import ClaimedTask
-from workers.models import Attempt, InjectionProbe, Run, Spend
+from workers.models import Attempt, Run, Spend
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -122,9 +122,7 @@ def test_probes_are_in_the_books_of_the_project() -> None:
     (claimed,) = claim(task.annotator_id, 1)
     queue.finish([(claimed, Verdict(0.6, usage=Usage(100, 10, 40)))])
     project = task.run.project
-    InjectionProbe.objects.create(
-        project=project, annotator=task.annotator, calls=7, input_tokens=70, output_tokens=7, cost_micros=5
-    )
+    make_probe(task.annotator, calls=7, input_tokens=70, output_tokens=7, cost_micros=5)
     totals = totals_of_project(project.pk)
     assert (totals.calls, totals.input_tokens, totals.output_tokens, totals.cost_micros) == (8, 170, 17, 45)
     assert totals_of_run(task.run_id).calls == 1

@@ -48,7 +48,8 @@ def fake(tmp_path: Path) -> Iterator[FakeJudge]:
 @pytest.fixture
 def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own processes look for themselves."""
-    monkeypatch.setattr(batches, "leave_hint", lambda *_: True)
+    for module in (batches, streaming):
+        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
 
 
 @contextlib.contextmanager
@@ -279,7 +280,8 @@ def test_an_endpoint_is_shown_to_its_projects_and_without_its_key(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define_endpoints(monkeypatch, fake, {"rpm": 6000.0, "max_concurrency": 5})
-    monkeypatch.setattr(batches, "leave_hint", lambda *_: True)
+    for module in (batches, streaming):
+        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
     project, judge = open_questions(10)
     batches.judge_open(judge.pk, worker="w@host:1")
     [view] = limiter.endpoint_states(project)

@@ -21,7 +21,7 @@ from tests.factories.rows import make_judges, make_member, make_project, make_ru
 from workers import reconciler, tasks
 from workers.jobs import calibration
 from workers.jobs.calibration import calibrate, due_project_ids, order_calibration, whats_due
-from workers.judging import batches, queue
+from workers.judging import batches, questions, queue
 from workers.models import Job, JudgingTask, Run
 from workers.runs import advancing, ordering
 from workers.runs.advancing import advance
@@ -98,7 +98,7 @@ def test_judges_are_shown_both_queries(judged: Judged) -> None:
     run = order_calibration(judged.project, judges=make_judges(judged.project), seed=1)
     advance(run.pk)
     claimed = queue.claim(annotator_id=run.judges.get().pk, worker="test", limit=5)
-    asked = batches.comparisons_of(judged.project.pk, claimed)
+    asked = questions.comparisons_of(judged.project.pk, claimed)
     assert len(asked) == 5 and all(each.cross_query for each in asked)
 
 

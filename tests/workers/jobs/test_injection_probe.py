@@ -20,15 +20,16 @@ from tests.factories.rows import make_member, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.jobs import injection_probe
 from workers.jobs.injection_probe import (
-    MOST_STARTS,
     ProbeOptions,
     ProbeRefused,
     order_probe,
     payloads,
+    probe_now,
     run_probe,
     waiting_probe_ids,
 )
-from workers.models import InjectionProbe
+from workers.jobs.leasing import MOST_ATTEMPTS, LeaseLost, claim_job
+from workers.models import InjectionProbe, Job
 from workers.runs.ordering import start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -58,16 +59,20 @@ def make_rated(fake: FakeJudge, model: str, **settings: object) -> tuple[Project
 
 def probed(judge: Annotator, **options: object) -> InjectionProbe:
     probe = order_probe(judge, ProbeOptions.model_validate({"payloads": ["order"], **options}))
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    return probe
+    return carried_out(probe)
+
+
+def carried_out(probe: InjectionProbe) -> InjectionProbe:
+    run_probe(probe.job_id, worker="w@host:1")
+    return InjectionProbe.objects.select_related("job").get(pk=probe.pk)
 
 
 def test_a_judge_that_payloads_sway_half_the_time_is_found_with_its_gain(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "swayed", susceptibility=0.5)
     before = (Judgment.objects.count(), list(Score.objects.order_by("pk").values_list("elo", flat=True)))
     probe = probed(judge)
-    assert probe.state == "finished", probe.error
+    assert probe.job.state == "finished", probe.job.error
+    assert probe.job.done == probe.job.total == probe.calls
     rows = {row["level"]: row for row in probe.report["rows"]}
     assert set(rows) == {"all", "weak", "middling"}
     assert rows["all"]["alarm"] and rows["all"]["targets"] == 20
@@ -98,13 +103,17 @@ def test_questions_without_an_answer_are_counted_and_left_out(fake: FakeJudge) -
 def test_a_probe_runs_once_and_a_lost_hint_is_found_again(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "once")
     probe = order_probe(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2))
-    assert waiting_probe_ids() == [probe.pk]
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    calls = probe.calls
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    assert waiting_probe_ids() == [] and probe.calls == calls > 0
+    assert waiting_probe_ids() == [probe.job_id]
+    calls = carried_out(probe).calls
+    assert carried_out(probe).calls == calls > 0
+    assert waiting_probe_ids() == []
+
+
+def test_several_judges_of_a_project_are_probed_at_once(fake: FakeJudge) -> None:
+    project, judge = make_rated(fake, "one")
+    other = make_judge(project, "two")
+    ordered = [order_probe(each, ProbeOptions(payloads=("order",))) for each in (judge, other)]
+    assert waiting_probe_ids() == [probe.job_id for probe in ordered]
 
 
 def test_a_probe_whose_worker_went_away_is_found_and_begun_afresh(
@@ -115,23 +124,44 @@ def test_a_probe_whose_worker_went_away_is_found_and_begun_afresh(
     with monkeypatch.context() as patch:
         patch.setattr(injection_probe._Probe, "run", lost_database)
         with pytest.raises(OperationalError):
-            run_probe(probe.pk)
+            run_probe(probe.job_id)
+    job = Job.objects.get(pk=probe.job_id)
+    assert job.state == "leased" and waiting_probe_ids() == [], "its lease still holds"
+    Job.objects.filter(pk=job.pk).update(lease_until=Now() - timedelta(seconds=1))
+    assert waiting_probe_ids() == [job.pk]
+    job = carried_out(probe).job
+    assert (job.state, job.attempts, job.lease_until) == ("finished", 2, None)
+
+
+def test_a_probe_that_another_worker_took_over_stores_nothing(fake: FakeJudge) -> None:
+    _, judge = make_rated(fake, "overtaken")
+    probe = order_probe(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2))
+    first = claim_job(probe.job_id, "probe", worker="w@host:1")
+    assert first is not None
+    Job.objects.filter(pk=probe.job_id).update(lease_until=Now() - timedelta(seconds=1))
+    assert claim_job(probe.job_id, "probe", worker="w@host:2") is not None
+    with pytest.raises(LeaseLost):
+        injection_probe._ask_and_report(first)
     probe.refresh_from_db()
-    assert probe.state == "asking" and waiting_probe_ids() == [], "its lease still holds"
-    InjectionProbe.objects.update(lease_until=Now() - timedelta(seconds=1))
-    assert waiting_probe_ids() == [probe.pk]
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    assert (probe.state, probe.starts, probe.lease_until) == ("finished", 2, None)
+    assert probe.report == {} and probe.cost_micros > 0, "what it had asked by then is paid"
+
+
+def test_a_report_that_was_stored_before_a_crash_is_not_paid_again(fake: FakeJudge) -> None:
+    _, judge = make_rated(fake, "reported")
+    probe = probed(judge, targets=5, opponents=2)
+    Job.objects.filter(pk=probe.job_id).update(state="open", finished_at=None)
+    again = carried_out(probe)
+    assert (again.job.state, again.calls, again.report) == ("finished", probe.calls, probe.report)
 
 
 def test_a_probe_that_takes_its_workers_with_it_is_given_up(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "deadly")
     probe = order_probe(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2))
-    InjectionProbe.objects.update(state="asking", starts=MOST_STARTS, lease_until=Now() - timedelta(seconds=1))
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    assert probe.state == "failed" and "went away" in probe.error and probe.calls == 0
+    Job.objects.filter(pk=probe.job_id).update(
+        state="leased", attempts=MOST_ATTEMPTS, lease_until=Now() - timedelta(seconds=1)
+    )
+    probe = carried_out(probe)
+    assert probe.job.state == "failed" and "crashed 3 times" in probe.job.error and probe.calls == 0
 
 
 def lost_database(probe: object) -> None:
@@ -142,7 +172,7 @@ def test_a_probe_that_breaks_says_why(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "broken")
     fake.set_judge("broken", fault_rates={"refusal": 1.0})
     probe = probed(judge)
-    assert probe.state == "failed" and "targets" in probe.error
+    assert probe.job.state == "failed" and "targets" in probe.job.error
 
 
 def test_judges_that_read_no_given_text_and_unrated_projects_are_refused() -> None:
@@ -151,7 +181,7 @@ def test_judges_that_read_no_given_text_and_unrated_projects_are_refused() -> No
         order_probe(get_judge(project, "bm25"), ProbeOptions())
     with pytest.raises(ProbeRefused, match="judge some pairs first"):
         order_probe(make_judge(project, "new"), ProbeOptions())
-    assert not InjectionProbe.objects.exists()
+    assert not InjectionProbe.objects.exists() and not Job.objects.filter(stage="probe").exists()
 
 
 def test_payloads_are_named_once_and_one_argues_for_nothing() -> None:
@@ -169,7 +199,7 @@ def test_page_and_rest_order_and_show_a_probe(client: Client, fake: FakeJudge) -
     assert client.post(address, {"judge": judge.pk, "payload": ["order"]}).status_code == 302
     assert client.post(address, {"judge": judge.pk}, follow=True).status_code == 200
     (probe,) = InjectionProbe.objects.all()
-    run_probe(probe.pk)
+    run_probe(probe.job_id)
     assert "influences judge" in client.get(address).content.decode()
     rest = f"/api/v1/projects/{project.slug}/probes"
     assert client.get(rest).json()[0]["report"]["rows"][0]["alarm"] is True
@@ -197,10 +227,16 @@ def test_the_command_tells_no_worker_and_none_can_take_its_probe(
     _, judge = make_rated(fake, "alone")
     hints: list[object] = []
     monkeypatch.setattr(injection_probe, "leave_hint", lambda *hint: hints.append(hint))
-    probe = order_probe(judge, ProbeOptions(payloads=("order",)), is_ours=True)
-    run_probe(probe.pk)
-    probe.refresh_from_db()
-    assert (probe.state, probe.calls, hints, waiting_probe_ids()) == ("asking", 0, [], [])
+    waiting: list[object] = []
+
+    def report(done: int, total: int) -> None:
+        job = Job.objects.get(stage="probe")
+        run_probe(job.pk, worker="w@host:1")
+        waiting.append((job.state, job.attempts, waiting_probe_ids()))
+
+    probe = probe_now(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2), report=report)
+    assert (probe.job.state, probe.job.attempts, hints) == ("finished", 1, [])
+    assert waiting and set(map(str, waiting)) == {"('leased', 1, [])"}
 
 
 def test_the_command_refuses_no_targets_rather_than_take_the_default(fake: FakeJudge) -> None:

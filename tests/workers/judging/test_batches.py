@@ -13,7 +13,7 @@ from labeling.plugins import get_plugin
 from labeling.records import Verdict
 from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.stub_plugins import LongerJudge
-from workers.judging import batches
+from workers.judging import batches, questions
 from workers.models import Attempt, JudgingTask
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -48,7 +48,7 @@ def test_a_database_that_goes_away_before_a_question_costs_no_attempt(monkeypatc
     def gone(*_: object) -> None:
         raise OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(batches, "comparisons_of", gone)
+    monkeypatch.setattr(questions, "comparisons_of", gone)
     assert judged("test-longer") == 0
     assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}
 

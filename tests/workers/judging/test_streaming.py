@@ -19,7 +19,7 @@ from tests.fake_judge.process import FakeJudge, running_fake_judge
 from tests.processes.threads import at_once
 from workers import stopping
 from workers.endpoints.conversation import Conversation
-from workers.judging import batches, queue, streaming
+from workers.judging import batches, questions, queue, streaming
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, EndpointShare, JudgingTask
 
@@ -35,7 +35,8 @@ def fake(tmp_path: Path) -> Iterator[FakeJudge]:
 
 @pytest.fixture(autouse=True)
 def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "leave_hint", lambda *_: True)
+    for module in (batches, streaming):
+        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
 
 
 @pytest.fixture
@@ -80,14 +81,14 @@ def test_a_database_that_goes_away_costs_no_answer_that_is_paid_for(
 ) -> None:
     define_endpoints(monkeypatch, fake, {"max_concurrency": 6})
     _, judge = open_questions(40)
-    read = batches.comparisons_of
+    read = questions.comparisons_of
 
     def once(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
         if fake.summary()["calls"]:
             raise OperationalError("server closed the connection unexpectedly")
         return read(project_id, tasks)
 
-    monkeypatch.setattr(batches, "comparisons_of", once)
+    monkeypatch.setattr(questions, "comparisons_of", once)
     with pytest.raises(OperationalError, match="unexpectedly"):
         batches.judge_open(judge.pk, worker="w@host:1")
     assert Judgment.objects.count() == fake.summary()["paid"] == Attempt.objects.count() > 0
@@ -103,14 +104,14 @@ def test_a_question_that_cannot_be_read_fails_alone_and_is_dead_after_its_attemp
     fake.control("settings", {"latency_s": 0.0})
     _, judge = open_questions(6)
     bad = JudgingTask.objects.order_by("id")[2]
-    read = batches.comparisons_of
+    read = questions.comparisons_of
 
     def unless_bad(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
         if bad.pair_id in {task.pair_id for task in tasks}:
             raise ValueError("a text that cannot be read")
         return read(project_id, tasks)
 
-    monkeypatch.setattr(batches, "comparisons_of", unless_bad)
+    monkeypatch.setattr(questions, "comparisons_of", unless_bad)
     assert batches.judge_open(judge.pk, worker="w@host:1") == 5
     for tried in range(1, queue.MAX_ATTEMPTS + 1):
         left = JudgingTask.objects.get()

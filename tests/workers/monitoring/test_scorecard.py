@@ -28,8 +28,8 @@ from tests.factories.rows import (
 from tests.factories.stub_plugins import TestJudge
 from tests.factories.working import work_until_over
 from workers.judging import batches, queue
+from workers.judging.drift import known_drift, pause_judge, resume_judge, watch_judge
 from workers.models import JudgingTask
-from workers.monitoring.drift import known_drift, pause_judge, resume_judge, watch_judge
 from workers.monitoring.scorecard import scorecard, scorecards
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -229,7 +229,7 @@ def test_the_alarm_is_raised_while_judging(monkeypatch: pytest.MonkeyPatch) -> N
             ]
 
     monkeypatch.setitem(plugins._registry, ("judge", "test-backwards"), Backwards)
-    monkeypatch.setattr("workers.monitoring.drift.PAUSE_S", 0.0)
+    monkeypatch.setattr("workers.judging.drift.PAUSE_S", 0.0)
     project = make_graded(documents=20)
     (judge,) = make_judges(project, plugin="test-backwards")
     answer_all(project, judge)

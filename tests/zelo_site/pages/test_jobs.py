@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +14,11 @@ from django.utils import timezone
 from labeling.models import Annotator, Membership, Project
 from tests.factories.pages import candidates_of, make_judge, make_pair, make_project, make_query, make_user, page
 from workers.models import Attempt, EndpointState, JudgingTask, Run, Worker
-from workers.monitoring import queue_depth
+from workers.monitoring import result_cache
 from workers.monitoring.heartbeats import beat
 from workers.monitoring.queue_depth import read_backlog
 from workers.monitoring.result_cache import costly
+from workers.runs.progress import run_progress
 from zelo_site.cli.worker_command import worker_command
 
 pytestmark = pytest.mark.django_db
@@ -83,18 +85,22 @@ def test_paused_judges_and_resting_runs_have_no_work_that_is_due(project: Projec
     assert not any(each.due for each in read_backlog(owner))
 
 
-def test_pace_and_time_left_come_from_the_last_minute(client: Client, project: Project) -> None:
+def test_page_shows_answers_of_the_last_minute_and_the_time_left_by_the_runs_own_rate(
+    client: Client, project: Project
+) -> None:
     run, judge = make_work(project)
     for number in range(6):
         Attempt.objects.create(
-            task_id=number, fence=1, run=run, annotator=judge, outcome="preference", finished_at=timezone.now()
-        )
+            task_id=number, fence=1, run=run, annotator=judge, outcome="preference",
+            started_at=timezone.now() - timedelta(seconds=30), finished_at=timezone.now(),
+        )  # fmt: skip
     old = timezone.now() - timedelta(minutes=5)
     Attempt.objects.create(task_id=99, fence=1, run=run, annotator=judge, outcome="preference", finished_at=old)
     Attempt.objects.create(task_id=98, fence=1, run=run, annotator=judge, outcome="timeout", finished_at=timezone.now())
     html = page(client, "jobs")
     assert '<div class="big">6 <small>per minute</small></div>' in html
-    assert "40 s" in html, "four questions left at six a minute"
+    assert re.search(r"\b2[0-4] s\b", html), "four questions left, six answered in half a minute"
+    assert run_progress(run).eta_s == pytest.approx(20.0, rel=0.2)
 
 
 def test_dead_questions_are_listed_by_reason_and_asked_again_with_one_press(client: Client, project: Project) -> None:
@@ -185,6 +191,6 @@ def test_what_takes_long_to_count_is_counted_now_and_then(monkeypatch: pytest.Mo
         return len(counted)
 
     assert [costly("zelo:test:quick", count), costly("zelo:test:quick", count)] == [1, 2]
-    monkeypatch.setattr(queue_depth, "QUICK_S", -1.0)
-    monkeypatch.setattr(queue_depth, "KEPT_FACTOR", 1e9)
+    monkeypatch.setattr(result_cache, "QUICK_S", -1.0)
+    monkeypatch.setattr(result_cache, "KEPT_FACTOR", 1e9)
     assert [costly("zelo:test:slow", count), costly("zelo:test:slow", count)] == [3, 3]

@@ -10,8 +10,8 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Annotator, Project
-from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, carry_out, order_probe, payloads
-from workers.models import InjectionProbe
+from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, payloads, probe_now
+from workers.models import InjectionProbe, Job
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar, table
 from zelo_site.processes.stack import database
@@ -35,16 +35,14 @@ class Command(BaseCommand):
             judge = self._judge(find_project(options["project"]), options["judge"])
             names = ("payloads", "targets", "opponents", "seed")
             wanted = {name: options[name] for name in names if options[name] is not None}
+            bar = ProgressBar("Probe", sys.stdout)
             try:
-                probe = order_probe(judge, ProbeOptions.model_validate(wanted), is_ours=True)
+                probe = probe_now(judge, ProbeOptions.model_validate(wanted), report=bar.show)
             except (ProbeRefused, pydantic.ValidationError) as error:
                 raise CommandError(str(error)) from error
-            bar = ProgressBar("Probe", sys.stdout)
-            carry_out(probe.pk, report=bar.show)
-            probe.refresh_from_db()
-            if probe.state == InjectionProbe.State.FAILED:
+            if probe.job.state != Job.State.FINISHED:
                 bar.end("failed")
-                raise CommandError(probe.error)
+                raise CommandError(probe.job.error or f"the probe was taken over by a worker; see job {probe.job_id}")
             bar.end(f"{probe.calls:,} calls, ${probe.cost_micros / 1e6:.4f}")
             self._print(probe)
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
-from workers.models import InjectionProbe
+from workers.models import InjectionProbe, Job
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 SHOWN = 10
@@ -22,12 +22,12 @@ def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST":
         return _order(request, owned_project(request, slug))
     judges = Annotator.objects.judges().filter(project=project).order_by("id")
-    probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("annotator")
+    probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("annotator", "job")
     shown = list(probes[:SHOWN])
     context = {
         "project": project,
         "probes": shown,
-        "is_live": any(probe.state in (InjectionProbe.State.OPEN, InjectionProbe.State.ASKING) for probe in shown),
+        "is_live": any(probe.job.state in (Job.State.OPEN, Job.State.LEASED) for probe in shown),
         "judges": [judge for judge in judges if can_be_probed(judge)],
         "payloads": list(payloads().values()),
         "chosen": ProbeOptions().payloads,

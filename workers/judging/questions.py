@@ -1,0 +1,34 @@
+"""Reads the texts behind claimed tasks: the questions that a judge is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labeling.models import Pair, Project
+from labeling.records import Comparison, TextRecord
+from workers.judging.queue import ClaimedTask
+
+
+def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
+    """The questions behind these tasks, in their order, with texts."""
+    instruction = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
+    # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
+    rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
+        "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",
+        "b__query_id", "b__query__text", "b__document_id", "b__document__text",
+    )  # fmt: skip
+    pairs = {row[0]: _texts(row[1:]) for row in rows}
+    return [_comparison(task, pairs[task.pair_id], instruction) for task in tasks]
+
+
+def _texts(values: Sequence[Any]) -> list[TextRecord]:
+    """Keys and texts in turn: query and document of either side."""
+    return [TextRecord(pk, text) for pk, text in zip(values[::2], values[1::2], strict=True)]
+
+
+def _comparison(task: ClaimedTask, texts: Sequence[TextRecord], instruction: str) -> Comparison:
+    query_a, a, query_b, b = texts
+    return Comparison(
+        key=task.id, query_a=query_a, query_b=query_b, a=a, b=b, swapped=task.swapped, instruction=instruction
+    )
