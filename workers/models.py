@@ -12,16 +12,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from labeling.models import Annotator, Membership, Pair, Project, Role, Viewer, VisibleQuerySet, visible_through
+from labeling.models import Annotator, Pair, Project, visible_through
 from labeling.records import FailureKind
-
-
-class ClockTimestamp(models.Func):
-    """The database's clock at this moment; `Now` is that of the transaction's start."""
-
-    function = "CLOCK_TIMESTAMP"
-    template = "%(function)s()"
-    output_field = models.DateTimeField()
 
 
 class Run(models.Model):
@@ -306,39 +298,6 @@ class InjectionProbe(models.Model):
                 condition=Q(state__in=["open", "asking", "finished", "failed"]), name="injection_probe_state"
             )
         ]
-
-
-class AuditQuerySet(VisibleQuerySet["AuditEntry"]):
-    def visible_to(self, user: Viewer) -> AuditQuerySet:
-        """Entries of the projects that `user` owns; superusers see all, those without a project too."""
-        if not user.is_authenticated or not user.is_active:
-            return self.none()
-        if getattr(user, "is_superuser", False):
-            return self.all()
-        owned = Membership.objects.filter(user_id=user.pk, role=Role.OWNER).values("project_id")
-        return self.filter(project__in=owned)
-
-
-class AuditEntry(models.Model):
-    """One deed that somebody may ask about later. Written by `workers.audit.note`, changed by nothing.
-
-    `actor_name` stays when the account goes; both are empty where the program or a command did it.
-    """
-
-    project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.SET_NULL, related_name="audit")
-    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
-    actor_name = models.CharField(max_length=150, blank=True)
-    action = models.CharField(max_length=60)
-    subject = models.CharField(max_length=200, blank=True)
-    details = models.JSONField(default=dict, blank=True)
-    at = models.DateTimeField(db_default=ClockTimestamp())
-
-    objects = AuditQuerySet.as_manager()
-
-    class Meta:
-        verbose_name_plural = "audit entries"
-        ordering = ["-id"]
-        indexes = [models.Index(fields=["project", "-id"], name="audit_by_project")]
 
 
 class Worker(models.Model):

@@ -3,6 +3,7 @@
 Constraints of the database hold the invariants; querysets answer the frequent questions.
 """
 
+from labeling.models.audit import AuditEntry
 from labeling.models.judgments import (
     ANSWER_KINDS,
     Annotator,
@@ -37,6 +38,7 @@ __all__ = [
     "Annotator",
     "AnnotatorQuerySet",
     "ApiToken",
+    "AuditEntry",
     "Candidate",
     "Desk",
     "Document",

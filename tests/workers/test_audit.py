@@ -9,13 +9,13 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
-from labeling.models import Role
+from labeling import audit
+from labeling.models import AuditEntry, Role
 from labeling.records import Failure, FailureKind
 from tests.factories.api import Api
 from tests.factories.rows import make_member, make_project, make_run, make_tasks, make_user
-from workers import audit
 from workers.judging import queue
-from workers.models import AuditEntry, JudgingTask
+from workers.models import JudgingTask
 from workers.monitoring.drift import pause_judge, resume_judge
 from workers.runs import advancing
 

@@ -18,13 +18,14 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, Sampler, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.rating import stale_query_ids
 from scoring.sampling.draw import comparable_query_ids
-from workers import audit, failpoints
+from workers import failpoints
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets, standing
 from workers.judging import queue

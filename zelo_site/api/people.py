@@ -30,6 +30,7 @@ from labeling.access.members import (
     set_role,
 )
 from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
+from labeling.audit import note
 from labeling.models import Membership, Pair, Project
 from scoring.annotators.adjudication import BadVerdict, DecidedMeanwhile, adjudicate, make_gold, undo_adjudication
 from scoring.annotators.disagreements import Between, disagreements
@@ -38,7 +39,6 @@ from scoring.annotators.people_agreement import people_agreement
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
-from workers.audit import note
 from zelo_site.api.projects import Text
 
 router = Router(tags=["people"])

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.models import Project
+from labeling.models import AuditEntry, Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
 from workers.broker.hints import broker_answers
@@ -25,7 +25,7 @@ from workers.budgets.spend import totals_of_project
 from workers.jobs.calibration import order_calibration
 from workers.jobs.candidates import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
 from workers.judging.failures import FailureFilter, retry_failures
-from workers.models import AuditEntry, Job, Run
+from workers.models import Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import advancing
 from workers.runs.progress import run_progress

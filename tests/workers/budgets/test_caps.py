@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling import plugins
-from labeling.models import Judgment
+from labeling.models import AuditEntry, Judgment
 from labeling.records import Failure, FailureKind, Usage, Verdict
 from tests.factories.api import Api
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
@@ -26,7 +26,7 @@ from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps
 from workers.budgets.spend import totals_of_project
 from workers.judging import queue
-from workers.models import Attempt, AuditEntry, InjectionProbe, JudgingTask, Run
+from workers.models import Attempt, InjectionProbe, JudgingTask, Run
 from workers.runs import advancing
 from workers.runs.advancing import start_run
 from zelo_site.management.commands import configure

@@ -12,10 +12,9 @@ from django.test import Client
 
 from labeling.access.annotators import get_person
 from labeling.access.links import find_link
-from labeling.models import Membership, Pair, Project, Role, SpotCheck
+from labeling.models import AuditEntry, Membership, Pair, Project, Role, SpotCheck
 from tests.factories.api import Api
 from tests.factories.rows import judge_pair, make_judges, make_member, make_pair, make_project
-from workers.models import AuditEntry
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 from labeling.access.annotators import get_person
 from labeling.access.links import find_link
 from labeling.access.members import invite, open_invitations
-from labeling.models import Annotator, ApiToken, Judgment, Membership, Pair, Project, SpotCheck
+from labeling.models import Annotator, ApiToken, AuditEntry, Judgment, Membership, Pair, Project, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.factories.pages import (
@@ -24,7 +24,6 @@ from tests.factories.pages import (
     make_user,
     page,
 )
-from workers.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
 

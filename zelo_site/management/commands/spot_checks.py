@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.audit import note
 from labeling.models import Project, SpotCheck
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks
-from workers.audit import note
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database

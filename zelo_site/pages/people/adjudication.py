@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from labeling.annotation import screen_texts
+from labeling.audit import note
 from labeling.models import Candidate, Judgment, Pair, Project
 from scoring.annotators.adjudication import (
     ANSWERS,
@@ -32,7 +33,6 @@ from scoring.annotators.adjudication import (
 )
 from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
-from workers.audit import note
 from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title

@@ -35,12 +35,12 @@ from labeling.access.members import (
     set_role,
 )
 from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
+from labeling.audit import note
 from labeling.models import Membership, Project, Role, SpotCheck
 from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
-from workers.audit import note
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 

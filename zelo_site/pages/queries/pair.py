@@ -14,10 +14,10 @@ from django.views.decorators.http import require_POST
 
 from labeling.annotation import screen_texts
 from labeling.annotation.gold import set_gold
+from labeling.audit import note
 from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
-from workers.audit import note
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
