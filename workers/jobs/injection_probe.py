@@ -24,6 +24,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Judge, Rater, get_plugin, registered
 from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Usage, Verdict
@@ -116,22 +117,23 @@ class Target:
     rows: tuple[int, ...]
 
 
-def order_probe(
-    judge: Annotator, options: ProbeOptions, *, created_by: Any = None, is_ours: bool = False
-) -> InjectionProbe:
+def order_probe(judge: Annotator, options: ProbeOptions, *, by: Any = None, is_ours: bool = False) -> InjectionProbe:
     """Store a probe and leave the hint that starts it. Raises ProbeRefused.
 
     `is_ours`: this process will carry it out by `carry_out`; no worker is told, and none takes it.
     """
     _check(judge)
     taken = _taken() if is_ours else {}
-    probe = InjectionProbe.objects.create(
-        project=judge.project,
-        annotator=judge,
-        created_by=created_by,
-        options=options.model_dump(mode="json"),
-        **taken | ({"starts": 1} if is_ours else {}),
-    )
+    with transaction.atomic():
+        probe = InjectionProbe.objects.create(
+            project=judge.project,
+            annotator=judge,
+            created_by=by,
+            options=options.model_dump(mode="json"),
+            **taken | ({"starts": 1} if is_ours else {}),
+        )
+        subject = f"{judge.name} ({judge.pk})"
+        audit.note("probe.ordered", project=judge.project, actor=by, subject=subject, probe=probe.pk)
     if not is_ours:
         leave_hint("probe", probe.pk)
     return probe

@@ -157,7 +157,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
         run = advancing.start_run(
             project,
             judges=judges,
-            created_by=request.user,
+            by=request.user,
             sampler=body.sampler,
             sampler_options=body.sampler_options,
             allocation=body.allocation,
@@ -194,7 +194,7 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
         run = order_calibration(
             project,
             judges=[get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges],
-            created_by=request.user,
+            by=request.user,
             sampler_options={"pairs_per_query": body.pairs_per_query},
             orders=body.orders,
             query_ids=body.query_ids,
@@ -216,7 +216,7 @@ def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
     """Order candidates for the queries that have none; a worker retrieves them, GET /jobs/{id} follows it."""
     project = owned_project_or_404(request, slug)
     try:
-        job = order_candidates(project, body.retriever, body.options, body.k)
+        job = order_candidates(project, body.retriever, body.options, body.k, by=request.user)
     except AlreadyFilling as error:
         raise HttpError(409, str(error)) from error
     except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:

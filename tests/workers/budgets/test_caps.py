@@ -116,7 +116,7 @@ def test_run_that_had_spent_its_budget_goes_on_when_it_is_raised_and_asks_nothin
     whole = work_until_over(paid_run(make_project(queries=2, documents=8), planned=False))
     assert run.pairs_planned == whole.pairs_planned, "the same design as if no budget had been there"
     assert Judgment.objects.filter(annotator__project=project).count() == run.tasks_planned
-    entry = AuditEntry.objects.order_by("id").first()
+    entry = AuditEntry.objects.filter(action="run.budget").order_by("id").first()
     assert entry is not None
     assert (entry.action, entry.actor_name, entry.details) == ("run.budget", "olga", {"call_budget": "10 → 14"})
 

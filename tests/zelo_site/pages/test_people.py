@@ -86,7 +86,7 @@ def test_the_last_owner_is_told_why_they_stay(client: Client, project: Project, 
     answer = act(client, project, "remove", user=owner.pk)
     assert answer.status_code == 422
     assert "make another member an owner first" in answer.content.decode()
-    assert not AuditEntry.objects.exists()
+    assert not AuditEntry.objects.filter(project=project).exists()
 
 
 def test_members_of_other_projects_cannot_be_changed(client: Client, project: Project) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.audit import note
 from labeling.models import Project, SpotCheck
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks
@@ -42,9 +41,6 @@ class Command(BaseCommand):
 
 def _plan(project: Project, order: dict[str, Any]) -> str:
     planned = plan_spot_checks(project, **order)
-    note(
-        "spot_checks.planned", project=project, subject=order["reason"], pairs=planned.pairs, slots=planned.slots
-    )  # fmt: skip
     return f"plan {planned.plan.pk}: {planned.pairs:,} of {planned.wanted:,} pairs, {planned.slots:,} slots"
 
 

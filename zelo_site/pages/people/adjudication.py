@@ -20,7 +20,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from labeling.annotation import screen_texts
-from labeling.audit import note
 from labeling.models import Candidate, Judgment, Pair, Project
 from scoring.annotators.adjudication import (
     ANSWERS,
@@ -191,9 +190,9 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
     try:
         with transaction.atomic():
             if action == "undo":
-                return _undo(request, project, pair, here)
+                return _undo(request, pair, here)
             if action in {"gold", "not-gold"}:
-                return _gold(request, project, pair, here, wanted=action == "gold")
+                return _gold(request, pair, here, wanted=action == "gold")
             return _decide(request, project, pair, here)
     except (BadVerdict, DecidedMeanwhile) as error:
         messages.error(request, str(error))
@@ -215,10 +214,8 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     key = request.POST.get("verdict", "")
     said = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
     made = adjudicate(pair, request.user, key, note=said, seen=_seen(request))
-    if made.changed:
-        note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)
     if request.POST.get("gold") and ANSWERS[key] is not None:
-        make_gold(pair)
+        make_gold(pair, by=request.user)
     messages.success(request, _("Decided: %(verdict)s.") % {"verdict": verdict_label(made.adjudication)})
     onward = after if after is not None else before
     if onward is None:
@@ -226,20 +223,18 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     return redirect(_address(request, project, onward, last=pair.pk, verdict=made.adjudication.pk))
 
 
-def _undo(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
-    if undo_adjudication(pair, seen=_seen(request)):
-        note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair.pk))
+def _undo(request: HttpRequest, pair: Pair, here: str) -> HttpResponse:
+    if undo_adjudication(pair, seen=_seen(request), by=request.user):
         messages.success(request, _("Taken back; the pair is undecided again."))
     else:
         messages.warning(request, _("This pair was not decided."))
     return redirect(here)
 
 
-def _gold(request: HttpRequest, project: Project, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
+def _gold(request: HttpRequest, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
     if wanted:
-        make_gold(pair)
+        make_gold(pair, by=request.user)
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
-    elif unset_gold(pair):
+    elif unset_gold(pair, by=request.user):
         messages.success(request, _("The pair is gold no more."))
-    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), gold=wanted)
     return redirect(here)

@@ -14,7 +14,6 @@ from django.views.decorators.http import require_POST
 
 from labeling.annotation import screen_texts
 from labeling.annotation.gold import set_gold
-from labeling.audit import note
 from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
@@ -64,11 +63,10 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     answer = request.POST.get("answer", "")
     if answer in screen_texts.STRENGTHS:
         why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
-        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
+        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why, by=request.user)
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
-    elif unset_gold(pair):
+    elif unset_gold(pair, by=request.user):
         messages.success(request, _("The pair is gold no more."))
-    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), answer=answer[:20])
     return redirect("pair", slug=project.slug, pair_id=pair.pk)
 
 

@@ -182,7 +182,7 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
     action = request.POST.get("action", "")
     try:
         if action == "outside":
-            entered = enter_outside(project, request.POST.get("endpoint", ""))
+            entered = enter_outside(project, request.POST.get("endpoint", ""), by=request.user)
             messages.success(
                 request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
             )
@@ -190,7 +190,8 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
             stream = request.FILES.get("run")
             if stream is None:
                 raise ContenderRefused(_("no file was chosen; expected a TREC run"))
-            entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
+            name = request.POST.get("name", "").strip() or str(stream.name)
+            entered = enter_run_file(project, name, stream, by=request.user)
             messages.success(
                 request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
             )
@@ -198,7 +199,7 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
             snapshot = get_object_or_404(
                 Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
             )
-            order_evaluation(project, snapshot, request.POST.get("split", "test"))
+            order_evaluation(project, snapshot, request.POST.get("split", "test"), by=request.user)
             messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
         else:
             raise Http404
