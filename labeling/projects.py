@@ -69,14 +69,17 @@ def change_project(
             given = {} if rater_options is None and chosen != project.rater else rater_options
             values["rater"] = chosen
             values["rater_options"] = _checked_options(chosen, project.rater_options if given is None else given)
-        changed = audit.changes({field: getattr(project, field) for field in values}, values)
+        old = {field: getattr(project, field) for field in values}
         for field, value in values.items():
             setattr(project, field, value)
         if values:
             project.save(update_fields=list(values))
-        if changed:
+        is_other_rater = "rater" in values and not _is_same(before, project)
+        if not is_other_rater:
+            values = {name: value for name, value in values.items() if name not in {"rater", "rater_options"}}
+        if changed := audit.changes(old, values):
             audit.note("project.changed", project=project, actor=by, subject=project.slug, **changed)
-        if "rater" in values and not _is_same(before, project):
+        if is_other_rater:
             rater_changed.send(sender=Project, project_id=project.pk, rater=project.rater)
     return project
 

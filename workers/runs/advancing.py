@@ -140,11 +140,10 @@ def start_run(
 
 def _note_order(run: Run, sampler: Sampler, judges: Sequence[Annotator], *, by: Any) -> None:
     """A run on pairs across queries is a calibration, whoever ordered it."""
-    action = "calibration.ordered" if is_across(sampler) else "run.started"
     budgets = ("pair_budget", "call_budget", "token_budget", "cost_budget_micros")
     given = {name: value for name in budgets if (value := getattr(run, name)) is not None}
     audit.note(
-        action,
+        "calibration.ordered" if is_across(sampler) else "run.started",
         project=run.project,
         actor=by,
         subject=f"run {run.pk}",
