@@ -10,6 +10,7 @@ class LabelingConfig(AppConfig):
 
     def ready(self) -> None:
         from labeling import checks  # noqa: F401  registers the system checks
+        from labeling.access import sign_ins  # noqa: F401  connects the receiver
         from labeling.plugins import load_plugins
 
         load_plugins(enabled=settings.ZELO_PLUGINS)

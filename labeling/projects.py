@@ -13,6 +13,7 @@ import pydantic
 from django.db import transaction
 from django.utils.text import slugify
 
+from labeling import audit
 from labeling.models import Membership, Project, Role
 from labeling.plugins import UnknownPlugin, get_plugin
 from labeling.signals import rater_changed
@@ -29,7 +30,7 @@ def may_create(user: Any) -> bool:
     return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
 
 
-def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Project:
+def create_project(name: str, *, owner: Any = None, instruction: str = "", by: Any = None) -> Project:
     """A new project with its own slug; `owner`, where given, becomes its first member."""
     name = _checked_name(name)
     _check_storable(instruction, "the instruction")
@@ -37,6 +38,7 @@ def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Pr
         project = Project.objects.create(name=name, slug=_free_slug(name), instruction=instruction)
         if owner is not None:
             Membership.objects.create(project=project, user=owner, role=Role.OWNER)
+        audit.note("project.created", project=project, actor=by, subject=project.slug)
     return project
 
 
@@ -47,6 +49,7 @@ def change_project(
     instruction: str | None = None,
     rater: str | None = None,
     rater_options: Mapping[str, Any] | None = None,
+    by: Any = None,
 ) -> Project:
     """Change what is given; another rater without options starts from that rater's defaults.
 
@@ -66,11 +69,17 @@ def change_project(
             given = {} if rater_options is None and chosen != project.rater else rater_options
             values["rater"] = chosen
             values["rater_options"] = _checked_options(chosen, project.rater_options if given is None else given)
+        old = {field: getattr(project, field) for field in values}
         for field, value in values.items():
             setattr(project, field, value)
         if values:
             project.save(update_fields=list(values))
-        if "rater" in values and not _is_same(before, project):
+        is_other_rater = "rater" in values and not _is_same(before, project)
+        if not is_other_rater:
+            values = {name: value for name, value in values.items() if name not in {"rater", "rater_options"}}
+        if changed := audit.changes(old, values):
+            audit.note("project.changed", project=project, actor=by, subject=project.slug, **changed)
+        if is_other_rater:
             rater_changed.send(sender=Project, project_id=project.pk, rater=project.rater)
     return project
 

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import pydantic
 from django.db import transaction
 
+from labeling import audit
 from labeling.models import Candidate, Project
 from labeling.plugins import Exporter, get_plugin, register
 from labeling.records import ExportedDocument, ExportedQuery
@@ -105,7 +106,12 @@ def _word(identifier: str) -> str:
 
 
 def export_scores(
-    project: Project, exporter_name: str, stream: IO[bytes], *, options: Mapping[str, Any] | None = None
+    project: Project,
+    exporter_name: str,
+    stream: IO[bytes],
+    *,
+    options: Mapping[str, Any] | None = None,
+    by: Any = None,
 ) -> int:
     """Write the project's live scores; returns the number of queries written.
 
@@ -117,7 +123,9 @@ def export_scores(
     written = itertools.count()
     with transaction.atomic():
         exporter.write(_counted(exported_queries(project), written), stream)
-    return next(written)
+        queries = next(written)
+        audit.note("scores.exported", project=project, actor=by, subject=exporter_name, queries=queries)
+    return queries
 
 
 def _counted(rows: Iterator[ExportedQuery], counter: itertools.count[int]) -> Iterator[ExportedQuery]:

@@ -23,8 +23,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from labeling.access.api_keys import SCOPES, BadScope, make_token
+from labeling.access.api_keys import SCOPES, BadScope, make_token, revoke_token
 from labeling.access.links import LinkRefused, find_link, redeem
+from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
 
@@ -95,7 +96,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     form_class = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
     form = form_class(user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        form.save()
+        set_password(user, form.cleaned_data["new_password1"], by=user)
         update_session_auth_hash(request, user)
         messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
@@ -144,12 +145,12 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
     if request.POST.get("action") == "revoke":
         number = request.POST.get("token", "")
         known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-        if ApiToken.objects.filter(user=user, pk=known).delete()[0]:
+        if revoke_token(user, known, by=user):
             messages.success(request, _("Key revoked."))
         return redirect("profile")
     name = request.POST.get("name", "").replace("\x00", "").strip()[:100]
     try:
-        token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"))
+        token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"), by=user)
     except BadScope:
         messages.error(request, _("Choose at least one permission for the key."))
         return redirect("profile")

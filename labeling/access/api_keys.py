@@ -11,9 +11,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.models import ApiToken
 
 SCOPES = ("read", "write", "rerank")
@@ -29,14 +31,31 @@ def hashed(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write")) -> str:
+def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write"), by: Any = None) -> str:
     """A new key for `user`; this is the only time that it can be read."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise BadScope(f"scopes are {list(scopes)!r}; expected some of {', '.join(SCOPES)}")
     token = _PREFIX + secrets.token_urlsafe(32)
-    ApiToken.objects.create(user=user, name=name, token_hash=hashed(token), scopes=sorted(set(scopes)))
+    with transaction.atomic():
+        made = ApiToken.objects.create(user=user, name=name, token_hash=hashed(token), scopes=sorted(set(scopes)))
+        _note("key.made", made, by, scopes=", ".join(made.scopes))
     return token
+
+
+def revoke_token(user: Any, token_id: int, *, by: Any = None) -> bool:
+    """Delete a key of `user`; whether there was one."""
+    with transaction.atomic():
+        key = ApiToken.objects.select_for_update().filter(user=user, pk=token_id).first()
+        if key is None:
+            return False
+        _note("key.revoked", key, by)
+        key.delete()
+    return True
+
+
+def _note(action: str, key: ApiToken, by: Any, **details: Any) -> None:
+    audit.note(action, project=None, actor=by, subject=key.name, key=key.pk, user=key.user.get_username(), **details)
 
 
 def find_token(token: str) -> ApiToken | None:

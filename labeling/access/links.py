@@ -17,6 +17,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from labeling import audit
 from labeling.access.api_keys import hashed
 from labeling.models import AccessLink, Membership, Project
 
@@ -33,7 +34,12 @@ class BadLink(ValueError):
 
 
 def make_link(
-    user: Any = None, *, project: Project | None = None, role: str = "", valid_for: timedelta | None = None
+    user: Any = None,
+    *,
+    project: Project | None = None,
+    role: str = "",
+    valid_for: timedelta | None = None,
+    by: Any = None,
 ) -> str:
     """A token that signs `user` in once, or, without a user, lets one newcomer into `project` as `role`.
 
@@ -42,13 +48,16 @@ def make_link(
     if user is None and (project is None or not role):
         raise BadLink("a link needs a user to sign in, or a project and a role to invite to; give one of them")
     token = secrets.token_urlsafe(32)
-    AccessLink.objects.create(
-        token_hash=hashed(token),
-        user=user,
-        project=project,
-        role=role,
-        expires_at=timezone.now() + (valid_for or (SIGN_IN_VALID if user is not None else INVITATION_VALID)),
-    )
+    chosen = valid_for or (SIGN_IN_VALID if user is not None else INVITATION_VALID)
+    with transaction.atomic():
+        AccessLink.objects.create(
+            token_hash=hashed(token), user=user, project=project, role=role, expires_at=timezone.now() + chosen
+        )
+        if user is not None:
+            hours = round(chosen.total_seconds() / 3600)
+            audit.note("account.link_made", project=project, actor=by, subject=user.get_username(), hours=hours)
+        else:
+            audit.note("member.invited", project=project, actor=by, subject=role, days=chosen.days)
     return token
 
 
@@ -76,7 +85,9 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
         )
     user = link.user or visitor or _make_newcomer(name)
     if link.project is not None:
-        Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
+        _, is_new = Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
+        if is_new:
+            audit.note("member.joined", project=link.project, actor=user, subject=user.get_username(), role=link.role)
     return user
 
 

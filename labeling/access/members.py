@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.access.links import INVITATION_VALID, make_link
 from labeling.annotation.assignments import held_by, release
 from labeling.models import AccessLink, Annotator, Membership, Project, Role, Viewer
@@ -55,12 +56,12 @@ def known_role(role: str) -> Role:
     return Role(role)
 
 
-def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days) -> Invitation:
+def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days, by: Any = None) -> Invitation:
     """A link that lets one newcomer, or one who is signed in, into the project once. Raises BadInvitation."""
     chosen = known_role(role)
     if not 1 <= days <= MOST_DAYS:
         raise BadInvitation(f"the link is to hold for {days} days; expected 1 to {MOST_DAYS}")
-    token = make_link(project=project, role=chosen, valid_for=timedelta(days=days))
+    token = make_link(project=project, role=chosen, valid_for=timedelta(days=days), by=by)
     return Invitation(token, chosen, days)
 
 
@@ -70,45 +71,65 @@ def open_invitations(project: Project) -> QuerySet[AccessLink]:
     return links.order_by("-id")
 
 
-def revoke_invitation(project: Project, link_id: int) -> bool:
+@transaction.atomic
+def revoke_invitation(project: Project, link_id: int, *, by: Any = None) -> bool:
     """Make an unused link useless; whether there was one."""
-    return open_invitations(project).filter(pk=link_id).delete()[0] > 0
+    link = open_invitations(project).select_for_update(of=("self",)).filter(pk=link_id).first()
+    if link is None:
+        return False
+    link.delete()
+    audit.note("member.invitation_revoked", project=project, actor=by, subject=link.role)
+    return True
 
 
 @transaction.atomic
-def set_role(project: Project, user: Any, role: str) -> None:
+def set_role(project: Project, user: Any, role: str, *, by: Any = None) -> None:
     """Give a member another role. Raises MembershipRefused for the last owner, BadInvitation for an unknown role."""
     chosen = known_role(role)
     member = _locked_member(project, user)
     if member.role == Role.OWNER and chosen != Role.OWNER:
         _keep_an_owner(member)
     Membership.objects.filter(pk=member.pk).update(role=chosen)
+    if member.role != chosen:
+        _note("member.role", project, user, by, role=f"{member.role} → {chosen}")
     if chosen == Role.VIEWER:
         _free_leases(project, user)
 
 
 @transaction.atomic
-def remove_member(project: Project, user: Any) -> None:
+def remove_member(project: Project, user: Any, *, by: Any = None) -> None:
     """Take a member out; what they answered stays. Raises MembershipRefused for the last owner."""
     member = _locked_member(project, user)
     if member.role == Role.OWNER:
         _keep_an_owner(member)
     member.delete()
+    _note("member.removed", project, user, by, role=member.role)
     _free_leases(project, user)
 
 
-def set_quota(project: Project, user: Any, quota: int | None) -> None:
+@transaction.atomic
+def set_quota(project: Project, user: Any, quota: int | None, *, by: Any = None) -> None:
     """How many answers a member is asked for at most; None: without a bound. Raises MembershipRefused."""
     if quota is not None and not 0 <= quota <= 1_000_000:
         raise MembershipRefused(f"the quota is {quota}; expected 0 to 1,000,000, or none")
-    if Membership.objects.filter(project=project, user=user).update(quota=quota) != 1:
-        raise _no_member(project, user)
+    member = _locked_member(project, user)
+    if member.quota != quota:
+        Membership.objects.filter(pk=member.pk).update(quota=quota)
+        _note("member.quota", project, user, by, **audit.changes({"quota": member.quota}, {"quota": quota}))
 
 
-def resume_person(project: Project, user: Any) -> bool:
+def resume_person(project: Project, user: Any, *, by: Any = None) -> bool:
     """Let a person who was paused go on; answers from before no longer count against them. Whether they were paused."""
     paused = Annotator.objects.people().filter(project=project, user=user, paused_at__isnull=False)
-    return paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+    with transaction.atomic():
+        resumed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+        if resumed:
+            _note("member.resumed", project, user, by)
+    return resumed
+
+
+def _note(action: str, project: Project, user: Any, by: Any, **details: Any) -> None:
+    audit.note(action, project=project, actor=by, subject=user.get_username(), **details)
 
 
 def _locked_member(project: Project, user: Any) -> Membership:

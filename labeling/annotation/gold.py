@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+from labeling import audit
 from labeling.annotation.assignments import NOTED, SIDE, Claimed, Turn, claimed_by, held_by, release
 from labeling.annotation.context import ScreenContext
-from labeling.models import Annotator, GoldAnswer, GoldFeedback, SpotCheck
+from labeling.models import Annotator, GoldAnswer, GoldFeedback, Project, SpotCheck
 from labeling.stored_texts import stored_text
 
 # Strengths are two decimals, their differences are not.
@@ -53,12 +55,20 @@ def is_right(preference: float | None, gold: float, tolerance: float) -> bool:
     return (given - 0.5) * (gold - 0.5) > 0.0 or abs(given - gold) <= tolerance + _ROUNDING
 
 
-def set_gold(pair_id: int, preference: float, *, explanation: str = "") -> GoldAnswer:
+@transaction.atomic
+def set_gold(pair_id: int, preference: float, *, explanation: str = "", by: Any = None) -> GoldAnswer:
     """Set the right answer of a pair, P(a is the more relevant) in [0, 1]; it replaces an earlier one."""
     gold, _made = GoldAnswer.objects.update_or_create(
         pair_id=pair_id, defaults={"preference": preference, "explanation": explanation}
     )
+    note_gold("pair.gold", pair_id, by, preference=round(preference, 4))
     return gold
+
+
+def note_gold(action: str, pair_id: int, by: Any, **details: Any) -> None:
+    """Write the audit entry of a pair that became gold, or is gold no more; in the caller's transaction."""
+    project = Project.objects.get(queries__candidates__pairs_as_a=pair_id)
+    audit.note(action, project=project, actor=by, subject=f"pair {pair_id}", **details)
 
 
 def example_pairs(project_id: int) -> list[int]:
@@ -199,6 +209,8 @@ def pause_person(person: Annotator, reason: str) -> bool:
     with transaction.atomic():
         paused = Annotator.objects.people().filter(pk=person.pk, paused_at__isnull=True)
         changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+        if changed:
+            audit.note("member.paused", project=person.project, subject=person.name, reason=reason[:500])
         release(list(held_by(person.pk).values()), person_id=person.pk)
     person.refresh_from_db()
     return changed

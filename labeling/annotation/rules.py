@@ -8,7 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
+from django.db import transaction
+
+from labeling import audit
 from labeling.models import GoldFeedback, Project
 
 MOST_PAIRS_BEFORE_GOLD = 1000
@@ -45,12 +49,17 @@ def rules_of(project: Project) -> Rules:
     return Rules(**{**values, "hidden_metadata": tuple(map(str, project.hidden_metadata))})
 
 
-def set_rules(project: Project, rules: Rules) -> None:
+def set_rules(project: Project, rules: Rules, *, by: Any = None) -> None:
     """Store all of it or nothing. Raises BadRules, which names the value and what is expected."""
     _check(rules)
     values = {field.name: getattr(rules, field.name) for field in dataclasses.fields(Rules)}
     values["hidden_metadata"] = list(rules.hidden_metadata)
-    Project.objects.filter(pk=project.pk).update(**values)
+    with transaction.atomic():
+        stored = Project.objects.select_for_update(of=("self",)).get(pk=project.pk)
+        changed = audit.changes({name: getattr(stored, name) for name in values}, values)
+        if changed:
+            Project.objects.filter(pk=project.pk).update(**values)
+            audit.note("people.rules", project=project, actor=by, subject=project.slug, **changed)
     for name, value in values.items():
         setattr(project, name, value)
 

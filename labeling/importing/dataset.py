@@ -17,6 +17,7 @@ import psycopg
 from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
+from labeling import audit
 from labeling.importing.formats import LineImporter, Row, RowChecks, RowError, make_importer
 from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
 from labeling.models import Judgment, Project
@@ -62,6 +63,7 @@ def import_dataset(
     options: Mapping[str, Any] | None = None,
     filename: str = "",
     progress: Progress | None = None,
+    by: Any = None,
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
 
@@ -84,7 +86,22 @@ def import_dataset(
         staged = stage(cursor, reader.read(stream), progress)
         if not staged.rows:
             raise ImportFailed("holds no rows", file=file, remedy="choose the right file and format")
-        return move(cursor, project.pk, staged, file)
+        summary = move(cursor, project.pk, staged, file)
+        _note_import(project, summary, file, by=by)
+        return summary
+
+
+def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any) -> None:
+    """What is new is one entry, replaced grades are another; a file that changed nothing leaves none."""
+    created = {
+        name: count
+        for name in ("queries", "documents", "candidates", "grades")
+        if (count := getattr(summary, f"{name}_created"))
+    }
+    if created:
+        audit.note("data.imported", project=project, actor=by, subject=file, **created)
+    if summary.grades_changed:
+        audit.note("grades.replaced", project=project, actor=by, subject=file, grades=summary.grades_changed)
 
 
 def _reader(importer: str, options: Mapping[str, Any] | None) -> Importer:
@@ -200,12 +217,18 @@ _JUDGMENT_FIELDS = {
 }
 
 
-def stream_judgments(project: Project) -> Iterator[bytes]:
+def stream_judgments(project: Project, *, by: Any = None) -> Iterator[bytes]:
     """The project's live judgments as JSON lines, oldest first.
 
     `preference` is P(a is the more relevant), null where the answer is none; `swapped` says that b
-    was shown first. One consistent read through a server-side cursor, in constant memory.
+    was shown first. One consistent read through a server-side cursor, in constant memory. The call writes the audit
+    entry: a client that stops reading has exported all the same.
     """
+    audit.note("judgments.exported", project=project, actor=by, subject=project.slug)
+    return _judgment_lines(project)
+
+
+def _judgment_lines(project: Project) -> Iterator[bytes]:
     rows = (
         cast(Any, Judgment.objects)
         .live()
@@ -220,12 +243,12 @@ def stream_judgments(project: Project) -> Iterator[bytes]:
         yield json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def export_judgments(project: Project, stream: IO[bytes]) -> int:
+def export_judgments(project: Project, stream: IO[bytes], *, by: Any = None) -> int:
     """Write what `stream_judgments` gives; returns how many judgments were written."""
     written = 0
     # Inside a transaction the cursor need not be held, which would copy all rows to a file first.
     with transaction.atomic():
-        for line in stream_judgments(project):
+        for line in stream_judgments(project, by=by):
             stream.write(line)
             written += 1
     return written

@@ -3,6 +3,7 @@
 Constraints of the database hold the invariants; querysets answer the frequent questions.
 """
 
+from labeling.models.audit import AuditEntry
 from labeling.models.gold import GoldAnswer
 from labeling.models.judgments import (
     ANSWER_KINDS,
@@ -38,6 +39,7 @@ __all__ = [
     "Annotator",
     "AnnotatorQuerySet",
     "ApiToken",
+    "AuditEntry",
     "Candidate",
     "Document",
     "GoldAnswer",

@@ -12,9 +12,10 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from labeling import audit
 from labeling.access.annotators import get_person
 from labeling.annotation.answer_scale import BY_KEY, PREFERENCES
-from labeling.annotation.gold import set_gold
+from labeling.annotation.gold import note_gold, set_gold
 from labeling.annotation.idempotency import lock_screen_state
 from labeling.judgments import record_judgments, restore_judgments, supersede_judgments
 from labeling.models import GoldAnswer, Judgment, Pair, Project
@@ -67,36 +68,43 @@ def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int 
         record_judgments([NewJudgment(pair.pk, person.pk, False, preference, kind=kind, rationale=note)])
         judgment = Judgment.objects.live().get(pair=pair, annotator=person)
         made = Adjudication.objects.create(pair=pair, judgment=judgment, replaced=before, by=user)
-        _move_gold(pair, preference)
+        audit.note("pair.adjudicated", project=project, actor=user, subject=f"pair {pair.pk}", answer=answer)
+        _move_gold(pair, preference, by=user)
     return Verdict(made, changed=True)
 
 
-def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
+def undo_adjudication(pair: Pair, *, seen: int | None = None, by: Any = None) -> bool:
     """Take the last word back; what its owner had answered before stands again. Whether there was one.
 
     A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
     """
     with transaction.atomic():
-        standing = _locked(pair, _project_of(pair))
+        project = _project_of(pair)
+        standing = _locked(pair, project)
         if standing is None:
             return False
         _refuse_unseen(standing, seen)
         _take_back(standing)
-        unset_gold(pair)
+        audit.note("pair.adjudication_undone", project=project, actor=by, subject=f"pair {pair.pk}")
+        unset_gold(pair, by=by)
     return True
 
 
-def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
+def make_gold(pair: Pair, *, explanation: str = "", by: Any = None) -> GoldAnswer:
     """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
         raise BadVerdict("only a pair that was decided for one document, or as a tie, can be gold; decide it first")
-    return set_gold(pair.pk, decided.judgment.preference, explanation=explanation)
+    return set_gold(pair.pk, decided.judgment.preference, explanation=explanation, by=by)
 
 
-def unset_gold(pair: Pair) -> bool:
+def unset_gold(pair: Pair, *, by: Any = None) -> bool:
     """The pair's answer counts as known no more; answers to it stay. Whether it was gold."""
-    return GoldAnswer.objects.filter(pair=pair).delete()[0] > 0
+    with transaction.atomic():
+        was_gold = GoldAnswer.objects.filter(pair=pair).delete()[0] > 0
+        if was_gold:
+            note_gold("pair.gold_removed", pair.pk, by)
+    return was_gold
 
 
 def _project_of(pair: Pair) -> Project:
@@ -141,10 +149,10 @@ def _take_back(standing: Adjudication) -> None:
         restore_judgments([standing.replaced_id])
 
 
-def _move_gold(pair: Pair, preference: float | None) -> None:
+def _move_gold(pair: Pair, preference: float | None, *, by: Any) -> None:
     """Gold follows the last word; "neither" cannot be gold."""
     gold = GoldAnswer.objects.filter(pair=pair)
     if preference is None:
-        gold.delete()
-    else:
-        gold.update(preference=preference)
+        unset_gold(pair, by=by)
+    elif gold.exclude(preference=preference).update(preference=preference):
+        note_gold("pair.gold", pair.pk, by, preference=preference)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pydantic
 from django.db import connection, transaction
 
+from labeling import audit
 from labeling.models import Document, Project, Query
 from labeling.plugins import Options
 from labeling.records import IntArray
@@ -174,7 +175,7 @@ def freeze(
     *,
     name: str,
     options: SnapshotOptions | None = None,
-    created_by: Any = None,
+    by: Any = None,
     most_rows: int | None = None,
 ) -> Snapshot:
     """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.files.StorageFull; nothing is left then.
@@ -190,7 +191,7 @@ def freeze(
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
     with in_the_making(folder):
         manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name=name, options=options)
-        manifest["created_by"] = getattr(created_by, "pk", None)
+        manifest["created_by"] = getattr(by, "pk", None)
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         storage().write_bytes(f"{folder}/{MANIFEST_FILE}", text.encode())
         with transaction.atomic():
@@ -198,6 +199,8 @@ def freeze(
                 name=name, location=folder, checksum=manifest["checksum"], rows=manifest["rows"], manifest=manifest
             )
             snapshot.projects.set(projects)
+            for project in projects:
+                audit.note("snapshot.frozen", project=project, actor=by, subject=name, rows=snapshot.rows)
     return snapshot
 
 

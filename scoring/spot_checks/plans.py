@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.annotation.assignments import close_assignments, open_assignments
 from labeling.models import GoldAnswer, Project, SpotCheck
 from labeling.pairs import store_pairs
@@ -81,7 +82,7 @@ class PlanProgress:
 
 
 def plan_spot_checks(
-    project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0, created_by: Any = None
+    project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0, by: Any = None
 ) -> Planned:
     """Draw up to `pairs` pairs and open `overlap` slots on each; gold pairs become known instead.
 
@@ -100,7 +101,7 @@ def plan_spot_checks(
             pairs=len(drawn),
             overlap=1 if reason == Reason.GOLD else overlap,
             seed=seed,
-            created_by=created_by if getattr(created_by, "is_authenticated", False) else None,
+            created_by=by if getattr(by, "is_authenticated", False) else None,
         )
         pair_ids = _stored(drawn)
         slots = (
@@ -108,6 +109,7 @@ def plan_spot_checks(
         )
         if not slots:
             raise NothingToAsk("these pairs have just been planned by somebody else; plan again")
+        _note("spot_checks.planned", plan, by, pairs=len(drawn), slots=slots)
     return Planned(plan, len(drawn), pairs, slots)
 
 
@@ -119,7 +121,7 @@ def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: i
     return Preview(found, pairs, slots, ASSUMED_SECONDS if seconds is None else seconds, seconds is not None)
 
 
-def withdraw_plan(plan: SpotCheckPlan) -> int:
+def withdraw_plan(plan: SpotCheckPlan, *, by: Any = None) -> int:
     """Ask nobody new what the plan asked; of how many slots that holds from now on.
 
     Answers stay, and what people have before them can still be answered, by them alone (`labeling.annotation.assignments.close_slots`).
@@ -129,8 +131,14 @@ def withdraw_plan(plan: SpotCheckPlan) -> int:
     with transaction.atomic():
         gone = close_assignments(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
         gone += GoldAnswer.objects.filter(plans=plan).delete()[1].get("labeling.GoldAnswer", 0)
-        SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
+        is_first = SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now()) == 1
+        if gone or is_first:
+            _note("spot_checks.withdrawn", plan, by, slots=gone)
     return gone
+
+
+def _note(action: str, plan: SpotCheckPlan, by: Any, **details: Any) -> None:
+    audit.note(action, project=plan.project, actor=by, subject=plan.reason, plan=plan.pk, **details)
 
 
 def plan_progress(project: Project) -> list[PlanProgress]:

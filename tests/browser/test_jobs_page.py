@@ -11,11 +11,11 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
 
+from labeling import audit
 from labeling.models import Annotator, Project
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import candidates_of, make_judge, make_pair, make_project, make_query, make_user
-from workers import audit
 from workers.models import Attempt, EndpointState, Job, JudgingTask, Run, Worker
 from workers.monitoring.heartbeats import beat
 

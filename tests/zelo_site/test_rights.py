@@ -6,40 +6,17 @@ A new address fails here until it stands in the table: decide who it is for, and
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import pytest
 from django.test import Client
-from django.urls import URLPattern, reverse
+from django.urls import reverse
 
-from labeling.access.links import make_link
-from labeling.models import AccessLink, Membership
-from scoring.models import Snapshot
-from scoring.spot_checks.plans import plan_spot_checks
-from scoring.storage.files import storage
-from tests.factories.pages import (
-    candidates_of,
-    judge,
-    make_judge,
-    make_pair,
-    make_project,
-    make_query,
-    make_run,
-    make_user,
-    score,
-)
-from trainer.models import Reranker, TrainingRun
-from trainer.serving.registry import TRAINED
-from workers.models import Job
-from zelo_site import urls
-from zelo_site.api.root import api
+from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, ROLES, Roles, World, make_world
 
 pytestmark = pytest.mark.django_db
-Roles = tuple[str, ...]
-ROLES: Roles = ("owner", "annotator", "viewer", "stranger", "anonymous")
 
 
 class For:
@@ -206,73 +183,9 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
 }
 
 
-@dataclass
-class World:
-    """One project with something of everything, somebody of every role, and the numbers that addresses name."""
-
-    users: dict[str, Any]
-    known: dict[str, Any]
-
-    def client(self, role: str) -> Client:
-        client = Client()
-        if role != "anonymous":
-            client.force_login(self.users[role])
-        return client
-
-
 @pytest.fixture
 def world() -> World:
-    users = {role: make_user(role) for role in ROLES[:-1]}
-    project = make_project(users["owner"])
-    for role in ("annotator", "viewer"):
-        Membership.objects.create(project=project, user=users[role], role=role)
-    query = make_query(project)
-    documents = candidates_of(query)
-    pair = make_pair(*documents[:2])
-    annotator = make_judge(project)
-    judge(pair, annotator, 0.9)
-    score(query, [1.0, 0.0, -1.0])
-    snapshot = Snapshot.objects.create(name="frozen", location="snapshots/rights", checksum="0" * 64, rows=1)
-    snapshot.projects.add(project)
-    storage().write_bytes("snapshots/rights/rows.parquet", b"rows")
-    known = {
-        "slug": project.slug,
-        "snapshot_id": snapshot.pk,
-        "training_id": TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pointwise").pk,
-        "move": "cancel",
-        "query_id": query.pk,
-        "pair_id": pair.pk,
-        "run_id": make_run(project).pk,
-        "job_id": Job.objects.create(project=project, stage="candidates").pk,
-        "annotator_id": annotator.pk,
-        "action": "pause",
-        "reranker_id": Reranker.objects.create(
-            project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
-        ).pk,
-        "token": make_link(project=project, role="viewer"),
-        "user_id": users["viewer"].pk,
-        "link_id": AccessLink.objects.get(project=project).pk,
-        "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
-    }
-    return World(users, known)
-
-
-def walk(patterns: list[Any], before: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:
-    """Every address's name and what it names, those of included modules too, the REST interface left out."""
-    for pattern in patterns:
-        named = before | set(pattern.pattern.converters)
-        if isinstance(pattern, URLPattern):
-            yield str(pattern.name), named
-        elif pattern.app_name != "ninja":
-            yield from walk(pattern.url_patterns, named)
-
-
-EVERY_PAGE = dict(walk(urls.urlpatterns))
-EVERY_OPERATION = {
-    f"{method.upper()} {path.removeprefix('/api/v1')}": path
-    for path, methods in api.get_openapi_schema()["paths"].items()
-    for method in methods
-}
+    return make_world()
 
 
 def test_every_page_stands_in_the_table() -> None:

@@ -10,11 +10,12 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from django.db import transaction
 
+from labeling import audit
 from labeling.models import Annotator, Candidate, Project
 from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
@@ -87,14 +88,21 @@ def _free_name(project: Project, name: str, *, kind: str, location: str) -> str:
     return next(each for each in names if not others.filter(name=each).exists())
 
 
-def enter_outside(project: Project, endpoint: str) -> Reranker:
+def enter_outside(project: Project, endpoint: str, *, by: Any = None) -> Reranker:
     """An outside reranker that the operator defined. Raises UnknownOutside, OutsideInvalid, NameTaken."""
     found = outside_endpoint(endpoint)
     entered = Reranker.objects.filter(project=project, kind=OUTSIDE, location=found.name).first()
     if entered is not None:
         return entered
     _check_free(project, found.name, remedy=f"let the operator call the endpoint otherwise in {VARIABLE}")
-    return Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
+    with transaction.atomic():
+        reranker = Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
+        _note_entered(reranker, by)
+    return reranker
+
+
+def _note_entered(reranker: Reranker, by: Any) -> None:
+    audit.note("reranker.entered", project=reranker.project, actor=by, subject=reranker.name, kind=reranker.kind)
 
 
 def _check_free(project: Project, name: str, *, remedy: str) -> None:
@@ -106,7 +114,7 @@ def _check_free(project: Project, name: str, *, remedy: str) -> None:
         raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
 
 
-def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
+def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = None) -> Reranker:
     """A TREC run under a name of its own. Raises ContenderRefused, NameTaken, RowError."""
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ContenderRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
@@ -126,6 +134,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
         reranker.checksum = storage().write_bytes(reranker.location, content)
         reranker.manifest = {"queries": len(run), "known_queries": len(known)}
         reranker.save()
+        _note_entered(reranker, by)
     return reranker
 
 

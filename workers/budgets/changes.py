@@ -11,8 +11,8 @@ from typing import Any
 
 from django.db import transaction
 
+from labeling import audit
 from labeling.models import Project
-from workers import audit
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import Budgets, read_caps, standing
 from workers.models import Caps, Job, Run

@@ -159,7 +159,7 @@ def order_calibration(
     project: Project,
     *,
     judges: Sequence[Annotator] = (),
-    created_by: Any = None,
+    by: Any = None,
     sampler_options: Mapping[str, Any] | None = None,
     query_ids: Sequence[int] | None = None,
     pair_budget: int | None = None,
@@ -175,7 +175,7 @@ def order_calibration(
     return start_run(
         project,
         judges=chosen,
-        created_by=created_by,
+        by=by,
         sampler="cross-query",
         sampler_options=sampler_options,
         orders=orders,

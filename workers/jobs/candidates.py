@@ -12,6 +12,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import Exists
 
+from labeling import audit
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
 from labeling.retrieval.candidates import fill_candidates, rank_candidates
@@ -75,7 +76,12 @@ def unfinished_fill(project: Project) -> Job | None:
 
 
 def order_candidates(
-    project: Project, retriever: str = "hybrid", options: Mapping[str, Any] | None = None, k: int = 100
+    project: Project,
+    retriever: str = "hybrid",
+    options: Mapping[str, Any] | None = None,
+    k: int = 100,
+    *,
+    by: Any = None,
 ) -> Job:
     """Order up to `k` candidates for each query that has none, and leave the hint that starts it.
 
@@ -88,6 +94,7 @@ def order_candidates(
     try:
         with transaction.atomic():
             job = Job.objects.create(project=project, stage=STAGE, payload=payload)
+            audit.note("candidates.ordered", project=project, actor=by, subject=retriever, k=k, job=job.pk)
     except IntegrityError:
         present = unfinished_fill(project)
         raise AlreadyFilling(project, present.pk if present else 0) from None

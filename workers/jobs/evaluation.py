@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, transaction
 
+from labeling import audit
 from labeling.models import Project
 from labeling.records import FloatArray
 from labeling.stored_texts import stored_text
@@ -48,7 +50,12 @@ class NoneEvaluated(RuntimeError):
 
 
 def order_evaluation(
-    project: Project, snapshot: Snapshot, split: str = "test", *, rerankers: Sequence[Reranker] | None = None
+    project: Project,
+    snapshot: Snapshot,
+    split: str = "test",
+    *,
+    rerankers: Sequence[Reranker] | None = None,
+    by: Any = None,
 ) -> Job:
     """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused."""
     if split not in SPLITS:
@@ -62,6 +69,7 @@ def order_evaluation(
     try:
         with transaction.atomic():
             job = Job.objects.create(project=project, stage=STAGE, payload=payload)
+            audit.note("evaluation.ordered", project=project, actor=by, subject=snapshot.name, split=split, job=job.pk)
     except IntegrityError:
         raise EvaluationRefused(
             f"an evaluation of project {project.slug!r} waits or goes on already; wait for its end, then order again"

@@ -24,6 +24,7 @@ import pydantic
 from django.db import transaction
 from django.db.models import F
 
+from labeling import audit
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Judge, Rater, get_plugin, registered
 from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Usage, Verdict
@@ -119,12 +120,12 @@ class Target:
     rows: tuple[int, ...]
 
 
-def order_probe(judge: Annotator, options: ProbeOptions, *, created_by: Any = None) -> InjectionProbe:
+def order_probe(judge: Annotator, options: ProbeOptions, *, by: Any = None) -> InjectionProbe:
     """Store a probe and send the hint that starts it. Raises ProbeRefused."""
     _check(judge)
     with transaction.atomic():
         job = Job.objects.create(project=judge.project, stage=STAGE)
-        probe = _store(judge, options, job.pk, created_by=created_by)
+        probe = _store(judge, options, job.pk, by=by)
         transaction.on_commit(lambda: leave_hint("probe", job.pk))
     return probe
 
@@ -139,14 +140,17 @@ def probe_now(judge: Annotator, options: ProbeOptions, *, report: Progress) -> I
     return InjectionProbe.objects.select_related("job").get(pk=probe.pk)
 
 
-def _store(judge: Annotator, options: ProbeOptions, job_id: int, *, created_by: Any = None) -> InjectionProbe:
-    return InjectionProbe.objects.create(
+def _store(judge: Annotator, options: ProbeOptions, job_id: int, *, by: Any = None) -> InjectionProbe:
+    probe = InjectionProbe.objects.create(
         project=judge.project,
         annotator=judge,
         job_id=job_id,
-        created_by=created_by,
+        created_by=by,
         options=options.model_dump(mode="json"),
     )
+    subject = f"{judge.name} ({judge.pk})"
+    audit.note("probe.ordered", project=judge.project, actor=by, subject=subject, probe=probe.pk)
+    return probe
 
 
 def waiting_probe_ids() -> list[int]:

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
+from labeling.audit import note
 from labeling.models import Project
 from labeling.plugins import get_plugin
 from labeling.stored_texts import stored_text
@@ -32,7 +33,6 @@ from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from trainer.training.launcher import TrainingProcess
 from trainer.training.process import ORDER, PUBLISHED, RESULT, ROWS
-from workers.audit import note
 from workers.broker.hints import leave_hint
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.jobs.leasing import (

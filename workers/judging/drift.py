@@ -14,13 +14,13 @@ import numpy as np
 from django.db import transaction
 from django.db.models.functions import Now
 
+from labeling import audit
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.annotators.known_answers import judge_answers
 from scoring.numerics.judges import cusum
 from scoring.numerics.measures.sides import side
-from workers import audit
 from workers.broker.hints import leave_hint
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 
+from labeling import audit
 from labeling.models import Project
 from labeling.records import FailureKind
-from workers import audit
 from workers.broker.hints import leave_hint
 from workers.judging.queue import retry_dead
 from workers.models import JudgingTask

@@ -1,7 +1,7 @@
 """Who did what to the work and the money."""
 
 import django.db.models.deletion
-import workers.models
+import labeling.models.audit
 from django.conf import settings
 from django.db import migrations, models
 
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('action', models.CharField(max_length=60)),
                 ('subject', models.CharField(blank=True, max_length=200)),
                 ('details', models.JSONField(blank=True, default=dict)),
-                ('at', models.DateTimeField(db_default=workers.models.ClockTimestamp())),
+                ('at', models.DateTimeField(db_default=labeling.models.audit.ClockTimestamp())),
                 ('actor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
                 ('project', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='audit', to='labeling.project')),
             ],

@@ -32,7 +32,7 @@ def backwards(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0009_worker_gpus")]
+    dependencies = [("workers", "0012_audit_entry_moves")]
 
     operations = [
         migrations.AlterField("job", "message", labeling.models.fields.MessageField(blank=True)),

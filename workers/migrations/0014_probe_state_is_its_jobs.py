@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0011_probes_to_jobs")]
+    dependencies = [("workers", "0013_stored_sentences")]
 
     operations = [
         migrations.RemoveConstraint(model_name="injectionprobe", name="injection_probe_state"),

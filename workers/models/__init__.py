@@ -3,9 +3,7 @@
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
 
-from workers.models.audit import AuditEntry, AuditQuerySet
 from workers.models.budgets import Caps, Spend
-from workers.models.clock import ClockTimestamp
 from workers.models.endpoints import EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
@@ -16,10 +14,7 @@ from workers.models.workers import Worker
 __all__ = [
     "FAILURE_KINDS",
     "Attempt",
-    "AuditEntry",
-    "AuditQuerySet",
     "Caps",
-    "ClockTimestamp",
     "EndpointShare",
     "EndpointState",
     "InjectionProbe",

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from django.db import transaction
 
+from labeling import audit
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, Sampler, get_plugin
 from scoring.calibration.cross_query import are_linkable, is_across
@@ -27,7 +28,7 @@ def start_run(
     project: Project,
     *,
     judges: Sequence[Annotator],
-    created_by: Any = None,
+    by: Any = None,
     sampler: str = "cycles",
     sampler_options: Mapping[str, Any] | None = None,
     allocation: str = Run.Allocation.ALL,
@@ -65,7 +66,7 @@ def start_run(
     with transaction.atomic():
         run = Run.objects.create(
             project=project,
-            created_by=created_by,
+            created_by=by,
             query_ids=None if query_ids is None else sorted(query_ids),
             sampler=sampler,
             sampler_options=chosen.options.model_dump(mode="json"),
@@ -81,8 +82,24 @@ def start_run(
         )
         run.judges.set(judges)
         Job.objects.create(project=project, run=run, stage=stage_of_round(chosen), payload={"round": 1, "after": 0})
+        _note_order(run, chosen, judges, by=by)
         transaction.on_commit(lambda: leave_hint("advance", run.pk))
     return run
+
+
+def _note_order(run: Run, sampler: Sampler, judges: Sequence[Annotator], *, by: Any) -> None:
+    """A run on pairs across queries is a calibration, whoever ordered it."""
+    budgets = ("pair_budget", "call_budget", "token_budget", "cost_budget_micros")
+    given = {name: value for name in budgets if (value := getattr(run, name)) is not None}
+    audit.note(
+        "calibration.ordered" if is_across(sampler) else "run.started",
+        project=run.project,
+        actor=by,
+        subject=f"run {run.pk}",
+        judges=", ".join(judge.name for judge in judges)[:500],
+        sampler=run.sampler,
+        **given,
+    )
 
 
 def checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:

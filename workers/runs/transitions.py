@@ -8,7 +8,8 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 
-from workers import audit, failpoints
+from labeling import audit
+from workers import failpoints
 from workers.broker.hints import leave_hint
 from workers.judging import queue
 from workers.models import Job, Run

@@ -103,7 +103,7 @@ def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> tupl
         if len(chosen) < len(set(body.rerankers)):
             raise HttpError(404, "some of these rerankers are not this project's; see its list of rerankers")
     try:
-        return 202, order_evaluation(project, snapshot, body.split, rerankers=chosen)
+        return 202, order_evaluation(project, snapshot, body.split, rerankers=chosen, by=request.user)
     except EvaluationRefused as error:
         raise HttpError(409, str(error)) from error
 
@@ -113,7 +113,7 @@ def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> tuple[int,
     """Enter a reranker that the operator defined in ZELO_RERANKERS."""
     project = owned_project_or_404(request, slug)
     try:
-        return 201, enter_outside(project, body.endpoint)
+        return 201, enter_outside(project, body.endpoint, by=request.user)
     except NameTaken as error:
         raise HttpError(409, str(error)) from error
     except (UnknownOutside, OutsideInvalid) as error:
@@ -125,7 +125,7 @@ def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], nam
     """Enter a TREC run: query Q0 document rank score tag, with the ids that were imported."""
     project = owned_project_or_404(request, slug)
     try:
-        return 201, enter_run_file(project, name.strip() or str(file.name), file)
+        return 201, enter_run_file(project, name.strip() or str(file.name), file, by=request.user)
     except NameTaken as error:
         raise HttpError(409, str(error)) from error
     except (ContenderRefused, RowError) as error:

@@ -191,6 +191,6 @@ def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
     """Order an injection probe of one judge; it starts as soon as a worker is free."""
     judge = _judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
     try:
-        return 201, order_probe(judge, body.options, created_by=request.user)
+        return 201, order_probe(judge, body.options, by=request.user)
     except ProbeRefused as error:
         raise HttpError(422, str(error)) from error

@@ -1,6 +1,6 @@
 """REST of people: members, invitations, plans of spot checks, agreement, disagreements and their verdicts.
 
-The verbs are those of the pages; what is changed is noted in the audit log in the same transaction.
+The verbs are those of the pages; they write the audit log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from scoring.annotators.people_agreement import people_agreement
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
-from workers.audit import note
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
 
@@ -124,12 +123,11 @@ def patch_member(request: HttpRequest, slug: str, user_id: Number, body: MemberP
     try:
         with transaction.atomic():
             if sent.get("role") is not None:
-                set_role(project, user, sent["role"])
+                set_role(project, user, sent["role"], by=request.user)
             if "quota" in sent:
-                set_quota(project, user, sent["quota"])
+                set_quota(project, user, sent["quota"], by=request.user)
             if sent.get("paused") is False:
-                resume_person(project, user)
-            note("member.changed", project=project, actor=request.user, subject=user.get_username(), **sent)
+                resume_person(project, user, by=request.user)
     except (BadInvitation, MembershipRefused) as error:
         raise HttpError(422, str(error)) from error
     return next(row for row in _members(project) if row["user_id"] == user_id)
@@ -141,9 +139,7 @@ def delete_member(request: HttpRequest, slug: str, user_id: Number) -> Any:
     project = owned_project_or_404(request, slug)
     user = _member_or_404(project, user_id)
     try:
-        with transaction.atomic():
-            remove_member(project, user)
-            note("member.removed", project=project, actor=request.user, subject=user.get_username())
+        remove_member(project, user, by=request.user)
     except MembershipRefused as error:
         raise HttpError(422, str(error)) from error
     return 204, None
@@ -167,9 +163,7 @@ def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
     """Make a link that takes one person in, once."""
     project = owned_project_or_404(request, slug)
     try:
-        with transaction.atomic():
-            made = invite(project, role=body.role, days=body.days)
-            note("member.invited", project=project, actor=request.user, subject=made.role, days=made.days)
+        made = invite(project, role=body.role, days=body.days, by=request.user)
     except BadInvitation as error:
         raise HttpError(422, str(error)) from error
     return 201, {"role": made.role, "days": made.days, "path": f"/enter/{made.token}/"}
@@ -179,9 +173,8 @@ def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
 def delete_invitation(request: HttpRequest, slug: str, link_id: Number) -> Any:
     """Make an unused link useless."""
     project = owned_project_or_404(request, slug)
-    if not revoke_invitation(project, link_id):
+    if not revoke_invitation(project, link_id, by=request.user):
         raise HttpError(404, f"project {slug!r} has no open invitation {link_id}; GET .../invitations lists them")
-    note("member.invitation_revoked", project=project, actor=request.user)
     return 204, None
 
 
@@ -224,9 +217,7 @@ def patch_rules(request: HttpRequest, slug: str, body: RulesIn) -> Any:
         sent["hidden_metadata"] = tuple(sent["hidden_metadata"])
     rules: Rules = dataclasses.replace(rules_of(project), **sent)
     try:
-        with transaction.atomic():
-            set_rules(project, rules)
-            note("people.rules", project=project, actor=request.user, **sent)
+        set_rules(project, rules, by=request.user)
     except BadRules as error:
         raise HttpError(422, str(error)) from error
     return dataclasses.asdict(rules)
@@ -300,12 +291,7 @@ def post_plan(request: HttpRequest, slug: str, body: PlanIn) -> Any:
     """Choose pairs for people and open their slots."""
     project = owned_project_or_404(request, slug)
     try:
-        with transaction.atomic():
-            planned = plan_spot_checks(project, **body.dict(), created_by=request.user)
-            note(
-                "spot_checks.planned", project=project, actor=request.user, subject=body.reason,
-                pairs=planned.pairs, slots=planned.slots,
-            )  # fmt: skip
+        planned = plan_spot_checks(project, **body.dict(), by=request.user)
     except BadPlan as error:
         raise HttpError(422, str(error)) from error
     return 201, {
@@ -332,10 +318,7 @@ def delete_plan(request: HttpRequest, slug: str, plan_id: Number) -> Any:
     plan = SpotCheckPlan.objects.filter(project=project, pk=plan_id).first()
     if plan is None:
         raise HttpError(404, f"project {slug!r} has no plan {plan_id}; GET .../spot-checks lists them")
-    with transaction.atomic():
-        gone = withdraw_plan(plan)
-        note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
-    return {"slots": gone}
+    return {"slots": withdraw_plan(plan, by=request.user)}
 
 
 # --- agreement and verdicts --------------------------------------------------------------
@@ -435,9 +418,7 @@ def put_verdict(request: HttpRequest, slug: str, pair_id: Number, body: VerdictI
         with transaction.atomic():
             made = adjudicate(pair, request.user, body.answer, note=body.note, seen=body.seen)
             if body.gold:
-                make_gold(pair)
-            if made.changed:
-                note("pair.adjudicated", project=project, actor=request.user, subject=str(pair_id), answer=body.answer)
+                make_gold(pair, by=request.user)
     except BadVerdict as error:
         raise HttpError(422, str(error)) from error
     except DecidedMeanwhile as error:
@@ -456,11 +437,7 @@ def delete_verdict(request: HttpRequest, slug: str, pair_id: Number) -> Any:
     """Take a verdict back; what its owner had answered before stands again."""
     project = owned_project_or_404(request, slug)
     pair = _pair_or_404(request, project, pair_id)
-    with transaction.atomic():
-        undone = undo_adjudication(pair)
-        if undone:
-            note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair_id))
-    return {"undone": undone}
+    return {"undone": undo_adjudication(pair, by=request.user)}
 
 
 def _pair_or_404(request: HttpRequest, project: Project, pair_id: int) -> Pair:

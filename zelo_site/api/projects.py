@@ -123,7 +123,7 @@ def post_project(request: HttpRequest, body: ProjectIn) -> Any:
     if not may_create(request.user):
         raise HttpError(403, "starting a project needs a staff account or a project of one's own; ask an owner")
     try:
-        project = create_project(body.name, owner=request.user, instruction=body.instruction)
+        project = create_project(body.name, owner=request.user, instruction=body.instruction, by=request.user)
     except BadProject as error:
         raise HttpError(422, str(error)) from error
     return 201, _project_out(project)
@@ -140,7 +140,7 @@ def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
     """Change name, instruction or rater; with another rater, or other options of it, all queries are fitted anew."""
     project = owned_project_or_404(request, slug)
     try:
-        return _project_out(change_project(project, **body.dict(exclude_unset=True)))
+        return _project_out(change_project(project, **body.dict(exclude_unset=True), by=request.user))
     except BadProject as error:
         raise HttpError(422, str(error)) from error
 
@@ -150,7 +150,7 @@ def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], impor
     """Import a file, all or nothing; repeating it changes nothing."""
     project = owned_project_or_404(request, slug)
     try:
-        summary = import_dataset(project, file, importer=importer, filename=file.name or "upload")
+        summary = import_dataset(project, file, importer=importer, filename=file.name or "upload", by=request.user)
     except (ImportFailed, UnknownPlugin) as error:
         raise HttpError(422, str(error)) from error
     rank_candidates(project)
@@ -176,7 +176,7 @@ def get_judgments(request: HttpRequest, slug: str) -> StreamingHttpResponse:
     from labeling.importing.dataset import stream_judgments
 
     project = project_or_404(request, slug)
-    response = StreamingHttpResponse(stream_judgments(project), content_type="application/x-ndjson")
+    response = StreamingHttpResponse(stream_judgments(project, by=request.user), content_type="application/x-ndjson")
     response["Content-Disposition"] = f'attachment; filename="{project.slug}-judgments.jsonl"'
     return response
 

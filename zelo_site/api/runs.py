@@ -14,7 +14,7 @@ from pydantic import Field
 
 from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.models import Project
+from labeling.models import AuditEntry, Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
 from workers.broker.client import broker_answers
@@ -24,7 +24,7 @@ from workers.budgets.spend import totals_of_project
 from workers.jobs.calibration import order_calibration
 from workers.jobs.candidates import MOST_CANDIDATES, AlreadyFilling, FillRefused, order_candidates
 from workers.judging.failures import FailureFilter, retry_failures
-from workers.models import AuditEntry, Job, Run
+from workers.models import Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import ordering, transitions
 from workers.runs.progress import RunProgress, run_progress
@@ -133,7 +133,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
         run = ordering.start_run(
             project,
             judges=judges,
-            created_by=request.user,
+            by=request.user,
             sampler=body.sampler,
             sampler_options=body.sampler_options,
             allocation=body.allocation,
@@ -170,7 +170,7 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
         run = order_calibration(
             project,
             judges=[get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges],
-            created_by=request.user,
+            by=request.user,
             sampler_options={"pairs_per_query": body.pairs_per_query},
             orders=body.orders,
             query_ids=body.query_ids,
@@ -192,7 +192,7 @@ def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
     """Order candidates for the queries that have none; a worker retrieves them, GET /jobs/{id} follows it."""
     project = owned_project_or_404(request, slug)
     try:
-        job = order_candidates(project, body.retriever, body.options, body.k)
+        job = order_candidates(project, body.retriever, body.options, body.k, by=request.user)
     except AlreadyFilling as error:
         raise HttpError(409, str(error)) from error
     except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:

@@ -205,7 +205,7 @@ def get_export(request: HttpRequest, slug: str, exporter: str = "zbench-annotate
     except UnknownPlugin as error:
         raise HttpError(422, str(error)) from error
     spool = tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  closed by the stream
-    export_scores(project, exporter, cast(IO[bytes], spool))
+    export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
     spool.seek(0)
     response = StreamingHttpResponse(_blocks(cast(IO[bytes], spool)), content_type=plugin.content_type)
     response["Content-Disposition"] = f'attachment; filename="{project.slug}{plugin.suffix}"'

@@ -63,7 +63,7 @@ def post_snapshot(request: HttpRequest, slug: str, body: SnapshotIn) -> Any:
             projects,
             name=body.name,
             options=body.options,
-            created_by=request.user,
+            by=request.user,
             most_rows=MOST_ROWS_OF_A_REQUEST,
         )
     except (SnapshotRefused, StorageFull) as error:

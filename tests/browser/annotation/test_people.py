@@ -67,7 +67,7 @@ def answered(project: Project, owner: User) -> Project:
         Membership.objects.create(
             project=project, user=user, role="annotator", quota=100 if user == people[0] else None
         )
-    plan_spot_checks(project, reason="random", pairs=24, overlap=2, seed=1, created_by=owner)
+    plan_spot_checks(project, reason="random", pairs=24, overlap=2, seed=1, by=owner)
     rng = np.random.default_rng(4)
     for user in people[:2]:
         person = get_person(project, user)

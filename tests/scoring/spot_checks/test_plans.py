@@ -180,7 +180,7 @@ def test_a_preview_writes_nothing_and_counts_what_a_plan_would_ask(project: Proj
 
 
 def test_progress_counts_asked_answered_and_left(project: Project) -> None:
-    planned = plan_spot_checks(project, reason="random", pairs=4, overlap=2, created_by=make_user())
+    planned = plan_spot_checks(project, reason="random", pairs=4, overlap=2, by=make_user())
     answer(project, planned.plan.checks.first())
     (progress,) = plan_progress(project)
     assert (progress.asked, progress.answered, progress.left) == (8, 1, 7)

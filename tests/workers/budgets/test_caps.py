@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling import plugins
-from labeling.models import Judgment
+from labeling.models import AuditEntry, Judgment
 from labeling.records import Failure, FailureKind, Usage, Verdict
 from tests.factories.api import Api
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
@@ -26,7 +26,7 @@ from workers.budgets.changes import RunIsOver, change_budgets, change_caps
 from workers.budgets.limits import BadBudget, CapReached, check_caps, read_caps
 from workers.budgets.spend import totals_of_project
 from workers.judging import queue
-from workers.models import Attempt, AuditEntry, JudgingTask, Run
+from workers.models import Attempt, JudgingTask, Run
 from workers.runs import transitions
 from workers.runs.ordering import start_run
 from zelo_site.management.commands import configure
@@ -116,7 +116,7 @@ def test_run_that_had_spent_its_budget_goes_on_when_it_is_raised_and_asks_nothin
     whole = work_until_over(paid_run(make_project(queries=2, documents=8), planned=False))
     assert run.pairs_planned == whole.pairs_planned, "the same design as if no budget had been there"
     assert Judgment.objects.filter(annotator__project=project).count() == run.tasks_planned
-    entry = AuditEntry.objects.order_by("id").first()
+    entry = AuditEntry.objects.filter(action="run.budget").order_by("id").first()
     assert entry is not None
     assert (entry.action, entry.actor_name, entry.details) == ("run.budget", "olga", {"call_budget": "10 → 14"})
 

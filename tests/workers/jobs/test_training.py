@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import translation
 from pytest_django import Settings
 
-from labeling.models import Project
+from labeling.models import AuditEntry, Project
 from labeling.plugins import UnknownPlugin
 from labeling.wording import translated
 from scoring.models import Snapshot
@@ -37,7 +37,7 @@ from workers.jobs.training import (
     workspace_of,
 )
 from workers.jobs.training_progress import MOST_POINTS, Progress
-from workers.models import AuditEntry, Job
+from workers.models import Job
 from workers.stopping import note_stopping
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,7 +11,17 @@ from django.urls import reverse
 from labeling.access.annotators import get_person
 from labeling.access.links import find_link
 from labeling.access.members import invite, open_invitations
-from labeling.models import Annotator, ApiToken, GoldAnswer, Judgment, Membership, Pair, Project, SpotCheck
+from labeling.models import (
+    Annotator,
+    ApiToken,
+    AuditEntry,
+    GoldAnswer,
+    Judgment,
+    Membership,
+    Pair,
+    Project,
+    SpotCheck,
+)
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication, SpotCheckPlan
 from tests.factories.pages import (
@@ -24,7 +34,6 @@ from tests.factories.pages import (
     make_user,
     page,
 )
-from workers.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
 
@@ -89,7 +98,7 @@ def test_the_last_owner_is_told_why_they_stay(client: Client, project: Project, 
     answer = act(client, project, "remove", user=owner.pk)
     assert answer.status_code == 422
     assert "make another member an owner first" in answer.content.decode()
-    assert not AuditEntry.objects.exists()
+    assert not AuditEntry.objects.filter(project=project).exists()
 
 
 def test_members_of_other_projects_cannot_be_changed(client: Client, project: Project) -> None:

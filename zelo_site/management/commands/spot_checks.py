@@ -10,7 +10,6 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.models import Project, SpotCheck
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks
-from workers.audit import note
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database
@@ -42,9 +41,6 @@ class Command(BaseCommand):
 
 def _plan(project: Project, order: dict[str, Any]) -> str:
     planned = plan_spot_checks(project, **order)
-    note(
-        "spot_checks.planned", project=project, subject=order["reason"], pairs=planned.pairs, slots=planned.slots
-    )  # fmt: skip
     return f"plan {planned.plan.pk}: {planned.pairs:,} of {planned.wanted:,} pairs, {planned.slots:,} slots"
 
 

@@ -55,7 +55,7 @@ def candidates(request: HttpRequest, slug: str) -> HttpResponse:
         return live_fragment(request, PART, filling_context(request, project))
     project = owned_project(request, slug)
     try:
-        order_candidates(project)
+        order_candidates(project, by=request.user)
         messages.success(request, _("Candidate retrieval started. Candidates appear when a worker has found them."))
     except AlreadyFilling:
         messages.info(request, _("Candidate retrieval is already running."))

@@ -51,9 +51,12 @@ def new_project(request: HttpRequest) -> HttpResponse:
     try:
         with transaction.atomic():
             project = create_project(
-                request.POST.get("name", ""), owner=request.user, instruction=request.POST.get("instruction", "")
+                request.POST.get("name", ""),
+                owner=request.user,
+                instruction=request.POST.get("instruction", ""),
+                by=request.user,
             )
-            stored = _import(project, _sources(request))
+            stored = _import(project, _sources(request), by=request.user)
     except (BadProject, NothingSent, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
@@ -67,7 +70,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "zelo/wizard.html", _form(request, project))
     try:
         with transaction.atomic():
-            stored = _import(project, _sources(request))
+            stored = _import(project, _sources(request), by=request.user)
     except (NothingSent, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
@@ -118,12 +121,12 @@ def _sources(request: HttpRequest) -> list[Source]:
     return found
 
 
-def _import(project: Project, sources: list[Source]) -> str:
+def _import(project: Project, sources: list[Source], *, by: Any) -> str:
     """Import every source; return a summary of the new data."""
     sentences = []
     for source in sources:
         source.stream.seek(0)
-        summary = import_dataset(project, source.stream, importer=source.importer, filename=source.name)
+        summary = import_dataset(project, source.stream, importer=source.importer, filename=source.name, by=by)
         sentences.append(str(summary))
     rank_candidates(project)
     return " ".join(sentences)

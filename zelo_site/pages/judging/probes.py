@@ -43,7 +43,7 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
     judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
     try:
         options = ProbeOptions.model_validate({"payloads": request.POST.getlist("payload")})
-        order_probe(judge, options, created_by=request.user)
+        order_probe(judge, options, by=request.user)
     except pydantic.ValidationError:
         messages.error(request, _("Choose at least one payload."))
     except ProbeRefused as error:

@@ -85,7 +85,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
         start_run(
             project,
             judges=judges,
-            created_by=request.user,
+            by=request.user,
             sampler=order.sampler,
             sampler_options=order.sampler_options,
             allocation=order.allocation,

@@ -32,7 +32,6 @@ from scoring.annotators.adjudication import (
 )
 from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
-from workers.audit import note
 from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -190,9 +189,9 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
     try:
         with transaction.atomic():
             if action == "undo":
-                return _undo(request, project, pair, here)
+                return _undo(request, pair, here)
             if action in {"gold", "not-gold"}:
-                return _gold(request, project, pair, here, wanted=action == "gold")
+                return _gold(request, pair, here, wanted=action == "gold")
             return _decide(request, project, pair, here)
     except (BadVerdict, DecidedMeanwhile) as error:
         messages.error(request, str(error))
@@ -214,10 +213,8 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     key = request.POST.get("verdict", "")
     comment = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
     made = adjudicate(pair, request.user, key, note=comment, seen=_seen(request))
-    if made.changed:
-        note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)
     if request.POST.get("gold") and ANSWERS[key] is not None:
-        make_gold(pair)
+        make_gold(pair, by=request.user)
     messages.success(request, _("Decided: %(verdict)s.") % {"verdict": verdict_label(made.adjudication)})
     onward = after if after is not None else before
     if onward is None:
@@ -225,20 +222,18 @@ def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> Ht
     return redirect(_address(request, project, onward, last=pair.pk, verdict=made.adjudication.pk))
 
 
-def _undo(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
-    if undo_adjudication(pair, seen=_seen(request)):
-        note("pair.adjudication_undone", project=project, actor=request.user, subject=str(pair.pk))
+def _undo(request: HttpRequest, pair: Pair, here: str) -> HttpResponse:
+    if undo_adjudication(pair, seen=_seen(request), by=request.user):
         messages.success(request, _("Verdict undone."))
     else:
         messages.warning(request, _("This pair has no verdict to undo."))
     return redirect(here)
 
 
-def _gold(request: HttpRequest, project: Project, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
+def _gold(request: HttpRequest, pair: Pair, here: str, *, wanted: bool) -> HttpResponse:
     if wanted:
-        make_gold(pair)
+        make_gold(pair, by=request.user)
         messages.success(request, _("Pair marked as gold. People’s answers to it are now checked."))
-    elif unset_gold(pair):
+    elif unset_gold(pair, by=request.user):
         messages.success(request, _("Pair removed from gold."))
-    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), gold=wanted)
     return redirect(here)

@@ -6,7 +6,6 @@ Everyone who may read the project sees the tables; only owners can change things
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
-from workers.audit import note
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
@@ -159,15 +157,13 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
 
 def _invite(request: HttpRequest, project: Project) -> HttpResponse:
     days = _number(request.POST.get("days", ""), INVITATION_VALID.days)
-    invitation = invite(project, role=request.POST.get("role", ""), days=days)
-    note("member.invited", project=project, actor=request.user, subject=invitation.role, days=days)
+    invitation = invite(project, role=request.POST.get("role", ""), days=days, by=request.user)
     link = request.build_absolute_uri(reverse("enter", args=[invitation.token]))
     return _page(request, project, link=link)
 
 
 def _revoke(request: HttpRequest, project: Project) -> None:
-    if revoke_invitation(project, _number(request.POST.get("link", ""))):
-        note("member.invitation_revoked", project=project, actor=request.user)
+    if revoke_invitation(project, _number(request.POST.get("link", "")), by=request.user):
         messages.success(request, _("Invitation revoked."))
     else:
         messages.warning(request, _("That invitation was already used or has expired."))
@@ -175,8 +171,7 @@ def _revoke(request: HttpRequest, project: Project) -> None:
 
 def _set_role(request: HttpRequest, project: Project) -> None:
     user, role = _member(request, project), request.POST.get("role", "")
-    set_role(project, user, role)
-    note("member.role", project=project, actor=request.user, subject=user.get_username(), role=role)
+    set_role(project, user, role, by=request.user)
     messages.success(
         request, _("%(name)s now has the role %(role)s.") % {"name": _name(user), "role": role_label(role)}
     )
@@ -184,8 +179,7 @@ def _set_role(request: HttpRequest, project: Project) -> None:
 
 def _remove(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
-    remove_member(project, user)
-    note("member.removed", project=project, actor=request.user, subject=user.get_username())
+    remove_member(project, user, by=request.user)
     messages.success(request, _("%(name)s is no longer a member; their answers stay.") % {"name": _name(user)})
 
 
@@ -194,8 +188,7 @@ def _quota(request: HttpRequest, project: Project) -> None:
     if given and not (given.isascii() and given.isdigit() and len(given) < 10):
         raise MembershipRefused(f"the quota is {given[:20]!r}; enter a whole number, or leave it empty for no quota")
     quota = int(given) if given else None
-    set_quota(project, user, quota)
-    note("member.quota", project=project, actor=request.user, subject=user.get_username(), quota=quota)
+    set_quota(project, user, quota, by=request.user)
     if quota is None:
         messages.success(request, _("%(name)s has no quota.") % {"name": _name(user)})
     else:
@@ -208,18 +201,13 @@ def _quota(request: HttpRequest, project: Project) -> None:
 
 def _resume(request: HttpRequest, project: Project) -> None:
     user = _member(request, project)
-    if resume_person(project, user):
-        note("member.resumed", project=project, actor=request.user, subject=user.get_username())
+    if resume_person(project, user, by=request.user):
         messages.success(request, _("%(name)s resumed; earlier gold results reset.") % {"name": _name(user)})
 
 
 def _plan(request: HttpRequest, project: Project) -> None:
     order = read_plan(request.POST)
-    planned = plan_spot_checks(project, **order, seed=secrets.randbits(31), created_by=request.user)
-    note(
-        "spot_checks.planned", project=project, actor=request.user, subject=order["reason"],
-        pairs=planned.pairs, slots=planned.slots,
-    )  # fmt: skip
+    planned = plan_spot_checks(project, **order, seed=secrets.randbits(31), by=request.user)
     text = ngettext("Planned %(n)s pair.", "Planned %(n)s pairs.", planned.pairs) % {"n": count(planned.pairs)}
     if planned.pairs < planned.wanted:
         text += " " + _("No more pairs of this kind exist.")
@@ -229,8 +217,7 @@ def _plan(request: HttpRequest, project: Project) -> None:
 def _withdraw(request: HttpRequest, project: Project) -> None:
     plans = SpotCheckPlan.objects.visible_to(request.user).filter(project=project)
     plan = get_object_or_404(plans, pk=_number(request.POST.get("plan", "")))
-    gone = withdraw_plan(plan)
-    note("spot_checks.withdrawn", project=project, actor=request.user, subject=plan.reason, slots=gone)
+    withdraw_plan(plan, by=request.user)
     messages.success(
         request,
         _("Unanswered pairs withdrawn. Existing answers and current assignments still count."),
@@ -239,8 +226,7 @@ def _withdraw(request: HttpRequest, project: Project) -> None:
 
 def _rules(request: HttpRequest, project: Project) -> None:
     rules = read_rules(request.POST)
-    set_rules(project, rules)
-    note("people.rules", project=project, actor=request.user, **dataclasses.asdict(rules))
+    set_rules(project, rules, by=request.user)
     messages.success(request, _("Saved. The new rules apply from the next pair."))
 
 

@@ -186,7 +186,7 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
         found = _next(project, _counts(request, project))
         if found.hindrance:
             raise RunRefused(found.hindrance)
-        order_calibration(project, created_by=request.user, sampler_options={"pairs_per_query": PAIRS_PER_QUERY})
+        order_calibration(project, by=request.user, sampler_options={"pairs_per_query": PAIRS_PER_QUERY})
     except RunRefused as error:
         messages.error(request, str(error))
     else:

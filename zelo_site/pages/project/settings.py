@@ -51,6 +51,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
                 instruction=request.POST.get("instruction", "").replace("\r\n", "\n"),
                 rater=rater.name,
                 rater_options=read_options(rater, prefix=f"rater-{rater.name}", sent=request.POST),
+                by=request.user,
             )
             change_caps(project, read_limits(request.POST, prefix="cap-"), by=request.user)
     except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:

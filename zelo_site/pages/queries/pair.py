@@ -17,7 +17,6 @@ from labeling.annotation.gold import set_gold
 from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
-from workers.audit import note
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -64,11 +63,10 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     answer = request.POST.get("answer", "")
     if answer in PREFERENCES:
         why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
-        set_gold(pair.pk, PREFERENCES[answer], explanation=why)
+        set_gold(pair.pk, PREFERENCES[answer], explanation=why, by=request.user)
         messages.success(request, _("Pair marked as gold. People’s answers to it are now checked."))
-    elif unset_gold(pair):
+    elif unset_gold(pair, by=request.user):
         messages.success(request, _("Pair removed from gold."))
-    note("pair.gold", project=project, actor=request.user, subject=str(pair.pk), answer=answer[:20])
     return redirect("pair", slug=project.slug, pair_id=pair.pk)
 
 

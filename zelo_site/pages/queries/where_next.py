@@ -106,7 +106,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         start_run(
             project,
             judges=judges,
-            created_by=request.user,
+            by=request.user,
             sampler=GOES_ON,
             sampler_options={"pairs": PAIRS},
             allocation=allocation,

@@ -185,19 +185,20 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
     action = request.POST.get("action", "")
     try:
         if action == "outside":
-            entered = enter_outside(project, request.POST.get("endpoint", ""))
+            entered = enter_outside(project, request.POST.get("endpoint", ""), by=request.user)
             messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "run_file":
             stream = request.FILES.get("run")
             if stream is None:
                 raise ContenderRefused(_("no file was chosen; choose a TREC run file"))
-            entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
+            name = request.POST.get("name", "").strip() or str(stream.name)
+            entered = enter_run_file(project, name, stream, by=request.user)
             messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "evaluate":
             snapshot = get_object_or_404(
                 Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
             )
-            order_evaluation(project, snapshot, request.POST.get("split", "test"))
+            order_evaluation(project, snapshot, request.POST.get("split", "test"), by=request.user)
             messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
             raise Http404

@@ -45,7 +45,7 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
             [project, *joined],
             name=request.POST.get("name", ""),
             options=options,
-            created_by=request.user,
+            by=request.user,
             most_rows=MOST_ROWS_OF_A_REQUEST,
         )
     except (BadOptions, SnapshotRefused, StorageFull) as error:

@@ -9,8 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from labeling.models import Project
-from workers.models import AuditEntry
+from labeling.models import AuditEntry, Project
 from zelo_site.pages.scope import owned_project
 
 PAGE_SIZE = 50

@@ -1,12 +1,22 @@
-"""The audit log. `workers.audit` writes it."""
+"""The audit log: who changed what in a project, or on the server.
+
+`labeling.audit.note` writes the entries, inside the verbs. A trigger of the database refuses to change or delete one.
+"""
 
 from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
 
-from labeling.models import Membership, Project, Role, Viewer, VisibleQuerySet
-from workers.models.clock import ClockTimestamp
+from labeling.models.projects import Membership, Project, Role, Viewer, VisibleQuerySet
+
+
+class ClockTimestamp(models.Func):
+    """The database's clock at this moment; `Now` is that of the transaction's start."""
+
+    function = "CLOCK_TIMESTAMP"
+    template = "%(function)s()"
+    output_field = models.DateTimeField()
 
 
 class AuditQuerySet(VisibleQuerySet["AuditEntry"]):
@@ -21,12 +31,14 @@ class AuditQuerySet(VisibleQuerySet["AuditEntry"]):
 
 
 class AuditEntry(models.Model):
-    """One deed that somebody may ask about later. Written by `workers.audit.note`, changed by nothing.
+    """One action: what was done, to what, by whom, when.
 
-    `actor_name` stays when the account goes; both are empty where the program or a command did it.
+    The names stay when the account or the project is deleted; the database then clears the reference. `actor_name` is
+    empty where the program or a command on the server acted.
     """
 
     project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.SET_NULL, related_name="audit")
+    project_name = models.CharField(max_length=200, blank=True, default="", db_default="")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     actor_name = models.CharField(max_length=150, blank=True)
     action = models.CharField(max_length=60)
@@ -37,6 +49,7 @@ class AuditEntry(models.Model):
     objects = AuditQuerySet.as_manager()
 
     class Meta:
+        db_table = "workers_auditentry"  # where the first installations have it
         verbose_name_plural = "audit entries"
         ordering = ["-id"]
         indexes = [models.Index(fields=["project", "-id"], name="audit_by_project")]

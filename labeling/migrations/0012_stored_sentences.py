@@ -23,7 +23,7 @@ def backwards(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0010_spot_checks_without_gold")]
+    dependencies = [("labeling", "0011_audit_entry")]
 
     operations = [
         migrations.AlterField(

@@ -1,0 +1,488 @@
+"""Every address that changes something writes its audit entry, by page and by REST, and the commands leave the same.
+
+A new address fails here until it stands in a table: say which entries it leaves, or why it leaves none.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import call_command
+from django.db import connection
+from django.http import HttpResponse
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from pytest_django import Settings
+from workers.monitoring.drift import pause_judge
+
+from labeling.access.annotators import get_judge
+from labeling.access.api_keys import make_token
+from labeling.access.links import make_link
+from labeling.annotation.gold import set_gold
+from labeling.models import Annotator, ApiToken, AuditEntry, Pair, Project, Query
+from scoring.annotators.adjudication import adjudicate
+from scoring.models import Snapshot
+from tests.factories.scored import scored
+from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
+from trainer.models import TrainingRun
+from workers.models import Job, JudgingTask, Run
+from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
+from zelo_site.templatetags.audit import ACTION_LABELS
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
+
+LINE = {
+    "query": {"id": "new", "query": "which?"},
+    "documents": [{"id": "a", "content": "x"}, {"id": "b", "content": "y"}],
+}
+DATA = json.dumps(LINE)
+OUTSIDE = json.dumps([{"name": "theirs", "url": "http://127.0.0.1:9/rerank", "model": "x"}])
+
+
+# --- what the requests change ------------------------------------------------------------
+
+
+def the_project(world: World) -> Project:
+    return Project.objects.get(slug=world.known["slug"])
+
+
+def the_run(world: World) -> Run:
+    return Run.objects.get(pk=world.known["run_id"])
+
+
+def the_pair(world: World) -> Pair:
+    return Pair.objects.get(pk=world.known["pair_id"])
+
+
+def the_judge(world: World) -> Annotator:
+    return Annotator.objects.get(pk=world.known["annotator_id"])
+
+
+def a_judge_at_work(world: World) -> None:
+    """The run's judge is one that can answer, so that further runs can be ordered of it."""
+    judge = get_judge(the_project(world), "test-longer", {})
+    the_run(world).judges.set([judge])
+    Run.objects.filter(pk=world.known["run_id"]).update(state=Run.State.FINISHED)
+    world.known["annotator_id"] = judge.pk
+
+
+def scores(world: World) -> None:
+    a_judge_at_work(world)
+    world.known["query_id"] = scored(the_project(world), queries=12)[0].pk
+
+
+def a_paused_run(world: World) -> None:
+    Run.objects.filter(pk=world.known["run_id"]).update(state=Run.State.PAUSED)
+
+
+def a_failed_question(world: World) -> None:
+    JudgingTask.objects.create(
+        run=the_run(world), pair=the_pair(world), annotator=the_judge(world), swapped=True, state="dead",
+        reason="refusal",
+    )  # fmt: skip
+
+
+def a_paused_judge(world: World) -> None:
+    pause_judge(the_judge(world), "for a look")
+
+
+def a_paused_person(world: World) -> None:
+    person = Annotator.objects.create(
+        project=the_project(world), user=world.users["viewer"], name="viewer", is_person=True, config_hash="f" * 64
+    )
+    Annotator.objects.filter(pk=person.pk).update(paused_at="2026-01-02T03:04:05Z", pause_reason="2 of 5 right")
+
+
+def no_job(world: World) -> None:
+    Job.objects.filter(project=the_project(world)).update(state=Job.State.FINISHED)
+
+
+def a_password(world: World) -> None:
+    world.users["owner"].set_password("long and secret")
+    world.users["owner"].save()
+
+
+def a_sign_in_link(world: World) -> None:
+    world.known["token"] = make_link(world.users["owner"])
+
+
+def a_key(world: World) -> None:
+    make_token(world.users["owner"], name="old")
+    world.known["key_id"] = ApiToken.objects.get(name="old").pk
+
+
+def gold(world: World) -> None:
+    set_gold(world.known["pair_id"], 0.95)
+
+
+def a_verdict(world: World) -> None:
+    adjudicate(the_pair(world), world.users["owner"], "1")
+
+
+def a_gold_verdict(world: World) -> None:
+    a_verdict(world)
+    gold(world)
+
+
+def a_stopped_training(world: World) -> None:
+    TrainingRun.objects.filter(pk=world.known["training_id"]).update(state=TrainingRun.State.CANCELLED)
+
+
+def rows_to_learn_from(world: World) -> None:
+    splits = {"train": {"rows": 5}, "test": {"rows": 5}}
+    Snapshot.objects.filter(pk=world.known["snapshot_id"]).update(manifest={"splits": splits})
+
+
+def grades_before(world: World) -> None:
+    query = Query.objects.get(pk=world.known["query_id"])
+    query.candidates.update(grade=1)
+    world.known["query_name"] = query.external_id
+    world.known["document_name"] = query.candidates.order_by("id")[0].document.external_id
+
+
+def a_run_file(world: World) -> Any:
+    name = Query.objects.get(pk=world.known["query_id"]).external_id
+    return SimpleUploadedFile("today.trec", f"{name} Q0 d0 1 1.0 today\n".encode())
+
+
+def new_data(world: World) -> Any:
+    return SimpleUploadedFile("new.jsonl", DATA.encode())
+
+
+def new_grades(world: World) -> Any:
+    return SimpleUploadedFile("qrels.txt", f"{world.known['query_name']} 0 {world.known['document_name']} 3\n".encode())
+
+
+# --- the tables --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Writes:
+    """A request and the entries that it must leave. `address`: a page's name, or an operation of the REST interface.
+
+    `sent` are fields of the form or of the JSON body; "{...}" names something of the world, a function makes a file.
+    `by` is who asks, and whom the entries must name; None: a visitor who is not signed in.
+    """
+
+    address: str
+    entries: tuple[str, ...]
+    sent: Any = None
+    arrange: Callable[[World], None] = lambda world: None
+    kwargs: Any = None
+    by: str | None = "owner"
+    is_committed: bool = False
+
+    def __str__(self) -> str:
+        said = (self.sent or {}).get("action", "") if isinstance(self.sent, dict) else ""
+        return " ".join(filter(None, [self.address, str(said), *map(str, (self.kwargs or {}).values()), *self.entries]))
+
+
+NEW_PASSWORD = {"new_password1": "quite long enough 7", "new_password2": "quite long enough 7"}
+SETTINGS = {"name": "renamed", "instruction": "Be strict.", "rater": "thurstone", "cap-calls": "500"}
+RULES = {
+    "gold_every": "20", "gold_feedback": "hidden", "gold_answers": "5", "gold_accuracy": "70", "gold_tolerance": "0.25",
+    "lease_s": "300",
+}  # fmt: skip
+JUDGES = {"judge": "test-longer"}
+RUN = {"judges": [{"plugin": "test-longer"}]}
+
+PAGES = [
+    Writes(
+        "sign-in", ("account.signed_in",), {"username": "owner", "password": "long and secret"}, a_password, by=None
+    ),
+    Writes("enter", ("account.signed_in",), {}, a_sign_in_link, by=None),
+    Writes("enter", ("member.joined", "account.signed_in"), {"name": "Emmy"}, by=None),
+    Writes("enter", ("member.joined",), {}, by="stranger"),
+    Writes("profile", ("account.password_set",), NEW_PASSWORD),
+    Writes("tokens", ("key.made",), {"name": "new", "scope": "read"}),
+    Writes("tokens", ("key.revoked",), {"action": "revoke", "token": "{key_id}"}, a_key),
+    Writes("new-project", ("project.created", "data.imported"), {"name": "another", "text": DATA}),
+    Writes("settings", ("project.changed", "project.caps"), SETTINGS),
+    Writes("import", ("data.imported",), {"file": new_data}),
+    Writes("import", ("grades.replaced",), {"grades": new_grades}, grades_before),
+    Writes("candidates", ("candidates.ordered",), {}, no_job),
+    Writes("new-run", ("run.started",), JUDGES),
+    Writes("queue-next", ("run.started",), {}, scores),
+    Writes("move-run", ("run.paused",), kwargs={"action": "pause"}),
+    Writes("move-run", ("run.resumed",), {}, a_paused_run, {"action": "resume"}),
+    Writes("move-run", ("run.cancelled",), kwargs={"action": "cancel"}),
+    Writes("move-run", ("tasks.requeued",), {}, a_failed_question, {"action": "retry"}),
+    Writes("budget", ("run.budget",), {"call_budget": "7"}),
+    Writes("failures", ("tasks.requeued",), {}, a_failed_question),
+    Writes("scorecard", ("judge.paused",), {"judge": "{annotator_id}", "action": "pause"}),
+    Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "resume"}, a_paused_judge),
+    Writes("scale", ("calibration.ordered",), {}, scores),
+    Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
+    Writes("snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
+    Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
+    Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
+    Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("proof", ("reranker.entered",), {"action": "outside", "endpoint": "theirs"}),
+    Writes("proof", ("reranker.entered",), {"action": "run_file", "run": a_run_file}),
+    Writes("proof", ("evaluation.ordered",), {"action": "evaluate", "snapshot": "{snapshot_id}"}),
+    Writes("people", ("member.invited",), {"action": "invite", "role": "viewer"}),
+    Writes("people", ("member.invitation_revoked",), {"action": "revoke", "link": "{link_id}"}),
+    Writes("people", ("member.role",), {"action": "role", "user": "{user_id}", "role": "annotator"}),
+    Writes("people", ("member.removed",), {"action": "remove", "user": "{user_id}"}),
+    Writes("people", ("member.quota",), {"action": "quota", "user": "{user_id}", "quota": "5"}),
+    Writes("people", ("member.resumed",), {"action": "resume", "user": "{user_id}"}, a_paused_person),
+    Writes("people", ("spot_checks.planned",), {"action": "plan", "reason": "random", "pairs": "1", "overlap": "2"}),
+    Writes("people", ("spot_checks.withdrawn",), {"action": "withdraw", "plan": "{plan_id}"}),
+    Writes("people", ("people.rules",), {"action": "rules", **RULES}),
+    Writes("adjudicate", ("pair.adjudicated",), {"verdict": "1"}),
+    Writes("adjudicate", ("pair.adjudicated", "pair.gold"), {"verdict": "1", "gold": "on"}),
+    Writes("adjudicate", ("pair.adjudicated", "pair.gold_removed"), {"verdict": "0"}, gold),
+    Writes("adjudicate", ("pair.adjudication_undone",), {"action": "undo"}, a_verdict),
+    Writes("adjudicate", ("pair.adjudication_undone", "pair.gold_removed"), {"action": "undo"}, a_gold_verdict),
+    Writes("adjudicate", ("pair.gold",), {"action": "gold"}, a_verdict),
+    Writes("adjudicate", ("pair.gold_removed",), {"action": "not-gold"}, a_gold_verdict),
+    Writes("mark-gold", ("pair.gold",), {"answer": "left_clearly"}),
+    Writes("mark-gold", ("pair.gold_removed",), {"answer": ""}, gold),
+]
+
+OPERATIONS = [
+    Writes("POST /projects", ("project.created",), {"name": "another"}),
+    Writes("PATCH /projects/{slug}", ("project.changed",), {"name": "renamed"}),
+    Writes("POST /projects/{slug}/import", ("data.imported",), {"file": new_data}),
+    Writes("POST /projects/{slug}/runs", ("run.started",), RUN),
+    Writes("POST /projects/{slug}/calibrate", ("calibration.ordered",), {}, scores),
+    Writes("POST /projects/{slug}/candidates", ("candidates.ordered",), {"retriever": "bm25"}, no_job),
+    Writes("PATCH /runs/{run_id}", ("run.budget",), {"call_budget": 7}),
+    Writes("PATCH /projects/{slug}/caps", ("project.caps",), {"calls": 500}),
+    Writes("POST /runs/{run_id}/{action}", ("run.paused",), kwargs={"action": "pause"}),
+    Writes("POST /runs/{run_id}/{action}", ("run.resumed",), None, a_paused_run, {"action": "resume"}),
+    Writes("POST /runs/{run_id}/{action}", ("run.cancelled",), kwargs={"action": "cancel"}),
+    Writes("POST /runs/{run_id}/dead/retry", ("tasks.requeued",), None, a_failed_question),
+    Writes("POST /projects/{slug}/failures/retry", ("tasks.requeued",), None, a_failed_question),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/pause", ("judge.paused",), {}),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
+    Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
+    Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
+    Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
+    Writes("POST /trainings/{training_id}/resume", ("training.resumed",), None, a_stopped_training),
+    Writes("POST /projects/{slug}/evaluations", ("evaluation.ordered",), {"snapshot": "{snapshot_id}"}),
+    Writes("POST /projects/{slug}/contenders/outside", ("reranker.entered",), {"endpoint": "theirs"}),
+    Writes("POST /projects/{slug}/contenders/run", ("reranker.entered",), {"file": a_run_file}),
+    Writes("PATCH /projects/{slug}/members/{user_id}", ("member.role", "member.quota"), {"role": "annotator", "quota": 5}),
+    Writes("PATCH /projects/{slug}/members/{user_id}", ("member.resumed",), {"paused": False}, a_paused_person),
+    Writes("DELETE /projects/{slug}/members/{user_id}", ("member.removed",)),
+    Writes("POST /projects/{slug}/invitations", ("member.invited",), {"role": "viewer"}),
+    Writes("DELETE /projects/{slug}/invitations/{link_id}", ("member.invitation_revoked",)),
+    Writes("PATCH /projects/{slug}/rules", ("people.rules",), {"gold_every": 20}),
+    Writes("POST /projects/{slug}/spot-checks", ("spot_checks.planned",), {"reason": "random", "pairs": 1, "overlap": 2}),
+    Writes("DELETE /projects/{slug}/spot-checks/{plan_id}", ("spot_checks.withdrawn",)),
+    Writes("PUT /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudicated",), {"answer": "1"}),
+    Writes("PUT /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudicated", "pair.gold"), {"answer": "1", "gold": True}),
+    Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
+    Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
+    # Reading all of it at once is recorded as well.
+    Writes("GET /projects/{slug}/export", ("scores.exported",)),
+    Writes("GET /projects/{slug}/judgments", ("judgments.exported",)),
+]  # fmt: skip
+
+EXEMPT = {
+    "sign-out": "ends one's own session; the sign-in is recorded",
+    "set-language": "the language of one's own pages",
+    "preview-import": "reads the file and stores nothing",
+    "estimate": "computes and stores nothing",
+    "instruction": "one's own confirmation, which the annotator's row keeps",
+    "try-reranker": "ranks what was typed and stores nothing",
+    "rerank-v1": "ranks and stores nothing",
+    "rerank-v2": "ranks and stores nothing",
+    "rerank-tei": "ranks and stores nothing",
+    "compare-next": "assigns pairs to oneself; the assignment is a row of its own",
+    "compare-answer": "one's own judgment, which carries annotator and time and is never overwritten",
+    "compare-undo": "supersedes one's own judgment, which stays",
+    "compare-skip": "passes one's own assignment on; the past assignment stays",
+    "compare-heartbeat": "renews one's own assignments",
+    "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
+}
+
+READ_ONLY = {
+    "projects", "jobs", "jobs-live", "doctor", "project", "project-live", "project-figures", "queries", "query",
+    "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
+    "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
+    "people-agreement", "disagreements",
+}  # fmt: skip
+
+
+# --- the tables are complete -------------------------------------------------------------
+
+
+def test_every_page_writes_an_entry_is_exempt_or_reads() -> None:
+    writing = {each.address for each in PAGES}
+    exempt = set(EXEMPT) & set(EVERY_PAGE)
+    assert writing | exempt | READ_ONLY == set(EVERY_PAGE), "enter a new address in PAGES, EXEMPT or READ_ONLY"
+    assert not writing & exempt and not READ_ONLY & (writing | exempt)
+
+
+def test_every_operation_that_changes_writes_an_entry_or_is_exempt() -> None:
+    writing = {each.address for each in OPERATIONS if not each.address.startswith("GET")}
+    exempt = set(EXEMPT) & set(EVERY_OPERATION)
+    changing = {operation for operation in EVERY_OPERATION if not operation.startswith("GET")}
+    assert writing | exempt == changing, "enter a new operation in OPERATIONS or EXEMPT"
+    assert not writing & exempt
+
+
+def test_every_action_on_people_is_performed() -> None:
+    performed = {each.sent["action"] for each in PAGES if each.address == "people"}
+    assert performed == set(ACTIONS_ON_PEOPLE)
+
+
+def test_every_action_in_the_source_has_a_label() -> None:
+    root = Path(__file__).parents[2]
+    written = {
+        action
+        for floor in ("labeling", "scoring", "trainer", "workers", "zelo_site")
+        for file in (root / floor).rglob("*.py")
+        for action in _noted(file)
+    }
+    assert {"run.started", "member.joined", "pair.gold"} <= written
+    assert written <= set(ACTION_LABELS)
+
+
+def _noted(file: Path) -> Iterator[str]:
+    """Actions that a file passes to `note`, or to a helper of its own that does, as literals."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if "note" in getattr(node.func, "attr", getattr(node.func, "id", "")):
+            texts = [each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant)]
+            yield from (text for text in texts if re.fullmatch(r"[a-z_]+\.[a-z_]+", str(text)))
+
+
+@pytest.mark.parametrize("floor", ["zelo_site/pages", "zelo_site/api", "zelo_site/management", "labeling/management"])
+def test_no_page_endpoint_or_command_writes_an_entry_itself(floor: str) -> None:
+    root = Path(__file__).parents[2]
+    writers = [
+        str(file)
+        for file in (root / floor).rglob("*.py")
+        if re.search(r"labeling\.audit|import audit\b|AuditEntry\.objects\.(bulk_)?create", file.read_text())
+    ]
+    assert writers == []
+
+
+# --- and true ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+    monkeypatch.setenv("ZELO_RERANKERS", OUTSIDE)
+    return make_world()
+
+
+def case(each: Writes) -> Any:
+    marks = [pytest.mark.django_db(transaction=True)] if each.is_committed else []
+    return pytest.param(each, marks=marks, id=str(each))
+
+
+@pytest.mark.parametrize("writes", [case(each) for each in [*PAGES, *OPERATIONS]])
+def test_it_leaves_exactly_its_entries(writes: Writes, world: World) -> None:
+    writes.arrange(world)
+    world.known.update(writes.kwargs or {})
+    client = world.client(writes.by or "anonymous")
+    latest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
+    answer = _ask(client, writes, world)
+    assert answer.status_code < 400, answer.content.decode()[:500]
+    if answer.streaming:
+        b"".join(answer.streaming_content)
+    entries = list(AuditEntry.objects.filter(id__gt=latest).order_by("id"))
+    assert tuple(entry.action for entry in entries) == writes.entries
+    assert set(writes.entries) <= set(ACTION_LABELS)
+    for entry in entries:
+        assert entry.subject or entry.project_id
+        assert entry.actor_name
+        if writes.by is not None:
+            assert entry.actor == world.users[writes.by]
+
+
+def _ask(client: Any, writes: Writes, world: World) -> HttpResponse:
+    is_page = writes.address in EVERY_PAGE
+    sent = {name: _value(value, world, as_text=is_page) for name, value in (writes.sent or {}).items()}
+    if is_page:
+        address = reverse(writes.address, kwargs={key: world.known[key] for key in EVERY_PAGE[writes.address]})
+        return client.post(address, sent)
+    method, _, path = writes.address.partition(" ")
+    address = "/api/v1" + path.format(**world.known)
+    if any(hasattr(value, "read") for value in sent.values()):
+        return client.post(address, sent)
+    return client.generic(method, address, "" if writes.sent is None else json.dumps(sent), "application/json")
+
+
+def _value(value: Any, world: World, *, as_text: bool) -> Any:
+    if callable(value):
+        return value(world)
+    if isinstance(value, str) and re.fullmatch(r"\{\w+\}", value):
+        known = world.known[value[1:-1]]
+        return str(known) if as_text else known
+    return value
+
+
+@pytest.mark.parametrize("name", sorted(READ_ONLY - {"agreement"}))
+def test_a_page_that_only_reads_stores_nothing_of_a_post(name: str, world: World) -> None:
+    address = reverse(name, kwargs={key: world.known[key] for key in EVERY_PAGE[name]})
+    client = world.client("owner")
+    client.get(address)
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        client.post(address)
+    changes = [each["sql"] for each in queries if re.match(r"\s*(INSERT|UPDATE|DELETE)\b", each["sql"])]
+    assert [sql for sql in changes if "django_session" not in sql] == []
+
+
+# --- page, REST and command leave the same entry -----------------------------------------
+
+
+def _latest(action: str) -> tuple[str, dict[str, Any]]:
+    entry = AuditEntry.objects.filter(action=action).order_by("-id").first()
+    assert entry is not None
+    return entry.subject, entry.details
+
+
+@pytest.mark.django_db(transaction=True)
+def test_page_rest_and_command_leave_the_same_entry(world: World) -> None:
+    project, client = the_project(world), world.client("owner")
+    found = []
+    for change in (
+        lambda: client.post(reverse("settings", args=[project.slug]), {**SETTINGS, "instruction": ""}),
+        lambda: client.patch(f"/api/v1/projects/{project.slug}", '{"name": "renamed"}', "application/json"),
+        lambda: call_command("configure", project.slug, name="renamed", stdout=io.StringIO()),
+    ):
+        Project.objects.filter(pk=project.pk).update(name="before", instruction="")
+        change()
+        found.append(_latest("project.changed"))
+    assert found == [(project.slug, {"name": "before → renamed"})] * 3
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("command", "arguments", "action"),
+    [
+        ("project", ["Another"], "project.created"),
+        ("token", ["owner"], "key.made"),
+        ("link", ["owner"], "account.link_made"),
+        ("spot_checks", ["{slug}", "--reason", "random", "--pairs", "1", "--overlap", "2"], "spot_checks.planned"),
+        ("configure", ["{slug}", "--calls", "500"], "project.caps"),
+        ("export", ["{slug}", "--to", "{folder}/out.jsonl"], "scores.exported"),
+        ("export", ["{slug}", "--to", "{folder}/out.jsonl", "--format", "judgments"], "judgments.exported"),
+    ],
+)
+def test_a_command_leaves_the_entry_without_a_name(
+    command: str, arguments: list[str], action: str, world: World, tmp_path: Path
+) -> None:
+    known = {**world.known, "folder": tmp_path}
+    latest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
+    call_command(command, *(each.format(**known) for each in arguments), stdout=io.StringIO())
+    entries = AuditEntry.objects.filter(id__gt=latest)
+    assert [(entry.action, entry.actor_name) for entry in entries] == [(action, "")]
