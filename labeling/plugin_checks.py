@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from labeling.format_checks import check_exporter, check_importer
+from labeling.importing.format_checks import check_exporter, check_importer
 from labeling.plugins import KINDS, Judge, Options, Plugin, Rater, Retriever, Sampler
 from labeling.records import (
     Comparison,
