@@ -1,8 +1,8 @@
-"""How long a stored judgment takes to show as a score in the API, with the broker up and with it down.
+"""The time from a stored judgment to its score in the API, with the broker up and with it down.
 
-Runs the real stack in a home of its own: PostgreSQL, Valkey, web server, rating worker, reconciler. One writer
-stores about 50 judgments a second over queries that are already judged; readers take a commit, ask the API
-until the query's fit has seen it, and note the time. Prints a table and, as the last line, one JSON object.
+Runs the real stack in its own home: PostgreSQL, Valkey, web server, rating worker, reconciler. One writer stores about 50
+judgments a second for queries that are already judged; readers pick a commit, poll the API until the query's fit includes
+it, and record the time. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations

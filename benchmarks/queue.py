@@ -1,8 +1,8 @@
 """Claim and finish through the product's own functions, with a million open tasks and many stored judgments.
 
-Fills a database of its own by generated rows, works batches of 50 through `queue.claim` and `queue.finish` in one
-process and in several, and compares with a small table in the same run. What was stored is counted afterwards and
-must be what was finished. Prints a table and, as the last line, one JSON object.
+Fills its own database with generated rows, passes batches of 50 through `queue.claim` and `queue.finish` in one process
+and in several, and compares with a small table in the same run. Afterwards the number of stored judgments must equal the
+number of finished tasks. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations

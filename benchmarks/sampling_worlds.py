@@ -1,4 +1,4 @@
-"""Who is asked in `sampling.py`: simulated judges, replayed photo votes, the answers of GPT-4o.
+"""The judges of `sampling.py`: simulated judges, replayed photo votes, the answers of GPT-4o.
 
 Not a benchmark itself. A world is one query with known strengths and a function that votes on pairs; the
 GPT-4o answers are a fixed set of pairs with human grades instead.

@@ -1,9 +1,9 @@
 """Ranking over HTTP against `CrossEncoder.predict` in a loop, in-process, on the same artefact and the same texts.
 
-A reranker is published from MiniLM with random LoRA weights and a random head; the whole server runs in a home of its
-own, and clients ask its web server at /v1/rerank with a key: keys and names are checked, the request is passed on to
-the process that ranks. Requests hold 12, 75 or 150 kB of documents, 200 to 3,000 characters each, of English from the
-documentation of the standard library. One client is measured in turns with the loop; then 16 clients ask at once.
+The benchmark publishes a reranker from MiniLM with random LoRA weights and a random head and runs the whole server in its
+own home. Clients call its web server at /v1/rerank with a key; the server checks keys and names and forwards the request
+to the ranking process. Requests hold 12, 75 or 150 kB of documents, 200 to 3,000 characters each, of English from the
+documentation of the standard library. One client alternates with the loop; then 16 clients send requests at once.
 Scores are compared with the loop's. Prints a table and, as the last line, one JSON object.
 """
 

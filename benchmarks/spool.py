@@ -1,6 +1,6 @@
-"""What it costs to keep answers on disk until the database has them: microseconds an answer, in batches as workers store them.
+"""The cost of the write-ahead log for answers: microseconds per answer, in batches as workers store them.
 
-`write` hands each answer to the operating system when it comes; `sync` waits for the disk, once a batch; `drop` empties the
+`write` passes each answer to the operating system on arrival; `sync` waits for the disk, once per batch; `drop` empties the
 file. The share is that of a worker that stores 320 answers a second. `--quick` keeps fewer batches.
 """
 
