@@ -93,7 +93,7 @@ class Retriever(Plugin):
 
 
 class Importer(Plugin):
-    """Reads a file format (stage 1). `format_help` says in one line what it expects."""
+    """Reads a file format (stage 1). `format_help` describes the format in one line."""
 
     kind = "importer"
 

@@ -30,7 +30,7 @@ def may_create(user: Any) -> bool:
 
 
 def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Project:
-    """A new project with its own slug; `owner`, where given, becomes its first member."""
+    """Create a project with a slug of its own; `owner`, if given, becomes its first member."""
     name = _checked_name(name)
     _check_storable(instruction, "the instruction")
     with transaction.atomic():
@@ -48,7 +48,7 @@ def change_project(
     rater: str | None = None,
     rater_options: Mapping[str, Any] | None = None,
 ) -> Project:
-    """Change what is given; another rater without options starts from that rater's defaults.
+    """Change the given values; another rater without options starts from its defaults.
 
     Where rater or options change, all queries become stale and the prior is chosen anew. Raises BadProject.
     """

@@ -119,7 +119,7 @@ class Progress:
         return Progress(self.done + 1, self.today + 1, seconds, timed, self.taken, Last(0, answer.assignment))
 
 
-# --- the verbs ---------------------------------------------------------------------------
+# --- the actions -------------------------------------------------------------------------
 
 
 def next_items(context: ScreenContext) -> str:

@@ -50,12 +50,11 @@ class ImportFailed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What a file held (distinct queries, documents, candidates, graded candidates) and what of it was new.
+    """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
 
-    `grades_unmatched`: grades of candidates that the project does not have, left out.
-    `grades_changed`: candidates whose earlier grade was replaced. `kept`: queries, documents and
-    candidates that the file describes with other metadata, rank or score than the project, which
-    keeps its own.
+    `grades_unmatched`: skipped grades of candidates that the project lacks. `grades_changed`: replaced grades. `kept`:
+    queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
+    its own.
     """
 
     queries: int = 0
