@@ -30,7 +30,7 @@ def may_create(user: Any) -> bool:
 
 
 def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Project:
-    """Create a project with a slug of its own; `owner`, if given, becomes its first member."""
+    """A new project with its own slug; `owner`, where given, becomes its first member."""
     name = _checked_name(name)
     _check_storable(instruction, "the instruction")
     with transaction.atomic():

@@ -220,7 +220,7 @@ def stream_judgments(project: Project) -> Iterator[bytes]:
 
 
 def export_judgments(project: Project, stream: IO[bytes]) -> int:
-    """Write the lines of `stream_judgments`; returns the number of judgments."""
+    """Write what `stream_judgments` gives; returns how many judgments were written."""
     written = 0
     # Outside a transaction PostgreSQL would hold the cursor and copy all rows to a file first.
     with transaction.atomic():
