@@ -12,7 +12,7 @@ from labeling.plugins import load_plugins
 
 @register()
 def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A plugin that fails to import is a warning here and a red row on the page."""
+    """Warn of plugins that fail to import; the page of the server shows them too."""
     return [
         Warning(
             f"plugin {row.name!r} ({row.module}) did not load: {row.error}",

@@ -1,6 +1,6 @@
-"""A project's texts as judges and retrievers see them: the database side of `records.Collection`.
+"""The texts of a project for judges and retrievers: `records.Collection` on the database.
 
-Grades are not reachable from here, so that no judge can look at them.
+It gives no access to grades, so that no judge can read them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from labeling.records import TextRecord
 
 
 class ProjectCollection:
-    """Lazily read texts of one project; holds nothing but the project's id."""
+    """Texts of one project, read when they are asked for."""
 
     def __init__(self, project_id: int) -> None:
         self.project_id = project_id

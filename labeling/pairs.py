@@ -1,4 +1,4 @@
-"""Stores pairs that a sampler has drawn; drawing the same pair again finds the row that is there."""
+"""Stores pairs; a pair that exists keeps its row."""
 
 from __future__ import annotations
 

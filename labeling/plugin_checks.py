@@ -1,4 +1,4 @@
-"""The conformance suite of plugins: `check_plugin` says what a class breaks of its contract.
+"""The conformance suite of plugins: `check_plugin` lists how a class breaks its contract.
 
 Third parties run it in their own tests (`assert_plugin(MyJudge)`), ours run it over everything that
 is built in. It uses the public surface only, small made-up data, and no Django.
@@ -34,13 +34,13 @@ _TOLERANCE = 1e-4
 
 
 class NonconformingPlugin(AssertionError):
-    """A plugin breaks its contract; the message lists how."""
+    """A plugin breaks its contract; the message lists the violations."""
 
 
 def check_plugin(
     plugin: type[Plugin], *, options: Mapping[str, Any] | None = None, example: bytes | None = None
 ) -> list[str]:
-    """How `plugin` breaks its contract, one sentence each; empty where it keeps it.
+    """The violations of the contract by `plugin`, one sentence each; empty if there are none.
 
     `options` replace the defaults. `example` is a small valid file of an importer; without it the
     class's own attribute `example` is taken, and where there is none only bad input is tried. A trainer
@@ -77,12 +77,12 @@ def assert_plugin(
 
 
 def _collect(area: str, check: Callable[[], Iterator[str]]) -> list[str]:
-    """All violations of one check; an exception is one more, and ends it."""
+    """All violations of one check; an exception counts as one, and ends the check."""
     found: list[str] = []
     try:
         for violation in check():
             found.append(f"{area}: {violation}")
-    except Exception as error:  # whatever a stranger's class raises is a finding
+    except Exception as error:  # any error of a third-party class is a violation
         found.append(f"{area}: raised {type(error).__name__}: {error}")
     return found
 
@@ -164,7 +164,7 @@ def _bad_pairs(pairs: Any, state: QueryState, budget: int) -> Iterator[str]:
 
 
 def _ends(make: Callable[[], Sampler], size: int = 12, budget: int = 10) -> Iterator[str]:
-    """Asked again after each round, a sampler comes to an end: there are 66 pairs in all."""
+    """Check that a sampler ends after some rounds: there are 66 pairs in all."""
     sampler, rng = make(), np.random.default_rng(2)
     pairs = np.zeros((0, 2), dtype=np.int64)
     for round_number in range(size * size):

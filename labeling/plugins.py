@@ -2,8 +2,8 @@
 
 A plugin is one class that subclasses a contract, sets `name` and `label`, gives a pydantic
 `Options`, implements one method and registers itself with `@register`. One entry point in the
-group `zelo.plugins` names its module; built-ins come in by the same door. `plugin_checks` holds
-the conformance suite. Imports no Django; heavy libraries are imported when a plugin is constructed.
+group `zelo.plugins` names its module; built-in plugins use entry points as well. `plugin_checks` holds
+the conformance suite. Imports no Django; plugins import heavy libraries when they are constructed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Options(pydantic.BaseModel):
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting end here, as the field's error."""
+        """Refuse NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting, as an error of the field."""
         check_value(value)
         return value
 
@@ -61,8 +61,8 @@ class DuplicatePlugin(ValueError):
     """Two plugins of one kind claim the same name."""
 
 
-class Plugin(abc.ABC):  # noqa: B024  its kinds bring the abstract method
-    """What all kinds share. `options` is an instance of the class's own `Options`."""
+class Plugin(abc.ABC):  # noqa: B024  its subclasses have the abstract method
+    """Base of all contracts. `options` is an instance of the class's own `Options`."""
 
     kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
@@ -93,13 +93,13 @@ class Retriever(Plugin):
 
 
 class Importer(Plugin):
-    """Reads a file format (stage 1). `format_help` says in one line what it expects."""
+    """Reads a file format (stage 1). `format_help` describes the format in one line."""
 
     kind = "importer"
 
     @abc.abstractmethod
     def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
-        """Yield rows as the stream goes by; raise labeling.importing.formats.RowError on the first bad one."""
+        """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 
 class Exporter(Plugin):
@@ -125,14 +125,16 @@ class Sampler(Plugin):
 
 
 class BadAnswers(ValueError):
-    """A judge broke its contract: another number of answers than questions, or something that is no answer."""
+    """A judge broke its contract: a wrong number of answers, or an object that is no answer."""
 
 
 class Judge(Plugin):
-    """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best. `can_drift`:
-    whether it may change while its configuration does not, as a model behind an address can; what such a judge
-    answers cannot be had again for nothing, and is kept on disk until it is stored. `resource`: what its answers wait
-    for, which decides who asks it: `cpu`, `gpu` (a model of its own, on the GPU where there is one), `http`.
+    """Compares documents (stage 4).
+
+    `batch_size`: the best number of comparisons in one call. `can_drift`: whether the model may change under the same
+    configuration, as behind an HTTP endpoint; its answers cannot be repeated for free, so that a write-ahead log keeps
+    them until they are stored. `resource`: the bottleneck, which decides the worker: `cpu`, `gpu` (a local model, on
+    the GPU if there is one) or `http`.
     """
 
     kind = "judge"
@@ -144,26 +146,28 @@ class Judge(Plugin):
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
-        """Why a judge with these options cannot work now, a sentence each; asked before a run begins. Quick, no calls."""
+        """Reasons why a judge with these options cannot work now, checked before a run; fast, without calls."""
         return []
 
     @abc.abstractmethod
     def prepare(self, collection: Collection) -> None:
-        """Called once per process and project before `judge`; must not look at grades."""
+        """Called once per process and project before `judge`; must not read grades."""
 
     @abc.abstractmethod
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
         """One answer or failure for each comparison, in order. Raises only on a defect."""
 
-    def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
-        """As `judge`, but each answer is told by its place. A judge that waits for others overrides this and tells
-        each as soon as it has come, so that what is paid for is kept at once. Raises BadAnswers on a wrong count.
+    def judge_each(self, comparisons: Sequence[Comparison], report: Callable[[int, Verdict | Failure], None]) -> None:
+        """As `judge`, but report each answer with its index through `report`. Raises BadAnswers on a wrong count.
+
+        A judge that waits for a server overrides this and reports each answer when it arrives, so that paid answers are
+        stored at once.
         """
         answers = self.judge(comparisons)
         if len(answers) != len(comparisons):
             raise BadAnswers(f"judge {self.name!r} gave {len(answers)} answers to {len(comparisons)} comparisons")
         for place, answer in enumerate(answers):
-            told(place, answer)
+            report(place, answer)
 
 
 class Rater(Plugin):
@@ -173,11 +177,11 @@ class Rater(Plugin):
 
     @abc.abstractmethod
     def rate(self, columns: ComparisonColumns) -> Fit:
-        """Fit all queries of `columns`; raises a named error rather than return a silent number."""
+        """Fit all queries of `columns`. Raises a named error where it has no result."""
 
 
 class Report(Protocol):
-    """How a trainer says what happens: a kind ("step", "evaluated", "note", ...) with plain values."""
+    """The callback for a trainer's events: a kind ("step", "evaluated", "note", ...) with plain values."""
 
     def __call__(self, kind: str, **values: Any) -> None: ...
 
@@ -189,10 +193,10 @@ class Trainer(Plugin):
 
     @abc.abstractmethod
     def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:
-        """Train on `data` and return what was learned; all files go into `workspace`.
+        """Train on `data` and return the result; all files go into `workspace`.
 
-        Called again with the same workspace after the process died, it goes on from what it finds there. Raises a
-        named error with a remedy rather than return a model that learned nothing.
+        Called again with the same workspace after a crash, it resumes from the files there. Raises a named error with a
+        remedy instead of returning a model that learned nothing.
         """
 
 
@@ -206,8 +210,9 @@ _registry: dict[tuple[str, str], type[Plugin]] = {}
 
 
 def register(plugin: PluginClass) -> PluginClass:
-    """Class decorator. Raises TypeError for a class without kind, name or label, DuplicatePlugin
-    when another class has the name.
+    """Class decorator that registers a plugin.
+
+    Raises TypeError for a class without kind, name or label, DuplicatePlugin if another class has the name.
     """
     if plugin.kind not in KINDS or not issubclass(plugin, KINDS[plugin.kind]):
         raise TypeError(
@@ -235,7 +240,7 @@ def registered(kind: str) -> dict[str, type[Plugin]]:
 
 
 def get_plugin(kind: str, name: str) -> type[Plugin]:
-    """The class registered under that kind and name, or UnknownPlugin that lists what there is."""
+    """The class registered under that kind and name. Raises UnknownPlugin, which lists the registered ones."""
     try:
         return _registry[kind, name]
     except KeyError:
@@ -245,7 +250,7 @@ def get_plugin(kind: str, name: str) -> type[Plugin]:
 
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """One entry point and how loading it went; `error` is empty where all is well."""
+    """An entry point and the result of loading it; `error` is empty if it loaded."""
 
     name: str
     module: str
@@ -260,8 +265,7 @@ _loaded: dict[str, PluginModule] = {}
 def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
     """Import every entry point of the group that `enabled` lists (None: all). Repeat calls are free.
 
-    A module that fails to import is reported in its row, never raised: a broken plugin must not
-    stop the server.
+    The row of a module reports its import error instead of raising it: a broken plugin must not stop the server.
     """
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
         if entry_point.name not in _loaded:
@@ -275,7 +279,7 @@ def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> Plugi
         return row
     try:
         entry_point.load()
-    except Exception as error:  # whatever a stranger's module raises becomes a red row
+    except Exception as error:  # any error of a third-party module is reported in its row
         return PluginModule(
             name=row.name,
             module=row.module,

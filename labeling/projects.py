@@ -1,6 +1,6 @@
 """Creates and changes projects: the functions behind page, REST and command line.
 
-A change of the rater is told upwards by `labeling.signals.rater_changed`, so that `scoring` fits anew.
+The signal `labeling.signals.rater_changed` reports another rater, so that `scoring` refits the project.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labeling.signals import rater_changed
 
 
 class BadProject(ValueError):
-    """A project was asked for with a name, a text or a rater that cannot be used."""
+    """A project has an invalid name, text or rater."""
 
 
 def may_create(user: Any) -> bool:
@@ -51,7 +51,7 @@ def change_project(
     rater_options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> Project:
-    """Change what is given; another rater without options starts from that rater's defaults.
+    """Change the given values; another rater without options starts from its defaults.
 
     Where rater or options change, all queries become stale and the prior is chosen anew. Raises BadProject.
     """
@@ -85,7 +85,7 @@ def change_project(
 
 
 def _is_same(before: tuple[str, Any], project: Project) -> bool:
-    """Whether the project rates as before; an option left out is as good as its default."""
+    """Whether the rater and its options are unchanged; a missing option equals its default."""
     rater, options = before
     if rater != project.rater:
         return False
@@ -109,7 +109,7 @@ def _check_storable(text: str, what: str) -> None:
 
 
 def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in full, as the rater's own checks leave them."""
+    """All options of the rater, validated, with defaults."""
     try:
         plugin = get_plugin("rater", rater)
         values = plugin.from_dict(dict(options)).options.model_dump(mode="json")

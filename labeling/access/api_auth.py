@@ -1,4 +1,4 @@
-"""Who asks, over REST: a signed-in browser (CSRF-checked) or a program's bearer key with scopes."""
+"""Authentication of REST requests: a signed-in browser (with CSRF check), or an API key with scopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class TokenAuth(HttpBearer):
-    """`Authorization: Bearer zelo_...`; a key without the scope gets 403, an unknown one 401."""
+    """Bearer authentication with an API key: 401 for an unknown key, 403 for one without the scope."""
 
     def authenticate(self, request: HttpRequest, token: str) -> Any:
         found = find_token(token)
@@ -33,7 +33,7 @@ API_AUTH = [TokenAuth(), SessionAuth()]
 
 
 def member_project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker is a member of it in any role; otherwise 404, whether it exists or not."""
+    """The project if the user is a member in any role; otherwise 404, whether it exists or not."""
     # PostgreSQL refuses to compare with NUL.
     project = None if "\x00" in slug else Project.objects.visible_to(request.user).filter(slug=slug).first()
     if project is None:
@@ -42,7 +42,7 @@ def member_project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may read it; 403 for annotators, who judge blind."""
+    """The project if the user may read it; 403 for annotators, who judge blind."""
     project = member_project_or_404(request, slug)
     if role_of(request.user, project) == Role.ANNOTATOR:
         raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators judge blind")
@@ -50,7 +50,7 @@ def project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may change it; 403 for members who may not."""
+    """The project if the user may change it; 403 for other members."""
     project = member_project_or_404(request, slug)
     if owns(request.user, project):
         return project
@@ -58,5 +58,5 @@ def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def owns(user: Any, project: Project) -> bool:
-    """Whether `user` may change the project: its owners and superusers may."""
+    """Whether `user` may change the project, as an owner or a superuser."""
     return role_of(user, project) == Role.OWNER

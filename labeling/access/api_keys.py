@@ -1,7 +1,6 @@
-"""Keys for programs: made once, shown once, kept as a hash.
+"""API keys of programs. A key is shown once, and the database keeps its hash.
 
-A key is 32 random bytes, so a plain SHA-256 of it cannot be searched; passwords are another matter
-and stay with Django's hashers.
+A plain SHA-256 is enough, since a key is 32 random bytes; passwords use Django's hashers.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ _PREFIX = "zelo_"
 
 
 class BadScope(ValueError):
-    """A key was asked for with a scope that does not exist."""
+    """A key was requested with an unknown scope."""
 
 
 def hashed(token: str) -> str:
-    """What the database keeps of a token."""
+    """The hash of a token, as the database keeps it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -59,7 +58,7 @@ def _note(action: str, key: ApiToken, by: Any, **details: Any) -> None:
 
 
 def find_token(token: str) -> ApiToken | None:
-    """The living key with its active user, or None."""
+    """The valid key with its active user, or None."""
     found = (
         ApiToken.objects.select_related("user")
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()), token_hash=hashed(token), user__is_active=True)

@@ -1,8 +1,7 @@
-"""One-time links: they sign a known person in, or bring a newcomer into a project.
+"""One-time links: they sign a user in, or invite a new user to a project.
 
-The database keeps the hash of a link's token, never the token; using it is one conditional update,
-so that two browsers cannot both succeed. Neighbours: `zelo_site.accounts` serves the links,
-`labeling.access.api_keys` holds the keys of programs.
+The database keeps the hash of a token. A conditional update redeems a link, so that two browsers cannot both use it.
+`zelo_site.accounts` serves the links; `labeling.access.api_keys` holds the keys of programs.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class LinkRefused(LookupError):
 
 
 class BadLink(ValueError):
-    """A link was asked for that leads nowhere."""
+    """A link was requested without a user or a project."""
 
 
 def make_link(
@@ -62,7 +61,7 @@ def make_link(
 
 
 def find_link(token: str) -> AccessLink | None:
-    """The unused link behind a token, or None; looking does not use it up."""
+    """The valid link of a token, or None; does not redeem it."""
     usable = Q(user__isnull=True) | Q(user__is_active=True)
     return (
         AccessLink.objects.select_related("user", "project")
@@ -92,7 +91,7 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
 
 
 def _make_newcomer(name: str) -> Any:
-    """A user without a password: further links, or a password they set, let them in again."""
+    """Create a user without a password, who signs in by further links or sets a password."""
     given = name.strip().replace("\x00", "")[:150]
     user = get_user_model()(username=f"guest-{secrets.token_hex(4)}", first_name=given)
     user.set_unusable_password()
@@ -101,7 +100,7 @@ def _make_newcomer(name: str) -> Any:
 
 
 def ensure_owner() -> Any:
-    """The first superuser, made without a password where there is none: for the first start."""
+    """The first superuser; the first start of a server creates one without a password."""
     users = get_user_model().objects
     owner = users.filter(is_superuser=True, is_active=True).order_by("id").first()
     if owner is not None:

@@ -1,7 +1,7 @@
-"""Who may do what in a project: inviting, changing roles and quotas, removing, letting go on.
+"""Members of a project: invite, change roles and quotas, remove, resume.
 
-Each verb is one transaction under the lock of the project's row, so that two owners who remove each other leave
-one behind. Pages, REST and command line call these; one-time links themselves are `labeling.access.links`.
+Each function is one transaction under the lock of the project's row, so that two owners cannot remove each other.
+Pages, REST and the command line call them; `labeling.access.links` makes the one-time links.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MOST_DAYS = 90
 
 
 class BadInvitation(ValueError):
-    """A link was asked for with a role or a time that cannot be used."""
+    """An invitation has an invalid role or number of days."""
 
 
 class MembershipRefused(ValueError):
-    """A change of members that would leave the project without an owner, or names nobody."""
+    """A change of members names no member, or would leave the project without an owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A new link into a project. `token` can be read now and never again."""
+    """A new invitation. Its `token` cannot be read again later."""
 
     token: str
     role: Role
@@ -40,7 +40,7 @@ class Invitation:
 
 
 def role_of(user: Viewer, project: Project) -> Role | None:
-    """What `user` is in the project; superusers own everything, others without a membership are nothing."""
+    """The role of `user` in the project, None without one; superusers own every project."""
     if not user.is_authenticated or not user.is_active:
         return None
     if getattr(user, "is_superuser", False):
@@ -50,7 +50,7 @@ def role_of(user: Viewer, project: Project) -> Role | None:
 
 
 def known_role(role: str) -> Role:
-    """The role of that name; BadInvitation lists those there are."""
+    """The role of that name. Raises BadInvitation, which lists the roles."""
     if role not in Role.values:
         raise BadInvitation(f"the role is {role[:40]!r}; expected one of {', '.join(Role.values)}")
     return Role(role)
@@ -66,7 +66,7 @@ def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days, by
 
 
 def open_invitations(project: Project) -> QuerySet[AccessLink]:
-    """Links into the project that nobody has used and that still hold, newest first."""
+    """Unused and valid links into the project, newest first."""
     links = AccessLink.objects.filter(project=project, user__isnull=True, used_at__isnull=True, expires_at__gt=Now())
     return links.order_by("-id")
 
@@ -152,6 +152,6 @@ def _keep_an_owner(member: Membership) -> None:
 
 
 def _free_leases(project: Project, user: Any) -> None:
-    """What lay before somebody who compares no more goes to others at once."""
+    """End the leases of a user who no longer compares."""
     for person in Annotator.objects.people().filter(project=project, user=user):
         release(list(held_by(person.pk).values()), person_id=person.pk)

@@ -119,7 +119,7 @@ class Progress:
         return Progress(self.done + 1, self.today + 1, seconds, timed, self.taken, Last(0, answer.assignment))
 
 
-# --- the verbs ---------------------------------------------------------------------------
+# --- the actions -------------------------------------------------------------------------
 
 
 def next_items(context: ScreenContext) -> str:
@@ -333,7 +333,7 @@ def _is_planned(project_id: int) -> bool:
 def _message(state: str, paused: str) -> str:
     """The message of a state; empty for "open"."""
     return {
-        "paused": _("You are paused: %(reason)s. Ask an owner of the project to resume you.")
+        "paused": _("You are paused: %(reason)s. Ask a project owner to resume your access.")
         % {"reason": translated(paused)},
         "instruction": _("Please read the instruction before the first pair."),
         "quota_reached": _("You have answered all pairs assigned to you. Thank you."),

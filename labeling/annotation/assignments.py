@@ -297,7 +297,7 @@ SELECT id, id IN (SELECT id FROM kept), is_held IS TRUE FROM locked
 
 
 def close_assignments(assignment_ids: Sequence[int]) -> int:
-    """Withdraw assignments, in the caller's transaction; returns how many nobody can answer in time any more.
+    """Withdraw assignments, in the caller's transaction; returns their number without those under a lease.
 
     Answers stay. A leased assignment becomes private to its holder, who may still answer it. One with an expired lease
     becomes private as well, without a lease, so that a late answer finds it. The others are deleted. An assignment that

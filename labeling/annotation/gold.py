@@ -19,7 +19,7 @@ from labeling.annotation.context import ScreenContext
 from labeling.models import Annotator, GoldAnswer, GoldFeedback, Project, SpotCheck
 from labeling.stored_texts import stored_text
 
-# Strengths are two decimals, their differences are not.
+# Preferences of the scale have two decimals; their differences have rounding errors.
 _ROUNDING = 1e-9
 TOO_OFTEN_WRONG = stored_text(
     "%(right)s of %(answers)s answers to pairs whose answer is known were as expected (%(share)s); "

@@ -126,7 +126,7 @@ def _message(request: HttpRequest) -> Message:
 
 @message_view
 def next_view(context: ScreenContext, message: Message) -> str:
-    """What lies before the asker."""
+    """The next pairs of the user."""
     return next_items(context)
 
 
@@ -138,13 +138,13 @@ def answer_view(context: ScreenContext, message: Message) -> str:
 
 @message_view
 def undo_view(context: ScreenContext, message: Message) -> str:
-    """Take the last answer back, which the message names by its slot."""
+    """Undo the last answer, which the message names by its slot."""
     return undo_last(context, _assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
 def skip_view(context: ScreenContext, message: Message) -> str:
-    """Hand a pair back, for good."""
+    """Skip a pair for good."""
     return skip_pair(context, _assignment(message.get("slot")), key=_key(message))
 
 

@@ -1,7 +1,7 @@
-"""Data in and judgments out: `import_dataset`, `preview_dataset`, `export_judgments` (stage 1).
+"""Imports of datasets, their previews, and the export of judgments (stage 1).
 
-Formats are plugins (`labeling.importing.formats`); their rows go through a temporary table
-(`labeling.importing.staging`) into the project in one transaction: all of a file or nothing of it.
+Formats are plugins (`labeling.importing.formats`). Their rows go through a temporary table
+(`labeling.importing.staging`) into the project in one transaction, so that an import is all-or-nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ Source = str | Path | IO[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A look at a file before anything is stored. `rows`: the first good ones; `errors`: the first
-    bad ones. `complete` is False where reading stopped before the end of the file, and the counts
-    are then those of the part that was read.
+    """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file.
+
+    `complete` is False where reading stopped before the end of the file; the counts cover the part that was read.
     """
 
     rows: tuple[Row, ...]
@@ -67,10 +67,9 @@ def import_dataset(
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
 
-    What the project has already stays: the same file again changes nothing, a known query gets
-    documents that are new to it, missing ranks and scores of the first stage are filled in, and a
-    known id with another text is an error. Grades replace earlier grades; those of candidates
-    that the project lacks are counted and left out, unless that is all the file holds.
+    Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
+    ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
+    unknown candidates are counted and skipped, unless the file has no others.
 
     `progress` is called with the number of lines read. Raises UnknownPlugin for an unknown
     importer, pydantic.ValidationError for its options, OSError where the file cannot be read.
@@ -119,7 +118,7 @@ def _name_of(source: Source) -> str:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[IO[bytes]]:
-    """A path is opened and closed again; a stream stays open, it is the caller's."""
+    """Open a path, and close it afterwards; a stream of the caller stays open."""
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
             yield stream
@@ -129,7 +128,7 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _named_errors(file: str) -> Iterator[None]:
-    """Give errors of rows their file; values that only the database refuses become ImportFailed too."""
+    """Raise ImportFailed, which names the file, for bad rows and for values that the database refuses."""
     try:
         yield
     except RowError as error:
@@ -137,7 +136,7 @@ def _named_errors(file: str) -> Iterator[None]:
     except (DataError, IntegrityError, psycopg.DataError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImportFailed(
-            f"the database refused a value: {reason}", file=file, remedy="mend the value, or the importer plugin"
+            f"the database refused a value: {reason}", file=file, remedy="fix the value, or the importer plugin"
         ) from error
 
 
@@ -155,8 +154,8 @@ def preview_dataset(
 ) -> Preview:
     """Read and check a whole file without storing anything; stop at `max_errors` bad lines.
 
-    An importer that does not read line by line stops at its first bad row. Texts are not compared
-    with what a project holds: that is for `import_dataset`.
+    An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
+    those of a project.
     """
     reader = _reader(importer, options)
     file = filename or _name_of(source)
@@ -184,7 +183,7 @@ def preview_dataset(
 
 
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:
-    """Good rows and the errors of bad ones, checks across lines included."""
+    """Valid rows, and the errors of bad ones, with the checks across lines."""
     checks = RowChecks()
     rows = reader.read_all(stream) if isinstance(reader, LineImporter) else reader.read(stream)
     try:
@@ -246,7 +245,7 @@ def _judgment_lines(project: Project) -> Iterator[bytes]:
 def export_judgments(project: Project, stream: IO[bytes], *, by: Any = None) -> int:
     """Write what `stream_judgments` gives; returns how many judgments were written."""
     written = 0
-    # Inside a transaction the cursor need not be held, which would copy all rows to a file first.
+    # Outside a transaction PostgreSQL would hold the cursor and copy all rows to a file first.
     with transaction.atomic():
         for line in stream_judgments(project, by=by):
             stream.write(line)

@@ -1,4 +1,4 @@
-"""The part of `labeling.plugin_checks` that looks at importers and exporters: what they do to files.
+"""The conformance checks of importers and exporters, a part of `labeling.plugin_checks`.
 
 Importers meet garbage, cut-off and altered copies of a good file and must answer with rows or a
 RowError; exporters must write the same bytes each time. Imports no Django.
@@ -27,7 +27,7 @@ _GARBAGE = {
 
 
 class _Watched(io.BytesIO):
-    """Notices who takes a whole file at once."""
+    """A stream that records whether somebody reads the whole file at once."""
 
     greedy = False
 

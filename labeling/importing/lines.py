@@ -1,6 +1,6 @@
-"""Lines of a file that comes in, plain or compressed, within limits of a line and of the whole; bad ones named.
+"""Lines of an imported file, plain or gzipped, with limits for a line and for the file.
 
-`labeling.importing.formats` makes rows of them. Imports no Django.
+`labeling.importing.formats` parses them into rows. Imports no Django.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNK = 1024 * 1024
 
 
 class RowError(ValueError):
-    """One bad line of a file: where, what, what was expected and what helps. The caller adds the file."""
+    """One bad line of a file: place, problem, expectation and remedy. The caller adds the name of the file."""
 
     def __init__(self, problem: str, *, line: int, expectation: str, remedy: str, field: str = "") -> None:
         where = f"line {line}, {field}" if field else f"line {line}"
@@ -33,7 +33,7 @@ class RowError(ValueError):
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already; works for streams that cannot seek."""
+    """A stream that begins with bytes which were read already, for streams that cannot seek."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head = head
@@ -50,7 +50,7 @@ class _Rejoined(io.RawIOBase):
 
 
 class TooMuch(Exception):
-    """A file is longer, unpacked, than the installation takes; `limit` in bytes."""
+    """An unpacked file is longer than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit} bytes")
@@ -58,7 +58,7 @@ class TooMuch(Exception):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of at most `limit` bytes; TooMuch is raised in the place of the next one."""
+    """A stream of at most `limit` bytes; reading more raises TooMuch."""
 
     def __init__(self, rest: IO[bytes], limit: int) -> None:
         self._rest = rest
@@ -77,9 +77,9 @@ class _Bounded(io.RawIOBase):
 
 
 def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> IO[bytes]:
-    """The stream's bytes, unpacked if it begins like a gzip file, whatever its name.
+    """The bytes of a stream, unpacked if it begins like a gzip file.
 
-    Reading beyond `max_total_bytes` of them, unpacked, raises TooMuch: a small file can unpack to any size.
+    Reading more than `max_total_bytes` unpacked bytes raises TooMuch: a small file can unpack to any size.
     """
     head = stream.read(2)
     while len(head) == 1 and (more := stream.read(1)):
@@ -94,9 +94,8 @@ def numbered_lines(
 ) -> Iterator[tuple[int, bytes | RowError]]:
     """Each line with its 1-based number, without its end and without a byte order mark.
 
-    A line beyond the limit comes as a RowError in its place, and no more of it than the limit is
-    ever held; damage to a compressed file, and the limit of the whole, come as a last RowError.
-    Blank lines are left out.
+    A RowError stands in the place of a line that is too long, of which no more than the limit is held in memory. A
+    damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out.
     """
     reader = open_stream(stream, max_total_bytes)
     number = 0
@@ -143,7 +142,7 @@ def _too_much(line: int, limit: int) -> RowError:
         f"the file is longer than {limit} bytes, unpacked",
         line=line,
         expectation=f"at most {limit} bytes a file",
-        remedy="split the file, or let the operator raise ZELO_MAX_IMPORT_MB",
+        remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
     )
 
 

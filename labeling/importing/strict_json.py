@@ -1,7 +1,7 @@
-"""JSON as PostgreSQL can keep it: what `json.loads` lets through and the database refuses is an error.
+"""Strict JSON: `parse` refuses values that `json.loads` accepts and PostgreSQL cannot store.
 
-`labeling.importing.formats` reads every line of a file through `parse`. Refused are NaN and infinities, NUL,
-lone surrogates, duplicate keys, integers beyond 64 bits and deep nesting. Imports no Django.
+These are NaN and infinities, NUL, lone surrogates, duplicate keys, integers beyond 64 bits and deep nesting.
+`labeling.importing.formats` reads every line through it. Imports no Django.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ MAX_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
 _TOO_LONG_FOR_INT64 = 2**63
 
-# Strings whole, so that brackets inside them do not count; the possessive quantifiers and the way
-# out at the end of the input keep the scan linear, whatever the input.
+# Matches whole strings, so that brackets inside them do not count. The possessive quantifiers and the alternative at
+# the end of the input keep the scan linear for any input.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class BadJson(ValueError):
-    """Not acceptable JSON. `field` is the path of the value, empty where it is the text as a whole."""
+    """JSON that is refused. `field` is the path of the value, empty for the whole text."""
 
     def __init__(self, problem: str, *, expectation: str, remedy: str, field: str = "") -> None:
         super().__init__(f"{field + ': ' if field else ''}{problem}; expected {expectation}; {remedy}")
@@ -104,7 +104,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    """Longer ones than any 64-bit integer are not even converted: Python's conversion is quadratic."""
+    """An integer; digits beyond 64 bits are not converted, since Python's conversion is quadratic."""
     return int(digits) if len(digits) <= 20 else _TOO_LONG_FOR_INT64
 
 
@@ -114,7 +114,7 @@ def _constant(name: str) -> float:
 
 
 def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
-    """The rules of `parse` for a value that was read elsewhere. Raises BadJson."""
+    """Apply the rules of `parse` to a value. Raises BadJson."""
     level, depth = [value], 0
     while level := [item for each in level if isinstance(each, dict | list) for item in _items(each)]:
         depth += 1
@@ -166,7 +166,7 @@ def _check_member(key: str, item: Any) -> None:
 
 
 def _within(part: str, error: BadJson) -> BadJson:
-    """The same error one level further out."""
+    """The same error with `part` before its path."""
     joint = "" if not error.field or error.field.startswith("[") else "."
     return BadJson(
         error.problem, expectation=error.expectation, remedy=error.remedy, field=f"{part}{joint}{error.field}"

@@ -1,6 +1,6 @@
-"""Tables of the lowest floor: texts, candidates, pairs, judgments, and who may see them.
+"""Tables of texts, candidates, pairs, judgments, gold answers and assignments, and of the rights to them.
 
-Constraints of the database hold the invariants; querysets answer the frequent questions.
+Database constraints enforce the invariants; querysets answer frequent questions.
 """
 
 from labeling.models.audit import AuditEntry

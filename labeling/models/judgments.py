@@ -1,7 +1,4 @@
-"""Annotators, their judgments, and the reasons they gave.
-
-`labeling.judgments.record_judgments` alone inserts judgments.
-"""
+"""Annotators, their judgments and their rationales. Only `labeling.judgments` writes judgments."""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
 
 
 class Annotator(models.Model):
-    """Who judges: one model configuration, or one person. Changed options are a new annotator.
+    """A judge (one model configuration) or a person. Changed options make a new annotator.
 
-    A paused judge is asked nothing until somebody lets it go on; answers from before `watched_from` no longer
-    count for the alarm that may have paused it. `instruction_read` is the hash of the instruction that a person
-    said to have read, see `labeling.annotation.instruction`.
+    A paused annotator gets no questions until somebody resumes it; answers before `watched_from` do not count towards
+    another pause. `instruction_read` is the hash of the instruction that a person has confirmed
+    (`labeling.annotation.instruction`).
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
@@ -78,7 +75,7 @@ class Annotator(models.Model):
 
 
 def config_hash(**configuration: Any) -> str:
-    """SHA-256 of a configuration, the same for equal values in any key order."""
+    """SHA-256 of a configuration; the order of keys does not matter."""
     canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -91,7 +88,7 @@ class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
         return self.filter(superseded_at__isnull=True)
 
     def preferences(self) -> JudgmentQuerySet:
-        """Live answers that enter a fit."""
+        """Live judgments with a preference: the input of a fit."""
         return self.live().filter(kind=AnswerKind.PREFERENCE)
 
 
@@ -139,7 +136,7 @@ class Judgment(models.Model):
         ]
         indexes = [
             models.Index(fields=["annotator", "id"], name="judgment_by_annotator"),
-            # How far a person is, and how far today, from the index alone.
+            # Counts of a person, in all and today, need this index alone.
             models.Index(
                 fields=["annotator", "created_at"],
                 condition=Q(by_person=True, superseded_at__isnull=True),
@@ -154,7 +151,7 @@ class Judgment(models.Model):
 
 
 class Rationale(models.Model):
-    """Why an annotator answered so; beside the hot table, so that it stays narrow."""
+    """The reason that an annotator gave; in a table of its own, so that judgments stay narrow."""
 
     judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="rationale")
     text = models.TextField()

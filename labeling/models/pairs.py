@@ -24,7 +24,7 @@ class PairQuerySet(VisibleQuerySet["Pair"]):
 
 
 class Pair(models.Model):
-    """Two candidates to be compared, a before b by id. `query` is theirs, None across queries."""
+    """Two candidates to be compared, with a.id < b.id. `query` is the query of both, None for a cross-query pair."""
 
     a = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_a")
     b = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_b")

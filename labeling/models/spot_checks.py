@@ -1,4 +1,4 @@
-"""Spot checks: pairs that people are asked to compare, slot by slot."""
+"""Spot checks: the assignments of pairs to people."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from labeling.models.projects import Project, visible_through
 
 
 class SpotCheck(models.Model):
-    """A slot in which one person judges one pair; a lease holds it while they think.
+    """An assignment: one person judges one pair. A lease reserves it for its holder.
 
-    A numbered slot is for whoever comes first: a pair has as many as it shall have opinions. One without a number
-    is its holder's alone: a gold pair asked of that person, or an opinion that came after another had taken over.
-    `place` is set while the slot lies before its holder: 1 or 2, what is looked at and what comes next. The database
-    sets `project` from the pair. Whether a pair is gold stands in `GoldAnswer`.
+    Anybody may claim an assignment with a `slot` number; a pair has one for each opinion it needs. One without a number
+    is private to its holder: a gold pair, or a late answer whose lease somebody else has taken. A lease has a `place`:
+    1 for the pair on the screen, 2 for the next one. The database sets `project` from the pair. `GoldAnswer` says which
+    pairs are gold.
     """
 
     class Reason(models.TextChoices):
@@ -53,7 +53,7 @@ class SpotCheck(models.Model):
                 condition=Q(judgment__isnull=True, slot__isnull=False),
                 name="spot_check_open",
             ),
-            # A person's own: gold that they were asked, among all that they answered.
+            # The private assignments of a person, among all that they answered.
             models.Index(fields=["holder"], condition=Q(slot__isnull=True), name="spot_check_own"),
         ]
         constraints = [

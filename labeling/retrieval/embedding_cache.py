@@ -1,6 +1,6 @@
-"""Embeddings that were computed once, kept on disk for every process of the host.
+"""A cache of embeddings on disk, shared by all processes of a host.
 
-`labeling.retrieval.embedder` looks here before it asks a model, so that the dense retriever and the embedding
+`labeling.retrieval.embedder` reads it before it calls a model, so that the dense retriever and the embedding
 judge share their vectors. A cache can only save time: where it cannot be read or written it is
 ignored with a warning. Imports no Django; `ZELO_CACHE` names the folder, without it nothing is kept.
 """
@@ -46,15 +46,15 @@ def _cache_at(path: Path) -> EmbeddingCache:
 
 
 def vector_key(model: str, text: str) -> bytes:
-    """What a vector is found by. `model` says all that shapes it: weights, reading length, role."""
+    """The key of a vector. `model` names all that shapes the vector: weights, length limit, role."""
     return hashlib.sha256(f"{model}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
 
 class EmbeddingCache:
     """Vectors float32[dimension] by key, in one SQLite file that several processes may use at once.
 
-    Each call opens the file anew: connections survive neither a fork nor a change of thread. Beyond
-    `most_bytes` the oldest quarter goes. After damage or a refused write the object stays silent.
+    Each call opens the file again, since connections survive neither a fork nor a change of thread. Beyond `most_bytes`
+    the oldest quarter is deleted. After damage or a failed write the object does nothing.
     """
 
     def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
@@ -63,7 +63,7 @@ class EmbeddingCache:
         self._usable = True
 
     def get(self, keys: Sequence[bytes], dimension: int) -> dict[bytes, Float32Array]:
-        """The vectors that are there; one of another length or with a wrong checksum is not."""
+        """The cached vectors of these keys, without those of another length or with a wrong checksum."""
         found: dict[bytes, Float32Array] = {}
         if not self._usable or not keys or not self.path.exists():
             return found
@@ -79,7 +79,7 @@ class EmbeddingCache:
         return found
 
     def put(self, vectors: Mapping[bytes, Float32Array]) -> None:
-        """Add vectors; one that is there already is replaced."""
+        """Add vectors, or replace them."""
         if not self._usable or not vectors:
             return
         try:
@@ -101,7 +101,7 @@ class EmbeddingCache:
         return connection
 
     def _forget_oldest(self, connection: sqlite3.Connection) -> None:
-        """Keep the file near its bound: freed pages are used again, so it need not be rewritten."""
+        """Delete the oldest vectors beyond the limit; SQLite uses freed pages again, so the file is not rewritten."""
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
@@ -113,7 +113,7 @@ class EmbeddingCache:
             )
 
     def _note(self, error: Exception) -> None:
-        """Warn; a file that is merely busy is asked again next time, any other is left alone from now on."""
+        """Log a warning; disable the cache, unless the file is only busy."""
         busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
         self._usable = busy
         log.warning(

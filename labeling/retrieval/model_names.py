@@ -1,7 +1,7 @@
-"""Which models an installation loads: the operator's list in `ZELO_MODELS`, without it the bundled model alone.
+"""The models that an installation may load: the bundled one, and those that the operator lists in `ZELO_MODELS`.
 
-Whoever owns a project may choose a judge's or retriever's model; a name leads to a download and a path into the
-server's files, so both must be on the list. Asked by options when they are made and by loaders. Imports no Django.
+Project owners choose models of judges and retrievers. Since a name may cause a download, and a path reads the server's
+files, both must be on the list. Options check it when they are validated, loaders when they load. Imports no Django.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ class ModelNotAllowed(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the model {name[:200]!r} is not among those that this installation loads; expected {BUNDLED!r} or one of "
-            f"the operator's list; let the operator add its name, its folder or a glob to {VARIABLE}"
+            f"the model {name[:200]!r} is not allowed in this installation; expected {BUNDLED!r} or a model of the "
+            f"operator's list; ask the operator to add its name, its folder or a glob to {VARIABLE}"
         )
         self.name = name
 
 
 def check_model(name: str) -> str:
-    """The name itself where it may be loaded, or is empty or bundled. Raises ModelNotAllowed."""
+    """Return the name if it is allowed, bundled or empty. Raises ModelNotAllowed."""
     if not name or name == BUNDLED or any(_allows(pattern, name) for pattern in allowed_models()):
         return name
     raise ModelNotAllowed(name)
 
 
 def allowed_models() -> list[str]:
-    """The entries of `ZELO_MODELS`: names on the hub, folders with all that lies in them, globs of either."""
+    """The entries of `ZELO_MODELS`: names on the hub, folders with all they contain, and globs of either."""
     return [entry.strip() for entry in os.environ.get(VARIABLE, "").split(",") if entry.strip()]
 
 
-# A `str` of a plugin's options that names a model; refused as the field's error.
+# A `str` option that names a model; a name that is not allowed is an error of its field.
 ModelName = Annotated[str, pydantic.AfterValidator(check_model)]
 
 
 def _allows(pattern: str, name: str) -> bool:
-    """Paths are compared by what they lead to, so that neither `..` nor a link leads out of a listed folder."""
+    """Whether an entry allows a name. Paths are resolved, so that neither `..` nor a link leaves a listed folder."""
     if pattern == "*":
         return True
     if "\x00" in name:
@@ -63,5 +63,5 @@ def _allows(pattern: str, name: str) -> bool:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # longer than any file's name
+    except OSError:  # the name is too long for a file
         return False

@@ -1,4 +1,4 @@
-"""The words of a text, and how often they stand in a collection.
+"""Index terms of a text, and the term statistics of a collection.
 
 The BM25 retriever and the lexical judges (`workers.judges.lexical`) share them. Imports no Django.
 """
@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Raise it when `words` changes: it is part of the provenance of every lexical judgment.
+# The revision of `words`, part of the provenance of every lexical judgment. Raise it when `words` changes.
 WORDS_REVISION = "words-1"
 
-# Lucene's English stop words, less "if", "no" and "not", which carry meaning in short technical questions.
+# Lucene's English stop words without "if", "no" and "not", which matter in short technical questions.
 STOP_WORDS = frozenset(
     """
     a an and are as at be but by for in into is it of on or such that the their then there these they this
@@ -23,7 +23,7 @@ STOP_WORDS = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# A run of letters and digits; an underscore separates. Kana and ideographs, written without spaces, count one by one.
+# A run of letters and digits, split at underscores. Each kana or ideograph is a word, as no spaces separate them.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
@@ -35,7 +35,7 @@ def words(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=65536)
 def _singular(word: str) -> str:
-    """Harman's S-stemmer. Porter's was left out: it conflates more than short texts can bear."""
+    """The singular by Harman's S-stemmer. Rejected: Porter's, which conflates too much for short texts."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
@@ -45,7 +45,7 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatistics:
-    """What scores need to know of a whole collection; lengths and counts are in index terms."""
+    """Statistics of a collection; lengths and counts are in index terms."""
 
     documents: int
     length: int
@@ -54,7 +54,7 @@ class CollectionStatistics:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> CollectionStatistics:
-        """Count a stream of texts once; memory grows with the vocabulary only."""
+        """The statistics of a stream of texts, read once; memory grows with the vocabulary only."""
         documents = 0
         document_frequency: Counter[str] = Counter()
         collection_frequency: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class CollectionStatistics:
 
     @property
     def average_length(self) -> float:
-        """Mean document length, 1.0 for a collection without a single term (it is a divisor)."""
+        """Mean document length, 1.0 for a collection without terms, since it is a divisor."""
         return self.length / self.documents if self.length else 1.0
 
     def idf(self, term: str) -> float:

@@ -124,9 +124,9 @@ def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: i
 def withdraw_plan(plan: SpotCheckPlan, *, by: Any = None) -> int:
     """Ask nobody new what the plan asked; of how many slots that holds from now on.
 
-    Answers stay, and what people have before them can still be answered, by them alone (`labeling.annotation.assignments.close_slots`).
-    What somebody is taking at this very moment is left: withdrawing again finds it. The gold pairs of a plan stop being
-    gold; what was answered to them stays as an answer.
+    Answers stay, and people can still answer the pairs that they have leased
+    (`labeling.annotation.assignments.close_assignments`). An assignment that somebody is claiming at this moment stays;
+    withdrawing again finds it. The gold pairs of the plan stop being gold, and answers to them stay.
     """
     with transaction.atomic():
         gone = close_assignments(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))

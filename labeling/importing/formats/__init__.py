@@ -1,4 +1,4 @@
-"""File formats of imports (stage 1), one file a format; bad lines are named.
+"""File formats of imports (stage 1), one file for each format.
 
 An importer turns a stream into rows, and `RowChecks` checks what must be true across the lines of a file.
 `labeling.importing.dataset` stores the rows. Importing this package, the entry point `formats`, registers all formats.

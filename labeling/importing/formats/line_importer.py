@@ -43,14 +43,14 @@ class LineImporter(Importer):
         """The row of one line that is not blank. Raises RowError."""
 
     def read(self, stream: IO[bytes]) -> Iterator[Row]:
-        """Rows in the order of the file; raises RowError at the first bad line."""
+        """Rows in the order of the file. Raises RowError at the first bad line."""
         for row in self.read_all(stream):
             if isinstance(row, RowError):
                 raise row
             yield row
 
     def read_all(self, stream: IO[bytes]) -> Iterator[Row | RowError]:
-        """Rows and, in their places, the errors of bad lines: for previews."""
+        """Rows, and the errors of bad lines in their places, for previews."""
         for number, body in numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(body, RowError):
                 yield body

@@ -11,9 +11,9 @@ from labeling.records import ImportedDocument, ImportedGrade
 
 
 class RowChecks:
-    """What must hold across the rows of one file: ids mean one thing throughout.
+    """Checks across the rows of one file: an id has one meaning.
 
-    Keeps digests rather than texts: about 250 bytes for each distinct document, query and grade.
+    It keeps digests instead of texts, about 250 bytes for each distinct document, query and grade.
     """
 
     def __init__(self) -> None:
@@ -22,8 +22,9 @@ class RowChecks:
         self._grades: dict[bytes, tuple[int, int]] = {}
 
     def check(self, row: Row) -> list[bool]:
-        """Raise RowError that names both lines; returns, for each document of a query, whether the
-        file had it before (for a grade, one element: whether it is a repetition).
+        """Check a row; returns for each of its documents whether the file had it before, or one element for a grade.
+
+        Raises RowError, which names both lines.
         """
         if isinstance(row, ImportedGrade):
             return [self._check_grade(row)]
@@ -33,7 +34,7 @@ class RowChecks:
                 f"the query id {printable(row.id)!r} is that of line {self._queries[key]} already",
                 line=row.line,
                 field="query.id",
-                expectation="every query once a file",
+                expectation="every query once in a file",
                 remedy="put all documents of a query on one line, or give the queries different ids",
             )
         self._queries[key] = row.line

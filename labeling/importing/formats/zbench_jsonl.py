@@ -16,11 +16,10 @@ MAX_RANK = 2**31 - 1
 
 @register
 class ZbenchJsonl(LineImporter):
-    """One query with its documents a line, as the annotator zbench reads it.
+    """A query with its documents on each line, as the annotator zbench reads it.
 
-    Documents may carry `rank` (from 1) and `score`: rank and score of the first stage. Where `elo`
-    stands beside it the file is an export, and `score` is a result rather than a first stage's.
-    Keys that the format does not know are checked as JSON and then left out.
+    Documents may have the first-stage `rank` (from 1) and `score`. A document with `elo` comes from an export, and its
+    `score` is a result, which is ignored. Unknown keys are checked as JSON and ignored.
     """
 
     name = "zbench-jsonl"
@@ -83,7 +82,7 @@ def _check_once(documents: tuple[ImportedDocument, ...]) -> None:
         if (earlier := first.setdefault(document.id, position)) != position:
             raise BadJson(
                 f"the document id {printable(document.id)!r} is that of documents[{earlier}] already",
-                expectation="every document once a query",
+                expectation="every document once in a query",
                 remedy="drop one of the two, or give them different ids",
                 field=f"documents[{position}].id",
             )
