@@ -125,5 +125,5 @@ def _retrieve(claim: JobClaim) -> str:
     )
     ranked = rank_candidates(project, progress=report)
     left = bare_queries(project)
-    told = {"added": f"{added:,}", "ranked": f"{ranked:,}", "left": f"{left:,}"}
-    return REPORTS[bool(ranked), bool(left)] % told
+    figures = {"added": f"{added:,}", "ranked": f"{ranked:,}", "left": f"{left:,}"}
+    return REPORTS[bool(ranked), bool(left)] % figures

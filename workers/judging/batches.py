@@ -125,7 +125,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
     """
     found: dict[int, Verdict | Failure] = {}
 
-    def told(place: int, answer: Verdict | Failure) -> None:
+    def on_answer(place: int, answer: Verdict | Failure) -> None:
         if not isinstance(answer, Verdict | Failure):
             raise BadAnswers(f"judge {annotator.name!r} answered {answer!r:.100}; expected a Verdict or a Failure")
         if place in found or not 0 <= place < len(tasks):
@@ -143,7 +143,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             return [(task, unasked) for task in tasks]
         failpoints.reach("call.before")
-        judge.judge_each(comparisons, told)
+        judge.judge_each(comparisons, on_answer)
         if len(found) != len(tasks):
             raise BadAnswers(f"judge {annotator.name!r} answered {len(found)} of {len(tasks)} comparisons")
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Keeps an eye on judges while they work: one that becomes worse on known pairs is paused, with the reason.
+"""Watches judges while they work, and pauses one that becomes worse on known pairs, with the reason.
 
-`workers.judging.batches` calls `watch_judge` now and then; a paused judge gets no questions from `workers.judging.queue.claim`
-until somebody lets it go on. The statistics are in `scoring.numerics.judges.cusum`.
+Whoever stores answers calls `watch_now_and_then`. A paused judge gets no questions from `workers.judging.queue.claim` until
+somebody resumes it. The statistics are in `scoring.numerics.judges.cusum`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def watch_judge(annotator: Annotator) -> bool:
     found = known_drift(annotator)
     if found is None or found.alarm is None:
         return False
-    told = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
-    return pause_judge(annotator, DRIFTED[found.unit] % told)
+    figures = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
+    return pause_judge(annotator, DRIFTED[found.unit] % figures)
 
 
 def known_drift(annotator: Annotator) -> cusum.Drift | None:

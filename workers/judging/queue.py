@@ -287,27 +287,27 @@ def _wait_s(failure: Failure) -> float:
 _CALLS = """
 unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
        %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[])
-AS told (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
+AS reported (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
 """
 
 _CLOSE = f"""
 UPDATE workers_attempt attempt
-SET outcome = told.outcome, input_tokens = told.input_tokens, output_tokens = told.output_tokens,
-    cost_micros = told.cost_micros, latency_ms = told.latency_ms,
+SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
+    cost_micros = reported.cost_micros, latency_ms = reported.latency_ms,
     finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
 FROM {_CALLS}
-WHERE attempt.task_id = told.task_id AND attempt.fence = told.fence AND attempt.call = told.call
+WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
 """
 
 # The first call was booked with its claim. Further ones of the same question join it, if it is still in the books.
 _BOOK_FURTHER = f"""
 INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                              cost_micros, latency_ms, started_at, finished_at)
-SELECT told.task_id, told.fence, told.call, booked.run_id, booked.annotator_id, told.outcome, told.input_tokens,
-       told.output_tokens, told.cost_micros, told.latency_ms, booked.started_at, clock_timestamp()
+SELECT reported.task_id, reported.fence, reported.call, booked.run_id, booked.annotator_id, reported.outcome, reported.input_tokens,
+       reported.output_tokens, reported.cost_micros, reported.latency_ms, booked.started_at, clock_timestamp()
 FROM {_CALLS}
-JOIN workers_attempt booked ON booked.task_id = told.task_id AND booked.fence = told.fence AND booked.call = 1
-WHERE told.call > 1
+JOIN workers_attempt booked ON booked.task_id = reported.task_id AND booked.fence = reported.fence AND booked.call = 1
+WHERE reported.call > 1
 ON CONFLICT DO NOTHING
 """
 
@@ -319,7 +319,7 @@ def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, U
         for task, outcome, usage in outcomes
         for number, call in enumerate(usage.calls or (usage,), start=1)
     ]
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "tasks": [task.id for task, _, _, _ in rows],
         "fences": [task.fence for task, _, _, _ in rows],
         "calls": [number for _, _, number, _ in rows],
@@ -329,9 +329,9 @@ def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, U
         "costs": [call.cost_micros for _, _, _, call in rows],
         "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
     }
-    cursor.execute(_CLOSE, told)
+    cursor.execute(_CLOSE, reported)
     if len(rows) > len(outcomes):
-        cursor.execute(_BOOK_FURTHER, told)
+        cursor.execute(_BOOK_FURTHER, reported)
 
 
 def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:

@@ -60,7 +60,7 @@ class JudgingTask(models.Model):
 
 
 class Attempt(models.Model):
-    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay.
+    """One paid call, written before it is made. No foreign key to the task: tasks are deleted, calls stay.
 
     `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
     """

@@ -31,15 +31,15 @@ def read_gpus() -> list[Gpu]:
     if command is None:
         return []
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             [command, f"--query-gpu={ASKED}", "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return []
-    if told.returncode != 0:
+    if answer.returncode != 0:
         return []
-    rows = [[cell.strip() for cell in row] for row in csv.reader(told.stdout.splitlines())]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(answer.stdout.splitlines())]
     return [Gpu(row[0][:100], *map(_number, row[1:])) for row in rows if len(row) == 4 and row[0]]
 
 
