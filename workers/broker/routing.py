@@ -13,7 +13,6 @@ from typing import cast
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from workers.models import InjectionProbe
-from workers.monitoring.gpus import read_gpus
 
 HTTP_THREADS = 8
 
@@ -70,8 +69,3 @@ def _queue_of_judge(annotator_id: int) -> str:
             return "judging-cpu"
         _judging[annotator_id] = judging_queue(plugin)
     return _judging[annotator_id]
-
-
-def has_gpu() -> bool:
-    """Whether this host has a GPU that the driver answers for. Loads no torch."""
-    return bool(read_gpus())

@@ -43,6 +43,11 @@ def read_gpus() -> list[Gpu]:
     return [Gpu(row[0][:100], *map(_number, row[1:])) for row in rows if len(row) == 4 and row[0]]
 
 
+def has_gpu() -> bool:
+    """Whether this host has a GPU that the driver answers for."""
+    return bool(read_gpus())
+
+
 def gpus_as_json() -> list[dict[str, Any]]:
     """The same as plain values, for a heartbeat."""
     return [asdict(gpu) for gpu in read_gpus()]

@@ -20,11 +20,12 @@ from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName
 from workers.endpoints.conversation import Conversation
+from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact, run
+from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
