@@ -30,17 +30,17 @@ class Meaning:
 
 
 MEANINGS: Mapping[FailureKind, Meaning] = {
-    FailureKind.TIMEOUT: Meaning("no whole answer in time", "raise timeout_s of the endpoint, or ask again later"),
-    FailureKind.UNAVAILABLE: Meaning("endpoint not reachable or in error", "see that the server runs, then ask again"),
-    FailureKind.RATE_LIMITED: Meaning("turned away by a rate limit", "lower rpm or max_concurrency of the endpoint"),
-    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or let another judge answer"),
-    FailureKind.UNPARSEABLE: Meaning("an answer that cannot be read", "choose another mode or response_format"),
-    FailureKind.LABEL_MASS: Meaning("A and B hardly among its tokens", "choose the mode reasoned, or another model"),
+    FailureKind.TIMEOUT: Meaning("no answer in time", "raise timeout_s of the endpoint, or retry later"),
+    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing", "check that the server runs, then retry"),
+    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit", "lower rpm or max_concurrency of the endpoint"),
+    FailureKind.REFUSAL: Meaning("refused by the model", "change the project's instruction, or use another judge"),
+    FailureKind.UNPARSEABLE: Meaning("unreadable answer", "choose another mode or response_format"),
+    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B", "choose the mode reasoned, or another model"),
     FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
-    FailureKind.CONTENT_FILTER: Meaning("withheld by the provider's filter", "let a judge without that filter answer"),
+    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter", "use a judge without that filter"),
     FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up", "add credit or raise the budget"),
     FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request", "correct key, model name or options"),
-    FailureKind.JUDGE_ERROR: Meaning("a defect in the judge", "see the message and the log of the workers"),
+    FailureKind.JUDGE_ERROR: Meaning("error in the judge", "read the message and the workers' log"),
 }
 
 

@@ -15,10 +15,10 @@ class EndpointState(models.Model):
     """
 
     class Mode(models.TextChoices):
-        CLOSED = "closed", "calls go through"
-        PAUSED = "paused", "paused: it said 429"
-        OPEN = "open", "out of order"
-        HALF_OPEN = "half_open", "trying one call"
+        CLOSED = "closed", "working"
+        PAUSED = "paused", "rate limited (429)"
+        OPEN = "open", "not answering"
+        HALF_OPEN = "half_open", "testing with one call"
 
     identity = models.CharField(max_length=64, primary_key=True)
     name = models.CharField(max_length=80)
