@@ -23,11 +23,11 @@ from workers.models import Job
 STAGE = "candidates"
 MOST_CANDIDATES = 10_000
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times while retrieving; expected it to live: look into its log, "
-    "choose the retriever bm25 where memory is short, and order the candidates again"
+    f"the worker crashed {MOST_ATTEMPTS} times while retrieving candidates; see its log, choose the retriever bm25 where "
+    "memory is short, then order the candidates again"
 )
 
-# What a filling tells when it is done: by whether candidates were ranked, and whether queries are left without any.
+# The message of a finished job: by whether candidates were ranked, and whether queries are left without any.
 REPORTS = {
     (False, False): stored_text("%(added)s candidates retrieved"),
     (True, False): stored_text("%(added)s candidates retrieved, %(ranked)s ranked"),
@@ -45,13 +45,13 @@ class FillRefused(ValueError):
 
 
 class AlreadyFilling(FillRefused):
-    """The project's candidates are being retrieved already, by the job `job_id`."""
+    """The job `job_id` retrieves the project's candidates already."""
 
     def __init__(self, project: Project, job_id: int) -> None:
         self.job_id = job_id
         super().__init__(
             f"candidates of project {project.slug!r} are being retrieved already (job {job_id}); "
-            "expected no other such job: wait for its end, then order what is still missing"
+            "wait for its end, then order what is still missing"
         )
 
 

@@ -34,13 +34,13 @@ STAGE = stored_text("evaluate")
 AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
 LOADING = stored_text("%(name)s: loading")
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times while evaluating; expected it to live: look into its log, and evaluate "
-    "fewer rerankers at once where memory is short"
+    f"the worker crashed {MOST_ATTEMPTS} times during the evaluation; see its log, evaluate fewer rerankers at once where "
+    "memory is short, then order the evaluation again"
 )
 
 
 class EvaluationRefused(ValueError):
-    """An evaluation was ordered that cannot be made; the message says what to change."""
+    """The evaluation that was ordered cannot be made; the message says what to change."""
 
 
 class NoneEvaluated(RuntimeError):
@@ -64,7 +64,7 @@ def order_evaluation(
             job = Job.objects.create(project=project, stage=STAGE, payload=payload)
     except IntegrityError:
         raise EvaluationRefused(
-            f"an evaluation of project {project.slug!r} waits or goes on already; wait for its end, then order again"
+            f"an evaluation of project {project.slug!r} is waiting or running already; wait for its end, then order again"
         ) from None
     transaction.on_commit(lambda: leave_hint("evaluate", job.pk))
     return job

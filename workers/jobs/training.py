@@ -56,24 +56,21 @@ POLL_S = 1.0
 RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
 PUBLISHED_BEFORE = stored_text("published before")
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times without reaching another checkpoint; expected it to live: look into its log, "
-    "choose a smaller batch_size or max_length where memory is short, and resume the run"
+    f"the worker crashed {MOST_ATTEMPTS} times without reaching another checkpoint; see its log, choose a smaller batch_size "
+    "or max_length where memory is short, then resume the run"
 )
 UNFINISHED = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
 
 
 class TrainingRefused(ValueError):
-    """A training was ordered that cannot begin; the message says what to change."""
+    """The training that was ordered cannot begin; the message says what to change."""
 
 
 class AlreadyTraining(TrainingRefused):
     """The project trains already."""
 
     def __init__(self, project: Project) -> None:
-        super().__init__(
-            f"project {project.slug!r} trains already; expected one training of a project at a time: wait for its end, "
-            "or cancel it"
-        )
+        super().__init__(f"project {project.slug!r} trains already; wait for the end of that training, or cancel it")
 
 
 class TrainingFailed(RuntimeError):
@@ -119,7 +116,9 @@ def resume_training(run: TrainingRun, *, by: Any = None) -> TrainingRun:
             state=TrainingRun.State.PLANNED, error="", finished_at=None
         )
         if not moved:
-            raise TrainingRefused(f"run {run.pk} is {run.get_state_display()}; expected a failed or cancelled one")
+            raise TrainingRefused(
+                f"run {run.pk} is {run.get_state_display()}; only a failed or cancelled run can be resumed"
+            )
         _open_job(run)
         note("training.resumed", project=run.project, actor=by, subject=run.snapshot.name, run=run.pk)
     run.refresh_from_db()

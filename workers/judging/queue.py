@@ -365,7 +365,7 @@ WITH expired AS (
 )
 UPDATE workers_judgingtask task
 SET state = CASE WHEN attempts < %(most)s THEN 'open' ELSE 'dead' END,
-    reason = %(reason)s, message = 'no answer before the lease ended; its worker may have died',
+    reason = %(reason)s, message = 'no answer before the lease ended; its worker may have crashed',
     leased_by = '', lease_until = NULL, next_at = clock_timestamp()
 FROM expired WHERE task.id = expired.id
 RETURNING task.id, task.fence

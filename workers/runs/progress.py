@@ -151,7 +151,7 @@ def read_paces(runs: Sequence[Run], counts: Mapping[int, TaskCounts]) -> dict[in
     if not runs:
         return {}
     judging = {run.pk for run in runs if run.state == Run.State.JUDGING}
-    parameters = {
+    parameters: dict[str, Any] = {
         "runs": [run.pk for run in runs], "answered": list(Attempt.ANSWERED), "window": WINDOW_S, "silent": SILENT_S,
         "calls": CALLS, "latest": LATEST, "longest": LONGEST_S,
     }  # fmt: skip
