@@ -55,7 +55,7 @@ def watch_judge(annotator: Annotator) -> bool:
 
 
 def known_drift(annotator: Annotator) -> cusum.Drift | None:
-    """The alarm's state over the answers on known pairs since the judge was last let go on; None without enough.
+    """The state of the alarm over the answers on known pairs since the judge was last resumed; None with too few answers.
 
     A judge whose weights are part of its configuration cannot drift and is not watched.
     """
@@ -75,7 +75,7 @@ def _can_drift(plugin: str) -> bool:
 
 
 def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
-    """Ask the judge nothing more, and say why; False where it was paused already."""
+    """Pause the judge and store the reason; False where it was paused already."""
     paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
     with transaction.atomic():
         changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
@@ -92,7 +92,7 @@ def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
 
 
 def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
-    """Let a paused judge go on; the alarm starts afresh with its next answers. False where it was not paused."""
+    """Resume a paused judge; the alarm starts again with its next answers. False where it was not paused."""
     paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
     with transaction.atomic():
         changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1

@@ -1,7 +1,7 @@
-"""Questions that got no answer, by reason: what each reason means, how many there are, asking them again.
+"""Questions without an answer, by reason: the meaning of each reason, the counts, and the retry.
 
-A failure is a state of its own and never a vote: nothing here enters a fit. Read by the page and the REST
-interface of failures; the transition back is `workers.judging.queue.retry_dead`.
+A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
+`workers.judging.queue.retry_dead` makes the transition back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workers.models import JudgingTask
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a reason says in a reader's words, and what to do before asking again."""
+    """The name of a reason for readers, and what to do before a retry."""
 
     label: str
     remedy: str
@@ -46,7 +46,7 @@ MEANINGS: Mapping[FailureKind, Meaning] = {
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """One reason: `dead` questions stay unanswered until asked again, `waiting` ones are asked again by themselves."""
+    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones."""
 
     reason: str
     label: str
@@ -57,7 +57,7 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """Which failures are meant; what is None does not limit."""
+    """A selection of failures; None matches all."""
 
     reason: str | None = None
     annotator_id: int | None = None
@@ -65,7 +65,7 @@ class FailureFilter:
 
 
 def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> QuerySet[JudgingTask]:
-    """Questions of the project whose last call failed: dead ones, and those that wait for another try."""
+    """Questions of the project whose last call failed: dead ones, and those that wait for a retry."""
     tasks = JudgingTask.objects.filter(run__project=project).exclude(reason="")
     tasks = tasks.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.DEAD])
     if chosen.reason is not None:
@@ -78,7 +78,7 @@ def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> Q
 
 
 def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) -> list[FailureCount]:
-    """Every reason there can be, the most frequent first; those that did not occur with zeros."""
+    """All reasons, the most frequent first; reasons that did not occur have zeros."""
     others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
     rows = failed_tasks(project, others).order_by().values("reason")
     found = {
@@ -93,7 +93,7 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
-    """Ask the dead questions meant by `chosen` again, whichever runs they belong to; returns how many."""
+    """Retry the dead questions that `chosen` selects, in all runs; returns how many."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())

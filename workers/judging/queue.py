@@ -3,7 +3,7 @@
 Time is the database's clock alone. A task's fence rises with each claim; a failure counts only under
 the fence it was claimed with, while a late answer is accepted as long as there is none. The model is
 called between `claim` and `finish`, outside any transaction, by `workers.judging.batches`; `workers.judging.recorder` keeps what it
-answered on disk until `finish` or `fail` has it. The states and what each death costs are in docs/queue.md.
+answered on disk until `finish` or `fail` has it. The states and what each crash costs are in docs/queue.md.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging
 
 
 def _claimable_runs(cursor: Cursor, annotator_id: int) -> Iterator[tuple[int, int]]:
-    """Runs whose questions may be put to this judge, oldest first, and how many of them. The books of those with a limit
-    stay locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
+    """Runs whose questions may be put to this judge, oldest first, and how many of them. What those with a limit have spent
+    stays locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
     for each other.
     """
     cursor.execute(_RUNS, [annotator_id])
@@ -192,7 +192,7 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
     """Store the judgments, delete their tasks and close their attempts, all or nothing.
 
     Safe to repeat: a judgment that is already there stays, and nothing is counted twice. Whoever else may have the
-    task by now, and whatever became of it, the first answer is the answer; a second one stays in the books alone.
+    task by now, and whatever became of it, the first answer is the answer; a second one is counted as a call alone.
     """
     if not answers:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
@@ -245,11 +245,11 @@ WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('le
 
 
 def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = True) -> int:
-    """Put tasks back for a later try, or bury them with their reason; returns how many it touched.
+    """Put tasks back for a retry, or make them dead letters with their reason; returns how many it changed.
 
     A failure under an old fence is ignored: the task belongs to another worker by now. One that comes after its lease
     was reaped counts while nobody else has the task, and one that is told twice counts once. One that is not `counted`
-    was the endpoint's: the call stands in the books, but the question is no nearer to its end.
+    was the endpoint's fault: the call is counted, but not as an attempt of the question.
     """
     if not failures:
         return 0
@@ -299,7 +299,7 @@ FROM {_CALLS}
 WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
 """
 
-# The first call was booked with its claim. Further ones of the same question join it, if it is still in the books.
+# The claim stored the first call. Further calls of the same question join it, if it is still stored.
 _BOOK_FURTHER = f"""
 INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                              cost_micros, latency_ms, started_at, finished_at)
@@ -412,9 +412,9 @@ def reap() -> int:
 
 
 def end_leases(token: str) -> int:
-    """End the leases of a dead process, known by the token at the end of its name, and open its tasks again.
+    """End the leases of a crashed process, found by the token at the end of its name, and open its tasks again.
 
-    No two processes share a token, on whatever hosts. The lost calls stay in the books: they may have been paid.
+    No two processes share a token, on whatever hosts. The lost calls stay counted: they may have been paid.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
@@ -455,8 +455,8 @@ def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_i
     """Open dead tasks of these runs again, all or those of one reason or judge, with a fresh count of attempts;
     returns how many by run.
 
-    A run that had finished without them is judged on. One that had ended for want of budget is asked anew whether it
-    is spent: where it still is, it ends once more, and its questions wait for a higher limit.
+    A run that had finished without them goes on. One whose budget was spent goes on only if it has budget now; otherwise
+    it ends again, and its questions wait for a higher limit.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_RETRY, {"runs": list(run_ids), "reason": reason, "annotator": annotator_id})

@@ -211,7 +211,7 @@ def test_a_cancelled_training_ends_its_process(project: Project, snapshot: Snaps
     assert not cancel_training(run)
     resume_training(run)
     assert (run.state, job_of(run).state) == ("planned", "open")
-    with pytest.raises(TrainingRefused, match="expected a failed or cancelled one"):
+    with pytest.raises(TrainingRefused, match="only a failed or cancelled run can be resumed"):
         resume_training(run)
 
 
