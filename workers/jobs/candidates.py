@@ -1,7 +1,7 @@
-"""Stage 2 as work in the background: candidates for the queries of a project that came without documents.
+"""Stage 2 as a background job: candidates for the queries of a project that were imported without documents.
 
-Ordered by pages, REST and `manage.py candidates`; carried out by a worker under a lease of `workers.jobs.leasing`, since
-it may embed a whole corpus. `labeling.retrieval.candidates` does the work.
+Pages, REST and `manage.py candidates` order it. A worker carries it out under a lease of `workers.jobs.leasing`, since it
+may embed a whole corpus. `labeling.retrieval.candidates` does the work.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REPORTS = {
 
 
 class FillRefused(ValueError):
-    """Candidates were ordered that cannot be retrieved; the message says what to change."""
+    """The candidates that were ordered cannot be retrieved; the message says what to change."""
 
 
 class AlreadyFilling(FillRefused):
@@ -59,25 +59,25 @@ class AlreadyFilling(FillRefused):
 
 
 def bare_queries(project: Project) -> int:
-    """How many queries of the project have no candidate."""
+    """The number of queries without candidates."""
     return Query.objects.filter(project=project, candidates__isnull=True).count()
 
 
 def needs_filling(project: Project) -> bool:
-    """Whether some query has no candidate, or a job that retrieves some goes on; one statement, for pages."""
+    """Whether a query has no candidates, or a job that retrieves some is unfinished; one statement, for pages."""
     bare = Query.objects.filter(project=project, candidates__isnull=True)
     return Project.objects.filter(Exists(bare) | Exists(unfinished_jobs(project, STAGE)), pk=project.pk).exists()
 
 
 def unfinished_fill(project: Project) -> Job | None:
-    """The job that retrieves the project's candidates, if one waits or works."""
+    """The unfinished job that retrieves the project's candidates, if any."""
     return unfinished_jobs(project, STAGE).first()
 
 
 def order_candidates(
     project: Project, retriever: str = "hybrid", options: Mapping[str, Any] | None = None, k: int = 100
 ) -> Job:
-    """Order up to `k` candidates for each query that has none, and leave the hint that starts it.
+    """Order up to `k` candidates for each query that has none, and send the hint that starts it.
 
     Raises UnknownPlugin, pydantic.ValidationError, FillRefused or AlreadyFilling; nothing is stored then.
     """
@@ -96,7 +96,7 @@ def order_candidates(
 
 
 def waiting_fill_ids() -> list[int]:
-    """Jobs that nobody works on: new ones, and those whose worker is silent."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     return waiting_job_ids(STAGE)
 
 
@@ -104,12 +104,12 @@ def waiting_fill_ids() -> list[int]:
 
 
 def fill(job_id: int, *, worker: str = "") -> None:
-    """Carry a job out unless somebody else does; a failure is written into it."""
+    """Carry a job out unless another worker does; an error is stored in the job."""
     carry_out(job_id, STAGE, _retrieve, worker=worker, given_up=GIVEN_UP)
 
 
 def _retrieve(claim: JobClaim) -> str:
-    """Retrieve, then rank what came without ranks; returns what was done."""
+    """Retrieve candidates, then rank those without ranks; returns what was done."""
     project = Project.objects.get(pk=claim.project_id)
 
     def report(done: int, total: int) -> None:

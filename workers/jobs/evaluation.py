@@ -1,7 +1,7 @@
-"""Stage 8 as work in the background: rerankers are measured on one split of a snapshot.
+"""Stage 8 as a background job: measures rerankers on one split of a snapshot.
 
-Ordered by pages, REST, `manage.py evaluate` and the end of a training; carried out under a lease of `workers.jobs.leasing`
-in the worker for training, since models are loaded. What is evaluated stays although a later one fails.
+Pages, REST, `manage.py evaluate` and the end of a training order it. The worker for training carries it out under a lease
+of `workers.jobs.leasing`, since it loads models. A failure of one reranker leaves the results of the others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EvaluationRefused(ValueError):
 
 
 class NoneEvaluated(RuntimeError):
-    """Every reranker of an order failed."""
+    """Every reranker of the job failed."""
 
 
 def order_evaluation(
@@ -71,22 +71,22 @@ def order_evaluation(
 
 
 def unfinished_evaluation(project: Project) -> Job | None:
-    """The project's evaluation that waits or goes on."""
+    """The project's unfinished evaluation, if any."""
     return unfinished_jobs(project, STAGE).first()
 
 
 def waiting_evaluation_ids() -> list[int]:
-    """Evaluations that nobody works on."""
+    """Evaluations that wait for a worker."""
     return waiting_job_ids(STAGE)
 
 
 def evaluate(job_id: int, *, worker: str = "") -> None:
-    """Carry an evaluation out unless somebody else does; a failure is written into its job."""
+    """Carry an evaluation out unless another worker does; an error is stored in its job."""
     carry_out(job_id, STAGE, _evaluate, worker=worker, given_up=GIVEN_UP)
 
 
 def _evaluate(claim: JobClaim) -> str:
-    """Measure one reranker after the other; returns what was done and what could not be."""
+    """Measure one reranker after the other; returns what was done and which failed."""
     project = Project.objects.get(pk=claim.project_id)
     snapshot = Snapshot.objects.get(pk=claim.payload["snapshot"])
     split = claim.payload["split"]
@@ -111,7 +111,7 @@ def _evaluate(claim: JobClaim) -> str:
 
 
 def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
-    """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
+    """Write the results beside the artefacts; returns the error, if any, which does not fail the job."""
     try:
         store_proofs(project, snapshot, split)
     except Error:

@@ -15,7 +15,7 @@ FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureK
 
 class JudgingTask(models.Model):
     """Unfinished work: one question to one judge in one order. Deleted by the transaction that
-    stores the judgment; dead ones stay with their reason.
+    stores the judgment; dead letters stay with their reason.
     """
 
     class State(models.TextChoices):

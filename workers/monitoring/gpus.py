@@ -1,4 +1,4 @@
-"""What the GPUs of this host are and how busy, as the driver's own tool tells it. Loads no torch; without a GPU, nothing."""
+"""The GPUs of this host and their load, read from the driver's tool `nvidia-smi`. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU; memory in MiB, utilisation in percent, None where the driver does not tell."""
+    """One GPU; memory in MiB, utilisation in percent, None where the driver does not report it."""
 
     name: str
     memory_mib: int | None
@@ -24,7 +24,7 @@ class Gpu:
 
 
 def read_gpus() -> list[Gpu]:
-    """The GPUs that this process may use, as the driver numbers them; empty without any, or without its tool."""
+    """The GPUs that this process may use, in the driver's order; empty without a GPU or without the tool."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     command = shutil.which("nvidia-smi")
@@ -44,7 +44,7 @@ def read_gpus() -> list[Gpu]:
 
 
 def has_gpu() -> bool:
-    """Whether this host has a GPU that the driver answers for."""
+    """Whether this process may use a GPU."""
     return bool(read_gpus())
 
 

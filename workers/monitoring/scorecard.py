@@ -80,7 +80,7 @@ class Scorecard:
 
 
 def scorecards(project: Project) -> list[Scorecard]:
-    """Every judge of the project that was asked anything, in the order in which they joined."""
+    """The scorecard of every judge that was asked anything, in the order of their ids."""
     judges = Annotator.objects.judges().filter(project=project).order_by("id")
     cards = (scorecard(judge) for judge in judges)
     return [card for card in cards if card.answers or card.calls.calls]
