@@ -1,7 +1,7 @@
-"""Named places at which a process can be told to die, for tests of what a kill there costs.
+"""Named places at which a process kills itself, for tests of what a crash there costs.
 
 `ZELO_FAILPOINT=NAME` or `NAME:N` kills the process with SIGKILL when it reaches that place (for the N-th time).
-Without the variable a place costs one look at a global. Imports no Django.
+Without the variable a failpoint costs one comparison. Imports no Django.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ POINTS: Mapping[str, str] = {
     "claim.before_commit": "leases and attempts are written, not committed",
     "claim.after_commit": "leases are committed, nothing is asked yet",
     "call.before": "texts are read, the first call is about to go out",
-    "call.answered": "an answer has come, it is nowhere but in memory",
-    "spool.written": "an answer is handed to the disk, others are on their way",
+    "call.answered": "an answer has arrived, it is in memory only",
+    "spool.written": "an answer is written to the file, others are in flight",
     "spool.synced": "all answers of a batch are on disk, the database knows of none",
     "finish.before_commit": "judgments are written, not committed",
     "finish.after_commit": "judgments are committed, the spool still holds them",
     "fail.before_commit": "failures are written, not committed",
     "fail.after_commit": "failures are committed, the spool still holds them",
-    "release.before_commit": "leases are handed back, not committed",
-    "release.after_commit": "leases are handed back",
+    "release.before_commit": "leases are released, not committed",
+    "release.after_commit": "leases are released",
     "reap.before_commit": "expired leases are taken back, not committed",
     "reap.after_commit": "expired leases are taken back",
     "cancel.before_commit": "a run is cancelled and its questions dropped, not committed",
     "cancel.after_commit": "a run is cancelled",
-    "recover.read": "a dead process's spool is read, nothing of it is stored",
-    "recover.stored": "what a dead process left is stored, its leases are not ended",
-    "recover.before_removal": "its leases are ended, its spool still stands",
+    "recover.read": "the file of a crashed process is read, nothing of it is stored",
+    "recover.stored": "the answers of a crashed process are stored, its leases are not ended",
+    "recover.before_removal": "its leases are ended, its file still exists",
 }
 
 
@@ -51,7 +51,7 @@ _left = 0
 
 
 def arm(text: str) -> None:
-    """Die at `NAME` or, the N-th time, at `NAME:N`; the empty text disarms. Raises UnknownFailpoint."""
+    """Set the failpoint: `NAME`, or `NAME:N` for its N-th time; the empty text clears it. Raises UnknownFailpoint."""
     global _name, _left
     name, _, count = text.partition(":")
     if name and name not in POINTS:
@@ -62,7 +62,7 @@ def arm(text: str) -> None:
 
 
 def reach(name: str) -> None:
-    """The process is at this place; where it was told to die here, nothing after this line happens."""
+    """Kill this process if `name` is the failpoint that was set; otherwise do nothing."""
     global _left
     if name != _name:
         return

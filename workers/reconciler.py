@@ -1,7 +1,7 @@
-"""Finds work that no hint leads to: a lost message, a dead worker, a broker that was down or wiped.
+"""Finds work without a hint: after a lost message, a crashed worker, or a broker that was down or wiped.
 
-One process per database does it at a time, under an advisory lock. With the broker down it rates by
-itself, so that scores keep following; judging waits for the broker's return.
+One process per database acts at a time, under an advisory lock. While the broker is down it fits scores itself, so that
+they stay up to date; judging waits for the broker.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ RATING_SLICE_S = 2.0
 
 
 def reconcile_once() -> None:
-    """One look at the tables: reap, hint, and rate where hints cannot travel."""
-    recorder.recover()  # before leases end: what has been paid for is not asked again
+    """Look at the tables once: reap leases and send hints; fit scores here while the broker is down."""
+    recorder.recover()  # before leases end, so that no paid question is asked twice
     storage_cleanup.collect_unfinished()
     reaped = queue.reap()
     if reaped:
@@ -53,26 +53,26 @@ def reconcile_once() -> None:
 
 
 def rate_without_broker() -> None:
-    """Fit what is stale in this process; a project that has much of it does not keep others waiting."""
+    """Fit stale queries in this process, some time for each project, so that a large one does not block the others."""
     for project_id in stale_project_ids():
         rated = rate_stale(project_id, slice_s=RATING_SLICE_S)
         log.warning("the broker is down: rated %d queries of project %d here", rated.queries, project_id)
 
 
 def run_reconciler(stop: threading.Event) -> None:
-    """Reconcile until `stop` is set; a second process waits in the background until the first is gone."""
+    """Reconcile until `stop` is set; a second process waits until the first has ended."""
     while not stop.is_set():
         try:
             if _leads():
                 reconcile_once()
-        except Exception:  # the database may be restarting; the next look goes over everything again
+        except Exception:  # the database may be restarting; the next round looks at everything again
             log.exception("reconciling failed; trying again")
             connection.close()
         stop.wait(PAUSE_S)
 
 
 def _leads() -> bool:
-    """Hold, or get, the lock that lets one reconciler act; it is held as long as the connection."""
+    """Whether this process holds the lock of the acting reconciler, or gets it now; it lasts as long as the connection."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() "

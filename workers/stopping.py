@@ -1,7 +1,7 @@
-"""Whether this worker was told to stop, and how a process ends: whoever works through a list asks between its entries.
+"""The flag that a worker is stopping, and the end of a process. Loops over many items check the flag between items.
 
-The flag is one byte of memory that a worker shares with the processes of its pool, since only the first of them
-hears of the signal.
+The flag is one byte of memory that a worker shares with the processes of its pool, since only its main process gets the
+signal.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _flag = mmap.mmap(-1, 1)
 
 
 def is_stopping() -> bool:
-    """True from the first SIGTERM on: what has not been begun is handed back, what has been is brought to its end."""
+    """Whether the worker got a SIGTERM: it releases tasks that it has not begun, and finishes the others."""
     return _flag[0] != 0
 
 
 def note_stopping(stopping: bool = True) -> None:
-    """Set the flag, for this process and those that it forked."""
+    """Set the flag for this process and its children."""
     _flag[0] = int(stopping)
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, everything being done. Python's own teardown takes most of a second of a core, in each of a
-    dozen processes that stop together, while somebody waits; the system takes back all the same.
+    """End this process at once, after its work is done. Python's own teardown takes most of a second of a core in each of
+    a dozen processes that stop together; the operating system frees their memory anyway.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -51,7 +51,7 @@ def _end(**kwargs: Any) -> None:
 
 @worker_ready.connect
 def _wake_on_signals(sender: Any, **kwargs: Any) -> None:
-    """Let a signal end the worker's wait for hints, which lasts up to a second."""
+    """Let a signal interrupt the worker's wait for hints, which lasts up to a second."""
     if sender.hub is None:
         return
     reading, writing = socket.socketpair()

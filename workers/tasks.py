@@ -1,4 +1,4 @@
-"""Celery tasks: each takes an id, says that the hint was taken, and calls one function."""
+"""Celery tasks: each takes an id, removes the mark of its hint, and calls one function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
 
-RATING_SLICE_S = 5.0  # then other projects have their turn
+RATING_SLICE_S = 5.0  # then the worker takes the next hint, perhaps of another project
 
 
 @shared_task(name="workers.tasks.judge", bind=True)

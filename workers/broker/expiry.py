@@ -1,7 +1,7 @@
-"""When a hint is too old, by the broker's clock: a host whose own clock is wrong neither kills hints nor keeps them.
+"""Expires hints by the broker's clock, so that a host whose own clock is wrong neither drops hints nor keeps them.
 
-`workers.broker.hints` stamps hints with it; Celery's workers, through the class named in `zelo_site.celery`, doubt their
-own clock before they throw one away.
+`workers.broker.hints` sets the expiry. Celery's workers use `HintRequest`, through the class named in `zelo_site.celery`,
+which asks the broker for the time before it drops a hint.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ HINT_EXPIRES_S = 60
 
 
 def expiry(broker_time: tuple[int, int]) -> datetime:
-    """The moment at which a hint that is left now expires; `broker_time` as the command TIME tells it.
+    """When a hint that is sent now expires; `broker_time` is the reply to the command TIME.
 
-    Celery takes a moment that our own clock has passed for a mistake, so a host that is ahead leaves hints that last.
+    Never in the past of our own clock, which Celery would reject: hints of a host that is ahead last longer.
     """
     return max(_moment(broker_time), datetime.now(UTC)) + timedelta(seconds=HINT_EXPIRES_S)
 
@@ -34,7 +34,7 @@ class HintRequest(Request):
     """A hint that a worker has received."""
 
     def maybe_expire(self) -> bool:
-        """Whether it is too old; where our clock says so, the broker is asked."""
+        """Whether the hint has expired, by our clock and then by the broker's."""
         if not self.expires or datetime.now(UTC) <= self.expires:
             return False
         now = broker_time()

@@ -1,8 +1,8 @@
-"""Hints: small Celery messages that say "there is work". None carries data, all may be lost.
+"""Hints: small Celery messages that say "there is work". They carry no data, and all may be lost.
 
-A hint that is already waiting is not sent twice: a key in Valkey stands while it waits and is taken
-down by the worker before it looks at the tables, so that a change made later leaves a new hint.
-With the broker down a hint is dropped with a warning, and the reconciler finds the work in the tables.
+A hint that waits already is not sent twice: a key in Valkey exists while it waits. The worker deletes the key before it
+reads the tables, so that a later change sends a new hint. While the broker is down hints are dropped with a warning, and
+the reconciler finds the work in the tables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from workers.broker.routing import queue_of
 log = logging.getLogger(__name__)
 
 WAITING_MS = 3_000
-# After a failure no hint is tried for so long: a broker that swallows packets would cost each commit a timeout.
+# After a failure no hint is sent for so long: each commit would otherwise wait for a timeout.
 SILENCE_S = 2.0
 _silent_until = 0.0
 
@@ -37,7 +37,7 @@ def _key(task: str, subject: int) -> str:
 
 
 def leave_hint(task: str, subject: int) -> bool:
-    """Send `workers.tasks.<task>(subject)` unless one is waiting. True when the broker has it."""
+    """Send `workers.tasks.<task>(subject)` unless such a hint waits already. True when the broker has one."""
     if time.monotonic() < _silent_until:
         return False
     try:
@@ -68,7 +68,7 @@ def _fall_silent() -> None:
 
 
 def hint_taken(task: str, subject: int) -> None:
-    """Say that a worker is about to look: whatever changes from here on leaves a new hint."""
+    """Delete the key of a hint, before its worker reads the tables: later changes send a new hint."""
     try:
         client.valkey().delete(_key(task, subject))
     except redis.RedisError as error:
@@ -77,13 +77,13 @@ def hint_taken(task: str, subject: int) -> None:
 
 @receiver(judgments_recorded)
 def hint_refit(sender: type[Model], project_ids: tuple[int, ...], **kwargs: Any) -> None:
-    """Ask the rating workers to look at the projects whose judgments changed."""
+    """Send a hint to fit the projects whose judgments changed."""
     for project_id in project_ids:
         leave_hint("rate", project_id)
 
 
 @receiver(rater_changed)
 def hint_fit_anew(sender: type[Project], project_id: int, **kwargs: Any) -> None:
-    """Ask the rating workers to choose the prior anew and to fit every query, once the change is committed."""
+    """Send hints to choose the prior again and to refit every query, once the change is committed."""
     for task in ("calibrate", "rate"):
         transaction.on_commit(lambda task=task: leave_hint(task, project_id))  # type: ignore[misc]

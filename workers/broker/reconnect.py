@@ -1,6 +1,6 @@
-"""How a worker comes back to its broker: within seconds of its return, however long it was away. Named in the settings.
+"""Reconnects a worker to its broker within seconds, however long the broker was down. Named in the settings.
 
-Celery by itself waits two seconds longer at each try, up to half a minute, so that work would go on that much later.
+Celery by itself waits two seconds longer before each retry, up to half a minute.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FIRST_RETRY_S, STEP_S, LONGEST_RETRY_S = 0.5, 0.5, 2.0
 
 
 class ReturningConsumer(Consumer):
-    """Tries the broker again every two seconds at the latest."""
+    """Retries the broker at least every two seconds."""
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(

@@ -1,7 +1,7 @@
-"""Which queue a hint goes to, and what each queue is for.
+"""The queues, and the queue of each hint.
 
-Judges say what they need (`Judge.resource`), so that a model on the GPU never waits behind calls over HTTP, nor those
-behind it. All other tasks have their queue in the settings (`CELERY_TASK_ROUTES`).
+`Judge.resource` names the queue of a judge, so that models on the GPU and calls over HTTP do not wait for each other. All
+other tasks have their queue in the settings (`CELERY_TASK_ROUTES`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import cast
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from workers.models import InjectionProbe
-from workers.monitoring.gpus import read_gpus
 
 HTTP_THREADS = 8
 
@@ -41,7 +40,7 @@ QUEUES: Mapping[str, QueueKind] = {
 
 
 def judging_queue(plugin: str) -> str:
-    """The queue of a judge's questions; that of a judge which is not installed is failed by any worker."""
+    """The queue of a judge's tasks; tasks of a judge that is not installed fail in `judging-cpu`."""
     try:
         resource = cast("type[Judge]", get_plugin("judge", plugin)).resource
     except UnknownPlugin:
@@ -63,15 +62,10 @@ def queue_of(task: str, subject: int) -> str | None:
 
 
 def _queue_of_judge(annotator_id: int) -> str:
-    """Looked up once a process: a judge with another plugin is another annotator."""
+    """The queue of an annotator, looked up once in each process: its plugin never changes."""
     if annotator_id not in _judging:
         plugin = Annotator.objects.filter(pk=annotator_id).values_list("plugin", flat=True).first()
         if plugin is None:
             return "judging-cpu"
         _judging[annotator_id] = judging_queue(plugin)
     return _judging[annotator_id]
-
-
-def has_gpu() -> bool:
-    """Whether this host has a GPU that the driver answers for. Loads no torch."""
-    return bool(read_gpus())

@@ -1,7 +1,6 @@
-"""Changes what a run or a project may spend, and lets runs go on that had ended for want of it.
+"""Changes the budgets of a run and the caps of a project, and resumes runs that had spent theirs.
 
-One function for pages, REST and command line each; both write the audit log. The limits themselves are
-enforced by `workers.budgets.limits`.
+Pages, REST and commands call the same functions, which write the audit log. `workers.budgets.limits` enforces the limits.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ CAP_FIELDS = ("calls", "tokens", "cost_micros")
 
 
 class RunIsOver(ValueError):
-    """A run was cancelled or failed; a budget is of no use to it."""
+    """The run was cancelled or failed, so its budget cannot be changed."""
 
 
 def change_budgets(run: Run, changes: Mapping[str, int | None], *, by: Any = None) -> Run:
-    """Give a run other budgets; those that `changes` does not name stay, None is no limit.
+    """Change budgets of a run; those that are not in `changes` stay, None is no limit.
 
-    A run that had ended because one was spent goes on where it stopped. Raises BadBudget, RunIsOver.
+    A run that had ended because a budget was spent continues where it stopped. Raises BadBudget, RunIsOver.
     """
     changes = _known(changes, RUN_FIELDS)
     with transaction.atomic():
@@ -46,9 +45,9 @@ def change_budgets(run: Run, changes: Mapping[str, int | None], *, by: Any = Non
 
 
 def change_caps(project: Project, changes: Mapping[str, int | None], *, by: Any = None) -> Budgets:
-    """Give a project other caps on `calls`, `tokens` and `cost_micros`; those that are not named stay, None is no limit.
+    """Change the caps of a project on `calls`, `tokens` and `cost_micros`; those that are not named stay, None is no limit.
 
-    Runs that had ended because of one go on where they stopped. Raises BadBudget.
+    Runs that had ended because of a cap continue where they stopped. Raises BadBudget.
     """
     changes = _known(changes, CAP_FIELDS)
     with transaction.atomic():
@@ -64,7 +63,7 @@ def change_caps(project: Project, changes: Mapping[str, int | None], *, by: Any 
 
 
 def go_on(run: Run) -> bool:
-    """Let a run that had ended for want of budget go on, if it may ask something now; it plans where it stopped."""
+    """Resume a run that had ended because a budget was spent, if it has budget now; it continues where it stopped."""
     if not run.is_spent or run.state != Run.State.FINISHED or not _may_go_on(run):
         return False
     with transaction.atomic():

@@ -1,8 +1,9 @@
-"""What a run and a project may spend: pairs, calls, tokens, money; how much is left, and when it is spent.
+"""Budgets of runs and caps of projects: how much of them is left, and when they are spent.
 
-Pairs are bounded when a round is planned (`workers.runs.query_budgets`); calls, tokens and money before each call, by
-`workers.judging.queue.claim`, which asks here how many questions of a run it may hand out. What was spent is in
-`workers.budgets.spend`. `workers.runs.advancing` ends a run whose budget is spent, `workers.budgets.changes` raises one.
+The budget of pairs is enforced when a round is planned (`workers.runs.query_budgets`). Those of calls, tokens and money
+are enforced before each call: `workers.judging.queue.claim` asks here how many questions of a run it may hand out.
+`workers.budgets.spend` has what was spent, `workers.runs.advancing` ends a run whose budget is spent, and
+`workers.budgets.changes` raises one.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from dataclasses import dataclass, replace
 
 from labeling.stored_texts import stored_text
 from workers.budgets.spend import (
-    JudgeBooks,
-    books_of_project,
-    books_of_run,
+    JudgeSpend,
     calls_a_question,
     lock_project,
     lock_run,
     recent_price,
+    spend_of_project,
+    spend_of_run,
 )
 from workers.models import Caps, JudgingTask, Run
 
 NO_LIMIT = 2**31 - 1
 MOST = 2**63 - 1
-# Until a judge's first answers tell what a call costs, so many of its questions are out at once.
+# Until the first answers of a judge show what a call costs, it gets at most so many questions at once.
 FIRST_QUESTIONS = 4
 
-# What is told of a purse that is empty, by whose it is.
+# The reason with which a run ends, by whose limit it is and what is spent.
 THE_BUDGET, THE_CAP = "the budget", "the project's cap"
 SPENT = {
     (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
@@ -45,7 +46,7 @@ class BadBudget(ValueError):
 
 
 class CapReached(RuntimeError):
-    """What a project may spend leaves no room for what was to be asked."""
+    """The caps of the project do not allow the calls that were about to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +74,70 @@ class Budgets:
 
     @property
     def bounds_calls(self) -> bool:
-        """Whether something must be looked up before each call."""
+        """Whether spending must be checked before each call."""
         return self.calls is not None or self.bounds_price
 
     @property
     def bounds_price(self) -> bool:
-        """Whether it matters what a call costs."""
+        """Whether the price of a call matters."""
         return self.tokens is not None or self.cost_micros is not None
 
 
 @dataclass(frozen=True, slots=True)
-class _Purse:
-    """Budgets with what has been spent of them; `whose` names them in the reason of a run's end."""
+class SpendLimit:
+    """Budgets and what each judge has spent of them; `whose` names them in the reason with which a run ends."""
 
     budgets: Budgets
-    books: Mapping[int, JudgeBooks]
+    spent: Mapping[int, JudgeSpend]
     whose: str
 
     @property
     def is_waiting(self) -> bool:
-        """Whether calls in flight may yet turn out cheaper than they are reckoned."""
-        return any(each.in_flight for each in self.books.values())
+        """Whether calls in flight may turn out cheaper than expected."""
+        return any(each.in_flight for each in self.spent.values())
+
+    def room(self, annotator_id: int) -> tuple[int, str]:
+        """How many questions this judge has left, and the reason of the limit that leaves the fewest.
+
+        From the moment a question is handed out, all its calls count at their mean price; once they are answered, they
+        count at their real price. Questions lost in a crash keep counting: they may have been paid.
+        """
+        budgets = self.budgets
+        mine = self._expected(annotator_id)
+        known = {**self.spent, annotator_id: mine}
+        each = calls_a_question(annotator_id)
+        open_calls = {
+            judge: spend.unpriced * calls_a_question(judge) for judge, spend in known.items() if spend.unpriced
+        }
+        rooms = [(NO_LIMIT, "")]
+        if budgets.calls is not None:
+            left = budgets.calls - sum(spend.calls - spend.unpriced for spend in known.values())
+            reason = SPENT[self.whose, "calls"] % {"n": f"{budgets.calls:,}"}
+            rooms.append(((left - sum(open_calls.values())) // each, reason))
+        if budgets.tokens is not None:
+            expected = sum(calls * (known[judge].tokens_a_call or 0) for judge, calls in open_calls.items())
+            left_tokens = budgets.tokens - sum(spend.tokens for spend in known.values()) - expected
+            reason = SPENT[self.whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
+            rooms.append((_affordable(left_tokens, mine.tokens_a_call, each, mine), reason))
+        if budgets.cost_micros is not None:
+            expected = sum(calls * (known[judge].cost_a_call or 0) for judge, calls in open_calls.items())
+            left_micros = budgets.cost_micros - sum(spend.cost_micros for spend in known.values()) - expected
+            reason = SPENT[self.whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
+            rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
+        room, least = min(rooms, key=lambda pair: pair[0])
+        return max(0, room), least
+
+    def knows_price(self, annotator_id: int) -> bool:
+        """Whether the price of this judge's calls is known, or does not matter."""
+        return not self.budgets.bounds_price or self._expected(annotator_id).tokens_a_call is not None
+
+    def _expected(self, annotator_id: int) -> JudgeSpend:
+        """The judge's spend here; before its first answer, its price is that of its latest calls elsewhere."""
+        spend = self.spent.get(annotator_id, JudgeSpend())
+        if not self.budgets.bounds_price or spend.tokens_a_call is not None or annotator_id == 0:
+            return spend
+        tokens, cost = recent_price(annotator_id)
+        return replace(spend, tokens_a_call=tokens, cost_a_call=cost)
 
 
 def read_caps(project_id: int) -> Budgets:
@@ -103,80 +147,41 @@ def read_caps(project_id: int) -> Budgets:
 
 
 def questions_left(run_id: int, project_id: int, annotator_id: int, *, budgets: Budgets, caps: Budgets) -> int:
-    """How many questions this judge may be asked now, at what its calls are expected to cost. Locks the books until
-    the transaction ends, so that no two claims spend the same room.
+    """How many questions this judge may be asked now, at the expected price of its calls. Locks the run and the project
+    until the transaction ends, so that no two claims spend the same money.
     """
     if caps.bounds_calls:
         lock_project(project_id)
     if budgets.bounds_calls:
         lock_run(run_id)
-    purses = _purses(run_id, project_id, budgets=budgets, caps=caps)
-    return min((_room(purse, annotator_id)[0] for purse in purses), default=NO_LIMIT)
+    limits = _limits(run_id, project_id, budgets=budgets, caps=caps)
+    return min((limit.room(annotator_id)[0] for limit in limits), default=NO_LIMIT)
 
 
 def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
-    """Raise CapReached where the project's caps do not allow so many more questions to this judge. Locks the project's
-    books until the transaction ends; the caller books the calls in it.
+    """Raise CapReached where the project's caps do not allow so many more questions to this judge. Locks the project
+    until the transaction ends, in which the caller stores the calls.
     """
     caps = read_caps(project_id)
     if not caps.bounds_calls:
         return
     lock_project(project_id)
-    room, reason = _room(_Purse(caps, books_of_project(project_id), THE_CAP), annotator_id)
+    room, reason = SpendLimit(caps, spend_of_project(project_id), THE_CAP).room(annotator_id)
     if room < questions:
         raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; raise it first")
 
 
-def _purses(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) -> list[_Purse]:
-    purses = []
+def _limits(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) -> list[SpendLimit]:
+    limits = []
     if caps.bounds_calls:
-        purses.append(_Purse(caps, books_of_project(project_id), THE_CAP))
+        limits.append(SpendLimit(caps, spend_of_project(project_id), THE_CAP))
     if budgets.bounds_calls:
-        purses.append(_Purse(budgets, books_of_run(run_id), THE_BUDGET))
-    return purses
+        limits.append(SpendLimit(budgets, spend_of_run(run_id), THE_BUDGET))
+    return limits
 
 
-def _with_earlier_price(books: JudgeBooks, annotator_id: int) -> JudgeBooks:
-    """Before its first answer in a run, a judge is expected to cost what it cost lately in others."""
-    if books.tokens_a_call is not None or annotator_id == 0:
-        return books
-    tokens, cost = recent_price(annotator_id)
-    return replace(books, tokens_a_call=tokens, cost_a_call=cost)
-
-
-def _room(purse: _Purse, annotator_id: int) -> tuple[int, str]:
-    """Questions that this judge has left, and the limit that leaves the fewest.
-
-    A question is reckoned with all its calls at their mean price from the moment it is handed out, and settled by what
-    they cost. Questions that were lost with their worker stay reckoned: they may have been paid.
-    """
-    budgets, whose = purse.budgets, purse.whose
-    mine = purse.books.get(annotator_id, JudgeBooks())
-    if budgets.bounds_price:
-        mine = _with_earlier_price(mine, annotator_id)
-    known = {**purse.books, annotator_id: mine}
-    each = calls_a_question(annotator_id)
-    reckoned = {judge: books.unpriced * calls_a_question(judge) for judge, books in known.items() if books.unpriced}
-    rooms = [(NO_LIMIT, "")]
-    if budgets.calls is not None:
-        left = budgets.calls - sum(books.calls - books.unpriced for books in known.values()) - sum(reckoned.values())
-        rooms.append((left // each, SPENT[whose, "calls"] % {"n": f"{budgets.calls:,}"}))
-    if budgets.tokens is not None:
-        expected = sum(calls * (known[judge].tokens_a_call or 0) for judge, calls in reckoned.items())
-        left_tokens = budgets.tokens - sum(books.tokens for books in known.values()) - expected
-        reason = SPENT[whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
-        rooms.append((_affordable(left_tokens, mine.tokens_a_call, each, mine), reason))
-    if budgets.cost_micros is not None:
-        expected = sum(calls * (known[judge].cost_a_call or 0) for judge, calls in reckoned.items())
-        left_micros = budgets.cost_micros - sum(books.cost_micros for books in known.values()) - expected
-        reason = SPENT[whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
-        rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
-    room, least = min(rooms, key=lambda each: each[0])
-    return max(0, room), least
-
-
-def _affordable(left: float, price: float | None, calls: int, mine: JudgeBooks) -> int:
-    """Questions of so many `calls` at `price` that `left` pays for; of a judge whose price nobody knows, a few at a time."""
+def _affordable(left: float, price: float | None, calls: int, mine: JudgeSpend) -> int:
+    """Questions of so many `calls` at `price` that `left` pays for; a few at a time while the price is unknown."""
     if left <= 0:
         return 0
     if price is None:
@@ -186,8 +191,8 @@ def _affordable(left: float, price: float | None, calls: int, mine: JudgeBooks) 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether a run may ask another question now. Where it may not and `reason` is empty, calls in flight, which
-    may turn out cheaper than they are reckoned, are waited for.
+    """Whether a run may ask another question now. Where it may not and `reason` is empty, it waits for calls in flight,
+    which may turn out cheaper than expected.
     """
 
     may_ask: bool
@@ -196,17 +201,17 @@ class Standing:
 
 def standing(run: Run) -> Standing:
     """How the run stands with its budget and its project's caps."""
-    purses = _purses(run.pk, run.project_id, budgets=Budgets.of(run), caps=read_caps(run.project_id))
-    if not purses:
+    limits = _limits(run.pk, run.project_id, budgets=Budgets.of(run), caps=read_caps(run.project_id))
+    if not limits:
         return Standing(may_ask=True)
     tasks = JudgingTask.objects.filter(run=run)
     waiting = tasks.filter(state=JudgingTask.State.OPEN).order_by().values_list("annotator_id", flat=True).distinct()
     judges = list(waiting) or list(run.judges.values_list("id", flat=True))
-    # Of each judge the limit that leaves it least.
-    least = [min((_room(purse, judge) for purse in purses), key=lambda each: each[0]) for judge in judges]
+    # For each judge, the limit that leaves it the fewest questions.
+    least = [min((limit.room(judge) for limit in limits), key=lambda each: each[0]) for judge in judges]
     if not least or any(room > 0 for room, _ in least):
         return Standing(may_ask=True)
-    if any(purse.is_waiting for purse in purses) or tasks.filter(state=JudgingTask.State.LEASED).exists():
+    if any(limit.is_waiting for limit in limits) or tasks.filter(state=JudgingTask.State.LEASED).exists():
         return Standing(may_ask=False)
     return Standing(may_ask=False, reason=least[0][1])
 
@@ -220,8 +225,8 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
     budgets = Budgets.of(run)
     left = NO_LIMIT if budgets.pairs is None else max(0, budgets.pairs - run.pairs_planned)
     open_tasks: int | None = None
-    for purse in _purses(run.pk, run.project_id, budgets=budgets, caps=read_caps(run.project_id)):
-        rooms = [_room(purse, judge)[0] for judge in judges if _is_priced(purse, judge)]
+    for limit in _limits(run.pk, run.project_id, budgets=budgets, caps=read_caps(run.project_id)):
+        rooms = [limit.room(judge)[0] for judge in judges if limit.knows_price(judge)]
         if not rooms:
             continue
         if open_tasks is None:
@@ -229,12 +234,6 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
         questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
         left = min(left, math.ceil(questions / calls_per_pair(run, len(judges))))
     return left
-
-
-def _is_priced(purse: _Purse, judge: int) -> bool:
-    if not purse.budgets.bounds_price:
-        return True
-    return _with_earlier_price(purse.books.get(judge, JudgeBooks()), judge).tokens_a_call is not None
 
 
 def calls_per_pair(run: Run, judges: int) -> float:

@@ -1,6 +1,6 @@
-"""What has been spent, by run, project and judge: sums of a few rows that triggers keep beside the attempts.
+"""What runs, projects and judges have spent: sums of the few `Spend` rows that triggers keep up to date.
 
-`workers.budgets.limits` compares them with what may be spent. Rejected: adding up the attempts at each claim, which takes
+`workers.budgets.limits` compares the sums with the budgets. Rejected: adding up the attempts at each claim, which takes
 longer with every call that was ever made.
 """
 
@@ -20,9 +20,10 @@ RECENT_CALLS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeBooks:
-    """One judge's calls. `in_flight` and `lost` ones (with their worker, and perhaps paid) are questions whose price is not
-    known. `tokens` and `cost_micros` are totals; expected by a call they are None before any call was answered.
+class JudgeSpend:
+    """What one judge has spent. `tokens` and `cost_micros` are totals; `tokens_a_call` and `cost_a_call` are means over its
+    answered calls, None before the first. The price of calls `in_flight` and of `lost` ones (their worker crashed, and
+    they may have been paid) is not known.
     """
 
     calls: int = 0
@@ -35,12 +36,13 @@ class JudgeBooks:
 
     @property
     def unpriced(self) -> int:
+        """Questions whose price is not known."""
         return self.in_flight + self.lost
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Everything paid by a run or a project; cost in millionths of a dollar."""
+    """The totals of a run or a project; cost in millionths of a dollar."""
 
     calls: int
     input_tokens: int
@@ -48,8 +50,8 @@ class Totals:
     cost_micros: int
 
 
-# Calls of probes are no judge's of a run, but the project's money; they stand under judge 0.
-_BOOKS = """
+# A probe belongs to no run, but the project pays for its calls: they are counted under judge 0.
+_BY_JUDGE = """
 SELECT annotator_id, sum(calls)::bigint, sum(in_flight)::bigint, sum(lost)::bigint,
        sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint,
        (sum(answer_tokens) / NULLIF(sum(answers), 0))::float8, (sum(answer_cost_micros) / NULLIF(sum(answers), 0))::float8
@@ -88,46 +90,47 @@ WHERE outcome = ANY(%s)
 """
 
 
-def books_of_run(run_id: int) -> dict[int, JudgeBooks]:
-    """The books of a run by judge."""
+def spend_of_run(run_id: int) -> dict[int, JudgeSpend]:
+    """What a run has spent, by judge."""
     return _read(_OF_RUN, run_id)
 
 
-def books_of_project(project_id: int) -> dict[int, JudgeBooks]:
-    """The books of all runs of a project by judge, and under 0 those of its probes."""
+def spend_of_project(project_id: int) -> dict[int, JudgeSpend]:
+    """What all runs of a project have spent, by judge; its probes are under 0."""
     calls, read, written, cost = _row(_PROBES, [project_id])
-    return {**_read(_OF_PROJECT, project_id), 0: JudgeBooks(calls=calls, tokens=read + written, cost_micros=cost)}
+    return {**_read(_OF_PROJECT, project_id), 0: JudgeSpend(calls=calls, tokens=read + written, cost_micros=cost)}
 
 
 def totals_of_run(run_id: int) -> Totals:
+    """The totals of a run over all its judges."""
     return Totals(*_row(_TOTALS.replace("{which}", _OF_RUN), {"id": run_id}))
 
 
 def totals_of_project(project_id: int) -> Totals:
-    """All runs and probes of a project."""
+    """The totals of all runs and probes of a project."""
     return Totals(*_row(_PROJECT_TOTALS, {"id": project_id}))
 
 
 def recent_price(annotator_id: int) -> tuple[float | None, float | None]:
-    """Tokens and millionths of a dollar of a judge's last answered calls, wherever; None without any."""
+    """Mean tokens and cost (millionths of a dollar) of a judge's latest answered calls in any run; None without any."""
     tokens, cost = _row(_RECENT, [annotator_id, RECENT_CALLS, list(Attempt.ANSWERED)])
     return tokens, cost
 
 
 def lock_run(run_id: int) -> None:
-    """One claimer of a run at a time until the transaction ends: two would spend the same room."""
+    """Let one claim of a run at a time through until the transaction ends: two would spend the same money."""
     _row("SELECT pg_advisory_xact_lock(hashtext('zelo.budget'), %s)", [run_id])
 
 
 def lock_project(project_id: int) -> None:
-    """The same for a project; always before any of its runs, so that no two claims wait in a circle."""
+    """The same for a project. Lock it before any of its runs, so that no two claims deadlock."""
     _row("SELECT pg_advisory_xact_lock(hashtext('zelo.caps'), %s)", [project_id])
 
 
-def _read(which: str, key: int) -> dict[int, JudgeBooks]:
+def _read(which: str, key: int) -> dict[int, JudgeSpend]:
     with connection.cursor() as cursor:
-        cursor.execute(_BOOKS.replace("{which}", which), {"id": key})
-        return {row[0]: JudgeBooks(*row[1:]) for row in cursor.fetchall()}
+        cursor.execute(_BY_JUDGE.replace("{which}", which), {"id": key})
+        return {row[0]: JudgeSpend(*row[1:]) for row in cursor.fetchall()}
 
 
 def _row(sql: str, parameters: list[Any] | Mapping[str, Any]) -> Any:
@@ -142,8 +145,8 @@ _calls_each: dict[int, int] = {}
 def calls_a_question(annotator_id: int) -> int:
     """Paid calls that one question to this judge takes: one, unless its plugin says otherwise (votes, for example).
 
-    Looked up once a process, since changed options are another annotator; other plugins are not constructed, that may
-    load a model.
+    Looked up once a process, since an annotator never changes its options. Plugins without `calls_per_comparison` are
+    not constructed, because that may load a model.
     """
     if annotator_id not in _calls_each:
         judge = Annotator.objects.filter(pk=annotator_id).values_list("plugin", "options").first()

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from labeling.records import Comparison, Failure, FailureKind, Verdict
+from workers.endpoints.event_loop import on_loop, run
 from workers.endpoints.gates import Channel, Grant, Report, SharedGate
-from workers.judges.openai.client import on_loop, run
 
 log = logging.getLogger(__name__)
 

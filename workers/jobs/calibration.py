@@ -1,8 +1,8 @@
-"""When a project's prior, judges and calibration are computed anew, and the order of a calibration run.
+"""Recomputes the prior, judge weights and calibration of a project when they are due, and orders calibration runs.
 
-What is due is read from the tables: judgments have grown by half, a run has ended, cross-query answers have
-come. One rating worker does both refits and this, so that every step is bounded and leaves a hint for
-the rest. The work itself is `scoring.project_fits` and `scoring.calibration.calibrate`.
+They are due when judgments have grown by half, a run has ended, or cross-query answers have arrived; the tables tell. One
+rating worker does this besides refits, so every step is bounded and sends a hint for the rest. `scoring.project_fits` and
+`scoring.calibration.calibrate` do the work.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 FIRST_JUDGMENTS = 200
 SLICE_S = 3.0
-CALIBRATION_PAUSE_S = 30.0  # between two that only answers still coming in ask for
+CALIBRATION_PAUSE_S = 30.0  # between two calibrations while answers still arrive
 FAILURE_PAUSE_S = 300.0
 LONGEST_ERROR = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a project waits for: another `choice` of prior and judges, a new `fit` of biases and relevance,
-    or the `rest` of its scores that do not show the latest calibration yet.
+    """The steps that are due for a project: a new `choice` of prior and judge weights, a new `fit` of biases and relevance,
+    and the `rest` of its scores that do not show the latest calibration yet.
     """
 
     project_id: int
@@ -75,7 +75,7 @@ SELECT id, COALESCE(choice, false), fit, rest FROM state WHERE choice OR fit OR 
 
 
 def whats_due(project_id: int | None = None) -> list[Due]:
-    """What projects, or one of them, wait for; nothing for some minutes after a failure."""
+    """The projects (or this one) with steps that are due; none for some minutes after a failure."""
     parameters = {
         "project": project_id,
         "growth": GROWTH,
@@ -89,12 +89,12 @@ def whats_due(project_id: int | None = None) -> list[Due]:
 
 
 def due_project_ids() -> list[int]:
-    """Projects with something to choose, fit or rewrite."""
+    """The ids of projects with a step that is due."""
     return [due.project_id for due in whats_due()]
 
 
 def calibrate(project_id: int) -> None:
-    """Do what is due for a project, unless another process is at it; what fails is noted as a failed job."""
+    """Do the steps that are due for a project, unless another process does; an error is stored as a failed job."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(hashtext('zelo.calibrate'), %s)", [project_id])
         if not cursor.fetchone()[0]:
@@ -103,7 +103,7 @@ def calibrate(project_id: int) -> None:
         for due in whats_due(project_id):
             _do(due)
     except (OperationalError, InterfaceError):
-        raise  # the database is away; the reconciler asks again
+        raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
         log.exception("project %d cannot be calibrated", project_id)
         _note_failure(project_id, error)
@@ -113,7 +113,7 @@ def calibrate(project_id: int) -> None:
 
 
 def _do(due: Due) -> None:
-    """Choose, fit, rewrite. Biases wait until every query is fitted with the new prior."""
+    """Choose, fit, rewrite. The fit of biases waits until every query is fitted with the new prior."""
     if due.choice:
         choose_project_fit(due.project_id)
     if _awaits_refit(due.project_id):
@@ -138,7 +138,7 @@ def _awaits_refit(project_id: int) -> bool:
 
 
 def _note_failure(project_id: int, error: Exception) -> None:
-    """Leave the reason where people look, and peace for some minutes."""
+    """Store the error as a failed job, which also delays the next try for some minutes."""
     reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -166,12 +166,12 @@ def order_calibration(
     orders: str = Run.Orders.ONE,
     seed: int | None = None,
 ) -> Run:
-    """Order a run on pairs across queries; its end brings the calibration. Without `judges`, those that have
-    judged in the project. Raises RunRefused, pydantic.ValidationError.
+    """Start a run on pairs across queries; the calibration follows its end. Without `judges`, the judges of the last run.
+    Raises RunRefused, pydantic.ValidationError.
     """
     chosen = list(judges) or judges_so_far(project)
     if not chosen:
-        raise RunRefused(f"nobody has judged in project {project.slug!r} yet; name the judges of the calibration")
+        raise RunRefused(f"project {project.slug!r} has no run yet; choose the judges of the calibration")
     return start_run(
         project,
         judges=chosen,

@@ -1,7 +1,7 @@
-"""Stage 2 as work in the background: candidates for the queries of a project that came without documents.
+"""Stage 2 as a background job: candidates for the queries of a project that were imported without documents.
 
-Ordered by pages, REST and `manage.py candidates`; carried out by a worker under a lease of `workers.jobs.leasing`, since
-it may embed a whole corpus. `labeling.retrieval.candidates` does the work.
+Pages, REST and `manage.py candidates` order it. A worker carries it out under a lease of `workers.jobs.leasing`, since it
+may embed a whole corpus. `labeling.retrieval.candidates` does the work.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from workers.models import Job
 STAGE = "candidates"
 MOST_CANDIDATES = 10_000
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times while retrieving; expected it to live: look into its log, "
-    "choose the retriever bm25 where memory is short, and order the candidates again"
+    f"the worker crashed {MOST_ATTEMPTS} times while retrieving candidates; see its log, choose the retriever bm25 where "
+    "memory is short, then order the candidates again"
 )
 
-# What a filling tells when it is done: by whether candidates were ranked, and whether queries are left without any.
+# The message of a finished job: by whether candidates were ranked, and whether queries are left without any.
 REPORTS = {
     (False, False): stored_text("%(added)s candidates retrieved"),
     (True, False): stored_text("%(added)s candidates retrieved, %(ranked)s ranked"),
@@ -42,17 +42,17 @@ REPORTS = {
 
 
 class FillRefused(ValueError):
-    """Candidates were ordered that cannot be retrieved; the message says what to change."""
+    """The candidates that were ordered cannot be retrieved; the message says what to change."""
 
 
 class AlreadyFilling(FillRefused):
-    """The project's candidates are being retrieved already, by the job `job_id`."""
+    """The job `job_id` retrieves the project's candidates already."""
 
     def __init__(self, project: Project, job_id: int) -> None:
         self.job_id = job_id
         super().__init__(
             f"candidates of project {project.slug!r} are being retrieved already (job {job_id}); "
-            "expected no other such job: wait for its end, then order what is still missing"
+            "wait for its end, then order what is still missing"
         )
 
 
@@ -60,18 +60,18 @@ class AlreadyFilling(FillRefused):
 
 
 def bare_queries(project: Project) -> int:
-    """How many queries of the project have no candidate."""
+    """The number of queries without candidates."""
     return Query.objects.filter(project=project, candidates__isnull=True).count()
 
 
 def needs_filling(project: Project) -> bool:
-    """Whether some query has no candidate, or a job that retrieves some goes on; one statement, for pages."""
+    """Whether a query has no candidates, or a job that retrieves some is unfinished; one statement, for pages."""
     bare = Query.objects.filter(project=project, candidates__isnull=True)
     return Project.objects.filter(Exists(bare) | Exists(unfinished_jobs(project, STAGE)), pk=project.pk).exists()
 
 
 def unfinished_fill(project: Project) -> Job | None:
-    """The job that retrieves the project's candidates, if one waits or works."""
+    """The unfinished job that retrieves the project's candidates, if any."""
     return unfinished_jobs(project, STAGE).first()
 
 
@@ -83,7 +83,7 @@ def order_candidates(
     *,
     by: Any = None,
 ) -> Job:
-    """Order up to `k` candidates for each query that has none, and leave the hint that starts it.
+    """Order up to `k` candidates for each query that has none, and send the hint that starts it.
 
     Raises UnknownPlugin, pydantic.ValidationError, FillRefused or AlreadyFilling; nothing is stored then.
     """
@@ -103,7 +103,7 @@ def order_candidates(
 
 
 def waiting_fill_ids() -> list[int]:
-    """Jobs that nobody works on: new ones, and those whose worker is silent."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     return waiting_job_ids(STAGE)
 
 
@@ -111,12 +111,12 @@ def waiting_fill_ids() -> list[int]:
 
 
 def fill(job_id: int, *, worker: str = "") -> None:
-    """Carry a job out unless somebody else does; a failure is written into it."""
+    """Carry a job out unless another worker does; an error is stored in the job."""
     carry_out(job_id, STAGE, _retrieve, worker=worker, given_up=GIVEN_UP)
 
 
 def _retrieve(claim: JobClaim) -> str:
-    """Retrieve, then rank what came without ranks; returns what was done."""
+    """Retrieve candidates, then rank those without ranks; returns what was done."""
     project = Project.objects.get(pk=claim.project_id)
 
     def report(done: int, total: int) -> None:
@@ -132,5 +132,5 @@ def _retrieve(claim: JobClaim) -> str:
     )
     ranked = rank_candidates(project, progress=report)
     left = bare_queries(project)
-    told = {"added": f"{added:,}", "ranked": f"{ranked:,}", "left": f"{left:,}"}
-    return REPORTS[bool(ranked), bool(left)] % told
+    figures = {"added": f"{added:,}", "ranked": f"{ranked:,}", "left": f"{left:,}"}
+    return REPORTS[bool(ranked), bool(left)] % figures

@@ -1,7 +1,7 @@
-"""Stage 8 as work in the background: rerankers are measured on one split of a snapshot.
+"""Stage 8 as a background job: measures rerankers on one split of a snapshot.
 
-Ordered by pages, REST, `manage.py evaluate` and the end of a training; carried out under a lease of `workers.jobs.leasing`
-in the worker for training, since models are loaded. What is evaluated stays although a later one fails.
+Pages, REST, `manage.py evaluate` and the end of a training order it. The worker for training carries it out under a lease
+of `workers.jobs.leasing`, since it loads models. A failure of one reranker leaves the results of the others.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ STAGE = stored_text("evaluate")
 AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
 LOADING = stored_text("%(name)s: loading")
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times while evaluating; expected it to live: look into its log, and evaluate "
-    "fewer rerankers at once where memory is short"
+    f"the worker crashed {MOST_ATTEMPTS} times during the evaluation; see its log, evaluate fewer rerankers at once where "
+    "memory is short, then order the evaluation again"
 )
 
 
 class EvaluationRefused(ValueError):
-    """An evaluation was ordered that cannot be made; the message says what to change."""
+    """The evaluation that was ordered cannot be made; the message says what to change."""
 
 
 class NoneEvaluated(RuntimeError):
-    """Every reranker of an order failed."""
+    """Every reranker of the job failed."""
 
 
 def order_evaluation(
@@ -72,29 +72,29 @@ def order_evaluation(
             audit.note("evaluation.ordered", project=project, actor=by, subject=snapshot.name, split=split, job=job.pk)
     except IntegrityError:
         raise EvaluationRefused(
-            f"an evaluation of project {project.slug!r} waits or goes on already; wait for its end, then order again"
+            f"an evaluation of project {project.slug!r} is waiting or running already; wait for its end, then order again"
         ) from None
     transaction.on_commit(lambda: leave_hint("evaluate", job.pk))
     return job
 
 
 def unfinished_evaluation(project: Project) -> Job | None:
-    """The project's evaluation that waits or goes on."""
+    """The project's unfinished evaluation, if any."""
     return unfinished_jobs(project, STAGE).first()
 
 
 def waiting_evaluation_ids() -> list[int]:
-    """Evaluations that nobody works on."""
+    """Evaluations that wait for a worker."""
     return waiting_job_ids(STAGE)
 
 
 def evaluate(job_id: int, *, worker: str = "") -> None:
-    """Carry an evaluation out unless somebody else does; a failure is written into its job."""
+    """Carry an evaluation out unless another worker does; an error is stored in its job."""
     carry_out(job_id, STAGE, _evaluate, worker=worker, given_up=GIVEN_UP)
 
 
 def _evaluate(claim: JobClaim) -> str:
-    """Measure one reranker after the other; returns what was done and what could not be."""
+    """Measure one reranker after the other; returns what was done and which failed."""
     project = Project.objects.get(pk=claim.project_id)
     snapshot = Snapshot.objects.get(pk=claim.payload["snapshot"])
     split = claim.payload["split"]
@@ -119,7 +119,7 @@ def _evaluate(claim: JobClaim) -> str:
 
 
 def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
-    """Write the figures beside the artefacts; returns what kept them from being written, which harms nothing else."""
+    """Write the results beside the artefacts; returns the error, if any, which does not fail the job."""
     try:
         store_proofs(project, snapshot, split)
     except Error:

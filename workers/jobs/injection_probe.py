@@ -1,9 +1,9 @@
-"""The injection probe: what texts that argue for themselves do to one judge's answers and to the scores.
+"""The injection probe: measures how texts that argue for themselves change one judge's answers and the scores.
 
-Documents of weak and of middling strength are the targets. Their pairs are asked with and without each payload,
-then the same graph of pairs is fitted twice. The answers are kept in the probe's report and nowhere else: no score
-ever rests on them. A probe is a job of the stage `probe`, carried out under a lease of `workers.jobs.leasing` by a worker
-of the judge's queue. The payloads stand in `payloads.json`; the statistics are in `scoring.numerics.judges.injection`.
+Documents of weak and of middling strength are the targets. The judge is asked about their pairs with and without each
+payload, then the same pairs are fitted twice. Only the report of the probe is stored, so its answers change no score. A
+probe is a job of the stage `probe`, carried out under a lease of `workers.jobs.leasing` by a worker
+of the judge's queue. The payloads are in `payloads.json`; the statistics are in `scoring.numerics.judges.injection`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Progress = Callable[[int, int], None]
 
 
 class ProbeRefused(ValueError):
-    """A probe was ordered that cannot be carried out; the message says what to change."""
+    """The probe that was ordered cannot be carried out; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _store(judge: Annotator, options: ProbeOptions, job_id: int, *, by: Any = No
 
 
 def waiting_probe_ids() -> list[int]:
-    """Jobs that wait for a worker: new ones, and those whose worker is silent."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     return waiting_job_ids(STAGE)
 
 
@@ -250,7 +250,7 @@ class _Probe:
         self.failures[failure.kind.value] = self.failures.get(failure.kind.value, 0) + 1
 
     def _reserve(self, questions: int) -> None:
-        """Book the calls before they are made. Raises CapReached."""
+        """Store the calls before they are made. Raises CapReached."""
         annotator = self.probe.annotator_id
         with transaction.atomic():
             check_caps(self.probe.project_id, annotator, questions)

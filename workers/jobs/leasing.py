@@ -1,7 +1,7 @@
-"""One stage of work in the background, carried out under a lease by one worker at a time.
+"""Carries out background jobs under a lease, one worker at a time.
 
-The `Job` row is the truth: a claim raises its fence, a thread prolongs the lease while the work goes on, and
-only the holder of the fence may report or end it. `workers.jobs.candidates` and its like bring the work itself.
+The `Job` row is the truth: a claim raises its fence, a thread extends the lease while the work goes on, and only the
+holder of the fence may report progress or end the job. The other modules of this folder do the work itself.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LONGEST_ERROR = 2000
 
 
 class LeaseLost(RuntimeError):
-    """Another worker has taken the job over, or it was cancelled; what this one finds out is of no use."""
+    """Another worker has taken the job over, or it was cancelled; discard the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobClaim:
-    """A leased job; only the holder of this fence may say how it goes on."""
+    """A leased job; only the holder of this fence may change it."""
 
     job_id: int
     project_id: int
@@ -45,16 +45,17 @@ class JobClaim:
 
     @property
     def held(self) -> Q:
+        """Matches the job while this claim holds it."""
         return Q(pk=self.job_id, fence=self.fence, state=Job.State.LEASED)
 
 
 def unfinished_jobs(project: Project, stage: str) -> QuerySet[Job]:
-    """Jobs of the project that wait or are worked on."""
+    """Jobs of the project that are open or leased."""
     return Job.objects.filter(project=project, stage=stage, state__in=[Job.State.OPEN, Job.State.LEASED])
 
 
 def waiting_job_ids(stage: str) -> list[int]:
-    """Jobs that nobody works on: new ones, and those whose worker is silent."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM workers_job WHERE stage = %s AND (state = 'open' "
@@ -65,10 +66,10 @@ def waiting_job_ids(stage: str) -> list[int]:
 
 
 def carry_out(job_id: int, stage: str, work: Callable[[JobClaim], str], *, worker: str, given_up: str) -> None:
-    """Do a job unless somebody else does; `work` returns what was done, and what it raises becomes the job's error.
+    """Do a job unless another worker does. `work` returns the job's message; an exception becomes its error.
 
-    `given_up` is the error of a job whose worker died `MOST_ATTEMPTS` times. An unreachable database is raised: the
-    lease ends then, and the reconciler asks again.
+    `given_up` is the error of a job whose worker crashed `MOST_ATTEMPTS` times. Raises OperationalError where the database
+    is unreachable: the lease runs out then, and the reconciler finds the job.
     """
     claim = claim_job(job_id, stage, worker=worker)
     if claim is not None:
@@ -126,13 +127,13 @@ def hold(claim: JobClaim) -> None:
 
 
 def report_progress(claim: JobClaim, done: int, total: int) -> None:
-    """Say how much is done. Raises LeaseLost where the job is no longer ours."""
+    """Store how much is done. Raises LeaseLost where the job is no longer ours."""
     if not Job.objects.filter(claim.held).update(done=done, total=total):
         raise LeaseLost(f"job {claim.job_id} is no longer leased under fence {claim.fence}")
 
 
 def end_job(claim: JobClaim, state: str, *, message: str = "", error: str = "") -> bool:
-    """Close the job; False where it is no longer ours."""
+    """End the job; False where it is no longer ours."""
     return bool(
         Job.objects.filter(claim.held).update(
             state=state,
@@ -147,7 +148,7 @@ def end_job(claim: JobClaim, state: str, *, message: str = "", error: str = "") 
 
 @contextlib.contextmanager
 def kept_lease(claim: JobClaim) -> Iterator[None]:
-    """Prolong the lease from a thread of its own: some work says nothing for minutes."""
+    """Extend the lease in a thread while the block runs: some work reports nothing for minutes."""
     stop = threading.Event()
 
     def prolong() -> None:
@@ -160,7 +161,7 @@ def kept_lease(claim: JobClaim) -> Iterator[None]:
                         [LEASE_S, claim.job_id, claim.fence],
                     )
             except Error as error:
-                log.warning("lease of job %d not prolonged: %s", claim.job_id, error)
+                log.warning("lease of job %d not extended: %s", claim.job_id, error)
                 connection.close()
         connection.close()
 

@@ -1,4 +1,4 @@
-"""Takes away what dead processes left half-written in the storage (`scoring.storage.write_guards`), unless a row names it."""
+"""Deletes unfinished uploads of crashed processes from the storage, unless a row names them (`scoring.storage.write_guards`)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainer.models import Reranker
 
 log = logging.getLogger(__name__)
 
-# A storage that is away, or refuses, is asked again after so long: whoever collects has other work.
+# After an error of the storage the next try waits so long: the caller has other work.
 AGAIN_S = 60.0
 _again_at = -math.inf
 
 
 def collect_unfinished() -> list[str]:
-    """Folders that were removed. What the storage raises is logged alone; what is left is collected later."""
+    """Delete unfinished uploads; returns the deleted folders. An error of the storage is only logged."""
     global _again_at
     if time.monotonic() < _again_at:
         return []
@@ -30,7 +30,7 @@ def collect_unfinished() -> list[str]:
         raise
     except Exception as error:  # every kind of storage has errors of its own, and nothing of this is urgent
         _again_at = time.monotonic() + AGAIN_S
-        log.warning("what dead processes left unfinished is not removed yet: %s: %s", type(error).__name__, error)
+        log.warning("unfinished uploads of crashed processes are not deleted yet: %s: %s", type(error).__name__, error)
         return []
 
 

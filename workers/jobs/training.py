@@ -1,8 +1,8 @@
-"""Stage 7 as work in the background: a snapshot becomes a reranker, in a process of its own under a lease.
+"""Stage 7 as a background job: trains a reranker on a snapshot, in a process of its own, under a lease.
 
-Ordered by pages, REST and `manage.py train`. The worker copies the snapshot into a workspace, starts
-`trainer.training.process` there, passes on what it says, and stores what it publishes. A worker that dies, or is
-stopped, leaves the workspace; the next one on this machine goes on from the last checkpoint.
+Pages, REST and `manage.py train` order it. The worker copies the snapshot into a workspace, starts
+`trainer.training.process` there, stores its progress, and uploads its artefacts. After a crash or a stop the next worker
+on this machine continues from the last checkpoint in the workspace.
 """
 
 from __future__ import annotations
@@ -56,28 +56,25 @@ POLL_S = 1.0
 RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
 PUBLISHED_BEFORE = stored_text("published before")
 GIVEN_UP = (
-    f"the worker died {MOST_ATTEMPTS} times without reaching another checkpoint; expected it to live: look into its log, "
-    "choose a smaller batch_size or max_length where memory is short, and resume the run"
+    f"the worker crashed {MOST_ATTEMPTS} times without reaching another checkpoint; see its log, choose a smaller batch_size "
+    "or max_length where memory is short, then resume the run"
 )
 UNFINISHED = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
 
 
 class TrainingRefused(ValueError):
-    """A training was ordered that cannot begin; the message says what to change."""
+    """The training that was ordered cannot begin; the message says what to change."""
 
 
 class AlreadyTraining(TrainingRefused):
-    """The project trains already."""
+    """A training of the project is unfinished already."""
 
     def __init__(self, project: Project) -> None:
-        super().__init__(
-            f"project {project.slug!r} trains already; expected one training of a project at a time: wait for its end, "
-            "or cancel it"
-        )
+        super().__init__(f"project {project.slug!r} trains already; wait for the end of that training, or cancel it")
 
 
 class TrainingFailed(RuntimeError):
-    """The training process ended without a result; the message is its own."""
+    """The training process ended without a result; the message is that of the process."""
 
 
 # --- orders ------------------------------------------------------------------------------
@@ -91,7 +88,7 @@ def start_training(
     options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> TrainingRun:
-    """Order a training and leave the hint that starts it.
+    """Order a training and send the hint that starts it.
 
     Raises UnknownPlugin, pydantic.ValidationError, TrainingRefused or AlreadyTraining; nothing is stored then.
     """
@@ -112,14 +109,16 @@ def start_training(
 
 
 def resume_training(run: TrainingRun, *, by: Any = None) -> TrainingRun:
-    """Let a failed or cancelled run go on from its last checkpoint, or begin again where there is none."""
+    """Resume a failed or cancelled run from its last checkpoint, or from the start where there is none."""
     with transaction.atomic():
         stopped = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
         moved = TrainingRun.objects.filter(pk=run.pk, state__in=stopped).update(
             state=TrainingRun.State.PLANNED, error="", finished_at=None
         )
         if not moved:
-            raise TrainingRefused(f"run {run.pk} is {run.get_state_display()}; expected a failed or cancelled one")
+            raise TrainingRefused(
+                f"run {run.pk} is {run.get_state_display()}; only a failed or cancelled run can be resumed"
+            )
         _open_job(run)
         note("training.resumed", project=run.project, actor=by, subject=run.snapshot.name, run=run.pk)
     run.refresh_from_db()
@@ -136,7 +135,7 @@ def _open_job(run: TrainingRun) -> None:
 
 
 def cancel_training(run: TrainingRun, *, by: Any = None) -> bool:
-    """Stop a training; False where it had ended. Its worker ends the process within seconds; checkpoints stay."""
+    """Cancel a training; False where it had ended. Its worker stops the process within seconds; checkpoints stay."""
     with transaction.atomic():
         moved = TrainingRun.objects.filter(pk=run.pk, state__in=UNFINISHED).update(
             state=TrainingRun.State.CANCELLED, finished_at=Now()
@@ -152,7 +151,7 @@ def cancel_training(run: TrainingRun, *, by: Any = None) -> bool:
 
 
 def waiting_training_ids() -> list[int]:
-    """Jobs that wait for a worker: new ones, and those whose worker is silent."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     return waiting_job_ids(STAGE)
 
 
@@ -160,7 +159,7 @@ def waiting_training_ids() -> list[int]:
 
 
 def train(job_id: int, *, worker: str = "") -> None:
-    """Carry a training out unless somebody else does; a failure is written into run and job."""
+    """Carry a training out unless another worker does; an error is stored in run and job."""
     collect_unfinished()  # a machine that only trains has no reconciler
     carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP)
     ended = Job.objects.filter(pk=job_id, stage=STAGE, state=Job.State.FAILED).first()
@@ -187,12 +186,12 @@ def _train(claim: JobClaim) -> str:
             raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
     reranker = _store(claim, run, json.loads((workspace / RESULT).read_text()), workspace / PUBLISHED)
     shutil.rmtree(workspace, ignore_errors=True)
-    _have_it_proved(run)
+    _order_evaluation(run)
     return RERANKER_PUBLISHED % {"name": reranker.name}
 
 
-def _have_it_proved(run: TrainingRun) -> None:
-    """Order the proof on the test split, unless one of the project waits already."""
+def _order_evaluation(run: TrainingRun) -> None:
+    """Order an evaluation on the test split, unless one of the project is unfinished."""
     if run.snapshot.manifest.get("splits", {}).get("test", {}).get("rows"):
         with contextlib.suppress(EvaluationRefused):
             order_evaluation(run.project, run.snapshot, "test")
@@ -210,7 +209,7 @@ def workspace_of(run: TrainingRun) -> Path:
 
 
 def prepare_workspace(run: TrainingRun) -> Path:
-    """The run's folder with its order and the snapshot's rows, whose checksum is compared."""
+    """Create the run's folder with its order and the snapshot's rows, whose checksum is verified."""
     workspace = workspace_of(run)
     workspace.mkdir(parents=True, exist_ok=True)
     rows = workspace / ROWS
@@ -229,7 +228,7 @@ def prepare_workspace(run: TrainingRun) -> Path:
 
 
 def card_facts(run: TrainingRun) -> dict[str, Any]:
-    """What the model card says of data and lineage; how training went is added by the process."""
+    """The model card's facts on data and lineage; the process adds how training went."""
     manifest = run.snapshot.manifest
     sources = manifest.get("projects", [])
     return {
@@ -257,7 +256,7 @@ def reranker_name(run: TrainingRun) -> str:
 
 
 def _pass_on(claim: JobClaim, run: TrainingRun, progress: Progress, events: list[dict[str, Any]]) -> None:
-    """Store what the process said. Raises LeaseLost where the run was cancelled or taken over."""
+    """Store the events of the process. Raises LeaseLost where the run was cancelled or taken over."""
     for event in events:
         progress.take(event)
     report_progress(claim, progress.step, progress.steps)
@@ -268,16 +267,16 @@ def _pass_on(claim: JobClaim, run: TrainingRun, progress: Progress, events: list
 
 
 def _give_way(claim: JobClaim) -> None:
-    """A worker that is told to stop lets the job go, so that another can take it at once. Raises LeaseLost."""
+    """Release the job if this worker is stopping, so that another can take it at once. Raises LeaseLost then."""
     if is_stopping():
         Job.objects.filter(claim.held).update(
             state=Job.State.OPEN, lease_until=None, leased_by="", attempts=max(0, claim.attempts - 1)
         )
-        raise LeaseLost(f"job {claim.job_id} was let go: this worker stops")
+        raise LeaseLost(f"job {claim.job_id} was released: this worker is stopping")
 
 
 def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], published: Path) -> Reranker:
-    """Upload the artefacts, then make the row: a reranker that can be seen is whole."""
+    """Upload the artefacts, then store the row: so a reranker that exists is complete."""
     location = f"rerankers/{run.project.slug}/run-{run.pk}-{secrets.token_hex(4)}"
     with in_the_making(location):
         storage().upload_folder(published, location)

@@ -1,4 +1,4 @@
-"""What a training has said so far, folded into one value for the page: curves, pace, memory, notes. Pure.
+"""Collects the events of a training into one value for the page: curves, pace, memory, notes. Pure.
 
 Curves are thinned as they grow, so that the row stays small however long the training runs.
 """
@@ -21,7 +21,7 @@ PUBLISHING = stored_text("after the last step the artefacts are written and comp
 
 
 class Progress:
-    """Takes events in order; `shown` is what is stored and drawn."""
+    """The progress of a training: `take` adds events in order, `shown` returns what is stored and drawn."""
 
     def __init__(self, before: Mapping[str, Any] | None = None) -> None:
         self._values: dict[str, Any] = {"loss": [], "ndcg": [], "notes": [], **(before or {})}
@@ -39,7 +39,7 @@ class Progress:
         return dict(self._values)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """One event of the training process; kinds that are not known say nothing here."""
+        """Add an event of the training process; unknown kinds are ignored."""
         handler = getattr(self, f"_on_{event['kind']}", None)
         if handler is not None:
             handler({name: value for name, value in event.items() if name not in ("kind", "at")})

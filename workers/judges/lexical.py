@@ -57,7 +57,10 @@ class BM25Judge(LexicalJudge):
 
 class QueryLikelihoodOptions(Judge.Options):
     mu: float = pydantic.Field(
-        default=1000.0, gt=0, le=1e6, description="Smoothing: how many words of the collection are mixed into a text."
+        default=1000.0,
+        gt=0,
+        le=1e6,
+        description="Smoothing: number of words of the collection that are mixed into each text.",
     )
 
 

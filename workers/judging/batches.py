@@ -38,12 +38,12 @@ JUDGES_KEPT = 16
 def judge_open(annotator_id: int, *, worker: str) -> int:
     """Judge open tasks of one annotator for a slice of time; returns how many were answered.
 
-    Where more is left a new hint goes out at once, so that every idle process joins in.
+    Where more tasks are left it sends a new hint at once, so that idle processes join in.
     """
     annotator = Annotator.objects.judges().filter(pk=annotator_id).first()
     if annotator is None:
         return 0
-    recorder.recover()  # what a dead process has paid for is not asked again
+    recorder.recover()  # answers that a crashed process has paid for are stored, not requested again
     judge = _conversing(annotator)
     if judge is None:
         answered = _in_batches(annotator, worker)
@@ -72,7 +72,7 @@ def _in_batches(annotator: Annotator, worker: str) -> int:
 
 
 def _conversing(annotator: Annotator) -> ConversingJudge | None:
-    """The judge, if its questions go out one by one and it can be called; otherwise its batches say what is wrong."""
+    """The judge, if it answers one question at a time and can be called; None otherwise: its batches report the error."""
     try:
         judge = prepared_judge(annotator.pk)
         if isinstance(judge, ConversingJudge):
@@ -84,7 +84,7 @@ def _conversing(annotator: Annotator) -> ConversingJudge | None:
 
 
 def _batch_size(plugin: str) -> int:
-    """How many comparisons a judge takes at once. A judge that is not installed still has to fail its tasks."""
+    """Comparisons in one batch of this judge. The tasks of a judge that is not installed are claimed too, and fail."""
     try:
         return max(1, cast("type[Judge]", get_plugin("judge", plugin)).batch_size)
     except UnknownPlugin:
@@ -92,8 +92,9 @@ def _batch_size(plugin: str) -> int:
 
 
 def judge_claimed(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
-    """Ask the judge about leased tasks, some at a time, and record what comes back; returns how many
-    were answered. A worker that is told to stop hands back those it has not begun.
+    """Ask the judge about leased tasks, some at a time, and store the answers; returns how many were answered.
+
+    A worker that is stopping releases the tasks that it has not begun.
     """
     answered = 0
     with leases.held(tasks):
@@ -111,7 +112,7 @@ def _judge_some(annotator: Annotator, tasks: Sequence[ClaimedTask]) -> int:
 
 
 def _is_spooled(plugin: str) -> bool:
-    """Whether answers are kept on disk at once: not where the same question brings the same answer for nothing."""
+    """Whether each answer is written to disk at once. Not needed where the judge can repeat it at no cost."""
     try:
         return cast("type[Judge]", get_plugin("judge", plugin)).can_drift
     except UnknownPlugin:
@@ -119,13 +120,13 @@ def _is_spooled(plugin: str) -> bool:
 
 
 def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -> recorder.Answered:
-    """One answer a task. Whatever a plugin raises, or a wrong count, fails what is not answered yet.
+    """One answer for each task. An exception of the plugin, or a wrong number of answers, fails the unanswered tasks.
 
-    Where the database goes away before anything was asked, the tasks are handed back.
+    Where the database is unreachable before the first call, the tasks are released.
     """
     found: dict[int, Verdict | Failure] = {}
 
-    def told(place: int, answer: Verdict | Failure) -> None:
+    def on_answer(place: int, answer: Verdict | Failure) -> None:
         if not isinstance(answer, Verdict | Failure):
             raise BadAnswers(f"judge {annotator.name!r} answered {answer!r:.100}; expected a Verdict or a Failure")
         if place in found or not 0 <= place < len(tasks):
@@ -143,7 +144,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             return [(task, unasked) for task in tasks]
         failpoints.reach("call.before")
-        judge.judge_each(comparisons, told)
+        judge.judge_each(comparisons, on_answer)
         if len(found) != len(tasks):
             raise BadAnswers(f"judge {annotator.name!r} answered {len(found)} of {len(tasks)} comparisons")
     except Exception as error:
@@ -155,7 +156,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
 
 @functools.lru_cache(maxsize=JUDGES_KEPT)
 def prepared_judge(annotator_id: int) -> Judge:
-    """The judge of this annotator, constructed and prepared once a process."""
+    """The judge of this annotator, constructed and prepared once in each process."""
     annotator = Annotator.objects.get(pk=annotator_id)
     judge = cast(Judge, get_plugin("judge", annotator.plugin).from_dict(annotator.options))
     judge.prepare(ProjectCollection(annotator.project_id))

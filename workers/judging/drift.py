@@ -1,7 +1,7 @@
-"""Keeps an eye on judges while they work: one that becomes worse on known pairs is paused, with the reason.
+"""Watches judges while they work, and pauses one that becomes worse on known pairs, with the reason.
 
-`workers.judging.batches` calls `watch_judge` now and then; a paused judge gets no questions from `workers.judging.queue.claim`
-until somebody lets it go on. The statistics are in `scoring.numerics.judges.cusum`.
+Whoever stores answers calls `watch_now_and_then`. A paused judge gets no questions from `workers.judging.queue.claim` until
+somebody resumes it. The statistics are in `scoring.numerics.judges.cusum`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def watch_judge(annotator: Annotator) -> bool:
     found = known_drift(annotator)
     if found is None or found.alarm is None:
         return False
-    told = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
-    return pause_judge(annotator, DRIFTED[found.unit] % told)
+    figures = {"before": f"{1.0 - found.baseline:.0%}", "now": f"{1.0 - found.recent:.0%}", "since": found.since}
+    return pause_judge(annotator, DRIFTED[found.unit] % figures)
 
 
 def known_drift(annotator: Annotator) -> cusum.Drift | None:
-    """The alarm's state over the answers on known pairs since the judge was last let go on; None without enough.
+    """The state of the alarm over the answers on known pairs since the judge was last resumed; None with too few answers.
 
     A judge whose weights are part of its configuration cannot drift and is not watched.
     """
@@ -76,7 +76,7 @@ def _can_drift(plugin: str) -> bool:
 
 
 def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
-    """Ask the judge nothing more, and say why; False where it was paused already."""
+    """Pause the judge and store the reason; False where it was paused already."""
     paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
     with transaction.atomic():
         changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
@@ -93,7 +93,7 @@ def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
 
 
 def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
-    """Let a paused judge go on; the alarm starts afresh with its next answers. False where it was not paused."""
+    """Resume a paused judge; the alarm starts again with its next answers. False where it was not paused."""
     paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
     with transaction.atomic():
         changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1

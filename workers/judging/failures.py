@@ -1,7 +1,7 @@
-"""Questions that got no answer, by reason: what each reason means, how many there are, asking them again.
+"""Questions without an answer, by reason: the meaning of each reason, the counts, and the retry.
 
-A failure is a state of its own and never a vote: nothing here enters a fit. Read by the page and the REST
-interface of failures; the transition back is `workers.judging.queue.retry_dead`.
+A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
+`workers.judging.queue.retry_dead` makes the transition back.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from workers.models import JudgingTask
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a reason says in a reader's words, and what to do before asking again."""
+    """The name of a reason for readers, and what to do before a retry."""
 
     label: str
     remedy: str
 
 
 MEANINGS: Mapping[FailureKind, Meaning] = {
-    FailureKind.TIMEOUT: Meaning("no whole answer in time", "raise timeout_s of the endpoint, or ask again later"),
-    FailureKind.UNAVAILABLE: Meaning("endpoint not reachable or in error", "see that the server runs, then ask again"),
-    FailureKind.RATE_LIMITED: Meaning("turned away by a rate limit", "lower rpm or max_concurrency of the endpoint"),
-    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or let another judge answer"),
-    FailureKind.UNPARSEABLE: Meaning("an answer that cannot be read", "choose another mode or response_format"),
-    FailureKind.LABEL_MASS: Meaning("A and B hardly among its tokens", "choose the mode reasoned, or another model"),
+    FailureKind.TIMEOUT: Meaning("no answer in time", "raise timeout_s of the endpoint, or retry later"),
+    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing", "check that the server runs, then retry"),
+    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit", "lower rpm or max_concurrency of the endpoint"),
+    FailureKind.REFUSAL: Meaning("refused by the model", "change the project's instruction, or use another judge"),
+    FailureKind.UNPARSEABLE: Meaning("unreadable answer", "choose another mode or response_format"),
+    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B", "choose the mode reasoned, or another model"),
     FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
-    FailureKind.CONTENT_FILTER: Meaning("withheld by the provider's filter", "let a judge without that filter answer"),
+    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter", "use a judge without that filter"),
     FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up", "add credit or raise the budget"),
     FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request", "correct key, model name or options"),
-    FailureKind.JUDGE_ERROR: Meaning("a defect in the judge", "see the message and the log of the workers"),
+    FailureKind.JUDGE_ERROR: Meaning("error in the judge", "read the message and the workers' log"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """One reason: `dead` questions stay unanswered until asked again, `waiting` ones are asked again by themselves."""
+    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones."""
 
     reason: str
     label: str
@@ -57,7 +57,7 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """Which failures are meant; what is None does not limit."""
+    """A selection of failures; None matches all."""
 
     reason: str | None = None
     annotator_id: int | None = None
@@ -65,7 +65,7 @@ class FailureFilter:
 
 
 def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> QuerySet[JudgingTask]:
-    """Questions of the project whose last call failed: dead ones, and those that wait for another try."""
+    """Questions of the project whose last call failed: dead ones, and those that wait for a retry."""
     tasks = JudgingTask.objects.filter(run__project=project).exclude(reason="")
     tasks = tasks.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.DEAD])
     if chosen.reason is not None:
@@ -78,7 +78,7 @@ def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> Q
 
 
 def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) -> list[FailureCount]:
-    """Every reason there can be, the most frequent first; those that did not occur with zeros."""
+    """All reasons, the most frequent first; reasons that did not occur have zeros."""
     others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
     rows = failed_tasks(project, others).order_by().values("reason")
     found = {
@@ -93,7 +93,7 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
-    """Ask the dead questions meant by `chosen` again, whichever runs they belong to; returns how many."""
+    """Retry the dead questions that `chosen` selects, in all runs; returns how many."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())

@@ -1,8 +1,8 @@
-"""Keeps the leases of what this process works on alive, however long a judge takes.
+"""Extends the leases of the tasks that this process works on, however long a judge takes.
 
-A batch may last longer than a lease: a model on a CPU, an endpoint that takes minutes. A lease that simply lasted as long
-would hold back the tasks of a dead worker just as long. So leases are short, and one thread a process extends those
-that are held; they end with the process, or when the database cannot be reached for the length of a lease.
+A batch may last longer than a lease: a model on a CPU, an endpoint that takes minutes. Longer leases would hold back the
+tasks of a crashed worker just as long. So leases are short, and one thread in each process extends them. They end with the
+process, or when the database is unreachable for the length of a lease.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.judging.queue import ClaimedTask
 log = logging.getLogger(__name__)
 
 EXTEND_EVERY_S = queue.LEASE_S / 3
-# A judge that hangs for ever keeps its process, but not its questions. Longer than any deadline of a batch of calls.
+# The leases of a judge that hangs are extended no longer than this. It is above any time limit of a batch of calls.
 LONGEST_HOLD_S = 2 * 3600.0
 
 _lock = threading.Lock()
@@ -33,7 +33,7 @@ _thread: threading.Thread | None = None
 
 @contextlib.contextmanager
 def held(tasks: Sequence[ClaimedTask]) -> Iterator[None]:
-    """While the block lasts, the leases of these tasks do not run out."""
+    """Extend the leases of these tasks while the block runs."""
     with _lock:
         _start()
         number = next(_numbers)
@@ -46,7 +46,7 @@ def held(tasks: Sequence[ClaimedTask]) -> Iterator[None]:
 
 
 def extend_held() -> int:
-    """Extend what is held now; returns how many leases there were."""
+    """Extend the leases that are held now; returns how many there were."""
     oldest = time.monotonic() - LONGEST_HOLD_S
     with _lock:
         tasks = [task for since, batch in _held.values() if since > oldest for task in batch]
@@ -65,14 +65,14 @@ def _extend_for_ever() -> None:
         time.sleep(EXTEND_EVERY_S)
         try:
             extend_held()
-        except Error as error:  # what is not extended is asked again by somebody else; our answer comes late and counts
+        except Error as error:  # another worker may then ask the same question; our late answer still counts
             log.warning("leases not extended: %s", error)
         finally:
             connection.close()
 
 
 def _forget() -> None:
-    """A child of a fork has none of its parent's threads, and holds none of its leases."""
+    """Reset the state in a child of a fork: it has no thread and no lease of its parent."""
     global _lock, _thread
     _lock, _thread = threading.Lock(), None
     _held.clear()

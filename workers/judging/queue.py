@@ -3,7 +3,7 @@
 Time is the database's clock alone. A task's fence rises with each claim; a failure counts only under
 the fence it was claimed with, while a late answer is accepted as long as there is none. The model is
 called between `claim` and `finish`, outside any transaction, by `workers.judging.batches`; `workers.judging.recorder` keeps what it
-answered on disk until `finish` or `fail` has it. The states and what each death costs are in docs/queue.md.
+answered on disk until `finish` or `fail` has it. The states and what each crash costs are in docs/queue.md.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging
 
 
 def _claimable_runs(cursor: Cursor, annotator_id: int) -> Iterator[tuple[int, int]]:
-    """Runs whose questions may be put to this judge, oldest first, and how many of them. The books of those with a limit
-    stay locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
+    """Runs whose questions may be put to this judge, oldest first, and how many of them. What those with a limit have spent
+    stays locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
     for each other.
     """
     cursor.execute(_RUNS, [annotator_id])
@@ -192,7 +192,7 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
     """Store the judgments, delete their tasks and close their attempts, all or nothing.
 
     Safe to repeat: a judgment that is already there stays, and nothing is counted twice. Whoever else may have the
-    task by now, and whatever became of it, the first answer is the answer; a second one stays in the books alone.
+    task by now, and whatever became of it, the first answer is the answer; a second one is counted as a call alone.
     """
     if not answers:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
@@ -245,11 +245,11 @@ WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('le
 
 
 def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = True) -> int:
-    """Put tasks back for a later try, or bury them with their reason; returns how many it touched.
+    """Put tasks back for a retry, or make them dead letters with their reason; returns how many it changed.
 
     A failure under an old fence is ignored: the task belongs to another worker by now. One that comes after its lease
     was reaped counts while nobody else has the task, and one that is told twice counts once. One that is not `counted`
-    was the endpoint's: the call stands in the books, but the question is no nearer to its end.
+    was the endpoint's fault: the call is counted, but not as an attempt of the question.
     """
     if not failures:
         return 0
@@ -287,27 +287,27 @@ def _wait_s(failure: Failure) -> float:
 _CALLS = """
 unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
        %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[])
-AS told (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
+AS reported (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
 """
 
 _CLOSE = f"""
 UPDATE workers_attempt attempt
-SET outcome = told.outcome, input_tokens = told.input_tokens, output_tokens = told.output_tokens,
-    cost_micros = told.cost_micros, latency_ms = told.latency_ms,
+SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
+    cost_micros = reported.cost_micros, latency_ms = reported.latency_ms,
     finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
 FROM {_CALLS}
-WHERE attempt.task_id = told.task_id AND attempt.fence = told.fence AND attempt.call = told.call
+WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
 """
 
-# The first call was booked with its claim. Further ones of the same question join it, if it is still in the books.
+# The claim stored the first call. Further calls of the same question join it, if it is still stored.
 _BOOK_FURTHER = f"""
 INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                              cost_micros, latency_ms, started_at, finished_at)
-SELECT told.task_id, told.fence, told.call, booked.run_id, booked.annotator_id, told.outcome, told.input_tokens,
-       told.output_tokens, told.cost_micros, told.latency_ms, booked.started_at, clock_timestamp()
+SELECT reported.task_id, reported.fence, reported.call, booked.run_id, booked.annotator_id, reported.outcome, reported.input_tokens,
+       reported.output_tokens, reported.cost_micros, reported.latency_ms, booked.started_at, clock_timestamp()
 FROM {_CALLS}
-JOIN workers_attempt booked ON booked.task_id = told.task_id AND booked.fence = told.fence AND booked.call = 1
-WHERE told.call > 1
+JOIN workers_attempt booked ON booked.task_id = reported.task_id AND booked.fence = reported.fence AND booked.call = 1
+WHERE reported.call > 1
 ON CONFLICT DO NOTHING
 """
 
@@ -319,7 +319,7 @@ def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, U
         for task, outcome, usage in outcomes
         for number, call in enumerate(usage.calls or (usage,), start=1)
     ]
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "tasks": [task.id for task, _, _, _ in rows],
         "fences": [task.fence for task, _, _, _ in rows],
         "calls": [number for _, _, number, _ in rows],
@@ -329,9 +329,9 @@ def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, U
         "costs": [call.cost_micros for _, _, _, call in rows],
         "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
     }
-    cursor.execute(_CLOSE, told)
+    cursor.execute(_CLOSE, reported)
     if len(rows) > len(outcomes):
-        cursor.execute(_BOOK_FURTHER, told)
+        cursor.execute(_BOOK_FURTHER, reported)
 
 
 def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:
@@ -365,7 +365,7 @@ WITH expired AS (
 )
 UPDATE workers_judgingtask task
 SET state = CASE WHEN attempts < %(most)s THEN 'open' ELSE 'dead' END,
-    reason = %(reason)s, message = 'no answer before the lease ended; its worker may have died',
+    reason = %(reason)s, message = 'no answer before the lease ended; its worker may have crashed',
     leased_by = '', lease_until = NULL, next_at = clock_timestamp()
 FROM expired WHERE task.id = expired.id
 RETURNING task.id, task.fence
@@ -412,9 +412,9 @@ def reap() -> int:
 
 
 def end_leases(token: str) -> int:
-    """End the leases of a dead process, known by the token at the end of its name, and open its tasks again.
+    """End the leases of a crashed process, found by the token at the end of its name, and open its tasks again.
 
-    No two processes share a token, on whatever hosts. The lost calls stay in the books: they may have been paid.
+    No two processes share a token, on whatever hosts. The lost calls stay counted: they may have been paid.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
@@ -455,8 +455,8 @@ def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_i
     """Open dead tasks of these runs again, all or those of one reason or judge, with a fresh count of attempts;
     returns how many by run.
 
-    A run that had finished without them is judged on. One that had ended for want of budget is asked anew whether it
-    is spent: where it still is, it ends once more, and its questions wait for a higher limit.
+    A run that had finished without them goes on. One whose budget was spent goes on only if it has budget now; otherwise
+    it ends again, and its questions wait for a higher limit.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_RETRY, {"runs": list(run_ids), "reason": reason, "annotator": annotator_id})

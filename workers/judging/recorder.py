@@ -1,8 +1,8 @@
-"""Stores what judges answered, so that nothing paid for is lost: disk first, then database; and what the dead left.
+"""Stores the answers of judges so that no paid answer is lost: first in a write-ahead log on disk, then in the database.
 
-`keep` takes an answer the moment it comes, `store` tells the database of a batch and waits for it where it is away,
-`recover` does the same for processes of this host that died before they could. Judges that can give the same answer
-again for nothing (`can_drift = False`) skip the disk.
+`keep` writes an answer to disk the moment it arrives. `store` writes a batch to the database, and retries while that is
+unreachable. `recover` stores what crashed processes of this host left on disk. Judges that can repeat an answer at no
+cost (`can_drift = False`) skip the disk.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ Answered = Sequence[tuple[ClaimedTask, Answer]]
 Result = TypeVar("Result")
 
 STORED_AT_ONCE = 1000
-# How long answers wait in a living process for a database that is away; then they wait on disk.
+# So long a process retries while the database is unreachable; then it leaves the answers on disk.
 PATIENCE_S = 900.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 2.0
-# What can be neither stored nor put aside, the disk being full, is tried again after so long.
+# Answers that can be neither stored nor put aside (the disk is full) are retried after so long.
 AGAIN_S = 60.0
-# Between these bounds a question waits that a judge had no room for: long enough not to spin, no longer than a limit holds.
+# Bounds of the wait of a task that its judge had no room for: not a busy loop, and no longer than a rate limit lasts.
 SHORTEST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 
 
 def holder_name(process: str) -> str:
-    """The name under which a process leases: its own, and a token that `recover` knows a dead process by."""
-    database_mark()  # later, on an event loop, the database may not be asked
+    """The name under which a process leases: its own, and a token by which `recover` finds the leases of a crashed one."""
+    database_mark()  # cached here, because the event loop must not query the database
     return f"{process}:{own_spool().token}"
 
 
 def keep(task: ClaimedTask, answer: Answer) -> None:
-    """Hand an answer to the disk; from here on the death of this process does not lose it."""
+    """Write an answer to disk; from here on a crash of this process does not lose it."""
     if not isinstance(answer, NotAsked):
         own_spool().write(_key(task), _encode(task, answer))
         failpoints.reach("spool.written")
 
 
 def store(answered: Answered, *, spooled: bool) -> int:
-    """Store answers and failures, hand back what was not asked; returns how many answers there were.
+    """Store answers and failures, release tasks that were not asked; returns the number of answers.
 
-    Where the database is away it waits and tries again; after PATIENCE_S it raises, as it does where anything else
-    goes wrong: the answers stay on disk, for `recover`.
+    Retries while the database is unreachable, up to PATIENCE_S. Then it raises, as it does for any other error: the
+    answers stay on disk for `recover`.
     """
     spool = own_spool() if spooled else None
     if spool is not None:
@@ -89,13 +89,13 @@ def _settle(answered: Answered) -> None:
 
 
 def _wait_s(unasked: Sequence[Failure]) -> float:
-    """How long questions wait whose call was never made: as long as the judge says, within bounds."""
+    """How long tasks wait whose call was not made: as long as the judge says, within bounds."""
     asked = max((answer.retry_after_s or 0.0 for answer in unasked), default=0.0)
     return min(max(asked, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
 
 def _patiently(act: Callable[[], Result]) -> Result:
-    """Do it as soon as the database allows; all that is done here may be done twice."""
+    """Call `act`, and retry while the database is unreachable. `act` must be safe to repeat."""
     deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_RETRY_S
     while True:
         try:
@@ -109,22 +109,22 @@ def _patiently(act: Callable[[], Result]) -> Result:
             pause_s = min(2 * pause_s, LONGEST_RETRY_S)
 
 
-# --- what dead processes left ------------------------------------------------------------
+# --- recovery after a crash --------------------------------------------------------------
 
 
 def recover() -> int:
-    """Store what dead processes of this host kept, then end their leases; returns how many answers they had.
+    """Store the answers that crashed processes of this host left, then end their leases; returns how many there were.
 
-    Cheap where there is nothing: it looks into one folder. Raises OperationalError where the database is away; all
-    stays as it is then. Processes that recover at the same time do not get into each other's way. Answers of another
-    database, and those that can be neither stored nor put aside, stay where they are.
+    Cheap where there are none: it lists one folder. Raises OperationalError where the database is unreachable, and then
+    changes nothing. Several processes may recover at the same time. Answers for another database, and answers that can be
+    neither stored nor put aside, stay where they are.
     """
     mark, now = database_mark(), time.monotonic()
     found = (each for each in leftovers(spool_folder()) if _left.get(_sight(each, mark), -math.inf) < now)
     return sum(_recover(leftover, mark) for leftover in found)
 
 
-# Until when this process does not look again at files that it had to leave; by database, name and size.
+# Files that had to stay, by database, name and size: until when this process does not look at them again.
 _left: dict[tuple[str, str, int], float] = {}
 
 
@@ -152,7 +152,7 @@ def _recover(leftover: Leftover, mark: str) -> int:
 
 
 def _readable(leftover: Leftover, mark: str) -> Iterator[tuple[ClaimedTask, Answer]]:
-    """What can be used of a file. Answers of another database wait for it."""
+    """The usable answers of a file. Answers for another database are counted and stay."""
     for value in leftover.values:
         try:
             if value["database"] == mark:
@@ -172,19 +172,19 @@ def _readable(leftover: Leftover, mark: str) -> Iterator[tuple[ClaimedTask, Answ
 
 @functools.cache
 def database_mark() -> str:
-    """What tells this database from any other, a new one at the same address included: when it was first set up."""
+    """A value that identifies this database, and changes when a new one is created at the same address."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT min(applied)::text FROM django_migrations")
         return str(cursor.fetchone()[0])
 
 
 def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
-    """Store them together; where the database refuses one for good, its project being deleted say, put it aside."""
+    """Store answers together; put aside those that the database rejects for good, for example of a deleted project."""
     try:
         _settle(answered)
     except (OperationalError, InterfaceError):
         raise
-    except Exception as error:  # whatever is wrong with one of them, the others are stored
+    except Exception as error:  # one bad answer must not keep the others from being stored
         if len(answered) > 1:
             half = len(answered) // 2
             _settle_or_reject(answered[:half], leftover)

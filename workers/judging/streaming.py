@@ -1,8 +1,8 @@
 """Keeps a judge over HTTP busy: claims ahead, has as many calls in flight as it was granted, stores answers as they come.
 
-One round claims what there is room for, takes the answers that have come and stores them together; between rounds it
-visits `workers.endpoints.limiter`. A worker that is asked to stop hands back at once what it has not asked, and waits for
-its calls, up to STOP_S.
+A round claims as many tasks as there is room for, and stores the answers that have arrived together; between rounds it
+visits `workers.endpoints.limiter`. A worker that is stopping releases the tasks that it has not asked, and waits up to
+STOP_S for its calls.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ log = logging.getLogger(__name__)
 ROUND_S = 0.25
 STORED_AT_ONCE = 256
 MOST_AHEAD = 512
-# So often a busy process tells others that they may join in.
+# The shortest time between two hints by which a busy process invites others to join in.
 INVITING_S = 0.5
-# With a rate limit no more is claimed than can be asked within so many seconds.
+# Under a rate limit, a process claims only what it can ask within so many seconds.
 RATE_AHEAD_S = 20.0
-# A process that got no slot waits so long for others to give some up, and then lets other work have its turn.
+# A process without a slot waits so long for others to give one up; then it does other work.
 PATIENCE_S = 3.0
-# A slice ends when others wait; a call that takes long must not cost a pause for each slice.
+# A slice ends when other judges wait. With long calls it lasts longer, because its end costs a pause as long as a call.
 SLICE_S, LONGEST_SLICE_S = 10.0, 60.0
 CALLS_A_SLICE, MOST_SLICE_S = 20, 600.0
-# A worker that is told to stop waits so long for calls in flight: as long as most may take, since they are paid.
+# A worker that is stopping waits so long for calls in flight, because they are paid. Most calls take less.
 STOP_S = 60.0
 
 
 class _Live(Sequence[ClaimedTask]):
-    """The questions that are held at the moment, whenever somebody looks."""
+    """A live view of the tasks that are leased at the moment."""
 
     def __init__(self, tasks: dict[int, ClaimedTask]) -> None:
         self._tasks = tasks
@@ -114,7 +114,7 @@ class Pump:
     judge: ConversingJudge
     worker: str
     channel: Channel = field(init=False)
-    # By a number of the claim's own: a task whose lease ran out can be claimed again while its first call goes on.
+    # By a number of the claim: after its lease has run out, a task can be claimed again while its first call goes on.
     leased: dict[int, ClaimedTask] = field(default_factory=dict)
     answered: int = 0
     _hinted_at: float = -math.inf
@@ -145,7 +145,7 @@ class Pump:
                 while self._round():
                     pass
             except Exception as error:
-                # Whatever went wrong, the calls in flight are paid: their answers go to the disk at least.
+                # The calls in flight are paid, whatever went wrong: their answers go to the disk at least.
                 self._drain(error)
                 raise
             finally:
@@ -177,7 +177,7 @@ class Pump:
         return is_stopping() or is_long
 
     def _slice_s(self) -> float:
-        """The end of a slice costs about the time of a call, which the answers tell by so many in flight."""
+        """Length of a slice. Its end costs about the time of one call, estimated from calls in flight and answers a second."""
         call_s = self._presence.grant.slots / self._per_s if self._per_s > 0.01 else 0.0
         return min(MOST_SLICE_S, max(SLICE_S, CALLS_A_SLICE * call_s))
 
@@ -188,7 +188,7 @@ class Pump:
         return _others_wait(self.annotator.pk)
 
     def _goes_on(self, now: float) -> bool:
-        """With nothing unanswered: whether something may be asked soon."""
+        """Whether more can be asked soon; called while no call is in flight."""
         grant = self._presence.grant
         if self._is_dry or grant.closed_s > PATIENCE_S:
             return False
@@ -199,7 +199,7 @@ class Pump:
         return True
 
     def _top_up(self) -> None:
-        """Claim what there is room for, and a little ahead."""
+        """Claim as many tasks as there is room for, and some ahead."""
         now = time.monotonic()
         room = self._window() - self._conversation.unanswered
         if room < max(1, self._window() // 8) or (self._is_dry and now < self._dry_at + ROUND_S):
@@ -211,7 +211,7 @@ class Pump:
             self._ask(tasks)
 
     def _claim(self, limit: int) -> list[ClaimedTask]:
-        """Lease up to so many questions; where as many were open, tell other processes now and then."""
+        """Lease up to `limit` tasks; where there were as many, hint now and then that other processes may join in."""
         tasks = queue.claim(annotator_id=self.annotator.pk, worker=self.worker, limit=limit)
         if len(tasks) == limit and time.monotonic() > self._hinted_at + INVITING_S:
             self._hinted_at = time.monotonic()
@@ -219,7 +219,7 @@ class Pump:
         return tasks
 
     def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Put claimed questions. Where the database is away they are handed back; one that cannot be read has failed."""
+        """Ask about these tasks. If the database is unreachable they are released; a task that cannot be read fails."""
         numbered = {next(self._numbers): task for task in tasks}
         self.leased.update(numbered)
         try:
@@ -234,16 +234,16 @@ class Pump:
         self._conversation.put(comparisons)
 
     def _read(self, numbered: dict[int, ClaimedTask]) -> tuple[list[Comparison], list[tuple[int, Failure]]]:
-        """The questions with their texts, and those that cannot be read: by halves, so that one fails no other.
+        """The comparisons of these tasks, and the failures of those that cannot be read (found by halving the list).
 
-        Such a failure counts as an attempt: handed back, a question with bad data would be claimed for ever.
+        Such a failure counts as an attempt: if it were released, a task with bad data would be claimed for ever.
         """
         try:
             read = questions.comparisons_of(self.annotator.project_id, list(numbered.values()))
             return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
         except (OperationalError, InterfaceError):
             raise
-        except Exception as error:  # whatever is wrong with it, the others are asked
+        except Exception as error:  # one bad task must not fail the others
             if len(numbered) == 1:
                 log.exception("a question to %s cannot be read", self.channel.name)
                 reason = f"{type(error).__name__}: {error}"
@@ -253,7 +253,7 @@ class Pump:
         return first[0] + second[0], first[1] + second[1]
 
     def _window(self) -> int:
-        """How many questions to hold: one for each slot and some that follow while answers are stored."""
+        """How many tasks to hold: one for each slot, and some more to ask while answers are stored."""
         grant, calls = self._presence.grant, self.judge.calls_per_comparison
         if grant.slots == 0 or grant.closed_s > 0.0:
             return 0
@@ -266,13 +266,13 @@ class Pump:
         return window
 
     def _wanted(self) -> int:
-        """Slots that this process has use for."""
+        """How many slots this process can use."""
         if self._is_over or self._is_dry:
             return min(self.channel.limits.concurrency, self._conversation.unanswered * self.judge.calls_per_comparison)
         return self.channel.limits.concurrency
 
     def _take(self) -> None:
-        """Wait for a round's worth of answers and record them."""
+        """Wait for the answers of one round and store them."""
         if not self._conversation.unanswered:
             return
         left = max(0.0, min(ROUND_S, self._presence.renew_at - time.monotonic()))
@@ -290,7 +290,7 @@ class Pump:
         recorder.keep(self.leased[key], answer)
 
     def _store(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
-        """Leases are held until the database has the answers, however long that takes."""
+        """Store answers. Their leases are extended until the database has them."""
         answered = [(self.leased[key], answer) for key, answer in answers]
         self.answered += recorder.store(answered, spooled=True)
         watch_now_and_then(self.annotator)
@@ -298,16 +298,16 @@ class Pump:
             self.leased.pop(key)
 
     def _store_if_possible(self, answers: Sequence[tuple[int, Verdict | Failure]]) -> None:
-        """For the way out, on which the first error is the one to be told."""
+        """Store answers after an error; a second error is only logged."""
         try:
             self._store(answers)
         except Exception as error:
             log.warning("%d answers of %s not stored yet: %s", len(answers), self.channel.name, error)
 
     def _drain(self, error: Exception) -> None:
-        """The slice breaks off: begin nothing, and record what calls in flight bring, as far as it can be.
+        """End the slice after an error: begin no call, and store the answers of the calls in flight as far as possible.
 
-        What cannot be stored is on disk, where `_keep` has put it.
+        Answers that cannot be stored are on disk (`_keep`).
         """
         self._conversation.hand_back(f"the slice breaks off: {type(error).__name__}")
         until = time.monotonic() + self.channel.limits.timeout_s
@@ -315,7 +315,7 @@ class Pump:
             self._store_if_possible(self._conversation.take(enough=STORED_AT_ONCE, timeout_s=1.0))
 
     def _leave(self) -> None:
-        """Give the slots back, however the slice ended."""
+        """Give the slots back."""
         self._conversation.hand_back("the worker ends its slice")
         if self._conversation.unanswered:
             log.warning("%d calls to %s were not waited for", self._conversation.unanswered, self.channel.name)

@@ -9,7 +9,7 @@ from workers.models.runs import Run
 
 
 class Spend(models.Model):
-    """The books of one judge in one run as running totals of its attempts, spread over some rows (`shard`).
+    """What one judge has spent in one run: running totals of its attempts, spread over some rows (`shard`).
 
     Triggers on `Attempt` keep them in the transaction of the change, each connection its own row, so that
     answers that are stored at the same time do not wait for each other. Read the sums by `workers.budgets.spend`.

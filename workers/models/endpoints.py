@@ -8,17 +8,17 @@ from django.db.models.functions import Now
 
 
 class EndpointState(models.Model):
-    """One endpoint as all workers together have found it: what it bears, what it said last, whether it may be called.
+    """The state of one endpoint that all workers share: its limits, its last replies, whether it may be called.
 
-    `identity` stands for address, key and, where limits are a model's own, model; it holds none of them in clear.
+    `identity` is a hash of address, key and, where each model has its own limits, model.
     Rows come with the first call and change only under their lock, by the rules of `workers.endpoints.limiter_rules`.
     """
 
     class Mode(models.TextChoices):
-        CLOSED = "closed", "calls go through"
-        PAUSED = "paused", "paused: it said 429"
-        OPEN = "open", "out of order"
-        HALF_OPEN = "half_open", "trying one call"
+        CLOSED = "closed", "working"
+        PAUSED = "paused", "rate limited (429)"
+        OPEN = "open", "not answering"
+        HALF_OPEN = "half_open", "testing with one call"
 
     identity = models.CharField(max_length=64, primary_key=True)
     name = models.CharField(max_length=80)
@@ -63,7 +63,7 @@ class EndpointState(models.Model):
 
 
 class EndpointShare(models.Model):
-    """The slots of an endpoint that one process holds until `until`; a process that dies gives them back by silence."""
+    """The slots of an endpoint that one process holds until `until`; a process that crashes loses them then."""
 
     endpoint = models.ForeignKey(EndpointState, on_delete=models.CASCADE, related_name="shares")
     holder = models.CharField(max_length=200)

@@ -16,7 +16,7 @@ class Job(models.Model):
 
     class State(models.TextChoices):
         OPEN = "open", "open"
-        LEASED = "leased", "being done"
+        LEASED = "leased", "running"
         FINISHED = "finished", "finished"
         FAILED = "failed", "failed"
         CANCELLED = "cancelled", "cancelled"

@@ -13,11 +13,11 @@ from labeling.models.fields import MessageField
 
 
 class Run(models.Model):
-    """One order to judge: which queries, design, judges, budget; its state and spend.
+    """One order to judge: its queries, design, judges and budgets; its state.
 
     `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised.
-    In a cascade `cascade_first` is asked about every pair, the other judges where its |preference - 0.5| is
-    below `cascade_threshold`.
+    In a cascade `cascade_first` judges every pair, and the others judge those on which its |preference - 0.5| is below
+    `cascade_threshold`.
     """
 
     class State(models.TextChoices):

@@ -15,7 +15,7 @@ FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureK
 
 class JudgingTask(models.Model):
     """Unfinished work: one question to one judge in one order. Deleted by the transaction that
-    stores the judgment; dead ones stay with their reason.
+    stores the judgment; dead letters stay with their reason.
     """
 
     class State(models.TextChoices):
@@ -60,7 +60,7 @@ class JudgingTask(models.Model):
 
 
 class Attempt(models.Model):
-    """One paid call, written before it is made. No foreign key to the task: tasks go, books stay.
+    """One paid call, written before it is made. No foreign key to the task: tasks are deleted, calls stay.
 
     `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
     """

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 
 class Worker(models.Model):
-    """A heartbeat: one process that says it is alive, by the database's clock. `gpus`: `workers.monitoring.gpus.Gpu` as plain values."""
+    """The heartbeat of one process, by the database's clock. `gpus`: `workers.monitoring.gpus.Gpu` as plain values."""
 
     name = models.CharField(max_length=200, primary_key=True)
     queues = models.CharField(max_length=200)
@@ -19,5 +19,5 @@ class Worker(models.Model):
 
     @property
     def label(self) -> str:
-        """Its name without the host's, which tells about the machines."""
+        """The name without the host."""
         return self.name.partition("@")[0]

@@ -1,4 +1,4 @@
-"""What the GPUs of this host are and how busy, as the driver's own tool tells it. Loads no torch; without a GPU, nothing."""
+"""The GPUs of this host and their load, read from the driver's tool `nvidia-smi`. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU; memory in MiB, utilisation in percent, None where the driver does not tell."""
+    """One GPU; memory in MiB, utilisation in percent, None where the driver does not report it."""
 
     name: str
     memory_mib: int | None
@@ -24,23 +24,28 @@ class Gpu:
 
 
 def read_gpus() -> list[Gpu]:
-    """The GPUs that this process may use, as the driver numbers them; empty without any, or without its tool."""
+    """The GPUs that this process may use, in the driver's order; empty without a GPU or without the tool."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             [command, f"--query-gpu={ASKED}", "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return []
-    if told.returncode != 0:
+    if answer.returncode != 0:
         return []
-    rows = [[cell.strip() for cell in row] for row in csv.reader(told.stdout.splitlines())]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(answer.stdout.splitlines())]
     return [Gpu(row[0][:100], *map(_number, row[1:])) for row in rows if len(row) == 4 and row[0]]
+
+
+def has_gpu() -> bool:
+    """Whether this process may use a GPU."""
+    return bool(read_gpus())
 
 
 def gpus_as_json() -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Workers say that they are alive, and warm up what must not be slow when it is first needed.
+"""Heartbeats of workers, and their preparation before the first task.
 
-The main process of every Celery worker writes a row each few seconds by the database's clock;
-`alive` is what pages and the reconciler ask.
+The main process of every Celery worker writes a row every few seconds, by the database's clock. Pages and the reconciler
+call `alive`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 BEAT_S = 5.0
 ALIVE_S = 20
 GPU_QUEUES = frozenset({"judging-gpu", "training"})
-# A worker that ends takes its row away; a database that is away is not waited for.
+# A worker that ends deletes its row, and waits no longer than this for an unreachable database.
 LAST_BEAT_S = 2.0
 _stop = threading.Event()
 _beating: threading.Thread | None = None
 
 
 def process_name(hostname: str) -> str:
-    """The name a process leases tasks under; no other process, on whatever host, ever has the same."""
+    """The name under which a process leases tasks; no other process on any host ever has the same."""
     return holder_name(f"{hostname}:{os.getpid()}")
 
 
@@ -59,19 +59,19 @@ def beat(name: str, queues: str) -> None:
 
 
 def alive() -> QuerySet[Worker]:
-    """Workers heard of within the last seconds, by the database's clock."""
+    """Workers with a recent heartbeat, by the database's clock."""
     return Worker.objects.filter(
         seen_at__gt=RawSQL("clock_timestamp() - make_interval(secs => %s)", [ALIVE_S])
     ).order_by("name")
 
 
 def may_see_hosts(user: Any) -> bool:
-    """Whether names of hosts and process ids are this user's affair: staff, and owners of projects, who order the work."""
+    """Whether this user may see names of hosts and process ids: staff and owners of projects may."""
     return may_create(user)
 
 
 def keep_beating(name: str, queues: str) -> threading.Thread:
-    """Beat from a thread of its own until `stop_beating`; an unreachable database is only logged."""
+    """Write heartbeats from a thread until `stop_beating`; an unreachable database is only logged."""
 
     def loop() -> None:
         while not _stop.is_set():
@@ -97,17 +97,17 @@ def stop_beating() -> None:
 
 @worker_init.connect
 def _prepare(sender: Any, **kwargs: Any) -> None:
-    """Before the first task: what killed predecessors left is stored, the rater's kernels are compiled."""
+    """Before the first task: store the answers of crashed processes, compile the rater's kernels."""
     try:
         recover()
-    except Error as error:  # each judging task and the reconciler look again
-        log.warning("what dead workers of this host left is not stored yet: %s", error)
+    except Error as error:  # each judging task and the reconciler try again
+        log.warning("answers of crashed workers of this host are not stored yet: %s", error)
     finally:
         connection.close()  # the pool's processes must not inherit it
     if "rating" in sender.app.amqp.queues.consume_from:
         compile_kernels()
         adaptive.compile_kernels()
-    # What is loaded by now stays: the collector need not walk through it while calls wait, and forks go on sharing it.
+    # Objects loaded by now stay: the collector need not scan them while calls wait, and forks keep sharing their memory.
     gc.collect()
     gc.freeze()
 
@@ -126,7 +126,7 @@ def _end(**kwargs: Any) -> None:
 
 @worker_shutdown.connect
 def _leave(sender: Any, **kwargs: Any) -> None:
-    """The last thing that a worker does once its pool has come to an end."""
+    """The last step of a worker, after its pool has ended."""
     if is_stopping():
         if _beating is not None:
             _beating.join(LAST_BEAT_S)
@@ -135,5 +135,5 @@ def _leave(sender: Any, **kwargs: Any) -> None:
 
 @worker_process_init.connect
 def _single_thread(**kwargs: Any) -> None:
-    """Several processes share the cores: one numerical thread each."""
+    """One numerical thread for each process, since several share the cores."""
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,4 +1,4 @@
-"""How much work waits in each queue, since when, how much is in flight, and what died; as far as a user may see it.
+"""The depth of each queue: work that waits, since when, work in flight, dead letters; as far as a user may see it.
 
 Read by the jobs page, with the counts of large tables from `workers.monitoring.result_cache`.
 """
@@ -24,7 +24,7 @@ STAGE_QUEUES = {"candidates": "judging-cpu", "train": "training", "evaluate": "t
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """One queue: what could be done now, what waits for another try, what is being done; the oldest that could be done."""
+    """One queue: work that is due, waits for a retry, or is in flight; when the oldest due work was ordered."""
 
     queue: str
     due: int = 0
@@ -39,7 +39,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """Questions of a project that nobody asks again by itself, for one reason."""
+    """The questions of a project that failed for one reason and are not retried automatically."""
 
     project: str
     slug: str
@@ -51,7 +51,7 @@ class DeadLetters:
 
 
 def read_backlog(user: Viewer) -> list[Backlog]:
-    """Every queue, in the order in which `manage.py worker` lists them."""
+    """The backlog of every queue, in the order of `manage.py worker`."""
     found: dict[str, Backlog] = {name: Backlog(name) for name in QUEUES}
 
     def add(name: str, *, due: int = 0, later: int = 0, in_flight: int = 0, oldest: datetime | None = None) -> None:
@@ -114,13 +114,13 @@ def _probes(user: Viewer) -> list[dict[str, Any]]:
 
 
 def _stale(user: Viewer) -> int:
-    """Queries with answers that no fit has seen."""
+    """The number of queries with answers that are not in a fit yet."""
     stale = Query.objects.visible_to(user).filter(judged_version__gt=0)
     return stale.filter(Q(fit__isnull=True) | Q(fit__judged_version__lt=F("judged_version"))).count()
 
 
 def read_dead_letters(user: Viewer) -> list[DeadLetters]:
-    """Dead questions of the projects that `user` sees, by project and reason, the most first."""
+    """Dead letters of the projects that `user` sees, by project and reason, the largest first."""
     dead = JudgingTask.objects.visible_to(user).filter(state=JudgingTask.State.DEAD).order_by()
     rows = dead.values("run__project", "run__project__name", "run__project__slug", "reason").annotate(
         number=Count("pk")
@@ -140,6 +140,6 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
 
 
 def endpoint_names(user: Viewer) -> set[str]:
-    """The endpoints that judges of the user's projects are asked through."""
+    """The names of the endpoints that judges of the user's projects use."""
     named = Annotator.objects.visible_to(user).filter(is_person=False).values_list("options__endpoint", flat=True)
     return {name for name in named.distinct() if isinstance(name, str)}

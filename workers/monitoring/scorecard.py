@@ -34,7 +34,7 @@ RECENT_CALLS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the books say of a judge. Latency in seconds over the latest calls; cost in millionths of a dollar.
+    """What the calls to a judge took and cost. Latency in seconds over the latest calls; cost in millionths of a dollar.
 
     `failed` is the share of the latest calls that brought no answer.
     """
@@ -81,7 +81,7 @@ class Scorecard:
 
 
 def scorecards(project: Project) -> list[Scorecard]:
-    """Every judge of the project that was asked anything, in the order in which they joined."""
+    """The scorecard of every judge that was asked anything, in the order of their ids."""
     judges = Annotator.objects.judges().filter(project=project).order_by("id")
     cards = (scorecard(judge) for judge in judges)
     return [card for card in cards if card.answers or card.calls.calls]
@@ -143,7 +143,7 @@ def _cycles(answers: JudgeAnswers, preference: np.ndarray, first_row: np.ndarray
     return ratio(counts[:, 0], counts[:, 1], np.random.default_rng(0))
 
 
-_BOOKS = """
+_SPENT = """
 SELECT count(*), COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
        COALESCE(sum(cost_micros), 0)::bigint
 FROM workers_attempt WHERE annotator_id = %s
@@ -163,7 +163,7 @@ FROM recent
 def _calls(judge: Annotator) -> Calls:
     failures = [*(kind.value for kind in FailureKind), "lost"]
     with connection.cursor() as cursor:
-        cursor.execute(_BOOKS, [judge.pk])
+        cursor.execute(_SPENT, [judge.pk])
         calls, input_tokens, output_tokens, cost = cursor.fetchone()
         cursor.execute(_RECENT, [judge.pk, RECENT_CALLS, failures])
         median, late, failed, recent = cursor.fetchone()

@@ -52,9 +52,9 @@ def advance(run_id: int) -> None:
     try:
         _advance(run_id)
     except (OperationalError, InterfaceError):
-        raise  # the database is away; the reconciler asks again
+        raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
-        log.exception("run %d cannot go on", run_id)
+        log.exception("run %d failed", run_id)
         _fail_run(run_id, error)
     finally:
         with connection.cursor() as cursor:
@@ -72,7 +72,7 @@ def _advance(run_id: int) -> None:
     if stands.reason:
         _end_spent(run, stands.reason)
     elif not stands.may_ask:
-        return  # the answers of calls in flight bring it back here
+        return  # the answers of calls in flight lead to the next `advance`
     elif job is not None:
         plan_round(run, job)
     elif not cascade.escalate(run) and not _is_busy(run):
@@ -80,7 +80,7 @@ def _advance(run_id: int) -> None:
 
 
 def _end_spent(run: Run, reason: str) -> None:
-    """Finish a run that may ask nothing more. Its open questions stay: another run of these judges takes them over."""
+    """Finish a run whose budget is spent. Its open tasks stay: another run of these judges takes them over."""
     with transaction.atomic():
         if move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=True):
             Job.objects.filter(run=run, state=Job.State.OPEN).update(
@@ -90,7 +90,7 @@ def _end_spent(run: Run, reason: str) -> None:
 
 
 def _fail_run(run_id: int, error: Exception) -> None:
-    """A sampler that raises or draws nonsense would do so for ever: end the run and say why."""
+    """End a run with its error: a sampler that raises would do so at every retry."""
     reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_REASON]
     run = Run.objects.filter(pk=run_id).first()
     if run is None:
@@ -104,9 +104,9 @@ def _fail_run(run_id: int, error: Exception) -> None:
 
 
 def _is_busy(run: Run) -> bool:
-    """Whether answers or scores are still to come before the next round can be sampled.
+    """Whether the next round has to wait for answers or scores.
 
-    What another active run asks the same judges about the same queries counts: it is not asked twice.
+    Tasks of other active runs for the same judges and queries count, so that no question is asked twice.
     """
     tasks = JudgingTask.objects.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED])
     shared = tasks.filter(run__state__in=Run.ACTIVE, run__project_id=run.project_id, annotator__in=run.judges.all())
@@ -128,7 +128,7 @@ def _start_round(run: Run) -> None:
 
 
 def plan_round(run: Run, job: Job) -> None:
-    """Sample one round, some queries a transaction; a repeat goes on where the last one stopped."""
+    """Sample one round, some queries in each transaction; a repeat continues where the last call stopped."""
     sampler = checked_sampler(run.sampler, run.sampler_options)
     judges = (
         [run.cascade_first_id] if run.cascade_first_id else list(run.judges.order_by("id").values_list("id", flat=True))
@@ -141,9 +141,9 @@ def plan_round(run: Run, job: Job) -> None:
     while ahead := [query for query in queries if query > job.payload["after"]]:
         chunk = ahead if is_across(sampler) else ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
-            # No key: a claim books its attempt under this run meanwhile.
+            # Without a lock on the key: claims insert attempts of this run meanwhile.
             if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
-                return  # paused or cancelled meanwhile; the job says where to go on
+                return  # paused or cancelled meanwhile; the job stores where to continue
             shares, number = job.payload.get("shares"), int(job.payload["round"])
             budgets = budgets_of_chunk(run, judges, shares=shares, chunk=chunk, ahead=len(ahead))
             if is_across(sampler):
@@ -182,7 +182,7 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
 
 
 def runs_to_advance(project_id: int) -> list[int]:
-    """Runs of a project that wait for nothing but the next round."""
+    """Active runs of a project without unfinished tasks, which wait for their next round."""
     unfinished = JudgingTask.objects.filter(
         run=OuterRef("pk"), state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED]
     )

@@ -1,7 +1,7 @@
 """Cascades: a cheap judge answers every pair, the others only those on which it was unsure.
 
-Called by `workers.runs.advancing` whenever the first judge has no question left in a round; the questions are written
-by `workers.runs.planning`, so that nothing is asked twice.
+`workers.runs.advancing` calls this when the first judge has no task left in a round; `workers.runs.planning` stores the
+questions, so that none is asked twice.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ ORDER BY pair.id LIMIT %(limit)s
 
 
 def escalate(run: Run) -> int:
-    """Put the close calls of a cascade's first judge to the others; returns how many questions that adds.
+    """Ask the other judges of a cascade about the pairs on which the first was unsure; returns the number of new questions.
 
-    0 while any judge still owes answers, and where nothing new is close.
+    0 while any judge has tasks left, and where no new pair is close.
     """
     if run.allocation != Run.Allocation.CASCADE or _owes(run):
         return 0

@@ -1,8 +1,8 @@
-"""Questions whose answer is known, mixed into every run: at least one in a hundred, from grades or people.
+"""Mixes questions with a known answer (from grades or people) into every run: at least one in a hundred.
 
-They show how good a judge is, and that it stays so (`workers.judging.drift`). Most designs over graded candidates
-hold enough of them by chance; `top_up` adds what is missing, within the run's budget. Called by `workers.runs.advancing`
-in the transaction that plans some queries of a round.
+They measure a judge, and detect drift (`workers.judging.drift`). Most designs over graded candidates
+hold enough of them by chance; `top_up` adds what is missing, within the run's budget. `workers.runs.advancing`
+calls this in the transaction that plans some queries of a round.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from workers.models import JudgingTask, Run
 from workers.runs import planning
 
 SHARE = 0.01
-# Where so many pairs are known anyway, no part of the budget has to be kept for canaries.
+# Where this share of the pairs is known anyway, no part of the budget is kept for known pairs.
 PLENTY = 0.05
 
 
 def keep_room(run: Run, budgets: Mapping[int, int]) -> dict[int, int]:
-    """The pairs that each query may get, less one in a hundred where canaries will be needed.
+    """The budget of each query, less one pair in a hundred where known pairs will be needed.
 
-    Of fewer than a hundred pairs none is kept back.
+    Budgets below a hundred pairs are not reduced.
     """
     kept = dict(budgets)
     if run.pair_budget is None or SHARE * sum(kept.values()) < 1.0:

@@ -21,7 +21,7 @@ from workers.runs.stages import stage_of_round
 
 
 class RunRefused(ValueError):
-    """A run was ordered that cannot be carried out; the message says what to change."""
+    """The run that was ordered cannot be carried out; the message says what to change."""
 
 
 def start_run(
@@ -41,11 +41,11 @@ def start_run(
     seed: int | None = None,
     cascade_threshold: float | None = None,
 ) -> Run:
-    """Order a run and leave the hint that starts it. `pair_budget` counts pairs over all queries; the budgets of
-    calls, of tokens read and written, and of money (in millionths of a dollar) bound what its judges are asked.
+    """Store a run and send the hint that starts it. `pair_budget` counts pairs over all queries; the other budgets limit
+    the calls, the tokens read and written, and the money (in millionths of a dollar) of all its judges.
 
-    In a cascade the first of `judges` is asked about every pair, the others where its |preference - 0.5| is below
-    `cascade_threshold` (0.2 if none is given).
+    In a cascade the first of `judges` judges every pair, and the others judge those on which its |preference - 0.5| is
+    below `cascade_threshold` (default 0.2).
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
@@ -109,13 +109,15 @@ def checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
 
 def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str) -> None:
     if not judges:
-        raise RunRefused("a run without judges was ordered; choose at least one")
+        raise RunRefused("the run has no judges; choose at least one")
     for judge in judges:
         if judge.project_id != project.pk or judge.is_person:
-            raise RunRefused(f"annotator {judge.name!r} is no judge of project {project.slug!r}; choose one that is")
+            raise RunRefused(
+                f"annotator {judge.name!r} is not a judge of project {project.slug!r}; choose one of its judges"
+            )
     for judge in judges:
         if problems := cast(Judge, get_plugin("judge", judge.plugin)).problems(judge.options):
-            raise RunRefused(f"judge {judge.name!r} cannot work now: {'; '.join(problems)}")
+            raise RunRefused(f"judge {judge.name!r} is not available: {'; '.join(problems)}")
     if allocation not in Run.Allocation.values:
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:

@@ -1,6 +1,6 @@
-"""What one round of a run asks: which pairs, which judges, in which order; written as pairs and tasks.
+"""Plans one round of a run: chooses pairs, judges and orders, and stores them as pairs and tasks.
 
-Called by `workers.runs.advancing` inside its transaction, some queries at a time. The pairs come from
+`workers.runs.advancing` calls this inside its transaction, for some queries at a time. The pairs come from
 `scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation`.
 """
 
@@ -29,10 +29,10 @@ GOES_ON = "uncertain"
 def plan_queries(
     run: Run, sampler: Sampler, judges: Sequence[int], *, budgets: Mapping[int, int], round_number: int
 ) -> None:
-    """Write the next pairs and tasks of the queries named in `budgets` (pairs each may get).
+    """Store the next pairs and tasks of the queries in `budgets` (the most pairs for each).
 
-    Pairs that the project has already, and that these judges were never asked about, come first (in the first
-    round): another judge answers the same design, and what a cancelled run left is completed.
+    In the first round, existing pairs of the project that these judges have not judged come first: so another judge
+    answers the same design, and the rest of a cancelled run is completed.
     """
     _lock_project(run.project_id)
     is_design = sampler.name != GOES_ON
@@ -52,9 +52,9 @@ def plan_queries(
 def plan_across(
     run: Run, sampler: Sampler, judges: Sequence[int], *, query_ids: list[int], budget: int, round_number: int
 ) -> None:
-    """Write the next pairs across these queries, and their tasks; all at once, since they make one graph.
+    """Store the next pairs across these queries, and their tasks; all at once, since they make one graph.
 
-    As within queries, pairs that these judges were never asked about come first.
+    As within queries, existing pairs that these judges have not judged come first.
     """
     _lock_project(run.project_id)
     known = _unasked_pairs(run, judges, query_ids, across=True).get(0) if round_number == 1 else None
@@ -73,7 +73,7 @@ def plan_across(
 
 
 def _lock_project(project_id: int) -> None:
-    """One planner of a project at a time until the transaction ends: two would draw, and lock, the same pairs."""
+    """Let one planner of a project at a time through until the transaction ends: two would draw the same pairs."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('zelo.plan'), %s)", [project_id])
 
@@ -97,7 +97,7 @@ _ACROSS = f"pair.query_id IS NULL AND pair.a_id IN ({_OF_QUERIES}) AND pair.b_id
 
 
 def pending_pairs(query_ids: list[int], *, across: bool = False) -> list[int]:
-    """Pairs of these queries that a task stands for, whoever is to answer it."""
+    """Pairs of these queries that have a task, for any judge."""
     with connection.cursor() as cursor:
         cursor.execute(_PENDING.format(which=_ACROSS if across else _WITHIN), {"queries": query_ids})
         return [row[0] for row in cursor.fetchall()]
@@ -190,8 +190,8 @@ SELECT pair_id FROM added
 def _store_tasks(
     run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray] | Mapping[None, IntArray], *, round_number: int
 ) -> None:
-    """Make rows of the chosen pairs, by query or under None across queries, and a task for each judge asked;
-    what was answered is not asked again.
+    """Store the chosen pairs (by query, or under None across queries) and a task for each judge; answered questions get no
+    task.
     """
     if not chosen:
         return
@@ -205,7 +205,7 @@ def _store_tasks(
 
 
 def ask(run: Run, pairs: Sequence[int], judges: Sequence[int], sides: Sequence[bool]) -> list[int]:
-    """Write a task for each question (pair, judge, whether swapped) that nobody asked yet; returns their pairs."""
+    """Store a task for each new question (pair, judge, whether swapped); returns their pairs."""
     wanted: dict[str, Any] = {
         "run": run.pk,
         "pairs": list(pairs),

@@ -1,7 +1,7 @@
-"""How many pairs each query of a round may get out of what a run's budget leaves.
+"""Divides the rest of a run's budget among the queries of a round.
 
-The first round shares evenly, as nothing is known yet. Later ones go by need: what a query does not want, or
-would gain little from, moves to those that gain more. Called by `workers.runs.advancing` before `workers.runs.planning`.
+The first round divides it evenly, since nothing is known yet. Later rounds divide it by the expected gain: pairs that a
+query does not need go to queries that gain more. `workers.runs.advancing` calls this before `workers.runs.planning`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from workers.budgets.limits import NO_LIMIT, pairs_left
 from workers.models import Run
 from workers.runs import planning
 
-# Weighing a query takes some 10 ms; beyond so many of them shares stay even.
+# Estimating the gain of a query takes some 10 ms; with more queries than this the budget is divided evenly.
 MOST_WEIGHED = 5_000
-# A budget that ends within so many rounds is given out in halves, each by the need that the last one left.
+# A budget that ends within so many rounds is given out in halves, so that each round can react to the last.
 LAST_ROUNDS = 4
-# A query that gains nothing that could be measured may still take what the others leave.
+# A query without a measurable gain may still use what the others leave.
 LEAST_WORTH = 1e-9
 
 
 def shares_of_round(
     run: Run, sampler: Sampler, judges: Sequence[int], *, queries: Sequence[int], round_number: int
 ) -> dict[str, int] | None:
-    """Pairs that each query may get in a round after the first, by its id as text: they are kept in the job.
+    """The most pairs of each query in a round after the first, by query id as text, as the job stores them.
 
-    None where nothing sets a limit, or where it is shared evenly.
+    None where there is no limit, or where the budget is divided evenly.
     """
     left = pairs_left(run, judges)
     if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED:
@@ -55,9 +55,9 @@ def _by_need(wanted: Mapping[int, Wish], budget: int) -> dict[str, int]:
 def budgets_of_chunk(
     run: Run, judges: Sequence[int], *, shares: Mapping[str, int] | None, chunk: Sequence[int], ahead: int
 ) -> dict[int, int]:
-    """Pairs that each query of the chunk may get: its share, or else an even part of what is left.
+    """The most pairs of each query of the chunk: its share, or else an even part of the rest of the budget.
 
-    `ahead`: queries that have not had their turn in this round, this chunk's included; the first ones get the rest.
+    `ahead`: queries that this round has not planned yet, including this chunk; the first ones get the remainder.
     """
     if shares is not None:
         return {query: shares.get(str(query), 0) for query in chunk}

@@ -16,7 +16,7 @@ from workers.models import Job, Run
 
 
 def pause_run(run: Run, *, by: Any = None) -> bool:
-    """Stop handing out tasks; those in flight are still answered. False where it was not judging."""
+    """Stop handing out tasks; calls in flight are still stored. False where the run was not judging."""
     with transaction.atomic():
         return _move_noted(run, [Run.State.PLANNED, Run.State.JUDGING], Run.State.PAUSED, by=by)
 
@@ -37,7 +37,7 @@ def _hint_all(run: Run) -> None:
 
 
 def cancel_run(run: Run, *, by: Any = None) -> bool:
-    """End a run for good: open tasks go, answers and books stay. False where it had ended already."""
+    """End a run for good: open tasks are deleted, answers and costs stay. False where it had ended already."""
     with transaction.atomic():
         moved = _move_noted(run, [*Run.ACTIVE, Run.State.PAUSED], Run.State.CANCELLED, by=by)
         if moved:

@@ -22,8 +22,9 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 
 from trainer.serving.registry import servable
-from workers.broker.routing import QUEUES, has_gpu
+from workers.broker.routing import QUEUES
 from workers.judging.streaming import STOP_S
+from workers.monitoring.gpus import has_gpu
 from workers.monitoring.heartbeats import alive
 from zelo_site.processes.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.processes.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm

@@ -14,12 +14,13 @@ from labeling.plugin_checks import check_plugin
 from tests.factories.rows import make_judges, make_project, make_tasks
 from tests.factories.stub_plugins import LongerJudge
 from workers import stopping
-from workers.broker import client, routing
+from workers.broker import client
 from workers.broker.hints import leave_hint
 from workers.broker.routing import QUEUES, judging_queue
 from workers.judging import batches, queue
 from workers.management.commands import worker
 from workers.models import JudgingTask
+from workers.monitoring import gpus
 from zelo_site.processes import stack
 
 pytestmark = pytest.mark.usefixtures("stub_plugins")
@@ -112,7 +113,7 @@ def test_the_stack_serves_every_queue_once(monkeypatch: pytest.MonkeyPatch, with
 
 def test_a_gpu_that_is_hidden_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not routing.has_gpu()
+    assert not gpus.has_gpu()
 
 
 @pytest.mark.django_db

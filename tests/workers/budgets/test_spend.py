@@ -12,7 +12,7 @@ from django.db.models import Count, Q, Sum
 
 from labeling.records import Failure, FailureKind, Usage, Verdict
 from tests.factories.rows import make_probe, make_tasks
-from workers.budgets.spend import JudgeBooks, books_of_project, books_of_run, totals_of_project, totals_of_run
+from workers.budgets.spend import JudgeSpend, spend_of_project, spend_of_run, totals_of_project, totals_of_run
 from workers.judging import queue
 from workers.judging.queue import ClaimedTask
 from workers.models import Attempt, Run, Spend
@@ -43,7 +43,7 @@ def added_up(run_id: int) -> dict[int, tuple[Any, ...]]:
     }  # fmt: skip
 
 
-def told(books: dict[int, JudgeBooks]) -> dict[int, tuple[Any, ...]]:
+def told(books: dict[int, JudgeSpend]) -> dict[int, tuple[Any, ...]]:
     return {
         judge: (
             each.calls,
@@ -84,7 +84,7 @@ def test_books_are_the_sum_of_the_attempts_after_anything(seed: int) -> None:
         for judge in judges:
             bring_to_an_end(claim(judge, 5, lease_s=rng.choice([60.0, -1.0])), rng)
         queue.reap()
-        assert told(books_of_run(tasks[0].run_id)) == added_up(tasks[0].run_id)
+        assert told(spend_of_run(tasks[0].run_id)) == added_up(tasks[0].run_id)
 
 
 def test_books_hold_under_workers_that_write_at_the_same_time() -> None:
@@ -98,7 +98,7 @@ def test_books_hold_under_workers_that_write_at_the_same_time() -> None:
 
     with ThreadPoolExecutor(6) as workers:
         list(workers.map(work, range(6)))
-    assert told(books_of_run(tasks[0].run_id)) == added_up(tasks[0].run_id)
+    assert told(spend_of_run(tasks[0].run_id)) == added_up(tasks[0].run_id)
     assert Spend.objects.count() > 1, "each connection has rows of its own"
 
 
@@ -107,7 +107,7 @@ def test_what_is_rolled_back_was_never_spent() -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         claim(task.annotator_id, 1)
         raise ZeroDivisionError
-    assert told(books_of_run(task.run_id)) == {}
+    assert told(spend_of_run(task.run_id)) == {}
 
 
 def test_books_go_with_their_run() -> None:
@@ -126,4 +126,4 @@ def test_probes_are_in_the_books_of_the_project() -> None:
     totals = totals_of_project(project.pk)
     assert (totals.calls, totals.input_tokens, totals.output_tokens, totals.cost_micros) == (8, 170, 17, 45)
     assert totals_of_run(task.run_id).calls == 1
-    assert books_of_project(project.pk)[0].calls == 7
+    assert spend_of_project(project.pk)[0].calls == 7

@@ -137,7 +137,7 @@ def test_a_job_that_kills_its_workers_is_given_up(project: Project) -> None:
     fill(job.pk)
     job.refresh_from_db()
     assert (job.state, Candidate.objects.count()) == (Job.State.FAILED, 0)
-    assert "died 3 times" in job.error
+    assert "crashed 3 times" in job.error
 
 
 def test_who_lost_the_lease_leaves_the_job_to_the_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ def test_a_cancelled_training_ends_its_process(project: Project, snapshot: Snaps
     assert not cancel_training(run)
     resume_training(run)
     assert (run.state, job_of(run).state) == ("planned", "open")
-    with pytest.raises(TrainingRefused, match="expected a failed or cancelled one"):
+    with pytest.raises(TrainingRefused, match="only a failed or cancelled run can be resumed"):
         resume_training(run)
 
 
@@ -256,7 +256,7 @@ def test_a_training_that_kills_its_workers_is_given_up(project: Project, snapsho
     training.train(job_of(run).pk, worker="next")
     run.refresh_from_db()
     assert run.state == "failed"
-    assert "died 3 times without reaching another checkpoint" in run.error
+    assert "crashed 3 times without reaching another checkpoint" in run.error
 
 
 def test_curves_stay_short_and_go_back_where_a_training_does() -> None:

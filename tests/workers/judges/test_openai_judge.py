@@ -314,7 +314,7 @@ def test_retry_after_makes_the_others_wait(fake: FakeJudge, judge_with: Callable
 def _forget_connections() -> None:
     from workers.judges.openai import client
 
-    client._loop().connections.clear()
+    client._connections.clear()
 
 
 def test_pace_spreads_calls_and_allows_the_burst_of_a_second() -> None:

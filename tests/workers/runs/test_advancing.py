@@ -332,7 +332,7 @@ def test_order_that_cannot_be_carried_out_is_refused(order: dict[str, Any], name
 def test_judges_of_other_projects_and_persons_are_refused() -> None:
     project, other = make_project(queries=1), make_project()
     for annotator in (make_judges(other)[0], get_person(project, make_user())):
-        with pytest.raises(RunRefused, match="no judge of project"):
+        with pytest.raises(RunRefused, match="not a judge of project"):
             ordering.start_run(project, judges=[annotator])
 
 

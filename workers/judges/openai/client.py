@@ -1,23 +1,21 @@
 """One paid call to an endpoint: reused connections, a total deadline, limits of rate and number.
 
-All judges of a process share one event loop in a thread of its own, and one connection pool an
-endpoint, however many threads call them. Used by `openai_http`; imports no Django.
+All judges of a process share the loop of `workers.endpoints.event_loop` and one connection pool an endpoint, however
+many threads call them. Used by `openai_http`; imports no Django.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import re
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import httpx
 import pydantic
@@ -30,8 +28,6 @@ from workers.judges.openai.answers import storable
 MOST_REPLY_BYTES = 4 * 1024 * 1024
 MOST_RETRY_AFTER_S = 3600.0
 CONNECT_S = 10.0
-
-Result = TypeVar("Result")
 
 _SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
 _TOO_LONG = re.compile(
@@ -298,60 +294,15 @@ def without_key(value: Any, key: pydantic.SecretStr | None) -> Any:
     return value
 
 
-# --- the loop ----------------------------------------------------------------------------
+# --- connections of this process -----------------------------------------------------------
 
-
-class _Loop:
-    """An event loop in a daemon thread, with a connection for each endpoint."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        self.connections: dict[Endpoint, Connection] = {}
-        self.tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them only weakly
-        threading.Thread(target=self.loop.run_forever, name="llm-calls", daemon=True).start()
-
-
-_starting = threading.Lock()
-
-
-@functools.lru_cache(maxsize=1)
-def _loop_of(pid: int) -> _Loop:
-    return _Loop()
-
-
-def _loop() -> _Loop:
-    """The loop of this process: a child of a fork cannot use its parent's, whose thread it lacks."""
-    with _starting:
-        return _loop_of(os.getpid())
+_connections: dict[Endpoint, Connection] = {}
+# A child of a fork has a loop of its own, on which its parent's connections cannot be used.
+os.register_at_fork(after_in_child=_connections.clear)
 
 
 def connection_to(endpoint: Endpoint) -> Connection:
-    """The shared connection; to be called on the loop, from a coroutine given to `run`."""
-    connections = _loop().connections
-    if endpoint not in connections:
-        connections[endpoint] = Connection(endpoint)
-    return connections[endpoint]
-
-
-def on_loop(begin: Callable[[], Sequence[Coroutine[Any, Any, None]]]) -> None:
-    """Start coroutines on the loop in their order, without waiting for them."""
-    shared = _loop()
-
-    def start() -> None:
-        for work in begin():
-            task = shared.loop.create_task(work)
-            shared.tasks.add(task)
-            task.add_done_callback(shared.tasks.discard)
-
-    shared.loop.call_soon_threadsafe(start)
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine on the loop and wait for it; an interrupted wait cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop().loop)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+    """The shared connection; call it from a coroutine on the loop (`workers.endpoints.event_loop`)."""
+    if endpoint not in _connections:
+        _connections[endpoint] = Connection(endpoint)
+    return _connections[endpoint]

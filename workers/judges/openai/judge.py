@@ -20,11 +20,12 @@ from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName
 from workers.endpoints.conversation import Conversation
+from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact, run
+from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
@@ -64,26 +65,28 @@ class OpenAIOptions(Judge.Options):
         default=None, ge=0, le=2, description="Empty: 1 in the mode sampled, otherwise 0."
     )
     send_temperature: bool = pydantic.Field(default=True, description="Off for models that accept no temperature.")
-    seed: int | None = pydantic.Field(default=None, ge=0, description="Sent to endpoints that know seeds.")
+    seed: int | None = pydantic.Field(default=None, ge=0, description="Sent to endpoints that support seeds.")
     top_logprobs: int = pydantic.Field(default=20, ge=2, le=100, description="Alternatives read in the mode logprob.")
     min_label_mass: float = pydantic.Field(
-        default=0.8, ge=0, le=1, description="Least P(A) + P(B) that counts as an answer in the mode logprob."
+        default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer in the mode logprob."
     )
     missing_label: MissingLabel = pydantic.Field(
         default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
     )
-    max_output_tokens: int = pydantic.Field(default=512, ge=1, le=65536, description="Room for the mode reasoned.")
+    max_output_tokens: int = pydantic.Field(
+        default=512, ge=1, le=65536, description="Most output tokens in the mode reasoned."
+    )
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = pydantic.Field(
-        default="max_tokens", description="How the endpoint calls the limit of output tokens."
+        default="max_tokens", description="The endpoint's name for the limit of output tokens."
     )
     response_format: Literal["json_schema", "json_object", "none"] = pydantic.Field(
         default="json_schema", description="How the mode reasoned asks for JSON."
     )
     max_document_tokens: int = pydantic.Field(
-        default=1024, ge=1, le=1_000_000, description="Both documents are cut to so many tokens."
+        default=1024, ge=1, le=1_000_000, description="Longest document in tokens; the rest is cut off."
     )
     max_query_tokens: int = pydantic.Field(
-        default=512, ge=1, le=1_000_000, description="A query is cut to so many tokens."
+        default=512, ge=1, le=1_000_000, description="Longest query in tokens; the rest is cut off."
     )
     tokenizer: ModelName = pydantic.Field(
         default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
@@ -92,7 +95,7 @@ class OpenAIOptions(Judge.Options):
         default=150.0,
         gt=0,
         le=3600,
-        description="A batch ends after so many seconds, below the lease of its tasks; no call begins that would be cut.",
+        description="Time limit of a batch in seconds; keep it below the lease of the tasks. Calls that would exceed it are not made.",
     )
     extra_body: dict[str, Any] = pydantic.Field(
         default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'

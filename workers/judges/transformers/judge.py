@@ -49,13 +49,13 @@ class LocalOptions(Judge.Options):
         default=False, description="Round to win, tie or loss, as the paper does; costs accuracy."
     )
     min_label_mass: float = pydantic.Field(
-        default=0.8, ge=0, le=1, description="Least P(A) + P(B) that counts as an answer."
+        default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer."
     )
     max_document_tokens: int = pydantic.Field(
-        default=1024, ge=1, le=1_000_000, description="Both documents are cut to so many tokens."
+        default=1024, ge=1, le=1_000_000, description="Longest document in tokens; the rest is cut off."
     )
     max_query_tokens: int = pydantic.Field(
-        default=512, ge=1, le=1_000_000, description="A query is cut to so many tokens."
+        default=512, ge=1, le=1_000_000, description="Longest query in tokens; the rest is cut off."
     )
     batch_tokens: int = pydantic.Field(
         default=0, ge=0, description="Most tokens in one pass, padding included; 0: 2,048 on the CPU, 32,768 on CUDA."
@@ -63,10 +63,13 @@ class LocalOptions(Judge.Options):
     share_prefix: bool = pydantic.Field(
         default=True, description="Read a document once for all pairs of a batch that show it first."
     )
-    padding: Padding = pydantic.Field(default="left", description="Side on which shorter prompts are filled up.")
+    padding: Padding = pydantic.Field(default="left", description="Side on which shorter prompts are padded.")
     threads: int = pydantic.Field(default=1, ge=1, le=256, description="CPU threads.")
     batch_deadline_s: float = pydantic.Field(
-        default=150.0, gt=0, le=3600, description="No pass begins after so many seconds, below the lease of the tasks."
+        default=150.0,
+        gt=0,
+        le=3600,
+        description="Latest start of a pass in seconds; keep it below the lease of the tasks.",
     )
 
 

@@ -18,12 +18,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("queues", nargs="+", choices=list(QUEUES), metavar="QUEUE", help=", ".join(QUEUES))
-        parser.add_argument("--concurrency", type=int, default=0, help="how many tasks at a time (0: what suits them)")
+        parser.add_argument(
+            "--concurrency", type=int, default=0, help="how many tasks at a time (0: the default of the queues)"
+        )
         parser.add_argument("--name", default="", help="name of the worker, if two of a queue run on one host")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["concurrency"] < 0:
-            raise CommandError(f"--concurrency is {options['concurrency']}; expected 1 or more, or 0 for what suits")
+            raise CommandError(f"--concurrency is {options['concurrency']}; expected 1 or more, or 0 for the default")
         arguments = celery_arguments(options["queues"], concurrency=options["concurrency"], name=options["name"])
         command = [sys.executable, "-m", "celery", "-A", "zelo_site", *arguments]
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +33,7 @@ class Command(BaseCommand):
 
 
 def celery_arguments(queues: Sequence[str], *, concurrency: int = 0, name: str = "") -> list[str]:
-    """What Celery is told, beginning with its command `worker`."""
+    """The arguments of the `celery` command, beginning with `worker`."""
     names = list(dict.fromkeys(queues))
     arguments = ["worker", "-Q", ",".join(names), "-n", f"{name or names[0]}@%h", "--loglevel", "INFO"]
     arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
