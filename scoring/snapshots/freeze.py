@@ -49,8 +49,7 @@ ROWS_AT_ONCE = 20_000
 # What a web request freezes while its client waits: some seconds.
 MOST_ROWS_OF_A_REQUEST = 100_000
 LEAST_SPREAD = 1e-3
-FOLDER = "snapshots"
-ROWS_FILE, MANIFEST_FILE = "rows.parquet", "manifest.json"
+FOLDER, ROWS_FILE, MANIFEST_FILE = "snapshots", "rows.parquet", "manifest.json"
 
 COLUMNS = pa.schema(
     [
@@ -195,9 +194,8 @@ def freeze(
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         storage().write_bytes(f"{folder}/{MANIFEST_FILE}", text.encode())
         with transaction.atomic():
-            snapshot = Snapshot.objects.create(
-                name=name, location=folder, checksum=manifest["checksum"], rows=manifest["rows"], manifest=manifest
-            )
+            facts = {field: manifest[field] for field in ("checksum", "rows")}
+            snapshot = Snapshot.objects.create(name=name, location=folder, manifest=manifest, **facts)
             snapshot.projects.set(projects)
             for project in projects:
                 audit.note("snapshot.frozen", project=project, actor=by, subject=name, rows=snapshot.rows)

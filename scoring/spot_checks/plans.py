@@ -110,6 +110,8 @@ def plan_spot_checks(
         if not slots:
             raise NothingToAsk("these pairs have just been planned by somebody else; plan again")
         _note("spot_checks.planned", plan, by, pairs=len(drawn), slots=slots)
+        if reason == Reason.GOLD:
+            _note("pair.gold", plan, by, pairs=slots)
     return Planned(plan, len(drawn), pairs, slots)
 
 
@@ -134,6 +136,8 @@ def withdraw_plan(plan: SpotCheckPlan, *, by: Any = None) -> int:
         is_first = SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now()) == 1
         if gone or is_first:
             _note("spot_checks.withdrawn", plan, by, slots=gone)
+        if gone and plan.reason == Reason.GOLD:
+            _note("pair.gold_removed", plan, by, pairs=gone)
     return gone
 
 

@@ -116,6 +116,11 @@ def test_only_owners_read_the_log_of_a_project(client: Client) -> None:
 def test_superusers_read_everything(client: Client) -> None:
     audit.note("run.paused", project=make_project(), subject="of somebody else")
     audit.note("server.started", project=None)
+    deleted = make_project()
+    audit.note("run.paused", project=deleted)
+    deleted.delete()
     client.force_login(make_user(is_superuser=True))
     html = client.get(reverse("server-audit")).content.decode()
     assert "of somebody else" in html and "server.started" in html
+    assert "Run paused" in html
+    assert deleted.name in html, "the name outlives the project"

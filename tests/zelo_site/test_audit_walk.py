@@ -31,6 +31,7 @@ from labeling.annotation.gold import set_gold
 from labeling.models import Annotator, ApiToken, AuditEntry, Pair, Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
+from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
 from trainer.models import TrainingRun
@@ -131,6 +132,11 @@ def a_verdict(world: World) -> None:
 def a_gold_verdict(world: World) -> None:
     a_verdict(world)
     gold(world)
+
+
+def a_gold_plan(world: World) -> None:
+    a_verdict(world)
+    world.known["plan_id"] = plan_spot_checks(the_project(world), reason="gold", pairs=1).plan.pk
 
 
 def a_stopped_training(world: World) -> None:
@@ -236,7 +242,16 @@ PAGES = [
     Writes("people", ("member.quota",), {"action": "quota", "user": "{user_id}", "quota": "5"}),
     Writes("people", ("member.resumed",), {"action": "resume", "user": "{user_id}"}, a_paused_person),
     Writes("people", ("spot_checks.planned",), {"action": "plan", "reason": "random", "pairs": "1", "overlap": "2"}),
+    Writes(
+        "people", ("spot_checks.planned", "pair.gold"), {"action": "plan", "reason": "gold", "pairs": "1"}, a_verdict
+    ),
     Writes("people", ("spot_checks.withdrawn",), {"action": "withdraw", "plan": "{plan_id}"}),
+    Writes(
+        "people",
+        ("spot_checks.withdrawn", "pair.gold_removed"),
+        {"action": "withdraw", "plan": "{plan_id}"},
+        a_gold_plan,
+    ),
     Writes("people", ("people.rules",), {"action": "rules", **RULES}),
     Writes("adjudicate", ("pair.adjudicated",), {"verdict": "1"}),
     Writes("adjudicate", ("pair.adjudicated", "pair.gold"), {"verdict": "1", "gold": "on"}),
