@@ -93,7 +93,7 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
-    """Retry the dead questions that `chosen` selects, in all runs; returns how many."""
+    """Retry the dead letters that `chosen` selects, in all runs; returns how many."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
