@@ -1,7 +1,7 @@
 """Two judges that count words: BM25 and query likelihood with Dirichlet smoothing.
 
-They need no network and no model, share their tokens with the BM25 retriever of `labeling.retrieval.retrievers`,
-and turn scores into preferences by `score_difference`. Imports no Django.
+They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval.retrievers`,
+and answer in the frame of `score_difference`. Imports no Django.
 """
 
 from __future__ import annotations
