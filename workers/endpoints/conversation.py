@@ -1,7 +1,7 @@
-"""Questions to a judge that keeps many in flight: put some, take answers as they come, put more.
+"""Keeps many questions to one judge in flight: put some, take answers as they arrive, put more.
 
-Between the thread that claims and stores and the event loop that calls. Used by `openai_http`, driven by
-`workers.judging.streaming`; imports no Django.
+It connects the thread that claims and stores (`workers.judging.streaming`) with the event loop that makes the calls. The
+judge `openai-http` creates it; imports no Django.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Answer = Verdict | Failure
 
 
 class Conversation:
-    """Open questions to one judge, behind one shared gate. `ask` answers one comparison; what it raises fails that one.
+    """The open questions to one judge, behind one shared gate. `ask` answers one comparison; an exception fails that one.
 
-    Questions are told apart by their keys, which have to differ while they are unanswered.
+    Unanswered questions need different keys.
     """
 
     def __init__(self, ask: Callable[[Comparison, SharedGate], Coroutine[Any, Any, Answer]]) -> None:
@@ -34,11 +34,11 @@ class Conversation:
         self._enough = 1
         self._is_urgent = False
         self.unanswered = 0
-        # Called on the loop with each answer, the moment it has come.
+        # Called on the loop with each answer, as soon as it arrives.
         self.on_answer: Callable[[int, Answer], None] = lambda key, answer: None
 
     def put(self, comparisons: Sequence[Comparison]) -> None:
-        """Ask these as soon as the gate lets them, in their order."""
+        """Ask these in their order, as soon as the gate allows."""
         self.unanswered += len(comparisons)
         on_loop(lambda: [self._answer(comparison) for comparison in comparisons])
 
@@ -50,7 +50,7 @@ class Conversation:
             answer = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
         try:
             self.on_answer(comparison.key, answer)
-        except Exception:  # whoever takes it will store it all the same; an answer that never came would be waited for
+        except Exception:  # `take` still returns the answer, and it is stored then
             log.exception("an answer was not kept")
         with self._changed:
             self._answers.append((comparison.key, answer))
@@ -58,7 +58,7 @@ class Conversation:
                 self._changed.notify()
 
     def take(self, *, enough: int, timeout_s: float) -> list[tuple[int, Answer]]:
-        """(key, answer) of what has come; returns with so many, after so long, or when a report is urgent."""
+        """(key, answer) of the answers so far; waits for `enough` of them, for `timeout_s`, or for an urgent report."""
         with self._changed:
             self._enough = max(1, min(enough, self.unanswered))
             self._changed.wait_for(lambda: self._is_urgent or len(self._answers) >= self._enough, timeout_s)
@@ -73,7 +73,7 @@ class Conversation:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether something happened that other processes should know at once."""
+        """Whether an event should be reported to other processes at once."""
         return self._is_urgent
 
     def report(self, wanted: int) -> Report:
@@ -84,7 +84,7 @@ class Conversation:
         return run(take())
 
     def take_back(self, report: Report) -> None:
-        """The report did not arrive."""
+        """Add a report that did not arrive to the next one."""
 
         async def give() -> None:
             self._gate.take_back(report)
@@ -108,13 +108,13 @@ class Conversation:
 
 @runtime_checkable
 class ConversingJudge(Protocol):
-    """A judge whose questions go out one by one, and that shares limits with other processes."""
+    """A judge that answers one question at a time, under limits that it shares with other processes."""
 
     @property
     def calls_per_comparison(self) -> int: ...
 
     def channel(self) -> Channel:
-        """What its limits are counted under. Raises LookupError or ValueError where it cannot be called."""
+        """The channel under which its limits are counted. Raises LookupError or ValueError where it cannot be called."""
         ...
 
     def converse(self) -> Conversation: ...

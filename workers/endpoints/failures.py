@@ -1,6 +1,6 @@
-"""Failures that language-model judges share: the question was never put, or it was and the endpoint is to blame.
+"""Failures of language-model judges that do not count as an attempt of the question.
 
-Used by `openai_http` and `transformers_local`; imports no Django.
+The judges `openai-http` and `transformers-local` return them; imports no Django.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from labeling.records import Failure
 
 
 class NotAsked(Failure):
-    """No call was made, or it was turned away unpaid: no attempt, no cost, ask again later."""
+    """No call was made, or a rate limit rejected it unpaid: no attempt, no cost, retry later."""
 
     __slots__ = ()
 
 
 class Excused(Failure):
-    """A call was made and booked, and failed because its endpoint is out of order: no attempt is counted."""
+    """A call was made and stored, and failed because the endpoint is not working: no attempt is counted."""
 
     __slots__ = ()

@@ -1,8 +1,8 @@
-"""Who may call an endpoint now: the gate in front of its connection, within one process and shared by many.
+"""Gates in front of the connection to an endpoint: they delay calls until the limits allow them.
 
-Every call passes a gate: `LocalGate` knows the limits of this process alone, `SharedGate` lives on what
-`workers.endpoints.limiter` grants it from the limits of all workers together. Gates live on the event loop of
-`openai_client`; imports no Django.
+Every call passes a gate. `LocalGate` enforces the limits in this process alone; `SharedGate` enforces what
+`workers.endpoints.limiter` grants to this process from the limits of all workers. Gates live on the loop of
+`workers.endpoints.event_loop`; imports no Django.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHORT_PAUSE_S = 3.0
 
 
 class Outcome(enum.Enum):
-    """What a call says about its endpoint. `ANSWERED` is any reply of a working server, an error of ours too."""
+    """The state of the endpoint after a call. `ANSWERED` is any reply of a working server, even to a bad request."""
 
     ANSWERED = "answered"
     TURNED_AWAY = "turned away"
@@ -42,7 +42,7 @@ class Left:
 
 
 class Held(Exception):
-    """The gate lets nobody in before the deadline; `wait_s` where it knows for how long."""
+    """The gate opens too late for the deadline; `wait_s`: for how long it stays closed, if known."""
 
     def __init__(self, why: str, wait_s: float | None) -> None:
         super().__init__(why)
@@ -51,7 +51,7 @@ class Held(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an endpoint allows: calls at the same time, requests and tokens a minute; `timeout_s` bounds a call."""
+    """The limits of an endpoint: calls at the same time, requests and tokens a minute; `timeout_s` of a call."""
 
     concurrency: int
     rpm: float | None = None
@@ -61,7 +61,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One endpoint as its provider sees it. `identity` is equal for all who share its limits, and holds no secret."""
+    """One endpoint as its provider counts calls. Processes that share its limits have the same `identity`, which holds no secret."""
 
     identity: str
     name: str
@@ -72,9 +72,9 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a process may do until its next report. None of requests and tokens: no limit of that kind.
+    """What a process may do until its next report; None for requests or tokens is no limit.
 
-    `closed_s`: nothing may start for so long. `failures`, `outage_s`: what all processes have met so far.
+    `closed_s`: no call may start for so long. `failures`, `outage_s`: those of all processes so far.
     """
 
     epoch: int
@@ -111,7 +111,7 @@ class Report:
 
 
 class Gate(Protocol):
-    """What a connection asks before a call and tells after it."""
+    """The interface of gates: a connection calls `enter` before a call and `leave` after it."""
 
     async def enter(self, tokens: int, latest_start: float) -> int:
         """Wait for the turn of a call of about so many tokens, until `latest_start` by time.monotonic(). Raises Held."""
@@ -127,7 +127,7 @@ class Gate(Protocol):
 
 
 class Pace:
-    """Spreads a rate evenly over a minute; what was left unused for a second may come in a burst."""
+    """Spreads a rate evenly over a minute; the unused part of a second may be used in a burst."""
 
     def __init__(self, per_minute: float) -> None:
         self.seconds_each = 60.0 / per_minute
@@ -142,7 +142,7 @@ class Pace:
 
 
 class LocalGate:
-    """The limits of an endpoint, held by this process alone."""
+    """Enforces the limits of an endpoint in this process alone."""
 
     def __init__(self, limits: Limits) -> None:
         self._slots = asyncio.Semaphore(limits.concurrency)
@@ -184,7 +184,7 @@ class LocalGate:
     def leave(self, entered: int, left: Left) -> None:
         self._slots.release()
         if left.outcome is Outcome.TURNED_AWAY and left.retry_after_s:
-            # The limit is the account's: what else waits here would only be turned away as well.
+            # The limit is the account's: the other waiting calls would be rejected as well.
             self._closed_until = max(self._closed_until, time.monotonic() + left.retry_after_s)
 
     def excuses(self, *, reached: bool) -> bool:
@@ -192,9 +192,9 @@ class LocalGate:
 
 
 class SharedGate:
-    """The part of an endpoint's limits that this process was granted; without a valid grant nobody gets in.
+    """Enforces the part of an endpoint's limits that was granted to this process; it is closed without a valid grant.
 
-    All methods belong on the event loop, but `urgent`, which is called there whenever the next report should not wait.
+    Call all methods on the event loop. The gate calls `urgent` when the next report should not wait.
     """
 
     def __init__(self, urgent: Callable[[], None] = lambda: None) -> None:
@@ -272,7 +272,7 @@ class SharedGate:
         )
 
     def _failures(self) -> int:
-        """Calls in a row that reached no working endpoint: by the last grant, told since, and yet to be told."""
+        """Calls in a row that reached no working endpoint: those in the last grant, reported since, and not reported yet."""
         return self._grant.failures + self._told + self._outages
 
     def _let_in(self, tokens: int) -> int:
@@ -300,7 +300,7 @@ class SharedGate:
     # --- reports and grants --------------------------------------------------------------
 
     def report(self, wanted: int) -> Report:
-        """What happened since the last report; the next begins here."""
+        """The events since the last report; the next report begins here."""
         grant = self._grant
         report = Report(
             epoch=grant.epoch, slots=grant.slots, in_flight=self.in_flight, wanted=wanted,
@@ -314,7 +314,7 @@ class SharedGate:
         return report
 
     def take_back(self, report: Report) -> None:
-        """The report did not arrive: its content belongs to the next one."""
+        """Add a report that did not arrive to the next one."""
         self._told = 0
         self._requests += report.requests
         self._tokens += report.tokens
@@ -327,7 +327,7 @@ class SharedGate:
         self._error = self._error or report.error
 
     def apply(self, grant: Grant, asked_at: float) -> None:
-        """Live on this grant; `asked_at`: when its report was taken, by time.monotonic()."""
+        """Use this grant; `asked_at`: when its report was taken, by time.monotonic()."""
         self._grant = grant
         self._told = 0
         self._valid_until = asked_at + grant.valid_s
@@ -340,7 +340,7 @@ class SharedGate:
         self._wake()
 
     def hand_back(self, why: str, wait_s: float | None = None) -> None:
-        """Whoever waits is not let in."""
+        """Reject the calls that wait."""
         while self._waiting:
             turn, _ = self._waiting.popleft()
             if not turn.done():

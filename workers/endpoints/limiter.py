@@ -1,8 +1,8 @@
-"""Flow control: what all workers together may ask of an endpoint, and what each of them may ask now.
+"""Shares the limits of an endpoint among all workers.
 
-A process draws slots and rates in bulk, about once a second and in one short transaction, and reports with the
-same visit what its calls met; between visits its `SharedGate` decides alone. The rows are the only state: a broker
-that is wiped changes nothing, and a process that dies gives its slots back by silence. Rules: `workers.endpoints.limiter_rules`.
+About once a second, in one short transaction, a process reports the outcomes of its calls and draws slots and rates in
+bulk; between these visits its `SharedGate` decides alone. The rows are the only state: wiping the broker changes nothing,
+and the slots of a crashed process expire. The rules are in `workers.endpoints.limiter_rules`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class EndpointView:
 
 
 def visit(channel: Channel, holder: str, report: Report) -> Grant:
-    """Report what calls met, and draw what may be asked until the next visit; one short transaction."""
+    """Report the outcomes of calls, and draw slots and rates until the next visit; one short transaction."""
     with transaction.atomic():
         row = _locked_row(channel)
         now, others = _look_around(channel, holder)
@@ -66,7 +66,7 @@ def visit(channel: Channel, holder: str, report: Report) -> Grant:
 
 
 def leave(channel: Channel, holder: str, report: Report) -> None:
-    """The last report of a process that asks nothing more for now; its slots and unused rates are free at once."""
+    """Make the last report of a process that pauses; its slots and unused rates are free at once."""
     with transaction.atomic():
         row = _locked_row(channel)
         now, others = _look_around(channel, holder)
@@ -80,13 +80,13 @@ def leave(channel: Channel, holder: str, report: Report) -> None:
 
 
 def forget(token: str) -> None:
-    """Free the slots of a dead process, whose holders' names hold this token."""
+    """Free the slots of a crashed process, found by the token in its holders' names."""
     EndpointShare.objects.filter(holder__contains=f":{token}:").delete()
     EndpointState.objects.filter(probe_by__contains=f":{token}:").update(probe_by="", probe_until=None)
 
 
 def endpoint_states(project: Project | None = None) -> list[EndpointView]:
-    """Endpoints that workers have called lately, all or those of the project's judges."""
+    """Endpoints that workers have called recently: all, or those of the project's judges."""
     rows = EndpointState.objects.prefetch_related("shares")
     if project is not None:
         rows = rows.filter(name__in=_names_of(project))
@@ -129,7 +129,7 @@ def _locked_row(channel: Channel) -> EndpointState:
 
 
 def _look_around(channel: Channel, holder: str) -> tuple[float, list[Share]]:
-    """(the database's time now, under the lock, and the living shares of others); the dead ones go."""
+    """(the database's time, read under the lock, and the valid shares of others); deletes expired shares."""
     now = _database_now()
     living: list[Share] = []
     dead: list[int] = []

@@ -1,6 +1,6 @@
-"""The rules of flow control: from an endpoint's state and one process's report to its next state and a grant.
+"""The rules of rate limiting: from the state of an endpoint and a report to its next state and a grant.
 
-Pure, so that tests can turn the clock; `workers.endpoints.limiter` runs them under the lock of the endpoint's row. Times are
+Pure, so that tests can set the clock; `workers.endpoints.limiter` runs them under the lock of the endpoint's row. Times are
 seconds since 1970 by the database's clock.
 """
 
@@ -24,7 +24,7 @@ AHEAD_S, BURST_S = 0.5, 0.5
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Another process at the endpoint: the slots that it holds, and how many it has use for."""
+    """Another process at the endpoint: the slots that it holds, and how many it can use."""
 
     slots: int
     wanted: int
@@ -57,10 +57,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An endpoint as all workers have found it.
+    """The state of an endpoint that all workers share.
 
-    `mode`: closed (calls go through), paused (it said 429), open (it is out of order), half open (one call tries).
-    `epoch` rises with each change of it: what was begun before says nothing about afterwards. `ceiling`: how many calls
+    `mode`: closed (working), paused (after a 429), open (not answering), half open (testing with one call). `epoch`
+    rises with each change of mode, so that older calls do not affect the new one. `ceiling`: how many calls
     at a time it bears after a 429. `trips`: pauses without an answer between them; `failures`: outages likewise.
     """
 
@@ -120,7 +120,7 @@ def decide(
 
 
 def _settle(state: State, report: Report, limits: Limits, now: float) -> State:
-    """Book what the process really used instead of what it had drawn."""
+    """Replace what the process had drawn by what it used."""
     usage = state.usage.at(now)
     usage = replace(usage, requests=usage.requests + report.requests, tokens=usage.tokens + report.tokens)
     requests_from, tokens_from = state.requests_from, state.tokens_from
@@ -132,7 +132,7 @@ def _settle(state: State, report: Report, limits: Limits, now: float) -> State:
 
 
 def _learn(state: State, report: Report, *, holder: str, limits: Limits, now: float, luck: float) -> State:
-    """What the outcomes of the calls say about the endpoint."""
+    """The state after the outcomes of the reported calls."""
     if report.epoch != state.epoch:
         if state.mode == PAUSED and report.retry_after_s:
             return replace(state, until=max(state.until, now + min(report.retry_after_s, MOST_PAUSE_S)))
@@ -166,12 +166,12 @@ def _learn(state: State, report: Report, *, holder: str, limits: Limits, now: fl
 
 
 def _backoff_s(trips: int, luck: float) -> float:
-    """Doubles with each vain try, spread by a half to either side."""
+    """Exponential backoff, with a jitter of a half to either side."""
     return float(min(BACKOFF_MOST_S, BACKOFF_BASE_S * 2.0 ** min(trips, 30)) * (0.5 + luck))
 
 
 def _probe(state: State, report: Report, *, holder: str, limits: Limits, now: float) -> tuple[State, int, int]:
-    """(state, slots, requests): one call of one process tries; if that process dies, another one's."""
+    """(state, slots, requests): one process tests with one call; if it crashes, another does."""
     if state.probe_by == holder and report.epoch == state.epoch:
         is_unused = report.requests == 0 and report.in_flight == 0
         return state, 1, 1 if is_unused else 0
@@ -181,7 +181,7 @@ def _probe(state: State, report: Report, *, holder: str, limits: Limits, now: fl
 
 
 def _fair_share(state: State, report: Report, others: Sequence[Share], limits: Limits) -> int:
-    """As many slots as wanted, but of scarce ones no more than others get, and none that others still hold."""
+    """As many slots as wanted; where they are scarce, an equal share, and none that others still hold."""
     most = int(min(limits.concurrency, state.ceiling))
     free = max(0, most - sum(share.slots for share in others))
     left, wants = most, sorted(share.wanted for share in others if share.wanted)
@@ -215,6 +215,6 @@ def _draw(state: State, report: Report, limits: Limits, now: float) -> tuple[Sta
 
 
 def _tokens_wanted(usage: Usage, report: Report) -> float:
-    """About what the wanted calls will take, by those of the last minutes."""
+    """The tokens that the wanted calls will probably take, by those of the last minutes."""
     calls = usage.requests + usage.last_requests
     return 1.5 * report.wanted * (usage.tokens + usage.last_tokens) / calls if calls else math.inf

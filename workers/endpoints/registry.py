@@ -1,7 +1,7 @@
-"""Where language models are reached: endpoints that the operator defines and projects choose by name.
+"""The endpoints of language models, which the operator defines and projects choose by name.
 
 ZELO_ENDPOINTS holds JSON, or the path of a JSON or TOML file. Keys stay in environment variables or
-secret files and are read when a call is made. Used by `openai_http`; imports no Django.
+secret files and are read when a call is made. Imports no Django.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnknownEndpoint(LookupError):
 
 
 class EndpointsInvalid(ValueError):
-    """ZELO_ENDPOINTS cannot be read, or says something impossible."""
+    """ZELO_ENDPOINTS cannot be read, or is not valid."""
 
 
 class KeyMissing(LookupError):
@@ -39,7 +39,7 @@ Price = Annotated[float, pydantic.Field(ge=0, le=1e6, description="Dollars for a
 
 
 class Endpoint(pydantic.BaseModel):
-    """One server that speaks the OpenAI API. Holds where its key is to be found, never the key itself.
+    """One server with the OpenAI API. It holds the place of its key, never the key itself.
 
     `base_url` ends before `/chat/completions`. `timeout_s` is the total deadline of one call, from the
     first byte sent to the last received. `max_concurrency`, `rpm` and `tpm` (requests and tokens a minute) hold for all
@@ -93,7 +93,7 @@ class Endpoint(pydantic.BaseModel):
         if not key:
             raise KeyMissing(f"endpoint {self.name!r}: {source} is empty; put the key there and restart the workers")
         if not key.isascii() or not key.isprintable():
-            raise KeyMissing(f"endpoint {self.name!r}: {source} holds characters that no key has; write it anew")
+            raise KeyMissing(f"endpoint {self.name!r}: {source} holds characters that no key has; write it again")
         return pydantic.SecretStr(key)
 
     @property
@@ -101,7 +101,7 @@ class Endpoint(pydantic.BaseModel):
         return Limits(self.max_concurrency, self.rpm, self.tpm, self.timeout_s)
 
     def channel(self, model: str) -> Channel:
-        """What the provider counts calls of this model under. Raises KeyMissing."""
+        """The channel under which the provider counts calls of this model. Raises KeyMissing."""
         key = self.api_key()
         counted = model if self.limits_per_model else ""
         identity = _identity(self.base_url, key.get_secret_value() if key else "", counted)
@@ -146,7 +146,7 @@ def get_endpoint(name: str) -> Endpoint:
 
 
 def endpoint_problems() -> list[str]:
-    """What stands in the way of calling the defined endpoints, a sentence each; for checks at start-up."""
+    """The problems of the defined endpoints, a sentence each; for checks at start-up."""
     try:
         endpoints = load_endpoints()
     except EndpointsInvalid as error:

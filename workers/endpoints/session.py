@@ -1,6 +1,6 @@
-"""One process at one endpoint: it visits `workers.endpoints.limiter`, lives on what it is granted, and leaves.
+"""The presence of one process at one endpoint: it visits `workers.endpoints.limiter`, uses its grants, and leaves.
 
-Used by `workers.judging.streaming` for the queue, and by whoever asks a judge beside it and has to keep the same limits.
+`workers.judging.streaming` uses it for the queue, and the injection probe for calls beside the queue under the same limits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUND_S = 0.25
 
 @dataclass
 class Presence:
-    """A conversation and the grant that it lives on; `renew_at`: when the next visit is due, by time.monotonic()."""
+    """A conversation and its grant; `renew_at`: when the next visit is due, by time.monotonic()."""
 
     channel: Channel
     holder: str
@@ -38,7 +38,7 @@ class Presence:
     renew_at: float = 0.0
 
     def visit(self, *, wanted: int) -> None:
-        """Report to the other processes, and draw what may be asked next. Raises django.db.Error."""
+        """Report to the other processes, and draw the next grant. Raises django.db.Error."""
         asked_at = time.monotonic()
         report = self.conversation.report(wanted)
         try:
@@ -50,7 +50,7 @@ class Presence:
         self.renew_at = asked_at + self.grant.renew_s
 
     def leave(self) -> None:
-        """Give the slots back; where the database is away they come back by themselves."""
+        """Give the slots back; if the database is unreachable, they expire."""
         try:
             limiter.leave(self.channel, self.holder, self.conversation.report(0))
         except Error as error:

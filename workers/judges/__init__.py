@@ -1,1 +1,1 @@
-"""Judges that ship with the product; each file registers its plugins by the door that third parties use."""
+"""The judges that ship with zelo; each registers its plugin through the same interface as third parties."""

@@ -1,7 +1,7 @@
 """A judge that compares meanings: the cosine of query and document under a sentence-transformers model.
 
-It runs on the weights that come with the installation unless another model is named, and answers in the
-frame of `score_difference`. Imports no Django, and torch only once it is prepared.
+Unless another model is named it uses the weights of the installation. `score_difference` turns scores into preferences.
+Imports no Django, and torch only in `prepare`.
 """
 
 from __future__ import annotations

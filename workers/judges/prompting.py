@@ -1,7 +1,7 @@
 """Turns a comparison into the messages that a language model reads: cleaned, cut, fenced, hashed.
 
-The texts are files in `prompts/`; their hash is part of a judge's provenance. Used by `openai_http` and
-`transformers_local`; imports no Django.
+The texts are files in `prompts/`; their hash is part of a judge's provenance. The judges `openai-http` and
+`transformers-local` use it; imports no Django.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Cutter = Callable[[str, int], tuple[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. `prefix_key` is equal for prompts that begin alike up to the end of the first document."""
+    """A prompt. Prompts that are equal up to the end of the first document have the same `prefix_key`."""
 
     system: str
     user: str
@@ -57,7 +57,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tokens a document and a query may have; both documents fall under the same number."""
+    """The most tokens of each document and of the query."""
 
     document_tokens: int
     query_tokens: int

@@ -1,6 +1,6 @@
-"""Judges that score each document by itself and prefer the higher score: the frame, without any scoring.
+"""The base of judges that score each document by itself and prefer the higher score.
 
-`lexical` and `embedding` fill it in. A score means nothing outside its query, so preferences rest on
+`lexical` and `embedding` are subclasses. A score means nothing outside its query, so preferences rest on
 standardised scores: (score - mean) / deviation over the query's candidates. Imports no Django.
 """
 
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 class NotPrepared(RuntimeError):
-    """A judge was asked before it had seen the collection."""
+    """`judge` was called before `prepare`."""
 
 
 class Recent(Generic[Key, Value]):
@@ -117,7 +117,7 @@ class ScoreDifferenceJudge(Judge):
         return Verdict(preference=float(expit(STEEPNESS * (standardised[0] - standardised[1]))))
 
     def _query_scores(self, query: TextRecord, document: TextRecord, collection: Collection) -> StandardisedScores:
-        """Scores of the query's candidates, kept; asked anew where the document came after they were."""
+        """The cached scores of the query's candidates; computed again where the document is new."""
         kept = self._scores.get(query.id)
         if kept is not None and document.id in kept.documents:
             return kept

@@ -33,7 +33,7 @@ MEANINGS: Mapping[FailureKind, Meaning] = {
     FailureKind.TIMEOUT: Meaning("no answer in time", "raise timeout_s of the endpoint, or retry later"),
     FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing", "check that the server runs, then retry"),
     FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit", "lower rpm or max_concurrency of the endpoint"),
-    FailureKind.REFUSAL: Meaning("refused by the model", "change the project's instruction, or use another judge"),
+    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or use another judge"),
     FailureKind.UNPARSEABLE: Meaning("unreadable answer", "choose another mode or response_format"),
     FailureKind.LABEL_MASS: Meaning("the model did not answer A or B", "choose the mode reasoned, or another model"),
     FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
@@ -93,7 +93,7 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
-    """Retry the dead questions that `chosen` selects, in all runs; returns how many."""
+    """Retry the dead letters that `chosen` selects, in all runs; returns how many."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())

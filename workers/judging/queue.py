@@ -248,7 +248,7 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = Tru
     """Put tasks back for a retry, or make them dead letters with their reason; returns how many it changed.
 
     A failure under an old fence is ignored: the task belongs to another worker by now. One that comes after its lease
-    was reaped counts while nobody else has the task, and one that is told twice counts once. One that is not `counted`
+    was reaped counts while nobody else has the task, and one that is reported twice counts once. One that is not `counted`
     was the endpoint's fault: the call is counted, but not as an attempt of the question.
     """
     if not failures:
@@ -401,8 +401,8 @@ def reap() -> int:
         rows = cursor.fetchall()
         cursor.execute(
             "UPDATE workers_attempt attempt SET outcome = 'lost', finished_at = clock_timestamp() "
-            "FROM unnest(%s::bigint[], %s::int[]) AS gone (task_id, fence) "
-            "WHERE attempt.task_id = gone.task_id AND attempt.fence = gone.fence AND attempt.outcome = ''",
+            "FROM unnest(%s::bigint[], %s::int[]) AS expired (task_id, fence) "
+            "WHERE attempt.task_id = expired.task_id AND attempt.fence = expired.fence AND attempt.outcome = ''",
             [[row[0] for row in rows], [row[1] for row in rows]],
         )
         drop_unfinished()

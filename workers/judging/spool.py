@@ -58,7 +58,7 @@ class Spool:
 
     `write` hands a line to the operating system, which survives the death of the process; `sync` waits until the disk
     has it, which survives the death of the host. Answers are written on an event loop, so that nothing waits for the
-    disk under the lock that `write` takes. A disk that is full or gone is warned of and never stops the work.
+    disk under the lock that `write` takes. A full or missing disk is warned of and never stops the work.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -244,7 +244,7 @@ class Leftover:
 
     @property
     def token(self) -> str:
-        """Under which the dead process leased; empty where the process lives and only let go of the file."""
+        """The token under which the crashed process leased; empty where a living process released the file."""
         return "" if "." in self.path.stem else self.path.stem
 
     @property

@@ -68,10 +68,10 @@ def read_saving(project: Project) -> Saving | None:
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, [project.pk])
         expected = paper_calls(dict(cursor.fetchall()))
-    books = Attempt.objects.filter(run__project=project).aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
-    if not expected or not books["calls"]:
+    spent = Attempt.objects.filter(run__project=project).aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
+    if not expected or not spent["calls"]:
         return None
-    return Saving(calls=books["calls"], paper_calls=expected, cost_micros=books["cost"] or 0)
+    return Saving(calls=spent["calls"], paper_calls=expected, cost_micros=spent["cost"] or 0)
 
 
 def recent_saving(project: Project) -> Saving | None:

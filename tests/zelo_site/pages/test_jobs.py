@@ -122,7 +122,7 @@ def test_members_who_may_only_look_get_no_button_and_others_see_nothing(client: 
     assert "refused by the model" in html and "Retry" not in html
     client.force_login(make_user("stranger"))
     html = page(client, "jobs")
-    assert "refused by the model" not in html and project.name not in html and "stuck-" not in html
+    assert "the model declined" not in html and project.name not in html and "stuck-" not in html
 
 
 def test_gpus_of_workers_are_shown_where_there_are_any(client: Client, project: Project) -> None:

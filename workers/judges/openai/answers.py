@@ -1,7 +1,7 @@
 """Reads a chat completion: label log-probabilities, a JSON score, or votes; pure functions of the body.
 
-What cannot be read is raised as `NoAnswer` with the kind of failure that it is, so that nothing unread
-becomes a number. Used by `openai_http`; imports no Django.
+An unreadable reply raises `NoAnswer` with its kind of failure, so that it never becomes a number. The judge `openai-http`
+uses it; imports no Django.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MissingLabel = Literal["fail", "floor"]
 
 
 class NoAnswer(Exception):
-    """The model's reply holds no usable answer; `kind` says what it is instead."""
+    """The model's reply holds no usable answer; `kind` is the reason."""
 
     def __init__(self, kind: FailureKind, message: str, *, retryable: bool) -> None:
         super().__init__(message)
@@ -192,7 +192,7 @@ def _letter(choice: dict[str, Any]) -> str:
 
 
 def _unreadable(choice: dict[str, Any], text: str, *, expected: str) -> NoAnswer:
-    """What to call a text that is no answer: a refusal, an answer that was cut off, or plain prose."""
+    """The failure of a text that is no answer: a refusal, a truncated answer, or plain prose."""
     shown = storable(text)[:200]
     if _REFUSAL.match(text):
         return NoAnswer(FailureKind.REFUSAL, f"the model refused: {shown}", retryable=False)

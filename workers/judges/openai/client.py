@@ -1,7 +1,7 @@
 """One paid call to an endpoint: reused connections, a total deadline, limits of rate and number.
 
 All judges of a process share the loop of `workers.endpoints.event_loop` and one connection pool an endpoint, however
-many threads call them. Used by `openai_http`; imports no Django.
+many threads call them. Imports no Django.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _FILTERED = re.compile(
 
 
 class CallFailed(Exception):
-    """A call that brought no completion; `paid`: whether it may have been charged for; `reached`: whether a server
-    had taken the question; `denied`: whether it was the key that was refused.
+    """A call without a completion; `paid`: whether it may have been charged; `reached`: whether a server had accepted the
+    request; `denied`: whether the key was rejected.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ DENIED = {401, 403}
 
 
 def outcome_of(failure: CallFailed) -> Outcome:
-    """What a failed call says about its endpoint."""
+    """The state of the endpoint after a failed call."""
     if failure.kind is FailureKind.RATE_LIMITED:
         return Outcome.TURNED_AWAY
     if failure.kind in {FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.OVER_BUDGET} or failure.denied:

@@ -1,7 +1,7 @@
 """Judge plugin `openai-http`: any language model behind an OpenAI-compatible endpoint.
 
-Builds prompts with `prompting`, calls through `openai_client`, reads replies with `openai_answers`.
-Whatever goes wrong becomes a Failure of its own kind, never a vote. Imports no Django.
+Builds prompts with `workers.judges.prompting`, calls through `.client` and reads replies with `.answers`. Each error
+becomes a Failure of its own kind, never a vote. Imports no Django.
 """
 
 from __future__ import annotations
@@ -111,19 +111,19 @@ class OpenAIOptions(Judge.Options):
 
 @dataclass
 class _Made:
-    """What came of the calls of one comparison: replies, and failures in the order in which they were met."""
+    """The results of the calls of one comparison: replies, and failures in the order of time."""
 
     completions: list[Completion] = field(default_factory=list)
     failed: list[CallFailed] = field(default_factory=list)
 
     @property
     def booked(self) -> list[CallFailed]:
-        """Failed calls that stand in the books: those that were made, and not turned away by a rate limit unpaid."""
+        """The failed calls that count: calls that were made, and that no rate limit rejected unpaid."""
         return [each for each in self.failed if each.paid or not _is_turned_away(each)]
 
     @property
     def error(self) -> CallFailed:
-        """The failure that says most: one of a call that was made rather than one that was not, or turned away."""
+        """The most informative failure: of a call that was made, rather than of one that was not made or was rejected."""
         return min(self.failed, key=lambda each: (isinstance(each, CallNotMade), _is_turned_away(each)))
 
 
@@ -159,7 +159,7 @@ class OpenAIHttpJudge(Judge):
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
-        """An endpoint that the operator has not defined; keys are the workers' own affair."""
+        """Says where the endpoint is not defined. Keys are checked by the workers only."""
         try:
             get_endpoint(str(options.get("endpoint", "")))
         except (UnknownEndpoint, EndpointsInvalid) as error:
@@ -167,11 +167,11 @@ class OpenAIHttpJudge(Judge):
         return []
 
     def prepare(self, collection: Collection) -> None:
-        """Load the tokenizer, if one is named; the collection itself is not looked at."""
+        """Load the tokenizer, if one is named; the collection is not used."""
         cutter_of(self.options.tokenizer)
 
     def channel(self) -> Channel:
-        """What its calls are counted under. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
+        """The channel under which its calls are counted. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
         return get_endpoint(self.options.endpoint).channel(self.options.model)
 
     def converse(self) -> Conversation:
@@ -193,7 +193,7 @@ class OpenAIHttpJudge(Judge):
         return [answers[place] for place in range(len(comparisons))]
 
     def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
-        """Tells each answer, on the loop of `run`, as soon as its last call has come back."""
+        """Report each answer, on the loop of `run`, as soon as its last call has returned."""
         try:
             endpoint = get_endpoint(self.options.endpoint)
             key = endpoint.api_key()

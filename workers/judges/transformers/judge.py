@@ -1,7 +1,7 @@
 """Judge plugin `transformers-local`: a causal language model inside the worker, on CPU or CUDA.
 
 Asks for one token, A or B, with the prompts of `prompting`; `next_token` does the batching and shares the
-pass over a common first document. Imports no Django, and torch only once it is prepared.
+pass over a common first document. Imports no Django, and torch only in `prepare`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TransformersJudge(Judge):
         self._lock = threading.Lock()
 
     def prepare(self, collection: Collection) -> None:
-        """Load model and tokenizer; the collection itself is not looked at."""
+        """Load model and tokenizer; the collection is not used."""
         with self._lock:
             if self._loaded is None:
                 self._loaded = load_local_model(self.options)
@@ -261,7 +261,7 @@ def cutter_of_tokenizer(tokenizer: Any) -> Cutter:
 def model_revision(model: str, revision: str) -> str:
     """What identifies the weights: for a folder `sha256:` and 12 digits, otherwise the revision asked for.
 
-    A folder is told by its config, and by size, first and last megabyte of each weight file: reading
+    A folder is identified by its config, and by size, first and last megabyte of each weight file: reading
     gigabytes to the end would hold up every start.
     """
     folder = Path(model)

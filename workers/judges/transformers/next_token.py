@@ -1,6 +1,6 @@
 """Log-probabilities of the next token for many token sequences: sorted, batched, prefixes computed once.
 
-The engine of `transformers_local`, without prompts and verdicts. Works with any causal language model of
+The engine of the judge `transformers-local`, without prompts and verdicts. Works with any causal language model of
 transformers; torch is imported by whoever hands one in.
 """
 
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes through the model together: prefixes in one pass, then the rest of every row."""
+    """Sequences that go through the model together: prefixes in one pass, then the rest of every row."""
 
     prefixes: list[Sequence[int]]
     rows: list[Row]
