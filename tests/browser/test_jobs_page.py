@@ -105,7 +105,7 @@ def test_dead_questions_are_asked_again_by_keyboard(visit: Start, owner: User, p
     page = visit(owner).open(reverse("jobs"))
     dead = JudgingTask.objects.filter(state="dead", reason="refusal").count()
     assert dead
-    page.get_by_role("button", name="Retry: refused by the model").focus()
+    page.get_by_role("button", name="Retry: the model declined").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text(f"Retrying {dead} questions.")).to_be_visible()
     page.goto(page.url.split("/p/")[0] + reverse("audit", args=[project.slug]))

@@ -35,7 +35,7 @@ def test_the_pages_about_judges_are_clean_in_every_look(look: str, visit: Start,
 
 def test_a_reason_is_filtered_and_asked_again(visit: Start, owner: User, project: Project) -> None:
     page = visit(owner).open(reverse("failures", args=[project.slug]))
-    page.get_by_role("link", name="refused by the model").click()
+    page.get_by_role("link", name="the model declined").click()
     expect(page.locator("#retry")).to_have_text("Retry 1 question")
     page.locator("#retry").click()
     expect(page.get_by_text("Retrying 1 question.")).to_be_visible()

@@ -119,7 +119,7 @@ def test_members_who_may_only_look_get_no_button_and_others_see_nothing(client: 
     Membership.objects.create(project=project, user=viewer, role="viewer")
     client.force_login(viewer)
     html = page(client, "jobs")
-    assert "refused by the model" in html and "Retry" not in html
+    assert "the model declined" in html and "Retry" not in html
     client.force_login(make_user("stranger"))
     html = page(client, "jobs")
     assert "the model declined" not in html and project.name not in html and "stuck-" not in html
