@@ -1,0 +1,94 @@
+"""Private words that must not come back in what people read: page texts, messages, commands, documents.
+
+The list grows when somebody meets another one; `CONTRIBUTING.md` says which word of the field to use instead.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tree import PACKAGES, ROOT, sources
+
+# Each is searched as whole words, in any case.
+PRIVATE = (
+    "told", "deed", "deeds", "purse", "desk", "desks", "seat", "seats", "mend", "mends", "mended", "is well", "are well",
+    "gone", "asked again", "half-written", "contender", "contenders", "allowance", "allowances", "the dead",
+    "clean slate", "leads to nothing", "let go on", "expected it to live", "fell into islands", "hears of",
+    "in the making", "needs you", "not now", "at most so many", "another of these", "the first answers will tell",
+    "what the fit makes", "not yours to do", "that is not yours",
+)  # fmt: skip
+PATTERN = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, PRIVATE)) + r")(?![\w-])", re.IGNORECASE)
+COUNTED = re.compile(r"\b1 (judges|queries|pairs|answers|documents|calls)\b")
+
+
+def found_in(texts: Iterator[tuple[str, str]]) -> list[str]:
+    return [f"{where}: {text[:120]!r}" for where, text in texts if PATTERN.search(text) or COUNTED.search(text)]
+
+
+def catalogue() -> Iterator[tuple[str, str]]:
+    """The English of every text that is marked for translation: pages, labels, options, stored sentences."""
+    where, text = "", ""
+    for line in (ROOT / "locale/de/LC_MESSAGES/django.po").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#: "):
+            where = line[3:]
+        if line.startswith(("msgid ", "msgid_plural ")):
+            text = ast.literal_eval(line.partition(" ")[2])
+        elif line.startswith('"') and text is not None:
+            text += ast.literal_eval(line)
+        elif line.startswith("msgstr"):
+            yield where, text
+            text = ""
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Sentences in the code that are no docstrings: errors, what commands print, help texts."""
+    for path in sources(*PACKAGES):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Constant) or id(node) in docstrings:
+                continue
+            if isinstance(node.value, str) and " " in node.value.strip() and not _is_sql(node.value):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+
+
+def _is_sql(text: str) -> bool:
+    return re.search(r"\b(SELECT|INSERT|UPDATE|DELETE|JOIN|WHERE|FROM)\b", text) is not None
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            yield f"{path.relative_to(ROOT)}:{number}", re.sub(r"`[^`]*`", "", line)
+
+
+def test_marked_texts_have_no_private_words() -> None:
+    assert len(list(catalogue())) > 1000, "the scan itself must find something"
+    assert found_in(catalogue()) == []
+
+
+def test_messages_have_no_private_words() -> None:
+    assert len(list(messages())) > 500, "the scan itself must find something"
+    assert found_in(messages()) == []
+
+
+def test_documents_have_no_private_words() -> None:
+    assert found_in(documents()) == []
+
+
+@pytest.mark.parametrize("text", ["People are told so", "mend the lines", "1 judges", "It is gone."])
+def test_private_words_are_found(text: str) -> None:
+    assert found_in(iter([("here", text)]))
+
+
+@pytest.mark.parametrize("text", ["deskew", "recommend", "11 judges", "goneness", "`told` in a template"])
+def test_other_words_are_not(text: str) -> None:
+    assert not found_in(iter([("here", re.sub(r"`[^`]*`", "", text))]))
