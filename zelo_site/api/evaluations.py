@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from django.http import HttpRequest
-from ninja import File, Router, Schema
+from ninja import File, Router, Schema, Status
 from ninja.errors import HttpError
 from ninja.files import UploadedFile
 
@@ -93,7 +93,7 @@ class MovedOut(Schema):
 
 
 @router.post("/projects/{slug}/evaluations", response={202: EvaluationJobOut})
-def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> tuple[int, Job]:
+def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> Status[Job]:
     """Measure rerankers (default: the baselines and all that the project has) on one split; `/jobs/{id}` says how far."""
     project = owned_project_or_404(request, slug)
     snapshot = _snapshot(request, project, body.snapshot)
@@ -103,17 +103,17 @@ def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> tupl
         if len(chosen) < len(set(body.rerankers)):
             raise HttpError(404, "some of these rerankers are not this project's; see its list of rerankers")
     try:
-        return 202, order_evaluation(project, snapshot, body.split, rerankers=chosen, by=request.user)
+        return Status(202, order_evaluation(project, snapshot, body.split, rerankers=chosen, by=request.user))
     except EvaluationRefused as error:
         raise HttpError(409, str(error)) from error
 
 
 @router.post("/projects/{slug}/contenders/outside", response={201: ContenderOut})
-def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> tuple[int, Reranker]:
+def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> Status[Reranker]:
     """Enter a reranker that the operator defined in ZELO_RERANKERS."""
     project = owned_project_or_404(request, slug)
     try:
-        return 201, enter_outside(project, body.endpoint, by=request.user)
+        return Status(201, enter_outside(project, body.endpoint, by=request.user))
     except NameTaken as error:
         raise HttpError(409, str(error)) from error
     except (UnknownOutside, OutsideInvalid) as error:
@@ -121,11 +121,11 @@ def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> tuple[int,
 
 
 @router.post("/projects/{slug}/contenders/run", response={201: ContenderOut})
-def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], name: Text = "") -> tuple[int, Reranker]:
+def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], name: Text = "") -> Status[Reranker]:
     """Enter a TREC run: query Q0 document rank score tag, with the ids that were imported."""
     project = owned_project_or_404(request, slug)
     try:
-        return 201, enter_run_file(project, name.strip() or str(file.name), file, by=request.user)
+        return Status(201, enter_run_file(project, name.strip() or str(file.name), file, by=request.user))
     except NameTaken as error:
         raise HttpError(409, str(error)) from error
     except (ContenderRefused, RowError) as error:

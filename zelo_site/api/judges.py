@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -191,6 +191,6 @@ def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
     """Order an injection probe of one judge; it starts as soon as a worker is free."""
     judge = _judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
     try:
-        return 201, order_probe(judge, body.options, by=request.user)
+        return Status(201, order_probe(judge, body.options, by=request.user))
     except ProbeRefused as error:
         raise HttpError(422, str(error)) from error

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -142,7 +142,7 @@ def delete_member(request: HttpRequest, slug: str, user_id: Number) -> Any:
         remove_member(project, user, by=request.user)
     except MembershipRefused as error:
         raise HttpError(422, str(error)) from error
-    return 204, None
+    return Status(204, None)
 
 
 def _member_or_404(project: Project, user_id: int) -> Any:
@@ -166,7 +166,7 @@ def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
         made = invite(project, role=body.role, days=body.days, by=request.user)
     except BadInvitation as error:
         raise HttpError(422, str(error)) from error
-    return 201, {"role": made.role, "days": made.days, "path": f"/enter/{made.token}/"}
+    return Status(201, {"role": made.role, "days": made.days, "path": f"/enter/{made.token}/"})
 
 
 @router.delete("/projects/{slug}/invitations/{link_id}", response={204: None})
@@ -175,7 +175,7 @@ def delete_invitation(request: HttpRequest, slug: str, link_id: Number) -> Any:
     project = owned_project_or_404(request, slug)
     if not revoke_invitation(project, link_id, by=request.user):
         raise HttpError(404, f"project {slug!r} has no open invitation {link_id}; GET .../invitations lists them")
-    return 204, None
+    return Status(204, None)
 
 
 class RulesIn(Schema):
@@ -294,12 +294,15 @@ def post_plan(request: HttpRequest, slug: str, body: PlanIn) -> Any:
         planned = plan_spot_checks(project, **body.dict(), by=request.user)
     except BadPlan as error:
         raise HttpError(422, str(error)) from error
-    return 201, {
-        "plan_id": planned.plan.pk,
-        "pairs": planned.pairs,
-        "wanted": planned.wanted,
-        "slots": planned.slots,
-    }
+    return Status(
+        201,
+        {
+            "plan_id": planned.plan.pk,
+            "pairs": planned.pairs,
+            "wanted": planned.wanted,
+            "slots": planned.slots,
+        },
+    )
 
 
 @router.post("/projects/{slug}/spot-checks/preview", response=PreviewOut)

@@ -8,7 +8,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
-from ninja import File, Router, Schema, UploadedFile
+from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
 from pydantic import AfterValidator, Field
 
@@ -126,7 +126,7 @@ def post_project(request: HttpRequest, body: ProjectIn) -> Any:
         project = create_project(body.name, owner=request.user, instruction=body.instruction, by=request.user)
     except BadProject as error:
         raise HttpError(422, str(error)) from error
-    return 201, _project_out(project)
+    return Status(201, _project_out(project))
 
 
 @router.get("/projects/{slug}", response=ProjectOut)

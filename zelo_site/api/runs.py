@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -148,7 +148,7 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
         )
     except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return 201, run_progress(run)
+    return Status(201, run_progress(run))
 
 
 class CalibrateIn(Schema):
@@ -179,7 +179,7 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
         )
     except (ordering.RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return 201, run_progress(run)
+    return Status(201, run_progress(run))
 
 
 def _job_out(job: Job) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
         raise HttpError(409, str(error)) from error
     except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return 202, _job_out(job)
+    return Status(202, _job_out(job))
 
 
 @router.get("/jobs/{job_id}", response=JobOut)

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import FileResponse, HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -69,7 +69,7 @@ def post_snapshot(request: HttpRequest, slug: str, body: SnapshotIn) -> Any:
     except (SnapshotRefused, StorageFull) as error:
         raise HttpError(422, str(error)) from error
     snapshot.refresh_from_db()
-    return 201, snapshot_out(snapshot)
+    return Status(201, snapshot_out(snapshot))
 
 
 @router.get("/projects/{slug}/snapshots", response=list[SnapshotOut])

@@ -7,7 +7,7 @@ from typing import Any
 import pydantic
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -88,7 +88,7 @@ def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
     except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     run.refresh_from_db()
-    return 201, training_out(run)
+    return Status(201, training_out(run))
 
 
 @router.get("/projects/{slug}/trainings", response=list[TrainingOut])
