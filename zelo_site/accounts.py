@@ -27,6 +27,7 @@ from labeling.access.api_keys import SCOPES, BadScope, make_token
 from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
+from zelo_site.pages.forms import text_of, whole_number
 
 # One's agreement with the judges is shown from so many common pairs on.
 FEWEST_SHOWN = 10
@@ -142,12 +143,10 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
     """Make a key, which is on the answer to this POST and nowhere else, or revoke one of one's own."""
     user = cast(User, request.user)
     if request.POST.get("action") == "revoke":
-        number = request.POST.get("token", "")
-        known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-        if ApiToken.objects.filter(user=user, pk=known).delete()[0]:
+        if ApiToken.objects.filter(user=user, pk=whole_number(request.POST, "token") or 0).delete()[0]:
             messages.success(request, _("The key opens nothing any more."))
         return redirect("profile")
-    name = request.POST.get("name", "").replace("\x00", "").strip()[:100]
+    name = text_of(request.POST, "name", 100)
     try:
         token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"))
     except BadScope:

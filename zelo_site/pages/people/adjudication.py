@@ -33,6 +33,7 @@ from scoring.annotators.adjudication import (
 from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
 from workers.audit import note
+from zelo_site.pages.forms import text_of, whole_number
 from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -141,7 +142,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
     before, after = neighbours(found, pair.pk)
     people, judges = _opinions(request, pair)
     standing = getattr(pair, "adjudication", None)
-    last = _number(request.GET.get("last", ""))
+    last = whole_number(request.GET, "last")
     context = {
         "project": project,
         "pair": pair,
@@ -157,7 +158,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "after": _address(request, project, after),
         "left": len(found),
         "list": f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}",
-        "last": _address(request, project, last, seen=_number(request.GET.get("verdict", ""))) if last else "",
+        "last": _address(request, project, last, seen=whole_number(request.GET, "verdict")) if last else "",
         "may_change": may_change(request, project),
         "here": "people",
     }
@@ -200,20 +201,16 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
         return redirect(here)
 
 
-def _number(given: str) -> int | None:
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
-
-
 def _seen(request: HttpRequest) -> int | None:
     """The verdict that the asker saw, 0 for none: of the pair itself, or of the last one where that is taken back."""
-    return _number(request.GET.get("seen", request.POST.get("seen", "")))
+    return whole_number(request.GET if "seen" in request.GET else request.POST, "seen")
 
 
 def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
     # Asked before the verdict takes the pair out of the list: what comes after it is found by its place.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
     key = request.POST.get("verdict", "")
-    said = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
+    said = text_of(request.POST, "note", LONGEST_NOTE)
     made = adjudicate(pair, request.user, key, note=said, seen=_seen(request))
     if made.changed:
         note("pair.adjudicated", project=project, actor=request.user, subject=str(pair.pk), answer=key)

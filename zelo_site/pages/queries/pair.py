@@ -18,6 +18,7 @@ from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
 from workers.audit import note
+from zelo_site.pages.forms import text_of
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -63,7 +64,7 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
     answer = request.POST.get("answer", "")
     if answer in screen_texts.STRENGTHS:
-        why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
+        why = text_of(request.POST, "explanation", LONGEST_WHY)
         set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
     elif unset_gold(pair):

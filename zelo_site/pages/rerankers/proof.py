@@ -38,6 +38,7 @@ from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
+from zelo_site.pages.forms import chosen_or_404, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOVED_SHOWN = 200
@@ -195,9 +196,8 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
                 request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
             )
         elif action == "evaluate":
-            snapshot = get_object_or_404(
-                Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
-            )
+            snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
+            snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
             order_evaluation(project, snapshot, request.POST.get("split", "test"))
             messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
         else:
@@ -205,11 +205,6 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
     except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
         messages.error(request, str(error))
     return redirect("proof", slug=project.slug)
-
-
-def _number(request: HttpRequest, field: str) -> int:
-    text = request.POST.get(field, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
 
 
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -251,8 +246,7 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _asked(request: HttpRequest, field: str) -> int:
-    text = request.GET.get(field, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+    return whole_number(request.GET, field) or 0
 
 
 def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:

@@ -26,6 +26,7 @@ from trainer.models import Evaluation, Reranker
 from trainer.publishing.manifests import ARTEFACTS
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import full_name, servable
+from zelo_site.pages.forms import text_of
 from zelo_site.pages.scope import visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on
@@ -112,8 +113,8 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
     reranker = get_object_or_404(servable().select_related("project"), project=project, pk=reranker_id)
     context: dict[str, Any] = {"project": project, "shown": shown(reranker), "here": "rerankers"}
     if request.method == "POST":
-        question = request.POST.get("query", "").replace("\x00", "").strip()[:LONGEST_TEXT]
-        typed = request.POST.get("documents", "").replace("\x00", "")[:LONGEST_TEXT]
+        question = text_of(request.POST, "query", LONGEST_TEXT)
+        typed = text_of(request.POST, "documents", LONGEST_TEXT)
         context |= {"question": question, "typed": typed}
         if not question:
             context["problem"] = _("Type a question to rank documents for.")
