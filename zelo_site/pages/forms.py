@@ -81,9 +81,9 @@ def check_all(*forms: PageForm) -> None:
 
 def shown_form(form: type[AnyForm], sent: Mapping[str, Any] | None, error: Exception | None, **kwargs: Any) -> AnyForm:
     """The form that was refused, with its errors, where `error` has it; else what was sent, unchecked."""
-    prefix = kwargs.get("prefix", form.prefix) or ""
-    if isinstance(error, BadForm) and prefix in error.forms:
-        return cast(AnyForm, error.forms[prefix])
+    refused = error.forms.get(kwargs.get("prefix", form.prefix) or "") if isinstance(error, BadForm) else None
+    if isinstance(refused, OptionsForm if issubclass(form, OptionsForm) else form):
+        return cast(AnyForm, refused)
     return form.filled(sent, **kwargs)
 
 

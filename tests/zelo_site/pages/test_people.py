@@ -83,6 +83,15 @@ def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
     assert actions == {"member.role", "member.quota", "member.removed"}
 
 
+def test_a_wrong_quota_stands_at_its_member(client: Client, project: Project) -> None:
+    grace = member(project, "grace")
+    refused = act(client, project, "quota", user=grace.pk, quota="many")
+    assert refused.status_code == 422
+    assert refused.content.decode().count(f'quota-{grace.pk}-error"') == 2
+    assert 'value="many"' in refused.content.decode()
+    assert act(client, project, "role", user=grace.pk, role="king").status_code == 422
+
+
 def test_the_last_owner_is_told_why_they_stay(client: Client, project: Project, owner: Any) -> None:
     answer = act(client, project, "remove", user=owner.pk)
     assert answer.status_code == 422
@@ -144,7 +153,7 @@ def test_nothing_to_plan_says_what_would_help_and_keeps_the_form(client: Client,
 def test_the_preview_counts_pairs_and_time(client: Client, project: Project, pair: Pair) -> None:
     said = page(client, "plan-preview", project.slug, reason="random", pairs="4", overlap="2")
     assert "4 pairs, 8 answers" in said and "assuming 15 s a pair" in said
-    assert "expected a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
+    assert "Enter a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
     assert not SpotCheck.objects.exists()
 
 
@@ -158,7 +167,8 @@ def test_rules_are_stored_whole_or_not_at_all(client: Client, project: Project) 
     assert (project.gold_every, project.gold_accuracy, project.gold_feedback) == (4, 0.8, "open")
     assert (project.hidden_metadata, project.show_others_after) == (["grade", "source"], False)
     refused = act(client, project, "rules", **{**rules, "gold_every": "9", "gold_accuracy": "120"})
-    assert (refused.status_code, "expected 0 to 1" in refused.content.decode()) == (422, True)
+    assert (refused.status_code, "less than or equal to 100" in refused.content.decode()) == (422, True)
+    assert 'id="gold_accuracy-error"' in refused.content.decode() and 'value="9"' in refused.content.decode()
     project.refresh_from_db()
     assert project.gold_every == 4
 
