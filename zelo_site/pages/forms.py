@@ -33,11 +33,11 @@ AnyForm = TypeVar("AnyForm", bound="PageForm")
 
 
 class BadForm(ValueError):
-    """What was sent cannot be taken. `forms` by their prefix have the errors at their fields; the message sums them up."""
+    """What was sent cannot be taken. `forms` have the errors at their fields; the message sums them up."""
 
     def __init__(self, *bad: PageForm) -> None:
         super().__init__("; ".join(form.summary() for form in bad))
-        self.forms = {form.prefix or "": form for form in bad}
+        self.forms = bad
 
 
 class PageForm(forms.Form):
@@ -81,9 +81,11 @@ def check_all(*forms: PageForm) -> None:
 
 def shown_form(form: type[AnyForm], sent: Mapping[str, Any] | None, error: Exception | None, **kwargs: Any) -> AnyForm:
     """The form that was refused, with its errors, where `error` has it; else what was sent, unchecked."""
-    refused = error.forms.get(kwargs.get("prefix", form.prefix) or "") if isinstance(error, BadForm) else None
-    if isinstance(refused, OptionsForm if issubclass(form, OptionsForm) else form):
-        return cast(AnyForm, refused)
+    kind = OptionsForm if issubclass(form, OptionsForm) else form  # classes of options are made anew each time
+    prefix = kwargs.get("prefix", form.prefix)
+    for refused in error.forms if isinstance(error, BadForm) else ():
+        if isinstance(refused, kind) and refused.prefix == prefix:
+            return cast(AnyForm, refused)
     return form.filled(sent, **kwargs)
 
 

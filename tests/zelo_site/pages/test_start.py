@@ -66,7 +66,11 @@ def test_bad_file_makes_no_project(client: Client, staff: Any) -> None:
 def test_form_without_data_says_so(client: Client, staff: Any) -> None:
     answer = client.post(reverse("new-project"), {"name": "Mine"})
     assert answer.status_code == 422
+    assert answer.content.decode().count('file-error"') == 2
     assert "no file was chosen" in answer.content.decode()
+    answer = client.post(reverse("new-project"), {"name": "", "text": TEXT, "importer": "zbench-jsonl"})
+    assert answer.status_code == 422
+    assert answer.content.decode().count('name-error"') == 2
 
 
 def test_grades_come_with_the_documents(client: Client, project: Project, tmp_path: Any) -> None:
