@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.annotation import screen_texts
@@ -18,7 +20,7 @@ from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
 from workers.audit import note
-from zelo_site.pages.forms import text_of
+from zelo_site.pages.forms import PageForm
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -34,7 +36,16 @@ class Answer:
     superseded_at: datetime | None
 
 
-def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+class GoldForm(PageForm):
+    """The known answer of a pair, empty where none is known, and why."""
+
+    answer = forms.ChoiceField(
+        label=gettext_lazy("The known answer"), choices=[(key, key) for key in screen_texts.STRENGTHS], required=False
+    )
+    explanation = forms.CharField(label=gettext_lazy("Why?"), max_length=LONGEST_WHY, required=False)
+
+
+def pair_page(request: HttpRequest, slug: str, pair_id: int, refused: GoldForm | None = None) -> HttpResponse:
     """A left and B right, as everywhere; what the judges were shown first stands beside each answer."""
     project = visible_project(request, slug)
     pairs = Pair.objects.visible_to(request.user).select_related(
@@ -49,12 +60,13 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "sides": [_side("A", pair.a), _side("B", pair.b)],
         "answers": answers,
         "expected": _expected(pair, fit),
-        "gold": pair.spot_checks.filter(gold_preference__isnull=False).first(),
+        "gold": (gold := pair.spot_checks.filter(gold_preference__isnull=False).first()),
+        "gold_form": refused or GoldForm(initial={"explanation": gold.explanation if gold else ""}),
         "scale": screen_texts.scale(),
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/pair.html", context)
+    return render(request, "zelo/pair.html", context, status=422 if refused else 200)
 
 
 @require_POST
@@ -62,10 +74,12 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     """Say by hand what the pair's answer is, or that it is known no more (`answer` empty)."""
     project = owned_project(request, slug)
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
-    answer = request.POST.get("answer", "")
-    if answer in screen_texts.STRENGTHS:
-        why = text_of(request.POST, "explanation", LONGEST_WHY)
-        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=why)
+    form = GoldForm(request.POST)
+    if not form.is_valid():
+        return pair_page(request, slug, pair_id, form)
+    answer = form.cleaned_data["answer"]
+    if answer:
+        set_gold(pair.pk, screen_texts.STRENGTHS[answer], explanation=form.cleaned_data["explanation"])
         messages.success(request, _("The pair is gold: people’s answers to it are checked."))
     elif unset_gold(pair):
         messages.success(request, _("The pair is gold no more."))

@@ -10,10 +10,12 @@ import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.importing.lines import RowError
 from labeling.models import Project
@@ -38,7 +40,7 @@ from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
-from zelo_site.pages.forms import chosen_or_404, whole_number
+from zelo_site.pages.forms import BadForm, PageForm, chosen_or_404, shown_form, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOVED_SHOWN = 200
@@ -95,11 +97,35 @@ class Line:
         return labels.get(self.row.kind, "")
 
 
+class RunFileForm(PageForm):
+    """A TREC run to enter, under a name or its file's."""
+
+    run = forms.FileField(
+        label=gettext_lazy("A TREC run"),
+        allow_empty_file=True,
+        error_messages={"required": gettext_lazy("no file was chosen; expected a TREC run")},
+    )
+    name = forms.CharField(label=gettext_lazy("Name"), max_length=200, required=False)
+
+
+class EvaluateForm(PageForm):
+    """The split to evaluate."""
+
+    split = forms.ChoiceField(label=gettext_lazy("Split"), choices=[(split, split) for split in SPLITS])
+
+
 def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
     """The leaderboard of one split; a POST orders an evaluation or enters a contender."""
     project = visible_project(request, slug)
-    if request.method == "POST":
+    if request.method != "POST":
+        return _page(request, project)
+    try:
         return _post(request, owned_project(request, slug))
+    except BadForm as error:
+        return _page(request, project, error)
+
+
+def _page(request: HttpRequest, project: Project, error: BadForm | None = None) -> HttpResponse:
     snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
     chosen = _chosen(request, project, snapshots)
     job = Job.objects.filter(project=project, stage=STAGE).first()
@@ -115,9 +141,10 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
+        "run_form": shown_form(RunFileForm, None, error),
         "may_change": may_change(request, project),
     }
-    return render(request, "zelo/proof.html", context)
+    return render(request, "zelo/proof.html", context, status=422 if error else 200)
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
@@ -188,17 +215,15 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
                 request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
             )
         elif action == "run_file":
-            stream = request.FILES.get("run")
-            if stream is None:
-                raise ContenderRefused(_("no file was chosen; expected a TREC run"))
-            entered = enter_run_file(project, request.POST.get("name", "").strip() or str(stream.name), stream)
+            sent = RunFileForm(request.POST, request.FILES).checked()
+            entered = enter_run_file(project, sent["name"] or str(sent["run"].name), sent["run"])
             messages.success(
                 request, _("%(name)s is entered; evaluate to see where it stands.") % {"name": entered.name}
             )
         elif action == "evaluate":
             snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
             snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
-            order_evaluation(project, snapshot, request.POST.get("split", "test"))
+            order_evaluation(project, snapshot, EvaluateForm(request.POST).checked()["split"])
             messages.success(request, _("The evaluation is ordered; rows appear as they are measured."))
         else:
             raise Http404
