@@ -187,7 +187,7 @@ class Dollars(forms.DecimalField):
 
 def _form_field(name: str, info: pydantic.fields.FieldInfo) -> forms.Field:
     default = info.get_default(call_default_factory=True)
-    shared = {
+    shared: dict[str, Any] = {
         "label": option_label(name, info),
         "help_text": info.description or "",
         "initial": None if default is PydanticUndefined else default,
@@ -231,7 +231,7 @@ def _choice(annotation: Any, optional: bool, shared: dict[str, Any]) -> forms.Fi
 
 def _bounds(metadata: list[Any]) -> dict[str, Any]:
     """Inclusive bounds; exclusive ones are the model's to check."""
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for each in metadata:
         if isinstance(each, annotated_types.Ge):
             bounds["min_value"] = each.ge

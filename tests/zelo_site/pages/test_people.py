@@ -263,6 +263,22 @@ def test_ones_own_page_shows_ones_own_work(project: Project, pair: Pair) -> None
     assert "right on gold" not in page(other, "profile")
 
 
+def test_a_key_without_a_scope_says_so_at_the_field(client: Client, owner: Any) -> None:
+    answer = client.post(reverse("tokens"), {"name": "notebook", "scope": ["everything"]})
+    assert answer.status_code == 422 and 'value="notebook"' in answer.content.decode()
+    assert "Choose what the key may do." in client.post(reverse("tokens"), {"name": "notebook"}).content.decode()
+    assert not ApiToken.objects.exists()
+
+
+def test_an_answer_that_is_none_leaves_gold_as_it_is(client: Client, project: Project, pair: Pair) -> None:
+    address = reverse("mark-gold", args=[project.slug, pair.pk])
+    client.post(address, {"answer": "right_clearly", "explanation": "Only one names the dose."})
+    refused = client.post(address, {"answer": "right_clearly", "explanation": "x" * 1001})
+    assert refused.status_code == 422 and 'id="explanation-error"' in refused.content.decode()
+    assert client.post(address, {"answer": "odd"}).status_code == 422
+    assert "Only one names the dose." in page(client, "pair", project.slug, pair.pk)
+
+
 def test_a_key_is_shown_once_and_revoked(client: Client, owner: Any) -> None:
     said = client.post(reverse("tokens"), {"name": "notebook", "scope": ["read"]}).content.decode()
     key = said.split('id="new-token">')[1].split("<")[0]

@@ -77,19 +77,17 @@ class RunForm(PageForm):
 
     allocation = forms.ChoiceField(label=gettext_lazy("Votes"), choices=Run.Allocation.choices, required=False)
     cascade_threshold = forms.FloatField(
-        label=gettext_lazy("Threshold of the cascade"),
+        label=gettext_lazy("Escalate when within"),
         min_value=1e-6,
         max_value=0.5,
         required=False,
         error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), BAD_THRESHOLD),
     )
-    orders = forms.ChoiceField(
-        label=gettext_lazy("Order of the two documents"), choices=Run.Orders.choices, required=False
-    )
-    pair_budget = forms.IntegerField(label=gettext_lazy("Pairs"), min_value=1, max_value=MOST, required=False)
-    call_budget = forms.IntegerField(label=gettext_lazy("Calls"), min_value=1, max_value=MOST, required=False)
-    token_budget = forms.IntegerField(label=gettext_lazy("Tokens"), min_value=1, max_value=MOST, required=False)
-    cost_budget = Dollars(label=gettext_lazy("Dollars"), required=False)
+    orders = forms.ChoiceField(label=gettext_lazy("Document order"), choices=Run.Orders.choices, required=False)
+    pair_budget = forms.IntegerField(label=gettext_lazy("Pair budget"), min_value=1, max_value=MOST, required=False)
+    call_budget = forms.IntegerField(label=gettext_lazy("Call budget"), min_value=1, max_value=MOST, required=False)
+    token_budget = forms.IntegerField(label=gettext_lazy("Token budget"), min_value=1, max_value=MOST, required=False)
+    cost_budget = Dollars(label=gettext_lazy("Budget (USD)"), required=False)
 
     def clean(self) -> dict[str, Any]:
         """Empty choices are the first ones; a threshold counts in a cascade alone."""

@@ -83,7 +83,7 @@ class RoleForm(PageForm):
 class QuotaForm(PageForm):
     """How many answers a member is asked for; empty is no bound."""
 
-    quota = forms.IntegerField(label=gettext_lazy("answers at most"), min_value=0, max_value=MOST_QUOTA, required=False)
+    quota = forms.IntegerField(label=gettext_lazy("answer limit"), min_value=0, max_value=MOST_QUOTA, required=False)
 
 
 class PlanForm(PageForm):

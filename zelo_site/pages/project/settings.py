@@ -44,8 +44,8 @@ class RaterChoice:
 class SettingsForm(PageForm):
     """Name and instruction."""
 
-    name = forms.CharField(label=gettext_lazy("Name of the project"), max_length=200)
-    instruction = forms.CharField(label=gettext_lazy("What makes a document relevant?"), required=False, strip=False)
+    name = forms.CharField(label=gettext_lazy("Project name"), max_length=200)
+    instruction = forms.CharField(label=gettext_lazy("Relevance instruction"), required=False, strip=False)
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:

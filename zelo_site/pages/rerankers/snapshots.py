@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,9 +15,16 @@ from labeling.models import Membership, Project, Query, Role
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage.files import StorageFull
-from zelo_site.pages.forms import BadForm, options_form, shown_form
+from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
+
+
+class SnapshotForm(PageForm):
+    """What a snapshot is called."""
+
+    name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
+
 
 OptionsForm = options_form(SnapshotOptions, prefix="freeze", title=gettext_lazy("Snapshot"))
 
@@ -28,12 +36,13 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "zelo/snapshots.html", _context(request, project))
     owned_project(request, slug)
     try:
-        options = SnapshotOptions.model_validate(OptionsForm(request.POST).plain_options())
+        form, options = SnapshotForm(request.POST), OptionsForm(request.POST)
+        check_all(form, options)
         joined = _others(request, project).filter(slug__in=request.POST.getlist("project"))
         snapshot = freeze(
             [project, *joined],
-            name=request.POST.get("name", ""),
-            options=options,
+            name=form.cleaned_data["name"],
+            options=SnapshotOptions.model_validate(options.plain_options()),
             created_by=request.user,
             most_rows=MOST_ROWS_OF_A_REQUEST,
         )
@@ -47,17 +56,18 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
     sent = request.POST if error is not None else None
+    snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
     domains = Query.objects.filter(project=project).exclude(domain="").values_list("domain", flat=True)
     return {
         "project": project,
         "here": "training",
-        "snapshots": Snapshot.objects.visible_to(request.user).filter(projects=project),
+        "snapshots": snapshots,
         "rated": Score.objects.filter(candidate__query__project=project).exists(),
         "fields": shown_form(OptionsForm, sent, error),
         "domains": sorted(set(domains.distinct()[:50])),
         "others": _others(request, project),
         "joined": request.POST.getlist("project"),
-        "name": request.POST.get("name", f"{project.name}, {Snapshot.objects.filter(projects=project).count() + 1}"),
+        "form": shown_form(SnapshotForm, sent, error, initial={"name": f"{project.name}, {len(snapshots) + 1}"}),
         "error": error,
         "may_change": may_change(request, project),
     }
