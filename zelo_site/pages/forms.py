@@ -46,15 +46,15 @@ class PageForm(forms.Form):
     use_required_attribute = False
     title: ClassVar[str] = ""
 
-    def __init__(self, *args: Any, auto_id: str = "%s", **kwargs: Any) -> None:
-        super().__init__(*args, auto_id=auto_id, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"auto_id": "%s", **kwargs})
 
     @classmethod
     def filled(cls, sent: Mapping[str, Any] | None, **kwargs: Any) -> Self:
         """Shows what was sent without checking it; with nothing sent, the initial values."""
         form = cls(**kwargs)
         for name, field in form.fields.items() if sent is not None else ():
-            value = field.widget.value_from_datadict(sent, {}, form.add_prefix(name))  # type: ignore[arg-type]
+            value = field.widget.value_from_datadict(sent, {}, form.add_prefix(name))
             if value is not None:
                 form.initial[name] = value
         return form
@@ -134,7 +134,8 @@ def options_form(
     for name, value in (stored or {}).items():
         if name in fields:
             fields[name].initial = value
-    form = type("Form", (OptionsForm,), {"prefix": prefix, "title": title, "options_class": model})
+    body = {"prefix": prefix, "title": title, "options_class": model}
+    form = cast("type[OptionsForm]", type("Form", (OptionsForm,), body))
     form.base_fields = fields  # not in the class body: an option may be called as an attribute of forms
     return form
 
@@ -145,7 +146,7 @@ class CommaList(forms.CharField):
     is_list = True
 
     def to_python(self, value: Any) -> Any:
-        return [word.strip() for word in super().to_python(value).split(",") if word.strip()]
+        return [word.strip() for word in (super().to_python(value) or "").split(",") if word.strip()]
 
     def prepare_value(self, value: Any) -> Any:
         return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
