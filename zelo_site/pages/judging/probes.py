@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import pydantic
+from typing import Any
+
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
 from workers.models import InjectionProbe, Job
+from zelo_site.pages.forms import BadForm, PageForm, chosen_or_404
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 SHOWN = 10
+
+
+class PayloadsForm(PageForm):
+    """The payloads of a probe."""
+
+    payload = forms.MultipleChoiceField(
+        label="", error_messages={"required": gettext_lazy("Choose at least one payload.")}
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["payload"].choices = [(key, key) for key in payloads()]  # type: ignore[attr-defined]
 
 
 def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -38,15 +54,11 @@ def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _order(request: HttpRequest, project: Project) -> HttpResponse:
-    number = request.POST.get("judge", "")
-    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-    judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
+    judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
     try:
-        options = ProbeOptions.model_validate({"payloads": request.POST.getlist("payload")})
-        order_probe(judge, options, by=request.user)
-    except pydantic.ValidationError:
-        messages.error(request, _("Choose at least one payload."))
-    except ProbeRefused as error:
+        chosen = PayloadsForm(request.POST).checked()["payload"]
+        order_probe(judge, ProbeOptions(payloads=chosen), by=request.user)
+    except (BadForm, ProbeRefused) as error:
         messages.error(request, str(error))
     else:
         messages.success(request, _("Probe started. Results appear here when it finishes."))
