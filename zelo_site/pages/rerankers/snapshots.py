@@ -26,7 +26,7 @@ class SnapshotForm(PageForm):
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
 
 
-OptionsForm = options_form(SnapshotOptions, prefix="freeze", title=gettext_lazy("Snapshot"))
+OptionsForm = options_form(SnapshotOptions, prefix="freeze", title="Snapshot")
 
 
 def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
