@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 
 from labeling.importing.strict_json import BadJson, parse
 from labeling.plugins import Plugin
+from labeling.wording import translated
 
 LARGEST_ID = 2**63 - 1
 MOST_DOLLARS = 4_000_000_000_000  # as millionths it fits into 63 bits
@@ -68,9 +69,9 @@ class PageForm(forms.Form):
         """All errors in one line, each after its field's label."""
         lines = []
         for name, messages in self.errors.items():
-            label = f"{self.fields[name].label or name}: " if name in self.fields else ""
+            label = f"{translated(str(self.fields[name].label or name))}: " if name in self.fields else ""
             lines += [f"{label}{message}" for message in messages]
-        return f"{self.title}: {'; '.join(lines)}" if self.title else "; ".join(lines)
+        return f"{translated(self.title)}: {'; '.join(lines)}" if self.title else "; ".join(lines)
 
 
 def check_all(*forms: PageForm) -> None:

@@ -277,7 +277,10 @@ def test_ones_own_page_shows_ones_own_work(project: Project, pair: Pair) -> None
 def test_a_key_without_a_scope_says_so_at_the_field(client: Client, owner: Any) -> None:
     answer = client.post(reverse("tokens"), {"name": "notebook", "scope": ["everything"]})
     assert answer.status_code == 422 and 'value="notebook"' in answer.content.decode()
-    assert "Choose at least one permission for the key." in client.post(reverse("tokens"), {"name": "notebook"}).content.decode()
+    assert (
+        "Choose at least one permission for the key."
+        in client.post(reverse("tokens"), {"name": "notebook"}).content.decode()
+    )
     assert not ApiToken.objects.exists()
 
 
