@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
@@ -19,15 +20,17 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from labeling.access.api_keys import SCOPES, BadScope, make_token, revoke_token
+from labeling.access.api_keys import SCOPES, make_token, revoke_token
 from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
+from zelo_site.pages.forms import PageForm, whole_number
 
 # The profile shows agreement with the judges once there are this many common pairs.
 FEWEST_SHOWN = 10
@@ -43,6 +46,31 @@ def _next_address(request: HttpRequest) -> str:
     return resolve_url(settings.LOGIN_REDIRECT_URL)
 
 
+class SignInForm(PageForm):
+    """Name and password. The page does not say which of them is wrong."""
+
+    username = forms.CharField(label=gettext_lazy("Name"), strip=False)
+    password = forms.CharField(label=gettext_lazy("Password"), strip=False)
+
+
+class NewcomerForm(PageForm):
+    """The name of an invited person who is not signed in."""
+
+    name = forms.CharField(label=gettext_lazy("Your name"), max_length=150, required=False)
+
+
+class KeyForm(PageForm):
+    """A new API key: its name and permissions."""
+
+    name = forms.CharField(label=gettext_lazy("Key name"), max_length=100, required=False)
+    scope = forms.MultipleChoiceField(
+        label=gettext_lazy("Permissions"),
+        choices=[(scope, scope) for scope in SCOPES],
+        initial=["read"],
+        error_messages={"required": gettext_lazy("Choose at least one permission for the key.")},
+    )
+
+
 @login_not_required
 @never_cache
 @sensitive_post_parameters("password")
@@ -51,14 +79,14 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """Show the sign-in form; a POST signs in."""
     if request.user.is_authenticated:
         return redirect(_next_address(request))
-    username = request.POST.get("username", "")
-    if request.method == "POST":
-        user = authenticate(request, username=username, password=request.POST.get("password", ""))
+    form = SignInForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        user = authenticate(request, **form.cleaned_data)
         if user is not None:
             login(request, user)
             return redirect(_next_address(request))
     failed = request.method == "POST"
-    context = {"username": username, "failed": failed, "next": _next_address(request)}
+    context = {"form": form, "failed": failed, "next": _next_address(request)}
     return render(request, "zelo/sign_in.html", context, status=403 if failed else 200)
 
 
@@ -67,18 +95,20 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def use_link(request: HttpRequest, token: str) -> HttpResponse:
     """Show whose link it is; a POST uses the link up and signs in."""
-    if request.method == "POST":
+    form = NewcomerForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
         visitor = request.user if request.user.is_authenticated else None
         invited_to = getattr(find_link(token), "project", None)
         try:
-            user = redeem(token, visitor=visitor, name=request.POST.get("name", ""))
+            user = redeem(token, visitor=visitor, name=form.cleaned_data["name"])
         except LinkRefused:
             return render(request, "zelo/link.html", {"link": None}, status=404)
         if request.user.pk != user.pk:
             login(request, user, backend=BACKEND)
         return redirect("project", slug=invited_to.slug) if invited_to else redirect(_next_address(request))
     link = find_link(token)
-    return render(request, "zelo/link.html", {"link": link}, status=200 if link else 404)
+    status = 404 if link is None else 422 if form.is_bound else 200
+    return render(request, "zelo/link.html", {"link": link, "form": form}, status=status)
 
 
 @require_POST
@@ -134,7 +164,7 @@ def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
 
 
 def _tokens(user: User) -> dict[str, Any]:
-    return {"tokens": ApiToken.objects.filter(user=user).order_by("-id"), "scopes": SCOPES}
+    return {"tokens": ApiToken.objects.filter(user=user).order_by("-id"), "scopes": SCOPES, "key_form": KeyForm()}
 
 
 @never_cache
@@ -143,17 +173,13 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
     """Create an API key, shown only in this response, or revoke one of the user's keys."""
     user = cast(User, request.user)
     if request.POST.get("action") == "revoke":
-        number = request.POST.get("token", "")
-        known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-        if revoke_token(user, known, by=user):
+        if revoke_token(user, whole_number(request.POST, "token") or 0, by=user):
             messages.success(request, _("Key revoked."))
         return redirect("profile")
-    name = request.POST.get("name", "").replace("\x00", "").strip()[:100]
-    try:
-        token = make_token(user, name=name or _("key"), scopes=request.POST.getlist("scope"), by=user)
-    except BadScope:
-        messages.error(request, _("Choose at least one permission for the key."))
-        return redirect("profile")
+    key = KeyForm(request.POST)
     form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
-    context = {"form": form, "work": _own_work(user), "new_token": token, **_tokens(user)}
-    return render(request, "zelo/profile.html", context)
+    context: dict[str, Any] = {"form": form, "work": _own_work(user)}
+    if not key.is_valid():
+        return render(request, "zelo/profile.html", {**context, **_tokens(user), "key_form": key}, status=422)
+    token = make_token(user, name=key.cleaned_data["name"] or _("key"), scopes=key.cleaned_data["scope"], by=user)
+    return render(request, "zelo/profile.html", {**context, "new_token": token, **_tokens(user)})

@@ -28,7 +28,6 @@ from scoring.rating import stale_project_ids
 from workers.broker.client import broker_answers
 from workers.endpoints.registry import endpoint_problems, load_endpoints
 from workers.monitoring.heartbeats import alive
-from zelo_site.static_files import plotly_folder
 from zelo_site.templatetags.figures import decimals
 
 LEAST_FREE_BYTES = 2 * 1024**3
@@ -271,15 +270,6 @@ def check_packages() -> list[Finding]:
         )
         for name, purpose in missing.items()
     ]
-    if plotly_folder() is None:
-        findings.append(
-            Finding(
-                _("package %(name)s") % {"name": "plotly"},
-                Health.NOTE,
-                _("preference matrices are not drawn"),
-                _("pip install -r requirements.txt"),
-            )
-        )
     return findings or [Finding(_("packages"), Health.GOOD, _("all required packages are installed"))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -147,6 +148,18 @@ def test_next_address_of_another_host_is_ignored(client: Client) -> None:
     make_user("ada", password="correct horse")
     sent = {"username": "ada", "password": "correct horse", "next": "https://evil.example/"}
     assert client.post(reverse("sign-in"), sent).url == reverse("projects")  # type: ignore[attr-defined]
+
+
+def test_a_name_that_cannot_be_one_is_refused(owner: Any) -> None:
+    answer = Client().post(reverse("sign-in"), {"username": "a\x00da", "password": "correct horse"})
+    assert answer.status_code == 403
+
+
+def test_a_name_too_long_does_not_use_up_the_invitation(owner: Any) -> None:
+    token = make_link(project=make_project(owner), role="viewer")
+    answer = Client().post(reverse("enter", args=[token]), {"name": "x" * 151})
+    assert answer.status_code == 422 and answer.content.decode().count('name-error"') == 2
+    assert Client().post(reverse("enter", args=[token]), {"name": "Grace"}).status_code == 302
 
 
 def test_signing_out_needs_a_post(client: Client) -> None:

@@ -18,7 +18,7 @@ from workers.broker.routing import QUEUES
 from workers.jobs.injection_probe import payloads
 from workers.judging.failures import MEANINGS
 from workers.runs.stages import STAGES
-from zelo_site.pages.options import option_label
+from zelo_site.pages.forms import option_label
 
 # Third-party plugins have their own catalogue, or stay in English.
 OURS = {"labeling", "scoring", "workers", "trainer", "zelo_site"}

@@ -197,7 +197,7 @@ def test_page_and_rest_order_and_show_a_probe(client: Client, fake: FakeJudge) -
     client.force_login(make_user(is_superuser=True))
     address = reverse("probes", args=[project.slug])
     assert client.post(address, {"judge": judge.pk, "payload": ["order"]}).status_code == 302
-    assert client.post(address, {"judge": judge.pk}, follow=True).status_code == 200
+    assert client.post(address, {"judge": judge.pk}).status_code == 422
     (probe,) = InjectionProbe.objects.all()
     run_probe(probe.job_id)
     assert "influences judge" in client.get(address).content.decode()

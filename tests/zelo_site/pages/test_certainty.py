@@ -342,7 +342,9 @@ def test_form_names_a_budget_that_makes_no_sense(client: Client, project: Projec
     sent = {"judge": ["bm25"], "sampler": "cycles", name: value}
     answer = client.post(reverse("new-run", args=[project.slug]), sent)
     assert answer.status_code == 422
-    assert f"the budget is &#x27;{value}&#x27;" in answer.content.decode()
+    html = answer.content.decode()
+    assert f'value="{value}" aria-invalid="true" aria-describedby="{name}-error"' in html
+    assert f'<span class="error" id="{name}-error">' in html
     assert not Run.objects.exists()
 
 

@@ -94,6 +94,15 @@ def test_roles_quotas_and_leaving(client: Client, project: Project) -> None:
     assert actions == {"member.role", "member.quota", "member.removed"}
 
 
+def test_a_wrong_quota_stands_at_its_member(client: Client, project: Project) -> None:
+    grace = member(project, "grace")
+    refused = act(client, project, "quota", user=grace.pk, quota="many")
+    assert refused.status_code == 422
+    assert refused.content.decode().count(f'quota-{grace.pk}-error"') == 2
+    assert 'value="many"' in refused.content.decode()
+    assert act(client, project, "role", user=grace.pk, role="king").status_code == 422
+
+
 def test_the_last_owner_is_told_why_they_stay(client: Client, project: Project, owner: Any) -> None:
     answer = act(client, project, "remove", user=owner.pk)
     assert answer.status_code == 422
@@ -155,7 +164,7 @@ def test_nothing_to_plan_says_what_would_help_and_keeps_the_form(client: Client,
 def test_the_preview_counts_pairs_and_time(client: Client, project: Project, pair: Pair) -> None:
     said = page(client, "plan-preview", project.slug, reason="random", pairs="4", overlap="2")
     assert "4 pairs, 8 answers" in said and "assuming 15 s per pair" in said
-    assert "enter a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
+    assert "Enter a whole number" in page(client, "plan-preview", project.slug, reason="random", pairs="many")
     assert not SpotCheck.objects.exists()
 
 
@@ -169,7 +178,8 @@ def test_rules_are_stored_whole_or_not_at_all(client: Client, project: Project) 
     assert (project.gold_every, project.gold_accuracy, project.gold_feedback) == (4, 0.8, "open")
     assert (project.hidden_metadata, project.show_others_after) == (["grade", "source"], False)
     refused = act(client, project, "rules", **{**rules, "gold_every": "9", "gold_accuracy": "120"})
-    assert (refused.status_code, "expected 0 to 1" in refused.content.decode()) == (422, True)
+    assert (refused.status_code, "less than or equal to 100" in refused.content.decode()) == (422, True)
+    assert 'id="gold_accuracy-error"' in refused.content.decode() and 'value="9"' in refused.content.decode()
     project.refresh_from_db()
     assert project.gold_every == 4
 
@@ -262,6 +272,25 @@ def test_ones_own_page_shows_ones_own_work(project: Project, pair: Pair) -> None
     other = Client()
     other.force_login(member(project, "emmy"))
     assert "gold accuracy" not in page(other, "profile")
+
+
+def test_a_key_without_a_scope_says_so_at_the_field(client: Client, owner: Any) -> None:
+    answer = client.post(reverse("tokens"), {"name": "notebook", "scope": ["everything"]})
+    assert answer.status_code == 422 and 'value="notebook"' in answer.content.decode()
+    assert (
+        "Choose at least one permission for the key."
+        in client.post(reverse("tokens"), {"name": "notebook"}).content.decode()
+    )
+    assert not ApiToken.objects.exists()
+
+
+def test_an_answer_that_is_none_leaves_gold_as_it_is(client: Client, project: Project, pair: Pair) -> None:
+    address = reverse("mark-gold", args=[project.slug, pair.pk])
+    client.post(address, {"answer": "right_clearly", "explanation": "Only one names the dose."})
+    refused = client.post(address, {"answer": "right_clearly", "explanation": "x" * 1001})
+    assert refused.status_code == 422 and 'id="explanation-error"' in refused.content.decode()
+    assert client.post(address, {"answer": "odd"}).status_code == 422
+    assert "Only one names the dose." in page(client, "pair", project.slug, pair.pk)
 
 
 def test_a_key_is_shown_once_and_revoked(client: Client, owner: Any) -> None:

@@ -121,6 +121,10 @@ def test_a_run_file_is_entered_or_its_fault_is_named(client: Client, project: Pr
         run = SimpleUploadedFile("today.trec", content)
         return client.post(address, {"action": "run_file", "name": "", "run": run}, follow=True).content.decode()
 
+    refused = client.post(address, {"action": "run_file", "name": "today"})
+    assert refused.status_code == 422
+    assert refused.content.decode().count('run-error"') == 2 and 'value="today"' in refused.content.decode()
+    assert client.post(address, {"action": "evaluate", "snapshot": snapshot.pk, "split": "odd"}).status_code == 422
     assert "six words" in enter(b"not a run\n")
     assert not Reranker.objects.filter(kind="run_file").exists()
     assert "today.trec added" in enter(a_run(snapshot))

@@ -66,7 +66,11 @@ def test_bad_file_makes_no_project(client: Client, staff: Any) -> None:
 def test_form_without_data_says_so(client: Client, staff: Any) -> None:
     answer = client.post(reverse("new-project"), {"name": "Mine"})
     assert answer.status_code == 422
+    assert answer.content.decode().count('file-error"') == 2
     assert "choose a file or paste text" in answer.content.decode()
+    answer = client.post(reverse("new-project"), {"name": "", "text": TEXT, "importer": "zbench-jsonl"})
+    assert answer.status_code == 422
+    assert answer.content.decode().count('name-error"') == 2
 
 
 def test_grades_come_with_the_documents(client: Client, project: Project, tmp_path: Any) -> None:
@@ -149,7 +153,7 @@ def test_every_plugin_can_be_estimated_or_says_what_it_needs(kind: str, client: 
     for name in registered(kind):
         sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"} | {kind: name}
         html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
-        assert "Estimate (at most)" in html or "Field required" in html, name
+        assert "Estimate (at most)" in html or "This field is required" in html, name
 
 
 LLM = "openai-http"

@@ -76,7 +76,7 @@ def test_page_and_rest_name_the_command_for_what_is_too_large(
     [
         ({"name": "X", "freeze-dev_share": "7"}, "less than or equal to 0.5"),
         ({"name": "X", "freeze-domains": "lwa"}, "which no rated query has"),
-        ({"name": ""}, "expected 1 to 200 characters"),
+        ({"name": ""}, 'id="name-error">This field is required.'),
     ],
 )
 def test_what_cannot_be_frozen_comes_back_with_its_reason(

@@ -15,7 +15,7 @@ from django.shortcuts import get_object_or_404, render
 
 from labeling.models import Candidate, Pair, Query
 from workers.models import JudgingTask
-from zelo_site.pages.charts.matrix import answered_cells, ranked_documents, ranks_of
+from zelo_site.pages.charts.matrix import answered_cells, ranked_documents, ranks_of, tone_of
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped
 
@@ -23,8 +23,6 @@ CENTRE, RADIUS, LABEL_RADIUS = 500.0, 430.0, 462.0
 NODE_RADIUS = (13.0, 5.0)  # with few documents, and with a hundred
 MOST_LABELS = 60
 TITLE_LENGTH = 70
-# Lower bounds of each line colour, as the preference for the higher-ranked document.
-TONES = ((0.8, "sure"), (0.55, "mild"), (0.45, "tie"), (0.2, "mild-against"), (0.0, "sure-against"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +125,6 @@ def _answered_edges(cells: list[dict[str, Any]], nodes: list[Node]) -> list[Edge
         _edge(nodes[cell["a"]], nodes[cell["b"]], tone_of(cell["for_higher"]), cell["for_higher"]) for cell in cells
     ]
     return sorted(edges, key=lambda edge: -(edge.for_higher or 0.0))
-
-
-def tone_of(for_higher: float) -> str:
-    """Return the name of a preference's colour."""
-    return next(name for least, name in TONES if for_higher >= least)
 
 
 def _waiting_edges(query: Query, ids: list[int], nodes: list[Node], cells: list[dict[str, Any]]) -> list[Edge]:

@@ -1,11 +1,12 @@
 """The k x k preference matrix of a query, including pairs without answers.
 
-Plotly, from its wheel, draws it. The security policy forbids the inline styles that Plotly's script writes,
-so the template loads them from a file and tells Plotly with a CSS class.
+The server draws it as SVG without a script and with colours from a stylesheet, as the security policy requires. A table
+lists the pairs that contradict the order most.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Avg, Count, F
@@ -19,10 +20,51 @@ from django.utils.translation import gettext_lazy
 from labeling.models import Candidate, Judgment, Project, Query
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
+from zelo_site.templatetags.figures import decimals
 
 MOST_DOCUMENTS = 100
 LABEL_LENGTH = 38
+MOST_RANKS = 40  # with more documents every tenth column has its rank above it
+# The drawing in units of its view box: the square of cells, and the margin for ranks above and beside it.
+SIDE, MARGIN = 800.0, 40.0
+# A preference, from where on it has which colour: for the row in the matrix, for the higher document in the graph.
+TONES = ((0.8, "sure"), (0.55, "mild"), (0.45, "tie"), (0.2, "mild-against"), (0.0, "sure-against"))
 SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first stage")}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """P(row beats column) of one answered pair; every such pair has two cells, mirrored."""
+
+    x: float
+    y: float
+    tone: str
+    title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A document's row and column: `middle` is the middle of both along their axis."""
+
+    rank: int
+    label: str
+    middle: float
+    has_rank: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What the template draws; lengths in units of the view box. `step` is a cell with the gap around it."""
+
+    cells: list[Cell]
+    lines: list[Line]
+    step: float
+    width: float
+    font_size: float
+    extent: float = SIDE + MARGIN
+    margin: float = MARGIN
+    side: float = SIDE
 
 
 def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
@@ -42,7 +84,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "total": Candidate.objects.visible_to(request.user).filter(query=query).count(),
         "asked": len(cells),
         "cells": cells[:MOST_DOCUMENTS],
-        "figure": _figure(project, documents, cells),
+        "drawing": draw(project, documents, cells),
         "may_change": may_change(request, project),
         "here": "queries",
     }
@@ -89,20 +131,49 @@ def ranks_of(higher: int, lower: int) -> str:
     return _("%(higher)s and %(lower)s") % {"higher": higher, "lower": lower}
 
 
-def _figure(project: Project, documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the data for the page's script: P(row beats column), None without answers."""
-    size = len(documents)
-    z: list[list[float | None]] = [[None] * size for _ in range(size)]
-    pairs: list[list[int | None]] = [[None] * size for _ in range(size)]
-    for cell in cells:
-        a, b = cell["a"], cell["b"]
-        z[a][b], z[b][a] = round(cell["mean"], 3), round(1.0 - cell["mean"], 3)
-        pairs[a][b] = pairs[b][a] = cell["id"]
+def tone_of(preference: float) -> str:
+    """Return the name of a preference's colour."""
+    return next(name for least, name in TONES if preference >= least)
+
+
+def draw(project: Project, documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> Drawing:
+    """Return the drawing: two cells for each answered pair, none for a pair without answers."""
+    step = SIDE / max(1, len(documents))
     labels = [f"{at}. {clipped(document['title'], LABEL_LENGTH)}" for at, document in enumerate(documents, start=1)]
-    return {
-        "z": z,
-        "pairs": pairs,
-        "labels": labels,
-        "address": reverse("pair", args=[project.slug, 0]),
-        "over": _("over"),
-    }
+    return Drawing(
+        cells=_cells(project, cells, labels, step),
+        lines=[
+            Line(
+                at + 1,
+                label,
+                middle=_rounded(MARGIN + (at + 0.5) * step),
+                has_rank=len(labels) <= MOST_RANKS or at == 0 or (at + 1) % 10 == 0,
+            )
+            for at, label in enumerate(labels)
+        ],
+        step=_rounded(step),
+        width=_rounded(0.92 * step),
+        font_size=_rounded(min(14.0, 0.9 * step)),
+    )
+
+
+def _cells(project: Project, cells: list[dict[str, Any]], labels: list[str], step: float) -> list[Cell]:
+    over, pattern = _("over"), reverse("pair", args=[project.slug, 0])
+    found = []
+    for cell in cells:
+        a, b, address = cell["a"], cell["b"], pattern.removesuffix("0/") + f"{cell['id']}/"
+        for row, column, preference in ((a, b, cell["mean"]), (b, a, 1.0 - cell["mean"])):
+            found.append(
+                Cell(
+                    x=_rounded(MARGIN + column * step),
+                    y=_rounded(MARGIN + row * step),
+                    tone=tone_of(preference),
+                    title=f"{labels[row]}\n{over} {labels[column]}\n{decimals(preference)}",
+                    address=address,
+                )
+            )
+    return found
+
+
+def _rounded(length: float) -> float:
+    return round(length, 2)

@@ -7,30 +7,30 @@ The preview stores nothing, not even the file; the browser sends the file again 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, registered
 from labeling.projects import BadProject, create_project, may_create
 from labeling.retrieval.candidates import rank_candidates
+from zelo_site.pages.forms import BadForm, PageForm, check_all, shown_form
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
 
 DEFAULT_IMPORTER = "zbench-jsonl"
 GRADES_IMPORTER = "trec-qrels"
-
-
-class NothingSent(ValueError):
-    """The form has neither a file nor a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,33 @@ class Source:
     importer: str
 
 
+class ProjectForm(PageForm):
+    """Name and instruction of a new project."""
+
+    name = forms.CharField(label=gettext_lazy("Project name"), max_length=200)
+    instruction = forms.CharField(label=gettext_lazy("Relevance instruction"), required=False)
+
+
+class ImportForm(PageForm):
+    """What is to be read: a file or a pasted text, and grades beside it."""
+
+    file = forms.FileField(label=gettext_lazy("File"), required=False, allow_empty_file=True)
+    importer = forms.CharField(label=gettext_lazy("Format"), required=False, initial=DEFAULT_IMPORTER)
+    text = forms.CharField(required=False, strip=False)
+    grades = forms.FileField(label=gettext_lazy("Human grades"), required=False, allow_empty_file=True)
+
+    def clean_importer(self) -> str:
+        """Its name is checked where it is read."""
+        return self.cleaned_data["importer"] or DEFAULT_IMPORTER
+
+    def clean(self) -> dict[str, Any]:
+        """Something has to be sent."""
+        values = self.cleaned_data
+        if not (values.get("file") or values.get("grades") or values.get("text", "").strip() or self.errors):
+            self.add_error("file", _("nothing to import; choose a file or paste text"))
+        return values
+
+
 def new_project(request: HttpRequest) -> HttpResponse:
     """Show the form for a new project with data; a POST stores both or neither."""
     if not may_create(request.user):
@@ -49,15 +76,12 @@ def new_project(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, None))
     try:
+        form, data = ProjectForm(request.POST), ImportForm(request.POST, request.FILES)
+        check_all(form, data)
         with transaction.atomic():
-            project = create_project(
-                request.POST.get("name", ""),
-                owner=request.user,
-                instruction=request.POST.get("instruction", ""),
-                by=request.user,
-            )
-            stored = _import(project, _sources(request), by=request.user)
-    except (BadProject, NothingSent, ImportFailed, UnknownPlugin) as error:
+            project = create_project(owner=request.user, by=request.user, **form.cleaned_data)
+            stored = _import(project, _sources(data.cleaned_data), by=request.user)
+    except (BadForm, BadProject, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
     return redirect("new-run", slug=project.slug)
@@ -69,9 +93,10 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/wizard.html", _form(request, project))
     try:
+        sources = _sources(ImportForm(request.POST, request.FILES).checked())
         with transaction.atomic():
-            stored = _import(project, _sources(request), by=request.user)
-    except (NothingSent, ImportFailed, UnknownPlugin) as error:
+            stored = _import(project, sources, by=request.user)
+    except (BadForm, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
     return redirect("project", slug=project.slug)
@@ -84,9 +109,9 @@ def preview(request: HttpRequest) -> HttpResponse:
     if not may_create(request.user):
         raise PermissionDenied(_("only staff and project owners can preview an import; ask an owner"))
     try:
-        looks = [_look(source) for source in _sources(request)]
+        looks = [_look(source) for source in _sources(ImportForm(request.POST, request.FILES).checked())]
         context: dict[str, Any] = {"looks": looks, "is_good": not any(look["preview"].errors for look in looks)}
-    except (NothingSent, UnknownPlugin, ImportFailed) as error:
+    except (BadForm, UnknownPlugin, ImportFailed) as error:
         context = {"error": error}
     template = "zelo/parts/preview.html" if request.headers.get("HX-Request") else "zelo/preview.html"
     return render(request, template, context)
@@ -96,28 +121,25 @@ def _form(request: HttpRequest, project: Project | None, error: Exception | None
     return {
         "project": project,
         "importers": [(name, importer.label) for name, importer in registered("importer").items()],
-        "default_importer": request.POST.get("importer", DEFAULT_IMPORTER),
-        "sent": request.POST,
+        "form": shown_form(ProjectForm, request.POST or None, error),
+        "data": shown_form(ImportForm, request.POST or None, error),
         "error": error,
         "may_change": True,
         "here": "import" if project else "projects",
     }
 
 
-def _sources(request: HttpRequest) -> list[Source]:
-    """Return the file or the pasted text, then the grades. Raises NothingSent without any."""
-    importer = request.POST.get("importer", DEFAULT_IMPORTER)
+def _sources(values: Mapping[str, Any]) -> list[Source]:
+    """Return the file or the pasted text of a checked ImportForm, then the grades."""
+    importer, file, text, grades = (values[name] for name in ("importer", "file", "text", "grades"))
     found = []
-    file, text, grades = request.FILES.get("file"), request.POST.get("text", ""), request.FILES.get("grades")
     if file is not None:
-        found.append(Source(file.file, file.name or "upload", importer))  # type: ignore[arg-type]
+        found.append(Source(file.file, file.name or "upload", importer))
     elif text.strip():
         pasted = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
         found.append(Source(io.BytesIO(pasted), _("pasted text"), importer))
     if grades is not None:
-        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))  # type: ignore[arg-type]
-    if not found:
-        raise NothingSent(_("nothing to import; choose a file or paste text"))
+        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))
     return found
 
 

@@ -12,6 +12,7 @@ from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.judging.failures import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
+from zelo_site.pages.forms import whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
@@ -60,10 +61,7 @@ def tell_asked_again(request: HttpRequest, questions: int) -> None:
 
 
 def _judge(sent: QueryDict, project: Project) -> Annotator | None:
-    number = sent.get("judge", "")
-    if not (number.isascii() and number.isdigit() and len(number) < 18):
-        return None
-    return Annotator.objects.judges().filter(project=project, pk=int(number)).first()
+    return Annotator.objects.judges().filter(project=project, pk=whole_number(sent, "judge") or 0).first()
 
 
 def _filter(sent: QueryDict, judge: Annotator | None) -> FailureFilter:

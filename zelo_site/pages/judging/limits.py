@@ -5,10 +5,10 @@ An empty field means no limit. A missing field changes nothing, so a form may sh
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
@@ -19,8 +19,10 @@ from workers.budgets.changes import RUN_FIELDS, RunIsOver, change_budgets
 from workers.budgets.limits import BadBudget
 from workers.budgets.spend import totals_of_run
 from workers.models import Run
+from zelo_site.pages.forms import BadForm, Dollars, PageForm, shown_form
 from zelo_site.pages.scope import owned_project
 
+MOST = 2**62
 LABELS = {
     "pair_budget": (gettext_lazy("Pairs"), gettext_lazy("across all queries")),
     "call_budget": (gettext_lazy("Calls"), gettext_lazy("retries included")),
@@ -32,71 +34,25 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LimitField:
-    """One input: `value` as the form shows it, "" for no limit."""
+class LimitsForm(PageForm):
+    """A field for each named limit; what is stored are whole numbers, dollars as millionths."""
 
-    name: str
-    label: str
-    help: str
-    value: str
-    step: str
-
-
-def limit_fields(
-    limits: Mapping[str, int | None], *, prefix: str = "", sent: QueryDict | None = None
-) -> list[LimitField]:
-    """Return the fields of these limits, with the submitted or the stored values."""
-    return [
-        LimitField(
-            f"{prefix}{name}",
-            label=str(LABELS[name][0]),
-            help=str(LABELS[name][1]),
-            value=_shown(name, value) if sent is None else sent.get(f"{prefix}{name}", ""),
-            step="any" if _is_money(name) else "1",
-        )
-        for name, value in limits.items()
-    ]
+    def __init__(self, *args: Any, names: Iterable[str] = tuple(LABELS), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in names:
+            label, help_text = LABELS[name]
+            shared: dict[str, Any] = {"label": label, "help_text": help_text, "required": False}
+            self.fields[name] = (
+                Dollars(**shared)
+                if name.startswith("cost")
+                else forms.IntegerField(min_value=1, max_value=MOST, **shared)
+            )
 
 
-def read_limits(sent: QueryDict, *, prefix: str = "") -> dict[str, int | None]:
-    """Return the submitted limits. Raises BadBudget for a value that is not a number."""
-    found = {}
-    for name in LABELS:
-        if f"{prefix}{name}" in sent:
-            found[name] = _read(name, sent.get(f"{prefix}{name}", "").strip())
-    return found
-
-
-def _read(name: str, text: str) -> int | None:
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number <= 0 or number > 2**62:
-        raise BadBudget(
-            _("%(limit)s is %(text)r; enter a number above 0, or leave the field empty for no limit")
-            % {"limit": LABELS[name][0].lower(), "text": text[:40]}
-        )
-    if _is_money(name):
-        return max(1, round(number * 1e6))
-    if number != int(number):
-        raise BadBudget(
-            _("%(limit)s is %(text)r; enter a whole number") % {"limit": LABELS[name][0].lower(), "text": text[:40]}
-        )
-    return int(number)
-
-
-def _is_money(name: str) -> bool:
-    return name.startswith("cost")
-
-
-def _shown(name: str, value: int | None) -> str:
-    if value is None:
-        return ""
-    return f"{value / 1e6:.6f}".rstrip("0").rstrip(".") if _is_money(name) else str(value)
+def sent_limits(sent: QueryDict, *, prefix: str | None = None) -> LimitsForm:
+    """Return the form of the submitted limits."""
+    names = [name for name in LABELS if (f"{prefix}-{name}" if prefix else name) in sent]
+    return LimitsForm(sent, prefix=prefix, names=names)
 
 
 def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
@@ -106,18 +62,18 @@ def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
     error: Exception | None = None
     if request.method == "POST":
         try:
-            changed = change_budgets(run, read_limits(request.POST), by=request.user)
+            changed = change_budgets(run, sent_limits(request.POST).checked(), by=request.user)
             goes_on = run.is_spent and changed.state == Run.State.JUDGING
             messages.success(request, _("Saved. Run resumed.") if goes_on else _("Saved."))
             return redirect("project", slug=project.slug)
-        except (BadBudget, RunIsOver) as refused:
+        except (BadForm, BadBudget, RunIsOver) as refused:
             error = refused
     limits = {field: getattr(run, field) for field in RUN_FIELDS}
     context = {
         "project": project,
         "run": run,
         "spent": totals_of_run(run.pk),
-        "limits": limit_fields(limits, sent=request.POST if error else None),
+        "limits": shown_form(LimitsForm, request.POST if error else None, error, names=limits, initial=limits),
         "error": error,
         "may_change": True,
         "here": "project",

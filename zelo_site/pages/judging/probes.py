@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-import pydantic
+from typing import Any
+
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, can_be_probed, order_probe, payloads
 from workers.models import InjectionProbe, Job
+from zelo_site.pages.forms import PageForm, chosen_or_404
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 SHOWN = 10
 
 
+class PayloadsForm(PageForm):
+    """The payloads of a probe."""
+
+    payload = forms.MultipleChoiceField(
+        label=gettext_lazy("Payloads"), error_messages={"required": gettext_lazy("Choose at least one payload.")}
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["payload"].choices = [(key, key) for key in payloads()]  # type: ignore[attr-defined]
+
+
 def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the form and the latest ten probes; a POST starts one."""
     project = visible_project(request, slug)
-    if request.method == "POST":
-        return _order(request, owned_project(request, slug))
+    if request.method != "POST":
+        return _page(request, project, PayloadsForm(initial={"payload": ProbeOptions().payloads}))
+    form = PayloadsForm(request.POST)
+    return _order(request, owned_project(request, slug), form) or _page(request, project, form)
+
+
+def _page(request: HttpRequest, project: Project, form: PayloadsForm) -> HttpResponse:
     judges = Annotator.objects.judges().filter(project=project).order_by("id")
     probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("annotator", "job")
     shown = list(probes[:SHOWN])
@@ -30,22 +51,20 @@ def probes_page(request: HttpRequest, slug: str) -> HttpResponse:
         "is_live": any(probe.job.state in (Job.State.OPEN, Job.State.LEASED) for probe in shown),
         "judges": [judge for judge in judges if can_be_probed(judge)],
         "payloads": list(payloads().values()),
-        "chosen": ProbeOptions().payloads,
+        "form": form,
         "may_change": may_change(request, project),
         "here": "judges",
     }
-    return render(request, "zelo/probes.html", context)
+    return render(request, "zelo/probes.html", context, status=422 if form.errors else 200)
 
 
-def _order(request: HttpRequest, project: Project) -> HttpResponse:
-    number = request.POST.get("judge", "")
-    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-    judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
+def _order(request: HttpRequest, project: Project, form: PayloadsForm) -> HttpResponse | None:
+    """Start the probe that the form describes; return None for an invalid form."""
+    judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
+    if not form.is_valid():
+        return None
     try:
-        options = ProbeOptions.model_validate({"payloads": request.POST.getlist("payload")})
-        order_probe(judge, options, by=request.user)
-    except pydantic.ValidationError:
-        messages.error(request, _("Choose at least one payload."))
+        order_probe(judge, ProbeOptions(payloads=form.cleaned_data["payload"]), by=request.user)
     except ProbeRefused as error:
         messages.error(request, str(error))
     else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.drift import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
+from zelo_site.pages.forms import chosen_or_404
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PAUSED_BY = stored_text("paused by %(name)s")
@@ -31,9 +32,7 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:
-    number = request.POST.get("judge", "")
-    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-    judge = get_object_or_404(Annotator.objects.judges(), project=project, pk=known)
+    judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
     if request.POST.get("action") == "resume":
         if resume_judge(judge, by=request.user):
             messages.success(request, _("%(name)s resumed.") % {"name": judge.name})

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pydantic
+from django import forms
 from django.contrib import messages
+from django.forms import BoundField
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.access.annotators import get_judge
-from labeling.importing.strict_json import BadJson, check_text
 from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
@@ -24,7 +25,7 @@ from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
-from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
+from zelo_site.pages.forms import BadForm, Dollars, PageForm, check_all, plugin_form, shown_form
 from zelo_site.pages.scope import owned_project
 
 DEFAULT_JUDGES = ("bm25", "query-likelihood", "embedding")
@@ -33,6 +34,8 @@ DEFAULT_SAMPLER = "cycles"
 AGAIN = "~"
 MOST_ROWS = 32
 LONGEST_NAME = 200
+MOST = 10**12 - 1
+BAD_THRESHOLD = gettext_lazy("Enter a number above 0 and at most 0.5, or leave the field empty.")
 
 
 class BadOrder(ValueError):
@@ -48,9 +51,9 @@ class Choice:
     key: str
     name: str
     label: str
-    fields: list[OptionField]
+    fields: list[BoundField]
     chosen: bool
-    given: str = ""
+    given: BoundField | None = None
     is_first: bool = False
     is_open: bool = False
 
@@ -67,6 +70,51 @@ class Order:
     cascade_threshold: float | None
     orders: str
     budgets: Budgets
+
+
+class RunForm(PageForm):
+    """How pairs are drawn and answered, and what the run may spend."""
+
+    allocation = forms.ChoiceField(label=gettext_lazy("Votes"), choices=Run.Allocation.choices, required=False)
+    cascade_threshold = forms.FloatField(
+        label=gettext_lazy("Escalate when within"),
+        min_value=1e-6,
+        max_value=0.5,
+        required=False,
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), BAD_THRESHOLD),
+    )
+    orders = forms.ChoiceField(label=gettext_lazy("Document order"), choices=Run.Orders.choices, required=False)
+    pair_budget = forms.IntegerField(label=gettext_lazy("Pair budget"), min_value=1, max_value=MOST, required=False)
+    call_budget = forms.IntegerField(label=gettext_lazy("Call budget"), min_value=1, max_value=MOST, required=False)
+    token_budget = forms.IntegerField(label=gettext_lazy("Token budget"), min_value=1, max_value=MOST, required=False)
+    cost_budget = Dollars(label=gettext_lazy("Budget (USD)"), required=False)
+
+    def clean(self) -> dict[str, Any]:
+        """Empty choices are the first ones; a threshold counts in a cascade alone."""
+        values = self.cleaned_data
+        values["allocation"] = values.get("allocation") or Run.Allocation.values[0]
+        values["orders"] = values.get("orders") or Run.Orders.values[0]
+        if values["allocation"] != Run.Allocation.CASCADE:
+            values["cascade_threshold"] = None
+            self.errors.pop("cascade_threshold", None)
+        return values
+
+
+class NamesForm(PageForm):
+    """The name that each row's judge is to have, by the row's key."""
+
+    prefix = "name"
+
+    def __init__(self, *args: Any, keys: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: str) -> BoundField:
+        """The field of a row, made where there is none."""
+        if key not in self.fields:
+            self.fields[key] = forms.CharField(label=_("Name"), max_length=LONGEST_NAME, required=False)
+        return self[key]
 
 
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
@@ -96,7 +144,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
             token_budget=order.budgets.tokens,
             cost_budget_micros=order.budgets.cost_micros,
         )
-    except (BadOrder, BadOptions, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (BadOrder, BadForm, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/start.html", _context(project, request.POST, error), status=422)
     messages.success(request, _("Run started. Scores update as answers arrive."))
     return redirect("project", slug=project.slug)
@@ -108,36 +156,50 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
     project = owned_project(request, slug)
     try:
         context: dict[str, Any] = {"estimate": _estimated(project, read_order(request.POST))}
-    except (BadOrder, BadOptions, UnknownPlugin, pydantic.ValidationError) as error:
+    except (BadOrder, BadForm, UnknownPlugin, pydantic.ValidationError) as error:
         context = {"error": error}
     return render(request, "zelo/parts/estimate.html", {"project": project, **context})
 
 
 def read_order(sent: QueryDict) -> Order:
-    """Return the validated form values. Raises BadOrder, BadOptions or UnknownPlugin."""
-    allocation = _one_of(sent, "allocation", Run.Allocation.values)
-    keys = _judge_keys(sent, allocation)
+    """Return the validated form values. Raises BadOrder, BadForm or UnknownPlugin."""
+    keys = _chosen_keys(sent)
     sampler = get_plugin("sampler", sent.get("sampler", DEFAULT_SAMPLER))
+    run, names = RunForm(sent), NamesForm(sent, keys=keys)
+    design = plugin_form(sampler, prefix=f"sampler-{sampler.name}")(sent)
+    plugins = {key: get_plugin("judge", _plugin_of(key)) for key in keys}
+    options = {key: plugin_form(plugin, prefix=f"judge-{key}")(sent) for key, plugin in plugins.items()}
+    check_all(run, names, design, *options.values())
+    values = run.cleaned_data
+    keys = _in_order(keys, sent.get("first", ""), values["allocation"])
     return Order(
-        judges=_read_judges(keys, sent),
-        names=[_given_name(sent, key) for key in keys],
+        judges=_judges([(plugins[key], options[key].plain_options()) for key in keys]),
+        names=[names.cleaned_data[key] for key in keys],
         sampler=sampler.name,
-        sampler_options=read_options(sampler, prefix=f"sampler-{sampler.name}", sent=sent),
-        allocation=allocation,
-        cascade_threshold=_threshold(sent) if allocation == Run.Allocation.CASCADE else None,
-        orders=_one_of(sent, "orders", Run.Orders.values),
-        budgets=_budgets(sent),
+        sampler_options=design.plain_options(),
+        allocation=values["allocation"],
+        cascade_threshold=values["cascade_threshold"],
+        orders=values["orders"],
+        budgets=Budgets(
+            pairs=values["pair_budget"],
+            calls=values["call_budget"],
+            tokens=values["token_budget"],
+            cost_micros=values["cost_budget"],
+        ),
     )
 
 
-def _judge_keys(sent: QueryDict, allocation: str) -> list[str]:
-    """Return the chosen judges' rows, the first judge of a cascade first."""
+def _chosen_keys(sent: QueryDict) -> list[str]:
     keys = list(dict.fromkeys(sent.getlist("judge")))
     if not keys:
         raise BadOrder(_("choose at least one judge"))
     if len(keys) > MOST_ROWS:
         raise BadOrder(_("%(n)s judges are selected; select at most %(most)s") % {"n": len(keys), "most": MOST_ROWS})
-    first = sent.get("first", "")
+    return keys
+
+
+def _in_order(keys: list[str], first: str, allocation: str) -> list[str]:
+    """Return the chosen judges' rows, the first judge of a cascade first."""
     if allocation != Run.Allocation.CASCADE or not first:
         return keys
     if first not in keys:
@@ -148,11 +210,10 @@ def _judge_keys(sent: QueryDict, allocation: str) -> list[str]:
     return [first, *(key for key in keys if key != first)]
 
 
-def _read_judges(keys: Sequence[str], sent: QueryDict) -> list[ChosenJudge]:
+def _judges(chosen: Sequence[tuple[type[Plugin], dict[str, Any]]]) -> list[ChosenJudge]:
     judges: list[ChosenJudge] = []
-    for key in keys:
-        plugin = get_plugin("judge", _plugin_of(key))
-        judge = ChosenJudge(plugin, read_options(plugin, prefix=f"judge-{key}", sent=sent))
+    for plugin, options in chosen:
+        judge = ChosenJudge(plugin, options)
         if judge in judges:
             raise BadOrder(
                 _("%(judge)r is selected twice with the same options; change or remove one of them")
@@ -166,75 +227,9 @@ def _plugin_of(key: str) -> str:
     return key.partition(AGAIN)[0]
 
 
-def _given_name(sent: QueryDict, key: str) -> str:
-    name = str(sent.get(f"name-{key}", "")).strip()
-    try:
-        check_text(name)
-    except BadJson as error:
-        raise BadOrder(_("the name of a judge %(error)s") % {"error": error}) from error
-    if len(name) > LONGEST_NAME:
-        raise BadOrder(
-            _("the judge name has %(n)s characters; use at most %(most)s") % {"n": len(name), "most": LONGEST_NAME}
-        )
-    return name
-
-
-def _threshold(sent: QueryDict) -> float | None:
-    text = str(sent.get("cascade_threshold", "")).strip()
-    if not text:
-        return None
-    if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.0 < float(text) <= 0.5:
-        raise BadOrder(
-            _("the cascade threshold is %(text)r; enter a number above 0 and at most 0.5, or leave it empty")
-            % {"text": text[:20]}
-        )
-    return float(text)
-
-
 def is_ordinary(sampler: type[Plugin]) -> bool:
     """Return whether a sampler can start a run: it is not cross-query and does not only continue a design."""
     return not getattr(sampler, "across_queries", False) and sampler.name != GOES_ON
-
-
-def _one_of(sent: QueryDict, name: str, allowed: list[str]) -> str:
-    value = sent.get(name, allowed[0])
-    if value not in allowed:
-        raise BadOrder(
-            _("%(name)s is %(value)r; choose one of %(allowed)s")
-            % {"name": name, "value": value, "allowed": ", ".join(allowed)}
-        )
-    return value
-
-
-def _budgets(sent: QueryDict) -> Budgets:
-    return Budgets(
-        pairs=_whole(sent.get("pair_budget", ""), _("pairs")),
-        calls=_whole(sent.get("call_budget", ""), _("calls")),
-        tokens=_whole(sent.get("token_budget", ""), _("tokens")),
-        cost_micros=_micros(sent.get("cost_budget", "")),
-    )
-
-
-def _whole(text: str, unit: str) -> int | None:
-    text = text.strip()
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < 1:
-        raise BadOrder(
-            _("the budget is %(text)r; enter a number of %(unit)s, 1 or more, or leave it empty")
-            % {"text": text[:20], "unit": unit}
-        )
-    return int(text)
-
-
-def _micros(text: str) -> int | None:
-    """Return dollars in millionths."""
-    text = text.strip().removeprefix("$")
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-9]{0,9}(\.[0-9]{0,6})?", text) or not any("1" <= digit <= "9" for digit in text):
-        raise BadOrder(_("the budget is %(text)r; enter dollars above 0, or leave it empty") % {"text": text[:20]})
-    return round(float(text) * 1e6)
 
 
 def _estimated(project: Project, order: Order) -> RunEstimate:
@@ -250,35 +245,46 @@ def _estimated(project: Project, order: Order) -> RunEstimate:
     )
 
 
-def _sampler_choices(chosen: str, sent: QueryDict | None) -> list[Choice]:
-    return [
-        Choice(name, name, plugin.label, option_fields(plugin, prefix=f"sampler-{name}", sent=sent), name == chosen)
+def _sampler_choices(chosen: str, sent: QueryDict | None, error: Exception | None) -> list[Choice]:
+    shown = {
+        name: shown_form(plugin_form(plugin, prefix=f"sampler-{name}"), sent, error)
         for name, plugin in registered("sampler").items()
         if is_ordinary(plugin)
+    }
+    return [
+        Choice(name, name, form.title, list(form), name == chosen, is_open=_is_refused(form))
+        for name, form in shown.items()
     ]
 
 
-def _judge_choices(sent: QueryDict | None) -> list[Choice]:
+def _is_refused(form: PageForm) -> bool:
+    return form.is_bound and not form.is_valid()
+
+
+def _judge_choices(sent: QueryDict | None, error: Exception | None) -> list[Choice]:
     """Return a row per plugin and added judge, chosen rows first."""
     plugins = registered("judge")
     chosen = sent.getlist("judge") if sent is not None else list(DEFAULT_JUDGES)
     added = [] if sent is None else [*sent.getlist("row"), *chosen]
     keys = [key for key in dict.fromkeys([*plugins, *added]) if _plugin_of(key) in plugins][: len(plugins) + MOST_ROWS]
-    values = sent if sent is not None else QueryDict()
+    names = shown_form(NamesForm, sent, error, keys=keys)
     places = {name: place for place, name in enumerate(plugins)}
-    rows = [
-        Choice(
-            key=key,
-            name=_plugin_of(key),
-            label=plugins[_plugin_of(key)].label,
-            fields=option_fields(plugins[_plugin_of(key)], prefix=f"judge-{key}", sent=sent),
-            chosen=key in chosen,
-            given=str(values.get(f"name-{key}", "")),
-            is_first=key == values.get("first"),
-            is_open=AGAIN in key,
+    rows = []
+    for key in keys:
+        form = shown_form(plugin_form(plugins[_plugin_of(key)], prefix=f"judge-{key}"), sent, error)
+        given = names.add(key)
+        rows.append(
+            Choice(
+                key=key,
+                name=_plugin_of(key),
+                label=form.title,
+                fields=list(form),
+                chosen=key in chosen,
+                given=given,
+                is_first=sent is not None and key == sent.get("first"),
+                is_open=AGAIN in key or _is_refused(form) or bool(given.errors),
+            )
         )
-        for key in keys
-    ]
     top = {row.name for row in rows if row.chosen}
     return sorted(rows, key=lambda row: (row.name not in top, places[row.name]))
 
@@ -302,12 +308,12 @@ def _context(project: Project, sent: QueryDict | None, error: Exception | None =
     sampler = sent.get("sampler", DEFAULT_SAMPLER) if sent is not None else DEFAULT_SAMPLER
     return {
         "project": project,
-        "judges": _judge_choices(sent),
-        "samplers": _sampler_choices(str(sampler), sent),
+        "judges": _judge_choices(sent, error),
+        "samplers": _sampler_choices(str(sampler), sent, error),
         "allocations": Run.Allocation.choices,
         "orders": Run.Orders.choices,
         "default_threshold": DEFAULT_THRESHOLD,
-        "sent": sent or {},
+        "form": shown_form(RunForm, sent, error),
         "error": error,
         "may_change": True,
         "here": "project",

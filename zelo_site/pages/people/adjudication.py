@@ -32,6 +32,7 @@ from scoring.annotators.adjudication import (
 )
 from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
+from zelo_site.pages.forms import text_of, whole_number
 from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -139,7 +140,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
     before, after = neighbours(found, pair.pk)
     people, judges = _opinions(request, pair)
     standing = getattr(pair, "adjudication", None)
-    last = _number(request.GET.get("last", ""))
+    last = whole_number(request.GET, "last")
     context = {
         "project": project,
         "pair": pair,
@@ -155,7 +156,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "after": _address(request, project, after),
         "left": len(found),
         "list": f"{reverse('disagreements', args=[project.slug])}?between={_between(request)}",
-        "last": _address(request, project, last, seen=_number(request.GET.get("verdict", ""))) if last else "",
+        "last": _address(request, project, last, seen=whole_number(request.GET, "verdict")) if last else "",
         "may_change": may_change(request, project),
         "here": "people",
     }
@@ -198,20 +199,16 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
         return redirect(here)
 
 
-def _number(given: str) -> int | None:
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
-
-
 def _seen(request: HttpRequest) -> int | None:
     """Return the verdict id that the user saw, 0 for none: of this pair, or of the last one for an undo."""
-    return _number(request.GET.get("seen", request.POST.get("seen", "")))
+    return whole_number(request.GET if "seen" in request.GET else request.POST, "seen")
 
 
 def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
     # Read it before the verdict removes the pair from the list, because the next pair is found by position.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
     key = request.POST.get("verdict", "")
-    comment = request.POST.get("note", "").replace("\x00", "")[:LONGEST_NOTE]
+    comment = text_of(request.POST, "note", LONGEST_NOTE)
     made = adjudicate(pair, request.user, key, note=comment, seen=_seen(request))
     if request.POST.get("gold") and ANSWERS[key] is not None:
         make_gold(pair, by=request.user)

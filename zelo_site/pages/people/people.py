@@ -6,23 +6,26 @@ Everyone who may read the project sees the tables; only owners can change things
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
 from labeling.access.links import INVITATION_VALID
 from labeling.access.members import (
+    MOST_DAYS,
     BadInvitation,
     MembershipRefused,
     invite,
@@ -33,12 +36,13 @@ from labeling.access.members import (
     set_quota,
     set_role,
 )
-from labeling.annotation.rules import BadRules, Rules, rules_of, set_rules
-from labeling.models import GoldAnswer, Membership, Project, Role, SpotCheck
+from labeling.annotation.rules import MOST_GOLD_ANSWERS, MOST_PAIRS_BEFORE_GOLD, BadRules, Rules, rules_of, set_rules
+from labeling.models import GoldAnswer, GoldFeedback, Membership, Project, Role, SpotCheck
 from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
-from scoring.spot_checks.draws import BadPlan
+from scoring.spot_checks.draws import MOST_OVERLAP, MOST_PAIRS, BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from zelo_site.pages.forms import BadForm, CommaList, PageForm, chosen_or_404, shown_form, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
@@ -46,6 +50,7 @@ DEFAULT_PAIRS = 50
 DEFAULT_OVERLAP = 1
 SHOWN_PLANS = 20
 INVITATION_DAYS = (1, 7, 30)
+MOST_QUOTA = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,63 @@ class Person:
     figures: PersonFigures | None
 
 
+class InviteForm(PageForm):
+    """As what one newcomer is invited, and for how many days."""
+
+    role = forms.ChoiceField(label=gettext_lazy("Role"), choices=Role.choices)
+    days = forms.IntegerField(label=gettext_lazy("Valid for"), min_value=1, max_value=MOST_DAYS, required=False)
+
+
+class RoleForm(PageForm):
+    """A member's role."""
+
+    role = forms.ChoiceField(label=gettext_lazy("Role"), choices=Role.choices)
+
+
+class QuotaForm(PageForm):
+    """How many answers a member is asked for; empty is no bound."""
+
+    quota = forms.IntegerField(label=gettext_lazy("answer limit"), min_value=0, max_value=MOST_QUOTA, required=False)
+
+
+class PlanForm(PageForm):
+    """Which pairs people look at, how many, and how many people each."""
+
+    reason = forms.ChoiceField(label=gettext_lazy("Which pairs"), choices=SpotCheck.Reason.choices)
+    pairs = forms.IntegerField(label=gettext_lazy("Pairs"), min_value=1, max_value=MOST_PAIRS, required=False)
+    overlap = forms.IntegerField(
+        label=gettext_lazy("People per pair"), min_value=1, max_value=MOST_OVERLAP, required=False
+    )
+
+
+class RulesForm(PageForm):
+    """How people are asked and checked; `gold_accuracy` is typed in per cent."""
+
+    gold_every = forms.IntegerField(label=gettext_lazy("Gold interval"), min_value=0, max_value=MOST_PAIRS_BEFORE_GOLD)
+    gold_answers = forms.IntegerField(label=gettext_lazy("Minimum answers"), min_value=1, max_value=MOST_GOLD_ANSWERS)
+    gold_accuracy = forms.FloatField(label=gettext_lazy("Minimum accuracy (%)"), min_value=0, max_value=100)
+    gold_tolerance = forms.FloatField(label=gettext_lazy("Tolerance"), min_value=0, max_value=1)
+    lease_s = forms.IntegerField(label=gettext_lazy("Lease (seconds)"), min_value=10, max_value=7200)
+    gold_feedback = forms.ChoiceField(label=gettext_lazy("Feedback after gold"), choices=GoldFeedback.choices)
+    show_others_after = forms.BooleanField(required=False)
+    hidden_metadata = CommaList(label=gettext_lazy("Hidden metadata"), required=False)
+
+    @classmethod
+    def of(cls, rules: Rules) -> dict[str, Any]:
+        """The rules as the form shows them."""
+        values = dataclasses.asdict(rules)
+        return values | {
+            "gold_accuracy": round(100 * rules.gold_accuracy),
+            "gold_tolerance": f"{rules.gold_tolerance:g}",
+        }
+
+    def rules(self) -> Rules:
+        """What was typed; raises BadForm."""
+        values = self.checked()
+        names = tuple(values["hidden_metadata"])
+        return Rules(**{**values, "gold_accuracy": values["gold_accuracy"] / 100.0, "hidden_metadata": names})
+
+
 @never_cache
 def people_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the page; a POST is one of `ACTIONS`. Only the response to that POST shows a new invitation's link."""
@@ -74,16 +136,19 @@ def people_page(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         with transaction.atomic():
             return action(request, project) or redirect("people", slug=project.slug)
-    except (BadInvitation, MembershipRefused, BadPlan, BadRules) as error:
-        return _page(request, project, error=str(error), status=422)
+    except (BadForm, BadInvitation, MembershipRefused, BadPlan, BadRules) as error:
+        return _page(request, project, error=error, status=422)
 
 
 def _page(
-    request: HttpRequest, project: Project, *, link: str = "", error: str = "", status: int = 200
+    request: HttpRequest, project: Project, *, link: str = "", error: Exception | str | None = None, status: int = 200
 ) -> HttpResponse:
     is_owner = may_change(request, project)
     plans = plan_progress(project)
-    sent = request.POST if request.POST.get("action") == "plan" else QueryDict()
+    action = request.POST.get("action", "") if error else ""
+    sent = {action: request.POST}
+    refused = error if isinstance(error, BadForm) else None
+    rules = rules_of(project)
     context = {
         "project": project,
         "people": read_people(request, project),
@@ -93,12 +158,19 @@ def _page(
         "invitations": open_invitations(project) if is_owner else [],
         "roles": [(role.value, role_label(role)) for role in Role],
         "reasons": reasons(),
-        "chosen": {
-            "reason": sent.get("reason", SpotCheck.Reason.RANDOM),
-            "pairs": sent.get("pairs", DEFAULT_PAIRS),
-            "overlap": sent.get("overlap", DEFAULT_OVERLAP),
-        },
-        "rules": rules_of(project),
+        "sent": action,
+        "invite_form": shown_form(InviteForm, sent.get("invite"), refused, auto_id="invite-%s"),
+        "plan_form": shown_form(
+            PlanForm,
+            sent.get("plan"),
+            refused,
+            initial={"reason": SpotCheck.Reason.RANDOM, "pairs": DEFAULT_PAIRS, "overlap": DEFAULT_OVERLAP},
+        ),
+        "rules_form": shown_form(RulesForm, sent.get("rules"), refused, initial=RulesForm.of(rules)),
+        "refused_user": whole_number(request.POST, "user") if action in {"role", "quota"} else None,
+        "role_form": shown_form(RoleForm, sent.get("role"), refused),
+        "quota_form": shown_form(QuotaForm, sent.get("quota"), refused),
+        "rules": rules,
         "expected_share": round(100 * project.gold_accuracy),
         "days": INVITATION_DAYS,
         "default_days": INVITATION_VALID.days,
@@ -156,21 +228,23 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
 
 
 def _invite(request: HttpRequest, project: Project) -> HttpResponse:
-    days = _number(request.POST.get("days", ""), INVITATION_VALID.days)
-    invitation = invite(project, role=request.POST.get("role", ""), days=days, by=request.user)
+    values = InviteForm(request.POST, auto_id="invite-%s").checked()
+    days = values["days"] or INVITATION_VALID.days
+    invitation = invite(project, role=values["role"], days=days, by=request.user)
     link = request.build_absolute_uri(reverse("enter", args=[invitation.token]))
     return _page(request, project, link=link)
 
 
 def _revoke(request: HttpRequest, project: Project) -> None:
-    if revoke_invitation(project, _number(request.POST.get("link", "")), by=request.user):
+    if revoke_invitation(project, whole_number(request.POST, "link") or 0, by=request.user):
         messages.success(request, _("Invitation revoked."))
     else:
         messages.warning(request, _("That invitation was already used or has expired."))
 
 
 def _set_role(request: HttpRequest, project: Project) -> None:
-    user, role = _member(request, project), request.POST.get("role", "")
+    user = _member(request, project)
+    role = RoleForm(request.POST, auto_id=f"%s-{user.pk}").checked()["role"]
     set_role(project, user, role, by=request.user)
     messages.success(
         request, _("%(name)s now has the role %(role)s.") % {"name": _name(user), "role": role_label(role)}
@@ -184,10 +258,8 @@ def _remove(request: HttpRequest, project: Project) -> None:
 
 
 def _quota(request: HttpRequest, project: Project) -> None:
-    user, given = _member(request, project), request.POST.get("quota", "").strip()
-    if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise MembershipRefused(f"the quota is {given[:20]!r}; enter a whole number, or leave it empty for no quota")
-    quota = int(given) if given else None
+    user = _member(request, project)
+    quota = QuotaForm(request.POST, auto_id=f"%s-{user.pk}").checked()["quota"]
     set_quota(project, user, quota, by=request.user)
     if quota is None:
         messages.success(request, _("%(name)s has no quota.") % {"name": _name(user)})
@@ -216,8 +288,7 @@ def _plan(request: HttpRequest, project: Project) -> None:
 
 def _withdraw(request: HttpRequest, project: Project) -> None:
     plans = SpotCheckPlan.objects.visible_to(request.user).filter(project=project)
-    plan = get_object_or_404(plans, pk=_number(request.POST.get("plan", "")))
-    withdraw_plan(plan, by=request.user)
+    withdraw_plan(chosen_or_404(plans, request.POST, "plan"), by=request.user)
     messages.success(
         request,
         _("Unanswered pairs withdrawn. Existing answers and current assignments still count."),
@@ -225,26 +296,8 @@ def _withdraw(request: HttpRequest, project: Project) -> None:
 
 
 def _rules(request: HttpRequest, project: Project) -> None:
-    rules = read_rules(request.POST)
-    set_rules(project, rules, by=request.user)
+    set_rules(project, RulesForm(request.POST).rules(), by=request.user)
     messages.success(request, _("Saved. The new rules apply from the next pair."))
-
-
-def read_rules(sent: QueryDict) -> Rules:
-    """Return the submitted rules. Raises BadRules for a value that is not a number."""
-    try:
-        return Rules(
-            gold_every=int(sent.get("gold_every", "")),
-            gold_feedback=sent.get("gold_feedback", ""),
-            gold_answers=int(sent.get("gold_answers", "")),
-            gold_accuracy=float(sent.get("gold_accuracy", "")) / 100.0,
-            gold_tolerance=float(sent.get("gold_tolerance", "")),
-            show_others_after="show_others_after" in sent,
-            hidden_metadata=tuple(name.strip() for name in sent.get("hidden_metadata", "").split(",") if name.strip()),
-            lease_s=int(sent.get("lease_s", "")),
-        )
-    except ValueError as error:
-        raise BadRules(f"a rule is not a number: {error}; fill in every field") from error
 
 
 ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
@@ -268,30 +321,25 @@ def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
         order = read_plan(request.GET)
         context["preview"] = preview_spot_checks(project, **order)
         context["is_gold"] = order["reason"] == SpotCheck.Reason.GOLD
-    except BadPlan as error:
+    except (BadForm, BadPlan) as error:
         context["error"] = str(error)
     return render(request, "zelo/parts/plan_preview.html", context)
 
 
 def read_plan(sent: QueryDict) -> dict[str, Any]:
-    """Return the submitted reason, pairs and overlap. Raises BadPlan for a value that is not a number."""
-    order: dict[str, Any] = {"reason": sent.get("reason", "")}
-    for name, default in (("pairs", DEFAULT_PAIRS), ("overlap", DEFAULT_OVERLAP)):
-        given = sent.get(name, "").strip()
-        if given and not (given.isascii() and given.isdigit() and len(given) < 10):
-            raise BadPlan(f"{name} is {given[:20]!r}; enter a whole number")
-        order[name] = int(given) if given else default
-    return order
+    """Return the submitted reason, pairs and overlap. Raises BadForm."""
+    values = PlanForm(sent).checked()
+    return {
+        "reason": values["reason"],
+        "pairs": values["pairs"] or DEFAULT_PAIRS,
+        "overlap": values["overlap"] or DEFAULT_OVERLAP,
+    }
 
 
 def _member(request: HttpRequest, project: Project) -> Any:
     members = get_user_model().objects.filter(membership__project=project)
-    return get_object_or_404(members, pk=_number(request.POST.get("user", "")))
+    return chosen_or_404(members, request.POST, "user")
 
 
 def _name(user: Any) -> str:
     return str(user.get_full_name() or user.get_username())
-
-
-def _number(given: str, default: int = 0) -> int:
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 18 else default

@@ -9,21 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.db import transaction
+from django.forms import BoundField
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin, get_plugin, registered
+from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, change_project
 from workers.budgets.changes import change_caps
 from workers.budgets.limits import BadBudget, read_caps
 from workers.budgets.spend import totals_of_project
-from zelo_site.pages.judging.limits import limit_fields, read_limits
-from zelo_site.pages.options import BadOptions, OptionField, option_fields, read_options
+from zelo_site.pages.forms import BadForm, OptionsForm, PageForm, check_all, plugin_form, shown_form
+from zelo_site.pages.judging.limits import LimitsForm, sent_limits
 from zelo_site.pages.scope import owned_project
+
+CAPS = "cap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,15 @@ class RaterChoice:
 
     name: str
     label: str
-    fields: list[OptionField]
+    fields: list[BoundField]
     chosen: bool
+
+
+class SettingsForm(PageForm):
+    """Name and instruction."""
+
+    name = forms.CharField(label=gettext_lazy("Project name"), max_length=200)
+    instruction = forms.CharField(label=gettext_lazy("Relevance instruction"), required=False, strip=False)
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -44,17 +56,21 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         rater = get_plugin("rater", request.POST.get("rater", project.rater))
         before = project.rater, project.rater_options
+        form = SettingsForm(request.POST)
+        options = plugin_form(rater, prefix=f"rater-{rater.name}")(request.POST)
+        limits = sent_limits(request.POST, prefix=CAPS)
+        check_all(form, options, limits)
         with transaction.atomic():
             changed = change_project(
                 project,
-                name=request.POST.get("name", ""),
-                instruction=request.POST.get("instruction", "").replace("\r\n", "\n"),
+                name=form.cleaned_data["name"],
+                instruction=form.cleaned_data["instruction"].replace("\r\n", "\n"),
                 rater=rater.name,
-                rater_options=read_options(rater, prefix=f"rater-{rater.name}", sent=request.POST),
+                rater_options=options.plain_options(),
                 by=request.user,
             )
-            change_caps(project, read_limits(request.POST, prefix="cap-"), by=request.user)
-    except (BadProject, BadOptions, BadBudget, UnknownPlugin) as error:
+            change_caps(project, limits.cleaned_data, by=request.user)
+    except (BadForm, BadProject, BadBudget, UnknownPlugin) as error:
         return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
     refits = (changed.rater, changed.rater_options) != before
     messages.success(request, _("Saved. Refitting all queries.") if refits else _("Saved."))
@@ -62,16 +78,18 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _context(project: Project, sent: QueryDict | None = None, error: Exception | None = None) -> dict[str, Any]:
+    caps = _caps(project)
     chosen = project.rater if sent is None else sent.get("rater", project.rater)
     return {
         "project": project,
-        "name": project.name if sent is None else sent.get("name", ""),
-        "instruction": project.instruction if sent is None else sent.get("instruction", ""),
+        "form": shown_form(
+            SettingsForm, sent, error, initial={"name": project.name, "instruction": project.instruction}
+        ),
         "raters": [
-            RaterChoice(name, plugin.label, _fields(project, name, sent, error), name == chosen)
+            RaterChoice(name, plugin.label, list(_options(project, plugin, sent, error)), name == chosen)
             for name, plugin in registered("rater").items()
         ],
-        "limits": limit_fields(_caps(project), prefix="cap-", sent=sent),
+        "limits": shown_form(LimitsForm, sent, error, prefix=CAPS, names=caps, initial=caps),
         "spent": totals_of_project(project.pk),
         "error": error,
         "may_change": True,
@@ -84,20 +102,7 @@ def _caps(project: Project) -> dict[str, int | None]:
     return {"calls": caps.calls, "tokens": caps.tokens, "cost_micros": caps.cost_micros}
 
 
-def _fields(project: Project, rater: str, sent: QueryDict | None, error: Exception | None) -> list[OptionField]:
-    """Return a rater's option fields: submitted values with their errors, or the project's values."""
-    prefix = f"rater-{rater}"
-    if isinstance(error, BadOptions) and any(field.name.startswith(f"{prefix}-") for field in error.fields):
-        return error.fields
-    values: Any = sent
-    if sent is None and rater == project.rater:
-        stored = get_plugin("rater", rater).Options.model_construct(**project.rater_options)
-        values = {f"{prefix}-{name}": _as_sent(value) for name, value in stored}
-    return option_fields(get_plugin("rater", rater), prefix=prefix, sent=values)
-
-
-def _as_sent(value: Any) -> Any:
-    """Return a stored option as a form value."""
-    if isinstance(value, bool):
-        return "on" if value else ""
-    return "" if value is None else value
+def _options(project: Project, rater: type[Plugin], sent: QueryDict | None, error: Exception | None) -> OptionsForm:
+    """Return a rater's option form: submitted values with their errors, or the project's values."""
+    stored = project.rater_options if rater.name == project.rater else None
+    return shown_form(plugin_form(rater, prefix=f"rater-{rater.name}", stored=stored), sent, error)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.annotation.answer_scale import PREFERENCES, step_buttons
@@ -17,6 +19,7 @@ from labeling.annotation.gold import set_gold
 from labeling.models import Candidate, Judgment, Pair
 from scoring.annotators.adjudication import unset_gold
 from scoring.models import QueryFit
+from zelo_site.pages.forms import PageForm
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -32,7 +35,16 @@ class Answer:
     superseded_at: datetime | None
 
 
-def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
+class GoldForm(PageForm):
+    """The known answer of a pair, empty for none, and its explanation."""
+
+    answer = forms.ChoiceField(
+        label=gettext_lazy("Known answer"), choices=[(key, key) for key in PREFERENCES], required=False
+    )
+    explanation = forms.CharField(label=gettext_lazy("Explanation"), max_length=LONGEST_WHY, required=False)
+
+
+def pair_page(request: HttpRequest, slug: str, pair_id: int, refused: GoldForm | None = None) -> HttpResponse:
     """Show A left and B right; each answer says which document its judge saw first."""
     project = visible_project(request, slug)
     pairs = Pair.objects.visible_to(request.user).select_related(
@@ -47,12 +59,13 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
         "sides": [_side("A", pair.a), _side("B", pair.b)],
         "answers": answers,
         "expected": _expected(pair, fit),
-        "gold": getattr(pair, "gold_answer", None),
+        "gold": (gold := getattr(pair, "gold_answer", None)),
+        "gold_form": refused or GoldForm(initial={"explanation": gold.explanation if gold else ""}),
         "scale": step_buttons(),
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/pair.html", context)
+    return render(request, "zelo/pair.html", context, status=422 if refused else 200)
 
 
 @require_POST
@@ -60,10 +73,12 @@ def mark_gold(request: HttpRequest, slug: str, pair_id: int) -> HttpResponse:
     """Set the pair's gold answer, or remove it if `answer` is empty."""
     project = owned_project(request, slug)
     pair = get_object_or_404(Pair.objects.visible_to(request.user), pk=pair_id, a__query__project=project)
-    answer = request.POST.get("answer", "")
-    if answer in PREFERENCES:
-        why = request.POST.get("explanation", "").replace("\x00", "").strip()[:LONGEST_WHY]
-        set_gold(pair.pk, PREFERENCES[answer], explanation=why, by=request.user)
+    form = GoldForm(request.POST)
+    if not form.is_valid():
+        return pair_page(request, slug, pair_id, form)
+    answer = form.cleaned_data["answer"]
+    if answer:
+        set_gold(pair.pk, PREFERENCES[answer], explanation=form.cleaned_data["explanation"], by=request.user)
         messages.success(request, _("Pair marked as gold. People’s answers to it are now checked."))
     elif unset_gold(pair, by=request.user):
         messages.success(request, _("Pair removed from gold."))

@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Project, Query
+from zelo_site.pages.forms import text_of
 from zelo_site.pages.importing.candidates import filling_part
 from zelo_site.pages.queries.certainty import mark_certainty
 from zelo_site.pages.scope import may_change, visible_project
@@ -51,7 +52,7 @@ def queries_of(request: HttpRequest, project: Project) -> QuerySet[Query]:
 def query_list(request: HttpRequest, slug: str) -> HttpResponse:
     """List 50 queries per page; `q` searches their texts, `show` filters by state."""
     project = visible_project(request, slug)
-    search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
+    search = text_of(request.GET, "q", 200)
     chosen = request.GET.get("show", "") if request.GET.get("show", "") in FILTERS else ""
     queries = _filtered(queries_of(request, project), chosen).order_by("id")
     if search:

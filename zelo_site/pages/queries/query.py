@@ -22,6 +22,7 @@ from labeling.models import Candidate, Judgment, Project, Query
 from scoring.models import QueryFit
 from workers.models import Run
 from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar
+from zelo_site.pages.forms import whole_number
 from zelo_site.pages.importing.candidates import filling_part
 from zelo_site.pages.queries.reasons import MOST_SHOWN, Reason, count_answers, reasons_for
 from zelo_site.pages.scope import may_change, visible_project
@@ -130,14 +131,9 @@ def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | Non
     )
 
 
-def _whole_number(request: HttpRequest, name: str) -> int | None:
-    text = request.GET.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
 def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> OpenDocument | None:
     """Return the document in `?document=` with its comparisons; 404 for another query's document."""
-    wanted = _whole_number(request, "document")
+    wanted = whole_number(request.GET, "document")
     if wanted is None:
         return None
     candidates = Candidate.objects.visible_to(request.user).filter(query=query).select_related("document")

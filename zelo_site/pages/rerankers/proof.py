@@ -10,10 +10,12 @@ import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.importing.lines import RowError
 from labeling.models import Project
@@ -39,6 +41,7 @@ from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
+from zelo_site.pages.forms import BadForm, PageForm, chosen_or_404, shown_form, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOVED_SHOWN = 200
@@ -97,11 +100,35 @@ class Line:
         return labels.get(self.row.kind, "")
 
 
+class RunFileForm(PageForm):
+    """A TREC run to enter, under a name or its file's."""
+
+    run = forms.FileField(
+        label=gettext_lazy("TREC run"),
+        allow_empty_file=True,
+        error_messages={"required": gettext_lazy("no file was chosen; choose a TREC run file")},
+    )
+    name = forms.CharField(label=gettext_lazy("Name"), max_length=200, required=False)
+
+
+class EvaluateForm(PageForm):
+    """The split to evaluate."""
+
+    split = forms.ChoiceField(label=gettext_lazy("Split"), choices=[(split, split) for split in SPLITS])
+
+
 def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show one split's leaderboard; a POST starts an evaluation or adds an entry."""
     project = visible_project(request, slug)
-    if request.method == "POST":
+    if request.method != "POST":
+        return _page(request, project)
+    try:
         return _post(request, owned_project(request, slug))
+    except BadForm as error:
+        return _page(request, project, error)
+
+
+def _page(request: HttpRequest, project: Project, error: BadForm | None = None) -> HttpResponse:
     snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
     chosen = _chosen(request, project, snapshots)
     job = Job.objects.filter(project=project, stage=STAGE).first()
@@ -117,9 +144,10 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
+        "run_form": shown_form(RunFileForm, None, error),
         "may_change": may_change(request, project),
     }
-    return render(request, "zelo/proof.html", context)
+    return render(request, "zelo/proof.html", context, status=422 if error else 200)
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
@@ -188,28 +216,21 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
             entered = enter_outside(project, request.POST.get("endpoint", ""), by=request.user)
             messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "run_file":
-            stream = request.FILES.get("run")
-            if stream is None:
-                raise ContenderRefused(_("no file was chosen; choose a TREC run file"))
-            name = request.POST.get("name", "").strip() or str(stream.name)
-            entered = enter_run_file(project, name, stream, by=request.user)
+            sent = RunFileForm(request.POST, request.FILES).checked()
+            name = sent["name"] or str(sent["run"].name)
+            entered = enter_run_file(project, name, sent["run"], by=request.user)
             messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
         elif action == "evaluate":
-            snapshot = get_object_or_404(
-                Snapshot.objects.visible_to(request.user).filter(projects=project), pk=_number(request, "snapshot")
-            )
-            order_evaluation(project, snapshot, request.POST.get("split", "test"), by=request.user)
+            snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
+            snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
+            split = EvaluateForm(request.POST).checked()["split"]
+            order_evaluation(project, snapshot, split, by=request.user)
             messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
             raise Http404
     except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
         messages.error(request, str(error))
     return redirect("proof", slug=project.slug)
-
-
-def _number(request: HttpRequest, field: str) -> int:
-    text = request.POST.get(field, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
 
 
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -251,8 +272,7 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _asked(request: HttpRequest, field: str) -> int:
-    text = request.GET.get(field, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0
+    return whole_number(request.GET, field) or 0
 
 
 def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: str) -> dict[str, object]:

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.db.models.fields.json import KT, KeyTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labeling.models import Document, Project, Query
 from labeling.records import TextRecord
@@ -26,6 +28,7 @@ from trainer.models import Evaluation, Reranker
 from trainer.publishing.manifests import ARTEFACTS
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import full_name, servable
+from zelo_site.pages.forms import PageForm
 from zelo_site.pages.scope import visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on
@@ -106,22 +109,32 @@ def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "zelo/rerankers.html", context)
 
 
+class TryForm(PageForm):
+    """A question, and documents to rank for it."""
+
+    query = forms.CharField(
+        label=gettext_lazy("Question"),
+        max_length=LONGEST_TEXT,
+        error_messages={"required": gettext_lazy("Enter a question.")},
+    )
+    documents = forms.CharField(label=gettext_lazy("Documents"), max_length=LONGEST_TEXT, required=False)
+
+
 def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
     """Show the form; a POST ranks the entered documents, or the project's documents that BM25 finds."""
     project = visible_project(request, slug)
     reranker = get_object_or_404(servable().select_related("project"), project=project, pk=reranker_id)
     context: dict[str, Any] = {"project": project, "shown": shown(reranker), "here": "rerankers"}
     if request.method == "POST":
-        question = request.POST.get("query", "").replace("\x00", "").strip()[:LONGEST_TEXT]
-        typed = request.POST.get("documents", "").replace("\x00", "")[:LONGEST_TEXT]
-        context |= {"question": question, "typed": typed}
-        if not question:
-            context["problem"] = _("Enter a question.")
-        else:
+        context["form"] = form = TryForm(request.POST)
+        if form.is_valid():
+            question, typed = form.cleaned_data["query"], form.cleaned_data["documents"]
             context |= _ranked(reranker, question, typed_documents(typed) or found_documents(project, question))
+        else:
+            context["problem"] = form.summary()
     else:
         first = Query.objects.filter(project=project).order_by("id").values_list("text", flat=True).first()
-        context["question"] = first or ""
+        context["form"] = TryForm(initial={"query": first or ""})
     return render(request, "zelo/reranker_try.html", context)
 
 

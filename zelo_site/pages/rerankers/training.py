@@ -7,21 +7,22 @@ from typing import Any
 
 import pydantic
 from django.contrib import messages
+from django.forms import BoundField
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin, get_plugin, registered
+from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
+from zelo_site.pages.forms import BadForm, chosen_or_404, name_in_words, plugin_form, shown_form
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.options import BadOptions, OptionField, name_in_words, option_fields, read_options
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 LIVE = "zelo/parts/training_live.html"
@@ -37,7 +38,7 @@ class TrainerChoice:
 
     name: str
     label: str
-    fields: list[OptionField]
+    fields: list[BoundField]
     chosen: bool
 
 
@@ -78,14 +79,13 @@ def training_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/training.html", _context(request, project))
     owned_project(request, slug)
-    number = request.POST.get("snapshot", "")
-    known = int(number) if number.isascii() and number.isdigit() and len(number) < 18 else 0
-    snapshot = get_object_or_404(Snapshot.objects.visible_to(request.user).filter(projects=project), pk=known)
+    snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
+    snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
     try:
         trainer = get_plugin("trainer", request.POST.get("trainer", "pointwise"))
-        options = read_options(trainer, prefix=f"trainer-{trainer.name}", sent=request.POST)
+        options = plugin_form(trainer, prefix=f"trainer-{trainer.name}")(request.POST).plain_options()
         run = start_training(project, snapshot, trainer=trainer.name, options=options, by=request.user)
-    except (BadOptions, TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
+    except (BadForm, TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/training.html", _context(request, project, error), status=422)
     return redirect("training-run", slug=project.slug, training_id=run.pk)
 
@@ -100,7 +100,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "snapshots": list(Snapshot.objects.visible_to(request.user).filter(projects=project)),
         "snapshot": request.POST.get("snapshot", ""),
         "trainers": [
-            TrainerChoice(name, plugin.label, _fields(name, sent, error), name == chosen)
+            TrainerChoice(name, plugin.label, _fields(plugin, sent, error), name == chosen)
             for name, plugin in registered("trainer").items()
         ],
         "error": error,
@@ -108,11 +108,8 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
     }
 
 
-def _fields(trainer: str, sent: Any, error: Exception | None) -> list[OptionField]:
-    prefix = f"trainer-{trainer}"
-    if isinstance(error, BadOptions) and any(field.name.startswith(f"{prefix}-") for field in error.fields):
-        return error.fields
-    return option_fields(get_plugin("trainer", trainer), prefix=prefix, sent=sent)
+def _fields(trainer: type[Plugin], sent: Any, error: Exception | None) -> list[BoundField]:
+    return list(shown_form(plugin_form(trainer, prefix=f"trainer-{trainer.name}"), sent, error))
 
 
 def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
