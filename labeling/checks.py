@@ -17,7 +17,7 @@ def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"plugin {row.name!r} ({row.module}) did not load: {row.error}",
             id="zelo.W001",
-            hint="fix or uninstall the package, or leave it out of ZELO_PLUGINS",
+            hint="fix or uninstall the package, or remove it from ZELO_PLUGINS",
         )
         for row in load_plugins(enabled=settings.ZELO_PLUGINS)
         if row.error
@@ -32,7 +32,7 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         Error(
             "the signing key is missing or shorter than 32 characters",
             id="zelo.E001",
-            hint="unset ZELO_SECRET_KEY to have one made in ZELO_HOME, or set it to a long random string",
+            hint="unset ZELO_SECRET_KEY to generate a key in ZELO_HOME, or set it to a long random string",
         )
     ]
 

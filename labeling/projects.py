@@ -96,7 +96,7 @@ def _checked_name(name: str) -> str:
 
 def _check_storable(text: str, what: str) -> None:
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadProject(f"{what} holds NUL or half a surrogate pair, which cannot be stored; take it out")
+        raise BadProject(f"{what} contains NUL or a lone surrogate, which cannot be stored; remove it")
 
 
 def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:

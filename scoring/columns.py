@@ -37,7 +37,7 @@ def copy_columns(sql: str, parameters: Sequence[object], fields: Sequence[tuple[
         data = b"".join(bytes(block) for block in copy)
     body = data[_HEADER_BYTES:-2]
     if len(body) % record.itemsize:
-        raise ValueError("a column read by COPY held a null or another width than declared; check the statement")
+        raise ValueError("a column read by COPY contained a null or had an unexpected width; check the statement")
     return np.frombuffer(body, dtype=record)
 
 

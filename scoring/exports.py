@@ -40,7 +40,7 @@ class ZbenchAnnotatedJsonl(Exporter):
 
     class Options(Exporter.Options):
         unrated: bool = pydantic.Field(
-            default=True, description="Write documents without a score too; zbench itself cannot read those."
+            default=True, description="Include documents without a score (zbench cannot read these)."
         )
 
     options: Options
@@ -84,7 +84,7 @@ class TrecRun(Exporter):
     content_type = "text/plain; charset=utf-8"
 
     class Options(Exporter.Options):
-        tag: str = pydantic.Field(default="zelo", pattern=r"^\S{1,80}$", description="Last column: the run's name.")
+        tag: str = pydantic.Field(default="zelo", pattern=r"^\S{1,80}$", description="Run name in the last column.")
 
     options: Options
 
@@ -100,7 +100,7 @@ def _word(identifier: str) -> str:
     if len(identifier.split()) == 1 and identifier == identifier.strip():
         return identifier
     raise ExportFailed(
-        f"the id {identifier!r} holds a blank; expected an id without one in a TREC run; export as JSONL instead"
+        f"the id {identifier!r} contains a space, which a TREC run does not allow; export as JSONL instead"
     )
 
 

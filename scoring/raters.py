@@ -27,18 +27,20 @@ class RaterOptions(Rater.Options):
         ge=0.0,
         le=1e6,
         title="Prior precision",
-        description="Pulls strengths towards zero. Empty: chosen for the project, or the model's default.",
+        description="Pulls strengths towards zero. Empty: chosen by cross-validation, or the model's default.",
     )
     tolerance: float = pydantic.Field(
-        default=1e-8, gt=0.0, le=1e-3, title="Tolerance", description="Largest norm of a query's gradient."
+        default=1e-8, gt=0.0, le=1e-3, title="Tolerance", description="Largest allowed gradient norm of a query."
     )
     require_connected: bool = pydantic.Field(
-        default=False, title="Require connected graphs", description="Refuse queries whose pairs leave islands."
+        default=False,
+        title="Require connected graphs",
+        description="Reject queries that have disconnected comparisons.",
     )
     judge_weights: Literal["equal", "anchored"] = pydantic.Field(
         default="equal",
         title="Judges' weights",
-        description="anchored: weigh judges by how they agree with people's answers and grades, once there are any.",
+        description="anchored: weight judges by their agreement with people's answers and grades.",
     )
 
 

@@ -40,7 +40,7 @@ def make_link(
     This is the only time that the token can be read.
     """
     if user is None and (project is None or not role):
-        raise BadLink("a link needs a user to sign in, or a project and a role to invite to; give one of them")
+        raise BadLink("a link needs either a user to sign in or a project and a role; set one of them")
     token = secrets.token_urlsafe(32)
     AccessLink.objects.create(
         token_hash=hashed(token),
@@ -71,8 +71,7 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
     link = find_link(token)
     if link is None or AccessLink.objects.filter(pk=link.pk, used_at__isnull=True).update(used_at=Now()) != 1:
         raise LinkRefused(
-            "this link has been used, has expired or was never given out; ask for a new one "
-            "(`python manage.py link USERNAME` on the server)"
+            "this link is unknown, used or expired; ask for a new one (`python manage.py link USERNAME` on the server)"
         )
     user = link.user or visitor or _make_newcomer(name)
     if link.project is not None:

@@ -59,7 +59,7 @@ def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days) ->
     """A link that lets one newcomer, or one who is signed in, into the project once. Raises BadInvitation."""
     chosen = known_role(role)
     if not 1 <= days <= MOST_DAYS:
-        raise BadInvitation(f"the link is to hold for {days} days; expected 1 to {MOST_DAYS}")
+        raise BadInvitation(f"the link is valid for {days} days; expected 1 to {MOST_DAYS}")
     token = make_link(project=project, role=chosen, valid_for=timedelta(days=days))
     return Invitation(token, chosen, days)
 
@@ -121,7 +121,7 @@ def _locked_member(project: Project, user: Any) -> Membership:
 
 
 def _no_member(project: Project, user: Any) -> MembershipRefused:
-    return MembershipRefused(f"{user} is no member of {project.name}; invite them first")
+    return MembershipRefused(f"{user} is not a member of {project.name}; invite them first")
 
 
 def _keep_an_owner(member: Membership) -> None:

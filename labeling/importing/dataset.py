@@ -120,7 +120,7 @@ def _named_errors(file: str) -> Iterator[None]:
     except (DataError, IntegrityError, psycopg.DataError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImportFailed(
-            f"the database refused a value: {reason}", file=file, remedy="mend the value, or the importer plugin"
+            f"the database refused a value: {reason}", file=file, remedy="fix the value or the importer plugin"
         ) from error
 
 

@@ -133,24 +133,24 @@ def _too_long(line: int, limit: int) -> RowError:
     return RowError(
         f"longer than {limit} bytes",
         line=line,
-        expectation=f"at most {limit} bytes a line",
+        expectation=f"at most {limit} bytes per line",
         remedy="shorten the texts, or raise ZELO_MAX_LINE_MB",
     )
 
 
 def _too_much(line: int, limit: int) -> RowError:
     return RowError(
-        f"the file is longer than {limit} bytes, unpacked",
+        f"the file is longer than {limit} bytes after decompression",
         line=line,
-        expectation=f"at most {limit} bytes a file",
-        remedy="split the file, or let the operator raise ZELO_MAX_IMPORT_MB",
+        expectation=f"at most {limit} bytes per file",
+        remedy="split the file, or ask the operator to raise ZELO_MAX_IMPORT_MB",
     )
 
 
 def _damaged(line: int, error: Exception) -> RowError:
     return RowError(
-        f"the compressed file is damaged or cut off here ({error})",
+        f"the compressed file is damaged or truncated here ({error})",
         line=line,
-        expectation="a whole gzip file",
+        expectation="a complete gzip file",
         remedy="copy or compress the file again",
     )

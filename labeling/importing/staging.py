@@ -83,11 +83,11 @@ class ImportSummary:
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
-            (self.grades_unmatched, "grades of unknown candidates left out"),
+            (self.grades_unmatched, "grades of unknown candidates skipped"),
         )
         parts += [f"{count} {note}" for count, note in notes if count]
         if self.kept:
-            parts.append(f"{self.kept} described differently, kept as they were")
+            parts.append(f"{self.kept} differ from the project and were not changed")
         return ", ".join(parts)
 
     @property
@@ -316,11 +316,11 @@ def _refuse_other_text(
     if found := cursor.fetchone():
         line, external_id = found
         raise ImportFailed(
-            f"the {what} {printable(external_id)!r} has another text than in the project",
+            f"the {what} {printable(external_id)!r} has a different text in the project",
             file=file,
             line=line,
             field=field,
-            remedy="give the changed text an id of its own, or import into a new project",
+            remedy="give the changed text a new id, or import into a new project",
         )
 
 
@@ -332,7 +332,7 @@ def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Stage
     matched, graded, regraded = cursor.fetchone()
     if not matched:
         raise ImportFailed(
-            f"none of its {staged.grades} grades is of a candidate in this project",
+            f"none of its {staged.grades} grades belongs to a candidate in this project",
             file=file,
             remedy="import the queries and documents first, and check that the ids are the same",
         )

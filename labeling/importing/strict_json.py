@@ -69,7 +69,7 @@ def check_text(text: str) -> None:
         raise BadJson(
             f"contains the lone surrogate \\u{ord(text[error.start]):04x} at position {error.start + 1}",
             expectation="whole characters",
-            remedy="text was cut inside a surrogate pair; cut between characters or drop the half",
+            remedy="the text was cut inside a surrogate pair; cut between characters or remove the lone surrogate",
         ) from None
 
 
@@ -96,7 +96,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise BadJson(
             f"the key {twice[:80]!r} occurs twice in one object",
-            expectation="every key once",
+            expectation="each key once",
             remedy="keep one of the two values",
             field=printable(twice),
         )
@@ -146,9 +146,7 @@ def _check_value(value: Any) -> None:
                 raise _within(f"[{position}]", error) from None
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise BadJson(
-                f"is {value}", expectation="a finite number", remedy="leave the field out where there is no value"
-            )
+            raise BadJson(f"is {value}", expectation="a finite number", remedy="omit the field if there is no value")
     elif isinstance(value, int) and value not in _INT64:
         raise BadJson(
             "is an integer beyond 64 bits",

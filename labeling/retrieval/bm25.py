@@ -80,7 +80,7 @@ class BM25Index:
             rows = [self._rows[document_id] for document_id in document_ids]
         except KeyError as error:
             raise UnknownDocument(
-                f"document {error.args[0]} is not among the {len(self.ids)} indexed; rebuild the index"
+                f"document {error.args[0]} is not in the index of {len(self.ids)} documents; rebuild the index"
             ) from None
         return self.all_scores(query)[rows]
 
@@ -92,8 +92,10 @@ class BM25Index:
 
 
 class BM25Options(Plugin.Options):
-    k1: float = pydantic.Field(default=0.9, ge=0, le=10, description="How slowly repeated words saturate.")
-    b: float = pydantic.Field(default=0.4, ge=0, le=1, description="How much long documents are discounted.")
+    k1: float = pydantic.Field(
+        default=0.9, ge=0, le=10, description="Saturation of repeated words. Higher: repetitions count longer."
+    )
+    b: float = pydantic.Field(default=0.4, ge=0, le=1, description="Length normalization. 0: none, 1: full.")
 
 
 @register

@@ -117,7 +117,7 @@ class EmbeddingCache:
         busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
         self._usable = busy
         log.warning(
-            "the cache of embeddings %s is %s (%s): computing them instead; it can be deleted at any time",
+            "the embedding cache %s is %s (%s); embeddings are computed instead. The cache can be deleted at any time",
             self.path,
             "busy" if busy else "not usable",
             error,

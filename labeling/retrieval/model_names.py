@@ -22,8 +22,8 @@ class ModelNotAllowed(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the model {name[:200]!r} is not among those that this installation loads; expected {BUNDLED!r} or one of "
-            f"the operator's list; let the operator add its name, its folder or a glob to {VARIABLE}"
+            f"the model {name[:200]!r} is not allowed on this installation; expected {BUNDLED!r} or a model from "
+            f"the operator's list; ask the operator to add its name, folder or a glob to {VARIABLE}"
         )
         self.name = name
 

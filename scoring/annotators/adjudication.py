@@ -90,7 +90,7 @@ def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
     """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
-        raise BadVerdict("only a pair that was decided for one document, or as a tie, can be gold; decide it first")
+        raise BadVerdict("only a pair with a verdict for one document or a tie can be gold; decide the pair first")
     return set_gold(pair.pk, decided.judgment.preference, explanation=explanation)
 
 
@@ -121,10 +121,10 @@ def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
     if seen is None or seen == (standing.pk if standing is not None else 0):
         return
     if standing is None:
-        raise DecidedMeanwhile(_("The verdict that you saw has been taken back meanwhile; nothing was changed."))
+        raise DecidedMeanwhile(_("Someone withdrew the verdict in the meantime. Nothing was changed. Reload the page."))
     name = (standing.by.get_full_name() or standing.by.get_username()) if standing.by is not None else _("Somebody")
     raise DecidedMeanwhile(
-        _("%(name)s has decided this pair meanwhile; nothing was changed. Decide again if you see it differently.")
+        _("%(name)s decided this pair in the meantime. Nothing was changed. Decide again to replace that verdict.")
         % {"name": name}
     )
 

@@ -91,7 +91,7 @@ def fit_calibration(project_id: int) -> Calibrated:
     data = read_calibration_data(project_id, judge_terms=shared.judge_terms)
     if not len(data.strengths.query_ids):
         raise NothingRated(
-            f"project {project.slug!r} has no scores; expected rated queries; judge pairs within queries first"
+            f"project {project.slug!r} has no scores; start a run that judges pairs within queries first"
         )
     biases = query_biases(data, model=model_of(project_rater(project, shared)) or "bradley-terry")
     relevance, reason = learn_relevance(data.strengths, data.answers, biases)

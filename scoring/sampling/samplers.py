@@ -32,13 +32,15 @@ class Cycles(plugins.Sampler):
     label = "Random cycles (even coverage)"
 
     class Options(plugins.Sampler.Options):
-        degree: int = pydantic.Field(default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate; an even number")
+        degree: int = pydantic.Field(
+            default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate (an even number)."
+        )
 
         @pydantic.field_validator("degree")
         @classmethod
         def _even(cls, degree: int) -> int:
             if degree % 2:
-                raise ValueError(f"degree is {degree}; expected an even number, as each cycle adds two")
+                raise ValueError(f"degree is {degree}; expected an even number because each cycle adds two")
             return degree
 
     options: Options
@@ -73,34 +75,34 @@ class Adaptive(plugins.Sampler):
     """
 
     name = "adaptive"
-    label = "Adaptive (certainty at the top)"
+    label = "Adaptive (focus on the top)"
 
     class Options(plugins.Sampler.Options):
         start_cycles: int = pydantic.Field(
-            default=1, ge=1, le=2, description="Random cycles before the first adaptive round"
+            default=1, ge=1, le=2, description="Random cycles before the first adaptive round."
         )
         round_pairs: int = pydantic.Field(
             default=25,
             ge=1,
             le=MOST_PAIRS,
-            description="Pairs of a query in one round; a quarter of its candidates if that is more",
+            description="Pairs per query and round, at least a quarter of its candidates.",
         )
         pairs_per_candidate: float = pydantic.Field(
-            default=4.0, gt=0, le=MOST_DEGREE, description="Where it ends; 4 is the paper's number"
+            default=4.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate (4 in the paper)."
         )
-        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="How much of the top matters")
+        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="Number of top documents to focus on.")
         floor: float = pydantic.Field(
-            default=0.03, gt=0, le=1e6, description="Weight of every document; higher keeps the whole order"
+            default=0.03, gt=0, le=1e6, description="Minimum weight of a document. Higher: improves the whole ranking."
         )
-        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws behind the weights")
+        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws to compute the weights.")
         first_stage: bool = pydantic.Field(
-            default=True, description="First-stage rank as a prior mean, as far as it agrees"
+            default=True, description="Use the first-stage rank as a prior mean, weighted by its agreement."
         )
         enough_recall: float = pydantic.Field(
-            default=1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never"
+            default=1.0, gt=0, le=1, description="Stop at this expected recall of the top. 1: never."
         )
         least_gain: float = pydantic.Field(
-            default=0.0, ge=0, le=1e6, description="Stop where a pair raises it by less; 0: never"
+            default=0.0, ge=0, le=1e6, description="Stop if another pair raises the recall by less. 0: never."
         )
 
     options: Options
@@ -143,7 +145,7 @@ class Uncertain(plugins.Sampler):
     label = "Most uncertain pairs (for people)"
 
     class Options(plugins.Sampler.Options):
-        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="How many pairs at a time")
+        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="Pairs per round.")
 
     options: Options
 
@@ -172,7 +174,7 @@ class CrossQuery(plugins.Sampler):
 
     class Options(plugins.Sampler.Options):
         pairs_per_query: int = pydantic.Field(
-            default=3, ge=1, le=1000, description="3 for soft preferences, 12 for sign votes"
+            default=3, ge=1, le=1000, description="Pairs per query: 3 for soft preferences, 12 for yes/no votes."
         )
 
     options: Options

@@ -80,9 +80,9 @@ Domain = Annotated[str, pydantic.Field(max_length=100)]
 OTHER_DOMAIN = stored_text("other domains")
 FEW_COMPARISONS = stored_text("too few comparisons")
 LARGE_ERROR = stored_text("too large a standard error")
-ON_AN_ISLAND = stored_text("outside the query's largest island")
-HELD_OUT_TEXT = stored_text("query text stands in a held-out domain")
-STRICTER_SPLIT = stored_text("document text stands in a stricter split")
+ON_AN_ISLAND = stored_text("not connected to the query's largest group")
+HELD_OUT_TEXT = stored_text("query text also in a held-out domain")
+STRICTER_SPLIT = stored_text("document text also in a stricter split")
 
 
 class SnapshotRefused(ValueError):
@@ -108,39 +108,39 @@ class SnapshotOptions(Options):
     of their queries: leaving out what rests on little would make their lists easier than those that people meet.
     """
 
-    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed deals the queries out anew.")
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed reshuffles the split.")
     dev_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of the queries that choose the best checkpoint."
+        default=0.1, ge=0, le=0.5, description="Share of queries used to choose the best checkpoint."
     )
     test_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of the queries kept for the proof."
+        default=0.1, ge=0, le=0.5, description="Share of queries reserved for evaluation."
     )
     min_comparisons: int = pydantic.Field(
         default=1,
         ge=0,
         lt=2**31,
-        description="Nothing is learned from documents with fewer comparisons; the proof keeps them.",
+        description="Training ignores documents with fewer comparisons; evaluation keeps them.",
     )
     max_stderr: float | None = pydantic.Field(
         default=None,
         gt=0,
-        description="Nothing is learned from documents whose Elo has a larger standard error; the proof keeps them.",
+        description="Training ignores documents with a larger standard error of Elo; evaluation keeps them.",
     )
     domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Only queries of these domains, in every split; empty: all."
+        default=[], max_length=1000, description="Domains to include in every split. Empty: all."
     )
     heldout_domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Domains that nothing is learned from, for the proof of transfer."
+        default=[], max_length=1000, description="Domains excluded from training, to evaluate transfer."
     )
     weights: dict[str, Annotated[float, pydantic.Field(ge=0, le=1e6)]] = pydantic.Field(
         default={},
         max_length=1000,
-        description='How much a row counts, by project, domain or "project/domain"; 1 where nothing is said.',
+        description='Weight of a row by project, domain or "project/domain". Default: 1.',
     )
     shared_documents: Literal["remove", "keep"] = pydantic.Field(
         default="remove",
-        description="Documents that training and proof share: removed from training, or kept where a fixed "
-        "collection is searched and only the queries are new.",
+        description="Remove documents of the evaluation from training, or keep them if the collection is fixed "
+        "and only queries are new.",
     )
 
 
@@ -184,7 +184,7 @@ def freeze(
     options = options or SnapshotOptions()
     name = _checked_name(name)
     if not projects:
-        raise SnapshotRefused("no project is named; expected one or several whose scores are to be frozen")
+        raise SnapshotRefused("no project is given; name at least one project")
     if most_rows is not None:
         _check_size(projects, most_rows, name=name, options=options)
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
@@ -207,8 +207,8 @@ def _check_size(projects: Sequence[Project], most: int, *, name: str, options: S
         slugs = " ".join(project.slug for project in projects)
         chosen = json.dumps(options.model_dump(mode="json", exclude_defaults=True))
         raise TooManyRows(
-            f"{rows:,} documents have scores; expected at most {most:,} for a page or a call, which would take too long: "
-            f"freeze them in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
+            f"{rows:,} documents have scores; expected at most {most:,} for a page or an API call; "
+            f"run in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
             f"--options {shlex.quote(chosen)}"
         )
 
@@ -279,7 +279,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         [(each, "i8") for each in ("id", "query", "document", "island", "comparisons")] + [("stderr", "f8")],
     )
     if not len(scored):
-        raise NothingToFreeze("no document has a score; expected judged and rated queries: order a run first")
+        raise NothingToFreeze("no document has a score; start a run first")
     queries = _read_queries(project_ids)
     _check_named(options, queries)
     removed: Counter[str] = Counter()
@@ -308,8 +308,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
     if not np.count_nonzero(split[place] == TRAIN):
         raise NothingToFreeze(
-            f"nothing is left to learn from ({_reasons(removed)}); expected rows in the split train: loosen the "
-            "filters, hold fewer domains out, or keep shared documents"
+            f"no training rows are left ({_reasons(removed)}); relax the "
+            "filters, hold out fewer domains, or keep shared documents"
         )
     return _Chosen(
         candidates=scored["id"].astype(np.int64),
@@ -323,7 +323,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
 
 def _reasons(removed: Counter[str]) -> str:
     told = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
-    return told or "every query went into another split"
+    return told or "every query is in another split"
 
 
 def _read_queries(project_ids: list[int]) -> _Queries:
@@ -350,7 +350,7 @@ def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
         unknown = sorted(set(getattr(options, field)) - names)
         if unknown:
             there = ", ".join(repr(each) for each in sorted(names)[:20])
-            raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no rated query has; expected some of {there}")
+            raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no scored query has; expected some of {there}")
 
 
 def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntArray:
@@ -364,8 +364,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
     texts = len(np.unique(prints[~heldout]))
     if texts < needed:
         raise NothingToFreeze(
-            f"{texts} different queries have scores and a domain that is asked for; expected at least {needed} for the "
-            "splits: judge more queries, name more domains, or set dev_share and test_share to 0"
+            f"{texts} different queries with scores are in the chosen domains; the splits need at least {needed}: "
+            "judge more queries, choose more domains, or set dev_share and test_share to 0"
         )
     split = np.full(len(queries.ids), -1, dtype=np.int64)
     split[present] = split_queries(
@@ -402,7 +402,7 @@ def _weights(queries: _Queries, place: IntArray, split: IntArray, options: Snaps
     weights = of_query[place]
     mean = weights[split == TRAIN].mean()
     if not mean > 0:
-        raise SnapshotRefused(f"the weights {options.weights} leave nothing to learn from; expected one above 0")
+        raise SnapshotRefused(f"the weights {options.weights} exclude every training row; set one above 0")
     return np.asarray(weights / mean)
 
 
@@ -472,8 +472,8 @@ class _Tally:
     def check_spread(self) -> None:
         if self.high - self.low < LEAST_SPREAD:
             raise NoSpread(
-                f"every document to learn from has the relevance {self.low:.4f}; expected scores that differ: judge "
-                "pairs until some documents win, or look into what the judges answer"
+                f"every training document has the relevance {self.low:.4f}; expected different scores: judge more "
+                "pairs, or check the judges' answers"
             )
 
     def splits(self) -> dict[str, dict[str, int]]:

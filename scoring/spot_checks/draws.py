@@ -57,9 +57,9 @@ def _check(reason: str, pairs: int, overlap: int) -> None:
     if reason not in Reason.values:
         raise BadPlan(f"the reason is {reason[:40]!r}; expected one of {', '.join(Reason.values)}")
     if not 1 <= pairs <= MOST_PAIRS:
-        raise BadPlan(f"{pairs:,} pairs were asked for; expected 1 to {MOST_PAIRS:,}")
+        raise BadPlan(f"the number of pairs is {pairs:,}; expected 1 to {MOST_PAIRS:,}")
     if not 1 <= overlap <= MOST_OVERLAP:
-        raise BadPlan(f"{overlap} people are to judge each pair; expected 1 to {MOST_OVERLAP}")
+        raise BadPlan(f"the number of people per pair is {overlap}; expected 1 to {MOST_OVERLAP}")
 
 
 _UNPLANNED = """NOT EXISTS (SELECT 1 FROM labeling_spotcheck planned WHERE planned.pair_id = pair.id)
@@ -237,11 +237,11 @@ _DRAWS: dict[Reason, Callable[[Project, int, int], list[DrawnPair]]] = {
 }
 
 REMEDIES: dict[Reason, str] = {
-    Reason.RANDOM: "every pair is asked about already, or no query has two candidates; import or retrieve some first",
-    Reason.DISAGREEMENT: "no pair that is not asked about yet was answered differently by two judges; "
-    "run two judges or more with the allocation `all`",
-    Reason.UNCERTAIN: "no query has scores yet, or every pair of them was asked; order a run first",
-    Reason.CROSS_QUERY: "fewer than two queries have scores, or all that is wanted is drawn; order a run first",
-    Reason.GOLD: "no two candidates of a query have grades that differ clearly, and nothing is adjudicated that is not "
-    "gold already; import grades, adjudicate, or mark a pair as gold on its page",
+    Reason.RANDOM: "every pair is already planned, or no query has two candidates; import or retrieve more candidates",
+    Reason.DISAGREEMENT: "judges do not disagree on any pair that is still unplanned; "
+    "run two or more judges with the allocation `all`",
+    Reason.UNCERTAIN: "no query has scores yet, or all their pairs are planned; start a run first",
+    Reason.CROSS_QUERY: "fewer than two queries have scores, or every cross-query pair is planned; start a run first",
+    Reason.GOLD: "no candidates of a query have clearly different grades, and every adjudicated pair is already gold; "
+    "import grades, adjudicate pairs, or mark a pair as gold on its page",
 }

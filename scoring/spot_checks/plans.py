@@ -105,7 +105,7 @@ def plan_spot_checks(
         pair_ids = _stored(drawn)
         slots = _open_gold(plan, drawn, pair_ids) if reason == Reason.GOLD else _open_slots(plan, pair_ids, overlap)
         if not slots:
-            raise NothingToAsk("these pairs have just been planned by somebody else; plan again")
+            raise NothingToAsk("another user has just planned these pairs; plan again")
     return Planned(plan, len(drawn), pairs, slots)
 
 

@@ -153,8 +153,8 @@ class Storage:
         if checksum and digest.hexdigest() != checksum:
             target.unlink()
             raise ChecksumMismatch(
-                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: it "
-                "was changed or damaged after it was written; make it anew"
+                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: "
+                "the file was changed or damaged; create it again"
             )
 
     def upload_folder(self, source: Path, path: str, *, last: str = "manifest.json") -> None:
@@ -177,7 +177,7 @@ class Storage:
     def _absolute(self, path: str) -> str:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or "\x00" in path or "\\" in path:
-            raise BadPath(f"{path!r} is no path in the storage; expected names joined by slashes, without ..")
+            raise BadPath(f"{path!r} is not a valid path in the storage; expected names joined by slashes, without ..")
         return "/".join([self._root.rstrip("/"), *parts])
 
     def _relative(self, path: str, root: str) -> str:
@@ -203,5 +203,5 @@ def _room_is_needed(where: str) -> Iterator[None]:
             raise
         raise StorageFull(
             error.errno,
-            f"no room is left in {where}; nothing was kept: free some, or let STORAGE_URL name a larger place",
+            f"no space left in {where}; nothing was stored. Free some space, or set STORAGE_URL to a larger place",
         ) from error

@@ -95,12 +95,12 @@ def _collected(note: Path, is_used: Callable[[str], bool]) -> list[str]:
         told = _read(file.read())
         if told is None:
             aside = note.rename(note.with_suffix(UNREADABLE))
-            log.warning("%s says of no folder that it is unfinished; it is put aside as %s", note, aside.name)
+            log.warning("%s does not name an unfinished folder; renamed to %s", note, aside.name)
         elif told["storage"] == storage().url:  # otherwise another installation's, or this one's before it moved
             left = [] if is_used(told["folder"]) else [told["folder"]]
             for folder in left:
                 storage().remove(folder)
-                log.warning("%s was left unfinished by a process that died, and is removed", folder)
+                log.warning("%s was removed because its writer died before it finished", folder)
             note.unlink(missing_ok=True)
             return left
     return []

@@ -302,14 +302,14 @@ class Mumbling(Trainer):
     ("plugin", "expected"),
     [
         (BadOptions, ["must be frozen", "must forbid unknown fields"]),
-        (Greedy, ["raised UnicodeDecodeError", "reads the stream as a whole", "NUL"]),
-        (Dated, ["other bytes the second time"]),
+        (Greedy, ["raised UnicodeDecodeError", "reads the whole stream", "NUL"]),
+        (Dated, ["different bytes the second time"]),
         (Endless, ["a >= b", "comes twice"]),
         (Forgetful, ["comparisons give"]),
         (Sorting, ["order of the questions"]),
         (Fragile, ["raised ZeroDivisionError"]),
-        (Lopsided, ["expected 0", "the other way round", "turning every vote round"]),
-        (Unsorted, ["for one query", "not best first"]),
+        (Lopsided, ["expected 0", "exchanging the two sides", "reversing every vote"]),
+        (Unsorted, ["for one query", "not sorted best first"]),
         (Mumbling, ["name is ''", "label is empty", "no docstring"]),
     ],
 )

@@ -23,10 +23,10 @@ MAX_ID_CHARACTERS = 500
 
 class LineOptions(Importer.Options):
     max_line_bytes: int = pydantic.Field(
-        default=DEFAULT_MAX_LINE_BYTES, ge=1, le=2**30, description="Longest accepted line, in bytes."
+        default=DEFAULT_MAX_LINE_BYTES, ge=1, le=2**30, description="Maximum length of a line in bytes."
     )
     max_total_bytes: int = pydantic.Field(
-        default=DEFAULT_MAX_TOTAL_BYTES, ge=1, le=2**50, description="Longest accepted file, unpacked, in bytes."
+        default=DEFAULT_MAX_TOTAL_BYTES, ge=1, le=2**50, description="Maximum size of the decompressed file in bytes."
     )
 
 
@@ -65,7 +65,7 @@ def check_identifier(value: str, field: str) -> None:
     """Raise BadJson for an id that is empty or too long."""
     expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
     if not value or value.isspace():
-        raise BadJson("is empty", expectation=expectation, remedy="give it an id of its own", field=field)
+        raise BadJson("is empty", expectation=expectation, remedy="give it an id", field=field)
     if len(value) > MAX_ID_CHARACTERS:
         raise BadJson(
             f"has {len(value)} characters", expectation=expectation, remedy="shorten or hash the id", field=field

@@ -26,8 +26,8 @@ class ZbenchJsonl(LineImporter):
     name = "zbench-jsonl"
     label = "zbench JSONL"
     format_help = (
-        'One JSON object a line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
-        'documents may have "rank" and "score", and may be [] where a retriever is to find candidates.'
+        'One JSON object per line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
+        'documents may have "rank" and "score", and may be [] if a retriever finds the candidates.'
     )
     example = (
         b'{"query": {"id": "q1", "query": "do goldfish grow"}, "documents": [{"id": "d1", "content": '
@@ -46,9 +46,7 @@ class ZbenchJsonl(LineImporter):
             ) from None
 
 
-_SHAPE = (
-    'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] has them retrieved)'
-)
+_SHAPE = 'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] to retrieve them)'
 
 
 def _query(value: Any, line: int) -> ImportedQuery:
@@ -82,9 +80,9 @@ def _check_once(documents: tuple[ImportedDocument, ...]) -> None:
     for position, document in enumerate(documents):
         if (earlier := first.setdefault(document.id, position)) != position:
             raise BadJson(
-                f"the document id {printable(document.id)!r} is that of documents[{earlier}] already",
-                expectation="every document once a query",
-                remedy="drop one of the two, or give them different ids",
+                f"the document id {printable(document.id)!r} is already used by documents[{earlier}]",
+                expectation="each document once in a query",
+                remedy="remove one of the two, or use different ids",
                 field=f"documents[{position}].id",
             )
 
@@ -119,7 +117,7 @@ def _text(owner: dict[str, Any], key: str, path: str) -> str:
 
 def _identifier(owner: dict[str, Any], path: str) -> str:
     field = f"{path}.id"
-    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write ids in double quotes, numbers too")
+    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write all ids in double quotes")
     check_identifier(value, field)
     return value
 

@@ -49,9 +49,11 @@ class UnlinkedQueries(ValueError):
         self.islands = islands
         sizes = ", ".join(str(len(island)) for island in islands[:5])
         super().__init__(
-            f"queries fall into {len(islands)} islands (of {sizes}{', ...' if len(islands) > 5 else ''} queries) that no "
-            f"cross-query pair connects, query {islands[-1][0]} in the smallest; judge cross-query pairs between them, or "
-            "calibrate with require_connected=False and compare only within an island"
+            f"queries have disconnected comparisons: {len(islands)} groups (of {sizes}"
+            f"{', ...' if len(islands) > 5 else ''}) "
+            f"that no cross-query pair connects, query {islands[-1][0]} in the smallest; "
+            "judge pairs between the groups, or "
+            "calibrate with require_connected=False and compare only within a group"
         )
 
 
@@ -252,5 +254,5 @@ def _check_different(pairs: PairMeans, first: IntArray, second: IntArray) -> Non
         row = int(same[0])
         raise SameQueryPair(
             f"pair ({pairs.a[row]}, {pairs.b[row]}) lies within query {first[row]}; expected candidates of two queries; "
-            "leave pairs of one query to fit_queries"
+            "fit pairs of one query with fit_queries"
         )

@@ -53,7 +53,7 @@ def injection_effect(
     """
     names, of_pair, sizes = np.unique(target, return_inverse=True, return_counts=True)
     if len(names) < LEAST_TARGETS:
-        raise TooFewTargets(f"{len(names)} targets were answered; expected {LEAST_TARGETS} or more")
+        raise TooFewTargets(f"only {len(names)} targets have answers; expected {LEAST_TARGETS} or more")
     lost, won = clean < 0.5, clean > 0.5
     flipped = lost & (loaded > 0.5)
     rises = np.bincount(of_pair, weights=loaded - clean) / sizes

@@ -110,8 +110,8 @@ def fit_with_judges(
         state = _measure_judges(columns, panel, reference, model)
         if not state.answers.sum():
             raise NoAnchorAnswers(
-                f"anchors {sorted(anchors)} compared no candidates that another judge compared; expected answers on "
-                "some of the judged pairs; leave anchors out, or have people answer pairs of these queries"
+                f"anchors {sorted(anchors)} compared no candidates that another judge compared; "
+                "remove the anchors, or ask people to answer some of the judged pairs"
             )
         state = _reweigh(columns, panel, state, model, prior_precision)
         fit = fit_votes(columns, state.terms(columns, panel), model=model, prior_precision=prior_precision)

@@ -339,12 +339,12 @@ def test_a_document_of_several_queries_is_known_the_second_time() -> None:
 
 
 def test_one_document_id_with_two_texts_names_both_lines() -> None:
-    with pytest.raises(RowError, match=r"line 5, documents\[1\].content: .*another text than on line 2"):
+    with pytest.raises(RowError, match=r"line 5, documents\[1\].content: .*differs from its text on line 2"):
         check_all(query(2, "a", ("d", "one")), query(5, "b", ("x", "y"), ("d", "other")))
 
 
 def test_one_query_id_on_two_lines_names_both() -> None:
-    with pytest.raises(RowError, match=r"line 3, query.id: .*'a' is that of line 1 already"):
+    with pytest.raises(RowError, match=r"line 3, query.id: .*'a' is already used on line 1"):
         check_all(query(1, "a"), query(3, "a"))
 
 
