@@ -1,4 +1,4 @@
-"""System checks: wrong settings and broken plugins fail or warn in `manage.py check`, with a remedy."""
+"""System checks: `manage.py check` reports invalid settings and broken plugins with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labeling.plugins import load_plugins
 
 @register()
 def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A plugin that fails to import is a warning here and a red row on the page."""
+    """Return a warning for each plugin that fails to import."""
     return [
         Warning(
             f"plugin {row.name!r} ({row.module}) did not load: {row.error}",
@@ -39,5 +39,5 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_environment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Environment variables whose value cannot be used; settings.py has taken the default instead."""
+    """Return an error for each invalid environment variable; settings.py uses the default instead."""
     return [Error(problem, id="zelo.E002", hint=remedy) for problem, remedy in settings.ZELO_WRONG_SETTINGS]

@@ -1,6 +1,6 @@
-"""A project's texts as judges and retrievers see them: the database side of `records.Collection`.
+"""The texts of a project for judges and retrievers: the database implementation of `records.Collection`.
 
-Grades are not reachable from here, so that no judge can look at them.
+It gives no access to grades, so that judges cannot read them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from labeling.records import TextRecord
 
 
 class ProjectCollection:
-    """Lazily read texts of one project; holds nothing but the project's id."""
+    """The texts of one project, read on demand. Holds only the project's id."""
 
     def __init__(self, project_id: int) -> None:
         self.project_id = project_id
@@ -35,6 +35,6 @@ class ProjectCollection:
         return TextRecord(pk, text)
 
     def queries(self) -> list[TextRecord]:
-        """All queries, in id order."""
+        """Yield all queries in id order."""
         rows = Query.objects.filter(project_id=self.project_id).order_by("id").values_list("id", "text")
         return [TextRecord(pk, text) for pk, text in rows]

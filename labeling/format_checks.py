@@ -1,7 +1,7 @@
-"""The part of `labeling.plugin_checks` that looks at importers and exporters: what they do to files.
+"""Conformance checks of importers and exporters, used by `labeling.plugin_checks`.
 
-Importers meet garbage, cut-off and altered copies of a good file and must answer with rows or a
-RowError; exporters must write the same bytes each time. Imports no Django.
+Importers get garbage, truncated and altered copies of a valid file and must yield rows or raise
+RowError. Exporters must write the same bytes each time. Imports no Django.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GARBAGE = {
 
 
 class _Watched(io.BytesIO):
-    """Notices who takes a whole file at once."""
+    """A stream that records whether a caller reads the whole file at once."""
 
     greedy = False
 
@@ -65,7 +65,7 @@ def check_importer(make: Callable[[], Importer], example: bytes) -> Iterator[str
 
 
 def _damaged(example: bytes, times: int = 60) -> Iterator[tuple[str, bytes]]:
-    """Copies of a good file with one byte changed, or cut off."""
+    """Yield copies of a valid file that are truncated or have one changed byte."""
     rng = random.Random(0)
     for _ in range(times):
         position = rng.randrange(len(example))

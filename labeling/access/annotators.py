@@ -1,6 +1,6 @@
-"""Finds or makes the annotator that stands for one judge's configuration, or for one person.
+"""Finds or creates the annotator of a judge configuration or of a person.
 
-Changed options, another prompt or other weights are another annotator: its judgments are kept apart.
+Changed options, prompts or weights create a new annotator, so that its judgments stay separate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from labeling.plugins import Judge, get_plugin
 
 
 def get_judge(project: Project, plugin: str, options: Mapping[str, Any] | None = None, *, name: str = "") -> Annotator:
-    """The annotator of this judge configuration in the project, made on first use.
+    """Return the project's annotator for this judge configuration; create it on first use.
 
     Raises UnknownPlugin, or pydantic.ValidationError that names the option.
     """
@@ -31,7 +31,7 @@ def get_judge(project: Project, plugin: str, options: Mapping[str, Any] | None =
 
 
 def get_person(project: Project, user: Any) -> Annotator:
-    """The annotator that stands for `user` in the project, made on first use."""
+    """Return the annotator of `user` in the project; create it on first use."""
     annotator, _ = Annotator.objects.get_or_create(
         project=project,
         user=user,

@@ -1,4 +1,4 @@
-"""Who asks, over REST: a signed-in browser (CSRF-checked) or a program's bearer key with scopes."""
+"""Authentication of REST requests: a browser session (CSRF-checked) or a bearer key with scopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class TokenAuth(HttpBearer):
-    """`Authorization: Bearer zelo_...`; a key without the scope gets 403, an unknown one 401."""
+    """Authenticate `Authorization: Bearer zelo_...`; 403 for a missing scope, 401 for an unknown key."""
 
     def authenticate(self, request: HttpRequest, token: str) -> Any:
         found = find_token(token)
@@ -33,8 +33,8 @@ API_AUTH = [TokenAuth(), SessionAuth()]
 
 
 def member_project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker is a member of it in any role; otherwise 404, whether it exists or not."""
-    # PostgreSQL refuses to compare with NUL.
+    """Return the project if the user is a member in any role; otherwise 404, even if it exists."""
+    # PostgreSQL rejects a comparison with NUL.
     project = None if "\x00" in slug else Project.objects.visible_to(request.user).filter(slug=slug).first()
     if project is None:
         raise HttpError(404, f"no project {slug!r} is visible to you; GET /api/v1/projects lists the visible projects")
@@ -42,7 +42,7 @@ def member_project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may read it; 403 for annotators, who judge blind."""
+    """Return the project if the user may read it; 403 for annotators, who judge blind."""
     project = member_project_or_404(request, slug)
     if role_of(request.user, project) == Role.ANNOTATOR:
         raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators cannot see results")
@@ -50,7 +50,7 @@ def project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
-    """The project, if the asker may change it; 403 for members who may not."""
+    """Return the project if the user may change it; 403 for other members."""
     project = member_project_or_404(request, slug)
     if owns(request.user, project):
         return project
@@ -58,5 +58,5 @@ def owned_project_or_404(request: HttpRequest, slug: str) -> Project:
 
 
 def owns(user: Any, project: Project) -> bool:
-    """Whether `user` may change the project: its owners and superusers may."""
+    """Return whether `user` is an owner of the project or a superuser."""
     return role_of(user, project) == Role.OWNER

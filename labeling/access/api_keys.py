@@ -1,7 +1,7 @@
-"""Keys for programs: made once, shown once, kept as a hash.
+"""API keys for programs. The database stores only the hash of a key.
 
-A key is 32 random bytes, so a plain SHA-256 of it cannot be searched; passwords are another matter
-and stay with Django's hashers.
+A key is 32 random bytes, so a plain SHA-256 is safe against guessing. Passwords are weaker and use
+Django's hashers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _PREFIX = "zelo_"
 
 
 class BadScope(ValueError):
-    """A key was asked for with a scope that does not exist."""
+    """The requested scope of a key does not exist."""
 
 
 def hashed(token: str) -> str:
-    """What the database keeps of a token."""
+    """Return the hash of a token that the database stores."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write")) -> str:
-    """A new key for `user`; this is the only time that it can be read."""
+    """Create a key for `user` and return its token, which cannot be read again later."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise BadScope(f"scopes are {list(scopes)!r}; expected some of {', '.join(SCOPES)}")
@@ -40,7 +40,7 @@ def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write"
 
 
 def find_token(token: str) -> ApiToken | None:
-    """The living key with its active user, or None."""
+    """Return the valid key of a token with its active user, or None."""
     found = (
         ApiToken.objects.select_related("user")
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()), token_hash=hashed(token), user__is_active=True)

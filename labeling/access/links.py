@@ -1,8 +1,8 @@
-"""One-time links: they sign a known person in, or bring a newcomer into a project.
+"""One-time links that sign in a known user or invite a new member to a project.
 
-The database keeps the hash of a link's token, never the token; using it is one conditional update,
-so that two browsers cannot both succeed. Neighbours: `zelo_site.accounts` serves the links,
-`labeling.access.api_keys` holds the keys of programs.
+The database stores only the hash of a link's token. One conditional update uses the link, so that two
+browsers cannot both succeed. `zelo_site.accounts` serves the links; `labeling.access.api_keys` manages
+API keys.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class LinkRefused(LookupError):
 
 
 class BadLink(ValueError):
-    """A link was asked for that leads nowhere."""
+    """The link has neither a user nor a project and a role."""
 
 
 def make_link(
     user: Any = None, *, project: Project | None = None, role: str = "", valid_for: timedelta | None = None
 ) -> str:
-    """A token that signs `user` in once, or, without a user, lets one newcomer into `project` as `role`.
+    """Create a link that signs `user` in once or invites one person to `project` as `role`; return its token.
 
-    This is the only time that the token can be read.
+    The token cannot be read again later.
     """
     if user is None and (project is None or not role):
         raise BadLink("a link needs either a user to sign in or a project and a role; set one of them")
@@ -53,7 +53,7 @@ def make_link(
 
 
 def find_link(token: str) -> AccessLink | None:
-    """The unused link behind a token, or None; looking does not use it up."""
+    """Return the unused link of a token, or None. This does not use the link."""
     usable = Q(user__isnull=True) | Q(user__is_active=True)
     return (
         AccessLink.objects.select_related("user", "project")
@@ -64,9 +64,9 @@ def find_link(token: str) -> AccessLink | None:
 
 @transaction.atomic
 def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
-    """Use the link up and return the user it signs in; raises LinkRefused where it does not stand.
+    """Use the link and return the user to sign in. Raises LinkRefused for an invalid link.
 
-    An invitation takes the signed-in `visitor` into the project, or makes a newcomer called `name`.
+    An invitation adds the signed-in `visitor` to the project, or creates a user called `name`.
     """
     link = find_link(token)
     if link is None or AccessLink.objects.filter(pk=link.pk, used_at__isnull=True).update(used_at=Now()) != 1:
@@ -80,7 +80,7 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
 
 
 def _make_newcomer(name: str) -> Any:
-    """A user without a password: further links, or a password they set, let them in again."""
+    """Create a user without a password, who signs in later with another link or with a password they set."""
     given = name.strip().replace("\x00", "")[:150]
     user = get_user_model()(username=f"guest-{secrets.token_hex(4)}", first_name=given)
     user.set_unusable_password()
@@ -89,7 +89,7 @@ def _make_newcomer(name: str) -> Any:
 
 
 def ensure_owner() -> Any:
-    """The first superuser, made without a password where there is none: for the first start."""
+    """Return the first superuser; create one without a password if there is none."""
     users = get_user_model().objects
     owner = users.filter(is_superuser=True, is_active=True).order_by("id").first()
     if owner is not None:

@@ -1,7 +1,7 @@
-"""Who may do what in a project: inviting, changing roles and quotas, removing, letting go on.
+"""Members of a project: invitations, roles, quotas, removal and resuming paused people.
 
-Each verb is one transaction under the lock of the project's row, so that two owners who remove each other leave
-one behind. Pages, REST and command line call these; one-time links themselves are `labeling.access.links`.
+Each function is one transaction that locks the project's row, so that two owners who remove each other leave
+one owner. Pages, REST and the command line call these functions; `labeling.access.links` makes the one-time links.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MOST_DAYS = 90
 
 
 class BadInvitation(ValueError):
-    """A link was asked for with a role or a time that cannot be used."""
+    """The role or the lifetime of an invitation is invalid."""
 
 
 class MembershipRefused(ValueError):
-    """A change of members that would leave the project without an owner, or names nobody."""
+    """The change would leave the project without an owner, or the user is not a member."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A new link into a project. `token` can be read now and never again."""
+    """A new invitation. `token` cannot be read again later."""
 
     token: str
     role: Role
@@ -39,7 +39,7 @@ class Invitation:
 
 
 def role_of(user: Viewer, project: Project) -> Role | None:
-    """What `user` is in the project; superusers own everything, others without a membership are nothing."""
+    """Return the role of `user` in the project: owner for superusers, None without a membership."""
     if not user.is_authenticated or not user.is_active:
         return None
     if getattr(user, "is_superuser", False):
@@ -49,14 +49,14 @@ def role_of(user: Viewer, project: Project) -> Role | None:
 
 
 def known_role(role: str) -> Role:
-    """The role of that name; BadInvitation lists those there are."""
+    """Return the role of that name. Raises BadInvitation for an unknown name."""
     if role not in Role.values:
         raise BadInvitation(f"the role is {role[:40]!r}; expected one of {', '.join(Role.values)}")
     return Role(role)
 
 
 def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days) -> Invitation:
-    """A link that lets one newcomer, or one who is signed in, into the project once. Raises BadInvitation."""
+    """Create a link that adds one new or signed-in user to the project. Raises BadInvitation."""
     chosen = known_role(role)
     if not 1 <= days <= MOST_DAYS:
         raise BadInvitation(f"the link is valid for {days} days; expected 1 to {MOST_DAYS}")
@@ -65,19 +65,19 @@ def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days) ->
 
 
 def open_invitations(project: Project) -> QuerySet[AccessLink]:
-    """Links into the project that nobody has used and that still hold, newest first."""
+    """Return the unused, valid links of the project, newest first."""
     links = AccessLink.objects.filter(project=project, user__isnull=True, used_at__isnull=True, expires_at__gt=Now())
     return links.order_by("-id")
 
 
 def revoke_invitation(project: Project, link_id: int) -> bool:
-    """Make an unused link useless; whether there was one."""
+    """Revoke an unused link; return whether it existed."""
     return open_invitations(project).filter(pk=link_id).delete()[0] > 0
 
 
 @transaction.atomic
 def set_role(project: Project, user: Any, role: str) -> None:
-    """Give a member another role. Raises MembershipRefused for the last owner, BadInvitation for an unknown role."""
+    """Change the role of a member. Raises MembershipRefused for the last owner, BadInvitation for an unknown role."""
     chosen = known_role(role)
     member = _locked_member(project, user)
     if member.role == Role.OWNER and chosen != Role.OWNER:
@@ -89,7 +89,7 @@ def set_role(project: Project, user: Any, role: str) -> None:
 
 @transaction.atomic
 def remove_member(project: Project, user: Any) -> None:
-    """Take a member out; what they answered stays. Raises MembershipRefused for the last owner."""
+    """Remove a member but keep their answers. Raises MembershipRefused for the last owner."""
     member = _locked_member(project, user)
     if member.role == Role.OWNER:
         _keep_an_owner(member)
@@ -98,7 +98,7 @@ def remove_member(project: Project, user: Any) -> None:
 
 
 def set_quota(project: Project, user: Any, quota: int | None) -> None:
-    """How many answers a member is asked for at most; None: without a bound. Raises MembershipRefused."""
+    """Set the quota of answers of a member; None removes it. Raises MembershipRefused."""
     if quota is not None and not 0 <= quota <= 1_000_000:
         raise MembershipRefused(f"the quota is {quota}; expected 0 to 1,000,000, or none")
     if Membership.objects.filter(project=project, user=user).update(quota=quota) != 1:
@@ -106,13 +106,13 @@ def set_quota(project: Project, user: Any, quota: int | None) -> None:
 
 
 def resume_person(project: Project, user: Any) -> bool:
-    """Let a person who was paused go on; answers from before no longer count against them. Whether they were paused."""
+    """Resume a paused person and ignore their earlier gold results; return whether they were paused."""
     paused = Annotator.objects.people().filter(project=project, user=user, paused_at__isnull=False)
     return paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
 
 
 def _locked_member(project: Project, user: Any) -> Membership:
-    """The membership, under the lock that every change of members takes."""
+    """Return the membership while holding the lock for changes of members."""
     Project.objects.select_for_update(of=("self",)).get(pk=project.pk)
     member = Membership.objects.filter(project=project, user=user).first()
     if member is None:
@@ -131,6 +131,6 @@ def _keep_an_owner(member: Membership) -> None:
 
 
 def _free_leases(project: Project, user: Any) -> None:
-    """What lay before somebody who compares no more goes to others at once."""
+    """Release the assignments of a person who no longer compares."""
     for person in Annotator.objects.people().filter(project=project, user=user):
         release(list(held_by(person.pk).values()), person_id=person.pk)

@@ -1,7 +1,7 @@
-"""Data in and judgments out: `import_dataset`, `preview_dataset`, `export_judgments` (stage 1).
+"""Imports data and exports judgments: `import_dataset`, `preview_dataset`, `export_judgments` (stage 1).
 
-Formats are plugins (`labeling.importing.formats`); their rows go through a temporary table
-(`labeling.importing.staging`) into the project in one transaction: all of a file or nothing of it.
+Formats are plugins (`labeling.importing.formats`). Their rows pass through a temporary table
+(`labeling.importing.staging`) into the project in one transaction, so imports are all-or-nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ Source = str | Path | IO[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A look at a file before anything is stored. `rows`: the first good ones; `errors`: the first
-    bad ones. `complete` is False where reading stopped before the end of the file, and the counts
-    are then those of the part that was read.
+    """A preview of a file. `rows` are the first valid rows; `errors` describe the first invalid ones.
+
+    If `complete` is False, reading stopped before the end of the file, and the counts cover only the
+    part that was read.
     """
 
     rows: tuple[Row, ...]
@@ -65,13 +66,13 @@ def import_dataset(
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
 
-    What the project has already stays: the same file again changes nothing, a known query gets
-    documents that are new to it, missing ranks and scores of the first stage are filled in, and a
-    known id with another text is an error. Grades replace earlier grades; those of candidates
-    that the project lacks are counted and left out, unless that is all the file holds.
+    Existing data stays: importing the same file again changes nothing. A known query gets its new
+    documents and missing first-stage ranks and scores. A known id with a different text is an error.
+    Grades replace earlier grades. Grades of unknown candidates are counted and skipped; a file with
+    only such grades is an error.
 
-    `progress` is called with the number of lines read. Raises UnknownPlugin for an unknown
-    importer, pydantic.ValidationError for its options, OSError where the file cannot be read.
+    The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
+    importer, pydantic.ValidationError for its options, OSError if the file cannot be read.
     """
     reader = _reader(importer, options)
     file = filename or _name_of(source)
@@ -102,7 +103,7 @@ def _name_of(source: Source) -> str:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[IO[bytes]]:
-    """A path is opened and closed again; a stream stays open, it is the caller's."""
+    """Open a path and close it afterwards; leave the caller's stream open."""
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
             yield stream
@@ -112,7 +113,7 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _named_errors(file: str) -> Iterator[None]:
-    """Give errors of rows their file; values that only the database refuses become ImportFailed too."""
+    """Turn row errors and values that the database rejects into ImportFailed with the file's name."""
     try:
         yield
     except RowError as error:
@@ -136,10 +137,10 @@ def preview_dataset(
     rows: int = 5,
     max_errors: int = 50,
 ) -> Preview:
-    """Read and check a whole file without storing anything; stop at `max_errors` bad lines.
+    """Read and check a whole file without storing anything; stop after `max_errors` invalid lines.
 
-    An importer that does not read line by line stops at its first bad row. Texts are not compared
-    with what a project holds: that is for `import_dataset`.
+    An importer that does not read line by line stops at its first invalid row. Only `import_dataset`
+    compares the texts with those of the project.
     """
     reader = _reader(importer, options)
     file = filename or _name_of(source)
@@ -167,7 +168,7 @@ def preview_dataset(
 
 
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:
-    """Good rows and the errors of bad ones, checks across lines included."""
+    """Yield valid rows and the errors of invalid ones, including checks across lines."""
     checks = RowChecks()
     rows = reader.read_all(stream) if isinstance(reader, LineImporter) else reader.read(stream)
     try:
@@ -201,10 +202,10 @@ _JUDGMENT_FIELDS = {
 
 
 def stream_judgments(project: Project) -> Iterator[bytes]:
-    """The project's live judgments as JSON lines, oldest first.
+    """Yield the project's live judgments as JSON lines, oldest first.
 
-    `preference` is P(a is the more relevant), null where the answer is none; `swapped` says that b
-    was shown first. One consistent read through a server-side cursor, in constant memory.
+    `preference` is P(a is the more relevant), or null for other answers; `swapped` means that b was
+    shown first. One consistent read through a server-side cursor uses constant memory.
     """
     rows = (
         cast(Any, Judgment.objects)
@@ -221,9 +222,9 @@ def stream_judgments(project: Project) -> Iterator[bytes]:
 
 
 def export_judgments(project: Project, stream: IO[bytes]) -> int:
-    """Write what `stream_judgments` gives; returns how many judgments were written."""
+    """Write the lines of `stream_judgments`; return the number of judgments."""
     written = 0
-    # Inside a transaction the cursor need not be held, which would copy all rows to a file first.
+    # Outside a transaction PostgreSQL would copy all rows to a file first to keep the cursor open.
     with transaction.atomic():
         for line in stream_judgments(project):
             stream.write(line)

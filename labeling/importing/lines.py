@@ -1,6 +1,6 @@
-"""Lines of a file that comes in, plain or compressed, within limits of a line and of the whole; bad ones named.
+"""Reads the lines of a plain or compressed file within limits of line length and file size.
 
-`labeling.importing.formats` makes rows of them. Imports no Django.
+`labeling.importing.formats` turns the lines into rows. Imports no Django.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNK = 1024 * 1024
 
 
 class RowError(ValueError):
-    """One bad line of a file: where, what, what was expected and what helps. The caller adds the file."""
+    """An invalid line: its position, the problem, the expectation and the remedy. The caller adds the file."""
 
     def __init__(self, problem: str, *, line: int, expectation: str, remedy: str, field: str = "") -> None:
         where = f"line {line}, {field}" if field else f"line {line}"
@@ -33,7 +33,7 @@ class RowError(ValueError):
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already; works for streams that cannot seek."""
+    """A stream that returns already read bytes first; also for streams that cannot seek."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head = head
@@ -50,7 +50,7 @@ class _Rejoined(io.RawIOBase):
 
 
 class TooMuch(Exception):
-    """A file is longer, unpacked, than the installation takes; `limit` in bytes."""
+    """The decompressed file is longer than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit} bytes")
@@ -58,7 +58,7 @@ class TooMuch(Exception):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of at most `limit` bytes; TooMuch is raised in the place of the next one."""
+    """A stream that raises TooMuch after `limit` bytes."""
 
     def __init__(self, rest: IO[bytes], limit: int) -> None:
         self._rest = rest
@@ -77,9 +77,9 @@ class _Bounded(io.RawIOBase):
 
 
 def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> IO[bytes]:
-    """The stream's bytes, unpacked if it begins like a gzip file, whatever its name.
+    """Return the stream, decompressed if it begins with the gzip signature, whatever its name.
 
-    Reading beyond `max_total_bytes` of them, unpacked, raises TooMuch: a small file can unpack to any size.
+    Reading more than `max_total_bytes` decompressed bytes raises TooMuch, since a small file can expand to any size.
     """
     head = stream.read(2)
     while len(head) == 1 and (more := stream.read(1)):
@@ -92,11 +92,10 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
 def numbered_lines(
     stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
 ) -> Iterator[tuple[int, bytes | RowError]]:
-    """Each line with its 1-based number, without its end and without a byte order mark.
+    """Yield each line with its 1-based number, without line end and byte order mark.
 
-    A line beyond the limit comes as a RowError in its place, and no more of it than the limit is
-    ever held; damage to a compressed file, and the limit of the whole, come as a last RowError.
-    Blank lines are left out.
+    Yields a RowError in place of a line beyond the limit, without holding more of it than the limit in
+    memory. A damaged compressed file or an exceeded file limit yields a last RowError. Skips blank lines.
     """
     reader = open_stream(stream, max_total_bytes)
     number = 0

@@ -1,7 +1,7 @@
-"""The temporary table between a file and a project: rows are copied in, then moved over in SQL.
+"""Copies the rows of a file into a temporary table and moves them into the project with SQL.
 
-`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`. Values of an import that
-its callers see, `ImportSummary` and `ImportFailed`, are defined here and public there.
+`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`. It re-exports
+`ImportSummary` and `ImportFailed`, which are defined here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MANY_ROWS = 1_000
 
 
 class ImportFailed(ValueError):
-    """A file that was not imported; nothing of it is stored. `line` is 0 where the file as a whole is meant."""
+    """The import failed and stored nothing. `line` is 0 if the error concerns the whole file."""
 
     def __init__(self, problem: str, *, file: str, remedy: str, line: int = 0, field: str = "") -> None:
         where = ", ".join(part for part in (file, f"line {line}" if line else "", field) if part)
@@ -50,12 +50,11 @@ class ImportFailed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What a file held (distinct queries, documents, candidates, graded candidates) and what of it was new.
+    """Counts of the distinct queries, documents, candidates and grades of a file, and of the new ones.
 
-    `grades_unmatched`: grades of candidates that the project does not have, left out.
-    `grades_changed`: candidates whose earlier grade was replaced. `kept`: queries, documents and
-    candidates that the file describes with other metadata, rank or score than the project, which
-    keeps its own.
+    `grades_unmatched`: skipped grades of unknown candidates. `grades_changed`: candidates whose
+    earlier grade was replaced. `kept`: queries, documents and candidates whose metadata, rank or score
+    differ from the project's, which stay unchanged.
     """
 
     queries: int = 0
@@ -92,7 +91,7 @@ class ImportSummary:
 
     @property
     def changed_nothing(self) -> bool:
-        """True where the project had all of it already."""
+        """Whether the project already contained everything."""
         return not any(
             (
                 self.queries_created,
@@ -106,7 +105,7 @@ class ImportSummary:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """How much lies in the temporary table; documents and grades are distinct ones."""
+    """Row counts of the temporary table; documents and grades are distinct."""
 
     rows: int
     queries: int
@@ -149,7 +148,7 @@ def stage(cursor: CursorWrapper, rows: Iterator[Row], progress: Progress | None)
 
 
 def _records(rows: Iterator[Row]) -> Iterator[Record]:
-    """Rows of the temporary table (their position still 0); a text that came before is not repeated."""
+    """Return rows of the temporary table (with position 0); a repeated text is left out."""
     checks = RowChecks()
     for row in rows:
         repeated = checks.check(row)
@@ -171,7 +170,7 @@ def _records(rows: Iterator[Row]) -> Iterator[Record]:
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
-    """As text for a jsonb column. A NaN that an importer let through is left to the database to refuse."""
+    """Return JSON text for a jsonb column. The database rejects a NaN that an importer let through."""
     return json.dumps(metadata, ensure_ascii=False) if metadata else "{}"
 
 
@@ -252,7 +251,7 @@ UPDATE labeling_candidate candidate SET grade = staged.grade
 {_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
     AND staged.kind = 'grade' AND candidate.grade IS DISTINCT FROM staged.grade
 """
-# One import at a time in a project: two that meet in the same ids in another order would deadlock.
+# One import at a time in a project: two imports of the same ids in a different order would deadlock.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::integer)"
 
 
@@ -262,7 +261,7 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
     _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
-    # Insert first, compare after: what another import has committed meanwhile is seen by then.
+    # Insert first, then compare, so that the comparison sees what another import committed meanwhile.
     if queries < staged.queries:
         _refuse_other_text(cursor, _OTHER_QUERY_TEXT, project, file, what="query", field="query.query")
     if documents < staged.documents:
@@ -292,8 +291,10 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
 
 
 def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
-    """Tell the planner of many new rows at once. Autovacuum does so only after the commit, and until
-    then a join with rows of this transaction is planned as if there were one: 32 s instead of 0.3.
+    """Update the planner's statistics after many inserts.
+
+    Autovacuum does this only after the commit. Until then the planner expects one row of this
+    transaction in a join: 32 s instead of 0.3.
     """
     if created >= MANY_ROWS:
         cursor.execute(f"ANALYZE {tables}")
@@ -325,7 +326,7 @@ def _refuse_other_text(
 
 
 def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> tuple[int, int, int]:
-    """Store the grades; returns how many had a candidate, were the first one, and replaced another."""
+    """Store the grades; return how many matched a candidate, were new, and replaced a grade."""
     if not staged.grades:
         return 0, 0, 0
     cursor.execute(_GRADES, project)

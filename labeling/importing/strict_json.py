@@ -1,6 +1,6 @@
-"""JSON as PostgreSQL can keep it: what `json.loads` lets through and the database refuses is an error.
+"""Parses JSON strictly, so that PostgreSQL can store every accepted value.
 
-`labeling.importing.formats` reads every line of a file through `parse`. Refused are NaN and infinities, NUL,
+`labeling.importing.formats` reads every line of a file through `parse`. It rejects NaN and infinities, NUL,
 lone surrogates, duplicate keys, integers beyond 64 bits and deep nesting. Imports no Django.
 """
 
@@ -16,13 +16,13 @@ MAX_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
 _TOO_LONG_FOR_INT64 = 2**63
 
-# Strings whole, so that brackets inside them do not count; the possessive quantifiers and the way
-# out at the end of the input keep the scan linear, whatever the input.
+# Matches whole strings, so that brackets inside them do not count. The possessive quantifiers and the
+# alternative for the end of input keep the scan linear for any input.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class BadJson(ValueError):
-    """Not acceptable JSON. `field` is the path of the value, empty where it is the text as a whole."""
+    """Invalid JSON. `field` is the path of the value, or empty for the whole text."""
 
     def __init__(self, problem: str, *, expectation: str, remedy: str, field: str = "") -> None:
         super().__init__(f"{field + ': ' if field else ''}{problem}; expected {expectation}; {remedy}")
@@ -33,7 +33,7 @@ class BadJson(ValueError):
 
 
 def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """The value of a UTF-8 JSON text, every string and number in it storable. Raises BadJson."""
+    """Return the value of a UTF-8 JSON text that PostgreSQL can store. Raises BadJson."""
     _check_depth(text, max_depth)
     try:
         value = json.loads(
@@ -56,7 +56,7 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def check_text(text: str) -> None:
-    """Raise BadJson for what a PostgreSQL text cannot hold: NUL and lone surrogates."""
+    """Raise BadJson for NUL and lone surrogates, which PostgreSQL cannot store."""
     if "\x00" in text:
         raise BadJson(
             f"contains a NUL character at position {text.index(chr(0)) + 1}",
@@ -104,17 +104,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    """Longer ones than any 64-bit integer are not even converted: Python's conversion is quadratic."""
+    """Return the integer; skip the conversion, which is quadratic, if it is longer than 64 bits."""
     return int(digits) if len(digits) <= 20 else _TOO_LONG_FOR_INT64
 
 
 def _constant(name: str) -> float:
-    """NaN, Infinity or -Infinity: kept until `_check_value` finds it and can name its field."""
+    """Keep NaN, Infinity or -Infinity until `_check_value` finds it and names its field."""
     return float(name)
 
 
 def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
-    """The rules of `parse` for a value that was read elsewhere. Raises BadJson."""
+    """Apply the rules of `parse` to an already parsed value. Raises BadJson."""
     level, depth = [value], 0
     while level := [item for each in level if isinstance(each, dict | list) for item in _items(each)]:
         depth += 1
@@ -132,7 +132,7 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _check_value(value: Any) -> None:
-    """Check the strings and numbers in `value`, at most MAX_DEPTH deep; raises BadJson with the path."""
+    """Check the strings and numbers in `value`, at most MAX_DEPTH deep. Raises BadJson with the path."""
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict):
@@ -164,7 +164,7 @@ def _check_member(key: str, item: Any) -> None:
 
 
 def _within(part: str, error: BadJson) -> BadJson:
-    """The same error one level further out."""
+    """Return the same error with the path one level further out."""
     joint = "" if not error.field or error.field.startswith("[") else "."
     return BadJson(
         error.problem, expectation=error.expectation, remedy=error.remedy, field=f"{part}{joint}{error.field}"
@@ -172,6 +172,6 @@ def _within(part: str, error: BadJson) -> BadJson:
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """`text` for a message: short, without control characters or halves of characters."""
+    """Return `text` for a message: short, without control characters or lone surrogates."""
     cut = text[:limit]
     return cut if cut.isprintable() else ascii(cut)[1:-1]

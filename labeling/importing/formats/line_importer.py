@@ -1,6 +1,6 @@
-"""Importers of formats in which each line is a row, and the limits that they share. Imports no Django.
+"""Base class and limits of importers that read one row per line. Imports no Django.
 
-A new format is a subclass of `LineImporter` in a file of its own.
+A new format is a subclass of `LineImporter` in its own module.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class LineImporter(Importer):
 
     @abc.abstractmethod
     def parse_line(self, body: bytes, line: int) -> Row:
-        """The row of one line that is not blank. Raises RowError."""
+        """Return the row of a non-blank line. Raises RowError."""
 
     def read(self, stream: IO[bytes]) -> Iterator[Row]:
-        """Rows in the order of the file; raises RowError at the first bad line."""
+        """Yield the rows in file order. Raises RowError at the first invalid line."""
         for row in self.read_all(stream):
             if isinstance(row, RowError):
                 raise row
             yield row
 
     def read_all(self, stream: IO[bytes]) -> Iterator[Row | RowError]:
-        """Rows and, in their places, the errors of bad lines: for previews."""
+        """Yield rows and the errors of invalid lines in file order, for previews."""
         for number, body in numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(body, RowError):
                 yield body
@@ -79,7 +79,7 @@ def make_importer(
     max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES,
     options: dict[str, Any] | None = None,
 ) -> Importer:
-    """An importer with the installation's limits, unless `options` state others."""
+    """Return an importer with the installation's limits unless `options` override them."""
     given = dict(options or {})
     for name, limit in (("max_line_bytes", max_line_bytes), ("max_total_bytes", max_total_bytes)):
         if name in plugin.Options.model_fields:

@@ -1,4 +1,4 @@
-"""Checks across the rows of one file, whatever its format: an id means one thing. Imports no Django."""
+"""Consistency checks across the rows of one file: an id has one meaning. Imports no Django."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from labeling.records import ImportedDocument, ImportedGrade
 
 
 class RowChecks:
-    """What must hold across the rows of one file: ids mean one thing throughout.
+    """Checks that each id has one meaning throughout a file.
 
-    Keeps digests rather than texts: about 250 bytes for each distinct document, query and grade.
+    Stores digests instead of texts: about 250 bytes for each distinct document, query and grade.
     """
 
     def __init__(self) -> None:
@@ -22,8 +22,9 @@ class RowChecks:
         self._grades: dict[bytes, tuple[int, int]] = {}
 
     def check(self, row: Row) -> list[bool]:
-        """Raise RowError that names both lines; returns, for each document of a query, whether the
-        file had it before (for a grade, one element: whether it is a repetition).
+        """Return for each document of a query whether the file had it before.
+
+        For a grade, return one element: whether it is a repetition. Raises RowError that names both lines.
         """
         if isinstance(row, ImportedGrade):
             return [self._check_grade(row)]

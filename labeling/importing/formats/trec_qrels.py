@@ -15,7 +15,7 @@ MAX_GRADE = 2**15 - 1
 
 @register
 class TrecQrels(LineImporter):
-    """Human grades in TREC's four columns. A grade below 0 (TREC's mark for spam) is read as 0."""
+    """Human grades in TREC's four columns. A grade below 0 (TREC's mark for spam) becomes 0."""
 
     name = "trec-qrels"
     label = "TREC qrels (grades)"

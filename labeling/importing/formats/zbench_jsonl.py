@@ -1,4 +1,4 @@
-"""The format `zbench-jsonl`: a query with its documents on each line. Imports no Django."""
+"""The format `zbench-jsonl`: one query with its documents per line. Imports no Django."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_RANK = 2**31 - 1
 
 @register
 class ZbenchJsonl(LineImporter):
-    """One query with its documents a line, as the annotator zbench reads it.
+    """One query with its documents per line, in the input format of zbench.
 
-    Documents may carry `rank` (from 1) and `score`: rank and score of the first stage. Where `elo`
-    stands beside it the file is an export, and `score` is a result rather than a first stage's.
-    Keys that the format does not know are checked as JSON and then left out.
+    Documents may have the first-stage `rank` (from 1) and `score`. A document with `elo` comes from an
+    export; the importer ignores its `score` because it is a result. Unknown keys are checked as JSON
+    and then ignored.
     """
 
     name = "zbench-jsonl"
