@@ -1,9 +1,9 @@
-"""The sole write path for judgments, of models and of people.
+"""The only write path for judgments of models and people.
 
-`record_judgments` joins the caller's transaction, so that finishing a task or a person's submit can
-wrap it with what else must happen at once. It raises the version of every query it touched, which
-is how the rater knows what is stale, and sends `judgments_recorded` after commit. `supersede_judgments`
-takes answers back in the same way: they stay in the table and count no more.
+`record_judgments` joins the caller's transaction, so that callers can store other changes atomically
+with it. It increments the version of every affected query, which tells the rater which scores are stale, and sends
+`judgments_recorded` after commit. `supersede_judgments` retracts answers in the same way: they stay in
+the table but no longer count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from labeling.signals import judgments_recorded
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """`stored` judgments are new, with `ids`; `duplicates` already had a live answer, which stands."""
+    """`stored` judgments are new, with `ids`; `duplicates` already had a live answer, which stays."""
 
     stored: int
     duplicates: int
@@ -31,7 +31,7 @@ class Recorded:
     ids: tuple[int, ...] = ()
 
 
-# Whether a judgment's pair is one across queries.
+# Whether the pair of a judgment is a cross-query pair.
 _ACROSS = "(SELECT pair.query_id IS NULL FROM labeling_pair pair WHERE pair.id = labeling_judgment.pair_id)"
 
 _INSERT = f"""
@@ -51,7 +51,7 @@ UPDATE labeling_judgment SET superseded_at = statement_timestamp()
 WHERE id = ANY(%s) AND superseded_at IS NULL RETURNING pair_id, {_ACROSS}
 """
 
-# Rows are locked in id order, so that two writers never wait for each other in a circle.
+# Locks rows in id order, so that two writers never deadlock.
 _RAISE_VERSIONS = """
 WITH touched AS (
     SELECT id FROM labeling_query
@@ -74,12 +74,13 @@ ORDER BY 1
 
 
 def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
-    """Store what has no live answer yet; the first answer stands. Raises IntegrityError for a pair
-    that does not exist.
+    """Store the judgments that have no live answer yet; the first answer stays.
+
+    Raises IntegrityError for a pair that does not exist.
     """
     if not judgments:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
-    # Sorted, so that two writers with common rows meet them in one order.
+    # Sorted, so that two writers lock common rows in the same order.
     ordered = sorted(judgments, key=lambda j: (j.pair_id, j.annotator_id, j.swapped))
     with transaction.atomic(savepoint=False), prepared_cursor() as cursor:
         stored, across = _insert(cursor, ordered)
@@ -95,7 +96,7 @@ def record_judgments(judgments: Sequence[NewJudgment]) -> Recorded:
 
 
 def supersede_judgments(judgment_ids: Sequence[int]) -> int:
-    """Take live answers back, so that their annotators may answer again; how many were live."""
+    """Retract live answers, so that their annotators may answer again; return how many were live."""
     with transaction.atomic(savepoint=False), connection.cursor() as cursor:
         cursor.execute(_SUPERSEDE, [list(judgment_ids)])
         rows = cursor.fetchall()
@@ -104,7 +105,7 @@ def supersede_judgments(judgment_ids: Sequence[int]) -> int:
 
 
 def restore_judgments(judgment_ids: Sequence[int]) -> int:
-    """Let answers that were taken back stand again, where their annotators gave no other since; how many do."""
+    """Restore retracted answers whose annotators gave no newer answer; return how many."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_RESTORE, [list(judgment_ids)])
         rows = cursor.fetchall()
@@ -123,16 +124,16 @@ RETURNING pair_id, {_ACROSS}
 
 
 def _changed(cursor: Cursor, across: dict[int, bool]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Raise what rests on the answers of these pairs and tell it after commit; the queries and projects.
+    """Increment the versions that depend on these pairs, send the signal after commit; return queries and projects.
 
-    `across`: pair to whether it joins two queries.
+    `across` maps each pair to whether it joins two queries.
     """
     touched = raise_versions(cursor, sorted(pair for pair in across if not across[pair]))
     calibrations = _raise_calibrations(cursor, sorted(pair for pair in across if across[pair]))
     projects = tuple(sorted({project for _, project in touched} | calibrations))
     queries = tuple(sorted(query for query, _ in touched))
     if projects:
-        # Robust: what was committed stays committed, whatever a receiver raises.
+        # Robust: the commit stands even if a receiver raises.
         transaction.on_commit(
             lambda: judgments_recorded.send(Judgment, project_ids=projects, query_ids=queries), robust=True
         )
@@ -142,7 +143,7 @@ def _changed(cursor: Cursor, across: dict[int, bool]) -> tuple[tuple[int, ...], 
 def _insert(
     cursor: Cursor, judgments: Sequence[NewJudgment]
 ) -> tuple[dict[tuple[int, int, bool], int], dict[int, bool]]:
-    """Insert; the ids of what was new, by (pair, annotator, swapped), and which of its pairs join two queries."""
+    """Insert judgments; return new ids by (pair, annotator, swapped), and which pairs join two queries."""
     cursor.execute(
         _INSERT,
         [
@@ -160,7 +161,7 @@ def _insert(
 
 
 def raise_versions(cursor: Cursor, pair_ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Mark the queries of these pairs as changed; returns (query, project) of each."""
+    """Mark the queries of these pairs as changed; return (query, project) of each."""
     if not pair_ids:
         return []
     cursor.execute(_RAISE_VERSIONS, [list(pair_ids)])
@@ -168,7 +169,7 @@ def raise_versions(cursor: Cursor, pair_ids: Sequence[int]) -> list[tuple[int, i
 
 
 def _raise_calibrations(cursor: Cursor, pair_ids: Sequence[int]) -> set[int]:
-    """Cross-query answers change the calibration of a project and the scores of no query."""
+    """Increment the version of cross-query answers, which change a project's calibration but no query's scores."""
     if not pair_ids:
         return set()
     cursor.execute(_CROSS_QUERY_PROJECTS, [list(pair_ids)])

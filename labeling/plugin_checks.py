@@ -1,7 +1,7 @@
-"""The conformance suite of plugins: `check_plugin` says what a class breaks of its contract.
+"""The conformance suite of plugins: `check_plugin` lists how a class violates its contract.
 
-Third parties run it in their own tests (`assert_plugin(MyJudge)`), ours run it over everything that
-is built in. It uses the public surface only, small made-up data, and no Django.
+Third parties run it in their own tests (`assert_plugin(MyJudge)`); our tests run it on all built-in
+plugins. It uses only the public interface and small made-up data, and imports no Django.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _TOLERANCE = 1e-4
 
 
 class NonconformingPlugin(AssertionError):
-    """A plugin breaks its contract; the message lists how."""
+    """The plugin violates its contract; the message lists how."""
 
 
 def check_plugin(
     plugin: type[Plugin], *, options: Mapping[str, Any] | None = None, example: bytes | None = None
 ) -> list[str]:
-    """How `plugin` breaks its contract, one sentence each; empty where it keeps it.
+    """Return the violations of the plugin's contract, one sentence each; empty if there are none.
 
-    `options` replace the defaults. `example` is a small valid file of an importer; without it the
-    class's own attribute `example` is taken, and where there is none only bad input is tried. A trainer
-    is checked in name, label and options alone, since training takes long.
+    `options` replace the defaults. `example` is a small valid file of an importer; the default is the
+    class's attribute `example`. Without either, the check tries only invalid input. A trainer gets only
+    checks of name, label and options, since training takes long.
     """
     violations = _collect("class", lambda: _check_class(plugin))
     if violations:
@@ -70,19 +70,19 @@ def check_plugin(
 def assert_plugin(
     plugin: type[Plugin], *, options: Mapping[str, Any] | None = None, example: bytes | None = None
 ) -> None:
-    """Raise NonconformingPlugin with all violations, if there are any."""
+    """Raise NonconformingPlugin if the plugin violates its contract."""
     violations = check_plugin(plugin, options=options, example=example)
     if violations:
         raise NonconformingPlugin("\n".join([f"{plugin.__qualname__} breaks its contract:", *violations]))
 
 
 def _collect(area: str, check: Callable[[], Iterator[str]]) -> list[str]:
-    """All violations of one check; an exception is one more, and ends it."""
+    """Yield the violations of one check; an exception is one more and ends the check."""
     found: list[str] = []
     try:
         for violation in check():
             found.append(f"{area}: {violation}")
-    except Exception as error:  # whatever a stranger's class raises is a finding
+    except Exception as error:  # any exception of a third-party class is a violation
         found.append(f"{area}: raised {type(error).__name__}: {error}")
     return found
 
@@ -164,7 +164,7 @@ def _bad_pairs(pairs: Any, state: QueryState, budget: int) -> Iterator[str]:
 
 
 def _ends(make: Callable[[], Sampler], size: int = 12, budget: int = 10) -> Iterator[str]:
-    """Asked again after each round, a sampler comes to an end: there are 66 pairs in all."""
+    """Yield violations over repeated rounds: the sampler must stop, since there are 66 pairs in all."""
     sampler, rng = make(), np.random.default_rng(2)
     pairs = np.zeros((0, 2), dtype=np.int64)
     for round_number in range(size * size):
@@ -185,7 +185,7 @@ def _ends(make: Callable[[], Sampler], size: int = 12, budget: int = 10) -> Iter
 
 
 class _Ponds:
-    """A collection of two queries over a few texts, empty and odd ones among them."""
+    """A collection of two queries over a few texts, including empty and unusual ones."""
 
     texts = (
         "Goldfish grow as long as they live, given clean water.",
@@ -248,7 +248,7 @@ def _check_judge(make: Callable[[], Judge]) -> Iterator[str]:
 
 
 def _alike(left: Sequence[Verdict | Failure], right: Sequence[Verdict | Failure]) -> bool:
-    """The same answers, up to what batching may change in single precision."""
+    """Return whether the answers are equal within single precision, which batching may change."""
     return len(left) == len(right) and all(_same(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -262,7 +262,7 @@ def _same(one: Verdict | Failure, other: Verdict | Failure) -> bool:
 
 
 def _votes(seed: int = 3, sizes: tuple[int, ...] = (2, 6, 9)) -> ComparisonColumns:
-    """Three queries of soft votes around strengths that fall with the index, two judges, connected graphs."""
+    """Return soft votes of two judges on three queries with connected graphs; strengths fall with the index."""
     rng = np.random.default_rng(seed)
     pairs = [np.array([(a, b) for a in range(n) for b in range(a + 1, n)], dtype=np.int64) for n in sizes]
     pairs = [np.repeat(of_query, 2, axis=0) for of_query in pairs]

@@ -1,8 +1,8 @@
 """The extension surface: seven contracts, their registry and `load_plugins`.
 
-A plugin is one class that subclasses a contract, sets `name` and `label`, gives a pydantic
-`Options`, implements one method and registers itself with `@register`. One entry point in the
-group `zelo.plugins` names its module; built-ins come in by the same door. `plugin_checks` holds
+A plugin is one class that subclasses a contract, sets `name` and `label`, defines pydantic
+`Options`, implements one method and registers itself with `@register`. An entry point in the
+group `zelo.plugins` names its module; built-in plugins use the same mechanism. `plugin_checks` holds
 the conformance suite. Imports no Django; heavy libraries are imported when a plugin is constructed.
 """
 
@@ -41,14 +41,14 @@ ENTRY_POINT_GROUP = "zelo.plugins"
 
 
 class Options(pydantic.BaseModel):
-    """Base of every plugin's options: frozen, closed, finite, storable. Feeds form, API and provenance."""
+    """Base of every plugin's options: frozen, without extra fields, storable. Used by forms, API and provenance."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting end here, as the field's error."""
+        """Reject NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting with an error of the field."""
         check_value(value)
         return value
 
@@ -62,7 +62,7 @@ class DuplicatePlugin(ValueError):
 
 
 class Plugin(abc.ABC):  # noqa: B024  its kinds bring the abstract method
-    """What all kinds share. `options` is an instance of the class's own `Options`."""
+    """Base class of all plugins. `options` is an instance of the class's own `Options`."""
 
     kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
@@ -76,7 +76,7 @@ class Plugin(abc.ABC):  # noqa: B024  its kinds bring the abstract method
 
     @classmethod
     def from_dict(cls, options: dict[str, Any] | None = None) -> Plugin:
-        """Construct from plain values; raises pydantic.ValidationError that names the field."""
+        """Construct from plain values. Raises pydantic.ValidationError that names the field."""
         return cls(cls.Options.model_validate(options or {}))
 
 
@@ -89,17 +89,17 @@ class Retriever(Plugin):
     def retrieve(
         self, queries: Sequence[TextRecord], documents: Sequence[TextRecord], k: int
     ) -> list[list[tuple[int, float]]]:
-        """For each query up to k (document id, score), best first; ties by document id."""
+        """Return for each query up to k (document id, score), best first; ties by document id."""
 
 
 class Importer(Plugin):
-    """Reads a file format (stage 1). `format_help` says in one line what it expects."""
+    """Reads a file format (stage 1). `format_help` describes the format in one line."""
 
     kind = "importer"
 
     @abc.abstractmethod
     def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
-        """Yield rows as the stream goes by; raise labeling.importing.formats.RowError on the first bad one."""
+        """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first invalid row."""
 
 
 class Exporter(Plugin):
@@ -121,18 +121,20 @@ class Sampler(Plugin):
 
     @abc.abstractmethod
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
-        """At most `budget` new pairs, int64[m, 2] with a < b, none in `state.pairs`, none twice."""
+        """Return at most `budget` distinct new pairs, int64[m, 2] with a < b, none of them in `state.pairs`."""
 
 
 class BadAnswers(ValueError):
-    """A judge broke its contract: another number of answers than questions, or something that is no answer."""
+    """A judge returned a wrong number of answers or a value that is not an answer."""
 
 
 class Judge(Plugin):
-    """Compares documents (stage 4). `batch_size`: how many comparisons one call takes at best. `can_drift`:
-    whether it may change while its configuration does not, as a model behind an address can; what such a judge
-    answers cannot be had again for nothing, and is kept on disk until it is stored. `resource`: what its answers wait
-    for, which decides who asks it: `cpu`, `gpu` (a model of its own, on the GPU where there is one), `http`.
+    """Compares documents (stage 4).
+
+    `batch_size` is the best number of comparisons per call. `can_drift` means that the judge may change while its
+    configuration does not, as a hosted model can; its answers cannot be reproduced for free and are kept on disk until
+    they are stored. `resource` is `cpu`, `gpu` (a local model, on a GPU if available) or `http`; it decides which
+    worker asks the judge.
     """
 
     kind = "judge"
@@ -144,7 +146,7 @@ class Judge(Plugin):
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
-        """Why a judge with these options cannot work now, a sentence each; asked before a run begins. Quick, no calls."""
+        """Return why a judge with these options cannot work, a sentence each. Called before a run; must be fast."""
         return []
 
     @abc.abstractmethod
@@ -153,11 +155,13 @@ class Judge(Plugin):
 
     @abc.abstractmethod
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-        """One answer or failure for each comparison, in order. Raises only on a defect."""
+        """Return one answer or failure for each comparison, in order. Raises only on a defect."""
 
     def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
-        """As `judge`, but each answer is told by its place. A judge that waits for others overrides this and tells
-        each as soon as it has come, so that what is paid for is kept at once. Raises BadAnswers on a wrong count.
+        """Like `judge`, but pass each answer with its index to the callback.
+
+        A judge that waits for remote calls overrides this and passes each answer as soon as it arrives, so that
+        paid answers are stored at once. Raises BadAnswers for a wrong count.
         """
         answers = self.judge(comparisons)
         if len(answers) != len(comparisons):
@@ -173,26 +177,26 @@ class Rater(Plugin):
 
     @abc.abstractmethod
     def rate(self, columns: ComparisonColumns) -> Fit:
-        """Fit all queries of `columns`; raises a named error rather than return a silent number."""
+        """Fit all queries of `columns`. Raises a named error instead of returning an unreliable number."""
 
 
 class Report(Protocol):
-    """How a trainer says what happens: a kind ("step", "evaluated", "note", ...) with plain values."""
+    """Callback for training events: a kind ("step", "evaluated", "note", ...) with plain values."""
 
     def __call__(self, kind: str, **values: Any) -> None: ...
 
 
 class Trainer(Plugin):
-    """Trains a reranker (stage 7), in a process of its own without database or network."""
+    """Trains a reranker (stage 7) in a separate process without database or network."""
 
     kind = "trainer"
 
     @abc.abstractmethod
     def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:
-        """Train on `data` and return what was learned; all files go into `workspace`.
+        """Train on `data` and return the adapter; all files go into `workspace`.
 
-        Called again with the same workspace after the process died, it goes on from what it finds there. Raises a
-        named error with a remedy rather than return a model that learned nothing.
+        After the process died, a call with the same workspace resumes from its files. Raises a named error
+        with a remedy instead of returning a model that learned nothing.
         """
 
 
@@ -206,8 +210,9 @@ _registry: dict[tuple[str, str], type[Plugin]] = {}
 
 
 def register(plugin: PluginClass) -> PluginClass:
-    """Class decorator. Raises TypeError for a class without kind, name or label, DuplicatePlugin
-    when another class has the name.
+    """Class decorator that registers a plugin.
+
+    Raises TypeError for a class without kind, name or label, DuplicatePlugin for a name already in use.
     """
     if plugin.kind not in KINDS or not issubclass(plugin, KINDS[plugin.kind]):
         raise TypeError(
@@ -230,12 +235,12 @@ def register(plugin: PluginClass) -> PluginClass:
 
 
 def registered(kind: str) -> dict[str, type[Plugin]]:
-    """All plugins of a kind by name, in name order."""
+    """Return all plugins of a kind by name, in name order."""
     return {name: plugin for (of_kind, name), plugin in sorted(_registry.items()) if of_kind == kind}
 
 
 def get_plugin(kind: str, name: str) -> type[Plugin]:
-    """The class registered under that kind and name, or UnknownPlugin that lists what there is."""
+    """Return the class of that kind and name. Raises UnknownPlugin that lists the available names."""
     try:
         return _registry[kind, name]
     except KeyError:
@@ -245,7 +250,7 @@ def get_plugin(kind: str, name: str) -> type[Plugin]:
 
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """One entry point and how loading it went; `error` is empty where all is well."""
+    """The result of loading one entry point; `error` is empty on success."""
 
     name: str
     module: str
@@ -260,8 +265,8 @@ _loaded: dict[str, PluginModule] = {}
 def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
     """Import every entry point of the group that `enabled` lists (None: all). Repeat calls are free.
 
-    A module that fails to import is reported in its row, never raised: a broken plugin must not
-    stop the server.
+    The row of a module that fails to import holds the error; nothing is raised, since a broken plugin
+    must not stop the server.
     """
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
         if entry_point.name not in _loaded:
@@ -275,7 +280,7 @@ def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> Plugi
         return row
     try:
         entry_point.load()
-    except Exception as error:  # whatever a stranger's module raises becomes a red row
+    except Exception as error:  # any exception of a third-party module becomes the row's error
         return PluginModule(
             name=row.name,
             module=row.module,

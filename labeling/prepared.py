@@ -1,7 +1,7 @@
-"""Cursors whose statements the server parses once a connection, for the few that run thousands of times.
+"""Cursors with prepared statements, for the few statements that run thousands of times.
 
-Django binds values on our side, so that each execution is parsed anew, which adds up where batches of judgments come by
-the thousand. Every value of such a statement needs a type that can be told from its place, or a cast.
+Django binds values on the client, so that the server parses each execution again, which is slow for thousands of
+batches. Each value of a prepared statement needs a type that PostgreSQL can infer, or a cast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db.backends.utils import CursorWrapper
 
 
 class PreparedCursor(psycopg.Cursor[Any]):
-    """Binds on the server and prepares at the first execution; errors are Django's."""
+    """A cursor that binds on the server and prepares at the first execution; it raises Django's errors."""
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         with connection.wrap_database_errors:
@@ -28,7 +28,7 @@ Cursor = CursorWrapper | PreparedCursor
 
 @contextlib.contextmanager
 def prepared_cursor() -> Iterator[PreparedCursor]:
-    """A cursor on Django's connection, within whatever transaction it is in."""
+    """Return a cursor on Django's connection and in its current transaction."""
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     if connection.connection.prepare_threshold is None:  # Django switches preparing off; its own cursors never prepare

@@ -1,6 +1,6 @@
-"""Creates and changes projects: the functions behind page, REST and command line.
+"""Creates and changes projects, for pages, REST and the command line.
 
-A change of the rater is told upwards by `labeling.signals.rater_changed`, so that `scoring` fits anew.
+A change of the rater sends the signal `labeling.signals.rater_changed`, so that `scoring` refits the project.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from labeling.signals import rater_changed
 
 
 class BadProject(ValueError):
-    """A project was asked for with a name, a text or a rater that cannot be used."""
+    """The name, the text or the rater of a project is invalid."""
 
 
 def may_create(user: Any) -> bool:
-    """Staff and owners of a project may start another; people who were invited to judge may not."""
+    """Return whether `user` may create projects: staff and owners may, invited annotators may not."""
     if getattr(user, "is_staff", False) or getattr(user, "is_superuser", False):
         return True
     return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
 
 
 def create_project(name: str, *, owner: Any = None, instruction: str = "") -> Project:
-    """A new project with its own slug; `owner`, where given, becomes its first member."""
+    """Create a project with a unique slug; `owner`, if given, becomes its first member."""
     name = _checked_name(name)
     _check_storable(instruction, "the instruction")
     with transaction.atomic():
@@ -48,9 +48,9 @@ def change_project(
     rater: str | None = None,
     rater_options: Mapping[str, Any] | None = None,
 ) -> Project:
-    """Change what is given; another rater without options starts from that rater's defaults.
+    """Change the given fields; a new rater without options starts with its defaults.
 
-    Where rater or options change, all queries become stale and the prior is chosen anew. Raises BadProject.
+    A change of rater or options makes all queries stale and triggers a new choice of the prior. Raises BadProject.
     """
     values: dict[str, Any] = {}
     if name is not None:
@@ -76,7 +76,7 @@ def change_project(
 
 
 def _is_same(before: tuple[str, Any], project: Project) -> bool:
-    """Whether the project rates as before; an option left out is as good as its default."""
+    """Return whether the rating stays the same; an omitted option equals its default."""
     rater, options = before
     if rater != project.rater:
         return False
@@ -100,7 +100,7 @@ def _check_storable(text: str, what: str) -> None:
 
 
 def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in full, as the rater's own checks leave them."""
+    """Return the validated options including defaults."""
     try:
         plugin = get_plugin("rater", rater)
         values = plugin.from_dict(dict(options)).options.model_dump(mode="json")

@@ -1,7 +1,7 @@
-"""Frozen values that cross plugin borders; the vocabulary of the product as types.
+"""Frozen values that plugins exchange with the server.
 
 Imports no Django, so that judges, samplers and raters can be written, tested and run without a
-database. The tables of `labeling.models` hold the same words.
+database. The tables of `labeling.models` use the same terms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class AnswerKind(enum.StrEnum):
-    """What an annotator answered. A tie is a preference of 0.5, never a missing answer."""
+    """The kind of an answer. A tie is a preference of 0.5, never a missing answer."""
 
     PREFERENCE = "preference"
     BOTH_IRRELEVANT = "both_irrelevant"
@@ -30,7 +30,7 @@ class AnswerKind(enum.StrEnum):
 
 
 class FailureKind(enum.StrEnum):
-    """Why no answer came. None of these ever enters a fit."""
+    """The reason of a missing answer. None of these enters a fit."""
 
     TIMEOUT = "timeout"
     UNAVAILABLE = "unavailable"
@@ -50,7 +50,7 @@ class FailureKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImportedDocument:
-    """One document of a query as a file states it. `rank` is 1-based, `score` any finite number."""
+    """One document of a query in a file. `rank` is 1-based, `score` any finite number."""
 
     id: str
     text: str
@@ -82,7 +82,7 @@ class ImportedGrade:
 
 @dataclass(frozen=True, slots=True)
 class ExportedDocument:
-    """A candidate with its scores; `elo` and the rest are None where it has not been rated."""
+    """A candidate with its scores; `elo` and the rest are None if it is unrated."""
 
     id: str
     text: str
@@ -118,7 +118,7 @@ class TextRecord:
 
 
 class Collection(Protocol):
-    """What a judge may look at while it prepares: texts, never grades."""
+    """The texts that a judge may read while it prepares; it contains no grades."""
 
     def documents(self) -> Iterator[TextRecord]:
         """Every document of the project, in id order."""
@@ -137,8 +137,8 @@ class Collection(Protocol):
 class Comparison:
     """One question to a judge: is `a` more relevant to its query than `b` to its own?
 
-    `swapped` says that b is to be presented first. `query_b` equals `query_a` unless the pair is
-    a cross-query pair. `key` is the caller's handle; answers come back in the order of questions.
+    `swapped` means that the judge sees b first. `query_b` equals `query_a` unless the pair is
+    a cross-query pair. `key` is the caller's handle; answers are in the order of the questions.
     """
 
     key: int
@@ -170,9 +170,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one question used: tokens, and money in millionths of a dollar; latency in seconds.
+    """The usage of one question: tokens, cost in millionths of a dollar, latency in seconds.
 
-    `calls`: the usage of each paid call where it took several; together they are the rest. Empty: it took one.
+    `calls` lists the usage of each paid call if there were several; the other fields are their sum. Empty: one call.
     """
 
     input_tokens: int = 0
@@ -200,7 +200,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer, and why. `retryable` says whether asking again can help; `retry_after_s` when."""
+    """A missing answer and its reason. `retryable`: whether a retry can help; `retry_after_s`: when."""
 
     kind: FailureKind
     message: str
@@ -223,7 +223,7 @@ def check_answer(kind: AnswerKind, preference: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NewJudgment:
-    """One answer on its way into the database, through `labeling.judgments.record_judgments`."""
+    """One answer to store with `labeling.judgments.record_judgments`."""
 
     pair_id: int
     annotator_id: int
@@ -242,7 +242,7 @@ class NewJudgment:
 
 @dataclass(frozen=True, slots=True)
 class QueryState:
-    """What a sampler sees of one query. Candidates are 0 .. size - 1.
+    """The state of one query for a sampler. Candidates are 0 .. size - 1.
 
     `pairs` is int64[m, 2] with a < b: distinct pairs already drawn, judged or not. `theta` and
     `weight`, where the query has been rated: strengths float64[size] and the summed vote weight
@@ -292,7 +292,7 @@ class Fit:
 
     `theta`, `stderr` float64[sum sizes], natural units of the model, mean zero within a query;
     multiply by `logit_scale` for logits. `dispersion` float64[Q]; `gradient_norm` float64[Q];
-    `iterations` int64[Q]; `component` int64[sum sizes] numbers the islands of each query from 0;
+    `iterations` int64[Q]; `component` int64[sum sizes] numbers the connected components of each query from 0;
     `comparisons` int64[sum sizes] distinct pairs a candidate took part in; `undefeated`, `winless`
     bool[sum sizes].
     """
@@ -316,9 +316,9 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows to learn from or to choose by, as columns: entry i is one query with one document.
+    """Rows for training or selection as columns: entry i is one query with one document.
 
-    `labels` float64[n] calibrated relevance in [0, 1]; `weights` float64[n] what a row counts, 1 on average;
+    `labels` float64[n] calibrated relevance in [0, 1]; `weights` float64[n] of rows, 1 on average;
     `query_ids` int64[n]: rows of one query have the same number and stand together.
     """
 
@@ -334,7 +334,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a trainer gets of a snapshot: rows to learn from, and rows that choose the best checkpoint (may be none)."""
+    """Training data of a snapshot: rows to train on, and rows (possibly none) to choose the best checkpoint."""
 
     train: Examples
     dev: Examples
@@ -342,7 +342,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a trainer leaves: the folder of a PEFT adapter in safetensors, and the base that it belongs to.
+    """The result of a training: the folder of a PEFT adapter in safetensors, and its base model.
 
     `max_length` is in tokens of query and document together; `facts` are plain values for the model card.
     """

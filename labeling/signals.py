@@ -1,8 +1,8 @@
-"""The two messages that travel upward: judgments were committed, and a project chose another rater.
+"""Signals to the layers above: judgments were committed, or a project chose a different rater.
 
-`judgments_recorded` is sent after commit by `labeling.judgments.record_judgments` with `project_ids` and
-`query_ids`, tuples of what changed; receivers leave a hint and return. `rater_changed` is sent inside the
-transaction of `labeling.projects.change_project` with `project_id` and `rater`. No receiver fits anything itself.
+`labeling.judgments.record_judgments` sends `judgments_recorded` after commit with `project_ids` and `query_ids`,
+tuples of the changed rows; receivers only queue work. `labeling.projects.change_project` sends `rater_changed` inside
+its transaction with `project_id` and `rater`. No receiver fits anything itself.
 """
 
 from django.dispatch import Signal

@@ -1,6 +1,6 @@
-"""Tables of the lowest floor: texts, candidates, pairs, judgments, and who may see them.
+"""Tables of the lowest layer: texts, candidates, pairs, judgments and access rights.
 
-Constraints of the database hold the invariants; querysets answer the frequent questions.
+Database constraints enforce the invariants; querysets provide the frequent queries.
 """
 
 from labeling.models.gold import GoldAnswer

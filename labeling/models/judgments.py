@@ -1,6 +1,6 @@
-"""Annotators, their judgments, and the reasons they gave.
+"""Annotators, their judgments and the rationales.
 
-`labeling.judgments.record_judgments` alone inserts judgments.
+Only `labeling.judgments.record_judgments` inserts judgments.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
 
 
 class Annotator(models.Model):
-    """Who judges: one model configuration, or one person. Changed options are a new annotator.
+    """One model configuration or one person who judges. Changed options create a new annotator.
 
-    A paused judge is asked nothing until somebody lets it go on; answers from before `watched_from` no longer
-    count for the alarm that may have paused it. `instruction_read` is the hash of the instruction that a person
-    said to have read, see `labeling.annotation.instruction`.
+    A paused judge gets no questions until somebody resumes it. The drift alarm ignores answers from before
+    `watched_from`. `instruction_read` is the hash of the instruction that a person confirmed to have read,
+    see `labeling.annotation.instruction`.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
@@ -60,7 +60,7 @@ class Annotator(models.Model):
             models.UniqueConstraint(
                 fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
             ),
-            # Target of the composite foreign key that keeps Judgment.by_person true.
+            # Target of the composite foreign key that keeps Judgment.by_person consistent.
             models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
             models.CheckConstraint(
                 condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
@@ -78,7 +78,7 @@ class Annotator(models.Model):
 
 
 def config_hash(**configuration: Any) -> str:
-    """SHA-256 of a configuration, the same for equal values in any key order."""
+    """Return the SHA-256 of a configuration, independent of the order of keys."""
     canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -87,11 +87,11 @@ class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
     project_path = "annotator__project"
 
     def live(self) -> JudgmentQuerySet:
-        """Judgments that no undo and no correction has superseded."""
+        """Return the judgments that no undo or correction has superseded."""
         return self.filter(superseded_at__isnull=True)
 
     def preferences(self) -> JudgmentQuerySet:
-        """Live answers that enter a fit."""
+        """Return the live answers that enter a fit."""
         return self.live().filter(kind=AnswerKind.PREFERENCE)
 
 
@@ -139,7 +139,7 @@ class Judgment(models.Model):
         ]
         indexes = [
             models.Index(fields=["annotator", "id"], name="judgment_by_annotator"),
-            # How far a person is, and how far today, from the index alone.
+            # An index-only scan counts a person's answers in total and today.
             models.Index(
                 fields=["annotator", "created_at"],
                 condition=Q(by_person=True, superseded_at__isnull=True),
@@ -149,12 +149,12 @@ class Judgment(models.Model):
 
     @property
     def is_live(self) -> bool:
-        """Whether no undo and no correction has superseded it."""
+        """Whether no undo or correction has superseded the judgment."""
         return self.superseded_at is None
 
 
 class Rationale(models.Model):
-    """Why an annotator answered so; beside the hot table, so that it stays narrow."""
+    """The reason for a judgment, in a separate table that keeps the judgment table narrow."""
 
     judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="rationale")
     text = models.TextField()

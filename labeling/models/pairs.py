@@ -1,4 +1,4 @@
-"""Pairs of candidates to be compared."""
+"""Pairs of candidates to compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PairQuerySet(VisibleQuerySet["Pair"]):
     project_path = "a__query__project"
 
     def unjudged_by(self, annotator: models.Model) -> PairQuerySet:
-        """Pairs without a live judgment by `annotator`."""
+        """Return the pairs without a live judgment by `annotator`."""
         answered = (
             apps.get_model("labeling", "Judgment")
             .objects.live()
@@ -24,7 +24,7 @@ class PairQuerySet(VisibleQuerySet["Pair"]):
 
 
 class Pair(models.Model):
-    """Two candidates to be compared, a before b by id. `query` is theirs, None across queries."""
+    """Two candidates to compare, ordered by id. `query` is None for a cross-query pair."""
 
     a = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_a")
     b = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="pairs_as_b")

@@ -1,4 +1,4 @@
-"""Projects, who may see them, and the keys and links that let people in."""
+"""Projects, memberships, API keys and one-time links."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ModelT = TypeVar("ModelT", bound=models.Model)
 
 
 class VisibleQuerySet(models.QuerySet[ModelT]):
-    """Querysets of rows that belong to a project; `project_path` is the lookup that leads there."""
+    """A queryset of rows that belong to a project; `project_path` is the lookup of the project."""
 
     project_path = "project"
 
     def visible_to(self, user: Viewer) -> VisibleQuerySet[ModelT]:
-        """The rows of projects that `user` owns or views; annotators, who judge blind, see the project alone."""
+        """Return the rows of projects that `user` owns or views; annotators judge blind and see only the project."""
         if not user.is_authenticated or not user.is_active:
             return self.none()
         if getattr(user, "is_superuser", False):
@@ -34,7 +34,7 @@ class VisibleQuerySet(models.QuerySet[ModelT]):
 
 
 def visible_through(path: str) -> type[VisibleQuerySet[Any]]:
-    """A VisibleQuerySet whose rows reach their project by the lookup `path` ('' for Project itself)."""
+    """Return a VisibleQuerySet class with the project lookup `path` ('' for Project itself)."""
     return type("VisibleQuerySet", (VisibleQuerySet,), {"project_path": path})
 
 
@@ -45,7 +45,7 @@ class Role(models.TextChoices):
 
 
 class GoldFeedback(models.TextChoices):
-    """Whether a person is told at once how an answer to a gold pair compares."""
+    """Whether a person sees the result of a gold pair right after the answer."""
 
     HIDDEN = "hidden", "hidden"
     OPEN = "open", "open"
@@ -56,7 +56,7 @@ class ProjectQuerySet(VisibleQuerySet["Project"]):
 
 
 class Project(models.Model):
-    """Queries, documents and everything judged of them; the border of access rights."""
+    """A set of queries and documents with their judgments; access rights apply per project."""
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=80, unique=True)
@@ -64,7 +64,7 @@ class Project(models.Model):
     rater = models.CharField(max_length=80, default="thurstone")
     rater_options = models.JSONField(default=dict, blank=True)
     calibration_version = models.PositiveIntegerField(default=0)
-    # How people compare: how often gold comes, what it shows and decides, what is kept from them.
+    # Rules for people: frequency, feedback and threshold of gold pairs, and hidden information.
     gold_every = models.PositiveSmallIntegerField(db_default=10, default=10)
     gold_feedback = models.CharField(
         max_length=10, choices=GoldFeedback.choices, default=GoldFeedback.HIDDEN, db_default=GoldFeedback.HIDDEN
@@ -98,7 +98,7 @@ class Project(models.Model):
 
 
 class Membership(models.Model):
-    """Who may do what in a project. `quota`: the most answers that the person is asked for; None: no bound."""
+    """The role of a user in a project. `quota` limits the person's answers; None means no limit."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
@@ -113,7 +113,7 @@ class Membership(models.Model):
 
 
 class AccessLink(models.Model):
-    """A one-time link: signs a user in, or invites a newcomer to a project. Only its hash is kept."""
+    """A one-time link that signs in a user or invites a new member. Only its hash is stored."""
 
     token_hash = models.CharField(max_length=64, unique=True)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE)
@@ -133,7 +133,7 @@ class AccessLink(models.Model):
 
 
 class ApiToken(models.Model):
-    """A key with which a program acts as a user. Only its hash is kept; `scopes` limit what it may."""
+    """An API key of a user. Only its hash is stored; `scopes` limit its rights."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=100)

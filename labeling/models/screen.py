@@ -1,6 +1,6 @@
-"""Tables of the comparison screen beside the slots: what a person saw, what is remembered of them, what was answered.
+"""Tables of the comparison screen: past leases, per-person state, submissions and shown answers.
 
-Neighbours: `labeling.annotation.assignments` writes past leases, `labeling.annotation.actions` desks and submissions.
+`labeling.annotation.assignments` writes past leases; `labeling.annotation.actions` writes the state and submissions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from labeling.models.pairs import Pair
 
 
 class PastLease(models.Model):
-    """A pair that a person had before them and did not answer: what they saw, and whether they skipped it.
+    """A pair that a person saw but did not answer, and whether they skipped it.
 
-    A late answer is turned round by `swapped`; the same pair always comes to the same person in this order.
+    `swapped` restores the order for a late answer; the person always sees the pair in the same order.
     """
 
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="past_leases")
@@ -29,12 +29,12 @@ class PastLease(models.Model):
 
 
 class Desk(models.Model):
-    """What the comparison screen remembers of one person in one project; its lock serialises what they send.
+    """The state of the comparison screen for one person in one project; its lock serialises their requests.
 
-    `side_balance` = pairs shown swapped minus pairs shown in order; `gold_in`: so many ordinary pairs before the
-    next gold one. So that an answer costs the same after a hundred as after a hundred thousand: `answers` that stand,
-    None where they have to be counted, and `passed`, the slot before which nothing was left for the person. Both are
-    found anew whenever the screen asks what is next.
+    `side_balance` = pairs shown swapped minus pairs shown in order. `gold_in` is the number of ordinary pairs before
+    the next gold pair. Two cached values keep the cost of an answer constant: `answers` counts live answers (None: not
+    counted yet), and before the slot `passed` nothing is left for the person. The screen recomputes both when it
+    requests the next pair.
     """
 
     person = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="desk")
@@ -45,10 +45,10 @@ class Desk(models.Model):
 
 
 class Submission(models.Model):
-    """What was answered to a message of the comparison screen, by the message's own key.
+    """The stored response to a request of the comparison screen, by the request's idempotency key.
 
-    The same key with the same body gets the same bytes again; with another body it is refused. Of the pairs that came
-    with it `response` holds which they are and how they lay, not their texts: `labeling.annotation.presented_pairs` reads those again.
+    The same key with the same body gets the same response; a different body is rejected. `response` holds the ids and
+    the order of the pairs but not their texts, which `labeling.annotation.presented_pairs` reads again.
     """
 
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="submissions")
@@ -63,15 +63,15 @@ class Submission(models.Model):
 
 
 class Told(models.Model):
-    """An answer after which its annotator was shown what others answered, or what was expected.
+    """An answer after which its annotator saw other answers or the expected one.
 
-    One that the same person gives to the pair later, after an undo, is not blind (`BLIND`).
+    A later answer of the same person to the pair, after an undo, is not blind (`BLIND`).
     """
 
     judgment = models.OneToOneField(Judgment, primary_key=True, on_delete=models.CASCADE, related_name="told")
 
 
-# SQL: whether the judgment `answer` was given before its annotator was told anything of the pair.
+# SQL: whether the annotator gave the judgment `answer` before seeing other answers to the pair.
 BLIND = """NOT EXISTS (
     SELECT 1 FROM labeling_judgment earlier JOIN labeling_told told ON told.judgment_id = earlier.id
     WHERE earlier.pair_id = answer.pair_id AND earlier.annotator_id = answer.annotator_id AND earlier.id < answer.id)"""

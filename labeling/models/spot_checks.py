@@ -1,4 +1,4 @@
-"""Spot checks: pairs that people are asked to compare, slot by slot."""
+"""Spot checks: slots in which people compare pairs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from labeling.models.projects import Project, visible_through
 
 
 class SpotCheck(models.Model):
-    """A slot in which one person judges one pair; a lease holds it while they think.
+    """A slot in which one person judges one pair; a lease reserves it for them.
 
-    A numbered slot is for whoever comes first: a pair has as many as it shall have opinions. One without a number
-    is its holder's alone: a gold pair asked of that person, or an opinion that came after another had taken over.
-    `place` is set while the slot lies before its holder: 1 or 2, what is looked at and what comes next. The database
-    sets `project` from the pair. Whether a pair is gold stands in `GoldAnswer`.
+    A numbered slot is open to anybody; a pair has one for each wanted opinion. A slot without a number belongs to its
+    holder: a gold pair for that person, or a late answer after another person had taken the slot. `place` is set while
+    the holder sees the slot: 1 is the current pair, 2 the next one. The database sets `project` from the pair.
+    `GoldAnswer` says whether a pair is gold.
     """
 
     class Reason(models.TextChoices):
@@ -53,7 +53,7 @@ class SpotCheck(models.Model):
                 condition=Q(judgment__isnull=True, slot__isnull=False),
                 name="spot_check_open",
             ),
-            # A person's own: gold that they were asked, among all that they answered.
+            # Finds the gold pairs among a person's answers.
             models.Index(fields=["holder"], condition=Q(slot__isnull=True), name="spot_check_own"),
         ]
         constraints = [

@@ -1,4 +1,4 @@
-"""Queries, documents, and the candidates that join them."""
+"""Queries, documents and candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labeling.models.projects import Project, visible_through
 
 
 class Query(models.Model):
-    """A query text. `judged_version` rises in the transaction that stores judgments of the query."""
+    """A query text. Each transaction that stores judgments of the query increments `judged_version`."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="queries")
     external_id = models.CharField(max_length=500)
@@ -46,7 +46,7 @@ class Document(models.Model):
 
 
 class Candidate(models.Model):
-    """One (query, document): it is what gets a score. A grade is a person's, never a judge's."""
+    """A (query, document) that gets a score. A grade comes from a person, never from a judge."""
 
     query = models.ForeignKey(Query, on_delete=models.CASCADE, related_name="candidates")
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="candidates")
@@ -60,7 +60,7 @@ class Candidate(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
-            # Target of the composite foreign key that keeps Pair.query true.
+            # Target of the composite foreign key that keeps Pair.query consistent.
             models.UniqueConstraint(fields=["id", "query"], name="candidate_of_query"),
             models.CheckConstraint(
                 condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"

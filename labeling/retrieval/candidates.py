@@ -1,7 +1,7 @@
-"""Stage 2: gives queries their candidates, and candidates their first-stage rank.
+"""Stage 2: retrieves candidates for queries and ranks candidates without a first-stage rank.
 
-`fill_candidates` retrieves for queries that came without documents; `rank_candidates` ranks lists
-that came without ranks. The retrievers themselves are plugins, see `labeling.retrieval.bm25`, `dense` and `hybrid`.
+`fill_candidates` retrieves for queries without documents; `rank_candidates` ranks imported lists without
+ranks. The retrievers are plugins, see `labeling.retrieval.bm25`, `dense` and `hybrid`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def fill_candidates(
     k: int = 100,
     progress: Progress | None = None,
 ) -> int:
-    """Retrieve up to k candidates for every query that has none; returns how many were added.
+    """Retrieve up to k candidates for every query that has none; return how many were added.
 
-    Raises UnknownPlugin for a retriever that is not registered, ValueError for k below 1.
+    Raises UnknownPlugin for an unregistered retriever, ValueError for k below 1.
     """
     if k < 1:
         raise ValueError(f"k is {k}; expected the number of candidates per query, 1 or more (100 is usual)")
@@ -61,8 +61,7 @@ def fill_candidates(
 def rank_candidates(project: Project, *, progress: Progress | None = None) -> int:
     """Give candidates without a first-stage rank their BM25 rank and score within their query.
 
-    A query of which some candidates have ranks is left as its file stated it. Returns how many
-    candidates were ranked.
+    Skips queries in which some candidates have ranks. Returns how many candidates were ranked.
     """
     unranked = _queries_without_ranks(project)
     if not unranked:

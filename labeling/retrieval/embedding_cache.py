@@ -1,8 +1,8 @@
-"""Embeddings that were computed once, kept on disk for every process of the host.
+"""A disk cache of embeddings, shared by all processes of the host.
 
-`labeling.retrieval.embedder` looks here before it asks a model, so that the dense retriever and the embedding
-judge share their vectors. A cache can only save time: where it cannot be read or written it is
-ignored with a warning. Imports no Django; `ZELO_CACHE` names the folder, without it nothing is kept.
+`labeling.retrieval.embedder` reads it before it calls a model, so that the dense retriever and the embedding
+judge share vectors. If the cache cannot be read or written, it is ignored with a warning. Imports no
+Django. `ZELO_CACHE` names the folder; without it there is no cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Float32Array = npt.NDArray[np.float32]
 
-FILE_NAME = "embeddings-1.sqlite"  # another number whenever the layout or the meaning of a key changes
+FILE_NAME = "embeddings-1.sqlite"  # increase it when the layout or the meaning of a key changes
 MOST_BYTES = 1 << 30  # half a million vectors of 384 numbers
 KEPT_OF_FULL = 0.75
 BUSY_S = 10.0
@@ -35,7 +35,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS vector (id INTEGER PRIMARY KEY, key BLOB N
 
 
 def shared_cache() -> EmbeddingCache | None:
-    """The cache in the folder that `ZELO_CACHE` names, or None."""
+    """Return the cache in the folder that `ZELO_CACHE` names, or None."""
     folder = os.environ.get("ZELO_CACHE", "")
     return _cache_at(Path(folder) / FILE_NAME) if folder else None
 
@@ -46,15 +46,15 @@ def _cache_at(path: Path) -> EmbeddingCache:
 
 
 def vector_key(model: str, text: str) -> bytes:
-    """What a vector is found by. `model` says all that shapes it: weights, reading length, role."""
+    """Return the key of a vector. `model` identifies weights, maximum length and role."""
     return hashlib.sha256(f"{model}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
 
 class EmbeddingCache:
     """Vectors float32[dimension] by key, in one SQLite file that several processes may use at once.
 
-    Each call opens the file anew: connections survive neither a fork nor a change of thread. Beyond
-    `most_bytes` the oldest quarter goes. After damage or a refused write the object stays silent.
+    Each call opens the file again, since connections survive neither a fork nor a change of thread. Beyond
+    `most_bytes` the oldest quarter is deleted. After damage or a failed write the object does nothing.
     """
 
     def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
@@ -63,7 +63,7 @@ class EmbeddingCache:
         self._usable = True
 
     def get(self, keys: Sequence[bytes], dimension: int) -> dict[bytes, Float32Array]:
-        """The vectors that are there; one of another length or with a wrong checksum is not."""
+        """Return the cached vectors, without those of a wrong length or checksum."""
         found: dict[bytes, Float32Array] = {}
         if not self._usable or not keys or not self.path.exists():
             return found
@@ -79,7 +79,7 @@ class EmbeddingCache:
         return found
 
     def put(self, vectors: Mapping[bytes, Float32Array]) -> None:
-        """Add vectors; one that is there already is replaced."""
+        """Add vectors and replace existing ones."""
         if not self._usable or not vectors:
             return
         try:
@@ -101,7 +101,7 @@ class EmbeddingCache:
         return connection
 
     def _forget_oldest(self, connection: sqlite3.Connection) -> None:
-        """Keep the file near its bound: freed pages are used again, so it need not be rewritten."""
+        """Delete old vectors beyond the limit. SQLite reuses the freed pages, so the file need not be rewritten."""
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
@@ -113,7 +113,7 @@ class EmbeddingCache:
             )
 
     def _note(self, error: Exception) -> None:
-        """Warn; a file that is merely busy is asked again next time, any other is left alone from now on."""
+        """Log a warning; retry a busy file at the next call, disable the cache after any other error."""
         busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
         self._usable = busy
         log.warning(

@@ -1,7 +1,7 @@
-"""Which models an installation loads: the operator's list in `ZELO_MODELS`, without it the bundled model alone.
+"""The allowed models of an installation: the operator's list in `ZELO_MODELS`, by default the bundled model.
 
-Whoever owns a project may choose a judge's or retriever's model; a name leads to a download and a path into the
-server's files, so both must be on the list. Asked by options when they are made and by loaders. Imports no Django.
+Project owners choose the models of judges and retrievers. A name starts a download and a path reads the server's
+files, so both must be on the list. Options and loaders check names here. Imports no Django.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class ModelNotAllowed(ValueError):
 
 
 def check_model(name: str) -> str:
-    """The name itself where it may be loaded, or is empty or bundled. Raises ModelNotAllowed."""
+    """Return the name if it is allowed, empty or bundled. Raises ModelNotAllowed."""
     if not name or name == BUNDLED or any(_allows(pattern, name) for pattern in allowed_models()):
         return name
     raise ModelNotAllowed(name)
 
 
 def allowed_models() -> list[str]:
-    """The entries of `ZELO_MODELS`: names on the hub, folders with all that lies in them, globs of either."""
+    """Return the entries of `ZELO_MODELS`: hub names, folders including their contents, globs of either."""
     return [entry.strip() for entry in os.environ.get(VARIABLE, "").split(",") if entry.strip()]
 
 
-# A `str` of a plugin's options that names a model; refused as the field's error.
+# A model name in a plugin's options; a name that is not allowed is an error of the field.
 ModelName = Annotated[str, pydantic.AfterValidator(check_model)]
 
 
 def _allows(pattern: str, name: str) -> bool:
-    """Paths are compared by what they lead to, so that neither `..` nor a link leads out of a listed folder."""
+    """Compare resolved paths, so that neither `..` nor a link leaves a listed folder."""
     if pattern == "*":
         return True
     if "\x00" in name:

@@ -1,4 +1,4 @@
-"""The words of a text, and how often they stand in a collection.
+"""Tokenizes texts and counts terms in a collection.
 
 The BM25 retriever and the lexical judges (`workers.judges.lexical`) share them. Imports no Django.
 """
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Raise it when `words` changes: it is part of the provenance of every lexical judgment.
+# Increment it when `words` changes: it is part of the provenance of every lexical judgment.
 WORDS_REVISION = "words-1"
 
 # Lucene's English stop words, less "if", "no" and "not", which carry meaning in short technical questions.
@@ -29,13 +29,13 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """The index terms of a text in order: lower-case, no stop words, plurals folded to singular."""
+    """Return the index terms of a text in order: lower-case, no stop words, plurals folded to singular."""
     return [_singular(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
 
 
 @functools.lru_cache(maxsize=65536)
 def _singular(word: str) -> str:
-    """Harman's S-stemmer. Porter's was left out: it conflates more than short texts can bear."""
+    """Stem with Harman's S-stemmer. Rejected: Porter's, which conflates too much for short texts."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
@@ -45,7 +45,7 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatistics:
-    """What scores need to know of a whole collection; lengths and counts are in index terms."""
+    """Statistics of a whole collection for scoring; lengths and counts are in index terms."""
 
     documents: int
     length: int
@@ -67,10 +67,10 @@ class CollectionStatistics:
 
     @property
     def average_length(self) -> float:
-        """Mean document length, 1.0 for a collection without a single term (it is a divisor)."""
+        """Mean document length; 1.0 for a collection without terms, since it is a divisor."""
         return self.length / self.documents if self.length else 1.0
 
     def idf(self, term: str) -> float:
-        """Lucene's inverse document frequency, positive for every term."""
+        """Return Lucene's inverse document frequency, positive for every term."""
         frequency = self.document_frequency.get(term, 0)
         return math.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
