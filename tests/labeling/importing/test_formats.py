@@ -157,7 +157,7 @@ def documents_with(**fields: Any) -> bytes:
         (documents_with(id=""), "documents[1].id", "is empty"),
         (documents_with(id=True), "documents[1].id", "is true or false"),
         (documents_with(id="x" * 501), "documents[1].id", "has 501 characters"),
-        (documents_with(id="a"), "documents[1].id", "that of documents[0] already"),
+        (documents_with(id="a"), "documents[1].id", "already used by documents[0]"),
         (documents_with(metadata=[]), "documents[1].metadata", "is a list"),
         (documents_with(metadata=None), "documents[1].metadata", "is null"),
         (documents_with(metadata={"p": float("nan")}), "documents[1].metadata.p", "is nan"),
