@@ -1,7 +1,7 @@
-"""An owner's last word on a pair that annotators see differently, and taking it back.
+"""Adjudication: an owner's verdict on a disputed pair, and its withdrawal.
 
-It is a judgment of the owner's own, stored through `record_judgments`, and marked: so it enters the fit as one more
-answer of a person, anchors judges, and may become gold. `scoring.annotators.disagreements` finds the pairs.
+A verdict is a marked judgment of the owner, stored through `record_judgments`. It enters the fit as an answer of a
+person, anchors judges and may become gold. `scoring.annotators.disagreements` finds disputed pairs.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
 from scoring.models import Adjudication
 
-# P(a is the more relevant), None for neither, by the key of the comparison screen that gives the answer.
+# P(a is the more relevant), or None for neither, by the answer's key on the comparison screen.
 ANSWERS = {key: PREFERENCES.get(answer) for key, answer in BY_KEY.items() if answer != "cannot_judge"}
 
 
 class BadVerdict(ValueError):
-    """An adjudication with an answer that is none of the six."""
+    """The answer of an adjudication is not one of the six."""
 
 
 class DecidedMeanwhile(RuntimeError):
-    """Another word stands than the one that was seen."""
+    """The current verdict differs from the one that the owner saw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An adjudication as it stands; `changed` is False where it stood like this before."""
+    """The current adjudication; `changed` is False if it was already the same."""
 
     adjudication: Adjudication
     changed: bool
 
 
 def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int | None = None) -> Verdict:
-    """Decide a pair by one of `ANSWERS`; the last word of whoever decides last stands. Raises BadVerdict.
+    """Decide a pair by one of `ANSWERS`; the latest verdict counts. Raises BadVerdict.
 
-    What the owner had answered before is superseded, and stands again once the adjudication is taken back. `seen`: the
-    id of the adjudication that the owner saw standing, 0 for none; where another stands, raises DecidedMeanwhile. The
-    same word of the same owner twice is one. None: whatever stands is replaced.
+    The verdict supersedes the owner's earlier answer; withdrawing it restores that answer. `seen` is the id of the
+    adjudication that the owner saw, 0 for none; raises DecidedMeanwhile if there is a different one. With None the
+    verdict replaces any other. A repeated verdict of the same owner changes nothing.
     """
     if answer not in ANSWERS:
         raise BadVerdict(f"the answer is {answer[:20]!r}; expected one of {', '.join(ANSWERS)}")
@@ -72,9 +72,9 @@ def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int 
 
 
 def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
-    """Take the last word back; what its owner had answered before stands again. Whether there was one.
+    """Withdraw the verdict and restore its owner's earlier answer; return whether there was a verdict.
 
-    A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
+    A pair that the verdict made gold stops being gold. `seen` as in `adjudicate`.
     """
     with transaction.atomic():
         standing = _locked(pair, _project_of(pair))
@@ -87,7 +87,7 @@ def undo_adjudication(pair: Pair, *, seen: int | None = None) -> bool:
 
 
 def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
-    """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
+    """Use the verdict on a pair as its gold answer. Raises BadVerdict without a verdict."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
         raise BadVerdict("only a pair with a verdict for one document or a tie can be gold; decide the pair first")
@@ -95,7 +95,7 @@ def make_gold(pair: Pair, *, explanation: str = "") -> GoldAnswer:
 
 
 def unset_gold(pair: Pair) -> bool:
-    """The pair's answer counts as known no more; answers to it stay. Whether it was gold."""
+    """Remove the gold answer of a pair but keep people's answers; return whether it was gold."""
     return GoldAnswer.objects.filter(pair=pair).delete()[0] > 0
 
 
@@ -104,11 +104,11 @@ def _project_of(pair: Pair) -> Project:
 
 
 def _locked(pair: Pair, project: Project, *people: int) -> Adjudication | None:
-    """The word that stands, and nobody else says another until the transaction ends.
+    """Return the current verdict and lock the pair until the transaction ends.
 
-    These people, and who spoke it, answer nothing meanwhile, in another tab or at the comparison screen: their answers
-    to the pair come and go with it. The pair is locked first, which no answer waits for, then the desks in order of
-    their people, so that adjudicators of several pairs never wait for each other in a circle.
+    The lock also blocks answers of these people and of the verdict's author, in another tab or on the comparison
+    screen, since their answers to the pair change with the verdict. It locks the pair first, which blocks no answer,
+    then the people's screen states in order of the people, so that concurrent adjudications never deadlock.
     """
     Pair.objects.select_for_update(of=("self",), no_key=True).get(pk=pair.pk)
     speaker = Adjudication.objects.filter(pair=pair).values_list("judgment__annotator_id", flat=True)
@@ -134,7 +134,7 @@ def _says(judgment: Judgment, preference: float | None) -> bool:
 
 
 def _take_back(standing: Adjudication) -> None:
-    """Remove the mark, supersede its judgment and let the one before it stand, if nothing newer does."""
+    """Remove the mark, supersede its judgment and restore the earlier one if there is no newer answer."""
     standing.delete()
     supersede_judgments([standing.judgment_id])
     if standing.replaced_id is not None:
@@ -142,7 +142,7 @@ def _take_back(standing: Adjudication) -> None:
 
 
 def _move_gold(pair: Pair, preference: float | None) -> None:
-    """Gold follows the last word; "neither" cannot be gold."""
+    """Update the gold answer to the verdict; "neither" cannot be gold."""
     gold = GoldAnswer.objects.filter(pair=pair)
     if preference is None:
         gold.delete()
