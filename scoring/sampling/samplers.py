@@ -1,7 +1,7 @@
-"""Which pairs of a query to judge next: the built-in samplers (stage 3).
+"""The built-in samplers (stage 3), which choose the next pairs of a query.
 
-Each sampler is asked again after every round of judging and rating, until it returns nothing
-more. The mathematics is in `scoring.numerics.design.static` and its siblings.
+The server calls a sampler after every round of judging and rating, until it returns no pairs.
+The mathematics is in `scoring.numerics.design.static` and its siblings.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from labeling import plugins
 from labeling.records import IntArray, QueryState
 from scoring.numerics.design import adaptive, static, stopping
 
-# Far above what any design is worth, and small enough that no count overflows.
+# Far above any useful design, and small enough that no count overflows.
 MOST_DEGREE = 10_000
 MOST_PAIRS = 1_000_000
 
 
 @plugins.register
 class Cycles(plugins.Sampler):
-    """The paper's design: a union of random Hamiltonian cycles, then nothing.
+    """The paper's design: one round with a union of random Hamiltonian cycles.
 
-    Where pairs are there already (a design cut short by its budget, or candidates that came later), only
-    what is missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
+    If there are pairs already (after a budget limit or for candidates added later), it draws only the pairs
+    missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
     """
 
     name = "cycles"
@@ -54,7 +54,7 @@ class Cycles(plugins.Sampler):
 
 @plugins.register
 class AllPairs(plugins.Sampler):
-    """Every pair that has not been drawn, in random order."""
+    """All pairs not drawn yet, in random order."""
 
     name = "all"
     label = "All pairs"
@@ -67,11 +67,11 @@ class AllPairs(plugins.Sampler):
 
 @plugins.register
 class Adaptive(plugins.Sampler):
-    """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
+    """One or two cycles, then rounds of pairs that make the top ranks certain with the fewest calls.
 
-    Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
-    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a budget cut short are completed
-    first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
+    It only completes its cycles until the query is rated, so that later rounds use the answers. It ends at
+    `pairs_per_candidate`, or earlier by a stopping rule. It first completes cycles that a budget limited, and
+    candidates added later get as many pairs. A budget below one cycle gives a path.
     """
 
     name = "adaptive"
@@ -135,10 +135,10 @@ class Adaptive(plugins.Sampler):
 
 @plugins.register
 class Uncertain(plugins.Sampler):
-    """The pairs with the largest expected shrinkage of all strengths' variance: what to ask a person.
+    """The pairs with the largest expected reduction of the strengths' total variance, for people.
 
-    At most `pairs` each time it is asked. It ends by the budget, or when every pair has been drawn; a
-    query that has not been rated gets one cycle.
+    At most `pairs` per round. It ends at the budget or when every pair is drawn; an unrated query gets one
+    cycle.
     """
 
     name = "uncertain"
@@ -162,10 +162,10 @@ class Uncertain(plugins.Sampler):
 
 @plugins.register
 class CrossQuery(plugins.Sampler):
-    """Pairs of queries for calibration: a random connected graph in which all queries have equally many.
+    """Pairs of queries for calibration: a random connected graph with the same degree for all queries.
 
-    It looks at a project and not at a query: the state's candidates are the project's queries, and each
-    pair it returns joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
+    It works on a project instead of a query: the state's candidates are the project's queries, and each
+    returned pair joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
     """
 
     name = "cross-query"

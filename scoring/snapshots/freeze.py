@@ -1,7 +1,8 @@
-"""Freezes scores for training: Parquet, checksum, manifest, row, in this order, so that a snapshot that can be seen is whole.
+"""Freezes scores for training. Writes Parquet, checksum, manifest and row in this order, so visible snapshots are complete.
 
-Everything is read in one instant of the database and written in pieces. The manifest says where the scores came from:
-judgments, judges, fit, calibration, software, seed. `scoring.snapshots.splits` deals queries out, `scoring.storage.files` keeps the files.
+It reads in one transaction snapshot and writes in chunks. The manifest records the origin of the scores: judgments,
+judges, fit, calibration, software, seed. `scoring.snapshots.splits` splits the queries; `scoring.storage.files` stores
+the files.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from scoring.storage.write_guards import in_the_making
 
 FORMAT = 1
 ROWS_AT_ONCE = 20_000
-# What a web request freezes while its client waits: some seconds.
+# The most rows that a web request freezes, which takes some seconds.
 MOST_ROWS_OF_A_REQUEST = 100_000
 LEAST_SPREAD = 1e-3
 FOLDER = "snapshots"
@@ -76,7 +77,7 @@ COLUMNS = pa.schema(
 )
 
 Domain = Annotated[str, pydantic.Field(max_length=100)]
-# Why rows are left out, as the manifest says it.
+# The reasons for left out rows in the manifest.
 OTHER_DOMAIN = stored_text("other domains")
 FEW_COMPARISONS = stored_text("too few comparisons")
 LARGE_ERROR = stored_text("too large a standard error")
@@ -86,26 +87,26 @@ STRICTER_SPLIT = stored_text("document text also in a stricter split")
 
 
 class SnapshotRefused(ValueError):
-    """Scores that cannot be learned from, or an order that does not fit them; nothing was stored."""
+    """The scores or the options do not allow a snapshot; nothing was stored."""
 
 
 class NothingToFreeze(SnapshotRefused):
-    """No score passes the filters, or too few queries have any."""
+    """No score passes the filters, or too few queries have scores."""
 
 
 class NoSpread(SnapshotRefused):
-    """All scores are alike: there is nothing to learn."""
+    """All scores are equal, so a model cannot learn from them."""
 
 
 class TooManyRows(SnapshotRefused):
-    """More than a web request can freeze while its client waits; the message names the command that can."""
+    """Too many rows for a web request; the message names the command to use instead."""
 
 
 class SnapshotOptions(Options):
-    """What of the scores is frozen, and how it is split.
+    """Options of a snapshot: filters, splits and weights.
 
-    Filters of documents choose what is learned from (train, dev). The splits that prove something keep every scored document
-    of their queries: leaving out what rests on little would make their lists easier than those that people meet.
+    Document filters apply only to the splits train and dev. The evaluation splits keep every scored document of their
+    queries, since leaving out uncertain ones would make their lists easier than in practice.
     """
 
     seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed reshuffles the split.")
@@ -146,7 +147,7 @@ class SnapshotOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """One entry a query, in id order."""
+    """One entry per query, in id order."""
 
     ids: IntArray
     projects: list[str]
@@ -156,9 +157,9 @@ class _Queries:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What enters: candidates in (query, id) order with split and weight, and what was left out, by reason.
+    """Selected candidates in (query, id) order with split and weight, and counts of left out rows by reason.
 
-    `joined`: whether comparisons join the candidate with the most of its query, so that its Elo can be compared.
+    `joined`: whether the candidate is in its query's largest connected group, so that its Elo is comparable.
     """
 
     candidates: IntArray
@@ -177,9 +178,10 @@ def freeze(
     created_by: Any = None,
     most_rows: int | None = None,
 ) -> Snapshot:
-    """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.files.StorageFull; nothing is left then.
+    """Freeze the live scores of these projects. After an error no files remain.
 
-    `most_rows`: TooManyRows is raised where more documents have scores, before anything is read.
+    Raises SnapshotRefused, scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows`
+    documents have scores.
     """
     options = options or SnapshotOptions()
     name = _checked_name(name)
@@ -221,7 +223,7 @@ def _checked_name(name: str) -> str:
 
 
 def _write(folder: str, projects: list[Project], *, name: str, options: SnapshotOptions) -> dict[str, Any]:
-    """Write the rows; returns the manifest, which says what was read in the same instant."""
+    """Write the rows; return the manifest, read in the same transaction snapshot."""
     ids = [project.pk for project in projects]
     with transaction.atomic(durable=True):
         with connection.cursor() as cursor:
@@ -272,7 +274,7 @@ WHERE query.project_id = ANY(%s) AND fit.error = '' ORDER BY candidate.query_id,
 
 
 def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
-    """Filter, split and take apart what would stand in two splits. Raises NothingToFreeze, SnapshotRefused."""
+    """Filter and split the rows, and keep each text in one split. Raises NothingToFreeze, SnapshotRefused."""
     scored = copy_columns(
         _SCORED,
         [project_ids],
@@ -338,7 +340,7 @@ def _read_queries(project_ids: list[int]) -> _Queries:
 
 
 def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
-    """Domains and projects that an order names must exist: a typing error would change the mixture silently."""
+    """Check that the named domains and projects exist, since a typing error would silently change the mixture."""
     domains, projects = set(queries.domains), set(queries.projects)
     pairs = {f"{project}/{domain}" for project, domain in zip(queries.projects, queries.domains, strict=True)}
     known = {
@@ -354,7 +356,7 @@ def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
 
 
 def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntArray:
-    """The split of every query that has rows left; -1 for the others."""
+    """Return the split of every query with remaining rows; -1 for the others."""
     present = np.unique(place)
     prints = queries.prints[present]
     names = [(queries.projects[at], queries.domains[at]) for at in present.tolist()]
@@ -380,7 +382,7 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
 
 
 def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
-    """The fingerprint of each row's document."""
+    """Return the fingerprint of each row's document."""
     ids, prints = [], []
     documents = Document.objects.filter(project__in=project_ids).order_by("id").values_list("id", "text")
     for pk, text in documents.iterator(chunk_size=2000):
@@ -391,7 +393,7 @@ def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
 
 
 def _weights(queries: _Queries, place: IntArray, split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
-    """What each row counts; the most specific name decides, and rows of train count 1 on average."""
+    """Return the weight of each row by the most specific name; the mean over train rows is 1."""
     of_query = np.array(
         [
             options.weights.get(f"{project}/{domain}", options.weights.get(domain, options.weights.get(project, 1.0)))
@@ -419,12 +421,12 @@ WHERE candidate.id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 """
 
 
-# Columns of the statement that say nothing of a document which no comparison joins with the others.
+# Columns that are meaningless for a document that is not connected to the others.
 _OF_ELO = (7, 9, 10)
 
 
 def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
-    """The rows with their texts, some thousand at a time."""
+    """Yield the rows with their texts, some thousand at a time."""
     for start in range(0, len(chosen.candidates), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         with connection.cursor() as cursor:
@@ -444,7 +446,7 @@ def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
 
 
 class _Tally:
-    """Counts what is written, for the manifest."""
+    """Counts written rows for the manifest."""
 
     def __init__(self) -> None:
         self.low, self.high = float("inf"), float("-inf")
