@@ -48,7 +48,7 @@ def in_the_making(folder: str) -> Iterator[None]:
         except BaseException:
             try:
                 storage().remove(folder)
-            except Exception as error:  # whatever a storage raises; the note stays, and with it the task
+            except Exception as error:  # any exception of a storage; the marker stays for a retry
                 log.warning("%s could not be removed yet: %s", folder, error)
             else:
                 note.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def collect(is_used: Callable[[str], bool]) -> list[str]:
             continue
         try:
             removed += _collected(path, is_used)
-        except Exception as error:  # whatever a storage raises; the note stays, and with it the task
+        except Exception as error:  # any exception of a storage; the marker stays for a retry
             problems.append(error)
     if problems:
         raise problems[0]

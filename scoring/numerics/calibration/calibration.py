@@ -43,7 +43,7 @@ class SameQueryPair(InvalidComparisons):
 
 
 class UnlinkedQueries(ValueError):
-    """Cross-query pairs leave islands of queries. `islands` lists them, largest first."""
+    """Cross-query pairs leave disconnected groups of queries. `islands` lists them, largest first."""
 
     def __init__(self, islands: list[list[int]]) -> None:
         self.islands = islands
@@ -61,8 +61,8 @@ class UnlinkedQueries(ValueError):
 class Biases:
     """One bias a query in the strengths' units, float64[Q], mean zero over each island.
 
-    `stderr` float64[Q] (approximate above 1,000 queries: `exact` tells); `component` int64[Q] numbers
-    the islands of queries; `comparisons` int64[Q] counts a query's links to distinct other queries.
+    `stderr` float64[Q] (approximate above 1,000 queries, see `exact`); `component` int64[Q] numbers
+    the connected groups of queries; `comparisons` int64[Q] counts a query's links to distinct other queries.
     `sharpness` and `prior_precision` were cross-validated, given, or left at their start (too few answers).
     """
 
@@ -80,7 +80,7 @@ class Biases:
 
     @property
     def islands(self) -> list[list[int]]:
-        """The queries of each island, largest island first."""
+        """The queries of each connected group, largest first."""
         return islands_of(self.component)
 
 

@@ -1,8 +1,8 @@
-"""From strength + bias to relevance in [0, 1], learned from grades or people's answers.
+"""Maps strength + bias to relevance in [0, 1], learned from grades or people's answers.
 
-Platt's logistic curve or isotonic regression, judged on queries that were held out; the reliability
-diagram, calibration error and number of answers belong to those held-out predictions. Where there are
-no answers, `elo.uncalibrated_relevance` stands in and is labelled so.
+Platt's logistic curve or isotonic regression, evaluated on held-out queries. The reliability diagram,
+calibration error and number of answers belong to the held-out predictions. Without answers,
+`elo.uncalibrated_relevance` is used and labelled as uncalibrated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALIKE = stored_text("all %(n)s answers are %(value)s; grade both relevant and ir
 
 
 class TooFewAnswers(ValueError):
-    """Not enough answers, or all alike: no map from score to relevance can be learned."""
+    """There are too few answers, or all are equal, so no map from score to relevance can be learned."""
 
 
 @dataclass(frozen=True, slots=True)
