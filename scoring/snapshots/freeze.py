@@ -324,8 +324,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
 
 
 def _reasons(removed: Counter[str]) -> str:
-    told = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
-    return told or "every query is in another split"
+    reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
+    return reasons or "every query is in another split"
 
 
 def _read_queries(project_ids: list[int]) -> _Queries:

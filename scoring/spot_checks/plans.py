@@ -120,17 +120,17 @@ def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: i
 
 
 def withdraw_plan(plan: SpotCheckPlan) -> int:
-    """Withdraw a plan: close its open slots and return their number.
+    """Withdraw a plan: close its open slots; return the number of closed slots and removed gold answers.
 
     Answers stay, and people can still answer the pairs assigned to them (`labeling.annotation.assignments.close_slots`).
     A slot that somebody is taking at the same moment stays open; withdraw again to close it. The plan's gold pairs stop
     being gold, and the answers to them stay.
     """
     with transaction.atomic():
-        gone = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
-        gone += GoldAnswer.objects.filter(plans=plan).delete()[1].get("labeling.GoldAnswer", 0)
+        closed = close_slots(list(plan.checks.filter(judgment__isnull=True).values_list("id", flat=True)))
+        closed += GoldAnswer.objects.filter(plans=plan).delete()[1].get("labeling.GoldAnswer", 0)
         SpotCheckPlan.objects.filter(pk=plan.pk, withdrawn_at__isnull=True).update(withdrawn_at=Now())
-    return gone
+    return closed
 
 
 def plan_progress(project: Project) -> list[PlanProgress]:

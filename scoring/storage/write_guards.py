@@ -92,12 +92,12 @@ def _collected(note: Path, is_used: Callable[[str], bool]) -> list[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return []
-        told = _read(file.read())
-        if told is None:
+        marker = _read(file.read())
+        if marker is None:
             aside = note.rename(note.with_suffix(UNREADABLE))
             log.warning("%s does not name an unfinished folder; renamed to %s", note, aside.name)
-        elif told["storage"] == storage().url:  # otherwise of another installation, or of this one before it moved
-            left = [] if is_used(told["folder"]) else [told["folder"]]
+        elif marker["storage"] == storage().url:  # otherwise of another installation, or of this one before it moved
+            left = [] if is_used(marker["folder"]) else [marker["folder"]]
             for folder in left:
                 storage().remove(folder)
                 log.warning("%s was removed because its writer died before it finished", folder)
@@ -109,8 +109,8 @@ def _collected(note: Path, is_used: Callable[[str], bool]) -> list[str]:
 def _read(text: str) -> dict[str, str] | None:
     """Return the contents of a marker; None if a crash of the machine lost them."""
     try:
-        told = json.loads(text)
+        marker = json.loads(text)
     except ValueError:
         return None
-    whole = isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("storage", "folder"))
-    return told if whole else None
+    whole = isinstance(marker, dict) and all(isinstance(marker.get(key), str) for key in ("storage", "folder"))
+    return marker if whole else None
