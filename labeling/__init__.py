@@ -1,1 +1,1 @@
-"""Queries, documents, candidates, pairs and judgments, and the people who judge: the lowest floor."""
+"""Queries, documents, candidates, pairs, judgments and annotators: the lowest layer."""

@@ -1,4 +1,4 @@
-"""System checks: wrong settings and broken plugins fail or warn in `manage.py check`, with a remedy."""
+"""System checks: `manage.py check` reports invalid settings and broken plugins with a remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_plugins(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"plugin {row.name!r} ({row.module}) did not load: {row.error}",
             id="zelo.W001",
-            hint="fix or uninstall the package, or leave it out of ZELO_PLUGINS",
+            hint="fix or uninstall the package, or remove it from ZELO_PLUGINS",
         )
         for row in load_plugins(enabled=settings.ZELO_PLUGINS)
         if row.error
@@ -32,12 +32,12 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         Error(
             "the signing key is missing or shorter than 32 characters",
             id="zelo.E001",
-            hint="unset ZELO_SECRET_KEY to have one made in ZELO_HOME, or set it to a long random string",
+            hint="unset ZELO_SECRET_KEY to generate a key in ZELO_HOME, or set it to a long random string",
         )
     ]
 
 
 @register()
 def check_environment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Environment variables whose value cannot be used; settings.py has taken the default instead."""
+    """Return an error for each invalid environment variable; settings.py uses the default instead."""
     return [Error(problem, id="zelo.E002", hint=remedy) for problem, remedy in settings.ZELO_WRONG_SETTINGS]

@@ -35,6 +35,6 @@ class ProjectCollection:
         return TextRecord(pk, text)
 
     def queries(self) -> list[TextRecord]:
-        """All queries, in id order."""
+        """Yield all queries in id order."""
         rows = Query.objects.filter(project_id=self.project_id).order_by("id").values_list("id", "text")
         return [TextRecord(pk, text) for pk, text in rows]

@@ -20,10 +20,10 @@ ORDER BY drawn.position
 
 
 def store_pairs(a: Sequence[int], b: Sequence[int], query_ids: Sequence[int | None]) -> list[int]:
-    """Ids of these pairs in the order given, inserted where they are new.
+    """Insert new pairs and return the ids of all given pairs in order.
 
-    `a` < `b` are candidate ids; `query_ids` names the query of both, None for a cross-query pair.
-    Raises IntegrityError where a pair is out of order or its query is not that of its candidates.
+    `a` < `b` are candidate ids; `query_ids` is the query of both, None for a cross-query pair.
+    Raises IntegrityError if a pair is out of order or its query is not that of its candidates.
     """
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, [list(a), list(b), list(query_ids)])

@@ -1,7 +1,7 @@
 """The conformance suite of plugins: `check_plugin` lists how a class breaks its contract.
 
-Third parties run it in their own tests (`assert_plugin(MyJudge)`), ours run it over everything that
-is built in. It uses the public surface only, small made-up data, and no Django.
+Third parties run it in their own tests (`assert_plugin(MyJudge)`); our tests run it on all built-in
+plugins. It uses only the public interface and small made-up data, and imports no Django.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def check_plugin(
 ) -> list[str]:
     """The violations of the contract by `plugin`, one sentence each; empty if there are none.
 
-    `options` replace the defaults. `example` is a small valid file of an importer; without it the
-    class's own attribute `example` is taken, and where there is none only bad input is tried. A trainer
-    is checked in name, label and options alone, since training takes long.
+    `options` replace the defaults. `example` is a small valid file of an importer; the default is the
+    class's attribute `example`. Without either, the check tries only invalid input. A trainer gets only
+    checks of name, label and options, since training takes long.
     """
     violations = _collect("class", lambda: _check_class(plugin))
     if violations:
@@ -70,7 +70,7 @@ def check_plugin(
 def assert_plugin(
     plugin: type[Plugin], *, options: Mapping[str, Any] | None = None, example: bytes | None = None
 ) -> None:
-    """Raise NonconformingPlugin with all violations, if there are any."""
+    """Raise NonconformingPlugin if the plugin violates its contract."""
     violations = check_plugin(plugin, options=options, example=example)
     if violations:
         raise NonconformingPlugin("\n".join([f"{plugin.__qualname__} breaks its contract:", *violations]))
@@ -92,14 +92,14 @@ def _collect(area: str, check: Callable[[], Iterator[str]]) -> list[str]:
 
 def _check_class(plugin: type[Plugin]) -> Iterator[str]:
     if not (inspect.isclass(plugin) and issubclass(plugin, Plugin)):
-        yield f"{plugin!r} is no subclass of labeling.plugins.Plugin"
+        yield f"{plugin!r} is not a subclass of labeling.plugins.Plugin"
         return
     if plugin.kind not in KINDS or not issubclass(plugin, KINDS[plugin.kind]):
-        yield f"kind is {plugin.kind!r}; subclass one of the contracts and leave kind alone"
+        yield f"kind is {plugin.kind!r}; subclass one of the contracts and do not set kind"
     if not _NAME.fullmatch(plugin.name) or len(plugin.name) > 80:
         yield f"name is {plugin.name!r}; expected up to 80 lower-case letters and digits, words joined by - or _"
     if not plugin.label.strip():
-        yield "label is empty; give the name that people read"
+        yield "label is empty; set the name that people read"
     if not (plugin.__doc__ or "").strip():
         yield "it has no docstring; say what it does"
     if missing := sorted(plugin.__abstractmethods__):
@@ -112,14 +112,14 @@ def _check_options(plugin: type[Plugin], given: Mapping[str, Any] | None) -> Ite
         yield "must subclass labeling.plugins.Options"
         return
     if not model.model_config.get("frozen"):
-        yield "must be frozen: they are part of the provenance"
+        yield "must be frozen because they are part of the provenance"
     if model.model_config.get("extra") != "forbid":
-        yield "must forbid unknown fields, or a misspelt option is silently ignored"
+        yield "must forbid unknown fields; otherwise a misspelt option is silently ignored"
     made = model.model_validate(dict(given or {}))
     json.dumps(model.model_json_schema(), allow_nan=False)
     stored = json.loads(json.dumps(made.model_dump(mode="json"), allow_nan=False))
     if model.model_validate(stored) != made:
-        yield "do not come back equal from their stored JSON form"
+        yield "change when they are stored as JSON and read back"
 
 
 # --- sampler -----------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def _check_sampler(make: Callable[[], Sampler]) -> Iterator[str]:
         where = f"{size} candidates, budget {budget}: "
         yield from (where + violation for violation in _bad_pairs(first, state, budget))
         if not np.array_equal(first, make().sample(state, budget, np.random.default_rng(1))):
-            yield where + "one seed gives two designs"
+            yield where + "the same seed gives two different designs"
     yield from _ends(make)
 
 
@@ -158,9 +158,9 @@ def _bad_pairs(pairs: Any, state: QueryState, budget: int) -> Iterator[str]:
         yield "a pair has a >= b"
     rows = [tuple(row) for row in pairs.tolist()]
     if len(set(rows)) < len(rows):
-        yield "a pair comes twice"
+        yield "a pair occurs twice"
     if set(rows) & {tuple(row) for row in state.pairs.tolist()}:
-        yield "a pair was drawn already"
+        yield "a pair was already drawn"
 
 
 def _ends(make: Callable[[], Sampler], size: int = 12, budget: int = 10) -> Iterator[str]:
@@ -172,20 +172,20 @@ def _ends(make: Callable[[], Sampler], size: int = 12, budget: int = 10) -> Iter
         before = copy.deepcopy(state.pairs)
         drawn = sampler.sample(state, budget, rng)
         if not np.array_equal(before, state.pairs):
-            yield "it changes the state that it was given"
+            yield "it modifies its input state"
         found = [f"round {round_number + 1}: {violation}" for violation in _bad_pairs(drawn, state, budget)]
         yield from found
         if found or not len(drawn):
             return
         pairs = np.concatenate([pairs, drawn])
-    yield "it never ends"
+    yield "it never stops"
 
 
 # --- judge -------------------------------------------------------------------------------
 
 
 class _Ponds:
-    """A collection of two queries over a few texts, empty and odd ones among them."""
+    """A collection of two queries over a few texts, including empty and unusual ones."""
 
     texts = (
         "Goldfish grow as long as they live, given clean water.",
@@ -226,7 +226,7 @@ def _check_judge(make: Callable[[], Judge]) -> Iterator[str]:
         yield f"resource is {judge.resource!r}; expected cpu, gpu or http"
     judge.prepare(collection)
     if judge.judge([]) != []:
-        yield "no comparisons must give no answers"
+        yield "an empty list of comparisons must give no answers"
     questions = _comparisons(collection)
     answers = judge.judge(questions)
     if not isinstance(answers, list) or len(answers) != len(questions):
@@ -236,7 +236,7 @@ def _check_judge(make: Callable[[], Judge]) -> Iterator[str]:
         yield f"answers are {', '.join(sorted(strange))}; expected Verdict or Failure"
         return
     if _alike(answers, judge.judge(questions)) and not _alike(answers, judge.judge(questions[::-1])[::-1]):
-        yield "answers do not come in the order of the questions"
+        yield "answers are not in the order of the questions"
     turned = judge.judge(
         [
             Comparison(key=q.key, query_a=q.query_a, query_b=q.query_b, a=q.a, b=q.b, swapped=not q.swapped)
@@ -244,11 +244,11 @@ def _check_judge(make: Callable[[], Judge]) -> Iterator[str]:
         ]
     )
     if [type(answer) for answer in turned] != [type(answer) for answer in answers]:
-        yield "whether there is an answer depends on the order of presentation"
+        yield "the order of presentation decides whether there is an answer"
 
 
 def _alike(left: Sequence[Verdict | Failure], right: Sequence[Verdict | Failure]) -> bool:
-    """The same answers, up to what batching may change in single precision."""
+    """Return whether the answers are equal within single precision, which batching may change."""
     return len(left) == len(right) and all(_same(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -262,7 +262,7 @@ def _same(one: Verdict | Failure, other: Verdict | Failure) -> bool:
 
 
 def _votes(seed: int = 3, sizes: tuple[int, ...] = (2, 6, 9)) -> ComparisonColumns:
-    """Three queries of soft votes around strengths that fall with the index, two judges, connected graphs."""
+    """Return soft votes of two judges on three queries with connected graphs; strengths fall with the index."""
     rng = np.random.default_rng(seed)
     pairs = [np.array([(a, b) for a in range(n) for b in range(a + 1, n)], dtype=np.int64) for n in sizes]
     pairs = [np.repeat(of_query, 2, axis=0) for of_query in pairs]
@@ -296,32 +296,32 @@ def _check_rater(make: Callable[[], Rater]) -> Iterator[str]:
         if abs(theta.mean()) > _TOLERANCE:
             yield f"strengths of query {query} have the mean {theta.mean():.3g}; expected 0"
         if len(theta) > 2 and theta[0] <= theta[-1]:
-            yield f"in query {query} the document that wins is not above the one that loses"
+            yield f"in query {query} the winning document is not ranked above the losing one"
     turned = _with(votes, a=votes.b, b=votes.a, preference=1.0 - votes.preference, swapped=~votes.swapped)
-    yield from _differs(make, turned, fit.theta, "naming the two sides of every pair the other way round")
+    yield from _differs(make, turned, fit.theta, "exchanging the two sides of every pair")
     reverse = _with(votes, preference=1.0 - votes.preference, swapped=~votes.swapped)
-    yield from _differs(make, reverse, -fit.theta, "turning every vote round does not turn the strengths round: it")
+    yield from _differs(make, reverse, -fit.theta, "reversing every vote does not reverse the strengths: it")
     order = np.concatenate([np.arange(votes.offsets[q], votes.offsets[q + 1])[::-1] for q in range(votes.queries)])
     shuffled = {name: getattr(votes, name)[order] for name in ("a", "b", "preference", "weight", "judge", "swapped")}
-    yield from _differs(make, _with(votes, **shuffled), fit.theta, "another order of the votes")
+    yield from _differs(make, _with(votes, **shuffled), fit.theta, "a different order of the votes")
 
 
 def _bad_fit(fit: Fit, votes: ComparisonColumns, total: int) -> Iterator[str]:
     if list(fit.starts) != [0, *np.cumsum(votes.sizes)]:
-        yield f"starts is {list(fit.starts)}; expected where each query's candidates begin, and their number"
+        yield f"starts is {list(fit.starts)}; expected the start of each query's candidates and the total"
     for name in ("theta", "stderr", "component", "comparisons", "undefeated", "winless"):
         if np.shape(getattr(fit, name)) != (total,):
-            yield f"{name} has the shape {np.shape(getattr(fit, name))}; expected ({total},), one a candidate"
+            yield f"{name} has the shape {np.shape(getattr(fit, name))}; expected ({total},), one per candidate"
     for name in ("dispersion", "gradient_norm", "iterations"):
         if np.shape(getattr(fit, name)) != (votes.queries,):
-            yield f"{name} has the shape {np.shape(getattr(fit, name))}; expected ({votes.queries},), one a query"
+            yield f"{name} has the shape {np.shape(getattr(fit, name))}; expected ({votes.queries},), one per query"
     for name in ("theta", "stderr", "dispersion", "gradient_norm"):
         if not np.all(np.isfinite(getattr(fit, name))):
-            yield f"{name} is not finite throughout"
+            yield f"{name} contains a value that is not finite"
     if np.any(np.asarray(fit.stderr) < 0.0):
         yield "a standard error is negative"
     if not (math.isfinite(fit.logit_scale) and fit.logit_scale > 0.0):
-        yield f"logit_scale is {fit.logit_scale}; expected what turns a strength into logits"
+        yield f"logit_scale is {fit.logit_scale}; expected a positive factor from strengths to logits"
 
 
 def _differs(make: Callable[[], Rater], votes: ComparisonColumns, expected: Any, what: str) -> Iterator[str]:
@@ -346,11 +346,11 @@ def _check_retriever(make: Callable[[], Retriever]) -> Iterator[str]:
         for ranking in rankings:
             yield from (f"k = {k}: {violation}" for violation in _bad_ranking(ranking, ids, k))
         if rankings != make().retrieve(queries, documents, k):
-            yield f"k = {k}: the same question gives another ranking the second time"
+            yield f"k = {k}: the same question gives a different ranking the second time"
     if make().retrieve([], documents, 3) != []:
-        yield "no queries must give no rankings"
+        yield "an empty list of queries must give no rankings"
     if make().retrieve(queries[:1], [], 3) != [[]]:
-        yield "no documents must give an empty ranking"
+        yield "an empty collection must give an empty ranking"
 
 
 def _bad_ranking(ranking: list[tuple[int, float]], ids: set[int], k: int) -> Iterator[str]:
@@ -358,9 +358,9 @@ def _bad_ranking(ranking: list[tuple[int, float]], ids: set[int], k: int) -> Ite
     if len(found) > k:
         yield f"{len(found)} documents for one query"
     if len(set(found)) < len(found) or not set(found) <= ids:
-        yield "a document comes twice, or is none of those given"
+        yield "a document occurs twice or is not in the collection"
     if not all(math.isfinite(score) for _, score in ranking):
         yield "a score is not finite"
     keys = [(-score, identifier) for identifier, score in ranking]
     if keys != sorted(keys):
-        yield "not best first with ties by document id"
+        yield "not sorted best first with ties by document id"

@@ -41,7 +41,7 @@ ENTRY_POINT_GROUP = "zelo.plugins"
 
 
 class Options(pydantic.BaseModel):
-    """Base of every plugin's options: frozen, closed, finite, storable. Feeds form, API and provenance."""
+    """Base of every plugin's options: frozen, without extra fields, storable. Used by forms, API and provenance."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -76,7 +76,7 @@ class Plugin(abc.ABC):  # noqa: B024  its subclasses have the abstract method
 
     @classmethod
     def from_dict(cls, options: dict[str, Any] | None = None) -> Plugin:
-        """Construct from plain values; raises pydantic.ValidationError that names the field."""
+        """Construct from plain values. Raises pydantic.ValidationError that names the field."""
         return cls(cls.Options.model_validate(options or {}))
 
 
@@ -89,7 +89,7 @@ class Retriever(Plugin):
     def retrieve(
         self, queries: Sequence[TextRecord], documents: Sequence[TextRecord], k: int
     ) -> list[list[tuple[int, float]]]:
-        """For each query up to k (document id, score), best first; ties by document id."""
+        """Return for each query up to k (document id, score), best first; ties by document id."""
 
 
 class Importer(Plugin):
@@ -121,7 +121,7 @@ class Sampler(Plugin):
 
     @abc.abstractmethod
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
-        """At most `budget` new pairs, int64[m, 2] with a < b, none in `state.pairs`, none twice."""
+        """Return at most `budget` distinct new pairs, int64[m, 2] with a < b, none of them in `state.pairs`."""
 
 
 class BadAnswers(ValueError):
@@ -155,7 +155,7 @@ class Judge(Plugin):
 
     @abc.abstractmethod
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-        """One answer or failure for each comparison, in order. Raises only on a defect."""
+        """Return one answer or failure for each comparison, in order. Raises only on a defect."""
 
     def judge_each(self, comparisons: Sequence[Comparison], report: Callable[[int, Verdict | Failure], None]) -> None:
         """As `judge`, but report each answer with its index through `report`. Raises BadAnswers on a wrong count.
@@ -187,7 +187,7 @@ class Report(Protocol):
 
 
 class Trainer(Plugin):
-    """Trains a reranker (stage 7), in a process of its own without database or network."""
+    """Trains a reranker (stage 7) in a separate process without database or network."""
 
     kind = "trainer"
 
@@ -235,7 +235,7 @@ def register(plugin: PluginClass) -> PluginClass:
 
 
 def registered(kind: str) -> dict[str, type[Plugin]]:
-    """All plugins of a kind by name, in name order."""
+    """Return all plugins of a kind by name, in name order."""
     return {name: plugin for (of_kind, name), plugin in sorted(_registry.items()) if of_kind == kind}
 
 

@@ -1,4 +1,4 @@
-"""Creates and changes projects: the functions behind page, REST and command line.
+"""Creates and changes projects, for pages, REST and the command line.
 
 The signal `labeling.signals.rater_changed` reports another rater, so that `scoring` refits the project.
 """
@@ -24,7 +24,7 @@ class BadProject(ValueError):
 
 
 def may_create(user: Any) -> bool:
-    """Staff and owners of a project may start another; people who were invited to judge may not."""
+    """Return whether `user` may create projects: staff and owners may, invited annotators may not."""
     if getattr(user, "is_staff", False) or getattr(user, "is_superuser", False):
         return True
     return Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).exists()
@@ -53,7 +53,7 @@ def change_project(
 ) -> Project:
     """Change the given values; another rater without options starts from its defaults.
 
-    Where rater or options change, all queries become stale and the prior is chosen anew. Raises BadProject.
+    A change of rater or options makes all queries stale and triggers a new choice of the prior. Raises BadProject.
     """
     values: dict[str, Any] = {}
     if name is not None:
@@ -105,7 +105,7 @@ def _checked_name(name: str) -> str:
 
 def _check_storable(text: str, what: str) -> None:
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadProject(f"{what} holds NUL or half a surrogate pair, which cannot be stored; take it out")
+        raise BadProject(f"{what} contains NUL or a lone surrogate, which cannot be stored; remove it")
 
 
 def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:

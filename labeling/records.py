@@ -293,7 +293,7 @@ class Fit:
 
     `theta`, `stderr` float64[sum sizes], natural units of the model, mean zero within a query;
     multiply by `logit_scale` for logits. `dispersion` float64[Q]; `gradient_norm` float64[Q];
-    `iterations` int64[Q]; `component` int64[sum sizes] numbers the islands of each query from 0;
+    `iterations` int64[Q]; `component` int64[sum sizes] numbers the connected components of each query from 0;
     `comparisons` int64[sum sizes] distinct pairs a candidate took part in; `undefeated`, `winless`
     bool[sum sizes].
     """

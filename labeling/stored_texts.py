@@ -1,8 +1,8 @@
-"""Sentences that are stored: why a run ended, why a judge is paused, what a job did.
+"""Stored sentences, for example why a run ended, why a judge is paused, or the result of a job.
 
 A stored sentence is `{"msgid": ..., "params": {...}}`, so that pages show it in the visitor's language. In Python it is
-a `StoredText`: a string, the English sentence, that remembers both. `stored_text` declares a sentence where it is
-written; `labeling.models.fields.MessageField` is its column; `labeling.wording` translates it. Imports no Django.
+a `StoredText`: the English sentence as a string that keeps both. `stored_text` declares a sentence where it is
+written, `labeling.models.fields.MessageField` stores it, and `labeling.wording` translates it. Imports no Django.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _declared: dict[str, None] = {}
 
 
 class StoredText(str):
-    """An English sentence that remembers its msgid and its parameters."""
+    """An English sentence that keeps its msgid and its parameters."""
 
     msgid: str
     params: dict[str, Any]
@@ -26,35 +26,35 @@ class StoredText(str):
         return text
 
     def __mod__(self, params: Any) -> StoredText:
-        """The sentence with its `%(name)s` filled in."""
+        """Return the sentence with its `%(name)s` filled in."""
         return StoredText(self.msgid, {name: plain(value) for name, value in params.items()})
 
     def __getnewargs__(self) -> tuple[str, dict[str, Any]]:  # type: ignore[override]  # pickle calls __new__ with these
         return self.msgid, self.params
 
     def as_json(self) -> dict[str, Any]:
-        """The form in which it is stored inside JSON columns and files."""
+        """Return the sentence in the form of JSON columns and files."""
         return {"msgid": self.msgid, "params": self.params}
 
 
 def plain(value: Any) -> Any:
-    """A parameter as JSON keeps it."""
+    """Return a parameter as a JSON value."""
     return value if isinstance(value, int | float | bool | None) else str(value)
 
 
 def stored_text(sentence: str) -> StoredText:
-    """Declare a sentence, in which `%(name)s` stands for what varies; fill it in with `%`."""
+    """Declare a sentence with placeholders `%(name)s`, which `%` fills in."""
     _declared[sentence] = None
     return StoredText(sentence)
 
 
 def stored_texts() -> list[str]:
-    """The msgids of all sentences declared so far."""
+    """Return the msgids of all declared sentences."""
     return list(_declared)
 
 
 def as_stored(text: str) -> str:
-    """The column's value: JSON of msgid and parameters. A free text, such as an error's, is its own msgid."""
+    """Return the column's value: JSON of msgid and parameters. A free text, such as an error, is its own msgid."""
     if not text:
         return ""
     message = text if isinstance(text, StoredText) else StoredText(str(text))
@@ -62,7 +62,7 @@ def as_stored(text: str) -> str:
 
 
 def read_stored(value: object) -> str:
-    """A `StoredText` from a column's value or from JSON; anything else as a plain string."""
+    """Return a `StoredText` from a column's value or from JSON; anything else as a plain string."""
     if isinstance(value, Mapping):
         return StoredText(str(value.get("msgid", "")), value.get("params") or {})
     if not isinstance(value, str) or not value.startswith('{"msgid":'):
@@ -74,5 +74,5 @@ def read_stored(value: object) -> str:
 
 
 def stored_json(text: str) -> dict[str, Any] | str:
-    """A sentence as JSON columns keep it; a free text stays a string."""
+    """Return a sentence as JSON columns store it; a free text stays a string."""
     return text.as_json() if isinstance(text, StoredText) else text

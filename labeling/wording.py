@@ -1,7 +1,7 @@
 """Translates texts that are declared or stored in English: labels of plugins and states, stored sentences.
 
 Templates and page code mark their own texts for gettext. Labels of plugins and help texts of options are declared in
-modules that load without Django; stored sentences bring their msgid and parameters (`labeling.stored_texts`).
+modules without Django; stored sentences contain their msgid and parameters (`labeling.stored_texts`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 def translated(text: object) -> str:
-    """The text in the language of the request; a text without a translation stays English."""
+    """Return the text in the language of the request; a text without a translation stays English."""
     said = text if isinstance(text, StoredText) else read_stored(text)
     if not said or get_language() == settings.LANGUAGE_CODE:
         return str(said)
@@ -27,7 +27,7 @@ def translated(text: object) -> str:
 
 
 def translated_name(name: str, *sentences: StoredText) -> str:
-    """A name that was made from one of `sentences`, each with a single parameter, in the visitor's language."""
+    """Return a name made from one of the single-parameter `sentences` in the visitor's language."""
     for sentence in sentences:
         before, parameter, after = PARAMETER.split(sentence.msgid)
         if name.startswith(before) and name.endswith(after):

@@ -1,1 +1,1 @@
-"""From judgments to strengths, Elo and relevance. Imports `labeling` and nothing above itself."""
+"""Computes strengths, Elo and relevance from judgments. Imports only `labeling`, no higher layer."""

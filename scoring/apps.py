@@ -1,4 +1,4 @@
-"""Django application `scoring`; hears from the lowest floor when a project chose another rater."""
+"""Django application `scoring`; receives the signal that a project chose a different rater."""
 
 from django.apps import AppConfig
 

@@ -1,6 +1,6 @@
-"""Reads judgments out of PostgreSQL as numpy columns: binary COPY, one pass, no Python per row.
+"""Reads judgments from PostgreSQL into numpy columns by binary COPY, without Python code per row.
 
-Neighbours: `scoring.rating` fits what is read here, `scoring.quality` refits single judges.
+`scoring.rating` fits the columns; `scoring.quality` refits single judges.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _WIDTHS = {"i8": ">i8", "f8": ">f8", "b1": "?"}
 
 
 def copy_columns(sql: str, parameters: Sequence[object], fields: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
-    """Rows of `sql` as a structured array. `fields`: (name, one of i8, f8, b1); no nulls allowed."""
+    """Return the rows of `sql` as a structured array. `fields`: (name, one of i8, f8, b1); nulls are not allowed."""
     layout: list[tuple[str, str]] = [("_count", ">i2")]
     for name, kind in fields:
         layout += [(f"_{name}", ">i4"), (name, _WIDTHS[kind])]
     record = np.dtype(layout)
     statement = f"COPY ({sql}) TO STDOUT (FORMAT BINARY)"
-    # The driver's own cursor: with DEBUG, Django's takes no parameters for COPY.
+    # Uses the driver's cursor: with DEBUG, Django's cursor accepts no parameters for COPY.
     with (
         connection.cursor() as cursor,
         connection.wrap_database_errors,
@@ -37,13 +37,13 @@ def copy_columns(sql: str, parameters: Sequence[object], fields: Sequence[tuple[
         data = b"".join(bytes(block) for block in copy)
     body = data[_HEADER_BYTES:-2]
     if len(body) % record.itemsize:
-        raise ValueError("a column read by COPY held a null or another width than declared; check the statement")
+        raise ValueError("a column read by COPY contained a null or had an unexpected width; check the statement")
     return np.frombuffer(body, dtype=record)
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectColumns:
-    """Comparisons of some queries, and what their local indices stand for.
+    """Comparisons of some queries, and the ids of their local indices.
 
     `query_ids`, `judged_versions` int64[Q]; `candidate_ids` int64[sum sizes], query after query in
     id order; `annotator_ids` int64[J] by `columns.judge`; `pair_ids` int64[m] beside the columns.
@@ -68,9 +68,9 @@ ORDER BY pair.query_id, pair.id, answer.id
 
 
 def read_columns(query_ids: Sequence[int], *, independent: bool = False) -> ProjectColumns:
-    """All votes of these queries in one consistent read: versions and votes are of one instant.
+    """Return all votes of these queries; versions and votes come from one transaction snapshot.
 
-    `independent`: without verdicts, and without what was answered after others' opinions were shown.
+    `independent`: without verdicts and without answers given after seeing others' opinions.
     """
     ids = [list(query_ids)]
     with transaction.atomic(durable=True):
@@ -90,8 +90,9 @@ def read_columns(query_ids: Sequence[int], *, independent: bool = False) -> Proj
 def _assemble(
     queries: npt.NDArray[np.void], candidates: npt.NDArray[np.void], votes: npt.NDArray[np.void]
 ) -> ProjectColumns:
-    """Turn primary keys into local indices: candidates are in (query, id) order, so one sorted
-    search a column is enough.
+    """Turn primary keys into local indices.
+
+    Candidates are in (query, id) order, so one sorted search per column is enough.
     """
     query_ids = queries["id"].astype(np.int64)
     candidate_ids = candidates["id"].astype(np.int64)

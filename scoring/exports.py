@@ -1,7 +1,7 @@
-"""Scores out: zbench's annotated JSONL and TREC runs, streamed query by query from the database.
+"""Exports scores as zbench's annotated JSONL or TREC runs, streamed query by query.
 
-`export_scores` reads candidates with their live scores in one consistent pass and hands each query
-to an exporter plugin; the command line, the API and the pages call it.
+`export_scores` reads candidates with their live scores in one consistent pass and passes each query
+to an exporter plugin. The command line, the API and the pages call it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT
 
 
 class ExportFailed(ValueError):
-    """A format cannot carry a value."""
+    """The format cannot represent a value."""
 
 
 @register
 class ZbenchAnnotatedJsonl(Exporter):
-    """The rows of an import with each document's scores, best first, as zbench's annotated data set.
+    """Queries with scored documents, best first, in the format of zbench's annotated data set.
 
-    `score` is what zbench writes there: the strength in logits, Elo without its scale and centre.
-    Beside it stand Elo, relevance in [0, 1], theta and its standard error in the fitted model's own
-    units, and the number of distinct pairs. All of them are null where a document was never rated.
+    `score` is zbench's value: the strength in logits, Elo without its scale and centre. Other fields are
+    Elo, relevance in [0, 1], theta and its standard error in the fitted model's units, and the number of
+    distinct pairs. All of them are null for an unrated document.
     """
 
     name = "zbench-annotated-jsonl"
@@ -41,7 +41,7 @@ class ZbenchAnnotatedJsonl(Exporter):
 
     class Options(Exporter.Options):
         unrated: bool = pydantic.Field(
-            default=True, description="Write documents without a score too; zbench itself cannot read those."
+            default=True, description="Include documents without a score (zbench cannot read these)."
         )
 
     options: Options
@@ -74,9 +74,9 @@ def _annotated(document: ExportedDocument) -> dict[str, Any]:
 
 @register
 class TrecRun(Exporter):
-    """`query Q0 document rank elo tag`, best first; documents without a score are left out.
+    """`query Q0 document rank elo tag`, best first, without unscored documents.
 
-    Raises ExportFailed for an id that holds a blank, which the format cannot carry.
+    Raises ExportFailed for an id that contains a space, which the format does not allow.
     """
 
     name = "trec-run"
@@ -85,7 +85,7 @@ class TrecRun(Exporter):
     content_type = "text/plain; charset=utf-8"
 
     class Options(Exporter.Options):
-        tag: str = pydantic.Field(default="zelo", pattern=r"^\S{1,80}$", description="Last column: the run's name.")
+        tag: str = pydantic.Field(default="zelo", pattern=r"^\S{1,80}$", description="Run name in the last column.")
 
     options: Options
 
@@ -101,7 +101,7 @@ def _word(identifier: str) -> str:
     if len(identifier.split()) == 1 and identifier == identifier.strip():
         return identifier
     raise ExportFailed(
-        f"the id {identifier!r} holds a blank; expected an id without one in a TREC run; export as JSONL instead"
+        f"the id {identifier!r} contains a space, which a TREC run does not allow; export as JSONL instead"
     )
 
 
@@ -113,10 +113,10 @@ def export_scores(
     options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> int:
-    """Write the project's live scores; returns the number of queries written.
+    """Write the project's live scores; return the number of queries.
 
-    Queries in the order of their import, documents best first, ties by document id, unrated ones last.
-    One consistent read through a server-side cursor; memory holds one query at a time. Raises
+    Queries are in import order, documents best first, ties by document id, unrated ones last. One
+    consistent read through a server-side cursor; memory holds one query at a time. Raises
     UnknownPlugin, pydantic.ValidationError for options, ExportFailed.
     """
     exporter = cast(Exporter, get_plugin("exporter", exporter_name).from_dict(dict(options or {})))
@@ -153,7 +153,7 @@ _COLUMNS = (
 
 
 def exported_queries(project: Project) -> Iterator[ExportedQuery]:
-    """The project's queries that have candidates, one at a time; must run inside a transaction."""
+    """Yield the project's queries that have candidates. Must run inside a transaction."""
     rows = Candidate.objects.filter(query__project=project).order_by("query_id").values_list(*_COLUMNS)
     for _, group in itertools.groupby(rows.iterator(chunk_size=500), key=lambda row: row[0]):
         of_query = list(group)
@@ -179,5 +179,5 @@ def _document(row: tuple[Any, ...]) -> ExportedDocument:
 
 
 def _best_first(document: ExportedDocument) -> tuple[bool, float, str]:
-    """Unrated last; ties by id in code point order, whatever the database's collation."""
+    """Return the sort key: unrated last, ties by id in code point order for any database collation."""
     return document.elo is None, -(document.elo or 0.0), document.id

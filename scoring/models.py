@@ -1,6 +1,4 @@
-"""What fits leave behind: live scores, how well each fit went, judges' figures, frozen snapshots; and what owners
-plan and decide by them: spot checks and adjudications.
-"""
+"""Tables of fits, scores, judge measurements, calibrations, snapshots, spot check plans and adjudications."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ from labeling.models.screen import BLIND
 
 
 class Score(models.Model):
-    """The live score of one candidate. `theta` in the fit's natural units, mean zero in its query;
-    `judged_version` says up to where the query was fitted.
+    """The live score of one candidate.
+
+    `theta` is in the fit's natural units, mean zero in its query; `judged_version` is the fitted version of the query.
     """
 
     candidate = models.OneToOneField(Candidate, primary_key=True, on_delete=models.CASCADE, related_name="score")
@@ -53,7 +52,7 @@ class Score(models.Model):
             models.CheckConstraint(
                 condition=Q(relevance__gte=0.0, relevance__lte=1.0), name="score_relevance_in_range"
             ),
-            # NaN and infinity compare above every number.
+            # NaN and infinity compare greater than every number.
             models.CheckConstraint(
                 condition=Q(
                     theta__gt=-1e9, theta__lt=1e9, stderr__gte=0.0, stderr__lt=1e9, elo__gt=-1e12, elo__lt=1e12
@@ -64,10 +63,10 @@ class Score(models.Model):
 
 
 class QueryFit(models.Model):
-    """How the last fit of a query went. `bias` in units of theta; None where no cross-query pair was answered.
+    """The result of a query's last fit. `bias` is in units of theta; None without cross-query answers.
 
-    Biases can be compared within one `bias_island` (0 is the largest). `calibration_id` names the Calibration
-    that the query's scores show, `project_version` the ProjectFit that its strengths were fitted with.
+    Biases are comparable within one `bias_island` (a connected group; 0 is the largest). `calibration_id` is the
+    Calibration of the query's scores, `project_version` the version of the ProjectFit of its strengths.
     """
 
     query = models.OneToOneField(Query, primary_key=True, on_delete=models.CASCADE, related_name="fit")
@@ -94,10 +93,10 @@ class QueryFit(models.Model):
 
 
 class ProjectFit(models.Model):
-    """What all fits of a project share: the prior's precision, and how much each judge's votes count.
+    """Shared parameters of all fits of a project: the prior's precision and the weights of judges.
 
-    `version` rises when either changes, and fits of an older version are stale. `losses`: (precision,
-    log-loss) of each that was tried. `judge_terms`: annotator id to (sharpness, position bias, weight),
+    A change of either increments `version`, and fits of an older version are stale. `losses`: (precision,
+    log-loss) of each tried value. `judge_terms`: annotator id to (sharpness, position bias, weight),
     empty where all count alike. `correlations`: (annotator, annotator, correlation of residuals).
     """
 
@@ -128,10 +127,10 @@ class ProjectFit(models.Model):
 
 
 class JudgeFit(models.Model):
-    """One annotator's figures over a project: sharpness, position bias, dispersion, what a vote weighs.
+    """Measurements of one annotator in a project: sharpness, position bias, dispersion and vote weight.
 
-    `votes` of the judge were measured; against `anchors` answers of people and graded pairs, or, where that is
-    0, against the strengths that all judges gave together, which judges who share their errors can mislead.
+    They use `votes` of the judge and `anchors` answers of people and graded pairs as reference. With 0 anchors the
+    reference is the joint strengths of all judges, which shared errors can mislead.
     """
 
     annotator = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="fit")
@@ -170,8 +169,9 @@ class Calibration(models.Model):
 
 class SnapshotQuerySet(VisibleQuerySet["Snapshot"]):
     def visible_to(self, user: Viewer) -> SnapshotQuerySet:
-        """Snapshots of which `user` may read every project: one that joins two shows the scores of both, and
-        annotators, who judge blind, read none.
+        """Return the snapshots whose projects `user` may all read.
+
+        A snapshot of two projects shows the scores of both; annotators judge blind and read none.
         """
         read = Project.objects.visible_to(user)
         if not getattr(user, "is_superuser", False):
@@ -184,7 +184,7 @@ class SnapshotQuerySet(VisibleQuerySet["Snapshot"]):
 
 
 class Snapshot(models.Model):
-    """Frozen, checksummed scores that a training run learns from; never edited."""
+    """Frozen, checksummed scores for training; never edited."""
 
     projects = models.ManyToManyField(Project, related_name="snapshots")
     name = models.CharField(max_length=200)
@@ -201,9 +201,9 @@ class Snapshot(models.Model):
 
 
 class SpotCheckPlan(models.Model):
-    """One order of spot checks: which pairs people are to judge, and why. `checks` are its slots, `gold` its gold answers.
+    """A plan of spot checks: the pairs for people and the reason. `checks` are its slots, `gold` its gold answers.
 
-    `pairs` were found of those `wanted`; the same seed over the same answers draws the same.
+    `pairs` of the `wanted` number were found; the same seed with the same answers draws the same pairs.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="spot_check_plans")
@@ -227,9 +227,9 @@ class SpotCheckPlan(models.Model):
 
 
 class Adjudication(models.Model):
-    """An owner's last word on a pair: a judgment of the owner's own that is marked as such.
+    """An owner's verdict on a pair: a marked judgment of the owner.
 
-    `replaced` is what the owner had answered before; it stands again if the adjudication is taken back.
+    `replaced` is the owner's earlier answer; withdrawing the adjudication restores it.
     """
 
     pair = models.OneToOneField(Pair, on_delete=models.CASCADE, related_name="adjudication")
@@ -241,7 +241,7 @@ class Adjudication(models.Model):
     objects = visible_through("pair__a__query__project").as_manager()
 
 
-# SQL: whether the judgment `answer` is what its annotator thought by themselves: no verdict, which was given with all
-# opinions in sight, and not given anew after the others' were shown.
+# SQL: whether the judgment `answer` is an independent opinion: not a verdict, which its owner gives after seeing all
+# opinions, and not a new answer after seeing others.
 INDEPENDENT = f"""
     NOT EXISTS (SELECT 1 FROM scoring_adjudication verdict WHERE verdict.judgment_id = answer.id) AND {BLIND}"""

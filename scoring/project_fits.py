@@ -1,7 +1,7 @@
-"""What all fits of a project share: its prior's precision, and its judges' figures and weights.
+"""Chooses the parameters that all fits of a project share: the prior's precision and judges' weights.
 
-Both are measured on a seeded sample of queries, so that it takes about a second however large the project
-is. `scoring.rating` fits with `project_rater`; `workers.jobs.calibration` says when to choose anew.
+Both are measured on a seeded sample of queries, which takes about a second for any size of project.
+`scoring.rating` fits with `project_rater`; `workers.jobs.calibration` decides when to choose again.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5
 
-# `chosen_at` of a project whose choice no longer counts.
+# `chosen_at` of a project whose choice is outdated.
 NEVER = datetime.fromtimestamp(0, tz=UTC)
 
-# A prior that moved by less changes strengths by less than rounding on a page; refitting all is not worth it.
+# A smaller change of the prior changes strengths by less than the rounding on a page, so no refit is needed.
 SAME_LOG_PRIOR = 0.05
 SAME_TERM = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The project's new choice; `changed` says that its queries have to be fitted again."""
+    """The project's new choice; `changed` means that its queries need a refit."""
 
     version: int
     prior_precision: float | None
@@ -48,7 +48,7 @@ class Chosen:
 
 @receiver(rater_changed)
 def forget_project_fit(sender: type[Project], project_id: int, rater: str, **kwargs: Any) -> None:
-    """Make every fit of the project stale, and its prior, judges' weights and biases due again."""
+    """Mark every fit of the project as stale and its prior, judges' weights and biases as outdated."""
     forgotten: dict[str, Any] = {
         "rater": rater,
         "prior_precision": None,
@@ -63,7 +63,7 @@ def forget_project_fit(sender: type[Project], project_id: int, rater: str, **kwa
 
 
 def project_rater(project: Project, shared: ProjectFit | None = None) -> Rater:
-    """The project's rater with the prior that was chosen for it, unless its options name one."""
+    """Return the project's rater with the chosen prior, unless its options set one."""
     plugin = get_plugin("rater", project.rater)
     options = dict(project.rater_options)
     if shared is None:
@@ -75,7 +75,7 @@ def project_rater(project: Project, shared: ProjectFit | None = None) -> Rater:
 
 
 def model_of(rater: Rater) -> str | None:
-    """The likelihood that a rater maximises; None for a rater of a third party."""
+    """Return the likelihood of a built-in rater; None for a third-party rater."""
     model = getattr(rater, "model", None)
     return model if model in LOGIT_SCALES else None
 
@@ -83,8 +83,8 @@ def model_of(rater: Rater) -> str | None:
 def choose_project_fit(project_id: int) -> Chosen:
     """Choose the prior by cross-validation, measure the judges, and store both.
 
-    A prior that the project's options fix is left alone, and so is the rater's default where there are
-    too few pairs; a rater of a third party is told no prior.
+    Keeps a prior that the project's options set, and the rater's default if there are too few pairs.
+    A third-party rater gets no prior.
     """
     project = Project.objects.get(pk=project_id)
     plain = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
@@ -97,7 +97,7 @@ def choose_project_fit(project_id: int) -> Chosen:
 
 
 def _choose(project: Project, plain: Rater, model: str | None) -> PriorChoice | None:
-    """None where there is nothing to choose."""
+    """Return the chosen prior, or None if there is nothing to choose."""
     if model is None or getattr(plain.options, "prior_precision", None) is not None:
         return None
     sample = sampled_query_ids(project.pk)
@@ -124,14 +124,14 @@ SELECT query_id FROM drawn WHERE before < %(most)s ORDER BY query_id
 
 
 def sampled_query_ids(project_id: int, *, most: int = SAMPLED_JUDGMENTS, seed: int = 0) -> list[int]:
-    """Rated queries drawn at random until they hold `most` judgments, the same for the same seed."""
+    """Return random rated queries with up to `most` judgments in total; the same seed gives the same queries."""
     with connection.cursor() as cursor:
         cursor.execute(_SAMPLE, {"project": project_id, "most": most, "seed": seed})
         return [row[0] for row in cursor.fetchall()]
 
 
 def database_time() -> datetime:
-    """Now, by the clock that every process shares."""
+    """Return the database's current time, which all processes share."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         return cast(datetime, cursor.fetchone()[0])
@@ -144,7 +144,7 @@ JOIN labeling_query query ON query.id = fit.query_id WHERE query.project_id = %s
 
 
 def fitted_judgments(project_id: int) -> int:
-    """How many judgments the project's fits rest on."""
+    """Return the number of judgments in the project's fits."""
     with connection.cursor() as cursor:
         cursor.execute(_JUDGMENTS, [project_id])
         return int(cursor.fetchone()[0])
@@ -176,7 +176,7 @@ def _store(
         )
         if not Project.objects.filter(
             pk=project.pk, rater=project.rater, rater_options=project.rater_options
-        ).exists():  # changed while this was worked out: it is due again
+        ).exists():  # changed during the computation, so it is outdated
             return Chosen(shared.version, shared.prior_precision, shared.cross_validated, changed=False)
         changed = shared.rater != project.rater or not _alike(shared.prior_precision, precision)
         changed = changed or not _same_terms(shared.judge_terms, terms)

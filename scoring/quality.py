@@ -1,7 +1,7 @@
-"""How well orders agree with human grades: first stage, each judge alone, Elo; with intervals.
+"""Measures how well rankings agree with human grades: first stage, each judge alone, Elo; with intervals.
 
-Reads grades, which no judge may see; used by the terminal's closing table, the pages and the REST
-interface. Metrics come from `scoring.numerics`.
+Reads grades, which no judge may see. The terminal's final table, the pages and the REST interface use
+it. Metrics come from `scoring.numerics`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ FIRST_STAGE, JUDGE_ORDER = stored_text("first stage"), stored_text("judge %(name
 
 @dataclass(frozen=True, slots=True)
 class GradedQuery:
-    """One query with at least one positive grade. Arrays run over its candidates in id order; an
-    ungraded candidate counts as grade 0.
+    """One query with at least one positive grade.
+
+    Arrays contain its candidates in id order; an ungraded candidate counts as grade 0.
     """
 
     query_id: int
@@ -41,9 +42,9 @@ class GradedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """NDCG@k (linear gain) of one order: mean over `queries` with its bootstrap interval.
+    """NDCG@k (linear gain) of one ranking: mean over `queries` with its bootstrap interval.
 
-    `is_person`: `order` is somebody's name, which is the same in every language.
+    `is_person`: `order` is a person's name, which is not translated.
     """
 
     order: str
@@ -62,7 +63,7 @@ WHERE query_id IN (
 
 
 def graded_queries(project_id: int) -> list[GradedQuery]:
-    """The queries of a project that an order can be measured on."""
+    """Return the queries of a project with positive grades."""
     rows = copy_columns(_GRADED, [project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
     found = []
     for query in np.unique(rows["query"].astype(np.int64)):
@@ -72,10 +73,10 @@ def graded_queries(project_id: int) -> list[GradedQuery]:
 
 
 def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
-    """NDCG@k of the first stage, of each annotator alone and of Elo; empty where nothing is graded.
+    """Return NDCG@k of the first stage, of each annotator alone and of Elo; empty without grades.
 
-    Left out is who has ranked fewer than half of the graded queries' documents that have an Elo: most of their order
-    would be that of ties.
+    Leaves out annotators who ranked fewer than half of the graded queries' documents with an Elo, since ties would
+    decide most of their ranking.
     """
     graded = graded_queries(project.pk)
     if not graded:
@@ -94,7 +95,7 @@ def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
 
 
 def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:
-    """NDCG@k of scores by candidate id; a candidate without one ranks last."""
+    """Return NDCG@k of scores by candidate id; a candidate without a score ranks last."""
     values = [
         ndcg(_ranked_last(scores, query.candidate_ids), query.grades, k, ids=[str(i) for i in query.candidate_ids])
         for query in graded
@@ -119,7 +120,7 @@ def _elo(project: Project) -> dict[int, float]:
 
 
 def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[int, float]]:
-    """`judge_strengths` by the annotator's name, that of a machine after the word judge."""
+    """Return `judge_strengths` by the annotator's name, with the prefix "judge" for models."""
     strengths = judge_strengths(project, query_ids)
     annotators = Annotator.objects.filter(pk__in=list(strengths)).values_list("id", "name", "is_person")
     names = {pk: name if is_person else judge_order(name) for pk, name, is_person in annotators}
@@ -130,14 +131,14 @@ def judge_orders(project: Project, query_ids: list[int]) -> dict[str, Mapping[in
 
 
 def judge_order(name: str) -> str:
-    """What the order by one judge's answers alone is called, so that the judge BM25 is not taken for BM25 itself."""
+    """Return the name of the ranking by one judge, which distinguishes the judge BM25 from plain BM25."""
     return JUDGE_ORDER % {"name": name}
 
 
 def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping[int, float]]:
-    """Strengths by candidate id from the votes of each annotator alone, by the annotator's id.
+    """Return strengths by candidate id from the votes of each annotator alone, by annotator id.
 
-    An annotator whose votes alone cannot be fitted is left out.
+    Leaves out annotators whose votes alone cannot be fitted.
     """
     read = read_columns(query_ids)
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
@@ -146,7 +147,7 @@ def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping
         try:
             fit = rater.rate(only(read.columns, read.columns.judge == position))
         except (ValueError, RuntimeError) as error:
-            # One judge's pairs may leave islands where those of all together do not.
+            # The pairs of one judge may be disconnected even if those of all judges together are connected.
             log.warning("annotator %d cannot be measured alone: %s", annotator, error)
             continue
         compared = fit.comparisons > 0
@@ -159,7 +160,7 @@ def _unused(name: str, taken: Mapping[str, object]) -> str:
 
 
 def only(columns: ComparisonColumns, rows: np.ndarray) -> ComparisonColumns:
-    """The columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
+    """Return the columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
     kept = np.append(0, np.cumsum(rows))
     return ComparisonColumns(
         a=columns.a[rows],

@@ -1,7 +1,7 @@
 """The built-in raters: Thurstone (the default, as in the paper) and Bradley-Terry.
 
-Thin shells around `scoring.numerics.fitting.fit`, registered by the same door as third-party raters;
-`scoring.rating` calls whichever a project chose.
+Thin wrappers around `scoring.numerics.fitting.fit`, registered in the same way as third-party raters.
+`scoring.rating` calls the project's rater.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ from labeling.records import ComparisonColumns, Fit
 from scoring.numerics.fitting.fit import compile_kernels, fit_queries
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
-# Near what cross-validation chooses for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
+# Near the choice of cross-validation for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
 DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}
 
 
 class RaterOptions(Rater.Options):
-    """What both raters can be told."""
+    """Options of both raters."""
 
     prior_precision: float | None = pydantic.Field(
         default=None,
         ge=0.0,
         le=1e6,
         title="Prior precision",
-        description="Pulls strengths towards zero. Empty: chosen for the project, or the model's default.",
+        description="Pulls strengths towards zero. Empty: chosen by cross-validation, or the model's default.",
     )
     tolerance: float = pydantic.Field(
-        default=1e-8, gt=0.0, le=1e-3, title="Tolerance", description="Largest norm of a query's gradient."
+        default=1e-8, gt=0.0, le=1e-3, title="Tolerance", description="Largest allowed gradient norm of a query."
     )
     require_connected: bool = pydantic.Field(
-        default=False, title="Require connected graphs", description="Refuse queries whose pairs leave islands."
+        default=False,
+        title="Require connected graphs",
+        description="Reject queries that have disconnected comparisons.",
     )
     judge_weights: Literal["equal", "anchored"] = pydantic.Field(
         default="equal",
         title="Judges' weights",
-        description="anchored: weigh judges by how they agree with people's answers and grades, once there are any.",
+        description="anchored: weight judges by their agreement with people's answers and grades.",
     )
 
 
 class MaximumLikelihoodRater(Rater):
-    """What the two models share; a subclass names the model."""
+    """Base class of the two raters; a subclass sets the model."""
 
     model: ClassVar[str]
     Options = RaterOptions
@@ -51,12 +53,12 @@ class MaximumLikelihoodRater(Rater):
 
     @staticmethod
     def prepare() -> None:
-        """Compile the solver, so that the first fit is not slow."""
+        """Compile the solver in advance, so that the first fit is fast."""
         compile_kernels()
 
     @property
     def prior_precision(self) -> float:
-        """The prior's precision that `rate` uses."""
+        """Return the prior's precision that `rate` uses."""
         chosen = self.options.prior_precision
         return DEFAULT_PRIOR_PRECISION[self.model] if chosen is None else chosen
 
@@ -70,7 +72,7 @@ class MaximumLikelihoodRater(Rater):
         )
 
     def rate_votes(self, columns: ComparisonColumns, terms: VoteTerms) -> Fit:
-        """As `rate`, with each vote's slope, offset and weight: for judges that differ."""
+        """Like `rate`, with slope, offset and weight of each vote, for different judges."""
         return fit_votes(
             columns,
             terms,

@@ -1,9 +1,8 @@
-"""Stage 5: strengths, standard errors, Elo and relevance of the queries whose judgments changed.
+"""Stage 5: computes strengths, standard errors, Elo and relevance of queries whose judgments changed.
 
-A query is stale where its `judged_version` is ahead of its fit's, or where the project has chosen another
-prior or other weights since. Reading is one consistent
-instant, fitting happens outside any transaction, storing replaces query by query and never goes
-back to an older version. Called by `workers.tasks`; nothing here starts work by itself.
+A query is stale if its `judged_version` is newer than its fit's, or if the project has a new prior or new
+weights. A fit reads in one transaction snapshot, computes outside any transaction, and stores query by query,
+never replacing a newer version. `workers.tasks` calls it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ LONGEST_ERROR = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """`queries` were fitted from `judgments`, `failed` could not be; `unfinished`: stale ones may be left."""
+    """`queries` were fitted from `judgments`, `failed` could not be; `unfinished`: stale queries may remain."""
 
     queries: int
     judgments: int
@@ -60,8 +59,9 @@ WHERE (query.judged_version > COALESCE(fit.judged_version, 0) OR fit.project_ver
 
 
 def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequence[int] | None = None) -> list[int]:
-    """Queries of a project (those of `among`, if given) that are to be fitted: first those with answers that no
-    fit has seen, then those of an older prior; longest unfitted first.
+    """Return the stale queries of a project (of `among`, if given), the oldest fits first.
+
+    Queries with new answers come before those with an older prior.
     """
     wanted = None if among is None else list(among)
     with connection.cursor() as cursor:
@@ -75,16 +75,16 @@ def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequenc
 
 
 def stale_project_ids() -> list[int]:
-    """Projects that have at least one stale query."""
+    """Return the projects with at least one stale query."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT DISTINCT query.project_id {_STALE}")
         return sorted(row[0] for row in cursor.fetchall())
 
 
 def rate_stale(project_id: int, *, slice_s: float = math.inf) -> Rated:
-    """Fit every stale query of the project, in chunks; each chunk's scores are visible at once.
+    """Fit every stale query of the project in chunks; the scores of a finished chunk are visible at once.
 
-    After `slice_s` seconds it stops between two chunks and says that it is unfinished.
+    Stops after `slice_s` seconds between two chunks and reports that it is unfinished.
     """
     deadline = time.monotonic() + slice_s
     rated = Rated(queries=0, judgments=0)
@@ -100,10 +100,10 @@ def rate_stale(project_id: int, *, slice_s: float = math.inf) -> Rated:
 def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     """Fit these queries with the project's rater and replace their scores.
 
-    What cannot be fitted keeps its scores and gets the reason (`QueryFit.error`), and holds up no other query: a
-    chunk that fails is halved until the culprits are alone.
+    A query that cannot be fitted keeps its scores and stores the reason in `QueryFit.error`. It blocks no other
+    query: a failed chunk is halved until the failing queries are alone.
     """
-    # The version first: a rater that is changed in between leaves these fits stale.
+    # Read the version first, so that a change of the rater in between leaves these fits stale.
     shared = ProjectFit.objects.filter(project_id=project_id).first() or ProjectFit(project_id=project_id, version=0)
     project = Project.objects.get(pk=project_id)
     read = read_columns(query_ids)
@@ -113,7 +113,7 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         fit = _rate(project_rater(project, shared), read, shared)
         store_fit(read, fit, shared=shared, rater=project.rater)
     except (OperationalError, InterfaceError):
-        raise  # the database is away, which is no fault of the fit
+        raise  # the database is unavailable; the fit is not at fault
     except Exception as error:
         if len(read.query_ids) > 1:
             ids = read.query_ids.tolist()
@@ -126,10 +126,10 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
 
 
 def _rate(rater: Rater, read: ProjectColumns, shared: ProjectFit) -> Fit:
-    """All judges count alike, unless the project weighs them by what people answered."""
+    """Fit with equal weights, unless the project weights judges by people's answers."""
     if not shared.judge_terms or not isinstance(rater, MaximumLikelihoodRater):
         return rater.rate(read.columns)
-    # A person's answer counts as that of a judge of mean sharpness, without position bias.
+    # A person's answer counts like that of a judge with mean sharpness and no position bias.
     known = [shared.judge_terms.get(str(each), (1.0, 0.0, 1.0)) for each in read.annotator_ids.tolist()]
     terms = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
     position = np.where(read.columns.swapped, -1.0, 1.0)
@@ -147,7 +147,7 @@ WHERE scoring_queryfit.judged_version <= EXCLUDED.judged_version
 
 
 def _store_failure(read: ProjectColumns, error: Exception, *, shared: ProjectFit, rater: str) -> None:
-    """Say why the only query of `read` has no fit of this version; the next judgment tries again."""
+    """Store why the only query of `read` has no fit of this version; the next judgment triggers a retry."""
     reason = f"{type(error).__name__}: {error}".replace("\x00", " ")[:LONGEST_ERROR]
     with transaction.atomic(), connection.cursor() as cursor:
         versions = [shared.version, int(read.judged_versions[0])]
@@ -191,7 +191,7 @@ ON CONFLICT (candidate_id) DO UPDATE SET theta = EXCLUDED.theta, stderr = EXCLUD
 
 
 def store_fit(read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str) -> None:
-    """Replace the scores of the fitted queries, except where a newer fit stands already."""
+    """Replace the scores of the fitted queries unless there is a newer fit."""
     columns = read.columns
     with transaction.atomic(), connection.cursor() as cursor:
         shown = shown_relevance(shared.project_id)
@@ -220,7 +220,7 @@ def store_fit(read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str)
 def _score_arrays(
     read: ProjectColumns, fit: Fit, stored: dict[int, tuple[float, bool]], shown: ShownRelevance
 ) -> list[list[object]]:
-    """Columns of the scores of the queries in `stored`, each with its bias and whether it is on the main island."""
+    """Return score columns of the queries in `stored`, given each bias and whether it is in the largest group."""
     owner = np.repeat(np.arange(read.columns.queries), read.columns.sizes)
     found = [stored.get(query, (0.0, False)) for query in read.query_ids.tolist()]
     bias, on_main = np.array([each[0] for each in found]), np.array([each[1] for each in found])
@@ -245,14 +245,14 @@ def _score_arrays(
 
 
 def _islands(fit: Fit, sizes: np.ndarray) -> np.ndarray:
-    """Connected components of each query, int64[Q]; 0 for a query without candidates."""
+    """Return the number of connected components of each query, int64[Q]; 0 without candidates."""
     counts = np.zeros(len(sizes), dtype=np.int64)
     np.maximum.at(counts, np.repeat(np.arange(len(sizes)), sizes), fit.component + 1)
     return counts
 
 
 def _distinct_pairs(read: ProjectColumns) -> np.ndarray:
-    """Distinct pairs that were answered, int64[Q]; rows are sorted by pair within a query."""
+    """Return the number of distinct answered pairs, int64[Q]; rows are sorted by pair within a query."""
     offsets = read.columns.offsets
     if not len(read.pair_ids):
         return np.zeros(len(offsets) - 1, dtype=np.int64)

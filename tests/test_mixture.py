@@ -197,7 +197,7 @@ def test_two_domains_are_mixed_learned_and_proved(tmp_path: Path) -> None:
     rows = rows_of(mixture)
     check_no_text_in_two_splits(rows)
     check_weights(mixture, rows)
-    assert mixture.manifest["removed"]["document text stands in a stricter split"] > 0  # there was something to remove
+    assert mixture.manifest["removed"]["document text also in a stricter split"] > 0  # there was something to remove
     student = trained(web, mixture)
     tested = evaluation_queries(mixture, "test")
     board = proof(web, mixture, "test")

@@ -37,7 +37,7 @@ def member_project_or_404(request: HttpRequest, slug: str) -> Project:
     # PostgreSQL refuses to compare with NUL.
     project = None if "\x00" in slug else Project.objects.visible_to(request.user).filter(slug=slug).first()
     if project is None:
-        raise HttpError(404, f"no project {slug!r} is visible to you; GET /api/v1/projects lists those that are")
+        raise HttpError(404, f"no project {slug!r} is visible to you; GET /api/v1/projects lists the visible projects")
     return project
 
 
@@ -45,7 +45,7 @@ def project_or_404(request: HttpRequest, slug: str) -> Project:
     """The project if the user may read it; 403 for annotators, who judge blind."""
     project = member_project_or_404(request, slug)
     if role_of(request.user, project) == Role.ANNOTATOR:
-        raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators judge blind")
+        raise HttpError(403, f"reading project {slug!r} needs the role viewer or owner; annotators cannot see results")
     return project
 
 

@@ -40,12 +40,12 @@ def make_link(
     valid_for: timedelta | None = None,
     by: Any = None,
 ) -> str:
-    """A token that signs `user` in once, or, without a user, lets one newcomer into `project` as `role`.
+    """Create a link that signs `user` in once or invites one person to `project` as `role`; return its token.
 
-    This is the only time that the token can be read.
+    The token cannot be read again later.
     """
     if user is None and (project is None or not role):
-        raise BadLink("a link needs a user to sign in, or a project and a role to invite to; give one of them")
+        raise BadLink("a link needs either a user to sign in or a project and a role; set one of them")
     token = secrets.token_urlsafe(32)
     chosen = valid_for or (SIGN_IN_VALID if user is not None else INVITATION_VALID)
     with transaction.atomic():
@@ -72,15 +72,14 @@ def find_link(token: str) -> AccessLink | None:
 
 @transaction.atomic
 def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
-    """Use the link up and return the user it signs in; raises LinkRefused where it does not stand.
+    """Use the link and return the user to sign in. Raises LinkRefused for an invalid link.
 
-    An invitation takes the signed-in `visitor` into the project, or makes a newcomer called `name`.
+    An invitation adds the signed-in `visitor` to the project, or creates a user called `name`.
     """
     link = find_link(token)
     if link is None or AccessLink.objects.filter(pk=link.pk, used_at__isnull=True).update(used_at=Now()) != 1:
         raise LinkRefused(
-            "this link has been used, has expired or was never given out; ask for a new one "
-            "(`python manage.py link USERNAME` on the server)"
+            "this link is unknown, used or expired; ask for a new one (`python manage.py link USERNAME` on the server)"
         )
     user = link.user or visitor or _make_newcomer(name)
     if link.project is not None:

@@ -133,7 +133,7 @@ def _note(action: str, project: Project, user: Any, by: Any, **details: Any) -> 
 
 
 def _locked_member(project: Project, user: Any) -> Membership:
-    """The membership, under the lock that every change of members takes."""
+    """Return the membership while holding the lock for changes of members."""
     Project.objects.select_for_update(of=("self",)).get(pk=project.pk)
     member = Membership.objects.filter(project=project, user=user).first()
     if member is None:
@@ -142,7 +142,7 @@ def _locked_member(project: Project, user: Any) -> Membership:
 
 
 def _no_member(project: Project, user: Any) -> MembershipRefused:
-    return MembershipRefused(f"{user} is no member of {project.name}; invite them first")
+    return MembershipRefused(f"{user} is not a member of {project.name}; invite them first")
 
 
 def _keep_an_owner(member: Membership) -> None:

@@ -71,8 +71,8 @@ def import_dataset(
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
     unknown candidates are counted and skipped, unless the file has no others.
 
-    `progress` is called with the number of lines read. Raises UnknownPlugin for an unknown
-    importer, pydantic.ValidationError for its options, OSError where the file cannot be read.
+    The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
+    importer, pydantic.ValidationError for its options, OSError if the file cannot be read.
     """
     reader = _reader(importer, options)
     file = filename or _name_of(source)
@@ -152,7 +152,7 @@ def preview_dataset(
     rows: int = 5,
     max_errors: int = 50,
 ) -> Preview:
-    """Read and check a whole file without storing anything; stop at `max_errors` bad lines.
+    """Read and check a whole file without storing anything; stop after `max_errors` invalid lines.
 
     An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
     those of a project.

@@ -1,7 +1,7 @@
 """The conformance checks of importers and exporters, a part of `labeling.plugin_checks`.
 
-Importers meet garbage, cut-off and altered copies of a good file and must answer with rows or a
-RowError; exporters must write the same bytes each time. Imports no Django.
+Importers get garbage, truncated and altered copies of a valid file and must yield rows or raise
+RowError. Exporters must write the same bytes each time. Imports no Django.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labeling.records import ExportedDocument, ExportedQuery, ImportedGrade, Imp
 # --- importer ----------------------------------------------------------------------------
 
 _GARBAGE = {
-    "bytes that are no text": b"\xff\xfe\x00\x81\n" * 4,
+    "bytes that are not text": b"\xff\xfe\x00\x81\n" * 4,
     "a damaged compressed file": gzip.compress(b"text\n" * 50)[:-12],
     "NUL": b"\x00" * 64,
 }
@@ -49,30 +49,30 @@ def check_importer(make: Callable[[], Importer], example: bytes) -> Iterator[str
     stream = _Watched(example)
     rows = make().read(stream)
     if not isinstance(rows, Iterator):
-        yield f"read returned a {type(rows).__name__}; expected an iterator that goes along with the stream"
+        yield f"read returned a {type(rows).__name__}; expected an iterator that reads the stream row by row"
     listed = list(rows)
     if stream.greedy:
-        yield "it reads the stream as a whole; files may be larger than memory"
+        yield "it reads the whole stream at once; files may be larger than memory"
     if stream.closed:
         yield "it closes a stream that is its caller's"
     if not listed:
-        yield "the example gives no rows"
+        yield "the example yields no rows"
     yield from _bad_rows(listed)
     if listed != list(make().read(io.BytesIO(example))):
-        yield "the same file gives other rows the second time"
+        yield "the same file yields different rows the second time"
     for what, damaged in _damaged(example):
         yield from _reads_or_refuses(make, damaged, what, must_refuse=False)
 
 
 def _damaged(example: bytes, times: int = 60) -> Iterator[tuple[str, bytes]]:
-    """Copies of a good file with one byte changed, or cut off."""
+    """Yield copies of a valid file that are truncated or have one changed byte."""
     rng = random.Random(0)
     for _ in range(times):
         position = rng.randrange(len(example))
         yield f"the example cut off after {position} bytes", example[:position]
         byte = rng.randrange(256)
         changed = example[:position] + bytes([byte]) + example[position + 1 :]
-        yield f"the example with byte {position} made 0x{byte:02x}", changed
+        yield f"the example with byte {position} set to 0x{byte:02x}", changed
 
 
 def _reads_or_refuses(make: Callable[[], Importer], data: bytes, what: str, *, must_refuse: bool) -> Iterator[str]:
@@ -115,9 +115,9 @@ def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
 def _bad_texts(texts: Iterable[str], most: int | None = MAX_ID_CHARACTERS) -> Iterator[str]:
     for text in texts:
         if not text.strip() or (most is not None and len(text) > most):
-            yield f"yields an empty or over-long text or id: {text[:40]!r}"
+            yield f"yields an empty or too long text or id: {text[:40]!r}"
         if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            yield f"yields a text with NUL or half a character: {text[:40]!r}"
+            yield f"yields a text with NUL or a lone surrogate: {text[:40]!r}"
 
 
 # --- exporter ----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _exported() -> Iterator[ExportedQuery]:
 def check_exporter(make: Callable[[], Exporter]) -> Iterator[str]:
     plugin = make()
     if not plugin.suffix.startswith(".") or "/" not in plugin.content_type:
-        yield f"suffix {plugin.suffix!r} or content_type {plugin.content_type!r} is none; expected .jsonl and a/b"
+        yield f"suffix {plugin.suffix!r} or content_type {plugin.content_type!r} is invalid; expected .jsonl and a/b"
     written: list[bytes] = []
     for exporter in (plugin, plugin, make()):
         stream = io.BytesIO()
@@ -164,5 +164,5 @@ def check_exporter(make: Callable[[], Exporter]) -> Iterator[str]:
     if not written[0]:
         yield "it writes nothing"
     if len(set(written)) > 1:
-        yield "the same rows give other bytes the second time"
+        yield "the same rows produce different bytes the second time"
     plugin.write(iter(()), io.BytesIO())

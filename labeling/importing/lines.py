@@ -92,7 +92,7 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
 def numbered_lines(
     stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
 ) -> Iterator[tuple[int, bytes | RowError]]:
-    """Each line with its 1-based number, without its end and without a byte order mark.
+    """Yield each line with its 1-based number, without line end and byte order mark.
 
     A RowError stands in the place of a line that is too long, of which no more than the limit is held in memory. A
     damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out.
@@ -132,14 +132,14 @@ def _too_long(line: int, limit: int) -> RowError:
     return RowError(
         f"longer than {limit} bytes",
         line=line,
-        expectation=f"at most {limit} bytes a line",
+        expectation=f"at most {limit} bytes per line",
         remedy="shorten the texts, or raise ZELO_MAX_LINE_MB",
     )
 
 
 def _too_much(line: int, limit: int) -> RowError:
     return RowError(
-        f"the file is longer than {limit} bytes, unpacked",
+        f"the file is longer than {limit} bytes after decompression",
         line=line,
         expectation=f"at most {limit} bytes a file",
         remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
@@ -148,8 +148,8 @@ def _too_much(line: int, limit: int) -> RowError:
 
 def _damaged(line: int, error: Exception) -> RowError:
     return RowError(
-        f"the compressed file is damaged or cut off here ({error})",
+        f"the compressed file is damaged or truncated here ({error})",
         line=line,
-        expectation="a whole gzip file",
+        expectation="a complete gzip file",
         remedy="copy or compress the file again",
     )

@@ -82,11 +82,11 @@ class ImportSummary:
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
-            (self.grades_unmatched, "grades of unknown candidates left out"),
+            (self.grades_unmatched, "grades of unknown candidates skipped"),
         )
         parts += [f"{count} {note}" for count, note in notes if count]
         if self.kept:
-            parts.append(f"{self.kept} described differently, kept as they were")
+            parts.append(f"{self.kept} differ from the project and were not changed")
         return ", ".join(parts)
 
     @property
@@ -291,8 +291,10 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
 
 
 def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
-    """Tell the planner of many new rows at once. Autovacuum does so only after the commit, and until
-    then a join with rows of this transaction is planned as if there were one: 32 s instead of 0.3.
+    """Update the planner's statistics after many inserts.
+
+    Autovacuum does this only after the commit. Until then the planner expects one row of this
+    transaction in a join: 32 s instead of 0.3.
     """
     if created >= MANY_ROWS:
         cursor.execute(f"ANALYZE {tables}")
@@ -315,11 +317,11 @@ def _refuse_other_text(
     if found := cursor.fetchone():
         line, external_id = found
         raise ImportFailed(
-            f"the {what} {printable(external_id)!r} has another text than in the project",
+            f"the {what} {printable(external_id)!r} has a different text in the project",
             file=file,
             line=line,
             field=field,
-            remedy="give the changed text an id of its own, or import into a new project",
+            remedy="give the changed text a new id, or import into a new project",
         )
 
 
@@ -331,7 +333,7 @@ def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Stage
     matched, graded, regraded = cursor.fetchone()
     if not matched:
         raise ImportFailed(
-            f"none of its {staged.grades} grades is of a candidate in this project",
+            f"none of its {staged.grades} grades belongs to a candidate in this project",
             file=file,
             remedy="import the queries and documents first, and check that the ids are the same",
         )

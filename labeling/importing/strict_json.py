@@ -33,7 +33,7 @@ class BadJson(ValueError):
 
 
 def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """The value of a UTF-8 JSON text, every string and number in it storable. Raises BadJson."""
+    """Return the value of a UTF-8 JSON text that PostgreSQL can store. Raises BadJson."""
     _check_depth(text, max_depth)
     try:
         value = json.loads(
@@ -56,7 +56,7 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def check_text(text: str) -> None:
-    """Raise BadJson for what a PostgreSQL text cannot hold: NUL and lone surrogates."""
+    """Raise BadJson for NUL and lone surrogates, which PostgreSQL cannot store."""
     if "\x00" in text:
         raise BadJson(
             f"contains a NUL character at position {text.index(chr(0)) + 1}",
@@ -69,7 +69,7 @@ def check_text(text: str) -> None:
         raise BadJson(
             f"contains the lone surrogate \\u{ord(text[error.start]):04x} at position {error.start + 1}",
             expectation="whole characters",
-            remedy="text was cut inside a surrogate pair; cut between characters or drop the half",
+            remedy="the text was cut inside a surrogate pair; cut between characters or remove the lone surrogate",
         ) from None
 
 
@@ -96,7 +96,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise BadJson(
             f"the key {twice[:80]!r} occurs twice in one object",
-            expectation="every key once",
+            expectation="each key once",
             remedy="keep one of the two values",
             field=printable(twice),
         )
@@ -109,7 +109,7 @@ def _integer(digits: str) -> int:
 
 
 def _constant(name: str) -> float:
-    """NaN, Infinity or -Infinity: kept until `_check_value` finds it and can name its field."""
+    """Keep NaN, Infinity or -Infinity until `_check_value` finds it and names its field."""
     return float(name)
 
 
@@ -132,7 +132,7 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _check_value(value: Any) -> None:
-    """Check the strings and numbers in `value`, at most MAX_DEPTH deep; raises BadJson with the path."""
+    """Check the strings and numbers in `value`, at most MAX_DEPTH deep. Raises BadJson with the path."""
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict):
@@ -146,9 +146,7 @@ def _check_value(value: Any) -> None:
                 raise _within(f"[{position}]", error) from None
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise BadJson(
-                f"is {value}", expectation="a finite number", remedy="leave the field out where there is no value"
-            )
+            raise BadJson(f"is {value}", expectation="a finite number", remedy="omit the field if there is no value")
     elif isinstance(value, int) and value not in _INT64:
         raise BadJson(
             "is an integer beyond 64 bits",
@@ -174,6 +172,6 @@ def _within(part: str, error: BadJson) -> BadJson:
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """`text` for a message: short, without control characters or halves of characters."""
+    """Return `text` for a message: short, without control characters or lone surrogates."""
     cut = text[:limit]
     return cut if cut.isprintable() else ascii(cut)[1:-1]

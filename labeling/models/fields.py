@@ -1,4 +1,4 @@
-"""Columns that models of all floors use."""
+"""Model fields shared by all layers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from labeling.stored_texts import StoredText, as_stored, read_stored
 
 
 class MessageField(models.TextField):
-    """A column of stored sentences: JSON of msgid and parameters; empty where there is none.
+    """A column for a stored sentence: JSON of msgid and parameters, or the empty string.
 
-    Text rather than jsonb, so that "no sentence" is the empty string that constraints and filters look for.
+    The column is text instead of jsonb, so that constraints and filters can compare with the empty string.
     """
 
     def from_db_value(self, value: str | None, expression: object, connection: object) -> str | None:

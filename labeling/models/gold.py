@@ -1,6 +1,6 @@
-"""Gold answers: the pairs whose right answer is known.
+"""Gold answers: the known answers of pairs.
 
-`labeling.annotation.gold` sets them, asks people about their pairs and compares the answers.
+`labeling.annotation.gold` sets them, assigns their pairs to people and compares the answers.
 """
 
 from __future__ import annotations

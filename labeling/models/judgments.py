@@ -57,7 +57,7 @@ class Annotator(models.Model):
             models.UniqueConstraint(
                 fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
             ),
-            # Target of the composite foreign key that keeps Judgment.by_person true.
+            # Target of the composite foreign key that keeps Judgment.by_person consistent.
             models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
             models.CheckConstraint(
                 condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
@@ -84,7 +84,7 @@ class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
     project_path = "annotator__project"
 
     def live(self) -> JudgmentQuerySet:
-        """Judgments that no undo and no correction has superseded."""
+        """Return the judgments that no undo or correction has superseded."""
         return self.filter(superseded_at__isnull=True)
 
     def preferences(self) -> JudgmentQuerySet:
@@ -146,7 +146,7 @@ class Judgment(models.Model):
 
     @property
     def is_live(self) -> bool:
-        """Whether no undo and no correction has superseded it."""
+        """Whether no undo or correction has superseded the judgment."""
         return self.superseded_at is None
 
 

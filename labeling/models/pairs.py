@@ -1,4 +1,4 @@
-"""Pairs of candidates to be compared."""
+"""Pairs of candidates to compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PairQuerySet(VisibleQuerySet["Pair"]):
     project_path = "a__query__project"
 
     def unjudged_by(self, annotator: models.Model) -> PairQuerySet:
-        """Pairs without a live judgment by `annotator`."""
+        """Return the pairs without a live judgment by `annotator`."""
         answered = (
             apps.get_model("labeling", "Judgment")
             .objects.live()

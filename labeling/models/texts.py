@@ -60,7 +60,7 @@ class Candidate(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
-            # Target of the composite foreign key that keeps Pair.query true.
+            # Target of the composite foreign key that keeps Pair.query consistent.
             models.UniqueConstraint(fields=["id", "query"], name="candidate_of_query"),
             models.CheckConstraint(
                 condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"

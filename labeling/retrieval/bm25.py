@@ -1,7 +1,7 @@
 """BM25: scores of a few texts, an index over a collection, and the retriever `bm25`.
 
-The judge `bm25` (`workers.judges.lexical`) scores with the same functions. Imports no Django; bm25s is imported where
-an index is built.
+The judge `bm25` (`workers.judges.lexical`) uses the same functions. Imports no Django; building an index imports
+bm25s.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def bm25_scores(
     k1: float = 0.9,
     b: float = 0.4,
 ) -> FloatArray:
-    """BM25 of each text for the query, float64[len(texts)] >= 0, larger is better.
+    """Return BM25 of each text for the query, float64[len(texts)] >= 0, larger is better.
 
-    `statistics` come from the whole collection; without them the texts are the collection.
+    `statistics` describe the whole collection; by default the texts are the collection.
     """
     if statistics is None:
         statistics = CollectionStatistics.of(texts)
@@ -68,32 +68,34 @@ class BM25Index:
             self._index.index((terms, self._vocabulary), create_empty_token=False, show_progress=False)
 
     def all_scores(self, query: str) -> FloatArray:
-        """The query's score for every document, float64[documents], in the order of `ids`."""
+        """Return the query's score for every document, float64[documents], in the order of `ids`."""
         terms = [self._vocabulary[word] for word in words(query) if word in self._vocabulary]
         if not terms:
             return np.zeros(len(self.ids))
         return np.asarray(self._index.get_scores_from_ids(terms), dtype=np.float64)
 
     def scores(self, query: str, document_ids: Sequence[int]) -> FloatArray:
-        """The query's score for the named documents, in their order. Raises UnknownDocument."""
+        """Return the query's score for the given documents, in their order. Raises UnknownDocument."""
         try:
             rows = [self._rows[document_id] for document_id in document_ids]
         except KeyError as error:
             raise UnknownDocument(
-                f"document {error.args[0]} is not among the {len(self.ids)} indexed; rebuild the index"
+                f"document {error.args[0]} is not in the index of {len(self.ids)} documents; rebuild the index"
             ) from None
         return self.all_scores(query)[rows]
 
     def top(self, query: str, k: int) -> Ranking:
-        """Up to k documents that share a word with the query, best first; ties by document id."""
+        """Return up to k documents that share a word with the query, best first; ties by document id."""
         scores = self.all_scores(query)
         matching = np.flatnonzero(scores > 0.0)
         return best(scores[matching], self.ids[matching], k)
 
 
 class BM25Options(Plugin.Options):
-    k1: float = pydantic.Field(default=0.9, ge=0, le=10, description="How slowly repeated words saturate.")
-    b: float = pydantic.Field(default=0.4, ge=0, le=1, description="How much long documents are discounted.")
+    k1: float = pydantic.Field(
+        default=0.9, ge=0, le=10, description="Saturation of repeated words. Higher: repetitions count longer."
+    )
+    b: float = pydantic.Field(default=0.4, ge=0, le=1, description="Length normalization. 0: none, 1: full.")
 
 
 @register

@@ -29,12 +29,12 @@ def fill_candidates(
     k: int = 100,
     progress: Progress | None = None,
 ) -> int:
-    """Retrieve up to k candidates for every query that has none; returns how many were added.
+    """Retrieve up to k candidates for every query that has none; return how many were added.
 
-    Raises UnknownPlugin for a retriever that is not registered, ValueError for k below 1.
+    Raises UnknownPlugin for an unregistered retriever, ValueError for k below 1.
     """
     if k < 1:
-        raise ValueError(f"k is {k}; expected how many candidates a query gets, 1 or more (100 is usual)")
+        raise ValueError(f"k is {k}; expected the number of candidates per query, 1 or more (100 is usual)")
     plugin = cast(Retriever, get_plugin("retriever", retriever).from_dict(dict(options or {})))
     bare = Query.objects.filter(project=project, candidates__isnull=True).order_by("id").values_list("id", "text")
     queries = [TextRecord(pk, text) for pk, text in bare]

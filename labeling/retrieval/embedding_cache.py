@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Float32Array = npt.NDArray[np.float32]
 
-FILE_NAME = "embeddings-1.sqlite"  # another number whenever the layout or the meaning of a key changes
+FILE_NAME = "embeddings-1.sqlite"  # increase it when the layout or the meaning of a key changes
 MOST_BYTES = 1 << 30  # half a million vectors of 384 numbers
 KEPT_OF_FULL = 0.75
 BUSY_S = 10.0
@@ -35,7 +35,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS vector (id INTEGER PRIMARY KEY, key BLOB N
 
 
 def shared_cache() -> EmbeddingCache | None:
-    """The cache in the folder that `ZELO_CACHE` names, or None."""
+    """Return the cache in the folder that `ZELO_CACHE` names, or None."""
     folder = os.environ.get("ZELO_CACHE", "")
     return _cache_at(Path(folder) / FILE_NAME) if folder else None
 
@@ -117,7 +117,7 @@ class EmbeddingCache:
         busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
         self._usable = busy
         log.warning(
-            "the cache of embeddings %s is %s (%s): computing them instead; it can be deleted at any time",
+            "the embedding cache %s is %s (%s); embeddings are computed instead. The cache can be deleted at any time",
             self.path,
             "busy" if busy else "not usable",
             error,

@@ -19,7 +19,9 @@ from labeling.retrieval.ranking import Ranking, fuse
 
 class HybridOptions(BM25Options, DenseOptions):
     rrf_k: float = pydantic.Field(default=60.0, ge=0, description="Reciprocal rank fusion: 1 / (k + rank).")
-    depth: int = pydantic.Field(default=100, ge=1, le=10000, description="Ranks fused from each side, at least k.")
+    depth: int = pydantic.Field(
+        default=100, ge=1, le=10000, description="Ranks to fuse from each retriever, at least k."
+    )
 
 
 @register

@@ -14,7 +14,7 @@ Ranking = list[tuple[int, float]]
 
 
 def best(scores: npt.NDArray[np.floating[Any]], ids: IntArray, k: int) -> Ranking:
-    """The k highest of `scores`[n] as (id, score), best first, ties by id; fewer if n < k."""
+    """Return the k highest of `scores`[n] as (id, score), best first, ties by id; fewer if n < k."""
     if k <= 0 or not len(scores):
         return []
     rows = np.arange(len(scores))
@@ -26,7 +26,7 @@ def best(scores: npt.NDArray[np.floating[Any]], ids: IntArray, k: int) -> Rankin
 
 
 def fuse(rankings: Iterable[Ranking], k: int, *, rrf_k: float = 60.0) -> Ranking:
-    """Reciprocal rank fusion of several rankings of one query; ties by document id."""
+    """Return the reciprocal rank fusion of several rankings of one query; ties by document id."""
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, (document_id, _) in enumerate(ranking, start=1):

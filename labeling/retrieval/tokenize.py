@@ -29,7 +29,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """The index terms of a text in order: lower-case, no stop words, plurals folded to singular."""
+    """Return the index terms of a text in order: lower-case, no stop words, plurals folded to singular."""
     return [_singular(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
 
 
@@ -71,6 +71,6 @@ class CollectionStatistics:
         return self.length / self.documents if self.length else 1.0
 
     def idf(self, term: str) -> float:
-        """Lucene's inverse document frequency, positive for every term."""
+        """Return Lucene's inverse document frequency, positive for every term."""
         frequency = self.document_frequency.get(term, 0)
         return math.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))

@@ -1,7 +1,7 @@
-"""An owner's last word on a pair that annotators see differently, and taking it back.
+"""Adjudication: an owner's verdict on a disputed pair, and its withdrawal.
 
-It is a judgment of the owner's own, stored through `record_judgments`, and marked: so it enters the fit as one more
-answer of a person, anchors judges, and may become gold. `scoring.annotators.disagreements` finds the pairs.
+A verdict is a marked judgment of the owner, stored through `record_judgments`. It enters the fit as an answer of a
+person, anchors judges and may become gold. `scoring.annotators.disagreements` finds disputed pairs.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from labeling.models import GoldAnswer, Judgment, Pair, Project
 from labeling.records import AnswerKind, NewJudgment
 from scoring.models import Adjudication
 
-# P(a is the more relevant), None for neither, by the key of the comparison screen that gives the answer.
+# P(a is the more relevant), or None for neither, by the answer's key on the comparison screen.
 ANSWERS = {key: PREFERENCES.get(answer) for key, answer in BY_KEY.items() if answer != "cannot_judge"}
 
 
 class BadVerdict(ValueError):
-    """An adjudication with an answer that is none of the six."""
+    """The answer of an adjudication is not one of the six."""
 
 
 class DecidedMeanwhile(RuntimeError):
-    """Another word stands than the one that was seen."""
+    """The current verdict differs from the one that the owner saw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An adjudication as it stands; `changed` is False where it stood like this before."""
+    """The current adjudication; `changed` is False if it was already the same."""
 
     adjudication: Adjudication
     changed: bool
 
 
 def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int | None = None) -> Verdict:
-    """Decide a pair by one of `ANSWERS`; the last word of whoever decides last stands. Raises BadVerdict.
+    """Decide a pair by one of `ANSWERS`; the latest verdict counts. Raises BadVerdict.
 
-    What the owner had answered before is superseded, and stands again once the adjudication is taken back. `seen`: the
-    id of the adjudication that the owner saw standing, 0 for none; where another stands, raises DecidedMeanwhile. The
-    same word of the same owner twice is one. None: whatever stands is replaced.
+    The verdict supersedes the owner's earlier answer; withdrawing it restores that answer. `seen` is the id of the
+    adjudication that the owner saw, 0 for none; raises DecidedMeanwhile if there is a different one. With None the
+    verdict replaces any other. A repeated verdict of the same owner changes nothing.
     """
     if answer not in ANSWERS:
         raise BadVerdict(f"the answer is {answer[:20]!r}; expected one of {', '.join(ANSWERS)}")
@@ -76,7 +76,7 @@ def adjudicate(pair: Pair, user: Any, answer: str, *, note: str = "", seen: int 
 def undo_adjudication(pair: Pair, *, seen: int | None = None, by: Any = None) -> bool:
     """Take the last word back; what its owner had answered before stands again. Whether there was one.
 
-    A pair that was made gold by it is gold no more. `seen` as in `adjudicate`.
+    A pair that the verdict made gold stops being gold. `seen` as in `adjudicate`.
     """
     with transaction.atomic():
         project = _project_of(pair)
@@ -129,10 +129,10 @@ def _refuse_unseen(standing: Adjudication | None, seen: int | None) -> None:
     if seen is None or seen == (standing.pk if standing is not None else 0):
         return
     if standing is None:
-        raise DecidedMeanwhile(_("The verdict that you saw has been taken back meanwhile; nothing was changed."))
+        raise DecidedMeanwhile(_("Someone withdrew the verdict in the meantime. Nothing was changed. Reload the page."))
     name = (standing.by.get_full_name() or standing.by.get_username()) if standing.by is not None else _("Somebody")
     raise DecidedMeanwhile(
-        _("%(name)s has decided this pair meanwhile; nothing was changed. Decide again if you see it differently.")
+        _("%(name)s decided this pair in the meantime. Nothing was changed. Decide again to replace that verdict.")
         % {"name": name}
     )
 
@@ -142,7 +142,7 @@ def _says(judgment: Judgment, preference: float | None) -> bool:
 
 
 def _take_back(standing: Adjudication) -> None:
-    """Remove the mark, supersede its judgment and let the one before it stand, if nothing newer does."""
+    """Remove the mark, supersede its judgment and restore the earlier one if there is no newer answer."""
     standing.delete()
     supersede_judgments([standing.judgment_id])
     if standing.replaced_id is not None:

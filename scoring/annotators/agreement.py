@@ -1,8 +1,8 @@
-"""How far annotators agree: kappa, alpha, disagreement, gold accuracy, order flips, shared errors.
+"""Agreement of annotators: kappa, alpha, disagreement, gold accuracy, order flips, shared errors.
 
-Measured on a seeded sample of rated queries, answers across queries left out; verdicts, and answers given after
-others' were seen, are no opinions and left out too. Sharpness, bias and weight of
-judges come from `scoring.annotators.judge_sharpness`, as stored; measures from `scoring.numerics.measures.metrics`. For the pages.
+Measured on a seeded sample of rated queries, without cross-query answers, verdicts and answers given after seeing
+others. Sharpness, bias and weight of judges are the stored results of `scoring.annotators.judge_sharpness`; the
+measures come from `scoring.numerics.measures.metrics`. The pages use this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scoring.numerics.measures.metrics import cohen_kappa, krippendorff_alpha
 from scoring.numerics.measures.sides import Share, agreement, flips, side
 from scoring.project_fits import sampled_query_ids
 
-# Alpha counts pairs of distinct values, so that preferences are rounded to so many steps.
+# Alpha counts pairs of distinct values, so preferences are rounded to this number of steps.
 STEPS = 20
 FEWEST_COMMON = 10
 
@@ -33,8 +33,8 @@ class AnnotatorFigures:
 
     `with_others`: agreement with the mean of all other annotators' answers; `with_people`: of a model with
     people; `gold`: with gold answers; `flips`: pairs asked in both orders on which the sides differ.
-    Estimates are None until measured; `anchored` says that people or grades were the measure. `weight`
-    is what a vote counts where the project weighs judges.
+    Estimates are None until measured; `anchored`: measured against people or grades. `weight` of a vote
+    applies if the project weights judges.
     """
 
     annotator_id: int
@@ -64,7 +64,7 @@ class AnnotatorPair:
 
 @dataclass(frozen=True, slots=True)
 class SharedErrors:
-    """Two judges whose residuals correlate: their agreement proves less than it seems."""
+    """Two judges whose residuals correlate, so that their agreement proves less than it seems."""
 
     first: str
     second: str
@@ -86,7 +86,7 @@ class Agreement:
 
 
 def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
-    """The figures of everybody who judged in the project."""
+    """Return the agreement of all annotators in the project."""
     read = read_columns(sampled_query_ids(project.pk, seed=seed), independent=True)
     ratings, flipped, counts = _ratings(read)
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
@@ -120,7 +120,7 @@ def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
 
 
 def _ratings(read: ProjectColumns) -> tuple[FloatArray, list[Share], IntArray]:
-    """Mean preference of each annotator on each pair, float64[J, P] with NaN; flips; answers int64[J]."""
+    """Return mean preferences by annotator and pair, float64[J, P] with NaN; flips; answers int64[J]."""
     columns = read.columns
     _, pair = np.unique(read.pair_ids, return_inverse=True)
     shape = (2, len(read.annotator_ids), int(pair.max(initial=-1)) + 1)
@@ -135,7 +135,7 @@ def _ratings(read: ProjectColumns) -> tuple[FloatArray, list[Share], IntArray]:
 
 
 def _mean_of(ratings: FloatArray) -> FloatArray:
-    """Column means over what is there, NaN where nothing is."""
+    """Return column means without NaN; NaN for an empty column."""
     given = ~np.isnan(ratings)
     number = given.sum(axis=0)
     return np.where(number > 0, np.where(given, ratings, 0.0).sum(axis=0) / np.maximum(number, 1), np.nan)
@@ -202,7 +202,7 @@ def _disagreement(ratings: FloatArray) -> Share:
 
 
 def _shared_errors(project: Project, names: dict[int, str]) -> tuple[SharedErrors, ...]:
-    """As measured when the project's judges were last; annotators that are gone are left out."""
+    """Return the stored measurement of the project's judges without deleted annotators."""
     shared = ProjectFit.objects.filter(project=project).first()
     rows = shared.correlations if shared is not None else []
     return tuple(
@@ -210,7 +210,7 @@ def _shared_errors(project: Project, names: dict[int, str]) -> tuple[SharedError
     )
 
 
-# Whoever was told what is expected may have corrected the answer since: it is the first one that says how right they are.
+# People who saw the expected answer may have corrected theirs, so only their first answer measures accuracy.
 _GOLD = f"""
 SELECT answer.annotator_id, gold.preference, answer.preference
 FROM labeling_goldanswer gold JOIN labeling_judgment answer ON answer.pair_id = gold.pair_id
@@ -223,7 +223,7 @@ WHERE annotator.project_id = %s AND answer.kind = 'preference'
 
 
 def _gold(project_id: int) -> dict[int, Share]:
-    """Agreement with gold answers of everybody who answered such a pair, by annotator."""
+    """Return the agreement with gold answers by annotator."""
     with connection.cursor() as cursor:
         cursor.execute(_GOLD, [project_id])
         rows = np.array(cursor.fetchall(), dtype=np.float64).reshape(-1, 3)

@@ -1,7 +1,7 @@
-"""Pairs that annotators see differently, the widest gap first: people against judges, among people, among judges.
+"""Finds disputed pairs, the widest gap first: people against judges, among people, among judges.
 
-The gap is the distance of mean preferences, or of the two that are furthest apart; both orders of a judge are one
-opinion, and answers without a preference take no part. An adjudicator's word is not one of the opinions.
+The gap is the distance of mean preferences, or of the two most distant ones. Both orders of a judge are one
+opinion. Answers without a preference and verdicts are not opinions.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from django.db import connection
 from labeling.models import Project
 from scoring.project_fits import sampled_query_ids
 
-# Below this two opinions are the same in effect; the steps of the five strengths are 0.2 and 0.25.
+# Opinions closer than this count as equal; the steps of the five strengths are 0.2 and 0.25.
 SMALLEST_GAP = 0.2
 MOST_LISTED = 1_000
 
 
 class Between(enum.StrEnum):
-    """Whose opinions are compared."""
+    """The groups whose opinions are compared."""
 
     ANYBODY = "anybody"
     PEOPLE_AND_JUDGES = "people-judges"
@@ -30,7 +30,7 @@ class Between(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Opinions:
-    """What one side thinks of a pair: preferences for a, None where nobody of them answered."""
+    """The opinion of one group on a pair: preferences for a, None without answers."""
 
     mean: float | None
     low: float | None
@@ -39,14 +39,14 @@ class Opinions:
 
     @property
     def percent(self) -> tuple[int, int, int]:
-        """(first, mean, last) on the way from A (0) to B (100): A stands on the left, as everywhere."""
+        """(first, mean, last) as positions from A (0, left) to B (100, right)."""
         first, mean, last = (round(100 * (1.0 - (value or 0.0))) for value in (self.high, self.mean, self.low))
         return first, mean, last
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One pair, and how far apart it is seen. `decided`: it was adjudicated."""
+    """A pair and the gap between opinions on it. `decided`: it was adjudicated."""
 
     pair_id: int
     gap: float
@@ -55,7 +55,7 @@ class Disagreement:
     judges: Opinions
 
 
-# Pairs that people answered are few, and all are looked at; those of judges alone come from a sample of queries.
+# People answer few pairs, so all of these are read; pairs of judges alone come from a sample of queries.
 _BY_PEOPLE = """
 SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_live_judgment answer
     ON answer.annotator_id = person.id AND answer.by_person
@@ -98,7 +98,7 @@ ORDER BY gap DESC, pair_id LIMIT %(most)s
 def disagreements(
     project: Project, *, between: Between = Between.ANYBODY, decided: bool | None = False, most: int = MOST_LISTED
 ) -> list[Disagreement]:
-    """The widest gaps first. `decided`: those adjudicated, those that are not, or (None) both."""
+    """Return disputed pairs, the widest gaps first. `decided` selects adjudicated pairs, others, or both (None)."""
     among_judges = between == Between.JUDGES
     statement = _LIST.format(pairs=_BY_JUDGES if among_judges else _BY_PEOPLE, gap=_GAPS[between])
     with connection.cursor() as cursor:
@@ -119,7 +119,7 @@ def disagreements(
 
 
 def neighbours(found: list[Disagreement], pair_id: int) -> tuple[int | None, int | None]:
-    """The pairs before and after one in a list; after one that is no longer in it, its first."""
+    """Return the previous and next pair in a list; the first as next if the pair is not in it."""
     ids = [each.pair_id for each in found]
     if pair_id not in ids:
         return None, ids[0] if ids else None

@@ -1,7 +1,7 @@
 """Measures a project's judges: sharpness, position bias, dispersion and weight, each with its interval.
 
 Where people answered pairs, or graded candidates, judges are measured against them (`anchors`); otherwise
-against the strengths that they gave together. Called by `scoring.project_fits`, which stores the result;
+against their joint strengths. Called by `scoring.project_fits`, which stores the result;
 the mathematics is in `scoring.numerics.judges.judges`.
 """
 
@@ -27,7 +27,7 @@ MOST_CANDIDATES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class MeasuredJudge:
-    """One judge's figures, as `scoring.models.JudgeFit` stores them."""
+    """Measurements of one judge, as stored in `scoring.models.JudgeFit`."""
 
     annotator_id: int
     sharpness: float
@@ -40,13 +40,13 @@ class MeasuredJudge:
     anchors: int
 
     def columns(self) -> dict[str, Any]:
-        """Every figure by the name of its column."""
+        """Return the measurements by column name."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "annotator_id"}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgePanel:
-    """All judges of a project. `anchors` counts the answers of people and graded pairs behind the figures."""
+    """All judges of a project. `anchors` counts the answers of people and graded pairs used as reference."""
 
     judges: tuple[MeasuredJudge, ...] = ()
     correlations: tuple[tuple[int, int, float], ...] = ()
@@ -54,12 +54,12 @@ class JudgePanel:
 
     @property
     def terms(self) -> dict[str, list[float]]:
-        """Annotator id to (sharpness, position bias, weight), for fits that weigh judges."""
+        """Return (sharpness, position bias, weight) by annotator id, for fits that weight judges."""
         return {str(j.annotator_id): [j.sharpness, j.position_bias, j.weight] for j in self.judges}
 
 
 def measure_judges(project: Project, *, model: str, prior_precision: float) -> JudgePanel:
-    """The figures of every model that judged; an empty panel where none did."""
+    """Measure every model that judged; return an empty panel if there is none."""
     read = read_columns(_measured_query_ids(project.pk))
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
     is_person = np.array([annotator in people for annotator in read.annotator_ids.tolist()], dtype=np.bool_)
@@ -77,7 +77,7 @@ def measure_judges(project: Project, *, model: str, prior_precision: float) -> J
 
 
 def _panel(read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, anchors: int) -> JudgePanel:
-    """Estimates under the annotators' ids; people who were measured for want of anchors are left out."""
+    """Return estimates by annotator id, without people who were measured because there were no anchors."""
     judges = tuple(
         MeasuredJudge(
             annotator_id=int(read.annotator_ids[judge]),
@@ -128,7 +128,7 @@ SELECT query_id FROM drawn WHERE before < %(most)s ORDER BY query_id
 
 
 def _measured_query_ids(project_id: int) -> list[int]:
-    """Queries that people answered first, then graded ones, then others; at random within each."""
+    """Return sampled queries: those with people's answers first, then graded ones, then others."""
     parameters = {"project": project_id, "most": MEASURED_JUDGMENTS, "candidates": MOST_CANDIDATES}
     with connection.cursor() as cursor:
         cursor.execute(_MEASURED, parameters)
@@ -139,10 +139,10 @@ _GRADES = "SELECT id, grade::bigint FROM labeling_candidate WHERE query_id = ANY
 
 
 def with_grades(read: ProjectColumns, is_person: BoolArray) -> tuple[ComparisonColumns, BoolArray]:
-    """The votes with one more judge, who compares by grade the judged pairs whose candidates both have one.
+    """Add a judge that compares judged pairs by the grades of their candidates.
 
-    Returns the columns and, bool[J + 1] (or bool[J] without grades), who of the judges is an anchor.
-    Pairs of equal grade are ties. No strength that is stored rests on these rows.
+    Returns the columns and which judges are anchors, bool[J + 1] (or bool[J] without grades).
+    Pairs of equal grade are ties. Stored strengths do not use these rows.
     """
     grades = _grades_of(read)
     columns = read.columns
@@ -174,7 +174,7 @@ def with_grades(read: ProjectColumns, is_person: BoolArray) -> tuple[ComparisonC
 
 
 def _grades_of(read: ProjectColumns) -> FloatArray:
-    """The grade of each candidate that was read, NaN where it has none."""
+    """Return the grade of each candidate, NaN without one."""
     rows = copy_columns(_GRADES, [read.query_ids.tolist()], [("id", "i8"), ("grade", "i8")])
     grades = np.full(len(read.candidate_ids), np.nan)
     order = np.argsort(read.candidate_ids, kind="stable")

@@ -1,4 +1,4 @@
-"""Pairs whose answer is known, and how a judge answered them.
+"""Pairs with a known answer, and a judge's answers to them.
 
 Known is what a person set as gold, what people answered, or that one candidate's grade is higher. Judges never
 see any of it. `workers.monitoring.scorecard`, `workers.judging.drift` and `workers.runs.gold_mixing` read it here.
@@ -24,9 +24,9 @@ RECENT_ANSWERS = 20_000
 class JudgeAnswers:
     """One judge's latest answers, oldest first; every array has a row for each.
 
-    `gold` is the truth by grades or set by a person (0, 0.5, 1 or between), `people` the mean of what people thought by
-    themselves, `all_people` of whatever they answered, verdicts included, `others` that of the other models: float64, NaN
-    where there is none. `longer` = log(length of a / length of b).
+    `gold` is the answer by grades or set by a person (0 to 1), `people` the mean of people's independent answers,
+    `all_people` the mean of all their answers including verdicts, `others` that of the other models: float64, NaN
+    if missing. `longer` = log(length of a / length of b).
     """
 
     query: IntArray
@@ -43,7 +43,7 @@ class JudgeAnswers:
 
     @property
     def truth(self) -> FloatArray:
-        """The best that is known of each answer's pair: gold, else people, else NaN."""
+        """The known answer of each pair: gold, else people, else NaN."""
         return np.where(np.isfinite(self.gold), self.gold, self.all_people)
 
 
@@ -78,7 +78,7 @@ _FIELDS += [("gold", "f8"), ("people", "f8"), ("all_people", "f8"), ("others", "
 
 
 def judge_answers(annotator: Annotator, *, only_watched: bool = False, limit: int = RECENT_ANSWERS) -> JudgeAnswers:
-    """The latest answers of a judge; `only_watched`: those since it was last let go on."""
+    """Return the latest answers of a judge; `only_watched`: only those since it was last resumed."""
     since = annotator.watched_from if only_watched else None
     rows = copy_columns(_ANSWERS, [annotator.pk, since, since, limit, annotator.pk], _FIELDS)
     kinds = {"i8": np.int64, "f8": np.float64, "b1": np.bool_}
@@ -111,14 +111,14 @@ WHERE query_id = ANY(%s) AND grade IS NOT NULL ORDER BY query_id, id
 
 
 def known_pairs(pair_ids: Sequence[int]) -> set[int]:
-    """Those of these pairs whose answer is known."""
+    """Return the given pairs that have a known answer."""
     with connection.cursor() as cursor:
         cursor.execute(_KNOWN, [list(pair_ids)])
         return {row[0] for row in cursor.fetchall()}
 
 
 def gold_share(query_ids: Sequence[int]) -> float:
-    """Share of all pairs of these queries whose answer is known by grades."""
+    """Return the share of all pairs of these queries with an answer known from grades."""
     rows = copy_columns(_GRADED, [list(query_ids)], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
     with connection.cursor() as cursor:
         cursor.execute(
@@ -135,7 +135,7 @@ def gold_share(query_ids: Sequence[int]) -> float:
 
 
 def draw_known_pairs(query_ids: Sequence[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Up to `count` pairs (a, b, query) whose answer is known, a < b, in random order, those of people first."""
+    """Return up to `count` pairs (a, b, query), a < b, with a known answer; people's first, random order."""
     with connection.cursor() as cursor:
         cursor.execute(_BY_PEOPLE, {"queries": list(query_ids)})
         answered = cursor.fetchall()

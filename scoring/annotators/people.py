@@ -1,6 +1,6 @@
-"""Each person's work in a project: answers, pace, how they do on gold and against the judges. For pages and REST.
+"""Each person's work in a project: answers, pace, and agreement with gold and judges. For pages and REST.
 
-Gold counts as `labeling.annotation.gold` counts it; shares carry Wilson's interval.
+`labeling.annotation.gold` defines the gold results; shares have Wilson intervals.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ REASON = 4  # column of _PEOPLE: why the person is paused
 
 @dataclass(frozen=True, slots=True)
 class PersonFigures:
-    """One person. `seconds`: median of the latest answers; `gold`: as expected, since they were last let go on;
-    `with_judges`: on the side of the judges' mean, a tie half, verdicts left out; None where there is nothing to measure on.
+    """One person's figures. None means that there are no answers to measure.
+
+    `seconds`: median of the latest answers; `gold`: share of expected answers since they were last resumed;
+    `with_judges`: agreement with the judges' mean, a tie counts half, without verdicts.
     """
 
     annotator_id: int
@@ -78,7 +80,7 @@ WHERE judges.mean IS NOT NULL
 
 
 def people_figures(project: Project, *, user: Any = None) -> list[PersonFigures]:
-    """Everybody who ever compared in the project, or `user` alone."""
+    """Return the figures of all people who compared in the project, or of `user` alone."""
     values = {"project": project.pk, "user": user.pk if user is not None else None, "latest": LATEST}
     people = _rows(_PEOPLE, values)
     if not people:

@@ -1,7 +1,8 @@
-"""How far people agree with each other and with judges: kappa, alpha, plain agreement, each with its interval.
+"""Agreement of people with each other and with judges: kappa, alpha and plain agreement with intervals.
 
-On the pairs that people answered last. The two orders of a judge are averaged into one opinion; "neither is relevant"
-is a label of its own, "cannot judge" is no label. Verdicts, and answers given after others' were seen, are no opinions. What cannot be computed says why. For pages and REST.
+Measured on the pairs that people answered last. The two orders of a judge are averaged into one opinion. "Neither is
+relevant" is a separate label; "cannot judge", verdicts and answers given after seeing others are left out. A
+coefficient that cannot be computed has a reason. For pages and REST.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NEITHER = 2.0
 
 
 class Undefined(enum.StrEnum):
-    """Why a coefficient cannot be given."""
+    """The reason why a coefficient is undefined."""
 
     NO_OVERLAP = "no_overlap"
     FEW = "few"
@@ -39,9 +40,9 @@ class Undefined(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """A coefficient with its 95 % interval on `common` pairs, or `undefined` and why.
+    """A coefficient with its 95 % interval on `common` pairs, or the reason why it is `undefined`.
 
-    `same`: share of the common pairs with the same label, None without any. It can be given where kappa cannot.
+    `same`: share of the common pairs with the same label, None without any. It may exist where kappa does not.
     """
 
     value: float | None
@@ -73,7 +74,7 @@ class Alphas:
 
 @dataclass(frozen=True, slots=True)
 class PeopleAgreement:
-    """All people of a project who answered, on `pairs` pairs; `couples` with most common pairs first."""
+    """Agreement of all people who answered, on `pairs` pairs; `couples` with most common pairs first."""
 
     people: int
     judges: int
@@ -96,7 +97,7 @@ class _Table:
 
 
 def people_agreement(project: Project, *, only: int | None = None, seed: int = 0) -> PeopleAgreement:
-    """The figures of everybody; `only`: couples with this annotator alone."""
+    """Return the agreement of all people; `only`: restrict couples to those with this annotator."""
     table = _read(project, only)
     rng = np.random.default_rng(seed)
     people = np.flatnonzero(table.is_person)
@@ -153,7 +154,7 @@ def _read(project: Project, only: int | None) -> _Table:
 
 
 def _couples(table: _Table, only: int | None, rng: np.random.Generator) -> tuple[Couple, ...]:
-    """Everybody with every person, each two once; those who share no pair come last."""
+    """Return all couples that contain a person, once each; those without common pairs come last."""
     found = []
     for first in np.flatnonzero(table.is_person).tolist():
         for second in range(len(table.names)):
@@ -176,7 +177,7 @@ def _kappa(first: FloatArray, second: FloatArray, rng: np.random.Generator) -> C
 
 
 def _alphas(table: _Table, rows: np.ndarray, rng: np.random.Generator) -> Alphas:
-    """Over these annotators, on pairs that two of them answered, of which at most MOST_ITEMS are taken."""
+    """Return alpha of these annotators on at most MOST_ITEMS pairs that two or more of them answered."""
     label, preference = table.label[rows], table.preference[rows]
     shared = np.flatnonzero((~np.isnan(label)).sum(axis=0) >= 2)
     if len(shared) > MOST_ITEMS:
@@ -195,7 +196,7 @@ def _alpha(ratings: FloatArray, level: Level, same: float | None, rng: np.random
 
 
 def _same(label: FloatArray) -> float | None:
-    """Share of the two-annotator comparisons on which the labels are the same."""
+    """Return the share of couples of answers with the same label."""
     agree = total = 0.0
     for value in (-1.0, 0.0, 1.0, NEITHER):
         count = (label == value).sum(axis=0)

@@ -1,8 +1,8 @@
-"""Stage 6: puts the scores of all queries on one scale, and learns relevance where people have answered.
+"""Stage 6: puts the scores of all queries on one scale and calibrates relevance against human answers.
 
-`calibrate_project` fits one bias a query to the answers on cross-query pairs, and a map from score to
-relevance to grades or people's answers; it stores a Calibration and rewrites Elo and relevance. A repeat
-is harmless, and an interrupted one is finished by the next. `project_calibration` is what pages show.
+`calibrate_project` fits one bias per query to the cross-query answers, and a map from score to relevance
+to grades or people's answers. It stores a Calibration and rewrites Elo and relevance. Repeating it is
+harmless, and the next call finishes an interrupted one. The pages show `project_calibration`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ QUERIES_NAMED = 10
 
 
 class NothingRated(ValueError):
-    """A project without scores was to be calibrated."""
+    """The project has no scores to calibrate."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBiases:
-    """Biases in logits of the queries that cross-query answers reach, arrays of one length.
+    """Biases in logits of the queries with cross-query answers, arrays of the same length.
 
     `query_ids` int64, `bias`, `stderr` float64, `island` int64 (0 is the largest); `pairs` were answered by
     `judgments` votes. `dispersion`, `sharpness` and `prior_precision` are those of the answers' fit.
@@ -61,7 +61,7 @@ class QueryBiases:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What a calibration found: `version` is that of the project's cross-query judgments."""
+    """The result of a calibration; `version` is that of the project's cross-query judgments."""
 
     version: int
     pairs: int
@@ -82,7 +82,7 @@ def calibrate_project(project_id: int) -> Calibrated:
 
 
 def fit_calibration(project_id: int) -> Calibrated:
-    """Fit and store biases and relevance; `apply_calibration` then brings the scores after them."""
+    """Fit and store biases and relevance; `apply_calibration` then updates the scores."""
     project = Project.objects.get(pk=project_id)
     if not ProjectFit.objects.filter(project=project).exists():
         choose_project_fit(project_id)
@@ -91,7 +91,7 @@ def fit_calibration(project_id: int) -> Calibrated:
     data = read_calibration_data(project_id, judge_terms=shared.judge_terms)
     if not len(data.strengths.query_ids):
         raise NothingRated(
-            f"project {project.slug!r} has no scores; expected rated queries; judge pairs within queries first"
+            f"project {project.slug!r} has no scores; start a run that judges pairs within queries first"
         )
     biases = query_biases(data, model=model_of(project_rater(project, shared)) or "bradley-terry")
     relevance, reason = learn_relevance(data.strengths, data.answers, biases)
@@ -102,7 +102,7 @@ def fit_calibration(project_id: int) -> Calibrated:
 
 
 def query_biases(data: CalibrationData, *, model: str) -> QueryBiases | None:
-    """Maximum likelihood with the strengths fixed; None without answers across queries."""
+    """Fit biases by maximum likelihood with fixed strengths; None without cross-query answers."""
     votes, strengths = data.votes, data.strengths
     if not len(votes.a):
         return None
@@ -131,7 +131,7 @@ def query_biases(data: CalibrationData, *, model: str) -> QueryBiases | None:
 
 
 def _only(data: CalibrationData, linked: IntArray) -> tuple[Any, IntArray, FloatArray]:
-    """Votes, starts and strengths of the linked queries alone, renumbered."""
+    """Return votes, starts and strengths of the linked queries only, renumbered."""
     strengths = data.strengths
     kept = np.isin(strengths.owner, linked)
     place = np.cumsum(kept) - 1
@@ -153,7 +153,7 @@ def _only(data: CalibrationData, linked: IntArray) -> tuple[Any, IntArray, Float
 def learn_relevance(
     strengths: Strengths, answers: Answers, biases: QueryBiases | None
 ) -> tuple[RelevanceFit | None, str]:
-    """The map from score to relevance, or why there is none. Only queries on one scale take part."""
+    """Return the map from score to relevance, or why there is none. Uses only queries on one scale."""
     bias = np.zeros(len(strengths.query_ids))
     usable = np.ones(len(strengths.query_ids), dtype=np.bool_)
     if biases is not None:
@@ -191,7 +191,7 @@ def _parameters(
     relevance: RelevanceFit | None,
     reason: str,
 ) -> dict[str, Any]:
-    """What the Calibration row keeps beside its columns; the pages read it through `project_calibration`."""
+    """Return the details of the Calibration row; the pages read them through `project_calibration`."""
     parameters: dict[str, Any] = {"source": "", "reason": stored_json(reason), **_links(project, data, biases)}
     if relevance is not None:
         bins = relevance.reliability
@@ -209,7 +209,7 @@ def _parameters(
 
 
 def _links(project: Project, data: CalibrationData, biases: QueryBiases | None) -> dict[str, Any]:
-    """How queries hang together: pairs, judgments, and the islands with the names of their first queries."""
+    """Return pairs, judgments and the connected groups of queries with the names of their first queries."""
     if biases is None:
         return {"pairs": 0, "judgments": 0, "islands": [], "unlinked": len(data.strengths.query_ids)}
     sizes = np.bincount(biases.island)
@@ -261,7 +261,7 @@ def _store(
     parameters: dict[str, Any],
     began: datetime,
 ) -> None:
-    """Replace the calibration of this version, unless a newer one stands. Nothing is kept of nothing."""
+    """Replace the calibration of this version unless there is a newer one; skip an empty first one."""
     with transaction.atomic(), connection.cursor() as cursor:
         held = ProjectFit.objects.select_for_update().get(pk=shared.pk)
         before = Calibration.objects.filter(project_id=project_id)
@@ -285,7 +285,7 @@ def _store(
 
 
 def _store_biases(cursor: CursorWrapper, project_id: int, version: int, biases: QueryBiases | None) -> None:
-    """Write every query's bias. Rows are locked in the order in which the rater locks them."""
+    """Write every query's bias. Locks rows in the same order as the rater."""
     cursor.execute(_LOCK_FITS, [project_id])
     columns = ([], [], [], []) if biases is None else (biases.query_ids, biases.bias, biases.stderr, biases.island)
     cursor.execute(_STORE_BIASES, [version, *(np.asarray(each).tolist() for each in columns), project_id])
@@ -312,9 +312,9 @@ WHERE score.candidate_id = shown.candidate_id
 
 
 def apply_calibration(project_id: int, *, slice_s: float = math.inf) -> bool:
-    """Bring the scores of all queries up to the latest calibration, some queries a transaction.
+    """Apply the latest calibration to the scores of all queries, a chunk of queries per transaction.
 
-    After `slice_s` seconds it stops between two chunks and returns False; True where nothing is left.
+    Stops after `slice_s` seconds between two chunks and returns False; True if nothing is left.
     """
     deadline = time.monotonic() + slice_s
     while _apply_chunk(project_id):
@@ -324,7 +324,7 @@ def apply_calibration(project_id: int, *, slice_s: float = math.inf) -> bool:
 
 
 def _apply_chunk(project_id: int) -> int:
-    """Holding the locks of some fits keeps the rater from writing scores in between; returns how many."""
+    """Update a chunk of scores and return its size. Locks the fits, so that the rater cannot write meanwhile."""
     with transaction.atomic(), connection.cursor() as cursor:
         shown = shown_relevance(project_id)
         cursor.execute(_BEHIND, [project_id, shown.calibration_id, QUERIES_AT_ONCE])
@@ -355,7 +355,7 @@ def _shown_arrays(shown: ShownRelevance, fits: list[tuple[Any, ...]], ids: list[
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One column of a reliability diagram: mean `predicted` and `observed` relevance of `count` answers."""
+    """A bin of a reliability diagram: mean `predicted` and `observed` relevance of `count` answers."""
 
     low: float
     high: float
@@ -366,7 +366,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Island:
-    """Queries whose scores can be compared with each other and with no others; `names` of the first few."""
+    """A connected group of queries with comparable scores; `names` of the first few."""
 
     queries: int
     names: tuple[str, ...]
@@ -374,12 +374,12 @@ class Island:
 
 @dataclass(frozen=True, slots=True)
 class ProjectCalibration:
-    """What is known of a project's scale. `version` 0: never calibrated; `stale`: newer answers have come.
+    """The state of a project's scale. `version` 0: never calibrated; `stale`: there are newer answers.
 
-    `calibrated` says whether relevance rests on people: on `answers` of `queries` queries from `source`
-    ("grades" or "people"), mapped by `method`; `ece`, `brier` and `bins` are of held-out queries.
-    Otherwise `reason` tells what is missing. `pairs` across queries were answered by `judgments`;
-    `islands` are named, largest first, `islands_count` counts all, lone queries (`unlinked`) included.
+    `calibrated`: relevance is calibrated against `answers` of `queries` queries from `source` ("grades" or
+    "people") by `method`; `ece`, `brier` and `bins` are of held-out queries. Otherwise `reason` says what
+    is missing. `pairs` across queries were answered by `judgments`. `islands` are connected groups, largest
+    first; `islands_count` counts all, including single queries (`unlinked`).
     The prior is that of the project's fits; `prior_losses` lists (precision, log-loss) as tried.
     """
 
@@ -408,7 +408,7 @@ class ProjectCalibration:
 
 
 def project_calibration(project: Project) -> ProjectCalibration:
-    """The latest calibration and prior of a project, ready to be shown."""
+    """Return the latest calibration and prior of a project for display."""
     row = Calibration.objects.filter(project=project).order_by("-version").first()
     shared = ProjectFit.objects.filter(project=project).first()
     wanted = Project.objects.values_list("calibration_version", flat=True).get(pk=project.pk)

@@ -1,7 +1,7 @@
-"""Stage 6's pairs: which candidates of which queries to compare with each other. Writes nothing.
+"""Draws the cross-query pairs of stage 6. Writes nothing.
 
-The sampler (a plugin with `across_queries`) draws a graph whose nodes are the project's rated queries; the
-candidates of each edge come from the middle of their queries. `workers.runs.planning` makes rows and tasks.
+The sampler (a plugin with `across_queries`) draws a graph of the project's rated queries; the candidates
+of each edge come from the middle of their queries. `workers.runs.planning` creates rows and tasks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from scoring.numerics.calibration.calibration import MIDDLE
 
 
 def is_across(sampler: Sampler) -> bool:
-    """Whether a sampler joins queries with each other rather than candidates of one query."""
+    """Return whether a sampler draws pairs of queries instead of pairs of candidates."""
     return bool(getattr(sampler, "across_queries", False))
 
 
 def are_linkable(project_id: int, query_ids: Sequence[int] | None = None) -> bool:
-    """Whether there are two rated queries (among those given) that a pair could join."""
+    """Return whether at least two of the given queries are rated."""
     rated = QueryFit.objects.filter(query__project_id=project_id, judgments__gt=0)
     if query_ids is not None:
         rated = rated.filter(query_id__in=query_ids)
@@ -67,9 +67,9 @@ def sample_cross_pairs(
     query_ids: Sequence[int] | None = None,
     pending: Sequence[int] = (),
 ) -> IntArray:
-    """The next cross-query pairs as candidate ids int64[m, 2], a < b; none where all that is wanted is drawn.
+    """Return the next cross-query pairs as candidate ids int64[m, 2], a < b; empty when complete.
 
-    Two queries count as joined if somebody answered a pair of theirs, or such a pair is in `pending`.
+    Two queries count as joined if one of their pairs was answered or is in `pending`.
     """
     nodes = _linkable(read_strengths(project_id), query_ids)
     if len(nodes.query_ids) < 2:
@@ -88,7 +88,7 @@ def sample_cross_pairs(
 
 
 def middle_candidates(logits: FloatArray, starts: IntArray, queries: IntArray, rng: np.random.Generator) -> IntArray:
-    """A random candidate of middle strength of each entry of `queries`, as an index into logits."""
+    """Return a random candidate of middle strength for each entry of `queries`, as an index into logits."""
     sizes = np.diff(starts)
     ranked = np.lexsort((logits, np.repeat(np.arange(len(sizes)), sizes)))
     last = sizes[queries] - 1

@@ -1,6 +1,6 @@
-"""What a calibration is fitted to: strengths, answers across queries, grades and people's answers.
+"""Reads the data of a calibration: strengths, cross-query answers, grades and people's answers.
 
-Read in one consistent instant by `scoring.calibration.calibrate`; binary COPY into numpy, as in `scoring.columns`.
+`scoring.calibration.calibrate` reads it in one transaction snapshot, by binary COPY into numpy as in `scoring.columns`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from labeling.records import ComparisonColumns, FloatArray, IntArray
 from scoring.columns import copy_columns
 from scoring.numerics.fitting.comparisons import votes_of_query
 
-# Beyond this many graded candidates a curve of relevance does not get better.
+# More graded candidates than this do not improve the relevance curve.
 MOST_ANSWERS = 200_000
 
 
@@ -37,11 +37,11 @@ class Strengths:
 
     @property
     def owner(self) -> IntArray:
-        """The query of each candidate, as an index."""
+        """The query index of each candidate."""
         return np.repeat(np.arange(len(self.query_ids)), np.diff(self.starts))
 
     def positions(self, candidate_ids: IntArray) -> IntArray:
-        """Where each candidate is, -1 where it has not been rated."""
+        """Return the position of each candidate, -1 if it is unrated."""
         if not len(self.candidate_ids):
             return np.full(len(candidate_ids), -1, dtype=np.int64)
         order = np.argsort(self.candidate_ids, kind="stable")
@@ -52,7 +52,7 @@ class Strengths:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What relevance is learned from: outcome float64[m] in [0, 1] of the candidate at `position` int64[m].
+    """Calibration targets of relevance: outcome float64[m] in [0, 1] of the candidate at `position` int64[m].
 
     `source` is "grades" or "people"; `ungraded_as_zero`: only positive grades were imported, so that an
     ungraded candidate of a graded query counts as irrelevant.
@@ -66,7 +66,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationData:
-    """One instant of a project: `version` is that of its cross-query judgments; `votes` index the strengths."""
+    """One consistent read of a project: `version` is that of its cross-query judgments; `votes` index the strengths."""
 
     version: int
     strengths: Strengths
@@ -84,7 +84,7 @@ JOIN scoring_score score ON score.candidate_id = candidate.id
 WHERE query.project_id = %s ORDER BY candidate.query_id, candidate.id
 """
 
-# A pair without a query is one across queries; the join of both sides keeps out what no constraint forbids.
+# A pair without a query is a cross-query pair; the join of both sides removes rows that no constraint forbids.
 _VOTES = """
 SELECT pair.a_id, pair.b_id, judgment.annotator_id, judgment.swapped, judgment.preference
 FROM labeling_pair pair
@@ -116,7 +116,7 @@ ORDER BY judgment.id
 
 
 def read_calibration_data(project_id: int, *, judge_terms: Mapping[str, Sequence[float]]) -> CalibrationData:
-    """Everything in one consistent read. `judge_terms`: see ProjectFit; empty where all judges count alike."""
+    """Read all data in one transaction snapshot. `judge_terms`: see ProjectFit; empty for equal weights."""
     with transaction.atomic(durable=True):
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -133,7 +133,7 @@ def read_calibration_data(project_id: int, *, judge_terms: Mapping[str, Sequence
 
 
 def read_strengths(project_id: int) -> Strengths:
-    """All rated candidates of the project."""
+    """Return all rated candidates of the project."""
     rows = copy_columns(_STRENGTHS, [project_id], [("query", "i8"), ("id", "i8"), ("logits", "f8"), ("compared", "b1")])
     query_ids, starts = np.unique(rows["query"].astype(np.int64), return_index=True)
     return Strengths(
@@ -148,7 +148,7 @@ def read_strengths(project_id: int) -> Strengths:
 def _votes(
     rows: npt.NDArray[np.void], strengths: Strengths, judge_terms: Mapping[str, Sequence[float]]
 ) -> ComparisonColumns:
-    """Votes on rated candidates; where judges are weighed, one that contradicts people counts turned round."""
+    """Return votes on rated candidates; with weights, votes of a judge that contradicts people are reversed."""
     a = strengths.positions(rows["a"].astype(np.int64))
     b = strengths.positions(rows["b"].astype(np.int64))
     kept = (a >= 0) & (b >= 0)
@@ -168,7 +168,7 @@ def _votes(
 
 
 def _answers(project_id: int, strengths: Strengths) -> Answers:
-    """Grades, where there are any; otherwise what people answered."""
+    """Return targets from grades if there are any, otherwise from people's answers."""
     rows = copy_columns(_GRADES, [project_id], [("id", "i8"), ("grade", "i8")])
     if len(rows):
         return _thinned(_graded(rows["id"].astype(np.int64), rows["grade"].astype(np.int64), strengths), strengths)
@@ -177,7 +177,7 @@ def _answers(project_id: int, strengths: Strengths) -> Answers:
 
 
 def _graded(ids: IntArray, grades: IntArray, strengths: Strengths) -> Answers:
-    """Grade over highest grade. -1 is an ungraded candidate, which counts only where all grades are positive."""
+    """Return grade / highest grade. An ungraded candidate (-1) counts only if all grades are positive."""
     as_zero = bool(grades[grades >= 0].min() > 0)
     outcome = np.maximum(grades, 0) / max(int(grades.max()), 1)
     position = strengths.positions(ids)
@@ -186,7 +186,7 @@ def _graded(ids: IntArray, grades: IntArray, strengths: Strengths) -> Answers:
 
 
 def _answered(rows: npt.NDArray[np.void], strengths: Strengths) -> Answers:
-    """Both sides of each answer: preference and its complement, or 0 and 0 for "neither is relevant"."""
+    """Return both sides of each answer: preference and its complement, or 0 and 0 for "neither is relevant"."""
     preference = rows["preference"].astype(np.float64)
     chosen = rows["chosen"].astype(np.bool_)
     position = strengths.positions(np.concatenate([rows["a"], rows["b"]]).astype(np.int64))
@@ -196,7 +196,7 @@ def _answered(rows: npt.NDArray[np.void], strengths: Strengths) -> Answers:
 
 
 def _thinned(answers: Answers, strengths: Strengths) -> Answers:
-    """At most MOST_ANSWERS on candidates that were compared, drawn with a fixed seed."""
+    """Return at most MOST_ANSWERS targets of compared candidates, drawn with a fixed seed."""
     kept = np.flatnonzero(strengths.compared[answers.position])
     if len(kept) > MOST_ANSWERS:
         kept = np.sort(np.random.default_rng(0).choice(kept, MOST_ANSWERS, replace=False))

@@ -1,7 +1,7 @@
-"""From a stored calibration to the relevance that a score shows.
+"""Computes the relevance of a score from a stored calibration.
 
-`scoring.rating` applies it whenever it writes scores, `scoring.calibration.calibrate` when a new calibration
-replaces the last one; so a refit never takes a score's calibration away.
+`scoring.rating` applies it when it writes scores, `scoring.calibration.calibrate` when a new calibration
+replaces the last one. A refit therefore keeps the calibration of a score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scoring.numerics.calibration.relevance import RelevanceMap
 
 @dataclass(frozen=True, slots=True)
 class ShownRelevance:
-    """A project's calibration as scores need it. `map` takes logits, so that it holds for either model.
+    """A project's calibration for computing scores. `map` takes logits, so it applies to either model.
 
     `across`: there are biases, and only queries on their largest island are on the map's scale.
     """
@@ -30,7 +30,7 @@ class ShownRelevance:
     across: bool
 
     def of(self, logits: FloatArray, on_main_island: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Relevance in [0, 1] of each candidate, and whether it is calibrated; expit(logits) where it is not."""
+        """Return relevance in [0, 1] of each candidate, and whether it is calibrated; expit(logits) otherwise."""
         relevance = np.asarray(expit(logits), dtype=np.float64)
         if self.map is None:
             return relevance, np.zeros(len(relevance), dtype=np.bool_)
@@ -40,7 +40,7 @@ class ShownRelevance:
 
 
 def shown_relevance(project_id: int) -> ShownRelevance:
-    """The latest calibration's map; none where the project was never calibrated."""
+    """Return the latest calibration's map; an empty one if the project was never calibrated."""
     row = Calibration.objects.filter(project_id=project_id).order_by("-version").values("id", "parameters").first()
     if row is None:
         return ShownRelevance(None, None, False)
@@ -49,7 +49,7 @@ def shown_relevance(project_id: int) -> ShownRelevance:
 
 
 def map_from(stored: Mapping[str, Any] | None) -> RelevanceMap | None:
-    """The map that `map_to` wrote down."""
+    """Return the map from its plain values."""
     if not stored:
         return None
     return RelevanceMap(
@@ -62,7 +62,7 @@ def map_from(stored: Mapping[str, Any] | None) -> RelevanceMap | None:
 
 
 def map_to(found: RelevanceMap) -> dict[str, Any]:
-    """A map in plain values."""
+    """Return the plain values of a map."""
     return {
         "method": found.method,
         "slope": found.slope,

@@ -1,6 +1,6 @@
-"""How certain the top ten of a query is, and what the next pairs would bring. Writes nothing.
+"""Estimates the certainty of a query's top ten and the gain of the next pairs. Writes nothing.
 
-Reads what is known of queries through `scoring.sampling.draw`; the mathematics is in `scoring.numerics.design.adaptive` and
+Reads the state of queries through `scoring.sampling.draw`; the mathematics is in `scoring.numerics.design.adaptive` and
 `design_stopping`. Pages show it, and `workers.runs.query_budgets` moves a run's budget by it.
 """
 
@@ -23,9 +23,9 @@ QUERIES_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a sampler would ask of a query next, and what that is worth.
+    """The next pairs of a query and their expected gain.
 
-    `gain`: the rise of the top ten's expected recall by one of these `pairs`; None for an unrated query.
+    `gain`: the increase of the top ten's expected recall per pair; None for an unrated query.
     """
 
     pairs: int
@@ -34,8 +34,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class NextPair:
-    """A pair worth asking. `shrinkage`: the share of all strengths' remaining variance that its answer is expected
-    to take away, given those before it.
+    """An informative pair.
+
+    `shrinkage`: the expected reduction of the strengths' total variance by its answer, as a share of the variance that
+    remains after the pairs before it.
     """
 
     a_id: int
@@ -44,23 +46,23 @@ class NextPair:
 
 
 def top_certainty(query_ids: Sequence[int]) -> dict[int, float]:
-    """Expected recall of the true top ten in the estimated one, in [0, 1], of each query that has been rated."""
+    """Return the expected recall of the true top ten in the estimated one, in [0, 1], of each rated query."""
     found: dict[int, float] = {}
     for start in range(0, len(query_ids), QUERIES_AT_ONCE):
         for query, known in query_states(query_ids[start : start + QUERIES_AT_ONCE]).items():
             if known.state.theta is not None and known.state.size > 0:
                 posterior = adaptive.working_posterior(known.state)
                 covariance = posterior.dispersion * posterior.covariance
-                # Seeded by the query, so that the figure moves only when answers move it.
+                # Seeded by the query, so that only new answers change the figure.
                 rng = np.random.default_rng(query)
                 found[query] = stopping.expected_top_recall(posterior.theta, covariance, k=TOP, rng=rng)
     return found
 
 
 def next_pairs(query_id: int, count: int, *, pending: Sequence[int] = ()) -> list[NextPair]:
-    """What the sampler `uncertain` would ask next, the most informative first; nothing before the first scores.
+    """Return the next pairs of the sampler `uncertain`, the most informative first; none before the first scores.
 
-    `pending`: pairs still being asked about; they count as answered.
+    `pending`: queued pairs, which count as answered.
     """
     known = query_states([query_id], pending=pending)[query_id]
     state = known.state
@@ -75,7 +77,7 @@ def next_pairs(query_id: int, count: int, *, pending: Sequence[int] = ()) -> lis
 def wishes(
     query_ids: Sequence[int], sampler: Sampler, *, most: int, seed: int, round_number: int, pending: Sequence[int] = ()
 ) -> dict[int, Wish]:
-    """What the sampler would ask of each query if it could have `most` pairs; the draw is that of `sample_pairs`."""
+    """Return the next pairs of each query for a budget of `most` pairs, drawn by `sample_pairs`."""
     found: dict[int, Wish] = {}
     for start in range(0, len(query_ids), QUERIES_AT_ONCE):
         for query, known in query_states(query_ids[start : start + QUERIES_AT_ONCE], pending=pending).items():
@@ -85,7 +87,7 @@ def wishes(
 
 
 def _gain(state: QueryState, pairs: IntArray, query: int) -> float | None:
-    """The rise of the top ten's expected recall by one of these pairs."""
+    """Return the increase of the top ten's expected recall per pair."""
     if state.theta is None:
         return None
     if not len(pairs):
@@ -96,7 +98,7 @@ def _gain(state: QueryState, pairs: IntArray, query: int) -> float | None:
 
 
 def _as_chosen(posterior: Posterior, pairs: IntArray) -> ChosenPairs:
-    """These pairs, whoever chose them, with the covariance that one answer on each would leave."""
+    """Return the given pairs with the covariance after one answer on each."""
     after = posterior.covariance.copy()
     a, b = (np.ascontiguousarray(pairs[:, side]) for side in (0, 1))
     kernels.add_pending(after, a, b, posterior.theta, posterior.slope)

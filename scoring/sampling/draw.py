@@ -1,7 +1,7 @@
-"""Stage 3: draws the next pairs of some queries from what is known of them. Writes nothing.
+"""Stage 3: draws the next pairs of queries from their current state. Writes nothing.
 
-The state a sampler sees is read here; the samplers are plugins (`scoring.sampling.samplers`), and the pairs
-drawn become rows and tasks in `workers.runs.advancing`.
+Reads the state that samplers (plugins, see `scoring.sampling.samplers`) get. `workers.runs.advancing` creates
+rows and tasks for the drawn pairs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scoring.columns import copy_columns
 
 @dataclass(frozen=True, slots=True)
 class CandidateState:
-    """A sampler's state beside the primary keys that its local indices stand for, int64[size]."""
+    """A sampler's state with the primary keys of its local indices, int64[size]."""
 
     candidate_ids: IntArray
     state: QueryState
@@ -47,10 +47,10 @@ _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHE
 
 
 def query_states(query_ids: Sequence[int], *, pending: Sequence[int] = ()) -> dict[int, CandidateState]:
-    """What is known of each query, by its id.
+    """Return the state of each query by id.
 
-    A pair counts as drawn if somebody has answered it, or if it is among `pending` (ids of pairs that are still
-    being asked about): what a cancelled run left unasked may be drawn again.
+    A pair counts as drawn if it has an answer or is in `pending` (ids of queued pairs), so that pairs of a cancelled
+    run may be drawn again.
     """
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
@@ -92,9 +92,9 @@ def sample_pairs(
     round_number: int,
     pending: Sequence[int] = (),
 ) -> dict[int, IntArray]:
-    """The next pairs of each query as candidate ids int64[m, 2], a < b; queries that want none are left out.
+    """Return the next pairs of each query as candidate ids int64[m, 2], a < b, without queries that need none.
 
-    The draw depends on what is known of the query, on seed and round alone, so that a repeat draws the same.
+    The draw depends only on the query's state, seed and round, so that a repeat draws the same pairs.
     `pending`: see `query_states`.
     """
     drawn: dict[int, IntArray] = {}
@@ -107,7 +107,7 @@ def sample_pairs(
 
 
 def comparable_query_ids(project_id: int, query_ids: Sequence[int] | None = None) -> list[int]:
-    """Queries with at least two candidates, in id order: there is nothing to compare in the others."""
+    """Return the queries with at least two candidates, in id order."""
 
     rows = Candidate.objects.filter(query__project_id=project_id)
     if query_ids is not None:

@@ -1,7 +1,7 @@
-"""Which pairs of a query to judge next: the built-in samplers (stage 3).
+"""The built-in samplers (stage 3), which choose the next pairs of a query.
 
-Each sampler is asked again after every round of judging and rating, until it returns nothing
-more. The mathematics is in `scoring.numerics.design.static` and its siblings.
+The server calls a sampler after every round of judging and rating, until it returns no pairs.
+The mathematics is in `scoring.numerics.design.static` and its siblings.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from labeling import plugins
 from labeling.records import IntArray, QueryState
 from scoring.numerics.design import adaptive, static, stopping
 
-# Far above what any design is worth, and small enough that no count overflows.
+# Far above any useful design, and small enough that no count overflows.
 MOST_DEGREE = 10_000
 MOST_PAIRS = 1_000_000
 
 
 @plugins.register
 class Cycles(plugins.Sampler):
-    """The paper's design: a union of random Hamiltonian cycles, then nothing.
+    """The paper's design: one round with a union of random Hamiltonian cycles.
 
-    Where pairs are there already (a design cut short by its budget, or candidates that came later), only
-    what is missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
+    If there are pairs already (after a budget limit or for candidates added later), it draws only the pairs
+    missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
     """
 
     name = "cycles"
     label = "Random cycles (even coverage)"
 
     class Options(plugins.Sampler.Options):
-        degree: int = pydantic.Field(default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate; an even number")
+        degree: int = pydantic.Field(
+            default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate (an even number)."
+        )
 
         @pydantic.field_validator("degree")
         @classmethod
         def _even(cls, degree: int) -> int:
             if degree % 2:
-                raise ValueError(f"degree is {degree}; expected an even number, as each cycle adds two")
+                raise ValueError(f"degree is {degree}; expected an even number because each cycle adds two")
             return degree
 
     options: Options
@@ -52,7 +54,7 @@ class Cycles(plugins.Sampler):
 
 @plugins.register
 class AllPairs(plugins.Sampler):
-    """Every pair that has not been drawn, in random order."""
+    """All pairs not drawn yet, in random order."""
 
     name = "all"
     label = "All pairs"
@@ -65,42 +67,42 @@ class AllPairs(plugins.Sampler):
 
 @plugins.register
 class Adaptive(plugins.Sampler):
-    """One or two cycles, then rounds of pairs that make the top of the list certain with the fewest calls.
+    """One or two cycles, then rounds of pairs that make the top ranks certain with the fewest calls.
 
-    Before the query is rated it only completes its cycles, so it never runs ahead of the answers. It ends at
-    `pairs_per_candidate`, or earlier by either stopping rule. Cycles that a budget cut short are completed
-    first, and candidates that came later get as many pairs. A budget below one cycle gives a path.
+    It only completes its cycles until the query is rated, so that later rounds use the answers. It ends at
+    `pairs_per_candidate`, or earlier by a stopping rule. It first completes cycles that a budget limited, and
+    candidates added later get as many pairs. A budget below one cycle gives a path.
     """
 
     name = "adaptive"
-    label = "Adaptive (certainty at the top)"
+    label = "Adaptive (focus on the top)"
 
     class Options(plugins.Sampler.Options):
         start_cycles: int = pydantic.Field(
-            default=1, ge=1, le=2, description="Random cycles before the first adaptive round"
+            default=1, ge=1, le=2, description="Random cycles before the first adaptive round."
         )
         round_pairs: int = pydantic.Field(
             default=25,
             ge=1,
             le=MOST_PAIRS,
-            description="Pairs of a query in one round; a quarter of its candidates if that is more",
+            description="Pairs per query and round, at least a quarter of its candidates.",
         )
         pairs_per_candidate: float = pydantic.Field(
-            default=4.0, gt=0, le=MOST_DEGREE, description="Where it ends; 4 is the paper's number"
+            default=4.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate (4 in the paper)."
         )
-        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="How much of the top matters")
+        top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="Number of top documents to focus on.")
         floor: float = pydantic.Field(
-            default=0.03, gt=0, le=1e6, description="Weight of every document; higher keeps the whole order"
+            default=0.03, gt=0, le=1e6, description="Minimum weight of a document. Higher: improves the whole ranking."
         )
-        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws behind the weights")
+        draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws to compute the weights.")
         first_stage: bool = pydantic.Field(
-            default=True, description="First-stage rank as a prior mean, as far as it agrees"
+            default=True, description="Use the first-stage rank as a prior mean, weighted by its agreement."
         )
         enough_recall: float = pydantic.Field(
-            default=1.0, gt=0, le=1, description="Stop at this expected top recall; 1: never"
+            default=1.0, gt=0, le=1, description="Stop at this expected recall of the top. 1: never."
         )
         least_gain: float = pydantic.Field(
-            default=0.0, ge=0, le=1e6, description="Stop where a pair raises it by less; 0: never"
+            default=0.0, ge=0, le=1e6, description="Stop if another pair raises the recall by less. 0: never."
         )
 
     options: Options
@@ -133,17 +135,17 @@ class Adaptive(plugins.Sampler):
 
 @plugins.register
 class Uncertain(plugins.Sampler):
-    """The pairs with the largest expected shrinkage of all strengths' variance: what to ask a person.
+    """The pairs with the largest expected reduction of the strengths' total variance, for people.
 
-    At most `pairs` each time it is asked. It ends by the budget, or when every pair has been drawn; a
-    query that has not been rated gets one cycle.
+    At most `pairs` per round. It ends at the budget or when every pair is drawn; an unrated query gets one
+    cycle.
     """
 
     name = "uncertain"
     label = "Most uncertain pairs (for people)"
 
     class Options(plugins.Sampler.Options):
-        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="How many pairs at a time")
+        pairs: int = pydantic.Field(default=20, ge=1, le=MOST_PAIRS, description="Pairs per round.")
 
     options: Options
 
@@ -160,10 +162,10 @@ class Uncertain(plugins.Sampler):
 
 @plugins.register
 class CrossQuery(plugins.Sampler):
-    """Pairs of queries for calibration: a random connected graph in which all queries have equally many.
+    """Pairs of queries for calibration: a random connected graph with the same degree for all queries.
 
-    It looks at a project and not at a query: the state's candidates are the project's queries, and each
-    pair it returns joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
+    It works on a project instead of a query: the state's candidates are the project's queries, and each
+    returned pair joins two queries. `numerics.calibration.draw_cross_pairs` draws such a graph and its candidates.
     """
 
     name = "cross-query"
@@ -172,7 +174,7 @@ class CrossQuery(plugins.Sampler):
 
     class Options(plugins.Sampler.Options):
         pairs_per_query: int = pydantic.Field(
-            default=3, ge=1, le=1000, description="3 for soft preferences, 12 for sign votes"
+            default=3, ge=1, le=1000, description="Pairs per query: 3 for soft preferences, 12 for yes/no votes."
         )
 
     options: Options

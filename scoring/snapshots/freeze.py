@@ -1,7 +1,8 @@
-"""Freezes scores for training: Parquet, checksum, manifest, row, in this order, so that a snapshot that can be seen is whole.
+"""Freezes scores for training. Writes Parquet, checksum, manifest and row in this order, so visible snapshots are complete.
 
-Everything is read in one instant of the database and written in pieces. The manifest says where the scores came from:
-judgments, judges, fit, calibration, software, seed. `scoring.snapshots.splits` deals queries out, `scoring.storage.files` keeps the files.
+It reads in one transaction snapshot and writes in chunks. The manifest records the origin of the scores: judgments,
+judges, fit, calibration, software, seed. `scoring.snapshots.splits` splits the queries; `scoring.storage.files` stores
+the files.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from scoring.storage.write_guards import in_the_making
 
 FORMAT = 1
 ROWS_AT_ONCE = 20_000
-# What a web request freezes while its client waits: some seconds.
+# The most rows that a web request freezes, which takes some seconds.
 MOST_ROWS_OF_A_REQUEST = 100_000
 LEAST_SPREAD = 1e-3
 FOLDER, ROWS_FILE, MANIFEST_FILE = "snapshots", "rows.parquet", "manifest.json"
@@ -76,77 +77,77 @@ COLUMNS = pa.schema(
 )
 
 Domain = Annotated[str, pydantic.Field(max_length=100)]
-# Why rows are left out, as the manifest says it.
+# The reasons for left out rows in the manifest.
 OTHER_DOMAIN = stored_text("other domains")
 FEW_COMPARISONS = stored_text("too few comparisons")
 LARGE_ERROR = stored_text("too large a standard error")
-ON_AN_ISLAND = stored_text("outside the query's largest island")
-HELD_OUT_TEXT = stored_text("query text stands in a held-out domain")
-STRICTER_SPLIT = stored_text("document text stands in a stricter split")
+ON_AN_ISLAND = stored_text("not connected to the query's largest group")
+HELD_OUT_TEXT = stored_text("query text also in a held-out domain")
+STRICTER_SPLIT = stored_text("document text also in a stricter split")
 
 
 class SnapshotRefused(ValueError):
-    """Scores that cannot be learned from, or an order that does not fit them; nothing was stored."""
+    """The scores or the options do not allow a snapshot; nothing was stored."""
 
 
 class NothingToFreeze(SnapshotRefused):
-    """No score passes the filters, or too few queries have any."""
+    """No score passes the filters, or too few queries have scores."""
 
 
 class NoSpread(SnapshotRefused):
-    """All scores are alike: there is nothing to learn."""
+    """All scores are equal, so a model cannot learn from them."""
 
 
 class TooManyRows(SnapshotRefused):
-    """More than a web request can freeze while its client waits; the message names the command that can."""
+    """Too many rows for a web request; the message names the command to use instead."""
 
 
 class SnapshotOptions(Options):
-    """What of the scores is frozen, and how it is split.
+    """Options of a snapshot: filters, splits and weights.
 
-    Filters of documents choose what is learned from (train, dev). The splits that prove something keep every scored document
-    of their queries: leaving out what rests on little would make their lists easier than those that people meet.
+    Document filters apply only to the splits train and dev. The evaluation splits keep every scored document of their
+    queries, since leaving out uncertain ones would make their lists easier than in practice.
     """
 
-    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed deals the queries out anew.")
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed reshuffles the split.")
     dev_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of the queries that choose the best checkpoint."
+        default=0.1, ge=0, le=0.5, description="Share of queries used to choose the best checkpoint."
     )
     test_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of the queries kept for the proof."
+        default=0.1, ge=0, le=0.5, description="Share of queries reserved for evaluation."
     )
     min_comparisons: int = pydantic.Field(
         default=1,
         ge=0,
         lt=2**31,
-        description="Nothing is learned from documents with fewer comparisons; the proof keeps them.",
+        description="Training ignores documents with fewer comparisons; evaluation keeps them.",
     )
     max_stderr: float | None = pydantic.Field(
         default=None,
         gt=0,
-        description="Nothing is learned from documents whose Elo has a larger standard error; the proof keeps them.",
+        description="Training ignores documents with a larger standard error of Elo; evaluation keeps them.",
     )
     domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Only queries of these domains, in every split; empty: all."
+        default=[], max_length=1000, description="Domains to include in every split. Empty: all."
     )
     heldout_domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Domains that nothing is learned from, for the proof of transfer."
+        default=[], max_length=1000, description="Domains excluded from training, to evaluate transfer."
     )
     weights: dict[str, Annotated[float, pydantic.Field(ge=0, le=1e6)]] = pydantic.Field(
         default={},
         max_length=1000,
-        description='How much a row counts, by project, domain or "project/domain"; 1 where nothing is said.',
+        description='Weight of a row by project, domain or "project/domain". Default: 1.',
     )
     shared_documents: Literal["remove", "keep"] = pydantic.Field(
         default="remove",
-        description="Documents that training and proof share: removed from training, or kept where a fixed "
-        "collection is searched and only the queries are new.",
+        description="Remove documents of the evaluation from training, or keep them if the collection is fixed "
+        "and only queries are new.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """One entry a query, in id order."""
+    """One entry per query, in id order."""
 
     ids: IntArray
     projects: list[str]
@@ -156,9 +157,9 @@ class _Queries:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What enters: candidates in (query, id) order with split and weight, and what was left out, by reason.
+    """Selected candidates in (query, id) order with split and weight, and counts of left out rows by reason.
 
-    `joined`: whether comparisons join the candidate with the most of its query, so that its Elo can be compared.
+    `joined`: whether the candidate is in its query's largest connected group, so that its Elo is comparable.
     """
 
     candidates: IntArray
@@ -177,14 +178,15 @@ def freeze(
     by: Any = None,
     most_rows: int | None = None,
 ) -> Snapshot:
-    """Freeze the live scores of these projects. Raises SnapshotRefused, scoring.storage.files.StorageFull; nothing is left then.
+    """Freeze the live scores of these projects. After an error no files remain.
 
-    `most_rows`: TooManyRows is raised where more documents have scores, before anything is read.
+    Raises SnapshotRefused, scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows`
+    documents have scores.
     """
     options = options or SnapshotOptions()
     name = _checked_name(name)
     if not projects:
-        raise SnapshotRefused("no project is named; expected one or several whose scores are to be frozen")
+        raise SnapshotRefused("no project is given; name at least one project")
     if most_rows is not None:
         _check_size(projects, most_rows, name=name, options=options)
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
@@ -208,8 +210,8 @@ def _check_size(projects: Sequence[Project], most: int, *, name: str, options: S
         slugs = " ".join(project.slug for project in projects)
         chosen = json.dumps(options.model_dump(mode="json", exclude_defaults=True))
         raise TooManyRows(
-            f"{rows:,} documents have scores; expected at most {most:,} for a page or a call, which would take too long: "
-            f"freeze them in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
+            f"{rows:,} documents have scores; expected at most {most:,} for a page or an API call; "
+            f"run in the terminal: python manage.py snapshot {slugs} --name {shlex.quote(name)} "
             f"--options {shlex.quote(chosen)}"
         )
 
@@ -222,7 +224,7 @@ def _checked_name(name: str) -> str:
 
 
 def _write(folder: str, projects: list[Project], *, name: str, options: SnapshotOptions) -> dict[str, Any]:
-    """Write the rows; returns the manifest, which says what was read in the same instant."""
+    """Write the rows; return the manifest, read in the same transaction snapshot."""
     ids = [project.pk for project in projects]
     with transaction.atomic(durable=True):
         with connection.cursor() as cursor:
@@ -273,14 +275,14 @@ WHERE query.project_id = ANY(%s) AND fit.error = '' ORDER BY candidate.query_id,
 
 
 def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
-    """Filter, split and take apart what would stand in two splits. Raises NothingToFreeze, SnapshotRefused."""
+    """Filter and split the rows, and keep each text in one split. Raises NothingToFreeze, SnapshotRefused."""
     scored = copy_columns(
         _SCORED,
         [project_ids],
         [(each, "i8") for each in ("id", "query", "document", "island", "comparisons")] + [("stderr", "f8")],
     )
     if not len(scored):
-        raise NothingToFreeze("no document has a score; expected judged and rated queries: order a run first")
+        raise NothingToFreeze("no document has a score; start a run first")
     queries = _read_queries(project_ids)
     _check_named(options, queries)
     removed: Counter[str] = Counter()
@@ -309,8 +311,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
     if not np.count_nonzero(split[place] == TRAIN):
         raise NothingToFreeze(
-            f"nothing is left to learn from ({_reasons(removed)}); expected rows in the split train: loosen the "
-            "filters, hold fewer domains out, or keep shared documents"
+            f"no training rows are left ({_reasons(removed)}); relax the "
+            "filters, hold out fewer domains, or keep shared documents"
         )
     return _Chosen(
         candidates=scored["id"].astype(np.int64),
@@ -323,8 +325,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
 
 
 def _reasons(removed: Counter[str]) -> str:
-    told = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
-    return told or "every query went into another split"
+    reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
+    return reasons or "every query is in another split"
 
 
 def _read_queries(project_ids: list[int]) -> _Queries:
@@ -339,7 +341,7 @@ def _read_queries(project_ids: list[int]) -> _Queries:
 
 
 def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
-    """Domains and projects that an order names must exist: a typing error would change the mixture silently."""
+    """Check that the named domains and projects exist, since a typing error would silently change the mixture."""
     domains, projects = set(queries.domains), set(queries.projects)
     pairs = {f"{project}/{domain}" for project, domain in zip(queries.projects, queries.domains, strict=True)}
     known = {
@@ -351,11 +353,11 @@ def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
         unknown = sorted(set(getattr(options, field)) - names)
         if unknown:
             there = ", ".join(repr(each) for each in sorted(names)[:20])
-            raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no rated query has; expected some of {there}")
+            raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no scored query has; expected some of {there}")
 
 
 def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntArray:
-    """The split of every query that has rows left; -1 for the others."""
+    """Return the split of every query with remaining rows; -1 for the others."""
     present = np.unique(place)
     prints = queries.prints[present]
     names = [(queries.projects[at], queries.domains[at]) for at in present.tolist()]
@@ -365,8 +367,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
     texts = len(np.unique(prints[~heldout]))
     if texts < needed:
         raise NothingToFreeze(
-            f"{texts} different queries have scores and a domain that is asked for; expected at least {needed} for the "
-            "splits: judge more queries, name more domains, or set dev_share and test_share to 0"
+            f"{texts} different queries with scores are in the chosen domains; the splits need at least {needed}: "
+            "judge more queries, choose more domains, or set dev_share and test_share to 0"
         )
     split = np.full(len(queries.ids), -1, dtype=np.int64)
     split[present] = split_queries(
@@ -381,7 +383,7 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
 
 
 def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
-    """The fingerprint of each row's document."""
+    """Return the fingerprint of each row's document."""
     ids, prints = [], []
     documents = Document.objects.filter(project__in=project_ids).order_by("id").values_list("id", "text")
     for pk, text in documents.iterator(chunk_size=2000):
@@ -392,7 +394,7 @@ def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
 
 
 def _weights(queries: _Queries, place: IntArray, split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
-    """What each row counts; the most specific name decides, and rows of train count 1 on average."""
+    """Return the weight of each row by the most specific name; the mean over train rows is 1."""
     of_query = np.array(
         [
             options.weights.get(f"{project}/{domain}", options.weights.get(domain, options.weights.get(project, 1.0)))
@@ -403,7 +405,7 @@ def _weights(queries: _Queries, place: IntArray, split: IntArray, options: Snaps
     weights = of_query[place]
     mean = weights[split == TRAIN].mean()
     if not mean > 0:
-        raise SnapshotRefused(f"the weights {options.weights} leave nothing to learn from; expected one above 0")
+        raise SnapshotRefused(f"the weights {options.weights} exclude every training row; set one above 0")
     return np.asarray(weights / mean)
 
 
@@ -420,12 +422,12 @@ WHERE candidate.id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 """
 
 
-# Columns of the statement that say nothing of a document which no comparison joins with the others.
+# Columns that are meaningless for a document that is not connected to the others.
 _OF_ELO = (7, 9, 10)
 
 
 def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
-    """The rows with their texts, some thousand at a time."""
+    """Yield the rows with their texts, some thousand at a time."""
     for start in range(0, len(chosen.candidates), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         with connection.cursor() as cursor:
@@ -445,7 +447,7 @@ def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
 
 
 class _Tally:
-    """Counts what is written, for the manifest."""
+    """Counts written rows for the manifest."""
 
     def __init__(self) -> None:
         self.low, self.high = float("inf"), float("-inf")
@@ -473,8 +475,8 @@ class _Tally:
     def check_spread(self) -> None:
         if self.high - self.low < LEAST_SPREAD:
             raise NoSpread(
-                f"every document to learn from has the relevance {self.low:.4f}; expected scores that differ: judge "
-                "pairs until some documents win, or look into what the judges answer"
+                f"every training document has the relevance {self.low:.4f}; expected different scores: judge more "
+                "pairs, or check the judges' answers"
             )
 
     def splits(self) -> dict[str, dict[str, int]]:

@@ -1,6 +1,6 @@
-"""Where a project's scores come from, as plain values for the manifest of a snapshot.
+"""Describes the origin of a project's scores as plain values for the manifest of a snapshot.
 
-Read in the snapshot's own instant: judgments and judges, fit and calibration, and the software that computes.
+Reads judgments, judges, fit, calibration and software versions in the transaction of the snapshot.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PACKAGES = ("zelo", "numpy", "scipy", "pyarrow", "torch", "transformers", "peft"
 
 
 def lineage(project: Project) -> dict[str, Any]:
-    """Where a project's scores come from."""
+    """Return the origin of a project's scores."""
     live = Judgment.objects.live().filter(annotator__project=project)
     answers = dict(live.values_list("annotator").annotate(number=Count("pk")).order_by())
     fits = QueryFit.objects.filter(query__project=project, error="")
@@ -50,7 +50,7 @@ def lineage(project: Project) -> dict[str, Any]:
 
 
 def _judge(annotator: Annotator) -> dict[str, Any]:
-    """A judge's configuration. A person is a number: a snapshot goes to places where names do not belong."""
+    """Return a judge's configuration. A person is a number, since snapshots must not contain names."""
     if annotator.is_person:
         return {"annotator": annotator.pk, "person": True}
     return {
@@ -66,7 +66,7 @@ def _judge(annotator: Annotator) -> dict[str, Any]:
 
 
 def _stale(project: Project) -> int:
-    """Queries with answers that their scores have not seen yet."""
+    """Return the number of queries with answers newer than their scores."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM labeling_query query JOIN scoring_queryfit fit ON fit.query_id = query.id "
@@ -77,7 +77,7 @@ def _stale(project: Project) -> int:
 
 
 def software() -> dict[str, str]:
-    """Versions of what computes; read without loading any of it."""
+    """Return software versions without importing the packages."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,6 +1,6 @@
-"""Which query goes into which split, and which rows must go so that no text stands in two of them.
+"""Assigns queries to splits and finds the rows to remove, so that no text is in two splits.
 
-Pure: arrays in, arrays out. `scoring.snapshots.freeze` reads the texts and hands in their fingerprints.
+Pure: arrays in, arrays out. `scoring.snapshots.freeze` reads the texts and passes their fingerprints.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from labeling.records import IntArray
 TRAIN, DEV, TEST, HELDOUT = range(4)
 SPLITS = ("train", "dev", "test", "heldout")
 PROVING = (TEST, HELDOUT)
-# A text that stands in several splits stays where it would do the most harm to be learned from.
+# A text in several splits stays in the one where training on it would do the most harm.
 _STRICTNESS = np.array([0, 1, 3, 2])
 
 Prints = npt.NDArray[np.uint64]
 
 
 def fingerprint(text: str) -> int:
-    """64 bits of a text's hash; equal where texts differ in case, width of letters or blanks alone."""
+    """Return 64 bits of a text's hash; equal for texts that differ only in case, letter width or whitespace."""
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return int.from_bytes(hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
@@ -33,10 +33,10 @@ def fingerprint(text: str) -> int:
 def split_queries(
     prints: Prints, strata: IntArray, heldout: npt.NDArray[np.bool_], *, dev: float, test: float, seed: int
 ) -> IntArray:
-    """The split of each query, -1 where its text stands in a held-out domain and here too.
+    """Return the split of each query, -1 if its text is also in a held-out domain.
 
-    `prints` of the texts, `strata` numbers, `heldout` whether the domain is held out: one each a query. Queries of one
-    text share a split. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
+    `prints` of the texts, `strata` numbers, `heldout` whether the domain is held out: one per query. Queries with the
+    same text share a split. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
     """
     split = np.full(len(prints), TRAIN, dtype=np.int64)
     split[heldout] = HELDOUT
@@ -50,7 +50,7 @@ def split_queries(
 
 
 def _shuffled(prints: Prints, seed: int) -> Prints:
-    """A number for each text in whose order texts are dealt out; depends on text and seed alone."""
+    """Return a number per text that sorts the texts for the split; depends only on text and seed."""
     key = str(seed).encode()
     dealt = (hashlib.blake2b(int(each).to_bytes(8), key=key, digest_size=8).digest() for each in prints)
     return np.array([int.from_bytes(each) for each in dealt], dtype=np.uint64)
@@ -71,8 +71,10 @@ def _split_texts(order: Prints, stratum: IntArray, *, dev: float, test: float) -
 
 
 def quotas(sizes: IntArray, share: float, *, taken: IntArray | None = None) -> IntArray:
-    """How many of each stratum make up `share` of all: the nearest whole numbers, at least one in sum where the
-    share is not zero; what is `taken` already leaves one behind.
+    """Return how many of each stratum make up `share` of all.
+
+    The counts are the nearest whole numbers, at least one in total for a positive share; together with `taken`
+    they leave at least one.
     """
     free = sizes - (np.zeros_like(sizes) if taken is None else taken)
     exact = sizes * share
@@ -87,9 +89,9 @@ def quotas(sizes: IntArray, share: float, *, taken: IntArray | None = None) -> I
 
 
 def rows_to_keep(prints: Prints, split: IntArray) -> npt.NDArray[np.bool_]:
-    """Which rows stay so that no document's text stands in two splits: those of its strictest split.
+    """Return which rows stay, so that each document's text is only in its strictest split.
 
-    `prints` of the documents and `split` (0 to 3) one each a row. Tests count most, train least.
+    `prints` of the documents and `split` (0 to 3), one per row. Tests count most, train least.
     """
     unique, of_text = np.unique(prints, return_inverse=True)
     strictness = _STRICTNESS[split]
@@ -99,7 +101,7 @@ def rows_to_keep(prints: Prints, split: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def largest_islands(query: IntArray, island: IntArray) -> npt.NDArray[np.bool_]:
-    """Rows in the largest island of their query, the lowest number where two are as large. `query` is sorted."""
+    """Return the rows in the largest connected group of their query; the lowest number in a tie. `query` is sorted."""
     keep = np.zeros(len(query), dtype=np.bool_)
     bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
     for start, stop in itertools.pairwise(bounds.tolist()):

@@ -1,7 +1,7 @@
-"""Which pairs people should look at, for each reason of a spot check. Writes nothing.
+"""Draws the pairs of a spot check for each reason. Writes nothing.
 
-Random pairs and disputed ones come from a bounded number of random queries, so that a large project is as quick as a
-small one. `scoring.spot_checks.plans` stores what is drawn here.
+Random and disputed pairs come from a limited number of random queries, so that large projects are as fast as small
+ones. `scoring.spot_checks.plans` stores the drawn pairs.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ Reason = SpotCheck.Reason
 MOST_PAIRS = 20_000
 MOST_OVERLAP = 20
 
-# Reasons that need a look at every answer of a query do so on so many queries, drawn at random.
+# The number of random queries for reasons that read every answer of a query.
 MOST_QUERIES = 2_000
 MOST_UNCERTAIN_QUERIES = 200
 
 
 class BadPlan(ValueError):
-    """Spot checks were asked for in a number, or for a reason, that cannot be used."""
+    """The number of pairs or people, or the reason, is invalid."""
 
 
 class NothingToAsk(BadPlan):
-    """No pair fits the reason; the message says what would make some."""
+    """No pair fits the reason; the message says how to get some."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnPair:
-    """A pair by its candidates, a < b, and its query (None across queries); gold where the answer is known."""
+    """A pair of candidates, a < b, with its query (None across queries) and its gold answer, if known."""
 
     a: int
     b: int
@@ -48,7 +48,7 @@ class DrawnPair:
 
 
 def draw_pairs(project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0) -> list[DrawnPair]:
-    """Up to `pairs` pairs for this reason that nobody is asked about yet. Writes nothing. Raises BadPlan."""
+    """Return up to `pairs` unplanned pairs for this reason. Writes nothing. Raises BadPlan."""
     _check(reason, pairs, overlap)
     return _DRAWS[Reason(reason)](project, pairs, seed)
 
@@ -57,9 +57,9 @@ def _check(reason: str, pairs: int, overlap: int) -> None:
     if reason not in Reason.values:
         raise BadPlan(f"the reason is {reason[:40]!r}; expected one of {', '.join(Reason.values)}")
     if not 1 <= pairs <= MOST_PAIRS:
-        raise BadPlan(f"{pairs:,} pairs were asked for; expected 1 to {MOST_PAIRS:,}")
+        raise BadPlan(f"the number of pairs is {pairs:,}; expected 1 to {MOST_PAIRS:,}")
     if not 1 <= overlap <= MOST_OVERLAP:
-        raise BadPlan(f"{overlap} people are to judge each pair; expected 1 to {MOST_OVERLAP}")
+        raise BadPlan(f"the number of people per pair is {overlap}; expected 1 to {MOST_OVERLAP}")
 
 
 _UNPLANNED = """NOT EXISTS (SELECT 1 FROM labeling_spotcheck planned WHERE planned.pair_id = pair.id)
@@ -92,7 +92,7 @@ ORDER BY disputed.spread DESC, hashint8extended(disputed.id, %(seed)s), disputed
 
 
 def _some_queries(project: Project, seed: int, most: int = MOST_QUERIES) -> list[int]:
-    """Queries with something to compare, in random order, the same for the same seed."""
+    """Return queries with two or more candidates in random order; the same seed gives the same order."""
     ids = comparable_query_ids(project.pk)
     return [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:most]]
 
@@ -105,7 +105,7 @@ def _select(statement: str, project: Project, pairs: int, seed: int) -> list[Dra
 
 
 def _draw_random(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
-    """Pairs that judges answered; where they did not answer enough, new ones of random queries."""
+    """Draw pairs that judges answered; if there are too few, add new pairs of random queries."""
     found = _select(_RANDOM, project, pairs, seed)
     if len(found) < pairs:
         found += _draw_new(project, pairs - len(found), seed, known={(each.a, each.b) for each in found})
@@ -113,7 +113,7 @@ def _draw_random(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
 
 
 def _draw_new(project: Project, pairs: int, seed: int, known: set[tuple[int, ...]]) -> list[DrawnPair]:
-    """Pairs of random cycles, round the queries; those that were asked before are left out."""
+    """Draw pairs of random cycles, in turn over the queries, without planned pairs."""
     sampler = cast(Sampler, get_plugin("sampler", "cycles").from_dict({}))
     queries = _some_queries(project, seed, most=min(MOST_QUERIES, pairs))
     planned = _planned_pairs(project)
@@ -132,7 +132,7 @@ def _planned_pairs(project: Project) -> set[tuple[int, ...]]:
 
 
 def _with_slot_or_gold(project: Project, *fields: str) -> Iterable[tuple[int, ...]]:
-    """`fields` of the pairs that have a slot or a gold answer, each once."""
+    """Return `fields` of the pairs that have a slot or a gold answer, without duplicates."""
     return (
         SpotCheck.objects.filter(project=project)
         .order_by()
@@ -146,7 +146,7 @@ def _draw_disagreement(project: Project, pairs: int, seed: int) -> list[DrawnPai
 
 
 def _draw_uncertain(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
-    """What the sampler `uncertain` would ask next, of random rated queries, the most informative first."""
+    """Draw the next pairs of the sampler `uncertain` from random rated queries, the most informative first."""
     queries = _some_queries(project, seed, most=min(MOST_UNCERTAIN_QUERIES, pairs))
     planned = _planned_pairs(project)
     share = -(-pairs // max(1, len(queries)))
@@ -190,7 +190,7 @@ ORDER BY hashint8extended(pair.id, %(seed)s), pair.id LIMIT %(pairs)s
 
 
 def _draw_gold(project: Project, pairs: int, seed: int) -> list[DrawnPair]:
-    """Pairs that an owner adjudicated; then pairs whose grades differ by more than half of the project's range."""
+    """Draw adjudicated pairs, then pairs whose grades differ by more than half of the project's range."""
     with connection.cursor() as cursor:
         cursor.execute(_ADJUDICATED, {"project": project.pk, "seed": seed, "pairs": pairs})
         found = [DrawnPair(*row) for row in cursor.fetchall()]
@@ -237,11 +237,11 @@ _DRAWS: dict[Reason, Callable[[Project, int, int], list[DrawnPair]]] = {
 }
 
 REMEDIES: dict[Reason, str] = {
-    Reason.RANDOM: "every pair is asked about already, or no query has two candidates; import or retrieve some first",
-    Reason.DISAGREEMENT: "no pair that is not asked about yet was answered differently by two judges; "
-    "run two judges or more with the allocation `all`",
-    Reason.UNCERTAIN: "no query has scores yet, or every pair of them was asked; order a run first",
-    Reason.CROSS_QUERY: "fewer than two queries have scores, or all that is wanted is drawn; order a run first",
-    Reason.GOLD: "no two candidates of a query have grades that differ clearly, and nothing is adjudicated that is not "
-    "gold already; import grades, adjudicate, or mark a pair as gold on its page",
+    Reason.RANDOM: "every pair is already planned, or no query has two candidates; import or retrieve more candidates",
+    Reason.DISAGREEMENT: "judges do not disagree on any pair that is still unplanned; "
+    "run two or more judges with the allocation `all`",
+    Reason.UNCERTAIN: "no query has scores yet, or all their pairs are planned; start a run first",
+    Reason.CROSS_QUERY: "fewer than two queries have scores, or every cross-query pair is planned; start a run first",
+    Reason.GOLD: "no candidates of a query have clearly different grades, and every adjudicated pair is already gold; "
+    "import grades, adjudicate pairs, or mark a pair as gold on its page",
 }

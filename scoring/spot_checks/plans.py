@@ -1,7 +1,7 @@
-"""Plans what people are asked: pairs drawn for a reason, so many slots each, and gold pairs.
+"""Plans spot checks: draws pairs for a reason and opens slots, or sets gold answers.
 
-A plan draws its pairs from what is known now, stores those that are new, and opens slots; who gets which is the
-business of `labeling.annotation.actions`. The pairs themselves come from `scoring.spot_checks.draws`.
+A plan draws its pairs with `scoring.spot_checks.draws`, stores new ones and opens slots.
+`labeling.annotation.actions` assigns the slots to people.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from scoring.spot_checks.draws import REMEDIES, DrawnPair, NothingToAsk, draw_pa
 
 Reason = SpotCheck.Reason
 
-# What a person is assumed to need for a pair before any was timed.
+# The assumed time per pair before any measurement.
 ASSUMED_SECONDS = 15.0
 TIMED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a plan would ask. `hours` of people's time at `seconds` a pair; `measured`: timed here, else assumed."""
+    """A preview of a plan. `hours` of people's time at `seconds` per pair; `measured`: timed here, else assumed."""
 
     pairs: int
     wanted: int
@@ -48,7 +48,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan that stands: `pairs` found of those `wanted`, `slots` opened on them."""
+    """A stored plan: `pairs` found of the `wanted` number, with `slots` opened on them."""
 
     plan: SpotCheckPlan
     pairs: int
@@ -58,8 +58,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class PlanProgress:
-    """How far people are with a plan. Of a gold plan `asked` are its pairs, and `answered` the answers to them. Of a
-    withdrawn one only what is answered, or may still be, counts as asked. `open` slots may come to anybody.
+    """The progress of a plan.
+
+    For a gold plan `asked` counts its pairs and `answered` the answers to them. For a withdrawn plan `asked` counts only
+    slots that have or may still get an answer. `open` slots are available to anybody.
     """
 
     plan: SpotCheckPlan
@@ -84,15 +86,15 @@ class PlanProgress:
 def plan_spot_checks(
     project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0, by: Any = None
 ) -> Planned:
-    """Draw up to `pairs` pairs and open `overlap` slots on each; gold pairs become known instead.
+    """Draw up to `pairs` pairs and open `overlap` slots on each; for gold, set their gold answers instead.
 
-    Raises BadPlan, and NothingToAsk where no pair fits. Two plans at once never open a slot twice.
+    Raises BadPlan, and NothingToAsk if no pair fits. Concurrent plans never open a slot twice.
     """
     drawn = draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed)
     if not drawn:
         raise NothingToAsk(REMEDIES[Reason(reason)])
     with transaction.atomic():
-        # Plans of one project follow one another.
+        # Plans of the same project run one after another.
         Project.objects.select_for_update(of=("self",), no_key=True).get(pk=project.pk)
         plan = SpotCheckPlan.objects.create(
             project=project,
@@ -116,7 +118,7 @@ def plan_spot_checks(
 
 
 def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0) -> Preview:
-    """What `plan_spot_checks` would do, and the time that it would take people."""
+    """Return what `plan_spot_checks` would do, with the time that people would need."""
     found = len(draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed))
     seconds = seconds_a_pair(project)
     slots = found if reason == Reason.GOLD else found * overlap
@@ -146,7 +148,7 @@ def _note(action: str, plan: SpotCheckPlan, by: Any, **details: Any) -> None:
 
 
 def plan_progress(project: Project) -> list[PlanProgress]:
-    """Every plan of the project, newest first."""
+    """Return every plan of the project, newest first."""
     unanswered = Q(checks__judgment__isnull=True)
     held = unanswered & Q(checks__lease_until__gt=Now())
     open_to_all = unanswered & Q(checks__slot__isnull=False)
@@ -173,7 +175,7 @@ def plan_progress(project: Project) -> list[PlanProgress]:
 
 
 def seconds_a_pair(project: Project) -> float | None:
-    """The median time that people needed for their latest answers here; None before any was timed."""
+    """Return the median time of people's latest answers in the project; None before any measurement."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (SELECT seconds FROM labeling_spotcheck "
@@ -200,9 +202,9 @@ def _open_assignments(plan: SpotCheckPlan, pair_ids: list[int], overlap: int) ->
 
 
 def _open_gold(plan: SpotCheckPlan, drawn: list[DrawnPair], pair_ids: list[int]) -> int:
-    """Make the pairs gold; those that are gold already keep what was said of them.
+    """Set gold answers of the pairs; existing gold answers stay unchanged.
 
-    They get no explanation: an explained pair is an example on the instruction page, which would give it away.
+    They get no explanation, since the instruction page shows explained pairs as examples and would reveal the answer.
     """
     known = set(GoldAnswer.objects.filter(pair_id__in=pair_ids).values_list("pair_id", flat=True))
     rows = [
@@ -232,7 +234,7 @@ WHERE gold.project_id = %s GROUP BY 1
 
 
 def _gold_counts(project: Project) -> dict[int, tuple[int, int]]:
-    """Plan to (gold pairs, people's answers to them), of the plans that have gold."""
+    """Return (gold pairs, people's answers to them) by plan, for plans with gold."""
     with connection.cursor() as cursor:
         cursor.execute(_GOLD, [project.pk])
         return {plan: (pairs, answers) for plan, pairs, answers in cursor.fetchall()}

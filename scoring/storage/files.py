@@ -1,7 +1,7 @@
-"""The only door to stored files: snapshots, artefacts, uploads, wherever `STORAGE_URL` points (fsspec).
+"""Access to all stored files: snapshots, artefacts and uploads at `STORAGE_URL` (fsspec).
 
-Everything is written under a temporary name and moved when it is whole, so that a name that exists is complete;
-what was begun and failed is taken away. Paths are relative, with slashes, and never lead outside.
+Writes use a temporary name and rename the complete file, so that an existing name is complete; failed writes are
+deleted. Paths are relative, use slashes and never leave the storage.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ UNFINISHED = ".unfinished"
 
 
 class StorageUnusable(RuntimeError):
-    """`STORAGE_URL` names a place that cannot be used as it is."""
+    """The place in `STORAGE_URL` cannot be used."""
 
 
 class StorageFull(OSError):
-    """There was no room for a file; nothing of it was kept."""
+    """There was no space for a file; nothing was stored."""
 
 
 class BadPath(ValueError):
-    """A path that leads outside the storage, or nowhere."""
+    """The path is invalid or leaves the storage."""
 
 
 class ChecksumMismatch(ValueError):
-    """A stored file is not what its checksum says."""
+    """A stored file does not match its checksum."""
 
 
 @dataclass(slots=True)
 class HashedFile(io.RawIOBase):
-    """A stream to write to that counts and hashes what passes."""
+    """A writable stream that counts and hashes its data."""
 
     stream: IO[bytes]
     bytes_written: int = 0
@@ -71,12 +71,12 @@ class HashedFile(io.RawIOBase):
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of what was written so far, in hex."""
+        """The SHA-256 of the written data, in hex."""
         return self._digest.hexdigest()
 
 
 class Storage:
-    """Files under one root. `full` names what a person can do where it has no room."""
+    """Files under one root. `full` is the remedy for a full storage."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -90,7 +90,7 @@ class Storage:
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[HashedFile]:
-        """A stream to `path`, which exists, whole, once the block has ended well. Raises StorageFull."""
+        """Yield a stream to `path`, which exists after the block succeeded. Raises StorageFull."""
         target = self._absolute(path)
         unfinished = f"{target}.{secrets.token_hex(6)}{UNFINISHED}"
         try:
@@ -106,7 +106,7 @@ class Storage:
             raise
 
     def write_bytes(self, path: str, data: bytes) -> str:
-        """Store `data` under `path`; returns its SHA-256."""
+        """Store `data` under `path`; return its SHA-256."""
         with self.writing(path) as stream:
             stream.write(data)
         return stream.checksum
@@ -115,26 +115,26 @@ class Storage:
         return bytes(self._files.cat_file(self._absolute(path)))
 
     def opened(self, path: str) -> Any:
-        """The stored file, to be read; a context manager."""
+        """Open a stored file for reading; a context manager."""
         return self._files.open(self._absolute(path), "rb")
 
     def exists(self, path: str) -> bool:
         return bool(self._files.exists(self._absolute(path)))
 
     def names(self, folder: str) -> list[str]:
-        """Paths of all files below a folder, relative to it, in name order."""
+        """Return the paths of all files below a folder, relative to it, in name order."""
         root = self._absolute(folder)
         found = self._files.find(root) if self._files.exists(root) else []
         return sorted(self._relative(each, root) for each in found if not each.endswith(UNFINISHED))
 
     def remove(self, path: str) -> None:
-        """Take a file, or a folder with all in it, away; nothing happens where there is none."""
+        """Delete a file or a folder with its contents; do nothing if it does not exist."""
         target = self._absolute(path)
         if self._files.exists(target):
             self._files.rm(target, recursive=True)
 
     def remove_unfinished(self, path: str) -> None:
-        """Take away what writers of `path` left when they were killed; one that lives fails and leaves nothing."""
+        """Delete temporary files of killed writers of `path`; a running writer fails and leaves nothing."""
         folder, _, name = self._absolute(path).rpartition("/")
         beside = self._files.find(folder, maxdepth=1) if self._files.exists(folder) else []
         for each in beside:
@@ -153,12 +153,12 @@ class Storage:
         if checksum and digest.hexdigest() != checksum:
             target.unlink()
             raise ChecksumMismatch(
-                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: it "
-                "was changed or damaged after it was written; make it anew"
+                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: "
+                "the file was changed or damaged; create it again"
             )
 
     def upload_folder(self, source: Path, path: str, *, last: str = "manifest.json") -> None:
-        """Copy a local folder; the file `last` of its top comes last, so that its presence means completeness."""
+        """Copy a local folder; its file `last` comes last, so that its presence means completeness."""
         files = [each for each in sorted(source.rglob("*")) if each.is_file()]
         for each in sorted(files, key=lambda file: file == source / last):
             with each.open("rb") as local, self.writing(f"{path}/{each.relative_to(source).as_posix()}") as stream:
@@ -170,14 +170,14 @@ class Storage:
             self.download(f"{path}/{name}", target / name)
 
     def local_folder(self, path: str) -> Path | None:
-        """The stored folder itself where the storage is this machine's disk, None where it must be downloaded."""
+        """Return the stored folder if the storage is a local disk, None if it must be downloaded."""
         on_disk = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
         return Path(self._absolute(path)) if on_disk else None
 
     def _absolute(self, path: str) -> str:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or "\x00" in path or "\\" in path:
-            raise BadPath(f"{path!r} is no path in the storage; expected names joined by slashes, without ..")
+            raise BadPath(f"{path!r} is not a valid path in the storage; expected names joined by slashes, without ..")
         return "/".join([self._root.rstrip("/"), *parts])
 
     def _relative(self, path: str, root: str) -> str:
@@ -190,7 +190,7 @@ def _opened(url: str) -> Storage:
 
 
 def storage() -> Storage:
-    """The installation's storage."""
+    """Return the installation's storage."""
     return _opened(settings.STORAGE_URL)
 
 
@@ -203,5 +203,5 @@ def _room_is_needed(where: str) -> Iterator[None]:
             raise
         raise StorageFull(
             error.errno,
-            f"no room is left in {where}; nothing was kept: free some, or let STORAGE_URL name a larger place",
+            f"no space left in {where}; nothing was stored. Free some space, or set STORAGE_URL to a larger place",
         ) from error

@@ -1,8 +1,8 @@
-"""Folders of the storage that are being written: where their writer dies, what it left is taken away.
+"""Guards storage folders during writing, so that the folder of a crashed writer is deleted.
 
-Each has a note on this machine, in `unfinished/` of ZELO_HOME, whose writer holds a lock on it for as long as it lives; a note
-that can be locked was left by a dead process. Used by `scoring.snapshots.freeze` and `workers.jobs.training`; `workers.reconciler`
-collects.
+Each folder has a marker file in `unfinished/` of ZELO_HOME, which its writer locks as long as it runs. A marker that
+can be locked belongs to a dead process. `scoring.snapshots.freeze` and `workers.jobs.training` use the guards;
+`workers.reconciler` cleans up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def notes_folder() -> Path:
 
 @contextlib.contextmanager
 def in_the_making(folder: str) -> Iterator[None]:
-    """Write a folder of the storage in this block, and the row that names it last; what fails leaves no folder."""
+    """Guard writing a folder in this block; create its row last. A failure deletes the folder."""
     notes_folder().mkdir(parents=True, exist_ok=True)
     note = notes_folder() / f"{secrets.token_hex(8)}{NOTE}"
     draft = note.with_suffix(DRAFT)
@@ -42,13 +42,13 @@ def in_the_making(folder: str) -> Iterator[None]:
         json.dump({"storage": storage().url, "folder": folder}, file)
         file.flush()
         os.fsync(file.fileno())
-        draft.rename(note)  # locked before anybody can see it
+        draft.rename(note)  # locked before other processes can see it
         try:
             yield
         except BaseException:
             try:
                 storage().remove(folder)
-            except Exception as error:  # whatever a storage raises; the note stays, and with it the task
+            except Exception as error:  # any exception of a storage; the marker stays for a retry
                 log.warning("%s could not be removed yet: %s", folder, error)
             else:
                 note.unlink(missing_ok=True)
@@ -57,10 +57,10 @@ def in_the_making(folder: str) -> Iterator[None]:
 
 
 def collect(is_used: Callable[[str], bool]) -> list[str]:
-    """Remove what dead writers left, but what `is_used`: a row was made of it just before. Returns the folders.
+    """Delete the folders of dead writers unless `is_used`, which means that a row exists; return the folders.
 
-    Each note is dealt with for itself: those that lead nowhere are put aside, and of what cannot be removed now the first
-    problem is raised once all others are done.
+    Handles each marker separately: invalid markers are renamed. If folders cannot be deleted, raises the first
+    problem after handling all others.
     """
     removed: list[str] = []
     problems: list[Exception] = []
@@ -71,7 +71,7 @@ def collect(is_used: Callable[[str], bool]) -> list[str]:
             continue
         try:
             removed += _collected(path, is_used)
-        except Exception as error:  # whatever a storage raises; the note stays, and with it the task
+        except Exception as error:  # any exception of a storage; the marker stays for a retry
             problems.append(error)
     if problems:
         raise problems[0]
@@ -79,38 +79,38 @@ def collect(is_used: Callable[[str], bool]) -> list[str]:
 
 
 def _remove_forgotten(draft: Path) -> None:
-    """A note that never got its name: its process died in that moment, and had written nothing that it could tell of."""
+    """Delete markers without a final name; their process died before it wrote anything else."""
     with contextlib.suppress(OSError):
         if time.time() - draft.stat().st_mtime > FORGOTTEN_S:
             draft.unlink()
 
 
 def _collected(note: Path, is_used: Callable[[str], bool]) -> list[str]:
-    """The folder of one note if it was removed; a living writer's note is left alone."""
+    """Delete the folder of one marker and return it; ignore markers of running writers."""
     with contextlib.suppress(FileNotFoundError), note.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return []
-        told = _read(file.read())
-        if told is None:
+        marker = _read(file.read())
+        if marker is None:
             aside = note.rename(note.with_suffix(UNREADABLE))
-            log.warning("%s says of no folder that it is unfinished; it is put aside as %s", note, aside.name)
-        elif told["storage"] == storage().url:  # otherwise another installation's, or this one's before it moved
-            left = [] if is_used(told["folder"]) else [told["folder"]]
+            log.warning("%s does not name an unfinished folder; renamed to %s", note, aside.name)
+        elif marker["storage"] == storage().url:  # otherwise of another installation, or of this one before it moved
+            left = [] if is_used(marker["folder"]) else [marker["folder"]]
             for folder in left:
                 storage().remove(folder)
-                log.warning("%s was left unfinished by a process that died, and is removed", folder)
+                log.warning("%s was removed because its writer died before it finished", folder)
             note.unlink(missing_ok=True)
             return left
     return []
 
 
 def _read(text: str) -> dict[str, str] | None:
-    """What a note tells; None where a disk lost it, as it may when the machine dies."""
+    """Return the contents of a marker; None if a crash of the machine lost them."""
     try:
-        told = json.loads(text)
+        marker = json.loads(text)
     except ValueError:
         return None
-    whole = isinstance(told, dict) and all(isinstance(told.get(key), str) for key in ("storage", "folder"))
-    return told if whole else None
+    whole = isinstance(marker, dict) and all(isinstance(marker.get(key), str) for key in ("storage", "folder"))
+    return marker if whole else None

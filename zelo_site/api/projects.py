@@ -22,7 +22,7 @@ from labeling.retrieval.candidates import rank_candidates
 
 def _storable(text: str) -> str:
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the text holds NUL or half a surrogate pair, which cannot be stored; take it out")
+        raise ValueError("the text contains NUL or a lone surrogate, which cannot be stored; remove it")
     return text
 
 

@@ -1,7 +1,7 @@
 """File formats of imports (stage 1), one file for each format.
 
-An importer turns a stream into rows, and `RowChecks` checks what must be true across the lines of a file.
-`labeling.importing.dataset` stores the rows. Importing this package, the entry point `formats`, registers all formats.
+An importer turns a stream into rows, and `RowChecks` checks consistency across the lines of a file.
+`labeling.importing.dataset` stores the rows. Importing this package (the entry point `formats`) registers all formats.
 Imports no Django.
 """
 

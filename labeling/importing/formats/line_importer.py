@@ -1,6 +1,6 @@
-"""Importers of formats in which each line is a row, and the limits that they share. Imports no Django.
+"""Base class and limits of importers that read one row per line. Imports no Django.
 
-A new format is a subclass of `LineImporter` in a file of its own.
+A new format is a subclass of `LineImporter` in its own module.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_ID_CHARACTERS = 500
 
 class LineOptions(Importer.Options):
     max_line_bytes: int = pydantic.Field(
-        default=DEFAULT_MAX_LINE_BYTES, ge=1, le=2**30, description="Longest accepted line, in bytes."
+        default=DEFAULT_MAX_LINE_BYTES, ge=1, le=2**30, description="Maximum length of a line in bytes."
     )
     max_total_bytes: int = pydantic.Field(
-        default=DEFAULT_MAX_TOTAL_BYTES, ge=1, le=2**50, description="Longest accepted file, unpacked, in bytes."
+        default=DEFAULT_MAX_TOTAL_BYTES, ge=1, le=2**50, description="Maximum size of the decompressed file in bytes."
     )
 
 
@@ -40,7 +40,7 @@ class LineImporter(Importer):
 
     @abc.abstractmethod
     def parse_line(self, body: bytes, line: int) -> Row:
-        """The row of one line that is not blank. Raises RowError."""
+        """Return the row of a non-blank line. Raises RowError."""
 
     def read(self, stream: IO[bytes]) -> Iterator[Row]:
         """Rows in the order of the file. Raises RowError at the first bad line."""
@@ -65,7 +65,7 @@ def check_identifier(value: str, field: str) -> None:
     """Raise BadJson for an id that is empty or too long."""
     expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
     if not value or value.isspace():
-        raise BadJson("is empty", expectation=expectation, remedy="give it an id of its own", field=field)
+        raise BadJson("is empty", expectation=expectation, remedy="give it an id", field=field)
     if len(value) > MAX_ID_CHARACTERS:
         raise BadJson(
             f"has {len(value)} characters", expectation=expectation, remedy="shorten or hash the id", field=field
@@ -79,7 +79,7 @@ def make_importer(
     max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES,
     options: dict[str, Any] | None = None,
 ) -> Importer:
-    """An importer with the installation's limits, unless `options` state others."""
+    """Return an importer with the installation's limits unless `options` override them."""
     given = dict(options or {})
     for name, limit in (("max_line_bytes", max_line_bytes), ("max_total_bytes", max_total_bytes)):
         if name in plugin.Options.model_fields:

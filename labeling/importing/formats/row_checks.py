@@ -1,4 +1,4 @@
-"""Checks across the rows of one file, whatever its format: an id means one thing. Imports no Django."""
+"""Consistency checks across the rows of one file: an id has one meaning. Imports no Django."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RowChecks:
         key = _digest(row.id)
         if key in self._queries:
             raise RowError(
-                f"the query id {printable(row.id)!r} is that of line {self._queries[key]} already",
+                f"the query id {printable(row.id)!r} is already used on line {self._queries[key]}",
                 line=row.line,
                 field="query.id",
                 expectation="every query once in a file",
@@ -45,11 +45,11 @@ class RowChecks:
         earlier = self._documents.setdefault(_digest(document.id), entry)
         if earlier[:16] != entry[:16]:
             raise RowError(
-                f"the document {printable(document.id)!r} has another text than on line {int.from_bytes(earlier[16:])}",
+                f"the document {printable(document.id)!r} differs from its text on line {int.from_bytes(earlier[16:])}",
                 line=line,
                 field=f"documents[{position}].content",
                 expectation="one text for each document id",
-                remedy="give the two texts different ids, or make them equal",
+                remedy="use different ids for the two texts, or make them equal",
             )
         return earlier is not entry
 

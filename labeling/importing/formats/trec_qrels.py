@@ -15,11 +15,11 @@ MAX_GRADE = 2**15 - 1
 
 @register
 class TrecQrels(LineImporter):
-    """Human grades in TREC's four columns. A grade below 0 (TREC's mark for spam) is read as 0."""
+    """Human grades in TREC's four columns. A grade below 0 (TREC's mark for spam) becomes 0."""
 
     name = "trec-qrels"
     label = "TREC qrels (grades)"
-    format_help = "Four columns a line, separated by blanks or tabs: query id, 0, document id, grade (an integer)."
+    format_help = "Four columns per line, separated by spaces or tabs: query id, 0, document id, grade (an integer)."
     example = b"q1 0 d1 3\nq1 0 d2 0\nq2 0 d2 2\n"
 
     _GRADE = re.compile(r"[+-]?[0-9]{1,6}")
@@ -31,7 +31,7 @@ class TrecQrels(LineImporter):
                 f"has {len(columns)} columns",
                 line=line,
                 expectation="four: query id, 0, document id, grade",
-                remedy="ids must not contain blanks; a run file (six columns) holds no grades",
+                remedy="remove spaces from ids; a run file (six columns) holds no grades",
             )
         for field, identifier in (("query id", columns[0]), ("document id", columns[2])):
             try:
@@ -52,7 +52,7 @@ class TrecQrels(LineImporter):
                 line=line,
                 field="grade",
                 expectation=f"an integer up to {MAX_GRADE}",
-                remedy="round the grade, and let larger mean more relevant",
+                remedy="round the grade; a larger grade means more relevant",
             )
         return max(int(text), 0)
 

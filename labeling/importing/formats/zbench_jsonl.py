@@ -1,4 +1,4 @@
-"""The format `zbench-jsonl`: a query with its documents on each line. Imports no Django."""
+"""The format `zbench-jsonl`: one query with its documents per line. Imports no Django."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ZbenchJsonl(LineImporter):
     name = "zbench-jsonl"
     label = "zbench JSONL"
     format_help = (
-        'One JSON object a line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
-        'documents may have "rank" and "score", and may be [] where a retriever is to find candidates.'
+        'One JSON object per line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
+        'documents may have "rank" and "score", and may be [] if a retriever finds the candidates.'
     )
     example = (
         b'{"query": {"id": "q1", "query": "do goldfish grow"}, "documents": [{"id": "d1", "content": '
@@ -45,9 +45,7 @@ class ZbenchJsonl(LineImporter):
             ) from None
 
 
-_SHAPE = (
-    'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] has them retrieved)'
-)
+_SHAPE = 'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] to retrieve them)'
 
 
 def _query(value: Any, line: int) -> ImportedQuery:
@@ -118,7 +116,7 @@ def _text(owner: dict[str, Any], key: str, path: str) -> str:
 
 def _identifier(owner: dict[str, Any], path: str) -> str:
     field = f"{path}.id"
-    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write ids in double quotes, numbers too")
+    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write all ids in double quotes")
     check_identifier(value, field)
     return value
 

@@ -43,15 +43,17 @@ class SameQueryPair(InvalidComparisons):
 
 
 class UnlinkedQueries(ValueError):
-    """Cross-query pairs leave islands of queries. `islands` lists them, largest first."""
+    """Cross-query pairs leave disconnected groups of queries. `islands` lists them, largest first."""
 
     def __init__(self, islands: list[list[int]]) -> None:
         self.islands = islands
         sizes = ", ".join(str(len(island)) for island in islands[:5])
         super().__init__(
-            f"queries fall into {len(islands)} islands (of {sizes}{', ...' if len(islands) > 5 else ''} queries) that no "
-            f"cross-query pair connects, query {islands[-1][0]} in the smallest; judge cross-query pairs between them, or "
-            "calibrate with require_connected=False and compare only within an island"
+            f"queries have disconnected comparisons: {len(islands)} groups (of {sizes}"
+            f"{', ...' if len(islands) > 5 else ''}) "
+            f"that no cross-query pair connects, query {islands[-1][0]} in the smallest; "
+            "judge pairs between the groups, or "
+            "calibrate with require_connected=False and compare only within a group"
         )
 
 
@@ -59,8 +61,8 @@ class UnlinkedQueries(ValueError):
 class Biases:
     """One bias a query in the strengths' units, float64[Q], mean zero over each island.
 
-    `stderr` float64[Q] (approximate above 1,000 queries: `exact` tells); `component` int64[Q] numbers
-    the islands of queries; `comparisons` int64[Q] counts a query's links to distinct other queries.
+    `stderr` float64[Q] (approximate above 1,000 queries, see `exact`); `component` int64[Q] numbers
+    the connected groups of queries; `comparisons` int64[Q] counts a query's links to distinct other queries.
     `sharpness` and `prior_precision` were cross-validated, given, or left at their start (too few answers).
     """
 
@@ -78,7 +80,7 @@ class Biases:
 
     @property
     def islands(self) -> list[list[int]]:
-        """The queries of each island, largest island first."""
+        """The queries of each connected group, largest first."""
         return islands_of(self.component)
 
 
@@ -252,5 +254,5 @@ def _check_different(pairs: PairMeans, first: IntArray, second: IntArray) -> Non
         row = int(same[0])
         raise SameQueryPair(
             f"pair ({pairs.a[row]}, {pairs.b[row]}) lies within query {first[row]}; expected candidates of two queries; "
-            "leave pairs of one query to fit_queries"
+            "fit pairs of one query with fit_queries"
         )

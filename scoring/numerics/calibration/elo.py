@@ -1,4 +1,4 @@
-"""From strengths to the two numbers that people read: Elo, and relevance in [0, 1].
+"""Converts strengths to Elo and relevance in [0, 1].
 
 Strengths are first put into logits (`logit_scale`, 1 for Bradley-Terry and 2.41 for Thurstone), so
 that 400 Elo points are odds of ten to one in either model. `calibration` replaces the relevance

@@ -1,8 +1,8 @@
-"""From strength + bias to relevance in [0, 1], learned from grades or people's answers.
+"""Maps strength + bias to relevance in [0, 1], learned from grades or people's answers.
 
-Platt's logistic curve or isotonic regression, judged on queries that were held out; the reliability
-diagram, calibration error and number of answers belong to those held-out predictions. Where there are
-no answers, `elo.uncalibrated_relevance` stands in and is labelled so.
+Platt's logistic curve or isotonic regression, evaluated on held-out queries. The reliability diagram,
+calibration error and number of answers belong to the held-out predictions. Without answers,
+`elo.uncalibrated_relevance` is used and labelled as uncalibrated.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Method = Literal["platt", "isotonic"]
 FOLDS = 5
 MINIMUM_ANSWERS = 20
 
-FEW = stored_text("%(n)s answers; expected at least %(least)s; grade more candidates")
-ALIKE = stored_text("all %(n)s answers are %(value)s; expected both relevant and irrelevant ones; grade more")
+FEW = stored_text("%(n)s answers are too few; grade more candidates until there are at least %(least)s")
+ALIKE = stored_text("all %(n)s answers are %(value)s; grade both relevant and irrelevant candidates")
 
 
 class TooFewAnswers(ValueError):
-    """Not enough answers, or all alike: no map from score to relevance can be learned."""
+    """There are too few answers, or all are equal, so no map from score to relevance can be learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _checked(
     s, y, groups = np.asarray(scores, np.float64), np.asarray(outcome, np.float64), np.asarray(query)
     if not (s.ndim == 1 and s.shape == y.shape == groups.shape):
         raise MetricInput(
-            f"shapes {s.shape}, {y.shape}, {groups.shape}; expected one score, outcome and query an answer"
+            f"shapes {s.shape}, {y.shape}, {groups.shape}; expected one score, outcome and query per answer"
         )
     if not np.isfinite(s).all() or not ((y >= 0.0) & (y <= 1.0)).all():
         raise MetricInput("scores must be finite and outcomes in [0, 1]; divide grades by the highest grade")

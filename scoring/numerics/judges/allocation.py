@@ -1,4 +1,4 @@
-"""Which judge is asked about which pair, and in which order the two documents are shown.
+"""Assigns judges to pairs, and the order of the two documents.
 
 `all` asks every judge about every pair, as the paper does; `rotate` asks one judge a pair, in turn,
 which spreads the same calls over more pairs. Pure: arrays in, arrays out, generator passed in.
@@ -14,7 +14,7 @@ MODES = ("all", "rotate")
 
 
 class BadAllocation(ValueError):
-    """An allocation was asked for that does not exist, or without judges."""
+    """The allocation does not exist, or there are no judges."""
 
 
 def allocate(
@@ -39,7 +39,7 @@ def allocate(
 
 
 def _in_turn(pairs: IntArray, judges: int, rng: np.random.Generator, offset: int) -> IntArray:
-    """A judge for each pair: overall in turn, and for each document those it has met least."""
+    """Return a judge for each pair: in turn overall, and for each document the judges that it has met least."""
     met: dict[int, IntArray] = {}
     given = np.zeros(judges, dtype=np.int64)
     given[: offset % judges] += 1

@@ -1,4 +1,4 @@
-"""Whether a judge has become worse on pairs whose answer is known: a CUSUM over its errors.
+"""Detects whether a judge has become worse on pairs with known answers: a CUSUM over its errors.
 
 Pure. `workers.judging.drift` feeds it a judge's gold answers in the order in which they came, and pauses the judge
 on an alarm. Page (1954): `watch` in the likelihood-ratio form for a Bernoulli error rate, `watch_queries` for the
@@ -67,7 +67,7 @@ def watch_queries(
         return None
     start = means[:baseline]
     rate = float((start.sum() + 1.0) / (baseline + 2.0))
-    # A lucky start looks steadier than it is, so the deviation is never below a share of the largest possible one.
+    # A lucky start underestimates the deviation, so it is at least a share of the largest possible one.
     deviation = max(float(start.std(ddof=1)), LEAST_DEVIATION * float(np.sqrt(rate * (1.0 - rate))))
     # Both mean and deviation are estimates: two and a half standard errors above is still usual.
     usual = rate + 2.5 * deviation / float(np.sqrt(baseline))

@@ -1,4 +1,4 @@
-"""What one judge's answers say about the judge: shares with intervals, biases, intransitive triples.
+"""Checks of one judge from its answers: shares with intervals, biases, intransitive triples.
 
 Pure: arrays in, frozen results out. `scoring.annotators.known_answers` reads the arrays, `workers.monitoring.scorecard` puts the figures of a
 judge together. Preferences are P(a is the more relevant) everywhere.
@@ -21,7 +21,7 @@ SUREST = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval; `count` observations stand behind it."""
+    """A figure with its 95 % interval from `count` observations."""
 
     value: float
     low: float

@@ -26,13 +26,13 @@ from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
 PASSES = 6
 
-# What is believed of a judge before it has answered: sharpness 1, no position bias (mean, deviation).
+# The prior of a judge: sharpness 1, no position bias (mean, deviation).
 SHARPNESS_PRIOR = (1.0, 1.0)
 POSITION_PRIOR = (0.0, 0.5)
 
 _VOTE_COLUMNS = ("a", "b", "preference", "weight", "judge", "swapped")
 
-# A judge's weight changes only for a gain in log-likelihood that chance seldom brings.
+# A judge's weight changes only for a gain in log-likelihood that is unlikely by chance.
 GAIN = 1.0
 WEIGHT_LIMITS = (1e-3, 1.0)
 MOST_REWEIGHED = 12
@@ -42,7 +42,7 @@ MINIMUM_COMMON_PAIRS = 30
 
 
 class NoAnchorAnswers(ValueError):
-    """Anchors were named, but their answers say nothing of the pairs that judges answered."""
+    """The anchors' answers share no candidates with the pairs that judges answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class JudgeEstimates:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAwareFit:
-    """Strengths that take the judges' differences into account, and the judges."""
+    """Strengths that account for differences between judges, and the judges' estimates."""
 
     fit: Fit
     judges: JudgeEstimates
@@ -110,8 +110,8 @@ def fit_with_judges(
         state = _measure_judges(columns, panel, reference, model)
         if not state.answers.sum():
             raise NoAnchorAnswers(
-                f"anchors {sorted(anchors)} compared no candidates that another judge compared; expected answers on "
-                "some of the judged pairs; leave anchors out, or have people answer pairs of these queries"
+                f"anchors {sorted(anchors)} compared no candidates that another judge compared; "
+                "remove the anchors, or ask people to answer some of the judged pairs"
             )
         state = _reweigh(columns, panel, state, model, prior_precision)
         fit = fit_votes(columns, state.terms(columns, panel), model=model, prior_precision=prior_precision)
@@ -142,7 +142,7 @@ class _Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """What is known of each vote's difference: mean and variance float64[m]; NaN where nothing is."""
+    """The reference of each vote's difference: mean and variance float64[m]; NaN if unknown."""
 
     mean: FloatArray
     variance: FloatArray
@@ -264,7 +264,7 @@ def _differences(columns: ComparisonColumns, panel: _Panel, fit: Fit) -> FloatAr
 def _anchor_reference(columns: ComparisonColumns, is_anchor: BoolArray, model: str) -> _Reference:
     """Posterior mean and variance of each vote's difference, from the anchors' answers alone.
 
-    Only where both candidates were compared by anchors and lie on one island.
+    Only if anchors compared both candidates and the two are connected.
     """
     pairs = aggregate_pairs(_select(columns, is_anchor))
     choice = choose_prior(pairs, model=model)

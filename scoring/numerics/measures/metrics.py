@@ -272,12 +272,12 @@ def _alpha_distance(values: FloatArray, totals: FloatArray, level: str) -> Float
 def _finite(name: str, values: npt.ArrayLike) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise MetricInput(f"{name} must be a list of finite numbers; got shape {array.shape}; leave missing ones out")
+        raise MetricInput(f"{name} must be a list of finite numbers; got shape {array.shape}; omit missing values")
     return array
 
 
 def _paired(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     a, b = _finite("first values", x), _finite("second values", y)
     if len(a) != len(b):
-        raise MetricInput(f"{len(a)} values against {len(b)}; expected as many")
+        raise MetricInput(f"{len(a)} values against {len(b)}; expected equal lengths")
     return a, b

@@ -66,7 +66,7 @@ def paired_test(
 def _values(values: npt.ArrayLike) -> FloatArray:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
-        raise MetricInput(f"expected a non-empty list of finite values, one a query; got shape {data.shape}")
+        raise MetricInput(f"expected a non-empty list of finite values, one per query; got shape {data.shape}")
     return data
 
 

@@ -130,7 +130,7 @@ def test_missing_first_stage_ranks_are_filled_in_and_known_ones_kept(project: Pr
     assert list(Candidate.objects.values_list("first_stage_rank", flat=True)) == [4, 3]
     assert summary.kept == 2  # d1's metadata, d2's rank
     assert Document.objects.get(external_id="d1").metadata == {}
-    assert "2 described differently" in str(summary)
+    assert "2 differ from the project" in str(summary)
 
 
 @pytest.mark.parametrize("what", ["query", "document"])
@@ -141,7 +141,7 @@ def test_a_changed_text_under_a_known_id_is_refused_by_name(project: Project, wh
         changed["query"]["query"] = "another question"
     else:
         changed["documents"][1]["content"] = "another text"
-    with pytest.raises(ImportFailed, match="has another text than in the project") as caught:
+    with pytest.raises(ImportFailed, match="has a different text in the project") as caught:
         load(project, row("q0", "d0"), changed)
     assert caught.value.line == 2
     assert repr("q1" if what == "query" else "d2") in caught.value.problem
@@ -286,7 +286,7 @@ def test_grades_go_to_candidates_and_unknown_ones_are_counted(project: Project) 
     summary = qrels(project, "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n")
     assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 2, 2)
     assert list(Candidate.objects.values_list("grade", flat=True)) == [3, 0, None]
-    assert "2 grades of unknown candidates left out" in str(summary)
+    assert "2 grades of unknown candidates skipped" in str(summary)
 
 
 def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project) -> None:
@@ -426,7 +426,7 @@ def test_exports_are_the_same_every_time(rated: Project) -> None:
 
 def test_an_id_with_a_blank_cannot_go_into_a_trec_run(rated: Project) -> None:
     Query.objects.filter(external_id="q2").update(external_id="q 2")
-    with pytest.raises(ExportFailed, match="'q 2' holds a blank"):
+    with pytest.raises(ExportFailed, match="'q 2' contains a space"):
         exported(export_scores, rated, "trec-run")
 
 

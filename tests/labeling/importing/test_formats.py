@@ -157,7 +157,7 @@ def documents_with(**fields: Any) -> bytes:
         (documents_with(id=""), "documents[1].id", "is empty"),
         (documents_with(id=True), "documents[1].id", "is true or false"),
         (documents_with(id="x" * 501), "documents[1].id", "has 501 characters"),
-        (documents_with(id="a"), "documents[1].id", "that of documents[0] already"),
+        (documents_with(id="a"), "documents[1].id", "already used by documents[0]"),
         (documents_with(metadata=[]), "documents[1].metadata", "is a list"),
         (documents_with(metadata=None), "documents[1].metadata", "is null"),
         (documents_with(metadata={"p": float("nan")}), "documents[1].metadata.p", "is nan"),
@@ -339,12 +339,12 @@ def test_a_document_of_several_queries_is_known_the_second_time() -> None:
 
 
 def test_one_document_id_with_two_texts_names_both_lines() -> None:
-    with pytest.raises(RowError, match=r"line 5, documents\[1\].content: .*another text than on line 2"):
+    with pytest.raises(RowError, match=r"line 5, documents\[1\].content: .*differs from its text on line 2"):
         check_all(query(2, "a", ("d", "one")), query(5, "b", ("x", "y"), ("d", "other")))
 
 
 def test_one_query_id_on_two_lines_names_both() -> None:
-    with pytest.raises(RowError, match=r"line 3, query.id: .*'a' is that of line 1 already"):
+    with pytest.raises(RowError, match=r"line 3, query.id: .*'a' is already used on line 1"):
         check_all(query(1, "a"), query(3, "a"))
 
 

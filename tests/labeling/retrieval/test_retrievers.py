@@ -81,7 +81,7 @@ def test_index_scores_any_documents_in_the_order_asked() -> None:
 
 
 def test_unknown_document_is_named() -> None:
-    with pytest.raises(UnknownDocument, match="document 99 is not among the 5"):
+    with pytest.raises(UnknownDocument, match="document 99 is not in the index of 5"):
         BM25Index(DOCUMENTS).scores("pond", [10, 99])
 
 

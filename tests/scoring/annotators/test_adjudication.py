@@ -112,7 +112,7 @@ def test_a_word_that_was_not_seen_is_not_replaced(pair: Pair, owner: Any, projec
     """Two owners look at an undecided pair; the second one's key meets a verdict that they have not seen."""
     other = make_member(project, Role.OWNER)
     made = adjudicate(pair, other, "1", seen=0)
-    with pytest.raises(DecidedMeanwhile, match=f"{other.username} has decided this pair meanwhile"):
+    with pytest.raises(DecidedMeanwhile, match=f"{other.username} decided this pair in the meantime"):
         adjudicate(pair, owner, "5", seen=0)
     with pytest.raises(DecidedMeanwhile):
         undo_adjudication(pair, seen=0)
@@ -123,7 +123,7 @@ def test_a_word_that_was_not_seen_is_not_replaced(pair: Pair, owner: Any, projec
         adjudicate(pair, other, "2", seen=made.adjudication.pk)
     standing = Adjudication.objects.get()
     assert undo_adjudication(pair, seen=standing.pk)
-    with pytest.raises(DecidedMeanwhile, match="taken back meanwhile"):
+    with pytest.raises(DecidedMeanwhile, match="withdrew the verdict"):
         adjudicate(pair, owner, "2", seen=standing.pk)
 
 
@@ -249,10 +249,10 @@ def test_a_decided_pair_becomes_gold_and_gold_follows_the_word(pair: Pair, owner
 
 
 def test_an_undecided_pair_and_neither_are_no_gold(pair: Pair, owner: Any) -> None:
-    with pytest.raises(BadVerdict, match="decide it first"):
+    with pytest.raises(BadVerdict, match="decide the pair first"):
         make_gold(pair)
     adjudicate(pair, owner, "0")
-    with pytest.raises(BadVerdict, match="decide it first"):
+    with pytest.raises(BadVerdict, match="decide the pair first"):
         make_gold(pair)
 
 

@@ -196,7 +196,7 @@ def test_without_grades_or_people_relevance_is_labelled_uncalibrated(judged: Jud
     assert calibrate_project(judged.project.pk).method == ""
     shown = project_calibration(judged.project)
     assert not shown.calibrated and shown.answers == 0 and shown.ece is None
-    assert "expected at least 20" in shown.reason
+    assert "until there are at least 20" in shown.reason
     assert set(Score.objects.values_list("calibrated", flat=True)) == {False}
 
 
@@ -268,7 +268,7 @@ def test_nothing_is_stored_where_there_is_nothing_to_calibrate(judged: Judged) -
 
 def test_a_project_without_scores_is_refused() -> None:
     project = make_project(queries=2)
-    with pytest.raises(NothingRated, match="judge pairs within queries first"):
+    with pytest.raises(NothingRated, match="judges pairs within queries first"):
         calibrate_project(project.pk)
 
 

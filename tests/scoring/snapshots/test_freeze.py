@@ -121,7 +121,7 @@ def test_no_text_of_a_query_or_document_stands_in_two_splits() -> None:
         assert max(len(each) for each in splits.values()) == 1
     held = {row["split"] for row in rows if row["document"] == "The same everywhere"}
     assert held == {"test"}
-    removed = snapshot.manifest["removed"]["document text stands in a stricter split"]
+    removed = snapshot.manifest["removed"]["document text also in a stricter split"]
     assert removed == 80 - len(rows) > 0
     kept = freeze([project], name="Kept", options=options.model_copy(update={"shared_documents": "keep"}))
     assert kept.rows == 80
@@ -136,7 +136,7 @@ def test_a_held_out_domain_is_never_learned_from_nor_are_its_questions_elsewhere
     rows = rows_of(snapshot)
     assert {row["split"] for row in rows if row["domain"] == "medicine"} == {"heldout"}
     assert {row["query_external_id"] for row in rows if row["domain"] == "law"} == {f"l{i}" for i in range(1, 10)}
-    assert snapshot.manifest["removed"] == {"query text stands in a held-out domain": 4}
+    assert snapshot.manifest["removed"] == {"query text also in a held-out domain": 4}
 
 
 def test_filters_leave_out_what_rests_on_little() -> None:
@@ -180,7 +180,7 @@ def test_of_a_query_in_islands_only_the_largest_is_learned_from() -> None:
     lone = queries[0].candidates.order_by("id")[:2]
     Score.objects.filter(candidate__in=lone.values("pk")).update(island=1)
     snapshot = freeze([project], name="Islands", options=SnapshotOptions(test_share=0))
-    assert snapshot.manifest["removed"] == {"outside the query's largest island": 2}
+    assert snapshot.manifest["removed"] == {"not connected to the query's largest group": 2}
 
 
 def test_weights_make_the_mixture_and_the_manifest_says_it() -> None:
@@ -237,7 +237,7 @@ def test_scores_that_teach_nothing_are_refused(
 
 
 def test_a_project_without_scores_cannot_be_frozen() -> None:
-    with pytest.raises(NothingToFreeze, match="order a run first"):
+    with pytest.raises(NothingToFreeze, match="start a run first"):
         freeze([make_project(queries=2)], name="Empty")
 
 
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_nothing_half_published(settings: Settings, tmp_path:
     settings.STORAGE_URL = f"full://{tmp_path}/cramped"
     project = make_project()
     scored(project, queries=40)
-    with pytest.raises(StorageFull, match="STORAGE_URL name a larger place"):
+    with pytest.raises(StorageFull, match="set STORAGE_URL to a larger place"):
         freeze([project], name="Large")
     assert not Snapshot.objects.exists()
     assert not [each for each in (tmp_path / "cramped").rglob("*") if each.is_file()]

@@ -167,7 +167,7 @@ def test_a_plan_that_cannot_be_is_refused(order: dict[str, object], message: str
 
 @pytest.mark.parametrize("reason", SpotCheck.Reason.values)
 def test_nothing_to_ask_says_what_would_help(reason: str) -> None:
-    with pytest.raises(NothingToAsk, match=r"order a run|run two judges|import"):
+    with pytest.raises(NothingToAsk, match=r"start a run|run two or more judges|import"):
         plan_spot_checks(make_project(queries=1, documents=1), reason=reason, pairs=5)
     assert not SpotCheckPlan.objects.exists()
 

@@ -129,5 +129,5 @@ def test_the_command_plans_previews_and_reports(project: Project, pair: Pair) ->
     assert "2 of 2 pairs, 4 answers" in said("--reason", "random", "--pairs", "2", "--overlap", "2", "--preview")
     assert "1 of 9 pairs, 1 slots" in said("--reason", "disagreement", "--pairs", "9")
     assert "disagreement" in said()
-    with pytest.raises(CommandError, match="order a run first"):
+    with pytest.raises(CommandError, match="start a run first"):
         said("--reason", "uncertain")

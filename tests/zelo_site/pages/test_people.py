@@ -157,7 +157,7 @@ def test_a_plan_is_made_shown_and_withdrawn(client: Client, project: Project, pa
 def test_nothing_to_plan_says_what_would_help_and_keeps_the_form(client: Client, project: Project) -> None:
     answer = act(client, project, "plan", reason="uncertain", pairs="7", overlap="1")
     assert answer.status_code == 422
-    assert "order a run first" in answer.content.decode()
+    assert "start a run first" in answer.content.decode()
     assert 'value="7"' in answer.content.decode()
 
 
@@ -236,7 +236,7 @@ def test_two_owners_at_once_do_not_overrule_each_other_unseen(
     adjudicate(pair, member(project, "emmy", "owner"), "1")
     address = reverse("adjudicate", args=[project.slug, pair.pk])
     said = client.post(address, {"verdict": "5", "seen": "0"}, follow=True).content.decode()
-    assert "Emmy has decided this pair meanwhile; nothing was changed." in said
+    assert "Emmy decided this pair in the meantime. Nothing was changed." in said
     assert "Decided by Emmy: A, clearly." in said
     standing = Adjudication.objects.get()
     assert f'name="seen" value="{standing.pk}"' in said

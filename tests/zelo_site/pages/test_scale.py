@@ -129,10 +129,12 @@ def test_islands_are_named(client: Client, project: Project) -> None:
 
 def test_why_relevance_is_uncalibrated(client: Client, project: Project) -> None:
     with_biases(project, [0.1, 0.2])
-    calibrate(project, reason="7 answers; expected at least 20; grade more candidates", reliability=[])
+    calibrate(
+        project, reason="7 answers are too few; grade more candidates until there are at least 20", reliability=[]
+    )
     Calibration.objects.update(method="", ece=None, answers=0)
     html = page(client, "scale", project.slug)
-    assert "7 answers; expected at least 20; grade more candidates." in html
+    assert "7 answers are too few; grade more candidates until there are at least 20." in html
     assert "Import grades" in html
     assert '<svg class="reliability' not in html
 

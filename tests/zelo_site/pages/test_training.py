@@ -192,7 +192,7 @@ def test_rest_freezes_lists_and_hands_out_the_rows(project: Project, owner: Any)
     assert stranger.get(f"/snapshots/{number}").status_code == 404
     assert stranger.get(f"/snapshots/{number}/rows").status_code == 404
     refused = api.post(f"/projects/{project.slug}/snapshots", {"name": "X", "options": {"domains": ["none"]}})
-    assert (refused.status_code, "no rated query" in refused.json()["detail"]) == (422, True)
+    assert (refused.status_code, "no scored query" in refused.json()["detail"]) == (422, True)
     assert api.post(f"/projects/{project.slug}/snapshots", {"name": "X", "options": {"odd": 1}}).status_code == 422
 
 
@@ -217,7 +217,7 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
 
 
 def test_the_command_freezes_lists_and_says_why_not(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CommandError, match="order a run first"):
+    with pytest.raises(CommandError, match="start a run first"):
         call_command("snapshot", project.slug)
     scored(project)
     call_command("snapshot", project.slug, "--name", "Spring", "--options", json.dumps({"test_share": 0.2}))
