@@ -99,8 +99,8 @@ def load_base(name_or_path: str) -> Base:
     trained_head = architecture.endswith("ForSequenceClassification")
     if trained_head and _labels(config) != 1:
         raise UnsupportedBase(
-            f"base {name_or_path!r} classifies into {_labels(config)} labels; expected one relevance score; choose a "
-            "reranker or a model without a head"
+            f"base {name_or_path!r} has {_labels(config)} labels; expected one relevance score; choose a reranker or a "
+            "model without a head"
         )
     targets: tuple[str, ...]
     saved: tuple[str, ...]
@@ -113,7 +113,7 @@ def load_base(name_or_path: str) -> Base:
         targets, saved, kind = _DECODER_TARGETS, ("score",), "encoder"
     else:
         raise UnsupportedBase(
-            f"base {name_or_path!r} is a {architecture or model_type or 'nameless model'}; expected an encoder "
+            f"base {name_or_path!r} is a {architecture or model_type or 'model of unknown type'}; expected an encoder "
             f"({', '.join(sorted(_ENCODERS))}), a decoder (architecture ...ForCausalLM) or a reranker with one label"
         )
     return Base(
@@ -201,7 +201,7 @@ def _folder_of(name: str) -> Path:
         return downloaded
     raise BaseMissing(
         f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "
-        f"safetensors, or a downloaded name: run `hf download {name}` on the machine that trains"
+        f"safetensors, or a downloaded model: run `hf download {name}` on the machine that trains"
     )
 
 
@@ -219,19 +219,17 @@ def _downloaded(name: str) -> Path | None:
 
 def _check_weights(folder: Path, name: str) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise UnsupportedBase(
-            f"{name!r} is an adapter, not a model; name its base, or the merged model it was made into"
-        )
+        raise UnsupportedBase(f"{name!r} is an adapter, not a model; choose its base or the merged model")
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise PickleRefused(
-            f"base {name!r} has its weights in {pickles[0]}, a pickle, which can run any code when it is read; expected "
-            "*.safetensors; take a revision that has them, or convert the model on a machine that you can lose"
+            f"base {name!r} stores its weights in {pickles[0]}, a pickle, which can run any code when it is loaded; expected "
+            "*.safetensors; take a revision that has them, or convert the model on an isolated machine"
         )
     raise BaseMissing(
-        f"base {name!r} has no *.safetensors in {folder}; download it whole, or name the folder that holds the weights"
+        f"base {name!r} has no *.safetensors in {folder}; download all its files, or choose the folder with the weights"
     )
 
 
@@ -239,14 +237,14 @@ def _config_of(folder: Path, name: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
-        raise BaseMissing(f"base {name!r} has no config.json in {folder}; download the model whole") from None
+        raise BaseMissing(f"base {name!r} has no config.json in {folder}; download all files of the model") from None
     except ValueError as error:
         raise UnsupportedBase(f"base {name!r}: its config.json cannot be read ({error}); download it again") from error
     if not isinstance(config, dict):
-        raise UnsupportedBase(f"base {name!r}: its config.json holds no object; download it again")
+        raise UnsupportedBase(f"base {name!r}: its config.json holds no JSON object; download it again")
     if "auto_map" in config:
         raise UnsupportedBase(
-            f"base {name!r} brings code of its own, which is never run here; choose one that transformers knows"
+            f"base {name!r} needs its own code, which is never run; choose a model that transformers supports"
         )
     return config
 
@@ -338,7 +336,7 @@ def _answer_token(tokenizer: Any, word: str, base: Base) -> int:
     ids = tokenizer.encode(word, add_special_tokens=False)
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise UnsupportedBase(
-            f"base {base.name!r}: its tokenizer has no single token for {word!r}, so that the answer cannot be read; "
+            f"base {base.name!r}: its tokenizer has no single token for {word!r}, so the answer cannot be read; "
             "choose another decoder"
         )
     return int(ids[0])

@@ -27,7 +27,7 @@ def load_training_data(rows: Path) -> TrainingData:
     """The splits train and dev of a snapshot's rows. Raises EmptySnapshot."""
     train = load_examples(rows, "train")
     if not len(train):
-        raise EmptySnapshot(f"{rows.name} has no row in the split train; freeze a snapshot with looser filters")
+        raise EmptySnapshot(f"{rows.name} has no rows in the split train; freeze a snapshot with looser filters")
     return TrainingData(train=train, dev=load_examples(rows, "dev"))
 
 

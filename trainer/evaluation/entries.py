@@ -93,7 +93,7 @@ def enter_outside(project: Project, endpoint: str) -> Reranker:
     entered = Reranker.objects.filter(project=project, kind=OUTSIDE, location=found.name).first()
     if entered is not None:
         return entered
-    _check_free(project, found.name, remedy=f"let the operator call the endpoint otherwise in {VARIABLE}")
+    _check_free(project, found.name, remedy=f"ask the operator to rename the endpoint in {VARIABLE}")
     return Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
 
 
@@ -101,9 +101,9 @@ def _check_free(project: Project, name: str, *, remedy: str) -> None:
     """Raises NameTaken where the project has a reranker called so, or a baseline will be."""
     other = Reranker.objects.filter(project=project, name=name).first()
     if other is not None:
-        raise NameTaken(f"a reranker {name!r} ({other.kind}) is there already; {remedy}")
+        raise NameTaken(f"the project already has a reranker {name!r} ({other.kind}); {remedy}")
     if name in RESERVED or name.startswith(("untrained base ", "judge ")):
-        raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
+        raise NameTaken(f"{name!r} is the name of a baseline; {remedy}")
 
 
 def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
@@ -117,7 +117,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes]) -> Reranker:
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
         raise ContenderRefused(
-            f"none of the run's {len(run)} queries is one of this project's, such as {next(iter(run))!r}; expected the "
+            f"none of the run's {len(run)} queries, such as {next(iter(run))!r}, belongs to this project; expected the "
             "ids that were imported"
         )
     with transaction.atomic():

@@ -69,7 +69,7 @@ class OutsideEndpoint(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _model_where_needed(self) -> OutsideEndpoint:
         if self.shape != "tei" and not self.model:
-            raise ValueError(f"the shape {self.shape!r} needs a model name")
+            raise ValueError(f"shape {self.shape!r} needs a model name")
         return self
 
 
@@ -160,7 +160,9 @@ class OutsideReranker:
                 wait = _retry_after_s(reply) or BACKOFF_S * 2.0**attempt
             if attempt + 1 < ATTEMPTS:
                 self._sleep(min(wait, LONGEST_WAIT_S))
-        raise OutsideFailed(f"{self.endpoint.name} did not rank ({problem}); see that it runs and what its limits are")
+        raise OutsideFailed(
+            f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has"
+        )
 
     def _json(self, reply: httpx.Response) -> Any:
         if len(reply.content) > MOST_REPLY_BYTES:
@@ -183,7 +185,7 @@ class OutsideReranker:
         except (TypeError, KeyError, ValueError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {str(answer)[:200]!r} ({error}); expected one row with index and {key} "
-                f"for each of {count} documents; see that `shape` is right"
+                f"for each of {count} documents; check `shape`"
             ) from None
         if not np.isfinite(scores).all():
             raise OutsideFailed(

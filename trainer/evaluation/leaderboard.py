@@ -237,7 +237,7 @@ def record_evaluation(
     if not found:
         raise NothingToMeasure(
             f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "
-            "two documents of different Elo; choose another split, or judge more"
+            "two documents of different Elo; choose another split, or collect more judgments"
         )
     return found
 
@@ -355,7 +355,7 @@ def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evalu
     found = next((each for each in evaluations if each.reranker_id == reranker_id), None)
     if found is None:
         there = ", ".join(f"{each.reranker_id} ({each.reranker.name})" for each in evaluations)
-        raise NotEvaluated(f"reranker {reranker_id} is not on this board; choose one of {there}")
+        raise NotEvaluated(f"reranker {reranker_id} is not on this leaderboard; choose one of {there}")
     return found
 
 

@@ -109,13 +109,13 @@ def measure(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray], re
 
 def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -> Iterator[FloatArray]:
     if len(scores) != len(queries):
-        raise BadOrder(f"{len(scores)} lists of scores for {len(queries)} queries; expected one a query")
+        raise BadOrder(f"{len(scores)} lists of scores for {len(queries)} queries; expected one per query")
     for query, own in zip(queries, scores, strict=True):
         values = np.asarray(own, dtype=np.float64)
         if values.shape != query.candidate_ids.shape or np.isinf(values).any():
             raise BadOrder(
                 f"query {query.id}: scores of shape {values.shape} for {len(query.candidate_ids)} documents; "
-                "expected one finite number, or NaN for none, a document"
+                "expected one finite number per document, or NaN for none"
             )
         yield values
 

@@ -155,13 +155,13 @@ def read_run(stream: IO[bytes]) -> dict[str, dict[str, float]]:
         query, document, score = _run_line(body, number)
         if document in run.setdefault(query, {}):
             raise RowError(
-                f"document {document!r} stands twice for query {query!r}",
-                line=number, field="document", expectation="each document once a query", remedy="drop one line",
+                f"document {document!r} appears twice for query {query!r}",
+                line=number, field="document", expectation="each document once per query", remedy="remove one line",
             )  # fmt: skip
         run[query][document] = score
     if not run:
         raise RowError(
-            "the file holds no line", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
+            "the file is empty", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
         )
     return run
 

@@ -135,7 +135,7 @@ _MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safeten
 def _check_adapter(folder: Path, base: Base) -> None:
     for name in (_ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
-            raise AdapterBroken(f"the adapter's folder {folder} lacks {name}; expected a PEFT adapter in safetensors")
+            raise AdapterBroken(f"the adapter's folder {folder} has no {name}; expected a PEFT adapter in safetensors")
     from safetensors import safe_open
 
     with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as weights:
@@ -162,7 +162,7 @@ def _check_disk(base: Base, where: Path) -> None:
     if free < needed:
         raise NotEnoughDisk(
             f"{free >> 20} MB are free at {where}, but the artefacts need about {needed >> 20} MB; free some space and "
-            "publish again: the adapter is kept"
+            "publish again; the adapter is kept"
         )
 
 
@@ -224,10 +224,10 @@ def _check_loaded(adapted: Any, folder: Path) -> None:
     for key, value in stored.items():
         if key not in loaded or not torch.equal(loaded[key].float().cpu(), value.float()):
             raise AdapterBroken(
-                f"{key} of the adapter in {folder} fits nothing in its base; name the base it was made for"
+                f"{key} of the adapter in {folder} does not exist in its base; choose the base it was trained on"
             )
     if lacking := sorted(set(loaded) - set(stored)):
-        raise AdapterBroken(f"the adapter in {folder} lacks {lacking[0]}; it was not saved whole")
+        raise AdapterBroken(f"the adapter in {folder} has no {lacking[0]}: it is incomplete; train it again")
 
 
 def _write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -> None:
@@ -352,7 +352,9 @@ def _largest_difference(found: Sequence[float], expected: Sequence[float], artef
     order = sorted(range(len(found)), key=lambda row: -found[row])
     # Two pairs that base + adapter hold equal within rounding may stand in either order.
     if any(expected[later] - expected[earlier] > 1e-5 for earlier, later in itertools.pairwise(order)):
-        raise ParityFailed(f"{artefact} ranks the probe in another order than base + adapter; nothing was published")
+        raise ParityFailed(
+            f"{artefact} ranks the probe pairs in a different order than base + adapter; nothing was published"
+        )
     return worst
 
 

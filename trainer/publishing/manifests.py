@@ -58,9 +58,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has no {MANIFEST}; expected the folder of a published reranker; publish it again"
         ) from None
     except ValueError as error:
-        raise ManifestBroken(f"{folder / MANIFEST} is no JSON ({error}); publish the reranker again") from error
+        raise ManifestBroken(f"{folder / MANIFEST} is not JSON ({error}); publish the reranker again") from error
     if not _is_ours(manifest):
-        raise ManifestBroken(f"{folder / MANIFEST} is not of format {FORMAT}; publish the reranker with this version")
+        raise ManifestBroken(
+            f"{folder / MANIFEST} does not have format {FORMAT}; publish the reranker with this version"
+        )
     return manifest
 
 
@@ -91,15 +93,17 @@ def verify(folder: Path, *, artefact: str | None = None) -> dict[str, Any]:
     if found != set(expected):
         odd = sorted(found ^ set(expected))
         raise ManifestBroken(
-            f"{folder}: {', '.join(odd[:3])} lacking or not in the manifest; publish the reranker again"
+            f"{folder}: {', '.join(odd[:3])} missing or not in the manifest; publish the reranker again"
         )
     for name, record in expected.items():
         path = folder / name
         if path.suffix not in _SAFE:
-            raise ManifestBroken(f"{name} in {folder} is of a kind that is never loaded; expected safetensors and text")
+            raise ManifestBroken(
+                f"{name} in {folder} has a file type that is never loaded; expected safetensors and text"
+            )
         if path.stat().st_size != record["bytes"] or file_checksum(path) != record["sha256"]:
             raise ManifestBroken(
-                f"{name} in {folder} is not the file that was published (its SHA-256 differs); copy it again or publish "
+                f"{name} in {folder} differs from the published file (SHA-256 mismatch); copy it again or publish "
                 "the reranker again"
             )
     return manifest

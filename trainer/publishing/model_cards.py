@@ -57,8 +57,8 @@ _LOADING = {
 
 
 _PROOF = (
-    f"How it ranks queries that nothing was learned from, with intervals and beside BM25, base and judges, stands in "
-    f"`{EVALUATION}` above this folder, as soon as it has been evaluated; this card was closed before."
+    f"`{EVALUATION}` in the parent folder holds the evaluation on held-out queries, with intervals and next to BM25, the "
+    f"base and the judges, once the model has been evaluated; this card was written before."
 )
 
 

@@ -83,11 +83,11 @@ class RequestBatcher:
         tokens = sum(len(pair) for pair in pairs)
         with self._changed:
             if self._closed:
-                raise TooBusy("the server is stopping; ask again in a moment")
+                raise TooBusy("the server is stopping; retry in a moment")
             if self._waiting_tokens and self._waiting_tokens + tokens > self._most_waiting_tokens:
                 raise TooBusy(
-                    f"{self._waiting_tokens:,} tokens wait already and this request adds {tokens:,}; expected at most "
-                    f"{self._most_waiting_tokens:,}; ask again later or with fewer documents"
+                    f"the server is busy: {self._waiting_tokens:,} tokens are queued and this request adds {tokens:,}; expected at "
+                    f"most {self._most_waiting_tokens:,}; retry later or send fewer documents"
                 )
             number = next(self._numbers)
             rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))

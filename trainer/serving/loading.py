@@ -208,7 +208,9 @@ def in_order(logits: Sequence[float], *, top_n: int | None = None) -> list[Ranke
     """Falling by logit, ties by place in the request: the sigmoid may make equal what is not. Raises NoScore."""
     for index, logit in enumerate(logits):
         if not math.isfinite(logit):
-            raise NoScore(f"the model gave {logit} for document {index}; expected a number; train or publish it again")
+            raise NoScore(
+                f"the model gave {logit} for document {index}; expected a finite number; train or publish it again"
+            )
     order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))
     return [Ranked(index, sigmoid(logits[index]), logits[index]) for index in order[:top_n]]
 

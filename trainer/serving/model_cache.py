@@ -128,8 +128,8 @@ class WarmModels:
                 warm.bytes = size
                 return
         raise NoMemory(
-            f"reranker {artefact.name!r} takes {size >> 20} MB beside {used >> 20} MB that are answering or being "
-            f"loaded; the server keeps at most {self._budget >> 20} MB; ask again in a moment"
+            f"reranker {artefact.name!r} takes {size >> 20} MB, and {used >> 20} MB of other models are in use or being "
+            f"loaded; the server keeps at most {self._budget >> 20} MB; retry in a moment"
         )
 
 

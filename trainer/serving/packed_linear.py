@@ -45,7 +45,7 @@ def packing_pays() -> bool:
             if not torch.allclose(packed(values), plain(values), atol=1e-4):
                 return False
         except (AttributeError, NotImplementedError, RuntimeError) as error:
-            log.info("packed linear layers cannot be used here (%s); torch's own are", error)
+            log.info("packed linear layers are unavailable (%s); using torch's own", error)
             return False
         return _seconds(plain, values) > WORTH_IT * _seconds(packed, values)
 

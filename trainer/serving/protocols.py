@@ -71,7 +71,7 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 def too_large(size: int) -> RerankRefused:
     return RerankRefused(
-        413, f"the body has {size:,} bytes; expected at most {MOST_BODY_BYTES:,}; send fewer documents at a time"
+        413, f"the body has {size:,} bytes; expected at most {MOST_BODY_BYTES:,}; send fewer documents per request"
     )
 
 
@@ -143,9 +143,11 @@ def answer(
     ]
     warnings = []
     if cut:
-        warnings.append(f"{cut} of {len(request.documents)} documents are longer than the model reads and were cut")
+        warnings.append(
+            f"{cut} of {len(request.documents)} documents exceed the model's maximum length and were truncated"
+        )
     if query_cut:
-        warnings.append("the query takes more than half of what the model reads and was cut")
+        warnings.append("the query exceeds half of the model's maximum length and was truncated")
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
@@ -179,7 +181,7 @@ def _documents(value: Any, field: str) -> tuple[str, ...]:
         raise RerankRefused(422, f"{field} is empty; expected at least one text to rank")
     if len(value) > MOST_DOCUMENTS:
         raise RerankRefused(
-            422, f"{field} holds {len(value):,} texts; expected at most {MOST_DOCUMENTS:,}; send them in parts"
+            422, f"{field} holds {len(value):,} texts; expected at most {MOST_DOCUMENTS:,}; send several requests"
         )
     return tuple(_text(each, f"{field}[{place}]") for place, each in enumerate(value))
 

@@ -72,10 +72,10 @@ def find_reranker(user: Any, name: str) -> Reranker:
         found = found or [each for each in usable if called(each) == name]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none: train and publish one first"
+    names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none; train and publish one first"
     more = f" and {len(usable) - NAMES_SHOWN} more" if len(usable) > NAMES_SHOWN else ""
-    problem = "several models are named" if found else "no model is named"
-    asked = f"{problem} {name[:200]!r}" if name else "no model was named"
+    problem = "several models have the name" if found else "no model has the name"
+    asked = f"{problem} {name[:200]!r}" if name else "the request names no model"
     raise UnknownReranker(f"{asked}; you can use: {names}{more}; name one of them as project/name in `model`")
 
 
@@ -98,7 +98,7 @@ def artefact_folder(artefact: Artefact) -> Path:
     if found != artefact.checksum:
         raise ManifestBroken(
             f"the manifest of reranker {artefact.name!r} has the SHA-256 {found[:12]}, expected {artefact.checksum[:12]}: its "
-            "files are gone or were changed after publishing; restore them or publish again"
+            "files are missing or were changed after publishing; restore them or publish again"
         )
     return folder
 

@@ -121,7 +121,7 @@ class RerankApp:
             if path == "/state" and method == "GET":
                 return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
             if path not in PATHS:
-                raise RerankRefused(404, f"nothing is at {path}; expected one of {', '.join(PATHS)}")
+                raise RerankRefused(404, f"{path} does not exist; expected one of {', '.join(PATHS)}")
             if method != "POST":
                 raise RerankRefused(405, f"{path} takes POST, not {method}")
             body = read_body(await _body(receive, int(headers.get("content-length") or 0)))
@@ -132,18 +132,20 @@ class RerankApp:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
         except (ManifestBroken, OSError):
-            log.exception("an artefact cannot be read")
-            told = "the reranker's files are gone or were changed after publishing; the log of serve_rerank says which: restore them or publish again"
+            log.exception("cannot read an artefact")
+            told = "the reranker's files are missing or were changed after publishing; see the log of serve_rerank, then restore them or publish again"
             return _json(503, error_body(dialect, RerankRefused(503, told)))
         except Exception:  # a model of anybody's; what it says of this machine stays in the log
-            log.exception("a request could not be answered")
-            told = "the reranker cannot be loaded or has failed; the log of serve_rerank says why"
+            log.exception("a request failed")
+            told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
     def _check_key(self, headers: dict[str, str]) -> None:
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._service_key and not hmac.compare_digest(given.encode(), self._service_key.encode()):
-            raise RerankRefused(401, "this process answers the web server only; ask that one, with a key of your own")
+            raise RerankRefused(
+                401, "this process answers the web server only; send the request to the web server, with your own key"
+            )
 
     def _artefact(self, headers: dict[str, str], request: RerankRequest) -> Artefact:
         line = headers.get(ARTEFACT_HEADER)
@@ -151,10 +153,10 @@ class RerankApp:
             return Artefact(**json.loads(line))
         if self._default is None:
             raise RerankRefused(
-                404, "no reranker is named; ask through the web server, or start with a folder to serve"
+                404, "no reranker is named; send the request to the web server, or start serve_rerank with a folder"
             )
         if request.model and model_id(request.model) != self._default.name:
-            raise RerankRefused(404, f"no model {request.model!r} is here; there is {self._default.name!r}")
+            raise RerankRefused(404, f"model {request.model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
     async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:

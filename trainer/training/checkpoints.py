@@ -34,8 +34,8 @@ class CheckpointBroken(ValueError):
 
 def _broken(checkpoint: Path, problem: str) -> CheckpointBroken:
     return CheckpointBroken(
-        f"checkpoint {checkpoint} {problem}; expected what was written there: remove this folder and resume, which goes on "
-        "from the checkpoint before it or begins again"
+        f"checkpoint {checkpoint} {problem}; remove this folder and resume: training continues from the checkpoint before it "
+        "or starts again"
     )
 
 
@@ -55,7 +55,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     for path in checkpoint.iterdir():
         if path.suffix not in {".safetensors", ".json"}:
             raise PickleRefused(
-                f"{path} is no file of ours; expected *.safetensors and *.json alone, which can run no code: take it away"
+                f"{path} is not part of a checkpoint; expected only *.safetensors and *.json, which cannot run code: remove it"
             )
     return _json(checkpoint, STATE)
 
@@ -66,7 +66,7 @@ def _json(checkpoint: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _broken(checkpoint, f"has no readable {name} ({error})") from error
     if not isinstance(found, dict):
-        raise _broken(checkpoint, f"has a {name} that holds no object")
+        raise _broken(checkpoint, f"has a {name} that holds no JSON object")
     return found
 
 
@@ -131,7 +131,7 @@ def restore_weights(checkpoint: Path, model: torch.nn.Module) -> None:
     weights = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if stored.keys() != weights.keys():
         odd = sorted(stored.keys() ^ weights.keys())[0]
-        raise CheckpointBroken(f"checkpoint {checkpoint} and the model differ in {odd!r}; start the training anew")
+        raise CheckpointBroken(f"checkpoint {checkpoint} and the model differ in {odd!r}; start a new training")
     with torch.no_grad():
         for name, each in weights.items():
             each.copy_(stored[name])

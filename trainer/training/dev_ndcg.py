@@ -57,6 +57,6 @@ def dev_ndcg(model: Any, dev: Examples, *, batch_size: int, bf16: bool = False) 
 
 def not_finite(what: str) -> LossNotFinite:
     return LossNotFinite(
-        f"{what} is not a finite number; expected training to stay stable: choose a smaller learning_rate (a tenth), "
+        f"{what} is not a finite number: training became unstable; choose a smaller learning_rate (a tenth), "
         "more warmup, or fp32"
     )

@@ -98,7 +98,7 @@ def fine_tune(options: PointwiseOptions, data: TrainingData, workspace: Path, re
     start = None if begun else _warm_start(options, base, data.train, workspace / "warm_start", report)
     trained = _learn(options, base, data, workspace, report, start=start)
     pairs = options.warm_steps * WARM_TIMES * options.batch_size * options.accumulation
-    said = f"{options.warm_steps} steps on {pairs} pairs of the training's own texts, labelled by the base's cosine"
+    said = f"{options.warm_steps} steps on {pairs} pairs of the training texts, labelled by the base's cosine"
     return replace(trained, facts={**trained.facts, "warm_start": said})
 
 
@@ -150,8 +150,8 @@ def _learn(
         free_memory()
         if -(-step_rows // parts) <= 1:
             raise OutOfMemory(
-                f"memory runs out with one row at a time ({problem}); expected room for one: choose a shorter "
-                "max_length, gradient_checkpointing, bf16 or a smaller base"
+                f"out of memory with one row at a time ({problem}); choose a shorter max_length, "
+                "gradient_checkpointing, bf16 or a smaller base"
             )
         parts = min(2 * parts, step_rows)
         (workspace / BATCH_FILE).write_text(json.dumps({"parts": parts}))

@@ -58,7 +58,7 @@ class Events:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--die-with-parent", action="store_true", help="end when standard input is closed")
+    parser.add_argument("--die-with-parent", action="store_true", help="exit when standard input is closed")
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -137,7 +137,7 @@ def told(error: BaseException, workspace: Path) -> str:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text += (
-            f"; no room is left in {workspace}: free some, then resume the run, which goes on from its last checkpoint"
+            f"; no space is left in {workspace}: free some, then resume the run; it continues from its last checkpoint"
         )
     return text.replace("\x00", " ")[:2000]
 
@@ -160,7 +160,7 @@ def _alone_in(workspace: Path, process: int) -> Iterator[None]:
             except OSError:
                 if time.monotonic() > deadline:
                     raise WorkspaceTaken(
-                        f"another process trains in {workspace}; expected it to be gone after {PATIENCE_S:.0f} s: end it, "
+                        f"another process trains in {workspace} and did not end within {PATIENCE_S:.0f} s; end it, "
                         "then resume the run"
                     ) from None
                 time.sleep(0.5)

@@ -44,7 +44,7 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
     room = max_length - around
     if room < 2 * LEAST_DOCUMENT:
         raise TooShort(
-            f"max_length is {max_length}, but {around} tokens stand around every pair; expected at least "
+            f"max_length is {max_length}, but every pair has {around} special tokens; expected at least "
             f"{around + 2 * LEAST_DOCUMENT}"
         )
     known: dict[str, int] = {}
