@@ -173,7 +173,7 @@ def test_a_run_file_is_read_by_the_imported_ids() -> None:
         (b"q1 d1 1 7.5 mine\n", "six words"),
         (b"q1 Q0 d1 1 nan mine\n", "finite"),
         (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "appears twice"),
-        (b"", "no line"),
+        (b"", "the file is empty"),
     ],
 )
 def test_a_bad_run_file_is_refused_with_its_line(line: bytes, said: str) -> None:

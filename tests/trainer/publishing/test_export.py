@@ -176,7 +176,7 @@ def test_a_folder_that_is_not_what_was_published_is_refused(base: str, tmp_path:
     with pytest.raises(ManifestBroken, match=r"extra\.bin"):
         verify(folder, artefact="adapter")
     (folder / MANIFEST).write_text("{")
-    with pytest.raises(ManifestBroken, match="no JSON"):
+    with pytest.raises(ManifestBroken, match="is not JSON"):
         verify(folder)
     for content in ("[]", '{"format": 1, "files": {"a": 3}}', '{"format": 1, "files": {}, "card": 7}'):
         (folder / MANIFEST).write_text(content)
