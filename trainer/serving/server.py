@@ -1,8 +1,8 @@
 """The serving process: an ASGI application that ranks, without a database and without Django.
 
-The web process checks keys, finds the reranker that is meant and passes the request on with a header that says where
-its artefact is; this process trusts whoever knows the installation's service key. Models are loaded when first asked
-for (`trainer.serving.model_cache`), pairs of concurrent requests are computed together (`trainer.serving.batcher`).
+The web process checks keys, finds the reranker and forwards the request with a header for the location of the artefact.
+This process trusts every client with the service key of the installation. It loads models on first use
+(`trainer.serving.model_cache`) and batches the pairs of concurrent requests (`trainer.serving.batcher`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Answer:
 class RerankApp:
     """ASGI: POST to PATHS, GET /health and /state.
 
-    `service_key`: without it in `Authorization: Bearer`, nobody is answered (empty: everybody is, for a private socket).
+    `service_key`: required in `Authorization: Bearer` (empty: no key is required, for a private socket).
     `default`: the artefact for requests without a header.
     """
 
@@ -71,7 +71,7 @@ class RerankApp:
         self._service_key = service_key
         self._default = default
         self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="request")
-        # Whoever waits for a model to be loaded waits here, and not in the way of those whose model is there.
+        # Loading has its own threads, so that requests for loaded models do not wait for it.
         self._loading = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ class RerankApp:
             log.exception("cannot read an artefact")
             told = "the reranker's files are missing or were changed after publishing; see the log of serve_rerank, then restore them or publish again"
             return _json(503, error_body(dialect, RerankRefused(503, told)))
-        except Exception:  # a model of anybody's; what it says of this machine stays in the log
+        except Exception:  # third-party model code; its error may describe this machine and stays in the log
             log.exception("a request failed")
             told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return _json(500, error_body(dialect, RerankRefused(500, told)))
@@ -187,7 +187,7 @@ class RerankApp:
 
 
 class _Gone(Exception):
-    """The client has hung up."""
+    """The client has disconnected."""
 
 
 async def _body(receive: Receive, announced: int) -> bytes:
@@ -207,7 +207,7 @@ async def _body(receive: Receive, announced: int) -> bytes:
 
 
 async def _unless_gone(work: Any, receive: Receive) -> list[float]:
-    """The result of a concurrent future; where the client hangs up first, its pairs are not computed."""
+    """The result of a concurrent future; if the client disconnects first, its pairs are not computed."""
     result = asyncio.ensure_future(asyncio.wrap_future(work))
     hung_up = asyncio.ensure_future(receive())
     await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)
