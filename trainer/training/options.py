@@ -1,4 +1,4 @@
-"""Options of the trainers: what a form, the API and the stored provenance of a training show.
+"""Options of the trainers, as the form, the API and the stored provenance of a training show them.
 
 Imports no Django and no torch, so that the trainer's plugin class and its training code can both use it.
 """
