@@ -1,6 +1,6 @@
-"""Questions to a judge that keeps many in flight: put some, take answers as they come, put more.
+"""A queue of questions to a judge with many calls in flight: add questions, take answers as they arrive, add more.
 
-Between the thread that claims and stores and the event loop that calls. Used by `openai_http`, driven by
+It connects the thread that claims and stores with the event loop that calls. Used by `openai_http` and
 `workers.judging.streaming`; imports no Django.
 """
 
@@ -21,9 +21,9 @@ Answer = Verdict | Failure
 
 
 class Conversation:
-    """Open questions to one judge, behind one shared gate. `ask` answers one comparison; what it raises fails that one.
+    """Open questions to one judge, behind one shared gate. `ask` answers one comparison; an exception fails only that one.
 
-    Questions are told apart by their keys, which have to differ while they are unanswered.
+    Keys identify questions and must differ while they are unanswered.
     """
 
     def __init__(self, ask: Callable[[Comparison, SharedGate], Coroutine[Any, Any, Answer]]) -> None:
@@ -34,11 +34,11 @@ class Conversation:
         self._enough = 1
         self._is_urgent = False
         self.unanswered = 0
-        # Called on the loop with each answer, the moment it has come.
+        # Called on the loop with each answer as soon as it arrives.
         self.told: Callable[[int, Answer], None] = lambda key, answer: None
 
     def put(self, comparisons: Sequence[Comparison]) -> None:
-        """Ask these as soon as the gate lets them, in their order."""
+        """Ask these questions in order, as soon as the gate allows."""
         self.unanswered += len(comparisons)
         on_loop(lambda: [self._answer(comparison) for comparison in comparisons])
 
@@ -46,19 +46,19 @@ class Conversation:
         try:
             answer = await self._ask(comparison, self._gate)
         except Exception as error:
-            log.exception("a question was not answered")
+            log.exception("a question failed")
             answer = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
         try:
             self.told(comparison.key, answer)
-        except Exception:  # whoever takes it will store it all the same; an answer that never came would be waited for
-            log.exception("an answer was not kept")
+        except Exception:  # the taker stores the answer anyway; without it the taker would wait forever
+            log.exception("cannot write an answer to the write-ahead log")
         with self._changed:
             self._answers.append((comparison.key, answer))
             if len(self._answers) >= self._enough:
                 self._changed.notify()
 
     def take(self, *, enough: int, timeout_s: float) -> list[tuple[int, Answer]]:
-        """(key, answer) of what has come; returns with so many, after so long, or when a report is urgent."""
+        """(key, answer) pairs that have arrived; returns after so many, after so long, or when a report is urgent."""
         with self._changed:
             self._enough = max(1, min(enough, self.unanswered))
             self._changed.wait_for(lambda: self._is_urgent or len(self._answers) >= self._enough, timeout_s)
@@ -73,7 +73,7 @@ class Conversation:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether something happened that other processes should know at once."""
+        """Whether something happened that other processes must learn at once."""
         return self._is_urgent
 
     def report(self, wanted: int) -> Report:
@@ -84,7 +84,7 @@ class Conversation:
         return run(take())
 
     def take_back(self, report: Report) -> None:
-        """The report did not arrive."""
+        """Keep the report for the next visit, because it was not delivered."""
 
         async def give() -> None:
             self._gate.take_back(report)
@@ -98,7 +98,7 @@ class Conversation:
         run(put())
 
     def hand_back(self, why: str) -> None:
-        """Answer what has not been asked yet with NotAsked; calls in flight go on."""
+        """Answer all questions that were not asked yet with NotAsked; calls in flight continue."""
 
         async def back() -> None:
             self._gate.hand_back(why)
@@ -108,13 +108,13 @@ class Conversation:
 
 @runtime_checkable
 class ConversingJudge(Protocol):
-    """A judge whose questions go out one by one, and that shares limits with other processes."""
+    """A judge that asks questions one by one and shares limits with other processes."""
 
     @property
     def calls_per_comparison(self) -> int: ...
 
     def channel(self) -> Channel:
-        """What its limits are counted under. Raises LookupError or ValueError where it cannot be called."""
+        """The channel under which its limits are counted. Raises LookupError or ValueError if it cannot be called."""
         ...
 
     def converse(self) -> Conversation: ...

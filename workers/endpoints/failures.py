@@ -1,4 +1,4 @@
-"""Failures that language-model judges share: the question was never put, or it was and the endpoint is to blame.
+"""Failures that language-model judges share: the call was never made, or the endpoint failed it.
 
 Used by `openai_http` and `transformers_local`; imports no Django.
 """
@@ -9,12 +9,12 @@ from labeling.records import Failure
 
 
 class NotAsked(Failure):
-    """No call was made, or it was turned away unpaid: no attempt, no cost, ask again later."""
+    """No call was made, or a rate limit rejected it unpaid: no attempt, no cost, retry later."""
 
     __slots__ = ()
 
 
 class Excused(Failure):
-    """A call was made and booked, and failed because its endpoint is out of order: no attempt is counted."""
+    """A call was made and recorded, and failed because the endpoint is down: it counts as no attempt."""
 
     __slots__ = ()

@@ -1,6 +1,6 @@
-"""Who may call an endpoint now: the gate in front of its connection, within one process and shared by many.
+"""Gates that admit calls to an endpoint, within one process or shared by many.
 
-Every call passes a gate: `LocalGate` knows the limits of this process alone, `SharedGate` lives on what
+Every call passes a gate: `LocalGate` applies the limits of this process alone, `SharedGate` the share that
 `workers.endpoints.limiter` grants it from the limits of all workers together. Gates live on the event loop of
 `openai_client`; imports no Django.
 """
@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-# So many calls in a row that reached no working endpoint are an outage and no longer the questions' fault.
+# After so many failed calls in a row the endpoint has an outage, and the questions are not to blame.
 BREAK_AFTER = 5
-# A server that takes calls and fails them for so long may be made to fail by the questions: from then on attempts count.
+# If a server accepts calls and fails them for so long, the questions may cause it: from then on attempts count.
 PATIENCE_S = 900.0
-# For a shorter pause than this questions keep their place; for a longer one they are handed back.
+# Questions wait during a shorter pause and are handed back for a longer one.
 SHORT_PAUSE_S = 3.0
 
 
 class Outcome(enum.Enum):
-    """What a call says about its endpoint. `ANSWERED` is any reply of a working server, an error of ours too."""
+    """The outcome of a call for its endpoint. `ANSWERED` is any reply of a working server, even a client error."""
 
     ANSWERED = "answered"
     TURNED_AWAY = "turned away"
@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How a call ended. `correction`: by how many tokens its estimate was too low; `error`: its message, without keys."""
+    """The end of a call. `correction`: tokens by which its estimate was too low; `error`: its message, without keys."""
 
     outcome: Outcome
     correction: int = 0
@@ -42,7 +42,7 @@ class Left:
 
 
 class Held(Exception):
-    """The gate lets nobody in before the deadline; `wait_s` where it knows for how long."""
+    """The gate admits no call before the deadline; `wait_s` is the wait if it is known."""
 
     def __init__(self, why: str, wait_s: float | None) -> None:
         super().__init__(why)
@@ -51,7 +51,7 @@ class Held(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an endpoint allows: calls at the same time, requests and tokens a minute; `timeout_s` bounds a call."""
+    """The limits of an endpoint: concurrent calls, requests and tokens per minute; `timeout_s` of a call."""
 
     concurrency: int
     rpm: float | None = None
@@ -61,7 +61,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One endpoint as its provider sees it. `identity` is equal for all who share its limits, and holds no secret."""
+    """One endpoint as its provider counts it. `identity` is equal for all who share its limits, and holds no secret."""
 
     identity: str
     name: str
@@ -72,9 +72,9 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a process may do until its next report. None of requests and tokens: no limit of that kind.
+    """The share of a process until its next report. None for requests or tokens: no limit of that kind.
 
-    `closed_s`: nothing may start for so long. `failures`, `outage_s`: what all processes have met so far.
+    `closed_s`: no call may start for so long. `failures`, `outage_s`: totals of all processes so far.
     """
 
     epoch: int
@@ -91,7 +91,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened under a grant since the last report. `slots`: as granted last; `outages`: since the last answer."""
+    """The events under a grant since the last report. `slots`: as last granted; `outages`: since the last answer."""
 
     epoch: int = -1
     slots: int = 0
@@ -111,30 +111,30 @@ class Report:
 
 
 class Gate(Protocol):
-    """What a connection asks before a call and tells after it."""
+    """The interface that a connection calls before and after each call."""
 
     async def enter(self, tokens: int, latest_start: float) -> int:
-        """Wait for the turn of a call of about so many tokens, until `latest_start` by time.monotonic(). Raises Held."""
+        """Wait until a call of about so many tokens may start, at most until `latest_start` (time.monotonic()). Raises Held."""
         ...
 
     def leave(self, entered: int, left: Left) -> None:
-        """The call is over; `entered` is what `enter` gave."""
+        """Record the end of a call; `entered` is the value of `enter`."""
         ...
 
     def excuses(self, *, reached: bool) -> bool:
-        """Whether a failed call is the endpoint's fault; `reached`: it had taken the question."""
+        """Whether the endpoint caused a failed call; `reached`: it had accepted the question."""
         ...
 
 
 class Pace:
-    """Spreads a rate evenly over a minute; what was left unused for a second may come in a burst."""
+    """Spreads a rate evenly over a minute; allows a burst of one second's unused share."""
 
     def __init__(self, per_minute: float) -> None:
         self.seconds_each = 60.0 / per_minute
         self._free_at = 0.0
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next amount may go out."""
+        """Seconds until the next amount may be sent."""
         return max(0.0, self._free_at - now)
 
     def spend(self, amount: float, now: float) -> None:
@@ -142,7 +142,7 @@ class Pace:
 
 
 class LocalGate:
-    """The limits of an endpoint, held by this process alone."""
+    """Applies the limits of an endpoint within this process alone."""
 
     def __init__(self, limits: Limits) -> None:
         self._slots = asyncio.Semaphore(limits.concurrency)
@@ -184,7 +184,7 @@ class LocalGate:
     def leave(self, entered: int, left: Left) -> None:
         self._slots.release()
         if left.outcome is Outcome.TURNED_AWAY and left.retry_after_s:
-            # The limit is the account's: what else waits here would only be turned away as well.
+            # The limit applies to the account: the provider would also reject the other waiting calls.
             self._closed_until = max(self._closed_until, time.monotonic() + left.retry_after_s)
 
     def excuses(self, *, reached: bool) -> bool:
@@ -192,9 +192,9 @@ class LocalGate:
 
 
 class SharedGate:
-    """The part of an endpoint's limits that this process was granted; without a valid grant nobody gets in.
+    """Applies this process's share of an endpoint's limits; without a valid grant it admits no call.
 
-    All methods belong on the event loop, but `urgent`, which is called there whenever the next report should not wait.
+    Call all methods on the event loop. It calls `urgent` there when the next report should not wait.
     """
 
     def __init__(self, urgent: Callable[[], None] = lambda: None) -> None:
@@ -228,7 +228,7 @@ class SharedGate:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + latest_start - time.monotonic()):
                 return await turn
         except (TimeoutError, asyncio.CancelledError) as error:
-            if turn.done() and not turn.cancelled():  # let in at the very moment in which it gave up
+            if turn.done() and not turn.cancelled():  # admitted at the moment of its timeout
                 self.leave(turn.result(), Left(Outcome.ANSWERED, correction=-tokens))
             if isinstance(error, TimeoutError):
                 raise Held("no free slot", self._closed_for() or None) from None
@@ -272,7 +272,7 @@ class SharedGate:
         )
 
     def _failures(self) -> int:
-        """Calls in a row that reached no working endpoint: by the last grant, told since, and yet to be told."""
+        """Failed calls in a row: from the last grant, reported since, and not yet reported."""
         return self._grant.failures + self._told + self._outages
 
     def _let_in(self, tokens: int) -> int:
@@ -300,7 +300,7 @@ class SharedGate:
     # --- reports and grants --------------------------------------------------------------
 
     def report(self, wanted: int) -> Report:
-        """What happened since the last report; the next begins here."""
+        """Return the events since the last report and start the next one."""
         grant = self._grant
         report = Report(
             epoch=grant.epoch, slots=grant.slots, in_flight=self.in_flight, wanted=wanted,
@@ -314,7 +314,7 @@ class SharedGate:
         return report
 
     def take_back(self, report: Report) -> None:
-        """The report did not arrive: its content belongs to the next one."""
+        """Merge an undelivered report into the next one."""
         self._told = 0
         self._requests += report.requests
         self._tokens += report.tokens
@@ -327,7 +327,7 @@ class SharedGate:
         self._error = self._error or report.error
 
     def apply(self, grant: Grant, asked_at: float) -> None:
-        """Live on this grant; `asked_at`: when its report was taken, by time.monotonic()."""
+        """Apply this grant; `asked_at`: time of its report, by time.monotonic()."""
         self._grant = grant
         self._told = 0
         self._valid_until = asked_at + grant.valid_s
@@ -340,7 +340,7 @@ class SharedGate:
         self._wake()
 
     def hand_back(self, why: str, wait_s: float | None = None) -> None:
-        """Whoever waits is not let in."""
+        """Refuse all waiting calls."""
         while self._waiting:
             turn, _ = self._waiting.popleft()
             if not turn.done():

@@ -1,8 +1,8 @@
-"""Flow control: what all workers together may ask of an endpoint, and what each of them may ask now.
+"""The rate limiter: shares the limits of an endpoint among all workers.
 
-A process draws slots and rates in bulk, about once a second and in one short transaction, and reports with the
-same visit what its calls met; between visits its `SharedGate` decides alone. The rows are the only state: a broker
-that is wiped changes nothing, and a process that dies gives its slots back by silence. Rules: `workers.endpoints.limiter_rules`.
+About once a second a process reports the outcomes of its calls and draws slots and rates, in one short transaction;
+between these visits its `SharedGate` decides alone. The rows are the only state: losing the broker changes nothing, and
+the slots of a process that dies are freed after a timeout. Rules: `workers.endpoints.limiter_rules`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from workers.endpoints.limiter_rules import CLOSED, HALF_OPEN, SHARE_S, Share, S
 from workers.models import EndpointShare, EndpointState
 
 LONGEST_ERROR = 500
-# Without a visit for so long, nothing is known of an endpoint: it is not shown.
+# An endpoint without a visit for so long is not shown.
 FORGOTTEN_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint for a reader. `state`: closed, paused, open or half_open, and for how long; rates of the last minute."""
+    """An endpoint for display. `state`: closed, paused, open or half_open, and for how long; rates of the last minute."""
 
     name: str
     base_url: str
@@ -53,7 +53,7 @@ class EndpointView:
 
 
 def visit(channel: Channel, holder: str, report: Report) -> Grant:
-    """Report what calls met, and draw what may be asked until the next visit; one short transaction."""
+    """Report the outcomes of calls and draw a grant until the next visit, in one short transaction."""
     with transaction.atomic():
         row = _locked_row(channel)
         now, others = _look_around(channel, holder)
@@ -66,7 +66,7 @@ def visit(channel: Channel, holder: str, report: Report) -> Grant:
 
 
 def leave(channel: Channel, holder: str, report: Report) -> None:
-    """The last report of a process that asks nothing more for now; its slots and unused rates are free at once."""
+    """Store the last report of a process that stops asking; frees its slots and unused rates at once."""
     with transaction.atomic():
         row = _locked_row(channel)
         now, others = _look_around(channel, holder)
@@ -86,7 +86,7 @@ def forget(token: str) -> None:
 
 
 def endpoint_states(project: Project | None = None) -> list[EndpointView]:
-    """Endpoints that workers have called lately, all or those of the project's judges."""
+    """Endpoints that workers called recently, all or those of the project's judges."""
     rows = EndpointState.objects.prefetch_related("shares")
     if project is not None:
         rows = rows.filter(name__in=_names_of(project))
@@ -129,7 +129,7 @@ def _locked_row(channel: Channel) -> EndpointState:
 
 
 def _look_around(channel: Channel, holder: str) -> tuple[float, list[Share]]:
-    """(the database's time now, under the lock, and the living shares of others); the dead ones go."""
+    """(the database's time under the lock, live shares of other processes); deletes expired shares."""
     now = _database_now()
     living: list[Share] = []
     dead: list[int] = []

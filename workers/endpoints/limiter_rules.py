@@ -1,6 +1,6 @@
-"""The rules of flow control: from an endpoint's state and one process's report to its next state and a grant.
+"""The rules of the rate limiter: from an endpoint's state and one process's report to its next state and a grant.
 
-Pure, so that tests can turn the clock; `workers.endpoints.limiter` runs them under the lock of the endpoint's row. Times are
+Pure functions, so that tests can control the clock; `workers.endpoints.limiter` runs them under the lock of the endpoint's row. Times are
 seconds since 1970 by the database's clock.
 """
 
@@ -18,13 +18,13 @@ SHARE_S = 10.0
 RENEW_S, RENEW_SOON_S = 1.0, 0.25
 BACKOFF_BASE_S, BACKOFF_MOST_S = 1.0, 60.0
 MOST_PAUSE_S = 3600.0
-# Rates are drawn for twice the time to the next report; with what nobody used, a second's worth may come in a burst.
+# Rates are drawn for twice the time to the next report; one second's unused share may be sent in a burst.
 AHEAD_S, BURST_S = 0.5, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Another process at the endpoint: the slots that it holds, and how many it has use for."""
+    """Another process at the endpoint: the slots that it holds, and how many it wants."""
 
     slots: int
     wanted: int
@@ -41,7 +41,7 @@ class Usage:
     last_tokens: float = 0.0
 
     def at(self, now: float) -> Usage:
-        """The same in the minute of `now`."""
+        """The counts moved to the minute of `now`."""
         minute = int(now // 60)
         if minute == self.minute:
             return self
@@ -50,18 +50,18 @@ class Usage:
         return Usage(minute)
 
     def last_minute(self, now: float) -> tuple[float, float]:
-        """(requests, tokens) of the last sixty seconds, as if those of the minute before were spread evenly."""
+        """(requests, tokens) of the last sixty seconds; assumes that the minute before was evenly used."""
         usage, rest = self.at(now), 1.0 - (now % 60) / 60
         return usage.requests + rest * usage.last_requests, usage.tokens + rest * usage.last_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An endpoint as all workers have found it.
+    """The state of an endpoint from the reports of all workers.
 
-    `mode`: closed (calls go through), paused (it said 429), open (it is out of order), half open (one call tries).
-    `epoch` rises with each change of it: what was begun before says nothing about afterwards. `ceiling`: how many calls
-    at a time it bears after a 429. `trips`: pauses without an answer between them; `failures`: outages likewise.
+    `mode`: closed (calls pass), paused (rate limited, 429), open (outage), half open (one trial call).
+    `epoch` rises with each change of mode; outcomes of calls from an earlier epoch are ignored. `ceiling`: concurrent calls
+    allowed after a 429. `trips`: consecutive pauses without an answer; `failures`: consecutive outages.
     """
 
     mode: str = CLOSED
@@ -81,9 +81,9 @@ class State:
 def decide(
     state: State, report: Report, *, holder: str, others: Sequence[Share], limits: Limits, now: float, luck: float
 ) -> tuple[State, Grant, int]:
-    """The next state, what the holder may do, and how many slots are to be booked for it.
+    """The next state, the grant of the holder, and the number of slots to store for it.
 
-    `others`: the living shares of other processes. `luck` in [0, 1) spreads the pauses that nobody dictated.
+    `others`: live shares of other processes. `luck` in [0, 1) adds jitter to pauses without a Retry-After.
     """
     state = _settle(state, report, limits, now)
     state = _learn(state, report, holder=holder, limits=limits, now=now, luck=luck)
@@ -101,7 +101,7 @@ def decide(
     rate_s = 0.0
     if slots and state.mode == CLOSED:
         state, requests, tokens, rate_s = _draw(state, report, limits, now)
-    # A process that is to give up slots may have filled them by now: they are free once it says so.
+    # A process that must give up slots may be using them: they are free once it reports so.
     booked = max(slots, report.slots, report.in_flight)
     is_short = slots < min(report.wanted, limits.concurrency) or booked > slots
     grant = Grant(
@@ -120,7 +120,7 @@ def decide(
 
 
 def _settle(state: State, report: Report, limits: Limits, now: float) -> State:
-    """Book what the process really used instead of what it had drawn."""
+    """Replace the drawn amounts with the amounts that the process really used."""
     usage = state.usage.at(now)
     usage = replace(usage, requests=usage.requests + report.requests, tokens=usage.tokens + report.tokens)
     requests_from, tokens_from = state.requests_from, state.tokens_from
@@ -132,7 +132,7 @@ def _settle(state: State, report: Report, limits: Limits, now: float) -> State:
 
 
 def _learn(state: State, report: Report, *, holder: str, limits: Limits, now: float, luck: float) -> State:
-    """What the outcomes of the calls say about the endpoint."""
+    """Update the endpoint's mode from the outcomes of the calls."""
     if report.epoch != state.epoch:
         if state.mode == PAUSED and report.retry_after_s:
             return replace(state, until=max(state.until, now + min(report.retry_after_s, MOST_PAUSE_S)))
@@ -166,12 +166,12 @@ def _learn(state: State, report: Report, *, holder: str, limits: Limits, now: fl
 
 
 def _backoff_s(trips: int, luck: float) -> float:
-    """Doubles with each vain try, spread by a half to either side."""
+    """Exponential backoff with jitter of one half to either side."""
     return float(min(BACKOFF_MOST_S, BACKOFF_BASE_S * 2.0 ** min(trips, 30)) * (0.5 + luck))
 
 
 def _probe(state: State, report: Report, *, holder: str, limits: Limits, now: float) -> tuple[State, int, int]:
-    """(state, slots, requests): one call of one process tries; if that process dies, another one's."""
+    """(state, slots, requests): one process makes a trial call; if it dies, another process does."""
     if state.probe_by == holder and report.epoch == state.epoch:
         is_unused = report.requests == 0 and report.in_flight == 0
         return state, 1, 1 if is_unused else 0
@@ -181,7 +181,7 @@ def _probe(state: State, report: Report, *, holder: str, limits: Limits, now: fl
 
 
 def _fair_share(state: State, report: Report, others: Sequence[Share], limits: Limits) -> int:
-    """As many slots as wanted, but of scarce ones no more than others get, and none that others still hold."""
+    """As many slots as wanted; if slots are scarce, an equal share, and none that others still hold."""
     most = int(min(limits.concurrency, state.ceiling))
     free = max(0, most - sum(share.slots for share in others))
     left, wants = most, sorted(share.wanted for share in others if share.wanted)
@@ -194,8 +194,8 @@ def _fair_share(state: State, report: Report, others: Sequence[Share], limits: L
 
 
 def _draw(state: State, report: Report, limits: Limits, now: float) -> tuple[State, int | None, float | None, float]:
-    """(state, requests, tokens, wait_s): what may begin until the next report, None where there is no such limit;
-    and for how long nothing may.
+    """(state, requests, tokens, wait_s): amounts that may start until the next report, None without such a limit,
+    and the wait before the next call.
     """
     wait_s = 0.0
     requests: int | None = None
@@ -215,6 +215,6 @@ def _draw(state: State, report: Report, limits: Limits, now: float) -> tuple[Sta
 
 
 def _tokens_wanted(usage: Usage, report: Report) -> float:
-    """About what the wanted calls will take, by those of the last minutes."""
+    """An estimate of the tokens of the wanted calls, from the last minutes."""
     calls = usage.requests + usage.last_requests
     return 1.5 * report.wanted * (usage.tokens + usage.last_tokens) / calls if calls else math.inf

@@ -1,6 +1,6 @@
-"""One process at one endpoint: it visits `workers.endpoints.limiter`, lives on what it is granted, and leaves.
+"""The session of one process at one endpoint: draws grants from `workers.endpoints.limiter` and gives them back.
 
-Used by `workers.judging.streaming` for the queue, and by whoever asks a judge beside it and has to keep the same limits.
+`workers.judging.streaming` uses it for the queue, and so does other code that calls a judge under the same limits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUND_S = 0.25
 
 @dataclass
 class Presence:
-    """A conversation and the grant that it lives on; `renew_at`: when the next visit is due, by time.monotonic()."""
+    """A conversation and its grant; `renew_at`: time of the next visit, by time.monotonic()."""
 
     channel: Channel
     holder: str
@@ -38,7 +38,7 @@ class Presence:
     renew_at: float = 0.0
 
     def visit(self, *, wanted: int) -> None:
-        """Report to the other processes, and draw what may be asked next. Raises django.db.Error."""
+        """Report to the other processes and draw the next grant. Raises django.db.Error."""
         asked_at = time.monotonic()
         report = self.conversation.report(wanted)
         try:
@@ -50,18 +50,18 @@ class Presence:
         self.renew_at = asked_at + self.grant.renew_s
 
     def leave(self) -> None:
-        """Give the slots back; where the database is away they come back by themselves."""
+        """Give the slots back; if the database is unavailable, they expire."""
         try:
             limiter.leave(self.channel, self.holder, self.conversation.report(0))
         except Error as error:
-            log.warning("endpoint %s not left: %s", self.channel.name, error)
+            log.warning("cannot give back the slots of endpoint %s: %s", self.channel.name, error)
 
 
 def ask_within_limits(judge: Judge, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-    """As `judge.judge`, within the limits that all processes share. The comparisons have different keys."""
+    """As `judge.judge`, within the limits shared by all processes. The comparisons must have different keys."""
     channel: Channel | None = None
     if isinstance(judge, ConversingJudge):
-        with contextlib.suppress(LookupError, ValueError):  # its own answers say what is wrong
+        with contextlib.suppress(LookupError, ValueError):  # the judge's own answers report the error
             channel = judge.channel()
     if channel is None or not isinstance(judge, ConversingJudge):
         return judge.judge(comparisons)
