@@ -1,1 +1,1 @@
-"""Judges that ship with the product; each file registers its plugins by the door that third parties use."""
+"""Judges that ship with the product; each registers its plugins through the same entry points as third parties."""

@@ -1,7 +1,7 @@
-"""A judge that compares meanings: the cosine of query and document under a sentence-transformers model.
+"""A judge that compares embeddings: the cosine of query and document under a sentence-transformers model.
 
-It runs on the weights that come with the installation unless another model is named, and answers in the
-frame of `score_difference`. Imports no Django, and torch only once it is prepared.
+It uses the weights that come with the installation unless the options name another model, and extends
+`score_difference`. Imports no Django, and torch only once it is prepared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EMBEDDINGS_KEPT = 20_000  # 30 MB at 384 dimensions
 
 @register
 class EmbeddingJudge(ScoreDifferenceJudge):
-    """Prefers the document whose embedding is the closer to the query's."""
+    """Prefers the document whose embedding is closer to the query's."""
 
     name = "embedding"
     label = "Embeddings (cosine)"

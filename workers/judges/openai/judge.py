@@ -1,7 +1,7 @@
 """Judge plugin `openai-http`: any language model behind an OpenAI-compatible endpoint.
 
 Builds prompts with `prompting`, calls through `openai_client`, reads replies with `openai_answers`.
-Whatever goes wrong becomes a Failure of its own kind, never a vote. Imports no Django.
+Every error becomes a Failure of its own kind, never a vote. Imports no Django.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCORE_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-# What the modes decide themselves; `extra_body` may not contradict it.
+# Fields that the modes set themselves; `extra_body` must not contain them.
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 
@@ -108,19 +108,19 @@ class OpenAIOptions(Judge.Options):
 
 @dataclass
 class _Made:
-    """What came of the calls of one comparison: replies, and failures in the order in which they were met."""
+    """The results of the calls of one comparison: replies, and failures in the order of arrival."""
 
     completions: list[Completion] = field(default_factory=list)
     failed: list[CallFailed] = field(default_factory=list)
 
     @property
     def booked(self) -> list[CallFailed]:
-        """Failed calls that stand in the books: those that were made, and not turned away by a rate limit unpaid."""
+        """Failed calls that are recorded: those that were made and not rejected unpaid by a rate limit."""
         return [each for each in self.failed if each.paid or not _is_turned_away(each)]
 
     @property
     def error(self) -> CallFailed:
-        """The failure that says most: one of a call that was made rather than one that was not, or turned away."""
+        """The most informative failure: of a call that was made rather than one that was not made or was rejected."""
         return min(self.failed, key=lambda each: (isinstance(each, CallNotMade), _is_turned_away(each)))
 
 
@@ -132,7 +132,7 @@ def _is_turned_away(error: CallFailed) -> bool:
 class OpenAIHttpJudge(Judge):
     """Asks a model once for each comparison, all comparisons of a batch at the same time.
 
-    May be called from several threads: they share the endpoint's connections and limits.
+    Thread-safe: all threads share the endpoint's connections and limits.
     """
 
     name = "openai-http"
@@ -156,7 +156,7 @@ class OpenAIHttpJudge(Judge):
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
-        """An endpoint that the operator has not defined; keys are the workers' own affair."""
+        """Problems of the options: an endpoint that the operator has not defined. Only workers check keys."""
         try:
             get_endpoint(str(options.get("endpoint", "")))
         except (UnknownEndpoint, EndpointsInvalid) as error:
@@ -164,11 +164,11 @@ class OpenAIHttpJudge(Judge):
         return []
 
     def prepare(self, collection: Collection) -> None:
-        """Load the tokenizer, if one is named; the collection itself is not looked at."""
+        """Load the tokenizer, if the options name one; ignores the collection."""
         cutter_of(self.options.tokenizer)
 
     def channel(self) -> Channel:
-        """What its calls are counted under. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
+        """The channel under which its calls are counted. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
         return get_endpoint(self.options.endpoint).channel(self.options.model)
 
     def converse(self) -> Conversation:
@@ -209,7 +209,7 @@ class OpenAIHttpJudge(Judge):
         told: Callable[[int, Verdict | Failure], None],
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
-        # In order of the first document: a server that caches prefixes meets them one after the other.
+        # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
         prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
@@ -227,8 +227,8 @@ class OpenAIHttpJudge(Judge):
         deadline: float,
         gate: Gate | None = None,
     ) -> Verdict | Failure:
-        """One verdict or failure; nothing that happens to one comparison may touch another. No text that leaves
-        here holds the endpoint's key.
+        """One verdict or failure; an error of one comparison never affects another. No returned text contains the
+        endpoint's key.
         """
         started = time.monotonic()
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
@@ -264,7 +264,9 @@ class OpenAIHttpJudge(Judge):
     ) -> Failure:
         """The failure of a comparison of which at least one call failed, with the cost of all that were made."""
         error, usage = made.error, self._usage(endpoint, made, estimate, latency_s)
-        if isinstance(error, CallNotMade):  # then no call failed: where none was made either, it was not asked
+        if isinstance(
+            error, CallNotMade
+        ):  # then no call failed; if no call was made either, the comparison was not asked
             kind = Failure if made.completions else NotAsked
             return kind(error.kind, str(error), True, error.retry_after_s, usage)
         kind = _blame(error, gate, is_unpaid=not (made.completions or made.booked))
@@ -280,7 +282,7 @@ class OpenAIHttpJudge(Judge):
         into: _Made,
         gate: Gate | None,
     ) -> None:
-        """Make the calls of one comparison at the same time; `into` holds what came of each, even if one raises."""
+        """Make the calls of one comparison concurrently; `into` collects every result, even if one raises."""
         connection = connection_to(endpoint)
         request = self.request(prompt)
 
@@ -354,7 +356,7 @@ class OpenAIHttpJudge(Judge):
 
 
 def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Failure]:
-    """Whose fault a failed call is. A process by itself cannot tell: there each failure is the question's."""
+    """Whether the endpoint or the question caused a failed call. Without a shared gate it is always the question."""
     if gate is None:
         return Failure
     if error.kind is FailureKind.RATE_LIMITED:
@@ -363,7 +365,7 @@ def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Fai
 
 
 def _count(usage: Any, name: str, otherwise: int) -> int:
-    """A count of tokens as stated; what is not a plausible count is replaced by our own."""
+    """The stated count of tokens, or our own count if it is not plausible."""
     value = usage.get(name) if isinstance(usage, dict) else None
     plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
     return value if plausible else otherwise  # type: ignore[return-value]
