@@ -1,1 +1,1 @@
-"""From frozen scores to a proven reranker. Imports `scoring` and `labeling`."""
+"""Trains, publishes, evaluates and serves rerankers from frozen scores. Imports `scoring` and `labeling`."""

@@ -1,8 +1,8 @@
-"""Models that a reranker can start from: found, checked and made into a `CrossEncoder`.
+"""Finds and checks base models, and loads them as `CrossEncoder`.
 
 Encoders (BERT and relatives) get a head of one label; decoders (Qwen3 and relatives) answer yes or no after a chat
-template, and the difference of the two logits is the score. The trainer attaches LoRA to what `cross_encoder` returns,
-`trainer.publishing.export` merges into it, and both see the same base. Imports no Django, and torch only where a model is loaded.
+template, and the difference of the two logits is the score. The trainer attaches LoRA to the model from `cross_encoder`,
+and `trainer.publishing.export` merges the adapter into the same base. Imports no Django, and torch only to load a model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ YES, NO = "yes", "no"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ENCODER_TARGETS = ("query", "key", "value", "dense")
 _DECODER_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Where the layers of an encoder have other names, PEFT finds them by kind.
+# PEFT finds the layers of other encoders by their type.
 _ENCODERS = {
     "bert": (_ENCODER_TARGETS, ("classifier",)),
     "electra": (_ENCODER_TARGETS, ("classifier",)),
@@ -36,11 +36,11 @@ _ENCODERS = {
     "deberta-v2": (("query_proj", "key_proj", "value_proj", "dense"), ("classifier",)),
     "modernbert": (("Wqkv", "Wo", "Wi"), ("head", "classifier")),
 }
-# Texts cannot speak in the template's own marks: "<|im_end|>" in a document stays text.
+# Documents cannot inject the template's control tokens: "<|im_end|>" in a document stays text.
 _TEXT = "{{ message['content'] | replace('<|', '< |') }}"
 _INSTRUCTION = "Does the document answer the query? Reply with one word, yes or no."
-# sentence-transformers sends the roles `query` and `document` and adds no generation prompt, so that the
-# template carries the whole prompt up to the place where the answer would stand.
+# sentence-transformers sends the roles `query` and `document` and adds no generation prompt, so the template holds the
+# whole prompt up to the position of the answer.
 CHATML_TEMPLATE = (
     "<|im_start|>system\n" + _INSTRUCTION + "<|im_end|>\n<|im_start|>user\n"
     "{% for message in messages %}{% if message['role'] == 'query' %}Query: " + _TEXT + "\n\n"
@@ -56,23 +56,23 @@ PLAIN_TEMPLATE = (
 
 
 class BaseMissing(FileNotFoundError):
-    """No weights are where a base was said to be."""
+    """The base has no weights at its location."""
 
 
 class PickleRefused(ValueError):
-    """A folder holds weights that only unpickling could read, which can run any code."""
+    """A folder stores its weights as a pickle, which can run any code when it is loaded."""
 
 
 class UnsupportedBase(ValueError):
-    """The folder holds a model that cannot become a reranker here."""
+    """The folder holds a model that cannot be made into a reranker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A checked base. `ranks_untrained`: its head is trained, so that its own zero-shot ranking means something.
+    """A checked base. `ranks_untrained`: its head is trained, so its zero-shot ranking is meaningful.
 
-    `lora_targets` and `saved_modules` are what PEFT takes by default: layers to adapt, and modules (a fresh head) to
-    train whole and keep with the adapter. `max_length` is in tokens, None where the model names no bound.
+    `lora_targets` and `saved_modules` are PEFT's defaults: layers to adapt, and modules (a new head) to train fully
+    and save with the adapter. `max_length` is in tokens, None if the model has no limit.
     """
 
     name: str
@@ -88,8 +88,7 @@ class Base:
 def load_base(name_or_path: str) -> Base:
     """Find and check a base without loading its weights.
 
-    "minilm" are the weights that come with the installation; otherwise a folder, or the name of a model that has been
-    downloaded. Raises ModelNotAllowed, BaseMissing, PickleRefused, UnsupportedBase.
+    The name is "minilm" (the weights that come with the installation), a folder, or the name of a downloaded model. Raises ModelNotAllowed, BaseMissing, PickleRefused, UnsupportedBase.
     """
     folder = _folder_of(name_or_path)
     _check_weights(folder, name_or_path)
@@ -99,8 +98,8 @@ def load_base(name_or_path: str) -> Base:
     trained_head = architecture.endswith("ForSequenceClassification")
     if trained_head and _labels(config) != 1:
         raise UnsupportedBase(
-            f"base {name_or_path!r} classifies into {_labels(config)} labels; expected one relevance score; choose a "
-            "reranker or a model without a head"
+            f"base {name_or_path!r} has {_labels(config)} labels; expected one relevance score; choose a reranker or a "
+            "model without a head"
         )
     targets: tuple[str, ...]
     saved: tuple[str, ...]
@@ -113,7 +112,7 @@ def load_base(name_or_path: str) -> Base:
         targets, saved, kind = _DECODER_TARGETS, ("score",), "encoder"
     else:
         raise UnsupportedBase(
-            f"base {name_or_path!r} is a {architecture or model_type or 'nameless model'}; expected an encoder "
+            f"base {name_or_path!r} is a {architecture or model_type or 'model of unknown type'}; expected an encoder "
             f"({', '.join(sorted(_ENCODERS))}), a decoder (architecture ...ForCausalLM) or a reranker with one label"
         )
     return Base(
@@ -129,17 +128,17 @@ def load_base(name_or_path: str) -> Base:
 
 
 def embedder_name(base: str) -> str:
-    """What `labeling.retrieval.embedder` calls a base: its folder may lie outside of what the operator has listed."""
+    """The name of a base for `labeling.retrieval.embedder`; its folder may be outside the operator's list."""
     return BUNDLED if base == MINILM else base
 
 
 def cross_encoder(
     base: Base, *, max_length: int | None = None, seed: int = 0, device: str | None = None, dtype: str = "float32"
 ) -> Any:
-    """The base as a `sentence_transformers.CrossEncoder` with one raw logit a pair; `predict` applies the sigmoid.
+    """The base as a `sentence_transformers.CrossEncoder` with one raw logit per pair; `predict` applies the sigmoid.
 
-    A fresh head is drawn from `seed` without touching torch's own state. `max_length` (tokens of the pair) is cut to
-    what the model can read. Raises UnsupportedBase.
+    A new head is initialised from `seed` without changing torch's random state. `max_length` (tokens of the pair) is
+    limited to the model's maximum. Raises UnsupportedBase.
     """
     import torch
     from sentence_transformers import CrossEncoder
@@ -169,7 +168,7 @@ def cross_encoder(
 
 
 def base_checksum(base: Base) -> str:
-    """SHA-256, in hex, over the weight files in name order: identifies what an adapter belongs to."""
+    """SHA-256, in hex, over the weight files in name order; identifies the base of an adapter."""
     digest = hashlib.sha256()
     for path in sorted(base.folder.glob("*.safetensors")):
         with path.open("rb") as stream:
@@ -179,7 +178,7 @@ def base_checksum(base: Base) -> str:
 
 
 def quiet() -> None:
-    """No progress bars and no advice in the logs of servers and jobs."""
+    """Turn off progress bars and advice in the logs of servers and jobs."""
     import logging
 
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -201,7 +200,7 @@ def _folder_of(name: str) -> Path:
         return downloaded
     raise BaseMissing(
         f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "
-        f"safetensors, or a downloaded name: run `hf download {name}` on the machine that trains"
+        f"safetensors, or a downloaded model: run `hf download {name}` on the machine that trains"
     )
 
 
@@ -219,19 +218,17 @@ def _downloaded(name: str) -> Path | None:
 
 def _check_weights(folder: Path, name: str) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise UnsupportedBase(
-            f"{name!r} is an adapter, not a model; name its base, or the merged model it was made into"
-        )
+        raise UnsupportedBase(f"{name!r} is an adapter, not a model; choose its base or the merged model")
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise PickleRefused(
-            f"base {name!r} has its weights in {pickles[0]}, a pickle, which can run any code when it is read; expected "
-            "*.safetensors; take a revision that has them, or convert the model on a machine that you can lose"
+            f"base {name!r} stores its weights in {pickles[0]}, a pickle, which can run any code when it is loaded; expected "
+            "*.safetensors; take a revision that has them, or convert the model on an isolated machine"
         )
     raise BaseMissing(
-        f"base {name!r} has no *.safetensors in {folder}; download it whole, or name the folder that holds the weights"
+        f"base {name!r} has no *.safetensors in {folder}; download all its files, or choose the folder with the weights"
     )
 
 
@@ -239,27 +236,27 @@ def _config_of(folder: Path, name: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
-        raise BaseMissing(f"base {name!r} has no config.json in {folder}; download the model whole") from None
+        raise BaseMissing(f"base {name!r} has no config.json in {folder}; download all files of the model") from None
     except ValueError as error:
         raise UnsupportedBase(f"base {name!r}: its config.json cannot be read ({error}); download it again") from error
     if not isinstance(config, dict):
-        raise UnsupportedBase(f"base {name!r}: its config.json holds no object; download it again")
+        raise UnsupportedBase(f"base {name!r}: its config.json holds no JSON object; download it again")
     if "auto_map" in config:
         raise UnsupportedBase(
-            f"base {name!r} brings code of its own, which is never run here; choose one that transformers knows"
+            f"base {name!r} needs its own code, which is never run; choose a model that transformers supports"
         )
     return config
 
 
 def _labels(config: dict[str, Any]) -> int:
-    """How many labels a saved classifier has; transformers leaves out what is its default, two."""
+    """Number of labels of a saved classifier; transformers omits its default, two."""
     return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
 
 
 def _own_modules(folder: Path) -> bool:
-    """Whether the folder was saved by a CrossEncoder and so says itself how it scores.
+    """Whether a CrossEncoder saved the folder, so that its modules.json describes the scoring.
 
-    A merged decoder without its modules.json would be read with guessed tokens, and an embedder's modules do not rank.
+    Without modules.json the tokens of a merged decoder would be guessed, and an embedder's modules do not rank.
     """
     try:
         modules = json.loads((folder / "modules.json").read_text())
@@ -312,7 +309,7 @@ def _processor_options(max_length: int | None) -> dict[str, Any]:
 
 
 def chat_template(tokenizer: Any) -> str:
-    """The tokenizer's own template where it renders the roles query and document, otherwise one of ours."""
+    """The tokenizer's own template if it renders the roles query and document, otherwise one of ours."""
     own = tokenizer.chat_template
     if isinstance(own, str) and _carries_pair(tokenizer):
         return own
@@ -328,17 +325,17 @@ def _carries_pair(tokenizer: Any) -> bool:
     messages = [{"role": "query", "content": "q7Zk"}, {"role": "document", "content": "d4Xw"}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # a template raises what it likes, for instance on unknown roles
+    except Exception:  # templates raise any exception, for instance on unknown roles
         return False
     return "q7Zk" in text and "d4Xw" in text and "'query'" in tokenizer.chat_template.replace('"', "'")
 
 
 def _answer_token(tokenizer: Any, word: str, base: Base) -> int:
-    """The one token that spells the answer. Raises UnsupportedBase."""
+    """The single token of the answer. Raises UnsupportedBase."""
     ids = tokenizer.encode(word, add_special_tokens=False)
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise UnsupportedBase(
-            f"base {base.name!r}: its tokenizer has no single token for {word!r}, so that the answer cannot be read; "
+            f"base {base.name!r}: its tokenizer has no single token for {word!r}, so the answer cannot be read; "
             "choose another decoder"
         )
     return int(ids[0])

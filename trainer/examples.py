@@ -1,4 +1,4 @@
-"""Rows of a snapshot as columns that a trainer learns from, read from its Parquet file. Imports no Django.
+"""Reads the rows of a snapshot's Parquet file as columns for a trainer. Imports no Django.
 
 Neighbours: `scoring.snapshots.freeze` writes the file, `trainer.training.process` reads it for a trainer plugin.
 """
@@ -20,19 +20,19 @@ _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
 
 
 class EmptySnapshot(ValueError):
-    """The file holds nothing to learn from."""
+    """The file has no rows to train on."""
 
 
 def load_training_data(rows: Path) -> TrainingData:
     """The splits train and dev of a snapshot's rows. Raises EmptySnapshot."""
     train = load_examples(rows, "train")
     if not len(train):
-        raise EmptySnapshot(f"{rows.name} has no row in the split train; freeze a snapshot with looser filters")
+        raise EmptySnapshot(f"{rows.name} has no rows in the split train; freeze a snapshot with looser filters")
     return TrainingData(train=train, dev=load_examples(rows, "dev"))
 
 
 def load_examples(rows: Path, split: str) -> Examples:
-    """The rows of one split, by query; texts that repeat share their memory."""
+    """The rows of one split, by query; equal texts share memory."""
     table = pq.read_table(rows, columns=_COLUMNS, filters=pc.field("split") == split)
     return Examples(
         queries=_texts(table.column("query")),

@@ -1,4 +1,4 @@
-"""Training runs on frozen snapshots, the rerankers they publish, and how well these rank."""
+"""Training runs on frozen snapshots, the rerankers that they publish, and their evaluations."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingRun(models.Model):
 
 
 class Reranker(models.Model):
-    """A model that ranks: published by a training run, a base, or an outside endpoint."""
+    """A model that ranks: published by a training run, a base, or an external endpoint."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rerankers")
     training_run = models.ForeignKey(
@@ -65,7 +65,7 @@ class Reranker(models.Model):
 
 
 class Evaluation(models.Model):
-    """What one reranker reached on one split of a snapshot against one reference, grades or Elo.
+    """The result of one reranker on one split of a snapshot against one reference, grades or Elo.
 
     `metrics` holds intervals over all queries, by domain, and the values by query; `scores` each document's score, in
     the order of the split's queries (`trainer.evaluation.leaderboard.packed`).

@@ -111,7 +111,7 @@ def test_missing_and_unsafe_bases_are_named_with_a_remedy(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"auto_map": {"AutoModel": "evil.Model"}}, "code of its own"),
+        ({"auto_map": {"AutoModel": "evil.Model"}}, "needs its own code"),
         ({"architectures": ["BertForSequenceClassification"]}, "2 labels"),
         ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}, "encoder"),
     ],

@@ -132,7 +132,7 @@ def test_a_stranger_s_reranker_is_not_there_and_the_names_that_are_are_listed(
     assert find_reranker(stranger, "") == mine
     Membership.objects.create(project=theirs.project, user=stranger, role=Role.VIEWER)
     assert find_reranker(stranger, "fish") == theirs
-    with pytest.raises(UnknownReranker, match="no model was named"):
+    with pytest.raises(UnknownReranker, match="the request names no model"):
         find_reranker(stranger, "")
 
 
@@ -148,7 +148,7 @@ def test_programs_call_a_reranker_without_blanks_and_signs_and_by_its_name_as_we
         assert find_reranker(owner, name) == find_reranker(owner, f"{project.slug}/{name}") == first
     same = store(published_encoder, project, "demo pointwise 1")
     assert find_reranker(owner, same.name) == same
-    with pytest.raises(UnknownReranker, match="several models are named"):
+    with pytest.raises(UnknownReranker, match="several models have the name"):
         find_reranker(owner, "demo-pointwise-1")
 
 

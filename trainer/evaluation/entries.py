@@ -1,7 +1,7 @@
-"""What an evaluation compares with: everything that ranks becomes a `Reranker` row, and a row becomes an order.
+"""Enters everything that an evaluation compares as a `Reranker` row, and turns a row into an order.
 
-Baselines are entered by themselves: first stage, BM25, the untrained base, each judge alone, and Elo as what a
-student of it can reach. Outside rerankers and TREC run files are entered by people, to see what they use today.
+Each evaluation enters the baselines itself: first stage, BM25, the untrained base, each judge alone, and Elo as the upper
+bound for a model trained on it. People enter external rerankers and TREC run files of the systems they use today.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ RESERVED = ("BM25", "Elo", "first stage")
 
 
 class ContenderRefused(ValueError):
-    """A reranker was entered that cannot be; the message says what to change."""
+    """The reranker cannot be entered; the message says what to change."""
 
 
 class NameTaken(ContenderRefused):
-    """The project has another reranker of that name, or will have one."""
+    """The name is already taken by another reranker of the project or reserved for a baseline."""
 
 
 def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> list[Reranker]:
-    """Rows of what every student is compared with; those that are there already stay, under today's names.
+    """Create or rename the baseline rows that every trained reranker is compared with, and return them.
 
-    Where something else of the project is called so, a number follows.
+    If another reranker of the project has the name, a number is appended.
     """
     rows = [("BM25", BM25_KIND, ""), ("Elo", ELO, "")]
     if Candidate.objects.filter(query__project=project, first_stage_rank__isnull=False).exists():
@@ -81,7 +81,7 @@ def enter_baselines(project: Project, *, bases: Sequence[str] = (MINILM,)) -> li
 
 
 def _free_name(project: Project, name: str, *, kind: str, location: str) -> str:
-    """`name`, or with the first number that makes it one which no other row of the project has."""
+    """`name`, with a number appended if another row of the project has it."""
     others = Reranker.objects.filter(project=project).exclude(kind=kind, location=location)
     endings = itertools.chain([""], (f" ({number})" for number in itertools.count(2)))
     names = (name[: LONGEST_NAME - len(ending)] + ending for ending in endings)
@@ -94,7 +94,7 @@ def enter_outside(project: Project, endpoint: str, *, by: Any = None) -> Reranke
     entered = Reranker.objects.filter(project=project, kind=OUTSIDE, location=found.name).first()
     if entered is not None:
         return entered
-    _check_free(project, found.name, remedy=f"let the operator call the endpoint otherwise in {VARIABLE}")
+    _check_free(project, found.name, remedy=f"ask the operator to rename the endpoint in {VARIABLE}")
     with transaction.atomic():
         reranker = Reranker.objects.create(project=project, kind=OUTSIDE, location=found.name, name=found.name)
         _note_entered(reranker, by)
@@ -106,12 +106,12 @@ def _note_entered(reranker: Reranker, by: Any) -> None:
 
 
 def _check_free(project: Project, name: str, *, remedy: str) -> None:
-    """Raises NameTaken where the project has a reranker called so, or a baseline will be."""
+    """Raise NameTaken if the project has a reranker of that name or the name is reserved for a baseline."""
     other = Reranker.objects.filter(project=project, name=name).first()
     if other is not None:
-        raise NameTaken(f"a reranker {name!r} ({other.kind}) is there already; {remedy}")
+        raise NameTaken(f"the project already has a reranker {name!r} ({other.kind}); {remedy}")
     if name in RESERVED or name.startswith(("untrained base ", "judge ")):
-        raise NameTaken(f"{name!r} is what a baseline is called; {remedy}")
+        raise NameTaken(f"{name!r} is the name of a baseline; {remedy}")
 
 
 def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = None) -> Reranker:
@@ -125,7 +125,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = 
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
         raise ContenderRefused(
-            f"none of the run's {len(run)} queries is one of this project's, such as {next(iter(run))!r}; expected the "
+            f"none of the run's {len(run)} queries, such as {next(iter(run))!r}, belongs to this project; expected the "
             "ids that were imported"
         )
     with transaction.atomic():
@@ -139,7 +139,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = 
 
 
 def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
-    """The order that a row stands for, ready to score these queries."""
+    """The order of a row, ready to score these queries."""
     makers: Mapping[str, Callable[[], Order]] = {
         FIRST_STAGE: FirstStage,
         BM25_KIND: BM25,
@@ -153,7 +153,7 @@ def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
 
 
 def _untrained(base: str) -> Order:
-    """A bi-encoder has no ranking head, so that its zero-shot order is the cosine."""
+    """The zero-shot order of a base: a bi-encoder has no ranking head, so it ranks by cosine."""
     loaded = load_base(base)
     if not loaded.ranks_untrained:
         return Cosine(embedder_name(base))
@@ -176,5 +176,5 @@ def _run_file(reranker: Reranker) -> Order:
 
 
 def _trained(reranker: Reranker) -> Order:
-    """What is evaluated is what is served: the published artefact, loaded as the serving process loads it."""
+    """The order of a published reranker, loaded as the serving process loads it."""
     return _of_model(load_reranker(artefact_folder(artefact_of(reranker))))

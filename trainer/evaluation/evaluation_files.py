@@ -1,10 +1,9 @@
-"""What a published reranker reached, as a file beside its artefacts: `evaluation.json`, written after each evaluation.
+"""Writes the results of a published reranker to `evaluation.json` next to its artefacts, after each evaluation.
 
-A model card is closed by the manifest's checksums before anything is proved; the figures of the proof therefore stand in a
-file that the manifest does not name. The database keeps every evaluation, and the file repeats them: an evaluation computes
-the boards of its own split anew, and of the others only those that a file lacks, so that whatever an earlier writer left
-when it was killed, the next one heals. Neighbours: `trainer.evaluation.leaderboard` has the figures,
-`workers.jobs.evaluation` asks for this.
+The manifest's checksums fix the model card before the evaluation, so the results are in a file that the manifest does not
+list. The database keeps every evaluation, and the file repeats them. Each evaluation recomputes the leaderboards of its own
+split, and other leaderboards only if the file lacks them; so the next evaluation repairs a file whose writer was killed.
+Neighbours: `trainer.evaluation.leaderboard` computes the results, `workers.jobs.evaluation` calls this module.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from trainer.publishing.manifests import EVALUATION
 from trainer.serving.registry import servable
 
 FORMAT = 1
-# An entry is the same evaluation's where these are the same.
+# Two entries with equal values here belong to the same evaluation.
 _MARKED = ("snapshot", "snapshot_sha256", "split", "reference", "evaluated_at")
 _KEYS = {*_MARKED, "queries", "metrics", "domains", "ndcg@10_difference_to"}
 Entry = dict[str, Any]
@@ -33,7 +32,7 @@ Mark = tuple[str, ...]
 
 
 class _Place(NamedTuple):
-    """A board that a reranker stands on."""
+    """A leaderboard that lists a reranker."""
 
     snapshot_id: int
     split: str
@@ -41,10 +40,10 @@ class _Place(NamedTuple):
 
 
 def store_proofs(project: Project, snapshot: Snapshot, split: str) -> None:
-    """Write what the project's rerankers reached beside their artefacts, each file at once or not at all.
+    """Write the results of the project's rerankers next to their artefacts, each file atomically.
 
-    Figures on `split` of `snapshot` are computed anew; those on other boards stay as the file has them, unless they are
-    missing there or older than the evaluation.
+    Results on `split` of `snapshot` are recomputed; those on other leaderboards only if they are missing in the file or
+    older than the evaluation.
     """
     published = {each.pk: each for each in servable().filter(project=project)}
     reached = _reached(project, published)
@@ -66,7 +65,7 @@ def store_proofs(project: Project, snapshot: Snapshot, split: str) -> None:
 
 
 def _reached(project: Project, published: Iterable[int]) -> dict[int, dict[_Place, datetime]]:
-    """Where each of the published rerankers was evaluated, and when."""
+    """Leaderboards and times of the evaluations of each published reranker."""
     found: dict[int, dict[_Place, datetime]] = {}
     rows = Evaluation.objects.filter(project=project, reranker__in=published).values_list(
         "reranker_id", "snapshot_id", "split", "reference", "created_at"
@@ -79,7 +78,7 @@ def _reached(project: Project, published: Iterable[int]) -> dict[int, dict[_Plac
 def _known(
     reranker: Reranker, places: Mapping[_Place, datetime], snapshots: Mapping[int, Snapshot]
 ) -> dict[_Place, Entry]:
-    """What the file beside a reranker says of these very evaluations."""
+    """Entries of these evaluations in the file of a reranker."""
     kept = _kept(reranker)
     found: dict[_Place, Entry] = {}
     for place, at in places.items():
@@ -95,7 +94,7 @@ def _said(at: datetime) -> str:
 
 
 def _kept(reranker: Reranker) -> dict[Mark, Entry]:
-    """The entries of the file beside a reranker; none where it is missing, damaged or of another format."""
+    """The entries of the file of a reranker; empty if it is missing, damaged or has another format."""
     try:
         told = json.loads(storage().read_bytes(f"{reranker.location}/{EVALUATION}"))
         if told["format"] != FORMAT:

@@ -1,8 +1,8 @@
-"""Rerankers of other makers, asked over HTTP so that they can be compared with ours.
+"""Calls external rerankers over HTTP, so that an evaluation can compare them with ours.
 
 ZELO_RERANKERS holds JSON, or the path of a JSON file: a list of endpoints that the operator defines and
-projects choose by name. Three shapes are spoken: `cohere` (also vLLM), `jina`, `tei`. Keys stay in
-environment variables and are read when a call is made. Imports no Django.
+projects choose by name. It supports three shapes: `cohere` (also vLLM), `jina`, `tei`. Keys stay in
+environment variables and are read at each call. Imports no Django.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 class OutsideInvalid(ValueError):
-    """ZELO_RERANKERS cannot be read, or says something impossible."""
+    """ZELO_RERANKERS cannot be read or is not valid."""
 
 
 class UnknownOutside(LookupError):
-    """The operator has defined no outside reranker of that name."""
+    """The operator has defined no external reranker of that name."""
 
 
 class OutsideFailed(RuntimeError):
-    """An outside reranker did not rank: unreachable, refused, or an answer that cannot be read."""
+    """An external reranker did not rank: it is unreachable, refused, or sent an unreadable answer."""
 
 
 class OutsideEndpoint(pydantic.BaseModel):
-    """One reranker behind an address. `url` is the whole address that is posted to.
+    """One external reranker. `url` is the full address for POST requests.
 
-    `most_documents`: how many documents one request may hold; longer lists are sent in parts, which is right
-    because these models score each document by itself.
+    `most_documents`: maximum number of documents in one request. Longer lists are split into several requests; that is
+    safe because these models score each document by itself.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -69,12 +69,12 @@ class OutsideEndpoint(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _model_where_needed(self) -> OutsideEndpoint:
         if self.shape != "tei" and not self.model:
-            raise ValueError(f"the shape {self.shape!r} needs a model name")
+            raise ValueError(f"shape {self.shape!r} needs a model name")
         return self
 
 
 def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, OutsideEndpoint]:
-    """All outside rerankers by name; none where ZELO_RERANKERS is unset. Raises OutsideInvalid."""
+    """All external rerankers by name; empty if ZELO_RERANKERS is unset. Raises OutsideInvalid."""
     text = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
     if not text:
         return {}
@@ -95,7 +95,7 @@ def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str,
 
 
 def outside_endpoint(name: str) -> OutsideEndpoint:
-    """The endpoint of that name. Raises UnknownOutside that lists what there is, or OutsideInvalid."""
+    """The endpoint of that name. Raises UnknownOutside, which lists the defined names, or OutsideInvalid."""
     found = outside_endpoints()
     if name not in found:
         raise UnknownOutside(f"no outside reranker is named {name!r}; {VARIABLE} defines: {', '.join(found) or 'none'}")
@@ -103,7 +103,7 @@ def outside_endpoint(name: str) -> OutsideEndpoint:
 
 
 class OutsideReranker:
-    """Scores from an endpoint; one connection, kept open. Use as a context manager."""
+    """Gets scores from an endpoint over one open connection. Use as a context manager."""
 
     def __init__(self, endpoint: OutsideEndpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.endpoint = endpoint
@@ -117,7 +117,7 @@ class OutsideReranker:
         self._client.close()
 
     def scores(self, query: str, documents: Sequence[str]) -> FloatArray:
-        """One score a document, in order, higher is better. Raises OutsideFailed."""
+        """One score per document, in order, higher is better. Raises OutsideFailed."""
         size = self.endpoint.most_documents
         parts = [self._part(query, documents[start : start + size]) for start in range(0, len(documents), size)]
         return np.concatenate(parts) if parts else np.zeros(0)
@@ -143,7 +143,7 @@ class OutsideReranker:
         return {"Authorization": f"Bearer {key}"}
 
     def _post(self, body: Mapping[str, Any]) -> Any:
-        """The JSON of the answer; tried again where trying can help, as long as the endpoint asks to wait."""
+        """The JSON of the answer; retries temporary failures after the wait that the endpoint asks for."""
         problem = ""
         for attempt in range(ATTEMPTS):
             try:
@@ -160,7 +160,9 @@ class OutsideReranker:
                 wait = _retry_after_s(reply) or BACKOFF_S * 2.0**attempt
             if attempt + 1 < ATTEMPTS:
                 self._sleep(min(wait, LONGEST_WAIT_S))
-        raise OutsideFailed(f"{self.endpoint.name} did not rank ({problem}); see that it runs and what its limits are")
+        raise OutsideFailed(
+            f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has"
+        )
 
     def _json(self, reply: httpx.Response) -> Any:
         if len(reply.content) > MOST_REPLY_BYTES:
@@ -171,7 +173,7 @@ class OutsideReranker:
             raise OutsideFailed(f"{self.endpoint.name} answered {reply.text[:200]!r}; expected JSON") from None
 
     def _read(self, answer: Any, key: str, count: int) -> FloatArray:
-        """Scores by position; every document exactly once, every score finite."""
+        """Scores by position; checks that every document has exactly one finite score."""
         rows = answer.get("results") if isinstance(answer, dict) else answer
         scores = np.full(count, math.nan)
         try:
@@ -183,7 +185,7 @@ class OutsideReranker:
         except (TypeError, KeyError, ValueError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {str(answer)[:200]!r} ({error}); expected one row with index and {key} "
-                f"for each of {count} documents; see that `shape` is right"
+                f"for each of {count} documents; check `shape`"
             ) from None
         if not np.isfinite(scores).all():
             raise OutsideFailed(

@@ -1,8 +1,8 @@
-"""Who ranks best: what every reranker reached on one split of a snapshot, and the paired differences.
+"""The leaderboard: results of every reranker on one split of a snapshot, and the paired differences.
 
-Everything that ranks is a `Reranker` row, ours and others', the first stage and the judges included, so that one
-table compares them. Evaluations keep each document's score, so that a page can show what moved without asking a
-model again. `trainer.evaluation.metrics` has the figures, `trainer.evaluation.rankers` the orders.
+Everything that ranks is a `Reranker` row, including external rerankers, the first stage and the judges, so one table
+compares them. Evaluations store each document's score, so a page can show which documents moved without running a model.
+`trainer.evaluation.metrics` computes the metrics, `trainer.evaluation.rankers` the orders.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from trainer.evaluation.metrics import (
 from trainer.models import Evaluation, Reranker
 
 SPLITS = ("dev", "test", "heldout")
-# What a row is compared with, by the kind of its reranker: the best of the judges, whatever is there of the others.
+# Kinds of baselines that each row is compared with; of the judges, only the best.
 BASELINES = ("bm25", "first_stage", "base", "judge")
 
 
@@ -52,7 +52,7 @@ class NotEvaluated(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """A paired difference in NDCG@10 to the baseline `name`; `verdict` in a reader's words."""
+    """A paired difference in NDCG@10 to the baseline `name`; `verdict` says it in words."""
 
     name: str
     reranker_id: int
@@ -68,9 +68,9 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One reranker's place: intervals by metric, the same by domain, differences by kind of baseline.
+    """One reranker on the leaderboard: intervals by metric and domain, differences by kind of baseline.
 
-    `to_chosen` is the difference to the row that the reader has chosen, None for that row itself.
+    `to_chosen` is the difference to the row that the reader selected, None for that row itself.
     """
 
     evaluation: Evaluation
@@ -84,17 +84,17 @@ class Row:
 
     @property
     def queries(self) -> int:
-        """On how many queries it was measured; a judge of one project knows nothing of another's."""
+        """Number of queries that it was measured on; a judge answers only the queries of its own project."""
         return int(self.evaluation.metrics["queries"])
 
     @property
     def differences(self) -> list[Against | None]:
-        """One a baseline, in the order of `BASELINES`."""
+        """One difference per baseline, in the order of `BASELINES`."""
         return [self.against.get(kind) for kind in BASELINES]
 
     @property
     def by_domain(self) -> list[Interval | None]:
-        """NDCG@10 in each domain of the board, in its order."""
+        """NDCG@10 in each domain of the leaderboard, in its order."""
         return [self.domains[each]["ndcg@10"] if each in self.domains else None for each in self.all_domains]
 
 
@@ -117,14 +117,14 @@ _READ = (
 )  # fmt: skip
 
 
-# Enough to find a query among the others.
+# Enough text to recognise a query.
 _LISTED = ["query_id", "query_external_id", "project"]
 
 
 def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
-    """The queries of one split with their candidates, in id order. Raises NothingToMeasure where it is empty.
+    """The queries of one split with their candidates, in id order. Raises NothingToMeasure if the split is empty.
 
-    A query goes by the id that was imported, or by "project/id" where two projects use the same.
+    The id of a query is its imported id, or "project/id" if two projects use the same one.
     """
     with _rows_file(snapshot) as stream:
         table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split)])
@@ -132,10 +132,10 @@ def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
 
 
 def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:
-    """One query of `evaluation_queries` and where its documents stand among those of the split.
+    """One query of `evaluation_queries`, and the positions of its documents among those of the split.
 
-    The texts of the other queries are not read: of the file's row groups only those that hold this one. Raises
-    NothingToMeasure where the split is empty or has no such query.
+    Reads only the row groups of the file that hold this query. Raises NothingToMeasure if the split is empty or has no
+    such query.
     """
     with _rows_file(snapshot) as stream:
         ids = pq.read_table(stream, columns=_LISTED, filters=[("split", "=", split)])
@@ -163,7 +163,7 @@ class _Listing:
 
 
 def _listing(table: pa.Table, snapshot: Snapshot, split: str) -> _Listing:
-    """Raises NothingToMeasure where the table is empty."""
+    """Raise NothingToMeasure if the table is empty."""
     if not table.num_rows:
         raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} is empty; choose another split")
     starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
@@ -202,7 +202,7 @@ def _floats(values: Sequence[float | None]) -> FloatArray:
 
 
 def learned_queries(snapshot: Snapshot) -> set[int]:
-    """Fingerprints of the queries that a student of the snapshot has learned from, or was chosen on."""
+    """Fingerprints of the queries that a model of the snapshot was trained or selected on."""
     with _rows_file(snapshot) as stream:
         table = pq.read_table(stream, columns=["query"], filters=[("split", "in", ["train", "dev"])])
     return {fingerprint(text) for text in set(table.column("query").to_pylist())}
@@ -216,14 +216,14 @@ def record_evaluation(
     queries: Sequence[EvaluationQuery],
     scores: Sequence[FloatArray],
 ) -> list[Evaluation]:
-    """Measure scores against every reference that says something and store them, in the place of earlier ones.
+    """Measure scores against every usable reference and store the results, replacing earlier ones.
 
-    `scores` float64[n] a query, in the order of its candidates. Raises NothingToMeasure where no reference says
-    anything, BadOrder.
+    `scores` float64[n] per query, in the order of its candidates. Raises NothingToMeasure if no reference is usable, and
+    BadOrder.
     """
     found: list[Evaluation] = []
     rows = {query.id: own for query, own in zip(queries, scores, strict=True)}
-    # A query without any score says nothing of the order: ties by id would be an order that nobody gave.
+    # Skip queries without any score: ordering them by id would measure an order that the reranker did not give.
     scored = {query for query, own in rows.items() if np.isfinite(own).any()}
     for reference in REFERENCES:
         try:
@@ -237,7 +237,7 @@ def record_evaluation(
     if not found:
         raise NothingToMeasure(
             f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "
-            "two documents of different Elo; choose another split, or judge more"
+            "two documents of different Elo; choose another split, or collect more judgments"
         )
     return found
 
@@ -283,7 +283,7 @@ def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
 
 
 def packed(scores: Sequence[FloatArray]) -> bytes:
-    """Scores of all queries, one after the other, compressed."""
+    """The scores of all queries, concatenated and compressed."""
     whole = np.concatenate(scores) if scores else np.zeros(0)
     return zlib.compress(whole.astype("<f8").tobytes(), 6)
 
@@ -306,9 +306,9 @@ def measured_of(evaluation: Evaluation) -> Measured:
 def leaderboard(
     project: Project, snapshot: Snapshot, split: str, reference: Reference, *, compared_with: int | None = None
 ) -> Leaderboard:
-    """Everything evaluated there, with differences to the baselines and to the reranker `compared_with` (its id).
+    """The leaderboard of one split, with differences to the baselines and to the reranker `compared_with` (its id).
 
-    Raises NotEvaluated, also where that one is not on the board.
+    Raises NotEvaluated if nothing is evaluated there or `compared_with` is not on the leaderboard.
     """
     evaluations = list(
         Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
@@ -355,7 +355,7 @@ def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evalu
     found = next((each for each in evaluations if each.reranker_id == reranker_id), None)
     if found is None:
         there = ", ".join(f"{each.reranker_id} ({each.reranker.name})" for each in evaluations)
-        raise NotEvaluated(f"reranker {reranker_id} is not on this board; choose one of {there}")
+        raise NotEvaluated(f"reranker {reranker_id} is not on this leaderboard; choose one of {there}")
     return found
 
 
@@ -364,14 +364,14 @@ def _ndcg(evaluation: Evaluation) -> float:
 
 
 def _intervals(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
-    # In our order: the database keeps the keys of JSON in one of its own.
+    # In our order: the database does not keep the order of JSON keys.
     return {metric: Interval(**plain[metric]) for metric in METRICS}
 
 
 def _against(
     evaluation: Evaluation, baselines: Mapping[str, list[Evaluation]], values: Mapping[int, Measured]
 ) -> dict[str, Against]:
-    """Differences to the best of each kind; of the bases, to the one that a student has grown from."""
+    """Differences to the best baseline of each kind; of the bases, to the one that the reranker was trained from."""
     found = {}
     run = evaluation.reranker.training_run
     base = run.options.get("base", "") if run is not None else ""
@@ -384,7 +384,7 @@ def _against(
 
 
 def _to(baseline: Evaluation | None, evaluation: Evaluation, values: Mapping[int, Measured]) -> Against | None:
-    """The paired difference to another row; None to itself, and where no query was measured on both."""
+    """The paired difference to another row; None to itself, or if no query was measured on both."""
     if baseline is None or baseline.pk == evaluation.pk:
         return None
     test = difference(values[evaluation.pk], values[baseline.pk])
@@ -393,7 +393,7 @@ def _to(baseline: Evaluation | None, evaluation: Evaluation, values: Mapping[int
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One query under two orders: how NDCG@10 changed, from `before` to `after`."""
+    """NDCG@10 of one query under two orders, `before` and `after`."""
 
     query_id: str
     domain: str

@@ -1,7 +1,7 @@
-"""Stage 8: how well an order of documents agrees with human grades, and with Elo.
+"""Stage 8: ranking metrics of an order of documents against human grades and against Elo.
 
-Pure figures: queries in, values by query out, then means with bootstrap intervals and paired
-differences. `trainer.evaluation.rankers` brings the orders, `trainer.evaluation.leaderboard` stores and compares them.
+Pure functions: values by query, their means with bootstrap intervals, and paired differences.
+`trainer.evaluation.rankers` provides the orders, `trainer.evaluation.leaderboard` stores and compares the results.
 Imports no Django.
 """
 
@@ -26,11 +26,11 @@ RESAMPLES = 2_000
 
 
 class NothingToMeasure(ValueError):
-    """A set of queries on which the reference says nothing."""
+    """No query has a usable reference."""
 
 
 class BadOrder(ValueError):
-    """An order that does not fit the queries, or holds something that is no number."""
+    """An order that does not match the queries or holds a value that is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class EvaluationQuery:
     first_stage_rank: FloatArray
 
     def says(self, reference: Reference) -> bool:
-        """Whether an order can be measured: something is relevant, and not everything equally."""
+        """Whether an order can be measured: some documents are relevant, and not all equally."""
         if reference == "grades":
             return bool(np.nanmax(self.grades, initial=0.0) > 0.0)
         known = self.relevance[np.isfinite(self.elo)]
@@ -69,7 +69,7 @@ class Measured:
     values: Mapping[str, FloatArray]
 
     def of_domain(self, domain: str) -> Measured:
-        """The part of one domain; all of it for ''."""
+        """The values of one domain; all values for ''."""
         if domain == ALL_DOMAINS:
             return self
         rows = [row for row, each in enumerate(self.domains) if each == domain]
@@ -81,7 +81,7 @@ class Measured:
 
 
 def measurable(queries: Iterable[EvaluationQuery], reference: Reference) -> list[EvaluationQuery]:
-    """The queries that the reference says something about. Raises NothingToMeasure."""
+    """The queries with a usable reference. Raises NothingToMeasure."""
     found = [query for query in queries if query.says(reference)]
     if not found:
         wanted = "a positive human grade" if reference == "grades" else "two documents of different Elo"
@@ -92,7 +92,7 @@ def measurable(queries: Iterable[EvaluationQuery], reference: Reference) -> list
 
 
 def measure(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray], reference: Reference) -> Measured:
-    """NDCG@10, Recall@10 and MRR of `scores`, one array a query, higher is better, NaN ranks last.
+    """NDCG@10, Recall@10 and MRR of `scores`, one array per query, higher is better, NaN ranks last.
 
     Against grades: linear gain, relevant from grade 1, an ungraded document counts as 0. Against Elo: gain is the
     relevance, relevant are the ten documents of highest Elo (half of them where there are fewer than twenty), MRR
@@ -109,13 +109,13 @@ def measure(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray], re
 
 def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -> Iterator[FloatArray]:
     if len(scores) != len(queries):
-        raise BadOrder(f"{len(scores)} lists of scores for {len(queries)} queries; expected one a query")
+        raise BadOrder(f"{len(scores)} lists of scores for {len(queries)} queries; expected one per query")
     for query, own in zip(queries, scores, strict=True):
         values = np.asarray(own, dtype=np.float64)
         if values.shape != query.candidate_ids.shape or np.isinf(values).any():
             raise BadOrder(
                 f"query {query.id}: scores of shape {values.shape} for {len(query.candidate_ids)} documents; "
-                "expected one finite number, or NaN for none, a document"
+                "expected one finite number per document, or NaN for none"
             )
         yield values
 
@@ -142,7 +142,7 @@ def _values(query: EvaluationQuery, scores: FloatArray, reference: Reference) ->
 
 
 def _ranked_last(scores: FloatArray) -> FloatArray:
-    """The scores with every NaN below the lowest of them."""
+    """The scores with every NaN replaced by a value below the lowest score."""
     known = scores[np.isfinite(scores)]
     return np.where(np.isfinite(scores), scores, (known.min() if known.size else 0.0) - 1.0)
 
@@ -156,7 +156,7 @@ def intervals(measured: Measured, *, seed: int = 0) -> dict[str, Interval]:
 
 
 def difference(first: Measured, second: Measured, metric: str = "ndcg@10", *, seed: int = 0) -> PairedTest | None:
-    """first - second over the queries that both were measured on; None where these are none."""
+    """first - second over the queries that both were measured on; None if there are none."""
     rows = {query: row for row, query in enumerate(second.query_ids)}
     shared = [(row, rows[query]) for row, query in enumerate(first.query_ids) if query in rows]
     if not shared:

@@ -1,7 +1,7 @@
-"""The orders that an evaluation compares: each brings one score for every document of every query.
+"""The orders that an evaluation compares: each gives one score for every document of every query.
 
-First stage, Elo and judges are read from figures that stand already; BM25 and cosine are computed on the
-same candidates; outside rerankers and run files are what people use today. Imports no Django.
+First stage, Elo and judges use stored values; BM25 and cosine are computed on the same candidates; external rerankers and
+run files represent the systems that people use today. Imports no Django.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Progress = Callable[[int, int], None]
 
 
 class Order(Protocol):
-    """Scores of queries, one float64[n] a query over its candidates; higher is better, NaN for none."""
+    """Scores of queries, one float64[n] per query over its candidates; higher is better, NaN for no score."""
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]: ...
 
 
 class FirstStage:
-    """The rank that the candidates were found with."""
+    """The rank of each candidate in the first stage."""
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
         return [-query.first_stage_rank for query in queries]
 
 
 class Elo:
-    """The scores that the judgments gave: what a student of them can reach."""
+    """Elo from the judgments: the upper bound for a model trained on it."""
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
         return [query.elo for query in queries]
@@ -70,7 +70,7 @@ class BM25:
 
 
 class Cosine:
-    """The cosine of a bi-encoder's embeddings, untrained on anything here. A text of several queries is embedded once."""
+    """The cosine of an untrained bi-encoder's embeddings. A text of several queries is embedded once."""
 
     def __init__(self, model: str = DEFAULT_EMBEDDER, *, threads: int = 1) -> None:
         self._model, self._threads = model, threads
@@ -94,7 +94,7 @@ class Cosine:
 
 
 def _groups(queries: Sequence[EvaluationQuery]) -> Iterator[list[EvaluationQuery]]:
-    """Queries that are embedded together: of many texts more are of like length, and less is padded."""
+    """Groups of queries to embed together: larger groups have more texts of similar length and need less padding."""
     group: list[EvaluationQuery] = []
     for query in queries:
         group.append(query)
@@ -106,7 +106,7 @@ def _groups(queries: Sequence[EvaluationQuery]) -> Iterator[list[EvaluationQuery
 
 
 class Scorer:
-    """A model behind a function (query, documents) -> float64[n]."""
+    """A model as a function (query, documents) -> float64[n]."""
 
     def __init__(self, score: Callable[[str, Sequence[str]], FloatArray]) -> None:
         self._score = score
@@ -120,7 +120,7 @@ class Scorer:
 
 
 class Outside:
-    """Another maker's reranker over HTTP."""
+    """An external reranker over HTTP."""
 
     def __init__(self, endpoint: OutsideEndpoint) -> None:
         self._endpoint = endpoint
@@ -131,9 +131,9 @@ class Outside:
 
 
 class RunFile:
-    """A TREC run: what a system of today answers. Documents that it does not name rank last.
+    """A TREC run of an existing system. Documents that it does not name rank last.
 
-    `run[query][document]` is a score by the ids that were imported.
+    `run[query][document]` is a score, keyed by the imported ids.
     """
 
     def __init__(self, run: Mapping[str, Mapping[str, float]]) -> None:
@@ -155,13 +155,13 @@ def read_run(stream: IO[bytes]) -> dict[str, dict[str, float]]:
         query, document, score = _run_line(body, number)
         if document in run.setdefault(query, {}):
             raise RowError(
-                f"document {document!r} stands twice for query {query!r}",
-                line=number, field="document", expectation="each document once a query", remedy="drop one line",
+                f"document {document!r} appears twice for query {query!r}",
+                line=number, field="document", expectation="each document once per query", remedy="remove one line",
             )  # fmt: skip
         run[query][document] = score
     if not run:
         raise RowError(
-            "the file holds no line", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
+            "the file is empty", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
         )
     return run
 

@@ -1,8 +1,8 @@
-"""Publishes a trained adapter as three artefacts, or nothing: adapter, merged model, sequence-classification form.
+"""Publishes a trained adapter as three artefacts: adapter, merged model, sequence-classification form. All or nothing.
 
-All are made in fp32 in a folder of their own, read back from disk and compared with base + adapter, logit by logit;
-only then is the folder moved to its place, its manifest written last. Called by the training process; `trainer.serving.loading`
-loads what stands here. Imports no Django, and torch only while publishing.
+It writes them in fp32 to a temporary folder, reads them back and compares their logits with base + adapter. Only then it
+writes the manifest and moves the folder to its place. The training process calls it; `trainer.serving.loading` loads the
+artefacts. Imports no Django, and torch only while publishing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BYTES_A_WEIGHT = 4
-# Of different lengths, so that every batch is padded; whatever texts the run adds come on top.
+# Texts of different lengths, so that every batch is padded; the run adds its own texts.
 _PROBE = (
     ("how do fish breathe", "Gills take oxygen from the water."),
     ("how do fish breathe", "A bakery opens before dawn. " * 12),
@@ -50,20 +50,20 @@ _PROBE = (
 
 
 class ParityFailed(ValueError):
-    """An artefact does not score as base + adapter do, so that nothing was published."""
+    """An artefact scores differently from base + adapter, so nothing was published."""
 
 
 class AdapterBroken(ValueError):
-    """The adapter's folder is incomplete or belongs to another base."""
+    """The folder of the adapter is incomplete or belongs to another base."""
 
 
 class NotEnoughDisk(OSError):
-    """The artefacts would not fit."""
+    """The disk has too little free space for the artefacts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What stands in `folder`; `checksum` is the manifest's SHA-256, `largest_difference` in logits, over all artefacts."""
+    """The published `folder`; `checksum` is the manifest's SHA-256, `largest_difference` in logits over all artefacts."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -81,11 +81,10 @@ def publish(
     max_length: int | None = None,
     temperature: float = 1.0,
 ) -> Published:
-    """Make, check and move into place the three artefacts of an adapter; an earlier `out` is replaced.
+    """Write, check and move into place the three artefacts of an adapter; replaces an earlier `out`.
 
-    `probe` are pairs of query and document that all artefacts are compared on, besides our own. The score is
-    logit / `temperature`, in all artefacts but the bare adapter. Raises AdapterBroken, ParityFailed, NotEnoughDisk,
-    and what `load_base` raises.
+    `probe` are further pairs of query and document to compare all artefacts on. The score is logit / `temperature` in all
+    artefacts except the bare adapter. Raises AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}; expected a positive number")
@@ -135,7 +134,7 @@ _MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safeten
 def _check_adapter(folder: Path, base: Base) -> None:
     for name in (_ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
-            raise AdapterBroken(f"the adapter's folder {folder} lacks {name}; expected a PEFT adapter in safetensors")
+            raise AdapterBroken(f"the adapter's folder {folder} has no {name}; expected a PEFT adapter in safetensors")
     from safetensors import safe_open
 
     with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as weights:
@@ -150,7 +149,7 @@ def _check_adapter(folder: Path, base: Base) -> None:
 
 
 def _check_disk(base: Base, where: Path) -> None:
-    """Two whole models in fp32, whatever the base is stored in, and a little."""
+    """Bytes needed on disk: two full models in fp32, whatever the precision of the base, and a margin."""
     from safetensors import safe_open
 
     weights = 0
@@ -162,13 +161,13 @@ def _check_disk(base: Base, where: Path) -> None:
     if free < needed:
         raise NotEnoughDisk(
             f"{free >> 20} MB are free at {where}, but the artefacts need about {needed >> 20} MB; free some space and "
-            "publish again: the adapter is kept"
+            "publish again; the adapter is kept"
         )
 
 
 @contextlib.contextmanager
 def _draft_beside(out: Path) -> Iterator[Path]:
-    """A folder on the same disk as `out`; what is left of it in the end is removed."""
+    """A temporary folder on the same disk as `out`, removed at the end."""
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     draft.chmod(0o755)
     try:
@@ -178,7 +177,7 @@ def _draft_beside(out: Path) -> Iterator[Path]:
 
 
 def _move_into_place(draft: Path, out: Path) -> None:
-    """The same order published again replaces the folder; readers hold the old one or the new one, never both."""
+    """Move the folder to its place, replacing an earlier one; readers see either the old one or the new one."""
     if out.exists():
         old = draft.with_name(draft.name + ".old")
         out.rename(old)
@@ -197,7 +196,7 @@ def _write_artefacts(
     max_length: int | None,
     temperature: float,
 ) -> list[float]:
-    """Write the three folders; returns the logits of base + adapter, each pair by itself and thus without padding."""
+    """Write the three folders and return the logits of base + adapter, computed pair by pair without padding."""
     from peft import PeftModel
 
     model = cross_encoder(base, max_length=max_length, device="cpu")
@@ -214,7 +213,7 @@ def _write_artefacts(
 
 
 def _check_loaded(adapted: Any, folder: Path) -> None:
-    """PEFT only warns about weights that found no place."""
+    """Raise AdapterBroken for missing or unknown weights; PEFT only warns about them."""
     import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
@@ -224,10 +223,10 @@ def _check_loaded(adapted: Any, folder: Path) -> None:
     for key, value in stored.items():
         if key not in loaded or not torch.equal(loaded[key].float().cpu(), value.float()):
             raise AdapterBroken(
-                f"{key} of the adapter in {folder} fits nothing in its base; name the base it was made for"
+                f"{key} of the adapter in {folder} does not exist in its base; choose the base it was trained on"
             )
     if lacking := sorted(set(loaded) - set(stored)):
-        raise AdapterBroken(f"the adapter in {folder} lacks {lacking[0]}; it was not saved whole")
+        raise AdapterBroken(f"the adapter in {folder} has no {lacking[0]}: it is incomplete; train it again")
 
 
 def _write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -> None:
@@ -240,7 +239,7 @@ def _write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -
 
 
 def _write_merged(folder: Path, model: Any, *, base: Base, temperature: float) -> None:
-    """The CrossEncoder with the modules that say how it scores."""
+    """The CrossEncoder with the modules that define its scoring."""
     import torch
     from sentence_transformers.base.modules import Dense
 
@@ -266,7 +265,7 @@ def _divide_head(model: Any, temperature: float) -> None:
 
 
 def _last_layer(model: Any) -> Any:
-    """The linear layer of a classifier that gives the one logit."""
+    """The linear layer of a classifier that computes the logit."""
     import torch
 
     head = getattr(model, "score", None) or model.classifier
@@ -276,7 +275,7 @@ def _last_layer(model: Any) -> Any:
 
 
 def _write_classifier(folder: Path, model: Any, *, temperature: float) -> None:
-    """The form with one label: of a decoder, the rows of its output layer for yes and no become the head."""
+    """The form with one label; for a decoder, the head is made from the output rows of yes and no."""
     classifier = model.model
     score = next((module for module in model if type(module).__name__ == "LogitScore"), None)
     if score is not None:
@@ -312,10 +311,10 @@ def _decoder_classifier(decoder: Any, score: Any, temperature: float) -> Any:
 
 
 def _compared(base: Base) -> list[tuple[str, tuple[str, ...]]]:
-    """The artefacts that are read back, each with the sides to pad on; empty: the tokenizer's own side.
+    """The artefacts to read back, each with the padding sides to test; empty: the tokenizer's own side.
 
-    Positions of an encoder count from the left, padding included, so that only a decoder bears both sides; and of its
-    merged form the last position is read, which must be a token.
+    An encoder counts positions from the left, padding included, so only a decoder supports both sides. The merged decoder
+    reads the last position, which must be a token.
     """
     sides = ("left", "right") if base.kind == "decoder" else ("",)
     return [(MERGED, ("",)), (SEQUENCE_CLASSIFICATION, sides)]
@@ -324,9 +323,9 @@ def _compared(base: Base) -> list[tuple[str, tuple[str, ...]]]:
 def _compare(
     folder: Path, *, pairs: Sequence[tuple[str, str]], expected: Sequence[float], sides: Sequence[str]
 ) -> float:
-    """The largest difference in logits between what was written and base + adapter. Raises ParityFailed.
+    """The largest difference in logits between the written artefact and base + adapter. Raises ParityFailed.
 
-    Each pair is scored by itself and in one padded batch.
+    Scores each pair both alone and in one padded batch.
     """
     from sentence_transformers import CrossEncoder
 
@@ -350,9 +349,11 @@ def _largest_difference(found: Sequence[float], expected: Sequence[float], artef
             "published; train in float32 or check the adapter for NaN"
         )
     order = sorted(range(len(found)), key=lambda row: -found[row])
-    # Two pairs that base + adapter hold equal within rounding may stand in either order.
+    # Two pairs with equal scores within rounding may come in either order.
     if any(expected[later] - expected[earlier] > 1e-5 for earlier, later in itertools.pairwise(order)):
-        raise ParityFailed(f"{artefact} ranks the probe in another order than base + adapter; nothing was published")
+        raise ParityFailed(
+            f"{artefact} ranks the probe pairs in a different order than base + adapter; nothing was published"
+        )
     return worst
 
 

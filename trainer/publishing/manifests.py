@@ -1,7 +1,7 @@
-"""The manifest of a published reranker: what it is, where it comes from, and the SHA-256 of every file.
+"""The manifest of a published reranker: its description, its provenance, and the SHA-256 of every file.
 
-It is written last, so that a folder without one is unfinished; whoever loads a reranker checks it first. Written by
-`trainer.publishing.export`, read by `trainer.serving.loading` and the pages. Imports no Django.
+It is written last, so a folder without one is unfinished, and every loader checks it first. `trainer.publishing.export`
+writes it; `trainer.serving.loading` and the pages read it. Imports no Django.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-# What the model was found to be worth, later than the manifest (see `trainer.evaluation.evaluation_files`).
+# The evaluation results, written after the manifest (see `trainer.evaluation.evaluation_files`).
 EVALUATION = "evaluation.json"
 FORMAT = 1
 ADAPTER, MERGED, SEQUENCE_CLASSIFICATION = "adapter", "merged", "sequence_classification"
@@ -22,11 +22,11 @@ _SAFE = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".vocab", "
 
 
 class ManifestBroken(ValueError):
-    """A folder is not what its manifest says, or has none: it is unfinished, damaged or tampered with."""
+    """A folder differs from its manifest or has none: it is unfinished, damaged or was changed."""
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash every file of `folder` and write the manifest beside them, last; returns it."""
+    """Hash every file of `folder`, write the manifest last, and return it."""
     manifest = {"format": FORMAT, **about, "files": file_records(folder)}
     path = folder / MANIFEST
     draft = path.with_suffix(".draft")
@@ -36,7 +36,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below `folder`, by its path there, but manifest and evaluation."""
+    """Size and SHA-256 of every file below `folder` except manifest and evaluation, by relative path."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
         for path in _files(folder, folder)
@@ -50,7 +50,7 @@ def _files(folder: Path, root: Path) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, its form checked but not the files. Raises ManifestBroken."""
+    """The manifest; checks its form but not the files. Raises ManifestBroken."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -58,9 +58,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has no {MANIFEST}; expected the folder of a published reranker; publish it again"
         ) from None
     except ValueError as error:
-        raise ManifestBroken(f"{folder / MANIFEST} is no JSON ({error}); publish the reranker again") from error
+        raise ManifestBroken(f"{folder / MANIFEST} is not JSON ({error}); publish the reranker again") from error
     if not _is_ours(manifest):
-        raise ManifestBroken(f"{folder / MANIFEST} is not of format {FORMAT}; publish the reranker with this version")
+        raise ManifestBroken(
+            f"{folder / MANIFEST} does not have format {FORMAT}; publish the reranker with this version"
+        )
     return manifest
 
 
@@ -75,9 +77,9 @@ def _is_ours(manifest: Any) -> bool:
 
 
 def verify(folder: Path, *, artefact: str | None = None) -> dict[str, Any]:
-    """The manifest, after comparing every file (of one artefact) with it. Raises ManifestBroken.
+    """The manifest; compares every file (of one artefact) with it. Raises ManifestBroken.
 
-    Files that the manifest does not name are refused as well: a loader would pick them up.
+    Also refuses files that the manifest does not name, because a loader would read them.
     """
     manifest = read_manifest(folder)
     prefix = f"{artefact}/" if artefact else ""
@@ -91,15 +93,17 @@ def verify(folder: Path, *, artefact: str | None = None) -> dict[str, Any]:
     if found != set(expected):
         odd = sorted(found ^ set(expected))
         raise ManifestBroken(
-            f"{folder}: {', '.join(odd[:3])} lacking or not in the manifest; publish the reranker again"
+            f"{folder}: {', '.join(odd[:3])} missing or not in the manifest; publish the reranker again"
         )
     for name, record in expected.items():
         path = folder / name
         if path.suffix not in _SAFE:
-            raise ManifestBroken(f"{name} in {folder} is of a kind that is never loaded; expected safetensors and text")
+            raise ManifestBroken(
+                f"{name} in {folder} has a file type that is never loaded; expected safetensors and text"
+            )
         if path.stat().st_size != record["bytes"] or file_checksum(path) != record["sha256"]:
             raise ManifestBroken(
-                f"{name} in {folder} is not the file that was published (its SHA-256 differs); copy it again or publish "
+                f"{name} in {folder} differs from the published file (SHA-256 mismatch); copy it again or publish "
                 "the reranker again"
             )
     return manifest

@@ -1,6 +1,6 @@
-"""The README.md of each published artefact: what it is, how it is loaded, what it learned from, how well it ranks.
+"""Builds the README.md of each published artefact: description, usage, training data and metrics.
 
-Written by `trainer.publishing.export` from facts that the training run and its evaluation hand over. Imports no Django.
+`trainer.publishing.export` writes it from the facts of the training run. Imports no Django.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trainer.publishing.manifests import ADAPTER, EVALUATION, MERGED, SEQUENCE_C
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Facts for the card, each a mapping of label to value (values may be mappings or lists of the same)."""
+    """Facts for the card, each a mapping of label to value (values may be nested mappings or lists)."""
 
     name: str
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The facts as the manifest stores them."""
         parts = {"data": self.data, "metrics": self.metrics, "lineage": self.lineage, "training": self.training}
         return {"name": self.name, **{name: dict(facts) for name, facts in parts.items()}}
 
@@ -57,13 +57,13 @@ _LOADING = {
 
 
 _PROOF = (
-    f"How it ranks queries that nothing was learned from, with intervals and beside BM25, base and judges, stands in "
-    f"`{EVALUATION}` above this folder, as soon as it has been evaluated; this card was closed before."
+    f"`{EVALUATION}` in the parent folder holds the evaluation on held-out queries, with intervals and next to BM25, the "
+    f"base and the judges, once the model has been evaluated; this card was written before."
 )
 
 
 def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str, Any]) -> str:
-    """The README.md of one artefact; `facts` are what publishing found (checksum of the base, parity, length)."""
+    """The README.md of one artefact; `facts` come from publishing (checksum of the base, parity, length)."""
     header = {
         "library_name": "peft" if artefact == ADAPTER else "sentence-transformers",
         "pipeline_tag": "text-ranking",

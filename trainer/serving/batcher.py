@@ -1,8 +1,8 @@
-"""Pairs of concurrent requests, batched by length, computed by a few threads.
+"""Batches the pairs of concurrent requests by length and computes them in a few threads.
 
-Each thread takes the longest open pair of the oldest request and fills the batch with pairs of like length, whoever
-asked for them: hardly any padding, and requests finish in the order they came. Two threads of one core each do more
-than one pass over two cores, and do not wait for each other. Imports no Django.
+Each thread takes the longest open pair of the oldest request and fills the batch with pairs of similar length from all
+requests. This needs little padding, and requests finish in the order of arrival. Two threads with one core each are faster
+than one thread with two cores, and do not wait for each other. Imports no Django.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SMALLEST_BATCH_TOKENS = 256
 
 
 class TooBusy(RuntimeError):
-    """More is waiting than the server can do in reasonable time."""
+    """The queue is longer than the server can process in reasonable time."""
 
 
 @dataclass
 class _Job:
-    """One request's pairs; `open_rows` by falling length, those taken already left out."""
+    """The pairs of one request; `open_rows` lists those not taken yet, longest first."""
 
     number: int
     model: LoadedReranker
@@ -40,7 +40,7 @@ class _Job:
 
 @dataclass
 class _Pool:
-    """Open pairs of one model by rising length: (length, job number, row)."""
+    """The open pairs of one model, shortest first: (length, job number, row)."""
 
     entries: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class _Pool:
 
 
 class RequestBatcher:
-    """`submit` pairs, get a future of their logits. `close` ends the threads and fails what is open."""
+    """Computes the logits of submitted pairs. `close` ends the threads and fails all open jobs."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class RequestBatcher:
         return self._waiting_tokens
 
     def submit(self, model: LoadedReranker, pairs: Sequence[EncodedPair]) -> Future[list[float]]:
-        """A future of one logit a pair, in order; cancelling it takes its open pairs away. Raises TooBusy."""
+        """A future of one logit per pair, in order; cancelling it removes its open pairs. Raises TooBusy."""
         future: Future[list[float]] = Future()
         if not pairs:
             future.set_result([])
@@ -83,11 +83,11 @@ class RequestBatcher:
         tokens = sum(len(pair) for pair in pairs)
         with self._changed:
             if self._closed:
-                raise TooBusy("the server is stopping; ask again in a moment")
+                raise TooBusy("the server is stopping; retry in a moment")
             if self._waiting_tokens and self._waiting_tokens + tokens > self._most_waiting_tokens:
                 raise TooBusy(
-                    f"{self._waiting_tokens:,} tokens wait already and this request adds {tokens:,}; expected at most "
-                    f"{self._most_waiting_tokens:,}; ask again later or with fewer documents"
+                    f"the server is busy: {self._waiting_tokens:,} tokens are queued and this request adds {tokens:,}; expected at "
+                    f"most {self._most_waiting_tokens:,}; retry later or send fewer documents"
                 )
             number = next(self._numbers)
             rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))
@@ -126,7 +126,7 @@ class RequestBatcher:
         return any(pool.entries for pool in self._pools.values())
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """The next batch. Chunks shrink with what is left, so that all threads finish together."""
+        """The next batch. Batches shrink as less work is left, so that all threads finish together."""
         oldest = next(job for job in self._jobs.values() if job.open_rows)
         model, row = oldest.model, oldest.open_rows[0]
         pool = self._pools[id(model)]
@@ -176,7 +176,7 @@ class RequestBatcher:
             job.future.set_exception(error)
 
     def _drop(self, number: int) -> None:
-        """Forget a job that nobody waits for any more."""
+        """Remove a job that was cancelled."""
         with self._changed:
             job = self._jobs.pop(number, None)
             if job is None:

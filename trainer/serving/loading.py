@@ -1,8 +1,8 @@
-"""Stage 9: a published reranker in memory, and the order that it gives to documents.
+"""Stage 9: loads a published reranker into memory and ranks documents with it.
 
-`load_reranker` checks the artefact against its manifest and loads it; `rank` scores one request by itself, while
-`trainer.serving.server` mixes the pairs of several requests with `encode` and `logits`. A pair scores the same
-whatever it is batched with. Imports no Django, and torch only once a model is loaded.
+`load_reranker` checks the artefact against its manifest and loads it. `rank` scores one request alone;
+`trainer.serving.server` batches the pairs of several requests with `encode` and `logits`. The score of a pair does not
+depend on its batch. Imports no Django, and torch only to load a model.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
 from trainer.serving.packed_linear import pack_linears
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
-# Hardly a text has longer tokens on average; where one has, it is read to its end after all.
+# Few texts have longer tokens on average; such a text is tokenised completely.
 CHARACTERS_OF_TOKEN = 12
 UNBOUNDED_TOKENS = 32768
 ENCODED_AT_ONCE = 256
 
 
 class NoScore(RuntimeError):
-    """The model gave NaN or infinity for a pair; it is damaged, or was trained to be."""
+    """The model returned NaN or infinity for a pair: its weights are damaged, or training failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One document in the order: its place in the request, `score` in [0, 1], and the logit behind it."""
+    """One ranked document: its index in the request, `score` in [0, 1], and its logit."""
 
     index: int
     score: float
@@ -40,7 +40,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """A pair as the model reads it. `ids` and `types` are token ids and segments; `cut`: not all of it was read."""
+    """A tokenised pair. `ids` and `types` are token ids and segments; `cut`: the document was truncated."""
 
     ids: tuple[int, ...]
     types: tuple[int, ...] | None
@@ -52,7 +52,7 @@ class EncodedPair:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """All pairs of one request, in the order of its documents; `query_cut`: the query was too long to be read whole."""
+    """All pairs of one request, in the order of its documents; `query_cut`: the query was truncated."""
 
     pairs: tuple[EncodedPair, ...]
     query_cut: bool
@@ -63,7 +63,7 @@ class EncodedRequest:
 
 
 class LoadedReranker:
-    """A cross-encoder that is ready to score. Safe to be used from several threads. The model given is changed."""
+    """A cross-encoder that is ready to score. Thread-safe. Modifies the given model."""
 
     def __init__(self, model: Any, *, name: str, checksum: str = "") -> None:
         self.name = name
@@ -83,11 +83,11 @@ class LoadedReranker:
         return bool(self._model.device.type == "cpu")
 
     def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
-        """Documents in falling order of relevance, the first `top_n` or all. Raises NoScore."""
+        """The documents by falling relevance, the first `top_n` or all. Raises NoScore."""
         return in_order(self.scores(query, documents), top_n=top_n)
 
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
-        """The logit of each document, in the order given; computed in the calling thread."""
+        """The logit of each document, in the given order; computed in the calling thread."""
         encoded = self.encode(query, documents)
         logits = [0.0] * len(documents)
         for batch in batches([len(pair) for pair in encoded.pairs], self.batch_tokens):
@@ -97,13 +97,13 @@ class LoadedReranker:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens in one pass: beyond a thousand a CPU core only loses its caches."""
+        """Tokens per batch; more than a thousand no longer fit the caches of a CPU core."""
         return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
 
     def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
-        """Tokens of every pair, cut to what the model reads.
+        """The tokens of every pair, truncated to the model's maximum length.
 
-        Documents are cut first. A query keeps at least half of the model's length, so that neither text is ever cut away.
+        Documents are truncated first. A query keeps at most half of the length, so neither text is removed completely.
         """
         query, query_cut = self._cut_query(query)
         most = self.max_length * CHARACTERS_OF_TOKEN
@@ -112,14 +112,14 @@ class LoadedReranker:
             chunk = documents[start : start + ENCODED_AT_ONCE]
             encoded = self._encode([(query, document[:most]) for document in chunk])
             for row, document in enumerate(chunk):
-                # What was cut by characters must have been cut by tokens as well.
+                # A text that was truncated by characters must also have been truncated by tokens.
                 if len(document) > most and len(encoded[row]) < self.max_length:
                     encoded[row] = self._encode([(query, document)])[0]
             pairs += encoded
         return EncodedRequest(tuple(pairs), query_cut)
 
     def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
-        """One raw logit for each pair, computed in one pass."""
+        """One raw logit per pair, computed in one batch."""
         import torch
 
         longest = max(len(pair) for pair in pairs)
@@ -143,7 +143,7 @@ class LoadedReranker:
             return [float(score) for score in scores.float().reshape(len(pairs)).cpu().tolist()]
 
     def _encode(self, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
-        """What `CrossEncoder.predict` would feed to the model, without its padding."""
+        """The tokens that `CrossEncoder.predict` would pass to the model, without padding."""
         with self._tokenizing:
             features = self._model.preprocess(pairs)
         ids, mask = features["input_ids"], features["attention_mask"]
@@ -159,12 +159,12 @@ class LoadedReranker:
         return encoded
 
     def _frame_tokens(self) -> int:
-        """Tokens of a pair that are neither query nor document: special tokens, or the prompt around them."""
+        """Number of tokens of a pair outside query and document: special tokens, or the prompt."""
         return len(self._encode([("", "")])[0])
 
     def _cut_query(self, query: str) -> tuple[str, bool]:
-        """The query, at most half of the room for texts. A tokenizer that cuts the longer text first does it by itself;
-        where the document comes last in a prompt, it would be lost whole.
+        """The query, truncated to half of the available tokens. Without this, a prompt with the document last could lose the
+        whole document; a tokenizer that truncates the longer text first does the same by itself.
         """
         room = max(1, (self.max_length - self._frame) // 2)
         head = query[: self.max_length * CHARACTERS_OF_TOKEN]
@@ -179,10 +179,10 @@ class LoadedReranker:
 
 
 def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedReranker:
-    """The published reranker in a folder, its files checked against the manifest.
+    """Load the published reranker in a folder after checking its files against the manifest.
 
-    It is the sequence-classification form that is loaded: the same logits as the merged model's (publishing compared
-    them), and of a decoder no output layer over the whole vocabulary. Raises ManifestBroken.
+    Loads the sequence-classification form: it has the same logits as the merged model (publishing compares them) and, for
+    a decoder, no output layer over the whole vocabulary. Raises ManifestBroken.
     """
     folder = Path(path)
     manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
@@ -200,15 +200,17 @@ def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "
 
 
 def load_base_reranker(base: Base, *, max_length: int | None = None, device: str | None = None) -> LoadedReranker:
-    """A base as it ranks before any training; means something only where `base.ranks_untrained`."""
+    """Load an untrained base; its ranking is meaningful only if `base.ranks_untrained`."""
     return LoadedReranker(cross_encoder(base, max_length=max_length, device=device), name=base.name)
 
 
 def in_order(logits: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:
-    """Falling by logit, ties by place in the request: the sigmoid may make equal what is not. Raises NoScore."""
+    """Sort by falling logit, ties by index; scores could tie after rounding, logits do not. Raises NoScore."""
     for index, logit in enumerate(logits):
         if not math.isfinite(logit):
-            raise NoScore(f"the model gave {logit} for document {index}; expected a number; train or publish it again")
+            raise NoScore(
+                f"the model gave {logit} for document {index}; expected a finite number; train or publish it again"
+            )
     order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))
     return [Ranked(index, sigmoid(logits[index]), logits[index]) for index in order[:top_n]]
 
@@ -221,7 +223,7 @@ def sigmoid(logit: float) -> float:
 
 
 def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Rows of like length together, the longest first, each batch within `most_tokens` including padding."""
+    """Batches of rows of similar length, longest first, each within `most_tokens` including padding."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while order:
         longest = max(1, lengths[order[0]])
@@ -233,5 +235,5 @@ def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
 
 
 def too_short(length: int, longest: int) -> bool:
-    """Whether padding a row to `longest` costs more than a pass of its own."""
+    """Whether padding a row to `longest` costs more than a separate batch."""
     return longest - length > 16 + longest // 4

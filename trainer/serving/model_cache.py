@@ -1,6 +1,6 @@
-"""Rerankers kept in memory within a budget: loaded when first asked for, the longest unused given up first.
+"""Keeps rerankers in memory within a budget; loads them on first use and evicts the least recently used.
 
-One that answers a request is never given up; two requests for a model that is not loaded wait for one load.
+It never evicts a model that is in use. Two requests for a model that is not loaded share one load.
 Imports no Django.
 """
 
@@ -17,12 +17,12 @@ from trainer.serving.loading import LoadedReranker, load_reranker
 
 
 class NoMemory(RuntimeError):
-    """A model does not fit beside those that are answering, or not at all."""
+    """A model does not fit into the memory budget, alone or next to the models in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """Which reranker is meant: `checksum` (of its manifest) names the weights, `location` says where they are."""
+    """Identifies a reranker: `checksum` (of its manifest) identifies the weights, `location` is their path."""
 
     name: str
     location: str
@@ -44,7 +44,7 @@ class _Warm:
 
 
 class WarmModels:
-    """Use `with models.using(artefact) as model`. `fetch` gives the local folder of an artefact."""
+    """The model cache: `with models.using(artefact) as model`. `fetch` returns the local folder of an artefact."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class WarmModels:
 
     @contextlib.contextmanager
     def using(self, artefact: Artefact) -> Iterator[LoadedReranker]:
-        """The loaded model, kept for as long as the block lasts. Raises NoMemory and what loading raises."""
+        """The loaded model, not evicted while the block runs. Raises NoMemory and the errors of loading."""
         key = artefact.key
         with self._lock:
             warm = self._warm.get(key)
@@ -83,13 +83,13 @@ class WarmModels:
                 warm.used_at = time.monotonic()
 
     def is_warm(self, artefact: Artefact) -> bool:
-        """Whether `using` would not wait for a load."""
+        """Whether the model is loaded, so that `using` returns at once."""
         with self._lock:
             warm = self._warm.get(artefact.key)
             return warm is not None and warm.ready.is_set()
 
     def state(self) -> list[dict[str, object]]:
-        """What is in memory: key, name, bytes and users of each model."""
+        """The models in memory: key, name, bytes and users of each."""
         with self._lock:
             return [
                 {"key": key, "name": warm.model.name, "bytes": warm.bytes, "users": warm.users}
@@ -105,12 +105,12 @@ class WarmModels:
         except Exception as error:
             warm.error = error
             with self._lock:
-                self._warm.pop(artefact.key, None)  # the next request tries again
+                self._warm.pop(artefact.key, None)  # the next request retries
         finally:
             warm.ready.set()
 
     def _reserve(self, warm: _Warm, size: int, artefact: Artefact) -> None:
-        """Book the bytes before they are loaded, in one step with looking for them: two loads never book the same."""
+        """Reserve the bytes before loading, atomically, so that two loads never reserve the same memory."""
         if size > self._budget:
             raise NoMemory(
                 f"reranker {artefact.name!r} takes {size >> 20} MB, but the server keeps at most {self._budget >> 20} MB of "
@@ -128,11 +128,11 @@ class WarmModels:
                 warm.bytes = size
                 return
         raise NoMemory(
-            f"reranker {artefact.name!r} takes {size >> 20} MB beside {used >> 20} MB that are answering or being "
-            f"loaded; the server keeps at most {self._budget >> 20} MB; ask again in a moment"
+            f"reranker {artefact.name!r} takes {size >> 20} MB, and {used >> 20} MB of other models are in use or being "
+            f"loaded; the server keeps at most {self._budget >> 20} MB; retry in a moment"
         )
 
 
 def _weights_bytes(folder: Path) -> int:
-    """What loading will take: the artefact's weights as they lie on the disk."""
+    """Bytes that loading needs: the size of the weights on disk."""
     return sum(path.stat().st_size for path in folder.glob("sequence_classification/*.safetensors"))

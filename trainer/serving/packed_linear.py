@@ -1,8 +1,8 @@
-"""Linear layers through oneDNN with packed weights, for serving on CPUs where that is faster than torch's default.
+"""Runs linear layers with oneDNN and packed weights, on CPUs where this is faster than torch's default.
 
-`torch.nn.functional.linear` in float32 goes to MKL, which on processors of other makers than Intel's leaves much of
-their vector units unused: on an AMD EPYC oneDNN did the same product 2.2 times as fast. Which is faster is measured when
-a model is loaded; results agree to the last digits of float32. Imports no Django, and torch only when it is called.
+`torch.nn.functional.linear` in float32 uses MKL, which is slow on processors other than Intel's: on an AMD EPYC oneDNN was
+2.2 times as fast. Loading a model measures both; results agree to the last digits of float32. Imports no Django, and torch
+only when it is called.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 from typing import Any
 
 WORTH_IT = 1.15
-_ROWS, _COLUMNS = 512, 384  # the product that is timed, and the batch that weights are packed for
+_ROWS, _COLUMNS = 512, 384  # size of the timed product, and the batch size that weights are packed for
 log = logging.getLogger(__name__)
 
 
 def pack_linears(model: Any) -> int:
-    """Replace the model's float32 linear layers in place where that is faster here; returns how many were."""
+    """Replace the model's float32 linear layers in place if that is faster here; return the number replaced."""
     import torch
 
     if not packing_pays():
@@ -34,7 +34,7 @@ def pack_linears(model: Any) -> int:
 
 @functools.cache
 def packing_pays() -> bool:
-    """Whether a packed product is clearly faster on this machine; timed once a process, in this thread's own time."""
+    """Whether a packed product is clearly faster on this machine; measured once per process in thread CPU time."""
     import torch
 
     with torch.inference_mode():
@@ -45,13 +45,13 @@ def packing_pays() -> bool:
             if not torch.allclose(packed(values), plain(values), atol=1e-4):
                 return False
         except (AttributeError, NotImplementedError, RuntimeError) as error:
-            log.info("packed linear layers cannot be used here (%s); torch's own are", error)
+            log.info("packed linear layers are unavailable (%s); using torch's own", error)
             return False
         return _seconds(plain, values) > WORTH_IT * _seconds(packed, values)
 
 
 def _seconds(layer: Any, values: Any) -> float:
-    """The best of some turns in CPU time of the thread: another process must not decide."""
+    """The fastest of several runs, in CPU time of the thread so that other processes do not distort it."""
     times = []
     for _ in range(7):
         begun = time.thread_time()
@@ -62,7 +62,7 @@ def _seconds(layer: Any, values: Any) -> float:
 
 
 def _fits(layer: Any) -> bool:
-    """Small layers, such as a head of one label, gain nothing."""
+    """Whether the layer is large enough to gain; a head of one label is not."""
     import torch
 
     weight = layer.weight
@@ -74,7 +74,7 @@ def _packed_class() -> type[Any]:
     import torch
 
     class PackedLinear(torch.nn.Module):
-        """`torch.nn.Linear` for inference; it keeps the packed weights only."""
+        """`torch.nn.Linear` for inference; keeps only the packed weights."""
 
         def __init__(self, linear: torch.nn.Linear) -> None:
             super().__init__()

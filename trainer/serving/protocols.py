@@ -1,8 +1,8 @@
-"""The three dialects in which rerankers are asked over HTTP, read and written: pure functions.
+"""Parses requests and builds responses of the three rerank protocols over HTTP, as pure functions.
 
-`/v1/rerank` and `/v2/rerank` take what clients of Cohere, Jina and vLLM send and give one answer that all three read;
-`/rerank` with `texts` is TEI's. The serving process and the web's proxy share this, so that an error looks the same
-wherever it is found. Imports no Django.
+`/v1/rerank` and `/v2/rerank` accept requests of Cohere, Jina and vLLM clients and return one response that all three read;
+`/rerank` with `texts` is TEI's. The serving process and the web proxy share this module, so errors look the same in both.
+Imports no Django.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TEI_KINDS = {401: "Unauthenticated", 404: "NotFound", 413: "Validation", 422: "
 
 
 class RerankRefused(ValueError):
-    """A request cannot be answered; `status` is HTTP's, `retry_after_s` says when it may be."""
+    """The request is refused with the HTTP status `status`; `retry_after_s` says when to retry."""
 
     def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class RerankRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """One request, checked. `model` is empty where none was named."""
+    """One validated request. `model` is empty if the request names none."""
 
     dialect: Dialect
     query: str
@@ -71,24 +71,24 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 def too_large(size: int) -> RerankRefused:
     return RerankRefused(
-        413, f"the body has {size:,} bytes; expected at most {MOST_BODY_BYTES:,}; send fewer documents at a time"
+        413, f"the body has {size:,} bytes; expected at most {MOST_BODY_BYTES:,}; send fewer documents per request"
     )
 
 
 def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
-    """TEI and vLLM share the path `/rerank`; TEI calls documents `texts`."""
+    """Whether the request uses TEI's protocol: TEI and vLLM share the path `/rerank`, but TEI sends `texts`."""
     if not path.rstrip("/").endswith(("/v1/rerank", "/v2/rerank")) and "documents" not in (body or {}):
         return "tei"
     return "rerank"
 
 
 def model_id(name: str) -> str:
-    """A reranker's name as programs write it: small letters, digits, `.`, `_` and `-`, no blanks or other signs."""
+    """The name of a reranker for programs: only lowercase letters, digits, `.`, `_` and `-`."""
     return re.sub(r"[^\w.]+", "-", name.lower()).strip("-.") or "reranker"
 
 
 def model_named(body: Mapping[str, Any]) -> str:
-    """The model's name in the body, or empty. Raises RerankRefused."""
+    """The model name in the body, or "". Raises RerankRefused."""
     model = body.get("model")
     if model is None:
         return ""
@@ -98,7 +98,7 @@ def model_named(body: Mapping[str, Any]) -> str:
 
 
 def read_request(path: str, body: Mapping[str, Any]) -> RerankRequest:
-    """The request in a body, with its values checked. Raises RerankRefused."""
+    """The validated request of a body. Raises RerankRefused."""
     dialect = dialect_of(path, body)
     query = body.get("query")
     if not isinstance(query, str):
@@ -129,7 +129,7 @@ def read_request(path: str, body: Mapping[str, Any]) -> RerankRequest:
 def answer(
     request: RerankRequest, ranked: Sequence[Ranked], *, model: str, tokens: int, cut: int, query_cut: bool
 ) -> dict[str, Any] | list[dict[str, Any]]:
-    """The body of a good answer. `cut`: how many documents were longer than the model reads."""
+    """The body of a successful response. `cut`: number of truncated documents."""
     if request.dialect == "tei":
         return [
             {"index": each.index, "score": each.logit if request.raw_scores else each.score}
@@ -143,9 +143,11 @@ def answer(
     ]
     warnings = []
     if cut:
-        warnings.append(f"{cut} of {len(request.documents)} documents are longer than the model reads and were cut")
+        warnings.append(
+            f"{cut} of {len(request.documents)} documents exceed the model's maximum length and were truncated"
+        )
     if query_cut:
-        warnings.append("the query takes more than half of what the model reads and was cut")
+        warnings.append("the query exceeds half of the model's maximum length and was truncated")
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
@@ -179,7 +181,7 @@ def _documents(value: Any, field: str) -> tuple[str, ...]:
         raise RerankRefused(422, f"{field} is empty; expected at least one text to rank")
     if len(value) > MOST_DOCUMENTS:
         raise RerankRefused(
-            422, f"{field} holds {len(value):,} texts; expected at most {MOST_DOCUMENTS:,}; send them in parts"
+            422, f"{field} holds {len(value):,} texts; expected at most {MOST_DOCUMENTS:,}; send several requests"
         )
     return tuple(_text(each, f"{field}[{place}]") for place, each in enumerate(value))
 

@@ -1,7 +1,7 @@
-"""Published rerankers: which ones a person may use, by which name, and where their files are on this machine.
+"""Finds published rerankers by name and user, and their files on this machine.
 
 The web process resolves a name with `find_reranker`; the serving process and evaluations get the files with
-`artefact_folder`. Neighbours: `trainer.publishing.export` makes them, `trainer.serving.loading` loads them.
+`artefact_folder`. Neighbours: `trainer.publishing.export` writes them, `trainer.serving.loading` loads them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ NAMES_SHOWN = 20
 
 
 class UnknownReranker(LookupError):
-    """No reranker of that name is published and visible to the asker, or several are; the message lists which."""
+    """The user can see no published reranker of that name, or several; the message lists the available ones."""
 
 
 def servable() -> QuerySet[Reranker]:
-    """Published rerankers, ours and whole; baselines and outside rerankers have nothing to load."""
+    """Published rerankers that can be loaded; baselines and external rerankers have no files."""
     return Reranker.objects.filter(kind=TRAINED).exclude(checksum="").exclude(location="")
 
 
 def usable_by(user: Any) -> QuerySet[Reranker]:
     """The servable rerankers of the projects that `user` may read, newest first, each with its project.
 
-    Whoever only compares in a project does so blind, and a reranker says what others answered.
+    Annotators are excluded: they must not see other people's answers, and a reranker reflects them.
     """
     found = servable().select_related("project")
     if user.is_superuser:
@@ -48,7 +48,7 @@ def usable_by(user: Any) -> QuerySet[Reranker]:
 
 
 def full_name(reranker: Reranker) -> str:
-    """What programs call a reranker wherever it is: project/name, the name without blanks and signs."""
+    """The full name of a reranker for programs: project/name, in lowercase without spaces."""
     return f"{reranker.project.slug}/{model_id(reranker.name)}"
 
 
@@ -61,33 +61,33 @@ _CALLED: tuple[Callable[[Reranker], str], ...] = (
 
 
 def find_reranker(user: Any, name: str) -> Reranker:
-    """The reranker called `name` or `project/name`, as it is shown or as programs write it; without a name the only one
-    there is. Raises UnknownReranker.
+    """The reranker with the display name or program name `name` or `project/name`; without a name, the only one.
+    Raises UnknownReranker.
     """
     usable = list(usable_by(user))
     if not name and len(usable) == 1:
         return usable[0]
     found: list[Reranker] = []
-    for called in _CALLED:  # the first way that fits anything
+    for called in _CALLED:  # the first kind of name that matches
         found = found or [each for each in usable if called(each) == name]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none: train and publish one first"
+    names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none; train and publish one first"
     more = f" and {len(usable) - NAMES_SHOWN} more" if len(usable) > NAMES_SHOWN else ""
-    problem = "several models are named" if found else "no model is named"
-    asked = f"{problem} {name[:200]!r}" if name else "no model was named"
+    problem = "several models have the name" if found else "no model has the name"
+    asked = f"{problem} {name[:200]!r}" if name else "the request names no model"
     raise UnknownReranker(f"{asked}; you can use: {names}{more}; name one of them as project/name in `model`")
 
 
 def artefact_of(reranker: Reranker) -> Artefact:
-    """What the serving process needs to know of a reranker."""
+    """The artefact of a reranker for the serving process."""
     return Artefact(name=full_name(reranker), location=reranker.location, checksum=reranker.checksum)
 
 
 def artefact_folder(artefact: Artefact) -> Path:
-    """The published folder on this machine: in the storage itself, or downloaded once into the cache.
+    """The published folder on this machine: in the storage, or downloaded once into the cache.
 
-    Raises ManifestBroken where it is not what was published.
+    Raises ManifestBroken if the files differ from the published ones.
     """
     folder = storage().local_folder(artefact.location)
     if folder is None:
@@ -98,13 +98,13 @@ def artefact_folder(artefact: Artefact) -> Path:
     if found != artefact.checksum:
         raise ManifestBroken(
             f"the manifest of reranker {artefact.name!r} has the SHA-256 {found[:12]}, expected {artefact.checksum[:12]}: its "
-            "files are gone or were changed after publishing; restore them or publish again"
+            "files are missing or were changed after publishing; restore them or publish again"
         )
     return folder
 
 
 def _download(location: str, folder: Path) -> None:
-    """Whole or not at all; a second process that does the same leaves the same."""
+    """Download atomically; two processes may do it at the same time with the same result."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".download-", dir=folder.parent))
     try:

@@ -1,8 +1,8 @@
 """The serving process: an ASGI application that ranks, without a database and without Django.
 
-The web process checks keys, finds the reranker that is meant and passes the request on with a header that says where
-its artefact is; this process trusts whoever knows the installation's service key. Models are loaded when first asked
-for (`trainer.serving.model_cache`), pairs of concurrent requests are computed together (`trainer.serving.batcher`).
+The web process checks keys, finds the reranker and forwards the request with a header for the location of the artefact.
+This process trusts every client with the service key of the installation. It loads models on first use
+(`trainer.serving.model_cache`) and batches the pairs of concurrent requests (`trainer.serving.batcher`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Answer:
 class RerankApp:
     """ASGI: POST to PATHS, GET /health and /state.
 
-    `service_key`: without it in `Authorization: Bearer`, nobody is answered (empty: everybody is, for a private socket).
+    `service_key`: required in `Authorization: Bearer` (empty: no key is required, for a private socket).
     `default`: the artefact for requests without a header.
     """
 
@@ -71,7 +71,7 @@ class RerankApp:
         self._service_key = service_key
         self._default = default
         self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="request")
-        # Whoever waits for a model to be loaded waits here, and not in the way of those whose model is there.
+        # Loading has its own threads, so that requests for loaded models do not wait for it.
         self._loading = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +121,7 @@ class RerankApp:
             if path == "/state" and method == "GET":
                 return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
             if path not in PATHS:
-                raise RerankRefused(404, f"nothing is at {path}; expected one of {', '.join(PATHS)}")
+                raise RerankRefused(404, f"{path} does not exist; expected one of {', '.join(PATHS)}")
             if method != "POST":
                 raise RerankRefused(405, f"{path} takes POST, not {method}")
             body = read_body(await _body(receive, int(headers.get("content-length") or 0)))
@@ -132,18 +132,20 @@ class RerankApp:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
         except (ManifestBroken, OSError):
-            log.exception("an artefact cannot be read")
-            told = "the reranker's files are gone or were changed after publishing; the log of serve_rerank says which: restore them or publish again"
+            log.exception("cannot read an artefact")
+            told = "the reranker's files are missing or were changed after publishing; see the log of serve_rerank, then restore them or publish again"
             return _json(503, error_body(dialect, RerankRefused(503, told)))
-        except Exception:  # a model of anybody's; what it says of this machine stays in the log
-            log.exception("a request could not be answered")
-            told = "the reranker cannot be loaded or has failed; the log of serve_rerank says why"
+        except Exception:  # third-party model code; its error may describe this machine and stays in the log
+            log.exception("a request failed")
+            told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
     def _check_key(self, headers: dict[str, str]) -> None:
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._service_key and not hmac.compare_digest(given.encode(), self._service_key.encode()):
-            raise RerankRefused(401, "this process answers the web server only; ask that one, with a key of your own")
+            raise RerankRefused(
+                401, "this process answers the web server only; send the request to the web server, with your own key"
+            )
 
     def _artefact(self, headers: dict[str, str], request: RerankRequest) -> Artefact:
         line = headers.get(ARTEFACT_HEADER)
@@ -151,10 +153,10 @@ class RerankApp:
             return Artefact(**json.loads(line))
         if self._default is None:
             raise RerankRefused(
-                404, "no reranker is named; ask through the web server, or start with a folder to serve"
+                404, "no reranker is named; send the request to the web server, or start serve_rerank with a folder"
             )
         if request.model and model_id(request.model) != self._default.name:
-            raise RerankRefused(404, f"no model {request.model!r} is here; there is {self._default.name!r}")
+            raise RerankRefused(404, f"model {request.model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
     async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
@@ -185,7 +187,7 @@ class RerankApp:
 
 
 class _Gone(Exception):
-    """The client has hung up."""
+    """The client has disconnected."""
 
 
 async def _body(receive: Receive, announced: int) -> bytes:
@@ -205,7 +207,7 @@ async def _body(receive: Receive, announced: int) -> bytes:
 
 
 async def _unless_gone(work: Any, receive: Receive) -> list[float]:
-    """The result of a concurrent future; where the client hangs up first, its pairs are not computed."""
+    """The result of a concurrent future; if the client disconnects first, its pairs are not computed."""
     result = asyncio.ensure_future(asyncio.wrap_future(work))
     hung_up = asyncio.ensure_future(receive())
     await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)

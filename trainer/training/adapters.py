@@ -1,6 +1,6 @@
-"""Makes a base ready to be trained: LoRA layers, dropout, and where attention is computed. Called by `trainer.training.fine_tuning`.
+"""Prepares a base for training: LoRA layers, dropout, and the precision of attention.
 
-Imports no Django.
+`trainer.training.fine_tuning` calls it. Imports no Django.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
 def attach_adapter(model: CrossEncoder, base: Base, options: PointwiseOptions) -> PeftModel:
-    """Put LoRA layers into the cross-encoder's own modules; a head that the base lacks is trained whole."""
+    """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully."""
     targets = [each.strip() for each in options.targets.split(",") if each.strip()]
     set_seed(options.seed)
     config = LoraConfig(
@@ -36,7 +36,7 @@ def attach_adapter(model: CrossEncoder, base: Base, options: PointwiseOptions) -
     )
     inner: Any = model.model
     adapted = get_peft_model(inner, config)
-    # PEFT does so for its own layers, but not for a head: its small steps would be lost in bfloat16.
+    # PEFT keeps its own layers in float32, but not a head, whose small updates would round to zero in bfloat16.
     for weights in adapted.parameters():
         if weights.requires_grad:
             weights.data = weights.data.float()
@@ -46,9 +46,9 @@ def attach_adapter(model: CrossEncoder, base: Base, options: PointwiseOptions) -
 
 
 def set_dropout(model: torch.nn.Module, share: float) -> None:
-    """In all layers, the base's too: what it was pretrained with suited months of it, and slows down a short training.
+    """Set dropout in all layers, including the base's: the dropout of pretraining slows down a short training.
 
-    Attention has it as a module or, in newer architectures, as a number.
+    Attention stores dropout as a module or, in newer architectures, as a number.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -58,12 +58,12 @@ def set_dropout(model: torch.nn.Module, share: float) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """A configuration says 0 as often as 0.0."""
+    """Whether the value is a number; configurations use both 0 and 0.0."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def attend_in_float32(model: Any) -> None:
-    """Leave attention out of a CPU's bf16: torch's kernels are several times slower in it there, backward above all."""
+    """Compute attention in float32 on a CPU: torch's bf16 kernels are several times slower, above all backward."""
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(FLOAT32_ATTENTION, _attention_in_float32)
         AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)

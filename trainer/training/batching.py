@@ -1,8 +1,7 @@
-"""Batches of rows of like length, in an order that depends on seed and epoch alone. No torch, no Django.
+"""Batches of rows of similar length, in an order that depends only on seed and epoch. No torch, no Django.
 
-An optimizer step takes `batch_size` rows times accumulation times devices; those rows are drawn together and cut into
-parts afterwards, so that halving the parts and doubling their number, when memory runs out, changes neither the steps
-nor what they learn from.
+An optimizer step takes `batch_size` x accumulation x devices rows. They are drawn together and then split into parts, so
+halving the parts and doubling their number when memory runs out does not change the rows of a step.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Steps whose rows are sorted by length together: more pad less, fewer mix lengths better.
+# Number of steps whose rows are sorted by length together: more need less padding, fewer mix lengths better.
 STEPS_SORTED_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The batches of one epoch, in order: `parts` row numbers of each part, `step_tokens` tokens of each step."""
+    """The batches of one epoch, in order: `parts` holds row numbers by part, `step_tokens` tokens by step."""
 
     parts: list[list[int]]
     step_tokens: npt.NDArray[np.int64]
@@ -30,9 +29,9 @@ class Plan:
 def plan_epoch(
     lengths: npt.NDArray[np.int64], *, step_rows: int, parts: int, seed: int, epoch: int, drop_rest: bool = False
 ) -> Plan:
-    """Deal all rows out into steps of `step_rows`, each cut into `parts`; what does not fill a step is the last, or dropped.
+    """Split all rows into steps of `step_rows`, and each step into `parts`; the incomplete step is last, or dropped.
 
-    Rows of a step have similar lengths; steps of all lengths alternate at random.
+    The rows of a step have similar lengths; the order of steps is random.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -56,7 +55,7 @@ def plan_epoch(
 
 
 def parts_of(rows: int, step_rows: int, parts: int) -> int:
-    """Into how many parts a step of `rows` is cut: `parts` where it is full, otherwise so that none is larger."""
+    """Number of parts of a step of `rows`: `parts` if it is full, otherwise enough that no part is larger."""
     return parts if rows == step_rows else -(-rows // -(-step_rows // parts))
 
 
@@ -71,7 +70,7 @@ class LengthBuckets:
         self.lengths, self.seed, self.epoch = lengths, seed, 0
         self.step_rows, self.parts = step_rows, parts
         self.batch_size = -(-step_rows // parts)
-        # Several devices take turns at the parts: a step that does not reach all of them would leave one waiting.
+        # Devices take parts in turn: one would wait forever for a step with too few parts.
         self.drop_rest = devices > 1
         self.sampler: Any = range(len(lengths))
 
@@ -97,5 +96,5 @@ class LengthBuckets:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Optimizer steps of one pass over the rows; the last may be a short one."""
+        """Optimizer steps of one pass over the rows; the last may be incomplete."""
         return max(1, -(-len(self) // self.parts))

@@ -1,7 +1,7 @@
-"""The state of a training from which it goes on exactly: weights, optimizer, schedule, random numbers, position in the data.
+"""Checkpoints for exact resumption of training: weights, optimizer, schedule, random states, position in the data.
 
-Our own files rather than transformers': tensors in safetensors, everything else in JSON, so that nothing is ever
-unpickled. A checkpoint is written beside its place and moved there whole. Imports no Django.
+The format is our own: tensors in safetensors, everything else in JSON, because transformers' checkpoints contain pickles.
+A checkpoint is written to a temporary folder and then moved atomically. Imports no Django.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ KEPT = 2
 
 
 class PickleRefused(ValueError):
-    """A checkpoint's folder holds a file that only unpickling could read."""
+    """The folder of a checkpoint holds a file that may be a pickle."""
 
 
 class CheckpointBroken(ValueError):
-    """A checkpoint cannot be read, or holds what no training can go on from."""
+    """A checkpoint cannot be read or does not fit the training."""
 
 
 def _broken(checkpoint: Path, problem: str) -> CheckpointBroken:
     return CheckpointBroken(
-        f"checkpoint {checkpoint} {problem}; expected what was written there: remove this folder and resume, which goes on "
-        "from the checkpoint before it or begins again"
+        f"checkpoint {checkpoint} {problem}; remove this folder and resume: training continues from the checkpoint before it "
+        "or starts again"
     )
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint, or None."""
+    """The latest complete checkpoint, or None."""
     found = sorted(folder.glob("step-*/" + STATE), key=lambda path: _number(path.parent))
     return found[-1].parent if found else None
 
@@ -51,11 +51,11 @@ def _number(folder: Path) -> int:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `finish_checkpoint` got as `state`. Raises PickleRefused, CheckpointBroken."""
+    """The `state` that `finish_checkpoint` stored. Raises PickleRefused, CheckpointBroken."""
     for path in checkpoint.iterdir():
         if path.suffix not in {".safetensors", ".json"}:
             raise PickleRefused(
-                f"{path} is no file of ours; expected *.safetensors and *.json alone, which can run no code: take it away"
+                f"{path} is not part of a checkpoint; expected only *.safetensors and *.json, which cannot run code: remove it"
             )
     return _json(checkpoint, STATE)
 
@@ -66,12 +66,12 @@ def _json(checkpoint: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _broken(checkpoint, f"has no readable {name} ({error})") from error
     if not isinstance(found, dict):
-        raise _broken(checkpoint, f"has a {name} that holds no object")
+        raise _broken(checkpoint, f"has a {name} that holds no JSON object")
     return found
 
 
 def _tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file. Raises CheckpointBroken, also where a number is NaN or infinite."""
+    """The tensors of a file. Raises CheckpointBroken, also if a number is NaN or infinite."""
     try:
         found = load_file(str(checkpoint / name))
     except (OSError, SafetensorError) as error:
@@ -82,12 +82,12 @@ def _tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether no number is NaN or infinite."""
+    """Whether all numbers are finite."""
     return all(bool(torch.isfinite(each).all()) for each in tensors.values())
 
 
 def begin_checkpoint(folder: Path, step: int) -> Path:
-    """An empty folder beside the place of checkpoint `step`, for all processes to write into."""
+    """Create an empty temporary folder for checkpoint `step`, into which all processes write."""
     draft = folder / f".step-{step}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -97,7 +97,7 @@ def begin_checkpoint(folder: Path, step: int) -> Path:
 def finish_checkpoint(
     draft: Path, *, model: torch.nn.Module, optimizer: Any, scheduler: Any, state: Mapping[str, Any]
 ) -> Path:
-    """Write what the processes share, move the checkpoint to its place whole, and take older ones away."""
+    """Write the shared state, move the checkpoint to its place atomically, and delete older ones."""
     tensors, described = _optimizer_state(optimizer)
     save_file(trainable(model), str(draft / WEIGHTS))
     save_file(tensors, str(draft / OPTIMIZER))
@@ -126,19 +126,19 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def restore_weights(checkpoint: Path, model: torch.nn.Module) -> None:
-    """Put the stored weights into the model, which must have the same ones. Raises CheckpointBroken."""
+    """Load the stored weights into the model, which must have the same names. Raises CheckpointBroken."""
     stored = _tensors(checkpoint, WEIGHTS)
     weights = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if stored.keys() != weights.keys():
         odd = sorted(stored.keys() ^ weights.keys())[0]
-        raise CheckpointBroken(f"checkpoint {checkpoint} and the model differ in {odd!r}; start the training anew")
+        raise CheckpointBroken(f"checkpoint {checkpoint} and the model differ in {odd!r}; start a new training")
     with torch.no_grad():
         for name, each in weights.items():
             each.copy_(stored[name])
 
 
 def restore_optimizer(checkpoint: Path, optimizer: Any, scheduler: Any) -> None:
-    """Put moments, step counts, learning rates and the schedule's place back."""
+    """Restore moments, step counts, learning rates and the position of the schedule."""
     state = read_state(checkpoint)
     tensors = _tensors(checkpoint, OPTIMIZER)
     by_parameter: dict[int, dict[str, Any]] = {}
@@ -167,7 +167,7 @@ def _optimizer_state(optimizer: Any) -> tuple[dict[str, torch.Tensor], dict[str,
 
 
 def write_random_state(checkpoint: Path, process: int) -> None:
-    """Store the state of every generator of this process beside the checkpoint."""
+    """Store the state of every random generator of this process in the checkpoint."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     tensors = {"torch": torch.random.get_rng_state()}
@@ -180,7 +180,7 @@ def write_random_state(checkpoint: Path, process: int) -> None:
 
 
 def restore_random_state(checkpoint: Path, process: int) -> None:
-    """Put every generator back to where it was."""
+    """Restore the state of every random generator."""
     state = _json(checkpoint, f"random-{process}.json")
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))

@@ -1,4 +1,4 @@
-"""How well a model that is being trained ranks the dev split: NDCG@10 with relevance as gain. Imports no Django."""
+"""NDCG@10 on the dev split during training, with relevance as gain. Imports no Django."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LossNotFinite(ArithmeticError):
 
 
 def first_queries(examples: Examples, rows: int) -> Examples:
-    """Whole queries from the start, until there are `rows` rows."""
+    """The first whole queries with at least `rows` rows together."""
     if len(examples) <= rows:
         return examples
     stop = int(np.searchsorted(np.cumsum(np.diff(_bounds(examples))), rows, side="right"))
@@ -38,7 +38,7 @@ def _bounds(examples: Examples) -> Any:
 
 
 def dev_ndcg(model: Any, dev: Examples, *, batch_size: int, bf16: bool = False) -> float:
-    """Mean NDCG@10 of the queries, gains being relevance. Raises LossNotFinite where a score is no number."""
+    """Mean NDCG@10 of the queries, gains being relevance. Raises LossNotFinite if a score is not finite."""
     pairs = list(zip(dev.queries, dev.documents, strict=True))
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         logits = model.predict(
@@ -57,6 +57,6 @@ def dev_ndcg(model: Any, dev: Examples, *, batch_size: int, bf16: bool = False) 
 
 def not_finite(what: str) -> LossNotFinite:
     return LossNotFinite(
-        f"{what} is not a finite number; expected training to stay stable: choose a smaller learning_rate (a tenth), "
+        f"{what} is not a finite number: training became unstable; choose a smaller learning_rate (a tenth), "
         "more warmup, or fp32"
     )

@@ -1,7 +1,7 @@
-"""Fine-tunes a base with LoRA on sentence-transformers' `CrossEncoderTrainer`; our batches, checkpoints and reports.
+"""Fine-tunes a base with LoRA, using sentence-transformers' `CrossEncoderTrainer`.
 
-What it adds to that trainer: rows of like length in one batch, NDCG@10 on the dev split with the best adapter kept,
-an early end, exact continuation, and smaller batches where memory runs out. Imports no Django.
+It adds batches of similar length, NDCG@10 on the dev split with the best adapter kept, early stopping, exact resumption,
+and smaller batches when memory runs out. Imports no Django.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
 
 
 class OutOfMemory(MemoryError):
-    """Not even one row at a time fits."""
+    """A batch of one row does not fit into memory."""
 
 
 @dataclass
 class _Course:
-    """What a training knows about itself beyond transformers' state; stored with every checkpoint."""
+    """State of a training in addition to transformers' own; stored with every checkpoint."""
 
     best: float | None = None
     best_step: int = -1
@@ -68,13 +68,13 @@ class _Course:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def seconds_a_step(self, steps: int) -> float:
-        """What a step has taken so far, with its share of the looks at the dev split."""
+        """Average seconds per step so far, including evaluations on the dev split."""
         return (self.seconds + self.looking_s) / steps
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """Rows cut to the model's length."""
+    """Rows truncated to the model's length."""
 
     train: Fitted
     labels: list[tuple[float, float]]
@@ -82,28 +82,28 @@ class _Prepared:
 
 
 def fine_tune(options: PointwiseOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
-    """Train, going on from the last checkpoint in `workspace`; halve the batch as long as memory runs out.
+    """Train from the last checkpoint in `workspace`; halve the batch while memory runs out.
 
-    With `warm_steps` an embedder first learns its own order, in a folder of the workspace.
+    With `warm_steps` an embedder first learns its own ranking, in a subfolder of the workspace.
 
-    Raises dev_split.LossNotFinite, OutOfMemory, checkpoints.PickleRefused, and what `trainer.bases` raises of a base.
+    Raises dev_ndcg.LossNotFinite, OutOfMemory, checkpoints.PickleRefused, and the errors of `trainer.bases`.
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
-    # Several processes would have to agree on the pairs and wait for the adapter.
+    # Not with several processes: they would have to agree on the pairs and wait for the adapter.
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not (options.warm_steps and alone and is_embedder(base)):
         return _learn(options, base, data, workspace, report)
-    begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # then the warm start is in it
+    begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # it includes the warm start
     start = None if begun else _warm_start(options, base, data.train, workspace / "warm_start", report)
     trained = _learn(options, base, data, workspace, report, start=start)
     pairs = options.warm_steps * WARM_TIMES * options.batch_size * options.accumulation
-    said = f"{options.warm_steps} steps on {pairs} pairs of the training's own texts, labelled by the base's cosine"
+    said = f"{options.warm_steps} steps on {pairs} pairs of the training texts, labelled by the base's cosine"
     return replace(trained, facts={**trained.facts, "warm_start": said})
 
 
 def _warm_start(options: PointwiseOptions, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
-    """An adapter that has learned the base's own order, from twice as many short rows a step at twice the rate."""
+    """An adapter trained on the base's own ranking, with twice the rows per step and twice the learning rate."""
     workspace.mkdir(exist_ok=True)
     course = options.model_copy(
         update={
@@ -137,7 +137,7 @@ def _learn(
     *,
     start: Path | None = None,
 ) -> Trained:
-    """`_train` with as many parts a step as memory asks for."""
+    """Call `_train` with as many parts per step as memory requires."""
     while True:
         parts = _parts(workspace, options)
         try:
@@ -150,8 +150,8 @@ def _learn(
         free_memory()
         if -(-step_rows // parts) <= 1:
             raise OutOfMemory(
-                f"memory runs out with one row at a time ({problem}); expected room for one: choose a shorter "
-                "max_length, gradient_checkpointing, bf16 or a smaller base"
+                f"out of memory with one row at a time ({problem}); choose a shorter max_length, "
+                "gradient_checkpointing, bf16 or a smaller base"
             )
         parts = min(2 * parts, step_rows)
         (workspace / BATCH_FILE).write_text(json.dumps({"parts": parts}))
@@ -159,7 +159,7 @@ def _learn(
 
 
 def threads_to_use() -> int:
-    """The cores that this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -259,7 +259,7 @@ def _say_prepared(
 
 
 class _LoraTrainer(CrossEncoderTrainer):
-    """The library's trainer with our batches, checkpoints and looks at the dev split."""
+    """The library's trainer with our batches, checkpoints and evaluations on the dev split."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class _LoraTrainer(CrossEncoderTrainer):
             seed=options.seed,
             devices=self.devices,
         )
-        # The library would let max_steps override epochs: whichever ends first shall end it.
+        # The library lets max_steps override epochs; here training ends at whichever comes first.
         by_epochs = options.epochs * self.buckets.steps_an_epoch
         arguments.max_steps = min(options.max_steps or by_epochs, by_epochs)
         self.squared_error = SquaredError(model)
@@ -323,7 +323,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         return self.args.process_index == 0
 
     def run(self) -> None:
-        """Train to the end from wherever the workspace stands."""
+        """Train to the end, starting from the last checkpoint of the workspace if there is one."""
         found = checkpoints.last_checkpoint(self.workspace / CHECKPOINTS)
         if found is not None:
             state = checkpoints.read_state(found)
@@ -339,7 +339,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         self.train(resume_from_checkpoint=str(found) if found is not None else None)
 
     def keep_best(self) -> Path:
-        """The adapter to publish: the best on the dev split, or the last where there is no dev split."""
+        """The adapter to publish: the best on the dev split, or the last if there is no dev split."""
         target = self.workspace / "adapter"
         if self.is_first:
             source = self.workspace / BEST / f"step-{self.course.best_step}"
@@ -350,7 +350,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         return target
 
     def look(self, step: int) -> None:
-        """Rank the dev split; remember the adapter if it is the best, and stop if there was none for long."""
+        """Rank the dev split, keep the adapter if it is the best, and apply early stopping."""
         if len(self.prepared.dev):
             size = 4 * self.args.per_device_train_batch_size
             value = dev_ndcg(self.model, self.prepared.dev, batch_size=size, bf16=self.args.bf16)
@@ -376,22 +376,22 @@ class _LoraTrainer(CrossEncoderTrainer):
         draft.rename(folder)
         return folder
 
-    # What the library asks for; its own answers would be random batches and pickles.
+    # Overrides of the library, whose own versions use random batches and pickles.
 
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:
         return self.buckets
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The parts of one step; the loss is told how they share its rows."""
+        """The parts of one step; also sets the average number of rows per part for the loss."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             own = sum(len(batch["label"]) for batch in batches) / len(batches)
-            # Steps that several devices share are always full, see LengthBuckets.
+            # With several devices, steps are always full, see LengthBuckets.
             self.squared_error.rows_a_part = own if self.devices == 1 else self.step_rows / self.buckets.parts
         return batches, items
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """`trainer.publishing.export` writes the card."""
+        """Do nothing: `trainer.publishing.export` writes the card."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = self.workspace / CHECKPOINTS
@@ -435,7 +435,7 @@ class _LoraTrainer(CrossEncoderTrainer):
 
 
 class _Watch(TrainerCallback):
-    """Counts, times and reports the steps, and looks at the dev split when it is time."""
+    """Counts, times and reports the steps, and evaluates on the dev split every `eval_steps`."""
 
     def __init__(self, trainer: _LoraTrainer) -> None:
         self.trainer = trainer
@@ -458,7 +458,7 @@ class _Watch(TrainerCallback):
                 control.should_log |= trainer.course.stopped
 
     def _tokens(self, step: int) -> int:
-        """Tokens of a step, padding not counted."""
+        """Tokens of a step, without padding."""
         steps = self.trainer.buckets.steps_an_epoch
         epoch = (step - 1) // steps
         if epoch not in self.step_tokens:

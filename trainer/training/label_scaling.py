@@ -1,8 +1,8 @@
-"""Relevances that lie close together, spread for learning and drawn together again in the head. Imports no Django.
+"""Spreads labels that are close together before training, and scales the head back afterwards. Imports no Django.
 
-Where few documents of a query answer it, calibrated relevance may differ by hundredths among all of them. The squared error of
-such labels is flat: a network learns their mean, and their order drowns. So it learns the sigmoid of the
-standardised logits, and the last layer is scaled back afterwards: orders are the same, and what is served is what was calibrated.
+If few documents answer a query, calibrated relevances may differ only by hundredths. The squared error of such labels is
+flat, and a network learns their mean instead of their order. So it learns the sigmoid of the standardised logits, and the
+last layer is scaled back after training: the order stays the same, and served scores match the calibrated relevance.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from scipy.special import expit, logit
 
 from labeling.records import FloatArray
 
-# The standard deviation of labels below which they are spread; evenly distributed ones have .29.
+# Labels with a smaller standard deviation are spread; uniformly distributed labels have .29.
 CLOSE = 0.1
-# The logit of a spread label one standard deviation above the mean; labels of a warm start are spread alike, so that the
-# head need not change its scale between the two.
+# The logit of a spread label one standard deviation above the mean. Labels of a warm start use the same value, so the head
+# keeps its scale between the two.
 STEEPNESS = 1.5
 SMALLEST = 1e-4
 
@@ -32,13 +32,13 @@ class Stretch:
     deviation: float
 
     def spread(self, relevance: FloatArray) -> FloatArray:
-        """What is learned, float64[n] in (0, 1), instead of `relevance`, float64[n] in [0, 1]."""
+        """The labels to learn, float64[n] in (0, 1), in place of `relevance`, float64[n] in [0, 1]."""
         return np.asarray(expit(STEEPNESS * (_logits(relevance) - self.mean) / self.deviation))
 
     def draw_together(self, adapter: Path) -> None:
-        """Scale the head in this folder of an adapter, so that its logits are those of the relevance itself.
+        """Scale the head of the adapter in this folder, so that its logits are those of the original relevance.
 
-        The head must be in it, with a last layer of weight [1, width] and bias [1]; to be called once.
+        The folder must contain the head, with a last layer of weight [1, width] and bias [1]. Call it only once.
         """
         path = adapter / "adapter_model.safetensors"
         tensors = load_file(str(path))
@@ -53,7 +53,7 @@ class Stretch:
 
 
 def stretch_of(relevance: FloatArray) -> Stretch | None:
-    """How to spread these labels; None where they are far enough apart, or all the same."""
+    """The scaling for these labels; None if they are far enough apart, or all equal."""
     if not len(relevance) or not 0.0 < float(relevance.std()) < CLOSE:
         return None
     logits = _logits(relevance)

@@ -1,6 +1,6 @@
-"""Starts the training process with an environment that holds no password, and reads what it says. No Django, no torch.
+"""Starts the training process with an environment without secrets, and reads its events. No Django, no torch.
 
-`workers.jobs.training` uses it. The environment is built from a list of what may pass, so that a new secret stays out by itself.
+`workers.jobs.training` uses it. The environment contains only variables of an allow-list, so new secrets stay out by default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALWAYS = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
-    # Threads that wait by spinning take the cores from whatever else runs, and from each other.
+    # Spinning threads would take the cores from other processes and from each other.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 GRACE_S = 10.0
@@ -37,13 +37,13 @@ LONGEST_LOG = 3000
 
 
 def training_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of `environ` the training process gets: no database, broker, storage, home, key or token."""
+    """The part of `environ` for the training process: no database, broker, storage, home, key or token."""
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     return {**passed, **_ALWAYS}
 
 
 def visible_gpus(environ: Mapping[str, str]) -> int:
-    """How many GPUs a process started here would see; 0 where there is no driver."""
+    """Number of GPUs that a process started here would see; 0 without a driver."""
     chosen = environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return len([each for each in chosen.split(",") if each.strip() and each.strip() != "-1"])
@@ -55,7 +55,7 @@ def visible_gpus(environ: Mapping[str, str]) -> int:
 
 
 def command_for(workspace: Path, *, gpus: int) -> list[str]:
-    """The training process; one for each GPU, put together by accelerate, where there are several."""
+    """The command of the training process; with several GPUs, accelerate starts one process per GPU."""
     module = ["-m", "trainer.training.process", str(workspace), "--die-with-parent"]
     if gpus < 2:
         return [sys.executable, *module]
@@ -65,7 +65,7 @@ def command_for(workspace: Path, *, gpus: int) -> list[str]:
 
 @dataclass
 class TrainingProcess:
-    """A started process; used as a context, at whose end nothing of it is left."""
+    """A training process; use as a context manager, which ends the process and its children."""
 
     workspace: Path
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -99,7 +99,7 @@ class TrainingProcess:
         return self._process.poll()
 
     def stop(self) -> None:
-        """End the process and all that it started."""
+        """End the process and all its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         try:
@@ -112,7 +112,7 @@ class TrainingProcess:
             self._process.stdin.close()
 
     def new_events(self) -> list[dict[str, Any]]:
-        """What was said since the last call; a line that is still being written waits."""
+        """The events since the last call; an incomplete line waits for the next call."""
         path = self.workspace / EVENTS
         if not path.exists():
             return []
@@ -124,6 +124,6 @@ class TrainingProcess:
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
     def last_words(self) -> str:
-        """The end of the process's output, for an end that it could not explain itself."""
+        """The last output of the process, to explain an exit without a final event."""
         data = (self.workspace / "log.txt").read_bytes()[-LONGEST_LOG:]
         return data.decode(errors="replace").replace("\x00", " ")

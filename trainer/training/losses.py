@@ -1,4 +1,4 @@
-"""What a training makes small. Imports no Django."""
+"""Loss functions of the trainers. Imports no Django."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sentence_transformers.util import batch_to_device
 class SquaredError(torch.nn.Module):
     """Mean over rows of weight x (sigmoid(logit) - relevance)^2; with weights 1, sentence-transformers' MSELoss.
 
-    `rows_a_part` divides the sum where a step is cut into parts of unlike size: how many rows a part of the step has on
-    average, so that the mean of the parts' losses is the mean over the step's rows, however they are cut.
+    `rows_a_part` is the average number of rows per part of the step; the loss divides by it, so that the mean of the
+    losses of the parts equals the mean over the rows of the step even if the parts differ in size.
     """
 
     def __init__(self, model: CrossEncoder) -> None:

@@ -1,4 +1,4 @@
-"""Memory while training: whether it ran out, how to free it, how much was in use. Imports no Django."""
+"""Memory during training: detects exhaustion, frees memory, and measures its use. Imports no Django."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the GPU or of the machine."""
+    """Whether the error means that memory of the GPU or the machine ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -21,7 +21,7 @@ def free_memory() -> None:
 
 
 def memory_in_use() -> int:
-    """The most that the GPU, or without one this process, has held so far, in bytes."""
+    """Peak memory in bytes, of the GPU or, without one, of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     import resource

@@ -1,4 +1,4 @@
-"""Options of the trainers: what a form, the API and the stored provenance of a training show.
+"""Options of the trainers, as the form, the API and the stored provenance of a training show them.
 
 Imports no Django and no torch, so that the trainer's plugin class and its training code can both use it.
 """
@@ -26,48 +26,60 @@ class PointwiseOptions(Trainer.Options):
 
     base: BaseName = pydantic.Field(
         default=MINILM,
-        description="Model to start from: minilm (comes with zelo, learns on a CPU), a folder, a name.",
+        description="Base model: minilm (comes with zelo, trains on a CPU), a folder, or a model name.",
     )
     rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
     alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
     dropout: float = pydantic.Field(
-        default=0.0, ge=0, lt=1, description="Dropout in training, of the base's layers too; 0 learns fastest."
+        default=0.0, ge=0, lt=1, description="Dropout during training, also in the base's layers; 0 learns fastest."
     )
     targets: str = pydantic.Field(
-        default="", max_length=500, description="Layers to adapt, comma-separated; empty: what the base suggests."
+        default="", max_length=500, description="Layers to adapt, comma-separated; empty: the base's default."
     )
     learning_rate: float = pydantic.Field(
         default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM (2e-3 learns nothing), 1e-4 models of billions."
     )
-    epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the rows.")
-    max_steps: int = pydantic.Field(default=0, ge=0, description="Optimizer steps at most; 0: as epochs say.")
+    epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training rows.")
+    max_steps: int = pydantic.Field(
+        default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
+    )
     warm_steps: int = pydantic.Field(
         default=0,
         ge=0,
         le=10**6,
-        description="Steps on the order that an embedder has by itself, before the scores: helps where queries are few.",
+        description="Steps that first teach an embedder base its own ranking; helps when there are few queries.",
     )
     max_length: int = pydantic.Field(
-        default=256, ge=16, le=131072, description="Tokens of query and document together; longer ones are cut."
+        default=256,
+        ge=16,
+        le=131072,
+        description="Maximum tokens of query and document together; longer pairs are truncated.",
     )
-    batch_size: int = pydantic.Field(default=16, ge=1, le=65536, description="Rows that go through at once.")
-    accumulation: int = pydantic.Field(default=1, ge=1, le=65536, description="Batches that make one step.")
+    batch_size: int = pydantic.Field(default=16, ge=1, le=65536, description="Rows per batch.")
+    accumulation: int = pydantic.Field(default=1, ge=1, le=65536, description="Batches per optimizer step.")
     precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-        default="auto", description="auto: bf16 on a GPU that knows it, fp32 elsewhere."
+        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
     )
     gradient_checkpointing: bool = pydantic.Field(
-        default=False, description="Less memory, about a third more time: for long texts and large models."
+        default=False, description="Uses less memory and about a third more time; for long texts and large models."
     )
-    warmup: float = pydantic.Field(default=0.1, ge=0, le=0.9, description="Share of the steps with a rising rate.")
+    warmup: float = pydantic.Field(
+        default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
+    )
     weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
     eval_steps: int = pydantic.Field(
-        default=50, ge=1, le=10**6, description="Steps between two looks at the dev split, each with a checkpoint."
+        default=50, ge=1, le=10**6, description="Steps between evaluations on the dev split; each writes a checkpoint."
     )
     dev_rows: int = pydantic.Field(
-        default=2000, ge=10, le=10**7, description="Rows of the dev split that are ranked each time, whole queries."
+        default=2000, ge=10, le=10**7, description="Rows of the dev split that each evaluation ranks, in whole queries."
     )
     patience: int = pydantic.Field(
-        default=5, ge=0, le=10**6, description="Looks without a better NDCG@10 before it stops; 0: never."
+        default=5,
+        ge=0,
+        le=10**6,
+        description="Early stopping: evaluations without a better NDCG@10 before training stops; 0: never.",
     )
-    seed: int = pydantic.Field(default=0, ge=0, lt=2**31, description="The same seed on one CPU: the same adapter.")
-    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that the process may use.")
+    seed: int = pydantic.Field(
+        default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
+    )
+    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")

@@ -1,6 +1,6 @@
 """Trainers of rerankers (plugins). `pointwise`: LoRA, mean squared error against calibrated scores.
 
-The class says what can be chosen; `trainer.training.fine_tuning`, which loads torch, is imported when training begins.
+The class declares the options; `trainer.training.fine_tuning`, which loads torch, is imported when training starts.
 Imports no Django: `trainer.training.process` runs without it.
 """
 
@@ -15,7 +15,7 @@ from trainer.training.options import PointwiseOptions
 
 @register
 class Pointwise(Trainer):
-    """A low-rank adapter whose sigmoid comes close to the calibrated relevance of each document, row by row."""
+    """Trains a low-rank adapter whose sigmoid approximates the calibrated relevance of each document."""
 
     name = "pointwise"
     label = "Pointwise LoRA, mean squared error"

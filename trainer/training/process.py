@@ -1,8 +1,8 @@
-"""`python -m trainer.training.process WORKSPACE`: one training in a process of its own, without database or network.
+"""`python -m trainer.training.process WORKSPACE`: one training in its own process, without database or network.
 
-The workspace holds the order, the snapshot's rows and, as it goes on, events (one JSON a line), checkpoints, the
-adapter, what is to be published, and at last the result. Started again in the same workspace it goes on from the last
-checkpoint. `workers.jobs.training` starts it and reads along. Imports no Django.
+The workspace holds the order and the rows of the snapshot. The process writes events (JSON lines), checkpoints, the
+adapter, the published artefacts, and last the result. If started again in the same workspace, it resumes from the last
+checkpoint. `workers.jobs.training` starts it and follows the events. Imports no Django.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WorkspaceTaken(RuntimeError):
 
 
 class Events:
-    """What happens, for whoever reads along: one JSON object a line, of the first of several processes alone."""
+    """Writes events as JSON lines; of several processes only the first writes."""
 
     def __init__(self, path: Path, *, speaks: bool) -> None:
         self._path, self._speaks = path, speaks
@@ -58,7 +58,7 @@ class Events:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--die-with-parent", action="store_true", help="end when standard input is closed")
+    parser.add_argument("--die-with-parent", action="store_true", help="exit when standard input is closed")
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _die_with_parent() -> None:
-    """The other end of standard input is the worker's: it closes when that dies, however it dies."""
+    """Exit when standard input closes: the worker holds the other end, which closes however the worker dies."""
     with contextlib.suppress(OSError, ValueError):
         while os.read(0, 1024):
             pass
@@ -74,7 +74,7 @@ def _die_with_parent() -> None:
 
 
 def run(workspace: Path) -> int:
-    """Train and publish in the workspace; 0 where a result stands at the end, otherwise the last event says why."""
+    """Train and publish in the workspace; return 0 on success, otherwise the last event says why it failed."""
     process = int(os.environ.get("RANK", "0"))
     events = Events(workspace / EVENTS, speaks=process == 0)
     try:
@@ -87,7 +87,7 @@ def run(workspace: Path) -> int:
                 result = _publish(order, data, trained, workspace, events)
                 _write_whole(workspace / RESULT, result)
                 events("finished")
-    except Exception as error:  # a trainer may be anybody's; the worker reads the reason
+    except Exception as error:  # the trainer may be a third-party plugin; the worker reads the reason
         traceback.print_exc()
         with contextlib.suppress(OSError):
             events.write("failed", error=told(error, workspace))
@@ -133,11 +133,11 @@ def _publish(
 
 
 def told(error: BaseException, workspace: Path) -> str:
-    """The error for people, with a remedy where the message has none."""
+    """The error message for people, with a remedy for a full disk."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text += (
-            f"; no room is left in {workspace}: free some, then resume the run, which goes on from its last checkpoint"
+            f"; no space is left in {workspace}: free some, then resume the run; it continues from its last checkpoint"
         )
     return text.replace("\x00", " ")[:2000]
 
@@ -150,7 +150,7 @@ def _write_whole(path: Path, value: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _alone_in(workspace: Path, process: int) -> Iterator[None]:
-    """Hold the workspace: a worker that was thought dead may still have a process there. Raises WorkspaceTaken."""
+    """Lock the workspace: a worker that lost its lease may still have a process there. Raises WorkspaceTaken."""
     with (workspace / f"{LOCK}-{process}").open("w") as file:
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -160,7 +160,7 @@ def _alone_in(workspace: Path, process: int) -> Iterator[None]:
             except OSError:
                 if time.monotonic() > deadline:
                     raise WorkspaceTaken(
-                        f"another process trains in {workspace}; expected it to be gone after {PATIENCE_S:.0f} s: end it, "
+                        f"another process trains in {workspace} and did not end within {PATIENCE_S:.0f} s; end it, "
                         "then resume the run"
                     ) from None
                 time.sleep(0.5)

@@ -1,7 +1,7 @@
-"""Cuts documents to what a model reads, by its own tokens, and says how long every row is. Imports no Django.
+"""Truncates documents to the model's maximum length and counts the tokens of every row. Imports no Django.
 
-Left to a tokenizer, a chat template would lose its end, where the answer stands, and a long document would push
-the query out.
+A tokenizer's own truncation would remove the end of a chat template, where the answer is, and a long document could
+displace the query.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from labeling.records import IntArray
 
 TEXTS_AT_ONCE = 1000
-# A text that was cut between two tokens may be read as a token or two more.
+# A text that was truncated between two tokens may be tokenised into one or two tokens more.
 SLACK = 2
 LEAST_DOCUMENT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Texts that fit, `lengths` int64[n] in tokens of the pair with everything around it, and how many were cut."""
+    """Truncated texts, `lengths` int64[n] in tokens of the full pair, and the number of truncated rows."""
 
     queries: list[str]
     documents: list[str]
@@ -35,7 +35,7 @@ class TooShort(ValueError):
 
 
 def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, max_length: int) -> Fitted:
-    """Cut what is longer than `max_length` tokens together: the query to half of the room at most, the document to the rest.
+    """Truncate pairs to `max_length` tokens: the query to at most half of the space, the document to the rest.
 
     `model` is a CrossEncoder. Raises TooShort.
     """
@@ -44,7 +44,7 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
     room = max_length - around
     if room < 2 * LEAST_DOCUMENT:
         raise TooShort(
-            f"max_length is {max_length}, but {around} tokens stand around every pair; expected at least "
+            f"max_length is {max_length}, but every pair has {around} special tokens; expected at least "
             f"{around + 2 * LEAST_DOCUMENT}"
         )
     known: dict[str, int] = {}
@@ -68,7 +68,7 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
 
 
 def tokens_around(model: Any) -> int:
-    """How many tokens stand around the two texts of a pair: separators, or the chat template."""
+    """Number of tokens of a pair besides its two texts: separators, or the chat template."""
     pair = model.preprocess([("a", "a")])["input_ids"].shape[-1]
     single = len(model.tokenizer("a", add_special_tokens=False)["input_ids"])
     return int(pair) - 2 * single
@@ -82,7 +82,7 @@ def _count(tokenizer: Any, texts: Sequence[str], known: dict[str, int]) -> None:
 
 
 def _cut(tokenizer: Any, text: str, most: int, cuts: dict[tuple[str, int], str]) -> str:
-    """The text up to its token number `most`."""
+    """The first `most` tokens of the text."""
     if (text, most) not in cuts:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         cuts[text, most] = text[: encoded["offset_mapping"][most - 1][1]]

@@ -1,8 +1,8 @@
-"""What an embedder knows before it has learned anything: pairs of the training's own texts with its cosine as relevance.
+"""Warm start for embedder bases: pairs of the training texts, labelled by the base's own cosine.
 
-A cross-encoder made of an embedder begins with a head that knows nothing, and a few dozen queries teach it less than
-it could tell itself. Such pairs cost nothing but computing. `trainer.training.fine_tuning` learns from them before it learns from
-the scores. Imports no Django.
+A cross-encoder made from an embedder starts with an untrained head, and a few dozen queries teach it less than the
+embedder already knows. These pairs cost only computing time. `trainer.training.fine_tuning` trains on them before it trains
+on the scores. Imports no Django.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.training.label_scaling import STEEPNESS
 MOST_TEXTS = 2000
 DOCUMENT_CHARACTERS = 300
 SHORTEST_SENTENCE, LONGEST_SENTENCE = 20, 200
-# The rest are any pairs: what is near is hard to tell apart, what is far must be known to be far.
+# The rest are random pairs: near pairs are hard to distinguish, and the model must also learn distant ones.
 NEAR_SHARE = 0.7
 _SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
@@ -40,7 +40,7 @@ def is_embedder(base: Base) -> bool:
 def own_order(base: Base, data: Examples, *, count: int, seed: int, threads: int) -> Examples:
     """`count` pairs of a query, or a sentence of a document, and the beginning of a document, labelled by cosine.
 
-    All texts are those of `data`; `base` must be an embedder. The same on the same machine with as many `threads`.
+    All texts come from `data`; `base` must be an embedder. Deterministic on one machine with the same `threads`.
     """
     rng = np.random.default_rng(seed)
     whole = _some(list(dict.fromkeys(data.documents)), rng)
@@ -55,7 +55,7 @@ def own_order(base: Base, data: Examples, *, count: int, seed: int, threads: int
     ranked = np.argsort(-cosine, axis=1, kind="stable")
     chosen = ranked[queries, _ranks(count, len(documents), rng)]
     found = cosine[queries, chosen].astype(np.float64)
-    # Standardised, since every embedder has a range of its own.
+    # Standardised, because every embedder has its own range.
     return Examples(
         queries=[asked[at] for at in queries.tolist()],
         documents=[documents[at] for at in chosen.tolist()],
@@ -70,7 +70,7 @@ def _some(texts: list[str], rng: np.random.Generator) -> list[str]:
 
 
 def _sentences(documents: list[str], rng: np.random.Generator) -> list[str]:
-    """One sentence of each document that has any of a query's length."""
+    """One sentence of query length from each document that has one."""
     found = []
     for text in documents:
         parts = [part for part in _SENTENCES.split(text) if SHORTEST_SENTENCE <= len(part) <= LONGEST_SENTENCE]
@@ -80,14 +80,14 @@ def _sentences(documents: list[str], rng: np.random.Generator) -> list[str]:
 
 
 def _ranks(count: int, documents: int, rng: np.random.Generator) -> IntArray:
-    """Which document of each pair's ranking, int64[count] from 0: mostly of the first ones, log-uniform."""
+    """Rank of the document of each pair, int64[count] from 0; log-uniform, so mostly low ranks."""
     near = np.floor(np.exp(rng.random(count) * np.log(documents))).astype(np.int64) - 1
     anywhere = rng.integers(documents, size=count)
     return np.asarray(np.where(rng.random(count) < NEAR_SHARE, near, anywhere), dtype=np.int64)
 
 
 class WarmReport:
-    """Tells a warm start as a phase of its own: its steps are none of the training's, and no curve begins with its loss."""
+    """Reports a warm start as its own phase, so that its steps and losses do not enter the training's curves."""
 
     def __init__(self, report: Report, steps: int) -> None:
         self._report, self._steps = report, steps

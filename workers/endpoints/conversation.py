@@ -46,7 +46,7 @@ class Conversation:
         try:
             answer = await self._ask(comparison, self._gate)
         except Exception as error:
-            log.exception("a question was not answered")
+            log.exception("a question failed")
             answer = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
         try:
             self.on_answer(comparison.key, answer)
@@ -98,7 +98,7 @@ class Conversation:
         run(put())
 
     def hand_back(self, why: str) -> None:
-        """Answer what has not been asked yet with NotAsked; calls in flight go on."""
+        """Answer all questions that were not asked yet with NotAsked; calls in flight continue."""
 
         async def back() -> None:
             self._gate.hand_back(why)

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-# So many calls in a row that reached no working endpoint are an outage and no longer the questions' fault.
+# After so many failed calls in a row the endpoint has an outage, and the questions are not to blame.
 BREAK_AFTER = 5
-# A server that takes calls and fails them for so long may be made to fail by the questions: from then on attempts count.
+# If a server accepts calls and fails them for so long, the questions may cause it: from then on attempts count.
 PATIENCE_S = 900.0
-# For a shorter pause than this questions keep their place; for a longer one they are handed back.
+# Questions wait during a shorter pause and are handed back for a longer one.
 SHORT_PAUSE_S = 3.0
 
 
@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How a call ended. `correction`: by how many tokens its estimate was too low; `error`: its message, without keys."""
+    """The end of a call. `correction`: tokens by which its estimate was too low; `error`: its message, without keys."""
 
     outcome: Outcome
     correction: int = 0
@@ -91,7 +91,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened under a grant since the last report. `slots`: as granted last; `outages`: since the last answer."""
+    """The events under a grant since the last report. `slots`: as last granted; `outages`: since the last answer."""
 
     epoch: int = -1
     slots: int = 0
@@ -114,15 +114,15 @@ class Gate(Protocol):
     """The interface of gates: a connection calls `enter` before a call and `leave` after it."""
 
     async def enter(self, tokens: int, latest_start: float) -> int:
-        """Wait for the turn of a call of about so many tokens, until `latest_start` by time.monotonic(). Raises Held."""
+        """Wait until a call of about so many tokens may start, at most until `latest_start` (time.monotonic()). Raises Held."""
         ...
 
     def leave(self, entered: int, left: Left) -> None:
-        """The call is over; `entered` is what `enter` gave."""
+        """Record the end of a call; `entered` is the value of `enter`."""
         ...
 
     def excuses(self, *, reached: bool) -> bool:
-        """Whether a failed call is the endpoint's fault; `reached`: it had taken the question."""
+        """Whether the endpoint caused a failed call; `reached`: it had accepted the question."""
         ...
 
 
@@ -134,7 +134,7 @@ class Pace:
         self._free_at = 0.0
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next amount may go out."""
+        """Seconds until the next amount may be sent."""
         return max(0.0, self._free_at - now)
 
     def spend(self, amount: float, now: float) -> None:
@@ -228,7 +228,7 @@ class SharedGate:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + latest_start - time.monotonic()):
                 return await turn
         except (TimeoutError, asyncio.CancelledError) as error:
-            if turn.done() and not turn.cancelled():  # let in at the very moment in which it gave up
+            if turn.done() and not turn.cancelled():  # admitted at the moment of its timeout
                 self.leave(turn.result(), Left(Outcome.ANSWERED, correction=-tokens))
             if isinstance(error, TimeoutError):
                 raise Held("no free slot", self._closed_for() or None) from None

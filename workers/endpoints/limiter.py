@@ -20,13 +20,13 @@ from workers.endpoints.limiter_rules import CLOSED, HALF_OPEN, SHARE_S, Share, S
 from workers.models import EndpointShare, EndpointState
 
 LONGEST_ERROR = 500
-# Without a visit for so long, nothing is known of an endpoint: it is not shown.
+# An endpoint without a visit for so long is not shown.
 FORGOTTEN_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint for a reader. `state`: closed, paused, open or half_open, and for how long; rates of the last minute."""
+    """An endpoint for display. `state`: closed, paused, open or half_open, and for how long; rates of the last minute."""
 
     name: str
     base_url: str

@@ -18,7 +18,7 @@ SHARE_S = 10.0
 RENEW_S, RENEW_SOON_S = 1.0, 0.25
 BACKOFF_BASE_S, BACKOFF_MOST_S = 1.0, 60.0
 MOST_PAUSE_S = 3600.0
-# Rates are drawn for twice the time to the next report; with what nobody used, a second's worth may come in a burst.
+# Rates are drawn for twice the time to the next report; one second's unused share may be sent in a burst.
 AHEAD_S, BURST_S = 0.5, 0.5
 
 
@@ -41,7 +41,7 @@ class Usage:
     last_tokens: float = 0.0
 
     def at(self, now: float) -> Usage:
-        """The same in the minute of `now`."""
+        """The counts moved to the minute of `now`."""
         minute = int(now // 60)
         if minute == self.minute:
             return self
@@ -50,7 +50,7 @@ class Usage:
         return Usage(minute)
 
     def last_minute(self, now: float) -> tuple[float, float]:
-        """(requests, tokens) of the last sixty seconds, as if those of the minute before were spread evenly."""
+        """(requests, tokens) of the last sixty seconds; assumes that the minute before was evenly used."""
         usage, rest = self.at(now), 1.0 - (now % 60) / 60
         return usage.requests + rest * usage.last_requests, usage.tokens + rest * usage.last_tokens
 
@@ -81,9 +81,9 @@ class State:
 def decide(
     state: State, report: Report, *, holder: str, others: Sequence[Share], limits: Limits, now: float, luck: float
 ) -> tuple[State, Grant, int]:
-    """The next state, what the holder may do, and how many slots are to be booked for it.
+    """The next state, the grant of the holder, and the number of slots to store for it.
 
-    `others`: the living shares of other processes. `luck` in [0, 1) spreads the pauses that nobody dictated.
+    `others`: live shares of other processes. `luck` in [0, 1) adds jitter to pauses without a Retry-After.
     """
     state = _settle(state, report, limits, now)
     state = _learn(state, report, holder=holder, limits=limits, now=now, luck=luck)
@@ -101,7 +101,7 @@ def decide(
     rate_s = 0.0
     if slots and state.mode == CLOSED:
         state, requests, tokens, rate_s = _draw(state, report, limits, now)
-    # A process that is to give up slots may have filled them by now: they are free once it says so.
+    # A process that must give up slots may be using them: they are free once it reports so.
     booked = max(slots, report.slots, report.in_flight)
     is_short = slots < min(report.wanted, limits.concurrency) or booked > slots
     grant = Grant(
@@ -194,8 +194,8 @@ def _fair_share(state: State, report: Report, others: Sequence[Share], limits: L
 
 
 def _draw(state: State, report: Report, limits: Limits, now: float) -> tuple[State, int | None, float | None, float]:
-    """(state, requests, tokens, wait_s): what may begin until the next report, None where there is no such limit;
-    and for how long nothing may.
+    """(state, requests, tokens, wait_s): amounts that may start until the next report, None without such a limit,
+    and the wait before the next call.
     """
     wait_s = 0.0
     requests: int | None = None

@@ -32,10 +32,10 @@ class EndpointsInvalid(ValueError):
 
 
 class KeyMissing(LookupError):
-    """An endpoint names an environment variable or a file that holds no key."""
+    """The environment variable or file of an endpoint holds no key."""
 
 
-Price = Annotated[float, pydantic.Field(ge=0, le=1e6, description="Dollars for a million tokens.")]
+Price = Annotated[float, pydantic.Field(ge=0, le=1e6, description="Dollars per million tokens.")]
 
 
 class Endpoint(pydantic.BaseModel):
@@ -65,17 +65,17 @@ class Endpoint(pydantic.BaseModel):
     def _plain_http(cls, value: str) -> str:
         url = pydantic.TypeAdapter(pydantic.HttpUrl).validate_python(value)
         if url.username or url.password or url.query or url.fragment:
-            raise ValueError("must hold no user, password, query or fragment; put the key into api_key_env")
+            raise ValueError("must not contain a user, password, query or fragment; put the key into api_key_env")
         return value.rstrip("/")
 
     @pydantic.model_validator(mode="after")
     def _one_source_of_the_key(self) -> Endpoint:
         if self.api_key_env and self.api_key_file is not None:
-            raise ValueError("names both api_key_env and api_key_file; keep one")
+            raise ValueError("has both api_key_env and api_key_file; keep one")
         return self
 
     def api_key(self) -> pydantic.SecretStr | None:
-        """The key as it stands now, None where the endpoint needs none. Raises KeyMissing."""
+        """The current key, None if the endpoint needs none. Raises KeyMissing."""
         if self.api_key_env:
             return self._key(os.environ.get(self.api_key_env, ""), f"environment variable {self.api_key_env}")
         if self.api_key_file is not None:
@@ -84,7 +84,7 @@ class Endpoint(pydantic.BaseModel):
             except OSError as error:
                 raise KeyMissing(
                     f"endpoint {self.name!r}: file {self.api_key_file} cannot be read ({error.strerror}); "
-                    "create it, readable by the workers alone"
+                    "create it, readable only by the workers"
                 ) from None
         return None
 
@@ -114,13 +114,13 @@ class Endpoint(pydantic.BaseModel):
 
 @functools.lru_cache(maxsize=256)
 def _identity(base_url: str, key: str, model: str) -> str:
-    """Equal wherever address, key and model are, on any host; slow to compute, so that a short key is not guessed."""
+    """A hash of address, key and model, equal on all hosts; slow to compute, so that short keys cannot be guessed."""
     address = base_url.rstrip("/").lower()
     return hashlib.pbkdf2_hmac("sha256", f"{key}\0{model}".encode(), address.encode(), 50_000, 16).hex()
 
 
 def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, Endpoint]:
-    """All endpoints by name, in the order of definition; none where ZELO_ENDPOINTS is unset. Raises EndpointsInvalid."""
+    """All endpoints by name, in the order of definition; empty if ZELO_ENDPOINTS is unset. Raises EndpointsInvalid."""
     text = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
     if not text:
         return {}
@@ -132,12 +132,12 @@ def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, En
         raise EndpointsInvalid(f"{VARIABLE} is not valid: {problems}; see docs/judges.md") from None
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
     if len(by_name) < len(endpoints):
-        raise EndpointsInvalid(f"{VARIABLE} defines two endpoints of one name; rename one")
+        raise EndpointsInvalid(f"{VARIABLE} defines two endpoints with the same name; rename one")
     return by_name
 
 
 def get_endpoint(name: str) -> Endpoint:
-    """The endpoint of that name. Raises UnknownEndpoint that lists what there is, or EndpointsInvalid."""
+    """The endpoint of that name. Raises UnknownEndpoint, which lists the defined names, or EndpointsInvalid."""
     endpoints = load_endpoints()
     if name not in endpoints:
         known = ", ".join(endpoints) or "none"

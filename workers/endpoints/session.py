@@ -54,14 +54,14 @@ class Presence:
         try:
             limiter.leave(self.channel, self.holder, self.conversation.report(0))
         except Error as error:
-            log.warning("endpoint %s not left: %s", self.channel.name, error)
+            log.warning("cannot give back the slots of endpoint %s: %s", self.channel.name, error)
 
 
 def ask_within_limits(judge: Judge, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
-    """As `judge.judge`, within the limits that all processes share. The comparisons have different keys."""
+    """As `judge.judge`, within the limits shared by all processes. The comparisons must have different keys."""
     channel: Channel | None = None
     if isinstance(judge, ConversingJudge):
-        with contextlib.suppress(LookupError, ValueError):  # its own answers say what is wrong
+        with contextlib.suppress(LookupError, ValueError):  # the judge's own answers report the error
             channel = judge.channel()
     if channel is None or not isinstance(judge, ConversingJudge):
         return judge.judge(comparisons)

@@ -1,4 +1,4 @@
-"""A judge that compares meanings: the cosine of query and document under a sentence-transformers model.
+"""A judge that compares embeddings: the cosine of query and document under a sentence-transformers model.
 
 Unless another model is named it uses the weights of the installation. `score_difference` turns scores into preferences.
 Imports no Django, and torch only in `prepare`.
@@ -22,7 +22,7 @@ EMBEDDINGS_KEPT = 20_000  # 30 MB at 384 dimensions
 
 @register
 class EmbeddingJudge(ScoreDifferenceJudge):
-    """Prefers the document whose embedding is the closer to the query's."""
+    """Prefers the document whose embedding is closer to the query's."""
 
     name = "embedding"
     label = "Embeddings (cosine)"

@@ -1,7 +1,7 @@
 """Two judges that count words: BM25 and query likelihood with Dirichlet smoothing.
 
-They need no network and no model, share their words with the BM25 retriever of `labeling.retrieval.bm25`,
-and answer in the frame of `score_difference`. Imports no Django.
+They need no network and no model, use the tokens of the BM25 retriever in `labeling.retrieval.bm25`,
+and extend `score_difference`. Imports no Django.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.judges.score_difference import NotPrepared, ScoreDifferenceJudge
 
 
 class LexicalJudge(ScoreDifferenceJudge):
-    """Counts the words of the whole collection once, then scores candidates as they are asked about."""
+    """Counts the words of the whole collection once, then scores candidates on demand."""
 
     model_revision = WORDS_REVISION
     _statistics: CollectionStatistics | None = None
@@ -32,13 +32,13 @@ class LexicalJudge(ScoreDifferenceJudge):
     @property
     def statistics(self) -> CollectionStatistics:
         if self._statistics is None:
-            raise NotPrepared(f"judge {self.name!r} knows no collection yet; call prepare(collection) first")
+            raise NotPrepared(f"judge {self.name!r} has no collection yet; call prepare(collection) first")
         return self._statistics
 
 
 @register
 class BM25Judge(LexicalJudge):
-    """Prefers the document with the higher BM25 score; rarity of words is that of the whole collection."""
+    """Prefers the document with the higher BM25 score; word frequencies come from the whole collection."""
 
     name = "bm25"
     label = "BM25"
@@ -66,7 +66,7 @@ class QueryLikelihoodOptions(Judge.Options):
 
 @register
 class QueryLikelihoodJudge(LexicalJudge):
-    """Prefers the document whose smoothed language model is the likelier source of the query."""
+    """Prefers the document whose smoothed language model gives the query the higher probability."""
 
     name = "query-likelihood"
     label = "Query likelihood (Dirichlet)"
@@ -85,7 +85,7 @@ def query_likelihood_scores(
     """log P(query | text) with Dirichlet smoothing (Zhai and Lafferty, 2001), float64[len(texts)].
 
     sum over query words w of log((tf(w) + mu P(w | collection)) / (length + mu)); words that the
-    collection lacks are left out, for they tell no text from another.
+    collection lacks are ignored, because they do not distinguish texts.
     """
     terms_of_query = [word for word in words(query) if statistics.collection_frequency.get(word)]
     priors = np.array([mu * statistics.collection_frequency[word] / statistics.length for word in terms_of_query])

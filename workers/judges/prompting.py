@@ -1,4 +1,4 @@
-"""Turns a comparison into the messages that a language model reads: cleaned, cut, fenced, hashed.
+"""Turns a comparison into the messages for a language model: cleaned, truncated, fenced, hashed.
 
 The texts are files in `prompts/`; their hash is part of a judge's provenance. The judges `openai-http` and
 `transformers-local` use it; imports no Django.
@@ -38,7 +38,7 @@ _ROLE_TOKEN = re.compile(
     re.IGNORECASE,
 )
 
-# Nobody outside this process can know it, so no document can hold a fence that it predicts.
+# A secret of this process, so that no document can contain a predicted fence.
 _PROCESS_SECRET = secrets.token_bytes(32)
 
 Cutter = Callable[[str, int], tuple[str, bool]]
@@ -100,18 +100,18 @@ def prompt_hash(form: AnswerForm) -> str:
 
 
 def clean(text: str) -> str:
-    """The text without control characters and without tokens that chat templates give a meaning.
+    """The text without control characters and without special tokens of chat templates.
 
-    Each is replaced by a space: taking it out could join what stands around it into another token.
+    Each is replaced by a space, because deleting it could join the text around it into another special token.
     """
     return _ROLE_TOKEN.sub(" ", _CONTROL.sub(" ", text.replace("\r\n", "\n")))
 
 
 def cut_by_bytes(text: str, most_tokens: int) -> tuple[str, bool]:
-    """Cut where no tokenizer is named: a token is taken to be four bytes of UTF-8.
+    """Truncate without a tokenizer, counting four bytes of UTF-8 as one token.
 
-    That is about right for English and code; for Chinese or Japanese (three bytes a character) it
-    keeps up to a third more tokens than asked for, so leave room or name a tokenizer.
+    This is about right for English and code; for Chinese or Japanese (three bytes per character) it
+    keeps up to a third more tokens than the limit, so lower the limit or name a tokenizer.
     """
     encoded = text.encode()
     most_bytes = most_tokens * BYTES_PER_TOKEN
@@ -121,7 +121,7 @@ def cut_by_bytes(text: str, most_tokens: int) -> tuple[str, bool]:
 
 
 def approximate_tokens(text: str) -> int:
-    """Tokens by the same rule as `cut_by_bytes`."""
+    """Number of tokens by the rule of `cut_by_bytes`."""
     return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
 
@@ -144,7 +144,7 @@ def _tokenizer_cutter(name: str) -> Cutter:
 
 
 def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:
-    """A cutter from a function that gives, for each token of a text, the character at which it ends."""
+    """A cutter from a function that returns the end position in characters of each token of a text."""
 
     def cut(text: str, most_tokens: int) -> tuple[str, bool]:
         kept = text[: most_tokens * MOST_CHARACTERS_PER_TOKEN]  # a text of megabytes is not tokenised to its end
@@ -157,7 +157,7 @@ def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:
 
 
 def _nonce(prefix_key: str, texts: list[str]) -> str:
-    """Sixteen hexadecimal digits that stand in none of the texts."""
+    """Sixteen hexadecimal digits that occur in none of the texts."""
     for attempt in range(16):
         message = f"{os.getpid()}:{attempt}:{prefix_key}".encode()
         nonce = hmac.new(_PROCESS_SECRET, message, hashlib.sha256).hexdigest()[:16]

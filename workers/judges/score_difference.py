@@ -18,7 +18,7 @@ from scipy.special import expit
 from labeling.plugins import Judge
 from labeling.records import Collection, Comparison, Failure, FailureKind, FloatArray, TextRecord, Verdict
 
-STEEPNESS = 1.5  # one deviation of difference is a preference of 0.82
+STEEPNESS = 1.5  # a difference of one deviation gives a preference of 0.82
 QUERIES_KEPT = 1024
 
 Key = TypeVar("Key")
@@ -30,7 +30,7 @@ class NotPrepared(RuntimeError):
 
 
 class Recent(Generic[Key, Value]):
-    """A mapping that forgets what was used longest ago once it holds `capacity` entries."""
+    """An LRU cache with at most `capacity` entries."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -54,7 +54,7 @@ class Recent(Generic[Key, Value]):
 
 @dataclass(frozen=True, slots=True)
 class StandardisedScores:
-    """The standardised scores of one query's candidates by document id; None where all scores are equal."""
+    """The standardised scores of one query's candidates by document id; None if all scores are equal."""
 
     by_document: dict[int, float] | None
     documents: frozenset[int]
@@ -71,14 +71,14 @@ class StandardisedScores:
 
 
 class ScoreDifferenceJudge(Judge):
-    """preference = sigmoid(1.5 x difference of standardised scores); 0.5 where a query's scores are all equal.
+    """preference = sigmoid(1.5 x difference of standardised scores); 0.5 if all scores of a query are equal.
 
     Within a query this is the difference of scores over their deviation; across queries each score is
-    measured by its own query. The order of presentation changes nothing. Subclasses give `score`.
+    standardised within its own query. The order of presentation has no effect. Subclasses implement `score`.
     """
 
-    # A batch takes in several whole queries: scoring all candidates of a query is what costs, and each
-    # process that gets a part of a query pays for it again.
+    # A batch covers several whole queries: scoring all candidates of a query is the main cost, and every
+    # process that gets a part of a query repeats it.
     batch_size = 2048
     can_drift = False
 
@@ -89,7 +89,7 @@ class ScoreDifferenceJudge(Judge):
 
     @abc.abstractmethod
     def score(self, query: TextRecord, documents: Sequence[TextRecord]) -> FloatArray:
-        """One score a document, float64[len(documents)], larger is more relevant."""
+        """One score per document, float64[len(documents)], larger is more relevant."""
 
     def prepare(self, collection: Collection) -> None:
         self._collection = collection
@@ -130,7 +130,7 @@ class ScoreDifferenceJudge(Judge):
 def lookup_or_compute(
     cache: Recent[int, Value], records: Sequence[TextRecord], compute: Callable[[Sequence[TextRecord]], list[Value]]
 ) -> list[Value]:
-    """One value a record, in order; `compute` is called once, with the records that the cache lacks."""
+    """One value per record, in order; `compute` is called once, with the records missing from the cache."""
     found = {record.id: value for record in records if (value := cache.get(record.id)) is not None}
     missing = [record for record in records if record.id not in found]
     if missing:

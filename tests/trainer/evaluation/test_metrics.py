@@ -96,7 +96,7 @@ def test_queries_on_which_the_reference_says_nothing_are_left_out() -> None:
 
 def test_an_order_that_does_not_fit_is_refused() -> None:
     query = a_query(grades=[0.0, 1.0])
-    with pytest.raises(BadOrder, match="one a query"):
+    with pytest.raises(BadOrder, match="one per query"):
         measure([query], [], "grades")
     with pytest.raises(BadOrder, match="for 2 documents"):
         measure([query], [np.array([1.0, 2.0, 3.0])], "grades")
@@ -172,8 +172,8 @@ def test_a_run_file_is_read_by_the_imported_ids() -> None:
     [
         (b"q1 d1 1 7.5 mine\n", "six words"),
         (b"q1 Q0 d1 1 nan mine\n", "finite"),
-        (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "stands twice"),
-        (b"", "no line"),
+        (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "appears twice"),
+        (b"", "the file is empty"),
     ],
 )
 def test_a_bad_run_file_is_refused_with_its_line(line: bytes, said: str) -> None:

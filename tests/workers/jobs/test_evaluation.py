@@ -204,7 +204,7 @@ def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
     assert found.test.difference.estimate == pytest.approx(-opposite.estimate)
     assert found.test.difference.count == board.queries
     assert all(row.to_chosen is None for row in leaderboard(project, snapshot, "test", "grades").rows)
-    with pytest.raises(NotEvaluated, match="is not on this board; choose one of"):
+    with pytest.raises(NotEvaluated, match="is not on this leaderboard; choose one of"):
         leaderboard(project, snapshot, "test", "grades", compared_with=999_999)
 
 
@@ -260,7 +260,7 @@ def test_a_run_of_other_queries_is_refused() -> None:
     with pytest.raises(ContenderRefused, match="none of the run's 1 queries"):
         enter_run_file(project, "strange", io.BytesIO(b"elsewhere Q0 d 1 1.0 tag\n"))
     enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
-    with pytest.raises(ContenderRefused, match="there already"):
+    with pytest.raises(ContenderRefused, match="already has a reranker"):
         enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
     with pytest.raises(ContenderRefused, match="1 to 200"):
         enter_run_file(project, " ", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))

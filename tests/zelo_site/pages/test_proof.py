@@ -193,7 +193,7 @@ def test_a_name_that_is_taken_is_a_conflict_with_a_remedy(
     assert (reply.status_code, "ZELO_RERANKERS" in reply.json()["detail"]) == (409, True)
     posted = {"action": "outside", "endpoint": "today"}
     html = client.post(reverse("proof", args=[project.slug]), posted, follow=True).content.decode()
-    assert "is there already" in html
+    assert "already has a reranker" in html
 
 
 def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_page_and_rest_name_the_command_for_what_is_too_large(
     ("form", "says"),
     [
         ({"name": "X", "freeze-dev_share": "7"}, "less than or equal to 0.5"),
-        ({"name": "X", "freeze-domains": "lwa"}, "which no rated query has"),
+        ({"name": "X", "freeze-domains": "lwa"}, "which no scored query has"),
         ({"name": ""}, 'id="name-error">This field is required.'),
     ],
 )

@@ -40,7 +40,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """P(the document presented first is the more relevant) in [0, 1], and what was said about it."""
+    """P(the document presented first is more relevant) in [0, 1], and the model's reasoning."""
 
     preference_of_first: float
     rationale: str = ""
@@ -49,8 +49,8 @@ class Answer:
 def read_logprobs(body: Any, *, least_mass: float, missing: MissingLabel) -> Answer:
     """preference = P(A) / (P(A) + P(B)) of the first token, over all variants of each label.
 
-    Raises NoAnswer where P(A) + P(B) < `least_mass`, or a value is null, NaN or infinite. A label that is not
-    listed fails too, or, with "floor", takes the least listed log-probability, its upper bound.
+    Raises NoAnswer if P(A) + P(B) < `least_mass`, or a value is null, NaN or infinite. A label that is not
+    listed also fails or, with "floor", gets the lowest listed log-probability, its upper bound.
     """
     choice = _choices(body)[0]
     _check_finished(choice)
@@ -66,8 +66,8 @@ def read_logprobs(body: Any, *, least_mass: float, missing: MissingLabel) -> Ans
     a, b = (floor if mass is None else mass for mass in masses.values())
     if a + b < least_mass:
         raise _label_failure(
-            f"P(A) + P(B) is {a + b:.3f}, expected at least {least_mass:g}: the model wants to say something else; "
-            "switch its thinking off, or use the mode 'reasoned'"
+            f"the model did not answer A or B: P(A) + P(B) is {a + b:.3f}, expected at least {least_mass:g}; "
+            "turn its thinking off, or use the mode 'reasoned'"
         )
     return Answer(min(max(a / (a + b), 0.0), 1.0))
 
@@ -88,10 +88,10 @@ def read_score(body: Any) -> Answer:
 def read_votes(bodies: list[Any], *, votes: int) -> Answer:
     """preference = the share of votes for A over all choices of all bodies.
 
-    Raises NoAnswer where fewer than `VALID_VOTES` of the `votes` asked for came back and could be read.
+    Raises NoAnswer if fewer than `VALID_VOTES` of the requested `votes` came back and could be read.
     """
     choices = [choice for body in bodies for choice in _choices(body)]
-    letters, last = [], NoAnswer(FailureKind.UNPARSEABLE, "no vote came back", retryable=True)
+    letters, last = [], NoAnswer(FailureKind.UNPARSEABLE, "the reply holds no vote", retryable=True)
     for choice in choices:
         try:
             letters.append(_letter(choice))
@@ -100,7 +100,7 @@ def read_votes(bodies: list[Any], *, votes: int) -> Answer:
     if len(choices) < VALID_VOTES * votes:
         raise NoAnswer(
             FailureKind.UNPARSEABLE,
-            f"{len(choices)} choices came back, expected {votes}: the endpoint ignores `n`; set votes_in_one_call to false",
+            f"the reply holds {len(choices)} choices, expected {votes}: the endpoint ignores `n`; set votes_in_one_call to false",
             retryable=False,
         )
     if len(letters) < VALID_VOTES * votes:
@@ -118,7 +118,7 @@ def clamp(preference: float) -> float:
 
 
 def storable(text: str) -> str:
-    """The text without what a database rejects: NUL, other controls and lone surrogates."""
+    """The text without characters that a database rejects: NUL, other controls and lone surrogates."""
     return _UNSTORABLE.sub(" ", text).strip()
 
 
@@ -133,7 +133,7 @@ def _choices(body: Any) -> list[dict[str, Any]]:
 
 
 def _check_finished(choice: dict[str, Any]) -> None:
-    """Raise NoAnswer for a refusal and for an answer that the provider's filter withheld."""
+    """Raise NoAnswer for a refusal or an answer withheld by the provider's filter."""
     message = choice.get("message")
     refusal = message.get("refusal") if isinstance(message, dict) else None
     if refusal:
@@ -150,18 +150,20 @@ def _first_token(choice: dict[str, Any]) -> list[tuple[str, float]]:
         text = _text(choice)
         if _REFUSAL.match(text):
             raise NoAnswer(FailureKind.REFUSAL, f"the model refused: {text[:300]}", retryable=False)
-        raise _label_failure("no log-probabilities came back; does this endpoint give any? Else use mode 'reasoned'")
+        raise _label_failure(
+            "the reply holds no log-probabilities; if this endpoint does not support them, use the mode 'reasoned'"
+        )
     rows: dict[str, float] = {}
     for row in [content[0], *(content[0].get("top_logprobs") or [])]:
         token, value = (row.get("token"), row.get("logprob")) if isinstance(row, dict) else (None, None)
         if not isinstance(token, str):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 0.01:
-            # Null, NaN and infinities are no probabilities; a hair above zero is rounding.
+            # Null, NaN and infinities are not probabilities; values slightly above zero are rounding.
             raise _label_failure(f"the log-probability of {token!r:.40} is {value!r:.40}; expected a number up to 0")
         rows.setdefault(token, float(value))
     if not rows:
-        raise _label_failure("the log-probabilities name no token")
+        raise _label_failure("the log-probabilities hold no token")
     return list(rows.items())
 
 

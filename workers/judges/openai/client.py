@@ -67,7 +67,7 @@ class CallFailed(Exception):
 
 
 class CallNotMade(CallFailed):
-    """No call was made: its turn would have come after the deadline of the batch."""
+    """No call was made, because it could not start before the deadline of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class Connection:
         self.endpoint = endpoint
         self.gate: Gate = LocalGate(endpoint.limits)
         self._certificates = httpx.create_ssl_context()
-        # A client for each slot, the one used last first. One client with hundreds of connections looks
-        # through all of them at each call: measured at 600 in flight, 49 calls a second.
+        # One client per slot, most recently used first. One client with hundreds of connections searches
+        # all of them at each call: with 600 in flight we measured 49 calls a second.
         self._idle: list[httpx.AsyncClient] = []
 
     def _new_client(self) -> httpx.AsyncClient:
@@ -101,9 +101,9 @@ class Connection:
         self, request: Mapping[str, Any], *, tokens: int, deadline: float, gate: Gate | None = None
     ) -> Completion:
         """POST to /chat/completions. `tokens`: estimate for the rate limit; `deadline`: by time.monotonic(); `gate`:
-        whom to ask for a turn, by default the endpoint's limits in this process alone.
+        admits the call, by default by the endpoint's limits in this process alone.
 
-        Raises CallFailed; CallNotMade where the call could not begin early enough to have its full time.
+        Raises CallFailed, and CallNotMade if the call could not start early enough for its full timeout.
         """
         gate = gate or self.gate
         latest_start = deadline - min(self.endpoint.timeout_s, (deadline - time.monotonic()) / 2)
@@ -132,7 +132,7 @@ class Connection:
         except (TimeoutError, httpx.TimeoutException) as error:
             unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
             message = (
-                f"no whole answer within {timeout_s:.3g} s; raise timeout_s of {self.endpoint.name!r} if it is slow"
+                f"no complete answer within {timeout_s:.3g} s; raise timeout_s of {self.endpoint.name!r} if it is slow"
             )
             raise CallFailed(
                 FailureKind.TIMEOUT, message, retryable=True, paid=not unsent, reached=not unsent
@@ -150,7 +150,7 @@ class Connection:
     async def _post(
         self, request: Mapping[str, Any], key: pydantic.SecretStr | None
     ) -> tuple[int, httpx.Headers, bytes]:
-        """(status, headers, content); a reply that grows beyond all measure is broken off."""
+        """(status, headers, content); aborts a reply that exceeds MOST_REPLY_BYTES."""
         headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         url = f"{self.endpoint.base_url}/chat/completions"
         client = self._idle.pop() if self._idle else self._new_client()
@@ -170,7 +170,9 @@ class Connection:
         try:
             body = without_key(json.loads(content), key)
         except (ValueError, RecursionError):
-            shown = redact(content.decode(errors="replace"), key)  # whole: a key that is cut is found no more
+            shown = redact(
+                content.decode(errors="replace"), key
+            )  # redact before truncating, so that no part of a key remains
             message = f"the reply is not JSON: {shown[:120]!r}"
             raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=True, paid=True) from None
         if not isinstance(body, dict):
@@ -196,9 +198,9 @@ class Connection:
         ) from None
 
 
-# Statuses of a gateway whose server did not take the question; any other error of a server may be the question's doing.
+# Gateway statuses for an unreachable server; the question may have caused any other server error.
 UNREACHED = {502, 503, 504, 521, 522, 523, 529}
-# What a key that is wrong or blocked is answered: every question would be.
+# Statuses for a wrong or blocked key, which fails every question.
 DENIED = {401, 403}
 
 
@@ -218,7 +220,7 @@ def _tokens_stated(body: Mapping[str, Any], otherwise: int) -> int:
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], content: str) -> CallFailed:
-    """What a status other than 200 means; the body tells overflow, filter and quota apart."""
+    """The failure for a status other than 200; the body distinguishes overflow, filter and quota."""
     code, text = _error_text(content)
     shown = f"HTTP {status}: {text[:400]}"
     said = f"{code} {text}"
@@ -234,7 +236,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], content: str) -> 
     if status == 408:
         return failed(FailureKind.TIMEOUT, retryable=True)
     if 300 <= status < 400:
-        shown = f"HTTP {status}: redirects are not followed; correct base_url"
+        shown = f"HTTP {status}: the endpoint redirects, and redirects are not followed; correct base_url"
         return failed(FailureKind.BAD_REQUEST, retryable=False)
     if status == 413 or (status < 500 and _TOO_LONG.search(said)):
         return failed(FailureKind.CONTEXT_OVERFLOW, retryable=False)
@@ -275,14 +277,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def redact(text: str, key: pydantic.SecretStr | None = None) -> str:
-    """The text without the key, and without anything that looks like one."""
+    """The text without the key and without anything that looks like a key."""
     if key is not None and key.get_secret_value():
         text = text.replace(key.get_secret_value(), "[key]")
     return _SECRET.sub("[key]", text)
 
 
 def without_key(value: Any, key: pydantic.SecretStr | None) -> Any:
-    """A reply's JSON without the key in any of its strings, before anything is cut out of them."""
+    """The JSON of a reply with the key removed from all strings, before any of them is truncated."""
     if key is None or not key.get_secret_value():
         return value
     if isinstance(value, str):

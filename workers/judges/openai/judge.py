@@ -42,7 +42,7 @@ SCORE_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-# What the modes decide themselves; `extra_body` may not contradict it.
+# Fields that the modes set themselves; `extra_body` must not contain them.
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 
@@ -135,7 +135,7 @@ def _is_turned_away(error: CallFailed) -> bool:
 class OpenAIHttpJudge(Judge):
     """Asks a model once for each comparison, all comparisons of a batch at the same time.
 
-    May be called from several threads: they share the endpoint's connections and limits.
+    Thread-safe: all threads share the endpoint's connections and limits.
     """
 
     name = "openai-http"
@@ -212,7 +212,7 @@ class OpenAIHttpJudge(Judge):
         told: Callable[[int, Verdict | Failure], None],
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
-        # In order of the first document: a server that caches prefixes meets them one after the other.
+        # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
         prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
@@ -230,8 +230,8 @@ class OpenAIHttpJudge(Judge):
         deadline: float,
         gate: Gate | None = None,
     ) -> Verdict | Failure:
-        """One verdict or failure; nothing that happens to one comparison may touch another. No text that leaves
-        here holds the endpoint's key.
+        """One verdict or failure; an error of one comparison never affects another. No returned text contains the
+        endpoint's key.
         """
         started = time.monotonic()
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
@@ -267,7 +267,9 @@ class OpenAIHttpJudge(Judge):
     ) -> Failure:
         """The failure of a comparison of which at least one call failed, with the cost of all that were made."""
         error, usage = made.error, self._usage(endpoint, made, estimate, latency_s)
-        if isinstance(error, CallNotMade):  # then no call failed: where none was made either, it was not asked
+        if isinstance(
+            error, CallNotMade
+        ):  # then no call failed; if no call was made either, the comparison was not asked
             kind = Failure if made.completions else NotAsked
             return kind(error.kind, str(error), True, error.retry_after_s, usage)
         kind = _blame(error, gate, is_unpaid=not (made.completions or made.booked))
@@ -283,7 +285,7 @@ class OpenAIHttpJudge(Judge):
         into: _Made,
         gate: Gate | None,
     ) -> None:
-        """Make the calls of one comparison at the same time; `into` holds what came of each, even if one raises."""
+        """Make the calls of one comparison concurrently; `into` collects every result, even if one raises."""
         connection = connection_to(endpoint)
         request = self.request(prompt)
 
@@ -357,7 +359,7 @@ class OpenAIHttpJudge(Judge):
 
 
 def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Failure]:
-    """Whose fault a failed call is. A process by itself cannot tell: there each failure is the question's."""
+    """Whether the endpoint or the question caused a failed call. Without a shared gate it is always the question."""
     if gate is None:
         return Failure
     if error.kind is FailureKind.RATE_LIMITED:
@@ -366,7 +368,7 @@ def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Fai
 
 
 def _count(usage: Any, name: str, otherwise: int) -> int:
-    """A count of tokens as stated; what is not a plausible count is replaced by our own."""
+    """The stated count of tokens, or our own count if it is not plausible."""
     value = usage.get(name) if isinstance(usage, dict) else None
     plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
     return value if plausible else otherwise  # type: ignore[return-value]

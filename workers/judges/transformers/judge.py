@@ -31,7 +31,7 @@ CHECKED_BYTES = 1 << 20
 
 
 class LabelsMissing(ValueError):
-    """The tokenizer has no single token for a label, so that its probability cannot be read."""
+    """The tokenizer has no single token for a label, so its probability cannot be read."""
 
 
 class LocalOptions(Judge.Options):
@@ -39,9 +39,7 @@ class LocalOptions(Judge.Options):
         min_length=1, max_length=500, description="Folder, or name on the hub, of a causal LM."
     )
     revision: str = pydantic.Field(default="", max_length=100, description="Commit or branch on the hub; empty: main.")
-    device: Literal["auto", "cpu", "cuda"] = pydantic.Field(
-        default="auto", description="auto: CUDA where there is one."
-    )
+    device: Literal["auto", "cpu", "cuda"] = pydantic.Field(default="auto", description="auto: CUDA if available.")
     dtype: Literal["auto", "float32", "bfloat16"] = pydantic.Field(
         default="auto", description="auto: bfloat16 on CUDA, float32 on the CPU."
     )
@@ -75,7 +73,7 @@ class LocalOptions(Judge.Options):
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A loaded model with what is needed to ask it: `label_ids` are the tokens of A, then of B."""
+    """A loaded model with its tokenizer; `label_ids` are the tokens of A, then of B."""
 
     model: Any
     tokenizer: Any
@@ -174,8 +172,8 @@ class TransformersJudge(Judge):
         a, b = math.fsum(masses[: len(labels[0])]), math.fsum(masses[len(labels[0]) :])
         if not a + b > 0.0 or a + b < self.options.min_label_mass:  # NaN fails the first test
             message = (
-                f"P(A) + P(B) is {a + b:.3f}, expected at least {self.options.min_label_mass:g}: "
-                "the model wants to say something else; choose one that follows instructions"
+                f"the model did not answer A or B: P(A) + P(B) is {a + b:.3f}, expected at least "
+                f"{self.options.min_label_mass:g}; choose a model that follows instructions"
             )
             return Failure(FailureKind.LABEL_MASS, message, retryable=False, usage=usage)
         first = a / (a + b)
@@ -187,7 +185,7 @@ class TransformersJudge(Judge):
 
 
 def load_local_model(options: LocalOptions) -> LocalModel:
-    """Model and tokenizer on their device, ready to be asked. Raises LabelsMissing, ModelNotAllowed."""
+    """Load model and tokenizer onto their device. Raises LabelsMissing, ModelNotAllowed."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -214,13 +212,13 @@ def load_local_model(options: LocalOptions) -> LocalModel:
         tokenizer=tokenizer,
         label_ids=(label_ids_of(tokenizer, "A"), label_ids_of(tokenizer, "B")),
         most_tokens=int(getattr(config, "max_position_embeddings", None) or 1 << 30),
-        # A window over a padded prefix would count the padding; such models read every prompt whole.
+        # A sliding window over a padded prefix would count the padding, so such models share no prefixes.
         can_share=kinds == {"full_attention"},
     )
 
 
 def label_ids_of(tokenizer: Any, label: str) -> tuple[int, ...]:
-    """The tokens that spell a label, with and without a space before it. Raises LabelsMissing."""
+    """The tokens of a label, with and without a leading space. Raises LabelsMissing."""
     found = set()
     for variant in (label, f" {label}"):
         ids = tokenizer.encode(variant, add_special_tokens=False)
@@ -232,7 +230,7 @@ def label_ids_of(tokenizer: Any, label: str) -> tuple[int, ...]:
 
 
 def token_ids_of(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The prompt in the model's chat form, thinking switched off; plain text where it has no such form."""
+    """The prompt in the model's chat template with thinking turned off; plain text without a template."""
     if not tokenizer.chat_template:
         return list(tokenizer.encode(f"{prompt.system}\n\n{prompt.user}\n\nAnswer:"))
     text = tokenizer.apply_chat_template(
@@ -242,7 +240,7 @@ def token_ids_of(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def _messages(tokenizer: Any, prompt: Prompt) -> list[dict[str, str]]:
-    """System and user message, or one of both where the template shows no system message."""
+    """System and user message, or one joined message if the template ignores system messages."""
     if "system" in str(tokenizer.chat_template):
         return [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
     return [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
@@ -259,7 +257,7 @@ def cutter_of_tokenizer(tokenizer: Any) -> Cutter:
 
 
 def model_revision(model: str, revision: str) -> str:
-    """What identifies the weights: for a folder `sha256:` and 12 digits, otherwise the revision asked for.
+    """The identity of the weights: for a folder `sha256:` and 12 digits, otherwise the requested revision.
 
     A folder is identified by its config, and by size, first and last megabyte of each weight file: reading
     gigabytes to the end would hold up every start.

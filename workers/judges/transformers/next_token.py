@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 Padding = Literal["left", "right"]
-LEAST_SHARED = 16  # tokens; a shorter prefix is not worth a pass of its own
+LEAST_SHARED = 16  # tokens; a shorter prefix is not worth a separate pass
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence in a batch: what comes after its prefix, and which prefix (-1: none)."""
+    """One sequence in a batch: the tokens after its prefix, and the index of the prefix (-1: none)."""
 
     index: int
     suffix: Sequence[int]
@@ -38,7 +38,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """`log_probabilities` float32[N, L] on the CPU, NaN where a row has none; why stands in the two sets."""
+    """`log_probabilities` float32[N, L] on the CPU, NaN if a row has none; the two sets say why."""
 
     log_probabilities: torch.Tensor
     out_of_memory: frozenset[int]
@@ -47,7 +47,7 @@ class NextTokens:
 
 @dataclass(slots=True)
 class _Group:
-    """Rows with a common prefix of `shared` tokens; a group of one shares nothing."""
+    """Rows with a common prefix of `shared` tokens; a group of one has no shared prefix."""
 
     indices: list[int]
     shared: int
@@ -67,9 +67,9 @@ def next_token_log_probabilities(
 ) -> NextTokens:
     """log P(token | sequence) for each of N sequences and each of L tokens.
 
-    Sequences with an equal key are expected to begin alike, and share the pass over what they have in common;
-    without keys nothing is shared. `batch_tokens` bounds rows times length, padding included; where memory
-    ends sooner, batches are halved. No batch begins after `deadline` (time.monotonic()).
+    Sequences with equal keys should begin alike, and share one pass over their common prefix; without keys there is no
+    sharing. `batch_tokens` limits rows times length, padding included; if memory runs out, batches are halved. No batch
+    starts after `deadline` (time.monotonic()).
     """
     import torch
 
@@ -127,14 +127,14 @@ def _groups(sequences: Sequence[list[int]], keys: Sequence[str] | None, least_sh
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
-    """How many tokens all sequences begin with alike, leaving at least one to each."""
-    low, high = min(sequences), max(sequences)  # in lexical order: what these two share, all share
+    """Length of the common prefix of all sequences, leaving at least one token to each."""
+    low, high = min(sequences), max(sequences)  # in lexical order: the common prefix of these two is common to all
     most = min(len(sequence) for sequence in sequences) - 1
     return next((i for i in range(most) if low[i] != high[i]), most)
 
 
 def _pack(sequences: Sequence[list[int]], groups: list[_Group], batch_tokens: int) -> list[Batch]:
-    """Fill batches in order; a group that is too large for one batch brings its prefix to several."""
+    """Fill batches in order; a group that is too large for one batch repeats its prefix in several."""
     batches: list[Batch] = []
     prefixes: list[Sequence[int]] = []
     rows: list[Row] = []
