@@ -21,9 +21,9 @@ def cache_of_the_process() -> Iterator[None]:
 
 @pytest.fixture
 def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The plugins of `tests.factories.stub_plugins`, registered for one test."""
+    """The plugins of `tests.factories.stubs.plugins`, registered for one test."""
     from labeling import plugins
-    from tests.factories.stub_plugins import STUBS
+    from tests.factories.stubs.plugins import STUBS
     from workers.judging.batches import prepared_judge
 
     for stub in STUBS:
@@ -35,9 +35,9 @@ def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def stub_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer of `tests.factories.stub_trainers`, registered for one test."""
+    """The trainer of `tests.factories.stubs.trainers`, registered for one test."""
     from labeling import plugins
-    from tests.factories.stub_trainers import StubTrainer
+    from tests.factories.stubs.trainers import StubTrainer
 
     monkeypatch.setitem(plugins._registry, ("trainer", StubTrainer.name), StubTrainer)
 

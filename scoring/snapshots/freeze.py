@@ -1,8 +1,6 @@
 """Freezes scores for training. Writes Parquet, checksum, manifest and row in this order, so visible snapshots are complete.
 
-It reads in one transaction snapshot and writes in chunks. The manifest records the origin of the scores: judgments,
-judges, fit, calibration, software, seed. `scoring.snapshots.splits` splits the queries; `scoring.storage.files` stores
-the files.
+It reads in one transaction snapshot and writes in chunks; the manifest records the origin of the scores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Small builders of rows for the tests: projects, queries with documents, judges, pairs, runs.
 
 Names are made unique by counters, so that tests may call them as often as they like. The judges are
-plugins of the tests' own, see `tests.factories.stub_plugins`.
+plugins of the tests' own, see `tests.factories.stubs.plugins`.
 """
 
 from __future__ import annotations

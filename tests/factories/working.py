@@ -12,7 +12,7 @@ from labeling.records import Comparison, Failure, Usage, Verdict
 from scoring.rating import rate_stale
 from tests.factories.http_panel import make_judge, make_texts
 from tests.factories.rows import make_judges, make_run
-from tests.factories.stub_plugins import TestJudge
+from tests.factories.stubs.plugins import TestJudge
 from workers.judging import batches, queue
 from workers.judging.queue import ClaimedTask
 from workers.models import JudgingTask, Run

@@ -41,7 +41,7 @@ def make_workspace(
 
 
 def stub(folder: Path, does: str) -> Path:
-    return make_workspace(folder, {"does": does}, trainer="test-trainer", module="tests.factories.stub_trainers")
+    return make_workspace(folder, {"does": does}, trainer="test-trainer", module="tests.factories.stubs.trainers")
 
 
 def follow(

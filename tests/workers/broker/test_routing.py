@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from labeling import plugins
 from labeling.plugin_checks import check_plugin
 from tests.factories.rows import make_judges, make_project, make_tasks
-from tests.factories.stub_plugins import LongerJudge
+from tests.factories.stubs.plugins import LongerJudge
 from workers import stopping
 from workers.broker import client
 from workers.broker.hints import leave_hint

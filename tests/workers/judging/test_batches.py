@@ -12,7 +12,7 @@ from labeling.models import Judgment, Query
 from labeling.plugins import get_plugin
 from labeling.records import Verdict
 from tests.factories.rows import make_judges, make_project, make_run
-from tests.factories.stub_plugins import LongerJudge
+from tests.factories.stubs.plugins import LongerJudge
 from workers.judging import batches, questions
 from workers.models import Attempt, JudgingTask
 

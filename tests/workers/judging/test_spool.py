@@ -344,7 +344,7 @@ class TestAnswers:
     def test_only_what_could_not_be_had_again_goes_to_disk(
         self, drifts: bool, kept: int, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tests.factories.stub_plugins import LongerJudge
+        from tests.factories.stubs.plugins import LongerJudge
 
         tasks = make_tasks(3)
         monkeypatch.setattr(LongerJudge, "can_drift", drifts)
@@ -412,7 +412,7 @@ class TestDatabaseAway:
 @pytest.mark.usefixtures("stub_plugins")
 @pytest.mark.django_db(transaction=True)
 def test_leases_last_as_long_as_a_judge_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.factories.stub_plugins import LongerJudge
+    from tests.factories.stubs.plugins import LongerJudge
     from workers.judging import leases
 
     monkeypatch.setattr(leases, "EXTEND_EVERY_S", 0.1)

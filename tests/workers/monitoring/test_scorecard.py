@@ -25,7 +25,7 @@ from tests.factories.rows import (
     make_run,
     make_user,
 )
-from tests.factories.stub_plugins import TestJudge
+from tests.factories.stubs.plugins import TestJudge
 from tests.factories.working import work_until_over
 from workers.judging import batches, queue
 from workers.judging.drift import known_drift, pause_judge, resume_judge, watch_judge

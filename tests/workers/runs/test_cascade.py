@@ -10,7 +10,7 @@ from labeling import plugins
 from labeling.models import Annotator, Judgment, Project
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from tests.factories.rows import make_judges, make_project, make_run
-from tests.factories.stub_plugins import TestJudge
+from tests.factories.stubs.plugins import TestJudge
 from workers.judging import batches
 from workers.judging.queue import retry_dead
 from workers.models import JudgingTask, Run
