@@ -87,7 +87,7 @@ def test_tei_gets_a_bare_array(address: str, expected: list[float]) -> None:
         ({"top_n": "3"}, 422, "top_n is a str"),
         ({"return_documents": "yes"}, 422, "return_documents"),
         ({"model": ["x"]}, 422, "model is a list"),
-        ({"model": "other"}, 404, "there is 'tiny'"),
+        ({"model": "other"}, 404, "expected 'tiny'"),
     ],
 )
 def test_wrong_requests_are_told_what_was_expected(address: str, body: dict[str, Any], status: int, said: str) -> None:

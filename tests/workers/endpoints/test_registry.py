@@ -40,7 +40,7 @@ def test_endpoints_come_from_json_and_toml_files(tmp_path: Path) -> None:
         ("/nowhere/endpoints.json", "No such file"),
         ('[{"name": "x"}]', "0.base_url"),
         ('[{"name": "x", "base_url": "ftp://host"}]', "0.base_url"),
-        ('[{"name": "x", "base_url": "http://user:secret-word@host/v1"}]', "no user, password"),
+        ('[{"name": "x", "base_url": "http://user:secret-word@host/v1"}]', "a user, password"),
         ('[{"name": "x", "base_url": "http://host/v1", "api_key": "secret-word"}]', "0.api_key"),
         ('[{"name": "x", "base_url": "http://a/v1"}, {"name": "x", "base_url": "http://b/v1"}]', "two endpoints"),
     ],

@@ -271,7 +271,7 @@ def test_an_outside_reranker_needs_a_name_of_its_own(monkeypatch: pytest.MonkeyP
     rows = [{"name": name, "url": "http://127.0.0.1:1/", "model": "x"} for name in ("mine", "BM25", "free")]
     monkeypatch.setenv("ZELO_RERANKERS", json.dumps(rows))
     enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
-    for name, said in (("mine", "run_file.*ZELO_RERANKERS"), ("BM25", "a baseline is called")):
+    for name, said in (("mine", "run_file.*ZELO_RERANKERS"), ("BM25", "the name of a baseline")):
         with pytest.raises(NameTaken, match=said):
             enter_outside(project, name)
     assert enter_outside(project, "free") == enter_outside(project, "free")
