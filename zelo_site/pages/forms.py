@@ -1,7 +1,7 @@
-"""Django forms of the pages: what they share, and one adapter from a pydantic model to a form.
+"""Shared parts of the pages' Django forms, and one adapter from a pydantic model to a form.
 
-A form reads what was sent, shows it again and keeps each error at its field. Ids and rows that a form names are read by
-`chosen_or_404` and `whole_number`.
+A form validates the submitted values, shows them again and keeps each error at its field. `chosen_or_404` and
+`whole_number` read submitted ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AnyForm = TypeVar("AnyForm", bound="PageForm")
 
 
 class BadForm(ValueError):
-    """What was sent cannot be taken. `forms` have the errors at their fields; the message sums them up."""
+    """The submitted values are invalid. `forms` hold the errors at their fields; the message lists them all."""
 
     def __init__(self, *bad: PageForm) -> None:
         super().__init__("; ".join(form.summary() for form in bad))
@@ -42,7 +42,7 @@ class BadForm(ValueError):
 
 
 class PageForm(forms.Form):
-    """A form whose markup stands in the template: ids are the fields' names, and browsers do not check `required`."""
+    """Base class of forms whose markup is in the template: ids are field names, and browsers do not check `required`."""
 
     use_required_attribute = False
     title: ClassVar[str] = ""
@@ -52,7 +52,7 @@ class PageForm(forms.Form):
 
     @classmethod
     def filled(cls, sent: Mapping[str, Any] | None, **kwargs: Any) -> Self:
-        """Shows what was sent without checking it; with nothing sent, the initial values."""
+        """Return an unbound form that shows the submitted values; if `sent` is None, the initial values."""
         form = cls(**kwargs)
         for name, field in form.fields.items() if sent is not None else ():
             value = field.widget.value_from_datadict(sent, {}, form.add_prefix(name))
@@ -61,12 +61,12 @@ class PageForm(forms.Form):
         return form
 
     def checked(self) -> dict[str, Any]:
-        """The values that were sent; raises BadForm."""
+        """Return the cleaned values. Raises BadForm."""
         check_all(self)
         return self.cleaned_data
 
     def summary(self) -> str:
-        """All errors in one line, each after its field's label."""
+        """Return all errors in one line, each after its field's label."""
         lines = []
         for name, messages in self.errors.items():
             label = f"{translated(str(self.fields[name].label or name))}: " if name in self.fields else ""
@@ -75,14 +75,14 @@ class PageForm(forms.Form):
 
 
 def check_all(*forms: PageForm) -> None:
-    """Raises one BadForm with every form that is wrong."""
+    """Raise one BadForm with every invalid form."""
     if bad := [form for form in forms if not form.is_valid()]:
         raise BadForm(*bad)
 
 
 def shown_form(form: type[AnyForm], sent: Mapping[str, Any] | None, error: Exception | None, **kwargs: Any) -> AnyForm:
-    """The form that was refused, with its errors, where `error` has it; else what was sent, unchecked."""
-    kind = OptionsForm if issubclass(form, OptionsForm) else form  # classes of options are made anew each time
+    """Return the invalid form from `error`, with its errors; otherwise a form that shows the submitted values unchecked."""
+    kind = OptionsForm if issubclass(form, OptionsForm) else form  # each call creates a new class of options
     prefix = kwargs.get("prefix", form.prefix)
     for refused in error.forms if isinstance(error, BadForm) else ():
         if isinstance(refused, kind) and refused.prefix == prefix:
@@ -91,13 +91,13 @@ def shown_form(form: type[AnyForm], sent: Mapping[str, Any] | None, error: Excep
 
 
 class OptionsForm(PageForm):
-    """The form of a pydantic model, see `options_form`; `options` is set once the form is valid."""
+    """The form of a pydantic model, see `options_form`; a valid form has `options`."""
 
     options_class: ClassVar[type[pydantic.BaseModel]]
     options: pydantic.BaseModel
 
     def clean(self) -> dict[str, Any]:
-        """Passes the values through the model, whose errors land at their fields."""
+        """Validate the values with the model, and move its errors to their fields."""
         given = {name: value for name, value in self.cleaned_data.items() if value not in (None, "", [])}
         try:
             self.options = self.options_class.model_validate(given)
@@ -113,36 +113,36 @@ class OptionsForm(PageForm):
             if name in self.fields:
                 if name not in wrong:
                     self.add_error(name, message)
-            elif not wrong:  # a rule over several fields says little while one of them is wrong
+            elif not wrong:  # a rule across fields says little while one field is invalid
                 self.add_error(None, message)
 
     def plain_options(self) -> dict[str, Any]:
-        """The options as plain values, as `Plugin.from_dict` takes them; raises BadForm."""
+        """Return the options as plain values for `Plugin.from_dict`. Raises BadForm."""
         self.checked()
         return self.options.model_dump(mode="json")
 
 
 def plugin_form(plugin: type[Plugin], *, prefix: str, stored: Mapping[str, Any] | None = None) -> type[OptionsForm]:
-    """The form class of a plugin's options; its errors are summed up under the plugin's label."""
+    """Return the form class of a plugin's options; the summary of its errors starts with the plugin's label."""
     return options_form(plugin.Options, prefix=prefix, title=plugin.label, stored=stored)
 
 
 def options_form(
     model: type[pydantic.BaseModel], *, prefix: str, title: str = "", stored: Mapping[str, Any] | None = None
 ) -> type[OptionsForm]:
-    """A form class with a field for each of the model's; `stored` are initial values in place of the defaults."""
+    """Return a form class with one field per model field; `stored` values replace the defaults as initial values."""
     fields = {name: _form_field(name, info) for name, info in model.model_fields.items()}
     for name, value in (stored or {}).items():
         if name in fields:
             fields[name].initial = value
     body = {"prefix": prefix, "title": title, "options_class": model}
     form = cast("type[OptionsForm]", type("Form", (OptionsForm,), body))
-    form.base_fields = fields  # not in the class body: an option may be called as an attribute of forms
+    form.base_fields = fields  # not in the class body: an option can have the name of a form's attribute
     return form
 
 
 class CommaList(forms.CharField):
-    """Simple values typed with commas between them."""
+    """A list of simple values, separated by commas."""
 
     is_list = True
 
@@ -154,7 +154,7 @@ class CommaList(forms.CharField):
 
 
 class JsonText(forms.CharField):
-    """Strict JSON in one line."""
+    """A strict JSON value."""
 
     def to_python(self, value: Any) -> Any:
         text = super().to_python(value)
@@ -170,7 +170,7 @@ class JsonText(forms.CharField):
 
 
 class Dollars(forms.DecimalField):
-    """Dollars, more than none, read as whole millionths."""
+    """A positive amount of dollars; its cleaned value is in whole millionths."""
 
     def __init__(self, **kwargs: Any) -> None:
         least = Decimal("0.000001")
@@ -212,7 +212,7 @@ def _form_field(name: str, info: pydantic.fields.FieldInfo) -> forms.Field:
 
 
 def _bare(annotation: Any) -> tuple[Any, bool]:
-    """An annotation without Annotated and Optional, and whether it was Optional; None for a union of several types."""
+    """Return an annotation without Annotated and Optional, and whether it was Optional; None for a union of several types."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _bare(typing.get_args(annotation)[0])
@@ -232,7 +232,7 @@ def _choice(annotation: Any, optional: bool, shared: dict[str, Any]) -> forms.Fi
 
 
 def _bounds(metadata: list[Any]) -> dict[str, Any]:
-    """Inclusive bounds; exclusive ones are the model's to check."""
+    """Return the inclusive bounds; the model checks exclusive ones."""
     bounds: dict[str, Any] = {}
     for each in metadata:
         if isinstance(each, annotated_types.Ge):
@@ -243,17 +243,17 @@ def _bounds(metadata: list[Any]) -> dict[str, Any]:
 
 
 def option_label(name: str, info: pydantic.fields.FieldInfo) -> str:
-    """What an option is called in a form: its title, else its name in words."""
+    """Return an option's label: its title, or its name in words."""
     return info.title or name_in_words(name)
 
 
 def name_in_words(name: str) -> str:
-    """What an option without a title is called: learning_rate -> Learning rate."""
+    """Return a name as a label: learning_rate -> Learning rate."""
     return name.replace("_", " ").capitalize()
 
 
 def whole_number(sent: Mapping[str, Any], name: str) -> int | None:
-    """The whole number that was sent under a name, at least 0; None for anything else."""
+    """Return the submitted whole number, at least 0; None for anything else."""
     try:
         return forms.IntegerField(required=False, min_value=0, max_value=LARGEST_ID).clean(sent.get(name))
     except ValidationError:
@@ -261,7 +261,7 @@ def whole_number(sent: Mapping[str, Any], name: str) -> int | None:
 
 
 def chosen_or_404(rows: QuerySet[Row], sent: Mapping[str, Any], name: str) -> Row:
-    """The row whose id was sent under a name; Http404 for anything else."""
+    """Return the row with the submitted id. Raises Http404 for anything else."""
     found = rows.filter(pk=whole_number(sent, name) or 0).first()
     if found is None:
         raise Http404
@@ -269,5 +269,5 @@ def chosen_or_404(rows: QuerySet[Row], sent: Mapping[str, Any], name: str) -> Ro
 
 
 def text_of(sent: Mapping[str, Any], name: str, most: int) -> str:
-    """A text that was sent under a name, without NUL and blanks at its ends, cut at `most` characters."""
+    """Return the submitted text without NUL and surrounding whitespace, cut at `most` characters."""
     return str(sent.get(name, "")).replace("\x00", "").strip()[:most]

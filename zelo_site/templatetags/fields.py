@@ -1,4 +1,4 @@
-"""Parts of an input that its form knows: its error, and the attributes that tie the error to it."""
+"""Template filters for form fields: their errors, and the attributes that connect an input to its error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ register = template.Library()
 
 @register.filter
 def described(field: BoundField, help_id: str = "") -> SafeString | str:
-    """Attributes of an input: what describes it (its help, its error), and whether it is wrong."""
+    """Return an input's attributes: `aria-describedby` for its help and error, and `aria-invalid`."""
     ids = [help_id] if help_id else []
     if not field.errors:
         return format_html(' aria-describedby="{}"', help_id) if ids else ""
@@ -21,7 +21,7 @@ def described(field: BoundField, help_id: str = "") -> SafeString | str:
 
 @register.filter
 def error(field: BoundField) -> SafeString | str:
-    """The field's errors, to stand below its input; nothing where there are none."""
+    """Return the markup of the field's errors; an empty text without errors."""
     if not field.errors:
         return ""
     return format_html('<span class="error" id="{}-error">{}</span>', field.auto_id, " ".join(map(str, field.errors)))

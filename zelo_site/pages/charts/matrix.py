@@ -34,7 +34,7 @@ SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first st
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """P(row beats column) of one answered pair; every such pair has two cells, mirrored."""
+    """P(row beats column) of one answered pair; each such pair has two mirrored cells."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A document's row and column: `middle` is the middle of both along their axis."""
+    """A document's row and column; `middle` is the centre of both along their axis."""
 
     rank: int
     label: str
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What the template draws; lengths in units of the view box. `step` is a cell with the gap around it."""
+    """The template's data; lengths in units of the view box. `step` is the size of a cell with its gap."""
 
     cells: list[Cell]
     lines: list[Line]

@@ -50,7 +50,7 @@ class ProjectForm(PageForm):
 
 
 class ImportForm(PageForm):
-    """What is to be read: a file or a pasted text, and grades beside it."""
+    """The data to import: a file or pasted text, and optional grades."""
 
     file = forms.FileField(label=gettext_lazy("File"), required=False, allow_empty_file=True)
     importer = forms.CharField(label=gettext_lazy("Format"), required=False, initial=DEFAULT_IMPORTER)
@@ -58,11 +58,11 @@ class ImportForm(PageForm):
     grades = forms.FileField(label=gettext_lazy("Human grades"), required=False, allow_empty_file=True)
 
     def clean_importer(self) -> str:
-        """Its name is checked where it is read."""
+        """Return the importer's name, or the default; the import itself refuses unknown names."""
         return self.cleaned_data["importer"] or DEFAULT_IMPORTER
 
     def clean(self) -> dict[str, Any]:
-        """Something has to be sent."""
+        """Require a file, pasted text or grades."""
         values = self.cleaned_data
         if not (values.get("file") or values.get("grades") or values.get("text", "").strip() or self.errors):
             self.add_error("file", _("nothing to import; choose a file or paste text"))

@@ -35,7 +35,7 @@ LABELS = {
 
 
 class LimitsForm(PageForm):
-    """A field for each named limit; what is stored are whole numbers, dollars as millionths."""
+    """A field for each named limit; cleaned values are whole numbers, dollars in millionths."""
 
     def __init__(self, *args: Any, names: Iterable[str] = tuple(LABELS), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

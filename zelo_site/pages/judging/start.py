@@ -73,7 +73,7 @@ class Order:
 
 
 class RunForm(PageForm):
-    """How pairs are drawn and answered, and what the run may spend."""
+    """A run's votes, document order and budgets."""
 
     allocation = forms.ChoiceField(label=gettext_lazy("Votes"), choices=Run.Allocation.choices, required=False)
     cascade_threshold = forms.FloatField(
@@ -90,7 +90,7 @@ class RunForm(PageForm):
     cost_budget = Dollars(label=gettext_lazy("Budget (USD)"), required=False)
 
     def clean(self) -> dict[str, Any]:
-        """Empty choices are the first ones; a threshold counts in a cascade alone."""
+        """Replace empty choices with the first ones; ignore the threshold outside a cascade."""
         values = self.cleaned_data
         values["allocation"] = values.get("allocation") or Run.Allocation.values[0]
         values["orders"] = values.get("orders") or Run.Orders.values[0]
@@ -101,7 +101,7 @@ class RunForm(PageForm):
 
 
 class NamesForm(PageForm):
-    """The name that each row's judge is to have, by the row's key."""
+    """The chosen name of each row's judge, by the row's key."""
 
     prefix = "name"
 
@@ -111,7 +111,7 @@ class NamesForm(PageForm):
             self.add(key)
 
     def add(self, key: str) -> BoundField:
-        """The field of a row, made where there is none."""
+        """Return a row's field; create it if it is missing."""
         if key not in self.fields:
             self.fields[key] = forms.CharField(label=_("Name"), max_length=LONGEST_NAME, required=False)
         return self[key]

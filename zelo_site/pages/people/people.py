@@ -67,7 +67,7 @@ class Person:
 
 
 class InviteForm(PageForm):
-    """As what one newcomer is invited, and for how many days."""
+    """The role of an invitation, and the number of days it is valid."""
 
     role = forms.ChoiceField(label=gettext_lazy("Role"), choices=Role.choices)
     days = forms.IntegerField(label=gettext_lazy("Valid for"), min_value=1, max_value=MOST_DAYS, required=False)
@@ -80,13 +80,13 @@ class RoleForm(PageForm):
 
 
 class QuotaForm(PageForm):
-    """How many answers a member is asked for; empty is no bound."""
+    """A member's answer limit; empty for no limit."""
 
     quota = forms.IntegerField(label=gettext_lazy("answer limit"), min_value=0, max_value=MOST_QUOTA, required=False)
 
 
 class PlanForm(PageForm):
-    """Which pairs people look at, how many, and how many people each."""
+    """A spot-check plan: the reason, the number of pairs, and the people per pair."""
 
     reason = forms.ChoiceField(label=gettext_lazy("Which pairs"), choices=SpotCheck.Reason.choices)
     pairs = forms.IntegerField(label=gettext_lazy("Pairs"), min_value=1, max_value=MOST_PAIRS, required=False)
@@ -96,7 +96,7 @@ class PlanForm(PageForm):
 
 
 class RulesForm(PageForm):
-    """How people are asked and checked; `gold_accuracy` is typed in per cent."""
+    """The rules of annotation and gold checks; `gold_accuracy` is in per cent."""
 
     gold_every = forms.IntegerField(label=gettext_lazy("Gold interval"), min_value=0, max_value=MOST_PAIRS_BEFORE_GOLD)
     gold_answers = forms.IntegerField(label=gettext_lazy("Minimum answers"), min_value=1, max_value=MOST_GOLD_ANSWERS)
@@ -109,7 +109,7 @@ class RulesForm(PageForm):
 
     @classmethod
     def of(cls, rules: Rules) -> dict[str, Any]:
-        """The rules as the form shows them."""
+        """Return the rules as initial values of the form."""
         values = dataclasses.asdict(rules)
         return values | {
             "gold_accuracy": round(100 * rules.gold_accuracy),
@@ -117,7 +117,7 @@ class RulesForm(PageForm):
         }
 
     def rules(self) -> Rules:
-        """What was typed; raises BadForm."""
+        """Return the submitted rules. Raises BadForm."""
         values = self.checked()
         names = tuple(values["hidden_metadata"])
         return Rules(**{**values, "gold_accuracy": values["gold_accuracy"] / 100.0, "hidden_metadata": names})

@@ -101,7 +101,7 @@ class Line:
 
 
 class RunFileForm(PageForm):
-    """A TREC run to enter, under a name or its file's."""
+    """A TREC run file to add; without a name, the entry has the file's name."""
 
     run = forms.FileField(
         label=gettext_lazy("TREC run"),

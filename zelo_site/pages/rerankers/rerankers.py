@@ -110,7 +110,7 @@ def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 class TryForm(PageForm):
-    """A question, and documents to rank for it."""
+    """A question, and optional documents to rank for it."""
 
     query = forms.CharField(
         label=gettext_lazy("Question"),

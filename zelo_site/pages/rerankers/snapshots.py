@@ -21,7 +21,7 @@ from zelo_site.templatetags.figures import count
 
 
 class SnapshotForm(PageForm):
-    """What a snapshot is called."""
+    """The name of a new snapshot."""
 
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
 
