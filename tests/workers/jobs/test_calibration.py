@@ -140,7 +140,7 @@ def test_a_project_without_strengths_cannot_order_cross_query_pairs(hints: list[
 
 
 def test_a_calibration_without_any_judge_is_refused(judged: Judged) -> None:
-    with pytest.raises(RunRefused, match="name the judges"):
+    with pytest.raises(RunRefused, match="choose the judges"):
         order_calibration(judged.project)
 
 
@@ -318,7 +318,7 @@ def test_a_viewer_reads_a_calibration_but_orders_none_and_a_stranger_sees_nothin
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({}, "name the judges"),
+        ({}, "choose the judges"),
         ({"judges": [{"plugin": "no-such-judge"}]}, "no judge is named 'no-such-judge'"),
         ({"judges": [{"plugin": "test-longer"}], "pairs_per_query": 0}, "pairs_per_query"),
         ({"judges": [{"plugin": "test-longer"}], "query_ids": [10**9]}, "two candidates or more"),

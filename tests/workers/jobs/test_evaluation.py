@@ -245,7 +245,7 @@ def test_an_order_that_cannot_be_carried_out_is_refused() -> None:
         order_evaluation(project, snapshot, rerankers=[])
     job = order_evaluation(project, snapshot)
     assert waiting_evaluation_ids() == [job.pk]
-    with pytest.raises(EvaluationRefused, match="goes on already"):
+    with pytest.raises(EvaluationRefused, match="is waiting or running already"):
         order_evaluation(project, snapshot)
 
 
