@@ -114,7 +114,7 @@ class RunFileForm(PageForm):
 class EvaluateForm(PageForm):
     """The split to evaluate."""
 
-    split = forms.ChoiceField(label=gettext_lazy("Split"), choices=[(split, split) for split in SPLITS])
+    split = forms.ChoiceField(label=gettext_lazy("Split"), choices=[(split, split) for split in SPLITS], required=False)
 
 
 def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -223,7 +223,7 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
         elif action == "evaluate":
             snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
             snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
-            split = EvaluateForm(request.POST).checked()["split"]
+            split = EvaluateForm(request.POST).checked()["split"] or "test"
             order_evaluation(project, snapshot, split, by=request.user)
             messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
