@@ -94,7 +94,7 @@ def make_gold(pair: Pair, *, explanation: str = "", by: Any = None) -> GoldAnswe
     """Let the adjudication of a pair be what people's answers are checked against. Raises BadVerdict without one."""
     decided = Adjudication.objects.select_related("judgment").filter(pair=pair).first()
     if decided is None or decided.judgment.preference is None:
-        raise BadVerdict("only a pair that was decided for one document, or as a tie, can be gold; decide it first")
+        raise BadVerdict("only a pair with a verdict for one document, or a tie, can be gold; decide the pair first")
     return set_gold(pair.pk, decided.judgment.preference, explanation=explanation, by=by)
 
 

@@ -109,7 +109,7 @@ def test_dead_questions_are_asked_again_by_keyboard(visit: Start, owner: User, p
     page.keyboard.press("Enter")
     expect(page.get_by_text(f"Retrying {dead} questions.")).to_be_visible()
     page.goto(page.url.split("/p/")[0] + reverse("audit", args=[project.slug]))
-    expect(page.get_by_text("tasks.requeued")).to_be_visible()
+    expect(page.get_by_text("Failed questions retried")).to_be_visible()
 
 
 def test_budget_that_ended_a_run_is_raised(visit: Start, owner: User, project: Project) -> None:

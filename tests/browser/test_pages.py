@@ -235,7 +235,7 @@ def test_cell_of_the_matrix_opens_its_pair(visit: Start, owner: User, project: P
 def test_link_signs_in_by_itself(visit: Start, owner: User) -> None:
     visited = visit()
     page = visited.open(reverse("enter", args=[make_link(owner)]))
-    page.get_by_role("heading", name="Projects").wait_for()
+    page.get_by_role("heading", name="Projects", exact=True).wait_for()
     visited.open(reverse("profile"))
     page.get_by_role("heading", name="Ada").wait_for()
 

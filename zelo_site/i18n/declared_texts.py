@@ -27,6 +27,7 @@ OURS = {"labeling", "scoring", "workers", "trainer", "zelo_site"}
 def declared_texts() -> Iterator[str]:
     """Yield every text that `translated` may receive, with some duplicates."""
     load_plugins(enabled=settings.ZELO_PLUGINS)
+    importlib.import_module("workers.tasks")
     importlib.import_module(settings.ROOT_URLCONF)  # imports every module that declares a stored sentence
     for kind in KINDS:
         for plugin in registered(kind).values():

@@ -79,7 +79,7 @@ def _check_once(documents: tuple[ImportedDocument, ...]) -> None:
     for position, document in enumerate(documents):
         if (earlier := first.setdefault(document.id, position)) != position:
             raise BadJson(
-                f"the document id {printable(document.id)!r} is that of documents[{earlier}] already",
+                f"the document id {printable(document.id)!r} is already used by documents[{earlier}]",
                 expectation="every document once in a query",
                 remedy="drop one of the two, or give them different ids",
                 field=f"documents[{position}].id",

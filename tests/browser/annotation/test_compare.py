@@ -55,7 +55,7 @@ def test_a_whole_day(visit: Start) -> None:
     user = User.objects.get(first_name="Grace")
     page.get_by_role("link", name="Read instruction").click()
     expect(page.get_by_text("Prefer the exact.")).to_be_visible()
-    page.get_by_role("button", name="I have read it: start comparing").click()
+    page.get_by_role("button", name="Confirm and start").click()
     page.wait_for_selector("#pair:not([hidden])")
 
     for at in range(30):
@@ -94,7 +94,7 @@ def test_a_whole_day(visit: Start) -> None:
 
     page.goto(visited.address + reverse("profile"))
     page.get_by_label("Language").select_option("de")
-    page.get_by_role("button", name="Use this language").click()
+    page.get_by_role("button", name="Change language").click()
     page.goto(visited.address + reverse("compare", args=[project.slug]))
     expect(page.locator("[data-answer=left_clearly]")).to_have_text("1A, deutlich")
     assert Preferences.objects.get(user=user).language == "de"
@@ -433,7 +433,7 @@ def test_heartbeat_extends_the_time_of_who_is_there(visit: Start, project: Proje
 def test_keys_can_be_switched_off_and_buttons_stay(visit: Start, project: Project, person: User) -> None:
     page = open_screen(visit(person), project)
     page.keyboard.press("?")
-    page.get_by_label("Single keys answer").uncheck()
+    page.get_by_label("Keyboard shortcuts").uncheck()
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
     read(page)

@@ -16,6 +16,7 @@ from labeling.records import Examples, Trained, TrainingData
 from labeling.retrieval import embedder
 from labeling.retrieval.embedder import load_embedder
 from labeling.retrieval.model_names import ModelNotAllowed
+from labeling.stored_texts import read_stored
 from tests.factories.lessons import Told, make_data, make_options
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.bases import MINILM, load_base
@@ -108,7 +109,9 @@ def test_the_warm_start_is_told_as_a_phase_of_its_own(tmp_path: Path) -> None:
     assert (progress.step, progress.steps) == (0, 0)
     assert progress.shown()["warm_start"] == {"step": 4, "steps": 4, "kept": True}
     assert "checkpoint" not in progress.shown()
-    assert progress.shown()["notes"] == ["first 4 steps on the order that the base has by itself"]
+    assert [read_stored(note) for note in progress.shown()["notes"]] == [
+        "first 4 steps on the order that the base has by itself"
+    ]
     for kind, values in told[len(warm) :]:
         progress.take({"kind": kind, **values})
     assert (progress.step, progress.steps, progress.shown()["checkpoint"]) == (2, 2, 2)

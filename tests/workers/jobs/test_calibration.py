@@ -134,7 +134,7 @@ def test_a_cross_query_run_of_chosen_queries_stays_among_them(judged: Judged) ->
 
 def test_a_project_without_strengths_cannot_order_cross_query_pairs(hints: list[tuple[str, int]]) -> None:
     project = make_project(queries=3)
-    with pytest.raises(RunRefused, match="judges pairs within queries first"):
+    with pytest.raises(RunRefused, match="judge pairs within queries first"):
         order_calibration(project, judges=make_judges(project))
     assert not Run.objects.exists()
 

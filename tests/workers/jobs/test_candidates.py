@@ -102,7 +102,7 @@ def test_queries_may_come_without_documents_and_find_those_of_others(owner: Any)
 
 
 def test_a_line_without_documents_is_told_how_to_have_them_retrieved(owner: Any) -> None:
-    with pytest.raises(ImportFailed, match=re.escape("[] has them retrieved")):
+    with pytest.raises(ImportFailed, match=re.escape("[] to retrieve them")):
         import_dataset(make_project(owner=owner), io.BytesIO(b'{"query": {"id": "q", "query": "fish"}}\n'))
 
 

@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 from labeling.models import AuditEntry, Project
 from labeling.plugins import UnknownPlugin
+from labeling.stored_texts import read_stored
 from labeling.wording import translated
 from scoring.models import Snapshot
 from scoring.storage.files import Storage, StorageFull, storage
@@ -269,7 +270,7 @@ def test_curves_stay_short_and_go_back_where_a_training_does() -> None:
     assert max(point[0] for point in progress.shown()["loss"]) <= 500
     progress.take({"kind": "out_of_memory", "batch_size": 8, "accumulation": 2, "problem": ""})
     progress.take({"kind": "unheard of"})
-    assert progress.shown()["notes"] == [
+    assert [read_stored(note) for note in progress.shown()["notes"]] == [
         "went on from the checkpoint of step 500",
         "memory ran out: goes on with 8 rows at once and 2 batches a step",
     ]

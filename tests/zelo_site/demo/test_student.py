@@ -78,7 +78,7 @@ def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(mon
 
 
 def test_too_few_questions_are_said_to_be_too_few() -> None:
-    with pytest.raises(NoStudent, match="expected at least 3"):
+    with pytest.raises(NoStudent, match="need at least 3"):
         show_student(make_scored(queries=2), by=make_user(), tick=work, stream=io.StringIO())
 
 

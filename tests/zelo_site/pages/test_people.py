@@ -242,7 +242,7 @@ def test_two_owners_at_once_do_not_overrule_each_other_unseen(
     assert f'name="seen" value="{standing.pk}"' in said
     assert standing.judgment.preference == 0.95
     said = client.post(f"{address}?seen=0", {"action": "undo"}, follow=True).content.decode()
-    assert "meanwhile" in said and Adjudication.objects.exists()
+    assert "in the meantime" in said and Adjudication.objects.exists()
     client.post(address, {"verdict": "5", "seen": standing.pk})
     assert Adjudication.objects.get().by == owner
 
