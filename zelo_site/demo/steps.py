@@ -174,13 +174,16 @@ def _store_ranking(query_id: int, ranking: Sequence[tuple[int, float]]) -> None:
 
 def _import_grades(project: Project) -> None:
     """Import the hand-made grades of the candidates; judges cannot see them."""
-    asked = set(Query.objects.filter(project=project).values_list("external_id", flat=True))
+    candidates = Candidate.objects.filter(query__project=project)
+    known = set(candidates.values_list("query__external_id", "document__external_id"))
     lines = [
         f"{question.id} 0 {name} {grade}\n"
         for question in sample_questions()
-        if question.id in asked
         for name, grade in question.grades.items()
+        if (question.id, name) in known
     ]
+    if not lines:
+        return  # a few first questions may have no graded candidate yet
     import_dataset(project, io.BytesIO("".join(lines).encode()), importer="trec-qrels", filename="sample grades")
 
 
