@@ -23,7 +23,7 @@ from zelo_site.pages.texts import clipped, document_title
 from zelo_site.templatetags.figures import decimals
 
 MOST_DOCUMENTS = 100
-LABEL_LENGTH = 38
+LABEL_LENGTH = 32
 MOST_RANKS = 40  # with more documents every tenth column has its rank above it
 # The drawing in units of its view box: the square of cells, and the margin for ranks above and beside it.
 SIDE, MARGIN = 800.0, 40.0
