@@ -87,7 +87,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             return redirect(_next_address(request))
     failed = request.method == "POST"
     context = {"form": form, "failed": failed, "next": _next_address(request)}
-    return render(request, "zelo/sign_in.html", context, status=403 if failed else 200)
+    return render(request, "zelo/account/sign_in.html", context, status=403 if failed else 200)
 
 
 @login_not_required
@@ -102,13 +102,13 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
         try:
             user = redeem(token, visitor=visitor, name=form.cleaned_data["name"])
         except LinkRefused:
-            return render(request, "zelo/link.html", {"link": None}, status=404)
+            return render(request, "zelo/account/link.html", {"link": None}, status=404)
         if request.user.pk != user.pk:
             login(request, user, backend=BACKEND)
         return redirect("project", slug=invited_to.slug) if invited_to else redirect(_next_address(request))
     link = find_link(token)
     status = 404 if link is None else 422 if form.is_bound else 200
-    return render(request, "zelo/link.html", {"link": link, "form": form}, status=status)
+    return render(request, "zelo/account/link.html", {"link": link, "form": form}, status=status)
 
 
 @require_POST
@@ -130,7 +130,7 @@ def profile(request: HttpRequest) -> HttpResponse:
         update_session_auth_hash(request, user)
         messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
-    return render(request, "zelo/profile.html", {"form": form, "work": _own_work(user), **_tokens(user)})
+    return render(request, "zelo/account/profile.html", {"form": form, "work": _own_work(user), **_tokens(user)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +180,6 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
     form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
     context: dict[str, Any] = {"form": form, "work": _own_work(user)}
     if not key.is_valid():
-        return render(request, "zelo/profile.html", {**context, **_tokens(user), "key_form": key}, status=422)
+        return render(request, "zelo/account/profile.html", {**context, **_tokens(user), "key_form": key}, status=422)
     token = make_token(user, name=key.cleaned_data["name"] or _("key"), scopes=key.cleaned_data["scope"], by=user)
-    return render(request, "zelo/profile.html", {**context, "new_token": token, **_tokens(user)})
+    return render(request, "zelo/account/profile.html", {**context, "new_token": token, **_tokens(user)})

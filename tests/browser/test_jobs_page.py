@@ -59,7 +59,7 @@ def project(owner: User) -> Project:
     EndpointState.objects.create(
         identity="x", name="vllm-east", base_url="http://gpu-7.example/v1", model="Qwen3-4B", mode="paused",
         until=timezone.now() + timedelta(seconds=40), concurrency=32, rpm=600, last_error="HTTP 429: slow down",
-        last_error_at=timezone.now(), turned_away=17, seen_at=timezone.now(),
+        last_error_at=timezone.now(), rate_limited=17, seen_at=timezone.now(),
     )  # fmt: skip
     audit.note("run.paused", project=project, actor=owner, subject=f"run {spent.pk}", before="judging")
     audit.note("project.caps", project=project, subject=project.slug, calls="no limit → 5,000")

@@ -58,7 +58,7 @@ def write_rows(path: Path, data: TrainingData) -> None:
     )
 
 
-class Told(list[tuple[str, dict[str, Any]]]):
+class Report(list[tuple[str, dict[str, Any]]]):
     """A report that remembers."""
 
     def __call__(self, kind: str, **values: Any) -> None:

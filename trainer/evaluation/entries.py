@@ -46,11 +46,11 @@ UNTRAINED_BASE = stored_text("untrained base (%(base)s)")
 RESERVED = ("BM25", "Elo", "first stage")
 
 
-class ContenderRefused(ValueError):
+class EntryRefused(ValueError):
     """The reranker cannot be entered; the message says what to change."""
 
 
-class NameTaken(ContenderRefused):
+class NameTaken(EntryRefused):
     """The name is already taken by another reranker of the project or reserved for a baseline."""
 
 
@@ -115,16 +115,16 @@ def _check_free(project: Project, name: str, *, remedy: str) -> None:
 
 
 def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = None) -> Reranker:
-    """A TREC run under a name of its own. Raises ContenderRefused, NameTaken, RowError."""
+    """A TREC run under a name of its own. Raises EntryRefused, NameTaken, RowError."""
     if not name.strip() or len(name) > LONGEST_NAME:
-        raise ContenderRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
+        raise EntryRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
     _check_free(project, name, remedy="choose another name")
     content = stream.read()
     run = read_run(io.BytesIO(content))
     names = {each.removeprefix(f"{project.slug}/") for each in run}
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
-        raise ContenderRefused(
+        raise EntryRefused(
             f"none of the run's {len(run)} queries, such as {next(iter(run))!r}, belongs to this project; expected the "
             "ids that were imported"
         )

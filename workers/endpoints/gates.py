@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
     """The state of the endpoint after a call. `ANSWERED` is any reply of a working server, even to a bad request."""
 
     ANSWERED = "answered"
-    TURNED_AWAY = "turned away"
+    RATE_LIMITED = "rate limited"
     OUTAGE = "outage"
 
 
@@ -102,8 +102,8 @@ class Report:
     requests: int = 0
     tokens: float = 0.0
     answered: int = 0
-    turned_away: int = 0
-    all_turned_away: int = 0
+    rate_limited: int = 0
+    all_rate_limited: int = 0
     retry_after_s: float | None = None
     outages: int = 0
     all_outages: int = 0
@@ -183,7 +183,7 @@ class LocalGate:
 
     def leave(self, entered: int, left: Left) -> None:
         self._slots.release()
-        if left.outcome is Outcome.TURNED_AWAY and left.retry_after_s:
+        if left.outcome is Outcome.RATE_LIMITED and left.retry_after_s:
             # The limit is the account's: the other waiting calls would be rejected as well.
             self._closed_until = max(self._closed_until, time.monotonic() + left.retry_after_s)
 
@@ -209,7 +209,7 @@ class SharedGate:
         self._begin_report()
 
     def _begin_report(self) -> None:
-        self._requests = self._answered = self._turned_away = self._all_turned_away = 0
+        self._requests = self._answered = self._rate_limited = self._all_rate_limited = 0
         self._outages = self._all_outages = 0
         self._tokens = 0.0
         self._retry_after_s: float | None = None
@@ -243,9 +243,9 @@ class SharedGate:
         if outcome is Outcome.ANSWERED:
             self._answered += is_current
             self._outages = 0 if is_current else self._outages
-        elif outcome is Outcome.TURNED_AWAY:
-            self._turned_away += is_current
-            self._all_turned_away += 1
+        elif outcome is Outcome.RATE_LIMITED:
+            self._rate_limited += is_current
+            self._all_rate_limited += 1
             self._retry_after_s = max(self._retry_after_s or 0.0, retry_after_s or 0.0) or None
             self._close(retry_after_s or 1.0)
         else:
@@ -305,8 +305,8 @@ class SharedGate:
         report = Report(
             epoch=grant.epoch, slots=grant.slots, in_flight=self.in_flight, wanted=wanted,
             drawn_requests=grant.requests or 0, drawn_tokens=grant.tokens or 0.0,
-            requests=self._requests, tokens=self._tokens, answered=self._answered, turned_away=self._turned_away,
-            all_turned_away=self._all_turned_away, retry_after_s=self._retry_after_s, outages=self._outages,
+            requests=self._requests, tokens=self._tokens, answered=self._answered, rate_limited=self._rate_limited,
+            all_rate_limited=self._all_rate_limited, retry_after_s=self._retry_after_s, outages=self._outages,
             all_outages=self._all_outages, error=self._error,
         )  # fmt: skip
         self._told = self._outages
@@ -319,8 +319,8 @@ class SharedGate:
         self._requests += report.requests
         self._tokens += report.tokens
         self._answered += report.answered
-        self._turned_away += report.turned_away
-        self._all_turned_away += report.all_turned_away
+        self._rate_limited += report.rate_limited
+        self._all_rate_limited += report.all_rate_limited
         self._outages += report.outages
         self._all_outages += report.all_outages
         self._retry_after_s = max(self._retry_after_s or 0.0, report.retry_after_s or 0.0) or None

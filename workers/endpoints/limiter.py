@@ -44,7 +44,7 @@ class EndpointView:
     tpm_used: float
     tpm: float | None
     calls: int
-    turned_away: int
+    rate_limited: int
     outages: int
     last_error: str
     last_error_at: datetime | None
@@ -110,7 +110,7 @@ def _view(row: EndpointState, now: float) -> EndpointView:
         in_flight=sum(share.in_flight for share in shares), slots=sum(share.slots for share in shares),
         workers=len(shares), concurrency=row.concurrency,
         bears=row.concurrency if row.ceiling is None else min(row.concurrency, int(row.ceiling)),
-        rpm_used=requests, rpm=row.rpm, tpm_used=tokens, tpm=row.tpm, calls=row.calls, turned_away=row.turned_away,
+        rpm_used=requests, rpm=row.rpm, tpm_used=tokens, tpm=row.tpm, calls=row.calls, rate_limited=row.rate_limited,
         outages=row.outages, last_error=row.last_error, last_error_at=row.last_error_at,
         last_answer_at=row.last_answer_at, seen_at=row.seen_at,
     )  # fmt: skip
@@ -187,7 +187,7 @@ def _write(row: EndpointState, state: State, report: Report, channel: Channel, n
     row.minute, row.minute_requests, row.minute_tokens = usage.minute, usage.requests, usage.tokens
     row.last_requests, row.last_tokens = usage.last_requests, usage.last_tokens
     row.calls += report.requests
-    row.turned_away += report.all_turned_away
+    row.rate_limited += report.all_rate_limited
     row.outages += report.all_outages
     if report.error:
         row.last_error, row.last_error_at = report.error[:LONGEST_ERROR], _when(now)

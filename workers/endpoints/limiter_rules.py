@@ -137,10 +137,10 @@ def _learn(state: State, report: Report, *, holder: str, limits: Limits, now: fl
         if state.mode == PAUSED and report.retry_after_s:
             return replace(state, until=max(state.until, now + min(report.retry_after_s, MOST_PAUSE_S)))
         return state
-    if report.turned_away and state.mode in {CLOSED, HALF_OPEN}:
+    if report.rate_limited and state.mode in {CLOSED, HALF_OPEN}:
         trips = 0 if report.answered else state.trips
         asked = min(report.retry_after_s, MOST_PAUSE_S) if report.retry_after_s else _backoff_s(trips, luck)
-        borne = min(state.ceiling, limits.concurrency, max(report.in_flight + report.turned_away, 1))
+        borne = min(state.ceiling, limits.concurrency, max(report.in_flight + report.rate_limited, 1))
         return replace(
             state, mode=PAUSED, epoch=state.epoch + 1, until=now + asked, trips=trips + 1, ceiling=max(1.0, borne / 2),
             failures=0, down_since=None, probe_by="",

@@ -44,7 +44,7 @@ class EndpointState(models.Model):
     last_requests = models.PositiveBigIntegerField(default=0)
     last_tokens = models.FloatField(default=0.0)
     calls = models.PositiveBigIntegerField(default=0)
-    turned_away = models.PositiveBigIntegerField(default=0)
+    rate_limited = models.PositiveBigIntegerField(default=0)
     outages = models.PositiveBigIntegerField(default=0)
     last_error = models.TextField(blank=True)
     last_error_at = models.DateTimeField(null=True, blank=True)

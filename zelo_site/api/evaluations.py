@@ -1,4 +1,4 @@
-"""REST of the proof: ordering evaluations, entering contenders, reading leaderboards and what moved."""
+"""REST of the proof: ordering evaluations, entering runs and outside rerankers, reading leaderboards and what moved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
-from trainer.evaluation.entries import ContenderRefused, NameTaken, enter_outside, enter_run_file
+from trainer.evaluation.entries import EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import NotEvaluated, leaderboard, what_moved
 from trainer.models import Evaluation, Reranker
@@ -47,7 +47,7 @@ class OutsideIn(Schema):
     endpoint: Text
 
 
-class ContenderOut(Schema):
+class EntryOut(Schema):
     id: int
     name: str
     kind: str
@@ -108,7 +108,7 @@ def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> Stat
         raise HttpError(409, str(error)) from error
 
 
-@router.post("/projects/{slug}/contenders/outside", response={201: ContenderOut})
+@router.post("/projects/{slug}/entries/outside", response={201: EntryOut})
 def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> Status[Reranker]:
     """Enter a reranker that the operator defined in ZELO_RERANKERS."""
     project = owned_project_or_404(request, slug)
@@ -120,7 +120,7 @@ def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> Status[Rer
         raise HttpError(422, str(error)) from error
 
 
-@router.post("/projects/{slug}/contenders/run", response={201: ContenderOut})
+@router.post("/projects/{slug}/entries/run", response={201: EntryOut})
 def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], name: Text = "") -> Status[Reranker]:
     """Enter a TREC run: query Q0 document rank score tag, with the ids that were imported."""
     project = owned_project_or_404(request, slug)
@@ -128,7 +128,7 @@ def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], nam
         return Status(201, enter_run_file(project, name.strip() or str(file.name), file, by=request.user))
     except NameTaken as error:
         raise HttpError(409, str(error)) from error
-    except (ContenderRefused, RowError) as error:
+    except (EntryRefused, RowError) as error:
         raise HttpError(422, str(error)) from error
 
 

@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder.losses import MSELoss
 
 from labeling.plugin_checks import check_plugin
 from labeling.records import Examples, Trained, TrainingData
-from tests.factories.lessons import Told, make_data, make_examples, make_options, write_rows
+from tests.factories.lessons import Report, make_data, make_examples, make_options, write_rows
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import MINILM, BaseMissing, cross_encoder, load_base
 from trainer.examples import EmptySnapshot, load_training_data
@@ -44,9 +44,9 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def learn(
     base: Path | str, workspace: Path, *, data: TrainingData | None = None, **options: Any
-) -> tuple[Trained, Told]:
+) -> tuple[Trained, Report]:
     workspace.mkdir(exist_ok=True)
-    told = Told()
+    told = Report()
     return Pointwise(make_options(base, **options)).train(data or make_data(), workspace, told), told
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from scipy.special import expit, logit
 
 from labeling.records import Examples, TrainingData
-from tests.factories.lessons import Told, make_data, make_options
+from tests.factories.lessons import Report, make_data, make_options
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.training.label_scaling import STEEPNESS, stretch_of
 from trainer.training.pointwise import Pointwise
@@ -62,7 +62,7 @@ def test_a_training_on_close_labels_publishes_scores_as_close(tmp_path: Path) ->
     biases = {}
     for name, data in (("wide", wide), ("close", close)):
         (tmp_path / name).mkdir()
-        trained = trainer.train(data, tmp_path / name, Told())
+        trained = trainer.train(data, tmp_path / name, Report())
         assert trained.facts["labels_spread"] == (name == "close")
         (bias,) = (
             each

@@ -17,7 +17,7 @@ from labeling.retrieval import embedder
 from labeling.retrieval.embedder import load_embedder
 from labeling.retrieval.model_names import ModelNotAllowed
 from labeling.stored_texts import read_stored
-from tests.factories.lessons import Told, make_data, make_options
+from tests.factories.lessons import Report, make_data, make_options
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.bases import MINILM, load_base
 from trainer.training import warm_start
@@ -31,7 +31,7 @@ SHORT = {"warm_steps": 4, "max_steps": 2, "batch_size": 4, "max_length": 32, "ev
 
 def learn(base: Path | str, workspace: Path, told: Any = None, **options: Any) -> Trained:
     workspace.mkdir(exist_ok=True)
-    return Pointwise(make_options(base, **(SHORT | options))).train(DATA, workspace, Told() if told is None else told)
+    return Pointwise(make_options(base, **(SHORT | options))).train(DATA, workspace, Report() if told is None else told)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -96,7 +96,7 @@ def test_memory_grows_with_pairs_and_with_documents_not_with_both(monkeypatch: p
 
 
 def test_the_warm_start_is_told_as_a_phase_of_its_own(tmp_path: Path) -> None:
-    told, progress = Told(), Progress()
+    told, progress = Report(), Progress()
     learn(MINILM, tmp_path / "w", told)
     kinds = [kind for kind, _ in told]
     warm = told[: kinds.index("prepared")]
@@ -130,7 +130,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-class KilledAt(Told):
+class KilledAt(Report):
     """Dies at the checkpoint of this number."""
 
     def __init__(self, number: int) -> None:

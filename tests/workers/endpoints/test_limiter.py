@@ -119,24 +119,24 @@ def test_an_endpoint_that_answers_429_for_a_minute_pauses_everybody_and_buries_n
         time.sleep(1.0)
         while fake.summary()["by_fault"].get("rate_limited", 0) == 0:
             time.sleep(0.05)
-        turned_away_from = time.time()
+        rate_limited_from = time.time()
         assert EndpointState.objects.get().mode in {"paused", "closed"}
         time.sleep(minute_s)
         fake.set_faults()
-        turned_away_until = time.time()
+        rate_limited_until = time.time()
         assert not JudgingTask.objects.filter(state="dead").exists()
         assert not JudgingTask.objects.filter(state="open", attempts__gt=0).exists()
         wait_for_end(processes)
-    turned_away = [line for line in fake.ledger() if line["fault"] == "rate_limited"]
-    during = [line for line in turned_away if turned_away_from <= line["time"] <= turned_away_until]
+    rate_limited = [line for line in fake.ledger() if line["fault"] == "rate_limited"]
+    during = [line for line in rate_limited if rate_limited_from <= line["time"] <= rate_limited_until]
     # What was in flight at both, and after each pause half as many as before: far from the thousands there was time for.
-    assert len(turned_away) <= 16 + 16 + 8 + 4 + 2 + 16
+    assert len(rate_limited) <= 16 + 16 + 8 + 4 + 2 + 16
     assert len(during) <= 40
     assert Judgment.objects.count() == 200
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {"preference"}
     assert Attempt.objects.count() == 200 == sum(line["paid"] for line in fake.ledger())
     [row] = EndpointState.objects.all()
-    assert row.turned_away == len(turned_away)
+    assert row.rate_limited == len(rate_limited)
 
 
 @pytest.mark.usefixtures("no_hints")
@@ -148,7 +148,7 @@ def test_every_form_of_429_pauses_the_endpoint(fake: FakeJudge, monkeypatch: pyt
     _, judge = open_questions(40)
     batches.judge_open(judge.pk, worker="w@host:1")
     [view] = limiter.endpoint_states()
-    assert view.turned_away >= 1 and "429" in view.last_error
+    assert view.rate_limited >= 1 and "429" in view.last_error
     assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}
     assert not Attempt.objects.exists()
     if fault != "rate_limited_silent":

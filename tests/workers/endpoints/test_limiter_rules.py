@@ -89,7 +89,7 @@ def test_retry_after_closes_the_endpoint_for_everybody() -> None:
     endpoint = Endpoint()
     endpoint.visit("a", wanted=16)
     endpoint.visit("b", wanted=16)
-    assert endpoint.visit("a", answered=3, turned_away=1, all_turned_away=1, retry_after_s=60.0).closed_s == 60.0
+    assert endpoint.visit("a", answered=3, rate_limited=1, all_rate_limited=1, retry_after_s=60.0).closed_s == 60.0
     endpoint.now += 20.0
     assert endpoint.visit("b").closed_s == 40.0
     assert endpoint.state.mode == PAUSED
@@ -101,10 +101,10 @@ def test_calls_of_before_the_pause_do_not_lengthen_it() -> None:
     endpoint = Endpoint()
     stale = endpoint.visit("a", wanted=16).epoch
     endpoint.visit("b", wanted=16)
-    endpoint.visit("b", turned_away=1)
+    endpoint.visit("b", rate_limited=1)
     until = endpoint.state.until
     for _ in range(5):
-        endpoint.visit("a", epoch=stale, turned_away=16, all_turned_away=16)
+        endpoint.visit("a", epoch=stale, rate_limited=16, all_rate_limited=16)
     assert endpoint.state.until == until and endpoint.state.trips == 1
 
 
@@ -113,12 +113,12 @@ def test_without_retry_after_each_vain_try_doubles_the_pause_and_an_answer_ends_
     endpoint.visit("a")
     pauses = []
     for _ in range(9):
-        pauses.append(endpoint.visit("a", turned_away=1).closed_s)
+        pauses.append(endpoint.visit("a", rate_limited=1).closed_s)
         endpoint.now = endpoint.state.until
         assert endpoint.visit("a").closed_s == 0.0
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
     endpoint.visit("a", answered=1)
-    assert endpoint.visit("a", turned_away=1).closed_s == pytest.approx(1.0)
+    assert endpoint.visit("a", rate_limited=1).closed_s == pytest.approx(1.0)
 
 
 def test_a_minute_of_429_costs_few_calls_and_the_flow_comes_back() -> None:
@@ -132,7 +132,7 @@ def test_a_minute_of_429_costs_few_calls_and_the_flow_comes_back() -> None:
             last = endpoint.grants.get(holder)
             is_due = last is None or flying or tick % 10 == 0
             if is_due:
-                grant = endpoint.visit(holder, turned_away=flying, retry_after_s=1.0 if flying else None)
+                grant = endpoint.visit(holder, rate_limited=flying, retry_after_s=1.0 if flying else None)
                 flights[holder] = 0 if grant.closed_s else grant.slots
                 calls += flights[holder]
     assert 20 < calls < 150

@@ -17,7 +17,7 @@ from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
 from tests.processes.elsewhere import Elsewhere, by_length
 from trainer.evaluation import entries
-from trainer.evaluation.entries import ContenderRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
+from trainer.evaluation.entries import EntryRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
 from trainer.evaluation.leaderboard import (
     NotEvaluated,
     evaluation_queries,
@@ -257,12 +257,12 @@ def test_an_empty_split_is_said_to_be_empty() -> None:
 
 def test_a_run_of_other_queries_is_refused() -> None:
     project = make_scored()
-    with pytest.raises(ContenderRefused, match="none of the run's 1 queries"):
+    with pytest.raises(EntryRefused, match="none of the run's 1 queries"):
         enter_run_file(project, "strange", io.BytesIO(b"elsewhere Q0 d 1 1.0 tag\n"))
     enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
-    with pytest.raises(ContenderRefused, match="already has a reranker"):
+    with pytest.raises(EntryRefused, match="already has a reranker"):
         enter_run_file(project, "mine", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
-    with pytest.raises(ContenderRefused, match="1 to 200"):
+    with pytest.raises(EntryRefused, match="1 to 200"):
         enter_run_file(project, " ", io.BytesIO(b"q0 Q0 d0-1 1 1.0 tag\n"))
 
 

@@ -57,9 +57,9 @@ def test_a_database_that_goes_away_before_a_question_costs_no_attempt(monkeypatc
 def test_a_judge_that_tells_a_question_twice_or_one_it_was_not_asked_has_failed_the_rest(
     places: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judge_each(self: LongerJudge, comparisons: Any, told: Callable[[int, Verdict], None]) -> None:
+    def judge_each(self: LongerJudge, comparisons: Any, report: Callable[[int, Verdict], None]) -> None:
         for number, place in enumerate(places):
-            told(place, Verdict(0.1 * (number + 1)))
+            report(place, Verdict(0.1 * (number + 1)))
 
     monkeypatch.setattr(LongerJudge, "judge_each", judge_each)
     assert judged("test-longer") == 1

@@ -84,21 +84,21 @@ def test_every_fault_ends_in_its_own_visible_state_and_none_in_a_vote() -> None:
     ]
     run = start_run(project, judges=judges, sampler="all", seed=1)
     advance(run.pk)
-    turned_away = {key: ("open", "") for key, (kind, _) in EXPECTED.items() if kind is FailureKind.RATE_LIMITED}
+    rate_limited = {key: ("open", "") for key, (kind, _) in EXPECTED.items() if kind is FailureKind.RATE_LIMITED}
     ask(judges)
     first = {key: ("open" if retryable else "dead", kind.value) for key, (kind, retryable) in EXPECTED.items()}
-    assert states() == first | turned_away
+    assert states() == first | rate_limited
     for _ in range(MAX_ATTEMPTS - 1):
         ask(judges)
     # What the endpoint does to every question buries none of them.
     outage = {key: ("open", kind.value) for key, (kind, _) in EXPECTED.items() if kind in OUTAGES}
     buried = {key: ("dead", kind.value) for key, (kind, _) in EXPECTED.items()}
-    assert states() == buried | outage | turned_away
+    assert states() == buried | outage | rate_limited
     assert not Judgment.objects.exists()
     rate_stale(project.pk)
     assert not Score.objects.filter(comparisons__gt=0).exists()
     shown = {each.reason: each.dead for each in failure_counts(project)}
-    dead = [kind for key, (kind, _) in EXPECTED.items() if key not in outage | turned_away]
+    dead = [kind for key, (kind, _) in EXPECTED.items() if key not in outage | rate_limited]
     assert shown == {kind.value: dead.count(kind) for kind in FailureKind}
     booked = {kind.value for kind, _ in EXPECTED.values()} - {FailureKind.RATE_LIMITED.value}
     assert set(Attempt.objects.values_list("outcome", flat=True)) == booked

@@ -207,7 +207,7 @@ DENIED = {401, 403}
 def outcome_of(failure: CallFailed) -> Outcome:
     """The state of the endpoint after a failed call."""
     if failure.kind is FailureKind.RATE_LIMITED:
-        return Outcome.TURNED_AWAY
+        return Outcome.RATE_LIMITED
     if failure.kind in {FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.OVER_BUDGET} or failure.denied:
         return Outcome.OUTAGE
     return Outcome.ANSWERED

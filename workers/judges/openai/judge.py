@@ -119,15 +119,15 @@ class _Made:
     @property
     def booked(self) -> list[CallFailed]:
         """The failed calls that count: calls that were made, and that no rate limit rejected unpaid."""
-        return [each for each in self.failed if each.paid or not _is_turned_away(each)]
+        return [each for each in self.failed if each.paid or not _is_rate_limited(each)]
 
     @property
     def error(self) -> CallFailed:
         """The most informative failure: of a call that was made, rather than of one that was not made or was rejected."""
-        return min(self.failed, key=lambda each: (isinstance(each, CallNotMade), _is_turned_away(each)))
+        return min(self.failed, key=lambda each: (isinstance(each, CallNotMade), _is_rate_limited(each)))
 
 
-def _is_turned_away(error: CallFailed) -> bool:
+def _is_rate_limited(error: CallFailed) -> bool:
     return isinstance(error, CallNotMade) or error.kind is FailureKind.RATE_LIMITED
 
 
@@ -192,16 +192,16 @@ class OpenAIHttpJudge(Judge):
         self.judge_each(comparisons, answers.__setitem__)
         return [answers[place] for place in range(len(comparisons))]
 
-    def judge_each(self, comparisons: Sequence[Comparison], told: Callable[[int, Verdict | Failure], None]) -> None:
+    def judge_each(self, comparisons: Sequence[Comparison], report: Callable[[int, Verdict | Failure], None]) -> None:
         """Report each answer, on the loop of `run`, as soon as its last call has returned."""
         try:
             endpoint = get_endpoint(self.options.endpoint)
             key = endpoint.api_key()
         except (UnknownEndpoint, EndpointsInvalid, KeyMissing) as error:
             for place in range(len(comparisons)):
-                told(place, Failure(FailureKind.BAD_REQUEST, str(error), retryable=False))
+                report(place, Failure(FailureKind.BAD_REQUEST, str(error), retryable=False))
             return
-        run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer), told))
+        run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer), report))
 
     async def _judge_all(
         self,
@@ -209,7 +209,7 @@ class OpenAIHttpJudge(Judge):
         endpoint: Endpoint,
         key: pydantic.SecretStr | None,
         cut: Cutter,
-        told: Callable[[int, Verdict | Failure], None],
+        report: Callable[[int, Verdict | Failure], None],
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
@@ -217,7 +217,7 @@ class OpenAIHttpJudge(Judge):
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
-            told(place, await self._judge_one(comparisons[place], prompts[place], endpoint, key, deadline))
+            report(place, await self._judge_one(comparisons[place], prompts[place], endpoint, key, deadline))
 
         await asyncio.gather(*(asyncio.create_task(judge_and_tell(place)) for place in order))
 

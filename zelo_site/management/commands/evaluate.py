@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
-from trainer.evaluation.entries import ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES
@@ -58,7 +58,7 @@ class Command(BaseCommand):
                     enter_outside(project, name)
                 has_entered = bool(options["run_file"] or options["outside"])
                 job = _ordered(project, snapshot, options["split"], rerun=has_entered)
-            except (EvaluationRefused, ContenderRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
+            except (EvaluationRefused, EntryRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
                 raise CommandError(str(error)) from error
             _carry_out(job)
             if job.state == Job.State.FAILED:

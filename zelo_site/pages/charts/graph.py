@@ -77,7 +77,7 @@ def graph_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/graph.html", context)
+    return render(request, "zelo/queries/graph.html", context)
 
 
 def place_nodes(documents: list[dict[str, Any]], cells: list[dict[str, Any]]) -> list[Node]:

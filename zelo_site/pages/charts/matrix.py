@@ -88,7 +88,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/matrix.html", context)
+    return render(request, "zelo/queries/matrix.html", context)
 
 
 def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import read_queues
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
-PART = "zelo/parts/filling.html"
+PART = "zelo/importing/parts/filling.html"
 
 
 def filling_context(request: HttpRequest, project: Project) -> dict[str, object]:

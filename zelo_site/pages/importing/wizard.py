@@ -74,7 +74,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
     if not may_create(request.user):
         raise PermissionDenied(_("only staff and project owners can create projects; ask an owner"))
     if request.method != "POST":
-        return render(request, "zelo/wizard.html", _form(request, None))
+        return render(request, "zelo/importing/wizard.html", _form(request, None))
     try:
         form, data = ProjectForm(request.POST), ImportForm(request.POST, request.FILES)
         check_all(form, data)
@@ -82,7 +82,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
             project = create_project(owner=request.user, by=request.user, **form.cleaned_data)
             stored = _import(project, _sources(data.cleaned_data), by=request.user)
     except (BadForm, BadProject, ImportFailed, UnknownPlugin) as error:
-        return render(request, "zelo/wizard.html", _form(request, None, error), status=422)
+        return render(request, "zelo/importing/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
     return redirect("new-run", slug=project.slug)
 
@@ -91,13 +91,13 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the form for an existing project."""
     project = owned_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/wizard.html", _form(request, project))
+        return render(request, "zelo/importing/wizard.html", _form(request, project))
     try:
         sources = _sources(ImportForm(request.POST, request.FILES).checked())
         with transaction.atomic():
             stored = _import(project, sources, by=request.user)
     except (BadForm, ImportFailed, UnknownPlugin) as error:
-        return render(request, "zelo/wizard.html", _form(request, project, error), status=422)
+        return render(request, "zelo/importing/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
     return redirect("project", slug=project.slug)
 
@@ -113,7 +113,9 @@ def preview(request: HttpRequest) -> HttpResponse:
         context: dict[str, Any] = {"looks": looks, "is_good": not any(look["preview"].errors for look in looks)}
     except (BadForm, UnknownPlugin, ImportFailed) as error:
         context = {"error": error}
-    template = "zelo/parts/preview.html" if request.headers.get("HX-Request") else "zelo/preview.html"
+    template = (
+        "zelo/importing/parts/preview.html" if request.headers.get("HX-Request") else "zelo/importing/preview.html"
+    )
     return render(request, template, context)
 
 

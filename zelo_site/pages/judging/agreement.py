@@ -32,4 +32,4 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
         "kappas": sorted(found.kappas, key=lambda each: -each.common)[:MOST_KAPPAS],
         "kappas_left": max(0, len(found.kappas) - MOST_KAPPAS),
     }
-    return render(request, "zelo/parts/agreement.html", context)
+    return render(request, "zelo/judging/parts/agreement.html", context)

@@ -42,7 +42,7 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "judges",
     }
-    return render(request, "zelo/failures.html", context)
+    return render(request, "zelo/judging/failures.html", context)
 
 
 def _retry(request: HttpRequest, project: Project) -> HttpResponse:

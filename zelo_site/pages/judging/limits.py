@@ -78,4 +78,4 @@ def budget_page(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
         "may_change": True,
         "here": "project",
     }
-    return render(request, "zelo/budget.html", context, status=422 if error else 200)
+    return render(request, "zelo/judging/budget.html", context, status=422 if error else 200)

@@ -55,7 +55,7 @@ def _page(request: HttpRequest, project: Project, form: PayloadsForm) -> HttpRes
         "may_change": may_change(request, project),
         "here": "judges",
     }
-    return render(request, "zelo/probes.html", context, status=422 if form.errors else 200)
+    return render(request, "zelo/judging/probes.html", context, status=422 if form.errors else 200)
 
 
 def _order(request: HttpRequest, project: Project, form: PayloadsForm) -> HttpResponse | None:

@@ -28,7 +28,7 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "judges",
     }
-    return render(request, "zelo/scorecard.html", context)
+    return render(request, "zelo/judging/scorecard.html", context)
 
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:

@@ -121,9 +121,9 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the form; a POST starts the run, or adds a row for another judge."""
     project = owned_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/start.html", _context(project, None))
+        return render(request, "zelo/judging/start.html", _context(project, None))
     if "another" in request.POST:
-        return render(request, "zelo/start.html", _context(project, _with_another(request.POST)))
+        return render(request, "zelo/judging/start.html", _context(project, _with_another(request.POST)))
     try:
         order = read_order(request.POST)
         judges = [
@@ -145,7 +145,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
             cost_budget_micros=order.budgets.cost_micros,
         )
     except (BadOrder, BadForm, RunRefused, UnknownPlugin, pydantic.ValidationError) as error:
-        return render(request, "zelo/start.html", _context(project, request.POST, error), status=422)
+        return render(request, "zelo/judging/start.html", _context(project, request.POST, error), status=422)
     messages.success(request, _("Run started. Scores update as answers arrive."))
     return redirect("project", slug=project.slug)
 
@@ -158,7 +158,7 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
         context: dict[str, Any] = {"estimate": _estimated(project, read_order(request.POST))}
     except (BadOrder, BadForm, UnknownPlugin, pydantic.ValidationError) as error:
         context = {"error": error}
-    return render(request, "zelo/parts/estimate.html", {"project": project, **context})
+    return render(request, "zelo/judging/parts/estimate.html", {"project": project, **context})
 
 
 def read_order(sent: QueryDict) -> Order:

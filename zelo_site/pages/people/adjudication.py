@@ -73,7 +73,7 @@ def disagreements_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "people",
     }
-    return render(request, "zelo/disagreements.html", context)
+    return render(request, "zelo/people/disagreements.html", context)
 
 
 def _between(request: HttpRequest) -> Between:
@@ -160,7 +160,7 @@ def adjudicate_page(request: HttpRequest, slug: str, pair_id: int) -> HttpRespon
         "may_change": may_change(request, project),
         "here": "people",
     }
-    return render(request, "zelo/adjudicate.html", context)
+    return render(request, "zelo/people/adjudicate.html", context)
 
 
 def _opinions(request: HttpRequest, pair: Pair) -> tuple[list[Reason], list[Reason]]:

@@ -33,7 +33,7 @@ def people_agreement_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "people",
     }
-    return render(request, "zelo/people_agreement.html", context)
+    return render(request, "zelo/people/people_agreement.html", context)
 
 
 def _levels(alphas: Alphas) -> list[dict[str, object]]:

@@ -179,7 +179,7 @@ def _page(
         "may_change": is_owner,
         "here": "people",
     }
-    return render(request, "zelo/people.html", context, status=status)
+    return render(request, "zelo/people/people.html", context, status=status)
 
 
 def role_label(role: str) -> str:
@@ -323,7 +323,7 @@ def plan_preview(request: HttpRequest, slug: str) -> HttpResponse:
         context["is_gold"] = order["reason"] == SpotCheck.Reason.GOLD
     except (BadForm, BadPlan) as error:
         context["error"] = str(error)
-    return render(request, "zelo/parts/plan_preview.html", context)
+    return render(request, "zelo/people/parts/plan_preview.html", context)
 
 
 def read_plan(sent: QueryDict) -> dict[str, Any]:

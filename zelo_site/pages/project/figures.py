@@ -60,7 +60,7 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
         "curve": curve(points, orders),
         "judges": _kept("judges", project, lambda: judge_figures(project)),
     }
-    return render(request, "zelo/parts/figures.html", context)
+    return render(request, "zelo/project/parts/figures.html", context)
 
 
 def _kept(name: str, project: Project, read: Callable[[], Found]) -> Found:

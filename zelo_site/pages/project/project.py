@@ -19,7 +19,7 @@ from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import read_overview
 from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
 
-LIVE = "zelo/parts/project_live.html"
+LIVE = "zelo/project/parts/project_live.html"
 
 
 def project_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -35,7 +35,7 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
     context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
     live, __ = rendered_fragment(request, LIVE, context)
     filling = filling_part(request, project)
-    return render(request, "zelo/project.html", {**context, "live": live, "filling": filling})
+    return render(request, "zelo/project/project.html", {**context, "live": live, "filling": filling})
 
 
 def project_live(request: HttpRequest, slug: str) -> HttpResponse:

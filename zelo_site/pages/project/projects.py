@@ -34,4 +34,4 @@ def project_list(request: HttpRequest) -> HttpResponse:
     )
     shown = list(projects[:SHOWN])
     creates = any(each.role == Role.OWNER for each in shown) or may_create(request.user)
-    return render(request, "zelo/projects.html", {"projects": shown, "may_create": creates})
+    return render(request, "zelo/project/projects.html", {"projects": shown, "may_create": creates})

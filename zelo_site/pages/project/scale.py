@@ -110,7 +110,7 @@ def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_change": is_owner,
         "here": "scale",
     }
-    return render(request, "zelo/scale.html", context)
+    return render(request, "zelo/project/scale.html", context)
 
 
 def _counts(request: HttpRequest, project: Project) -> Counts:

@@ -52,7 +52,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the form; a POST saves all fields or none."""
     project = owned_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/settings.html", _context(project))
+        return render(request, "zelo/project/settings.html", _context(project))
     try:
         rater = get_plugin("rater", request.POST.get("rater", project.rater))
         before = project.rater, project.rater_options
@@ -71,7 +71,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
             )
             change_caps(project, limits.cleaned_data, by=request.user)
     except (BadForm, BadProject, BadBudget, UnknownPlugin) as error:
-        return render(request, "zelo/settings.html", _context(project, request.POST, error), status=422)
+        return render(request, "zelo/project/settings.html", _context(project, request.POST, error), status=422)
     refits = (changed.rater, changed.rater_options) != before
     messages.success(request, _("Saved. Refitting all queries.") if refits else _("Saved."))
     return redirect("settings", slug=project.slug)

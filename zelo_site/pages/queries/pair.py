@@ -65,7 +65,7 @@ def pair_page(request: HttpRequest, slug: str, pair_id: int, refused: GoldForm |
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/pair.html", context, status=422 if refused else 200)
+    return render(request, "zelo/queries/pair.html", context, status=422 if refused else 200)
 
 
 @require_POST

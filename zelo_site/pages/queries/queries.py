@@ -69,4 +69,4 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
         "filling": filling_part(request, project) if any(not getattr(query, "size", 0) for query in page) else "",
         "here": "queries",
     }
-    return render(request, "zelo/queries.html", context)
+    return render(request, "zelo/queries/queries.html", context)

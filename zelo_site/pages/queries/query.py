@@ -225,7 +225,7 @@ def query_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "may_change": may_change(request, project),
         "here": "queries",
     }
-    return render(request, "zelo/query.html", context)
+    return render(request, "zelo/queries/query.html", context)
 
 
 def query_ranking(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
@@ -236,4 +236,4 @@ def query_ranking(request: HttpRequest, slug: str, query_id: int) -> HttpRespons
     if request.GET.get("v") == version:
         return HttpResponse(status=204)
     context = {**_ranking_context(request, project, query, fit), "version": version, "is_live": is_live}
-    return render(request, "zelo/parts/ranking.html", context)
+    return render(request, "zelo/queries/parts/ranking.html", context)

@@ -51,7 +51,9 @@ def where_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "here": "queries",
     }
     is_fragment = bool(request.headers.get("HX-Request"))
-    return render(request, "zelo/parts/where_next.html" if is_fragment else "zelo/where_next.html", context)
+    return render(
+        request, "zelo/queries/parts/where_next.html" if is_fragment else "zelo/queries/where_next.html", context
+    )
 
 
 def _context(query: Query) -> dict[str, Any]:

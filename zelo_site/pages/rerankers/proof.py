@@ -22,7 +22,7 @@ from labeling.models import Project
 from labeling.wording import translated_name
 from scoring.models import Snapshot
 from scoring.quality import JUDGE_ORDER
-from trainer.evaluation.entries import UNTRAINED_BASE, ContenderRefused, enter_outside, enter_run_file
+from trainer.evaluation.entries import UNTRAINED_BASE, EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
 from trainer.evaluation.leaderboard import (
     BASELINES,
@@ -147,7 +147,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "run_form": shown_form(RunFileForm, None, error),
         "may_change": may_change(request, project),
     }
-    return render(request, "zelo/proof.html", context, status=422 if error else 200)
+    return render(request, "zelo/rerankers/proof.html", context, status=422 if error else 200)
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
@@ -228,7 +228,7 @@ def _post(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(request, _("Evaluation started. Rows appear as results arrive."))
         else:
             raise Http404
-    except (ContenderRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
+    except (EntryRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
         messages.error(request, str(error))
     return redirect("proof", slug=project.slug)
 
@@ -268,7 +268,7 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     }
     if context["query"]:
         context |= _documents(chosen, first, second, str(context["query"]))
-    return render(request, "zelo/moved.html", context)
+    return render(request, "zelo/rerankers/moved.html", context)
 
 
 def _asked(request: HttpRequest, field: str) -> int:

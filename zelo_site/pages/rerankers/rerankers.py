@@ -106,7 +106,7 @@ def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
         "origin": f"{request.scheme}://{request.get_host()}",
         "here": "rerankers",
     }
-    return render(request, "zelo/rerankers.html", context)
+    return render(request, "zelo/rerankers/rerankers.html", context)
 
 
 class TryForm(PageForm):
@@ -135,7 +135,7 @@ def try_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpResponse:
     else:
         first = Query.objects.filter(project=project).order_by("id").values_list("text", flat=True).first()
         context["form"] = TryForm(initial={"query": first or ""})
-    return render(request, "zelo/reranker_try.html", context)
+    return render(request, "zelo/rerankers/reranker_try.html", context)
 
 
 def _proofs(published: Sequence[Reranker], user: Any) -> dict[int, tuple[Proved, ...]]:

@@ -33,7 +33,7 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the list and the form; a POST creates a snapshot."""
     project = visible_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/snapshots.html", _context(request, project))
+        return render(request, "zelo/rerankers/snapshots.html", _context(request, project))
     owned_project(request, slug)
     try:
         form, options = SnapshotForm(request.POST), OptionsForm(request.POST)
@@ -47,7 +47,7 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
             most_rows=MOST_ROWS_OF_A_REQUEST,
         )
     except (BadForm, SnapshotRefused, StorageFull) as error:
-        return render(request, "zelo/snapshots.html", _context(request, project, error), status=422)
+        return render(request, "zelo/rerankers/snapshots.html", _context(request, project, error), status=422)
     messages.success(
         request, _("Snapshot “%(name)s” created with %(n)s rows.") % {"n": count(snapshot.rows), "name": snapshot.name}
     )

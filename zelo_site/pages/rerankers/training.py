@@ -25,7 +25,7 @@ from zelo_site.pages.forms import BadForm, chosen_or_404, name_in_words, plugin_
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
-LIVE = "zelo/parts/training_live.html"
+LIVE = "zelo/rerankers/parts/training_live.html"
 WIDTH, HEIGHT = 600, 160
 SHOWN = 50
 # Margin above and below a curve, as a share of its largest value; a single point needs it for a readable axis.
@@ -77,7 +77,7 @@ def training_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the list and the form; a POST starts a training."""
     project = visible_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/training.html", _context(request, project))
+        return render(request, "zelo/rerankers/training.html", _context(request, project))
     owned_project(request, slug)
     snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
     snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
@@ -86,7 +86,7 @@ def training_page(request: HttpRequest, slug: str) -> HttpResponse:
         options = plugin_form(trainer, prefix=f"trainer-{trainer.name}")(request.POST).plain_options()
         run = start_training(project, snapshot, trainer=trainer.name, options=options, by=request.user)
     except (BadForm, TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
-        return render(request, "zelo/training.html", _context(request, project, error), status=422)
+        return render(request, "zelo/rerankers/training.html", _context(request, project, error), status=422)
     return redirect("training-run", slug=project.slug, training_id=run.pk)
 
 
@@ -119,7 +119,7 @@ def run_page(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:
     context = _run_context(request, project, run)
     live, __ = rendered_fragment(request, LIVE, context)
     options = [(name_in_words(name), value) for name, value in run.options.items()]
-    return render(request, "zelo/training_run.html", {**context, "live": live, "options": options})
+    return render(request, "zelo/rerankers/training_run.html", {**context, "live": live, "options": options})
 
 
 def run_live(request: HttpRequest, slug: str, training_id: int) -> HttpResponse:

@@ -34,4 +34,4 @@ def server_audit(request: HttpRequest) -> HttpResponse:
 def _render(request: HttpRequest, entries: QuerySet[AuditEntry], project: Project | None) -> HttpResponse:
     page = Paginator(entries.select_related("project").order_by("-id"), PAGE_SIZE).get_page(request.GET.get("page"))
     here = "project" if project else "jobs"
-    return render(request, "zelo/audit.html", {"project": project, "page": page, "here": here})
+    return render(request, "zelo/server/audit.html", {"project": project, "page": page, "here": here})

@@ -23,7 +23,7 @@ from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import broker_is_up, read_queues
 
 SHOWN = 30
-LIVE = "zelo/parts/jobs_live.html"
+LIVE = "zelo/server/parts/jobs_live.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _by_host(worker: Worker) -> tuple[str, str]:
 def jobs_page(request: HttpRequest) -> HttpResponse:
     """Show the runs and jobs of the user's projects, newest first, and the workers."""
     live, __ = rendered_fragment(request, LIVE, _jobs_context(request))
-    return render(request, "zelo/jobs.html", {"live": live, "here": "jobs"})
+    return render(request, "zelo/server/jobs.html", {"live": live, "here": "jobs"})
 
 
 def jobs_live(request: HttpRequest) -> HttpResponse:
@@ -118,4 +118,4 @@ def doctor_page(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(_("only staff can see the doctor page; ask the server administrator"))
     findings = examine()
     bad = sum(finding.health is Health.BAD for finding in findings)
-    return render(request, "zelo/doctor.html", {"findings": findings, "bad": bad, "here": "doctor"})
+    return render(request, "zelo/server/doctor.html", {"findings": findings, "bad": bad, "here": "doctor"})

@@ -169,13 +169,13 @@ def test_rest_orders_follows_and_reads(client: Client, project: Project, snapsho
 
 
 def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot) -> None:
-    address = f"/api/v1/projects/{project.slug}/contenders/run"
+    address = f"/api/v1/projects/{project.slug}/entries/run"
     reply = client.post(f"{address}?name=today", {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
     assert (reply.status_code, reply.json()["kind"]) == (201, "run_file")
     reply = client.post(address, {"file": SimpleUploadedFile("bad.trec", b"x\n")})
     assert (reply.status_code, "six words" in reply.json()["detail"]) == (422, True)
     reply = client.post(
-        f"/api/v1/projects/{project.slug}/contenders/outside", {"endpoint": "x"}, content_type="application/json"
+        f"/api/v1/projects/{project.slug}/entries/outside", {"endpoint": "x"}, content_type="application/json"
     )
     assert reply.status_code == 422
 
@@ -184,7 +184,7 @@ def test_a_name_that_is_taken_is_a_conflict_with_a_remedy(
     client: Client, project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZELO_RERANKERS", '[{"name": "today", "url": "http://127.0.0.1:1/", "model": "x"}]')
-    base = f"/api/v1/projects/{project.slug}/contenders"
+    base = f"/api/v1/projects/{project.slug}/entries"
     run = f"{base}/run?name=today"
     assert client.post(run, {"file": SimpleUploadedFile("today.trec", a_run(snapshot))}).status_code == 201
     again = client.post(run, {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
