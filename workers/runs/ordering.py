@@ -17,6 +17,7 @@ from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
 from workers.models import Job, Run
 from workers.runs import cascade
+from workers.runs.estimate import ChosenJudge, estimate_run
 from workers.runs.stages import stage_of_round
 
 
@@ -50,7 +51,8 @@ def start_run(
     """
     chosen = checked_sampler(sampler, sampler_options)
     _check_order(project, judges, allocation=allocation, orders=orders)
-    _check_budgets(Budgets(pair_budget, call_budget, token_budget, cost_budget_micros))
+    budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
+    _check_budgets(budgets)
     _check_seed(seed)
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
     if not comparable_query_ids(project.pk, query_ids):
@@ -63,6 +65,7 @@ def start_run(
             f"project {project.slug!r} has fewer than two rated queries among those chosen; "
             "pairs across queries need strengths: judge pairs within queries first"
         )
+    expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
         run = Run.objects.create(
             project=project,
@@ -79,12 +82,40 @@ def start_run(
             token_budget=token_budget,
             cost_budget_micros=cost_budget_micros,
             seed=secrets.randbits(62) if seed is None else seed,
+            estimate=expected,
         )
         run.judges.set(judges)
         Job.objects.create(project=project, run=run, stage=stage_of_round(chosen), payload={"round": 1, "after": 0})
         _note_order(run, chosen, judges, by=by)
         transaction.on_commit(lambda: leave_hint("advance", run.pk))
     return run
+
+
+def _estimated(
+    project: Project,
+    judges: Sequence[Annotator],
+    sampler: Sampler,
+    allocation: str,
+    orders: str,
+    budgets: Budgets,
+    threshold: float | None,
+    query_ids: Sequence[int] | None,
+) -> dict[str, int]:
+    """What the run is expected to spend; empty for pairs across queries, whose number the fit decides."""
+    if is_across(sampler):
+        return {}
+    found = estimate_run(
+        project,
+        [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges],
+        sampler=sampler.name,
+        sampler_options=sampler.options.model_dump(mode="json"),
+        allocation=allocation,
+        orders=orders,
+        budgets=budgets,
+        cascade_threshold=cascade.DEFAULT_THRESHOLD if threshold is None else threshold,
+        query_ids=query_ids,
+    )
+    return found.figures
 
 
 def _note_order(run: Run, sampler: Sampler, judges: Sequence[Annotator], *, by: Any) -> None:
