@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -19,6 +20,8 @@ from workers.models import Job, Run
 from workers.runs import cascade
 from workers.runs.estimate import ChosenJudge, estimate_run
 from workers.runs.stages import stage_of_round
+
+log = logging.getLogger(__name__)
 
 
 class RunRefused(ValueError):
@@ -101,20 +104,27 @@ def _estimated(
     threshold: float | None,
     query_ids: Sequence[int] | None,
 ) -> dict[str, int]:
-    """What the run is expected to spend; empty for pairs across queries, whose number the fit decides."""
+    """What the run is expected to spend; empty for pairs across queries, whose number the fit decides, and for a plugin that
+    raises: the run's first round stops with its error.
+    """
     if is_across(sampler):
         return {}
-    found = estimate_run(
-        project,
-        [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges],
-        sampler=sampler.name,
-        sampler_options=sampler.options.model_dump(mode="json"),
-        allocation=allocation,
-        orders=orders,
-        budgets=budgets,
-        cascade_threshold=cascade.DEFAULT_THRESHOLD if threshold is None else threshold,
-        query_ids=query_ids,
-    )
+    chosen = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges]
+    try:
+        found = estimate_run(
+            project,
+            chosen,
+            sampler=sampler.name,
+            sampler_options=sampler.options.model_dump(mode="json"),
+            allocation=allocation,
+            orders=orders,
+            budgets=budgets,
+            cascade_threshold=cascade.DEFAULT_THRESHOLD if threshold is None else threshold,
+            query_ids=query_ids,
+        )
+    except Exception:
+        log.exception("no estimate of a run of project %s with sampler %s", project.slug, sampler.name)
+        return {}
     return found.figures
 
 
