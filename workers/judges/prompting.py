@@ -188,6 +188,23 @@ def cutter_of(tokenizer: str) -> Cutter:
     return _tokenizer_cutter(tokenizer)
 
 
+def local_tokenizer(name: str) -> str:
+    """The path of a tokenizer's file that is on this machine, "" for one that would have to be downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not name:
+        return ""
+    path = Path(check_model(name))
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_file():
+        return str(path)
+    try:
+        cached = try_to_load_from_cache(name, "tokenizer.json")
+    except ValueError:  # no name that the hub could have
+        return ""
+    return cached if isinstance(cached, str) else ""
+
+
 def counter_of(tokenizer: str) -> Callable[[str], int]:
     """A function that counts the tokens of a text as `cutter_of` does."""
     if not tokenizer:
@@ -206,9 +223,8 @@ def _tokenizer_cutter(name: str) -> Cutter:
 def _tokenizer(name: str) -> Tokenizer:
     from tokenizers import Tokenizer  # the small library; transformers takes seconds to import
 
-    check_model(name)
-    path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
-    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_pretrained(name)
+    path = local_tokenizer(name)
+    tokenizer = Tokenizer.from_file(path) if path else Tokenizer.from_pretrained(name)
     tokenizer.no_truncation()
     return tokenizer
 

@@ -22,7 +22,7 @@ from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
-from workers.judges.prompting import counter_of
+from workers.judges.prompting import counter_of, local_tokenizer
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.savings import paper_calls
@@ -31,8 +31,8 @@ from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token
 PROMPT_TOKENS = 200
 # What a chat template adds to a prompt: expected, and at most.
 TEMPLATE_TOKENS = (12, 64)
-# "At most" holds for one question in ten asked again, and for the trial of each judge.
-RETRIES, TRIAL_QUESTIONS = 0.1, 10
+# "At most" holds for one question in ten asked again.
+RETRIES = 0.1
 MEASURED_CALLS = 20
 # Answers per second and core of local judges that have no recorded calls.
 LOCAL_RATE = 300.0
@@ -54,8 +54,8 @@ class ChosenJudge:
 class JudgeEstimate:
     """The estimate for one judge. `seconds` is None if its speed is unknown; tokens are 0 for local judges; `gpu_hours` is
     set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here. Costs in
-    millionths of a dollar. `most_tokens` and `most_cost_micros` are upper bounds, retries of every tenth question and
-    the judge's trial included.
+    millionths of a dollar. `most_tokens` and `most_cost_micros` are upper bounds, a retry of every tenth question
+    included.
     """
 
     label: str
@@ -216,7 +216,8 @@ class _Measure:
         self.is_remote = "endpoint" in judge.options
         made = cast(Any, judge.plugin.from_dict(judge.options)) if hasattr(judge.plugin, "answer_tokens") else None
         self.calls_each = _calls_per_comparison(judge)
-        tokenizer = str(judge.options.get("tokenizer", "")) if self.is_remote else ""
+        named = str(judge.options.get("tokenizer", "")) if self.is_remote else ""
+        tokenizer = named if local_tokenizer(named) else ""  # an estimate downloads nothing
         rate = token_rate(design.texts, tokenizer)
         frame = made.frame(design.project.instruction) if made else ""
         fixed = counter_of(tokenizer)(frame) if made else PROMPT_TOKENS
@@ -237,14 +238,14 @@ class _Measure:
         return calls * self._read, calls * self._written
 
     def most_calls(self, questions: int) -> int:
-        """Return the calls of so many questions, with retries and the trial."""
-        return math.ceil(self.calls_each * (questions * (1 + RETRIES) + TRIAL_QUESTIONS))
+        """Return the calls of so many questions, with retries."""
+        return math.ceil(self.calls_each * questions * (1 + RETRIES))
 
     def most(self, questions: int, share: float) -> tuple[float, float]:
         """Return the most tokens (read, written) of so many questions, `share` of them on each pair of the design."""
         first = min(share * self._most_read, questions * self._longest_read)
         calls = self.most_calls(questions)
-        read = self.calls_each * (first * (1 + RETRIES) + TRIAL_QUESTIONS * self._longest_read)
+        read = self.calls_each * first * (1 + RETRIES)
         return max(read, calls * self._read), calls * max(self._most_written, self._written)
 
 

@@ -58,16 +58,7 @@ def start_run(
     _check_budgets(budgets)
     _check_seed(seed)
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
-    if not comparable_query_ids(project.pk, query_ids):
-        raise RunRefused(
-            f"project {project.slug!r} has no query with two candidates or more among those chosen; "
-            "import documents or fill candidates first"
-        )
-    if is_across(chosen) and not are_linkable(project.pk, query_ids):
-        raise RunRefused(
-            f"project {project.slug!r} has fewer than two rated queries among those chosen; "
-            "pairs across queries need strengths: judge pairs within queries first"
-        )
+    _check_queries(project, chosen, query_ids)
     expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
         run = Run.objects.create(
@@ -163,6 +154,19 @@ def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: s
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:
         raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
+
+
+def _check_queries(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) -> None:
+    if not comparable_query_ids(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has no query with two candidates or more among those chosen; "
+            "import documents or fill candidates first"
+        )
+    if is_across(sampler) and not are_linkable(project.pk, query_ids):
+        raise RunRefused(
+            f"project {project.slug!r} has fewer than two rated queries among those chosen; "
+            "pairs across queries need strengths: judge pairs within queries first"
+        )
 
 
 def _check_seed(seed: int | None) -> None:

@@ -28,8 +28,8 @@ _LETTERS_A_TOKEN = 2
 def most_tokens(text: str) -> int:
     """A number of tokens that the tokenizers of common language models do not exceed on ordinary text.
 
-    Two letters of a word, a digit, a capital, a sign and each byte of a character outside ASCII count as a token.
-    Byte-pair encodings of 32,000 tokens and more need about half of that for English prose; name a tokenizer for a closer bound.
+    Two letters of a word, a digit, a capital, a sign and each byte of a character outside ASCII count as a token. English
+    prose needs about half of that; a tokenizer that is named gives a closer bound.
     """
     return sum(_most_of_piece(found[0]) for found in _PIECE.finditer(text))
 
@@ -57,7 +57,7 @@ def token_rate(texts: list[str], tokenizer: str) -> TokenRate:
         return TokenRate(1.0 / BYTES_PER_TOKEN, max(sum(map(most_tokens, texts)) / whole, 1.0 / BYTES_PER_TOKEN))
     count = counter_of(tokenizer)
     each = [(count(text), len(text.encode(errors="replace"))) for text in texts if text]
-    # The texts of a run may be denser than the mean of the sample, never by more than its densest tenth.
+    # The texts that a run asks about may be denser than the mean: the bound takes the rate of the densest tenth.
     dense = sorted(tokens / size for tokens, size in each)[int(0.9 * (len(each) - 1))]
     mean = sum(tokens for tokens, _ in each) / whole
     return TokenRate(mean, max(mean, dense))

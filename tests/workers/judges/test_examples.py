@@ -1,16 +1,15 @@
-"""Worked examples: chosen by coverage, shown in the prompt, never about the query that is asked."""
+"""Worked examples: shown in the prompt, never about the query that is asked; part of a judge's identity."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pydantic
 import pytest
 
 from labeling.records import Comparison, TextRecord
 from tests.fake_judge.quality import Question
-from workers.judges.examples import WorkedExample, choose_examples
+from workers.judges.examples import WorkedExample
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judges.prompting import Limits, build_prompt, cut_by_bytes, prompt_hash
 
@@ -28,21 +27,6 @@ def example(query_id: int, topic: str, *, preference: float = 0.9, why: str = ""
 def comparison(query_id: int = 1) -> Comparison:
     query = TextRecord(query_id, "how do carp breathe")
     return Comparison(1, query, query, TextRecord(10, "by gills"), TextRecord(11, "a tax"))
-
-
-def test_choice_covers_every_topic_before_it_repeats_one() -> None:
-    known = [example(number, topic) for number, topic in enumerate(["fish"] * 8 + ["tax"] * 3 + ["rust"])]
-    chosen = choose_examples(known, 3, rng=np.random.default_rng(0))
-    assert {each.query for each in chosen} == {"about fish", "about tax", "about rust"}
-    assert [each.label for each in chosen] == ["A", "B", "A"]
-    assert len({each.query_id for each in choose_examples(known, 12, rng=np.random.default_rng(0))}) == 12
-
-
-def test_choice_follows_the_texts_to_be_covered_and_prefers_notes() -> None:
-    known = [example(1, "fish"), example(2, "tax"), example(3, "tax", why="Cites the law."), example(4, "rust")]
-    chosen = choose_examples(known, 1, like=["income levy", "audit of an income"], rng=np.random.default_rng(0))
-    assert [each.query_id for each in chosen] == [3]
-    assert choose_examples([], 3, rng=np.random.default_rng(0)) == []
 
 
 def test_prompt_shows_no_example_about_the_query_asked() -> None:

@@ -77,6 +77,15 @@ def test_earlier_calls_replace_the_guess(fake: FakeJudge) -> None:
     assert second.estimate["tokens"] != first.estimate["tokens"]
 
 
+def test_a_tokenizer_that_is_not_on_this_machine_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZELO_MODELS", "nobody/has-this")
+    project = make_uneven()
+    plain, named = (make_judge(project, "priced", tokenizer=name) for name in ("", "nobody/has-this"))
+    assert plain.pk != named.pk
+    first, second = (start_run(project, judges=[judge], sampler="cycles", seed=1) for judge in (plain, named))
+    assert first.estimate == second.estimate != {}
+
+
 def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
     project = make_texts(documents=6)
     judge = make_judge(project, "priced", mode="logprob")
