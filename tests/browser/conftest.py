@@ -68,7 +68,7 @@ def visit(browser: Browser, live_server: Any) -> Iterator[Callable[..., Visit]]:
     def start(user: Any = None, *, look: str = "light", **options: Any) -> Visit:
         context = browser.new_context(**{**LOOKS[look], **options})
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         if user is not None:
             client = Client()
             client.force_login(user)

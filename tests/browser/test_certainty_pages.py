@@ -37,7 +37,17 @@ def query(project: Project) -> Query:
     query = make_query(project, size=30, words="a bounded double-ended queue that keeps the last items, document")
     documents = candidates_of(query)
     annotator = get_judge(project, "bm25")
-    run = Run.objects.create(project=project, state="finished", reason="the design is complete", tasks_planned=120)
+    estimate = {
+        "calls": 120,
+        "most_calls": 132,
+        "tokens": 48_500,
+        "most_tokens": 121_000,
+        "cost_micros": 97_000,
+        "most_cost_micros": 241_000,
+    }
+    run = Run.objects.create(
+        project=project, state="finished", reason="the design is complete", tasks_planned=120, estimate=estimate
+    )
     run.judges.set([annotator])
     rng = np.random.default_rng(3)
     thetas = np.linspace(1.2, -1.2, 30)
@@ -68,6 +78,7 @@ def test_pages_stand_in_every_look(look: str, visit: Start, owner: User, project
         "where-next": reverse("where-next", args=[project.slug, query.pk]),
         "query-next": reverse("query", args=[project.slug, query.pk]),
         "new-run-budgets": reverse("new-run", args=[project.slug]),
+        "run-budget": reverse("budget", args=[project.slug, Run.objects.get().pk]),
         "queries-certainty": reverse("queries", args=[project.slug]),
         "project-certainty": reverse("project", args=[project.slug]),
     }

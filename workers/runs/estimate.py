@@ -54,12 +54,13 @@ class ChosenJudge:
 class JudgeEstimate:
     """The estimate for one judge. `seconds` is None if its speed is unknown; tokens are 0 for local judges; `gpu_hours` is
     set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here. Costs in
-    millionths of a dollar. `most_tokens` and `most_cost_micros` are upper bounds, a retry of every tenth question
-    included.
+    millionths of a dollar. `most_calls`, `most_tokens` and `most_cost_micros` are upper bounds; they
+    include a retry of every tenth question.
     """
 
     label: str
     calls: int
+    most_calls: int
     tokens: int
     most_tokens: int
     cost_micros: int
@@ -73,13 +74,14 @@ class JudgeEstimate:
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
     """The estimate of a run within its budgets. Pairs and calls are upper bounds: a run reuses earlier answers, and designs
-    in rounds may stop earlier. Tokens and cost have an expected figure and a bound. `paper_calls`: what the paper's
-    design would ask, three judges on four pairs a candidate.
+    in rounds may stop earlier; `most_calls` adds retries. Tokens and cost have an expected figure and a bound.
+    `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
     """
 
     queries: int
     pairs: int
     calls: int
+    most_calls: int
     tokens: int
     most_tokens: int
     cost_micros: int
@@ -92,7 +94,7 @@ class RunEstimate:
     @property
     def figures(self) -> dict[str, int]:
         """The figures that a run keeps, to be compared with what it spends."""
-        names = ("calls", "tokens", "most_tokens", "cost_micros", "most_cost_micros")
+        names = ("calls", "most_calls", "tokens", "most_tokens", "cost_micros", "most_cost_micros")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -133,11 +135,12 @@ def estimate_run(
         each = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
-    tokens, cost = budgets.tokens or 2**63, budgets.cost_micros or 2**63
+    calls, tokens, cost = (most or 2**63 for most in (budgets.calls, budgets.tokens, budgets.cost_micros))
     return RunEstimate(
         queries=sum(sizes.values()),
         pairs=pairs,
-        calls=min(sum(judge.calls for judge in each), budgets.calls or 2**63),
+        calls=min(sum(judge.calls for judge in each), calls),
+        most_calls=min(sum(judge.most_calls for judge in each), calls),
         tokens=min(sum(judge.tokens for judge in each), tokens),
         most_tokens=min(sum(judge.most_tokens for judge in each), tokens),
         cost_micros=min(sum(judge.cost_micros for judge in each), cost),
@@ -261,6 +264,7 @@ def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
     return JudgeEstimate(
         label=judge.plugin.label,
         calls=calls,
+        most_calls=measure.most_calls(questions),
         tokens=math.ceil(read + written) if measure.is_remote else 0,
         most_tokens=math.ceil(most_read + most_written) if measure.is_remote else 0,
         cost_micros=cost or 0,

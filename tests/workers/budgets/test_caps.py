@@ -260,7 +260,7 @@ def test_budget_page_shows_what_is_spent_and_lets_the_run_go_on(client: Client) 
     html = client.get(address).content.decode()
     assert "the budget of 3 calls is spent" in html and "Estimate and spend" in html
     assert (
-        '<th scope="row">Calls</th><td class="number">–</td><td class="number">3</td><td class="number">3</td>' in html
+        '<th scope="row">Calls</th><td class="number">3</td><td class="number">3</td><td class="number">3</td>' in html
     )
     refused = client.post(address, {"call_budget": "-4", "cost_budget_micros": "2.5"})
     assert refused.status_code == 422 and 'value="-4"' in refused.content.decode()
