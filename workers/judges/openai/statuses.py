@@ -207,12 +207,14 @@ def _rejected(names: str, rejects: Rejection, server: Server) -> str:
 def _rejection(status: int, error: ErrorBody) -> Rejection | None:
     """The rejected parameters, if the error is about the request's fields. A server error must say so in as many words."""
     named = error.parameters or tuple(dict.fromkeys(_PARAMETERS.findall(error.text)))
-    if not named and re.search(r"only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text):
+    if not named and re.search(
+        r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text
+    ):
         named = ("n",)
     if status >= 500:
         # "stream" is a word of many messages that have nothing to do with the parameter.
         is_named = bool(set(named) - {"stream"}) and _REJECTED.search(error.text) is not None
-        is_ours = _VALIDATION.search(error.text) is not None or is_named
+        is_ours = bool(error.parameters) or _VALIDATION.search(error.text) is not None or is_named
         return Rejection(named, error.text) if is_ours and status not in UNREACHED | {529} else None
     return Rejection(named, error.text) if named and status in {400, 404, 415, 422, 501} else None
 
@@ -329,9 +331,7 @@ _LIMITS: list[tuple[re.Pattern[str], int]] = [
         0,
     ),
     (
-        re.compile(
-            r"(?:between|range(?: of)?(?: is)?|from)\s*[\[(]?\s*\d+\s*(?:,|-|–|and|to)\s*(\d+)\s*\)", re.IGNORECASE
-        ),
+        re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)\s*\)", re.IGNORECASE),
         1,
     ),
     (re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)", re.IGNORECASE), 0),
