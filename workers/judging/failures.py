@@ -1,6 +1,6 @@
-"""Questions without an answer, by reason: the meaning of each reason, the counts, and the retry.
+"""Questions without an answer, by reason: the name of each reason, the counts, the commonest message, and the retry.
 
-A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
+A failure's message says what happened and what to do; pages and commands show it and add no remedy of their own. A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
 `workers.judging.queue.retry_dead` makes the transition back.
 """
 
@@ -23,34 +23,36 @@ from workers.models import JudgingTask
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The name of a reason for readers, and what to do before a retry."""
+    """The name of a reason for readers."""
 
     label: str
-    remedy: str
 
 
 MEANINGS: Mapping[FailureKind, Meaning] = {
-    FailureKind.TIMEOUT: Meaning("no answer in time", "raise timeout_s of the endpoint, or retry later"),
-    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing", "check that the server runs, then retry"),
-    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit", "lower rpm or max_concurrency of the endpoint"),
-    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or use another judge"),
-    FailureKind.UNPARSEABLE: Meaning("unreadable answer", "choose another mode or response_format"),
-    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B", "choose the mode reasoned, or another model"),
-    FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
-    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter", "use a judge without that filter"),
-    FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up", "add credit or raise the budget"),
-    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request", "correct key, model name or options"),
-    FailureKind.JUDGE_ERROR: Meaning("error in the judge", "read the message and the workers' log"),
+    FailureKind.TIMEOUT: Meaning("no answer in time"),
+    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing"),
+    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit"),
+    FailureKind.REFUSAL: Meaning("the model declined"),
+    FailureKind.UNPARSEABLE: Meaning("unreadable answer"),
+    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B"),
+    FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model"),
+    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter"),
+    FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up"),
+    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request"),
+    FailureKind.JUDGE_ERROR: Meaning("error in the judge"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones."""
+    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones.
+
+    `message` is the most frequent one of this reason, with its remedy; empty where the reason did not occur.
+    """
 
     reason: str
     label: str
-    remedy: str
+    message: str
     dead: int
     waiting: int
 
@@ -85,11 +87,18 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
         row["reason"]: (row["dead"], row["all"] - row["dead"])
         for row in rows.annotate(all=Count("pk"), dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)))
     }
+    messages = common_messages(failed_tasks(project, others))
     counts = [
-        FailureCount(kind.value, meaning.label, meaning.remedy, *found.get(kind.value, (0, 0)))
+        FailureCount(kind.value, meaning.label, messages.get(kind.value, ""), *found.get(kind.value, (0, 0)))
         for kind, meaning in MEANINGS.items()
     ]
     return sorted(counts, key=lambda each: -(each.dead + each.waiting))
+
+
+def common_messages(tasks: QuerySet[JudgingTask]) -> dict[str, str]:
+    """The most frequent message of each reason among these tasks; of equally frequent ones, the first in the alphabet."""
+    rows = tasks.order_by().values_list("reason", "message").annotate(number=Count("pk")).order_by("number", "-message")
+    return {reason: message for reason, message, _ in rows}
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from labeling.models import Annotator, Membership, Query, Role, Viewer
 from labeling.records import FailureKind
 from workers.broker.routing import QUEUES, judging_queue
-from workers.judging.failures import MEANINGS
+from workers.judging.failures import MEANINGS, common_messages
 from workers.models import InjectionProbe, Job, JudgingTask, Run
 from workers.monitoring.result_cache import costly
 
@@ -39,13 +39,13 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The questions of a project that failed for one reason and are not retried automatically."""
+    """The questions of a project that failed for one reason and are not retried automatically; their commonest message."""
 
     project: str
     slug: str
     reason: str
     label: str
-    remedy: str
+    message: str
     count: int
     may_retry: bool
 
@@ -132,7 +132,8 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
         meaning = MEANINGS[FailureKind(row["reason"])]
         found.append(
             DeadLetters(
-                row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label, meaning.remedy,
+                row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label,
+                common_messages(dead.filter(run__project=row["run__project"], reason=row["reason"]))[row["reason"]],
                 row["number"], is_superuser or row["run__project"] in owned,
             )
         )  # fmt: skip
