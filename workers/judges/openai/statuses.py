@@ -180,7 +180,8 @@ def failure_of_status(
         names = ", ".join(rejects.parameters) or "the field that the message names"
         return failed(FailureKind.BAD_REQUEST, _rejected(names, rejects, server), rejects=rejects)
     if status >= 500 or status in {409, 425}:
-        return failed(FailureKind.UNAVAILABLE, "check that the server runs; its log says more", retryable=True)
+        remedy = f"see the server's log; some servers also fail so on an unknown model (here {model!r})"
+        return failed(FailureKind.UNAVAILABLE, remedy, retryable=True)
     return failed(FailureKind.BAD_REQUEST, "correct the judge's options or the endpoint's definition, then retry")
 
 
