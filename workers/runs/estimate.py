@@ -246,7 +246,9 @@ class _Measure:
         first = min(share * self._most_read, questions * self._longest_read)
         calls = self.most_calls(questions)
         read = self._most_calls_each * (first * (1 + RETRIES) + TRIAL_QUESTIONS * self._longest_read)
-        return max(read, calls * self._read), calls * max(self._most_written, self._written)
+        # The limit of a call with `n` is that of all its votes, as is the sum of the limits of single votes.
+        writing = calls * self.calls_each / self._most_calls_each
+        return max(read, calls * self._read), writing * max(self._most_written, self._written)
 
 
 def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
