@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Aggregate, Count, Q, QuerySet, TextField
 
 from labeling import audit
 from labeling.models import Project
@@ -41,6 +41,14 @@ MEANINGS: Mapping[FailureKind, Meaning] = {
     FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request"),
     FailureKind.JUDGE_ERROR: Meaning("error in the judge"),
 }
+
+
+class MostFrequent(Aggregate):
+    """The most frequent value of a group, the first in order of equally frequent ones (PostgreSQL's `mode`)."""
+
+    function = "mode"
+    template = "%(function)s() WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = TextField()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +92,18 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
     others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
     rows = failed_tasks(project, others).order_by().values("reason")
     found = {
-        row["reason"]: (row["dead"], row["all"] - row["dead"])
-        for row in rows.annotate(all=Count("pk"), dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)))
+        row["reason"]: (row["common"], row["dead"], row["all"] - row["dead"])
+        for row in rows.annotate(
+            all=Count("pk"),
+            dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)),
+            common=MostFrequent("message"),
+        )
     }
-    messages = common_messages(failed_tasks(project, others))
     counts = [
-        FailureCount(kind.value, meaning.label, messages.get(kind.value, ""), *found.get(kind.value, (0, 0)))
+        FailureCount(kind.value, meaning.label, *found.get(kind.value, ("", 0, 0)))
         for kind, meaning in MEANINGS.items()
     ]
     return sorted(counts, key=lambda each: -(each.dead + each.waiting))
-
-
-def common_messages(tasks: QuerySet[JudgingTask]) -> dict[str, str]:
-    """The most frequent message of each reason among these tasks; of equally frequent ones, the first in the alphabet."""
-    rows = tasks.order_by().values_list("reason", "message").annotate(number=Count("pk")).order_by("number", "-message")
-    return {reason: message for reason, message, _ in rows}
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from labeling.models import Annotator, Membership, Query, Role, Viewer
 from labeling.records import FailureKind
 from workers.broker.routing import QUEUES, judging_queue
-from workers.judging.failures import MEANINGS, common_messages
+from workers.judging.failures import MEANINGS, MostFrequent
 from workers.models import InjectionProbe, Job, JudgingTask, Run
 from workers.monitoring.result_cache import costly
 
@@ -123,7 +123,7 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
     """Dead letters of the projects that `user` sees, by project and reason, the largest first."""
     dead = JudgingTask.objects.visible_to(user).filter(state=JudgingTask.State.DEAD).order_by()
     rows = dead.values("run__project", "run__project__name", "run__project__slug", "reason").annotate(
-        number=Count("pk")
+        number=Count("pk"), common=MostFrequent("message")
     )
     owned = set(Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).values_list("project", flat=True))
     is_superuser = getattr(user, "is_superuser", False)
@@ -133,7 +133,7 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
         found.append(
             DeadLetters(
                 row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label,
-                common_messages(dead.filter(run__project=row["run__project"], reason=row["reason"]))[row["reason"]],
+                row["common"],
                 row["number"], is_superuser or row["run__project"] in owned,
             )
         )  # fmt: skip
