@@ -21,6 +21,7 @@ from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
+from workers.budgets.spend import calls_of_options
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.judges.prompting import counter_of, local_tokenizer
 from workers.models import Attempt, Run
@@ -218,7 +219,7 @@ class _Measure:
         self.judge = judge
         self.is_remote = "endpoint" in judge.options
         made = cast(Any, judge.plugin.from_dict(judge.options)) if hasattr(judge.plugin, "answer_tokens") else None
-        self.calls_each = _calls_per_comparison(judge)
+        self.calls_each, self._most_calls_each = calls_of_options(judge.plugin.name, judge.options)
         named = str(judge.options.get("tokenizer", "")) if self.is_remote else ""
         tokenizer = named if local_tokenizer(named) else ""  # an estimate downloads nothing
         rate = token_rate(design.texts, tokenizer)
@@ -242,14 +243,16 @@ class _Measure:
 
     def most_calls(self, questions: int) -> int:
         """Return the calls of so many questions, with retries."""
-        return math.ceil(self.calls_each * questions * (1 + RETRIES))
+        return math.ceil(self._most_calls_each * questions * (1 + RETRIES))
 
     def most(self, questions: int, share: float) -> tuple[float, float]:
         """Return the most tokens (read, written) of so many questions, `share` of them on each pair of the design."""
         first = min(share * self._most_read, questions * self._longest_read)
         calls = self.most_calls(questions)
-        read = self.calls_each * first * (1 + RETRIES)
-        return max(read, calls * self._read), calls * max(self._most_written, self._written)
+        read = self._most_calls_each * first * (1 + RETRIES)
+        # The limit of a call with `n` is that of all its votes, as is the sum of the limits of single votes.
+        writing = calls * self.calls_each / self._most_calls_each
+        return max(read, calls * self._read), writing * max(self._most_written, self._written)
 
 
 def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
@@ -303,13 +306,6 @@ def gpu_hours(model: str, tokens: float) -> float | None:
     if not found:
         return None
     return 2.0 * float(found[0][1]) * 1e9 * tokens / GPU_OPERATIONS_S / 3600.0
-
-
-def _calls_per_comparison(judge: ChosenJudge) -> int:
-    """Return the judge's calls per question, 1 by default; avoids constructing judges that may load a model."""
-    if not hasattr(judge.plugin, "calls_per_comparison"):
-        return 1
-    return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
 
 
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
