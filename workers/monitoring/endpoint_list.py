@@ -124,6 +124,7 @@ def _stored_row(
 def _state(endpoint: Endpoint, views: Sequence[EndpointView]) -> dict[str, Any]:
     """The state of the endpoint as it is defined now; rows of earlier keys and addresses do not count."""
     try:
+        endpoint.api_key()
         mine = [view for view in views if view.identity == endpoint.channel(view.model).identity]
     except KeyMissing as error:
         return {"state": NO_KEY, "problem": str(error)}

@@ -7,7 +7,7 @@ other packages can as well.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.core.cache import cache
@@ -43,7 +43,7 @@ class EndpointChoice(forms.ChoiceField):
     """A drop-down of endpoints; its error lists the names."""
 
     def validate(self, value: Any) -> None:
-        names = [name for name, _label in self.choices if name]
+        names = [name for name in dict(cast(Any, self.choices)) if name]
         if not names:
             raise ValidationError(_("No endpoint is defined. Ask a superuser to add one on the page Endpoints."))
         if value not in names:

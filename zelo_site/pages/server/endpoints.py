@@ -99,7 +99,11 @@ def test_endpoint(request: HttpRequest, name: str) -> HttpResponse:
     model = text_of(request.POST, "model", LONGEST_MODEL)
     result = try_endpoint(row.endpoint, model=model)
     record_test(name, passed=result.passed, summary=result.summary, by=request.user)
-    context = {"result": result, "chat_remedy": _remedy(result.chat), "list_remedy": _remedy(result.listing)}
+    context: dict[str, Any] = {
+        "result": result,
+        "chat_remedy": _remedy(result.chat),
+        "list_remedy": _remedy(result.listing),
+    }
     if request.headers.get("HX-Request"):
         return render(request, "zelo/endpoints/parts/test_result.html", context)
     return _form_page(request, _form_of(row), row=row, **context, model=model)
