@@ -6,6 +6,7 @@ longer with every call that was ever made.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,13 @@ from django.db import connection
 
 from labeling.models import Annotator
 from labeling.plugins import UnknownPlugin, get_plugin
+from workers.endpoints.conversation import ConversingJudge
+from workers.endpoints.limiter import read_learned
 from workers.models import Attempt
 
 RECENT_CALLS = 500
+# A judge has this property where a question may take more calls than `calls_per_comparison` expects.
+MOST_CALLS = "most_calls_per_comparison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +144,39 @@ def _row(sql: str, parameters: list[Any] | Mapping[str, Any]) -> Any:
         return cursor.fetchone()
 
 
-_calls_each: dict[int, int] = {}
+_calls_each: dict[int, int | ConversingJudge] = {}
 
 
 def calls_a_question(annotator_id: int) -> int:
-    """Paid calls that one question to this judge takes: one, unless its plugin says otherwise (votes, for example).
+    """The most paid calls that one question to this judge takes: one, unless its plugin says otherwise (votes, for example).
 
-    Looked up once a process, since an annotator never changes its options. Plugins without `calls_per_comparison` are
-    not constructed, because that may load a model.
+    A judge that may take several is constructed once a process, since an annotator never changes its options; whether its
+    endpoint makes it take several is read each time from what all workers have learned. Plugins without
+    `calls_per_comparison` are not constructed, because that may load a model.
     """
     if annotator_id not in _calls_each:
         judge = Annotator.objects.filter(pk=annotator_id).values_list("plugin", "options").first()
         _calls_each[annotator_id] = 1 if judge is None else _calls_of(*judge)
-    return _calls_each[annotator_id]
+    found = _calls_each[annotator_id]
+    if isinstance(found, int):
+        return found
+    with contextlib.suppress(LookupError, ValueError):  # it cannot be called, which its answers report
+        read_learned(found.channel())
+    return _most_calls(found)
 
 
-def _calls_of(plugin: str, options: dict[str, Any]) -> int:
+def _calls_of(plugin: str, options: dict[str, Any]) -> int | ConversingJudge:
+    """The calls of a judge, or the judge itself where they depend on its endpoint."""
     try:
-        judge = get_plugin("judge", plugin)
-        if not hasattr(judge, "calls_per_comparison"):
+        plugin_class = get_plugin("judge", plugin)
+        if not hasattr(plugin_class, "calls_per_comparison"):
             return 1
-        return max(1, int(judge.from_dict(options).calls_per_comparison))  # type: ignore[attr-defined]
+        judge = plugin_class.from_dict(options)
     except (UnknownPlugin, ValueError):  # such a judge fails its questions without a call
         return 1
+    depends = isinstance(judge, ConversingJudge) and _most_calls(judge) > 1 and hasattr(judge, MOST_CALLS)
+    return judge if depends else _most_calls(judge)  # type: ignore[return-value]
+
+
+def _most_calls(judge: Any) -> int:
+    return max(1, int(getattr(judge, MOST_CALLS, judge.calls_per_comparison)))

@@ -1,8 +1,9 @@
 """Shares the limits of an endpoint among all workers.
 
 About once a second, in one short transaction, a process reports the outcomes of its calls and draws slots and rates in
-bulk; between these visits its `SharedGate` decides alone. The rows are the only state: wiping the broker changes nothing,
-and the slots of a crashed process expire. The rules are in `workers.endpoints.limiter_rules`.
+bulk; between these visits its `SharedGate` decides alone. With each visit it also shares what it has learned about the
+endpoint's parameters. The rows are the only state: wiping the broker changes nothing, and the slots of a crashed process
+expire. The rules are in `workers.endpoints.limiter_rules`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from django.db import connection, transaction
 
 from labeling.models import Annotator, Project
+from workers.endpoints import learned
 from workers.endpoints.gates import Channel, Grant, Report
 from workers.endpoints.limiter_rules import CLOSED, HALF_OPEN, SHARE_S, Share, State, Usage, decide
 from workers.models import EndpointShare, EndpointState
@@ -78,6 +80,12 @@ def leave(channel: Channel, holder: str, report: Report) -> None:
             state = replace(state, probe_by="", probe_until=0.0)
         _write(row, state, report, channel, now)
         EndpointShare.objects.filter(endpoint_id=channel.identity, holder=holder).delete()
+
+
+def read_learned(channel: Channel) -> None:
+    """Let this process know what others have learned about the endpoint; for processes that do not visit it."""
+    stored = EndpointState.objects.filter(pk=channel.identity).values_list("learned", flat=True).first()
+    learned.exchange(channel.identity, stored or {})
 
 
 def forget(token: str) -> None:
@@ -194,6 +202,7 @@ def _write(row: EndpointState, state: State, report: Report, channel: Channel, n
         row.last_error, row.last_error_at = report.error[:LONGEST_ERROR], _when(now)
     if report.answered:
         row.last_answer_at = _when(now)
+    row.learned = learned.exchange(channel.identity, row.learned)
     row.seen_at = _when(now)
     row.save()
 

@@ -17,10 +17,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pydantic
 
 from workers.endpoints.gates import Channel, Limits
+from workers.endpoints.request_values import (
+    PUBLIC_NAMES,
+    RequestValue,
+    ValueMissing,
+    check_header_names,
+    check_query_names,
+    read_place,
+)
 
 VARIABLE = "ZELO_ENDPOINTS"
 
@@ -34,16 +43,32 @@ class EndpointsInvalid(ValueError):
 
 
 class KeyMissing(LookupError):
-    """The environment variable or file of an endpoint holds no key."""
+    """The environment variable or file of an endpoint holds no key, or not the value of a header or query parameter."""
 
 
 Price = Annotated[float, pydantic.Field(ge=0, le=1e6, description="Dollars per million tokens.")]
+COMPLETIONS = "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a call sends beside its body, as read at that moment: the key and all values of headers and query."""
+
+    key: pydantic.SecretStr | None
+    headers: tuple[tuple[str, str], ...]
+    query: tuple[tuple[str, str], ...]
+    # The texts that no message may show; the longest first, so that no part of one remains.
+    secrets: tuple[pydantic.SecretStr, ...]
+
+    def __repr__(self) -> str:
+        return f"Access({len(self.headers)} headers, {len(self.query)} query parameters)"
 
 
 class Endpoint(pydantic.BaseModel):
     """One server with the OpenAI API. It holds the place of its key, never the key itself.
 
-    `base_url` ends before `/chat/completions`. `timeout_s` is the total deadline of one call, from the
+    `base_url` ends before `/chat/completions`; a query at its end becomes part of `query`. The key is sent as
+    `key_header: key_prefix + key`, by default `Authorization: Bearer ...`. `timeout_s` is the total deadline of one call, from the
     first byte sent to the last received. `max_concurrency`, `rpm` and `tpm` (requests and tokens a minute) hold for all
     workers together, `limits_per_model` for each model by itself.
     """
@@ -54,6 +79,10 @@ class Endpoint(pydantic.BaseModel):
     base_url: str
     api_key_env: str = ""
     api_key_file: Path | None = None
+    key_header: str = "Authorization"
+    key_prefix: str | None = pydantic.Field(default=None, max_length=40)
+    headers: dict[str, RequestValue] = pydantic.Field(default_factory=dict, max_length=50)
+    query: dict[str, RequestValue] = pydantic.Field(default_factory=dict, max_length=50)
     input_price: Price = 0.0
     output_price: Price = 0.0
     max_concurrency: int = pydantic.Field(default=32, ge=1, le=4096)
@@ -62,41 +91,98 @@ class Endpoint(pydantic.BaseModel):
     tpm: float | None = pydantic.Field(default=None, gt=0)
     limits_per_model: bool = False
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _query_of_its_own(cls, values: Any) -> Any:
+        """Move a query at the end of `base_url` into `query`."""
+        url = values.get("base_url") if isinstance(values, Mapping) else None
+        if not isinstance(url, str) or "?" not in url:
+            return values
+        parts = urlsplit(url.strip())
+        given, moved = values.get("query") or {}, dict(parse_qsl(parts.query))
+        if not isinstance(given, Mapping):
+            return values
+        if twice := sorted(set(moved) & set(given)):
+            raise ValueError(f"base_url and query both give {twice[0]!r}; write it once")
+        plain = urlunsplit((parts.scheme, parts.netloc, parts.path, "", parts.fragment))
+        return {**values, "base_url": plain, "query": {**moved, **given}}
+
     @pydantic.field_validator("base_url")
     @classmethod
     def _plain_http(cls, value: str) -> str:
         url = pydantic.TypeAdapter(pydantic.HttpUrl).validate_python(value)
-        if url.username or url.password or url.query or url.fragment:
-            raise ValueError("must not contain a user, password, query or fragment; put the key into api_key_env")
-        return value.rstrip("/")
+        if url.username or url.password or url.fragment or url.query:
+            raise ValueError("must not contain a user, password or fragment; put the key into api_key_env")
+        return value.strip().rstrip("/").removesuffix(COMPLETIONS).rstrip("/")
+
+    @pydantic.field_validator("key_prefix")
+    @classmethod
+    def _printable(cls, value: str | None) -> str | None:
+        if value and not (value.isascii() and value.isprintable()):
+            raise ValueError("holds line breaks, control characters or letters outside ASCII")
+        return value
+
+    @pydantic.field_validator("key_header")
+    @classmethod
+    def _key_header_name(cls, value: str) -> str:
+        check_header_names({value: None})
+        return value
+
+    @pydantic.field_validator("headers")
+    @classmethod
+    def _header_names(cls, value: dict[str, RequestValue]) -> dict[str, RequestValue]:
+        check_header_names(value)
+        return value
+
+    @pydantic.field_validator("query")
+    @classmethod
+    def _query_names(cls, value: dict[str, RequestValue]) -> dict[str, RequestValue]:
+        check_query_names(value)
+        return value
 
     @pydantic.model_validator(mode="after")
     def _one_source_of_the_key(self) -> Endpoint:
         if self.api_key_env and self.api_key_file is not None:
             raise ValueError("has both api_key_env and api_key_file; keep one")
+        has_key = bool(self.api_key_env) or self.api_key_file is not None
+        if has_key and self.key_header.lower() in {name.lower() for name in self.headers}:
+            raise ValueError(f"headers.{self.key_header} is the header of the key; keep it or the key")
         return self
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.base_url, self.key_header, *self.headers, *self.query))
 
     def api_key(self) -> pydantic.SecretStr | None:
         """The current key, None if the endpoint needs none. Raises KeyMissing."""
-        if self.api_key_env:
-            return self._key(os.environ.get(self.api_key_env, ""), f"environment variable {self.api_key_env}")
-        if self.api_key_file is not None:
-            try:
-                return self._key(self.api_key_file.read_text(encoding="utf-8"), f"file {self.api_key_file}")
-            except OSError as error:
-                raise KeyMissing(
-                    f"endpoint {self.name!r}: file {self.api_key_file} cannot be read ({error.strerror}); "
-                    "create it, readable only by the workers"
-                ) from None
-        return None
+        if not self.api_key_env and self.api_key_file is None:
+            return None
+        try:
+            return pydantic.SecretStr(read_place(self.api_key_env, self.api_key_file))
+        except ValueMissing as error:
+            raise KeyMissing(f"endpoint {self.name!r}: the key's {error}") from None
 
-    def _key(self, value: str, source: str) -> pydantic.SecretStr:
-        key = value.strip()
-        if not key:
-            raise KeyMissing(f"endpoint {self.name!r}: {source} is empty; put the key there and restart the workers")
-        if not key.isascii() or not key.isprintable():
-            raise KeyMissing(f"endpoint {self.name!r}: {source} holds characters that no key has; write it again")
-        return pydantic.SecretStr(key)
+    def access(self) -> Access:
+        """The key, headers and query of a call, as they are now. Raises KeyMissing, which names the field."""
+        key = self.api_key()
+        headers, query = self._read("headers", self.headers), self._read("query", self.query)
+        secrets = {value for name, value in (*headers, *query) if name.lower() not in PUBLIC_NAMES}
+        if key is not None:
+            headers = [each for each in headers if each[0].lower() != self.key_header.lower()]
+            secrets.add(key.get_secret_value())
+            is_bearer = self.key_header.lower() == "authorization"
+            prefix = self.key_prefix if self.key_prefix is not None else "Bearer " if is_bearer else ""
+            headers.append((self.key_header, prefix + key.get_secret_value()))
+        hidden = tuple(pydantic.SecretStr(each) for each in sorted(secrets, key=lambda each: (-len(each), each)))
+        return Access(key, tuple(headers), tuple(query), hidden)
+
+    def _read(self, field: str, values: Mapping[str, RequestValue]) -> list[tuple[str, str]]:
+        found = []
+        for name, value in values.items():
+            try:
+                found.append((name, value.read()))
+            except ValueMissing as error:
+                raise KeyMissing(f"endpoint {self.name!r}: {field}.{name}: {error}") from None
+        return found
 
     @property
     def limits(self) -> Limits:
@@ -104,9 +190,12 @@ class Endpoint(pydantic.BaseModel):
 
     def channel(self, model: str) -> Channel:
         """The channel under which the provider counts calls of this model. Raises KeyMissing."""
-        key = self.api_key()
+        access = self.access()
+        key = access.key.get_secret_value() if access.key else ""
         counted = model if self.limits_per_model else ""
-        identity = _identity(self.base_url, key.get_secret_value() if key else "", counted)
+        # The key's own header is part of the key; other headers and the query select an account or a version.
+        added = [each for each in (*access.headers, *access.query) if each[0] != self.key_header]
+        identity = _identity(self.base_url, key, counted, tuple(sorted(added)))
         return Channel(identity, self.name, self.base_url, counted, self.limits)
 
     def cost_micros(self, input_tokens: int, output_tokens: int) -> int:
@@ -115,10 +204,13 @@ class Endpoint(pydantic.BaseModel):
 
 
 @functools.lru_cache(maxsize=256)
-def _identity(base_url: str, key: str, model: str) -> str:
-    """A hash of address, key and model, equal on all hosts; slow to compute, so that short keys cannot be guessed."""
+def _identity(base_url: str, key: str, model: str, added: tuple[tuple[str, str], ...]) -> str:
+    """A hash of address, key, model and added values, equal on all hosts; slow to compute, so that short keys cannot be
+    guessed.
+    """
     address = base_url.rstrip("/").lower()
-    return hashlib.pbkdf2_hmac("sha256", f"{key}\0{model}".encode(), address.encode(), 50_000, 16).hex()
+    secret = "\0".join([key, model, *(f"{name.lower()}\0{value}" for name, value in added)])
+    return hashlib.pbkdf2_hmac("sha256", secret.encode(), address.encode(), 50_000, 16).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +283,7 @@ def endpoint_problems() -> list[str]:
     problems = list(_read_stored().problems)
     for endpoint in endpoints.values():
         try:
-            endpoint.api_key()
+            endpoint.access()
         except KeyMissing as error:
             problems.append(str(error))
     return problems

@@ -47,7 +47,8 @@ class EndpointDefinition(models.Model):
 class EndpointState(models.Model):
     """The state of one endpoint that all workers share: its limits, its last replies, whether it may be called.
 
-    `identity` is a hash of address, key and, where each model has its own limits, model.
+    `identity` is a hash of address, key, added headers and query and, where each model has its own limits, model.
+    `learned` is what `workers.endpoints.learned` knows of the parameters that each model accepts.
     Rows come with the first call and change only under their lock, by the rules of `workers.endpoints.limiter_rules`.
     """
 
@@ -86,6 +87,7 @@ class EndpointState(models.Model):
     last_error = models.TextField(blank=True)
     last_error_at = models.DateTimeField(null=True, blank=True)
     last_answer_at = models.DateTimeField(null=True, blank=True)
+    learned = models.JSONField(default=dict, db_default={}, blank=True)
     seen_at = models.DateTimeField(db_default=Now())
 
     class Meta:

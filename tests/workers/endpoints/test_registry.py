@@ -91,8 +91,8 @@ def test_a_reply_that_repeats_the_key_is_kept_without_it(
     monkeypatch.setenv("FAKE_KEY", key)
     said = {"reasoned": json.dumps({"reasoning": f"You sent {key}.", "score": 0.5})}.get(mode, "x" * 190 + key)
 
-    async def post(connection: Connection, request: Any, sent: Any) -> tuple[int, dict[str, str], bytes]:
-        assert sent.get_secret_value() == key
+    async def post(connection: Connection, request: Any, access: Any) -> tuple[int, dict[str, str], bytes]:
+        assert access.key.get_secret_value() == key
         return 200, {}, json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}).encode()
 
     monkeypatch.setattr(Connection, "_post", post)
@@ -109,7 +109,7 @@ def test_a_raw_error_that_repeats_the_key_is_shown_without_it(
     key = "plain-words-as-a-key-0123456789"
     monkeypatch.setenv("FAKE_KEY", key)
 
-    async def post(connection: Connection, request: Any, sent: Any) -> tuple[int, dict[str, str], bytes]:
+    async def post(connection: Connection, request: Any, access: Any) -> tuple[int, dict[str, str], bytes]:
         return status, {}, ("x" * (110 if status == 200 else 390) + key).encode()
 
     monkeypatch.setattr(Connection, "_post", post)

@@ -8,74 +8,58 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import httpx
 import pydantic
 
 from labeling.records import FailureKind
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
-from workers.endpoints.registry import Endpoint
-from workers.judges.openai.answers import storable
+from workers.endpoints.registry import COMPLETIONS, Access, Endpoint, KeyMissing
+from workers.judges.openai.remedies import UNKNOWN, Server, server_of
+from workers.judges.openai.statuses import (
+    CallFailed,
+    CallNotMade,
+    failure_of_page,
+    failure_of_status,
+    outcome_of,
+    read_error,
+    unsent_remedy,
+)
+from workers.judges.openai.streams import BadStream, StreamError, is_stream, read_stream
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
-MOST_RETRY_AFTER_S = 3600.0
 CONNECT_S = 10.0
 
 _SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
-_TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)|max(?:imum)?[_ ](?:context|model)|max_model_len|too many (?:input )?tokens|"
-    r"(?:prompt|input|request) (?:is )?too (?:long|large)|exceeds? the (?:available|maximum|model)",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(
-    r"content[_ ](?:filter|policy|management)|responsible_?ai|moderation|safety (?:system|filter)|flagged",
-    re.IGNORECASE,
-)
 
 
-class CallFailed(Exception):
-    """A call without a completion; `paid`: whether it may have been charged; `reached`: whether a server had accepted the
-    request; `denied`: whether the key was rejected.
-    """
-
-    def __init__(
-        self,
-        kind: FailureKind,
-        message: str,
-        *,
-        retryable: bool,
-        retry_after_s: float | None = None,
-        paid: bool = False,
-        reached: bool = True,
-        denied: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retryable = retryable
-        self.retry_after_s = retry_after_s
-        self.paid = paid
-        self.reached = reached
-        self.denied = denied
+def _hide_query(record: logging.LogRecord) -> bool:
+    """httpx logs the address of each call: show it without its query, which may hold a key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            each.copy_with(query=None) if isinstance(each, httpx.URL) and each.query else each for each in record.args
+        )
+    return True
 
 
-class CallNotMade(CallFailed):
-    """No call was made, because it could not start before the deadline of the batch."""
+logging.getLogger("httpx").addFilter(_hide_query)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A reply with status 200: its JSON, unread."""
+    """A reply with status 200: its JSON, unread; `server`: the kind of server, as far as the reply shows it."""
 
     body: dict[str, Any]
     latency_s: float
+    server: Server = UNKNOWN
 
 
 class Connection:
@@ -125,155 +109,138 @@ class Connection:
 
     async def _call(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
         started = time.monotonic()
-        key = self.endpoint.api_key()
+        try:
+            access = self.endpoint.access()
+        except KeyMissing as error:
+            raise CallFailed(FailureKind.BAD_REQUEST, str(error), retryable=False, reached=False) from None
         try:
             async with asyncio.timeout(timeout_s):
-                status, headers, content = await self._post(request, key)
+                status, headers, content = await self._post(request, access)
         except (TimeoutError, httpx.TimeoutException) as error:
-            unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+            raise self._timed_out(error, timeout_s) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._broken_off(error, access) from None
+        if status != 200:
+            self._raise_status(status, headers, content, access, request)
+        body = self._body(content, headers, access, request)
+        return Completion(body, time.monotonic() - started, server_of(self.endpoint.base_url, headers, body))
+
+    def _timed_out(self, error: Exception, timeout_s: float) -> CallFailed:
+        unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+        if unsent:
+            message = f"no connection to {self._address} within {timeout_s:.3g} s; check base_url, firewall and VPN"
+        else:
             message = (
                 f"no complete answer within {timeout_s:.3g} s; raise timeout_s of {self.endpoint.name!r} if it is slow"
             )
-            raise CallFailed(
-                FailureKind.TIMEOUT, message, retryable=True, paid=not unsent, reached=not unsent
-            ) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            paid = not isinstance(error, httpx.ConnectError)
-            message = f"endpoint {self.endpoint.name!r}: {type(error).__name__}: {error}"
-            raise CallFailed(
-                FailureKind.UNAVAILABLE, redact(message, key), retryable=True, paid=paid, reached=paid
-            ) from None
-        if status != 200:
-            self._raise_status(status, headers, content, key)
-        return Completion(self._body(content, headers, key), time.monotonic() - started)
+        return CallFailed(FailureKind.TIMEOUT, message, retryable=True, paid=not unsent, reached=not unsent)
 
-    async def _post(
-        self, request: Mapping[str, Any], key: pydantic.SecretStr | None
-    ) -> tuple[int, httpx.Headers, bytes]:
+    def _broken_off(self, error: Exception, access: Access) -> CallFailed:
+        """The failure of a connection that was not made (such a call cost nothing) or that broke off."""
+        sent = not isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.InvalidURL)
+        remedy = "retry; if it stays so, see the server's log" if sent else unsent_remedy(error, self._address)
+        said = str(error) or "the server closed the connection"
+        message = f"endpoint {self.endpoint.name!r}: {type(error).__name__}: {said}; {remedy}"
+        return CallFailed(
+            FailureKind.UNAVAILABLE, without_secrets(message, access), retryable=True, paid=sent, reached=sent
+        )
+
+    @property
+    def _address(self) -> str:
+        return urlsplit(self.endpoint.base_url).netloc
+
+    async def _post(self, request: Mapping[str, Any], access: Access) -> tuple[int, httpx.Headers, bytes]:
         """(status, headers, content); aborts a reply that exceeds MOST_REPLY_BYTES."""
-        headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        url = f"{self.endpoint.base_url}/chat/completions"
+        url = f"{self.endpoint.base_url}{COMPLETIONS}"
         client = self._idle.pop() if self._idle else self._new_client()
         try:
-            async with client.stream("POST", url, json=request, headers=headers) as response:
+            async with client.stream(
+                "POST", url, json=request, headers=list(access.headers), params=list(access.query) or None
+            ) as response:
                 content = bytearray()
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > MOST_REPLY_BYTES:
-                        message = f"the reply is longer than {MOST_REPLY_BYTES} bytes"
+                        message = f"the reply is longer than {MOST_REPLY_BYTES} bytes; lower max_output_tokens"
                         raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=False, paid=True)
                 return response.status_code, response.headers, bytes(content)
         finally:
             self._idle.append(client)
 
-    def _body(self, content: bytes, headers: httpx.Headers, key: pydantic.SecretStr | None) -> dict[str, Any]:
+    def _body(
+        self, content: bytes, headers: httpx.Headers, access: Access, request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if is_stream(headers.get("content-type", ""), content):
+            return self._streamed(content, headers, access, request)
         try:
-            body = without_key(json.loads(content), key)
+            body = json.loads(content)
+            for secret in access.secrets:
+                body = without_key(body, secret)
         except (ValueError, RecursionError):
-            shown = redact(
-                content.decode(errors="replace"), key
-            )  # redact before truncating, so that no part of a key remains
-            message = f"the reply is not JSON: {shown[:120]!r}"
+            if page := failure_of_page(content):
+                raise self._redacted(page, access) from None
+            # Redact before truncating, so that no part of a key remains.
+            shown = without_secrets(content.decode(errors="replace"), access)
+            message = f"the reply is not JSON: {shown[:120]!r}; check that base_url leads to the API"
             raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=True, paid=True) from None
         if not isinstance(body, dict):
             raise CallFailed(FailureKind.UNPARSEABLE, "the reply is not a JSON object", retryable=True, paid=True)
         if body.get("error") and not body.get("choices"):  # some gateways report errors under status 200
-            code = body["error"].get("code") if isinstance(body["error"], dict) else None
-            self._raise_status(code if isinstance(code, int) else 502, headers, content, key)
+            self._raise_error(body, headers, content, access, request)
         return body
 
-    def _raise_status(
-        self, status: int, headers: httpx.Headers, content: bytes, key: pydantic.SecretStr | None
+    def _streamed(
+        self, content: bytes, headers: httpx.Headers, access: Access, request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The completion of a server that streams although it was asked not to."""
+        try:
+            body: dict[str, Any] = read_stream(content)
+            for secret in access.secrets:
+                body = without_key(body, secret)
+            return body
+        except StreamError as error:
+            self._raise_error(error.body, headers, json.dumps(error.body).encode(), access, request)
+        except BadStream as error:
+            message = f"endpoint {self.endpoint.name!r}: {error}; configure the server or gateway not to stream"
+            raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=False, paid=True) from None
+
+    def _raise_error(
+        self,
+        body: Mapping[str, Any],
+        headers: httpx.Headers,
+        content: bytes,
+        access: Access,
+        request: Mapping[str, Any],
     ) -> NoReturn:
-        failure = failure_of_status(status, headers, without_key(content.decode(errors="replace"), key))
-        # Once more: in JSON the key may have been written with escapes.
-        message = redact(f"endpoint {self.endpoint.name!r}: {failure}", key)
-        raise CallFailed(
-            failure.kind,
-            message,
-            retryable=failure.retryable,
-            retry_after_s=failure.retry_after_s,
-            reached=status not in UNREACHED | DENIED and failure.kind is not FailureKind.OVER_BUDGET,
-            denied=status in DENIED and failure.kind is FailureKind.BAD_REQUEST,
-        ) from None
+        code = body["error"].get("code") if isinstance(body["error"], dict) else None
+        is_status = isinstance(code, int) and 400 <= code < 600
+        self._raise_status(code if is_status else 502, headers, content, access, request)  # type: ignore[arg-type]
+
+    def _raise_status(
+        self, status: int, headers: httpx.Headers, content: bytes, access: Access, request: Mapping[str, Any]
+    ) -> NoReturn:
+        # Redact before truncating, and once more: in JSON a value may have been written with escapes.
+        text = without_secrets(content.decode(errors="replace"), access)
+        server = server_of(self.endpoint.base_url, headers, said=read_error(text).text)
+        failure = failure_of_status(status, headers, text, server=server, model=str(request.get("model", "")))
+        raise self._redacted(failure, access) from None
+
+    def _redacted(self, failure: CallFailed, access: Access) -> CallFailed:
+        failure.args = (without_secrets(f"endpoint {self.endpoint.name!r}: {failure}", access),)
+        return failure
 
 
-# Gateway statuses for an unreachable server; the question may have caused any other server error.
-UNREACHED = {502, 503, 504, 521, 522, 523, 529}
-# Statuses for a wrong or blocked key, which fails every question.
-DENIED = {401, 403}
-
-
-def outcome_of(failure: CallFailed) -> Outcome:
-    """The state of the endpoint after a failed call."""
-    if failure.kind is FailureKind.RATE_LIMITED:
-        return Outcome.RATE_LIMITED
-    if failure.kind in {FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.OVER_BUDGET} or failure.denied:
-        return Outcome.OUTAGE
-    return Outcome.ANSWERED
+def without_secrets(text: str, access: Access) -> str:
+    """The text without the key and the values of headers and query, and without anything that looks like a key."""
+    for secret in access.secrets:
+        text = redact(text, secret)
+    return redact(text)
 
 
 def _tokens_stated(body: Mapping[str, Any], otherwise: int) -> int:
     usage = body.get("usage")
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
     return total if isinstance(total, int) and 0 <= total < 2**31 else otherwise
-
-
-def failure_of_status(status: int, headers: Mapping[str, str], content: str) -> CallFailed:
-    """The failure for a status other than 200; the body distinguishes overflow, filter and quota."""
-    code, text = _error_text(content)
-    shown = f"HTTP {status}: {text[:400]}"
-    said = f"{code} {text}"
-
-    def failed(kind: FailureKind, *, retryable: bool) -> CallFailed:
-        after = retry_after_s(headers) if retryable else None
-        return CallFailed(kind, shown, retryable=retryable, retry_after_s=after)
-
-    if status == 402 or code in {"insufficient_quota", "billing_hard_limit_reached"}:
-        return failed(FailureKind.OVER_BUDGET, retryable=False)
-    if status == 429:
-        return failed(FailureKind.RATE_LIMITED, retryable=True)
-    if status == 408:
-        return failed(FailureKind.TIMEOUT, retryable=True)
-    if 300 <= status < 400:
-        shown = f"HTTP {status}: the endpoint redirects, and redirects are not followed; correct base_url"
-        return failed(FailureKind.BAD_REQUEST, retryable=False)
-    if status == 413 or (status < 500 and _TOO_LONG.search(said)):
-        return failed(FailureKind.CONTEXT_OVERFLOW, retryable=False)
-    if status in {400, 403, 422} and _FILTERED.search(said):
-        return failed(FailureKind.CONTENT_FILTER, retryable=False)
-    if status >= 500 or status in {409, 425}:
-        return failed(FailureKind.UNAVAILABLE, retryable=True)
-    return failed(FailureKind.BAD_REQUEST, retryable=False)
-
-
-def _error_text(content: str) -> tuple[str, str]:
-    """(code, message) of an error body in any of the usual shapes."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return "", storable(content)
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
-        return "", storable(str(error))
-    return str(error.get("code") or ""), storable(str(error.get("message") or error.get("detail") or error))
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from Retry-After (seconds or date) or retry-after-ms; at most an hour."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif headers.get("retry-after", "").replace(".", "", 1).isdigit():
-            seconds = float(headers["retry-after"])
-        elif "retry-after" in headers:
-            when = parsedate_to_datetime(headers["retry-after"])
-            seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        else:
-            return None
-    except ValueError:
-        return None
-    return min(max(seconds, 0.0), MOST_RETRY_AFTER_S) if seconds == seconds else None
 
 
 def redact(text: str, key: pydantic.SecretStr | None = None) -> str:

@@ -19,13 +19,16 @@ import pydantic
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName
+from workers.endpoints import learned
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
-from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
+from workers.judges.openai.calls import Calls
+from workers.judges.openai.client import Completion, connection_to, without_secrets
+from workers.judges.openai.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
@@ -163,8 +166,25 @@ class OpenAIHttpJudge(Judge):
 
     @property
     def calls_per_comparison(self) -> int:
-        """How many paid calls one comparison takes."""
-        return self.options.votes if self.options.mode == "sampled" and not self.options.votes_in_one_call else 1
+        """How many paid calls one comparison takes, as far as the endpoint is known to accept `n`."""
+        return self.options.votes if self._votes_one_by_one(unless_known=False) else 1
+
+    @property
+    def most_calls_per_comparison(self) -> int:
+        """The most paid calls that one comparison can take; budgets reserve so many. An endpoint may ignore `n`."""
+        return self.options.votes if self._votes_one_by_one(unless_known=True) else 1
+
+    def _votes_one_by_one(self, *, unless_known: bool) -> bool:
+        """Whether each vote takes a call. `unless_known`: where the endpoint has not been seen to accept `n`, it does."""
+        if self.options.mode != "sampled" or self.options.votes == 1:
+            return False
+        if not self.options.votes_in_one_call:
+            return True
+        try:
+            known = learned.recall(self.channel().identity, self.options.model).n
+        except (LookupError, ValueError):  # it cannot be called, which its answers report
+            known = ""
+        return known == "ignored" or (unless_known and known != "works")
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -186,13 +206,13 @@ class OpenAIHttpJudge(Judge):
     def converse(self) -> Conversation:
         """Ask one by one, within the limits that all workers share. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
         endpoint = get_endpoint(self.options.endpoint)
-        key = endpoint.api_key()
+        access = endpoint.access()
         cut = cutter_of(self.options.tokenizer)
 
         async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
             prompt = build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
             deadline = time.monotonic() + self.options.batch_deadline_s
-            return await self._judge_one(comparison, prompt, endpoint, key, deadline, gate)
+            return await self._judge_one(comparison, prompt, endpoint, access, deadline, gate)
 
         return Conversation(ask)
 
@@ -205,18 +225,18 @@ class OpenAIHttpJudge(Judge):
         """Report each answer, on the loop of `run`, as soon as its last call has returned."""
         try:
             endpoint = get_endpoint(self.options.endpoint)
-            key = endpoint.api_key()
+            access = endpoint.access()
         except (UnknownEndpoint, EndpointsInvalid, KeyMissing) as error:
             for place in range(len(comparisons)):
                 report(place, Failure(FailureKind.BAD_REQUEST, str(error), retryable=False))
             return
-        run(self._judge_all(comparisons, endpoint, key, cutter_of(self.options.tokenizer), report))
+        run(self._judge_all(comparisons, endpoint, access, cutter_of(self.options.tokenizer), report))
 
     async def _judge_all(
         self,
         comparisons: Sequence[Comparison],
         endpoint: Endpoint,
-        key: pydantic.SecretStr | None,
+        access: Access,
         cut: Cutter,
         report: Callable[[int, Verdict | Failure], None],
     ) -> None:
@@ -226,7 +246,7 @@ class OpenAIHttpJudge(Judge):
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
-            report(place, await self._judge_one(comparisons[place], prompts[place], endpoint, key, deadline))
+            report(place, await self._judge_one(comparisons[place], prompts[place], endpoint, access, deadline))
 
         await asyncio.gather(*(asyncio.create_task(judge_and_tell(place)) for place in order))
 
@@ -235,7 +255,7 @@ class OpenAIHttpJudge(Judge):
         comparison: Comparison,
         prompt: Prompt,
         endpoint: Endpoint,
-        key: pydantic.SecretStr | None,
+        access: Access,
         deadline: float,
         gate: Gate | None = None,
     ) -> Verdict | Failure:
@@ -253,20 +273,20 @@ class OpenAIHttpJudge(Judge):
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
-                return Failure(error.kind, redact(str(error), key), error.retryable, usage=usage)
-            message = redact(f"{type(error).__name__}: {error}", key)
+                return Failure(error.kind, without_secrets(str(error), access), error.retryable, usage=usage)
+            message = without_secrets(f"{type(error).__name__}: {error}", access)
             log.error(
                 "a comparison by %s at %s broke off: %s\n%s",
                 self.options.model,
                 endpoint.name,
                 message,
-                redact(traceback.format_exc(), key),
+                without_secrets(traceback.format_exc(), access),
             )
             return Failure(FailureKind.JUDGE_ERROR, message, retryable=False, usage=usage)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(
             preference=comparison.preference_of_a(first),
-            rationale=redact(answer.rationale, key),
+            rationale=without_secrets(answer.rationale, access),
             truncated=prompt.truncated,
             usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
         )
@@ -294,22 +314,19 @@ class OpenAIHttpJudge(Judge):
         into: _Made,
         gate: Gate | None,
     ) -> None:
-        """Make the calls of one comparison concurrently; `into` collects every result, even if one raises."""
-        connection = connection_to(endpoint)
+        """Make the calls of one comparison; `into` collects every result, even if one raises."""
+        try:
+            calls = Calls(
+                connection_to(endpoint), self.options.model, estimate, deadline, gate, into.completions, into.failed
+            )
+        except KeyMissing as error:
+            into.failed.append(CallFailed(FailureKind.BAD_REQUEST, str(error), retryable=False, reached=False))
+            return
         request = self.request(prompt)
-
-        async def call() -> None:
-            try:
-                into.completions.append(
-                    await connection.complete(request, tokens=estimate, deadline=deadline, gate=gate)
-                )
-            except CallFailed as error:
-                into.failed.append(error)
-
-        outcomes = await asyncio.gather(*(call() for _ in range(self.calls_per_comparison)), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        if self.options.mode == "sampled" and self.options.votes_in_one_call and self.options.votes > 1:
+            await calls.ask_for_votes(request, votes=self.options.votes)
+        else:
+            await calls.ask(request, times=self.options.votes if self.options.mode == "sampled" else 1)
 
     def request(self, prompt: Prompt) -> dict[str, Any]:
         """The body of the request in this judge's mode."""
@@ -317,6 +334,7 @@ class OpenAIHttpJudge(Judge):
         body: dict[str, Any] = {
             **options.extra_body,
             "model": options.model,
+            "stream": False,
             "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
         }
         if options.send_temperature:

@@ -1,4 +1,4 @@
-"""Common servers with the OpenAI API: the values with which the form of a new endpoint starts. Imports no Django."""
+"""Common servers with the OpenAI API: the values with which the form of a new endpoint starts."""
 
 from __future__ import annotations
 
