@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0016_rate_limited'),
+        ('workers', '0017_endpoint_learned'),
     ]
 
     operations = [

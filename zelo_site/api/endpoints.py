@@ -23,7 +23,6 @@ from workers.endpoints.definitions import (
 from workers.endpoints.encryption import EncryptionUnavailable
 from workers.endpoints.registry import EndpointsInvalid
 from workers.judges.openai.connection_test import Step, try_endpoint
-from workers.judging.failures import MEANINGS
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 from zelo_site.api.projects import Text
 
@@ -80,12 +79,13 @@ class EndpointTestIn(Schema):
 
 
 class StepOut(Schema):
+    """One call. `message` says why it failed and what to do, `reason` is a kind of failure as of unanswered questions."""
+
     passed: bool
     seconds: float
     reply: str
     reason: str
     message: str
-    remedy: str
 
 
 class EndpointTestOut(Schema):
@@ -201,8 +201,8 @@ def _shown(row: EndpointRow) -> dict[str, Any]:
 def _step(step: Step | None) -> dict[str, Any] | None:
     if step is None:
         return None
-    reason, remedy = ("", "") if step.kind is None else (step.kind.value, MEANINGS[step.kind].remedy)
+    reason = "" if step.kind is None else step.kind.value
     return {
         "passed": step.passed, "seconds": step.seconds, "reply": step.reply, "reason": reason,
-        "message": step.message, "remedy": remedy,
+        "message": step.message,
     }  # fmt: skip

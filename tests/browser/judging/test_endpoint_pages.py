@@ -106,7 +106,7 @@ def test_an_endpoint_is_added_tested_changed_and_retired(visit: Start, owner: Us
     visited.picture("endpoint-tested")
     fake.order_faults("quota")
     page.get_by_role("button", name="Test endpoint").click()
-    expect(page.get_by_text("→ add credit or raise the budget")).to_be_visible()
+    expect(page.get_by_text("add credit at the provider, then retry")).to_be_visible()
 
     page.get_by_label("Requests per minute").fill("120")
     page.get_by_role("button", name="Save").click()

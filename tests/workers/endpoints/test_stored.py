@@ -331,7 +331,7 @@ def test_the_command_takes_keys_from_files_variables_and_stdin(
     assert "fake: " in said("test", "mine", "--model", "fake")
     monkeypatch.setenv("NEW_KEY", "sk-wrong-0123456789")
     said("change", "mine", "--key-env", "NEW_KEY")
-    with pytest.raises(CommandError, match=r"HTTP 401.*; correct key, model name or options"):
+    with pytest.raises(CommandError, match=r"HTTP 401.*; correct the key"):
         said("test", "mine", "--model", "fake")
     monkeypatch.setattr(sys, "stdin", io.StringIO("sk-very-secret-0123456789\n"))
     said("change", "mine", "--key-stdin")

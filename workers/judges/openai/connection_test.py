@@ -10,15 +10,19 @@ import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from labeling.records import FailureKind
 from workers.endpoints.event_loop import run
-from workers.endpoints.registry import Endpoint, KeyMissing
+from workers.endpoints.registry import Access, Endpoint, KeyMissing
 from workers.judges.openai.answers import storable
-from workers.judges.openai.client import CallFailed, Completion, Connection, failure_of_status, redact, without_key
+from workers.judges.openai.calls import Calls
+from workers.judges.openai.client import Connection, without_secrets
+from workers.judges.openai.statuses import failure_of_status, unsent_remedy
 
+MODELS = "/models"
 MOST_LIST_BYTES = 8 * 1024 * 1024
 MOST_MODELS = 2000
 LONGEST_REPLY = 500
@@ -77,32 +81,32 @@ def list_models(endpoint: Endpoint, *, timeout_s: float) -> tuple[list[str], Ste
         return [], Step(time.monotonic() - began, kind=kind, message=message)
 
     try:
-        key = endpoint.api_key()
-        status, headers, content = _get(endpoint, "/models", timeout_s)
+        access = endpoint.access()
     except KeyMissing as error:
         return failed(FailureKind.BAD_REQUEST, str(error))
+    try:
+        status, headers, content = _get(f"{endpoint.base_url}{MODELS}", access, timeout_s)
     except httpx.TimeoutException:
-        return failed(FailureKind.TIMEOUT, f"no complete answer within {timeout_s:.3g} s")
+        return failed(FailureKind.TIMEOUT, f"no complete answer within {timeout_s:.3g} s; check base_url and firewall")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return failed(FailureKind.UNAVAILABLE, redact(f"{type(error).__name__}: {error}", key))
+        message = f"{type(error).__name__}: {error}; {unsent_remedy(error, urlsplit(endpoint.base_url).netloc)}"
+        return failed(FailureKind.UNAVAILABLE, without_secrets(message, access))
     if status != 200:
-        failure = failure_of_status(status, headers, without_key(content.decode(errors="replace"), key))
-        return failed(failure.kind, redact(str(failure), key))
-    names = _names(without_key(_parsed(content), key))
+        failure = failure_of_status(status, headers, without_secrets(content.decode(errors="replace"), access))
+        return failed(failure.kind, without_secrets(str(failure), access))
+    names = _names(_parsed(content))
     if names is None:
-        return failed(FailureKind.UNPARSEABLE, "the reply is no list of models; check base_url")
-    shown = names[:MOST_MODELS]
+        return failed(FailureKind.UNPARSEABLE, "the reply is no list of models; check that base_url leads to the API")
+    shown = [without_secrets(name, access) for name in names[:MOST_MODELS]]
     return shown, Step(time.monotonic() - began, reply=", ".join(shown)[:LONGEST_REPLY])
 
 
-def _get(endpoint: Endpoint, path: str, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
-    """(status, headers, content) of a GET; follows no redirect. Raises KeyMissing or httpx.HTTPError."""
-    key = endpoint.api_key()
-    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+def _get(url: str, access: Access, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
+    """(status, headers, content) of a GET; follows no redirect. Raises httpx.HTTPError."""
     until = time.monotonic() + timeout_s
     with (
         httpx.Client(timeout=timeout_s, follow_redirects=False) as client,
-        client.stream("GET", f"{endpoint.base_url}{path}", headers=headers) as response,
+        client.stream("GET", url, headers=list(access.headers), params=list(access.query) or None) as response,
     ):
         content = bytearray()
         for chunk in response.iter_bytes():
@@ -131,35 +135,29 @@ def _names(body: Any) -> list[str] | None:
 
 
 def _chat(endpoint: Endpoint, model: str) -> Step:
-    """One short chat completion; asked again under the other name of the limit where the first one is refused."""
+    """One short chat completion; a rejected parameter is changed and the request sent again, as for judges."""
     began = time.monotonic()
+    limited = endpoint.model_copy(update={"timeout_s": min(endpoint.timeout_s, LONGEST_TEST_S)})
+    request = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": TOKENS}
+
+    async def ask() -> Calls:
+        calls = Calls(Connection(limited), model, TOKENS, time.monotonic() + 2 * limited.timeout_s)
+        await calls.ask(request)
+        return calls
+
     try:
-        try:
-            completion = _complete(endpoint, model, "max_tokens")
-        except CallFailed as error:
-            if error.kind is not FailureKind.BAD_REQUEST or "max_completion_tokens" not in str(error):
-                raise
-            completion = _complete(endpoint, model, "max_completion_tokens")
+        calls = run(ask())
     except KeyMissing as error:
         return Step(time.monotonic() - began, kind=FailureKind.BAD_REQUEST, message=str(error))
-    except CallFailed as error:
-        return Step(time.monotonic() - began, kind=error.kind, message=str(error))
+    if not calls.completions:
+        failure = calls.failed[-1]
+        return Step(time.monotonic() - began, kind=failure.kind, message=str(failure))
+    completion = calls.completions[0]
     text = _text(completion.body)
     if text is None:
-        message = "the reply holds no choices with a message; check base_url"
+        message = "the reply holds no choices with a message; check that base_url leads to the API"
         return Step(completion.latency_s, kind=FailureKind.UNPARSEABLE, message=message)
     return Step(completion.latency_s, reply=storable(text)[:LONGEST_REPLY])
-
-
-def _complete(endpoint: Endpoint, model: str, limit_field: str) -> Completion:
-    request = {"model": model, "messages": [{"role": "user", "content": QUESTION}], limit_field: TOKENS}
-    limited = endpoint.model_copy(update={"timeout_s": min(endpoint.timeout_s, LONGEST_TEST_S)})
-
-    async def ask() -> Completion:
-        deadline = time.monotonic() + 2 * limited.timeout_s
-        return await Connection(limited).complete(request, tokens=TOKENS, deadline=deadline)
-
-    return run(ask())
 
 
 def _text(body: dict[str, Any]) -> str | None:

@@ -23,7 +23,6 @@ from workers.endpoints.definitions import (
 from workers.endpoints.encryption import EncryptionUnavailable
 from workers.endpoints.registry import EndpointsInvalid
 from workers.judges.openai.connection_test import ConnectionTest, Step, try_endpoint
-from workers.judging.failures import MEANINGS
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 
 
@@ -154,4 +153,4 @@ def _report(result: ConnectionTest) -> str:
 def _step(name: str, step: Step, shown: str) -> str:
     if step.kind is None:
         return f"{name}: {shown} ({step.seconds:.2f} s)"
-    return f"{name}: {step.message} ({step.seconds:.2f} s); {MEANINGS[step.kind].remedy}"
+    return f"{name}: {step.message} ({step.seconds:.2f} s)"

@@ -25,13 +25,12 @@ from workers.endpoints.definitions import (
     retire_endpoint,
 )
 from workers.endpoints.encryption import EncryptionUnavailable
-from workers.endpoints.presets import PRESETS, find_preset
 from workers.endpoints.registry import EndpointsInvalid
-from workers.judges.openai.connection_test import Step, try_endpoint
-from workers.judging.failures import MEANINGS
+from workers.judges.openai.connection_test import try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 from zelo_site.pages.forms import BadForm, text_of
 from zelo_site.pages.server.endpoint_form import LIMITS, PRICES, REQUEST, EndpointForm, NewEndpointForm
+from zelo_site.pages.server.endpoint_presets import PRESETS, find_preset
 
 MOVES = {"retire": retire_endpoint, "restore": restore_endpoint}
 LONGEST_MODEL = 200
@@ -99,11 +98,7 @@ def test_endpoint(request: HttpRequest, name: str) -> HttpResponse:
     model = text_of(request.POST, "model", LONGEST_MODEL)
     result = try_endpoint(row.endpoint, model=model)
     record_test(name, passed=result.passed, summary=result.summary, by=request.user)
-    context: dict[str, Any] = {
-        "result": result,
-        "chat_remedy": _remedy(result.chat),
-        "list_remedy": _remedy(result.listing),
-    }
+    context: dict[str, Any] = {"result": result}
     if request.headers.get("HX-Request"):
         return render(request, "zelo/endpoints/parts/test_result.html", context)
     return _form_page(request, _form_of(row), row=row, **context, model=model)
@@ -123,10 +118,6 @@ def move_endpoint(request: HttpRequest, name: str, move: str) -> HttpResponse:
         done = _("%(name)s retired: no run can start with it.") if move == "retire" else _("%(name)s is in use again.")
         messages.success(request, done % {"name": name})
     return redirect("endpoint", name=name) if find_row(name) else redirect("endpoints")
-
-
-def _remedy(step: Step | None) -> str:
-    return MEANINGS[step.kind].remedy if step is not None and step.kind is not None else ""
 
 
 def _row_or_404(name: str) -> EndpointRow:
