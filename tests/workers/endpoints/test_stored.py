@@ -350,3 +350,35 @@ def test_the_command_takes_keys_from_files_variables_and_stdin(
     ):
         with pytest.raises(CommandError, match=problem):
             said(*arguments)
+
+
+# --- headers and query -------------------------------------------------------------------
+
+
+def test_headers_and_query_are_encrypted_and_only_their_names_are_shown() -> None:
+    add_endpoint(
+        "mine",
+        {"base_url": f"{URL}?api-version=2026-01-01", "headers": {"X-Gateway": "hush-hush"}, "key_header": "api-key"},
+        key=KEY,
+    )
+    access = get_endpoint("mine").access()
+    assert dict(access.headers) == {"X-Gateway": "hush-hush", "api-key": KEY}
+    assert dict(access.query) == {"api-version": "2026-01-01"}
+    row = EndpointDefinition.objects.get(name="mine")
+    assert row.secret_names == {"headers": ["X-Gateway"], "query": ["api-version"]}
+    entry = AuditEntry.objects.get(action="endpoint.added")
+    for text in (raw_row("mine"), str(entry.details), f"{get_endpoint('mine')!r} {find_row('mine')!r}"):
+        assert "hush" not in text and KEY not in text
+    change_endpoint("mine", {"headers": {}})
+    assert dict(get_endpoint("mine").access().headers) == {"api-key": KEY}
+    change_endpoint("mine", {"headers": {"X-Other": "more"}}, key="")
+    access = get_endpoint("mine").access()
+    assert dict(access.headers) == {"X-Other": "more"} and dict(access.query) == {"api-version": "2026-01-01"}
+    with pytest.raises(EndpointRefused, match="headers and query belong to"):
+        change_endpoint("mine", {"base_url": "https://evil.example.org/v1"})
+
+
+@pytest.mark.parametrize("place", [{"env": "ZELO_SECRET_KEY"}, {"file": "/etc/passwd"}])
+def test_a_stored_endpoint_reads_no_variables_and_files(place: dict[str, str]) -> None:
+    with pytest.raises(EndpointRefused, match="reads no variables and files"):
+        add_endpoint("mine", {"base_url": URL, "headers": {"X-Leak": place}})
