@@ -28,7 +28,7 @@ class JudgeSettings:
     `scale` multiplies differences of quality; `sigma` is this judge's noise on a pair, `shared_sigma` what all
     judges share; `position_bias` goes to the first document, `length_bias` to the longer one for each factor e;
     `susceptibility` is the share of pairs that a payload wins outright; `label_mass` = P(A) + P(B);
-    `uniform` mixes in U(0, 1). `fault_rates` adds to the server's.
+    `uniform` mixes in U(0, 1). `fault_rates` adds to the server's; `dialect` names what its server does differently.
     """
 
     scale: float = 1.0
@@ -40,6 +40,7 @@ class JudgeSettings:
     susceptibility: float = 0.0
     label_mass: float = 0.98
     fault_rates: Mapping[str, float] = field(default_factory=dict)
+    dialect: tuple[str, ...] = ()
 
     def changed(self, values: Mapping[str, Any]) -> JudgeSettings:
         return replace(self, **values)

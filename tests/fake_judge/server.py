@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tests.fake_judge import dialects
 from tests.fake_judge.answers import completion, mode_of, prompt_text
 from tests.fake_judge.faults import FAULTS, UNPAID, Delivery, FaultPlan, Reply, checked_rates
 from tests.fake_judge.ledger import Ledger
 from tests.fake_judge.quality import HiddenQuality, JudgeSettings, Question, gauss, quality_key
 
 TRICKLE_PAUSE_S = 0.05
+AZURE = re.compile(r"/openai/deployments/[\w.-]+/chat/completions")
+USUAL_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"}
+USUAL_HEADERS |= {"authorization", "api-key"}
 MOST_BODY_BYTES = 64 * 1024 * 1024
 
 
@@ -49,6 +54,7 @@ class FakeJudgeServer:
         self.latency_s = latency_s
         self.latency_jitter = latency_jitter
         self.api_key = api_key
+        self.sent: dict[str, str] = {}
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -58,14 +64,17 @@ class FakeJudgeServer:
             route = self._route(method, path.partition("?")[0].rstrip("/"))
             if route is None:
                 return _json({"error": {"message": f"no route {method} {path}", "code": "not_found"}}, 404)
-            if not path.startswith("/_fake") and not self._authorized(headers):
+            if not path.startswith("/_fake") and not self._authorized(path, headers):
                 return self.faults.strike("unauthorized", {})
+            self.sent = {"path": path, **{name: value for name, value in headers.items() if name not in USUAL_HEADERS}}
             return route(json.loads(body) if body else {})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{type(error).__name__}: {error}"
             return _json({"error": {"message": message, "type": "invalid_request_error", "code": None}}, 400)
 
     def _route(self, method: str, path: str) -> Callable[[dict[str, Any]], Reply] | None:
+        if method == "POST" and AZURE.fullmatch(path):
+            return self._complete
         return {
             ("POST", "/v1/chat/completions"): self._complete,
             ("GET", "/v1/models"): self._models,
@@ -75,7 +84,10 @@ class FakeJudgeServer:
             ("POST", "/_fake/settings"): self._set,
         }.get((method, path))
 
-    def _authorized(self, headers: Mapping[str, str]) -> bool:
+    def _authorized(self, path: str, headers: Mapping[str, str]) -> bool:
+        """By a bearer token; at an address like Azure's by the header `api-key`, and only with an `api-version`."""
+        if AZURE.fullmatch(path.partition("?")[0]):
+            return "api-version=" in path and headers.get("api-key") == self.api_key
         return not self.api_key or headers.get("authorization") == f"Bearer {self.api_key}"
 
     # --- the API that clients speak ------------------------------------------------------
@@ -85,6 +97,12 @@ class FakeJudgeServer:
         if request.get("stream"):
             raise ValueError("this server does not stream; send stream=false")
         settings = self.judges.get(model, self.default_judge)
+        rejected = dialects.rejection(settings.dialect, request)
+        if rejected is not None:
+            name, reply = rejected
+            self._note(request, fault=name, status=reply.status, paid=False)
+            return reply
+        written, request = request, dialects.understood(settings.dialect, request)
         question = Question.read(prompt_text(request))
         key = self._keys(question)
         preference = self.quality.preference_of_first(question, model, settings) if question else None
@@ -96,14 +114,12 @@ class FakeJudgeServer:
             seed=f"{self.quality.seed} {model} {key['first']} {key['second']} {asked}",
             call=self.ledger.calls + 1,
         )
-        reply = self.faults.strike(fault, answer) if fault else _json(answer)
+        reply = self.faults.strike(fault, answer) if fault else dialects.delivered(settings.dialect, answer)
         paid = fault not in UNPAID
         usage = answer["usage"] if paid else {"prompt_tokens": 0, "completion_tokens": 0}
         reply.delay_s = self._latency(f"{model} {key['first']} {key['second']} {asked}")
-        self.ledger.append(
-            time=time.time(),
-            model=model,
-            mode=mode_of(request),
+        self._note(
+            written,
             **key,
             asked=asked,
             fault=fault,
@@ -115,6 +131,12 @@ class FakeJudgeServer:
             delay_s=round(reply.delay_s, 4),
         )
         return reply
+
+    def _note(self, request: dict[str, Any], **line: Any) -> None:
+        """Write a call into the ledger, with the parameters and headers that were sent."""
+        parameters = {name: value for name, value in request.items() if name != "messages"}
+        common = {"time": time.time(), "model": str(request["model"]), "mode": mode_of(request)}
+        self.ledger.append(**common, **line, parameters=parameters, sent=self.sent)
 
     def _keys(self, question: Question | None) -> dict[str, str]:
         """Twelve digits for each presented document (payload and all), in their order."""
@@ -159,7 +181,8 @@ class FakeJudgeServer:
         changed = {}
         for model, values in judges.items():
             checked_rates(values.get("fault_rates", {}))
-            changed[model] = self.default_judge.changed(values)
+            dialect = dialects.checked(values.get("dialect", []))
+            changed[model] = self.default_judge.changed({**values, "dialect": dialect})
         self.judges |= changed
 
     def _set_judges(self, request: dict[str, Any]) -> Reply:

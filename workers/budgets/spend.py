@@ -158,11 +158,20 @@ def calls_a_question(annotator_id: int) -> int:
         judge = Annotator.objects.filter(pk=annotator_id).values_list("plugin", "options").first()
         _calls_each[annotator_id] = 1 if judge is None else _calls_of(*judge)
     found = _calls_each[annotator_id]
-    if isinstance(found, int):
-        return found
+    return found if isinstance(found, int) else _learned_calls(found)[1]
+
+
+def calls_of_options(plugin: str, options: dict[str, Any]) -> tuple[int, int]:
+    """Paid calls that one question takes: expected, and at most."""
+    found = _calls_of(plugin, options)
+    return (found, found) if isinstance(found, int) else _learned_calls(found)
+
+
+def _learned_calls(judge: ConversingJudge) -> tuple[int, int]:
+    """(expected, at most), by what all workers have learned about the judge's endpoint."""
     with contextlib.suppress(LookupError, ValueError):  # it cannot be called, which its answers report
-        read_learned(found.channel())
-    return _most_calls(found)
+        read_learned(judge.channel())
+    return max(1, judge.calls_per_comparison), _most_calls(judge)
 
 
 def _calls_of(plugin: str, options: dict[str, Any]) -> int | ConversingJudge:

@@ -1,6 +1,6 @@
-"""Questions without an answer, by reason: the meaning of each reason, the counts, and the retry.
+"""Questions without an answer, by reason: the name of each reason, the counts, the commonest message, and the retry.
 
-A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
+A failure's message says what happened and what to do; pages and commands show it and add no remedy of their own. A failure is a state of its own and never a vote: it never enters a fit. The page and the REST API of failures read these;
 `workers.judging.queue.retry_dead` makes the transition back.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Aggregate, Count, Q, QuerySet, TextField
 
 from labeling import audit
 from labeling.models import Project
@@ -23,34 +23,44 @@ from workers.models import JudgingTask
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The name of a reason for readers, and what to do before a retry."""
+    """The name of a reason for readers."""
 
     label: str
-    remedy: str
 
 
 MEANINGS: Mapping[FailureKind, Meaning] = {
-    FailureKind.TIMEOUT: Meaning("no answer in time", "raise timeout_s of the endpoint, or retry later"),
-    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing", "check that the server runs, then retry"),
-    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit", "lower rpm or max_concurrency of the endpoint"),
-    FailureKind.REFUSAL: Meaning("the model declined", "change the project's instruction, or use another judge"),
-    FailureKind.UNPARSEABLE: Meaning("unreadable answer", "choose another mode or response_format"),
-    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B", "choose the mode reasoned, or another model"),
-    FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model", "lower max_document_tokens of the judge"),
-    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter", "use a judge without that filter"),
-    FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up", "add credit or raise the budget"),
-    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request", "correct key, model name or options"),
-    FailureKind.JUDGE_ERROR: Meaning("error in the judge", "read the message and the workers' log"),
+    FailureKind.TIMEOUT: Meaning("no answer in time"),
+    FailureKind.UNAVAILABLE: Meaning("endpoint unreachable or failing"),
+    FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit"),
+    FailureKind.REFUSAL: Meaning("the model declined"),
+    FailureKind.UNPARSEABLE: Meaning("unreadable answer"),
+    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B"),
+    FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model"),
+    FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter"),
+    FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up"),
+    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request"),
+    FailureKind.JUDGE_ERROR: Meaning("error in the judge"),
 }
+
+
+class MostFrequent(Aggregate):
+    """The most frequent value of a group, the first in order of equally frequent ones (PostgreSQL's `mode`)."""
+
+    function = "mode"
+    template = "%(function)s() WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = TextField()
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones."""
+    """One reason: `dead` questions stay unanswered until somebody retries them, the workers retry `waiting` ones.
+
+    `message` is the most frequent one of this reason, with its remedy; empty where the reason did not occur.
+    """
 
     reason: str
     label: str
-    remedy: str
+    message: str
     dead: int
     waiting: int
 
@@ -82,11 +92,15 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
     others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
     rows = failed_tasks(project, others).order_by().values("reason")
     found = {
-        row["reason"]: (row["dead"], row["all"] - row["dead"])
-        for row in rows.annotate(all=Count("pk"), dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)))
+        row["reason"]: (row["common"], row["dead"], row["all"] - row["dead"])
+        for row in rows.annotate(
+            all=Count("pk"),
+            dead=Count("pk", filter=Q(state=JudgingTask.State.DEAD)),
+            common=MostFrequent("message"),
+        )
     }
     counts = [
-        FailureCount(kind.value, meaning.label, meaning.remedy, *found.get(kind.value, (0, 0)))
+        FailureCount(kind.value, meaning.label, *found.get(kind.value, ("", 0, 0)))
         for kind, meaning in MEANINGS.items()
     ]
     return sorted(counts, key=lambda each: -(each.dead + each.waiting))

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from labeling.models import Annotator, Membership, Query, Role, Viewer
 from labeling.records import FailureKind
 from workers.broker.routing import QUEUES, judging_queue
-from workers.judging.failures import MEANINGS
+from workers.judging.failures import MEANINGS, MostFrequent
 from workers.models import InjectionProbe, Job, JudgingTask, Run
 from workers.monitoring.result_cache import costly
 
@@ -39,13 +39,13 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The questions of a project that failed for one reason and are not retried automatically."""
+    """The questions of a project that failed for one reason and are not retried automatically; their commonest message."""
 
     project: str
     slug: str
     reason: str
     label: str
-    remedy: str
+    message: str
     count: int
     may_retry: bool
 
@@ -123,7 +123,7 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
     """Dead letters of the projects that `user` sees, by project and reason, the largest first."""
     dead = JudgingTask.objects.visible_to(user).filter(state=JudgingTask.State.DEAD).order_by()
     rows = dead.values("run__project", "run__project__name", "run__project__slug", "reason").annotate(
-        number=Count("pk")
+        number=Count("pk"), common=MostFrequent("message")
     )
     owned = set(Membership.objects.filter(user_id=user.pk or 0, role=Role.OWNER).values_list("project", flat=True))
     is_superuser = getattr(user, "is_superuser", False)
@@ -132,7 +132,8 @@ def read_dead_letters(user: Viewer) -> list[DeadLetters]:
         meaning = MEANINGS[FailureKind(row["reason"])]
         found.append(
             DeadLetters(
-                row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label, meaning.remedy,
+                row["run__project__name"], row["run__project__slug"], row["reason"], meaning.label,
+                row["common"],
                 row["number"], is_superuser or row["run__project"] in owned,
             )
         )  # fmt: skip

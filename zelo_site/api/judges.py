@@ -28,7 +28,7 @@ MOST_LISTED = 1000
 class FailureCountOut(Schema):
     reason: str
     label: str
-    remedy: str
+    message: str
     dead: int
     waiting: int
 

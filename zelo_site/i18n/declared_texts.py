@@ -36,7 +36,7 @@ def declared_texts() -> Iterator[str]:
     yield from _texts_of_options(SnapshotOptions)
     yield from _labels_of_choices()
     yield from (kind.about for kind in QUEUES.values())
-    yield from (text for meaning in MEANINGS.values() for text in (meaning.label, meaning.remedy))
+    yield from (meaning.label for meaning in MEANINGS.values())
     yield from (text for stage in STAGES for text in (stage.key, stage.label))
     yield from (payload.label for payload in payloads().values())
     yield from stored_texts()

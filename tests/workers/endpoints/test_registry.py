@@ -42,6 +42,35 @@ def test_endpoints_come_from_json_and_toml_files(tmp_path: Path) -> None:
         ('[{"name": "x", "base_url": "ftp://host"}]', "0.base_url"),
         ('[{"name": "x", "base_url": "http://user:secret-word@host/v1"}]', "a user, password"),
         ('[{"name": "x", "base_url": "http://host/v1", "api_key": "secret-word"}]', "0.api_key"),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "headers": {"X-A": "secret-word\\r\\nX-B: 1"}}]',
+            "0.headers.X-A.*line breaks",
+        ),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "headers": {"Content-Length": "1"}}]',
+            "headers.*'Content-Length' cannot",
+        ),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "headers": {"Transfer-Encoding": "a"}}]',
+            "headers.*connection sets it",
+        ),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "headers": {"A B": "secret-word"}}]',
+            "headers.*no name of a header",
+        ),
+        ('[{"name": "x", "base_url": "http://h/v1", "headers": {"A": "1", "a": "2"}}]', "headers.*given twice"),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "headers": {"A": {"env": "X", "file": "/x"}}}]',
+            "headers.A.*must be a text",
+        ),
+        (
+            '[{"name": "x", "base_url": "http://h/v1", "api_key_env": "K", "headers": {"authorization": "x"}}]',
+            "header of the key",
+        ),
+        ('[{"name": "x", "base_url": "http://h/v1?v=secret-word", "query": {"v": "1"}}]', "both give 'v'"),
+        ('[{"name": "x", "base_url": "http://h/v1", "query": {"a&b": "secret-word"}}]', "query.*no name of a query"),
+        ('[{"name": "x", "base_url": "http://h/v1", "key_header": "Host"}]', "0.key_header"),
+        ('[{"name": "x", "base_url": "http://h/v1", "key_prefix": "a\\nb"}]', "0.key_prefix"),
         ('[{"name": "x", "base_url": "http://a/v1"}, {"name": "x", "base_url": "http://b/v1"}]', "two endpoints"),
     ],
 )
@@ -138,6 +167,7 @@ def test_documented_endpoints_can_be_loaded(tmp_path: Path) -> None:
         "openai",
         "gemini",
         "anthropic",
+        "azure",
         "vllm",
     ]
 

@@ -180,7 +180,8 @@ def failure_of_status(
         names = ", ".join(rejects.parameters) or "the field that the message names"
         return failed(FailureKind.BAD_REQUEST, _rejected(names, rejects, server), rejects=rejects)
     if status >= 500 or status in {409, 425}:
-        return failed(FailureKind.UNAVAILABLE, "check that the server runs; its log says more", retryable=True)
+        remedy = f"see the server's log; some servers also fail so on an unknown model (here {model!r})"
+        return failed(FailureKind.UNAVAILABLE, remedy, retryable=True)
     return failed(FailureKind.BAD_REQUEST, "correct the judge's options or the endpoint's definition, then retry")
 
 
@@ -207,12 +208,14 @@ def _rejected(names: str, rejects: Rejection, server: Server) -> str:
 def _rejection(status: int, error: ErrorBody) -> Rejection | None:
     """The rejected parameters, if the error is about the request's fields. A server error must say so in as many words."""
     named = error.parameters or tuple(dict.fromkeys(_PARAMETERS.findall(error.text)))
-    if not named and re.search(r"only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text):
+    if not named and re.search(
+        r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text
+    ):
         named = ("n",)
     if status >= 500:
         # "stream" is a word of many messages that have nothing to do with the parameter.
         is_named = bool(set(named) - {"stream"}) and _REJECTED.search(error.text) is not None
-        is_ours = _VALIDATION.search(error.text) is not None or is_named
+        is_ours = bool(error.parameters) or _VALIDATION.search(error.text) is not None or is_named
         return Rejection(named, error.text) if is_ours and status not in UNREACHED | {529} else None
     return Rejection(named, error.text) if named and status in {400, 404, 415, 422, 501} else None
 
@@ -329,9 +332,7 @@ _LIMITS: list[tuple[re.Pattern[str], int]] = [
         0,
     ),
     (
-        re.compile(
-            r"(?:between|range(?: of)?(?: is)?|from)\s*[\[(]?\s*\d+\s*(?:,|-|–|and|to)\s*(\d+)\s*\)", re.IGNORECASE
-        ),
+        re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)\s*\)", re.IGNORECASE),
         1,
     ),
     (re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)", re.IGNORECASE), 0),

@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from workers.judging.failures import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
 from zelo_site.pages.forms import whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -35,7 +35,6 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
         "total": sum(each.dead + each.waiting for each in counts),
         "page": page,
         "chosen": chosen,
-        "meaning": MEANINGS[FailureKind(chosen.reason)] if chosen.reason else None,
         "dead": failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD).count(),
         "judge": judge,
         "judges": Annotator.objects.visible_to(request.user).filter(project=project, is_person=False),

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
 
-    dependencies = [("workers", "0016_rate_limited")]
+    dependencies = [("workers", "0017_run_estimate")]
 
     operations = [
         migrations.AddField(

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0017_endpoint_learned'),
+        ('workers', '0018_endpoint_learned'),
     ]
 
     operations = [
