@@ -228,7 +228,7 @@ def _secret_values(endpoint: StoredEndpoint, given: Mapping[str, Any]) -> dict[s
     """The given values of secret fields, with the parameters that were at the end of base_url."""
     found: dict[str, dict[str, str]] = {field: dict(given[field] or {}) for field in SECRET_FIELDS if field in given}
     written = given.get("base_url")
-    if isinstance(written, str) and "?" in written and "query" in SECRET_FIELDS:
+    if isinstance(written, str) and "?" in written:
         found["query"] = {**dict(parse_qsl(urlsplit(written).query)), **found.get("query", {})}
     return found
 

@@ -26,7 +26,7 @@ CACHED_S = 2.0
 # A stored definition must not name variables and files of the server: their contents could be sent to any address.
 NOT_STORED = frozenset({"name", "base_url", "api_key_env", "api_key_file", "stored_key", "problem"})
 # Fields whose values are encrypted with the key, because a header or a parameter may be the key of a gateway.
-SECRET_FIELDS = tuple(name for name in ("headers", "query") if name in Endpoint.model_fields)
+SECRET_FIELDS = ("headers", "query")
 
 
 class StoredEndpoint(Endpoint):

@@ -58,7 +58,13 @@ def test_a_refusal_names_the_field(send: Any, monkeypatch: pytest.MonkeyPatch) -
     for method, path, body, expected, said in (
         ("POST", "/endpoints", {"name": "x", "base_url": "ftp://x"}, 422, "base_url: "),
         ("POST", "/endpoints", {"name": "mine", "base_url": "http://x/v1"}, 422, "exists already"),
-        ("POST", "/endpoints", {"name": "x", "base_url": "http://x", "settings": {"api_key_env": "K"}}, 422, "api_key_env"),
+        (
+            "POST",
+            "/endpoints",
+            {"name": "x", "base_url": "http://x", "settings": {"api_key_env": "K"}},
+            422,
+            "api_key_env",
+        ),
         ("PATCH", "/endpoints/given", {"settings": {"rpm": 1}}, 422, "change it there"),
         ("PATCH", "/endpoints/none", {}, 404, "GET /api/v1/endpoints"),
         ("PATCH", "/endpoints/mine", {"base_url": "http://evil/v1"}, 422, "not sent to another host"),

@@ -18,8 +18,6 @@ MOST_URL, MOST_KEY = 2000, 4096
 REQUEST = ("key_header", "key_prefix", "headers", "query")
 PRICES = ("input_price", "output_price")
 LIMITS = ("max_concurrency", "rpm", "tpm", "timeout_s", "limits_per_model")
-# Fields that an operator can define only where this version of `Endpoint` has them.
-OPTIONAL = {"key_header", "key_prefix", "headers", "query"}
 
 
 class NameValueLines(forms.CharField):
@@ -71,6 +69,7 @@ class EndpointForm(PageForm):
         required=False,
         help_text=gettext_lazy("One per line: “name: value”. Values are encrypted and never shown again."),
     )
+    remove_values = forms.BooleanField(label=gettext_lazy("Remove further headers and query"), required=False)
     input_price = forms.FloatField(
         label=gettext_lazy("Input price"), required=False, help_text=gettext_lazy("Dollars per million tokens.")
     )
@@ -99,9 +98,7 @@ class EndpointForm(PageForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in OPTIONAL - set(Endpoint.model_fields):
-            del self.fields[name]
-        for name in ("max_concurrency", "timeout_s", "input_price", "output_price"):
+        for name in ("key_header", "max_concurrency", "timeout_s", "input_price", "output_price"):
             self.fields[name].initial = Endpoint.model_fields[name].default
 
     def endpoint_values(self) -> dict[str, Any]:
@@ -110,7 +107,11 @@ class EndpointForm(PageForm):
         for name in SETTINGS:
             given = self.cleaned_data.get(name)
             values[name] = Endpoint.model_fields[name].default if given in (None, "") else given
-        values |= {name: found for name in SECRET_FIELDS if (found := self.cleaned_data.get(name))}
+        removed = self.cleaned_data["remove_values"]
+        for name in SECRET_FIELDS:
+            found = self.cleaned_data.get(name) or ({} if removed else None)
+            if found is not None:
+                values[name] = found
         return values
 
     def refuse(self, error: Exception) -> None:

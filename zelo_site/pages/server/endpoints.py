@@ -145,7 +145,8 @@ def _form_page(
     fields: dict[str, list[BoundField]] = {
         group: [form[name] for name in names if name in form.fields] for group, names in groups.items()
     }
-    context["is_request_wrong"] = any(field.errors for field in fields["request_fields"])
+    is_preset = bool(getattr(context.get("preset"), "settings", None))
+    context["is_request_open"] = is_preset or any(field.errors for field in fields["request_fields"])
     return render(
         request,
         "zelo/endpoints/endpoint.html",
