@@ -272,7 +272,7 @@ def test_from_a_paste_to_a_run(visit: Start, owner: User) -> None:
     page.get_by_role("heading", name="Start judging").wait_for()
     page.get_by_text("10 pairs of 1 query").wait_for()
     page.get_by_label("Pair budget").fill("4")
-    page.get_by_text("questions on 4 pairs").wait_for()
+    page.get_by_text("questions at most, on 4 pairs").wait_for()
     page.get_by_role("button", name="Start run", exact=True).click()
     page.get_by_text("Run started").wait_for()
     assert Run.objects.get(project__name="My search").pair_budget == 4

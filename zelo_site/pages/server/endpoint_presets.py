@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext_lazy
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,7 @@ class Preset:
     name: str
     label: str
     base_url: str
-    note: str = ""
+    note: str | _StrPromise = ""
     needs_key: bool = True
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -27,7 +33,9 @@ PRESETS = (
         "azure",
         "Azure OpenAI",
         "https://RESOURCE.openai.azure.com/openai/v1",
-        "Replace RESOURCE by the name of your Azure resource; a judge's model is the name of a deployment.",
+        gettext_lazy(
+            "Replace RESOURCE by the name of your Azure resource; a judge’s model is the name of a deployment."
+        ),
         settings={"key_header": "api-key", "key_prefix": ""},
     ),
     Preset("mistral", "Mistral", "https://api.mistral.ai/v1"),
@@ -36,7 +44,7 @@ PRESETS = (
         "anthropic",
         "Anthropic",
         "https://api.anthropic.com/v1",
-        "This API ignores logprobs and response_format; use the judge's mode reasoned.",
+        gettext_lazy("This API ignores logprobs and response_format; use the judge’s mode reasoned."),
     ),
     Preset("openrouter", "OpenRouter", "https://openrouter.ai/api/v1"),
     Preset("together", "Together", "https://api.together.xyz/v1"),
