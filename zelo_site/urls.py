@@ -10,13 +10,13 @@ from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
 from zelo_site.pages.importing import candidates, wizard
-from zelo_site.pages.judging import agreement, failures, limits, probes, scorecard, start
+from zelo_site.pages.judging import agreement, endpoint_choice, failures, limits, probes, scorecard, start
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, scale, settings
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
-from zelo_site.pages.server import audit, server
+from zelo_site.pages.server import audit, endpoints, server
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -32,6 +32,11 @@ urlpatterns = [
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
+    path("endpoints/", endpoints.endpoints_page, name="endpoints"),
+    path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
+    path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),
+    path("endpoints/<str:name>/test/", endpoints.test_endpoint, name="test-endpoint"),
+    path("endpoints/<str:name>/<slug:move>/", endpoints.move_endpoint, name="move-endpoint"),
     path("p/<slug:slug>/", project.project_page, name="project"),
     path("p/<slug:slug>/live/", project.project_live, name="project-live"),
     path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
@@ -41,6 +46,7 @@ urlpatterns = [
     path("p/<slug:slug>/candidates/", candidates.candidates, name="candidates"),
     path("p/<slug:slug>/run/", start.new_run, name="new-run"),
     path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
+    path("p/<slug:slug>/run/models/", endpoint_choice.endpoint_models, name="endpoint-models"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),

@@ -30,7 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.models import Job
+from workers.models import EndpointDefinition, Job
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -84,6 +84,7 @@ def make_world() -> World:
         "token": make_link(project=project, role="viewer"),
         "user_id": users["viewer"].pk,
         "link_id": AccessLink.objects.get(project=project).pk,
+        "name": EndpointDefinition.objects.create(name="stored", base_url="http://127.0.0.1:9/v1").name,
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
     return World(users, known)

@@ -18,6 +18,7 @@ from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.site_world import World
 from trainer.models import TrainingRun
+from workers.endpoints.definitions import retire_endpoint
 from workers.judging.drift import pause_judge
 from workers.models import Job, JudgingTask, Run
 
@@ -95,6 +96,16 @@ def a_sign_in_link(world: World) -> None:
 def a_key(world: World) -> None:
     make_token(world.users["owner"], name="old")
     world.known["key_id"] = ApiToken.objects.get(name="old").pk
+
+
+def a_superuser(world: World) -> None:
+    world.users["owner"].is_superuser = True
+    world.users["owner"].save()
+
+
+def a_retired_endpoint(world: World) -> None:
+    a_superuser(world)
+    retire_endpoint("stored")
 
 
 def gold(world: World) -> None:

@@ -180,6 +180,7 @@ REQUIRED_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("plugin", _built_in(), ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
+@pytest.mark.django_db  # a judge looks for its endpoint in the database
 def test_what_is_built_in_keeps_its_contract(plugin: type[Plugin]) -> None:
     assert check_plugin(plugin, options=REQUIRED_OPTIONS.get(plugin.name)) == []
 

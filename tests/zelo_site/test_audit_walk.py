@@ -34,9 +34,11 @@ from tests.factories.world_changes import (
     a_paused_judge,
     a_paused_person,
     a_paused_run,
+    a_retired_endpoint,
     a_run_file,
     a_sign_in_link,
     a_stopped_training,
+    a_superuser,
     a_verdict,
     gold,
     grades_before,
@@ -119,6 +121,13 @@ PAGES = [
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
     Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("new-endpoint", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
+    Writes(
+        "endpoint", ("endpoint.changed",), {"base_url": "http://127.0.0.1:8/v1", "key": "k-1234567890"}, a_superuser
+    ),
+    Writes("test-endpoint", ("endpoint.tested",), {}, a_superuser),
+    Writes("move-endpoint", ("endpoint.retired",), {}, a_superuser, {"move": "retire"}),
+    Writes("move-endpoint", ("endpoint.restored",), {}, a_retired_endpoint, {"move": "restore"}),
     Writes("proof", ("reranker.entered",), {"action": "outside", "endpoint": "theirs"}),
     Writes("proof", ("reranker.entered",), {"action": "run_file", "run": a_run_file}),
     Writes("proof", ("evaluation.ordered",), {"action": "evaluate", "snapshot": "{snapshot_id}"}),
@@ -186,6 +195,11 @@ OPERATIONS = [
     Writes("PUT /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudicated", "pair.gold"), {"answer": "1", "gold": True}),
     Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
     Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
+    Writes("POST /endpoints", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
+    Writes("PATCH /endpoints/{name}", ("endpoint.changed",), {"settings": {"rpm": 7}}, a_superuser),
+    Writes("POST /endpoints/{name}/test", ("endpoint.tested",), {}, a_superuser),
+    Writes("POST /endpoints/{name}/retire", ("endpoint.retired",), None, a_superuser),
+    Writes("POST /endpoints/{name}/restore", ("endpoint.restored",), None, a_retired_endpoint),
     # Reading all of it at once is recorded as well.
     Writes("GET /projects/{slug}/export", ("scores.exported",)),
     Writes("GET /projects/{slug}/judgments", ("judgments.exported",)),
@@ -210,7 +224,7 @@ EXEMPT = {
 }
 
 READ_ONLY = {
-    "projects", "jobs", "jobs-live", "doctor", "project", "project-live", "project-figures", "queries", "query",
+    "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
     "people-agreement", "disagreements",

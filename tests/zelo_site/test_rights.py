@@ -49,6 +49,12 @@ PAGES: dict[str, dict[str, Roles]] = {
     "jobs": {"GET": For.SIGNED_IN},
     "jobs-live": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
+    "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
+    "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
+    "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
+    "test-endpoint": {"POST": For.STAFF},
+    "move-endpoint": {"POST": For.STAFF},
+    "endpoint-models": {"GET": For.OWNERS},
     "project": {"GET": For.MEMBERS},  # annotators are led to the comparison screen
     "project-live": R,
     "project-figures": R,
@@ -180,6 +186,12 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "DELETE /projects/{slug}/pairs/{pair_id}/verdict": (For.OWNERS, None),
     "GET /projects/{slug}/probes": (For.READERS, None),
     "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
+    "GET /endpoints": (For.STAFF, None),
+    "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
+    "PATCH /endpoints/{name}": (For.STAFF, {}),
+    "POST /endpoints/{name}/test": (For.STAFF, {}),
+    "POST /endpoints/{name}/retire": (For.STAFF, None),
+    "POST /endpoints/{name}/restore": (For.STAFF, None),
 }
 
 
@@ -255,4 +267,4 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     found = outcomes(world, send)
     if operation == "POST /projects/{slug}/probes":  # the owner asks for a judge that is not there
         assert found.pop("owner") == "not found"
-    check(found, whom, of_a_project="{" in path)
+    check(found, whom, of_a_project="{" in path and "{name}" not in path)

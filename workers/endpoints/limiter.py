@@ -52,6 +52,7 @@ class EndpointView:
     last_error_at: datetime | None
     last_answer_at: datetime | None
     seen_at: datetime
+    identity: str = ""
 
 
 def visit(channel: Channel, holder: str, report: Report) -> Grant:
@@ -120,7 +121,7 @@ def _view(row: EndpointState, now: float) -> EndpointView:
         bears=row.concurrency if row.ceiling is None else min(row.concurrency, int(row.ceiling)),
         rpm_used=requests, rpm=row.rpm, tpm_used=tokens, tpm=row.tpm, calls=row.calls, rate_limited=row.rate_limited,
         outages=row.outages, last_error=row.last_error, last_error_at=row.last_error_at,
-        last_answer_at=row.last_answer_at, seen_at=row.seen_at,
+        last_answer_at=row.last_answer_at, seen_at=row.seen_at, identity=row.identity,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The endpoints of language models, which the operator defines and projects choose by name.
 
 ZELO_ENDPOINTS holds JSON, or the path of a JSON or TOML file. Keys stay in environment variables or
-secret files and are read when a call is made. Imports no Django.
+secret files and are read when a call is made. Endpoints that superusers have added come from the function passed to
+`read_stored_with` (`workers.endpoints.stored`). Imports no Django.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -212,9 +213,37 @@ def _identity(base_url: str, key: str, model: str, added: tuple[tuple[str, str],
     return hashlib.pbkdf2_hmac("sha256", secret.encode(), address.encode(), 50_000, 16).hex()
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEndpoints:
+    """The endpoints in the database: those in use, the names of retired ones, and problems, a sentence each."""
+
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    retired: frozenset[str] = frozenset()
+    problems: tuple[str, ...] = ()
+
+
+_read_stored: Callable[[], StoredEndpoints] = StoredEndpoints
+
+
+def read_stored_with(read: Callable[[], StoredEndpoints]) -> None:
+    """Let all look-ups of this process also find the endpoints that `read` returns; ZELO_ENDPOINTS wins on equal names."""
+    global _read_stored
+    _read_stored = read
+
+
 def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, Endpoint]:
-    """All endpoints by name, in the order of definition; empty if ZELO_ENDPOINTS is unset. Raises EndpointsInvalid."""
-    text = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
+    """All endpoints by name: of ZELO_ENDPOINTS, in its order, then the stored ones; of `environment` alone if it is given.
+
+    Raises EndpointsInvalid.
+    """
+    if environment is not None:
+        return _defined_in(environment)
+    defined = _defined_in(os.environ)
+    return defined | {name: each for name, each in _read_stored().endpoints.items() if name not in defined}
+
+
+def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
+    text = environment.get(VARIABLE, "").strip()
     if not text:
         return {}
     rows = _rows(text)
@@ -231,11 +260,18 @@ def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, En
 
 def get_endpoint(name: str) -> Endpoint:
     """The endpoint of that name. Raises UnknownEndpoint, which lists the defined names, or EndpointsInvalid."""
-    endpoints = load_endpoints()
-    if name not in endpoints:
-        known = ", ".join(endpoints) or "none"
-        raise UnknownEndpoint(f"no endpoint is named {name!r}; {VARIABLE} defines: {known}")
-    return endpoints[name]
+    defined = _defined_in(os.environ)
+    if name in defined:
+        return defined[name]
+    stored = _read_stored()
+    if name in stored.retired:
+        raise UnknownEndpoint(
+            f"endpoint {name!r} is retired; choose another one, or ask a superuser to bring it back on the page Endpoints"
+        )
+    if name not in stored.endpoints:
+        known = ", ".join([*defined, *stored.endpoints]) or "none"
+        raise UnknownEndpoint(f"no endpoint is named {name!r}; defined are: {known}")
+    return stored.endpoints[name]
 
 
 def endpoint_problems() -> list[str]:
@@ -244,7 +280,7 @@ def endpoint_problems() -> list[str]:
         endpoints = load_endpoints()
     except EndpointsInvalid as error:
         return [str(error)]
-    problems = []
+    problems = list(_read_stored().problems)
     for endpoint in endpoints.values():
         try:
             endpoint.access()

@@ -49,6 +49,8 @@ PATIENCE_S = 3.0
 # A slice ends when other judges wait. With long calls it lasts longer, because its end costs a pause as long as a call.
 SLICE_S, LONGEST_SLICE_S = 10.0, 60.0
 CALLS_A_SLICE, MOST_SLICE_S = 20, 600.0
+# A slice ends when the endpoint's definition or key has changed; how often that is checked.
+REDEFINED_S = 2.0
 # A worker that is stopping waits so long for calls in flight, because they are paid. Most calls take less.
 STOP_S = 60.0
 
@@ -134,7 +136,7 @@ class Pump:
         self._conversation.on_answer = self._keep
         self._began = self._asked_at = self._dry_at = time.monotonic()
         self._is_dry = self._is_over = False
-        self._look_at = 0.0
+        self._look_at, self._compare_at = 0.0, self._began + REDEFINED_S
         self._per_s, self._round_s, self._stored_at = 0.0, ROUND_S, time.monotonic()
         self._stop_at = math.inf
         holder = f"{self.worker}:{threading.get_ident()}"
@@ -174,7 +176,17 @@ class Pump:
     def _should_end(self, now: float) -> bool:
         lasted, slice_s = now - self._began, self._slice_s()
         is_long = lasted > max(LONGEST_SLICE_S, slice_s) or (lasted > slice_s and self._others_wait(now))
-        return is_stopping() or is_long
+        return is_stopping() or is_long or self._is_redefined(now)
+
+    def _is_redefined(self, now: float) -> bool:
+        """Whether the endpoint has another address, key or limits than at the beginning of the slice, or none any more."""
+        if now < self._compare_at:
+            return False
+        self._compare_at = now + REDEFINED_S
+        try:
+            return self.judge.channel() != self.channel
+        except (LookupError, ValueError):  # retired, or its key is missing: the next slice reports it
+            return True
 
     def _slice_s(self) -> float:
         """Length of a slice. Its end costs about the time of one call, estimated from calls in flight and answers a second."""

@@ -4,7 +4,7 @@ The rows are the truth; a Celery message is only a hint that there is work. Ever
 """
 
 from workers.models.budgets import Caps, Spend
-from workers.models.endpoints import EndpointShare, EndpointState
+from workers.models.endpoints import EndpointDefinition, EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.runs import Run
@@ -15,6 +15,7 @@ __all__ = [
     "FAILURE_KINDS",
     "Attempt",
     "Caps",
+    "EndpointDefinition",
     "EndpointShare",
     "EndpointState",
     "InjectionProbe",

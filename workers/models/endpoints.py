@@ -1,10 +1,47 @@
-"""Endpoints as all workers share them. `workers.endpoints.limiter` changes these rows."""
+"""Endpoints as all workers share them: definitions that superusers add, and states.
+
+`workers.endpoints.definitions` changes the definitions, `workers.endpoints.limiter` the states.
+"""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+
+
+class EndpointDefinition(models.Model):
+    """An endpoint that a superuser has added; those of ZELO_ENDPOINTS have no row.
+
+    `settings` holds fields of `workers.endpoints.registry.Endpoint`, none of them secret. `secrets` is encrypted by
+    `workers.endpoints.encryption`: the key and the values of headers and query, whose names are in `secret_names`.
+    `key_ending` is shown so that people can tell keys apart; it is empty for short keys. A retired endpoint stays, because
+    judges refer to its name.
+    """
+
+    name = models.CharField(max_length=80, unique=True)
+    base_url = models.TextField()
+    settings = models.JSONField(default=dict)
+    secrets = models.TextField(blank=True)
+    secret_names = models.JSONField(default=dict, blank=True)
+    key_ending = models.CharField(max_length=4, blank=True)
+    key_set_at = models.DateTimeField(null=True, blank=True)
+    retired_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    changed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(secrets="") | Q(key_set_at__isnull=True, key_ending="", secret_names={}),
+                name="endpoint_secrets_are_stored",
+            ),
+            models.CheckConstraint(condition=Q(base_url__regex=r"^https?://"), name="endpoint_base_url_is_http"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class EndpointState(models.Model):

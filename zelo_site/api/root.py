@@ -11,6 +11,7 @@ from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
+from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.people import router as people_router
@@ -66,5 +67,6 @@ for _router in (
     training_router,
     proof_router,
     rerankers_router,
+    endpoints_router,
 ):
     api.add_router("", _router)

@@ -16,7 +16,7 @@ OF_PROJECT = (
     "project", "queries", "scorecard", "failures", "probes", "people", "people-agreement", "scale", "training",
     "snapshots", "proof", "rerankers", "settings", "new-run", "import", "audit",
 )  # fmt: skip
-OF_SERVER = ("projects", "new-project", "jobs", "doctor", "profile")
+OF_SERVER = ("projects", "new-project", "jobs", "doctor", "profile", "endpoints", "new-endpoint")
 
 
 @pytest.mark.parametrize("look", ["light", "phone"])

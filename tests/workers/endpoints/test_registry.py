@@ -91,6 +91,7 @@ def test_key_is_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
     assert KEY not in f"{key!r} {key} {endpoint!r} {endpoint.model_dump_json()}"
 
 
+@pytest.mark.django_db  # an unknown name is also looked for in the database
 def test_missing_key_and_unknown_endpoint_fail_every_comparison(
     judge_with: Callable[..., OpenAIHttpJudge], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize(("endpoint", "is_known"), [("here", True), ("elsewhere", False)])
-def test_price_at_an_undefined_endpoint_is_unknown(
+def test_an_undefined_endpoint_has_no_price_and_is_refused(
     client: Client, project: Project, monkeypatch: pytest.MonkeyPatch, endpoint: str, is_known: bool
 ) -> None:
     defined = {"name": "here", "base_url": "http://127.0.0.1:9/v1", "input_price": 1.0}
@@ -28,8 +28,8 @@ def test_price_at_an_undefined_endpoint_is_unknown(
     sent |= {"judge-openai-http-missing_label": "fail", "judge-openai-http-token_limit_field": "max_tokens"}
     sent |= {"judge-openai-http-response_format": "json_schema", "sampler": "cycles"}
     html = client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
-    assert "<h2>Estimate</h2>" in html
-    assert ("price unknown" not in html) == is_known
+    assert ("<h2>Estimate</h2>" in html and "price unknown" not in html) == is_known
+    assert ("Choose one of the endpoints: here." in html) != is_known
 
 
 def test_reasons_say_that_they_rest_on_the_latest_answers(

@@ -64,8 +64,17 @@ RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 
 
 class OpenAIOptions(Judge.Options):
-    endpoint: str = pydantic.Field(min_length=1, description="Name of an endpoint that the operator has defined.")
-    model: str = pydantic.Field(min_length=1, max_length=200, description="The model's name at that endpoint.")
+    endpoint: str = pydantic.Field(
+        min_length=1,
+        description="Name of an endpoint that the operator has defined.",
+        json_schema_extra={"suggest": "endpoint"},
+    )
+    model: str = pydantic.Field(
+        min_length=1,
+        max_length=200,
+        description="The model's name at that endpoint.",
+        json_schema_extra={"suggest": "endpoint-model"},
+    )
     mode: Mode = pydantic.Field(
         default="logprob",
         description="logprob: one token, its probabilities; reasoned: a short reasoning and a score; sampled: votes.",

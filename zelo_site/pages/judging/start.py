@@ -21,11 +21,13 @@ from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
 from workers.models import Run
+from workers.monitoring.endpoint_list import choosable_endpoints
 from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
 from zelo_site.pages.forms import BadForm, Dollars, PageForm, check_all, plugin_form, shown_form
+from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form
 from zelo_site.pages.scope import owned_project
 
 DEFAULT_JUDGES = ("bm25", "query-likelihood", "embedding")
@@ -45,7 +47,8 @@ class BadOrder(ValueError):
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A judge plugin in the form; its field names start with `key`. It holds names instead of the class, which a
-    template would call. `given` is the judge's chosen name; `is_first` marks the first judge of a cascade.
+    template would call. `given` is the judge's chosen name; `is_first` marks the first judge of a cascade;
+    `lacks_endpoint`: it needs an endpoint, and there is none.
     """
 
     key: str
@@ -56,6 +59,7 @@ class Choice:
     given: BoundField | None = None
     is_first: bool = False
     is_open: bool = False
+    lacks_endpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     if "another" in request.POST:
         return render(request, "zelo/judging/start.html", _context(project, _with_another(request.POST)))
     try:
-        order = read_order(request.POST)
+        order = read_order(project, request.POST)
         judges = [
             get_judge(project, each.plugin.name, each.options, name=name)
             for each, name in zip(order.judges, order.names, strict=True)
@@ -155,20 +159,22 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the estimate for the current form values."""
     project = owned_project(request, slug)
     try:
-        context: dict[str, Any] = {"estimate": _estimated(project, read_order(request.POST))}
+        context: dict[str, Any] = {"estimate": _estimated(project, read_order(project, request.POST))}
     except (BadOrder, BadForm, UnknownPlugin, pydantic.ValidationError) as error:
         context = {"error": error}
     return render(request, "zelo/judging/parts/estimate.html", {"project": project, **context})
 
 
-def read_order(sent: QueryDict) -> Order:
+def read_order(project: Project, sent: QueryDict) -> Order:
     """Return the validated form values. Raises BadOrder, BadForm or UnknownPlugin."""
     keys = _chosen_keys(sent)
     sampler = get_plugin("sampler", sent.get("sampler", DEFAULT_SAMPLER))
     run, names = RunForm(sent), NamesForm(sent, keys=keys)
     design = plugin_form(sampler, prefix=f"sampler-{sampler.name}")(sent)
     plugins = {key: get_plugin("judge", _plugin_of(key)) for key in keys}
-    options = {key: plugin_form(plugin, prefix=f"judge-{key}")(sent) for key, plugin in plugins.items()}
+    rows = choosable_endpoints() if any(map(chooses_endpoint, plugins.values())) else []
+    forms_of = {key: judge_form(plugin, project, rows, prefix=f"judge-{key}") for key, plugin in plugins.items()}
+    options = {key: form(sent) for key, form in forms_of.items()}
     check_all(run, names, design, *options.values())
     values = run.cleaned_data
     keys = _in_order(keys, sent.get("first", ""), values["allocation"])
@@ -261,7 +267,7 @@ def _is_refused(form: PageForm) -> bool:
     return form.is_bound and not form.is_valid()
 
 
-def _judge_choices(sent: QueryDict | None, error: Exception | None) -> list[Choice]:
+def _judge_choices(project: Project, sent: QueryDict | None, error: Exception | None) -> list[Choice]:
     """Return a row per plugin and added judge, chosen rows first."""
     plugins = registered("judge")
     chosen = sent.getlist("judge") if sent is not None else list(DEFAULT_JUDGES)
@@ -270,8 +276,10 @@ def _judge_choices(sent: QueryDict | None, error: Exception | None) -> list[Choi
     names = shown_form(NamesForm, sent, error, keys=keys)
     places = {name: place for place, name in enumerate(plugins)}
     rows = []
+    endpoints = choosable_endpoints()
     for key in keys:
-        form = shown_form(plugin_form(plugins[_plugin_of(key)], prefix=f"judge-{key}"), sent, error)
+        plugin = plugins[_plugin_of(key)]
+        form = shown_form(judge_form(plugin, project, endpoints, prefix=f"judge-{key}"), sent, error)
         given = names.add(key)
         rows.append(
             Choice(
@@ -283,6 +291,7 @@ def _judge_choices(sent: QueryDict | None, error: Exception | None) -> list[Choi
                 given=given,
                 is_first=sent is not None and key == sent.get("first"),
                 is_open=AGAIN in key or _is_refused(form) or bool(given.errors),
+                lacks_endpoint=not endpoints and chooses_endpoint(plugin),
             )
         )
     top = {row.name for row in rows if row.chosen}
@@ -308,7 +317,7 @@ def _context(project: Project, sent: QueryDict | None, error: Exception | None =
     sampler = sent.get("sampler", DEFAULT_SAMPLER) if sent is not None else DEFAULT_SAMPLER
     return {
         "project": project,
-        "judges": _judge_choices(sent, error),
+        "judges": _judge_choices(project, sent, error),
         "samplers": _sampler_choices(str(sampler), sent, error),
         "allocations": Run.Allocation.choices,
         "orders": Run.Orders.choices,
