@@ -147,7 +147,8 @@ def test_each_message_is_used() -> None:
     assert raised | {"int_parsing_size"} == set(MESSAGES)
 
 
-def test_our_own_rules_speak_the_visitors_language() -> None:
+def test_our_own_rules_speak_the_visitors_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZELO_MODELS", "")
     assert error_of(Cycles.Options, degree=3) == "degree is 3; expected an even number because each cycle adds two"
     assert "is not allowed in this installation" in error_of(DenseOptions, model="somebody/model")
     with translation.override("de"):
