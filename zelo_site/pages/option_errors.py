@@ -15,6 +15,7 @@ from labeling.wording import translated
 
 A_NUMBER, A_WHOLE_NUMBER = gettext_lazy("Enter a number."), gettext_lazy("Enter a whole number.")
 A_TEXT = gettext_lazy("Enter a text.")
+A_LIST = gettext_lazy("Enter a list of values.")
 AN_OBJECT = gettext_lazy("Enter a JSON object, for example {}.")
 YES_OR_NO = gettext_lazy("Choose yes or no.")
 
@@ -44,7 +45,8 @@ MESSAGES: dict[str, str | Promise] = {
     ),
     "string_pattern_mismatch": gettext_lazy("Enter a text that matches the pattern %(pattern)s."),
     "literal_error": gettext_lazy("Choose one of these values: %(expected)s."),
-    "list_type": gettext_lazy("Enter a list of values."),
+    "list_type": A_LIST,
+    "tuple_type": A_LIST,
     "too_short": ngettext_lazy(
         "Enter at least %(min_length)s value.", "Enter at least %(min_length)s values.", "min_length"
     ),

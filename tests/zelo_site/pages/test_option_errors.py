@@ -26,6 +26,7 @@ OF_SCHEMA: dict[str, set[str]] = {
     "str": {"string_type", "string_unicode"},
     "literal": {"literal_error"},
     "list": {"list_type"},
+    "tuple": {"tuple_type", "missing", "too_long"},
     "dict": {"dict_type"},
     "function-before": {"value_error", "assertion_error"},
     "function-after": {"value_error", "assertion_error"},
@@ -41,7 +42,14 @@ OF_CONSTRAINT: dict[str, dict[str, str]] = {
     "str": {"min_length": "string_too_short", "max_length": "string_too_long", "pattern": "string_pattern_mismatch"},
     "collection": {"min_length": "too_short", "max_length": "too_long"},
 }
-FAMILY = {"float": "number", "int": "number", "str": "str", "list": "collection", "dict": "collection"}
+FAMILY = {
+    "float": "number",
+    "int": "number",
+    "str": "str",
+    "list": "collection",
+    "tuple": "collection",
+    "dict": "collection",
+}
 HARMLESS = {"strict", "allow_inf_nan", "strip_whitespace"}  # these raise the types of their schema
 CONSTRAINTS = {"multiple_of", "to_lower", "to_upper", "coerce_numbers_to_str", "fail_fast", "unique_items"}
 
@@ -96,6 +104,7 @@ class Every(pydantic.BaseModel):
     word: str = pydantic.Field(default="ab", min_length=2, max_length=3, pattern=r"^\w+$")
     mode: Literal["fast", "slow"] = "fast"
     many: list[int] = pydantic.Field(default_factory=lambda: [1], min_length=1, max_length=2)
+    pair: tuple[int, int] = (1, 2)
     extra: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
@@ -123,6 +132,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"many": []}, "Enter at least 1 value."),
     ({"many": [1, 2, 3]}, "Enter at most 2 values."),
     ({"many": [1, "x"]}, "Value 2: Enter a whole number."),
+    ({"pair": 1}, "Enter a list of values."),
+    ({"pair": [1, 2, 3]}, "Enter at most 2 values."),
     ({"extra": 1}, "Enter a JSON object, for example {}."),
     ({"unknown": 1}, "Remove this value; there is no option of this name."),
 ]
