@@ -163,7 +163,7 @@ def test_our_own_rules_speak_the_visitors_language(monkeypatch: pytest.MonkeyPat
     assert error_of(Cycles.Options, degree=3) == "degree is 3; expected an even number because each cycle adds two"
     assert "is not allowed in this installation" in error_of(DenseOptions, model="somebody/model")
     with translation.override("de"):
-        assert error_of(Every, number="x") == "Eine Zahl eingeben."
+        assert error_of(Every, number="x") == "Bitte eine Zahl eingeben."
 
 
 def test_an_unknown_type_keeps_its_message() -> None:
