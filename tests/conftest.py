@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,27 @@ def no_silence_between_tests() -> None:
     from workers.broker import hints
 
     hints._silent_until = 0.0
+
+
+@pytest.fixture
+def sent_hints() -> Any:
+    """The hints that a test sends to the broker, see `tests.factories.broker.WaitingHints`."""
+    from tests.factories.broker import WaitingHints
+
+    hints = WaitingHints()
+    hints.clear()
+    return hints
+
+
+@pytest.fixture
+def broker_down(settings: Any, tmp_path: Path) -> Iterator[None]:
+    """A broker's address at which nobody listens."""
+    from workers.broker import client
+
+    settings.ZELO_REDIS_URL = f"unix://{tmp_path}/nobody.sock"
+    client.valkey.cache_clear()
+    yield
+    client.valkey.cache_clear()
 
 
 @pytest.fixture(autouse=True)

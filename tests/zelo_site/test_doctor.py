@@ -38,8 +38,8 @@ def test_living_worker_is_well() -> None:
     assert found("workers, rating").health is Health.BAD
 
 
-def test_dead_broker_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "broker_answers", lambda: False)
+@pytest.mark.usefixtures("broker_down")
+def test_dead_broker_is_found() -> None:
     assert found("broker").health is Health.BAD
 
 

@@ -153,14 +153,11 @@ def test_programs_call_a_reranker_without_blanks_and_signs_and_by_its_name_as_we
 
 
 def test_while_nobody_ranks_the_client_is_told_when_to_ask_again(
-    client: Client,
-    published_encoder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    client: Client, published_encoder: Path, tmp_path: Path, settings: Any
 ) -> None:
     owner = make_user("owner")
     store(published_encoder, make_project(owner=owner))
-    monkeypatch.setattr(reranking, "reranking_socket", lambda: tmp_path / "nobody.sock")
+    settings.ZELO_HOME = tmp_path
     reranking._client.cache_clear()
     reply = ask(client, make_token(owner, name="k", scopes=["rerank"]))
     reranking._client.cache_clear()
@@ -412,13 +409,11 @@ def test_scores_are_written_with_as_many_places_as_tell_them_apart(scores: list[
     assert len(set(written)) == len({round(each, 8) for each in scores})
 
 
-def test_the_box_says_that_nobody_ranks(
-    client: Client, published_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_box_says_that_nobody_ranks(client: Client, published_encoder: Path, tmp_path: Path, settings: Any) -> None:
     owner = make_user("owner")
     project = make_project(owner=owner)
     reranker = store(published_encoder, project)
-    monkeypatch.setattr(reranking, "reranking_socket", lambda: tmp_path / "nobody.sock")
+    settings.ZELO_HOME = tmp_path
     reranking._client.cache_clear()
     client.force_login(owner)
     answer = client.post(f"/p/{project.slug}/rerankers/{reranker.pk}/try/", {"query": "q", "documents": "a"})

@@ -21,6 +21,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from zelo_site.models import Preferences
+from zelo_site.pages.forms import one_of
 
 SESSION_KEY = "language"
 
@@ -53,12 +54,12 @@ def _remember(sender: Any, request: HttpRequest, user: AbstractBaseUser, **_: An
 @require_POST
 def set_language(request: HttpRequest) -> HttpResponse:
     """Set the language and return to the previous page; ignore an unknown language."""
-    language = request.POST.get("language", "")
+    language = one_of(request.POST, "language", dict(settings.LANGUAGES))
     back = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
         back = "/"
     response = redirect(back)
-    if not _is_offered(language):
+    if not language:
         return response
     request.session[SESSION_KEY] = language
     if request.user.is_authenticated:

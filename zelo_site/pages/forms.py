@@ -1,7 +1,7 @@
 """Shared parts of the pages' Django forms, and one adapter from a pydantic model to a form.
 
-A form validates the submitted values, shows them again and keeps each error at its field. `chosen_or_404` and
-`whole_number` read submitted ids.
+A form validates the submitted values, shows them again and keeps each error at its field. `chosen_or_404`,
+`whole_number` and `one_of` read a control that nobody types in: an id, a button's action, a filter of a list.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-import annotated_types
 import pydantic
 from django import forms
 from django.core.exceptions import ValidationError
@@ -22,8 +21,9 @@ from django.http import Http404
 from pydantic_core import PydanticUndefined
 
 from labeling.importing.strict_json import BadJson, parse
-from labeling.plugins import Plugin
+from labeling.plugins import Plugin, registered
 from labeling.wording import translated
+from zelo_site.pages.option_errors import option_error
 
 LARGEST_ID = 2**63 - 1
 MOST_DOLLARS = 4_000_000_000_000  # as millionths it fits into 63 bits
@@ -42,13 +42,18 @@ class BadForm(ValueError):
 
 
 class PageForm(forms.Form):
-    """Base class of forms whose markup is in the template: ids are field names, and browsers do not check `required`."""
+    """Base class of forms whose markup is in the template: ids are field names, and browsers do not check `required`.
+
+    `rows` are the rows that each field with a choice of rows offers.
+    """
 
     use_required_attribute = False
     title: ClassVar[str] = ""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rows: Mapping[str, QuerySet[Any]] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **{"auto_id": "%s", **kwargs})
+        for name, found in (rows or {}).items():
+            cast(forms.ModelChoiceField, self.fields[name]).queryset = found
 
     @classmethod
     def filled(cls, sent: Mapping[str, Any] | None, **kwargs: Any) -> Self:
@@ -109,7 +114,7 @@ class OptionsForm(PageForm):
         wrong = set(self.errors)
         for each in error.errors():
             name = str(each["loc"][0]) if each["loc"] else None
-            message = each["msg"].removeprefix("Value error, ")
+            message = option_error(each)
             if name in self.fields:
                 if name not in wrong:
                     self.add_error(name, message)
@@ -139,6 +144,22 @@ def options_form(
     form = cast("type[OptionsForm]", type("Form", (OptionsForm,), body))
     form.base_fields = fields  # not in the class body: an option can have the name of a form's attribute
     return form
+
+
+class PluginField(forms.ChoiceField):
+    """The name of a registered plugin; without a choice, the default's."""
+
+    def __init__(self, kind: str, *, default: str, **kwargs: Any) -> None:
+        super().__init__(
+            choices=lambda: [(name, plugin.label) for name, plugin in registered(kind).items()],
+            required=False,
+            initial=default,
+            **kwargs,
+        )
+        self.default = default
+
+    def clean(self, value: Any) -> Any:
+        return super().clean(value) or self.default
 
 
 class CommaList(forms.CharField):
@@ -203,7 +224,7 @@ def _form_field(name: str, info: pydantic.fields.FieldInfo) -> forms.Field:
         return forms.BooleanField(**{**shared, "required": False})
     if annotation in (int, float):
         field = forms.IntegerField if annotation is int else forms.FloatField
-        return field(**shared, **_bounds(info.metadata))
+        return field(**shared)  # the model checks the bounds
     if annotation is str or annotation is None:
         return forms.CharField(**shared)
     if origin in (list, tuple) and all(_bare(each)[0] in (*SIMPLE, ...) for each in typing.get_args(annotation)):
@@ -231,17 +252,6 @@ def _choice(annotation: Any, optional: bool, shared: dict[str, Any]) -> forms.Fi
     return forms.TypedChoiceField(choices=choices, coerce=values.__getitem__, empty_value=None, **shared)
 
 
-def _bounds(metadata: list[Any]) -> dict[str, Any]:
-    """Return the inclusive bounds; the model checks exclusive ones."""
-    bounds: dict[str, Any] = {}
-    for each in metadata:
-        if isinstance(each, annotated_types.Ge):
-            bounds["min_value"] = each.ge
-        elif isinstance(each, annotated_types.Le):
-            bounds["max_value"] = each.le
-    return bounds
-
-
 def option_label(name: str, info: pydantic.fields.FieldInfo) -> str:
     """Return an option's label: its title, or its name in words."""
     return info.title or name_in_words(name)
@@ -258,6 +268,15 @@ def whole_number(sent: Mapping[str, Any], name: str) -> int | None:
         return forms.IntegerField(required=False, min_value=0, max_value=LARGEST_ID).clean(sent.get(name))
     except ValidationError:
         return None
+
+
+def one_of(sent: Mapping[str, Any], name: str, choices: Iterable[str], default: str = "") -> str:
+    """Return the submitted choice; the default for anything else."""
+    field = forms.ChoiceField(choices=[(choice, choice) for choice in choices], required=False)
+    try:
+        return str(field.clean(sent.get(name))) or default
+    except ValidationError:
+        return default
 
 
 def chosen_or_404(rows: QuerySet[Row], sent: Mapping[str, Any], name: str) -> Row:

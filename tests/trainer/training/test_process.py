@@ -17,7 +17,6 @@ import pytest
 from tests.factories.lessons import make_data, make_options, write_rows
 from tests.factories.weights.tiny_models import save_tiny_qwen3
 from trainer.publishing.manifests import ARTEFACTS
-from trainer.training import launcher
 from trainer.training import process as training_process
 from trainer.training.launcher import ROOT, TrainingProcess, command_for, training_environment, visible_gpus
 from trainer.training.process import EVENTS, ORDER, PUBLISHED, RESULT, ROWS
@@ -187,5 +186,5 @@ def test_several_gpus_are_launched_by_accelerate(monkeypatch: pytest.MonkeyPatch
     assert several[several.index("--num_processes") + 1] == "4"
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "0,2"}) == 2
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == 0
-    monkeypatch.setattr(launcher.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", "/no/such/folder")
     assert visible_gpus({}) == 0

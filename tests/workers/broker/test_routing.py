@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from django.core.management import CommandError, call_command
 
 from labeling import plugins
 from labeling.plugin_checks import check_plugin
+from tests.factories.broker import WaitingHints
 from tests.factories.rows import make_judges, make_project, make_tasks
 from tests.factories.stubs.plugins import LongerJudge
 from workers import stopping
-from workers.broker import client
 from workers.broker.hints import leave_hint
 from workers.broker.routing import QUEUES, judging_queue
 from workers.judging import batches, queue
@@ -33,18 +34,6 @@ class RemoteJudge(LongerJudge):
     resource = "http"
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """(task, queue) of every message."""
-    messages: list[tuple[str, Any]] = []
-    monkeypatch.setitem(plugins._registry, ("judge", "test-remote"), RemoteJudge)
-    monkeypatch.setattr(
-        current_app, "send_task", lambda name, queue=None, **_: messages.append((name.split(".")[-1], queue))
-    )
-    client.valkey().flushdb()
-    return messages
-
-
 @pytest.mark.parametrize(
     ("plugin", "expected"),
     [
@@ -61,13 +50,14 @@ def test_judges_are_asked_where_their_resource_is(plugin: str, expected: str) ->
 
 
 @pytest.mark.django_db
-def test_hints_follow_the_judge(sent: list[tuple[str, Any]]) -> None:
+def test_hints_follow_the_judge(sent_hints: WaitingHints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins._registry, ("judge", "test-remote"), RemoteJudge)
     project = make_project(queries=1)
     near, far = make_judges(project)[0], make_judges(project, plugin="test-remote")[0]
     for judge in (near, far):
         assert leave_hint("judge", judge.pk)
     leave_hint("rate", project.pk)
-    assert sent == [("judge", "judging-cpu"), ("judge", "judging-http"), ("rate", None)]
+    assert sent_hints.queues() == [("judge", "judging-cpu"), ("judge", "judging-http"), ("rate", "rating")]
 
 
 def test_every_task_that_no_judge_decides_has_its_queue_in_the_settings() -> None:
@@ -104,8 +94,13 @@ def test_one_worker_serves_several_queues(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("with_gpu", [True, False])
-def test_the_stack_serves_every_queue_once(monkeypatch: pytest.MonkeyPatch, with_gpu: bool) -> None:
-    monkeypatch.setattr(stack, "has_gpu", lambda: with_gpu)
+def test_the_stack_serves_every_queue_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_gpu: bool) -> None:
+    if with_gpu:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 12, 0'\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     served = [name for child in stack.worker_processes() for name in child.command if name in QUEUES]
     assert sorted(served) == sorted(QUEUES)
     assert ("judging-gpu" in {child.name for child in stack.worker_processes()}) is with_gpu
@@ -118,16 +113,28 @@ def test_a_gpu_that_is_hidden_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.django_db
 def test_worker_that_is_told_to_stop_hands_back_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StoppedJudge(LongerJudge):
+        """Its worker is told to stop while it answers the first batch."""
+
+        name = "test-stopped"
+
+        def judge(self, comparisons: Any) -> Any:
+            stopping.note_stopping()
+            return super().judge(comparisons)
+
+    monkeypatch.setitem(plugins._registry, ("judge", StoppedJudge.name), StoppedJudge)
     tasks = make_tasks(6)
     judge = tasks[0].annotator
+    type(judge).objects.filter(pk=judge.pk).update(plugin=StoppedJudge.name)
+    judge.refresh_from_db()
     monkeypatch.setattr(batches, "STORED_AT_ONCE", 2)
     claimed = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=6)
-    told = iter([False, True])
-    monkeypatch.setattr(batches, "is_stopping", lambda: next(told))
-    assert batches.judge_claimed(judge, claimed) == 2
-    assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}
-    monkeypatch.setattr(batches, "is_stopping", lambda: True)
-    assert batches.judge_open(judge.pk, worker="w@host:1") == 0
+    try:
+        assert batches.judge_claimed(judge, claimed) == 2
+        assert set(JudgingTask.objects.values_list("state", "attempts")) == {("open", 0)}
+        assert batches.judge_open(judge.pk, worker="w@host:1") == 0
+    finally:
+        stopping.note_stopping(False)
     assert JudgingTask.objects.count() == 4
 
 

@@ -45,13 +45,6 @@ def fake(tmp_path: Path) -> Iterator[FakeJudge]:
         yield judge
 
 
-@pytest.fixture
-def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' own processes look for themselves."""
-    for module in (batches, streaming):
-        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
-
-
 @contextlib.contextmanager
 def judging_processes(
     judge: Annotator, count: int, home: Path, *, seconds: float = 60.0
@@ -139,7 +132,6 @@ def test_an_endpoint_that_answers_429_for_a_minute_pauses_everybody_and_buries_n
     assert row.rate_limited == len(rate_limited)
 
 
-@pytest.mark.usefixtures("no_hints")
 @pytest.mark.parametrize("fault", ["rate_limited_silent", "rate_limited_date", "rate_limited_ms"])
 def test_every_form_of_429_pauses_the_endpoint(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     define_endpoints(monkeypatch, fake)
@@ -162,7 +154,6 @@ def test_every_form_of_429_pauses_the_endpoint(fake: FakeJudge, monkeypatch: pyt
 # --- out of order ------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_hints")
 def test_an_outage_opens_the_breaker_and_buries_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with running_fake_judge(tmp_path / "gone.jsonl", "--api-key", KEY) as gone:
         define_endpoints(monkeypatch, gone)
@@ -188,7 +179,6 @@ def test_an_outage_opens_the_breaker_and_buries_nothing(monkeypatch: pytest.Monk
     assert limiter.endpoint_states()[0].state == "closed"
 
 
-@pytest.mark.usefixtures("no_hints")
 def test_while_the_breaker_is_open_nothing_is_claimed(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
     define_endpoints(monkeypatch, fake)
     _, judge = open_questions(10)
@@ -207,7 +197,6 @@ def connection_interval(*, seconds: float) -> object:
     return timedelta(seconds=seconds)
 
 
-@pytest.mark.usefixtures("no_hints")
 @pytest.mark.parametrize("fault", ["unauthorized", "quota", "payment_required", "http_500", "disconnect"])
 def test_what_every_question_would_meet_buries_few(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -231,7 +220,6 @@ def test_what_every_question_would_meet_buries_few(
     assert Judgment.objects.count() == 60 - JudgingTask.objects.filter(state="dead").count()
 
 
-@pytest.mark.usefixtures("no_hints")
 def test_answers_that_cannot_be_read_are_real_attempts_and_bury(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +237,6 @@ def test_answers_that_cannot_be_read_are_real_attempts_and_bury(
 # --- stopping, dying, showing ------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_hints")
 def test_a_worker_that_is_told_to_stop_awaits_its_calls_and_hands_the_rest_back(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,8 +267,6 @@ def test_an_endpoint_is_shown_to_its_projects_and_without_its_key(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define_endpoints(monkeypatch, fake, {"rpm": 6000.0, "max_concurrency": 5})
-    for module in (batches, streaming):
-        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
     project, judge = open_questions(10)
     batches.judge_open(judge.pk, worker="w@host:1")
     [view] = limiter.endpoint_states(project)

@@ -16,14 +16,15 @@ from labeling.models import Judgment, Pair, Project, Role
 from scoring.calibration.calibrate import project_calibration
 from scoring.models import Calibration, ProjectFit, QueryFit
 from scoring.rating import rate_stale, stale_query_ids
+from tests.factories.broker import WaitingHints
 from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged
 from tests.factories.rows import make_judges, make_member, make_project, make_run, make_user
 from workers import reconciler, tasks
+from workers.broker.hints import leave_hint
 from workers.jobs import calibration
 from workers.jobs.calibration import calibrate, due_project_ids, order_calibration, whats_due
 from workers.judging import batches, questions, queue
 from workers.models import Job, JudgingTask, Run
-from workers.runs import advancing, ordering
 from workers.runs.advancing import advance
 from workers.runs.ordering import RunRefused
 from zelo_site.management.commands.calibrate import calibration_report
@@ -34,21 +35,7 @@ QUERIES, SIZE = 8, 6
 
 
 @pytest.fixture
-def hints(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Hints that were left, instead of a broker."""
-    left: list[tuple[str, int]] = []
-
-    def leave(task: str, subject: int, **_: Any) -> bool:
-        left.append((task, subject))
-        return True
-
-    for module in (calibration, ordering, advancing, batches, reconciler):
-        monkeypatch.setattr(module, "leave_hint", leave)
-    return left
-
-
-@pytest.fixture
-def judged(hints: list[tuple[str, int]]) -> Judged:
+def judged(sent_hints: WaitingHints) -> Judged:
     rng = np.random.default_rng(3)
     judged = make_judged(queries=QUERIES, size=SIZE, rng=rng)
     answer(judged, make_judges(judged.project)[0], draw_pairs(judged, 4, rng), rng)
@@ -132,7 +119,7 @@ def test_a_cross_query_run_of_chosen_queries_stays_among_them(judged: Judged) ->
     assert {query for both in of for query in both} == set(chosen)
 
 
-def test_a_project_without_strengths_cannot_order_cross_query_pairs(hints: list[tuple[str, int]]) -> None:
+def test_a_project_without_strengths_cannot_order_cross_query_pairs(sent_hints: WaitingHints) -> None:
     project = make_project(queries=3)
     with pytest.raises(RunRefused, match="judge pairs within queries first"):
         order_calibration(project, judges=make_judges(project))
@@ -161,9 +148,9 @@ def test_few_judgments_make_nothing_due_until_a_run_ends(judged: Judged) -> None
     settle(judged.project)
 
 
-def test_the_end_of_a_run_hints_at_calibration(judged: Judged, hints: list[tuple[str, int]]) -> None:
+def test_the_end_of_a_run_hints_at_calibration(judged: Judged, sent_hints: WaitingHints) -> None:
     carry_out(make_run(judged.project, judges=make_judges(judged.project, 2)[1:]))
-    assert ("calibrate", judged.project.pk) in hints
+    assert ("calibrate", judged.project.pk) in sent_hints
 
 
 def test_prior_and_judges_are_chosen_again_when_judgments_grew_by_half(judged: Judged) -> None:
@@ -180,11 +167,11 @@ def test_prior_and_judges_are_chosen_again_when_judgments_grew_by_half(judged: J
     assert ProjectFit.objects.get().judgments == 96 * 3
 
 
-def test_a_new_prior_refits_every_query_before_biases_are_fitted(judged: Judged, hints: list[tuple[str, int]]) -> None:
+def test_a_new_prior_refits_every_query_before_biases_are_fitted(judged: Judged, sent_hints: WaitingHints) -> None:
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
-    hints.clear()
+    sent_hints.clear()
     calibrate(judged.project.pk)
-    assert ("rate", judged.project.pk) in hints
+    assert ("rate", judged.project.pk) in sent_hints
     assert len(stale_query_ids(judged.project.pk)) == QUERIES
     assert not Calibration.objects.exists()
     rate_stale(judged.project.pk)
@@ -210,21 +197,21 @@ def test_answers_across_queries_are_left_to_gather_before_the_next_calibration(j
 
 
 def test_the_reconciler_finds_a_calibration_whose_hint_was_lost(
-    judged: Judged, hints: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    judged: Judged, sent_hints: WaitingHints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
-    hints.clear()
-    monkeypatch.setattr(reconciler, "broker_answers", lambda: True)
+    sent_hints.clear()
     reconciler.reconcile_once()
-    assert ("calibrate", judged.project.pk) in hints
+    assert ("calibrate", judged.project.pk) in sent_hints
 
 
-def test_the_task_takes_its_hint_and_calibrates(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[tuple[str, int]] = []
-    monkeypatch.setattr(tasks, "hint_taken", lambda task, subject: taken.append((task, subject)))
+def test_the_task_takes_its_hint_and_calibrates(judged: Judged, sent_hints: WaitingHints) -> None:
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
+    sent_hints.clear()
+    leave_hint("calibrate", judged.project.pk)
     tasks.calibrate(judged.project.pk)
-    assert taken == [("calibrate", judged.project.pk)]
+    assert leave_hint("calibrate", judged.project.pk)
+    assert sent_hints.count(("calibrate", judged.project.pk)) == 2, "the key of the first hint is gone"
     assert ProjectFit.objects.filter(project=judged.project).exists()
 
 
@@ -232,16 +219,16 @@ def test_the_task_takes_its_hint_and_calibrates(judged: Judged, monkeypatch: pyt
 
 
 def test_rewriting_many_scores_makes_way_and_goes_on(
-    judged: Judged, hints: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    judged: Judged, sent_hints: WaitingHints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(order_calibration(judged.project, judges=make_judges(judged.project), seed=1))
     calibrate(judged.project.pk)
     rate_stale(judged.project.pk)
     monkeypatch.setattr("scoring.calibration.calibrate.QUERIES_AT_ONCE", 3)
     monkeypatch.setattr(calibration, "SLICE_S", 0.0)
-    hints.clear()
+    sent_hints.clear()
     calibrate(judged.project.pk)
-    assert hints == [("calibrate", judged.project.pk)]
+    assert sent_hints == [("calibrate", judged.project.pk)]
     assert [(due.choice, due.fit, due.rest) for due in whats_due(judged.project.pk)] == [(False, False, True)]
     settle(judged.project)
     latest = Calibration.objects.get()

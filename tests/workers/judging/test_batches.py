@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
+from labeling import plugins
 from labeling.models import Judgment, Query
 from labeling.plugins import get_plugin
 from labeling.records import Verdict
@@ -57,12 +58,15 @@ def test_a_database_that_goes_away_before_a_question_costs_no_attempt(monkeypatc
 def test_a_judge_that_tells_a_question_twice_or_one_it_was_not_asked_has_failed_the_rest(
     places: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judge_each(self: LongerJudge, comparisons: Any, report: Callable[[int, Verdict], None]) -> None:
-        for number, place in enumerate(places):
-            report(place, Verdict(0.1 * (number + 1)))
+    class PlacesJudge(LongerJudge):
+        name = "test-places"
 
-    monkeypatch.setattr(LongerJudge, "judge_each", judge_each)
-    assert judged("test-longer") == 1
+        def judge_each(self, comparisons: Any, report: Callable[[int, Verdict], None]) -> None:
+            for number, place in enumerate(places):
+                report(place, Verdict(0.1 * (number + 1)))
+
+    monkeypatch.setitem(plugins._registry, ("judge", PlacesJudge.name), PlacesJudge)
+    assert judged("test-places") == 1
     assert Judgment.objects.get().preference == pytest.approx(0.1), "the first telling counts"
     assert JudgingTask.objects.get().reason == "judge_error"
 
@@ -71,7 +75,6 @@ def test_a_judge_that_is_no_longer_installed_fails_its_tasks(monkeypatch: pytest
     project = make_project(queries=1, documents=3)
     (judge,) = make_judges(project)
     make_run(project, judges=[judge])
-    from labeling import plugins
 
     monkeypatch.delitem(plugins._registry, ("judge", "test-longer"))
     assert batches.judge_open(judge.pk, worker="w@host:1") == 0

@@ -33,12 +33,6 @@ def fake(tmp_path: Path) -> Iterator[FakeJudge]:
         yield judge
 
 
-@pytest.fixture(autouse=True)
-def no_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (batches, streaming):
-        monkeypatch.setattr(module, "leave_hint", lambda *_: True)
-
-
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A slice that would wait for ever is stopped, and fails its test by what it left."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from django.core.management.base import CommandError
 from labeling.models import Project
 from tests.factories.pages import make_project
 from zelo_site.cli.judge_arguments import NamedJudge, make_judges, read_judges
-from zelo_site.management.commands import configure
 
 
 def read(*judges: str, file: Path | None = None) -> list[NamedJudge]:
@@ -77,13 +74,7 @@ def test_judge_of_a_command_has_its_options_and_name() -> None:
     assert [(each.name, each.options["k1"]) for each in made] == [("sharp", 2.0)]
 
 
-@contextlib.contextmanager
-def _no_database() -> Iterator[None]:
-    yield
-
-
-def configured(monkeypatch: pytest.MonkeyPatch, project: Project, **options: Any) -> str:
-    monkeypatch.setattr(configure, "database", _no_database)
+def configured(project: Project, **options: Any) -> str:
     out = io.StringIO()
     call_command("configure", project.slug, stdout=out, **options)
     return out.getvalue()
@@ -92,7 +83,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, project: Project, **options: Any
 @pytest.mark.django_db
 def test_project_is_configured_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project()
-    said = configured(monkeypatch, project, rater="bradley-terry", rater_options='{"prior_precision": 0.5}')
+    said = configured(project, rater="bradley-terry", rater_options='{"prior_precision": 0.5}')
     project.refresh_from_db()
     assert (project.rater, project.rater_options["prior_precision"]) == ("bradley-terry", 0.5)
     assert "bradley-terry" in said
@@ -103,6 +94,6 @@ def test_project_is_configured_from_the_command_line(monkeypatch: pytest.MonkeyP
 def test_bad_options_of_a_rater_change_nothing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     project = make_project()
     with pytest.raises(CommandError):
-        configured(monkeypatch, project, rater_options=text)
+        configured(project, rater_options=text)
     project.refresh_from_db()
     assert project.rater_options == {}

@@ -30,7 +30,6 @@ from tests.factories.pages import (
 from workers.models import JudgingTask, Run, Spend
 from workers.monitoring.heartbeats import beat
 from zelo_site import urls
-from zelo_site.pages.project import overview
 
 pytestmark = pytest.mark.django_db
 
@@ -228,10 +227,8 @@ def test_living_worker_is_shown_and_asks_for_nothing(client: Client, project: Pr
     assert "python manage.py worker" not in html
 
 
-def test_dead_broker_is_said_aloud(
-    client: Client, project: Project, query: Query, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(overview, "broker_answers", lambda: False)
+@pytest.mark.usefixtures("broker_down")
+def test_dead_broker_is_said_aloud(client: Client, project: Project, query: Query) -> None:
     assert "The broker is not responding" in page(client, "project", project.slug)
 
 

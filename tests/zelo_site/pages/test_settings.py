@@ -42,8 +42,8 @@ def test_settings_are_stored(client: Client, project: Project) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("rater-thurstone-prior_precision", "-1", "greater than or equal to 0"),
-        ("rater", "nobody", "no rater is named"),
+        ("rater-thurstone-prior_precision", "-1", "Enter a number of at least 0."),
+        ("rater", "nobody", "nobody is not one of the available choices"),
         ("name", " ", "This field is required"),
         ("instruction", "nul\x00", "Null characters are not allowed"),
     ],

@@ -19,6 +19,7 @@ import pydantic
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName
+from labeling.stored_texts import stored_text
 from workers.endpoints import learned
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
@@ -61,6 +62,7 @@ SCORE_SCHEMA: dict[str, Any] = {
 # Fields that the modes set themselves; `extra_body` must not contain them.
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
+RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these names")
 
 
 class OpenAIOptions(Judge.Options):
@@ -133,7 +135,7 @@ class OpenAIOptions(Judge.Options):
     @classmethod
     def _adds_only(cls, value: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted(RESERVED & set(value)):
-            raise ValueError(f"may not set {', '.join(taken)}; use the options of these names")
+            raise ValueError(RESERVED_FIELDS % {"names": ", ".join(taken)})
         return value
 
 

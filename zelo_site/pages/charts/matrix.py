@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Judgment, Project, Query
+from zelo_site.pages.forms import one_of
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.templatetags.figures import decimals
@@ -71,8 +72,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
     """Show the first hundred documents of the chosen ranking against each other."""
     project = visible_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
-    sort = request.GET.get("sort", "elo")
-    sort = sort if sort in SORTS else "elo"
+    sort = one_of(request.GET, "sort", SORTS, "elo")
     documents = ranked_documents(request, query, sort)
     cells = answered_cells(request, query, [document["id"] for document in documents])
     context = {

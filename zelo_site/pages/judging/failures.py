@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, QueryDict
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
-from zelo_site.pages.forms import whole_number
+from zelo_site.pages.forms import PageForm
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
 PAGE_SIZE = 50
+
+
+class FailureForm(PageForm):
+    """The reason and the judge of the unanswered questions; empty for all."""
+
+    reason = forms.ChoiceField(
+        label=gettext_lazy("Reason"), choices=[(kind, kind) for kind in FailureKind], required=False
+    )
+    judge = forms.ModelChoiceField(Annotator.objects.none(), label=gettext_lazy("Judge"), required=False)
+
+    @classmethod
+    def of(cls, sent: QueryDict, project: Project) -> FailureForm:
+        """Return the form of the submitted filter."""
+        return cls(sent, rows={"judge": Annotator.objects.judges().filter(project=project)})
+
+    def filter(self) -> FailureFilter:
+        """Return the filter of the valid fields."""
+        judge = self.cleaned_data.get("judge")
+        return FailureFilter(reason=self.cleaned_data.get("reason") or None, annotator_id=judge.pk if judge else None)
 
 
 def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -24,8 +44,14 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     if request.method == "POST":
         return _retry(request, owned_project(request, slug))
-    judge = _judge(request.GET, project)
-    chosen = _filter(request.GET, judge)
+    form = FailureForm.of(request.GET, project)
+    form.is_valid()  # a list without a filter answers an invalid one
+    return _page(request, project, form)
+
+
+def _page(request: HttpRequest, project: Project, form: FailureForm) -> HttpResponse:
+    refused = request.method == "POST" and not form.is_valid()
+    judge, chosen = form.cleaned_data.get("judge"), form.filter()
     tasks = failed_tasks(project, chosen).select_related("annotator", "pair__a__query").order_by("-id")
     counts = failure_counts(project, chosen)
     page = Paginator(tasks, PAGE_SIZE).get_page(request.GET.get("page"))
@@ -37,19 +63,19 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
         "chosen": chosen,
         "dead": failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD).count(),
         "judge": judge,
+        "error": form.summary() if refused else "",
         "judges": Annotator.objects.visible_to(request.user).filter(project=project, is_person=False),
         "may_change": may_change(request, project),
         "here": "judges",
     }
-    return render(request, "zelo/judging/failures.html", context)
+    return render(request, "zelo/judging/failures.html", context, status=422 if refused else 200)
 
 
 def _retry(request: HttpRequest, project: Project) -> HttpResponse:
-    sent = request.POST.get("reason", "")
-    if sent and sent not in set(FailureKind):  # an unknown reason must not retry all questions
-        return HttpResponseBadRequest(f"reason is {sent[:40]!r}; expected one of {', '.join(FailureKind)}, or none")
-    chosen = _filter(request.POST, _judge(request.POST, project))
-    tell_asked_again(request, retry_failures(project, chosen, by=request.user))
+    form = FailureForm.of(request.POST, project)
+    if not form.is_valid():  # an unknown reason or judge must not retry all questions
+        return _page(request, project, form)
+    tell_asked_again(request, retry_failures(project, form.filter(), by=request.user))
     return redirect("failures", slug=project.slug)
 
 
@@ -57,13 +83,3 @@ def tell_asked_again(request: HttpRequest, questions: int) -> None:
     """Add a message with the number of retried questions."""
     text = ngettext("Retrying %(n)s question.", "Retrying %(n)s questions.", questions)
     messages.success(request, text % {"n": count(questions)})
-
-
-def _judge(sent: QueryDict, project: Project) -> Annotator | None:
-    return Annotator.objects.judges().filter(project=project, pk=whole_number(sent, "judge") or 0).first()
-
-
-def _filter(sent: QueryDict, judge: Annotator | None) -> FailureFilter:
-    reason = sent.get("reason", "")
-    known = reason if reason in set(FailureKind) else None
-    return FailureFilter(reason=known, annotator_id=judge.pk if judge else None)

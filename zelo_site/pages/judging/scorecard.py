@@ -11,7 +11,7 @@ from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.drift import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
-from zelo_site.pages.forms import chosen_or_404
+from zelo_site.pages.forms import chosen_or_404, one_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PAUSED_BY = stored_text("paused by %(name)s")
@@ -33,7 +33,10 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
-    if request.POST.get("action") == "resume":
+    action = one_of(request.POST, "action", ("pause", "resume"))
+    if not action:
+        messages.error(request, _("Unknown action. Use a button on this page."))
+    elif action == "resume":
         if resume_judge(judge, by=request.user):
             messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
     elif pause_judge(judge, PAUSED_BY % {"name": request.user.get_username()}, by=request.user):

@@ -26,7 +26,7 @@ from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
-from zelo_site.pages.forms import BadForm, Dollars, PageForm, check_all, plugin_form, shown_form
+from zelo_site.pages.forms import BadForm, Dollars, PageForm, PluginField, check_all, plugin_form, shown_form
 from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form
 from zelo_site.pages.scope import owned_project
 
@@ -104,6 +104,12 @@ class RunForm(PageForm):
         return values
 
 
+class SamplerForm(PageForm):
+    """The design of a run."""
+
+    sampler = PluginField("sampler", default=DEFAULT_SAMPLER, label=gettext_lazy("Design"))
+
+
 class NamesForm(PageForm):
     """The chosen name of each row's judge, by the row's key."""
 
@@ -168,7 +174,7 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
 def read_order(project: Project, sent: QueryDict) -> Order:
     """Return the validated form values. Raises BadOrder, BadForm or UnknownPlugin."""
     keys = _chosen_keys(sent)
-    sampler = get_plugin("sampler", sent.get("sampler", DEFAULT_SAMPLER))
+    sampler = get_plugin("sampler", SamplerForm(sent).checked()["sampler"])
     run, names = RunForm(sent), NamesForm(sent, keys=keys)
     design = plugin_form(sampler, prefix=f"sampler-{sampler.name}")(sent)
     plugins = {key: get_plugin("judge", _plugin_of(key)) for key in keys}
@@ -314,11 +320,12 @@ def _with_another(sent: QueryDict) -> QueryDict:
 
 
 def _context(project: Project, sent: QueryDict | None, error: Exception | None = None) -> dict[str, Any]:
-    sampler = sent.get("sampler", DEFAULT_SAMPLER) if sent is not None else DEFAULT_SAMPLER
+    sampler = shown_form(SamplerForm, sent, error)["sampler"]
     return {
         "project": project,
         "judges": _judge_choices(project, sent, error),
-        "samplers": _sampler_choices(str(sampler), sent, error),
+        "samplers": _sampler_choices(str(sampler.value()), sent, error),
+        "sampler": sampler,
         "allocations": Run.Allocation.choices,
         "orders": Run.Orders.choices,
         "default_threshold": DEFAULT_THRESHOLD,

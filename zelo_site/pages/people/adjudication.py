@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db import transaction
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 
 from labeling.annotation.answer_scale import BY_KEY, answer_labels, step_buttons
@@ -32,7 +34,7 @@ from scoring.annotators.adjudication import (
 )
 from scoring.annotators.disagreements import Between, Disagreement, disagreements, neighbours
 from scoring.models import Adjudication
-from zelo_site.pages.forms import text_of, whole_number
+from zelo_site.pages.forms import BadForm, PageForm, one_of, whole_number
 from zelo_site.pages.queries.reasons import Reason, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -41,7 +43,17 @@ PAGE_SIZE = 25
 MOST_OPINIONS = 100
 LONGEST_NOTE = 2000
 
-# The comparison screen's text for each key.
+
+class VerdictForm(PageForm):
+    """The owner's verdict: a key of the scale, a note, and whether the pair also becomes gold."""
+
+    verdict = forms.ChoiceField(
+        label=gettext_lazy("Verdict"),
+        choices=[(key, key) for key in ANSWERS],
+        error_messages={"invalid_choice": gettext_lazy("Choose one of the answers on this page.")},
+    )
+    note = forms.CharField(label=gettext_lazy("Note"), max_length=LONGEST_NOTE, required=False)
+    gold = forms.BooleanField(required=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Row:
 def disagreements_page(request: HttpRequest, slug: str) -> HttpResponse:
     """List 25 disagreements per page; `between` filters by annotators, `show=decided` shows decided pairs."""
     project = visible_project(request, slug)
-    between, decided = _between(request), request.GET.get("show") == "decided"
+    between, decided = _between(request), bool(one_of(request.GET, "show", ["decided"]))
     found = disagreements(project, between=between, decided=decided)
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
     context = {
@@ -77,8 +89,7 @@ def disagreements_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _between(request: HttpRequest) -> Between:
-    given = request.GET.get("between", "")
-    return Between(given) if given in set(Between) else Between.ANYBODY
+    return Between(one_of(request.GET, "between", Between, Between.ANYBODY))
 
 
 def _label(between: Between) -> str:
@@ -186,7 +197,7 @@ def _address(request: HttpRequest, project: Project, pair_id: int | None, **more
 def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
     """Handle a POST: `verdict` is a key of the scale, `action` is undo, gold or not-gold."""
     here = _address(request, project, pair.pk)
-    action = request.POST.get("action", "")
+    action = one_of(request.POST, "action", ("undo", "gold", "not-gold"))
     try:
         with transaction.atomic():
             if action == "undo":
@@ -194,7 +205,7 @@ def _act(request: HttpRequest, project: Project, pair: Pair) -> HttpResponse:
             if action in {"gold", "not-gold"}:
                 return _gold(request, pair, here, wanted=action == "gold")
             return _decide(request, project, pair, here)
-    except (BadVerdict, DecidedMeanwhile) as error:
+    except (BadForm, BadVerdict, DecidedMeanwhile) as error:
         messages.error(request, str(error))
         return redirect(here)
 
@@ -207,10 +218,10 @@ def _seen(request: HttpRequest) -> int | None:
 def _decide(request: HttpRequest, project: Project, pair: Pair, here: str) -> HttpResponse:
     # Read it before the verdict removes the pair from the list, because the next pair is found by position.
     before, after = neighbours(disagreements(project, between=_between(request)), pair.pk)
-    key = request.POST.get("verdict", "")
-    comment = text_of(request.POST, "note", LONGEST_NOTE)
-    made = adjudicate(pair, request.user, key, note=comment, seen=_seen(request))
-    if request.POST.get("gold") and ANSWERS[key] is not None:
+    values = VerdictForm(request.POST).checked()
+    key = values["verdict"]
+    made = adjudicate(pair, request.user, key, note=values["note"], seen=_seen(request))
+    if values["gold"] and ANSWERS[key] is not None:
         make_gold(pair, by=request.user)
     messages.success(request, _("Decided: %(verdict)s.") % {"verdict": verdict_label(made.adjudication)})
     onward = after if after is not None else before

@@ -42,7 +42,7 @@ from scoring.annotators.people import PersonFigures, people_figures
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import MOST_OVERLAP, MOST_PAIRS, BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
-from zelo_site.pages.forms import BadForm, CommaList, PageForm, chosen_or_404, shown_form, whole_number
+from zelo_site.pages.forms import BadForm, CommaList, PageForm, chosen_or_404, one_of, shown_form, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
@@ -130,7 +130,7 @@ def people_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return _page(request, project)
     project = owned_project(request, slug)
-    action = ACTIONS.get(request.POST.get("action", ""))
+    action = ACTIONS.get(one_of(request.POST, "action", ACTIONS))
     if action is None:
         return _page(request, project, error=_("Unknown action. Use a button on this page."), status=422)
     try:
@@ -145,7 +145,7 @@ def _page(
 ) -> HttpResponse:
     is_owner = may_change(request, project)
     plans = plan_progress(project)
-    action = request.POST.get("action", "") if error else ""
+    action = one_of(request.POST, "action", ACTIONS) if error else ""
     sent = {action: request.POST}
     refused = error if isinstance(error, BadForm) else None
     rules = rules_of(project)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -10,11 +12,11 @@ from django.views.decorators.http import require_POST
 
 from labeling.models import Role
 from labeling.wording import translated
-from workers.judging.failures import FailureFilter, retry_failures
+from workers.judging.failures import retry_failures
 from workers.models import Run
 from workers.runs import transitions
 from zelo_site.pages.importing.candidates import filling_part
-from zelo_site.pages.judging.failures import tell_asked_again
+from zelo_site.pages.judging.failures import FailureForm, tell_asked_again
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import read_overview
 from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
@@ -51,8 +53,12 @@ def move_run(request: HttpRequest, slug: str, run_id: int, action: str) -> HttpR
     project = owned_project(request, slug)
     run = get_object_or_404(Run.objects.visible_to(request.user).filter(project=project), pk=run_id)
     if action == "retry":
-        chosen = FailureFilter(reason=request.POST.get("reason") or None, run_id=run.pk)
-        tell_asked_again(request, retry_failures(project, chosen, by=request.user))
+        form = FailureForm.of(request.POST, project)
+        if form.is_valid():
+            chosen = replace(form.filter(), run_id=run.pk)
+            tell_asked_again(request, retry_failures(project, chosen, by=request.user))
+        else:  # an unknown reason must not retry all questions
+            messages.error(request, form.summary())
         return redirect("project", slug=project.slug)
     moves = {"pause": transitions.pause_run, "resume": transitions.resume_run, "cancel": transitions.cancel_run}
     if action not in moves:

@@ -25,6 +25,7 @@ from workers.jobs.calibration import judges_so_far, order_calibration
 from workers.models import Run
 from workers.runs.ordering import RunRefused
 from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar, reliability_dots
+from zelo_site.pages.forms import one_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import clipped
 
@@ -92,8 +93,7 @@ def scale_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST":
         return _order(request, owned_project(request, slug))
     found, counts, is_owner = project_calibration(project), _counts(request, project), may_change(request, project)
-    sort = request.GET.get("sort", "high")
-    sort = sort if sort in SORTS else "high"
+    sort = one_of(request.GET, "sort", SORTS, "high")
     page, axis = _biases(request, project, sort)
     context = {
         "project": project,

@@ -24,7 +24,7 @@ from labeling.projects import BadProject, change_project
 from workers.budgets.changes import change_caps
 from workers.budgets.limits import BadBudget, read_caps
 from workers.budgets.spend import totals_of_project
-from zelo_site.pages.forms import BadForm, OptionsForm, PageForm, check_all, plugin_form, shown_form
+from zelo_site.pages.forms import BadForm, OptionsForm, PageForm, PluginField, check_all, plugin_form, shown_form
 from zelo_site.pages.judging.limits import LimitsForm, sent_limits
 from zelo_site.pages.scope import owned_project
 
@@ -42,10 +42,11 @@ class RaterChoice:
 
 
 class SettingsForm(PageForm):
-    """Name and instruction."""
+    """Name, instruction and rater."""
 
     name = forms.CharField(label=gettext_lazy("Project name"), max_length=200)
     instruction = forms.CharField(label=gettext_lazy("Relevance instruction"), required=False, strip=False)
+    rater = PluginField("rater", default="", label=gettext_lazy("Rater"))
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
@@ -54,9 +55,10 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/project/settings.html", _context(project))
     try:
-        rater = get_plugin("rater", request.POST.get("rater", project.rater))
         before = project.rater, project.rater_options
         form = SettingsForm(request.POST)
+        form.is_valid()
+        rater = get_plugin("rater", form.cleaned_data.get("rater") or project.rater)
         options = plugin_form(rater, prefix=f"rater-{rater.name}")(request.POST)
         limits = sent_limits(request.POST, prefix=CAPS)
         check_all(form, options, limits)
@@ -79,12 +81,12 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _context(project: Project, sent: QueryDict | None = None, error: Exception | None = None) -> dict[str, Any]:
     caps = _caps(project)
-    chosen = project.rater if sent is None else sent.get("rater", project.rater)
+    initial = {"name": project.name, "instruction": project.instruction, "rater": project.rater}
+    form = shown_form(SettingsForm, sent, error, initial=initial)
+    chosen = form["rater"].value()
     return {
         "project": project,
-        "form": shown_form(
-            SettingsForm, sent, error, initial={"name": project.name, "instruction": project.instruction}
-        ),
+        "form": form,
         "raters": [
             RaterChoice(name, plugin.label, list(_options(project, plugin, sent, error)), name == chosen)
             for name, plugin in registered("rater").items()

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Project, Query
-from zelo_site.pages.forms import text_of
+from zelo_site.pages.forms import one_of, text_of
 from zelo_site.pages.importing.candidates import filling_part
 from zelo_site.pages.queries.certainty import mark_certainty
 from zelo_site.pages.scope import may_change, visible_project
@@ -53,7 +53,7 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
     """List 50 queries per page; `q` searches their texts, `show` filters by state."""
     project = visible_project(request, slug)
     search = text_of(request.GET, "q", 200)
-    chosen = request.GET.get("show", "") if request.GET.get("show", "") in FILTERS else ""
+    chosen = one_of(request.GET, "show", FILTERS)
     queries = _filtered(queries_of(request, project), chosen).order_by("id")
     if search:
         queries = queries.filter(text__icontains=search)

@@ -7,12 +7,15 @@ listed at its rank.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -22,7 +25,7 @@ from labeling.models import Project
 from labeling.wording import translated_name
 from scoring.models import Snapshot
 from scoring.quality import JUDGE_ORDER
-from trainer.evaluation.entries import UNTRAINED_BASE, EntryRefused, enter_outside, enter_run_file
+from trainer.evaluation.entries import UNTRAINED_BASE, EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
 from trainer.evaluation.leaderboard import (
     BASELINES,
@@ -41,10 +44,11 @@ from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
-from zelo_site.pages.forms import BadForm, PageForm, chosen_or_404, shown_form, whole_number
+from zelo_site.pages.forms import BadForm, PageForm, one_of, shown_form, text_of, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOVED_SHOWN = 200
+LONGEST_ID = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,16 @@ class RunFileForm(PageForm):
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200, required=False)
 
 
-class EvaluateForm(PageForm):
-    """The split to evaluate."""
+class EndpointForm(PageForm):
+    """A configured HTTP reranker to add."""
 
+    endpoint = forms.ChoiceField(label=gettext_lazy("HTTP reranker"), choices=lambda: [(n, n) for n in _outside()])
+
+
+class EvaluateForm(PageForm):
+    """The snapshot and the split to evaluate."""
+
+    snapshot = forms.ModelChoiceField(Snapshot.objects.none(), label=gettext_lazy("Snapshot"))
     split = forms.ChoiceField(label=gettext_lazy("Split"), choices=[(split, split) for split in SPLITS], required=False)
 
 
@@ -129,9 +140,10 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, project: Project, error: BadForm | None = None) -> HttpResponse:
-    snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
+    snapshots = list(_snapshots(request, project))
     chosen = _chosen(request, project, snapshots)
     job = Job.objects.filter(project=project, stage=STAGE).first()
+    sent = {one_of(request.POST, "action", ACTIONS): request.POST}
     context = {
         "project": project,
         "here": "proof",
@@ -144,7 +156,9 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
-        "run_form": shown_form(RunFileForm, None, error),
+        "run_form": shown_form(RunFileForm, sent.get("run_file"), error),
+        "endpoint_form": shown_form(EndpointForm, sent.get("outside"), error),
+        "error": error,
         "may_change": may_change(request, project),
     }
     return render(request, "zelo/rerankers/proof.html", context, status=422 if error else 200)
@@ -168,11 +182,17 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
         snapshot = snapshots[0] if snapshots else None
     if snapshot is None:
         return None
-    split = asked.get("split") or (latest.split if latest else "test")
-    reference = asked.get("reference") or _first_reference(project, snapshot, split)
-    if split not in SPLITS or reference not in REFERENCES:
-        raise Http404
+    split = _known(asked, "split", SPLITS) or (latest.split if latest else "test")
+    reference = cast(Reference, _known(asked, "reference", REFERENCES) or _first_reference(project, snapshot, split))
     return Chosen(snapshot, split, reference, _asked(request, "against") or None)
+
+
+def _known(asked: QueryDict, name: str, choices: Iterable[str]) -> str:
+    """Return the parameter, or an empty text without it. Raises Http404 for an unknown value."""
+    found = one_of(asked, name, choices)
+    if asked.get(name) and not found:
+        raise Http404
+    return found
 
 
 def _first_reference(project: Project, snapshot: Snapshot, split: str) -> str:
@@ -210,34 +230,54 @@ def _outside() -> list[str]:
 
 
 def _post(request: HttpRequest, project: Project) -> HttpResponse:
-    action = request.POST.get("action", "")
+    action = one_of(request.POST, "action", ACTIONS)
+    if not action:
+        raise Http404
     try:
-        if action == "outside":
-            entered = enter_outside(project, request.POST.get("endpoint", ""), by=request.user)
-            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
-        elif action == "run_file":
-            sent = RunFileForm(request.POST, request.FILES).checked()
-            name = sent["name"] or str(sent["run"].name)
-            entered = enter_run_file(project, name, sent["run"], by=request.user)
-            messages.success(request, _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name})
-        elif action == "evaluate":
-            snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
-            snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
-            split = EvaluateForm(request.POST).checked()["split"] or "test"
-            order_evaluation(project, snapshot, split, by=request.user)
-            messages.success(request, _("Evaluation started. Rows appear as results arrive."))
-        else:
-            raise Http404
+        messages.success(request, ACTIONS[action](request, project))
     except (EntryRefused, EvaluationRefused, RowError, UnknownOutside, OutsideInvalid) as error:
         messages.error(request, str(error))
     return redirect("proof", slug=project.slug)
 
 
+def _add_outside(request: HttpRequest, project: Project) -> str:
+    values = EndpointForm(request.POST).checked()
+    entered = enter_outside(project, values["endpoint"], by=request.user)
+    return _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name}
+
+
+def _add_run_file(request: HttpRequest, project: Project) -> str:
+    form = RunFileForm(request.POST, request.FILES)
+    values = form.checked()
+    try:
+        entered = enter_run_file(project, values["name"] or str(values["run"].name), values["run"], by=request.user)
+    except (EntryRefused, RowError) as error:
+        form.add_error("name" if isinstance(error, NameTaken) else "run", str(error))
+        raise BadForm(form) from error
+    return _("%(name)s added. Evaluate to see its rank.") % {"name": entered.name}
+
+
+def _evaluate(request: HttpRequest, project: Project) -> str:
+    values = EvaluateForm(request.POST, rows={"snapshot": _snapshots(request, project)}).checked()
+    order_evaluation(project, values["snapshot"], values["split"] or "test", by=request.user)
+    return _("Evaluation started. Rows appear as results arrive.")
+
+
+ACTIONS: dict[str, Callable[[HttpRequest, Project], str]] = {
+    "outside": _add_outside,
+    "run_file": _add_run_file,
+    "evaluate": _evaluate,
+}
+
+
+def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
+    return Snapshot.objects.visible_to(request.user).filter(projects=project)
+
+
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the queries that gained and lost between two rerankers, and the moved documents of one query."""
     project = visible_project(request, slug)
-    snapshots = list(Snapshot.objects.visible_to(request.user).filter(projects=project))
-    chosen = _chosen(request, project, snapshots)
+    chosen = _chosen(request, project, list(_snapshots(request, project)))
     if chosen is None or not request.GET.get("from") or not request.GET.get("to"):
         return redirect("proof", slug=project.slug)
     evaluations = Evaluation.objects.filter(
@@ -263,7 +303,7 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
             {"id": "gains", "title": _("Gained"), "rows": gains[:MOVED_SHOWN]},
         ],
         "same": sum(each.change == 0 for each in moved),
-        "query": request.GET.get("query", ""),
+        "query": text_of(request.GET, "query", LONGEST_ID),
         "documents": [],
     }
     if context["query"]:

@@ -21,9 +21,16 @@ from zelo_site.templatetags.figures import count
 
 
 class SnapshotForm(PageForm):
-    """The name of a new snapshot."""
+    """The name of a new snapshot, and the other projects that it includes."""
 
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
+    project = forms.ModelMultipleChoiceField(
+        Project.objects.none(),
+        to_field_name="slug",
+        required=False,
+        label=gettext_lazy("Include other projects"),
+        error_messages={"invalid_choice": gettext_lazy("You cannot include “%(value)s”; choose from the list.")},
+    )
 
 
 OptionsForm = options_form(SnapshotOptions, prefix="freeze", title="Snapshot")
@@ -36,11 +43,11 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "zelo/rerankers/snapshots.html", _context(request, project))
     owned_project(request, slug)
     try:
-        form, options = SnapshotForm(request.POST), OptionsForm(request.POST)
+        form = SnapshotForm(request.POST, rows={"project": _others(request, project)})
+        options = OptionsForm(request.POST)
         check_all(form, options)
-        joined = _others(request, project).filter(slug__in=request.POST.getlist("project"))
         snapshot = freeze(
-            [project, *joined],
+            [project, *form.cleaned_data["project"]],
             name=form.cleaned_data["name"],
             options=SnapshotOptions.model_validate(options.plain_options()),
             by=request.user,
@@ -65,9 +72,14 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "rated": Score.objects.filter(candidate__query__project=project).exists(),
         "fields": shown_form(OptionsForm, sent, error),
         "domains": sorted(set(domains.distinct()[:50])),
-        "others": _others(request, project),
-        "joined": request.POST.getlist("project"),
-        "form": shown_form(SnapshotForm, sent, error, initial={"name": f"{project.name}, {len(snapshots) + 1}"}),
+        "others": (others := _others(request, project)),
+        "form": shown_form(
+            SnapshotForm,
+            sent,
+            error,
+            rows={"project": others},
+            initial={"name": f"{project.name}, {len(snapshots) + 1}", "project": []},
+        ),
         "error": error,
         "may_change": may_change(request, project),
     }

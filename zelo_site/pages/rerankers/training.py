@@ -6,22 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
+from django import forms
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.forms import BoundField
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.models import Project
-from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
+from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
-from zelo_site.pages.forms import BadForm, chosen_or_404, name_in_words, plugin_form, shown_form
+from zelo_site.pages.forms import BadForm, PageForm, PluginField, name_in_words, plugin_form, shown_form
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
@@ -30,6 +33,13 @@ WIDTH, HEIGHT = 600, 160
 SHOWN = 50
 # Margin above and below a curve, as a share of its largest value; a single point needs it for a readable axis.
 LEAST_ROOM = 0.01
+
+
+class TrainingForm(PageForm):
+    """The snapshot and the trainer of a new training."""
+
+    snapshot = forms.ModelChoiceField(Snapshot.objects.none(), label=gettext_lazy("Snapshot"))
+    trainer = PluginField("trainer", default="pointwise", label=gettext_lazy("Trainer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +89,27 @@ def training_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/rerankers/training.html", _context(request, project))
     owned_project(request, slug)
-    snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
-    snapshot = chosen_or_404(snapshots, request.POST, "snapshot")
     try:
-        trainer = get_plugin("trainer", request.POST.get("trainer", "pointwise"))
+        values = TrainingForm(request.POST, rows={"snapshot": _snapshots(request, project)}).checked()
+        trainer = get_plugin("trainer", values["trainer"])
         options = plugin_form(trainer, prefix=f"trainer-{trainer.name}")(request.POST).plain_options()
-        run = start_training(project, snapshot, trainer=trainer.name, options=options, by=request.user)
-    except (BadForm, TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        run = start_training(project, values["snapshot"], trainer=trainer.name, options=options, by=request.user)
+    except (BadForm, TrainingRefused, pydantic.ValidationError) as error:
         return render(request, "zelo/rerankers/training.html", _context(request, project, error), status=422)
     return redirect("training-run", slug=project.slug, training_id=run.pk)
 
 
 def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
     sent = request.POST if error is not None else None
-    chosen = request.POST.get("trainer", "pointwise")
+    snapshots = _snapshots(request, project)
+    form = shown_form(TrainingForm, sent, error, rows={"snapshot": snapshots})
+    chosen = form["trainer"].value()
     return {
         "project": project,
         "here": "training",
         "runs": list(TrainingRun.objects.filter(project=project).select_related("snapshot")[:SHOWN]),
-        "snapshots": list(Snapshot.objects.visible_to(request.user).filter(projects=project)),
-        "snapshot": request.POST.get("snapshot", ""),
+        "snapshots": list(snapshots),
+        "form": form,
         "trainers": [
             TrainerChoice(name, plugin.label, _fields(plugin, sent, error), name == chosen)
             for name, plugin in registered("trainer").items()
@@ -106,6 +117,10 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "error": error,
         "may_change": may_change(request, project),
     }
+
+
+def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
+    return Snapshot.objects.visible_to(request.user).filter(projects=project)
 
 
 def _fields(trainer: type[Plugin], sent: Any, error: Exception | None) -> list[BoundField]:

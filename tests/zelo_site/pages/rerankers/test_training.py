@@ -74,7 +74,7 @@ def test_page_and_rest_name_the_command_for_what_is_too_large(
 @pytest.mark.parametrize(
     ("form", "says"),
     [
-        ({"name": "X", "freeze-dev_share": "7"}, "less than or equal to 0.5"),
+        ({"name": "X", "freeze-dev_share": "7"}, "Enter a number of at most 0.5."),
         ({"name": "X", "freeze-domains": "lwa"}, "which no scored query has"),
         ({"name": ""}, 'id="name-error">This field is required.'),
     ],
@@ -94,8 +94,11 @@ def test_projects_of_others_cannot_be_joined(client: Client, project: Project) -
     foreign = make_project(make_user())
     scored(foreign, prefix="f")
     assert f'value="{foreign.slug}"' not in page(client, "snapshots", project.slug)
-    client.post(reverse("snapshots", args=[project.slug]), {"name": "Mine", "project": foreign.slug})
-    assert list(Snapshot.objects.get().projects.all()) == [project]
+    form = {"name": "Mine", "project": [foreign.slug]}
+    refused = client.post(reverse("snapshots", args=[project.slug]), form)
+    html = refused.content.decode()
+    assert (refused.status_code, Snapshot.objects.exists()) == (422, False)
+    assert f"You cannot include “{foreign.slug}”" in html and 'id="project-error"' in html and 'value="Mine"' in html
 
 
 def test_a_training_is_ordered_and_cancelled_from_its_page(client: Client, project: Project) -> None:
@@ -124,7 +127,7 @@ def test_options_out_of_range_are_named_in_the_form(client: Client, project: Pro
     form = {"snapshot": snapshot.pk, "trainer": "pointwise", "trainer-pointwise-rank": "0"}
     response = client.post(reverse("training", args=[project.slug]), form)
     assert response.status_code == 422
-    assert "greater than or equal to 1" in response.content.decode()
+    assert "Enter a number of at least 1." in response.content.decode()
 
 
 def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: Client, project: Project) -> None:
