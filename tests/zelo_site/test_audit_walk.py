@@ -33,7 +33,7 @@ from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
-from trainer.models import TrainingRun
+from trainer.models import Reranker, TrainingRun
 from workers.judging.drift import pause_judge
 from workers.models import Job, JudgingTask, Run
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
@@ -143,6 +143,12 @@ def a_stopped_training(world: World) -> None:
     TrainingRun.objects.filter(pk=world.known["training_id"]).update(state=TrainingRun.State.CANCELLED)
 
 
+def a_held_back_student(world: World) -> None:
+    run = TrainingRun.objects.get(pk=world.known["training_id"])
+    TrainingRun.objects.filter(pk=run.pk).update(state=TrainingRun.State.HELD_BACK)
+    Reranker.objects.create(project=run.project, training_run=run, name="worse", kind="trained", release="held_back")
+
+
 def rows_to_learn_from(world: World) -> None:
     splits = {"train": {"rows": 5}, "test": {"rows": 5}}
     Snapshot.objects.filter(pk=world.known["snapshot_id"]).update(manifest={"splits": splits})
@@ -232,6 +238,7 @@ PAGES = [
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
     Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("move-training", ("reranker.published_anyway",), {}, a_held_back_student, {"move": "publish"}),
     Writes("proof", ("reranker.entered",), {"action": "outside", "endpoint": "theirs"}),
     Writes("proof", ("reranker.entered",), {"action": "run_file", "run": a_run_file}),
     Writes("proof", ("evaluation.ordered",), {"action": "evaluate", "snapshot": "{snapshot_id}"}),
@@ -284,6 +291,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
     Writes("POST /trainings/{training_id}/resume", ("training.resumed",), None, a_stopped_training),
+    Writes("POST /trainings/{training_id}/publish", ("reranker.published_anyway",), None, a_held_back_student),
     Writes("POST /projects/{slug}/evaluations", ("evaluation.ordered",), {"snapshot": "{snapshot_id}"}),
     Writes("POST /projects/{slug}/entries/outside", ("reranker.entered",), {"endpoint": "theirs"}),
     Writes("POST /projects/{slug}/entries/run", ("reranker.entered",), {"file": a_run_file}),
@@ -311,6 +319,7 @@ EXEMPT = {
     "estimate": "computes and stores nothing",
     "instruction": "one's own confirmation, which the annotator's row keeps",
     "try-reranker": "ranks what was typed and stores nothing",
+    "embeddings-v1": "embeds and stores nothing",
     "rerank-v1": "ranks and stores nothing",
     "rerank-v2": "ranks and stores nothing",
     "rerank-tei": "ranks and stores nothing",

@@ -215,7 +215,9 @@ def _train(
         "threads": torch.get_num_threads(),
         "labels_spread": stretch is not None,
     }
-    return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts)
+    # A head that is trained has step 0 as a candidate; a fresh head ranks at random there, and the gate compares instead.
+    won = base.ranks_untrained and trainer.course.best_step == 0
+    return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts, base_won=won)
 
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:

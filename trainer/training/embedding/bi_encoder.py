@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
@@ -17,6 +16,7 @@ from sentence_transformers.util import batch_to_device
 from transformers.trainer_utils import set_seed
 
 from trainer.bases import Base, quiet
+from trainer.recommendation import is_bi_encoder
 from trainer.training.adapters import attend_in_float32, set_dropout
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
 
@@ -34,11 +34,7 @@ class SizeTooLarge(ValueError):
 
 def check_embedder(base: Base) -> None:
     """Raise NotAnEmbedder for a base that is no bi-encoder of sentence-transformers."""
-    try:
-        modules = json.loads((base.folder / "modules.json").read_text())
-    except (FileNotFoundError, ValueError):
-        modules = []
-    if not any(str(each.get("type", "")).endswith("Pooling") for each in modules):
+    if not is_bi_encoder(base):
         raise NotAnEmbedder(
             f"base {base.name!r} is no embedder: its folder has no modules.json with a pooling layer; choose an embedder in "
             "the format of sentence-transformers, such as minilm, or train a reranker with another trainer"

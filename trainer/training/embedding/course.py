@@ -25,7 +25,7 @@ from trainer.training.memory import memory_in_use
 
 LARGEST_GRADIENT = 1.0
 REPORT_STEPS = 10
-LOOKS = 2
+LOOKS = 1
 
 
 def lesson_loss(

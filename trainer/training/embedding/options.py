@@ -46,7 +46,7 @@ class EmbeddingOptions(Trainer.Options):
         default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
     )
     weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
-    epochs: int = pydantic.Field(default=2, ge=1, le=1000, description="Passes over the training queries.")
+    epochs: int = pydantic.Field(default=1, ge=1, le=1000, description="Passes over the training queries.")
     max_steps: int = pydantic.Field(
         default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
     )
@@ -93,10 +93,10 @@ class EmbeddingOptions(Trainer.Options):
         default=0,
         ge=0,
         le=10**6,
-        description="Steps between checkpoints that are compared; 0: at half and at the end of the training.",
+        description="Steps between checkpoints that are compared; 0: at the end of the training only.",
     )
     folds: int = pydantic.Field(
-        default=4,
+        default=3,
         ge=0,
         le=20,
         description="Cross-validation of checkpoint and scale where the dev split is small; 0: the dev split alone.",
