@@ -33,6 +33,7 @@ from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     PATHS,
+    Dialect,
     RerankRefused,
     RerankRequest,
     answer,
@@ -123,7 +124,7 @@ class RerankApp:
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
         path, method = scope["path"], scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        dialect = dialect_of(path)
+        dialect: Dialect = "rerank" if path == EMBEDDINGS else dialect_of(path)
         try:
             if path == "/health":
                 return _Answer(200, b'{"status": "ok"}')

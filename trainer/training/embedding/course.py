@@ -61,19 +61,41 @@ def lesson_loss(
     return total / (len(lessons) * len(model.sizes))
 
 
+def epoch_steps(options: EmbeddingOptions, lessons: int) -> int:
+    """Optimizer steps of one pass over the lessons."""
+    return -(-lessons // options.queries_a_step)
+
+
+def steps_of(options: EmbeddingOptions, lessons: int) -> int:
+    """Optimizer steps of a course: epochs or steps, whichever ends first."""
+    by_epochs = options.epochs * epoch_steps(options, lessons)
+    return min(options.max_steps or by_epochs, by_epochs)
+
+
+def looks_of(options: EmbeddingOptions, lessons: int, *, shortest: int) -> int:
+    """How often every course is compared, at equal shares of its steps; `shortest` is the steps of the shortest course."""
+    wanted = round(steps_of(options, lessons) / options.eval_steps) if options.eval_steps else LOOKS
+    return max(1, min(wanted, shortest))
+
+
 class Course:
-    """Steps over lessons; `looks` lists the steps at which the model is compared."""
+    """Steps over lessons; the model is compared `looks` times, at the steps that the attribute of that name lists."""
 
     def __init__(
-        self, model: BiEncoder, lessons: Sequence[Lesson], options: EmbeddingOptions, *, elo_scale: float, most: int
+        self,
+        model: BiEncoder,
+        lessons: Sequence[Lesson],
+        options: EmbeddingOptions,
+        *,
+        elo_scale: float,
+        most: int,
+        looks: int,
     ) -> None:
         self._model, self._lessons, self._options = model, lessons, options
         self._elo_scale, self._most = elo_scale, most
-        self._epoch_steps = -(-len(lessons) // options.queries_a_step)
-        by_epochs = options.epochs * self._epoch_steps
-        self.steps = min(options.max_steps or by_epochs, by_epochs)
-        looks = max(1, round(self.steps / options.eval_steps)) if options.eval_steps else LOOKS
-        self.looks = sorted({max(1, math.ceil(self.steps * at / looks)) for at in range(1, looks + 1)})
+        self._epoch_steps = epoch_steps(options, len(lessons))
+        self.steps = steps_of(options, len(lessons))
+        self.looks = [math.ceil(self.steps * at / looks) for at in range(1, looks + 1)]
         weights = [each for each in model.parameters() if each.requires_grad]
         self._optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)

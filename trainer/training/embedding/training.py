@@ -23,9 +23,9 @@ from trainer.bases import Base, load_base
 from trainer.training import checkpoints
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.embedding.bi_encoder import BiEncoder
-from trainer.training.embedding.course import Course
+from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
-from trainer.training.embedding.line_search import Choice, choose
+from trainer.training.embedding.line_search import SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.fine_tuning import CHECKPOINTS, OutOfMemory, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
@@ -91,6 +91,9 @@ class _Training:
                 f"the dev split has no query with an order, and there are {len(self.queries)} training queries with {options.folds} "
                 "folds, so nothing can choose the adapter's scale; freeze a snapshot with a larger dev_share, or set folds"
             )
+        count = len(self.queries)
+        shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
+        self.looks = looks_of(options, count, shortest=shortest)
         self.model = BiEncoder(base, options)
         self.untrained = checkpoints.trainable(self.model)
 
@@ -106,8 +109,7 @@ class _Training:
         self._say_prepared(lessons)
         parts = [self._fold(number, held_out, lessons) for number, held_out in enumerate(self.folds)]
         course, on_dev = self._whole(lessons)
-        looks = len(course.looks)
-        values = np.concatenate([*(part[:, :looks] for part in parts), on_dev])
+        values = np.concatenate([*parts, on_dev])
         choice = choose(values)
         self.report("chosen", **self._told(choice, course))
         adapter = self._store(choice, course)
@@ -168,7 +170,7 @@ class _Training:
         course.run(look, self.report, folder=self.workspace / CHECKPOINTS)
         values = [json.loads((folder / f"step-{step}.json").read_text()) for step in course.looks]
         if not self.dev_queries:
-            return course, np.zeros((0, len(course.looks), 5))
+            return course, np.zeros((0, len(course.looks), len(SCALES)))
         return course, np.stack([np.array(each, dtype=np.float64) for each in values], axis=1)
 
     def _course(self, lessons: Sequence[Any]) -> Course:
@@ -179,7 +181,9 @@ class _Training:
                     weights.copy_(self.untrained[name])
         self.model.at_scale(1.0)
         torch.manual_seed(self.options.seed)
-        return Course(self.model, lessons, self.options, elo_scale=self.elo_scale, most=self.most)
+        return Course(
+            self.model, lessons, self.options, elo_scale=self.elo_scale, most=self.most, looks=self.looks
+        )
 
     # --- result --------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class _Training:
         }
 
     def _facts(self, choice: Choice, course: Course, lessons: Lessons, on_dev: FloatArray) -> dict[str, Any]:
-        scale = 0 if choice.base_won else (0.0, 0.25, 0.5, 0.75, 1.0).index(choice.scale)
+        scale = 0 if choice.base_won else SCALES.index(choice.scale)
         dev = float(on_dev[:, choice.checkpoint, scale].mean()) if len(on_dev) else None
         return {
             "train_rows": len(self.train),
