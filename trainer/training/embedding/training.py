@@ -181,9 +181,7 @@ class _Training:
                     weights.copy_(self.untrained[name])
         self.model.at_scale(1.0)
         torch.manual_seed(self.options.seed)
-        return Course(
-            self.model, lessons, self.options, elo_scale=self.elo_scale, most=self.most, looks=self.looks
-        )
+        return Course(self.model, lessons, self.options, elo_scale=self.elo_scale, most=self.most, looks=self.looks)
 
     # --- result --------------------------------------------------------------------------
 

@@ -51,7 +51,9 @@ def options(base: Path | str, **changes: Any) -> EmbeddingOptions:
     return EmbeddingOptions.model_validate(small | changes)
 
 
-def learn(base: Path | str, workspace: Path, data: TrainingData | None = None, **changes: Any) -> tuple[Trained, Report]:
+def learn(
+    base: Path | str, workspace: Path, data: TrainingData | None = None, **changes: Any
+) -> tuple[Trained, Report]:
     workspace.mkdir(exist_ok=True)
     told = Report()
     return Embedding(options(base, **changes)).train(data or make_data(16), workspace, told), told
@@ -102,7 +104,7 @@ def test_labels_of_chance_leave_the_base_where_it_is(base: Path, tmp_path: Path)
             for part in (data.train, data.dev)
         )
     )
-    trained, told = learn(base, tmp_path / "w", mixed, learning_rate=1e-4, epochs=1)
+    trained, _ = learn(base, tmp_path / "w", mixed, learning_rate=1e-4, epochs=1)
     assert trained.base_won and trained.facts["best_step"] == 0 and trained.facts["adapter_scale"] == 0.0
     weights = load_file(str(trained.adapter / "adapter_model.safetensors"))
     assert all(not each.any() for name, each in weights.items() if "lora_B" in name)

@@ -54,7 +54,7 @@ def test_queries_without_a_preference_are_left_out_and_none_left_is_an_error() -
     assert with_preferences(rows([[1, 2], [5, 5, 5], [7], [3, 4, 3]])) == [slice(0, 2), slice(6, 9)]
     with pytest.raises(NoPreferences, match="judge more pairs"):
         with_preferences(rows([[1], [2]]))
-    with pytest.raises(OneElo, match="'query 0'.*judge more pairs"):
+    with pytest.raises(OneElo, match=r"'query 0'.*judge more pairs"):
         with_preferences(rows([[5, 5], [4, 4]]))
     assert elo_scale_of(rows([[1400, 1600]])) == 50.0
     assert elo_scale_of(rows([[1400, 1600]]), 80.0) == 80.0
