@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from labeling.plugin_checks import check_plugin
-from labeling.records import Examples, Trained, TrainingData
+from labeling.plugins import get_plugin
+from labeling.records import Examples, TextRecord, Trained, TrainingData
 from tests.factories.lessons import Report, make_data
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
@@ -247,3 +248,17 @@ def test_openai_s_client_reads_the_embeddings(published: Path) -> None:
         client = OpenAI(base_url=f"{address}/v1", api_key="none")
         reply = client.embeddings.create(model="tiny", input=TEXTS)  # it asks for base64
     assert np.array([each.embedding for each in reply.data]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_it_serves_as_retriever_and_as_judge(published: Path) -> None:
+    folder = str(published / "sentence_transformers")
+    model = SentenceTransformer(folder, device="cpu")
+    cosines = model.encode(TEXTS) @ model.encode("goldfish")
+    documents = [TextRecord(number, text) for number, text in enumerate(TEXTS)]
+    query = TextRecord(9, "goldfish")
+    retriever: Any = get_plugin("retriever", "dense").from_dict({"model": folder})
+    (found,) = retriever.retrieve([query], documents, 3)
+    assert [place for place, _ in found] == np.argsort(-cosines).tolist()
+    judge: Any = get_plugin("judge", "embedding").from_dict({"model": folder})
+    assert judge.score(query, documents) == pytest.approx(cosines, abs=1e-4)
+    assert judge.model_revision.startswith("sha256:")
