@@ -319,7 +319,7 @@ EXEMPT = {
     "estimate": "computes and stores nothing",
     "instruction": "one's own confirmation, which the annotator's row keeps",
     "try-reranker": "ranks what was typed and stores nothing",
-    "embeddings-v1": "embeds and stores nothing",
+    "rerank-embeddings": "embeds and stores nothing",
     "rerank-v1": "ranks and stores nothing",
     "rerank-v2": "ranks and stores nothing",
     "rerank-tei": "ranks and stores nothing",

@@ -85,7 +85,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerankers": R,
     "try-reranker": {"GET": For.READERS, "POST": For.READERS},
     "rerank-models": {"GET": For.KEYS},
-    "embeddings-v1": {"POST": For.KEYS},
+    "rerank-embeddings": {"POST": For.KEYS},
     "rerank-v1": {"POST": For.KEYS},
     "rerank-v2": {"POST": For.KEYS},
     "rerank-tei": {"POST": For.KEYS},
