@@ -54,7 +54,7 @@ from trainer.training.query_losses import Listwise, MarginMSE, RankNet
 TRAINERS: dict[str, type[Trainer]] = {each.name: each for each in (Embedding, Pointwise, RankNet, MarginMSE, Listwise)}
 RERANKERS = ("pointwise", "ranknet", "margin-mse", "listwise")
 LENGTH = 64
-QUICK_S = 190.0
+QUICK_S = 170.0
 REAL_LABELS = ("gpt4o_umbrela", "llama3_70b_4prompts", "flant5large_4prompts")
 FOLDS = 5
 

@@ -40,18 +40,18 @@ class EmbeddingOptions(Trainer.Options):
         default="", max_length=500, description="Layers to adapt, comma-separated; empty: the base's default."
     )
     learning_rate: float = pydantic.Field(
-        default=3e-4, gt=0, le=1, description="Small rates leave the base's knowledge in place; 3e-4 suits MiniLM."
+        default=5e-4, gt=0, le=1, description="Small rates leave the base's knowledge in place; 5e-4 suits MiniLM."
     )
     warmup: float = pydantic.Field(
         default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
     )
     weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
-    epochs: int = pydantic.Field(default=1, ge=1, le=1000, description="Passes over the training queries.")
+    epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training queries.")
     max_steps: int = pydantic.Field(
         default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
     )
     queries_a_step: int = pydantic.Field(
-        default=1, ge=1, le=4096, description="Queries per optimizer step, each with all of its candidates."
+        default=4, ge=1, le=4096, description="Queries per optimizer step, each with all of its candidates."
     )
     elo_scale: float = pydantic.Field(
         default=0.0,
@@ -64,10 +64,10 @@ class EmbeddingOptions(Trainer.Options):
     )
     learn_temperature: bool = pydantic.Field(default=False, description="Learns the temperature from the given start.")
     pull: float = pydantic.Field(
-        default=0.2, ge=0, le=1e3, description="Weight of the pull towards the base's own order; 0: none."
+        default=0.1, ge=0, le=1e3, description="Weight of the pull towards the base's own order; 0: none."
     )
     in_batch_negatives: bool = pydantic.Field(
-        default=False, description="Counts the candidates of a step's other queries as not relevant."
+        default=True, description="Counts the candidates of a step's other queries as not relevant."
     )
     embedding_sizes: str = pydantic.Field(
         default="",
