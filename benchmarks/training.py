@@ -70,7 +70,7 @@ from trainer.serving.packed_linear import pack_linears
 from trainer.training.adapters import attach_adapter
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.fine_tuning import fine_tune, threads_to_use
-from trainer.training.losses import SquaredError
+from trainer.training.losses.squared_error import SquaredError
 from trainer.training.pointwise import Pointwise
 from trainer.training.truncation import fit_texts
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -320,7 +320,8 @@ class Examples:
     """Training or dev rows as columns: entry i is one query with one document.
 
     `labels` float64[n] calibrated relevance in [0, 1]; `weights` float64[n] weights of the rows, 1 on average;
-    `query_ids` int64[n]: rows of one query have the same number and stand together.
+    `query_ids` int64[n]: rows of one query have the same number and stand together; `elo` float64[n], None where the rows
+    hold no Elo.
     """
 
     queries: Sequence[str]
@@ -328,6 +329,7 @@ class Examples:
     labels: FloatArray
     weights: FloatArray
     query_ids: IntArray
+    elo: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -345,10 +347,15 @@ class TrainingData:
 class Trained:
     """The result of a training: the folder of a PEFT adapter in safetensors, and its base model.
 
-    `max_length` is in tokens of query and document together; `facts` are plain values for the model card.
+    `max_length` is in tokens, of query and document together or, for a bi-encoder, of each text; `facts` are plain values
+    for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first. `base_won`: no
+    checkpoint ranks the dev split better than the untrained base, so there is nothing to publish.
     """
 
     adapter: Path
     base: str
     max_length: int
     facts: Mapping[str, Any]
+    form: Literal["cross-encoder", "bi-encoder"] = "cross-encoder"
+    embedding_sizes: tuple[int, ...] = ()
+    base_won: bool = False

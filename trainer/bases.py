@@ -8,6 +8,7 @@ and `trainer.publishing.export` merges the adapter into the same base. Imports n
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,13 @@ def base_checksum(base: Base) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def base_revision(base: Base) -> str | None:
+    """The commit of a base from the hub's cache, the package's version of the bundled one; None for another folder."""
+    if base.name == MINILM:
+        return importlib.metadata.version(BUNDLED)
+    return base.folder.name if base.folder.parent.name == "snapshots" else None
 
 
 def quiet() -> None:

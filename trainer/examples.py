@@ -17,6 +17,7 @@ from labeling.records import Examples, TrainingData
 __all__ = ["Examples", "TrainingData", "load_examples", "load_training_data"]
 
 _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
+ELO = "elo"
 
 
 class EmptySnapshot(ValueError):
@@ -33,14 +34,19 @@ def load_training_data(rows: Path) -> TrainingData:
 
 def load_examples(rows: Path, split: str) -> Examples:
     """The rows of one split, by query; equal texts share memory."""
-    table = pq.read_table(rows, columns=_COLUMNS, filters=pc.field("split") == split)
+    table = pq.read_table(rows, columns=[*_COLUMNS, *_elo_column(rows)], filters=pc.field("split") == split)
     return Examples(
         queries=_texts(table.column("query")),
         documents=_texts(table.column("document")),
         labels=table.column("relevance").to_numpy().astype(np.float64),
         weights=table.column("weight").to_numpy().astype(np.float64),
         query_ids=table.column("query_id").to_numpy().astype(np.int64),
+        elo=table.column(ELO).to_numpy().astype(np.float64) if ELO in table.column_names else None,
     )
+
+
+def _elo_column(rows: Path) -> list[str]:
+    return [ELO] if ELO in pq.read_schema(rows).names else []
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

@@ -11,12 +11,17 @@ from scoring.models import Snapshot
 
 
 class TrainingRun(models.Model):
-    """One training of one trainer on one snapshot; seed and options make it repeatable."""
+    """One training of one trainer on one snapshot; seed and options make it repeatable.
+
+    `gate` holds the comparison before publishing (`trainer.evaluation.gate`); a run that is held back has published
+    nothing, unless an owner published its reranker anyway.
+    """
 
     class State(models.TextChoices):
         PLANNED = "planned", "planned"
         RUNNING = "running", "running"
         FINISHED = "finished", "finished"
+        HELD_BACK = "held_back", "held back"
         FAILED = "failed", "failed"
         CANCELLED = "cancelled", "cancelled"
 
@@ -27,6 +32,7 @@ class TrainingRun(models.Model):
     seed = models.BigIntegerField(default=0)
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
     progress = models.JSONField(default=dict, blank=True)
+    gate = models.JSONField(default=dict, blank=True)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -37,14 +43,22 @@ class TrainingRun(models.Model):
         ordering = ["-created_at", "-id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["planned", "running", "finished", "failed", "cancelled"]),
+                condition=Q(state__in=["planned", "running", "finished", "held_back", "failed", "cancelled"]),
                 name="training_run_state",
             )
         ]
 
 
 class Reranker(models.Model):
-    """A model that ranks: published by a training run, a base, or an external endpoint."""
+    """A model that ranks: published by a training run, a base, or an external endpoint.
+
+    A held-back student is measured, but neither listed nor served until an owner publishes it anyway.
+    """
+
+    class Release(models.TextChoices):
+        PUBLISHED = "published", "published"
+        HELD_BACK = "held_back", "held back"
+        PUBLISHED_ANYWAY = "published_anyway", "published although it was held back"
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rerankers")
     training_run = models.ForeignKey(
@@ -55,13 +69,19 @@ class Reranker(models.Model):
     location = models.CharField(max_length=1000, blank=True)
     checksum = models.CharField(max_length=64, blank=True)
     manifest = models.JSONField(default=dict, blank=True)
+    release = models.CharField(max_length=20, choices=Release.choices, default=Release.PUBLISHED)
     created_at = models.DateTimeField(db_default=Now())
 
     objects = visible_through("project").as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
-        constraints = [models.UniqueConstraint(fields=["project", "name"], name="reranker_name_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="reranker_name_once"),
+            models.CheckConstraint(
+                condition=Q(release__in=["published", "held_back", "published_anyway"]), name="reranker_release"
+            ),
+        ]
 
 
 class Evaluation(models.Model):

@@ -22,8 +22,10 @@ from django.views.decorators.csrf import csrf_exempt
 
 from labeling.access.api_keys import find_token
 from trainer.models import Reranker
+from trainer.serving.embedding_protocol import PATH as EMBEDDINGS
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
+    Dialect,
     RerankRefused,
     dialect_of,
     error_body,
@@ -31,7 +33,15 @@ from trainer.serving.protocols import (
     read_body,
     too_large,
 )
-from trainer.serving.registry import UnknownReranker, artefact_of, find_reranker, full_name, usable_by
+from trainer.serving.registry import (
+    UnknownReranker,
+    artefact_of,
+    find_embedder,
+    find_reranker,
+    form_of,
+    full_name,
+    usable_by,
+)
 from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
@@ -61,7 +71,19 @@ class Reply:
 @csrf_exempt
 def rerank(request: HttpRequest) -> HttpResponse:
     """POST /v1/rerank, /v2/rerank, /rerank with a key of scope `rerank`."""
-    dialect = dialect_of(request.path)
+    return _forwarded(request, dialect_of(request.path))
+
+
+@login_not_required
+@csrf_exempt
+def embeddings(request: HttpRequest) -> HttpResponse:
+    """POST /v1/embeddings in OpenAI's format with a key of scope `rerank`; `model` is an embedding student."""
+    return _forwarded(request, "rerank")
+
+
+def _forwarded(request: HttpRequest, dialect: Dialect) -> HttpResponse:
+    """The ranking server's response to a request with a valid key, or a refusal in the client's format."""
+    embeds = request.path.rstrip("/") == EMBEDDINGS
     try:
         if request.method != "POST":
             raise RerankRefused(405, f"{request.path} takes POST, not {request.method}")
@@ -70,10 +92,10 @@ def rerank(request: HttpRequest) -> HttpResponse:
             raise too_large(int(request.headers["Content-Length"]))
         content = request.body
         body = read_body(content)
-        dialect = dialect_of(request.path, body)
+        dialect = dialect if embeds else dialect_of(request.path, body)
         name = model_named(body) or request.GET.get("model", "")
         try:
-            reranker = find_reranker(user, name)
+            reranker = find_embedder(user, name) if embeds else find_reranker(user, name)
         except UnknownReranker as error:
             raise RerankRefused(404, str(error)) from error
         reply = pass_on(reranker, request.path, content)
@@ -97,7 +119,14 @@ def models(request: HttpRequest) -> HttpResponse:
     except RerankRefused as error:
         return JsonResponse(error_body("rerank", error), status=error.status)
     rows = [
-        {"id": full_name(each), "object": "model", "created": int(each.created_at.timestamp()), "owned_by": "zelo"}
+        {
+            "id": full_name(each),
+            "object": "model",
+            "created": int(each.created_at.timestamp()),
+            "owned_by": "zelo",
+            "form": form_of(each),
+            "release": each.release,
+        }
         for each in usable_by(user)
     ]
     return JsonResponse({"object": "list", "data": rows})

@@ -83,6 +83,7 @@ urlpatterns = [
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
     path("v1/models", reranking.models, name="rerank-models"),
+    path("v1/embeddings", reranking.embeddings, name="rerank-embeddings"),
     path("v1/rerank", reranking.rerank, name="rerank-v1"),
     path("v2/rerank", reranking.rerank, name="rerank-v2"),
     path("rerank", reranking.rerank, name="rerank-tei"),

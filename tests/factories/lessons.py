@@ -41,8 +41,9 @@ def make_options(base: Path | str, **options: Any) -> PointwiseOptions:
 
 
 def write_rows(path: Path, data: TrainingData) -> None:
-    """The data as a snapshot's file, with the columns that training reads."""
+    """The data as a snapshot's file, with the columns that training and the gate read."""
     parts = [("train", data.train), ("dev", data.dev)]
+    rows = len(data.train) + len(data.dev)
     pq.write_table(
         pa.table(
             {
@@ -52,6 +53,15 @@ def write_rows(path: Path, data: TrainingData) -> None:
                 "document": [text for _, part in parts for text in part.documents],
                 "relevance": [float(each) for _, part in parts for each in part.labels],
                 "weight": [float(each) for _, part in parts for each in part.weights],
+                "elo": [1500.0 + 400.0 * float(each) for _, part in parts for each in part.labels],
+                "project": ["fish"] * rows,
+                "domain": [""] * rows,
+                "query_external_id": [f"q{each}" for _, part in parts for each in part.query_ids],
+                "candidate_id": list(range(rows)),
+                "document_external_id": [f"d{number}" for number in range(rows)],
+                "comparisons": [3] * rows,
+                "grade": pa.nulls(rows, pa.float64()),
+                "first_stage_rank": [number % 6 + 1 for number in range(rows)],
             }
         ),
         path,

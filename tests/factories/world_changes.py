@@ -17,7 +17,7 @@ from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.site_world import World
-from trainer.models import TrainingRun
+from trainer.models import Reranker, TrainingRun
 from workers.endpoints.definitions import retire_endpoint
 from workers.judging.drift import pause_judge
 from workers.models import Job, JudgingTask, Run
@@ -128,6 +128,12 @@ def a_gold_plan(world: World) -> None:
 
 def a_stopped_training(world: World) -> None:
     TrainingRun.objects.filter(pk=world.known["training_id"]).update(state=TrainingRun.State.CANCELLED)
+
+
+def a_held_back_student(world: World) -> None:
+    run = TrainingRun.objects.get(pk=world.known["training_id"])
+    TrainingRun.objects.filter(pk=run.pk).update(state=TrainingRun.State.HELD_BACK)
+    Reranker.objects.create(project=run.project, training_run=run, name="worse", kind="trained", release="held_back")
 
 
 def rows_to_learn_from(world: World) -> None:

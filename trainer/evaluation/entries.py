@@ -20,23 +20,21 @@ from labeling.models import Annotator, Candidate, Project
 from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
 from scoring.storage.files import storage
-from trainer.bases import MINILM, embedder_name, load_base
+from trainer.bases import MINILM, load_base
 from trainer.evaluation.external_rerankers import VARIABLE, outside_endpoint
 from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.model_orders import student_order, untrained_order
 from trainer.evaluation.rankers import (
     BM25,
-    Cosine,
     Elo,
     FirstStage,
     Order,
     Outside,
     RunFile,
-    Scorer,
     Strengths,
     read_run,
 )
 from trainer.models import Reranker
-from trainer.serving.loading import LoadedReranker, load_base_reranker, load_reranker
 from trainer.serving.registry import artefact_folder, artefact_of
 
 FIRST_STAGE, BM25_KIND, BASE, JUDGE, ELO = "first_stage", "bm25", "base", "judge", "elo"
@@ -144,24 +142,12 @@ def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
         FIRST_STAGE: FirstStage,
         BM25_KIND: BM25,
         ELO: Elo,
-        BASE: lambda: _untrained(reranker.location),
+        BASE: lambda: untrained_order(load_base(reranker.location)),
         JUDGE: lambda: _judge(reranker, queries),
         OUTSIDE: lambda: Outside(outside_endpoint(reranker.location)),
         RUN_FILE: lambda: _run_file(reranker),
     }
     return makers[reranker.kind]() if reranker.kind in makers else _trained(reranker)
-
-
-def _untrained(base: str) -> Order:
-    """The zero-shot order of a base: a bi-encoder has no ranking head, so it ranks by cosine."""
-    loaded = load_base(base)
-    if not loaded.ranks_untrained:
-        return Cosine(embedder_name(base))
-    return _of_model(load_base_reranker(loaded))
-
-
-def _of_model(model: LoadedReranker) -> Order:
-    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
 
 
 def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
@@ -177,4 +163,4 @@ def _run_file(reranker: Reranker) -> Order:
 
 def _trained(reranker: Reranker) -> Order:
     """The order of a published reranker, loaded as the serving process loads it."""
-    return _of_model(load_reranker(artefact_folder(artefact_of(reranker))))
+    return student_order(artefact_folder(artefact_of(reranker)))

@@ -7,15 +7,12 @@ compares them. Evaluations store each document's score, so a page can show which
 
 from __future__ import annotations
 
-import itertools
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from django.db import transaction
 from django.db.models.functions import Now
@@ -27,6 +24,7 @@ from scoring.numerics.measures.resampling import Interval, PairedTest
 from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
+from trainer.evaluation.dataset import LISTED, READ, Listing, listing_of, queries_of_table, read_queries
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -111,24 +109,13 @@ class Leaderboard:
     chosen: Reranker | None = None
 
 
-_READ = (
-    "project", "domain", "query_external_id", "query_id", "query", "candidate_id", "document_external_id", "document",
-    "relevance", "elo", "comparisons", "grade", "first_stage_rank",
-)  # fmt: skip
-
-
-# Enough text to recognise a query.
-_LISTED = ["query_id", "query_external_id", "project"]
-
-
 def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
     """The queries of one split with their candidates, in id order. Raises NothingToMeasure if the split is empty.
 
     The id of a query is its imported id, or "project/id" if two projects use the same one.
     """
     with _rows_file(snapshot) as stream:
-        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split)])
-    return list(_queries(table, _listing(table, snapshot, split)))
+        return read_queries(stream, split, name=snapshot.name)
 
 
 def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:
@@ -138,67 +125,20 @@ def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[Eva
     such query.
     """
     with _rows_file(snapshot) as stream:
-        ids = pq.read_table(stream, columns=_LISTED, filters=[("split", "=", split)])
-        listing = _listing(ids, snapshot, split)
+        ids = pq.read_table(stream, columns=LISTED, filters=[("split", "=", split)])
+        listing = listing_of(ids, split, name=snapshot.name)
         if query_id not in listing.names:
             raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} has no query {query_id!r}")
         place = listing.names.index(query_id)
         rows = slice(listing.bounds[place], listing.bounds[place + 1])
         number = ids.column("query_id")[rows.start].as_py()
-        table = pq.read_table(stream, columns=list(_READ), filters=[("split", "=", split), ("query_id", "=", number)])
-    (query,) = _queries(table, _Listing((query_id,), (0, table.num_rows)))
+        table = pq.read_table(stream, columns=list(READ), filters=[("split", "=", split), ("query_id", "=", number)])
+    (query,) = queries_of_table(table, Listing((query_id,), (0, table.num_rows)))
     return query, rows
 
 
 def _rows_file(snapshot: Snapshot) -> Any:
     return storage().opened(f"{snapshot.location}/{ROWS_FILE}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The queries of a table by name; query k has the rows from `bounds[k]` to `bounds[k + 1]`."""
-
-    names: tuple[str, ...]
-    bounds: tuple[int, ...]
-
-
-def _listing(table: pa.Table, snapshot: Snapshot, split: str) -> _Listing:
-    """Raise NothingToMeasure if the table is empty."""
-    if not table.num_rows:
-        raise NothingToMeasure(f"split {split!r} of snapshot {snapshot.name!r} is empty; choose another split")
-    starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
-    names = table.column("query_external_id").take(starts).to_pylist()
-    projects = table.column("project").take(starts).to_pylist()
-    ambiguous = {name for name, times in Counter(names).items() if times > 1}
-    return _Listing(
-        names=tuple(
-            f"{project}/{name}" if name in ambiguous else name for project, name in zip(projects, names, strict=True)
-        ),
-        bounds=(*starts.tolist(), table.num_rows),
-    )
-
-
-def _queries(table: pa.Table, listing: _Listing) -> Iterator[EvaluationQuery]:
-    columns = {name: table.column(name).to_pylist() for name in _READ}
-    for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
-        rows = slice(start, end)
-        compared = np.array(columns["comparisons"][rows]) > 0
-        yield EvaluationQuery(
-            id=name,
-            text=columns["query"][start],
-            domain=columns["domain"][start] or "",
-            candidate_ids=np.array(columns["candidate_id"][rows], dtype=np.int64),
-            document_ids=tuple(columns["document_external_id"][rows]),
-            documents=tuple(columns["document"][rows]),
-            grades=_floats(columns["grade"][rows]),
-            relevance=_floats(columns["relevance"][rows]),
-            elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
-            first_stage_rank=_floats(columns["first_stage_rank"][rows]),
-        )
-
-
-def _floats(values: Sequence[float | None]) -> FloatArray:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def learned_queries(snapshot: Snapshot) -> set[int]:

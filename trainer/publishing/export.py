@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.bases import Base, base_checksum, cross_encoder, load_base
+from trainer.bases import Base, base_checksum, base_revision, cross_encoder, load_base
 from trainer.publishing.manifests import (
     ADAPTER,
     ARTEFACTS,
+    CROSS_ENCODER,
     MANIFEST,
     MERGED,
     SEQUENCE_CLASSIFICATION,
@@ -36,7 +37,7 @@ __all__ = ["AdapterBroken", "ModelCard", "NotEnoughDisk", "ParityFailed", "Publi
 
 TOLERANCE = 1e-4
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
-_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BYTES_A_WEIGHT = 4
 # Texts of different lengths, so that every batch is padded; the run adds its own texts.
 _PROBE = (
@@ -91,9 +92,9 @@ def publish(
     found = load_base(base)
     _check_adapter(workspace_adapter, found)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_disk(found, out.parent)
+    check_disk(found, out.parent)
     pairs = [*_PROBE, *((query, document) for query, document in probe)]
-    with _draft_beside(out) as draft:
+    with draft_beside(out) as draft:
         expected = _write_artefacts(
             draft, adapter=workspace_adapter, base=found, pairs=pairs, max_length=max_length, temperature=temperature
         )
@@ -102,17 +103,19 @@ def publish(
             for artefact, sides in _compared(found)
         }
         facts = {
+            "form": CROSS_ENCODER,
             "base": {
                 "name": found.name,
                 "kind": found.kind,
                 "model_type": found.model_type,
+                "revision": base_revision(found),
                 "sha256": base_checksum(found),
             },
             "max_length": max_length or found.max_length,
             "dtype": "float32",
             "temperature": temperature,
             "parity": {"pairs": len(pairs), "tolerance": TOLERANCE, "largest_difference": parity},
-            "adapter_sha256": file_checksum(draft / ADAPTER / _ADAPTER_WEIGHTS),
+            "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
         }
         for artefact in ARTEFACTS:
             text = render_card(card, artefact=artefact, base=found.name, facts=facts)
@@ -121,23 +124,23 @@ def publish(
             **facts,
             "card": card.as_dict(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
+            "made_with": {name: importlib.metadata.version(name) for name in MADE_WITH},
         }
         manifest = write_manifest(draft, about)
-        _move_into_place(draft, out)
+        move_into_place(draft, out)
     return Published(out, manifest, file_checksum(out / MANIFEST), max(parity.values()))
 
 
-_MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safetensors")
+MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safetensors")
 
 
 def _check_adapter(folder: Path, base: Base) -> None:
-    for name in (_ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise AdapterBroken(f"the adapter's folder {folder} has no {name}; expected a PEFT adapter in safetensors")
     from safetensors import safe_open
 
-    with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as weights:
+    with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as weights:
         keys = list(weights.keys())
     if not base.ranks_untrained:
         for module in base.saved_modules:
@@ -148,7 +151,7 @@ def _check_adapter(folder: Path, base: Base) -> None:
                 )
 
 
-def _check_disk(base: Base, where: Path) -> None:
+def check_disk(base: Base, where: Path) -> None:
     """Bytes needed on disk: two full models in fp32, whatever the precision of the base, and a margin."""
     from safetensors import safe_open
 
@@ -166,7 +169,7 @@ def _check_disk(base: Base, where: Path) -> None:
 
 
 @contextlib.contextmanager
-def _draft_beside(out: Path) -> Iterator[Path]:
+def draft_beside(out: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as `out`, removed at the end."""
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     draft.chmod(0o755)
@@ -176,7 +179,7 @@ def _draft_beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _move_into_place(draft: Path, out: Path) -> None:
+def move_into_place(draft: Path, out: Path) -> None:
     """Move the folder to its place, replacing an earlier one; readers see either the old one or the new one."""
     if out.exists():
         old = draft.with_name(draft.name + ".old")
@@ -201,9 +204,9 @@ def _write_artefacts(
 
     model = cross_encoder(base, max_length=max_length, device="cpu")
     adapted = PeftModel.from_pretrained(model.model, str(adapter))
-    _check_loaded(adapted, adapter)
+    check_loaded(adapted, adapter)
     expected = [logit / temperature for logit in _logits(model, pairs, batch_size=1)]
-    _write_adapter(draft / ADAPTER, adapter=adapter, base=base, tokenizer=model.tokenizer)
+    write_adapter(draft / ADAPTER, adapter=adapter, base=base, tokenizer=model.tokenizer)
     adapted.merge_and_unload()
     _write_merged(draft / MERGED, model, base=base, temperature=temperature)
     _write_classifier(
@@ -212,14 +215,14 @@ def _write_artefacts(
     return expected
 
 
-def _check_loaded(adapted: Any, folder: Path) -> None:
+def check_loaded(adapted: Any, folder: Path) -> None:
     """Raise AdapterBroken for missing or unknown weights; PEFT only warns about them."""
     import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
     loaded = get_peft_model_state_dict(adapted)
-    stored = load_file(str(folder / _ADAPTER_WEIGHTS))
+    stored = load_file(str(folder / ADAPTER_WEIGHTS))
     for key, value in stored.items():
         if key not in loaded or not torch.equal(loaded[key].float().cpu(), value.float()):
             raise AdapterBroken(
@@ -229,12 +232,12 @@ def _check_loaded(adapted: Any, folder: Path) -> None:
         raise AdapterBroken(f"the adapter in {folder} has no {lacking[0]}: it is incomplete; train it again")
 
 
-def _write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -> None:
+def write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) -> None:
     folder.mkdir()
-    shutil.copyfile(adapter / _ADAPTER_WEIGHTS, folder / _ADAPTER_WEIGHTS)
-    config = json.loads((adapter / _ADAPTER_CONFIG).read_text())
-    config |= {"base_model_name_or_path": base.name, "inference_mode": True}
-    (folder / _ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
+    shutil.copyfile(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    config |= {"base_model_name_or_path": base.name, "revision": base_revision(base), "inference_mode": True}
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
     tokenizer.save_pretrained(str(folder))
 
 

@@ -17,7 +17,10 @@ MANIFEST = "manifest.json"
 EVALUATION = "evaluation.json"
 FORMAT = 1
 ADAPTER, MERGED, SEQUENCE_CLASSIFICATION = "adapter", "merged", "sequence_classification"
+SENTENCE_TRANSFORMERS = "sentence_transformers"
 ARTEFACTS = (ADAPTER, MERGED, SEQUENCE_CLASSIFICATION)
+EMBEDDING_ARTEFACTS = (ADAPTER, MERGED, SENTENCE_TRANSFORMERS)
+CROSS_ENCODER, BI_ENCODER = "cross-encoder", "bi-encoder"
 _SAFE = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".vocab", ".merges"}
 
 
@@ -64,6 +67,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST} does not have format {FORMAT}; publish the reranker with this version"
         )
     return manifest
+
+
+def is_embedding(manifest: Mapping[str, Any]) -> bool:
+    """Whether the folder holds an embedding student; manifests without a form are those of rerankers."""
+    return manifest.get("form", CROSS_ENCODER) == BI_ENCODER
 
 
 def _is_ours(manifest: Any) -> bool:

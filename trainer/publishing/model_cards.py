@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.publishing.manifests import ADAPTER, EVALUATION, MERGED, SEQUENCE_CLASSIFICATION
+from trainer.publishing.manifests import (
+    ADAPTER,
+    EVALUATION,
+    MERGED,
+    SENTENCE_TRANSFORMERS,
+    SEQUENCE_CLASSIFICATION,
+    is_embedding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ _TITLES = {
     ADAPTER: "LoRA adapter",
     MERGED: "merged model",
     SEQUENCE_CLASSIFICATION: "sequence-classification form",
+    SENTENCE_TRANSFORMERS: "sentence-transformers model",
 }
 _LOADING = {
     ADAPTER: (
@@ -55,6 +63,28 @@ _LOADING = {
     ),
 }
 
+_LOADING_EMBEDDER = {
+    ADAPTER: (
+        "A PEFT adapter of an embedder; it needs its base. The scale that the held-out queries chose is part of its weights.\n\n"
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        "model = SentenceTransformer(BASE)\n"
+        'model.load_adapter("PATH/adapter")\n```'
+    ),
+    MERGED: (
+        "The merged encoder without pooling, for servers that load safetensors with transformers; pool its last hidden state "
+        "as the form for sentence-transformers does, then normalise.\n\n"
+        "```python\nfrom transformers import AutoModel\n\n"
+        'model = AutoModel.from_pretrained("PATH/merged")\n```'
+    ),
+    SENTENCE_TRANSFORMERS: (
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("PATH/sentence_transformers")\n'
+        'query = model.encode_query("a query", normalize_embeddings=True)\n'
+        'documents = model.encode_document(["a document"], normalize_embeddings=True)\n'
+        "scores = documents @ query  # cosines, larger is more relevant\n```"
+    ),
+}
+
 
 _PROOF = (
     f"`{EVALUATION}` in the parent folder holds the evaluation on held-out queries, with intervals and next to BM25, the "
@@ -64,14 +94,16 @@ _PROOF = (
 
 def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str, Any]) -> str:
     """The README.md of one artefact; `facts` come from publishing (checksum of the base, parity, length)."""
+    embeds = is_embedding(facts)
     header = {
         "library_name": "peft" if artefact == ADAPTER else "sentence-transformers",
-        "pipeline_tag": "text-ranking",
-        "tags": ["reranker", "cross-encoder", "zelo"],
+        "pipeline_tag": "sentence-similarity" if embeds else "text-ranking",
+        "tags": ["embeddings", "bi-encoder", "zelo"] if embeds else ["reranker", "cross-encoder", "zelo"],
         "base_model": base,
     }
+    loading = (_LOADING_EMBEDDER if embeds else _LOADING)[artefact]
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()), "---", ""]
-    lines += [f"# {_one_line(card.name)}: {_TITLES[artefact]}", "", _LOADING[artefact], ""]
+    lines += [f"# {_one_line(card.name)}: {_TITLES[artefact]}", "", loading, ""]
     sections = {
         "Model": facts,
         "Data": card.data,

@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from typing import Any
 
-from trainer.serving.loading import EncodedPair, LoadedReranker, too_short
+from trainer.serving.loading import EncodedPair, too_short
+from trainer.serving.published import LoadedModel
 
 SMALLEST_BATCH_TOKENS = 256
 
@@ -29,10 +31,10 @@ class _Job:
     """The pairs of one request; `open_rows` lists those not taken yet, longest first."""
 
     number: int
-    model: LoadedReranker
+    model: LoadedModel
     pairs: Sequence[EncodedPair]
-    logits: list[float]
-    future: Future[list[float]]
+    logits: list[Any]
+    future: Future[list[Any]]
     open_rows: deque[int]
     unfinished: int
     dropped: bool = False
@@ -74,9 +76,9 @@ class RequestBatcher:
     def waiting_tokens(self) -> int:
         return self._waiting_tokens
 
-    def submit(self, model: LoadedReranker, pairs: Sequence[EncodedPair]) -> Future[list[float]]:
-        """A future of one logit per pair, in order; cancelling it removes its open pairs. Raises TooBusy."""
-        future: Future[list[float]] = Future()
+    def submit(self, model: LoadedModel, pairs: Sequence[EncodedPair]) -> Future[list[Any]]:
+        """A future of the model's output for each pair, a logit or a vector, in order; cancelling it removes its open pairs. Raises TooBusy."""
+        future: Future[list[Any]] = Future()
         if not pairs:
             future.set_result([])
             return future

@@ -95,6 +95,10 @@ class LoadedReranker:
                 logits[row] = logit
         return logits
 
+    def ranked(self, outputs: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:
+        """The ranking of a request from the logits of its pairs. Raises NoScore."""
+        return in_order(outputs, top_n=top_n)
+
     @property
     def batch_tokens(self) -> int:
         """Tokens per batch; more than a thousand no longer fit the caches of a CPU core."""

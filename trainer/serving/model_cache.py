@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer.serving.loading import LoadedReranker, load_reranker
+from trainer.publishing.manifests import SENTENCE_TRANSFORMERS, SEQUENCE_CLASSIFICATION
+from trainer.serving.published import LoadedModel, load_published
 
 
 class NoMemory(RuntimeError):
@@ -35,7 +36,7 @@ class Artefact:
 
 @dataclass
 class _Warm:
-    model: LoadedReranker | None = None
+    model: LoadedModel | None = None
     error: Exception | None = None
     users: int = 0
     used_at: float = 0.0
@@ -51,7 +52,7 @@ class WarmModels:
         *,
         budget_bytes: int,
         fetch: Callable[[Artefact], Path],
-        load: Callable[[Path], LoadedReranker] = load_reranker,
+        load: Callable[[Path], LoadedModel] = load_published,
     ) -> None:
         self._budget = budget_bytes
         self._fetch = fetch
@@ -60,7 +61,7 @@ class WarmModels:
         self._warm: dict[str, _Warm] = {}
 
     @contextlib.contextmanager
-    def using(self, artefact: Artefact) -> Iterator[LoadedReranker]:
+    def using(self, artefact: Artefact) -> Iterator[LoadedModel]:
         """The loaded model, not evicted while the block runs. Raises NoMemory and the errors of loading."""
         key = artefact.key
         with self._lock:
@@ -135,4 +136,5 @@ class WarmModels:
 
 def _weights_bytes(folder: Path) -> int:
     """Bytes that loading needs: the size of the weights on disk."""
-    return sum(path.stat().st_size for path in folder.glob("sequence_classification/*.safetensors"))
+    forms = (SEQUENCE_CLASSIFICATION, SENTENCE_TRANSFORMERS)
+    return sum(path.stat().st_size for form in forms for path in folder.glob(f"{form}/**/*.safetensors"))

@@ -18,7 +18,14 @@ from django.db.models import QuerySet
 from labeling.models import Membership, Role
 from scoring.storage.files import storage
 from trainer.models import Reranker
-from trainer.publishing.manifests import MANIFEST, ManifestBroken, file_checksum
+from trainer.publishing.manifests import (
+    BI_ENCODER,
+    CROSS_ENCODER,
+    MANIFEST,
+    ManifestBroken,
+    file_checksum,
+    is_embedding,
+)
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import model_id
 
@@ -31,8 +38,9 @@ class UnknownReranker(LookupError):
 
 
 def servable() -> QuerySet[Reranker]:
-    """Published rerankers that can be loaded; baselines and external rerankers have no files."""
-    return Reranker.objects.filter(kind=TRAINED).exclude(checksum="").exclude(location="")
+    """Published rerankers that can be loaded; baselines and external rerankers have no files, held-back ones wait."""
+    found = Reranker.objects.filter(kind=TRAINED).exclude(checksum="").exclude(location="")
+    return found.exclude(release=Reranker.Release.HELD_BACK)
 
 
 def usable_by(user: Any) -> QuerySet[Reranker]:
@@ -64,7 +72,16 @@ def find_reranker(user: Any, name: str) -> Reranker:
     """The reranker with the display name or program name `name` or `project/name`; without a name, the only one.
     Raises UnknownReranker.
     """
+    return _found(list(usable_by(user)), name)
+
+
+def find_embedder(user: Any, name: str) -> Reranker:
+    """As `find_reranker`; without a name, the only embedding student. Raises UnknownReranker."""
     usable = list(usable_by(user))
+    return _found(usable if name else [each for each in usable if form_of(each) == BI_ENCODER], name)
+
+
+def _found(usable: list[Reranker], name: str) -> Reranker:
     if not name and len(usable) == 1:
         return usable[0]
     found: list[Reranker] = []
@@ -77,6 +94,12 @@ def find_reranker(user: Any, name: str) -> Reranker:
     problem = "several models have the name" if found else "no model has the name"
     asked = f"{problem} {name[:200]!r}" if name else "the request names no model"
     raise UnknownReranker(f"{asked}; you can use: {names}{more}; name one of them as project/name in `model`")
+
+
+def form_of(reranker: Reranker) -> str:
+    """`cross-encoder`, or `bi-encoder` for an embedding student."""
+    manifest = reranker.manifest if isinstance(reranker.manifest, dict) else {}
+    return BI_ENCODER if is_embedding(manifest) else CROSS_ENCODER
 
 
 def artefact_of(reranker: Reranker) -> Artefact:

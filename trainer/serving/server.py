@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.publishing.manifests import ManifestBroken
 from trainer.serving.batcher import RequestBatcher, TooBusy
-from trainer.serving.loading import EncodedRequest, LoadedReranker, in_order
+from trainer.serving.embedding import LoadedEmbedder
+from trainer.serving.embedding_protocol import PATH as EMBEDDINGS
+from trainer.serving.embedding_protocol import (
+    EmbeddingRequest,
+    check_size,
+    embedding_answer,
+    read_embedding_request,
+)
+from trainer.serving.loading import EncodedPair
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     PATHS,
+    Dialect,
     RerankRefused,
     RerankRequest,
     answer,
@@ -34,6 +44,7 @@ from trainer.serving.protocols import (
     read_request,
     too_large,
 )
+from trainer.serving.published import LoadedModel
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -52,7 +63,7 @@ class _Answer:
 
 
 class RerankApp:
-    """ASGI: POST to PATHS, GET /health and /state.
+    """ASGI: POST to PATHS and EMBEDDINGS, GET /health and /state.
 
     `service_key`: required in `Authorization: Bearer` (empty: no key is required, for a private socket).
     `default`: the artefact for requests without a header.
@@ -113,21 +124,24 @@ class RerankApp:
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
         path, method = scope["path"], scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        dialect = dialect_of(path)
+        dialect: Dialect = "rerank" if path == EMBEDDINGS else dialect_of(path)
         try:
             if path == "/health":
                 return _Answer(200, b'{"status": "ok"}')
             self._check_key(headers)
             if path == "/state" and method == "GET":
                 return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
-            if path not in PATHS:
-                raise RerankRefused(404, f"{path} does not exist; expected one of {', '.join(PATHS)}")
+            if path not in (*PATHS, EMBEDDINGS):
+                raise RerankRefused(404, f"{path} does not exist; expected one of {', '.join((*PATHS, EMBEDDINGS))}")
             if method != "POST":
                 raise RerankRefused(405, f"{path} takes POST, not {method}")
             body = read_body(await _body(receive, int(headers.get("content-length") or 0)))
+            if path == EMBEDDINGS:
+                wanted = read_embedding_request(body)
+                return await self._embed(wanted, self._artefact(headers, wanted.model), receive)
             dialect = dialect_of(path, body)
             request = read_request(path, body)
-            return await self._rank(request, self._artefact(headers, request), receive)
+            return await self._rank(request, self._artefact(headers, request.model), receive)
         except RerankRefused as error:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
@@ -147,7 +161,7 @@ class RerankApp:
                 401, "this process answers the web server only; send the request to the web server, with your own key"
             )
 
-    def _artefact(self, headers: dict[str, str], request: RerankRequest) -> Artefact:
+    def _artefact(self, headers: dict[str, str], model: str) -> Artefact:
         line = headers.get(ARTEFACT_HEADER)
         if line:
             return Artefact(**json.loads(line))
@@ -155,35 +169,56 @@ class RerankApp:
             raise RerankRefused(
                 404, "no reranker is named; send the request to the web server, or start serve_rerank with a folder"
             )
-        if request.model and model_id(request.model) != self._default.name:
-            raise RerankRefused(404, f"model {request.model!r} is not served here; expected {self._default.name!r}")
+        if model and model_id(model) != self._default.name:
+            raise RerankRefused(404, f"model {model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
     async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
-        loop = asyncio.get_running_loop()
-        with contextlib.ExitStack() as stack:
-            try:
-                threads = self._threads if self._models.is_warm(artefact) else self._loading
-                using = self._models.using(artefact)
-                model: LoadedReranker = await loop.run_in_executor(threads, stack.enter_context, using)
-                encoded: EncodedRequest = await loop.run_in_executor(
-                    self._threads, model.encode, request.query, request.documents
-                )
-                logits = await _unless_gone(self._batcher.submit(model, encoded.pairs), receive)
-            except TooBusy as error:
-                raise RerankRefused(429, str(error), retry_after_s=5) from error
-            except NoMemory as error:
-                raise RerankRefused(503, str(error), retry_after_s=5) from error
-            ranked = in_order(logits, top_n=request.top_n)
+        async with self._using(artefact) as model:
+            encoded = await self._in_thread(model.encode, request.query, request.documents)
+            outputs = await self._computed(model, encoded.pairs, receive)
             body = answer(
                 request,
-                ranked,
+                model.ranked(outputs, top_n=request.top_n),
                 model=artefact.name,
                 tokens=encoded.tokens,
                 cut=sum(pair.cut for pair in encoded.pairs),
                 query_cut=encoded.query_cut,
             )
             return _json(200, body)
+
+    async def _embed(self, request: EmbeddingRequest, artefact: Artefact, receive: Receive) -> _Answer:
+        async with self._using(artefact) as model:
+            if not isinstance(model, LoadedEmbedder):
+                raise RerankRefused(
+                    422,
+                    f"model {artefact.name!r} is a reranker and gives no embeddings; use /v1/rerank, or an embedding student",
+                )
+            check_size(request, model.sizes, model=artefact.name)
+            encoded = await self._in_thread(functools.partial(model.encode_texts, request.texts, role=request.role))
+            outputs = await self._computed(model, encoded, receive)
+            vectors = [model.shortened(each, request.size) for each in outputs]
+            tokens = sum(len(each) for each in encoded)
+            return _json(200, embedding_answer(request, vectors, model=artefact.name, tokens=tokens))
+
+    @contextlib.asynccontextmanager
+    async def _using(self, artefact: Artefact) -> AsyncIterator[LoadedModel]:
+        """The loaded model. Raises RerankRefused where memory or time is short."""
+        with contextlib.ExitStack() as stack:
+            try:
+                threads = self._threads if self._models.is_warm(artefact) else self._loading
+                loop = asyncio.get_running_loop()
+                yield await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+            except TooBusy as error:
+                raise RerankRefused(429, str(error), retry_after_s=5) from error
+            except NoMemory as error:
+                raise RerankRefused(503, str(error), retry_after_s=5) from error
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _computed(self, model: LoadedModel, pairs: Sequence[EncodedPair], receive: Receive) -> list[Any]:
+        return await _unless_gone(self._batcher.submit(model, pairs), receive)
 
 
 class _Gone(Exception):
@@ -206,7 +241,7 @@ async def _body(receive: Receive, announced: int) -> bytes:
             return b"".join(parts)
 
 
-async def _unless_gone(work: Any, receive: Receive) -> list[float]:
+async def _unless_gone(work: Any, receive: Receive) -> list[Any]:
     """The result of a concurrent future; if the client disconnects first, its pairs are not computed."""
     result = asyncio.ensure_future(asyncio.wrap_future(work))
     hung_up = asyncio.ensure_future(receive())
@@ -215,8 +250,8 @@ async def _unless_gone(work: Any, receive: Receive) -> list[float]:
         result.cancel()
         raise _Gone
     hung_up.cancel()
-    logits: list[float] = result.result()
-    return logits
+    outputs: list[Any] = result.result()
+    return outputs
 
 
 def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:

@@ -18,12 +18,12 @@ from transformers.trainer_utils import set_seed
 from trainer.bases import Base
 
 if TYPE_CHECKING:
-    from trainer.training.options import PointwiseOptions
+    from trainer.training.options import RerankerOptions
 
 FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
-def attach_adapter(model: CrossEncoder, base: Base, options: PointwiseOptions) -> PeftModel:
+def attach_adapter(model: CrossEncoder, base: Base, options: RerankerOptions) -> PeftModel:
     """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully."""
     targets = [each.strip() for each in options.targets.split(",") if each.strip()]
     set_seed(options.seed)

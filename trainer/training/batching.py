@@ -6,7 +6,7 @@ halving the parts and doubling their number when memory runs out does not change
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,3 +98,66 @@ class LengthBuckets:
     def steps_an_epoch(self) -> int:
         """Optimizer steps of one pass over the rows; the last may be incomplete."""
         return max(1, -(-len(self) // self.parts))
+
+
+class QueryLists:
+    """As `LengthBuckets`, but each part is a list of candidates of one query, drawn anew in every epoch.
+
+    A query with more candidates than a list holds gives several lists of nearly equal size. Rows outside `queries` are left
+    out.
+    """
+
+    drop_last = False
+
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.int64],
+        queries: Sequence[slice],
+        *,
+        list_rows: int,
+        step_lists: int,
+        seed: int,
+        devices: int = 1,
+    ) -> None:
+        self.lengths, self.seed, self.epoch = lengths, seed, 0
+        self.queries, self.list_rows, self.step_lists = list(queries), max(2, list_rows), step_lists
+        self.parts = step_lists
+        self.batch_size = self.list_rows
+        self.devices = devices
+        self.sampler: Any = range(len(lengths))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def plan(self, epoch: int) -> Plan:
+        rng = np.random.default_rng([self.seed, epoch])
+        lists = [own for rows in self.queries for own in self._lists(rows, rng)]
+        parts = [lists[at].tolist() for at in rng.permutation(len(lists))]
+        parts = parts[: len(self)]
+        steps = [parts[at : at + self.step_lists] for at in range(0, len(parts), self.step_lists)]
+        return Plan(
+            parts=parts,
+            step_tokens=np.array([sum(self.lengths[own].sum() for own in step) for step in steps], dtype=np.int64),
+            padded_tokens=int(sum(self.lengths[own].max() * len(own) for own in parts)),
+        )
+
+    def _lists(self, rows: slice, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+        count = rows.stop - rows.start
+        return np.array_split(rows.start + rng.permutation(count), self._lists_of(count))
+
+    def _lists_of(self, count: int) -> int:
+        """Number of lists of `count` candidates; no list has fewer than two."""
+        return max(1, min(-(-count // self.list_rows), count // 2))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.plan(self.epoch).parts)
+
+    def __len__(self) -> int:
+        lists = sum(self._lists_of(rows.stop - rows.start) for rows in self.queries)
+        # Devices take lists in turn: one would wait forever for a step with too few.
+        return lists if self.devices == 1 else lists // self.step_lists * self.step_lists
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps of one pass over the lists; the last may be incomplete."""
+        return max(1, -(-len(self) // self.step_lists))

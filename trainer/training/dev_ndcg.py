@@ -30,6 +30,7 @@ def first_queries(examples: Examples, rows: int) -> Examples:
         examples.labels[:end],
         examples.weights[:end],
         examples.query_ids[:end],
+        None if examples.elo is None else examples.elo[:end],
     )
 
 

@@ -34,19 +34,20 @@ from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.training import checkpoints
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
-from trainer.training.batching import LengthBuckets
+from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
 from trainer.training.label_scaling import stretch_of
-from trainer.training.losses import SquaredError
+from trainer.training.losses.elo import elo_of, elo_scale_of, with_preferences
+from trainer.training.losses.query_loss import QueryLoss, list_loss
+from trainer.training.losses.squared_error import SquaredError
 from trainer.training.memory import free_memory, is_out_of_memory, memory_in_use
 from trainer.training.truncation import Fitted, fit_texts
-from trainer.training.warm_start import WarmReport, is_embedder, own_order
+from trainer.training.warm_start import WARM_TIMES, WarmReport, is_embedder, own_order, warm_options
 
 if TYPE_CHECKING:
-    from trainer.training.options import PointwiseOptions
+    from trainer.training.options import RerankerOptions
 
 LOG_STEPS = 10
-WARM_TIMES, WARM_LENGTH = 2, 64
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
 
 
@@ -77,11 +78,11 @@ class _Prepared:
     """Rows truncated to the model's length."""
 
     train: Fitted
-    labels: list[tuple[float, float]]
+    rows: Examples
     dev: Examples
 
 
-def fine_tune(options: PointwiseOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
+def fine_tune(options: RerankerOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train from the last checkpoint in `workspace`; halve the batch while memory runs out.
 
     With `warm_steps` an embedder first learns its own ranking, in a subfolder of the workspace.
@@ -102,19 +103,10 @@ def fine_tune(options: PointwiseOptions, data: TrainingData, workspace: Path, re
     return replace(trained, facts={**trained.facts, "warm_start": said})
 
 
-def _warm_start(options: PointwiseOptions, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
+def _warm_start(options: RerankerOptions, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
     """An adapter trained on the base's own ranking, with twice the rows per step and twice the learning rate."""
     workspace.mkdir(exist_ok=True)
-    course = options.model_copy(
-        update={
-            "warm_steps": 0,
-            "max_steps": options.warm_steps,
-            "epochs": 1,
-            "batch_size": WARM_TIMES * options.batch_size,
-            "learning_rate": WARM_TIMES * options.learning_rate,
-            "max_length": min(options.max_length, WARM_LENGTH),
-        }
-    )
+    course = warm_options(options)
     report("warm_start", step=0, steps=options.warm_steps)
     rows = own_order(
         base,
@@ -129,7 +121,7 @@ def _warm_start(options: PointwiseOptions, base: Base, train: Examples, workspac
 
 
 def _learn(
-    options: PointwiseOptions,
+    options: RerankerOptions,
     base: Base,
     data: TrainingData,
     workspace: Path,
@@ -163,14 +155,14 @@ def threads_to_use() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parts(workspace: Path, options: PointwiseOptions) -> int:
+def _parts(workspace: Path, options: RerankerOptions) -> int:
     with contextlib.suppress(FileNotFoundError):
         return int(json.loads((workspace / BATCH_FILE).read_text())["parts"])
     return options.accumulation
 
 
 def _train(
-    options: PointwiseOptions,
+    options: RerankerOptions,
     base: Base,
     data: TrainingData,
     workspace: Path,
@@ -194,7 +186,8 @@ def _train(
     set_dropout(model, options.dropout)
     if bf16 and not on_gpu:
         attend_in_float32(model.model)
-    stretch = None if base.ranks_untrained else stretch_of(data.train.labels)
+    fresh = options.loss == "pointwise" and not base.ranks_untrained
+    stretch = stretch_of(data.train.labels) if fresh else None
     if stretch is not None:
         data = replace(data, train=replace(data.train, labels=stretch.spread(data.train.labels)))
     prepared = _prepare(model, data, max_length=max_length, dev_rows=options.dev_rows)
@@ -222,19 +215,16 @@ def _train(
         "threads": torch.get_num_threads(),
         "labels_spread": stretch is not None,
     }
-    return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts)
+    # A head that is trained has step 0 as a candidate; a fresh head ranks at random there, and the gate compares instead.
+    won = base.ranks_untrained and trainer.course.best_step == 0
+    return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts, base_won=won)
 
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:
     train = fit_texts(model, data.train.queries, data.train.documents, max_length=max_length)
     dev = first_queries(data.dev, dev_rows)
     fitted = fit_texts(model, dev.queries, dev.documents, max_length=max_length)
-    labels = list(zip(data.train.labels.tolist(), data.train.weights.tolist(), strict=True))
-    return _Prepared(
-        train=train,
-        labels=labels,
-        dev=Examples(fitted.queries, fitted.documents, dev.labels, dev.weights, dev.query_ids),
-    )
+    return _Prepared(train, data.train, dev=replace(dev, queries=fitted.queries, documents=fitted.documents))
 
 
 def _say_prepared(
@@ -267,7 +257,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         adapted: PeftModel,
         prepared: _Prepared,
         *,
-        options: PointwiseOptions,
+        options: RerankerOptions,
         workspace: Path,
         report: Report,
         parts: int,
@@ -297,26 +287,33 @@ class _LoraTrainer(CrossEncoderTrainer):
         )
         self.devices = arguments.world_size
         self.step_rows = options.batch_size * options.accumulation * self.devices
-        self.buckets = LengthBuckets(
-            prepared.train.lengths,
-            step_rows=self.step_rows,
-            parts=parts * self.devices,
-            seed=options.seed,
-            devices=self.devices,
-        )
+        self.buckets, self.rows_loss, labels = self._by_loss(model, parts)
         # The library lets max_steps override epochs; here training ends at whichever comes first.
         by_epochs = options.epochs * self.buckets.steps_an_epoch
         arguments.max_steps = min(options.max_steps or by_epochs, by_epochs)
-        self.squared_error = SquaredError(model)
-        rows = {"query": prepared.train.queries, "document": prepared.train.documents, "label": prepared.labels}
+        rows = {"query": prepared.train.queries, "document": prepared.train.documents, "label": labels}
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(rows),
-            loss=self.squared_error,
+            loss=self.rows_loss,
             callbacks=[_Watch(self)],
         )
         self.remove_callback(PrinterCallback)
+
+    def _by_loss(self, model: CrossEncoder, parts: int) -> tuple[Any, Any, list[list[float]]]:
+        """Batches, loss and labels of the rows: single rows for `pointwise`, otherwise lists of one query's candidates."""
+        options, lengths, rows = self.options, self.prepared.train.lengths, self.prepared.rows
+        shared: dict[str, Any] = {"seed": options.seed, "devices": self.devices}
+        parts *= self.devices
+        if options.loss == "pointwise":
+            buckets = LengthBuckets(lengths, step_rows=self.step_rows, parts=parts, **shared)
+            return buckets, SquaredError(model), np.column_stack([rows.labels, rows.weights]).tolist()
+        queries = with_preferences(rows)
+        lists = QueryLists(lengths, queries, list_rows=-(-self.step_rows // parts), step_lists=parts, **shared)
+        loss = list_loss(options.loss, elo_scale=elo_scale_of(rows, getattr(options, "elo_scale", 0.0)))
+        number = np.cumsum(np.diff(rows.query_ids, prepend=rows.query_ids[0]) != 0)
+        return lists, QueryLoss(model, loss), np.column_stack([elo_of(rows), rows.weights, number]).tolist()
 
     @property
     def is_first(self) -> bool:
@@ -387,7 +384,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         if batches:
             own = sum(len(batch["label"]) for batch in batches) / len(batches)
             # With several devices, steps are always full, see LengthBuckets.
-            self.squared_error.rows_a_part = own if self.devices == 1 else self.step_rows / self.buckets.parts
+            self.rows_loss.rows_a_part = own if self.devices == 1 else self.step_rows / self.buckets.parts
         return batches, items
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ Imports no Django and no torch, so that the trainer's plugin class and its train
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -21,8 +21,13 @@ def _check_base(name: str) -> str:
 BaseName = Annotated[str, pydantic.AfterValidator(_check_base), pydantic.Field(min_length=1, max_length=500)]
 
 
-class PointwiseOptions(Trainer.Options):
-    """Options of the pointwise trainer; field descriptions are the help texts of its form."""
+class RerankerOptions(Trainer.Options):
+    """Options of all trainers of cross-encoders; field descriptions are the help texts of their forms.
+
+    `loss` names the loss that the trainer applies.
+    """
+
+    loss: ClassVar[str] = "pointwise"
 
     base: BaseName = pydantic.Field(
         default=MINILM,
@@ -83,3 +88,41 @@ class PointwiseOptions(Trainer.Options):
         default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
     )
     threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")
+
+
+class PointwiseOptions(RerankerOptions):
+    """Options of the trainer `pointwise`."""
+
+
+class QueryLossOptions(RerankerOptions):
+    """Options of the trainers whose loss compares candidates of one query."""
+
+    batch_size: int = pydantic.Field(
+        default=16, ge=2, le=65536, description="Candidates of one query that are compared at once."
+    )
+    accumulation: int = pydantic.Field(default=1, ge=1, le=65536, description="Lists per optimizer step.")
+
+
+class RankNetOptions(QueryLossOptions):
+    """Options of the trainer `ranknet`."""
+
+    loss: ClassVar[str] = "ranknet"
+
+
+class MarginMSEOptions(QueryLossOptions):
+    """Options of the trainer `margin-mse`."""
+
+    loss: ClassVar[str] = "margin-mse"
+
+
+class ListwiseOptions(QueryLossOptions):
+    """Options of the trainer `listwise`."""
+
+    loss: ClassVar[str] = "listwise"
+
+    elo_scale: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="Elo points that make a document e times as likely in the target; 0: from the spread of the Elo.",
+    )

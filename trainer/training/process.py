@@ -20,11 +20,16 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from labeling.plugins import Trainer, get_plugin
 from labeling.records import Trained, TrainingData
+from trainer.bases import load_base
 from trainer.examples import load_training_data
+from trainer.publishing.model_cards import ModelCard
+
+if TYPE_CHECKING:
+    from trainer.publishing.export import Published
 
 ORDER, ROWS, EVENTS, RESULT, PUBLISHED, LOCK = (
     "order.json", "rows.parquet", "events.jsonl", "result.json", "published", ".lock",
@@ -84,7 +89,7 @@ def run(workspace: Path) -> int:
             data = load_training_data(workspace / ROWS)
             trained = _train(order, data, workspace, events)
             if process == 0:
-                result = _publish(order, data, trained, workspace, events)
+                result = _base_won(trained) if trained.base_won else _publish(order, data, trained, workspace, events)
                 _write_whole(workspace / RESULT, result)
                 events("finished")
     except Exception as error:  # the trainer may be a third-party plugin; the worker reads the reason
@@ -104,32 +109,47 @@ def _train(order: Mapping[str, Any], data: TrainingData, workspace: Path, events
 def _publish(
     order: Mapping[str, Any], data: TrainingData, trained: Trained, workspace: Path, events: Events
 ) -> dict[str, Any]:
-    from trainer.publishing.export import publish
-    from trainer.publishing.model_cards import ModelCard
+    from trainer.evaluation.gate import hold_at_gate
 
     events("publishing")
     card = dict(order["card"])
     card["training"] = {**card.get("training", {}), **trained.facts}
     measured = trained.facts.get("dev_ndcg@10")
     card["metrics"] = {} if measured is None else {"NDCG@10 on the dev split, which chose the checkpoint": measured}
-    shown = data.dev if len(data.dev) else data.train
-    probe = list(zip(shown.queries[:PROBES], (text[:LONGEST_PROBE] for text in shown.documents[:PROBES]), strict=True))
-    published = publish(
-        trained.adapter,
-        base=trained.base,
-        out=workspace / PUBLISHED,
-        card=ModelCard(**card),
-        probe=probe,
-        max_length=trained.max_length,
-    )
+    published = _written(trained, data, workspace / PUBLISHED, ModelCard(**card))
+    events("gate")
+    gate = hold_at_gate(workspace / ROWS, published.folder, base=load_base(trained.base), train=data.train)
     return {
-        "base": trained.base,
-        "max_length": trained.max_length,
-        "facts": dict(trained.facts),
+        **_facts(trained),
         "manifest": dict(published.manifest),
         "checksum": published.checksum,
         "largest_difference": published.largest_difference,
+        "gate": gate,
     }
+
+
+def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -> Published:
+    """The artefacts of the form that the training gave, checked on texts of the data."""
+    from trainer.publishing.embedding_export import publish_embedder
+    from trainer.publishing.export import publish
+
+    shown = data.dev if len(data.dev) else data.train
+    queries, documents = shown.queries[:PROBES], [text[:LONGEST_PROBE] for text in shown.documents[:PROBES]]
+    common: dict[str, Any] = {"base": trained.base, "out": out, "card": card, "max_length": trained.max_length}
+    if trained.form == "bi-encoder":
+        return publish_embedder(
+            trained.adapter, probe=[*dict.fromkeys(queries), *documents], sizes=trained.embedding_sizes, **common
+        )
+    return publish(trained.adapter, probe=list(zip(queries, documents, strict=True)), **common)
+
+
+def _base_won(trained: Trained) -> dict[str, Any]:
+    """The result where no checkpoint ranks better than the untrained base: there is nothing to publish."""
+    return {**_facts(trained), "base_won": True}
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    return {"base": trained.base, "max_length": trained.max_length, "facts": dict(trained.facts)}
 
 
 def told(error: BaseException, workspace: Path) -> str:

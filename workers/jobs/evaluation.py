@@ -133,7 +133,9 @@ def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
 def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list[Reranker]:
     if ids is not None:
         return list(Reranker.objects.filter(project=project, pk__in=ids).order_by("pk"))
-    runs = TrainingRun.objects.filter(project=project, state=TrainingRun.State.FINISHED).order_by("pk")
+    runs = TrainingRun.objects.filter(
+        project=project, state__in=(TrainingRun.State.FINISHED, TrainingRun.State.HELD_BACK)
+    ).order_by("pk")
     enter_baselines(project, bases=[MINILM, *(run.options["base"] for run in runs if run.options.get("base"))])
     return list(Reranker.objects.filter(project=project).order_by("pk"))
 

@@ -55,10 +55,13 @@ STAGE = "train"
 POLL_S = 1.0
 RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
 PUBLISHED_BEFORE = stored_text("published before")
+RERANKER_HELD_BACK = stored_text("reranker '%(name)s' held back: it ranks worse than its base or the first stage")
+BASE_WON = stored_text("nothing published: no checkpoint ranks better than the untrained base")
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times without reaching another checkpoint; see its log, choose a smaller batch_size "
     "or max_length where memory is short, then resume the run"
 )
+ENDED_WELL = (TrainingRun.State.FINISHED, TrainingRun.State.HELD_BACK)
 UNFINISHED = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
 
 
@@ -150,6 +153,21 @@ def cancel_training(run: TrainingRun, *, by: Any = None) -> bool:
     return True
 
 
+def publish_anyway(run: TrainingRun, *, by: Any = None) -> Reranker:
+    """Publish the student that the gate held back; it carries a badge wherever it appears. Raises TrainingRefused."""
+    held_back, anyway = Reranker.Release.HELD_BACK, Reranker.Release.PUBLISHED_ANYWAY
+    with transaction.atomic():
+        reranker = run.rerankers.select_for_update().filter(release=held_back).first()
+        if reranker is None:
+            raise TrainingRefused(
+                f"training {run.pk} has no reranker that is held back; only such a one can be published anyway"
+            )
+        reranker.release = anyway
+        reranker.save(update_fields=["release"])
+        note("reranker.published_anyway", project=run.project, actor=by, subject=reranker.name, run=run.pk)
+    return reranker
+
+
 def waiting_training_ids() -> list[int]:
     """Jobs that wait for a worker: new ones, and those whose lease has run out."""
     return waiting_job_ids(STAGE)
@@ -171,7 +189,7 @@ def train(job_id: int, *, worker: str = "") -> None:
 
 def _train(claim: JobClaim) -> str:
     run = TrainingRun.objects.select_related("project", "snapshot").get(pk=claim.payload["training_run"])
-    if run.state == TrainingRun.State.FINISHED:  # a worker died between publishing and saying so
+    if run.state in ENDED_WELL:  # a worker died between publishing and saying so
         return PUBLISHED_BEFORE
     TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.PLANNED).update(state=TrainingRun.State.RUNNING)
     workspace = prepare_workspace(run)
@@ -184,10 +202,34 @@ def _train(claim: JobClaim) -> str:
         _pass_on(claim, run, progress, process.new_events())
         if status or not (workspace / RESULT).exists():
             raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
-    reranker = _store(claim, run, json.loads((workspace / RESULT).read_text()), workspace / PUBLISHED)
+    result = json.loads((workspace / RESULT).read_text())
+    said = _end_without_student(claim, run, result) if result.get("base_won") else _store_student(claim, run, result)
     shutil.rmtree(workspace, ignore_errors=True)
     _order_evaluation(run)
-    return RERANKER_PUBLISHED % {"name": reranker.name}
+    return said
+
+
+def _store_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any]) -> str:
+    reranker = _store(claim, run, result, workspace_of(run) / PUBLISHED)
+    held_back = reranker.release == Reranker.Release.HELD_BACK
+    return (RERANKER_HELD_BACK if held_back else RERANKER_PUBLISHED) % {"name": reranker.name}
+
+
+def _end_without_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any]) -> str:
+    """The untrained base was the best checkpoint: the run ends held back, with the figures, and stores no reranker."""
+    with transaction.atomic():
+        _end_run(
+            claim, run, TrainingRun.State.HELD_BACK, {"held_back": True, "base_won": True, "facts": result["facts"]}
+        )
+    return str(BASE_WON)
+
+
+def _end_run(claim: JobClaim, run: TrainingRun, state: TrainingRun.State, gate: Mapping[str, Any]) -> None:
+    """Store the end of a run. Raises LeaseLost where it was cancelled or taken over meanwhile: nothing of it may be seen."""
+    is_ours = Job.objects.select_for_update().filter(claim.held).exists()
+    running = TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.RUNNING)
+    if not is_ours or not running.update(state=state, finished_at=Now(), error="", gate=dict(gate)):
+        raise LeaseLost(f"training run {run.pk} was cancelled or taken over while it was published")
 
 
 def _order_evaluation(run: TrainingRun) -> None:
@@ -278,16 +320,12 @@ def _give_way(claim: JobClaim) -> None:
 def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], published: Path) -> Reranker:
     """Upload the artefacts, then store the row: so a reranker that exists is complete."""
     location = f"rerankers/{run.project.slug}/run-{run.pk}-{secrets.token_hex(4)}"
+    gate, State, Release = result.get("gate", {}), TrainingRun.State, Reranker.Release
+    held_back = bool(gate.get("held_back"))
     with in_the_making(location):
         storage().upload_folder(published, location)
         with transaction.atomic():
-            # Cancelled or taken over meanwhile: then nothing of it may be seen.
-            is_ours = Job.objects.select_for_update().filter(claim.held).exists()
-            ended = {"state": TrainingRun.State.FINISHED, "finished_at": Now(), "error": ""}
-            if not is_ours or not TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.RUNNING).update(
-                **ended
-            ):
-                raise LeaseLost(f"training run {run.pk} was cancelled or taken over while it was published")
+            _end_run(claim, run, State.HELD_BACK if held_back else State.FINISHED, gate)
             reranker = Reranker.objects.create(
                 project=run.project,
                 training_run=run,
@@ -296,5 +334,6 @@ def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], publish
                 location=location,
                 checksum=result["checksum"],
                 manifest=result["manifest"],
+                release=Release.HELD_BACK if held_back else Release.PUBLISHED,
             )
     return reranker

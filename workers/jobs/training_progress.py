@@ -17,6 +17,16 @@ CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and 
 WENT_ON = stored_text("went on from the checkpoint of step %(step)s")
 SMALLER = stored_text("memory ran out: goes on with %(rows)s rows at once and %(batches)s batches a step")
 WARM_START = stored_text("first %(steps)s steps on the order that the base has by itself")
+FOLD = stored_text("cross-validation with %(folds)s folds chooses the checkpoint and the adapter's scale")
+LEFT_OUT = stored_text("%(queries)s training queries have no preference (one Elo, or one candidate) and were left out")
+CHOSEN = stored_text(
+    "%(queries)s held-out queries chose step %(step)s at scale %(scale)s: NDCG@10 %(gain)s against the base (standard error "
+    "%(stderr)s)"
+)
+BASE_CHOSEN = stored_text(
+    "on %(queries)s held-out queries no checkpoint is better than the base by more than its error"
+)
+GATE = stored_text("compares the student with its untrained base and the first stage")
 PUBLISHING = stored_text("after the last step the artefacts are written and compared with the adapter")
 
 
@@ -48,6 +58,8 @@ class Progress:
         self._values["facts"] = facts
         if facts.get("cut_rows"):
             self._note(CUT % {"cut": facts["cut_rows"], "rows": facts["rows"]})
+        if facts.get("left_out_queries"):
+            self._note(LEFT_OUT % {"queries": facts["left_out_queries"]})
 
     def _on_resumed(self, facts: dict[str, Any]) -> None:
         for name in ("loss", "ndcg"):
@@ -63,6 +75,23 @@ class Progress:
             "steps": facts["steps"],
         }
         self._values |= {name: facts.get(name) for name in ("tokens_per_s", "memory_bytes", "eta_s")}
+
+    def _on_cross_validation(self, facts: dict[str, Any]) -> None:
+        """A fold before the first step: it moves a bar of its own and no curve."""
+        self._note(FOLD % {"folds": facts["folds"]})
+        done = (facts["fold"] - 1) * facts["steps"] + facts["step"]
+        self._values["cross_validation"] = {"step": done, "steps": facts["folds"] * facts["steps"]}
+        self._values |= {name: facts.get(name) for name in ("tokens_per_s", "memory_bytes", "eta_s")}
+
+    def _on_chosen(self, facts: dict[str, Any]) -> None:
+        if facts["base_won"]:
+            self._note(BASE_CHOSEN % {"queries": facts["queries"]})
+            return
+        values = {name: facts[name] for name in ("queries", "step", "scale")}
+        self._note(CHOSEN % {**values, "gain": f"{facts['gain']:+.3f}", "stderr": f"{facts['stderr']:.3f}"})
+
+    def _on_gate(self, facts: dict[str, Any]) -> None:
+        self._note(GATE)
 
     def _on_step(self, facts: dict[str, Any]) -> None:
         self._add("loss", facts["step"], facts["loss"])

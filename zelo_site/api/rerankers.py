@@ -9,18 +9,24 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 
 from labeling.access.api_auth import project_or_404
-from trainer.serving.registry import full_name, servable
+from trainer.serving.registry import form_of, full_name, servable
 
 router = Router(tags=["rerankers"])
 
 
 class RerankerOut(Schema):
-    """`model` is its name at /v1/rerank; `checksum` the SHA-256 of the manifest at `location` in the storage."""
+    """`model` is its name at /v1/rerank; `checksum` the SHA-256 of the manifest at `location` in the storage.
+
+    `form` is cross-encoder or bi-encoder (an embedding student); `release` is `published`, or `published_anyway` for one that the
+    gate held back.
+    """
 
     id: int
     name: str
     model: str
     training_run_id: int | None
+    form: str
+    release: str
     location: str
     checksum: str
     manifest: dict[str, Any]
@@ -37,6 +43,8 @@ def get_rerankers(request: HttpRequest, slug: str) -> Any:
             "name": each.name,
             "model": full_name(each),
             "training_run_id": each.training_run_id,
+            "form": form_of(each),
+            "release": each.release,
             "location": each.location,
             "checksum": each.checksum,
             "manifest": each.manifest,

@@ -15,7 +15,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
-from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
+from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
 from zelo_site.api.projects import Text
 
 router = Router(tags=["training"])
@@ -28,7 +28,11 @@ class TrainingIn(Schema):
 
 
 class TrainingOut(Schema):
-    """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes."""
+    """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes.
+
+    `gate` holds the comparison with the untrained base and the first stage before publishing: `held_back`, `comparisons`
+    and `reasons`; `base_won` where no checkpoint was better than the base.
+    """
 
     training_id: int
     project: str
@@ -38,6 +42,7 @@ class TrainingOut(Schema):
     seed: int
     state: str
     error: str
+    gate: dict[str, Any]
     progress: dict[str, Any]
     reranker_ids: list[int]
     created_at: str
@@ -54,6 +59,7 @@ def training_out(run: TrainingRun) -> dict[str, Any]:
         "seed": run.seed,
         "state": run.state,
         "error": run.error,
+        "gate": run.gate,
         "progress": run.progress,
         "reranker_ids": [reranker.pk for reranker in run.rerankers.all()],
         "created_at": run.created_at.isoformat(),
@@ -121,3 +127,14 @@ def post_resume(request: HttpRequest, training_id: int) -> Any:
         return training_out(resume_training(run, by=request.user))
     except TrainingRefused as error:
         raise HttpError(409, str(error)) from error
+
+
+@router.post("/trainings/{training_id}/publish", response=TrainingOut)
+def post_publish(request: HttpRequest, training_id: int) -> Any:
+    """Publish the student that the gate held back; its badge stays, also in `/v1/models`."""
+    run = _owned_run_or_404(request, training_id)
+    try:
+        publish_anyway(run, by=request.user)
+    except TrainingRefused as error:
+        raise HttpError(409, str(error)) from error
+    return training_out(run)

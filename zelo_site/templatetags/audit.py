@@ -35,6 +35,7 @@ ACTION_LABELS = {
     "training.resumed": _("Training resumed"),
     "training.cancelled": _("Training cancelled"),
     "evaluation.ordered": _("Evaluation ordered"),
+    "reranker.published_anyway": _("Held-back reranker published"),
     "reranker.entered": _("Reranker entered"),
     "scores.exported": _("Scores exported"),
     "judgments.exported": _("Judgments exported"),

@@ -25,7 +25,7 @@ from trainer.training.adapters import attach_adapter, attend_in_float32, set_dro
 from trainer.training.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, first_queries
 from trainer.training.fine_tuning import OutOfMemory
-from trainer.training.losses import SquaredError
+from trainer.training.losses.squared_error import SquaredError
 from trainer.training.pointwise import Pointwise
 from trainer.training.truncation import TooShort, fit_texts
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.factories.lessons import make_data, make_options, write_rows
-from tests.factories.weights.tiny_models import save_tiny_qwen3
+from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.publishing.manifests import ARTEFACTS
 from trainer.training import process as training_process
 from trainer.training.launcher import ROOT, TrainingProcess, command_for, training_environment, visible_gpus
@@ -63,7 +63,7 @@ def never(event: dict[str, Any]) -> bool:
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    base = save_tiny_qwen3(tmp_path / "qwen3")
+    base = save_tiny_bert(tmp_path / "bert")
     options = make_options(base, dropout=0.1, eval_steps=4, epochs=3, patience=0).model_dump()
     whole, killed = (make_workspace(tmp_path / name, options) for name in ("whole", "killed"))
     with TrainingProcess(whole) as beside:  # most of the time goes into starting

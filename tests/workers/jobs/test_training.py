@@ -25,14 +25,17 @@ from tests.factories.broker import WaitingHints
 from tests.factories.lessons import make_options
 from tests.factories.rows import make_project, make_user
 from tests.factories.scored import make_snapshot
+from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Reranker, TrainingRun
+from trainer.serving.registry import servable
 from workers import reconciler
 from workers.jobs import training
 from workers.jobs.training import (
     AlreadyTraining,
     TrainingRefused,
     cancel_training,
+    publish_anyway,
     resume_training,
     start_training,
     waiting_training_ids,
@@ -287,3 +290,45 @@ def test_notes_are_read_in_the_language_of_the_reader_with_numbers_that_every_la
             "zuerst 1500 Schritte auf der Ordnung, die die Basis von sich aus hat",
             "ging vom Zwischenstand nach Schritt 2000 weiter",
         ]
+
+
+def test_a_student_that_is_held_back_is_served_to_nobody_until_an_owner_publishes_it(
+    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start_training(
+        project, snapshot, options=make_options(save_tiny_bert(tmp_path / "bert"), epochs=1).model_dump()
+    )
+    TrainingRun.objects.filter(pk=run.pk).update(state="running")
+    read = json.loads
+
+    def worse(text: Any, **rest: Any) -> Any:
+        found = read(text, **rest)
+        if isinstance(found, dict) and "gate" in found:
+            found["gate"] |= {"held_back": True, "reasons": ["few_queries"]}
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.json, "loads", worse)
+        training.train(job_of(run).pk, worker="here")
+    run.refresh_from_db()
+    reranker = Reranker.objects.get(kind="trained")
+    assert (run.state, run.error, reranker.release) == ("held_back", "", "held_back")
+    assert not servable().exists()
+    with translation.override("en"):
+        assert "held back" in translated(job_of(run).message)
+    publish_anyway(run, by=make_user())
+    assert [each.release for each in servable()] == ["published_anyway"]
+    assert AuditEntry.objects.filter(action="reranker.published_anyway").count() == 1
+    with pytest.raises(TrainingRefused, match="no reranker that is held back"):
+        publish_anyway(run)
+
+
+def test_where_the_base_won_nothing_is_stored(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:
+    base = save_tiny_embedder(tmp_path / "embedder")
+    options = {"base": str(base), "learning_rate": 1e-9, "threads": 1, "folds": 2}
+    run = start_training(project, snapshot, trainer="embedding", options=options)
+    training.train(job_of(run).pk, worker="here")
+    run.refresh_from_db()
+    assert (run.state, run.error, run.gate["base_won"]) == ("held_back", "", True)
+    assert not Reranker.objects.filter(kind="trained").exists()
+    assert storage().names("rerankers") == []

@@ -98,6 +98,11 @@ class Line:
         return shown_name(self.row)
 
     @property
+    def release(self) -> str:
+        """Return whether the gate held the reranker back, see `trainer.models.Reranker`."""
+        return self.row.evaluation.reranker.release
+
+    @property
     def label(self) -> str:
         """Return the kind of reranker, unless the name already says it."""
         labels = {"trained": _("trained here"), "outside": _("over HTTP"), "run_file": _("run file")}

@@ -25,7 +25,7 @@ from labeling.retrieval.bm25 import BM25Index
 from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
 from trainer.models import Evaluation, Reranker
-from trainer.publishing.manifests import ARTEFACTS
+from trainer.publishing.manifests import ARTEFACTS, SENTENCE_TRANSFORMERS, is_embedding
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import full_name, servable
 from zelo_site.pages.forms import PageForm
@@ -33,6 +33,7 @@ from zelo_site.pages.scope import visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on
 
+FORMS = (*ARTEFACTS, SENTENCE_TRANSFORMERS)
 RANKED_AT_MOST = 50
 SEARCHED_AT_MOST = 5000
 TYPED_AT_MOST = 200
@@ -71,6 +72,7 @@ class Shown:
     max_length: int | None
     parity: float | None
     artefacts: tuple[Artefact, ...]
+    embeds: bool = False
     proofs: tuple[Proved, ...] = ()
 
 
@@ -159,7 +161,7 @@ def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
     """Return a reranker's list entry; missing manifest fields stay empty."""
     manifest = reranker.manifest if isinstance(reranker.manifest, dict) else {}
     files = manifest.get("files") or {}
-    parts = {name: [files[path] for path in files if path.startswith(f"{name}/")] for name in ARTEFACTS}
+    parts = {name: [files[path] for path in files if path.startswith(f"{name}/")] for name in FORMS}
     differences = (manifest.get("parity") or {}).get("largest_difference") or {}
     return Shown(
         reranker=reranker,
@@ -172,6 +174,7 @@ def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
             for name, records in parts.items()
             if records
         ),
+        embeds=is_embedding(manifest),
         proofs=proofs,
     )
 

@@ -20,8 +20,10 @@ from labeling.models import Project
 from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
-from trainer.models import TrainingRun
-from workers.jobs.training import TrainingRefused, cancel_training, resume_training, start_training
+from trainer.bases import MINILM, load_base
+from trainer.models import Reranker, TrainingRun
+from trainer.recommendation import recommended_trainer
+from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
 from zelo_site.pages.forms import BadForm, PageForm, PluginField, name_in_words, plugin_form, shown_form
@@ -50,6 +52,7 @@ class TrainerChoice:
     label: str
     fields: list[BoundField]
     chosen: bool
+    recommended: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,38 @@ class Curve:
     last: tuple[int, float]
     ticks: list[Tick]
     best: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """A comparison at the gate, as `trainer.evaluation.gate.GateRow` with its words."""
+
+    rival: str
+    split: str
+    against: str
+    values: dict[str, Any]
+
+
+def gate_lines(gate: dict[str, Any]) -> list[GateLine]:
+    """Return the comparisons of a run's gate."""
+    rivals = {"base": _("untrained base"), "first_stage": _("first stage")}
+    references = {"grades": _("human grades"), "elo": "Elo"}
+    return [
+        GateLine(rivals[each["rival"]], each["split"], references[each["reference"]], each)
+        for each in gate.get("comparisons", [])
+    ]
+
+
+def gate_advice(gate: dict[str, Any]) -> list[str]:
+    """Return the likely reasons why a student was held back, each with what to try."""
+    advice = {
+        "few_queries": _("Few training queries. Judge more queries, or choose the embedding trainer."),
+        "close_labels": _("Labels close together. Judge with more answers a pair, or use a listwise or pairwise loss."),
+        "good_base": _("The base already ranks these queries well. Use a smaller learning rate or fewer epochs."),
+        "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
+    }
+    reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
+    return [advice[each] for each in reasons if each in advice]
 
 
 def curve(points: list[list[float]], *, steps: int, best_step: int | None = None) -> Curve | None:
@@ -101,17 +136,20 @@ def training_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
     sent = request.POST if error is not None else None
-    snapshots = _snapshots(request, project)
-    form = shown_form(TrainingForm, sent, error, rows={"snapshot": snapshots})
-    chosen = form["trainer"].value()
+    snapshots = list(_snapshots(request, project))
+    form = shown_form(TrainingForm, sent, error, rows={"snapshot": _snapshots(request, project)})
+    advised, reason = _advised(snapshots, request.POST.get("snapshot", ""))
+    chosen = form["trainer"].value() if sent is not None else advised
     return {
         "project": project,
         "here": "training",
         "runs": list(TrainingRun.objects.filter(project=project).select_related("snapshot")[:SHOWN]),
-        "snapshots": list(snapshots),
+        "snapshots": snapshots,
         "form": form,
         "trainers": [
-            TrainerChoice(name, plugin.label, _fields(plugin, sent, error), name == chosen)
+            TrainerChoice(
+                name, plugin.label, _fields(plugin, sent, error), name == chosen, reason if name == advised else ""
+            )
             for name, plugin in registered("trainer").items()
         ],
         "error": error,
@@ -121,6 +159,22 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
 
 def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
     return Snapshot.objects.visible_to(request.user).filter(projects=project)
+
+
+def _advised(snapshots: list[Snapshot], chosen: str) -> tuple[str, str]:
+    """Return the trainer that suits the chosen (or latest) snapshot and the base of the installation, and the reason."""
+    snapshot = next((each for each in snapshots if str(each.pk) == chosen), snapshots[0] if snapshots else None)
+    splits = snapshot.manifest.get("splits", {}) if snapshot else {}
+    found = recommended_trainer(load_base(MINILM), int(splits.get("train", {}).get("queries", 0)))
+    reasons = {
+        "few_queries": _("Few queries and an embedder as base: an embedding student keeps what its base knows."),
+        "embedder": _("The base is an embedder: an embedding student keeps what its base knows."),
+        "decoder_few": _("Few queries and a decoder: differences within a query need no calibration."),
+        "decoder_many": _("Many queries and a decoder: its scores can also be calibrated."),
+        "reranker": _("Few queries and a reranker as base: differences within a query need no calibration."),
+        "many_queries": _("Many queries: scores can also be calibrated."),
+    }
+    return found.trainer, reasons[found.reason]
 
 
 def _fields(trainer: type[Plugin], sent: Any, error: Exception | None) -> list[BoundField]:
@@ -152,6 +206,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
     progress = run.progress
     goes_on = run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
     best = progress.get("best") or {}
+    rerankers = list(run.rerankers.all())
     return {
         "project": project,
         "here": "training",
@@ -162,23 +217,26 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "ndcg": curve(progress.get("ndcg") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
         "can_resume": run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED),
         "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
-        "rerankers": list(run.rerankers.all()),
+        "rerankers": [each for each in rerankers if each.release != Reranker.Release.HELD_BACK],
+        "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
+        "gate_lines": gate_lines(run.gate),
+        "gate_advice": gate_advice(run.gate),
         "may_change": may_change(request, project),
     }
 
 
 @require_POST
 def move_training(request: HttpRequest, slug: str, training_id: int, move: str) -> HttpResponse:
-    """Cancel or resume a training; warn if its state has changed."""
+    """Cancel or resume a training, or publish its held-back student; warn if its state has changed."""
     project = owned_project(request, slug)
     run = _run(request, project, training_id)
     if move == "cancel":
         if not cancel_training(run, by=request.user):
             state = translated(run.get_state_display())
             messages.warning(request, _("Nothing changed: the training is already %(state)s.") % {"state": state})
-    elif move == "resume":
+    elif move in ("resume", "publish"):
         try:
-            resume_training(run, by=request.user)
+            (resume_training if move == "resume" else publish_anyway)(run, by=request.user)
         except TrainingRefused as error:
             messages.warning(request, str(error))
     else:

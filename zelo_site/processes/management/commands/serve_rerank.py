@@ -56,9 +56,9 @@ def _application(options: dict[str, Any]) -> Any:
     import torch
 
     from trainer.serving.batcher import RequestBatcher
-    from trainer.serving.loading import load_reranker
     from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
     from trainer.serving.protocols import model_id
+    from trainer.serving.published import load_published
     from trainer.serving.registry import artefact_folder
     from trainer.serving.server import RerankApp
 
@@ -73,7 +73,7 @@ def _application(options: dict[str, Any]) -> Any:
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
-        load=lambda path: load_reranker(path, device=device, dtype=options["dtype"]),
+        load=lambda path: load_published(path, device=device, dtype=options["dtype"]),
     )
     batcher = RequestBatcher(
         threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),

@@ -1,4 +1,4 @@
-"""Loss functions of the trainers. Imports no Django."""
+"""The loss of the trainer `pointwise`: mean squared error against relevance. Imports no Django."""
 
 from __future__ import annotations
 

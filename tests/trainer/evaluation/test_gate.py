@@ -1,0 +1,51 @@
+"""The gate: worse by more than chance is held back, a handful of queries proves nothing, reasons are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.factories.lessons import make_data, write_rows
+from trainer.bases import MINILM, load_base
+from trainer.evaluation.gate import compared, result_of
+from trainer.evaluation.rankers import Scorer
+from trainer.recommendation import recommended_trainer
+
+GOOD = Scorer(lambda query, documents: np.array([text.split().count(query.split()[-1]) for text in documents], float))
+BAD = Scorer(lambda query, documents: -np.array([text.split().count(query.split()[-1]) for text in documents], float))
+
+
+def gate(tmp_path: Path, *, dev: int, student: Any, untrained: Any) -> dict[str, Any]:
+    data = make_data(12, dev=dev)
+    write_rows(tmp_path / "rows.parquet", data)
+    rows = [
+        row
+        for split in ("dev", "test")
+        for row in compared(tmp_path / "rows.parquet", split, student=student, untrained=untrained)
+    ]
+    return result_of(rows, data.train)
+
+
+def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_path: Path) -> None:
+    found = gate(tmp_path, dev=12, student=BAD, untrained=GOOD)
+    assert found["held_back"]
+    (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
+    assert base["worse"] and base["split"] == "dev" and base["queries"] == 12 and base["high"] < 0.0
+    assert {"few_queries", "good_base"} <= set(found["reasons"])
+
+
+def test_a_better_student_and_a_few_queries_pass(tmp_path: Path) -> None:
+    better = gate(tmp_path, dev=12, student=GOOD, untrained=BAD)
+    assert not better["held_back"] and better["reasons"] == []
+    assert {row["rival"] for row in better["comparisons"]} == {"base", "first_stage"}
+    few = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
+    assert not few["held_back"], "three queries prove nothing"
+
+
+def test_the_recommendation_depends_on_base_and_queries() -> None:
+    base = load_base(MINILM)
+    assert recommended_trainer(base, 40).trainer == "embedding"
+    assert recommended_trainer(base, 40).reason == "few_queries"
+    assert recommended_trainer(base, 10**6).reason == "embedder"

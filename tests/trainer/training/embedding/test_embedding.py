@@ -1,0 +1,265 @@
+"""The embedding student: it learns, never leaves its base for the worse, and is published as it was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from labeling.plugin_checks import check_plugin
+from labeling.plugins import get_plugin
+from labeling.records import Examples, TextRecord, Trained, TrainingData
+from tests.factories.lessons import Report, make_data
+from tests.factories.weights.tiny_embedders import save_tiny_embedder
+from tests.factories.weights.tiny_models import save_tiny_bert
+from tests.processes.serve import serving
+from trainer.bases import load_base
+from trainer.publishing import embedding_export
+from trainer.publishing.embedding_export import publish_embedder
+from trainer.publishing.export import ModelCard, ParityFailed
+from trainer.publishing.manifests import verify
+from trainer.serving.published import load_published
+from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
+from trainer.training.embedding.line_search import choose
+from trainer.training.embedding.options import EmbeddingOptions
+from trainer.training.embedding.plugin import Embedding
+from trainer.training.embedding.training import NothingToChooseOn
+
+TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3]
+
+
+@pytest.fixture(autouse=True)
+def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZELO_MODELS", "*")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_embedder(tmp_path_factory.mktemp("embedder"))
+
+
+def options(base: Path | str, **changes: Any) -> EmbeddingOptions:
+    small: dict[str, Any] = {
+        "base": str(base), "rank": 4, "threads": 1, "epochs": 6, "learning_rate": 5e-3, "pull": 0.0, "max_length": 64,
+        "queries_a_step": 1, "in_batch_negatives": False,
+    }  # fmt: skip
+    return EmbeddingOptions.model_validate(small | changes)
+
+
+def learn(
+    base: Path | str, workspace: Path, data: TrainingData | None = None, **changes: Any
+) -> tuple[Trained, Report]:
+    workspace.mkdir(exist_ok=True)
+    told = Report()
+    return Embedding(options(base, **changes)).train(data or make_data(16), workspace, told), told
+
+
+@pytest.fixture(scope="module")
+def learned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Report]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZELO_MODELS", "*")
+        return learn(base, tmp_path_factory.mktemp("w"), embedding_sizes="16, 8", eval_steps=24)
+
+
+@pytest.fixture(scope="module")
+def published(learned: tuple[Trained, Report], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZELO_MODELS", "*")
+        return publish(learned[0], tmp_path_factory.mktemp("p") / "student")
+
+
+def publish(trained: Trained, out: Path) -> Path:
+    return publish_embedder(
+        trained.adapter, base=trained.base, out=out, card=ModelCard(name="tiny", training=trained.facts), probe=TEXTS,
+        max_length=trained.max_length, sizes=trained.embedding_sizes,
+    ).folder  # fmt: skip
+
+
+def test_the_plugin_keeps_its_contract() -> None:
+    assert check_plugin(Embedding) == []
+
+
+def test_it_learns_and_says_on_how_many_queries_the_scale_rests(learned: tuple[Trained, Report]) -> None:
+    trained, told = learned
+    losses = [each["loss"] for each in told.of("step")]
+    assert losses[-1] < 0.8 * losses[0]
+    (chosen,) = told.of("chosen")
+    assert chosen["scale"] > 0.0 and chosen["gain"] > chosen["stderr"]
+    assert (chosen["queries"], trained.facts["folds"]) == (20, 3)
+    assert (trained.form, trained.embedding_sizes, trained.base_won) == ("bi-encoder", (32, 16, 8), False)
+    assert {each["fold"] for each in told.of("cross_validation")} == {1, 2, 3}
+
+
+def test_labels_of_chance_leave_the_base_where_it_is(base: Path, tmp_path: Path) -> None:
+    data = make_data(16)
+    chance = np.random.default_rng(1)
+    mixed = TrainingData(
+        *(
+            dataclasses.replace(part, labels=chance.permutation(part.labels), elo=None)
+            for part in (data.train, data.dev)
+        )
+    )
+    trained, _ = learn(base, tmp_path / "w", mixed, learning_rate=1e-4, epochs=1)
+    assert trained.base_won and trained.facts["best_step"] == 0 and trained.facts["adapter_scale"] == 0.0
+    weights = load_file(str(trained.adapter / "adapter_model.safetensors"))
+    assert all(not each.any() for name, each in weights.items() if "lora_B" in name)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(base: Path, tmp_path: Path) -> None:
+    class Killed(Report):
+        def __call__(self, kind: str, **values: Any) -> None:
+            super().__call__(kind, **values)
+            if kind == "checkpoint":
+                raise KeyboardInterrupt
+
+    changes = {"epochs": 2, "dropout": 0.1, "eval_steps": 8}
+    whole, _ = learn(base, tmp_path / "whole", **changes)
+    (tmp_path / "killed").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        Embedding(options(base, **changes)).train(make_data(16), tmp_path / "killed", Killed())
+    resumed, told = learn(base, tmp_path / "killed", **changes)
+    assert told.of("resumed") and not told.of("cross_validation")
+    one, other = (load_file(str(each.adapter / "adapter_model.safetensors")) for each in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_cached_gradients_are_those_of_one_pass(base: Path, dropout: float) -> None:
+    model = BiEncoder(load_base(str(base)), options(base, dropout=dropout)).train()
+    texts = model.tokens([f"{text} {number}" for number in range(3) for text in TEXTS], "document", max_length=64)
+    with torch.no_grad():
+        for weights in model.adapted.parameters():
+            if weights.requires_grad:
+                weights.add_(0.05)
+
+    def gradient(most: int) -> torch.Tensor:
+        model.zero_grad()
+        torch.manual_seed(3)
+        backward_through(model, texts, lambda vectors: (vectors @ vectors.T).exp().sum(), most=most)
+        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+
+    few = gradient(4)
+    assert few.abs().max() > 1e-3
+    if not dropout:  # other batches draw other dropout
+        assert torch.allclose(gradient(99), few, rtol=1e-3, atol=1e-5)
+    assert torch.equal(gradient(4), few)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"embedding_sizes": "64"}, SizeTooLarge, "sizes of at most 32"),
+        ({"folds": 0}, NothingToChooseOn, "larger dev_share"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_remedy(
+    base: Path, tmp_path: Path, changes: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    with pytest.raises(error, match=says):
+        learn(base, tmp_path / "w", TrainingData(make_data(4).train, nothing), **changes)
+
+
+def test_a_base_that_is_no_embedder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotAnEmbedder, match="another trainer"):
+        learn(save_tiny_bert(tmp_path / "bert"), tmp_path / "w")
+    with pytest.raises(ValueError, match="whole numbers with commas"):
+        options("minilm", embedding_sizes="many")
+
+
+def test_the_smallest_scale_within_one_error_is_kept_and_noise_keeps_the_base() -> None:
+    rng = np.random.default_rng(0)
+    gain = np.array([0.0, 0.05, 0.099, 0.1, 0.08])
+    values = 0.5 + gain[None, None, :] + 0.01 * rng.standard_normal((30, 2, 5)) * (gain > 0)
+    found = choose(values)
+    assert found.scale == 0.5 and found.gain == pytest.approx(0.099, abs=0.01)
+    noise = 0.5 + 0.1 * rng.standard_normal((30, 1, 5))
+    assert choose(noise - noise.mean(axis=0)).base_won
+    assert choose(values[:4]).base_won, "four queries prove nothing"
+    assert choose(np.zeros((0, 2, 5))).base_won
+
+
+def test_the_published_forms_are_the_base_with_the_chosen_adapter(
+    learned: tuple[Trained, Report], published: Path
+) -> None:
+    trained, _ = learned
+    adapted = SentenceTransformer(trained.base, device="cpu")
+    plain = adapted.encode(TEXTS)
+    adapted.load_adapter(str(published / "adapter"))
+    expected = adapted.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(plain - expected).max() > 1e-2
+    folder = SentenceTransformer(str(published / "sentence_transformers"), device="cpu")
+    assert folder.encode(TEXTS) == pytest.approx(expected, abs=1e-4)
+    served = load_published(published)
+    assert served.vectors(TEXTS) == pytest.approx(expected, abs=1e-4)  # type: ignore[union-attr]
+    manifest = verify(published)
+    assert manifest["form"] == "bi-encoder" and manifest["embedding_sizes"] == [32, 16, 8]
+    assert f"adapter scale: {trained.facts['adapter_scale']:.4g}" in (published / "merged" / "README.md").read_text()
+
+
+def test_forms_that_differ_are_not_published(
+    learned: tuple[Trained, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_export, "TOLERANCE", -1.0)
+    with pytest.raises(ParityFailed, match="nothing was published"):
+        publish(learned[0], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path) -> None:
+    model = SentenceTransformer(str(published / "sentence_transformers"), device="cpu")
+    expected = model.encode(TEXTS)
+    with serving(published) as address:
+        reply = httpx.post(f"{address}/v1/embeddings", json={"model": "tiny", "input": TEXTS}, timeout=60).json()
+        assert [each["index"] for each in reply["data"]] == [0, 1, 2]
+        assert np.array([each["embedding"] for each in reply["data"]]) == pytest.approx(expected, abs=1e-4)
+        assert reply["usage"]["total_tokens"] > 6 and reply["object"] == "list"
+        body = {"model": "tiny", "input": TEXTS[0], "dimensions": 8}
+        (short,) = httpx.post(f"{address}/v1/embeddings", json=body).json()["data"]
+        cut = expected[0, :8] / np.linalg.norm(expected[0, :8])
+        assert np.array(short["embedding"]) == pytest.approx(cut, abs=1e-4)
+        for wrong, says in (
+            ({"input": TEXTS, "dimensions": 9}, "trained for 32, 16, 8"),
+            ({"input": []}, "a list of texts"),
+            ({"input": ["a", ""]}, r"input[1] is empty"),
+            ({"input": "a", "encoding_format": "int8"}, "float or base64"),
+            ({"input": "a", "input_type": "image"}, "query or document"),
+        ):
+            refused = httpx.post(f"{address}/v1/embeddings", json=wrong)
+            assert refused.status_code == 422 and says in refused.json()["error"]["message"]
+        ranked = httpx.post(f"{address}/v1/rerank", json={"query": "goldfish", "documents": TEXTS}).json()
+        cosines = dict(enumerate((expected @ model.encode("goldfish")).tolist()))
+        found = {row["index"]: row["relevance_score"] for row in ranked["results"]}
+        assert found == pytest.approx(cosines, abs=1e-4)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_openai_s_client_reads_the_embeddings(published: Path) -> None:
+    from openai import OpenAI
+
+    expected = SentenceTransformer(str(published / "sentence_transformers"), device="cpu").encode(TEXTS)
+    with serving(published) as address:
+        client = OpenAI(base_url=f"{address}/v1", api_key="none")
+        reply = client.embeddings.create(model="tiny", input=TEXTS)  # it asks for base64
+    assert np.array([each.embedding for each in reply.data]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_it_serves_as_retriever_and_as_judge(published: Path) -> None:
+    folder = str(published / "sentence_transformers")
+    model = SentenceTransformer(folder, device="cpu")
+    cosines = model.encode(TEXTS) @ model.encode("goldfish")
+    documents = [TextRecord(number, text) for number, text in enumerate(TEXTS)]
+    query = TextRecord(9, "goldfish")
+    retriever: Any = get_plugin("retriever", "dense").from_dict({"model": folder})
+    (found,) = retriever.retrieve([query], documents, 3)
+    assert [place for place, _ in found] == np.argsort(-cosines).tolist()
+    judge: Any = get_plugin("judge", "embedding").from_dict({"model": folder})
+    assert judge.score(query, documents) == pytest.approx(cosines, abs=1e-4)
+    assert judge.model_revision.startswith("sha256:")

@@ -1,0 +1,85 @@
+"""Reads the queries of one split from a snapshot's Parquet file, as evaluations and the gate measure them.
+
+`scoring.snapshots.freeze` writes the file. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labeling.records import FloatArray
+from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
+
+READ = (
+    "project", "domain", "query_external_id", "query_id", "query", "candidate_id", "document_external_id", "document",
+    "relevance", "elo", "comparisons", "grade", "first_stage_rank",
+)  # fmt: skip
+
+
+# Enough text to recognise a query.
+LISTED = ["query_id", "query_external_id", "project"]
+
+
+def read_queries(rows: IO[bytes] | Any, split: str, *, name: str) -> list[EvaluationQuery]:
+    """The queries of one split with their candidates, in id order; `rows` is the file or its path.
+
+    The id of a query is its imported id, or "project/id" if two projects use the same one. Raises NothingToMeasure if the
+    split of snapshot `name` is empty.
+    """
+    table = pq.read_table(rows, columns=list(READ), filters=[("split", "=", split)])
+    return list(queries_of_table(table, listing_of(table, split, name=name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The queries of a table by name; query k has the rows from `bounds[k]` to `bounds[k + 1]`."""
+
+    names: tuple[str, ...]
+    bounds: tuple[int, ...]
+
+
+def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
+    """Raise NothingToMeasure if the table is empty."""
+    if not table.num_rows:
+        raise NothingToMeasure(f"split {split!r} of snapshot {name!r} is empty; choose another split")
+    starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
+    names = table.column("query_external_id").take(starts).to_pylist()
+    projects = table.column("project").take(starts).to_pylist()
+    ambiguous = {name for name, times in Counter(names).items() if times > 1}
+    return Listing(
+        names=tuple(
+            f"{project}/{name}" if name in ambiguous else name for project, name in zip(projects, names, strict=True)
+        ),
+        bounds=(*starts.tolist(), table.num_rows),
+    )
+
+
+def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
+    columns = {name: table.column(name).to_pylist() for name in READ}
+    for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
+        rows = slice(start, end)
+        compared = np.array(columns["comparisons"][rows]) > 0
+        yield EvaluationQuery(
+            id=name,
+            text=columns["query"][start],
+            domain=columns["domain"][start] or "",
+            candidate_ids=np.array(columns["candidate_id"][rows], dtype=np.int64),
+            document_ids=tuple(columns["document_external_id"][rows]),
+            documents=tuple(columns["document"][rows]),
+            grades=_floats(columns["grade"][rows]),
+            relevance=_floats(columns["relevance"][rows]),
+            elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
+            first_stage_rank=_floats(columns["first_stage_rank"][rows]),
+        )
+
+
+def _floats(values: Sequence[float | None]) -> FloatArray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

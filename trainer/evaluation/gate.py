@@ -1,0 +1,133 @@
+"""The gate before publishing: a student must not rank worse than its untrained base or the first stage.
+
+The training process compares them on the splits dev and test, against human grades where most queries have them and against
+Elo elsewhere. A difference counts only if its 95 % interval excludes zero and the sign-flip test agrees, so a handful of
+queries proves nothing. `workers.jobs.training` reads the result. Imports no Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from labeling.records import Examples
+from trainer.bases import Base
+from trainer.evaluation.dataset import read_queries
+from trainer.evaluation.metrics import (
+    EvaluationQuery,
+    NothingToMeasure,
+    Reference,
+    difference,
+    measurable,
+    measure,
+)
+from trainer.evaluation.model_orders import student_order, untrained_order
+from trainer.evaluation.rankers import FirstStage, Order
+
+Rival = Literal["base", "first_stage"]
+SPLITS = ("dev", "test")
+MOST_ROWS = 4000
+SIGNIFICANT = 0.05
+FEW_QUERIES = 100
+CLOSE_LABELS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """The paired comparison with one rival on one split: NDCG@10 of both, their difference with its 95 % interval."""
+
+    split: str
+    reference: str
+    rival: Rival
+    queries: int
+    student: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_worse(self) -> bool:
+        return self.high < 0.0 and self.p_value < SIGNIFICANT
+
+
+def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Examples) -> dict[str, Any]:
+    """The gate's result as plain values: `held_back`, `comparisons` and the likely `reasons` (names of `reasons_of`)."""
+    student, untrained = student_order(published), untrained_order(base)
+    rows = [row for split in SPLITS for row in compared(rows_file, split, student=student, untrained=untrained)]
+    return result_of(rows, train)
+
+
+def result_of(rows: Sequence[GateRow], train: Examples) -> dict[str, Any]:
+    """The plain values that are stored."""
+    held_back = any(row.is_worse for row in rows)
+    return {
+        "held_back": held_back,
+        "comparisons": [{**asdict(row), "worse": row.is_worse} for row in rows],
+        "reasons": reasons_of(rows, train) if held_back else [],
+    }
+
+
+def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
+    """The student against each rival on the first queries of a split; none where nothing can be measured."""
+    try:
+        queries, reference = _queries(rows_file, split)
+    except NothingToMeasure:
+        return []
+    values = {name: order.scores(queries, _silent) for name, order in (("student", student), ("base", untrained))}
+    own = measure(queries, values["student"], reference)
+    rivals: Mapping[Rival, Any] = {"base": values["base"], "first_stage": FirstStage().scores(queries, _silent)}
+    rows = []
+    for name, scores in rivals.items():
+        known = [np.isfinite(each).any() for each in scores]
+        if not all(known):
+            continue
+        other = measure(queries, scores, reference)
+        test = difference(own, other)
+        assert test is not None  # the same queries
+        rows.append(
+            GateRow(
+                split=split,
+                reference=reference,
+                rival=name,
+                queries=len(queries),
+                student=float(own.values["ndcg@10"].mean()),
+                other=float(other.values["ndcg@10"].mean()),
+                difference=test.difference.estimate,
+                low=test.difference.low,
+                high=test.difference.high,
+                p_value=test.p_value,
+            )
+        )
+    return rows
+
+
+def reasons_of(rows: Sequence[GateRow], train: Examples) -> list[str]:
+    """Why a student may have lost: `few_queries`, `close_labels`, `good_base`, `good_first_stage`."""
+    found = []
+    if len(set(train.query_ids.tolist())) < FEW_QUERIES:
+        found.append("few_queries")
+    if float(train.labels.std()) < CLOSE_LABELS:
+        found.append("close_labels")
+    worse = {row.rival for row in rows if row.is_worse}
+    return found + [f"good_{rival}" for rival in ("base", "first_stage") if rival in worse]
+
+
+def _queries(rows_file: Path, split: str) -> tuple[list[EvaluationQuery], Reference]:
+    """Whole queries of at most MOST_ROWS rows, and the reference that most of them have. Raises NothingToMeasure."""
+    found = read_queries(rows_file, split, name=rows_file.name)
+    ends = np.cumsum([len(query.documents) for query in found])
+    kept = found[: max(1, int(np.searchsorted(ends, MOST_ROWS, side="right")))]
+    graded = [query for query in kept if query.says("grades")]
+    judged = [query for query in kept if query.says("elo")]
+    reference: Reference = "grades" if graded and 2 * len(graded) >= len(judged) else "elo"
+    return measurable(kept, reference), reference
+
+
+def _silent(done: int, total: int) -> None:
+    pass

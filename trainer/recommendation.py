@@ -1,0 +1,48 @@
+"""Which trainer suits a base and a number of training queries, and why. Imports no Django, and no torch.
+
+The form marks the recommended trainer; the choice stays with the owner.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.bases import Base
+
+Reason = Literal["few_queries", "embedder", "decoder_few", "decoder_many", "reranker", "many_queries"]
+# Below this number, a fresh head of a cross-encoder learned less than the embedder's own cosine provides.
+FEW_QUERIES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The name of a trainer plugin and the reason for it."""
+
+    trainer: str
+    reason: Reason
+
+
+def recommended_trainer(base: Base, queries: int) -> Recommendation:
+    """The trainer for a base and `queries` training queries.
+
+    An embedder starts with a useful order that an embedding student keeps; a cross-encoder made of it starts from a random
+    head. Decoders and rerankers have a trained head: few queries teach differences within a query best, many also teach
+    calibrated relevance.
+    """
+    few = queries < FEW_QUERIES
+    if is_bi_encoder(base):
+        return Recommendation("embedding", "few_queries" if few else "embedder")
+    if base.kind == "decoder":
+        return Recommendation("listwise" if few else "pointwise", "decoder_few" if few else "decoder_many")
+    return Recommendation("listwise" if few else "pointwise", "reranker" if few else "many_queries")
+
+
+def is_bi_encoder(base: Base) -> bool:
+    """Whether sentence-transformers saved the base as an embedder."""
+    try:
+        modules = json.loads((base.folder / "modules.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return any(str(each.get("type", "")).endswith("Pooling") for each in modules)

@@ -1,0 +1,180 @@
+"""A published embedding student in memory: texts to unit vectors, and documents of a query ranked by cosine.
+
+It has the interface of `trainer.serving.loading.LoadedReranker`, so that the server batches both alike. Imports no Django, and
+torch only to load a model.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from labeling.retrieval.embedder import Float32Array
+from trainer.bases import quiet
+from trainer.publishing.manifests import SENTENCE_TRANSFORMERS, verify
+from trainer.serving.loading import (
+    CHARACTERS_OF_TOKEN,
+    CPU_BATCH_TOKENS,
+    DEVICE_BATCH_TOKENS,
+    ENCODED_AT_ONCE,
+    UNBOUNDED_TOKENS,
+    EncodedPair,
+    EncodedRequest,
+    NoScore,
+    Ranked,
+    batches,
+    in_order,
+)
+from trainer.serving.packed_linear import pack_linears
+
+Role = Literal["query", "document"]
+
+
+class LoadedEmbedder:
+    """A bi-encoder that is ready to embed. Thread-safe. Modifies the given model.
+
+    `sizes` are the embedding sizes that it was trained for, the whole one first.
+    """
+
+    def __init__(self, model: Any, *, name: str, checksum: str = "", sizes: Sequence[int] = ()) -> None:
+        self.name = name
+        self.checksum = checksum
+        self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
+        self.sizes = tuple(sizes) or (int(model.get_embedding_dimension()),)
+        self._model = model.eval()
+        self._tokenizer = model.tokenizer
+        self._tokenizing = threading.Lock()
+        self._constants: dict[str, Any] = {}
+        if self.on_cpu:
+            pack_linears(model)
+
+    @property
+    def on_cpu(self) -> bool:
+        return bool(self._model.device.type == "cpu")
+
+    @property
+    def batch_tokens(self) -> int:
+        return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
+
+    def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
+        """The documents by falling cosine, the first `top_n` or all. Raises NoScore."""
+        return self.ranked(self._computed(self.encode(query, documents).pairs), top_n=top_n)
+
+    def scores(self, query: str, documents: Sequence[str]) -> list[float]:
+        """The cosine of each document, in the given order; computed in the calling thread."""
+        return _cosines(self._computed(self.encode(query, documents).pairs))
+
+    def vectors(self, texts: Sequence[str], *, role: Role = "document") -> Float32Array:
+        """Unit vectors float32[n, size]; computed in the calling thread."""
+        return np.stack(self._computed(self.encode_texts(texts, role=role)))
+
+    def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
+        """The tokens of the query, then of every document, each truncated to the model's maximum length."""
+        (asked,) = self.encode_texts([query], role="query")
+        own = EncodedPair(asked.ids, asked.types, cut=False)
+        return EncodedRequest((own, *self.encode_texts(documents, role="document")), query_cut=asked.cut)
+
+    def encode_texts(self, texts: Sequence[str], *, role: Role) -> list[EncodedPair]:
+        """The tokens of each text, with the model's prompt of the role."""
+        most = self.max_length * CHARACTERS_OF_TOKEN
+        prompt = self._model.prompts.get(role) or None
+        found: list[EncodedPair] = []
+        for start in range(0, len(texts), ENCODED_AT_ONCE):
+            chunk = [text[:most] for text in texts[start : start + ENCODED_AT_ONCE]]
+            own = self._split(chunk, prompt)
+            for row, text in enumerate(texts[start : start + ENCODED_AT_ONCE]):
+                # A text that was truncated by characters must also have been truncated by tokens.
+                if len(text) > most and len(own[row]) < self.max_length:
+                    own[row] = self._split([text], prompt)[0]
+            found += own
+        return found
+
+    def _split(self, texts: Sequence[str], prompt: str | None) -> list[EncodedPair]:
+        with self._tokenizing:
+            features = self._model.preprocess(list(texts), prompt=prompt)
+        ids, mask, types = features["input_ids"], features["attention_mask"], features.get("token_type_ids")
+        if not self._constants:
+            tensors = {"input_ids", "attention_mask", "token_type_ids"}
+            self._constants = {name: value for name, value in features.items() if name not in tensors}
+        rows = []
+        for row, kept in enumerate(mask.bool()):
+            tokens = tuple(ids[row][kept].tolist())
+            segments = tuple(types[row][kept].tolist()) if types is not None else None
+            rows.append(EncodedPair(tokens, segments, cut=len(tokens) >= self.max_length))
+        return rows
+
+    def logits(self, pairs: Sequence[EncodedPair]) -> list[Float32Array]:
+        """One unit vector float32[size] per text, computed in one batch."""
+        import torch
+
+        longest = max(len(pair) for pair in pairs)
+        left = self._tokenizer.padding_side == "left"
+        ids = torch.full((len(pairs), longest), int(self._tokenizer.pad_token_id or 0))
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, pair in enumerate(pairs):
+            place = slice(longest - len(pair), longest) if left else slice(0, len(pair))
+            ids[row, place] = torch.tensor(pair.ids)
+            mask[row, place] = 1
+            if pair.types is not None:
+                types[row, place] = torch.tensor(pair.types)
+        features = {"input_ids": ids, "attention_mask": mask}
+        if pairs[0].types is not None:
+            features["token_type_ids"] = types
+        device = self._model.device
+        with torch.inference_mode():
+            features = {name: tensor.to(device) for name, tensor in features.items()}
+            vectors = self._model({**features, **self._constants})["sentence_embedding"].float()
+            return list(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
+
+    def ranked(self, outputs: Sequence[Float32Array], *, top_n: int | None = None) -> list[Ranked]:
+        """The ranking of a request from the vectors of its query and documents; scores are cosines. Raises NoScore."""
+        return [Ranked(each.index, each.logit, each.logit) for each in in_order(_cosines(outputs), top_n=top_n)]
+
+    def shortened(self, vector: Float32Array, size: int | None) -> Float32Array:
+        """The first `size` numbers of a vector as a unit vector. Raises NoScore."""
+        if not np.isfinite(vector).all():
+            raise NoScore("the model gave a vector with a number that is not finite; train or publish it again")
+        if size is None or size == len(vector):
+            return vector
+        cut = vector[:size]
+        return np.asarray(cut / max(float(np.linalg.norm(cut)), 1e-12), dtype=np.float32)
+
+    def _computed(self, pairs: Sequence[EncodedPair]) -> list[Float32Array]:
+        found: list[Any] = [None] * len(pairs)
+        for batch in batches([len(pair) for pair in pairs], self.batch_tokens):
+            for row, vector in zip(batch, self.logits([pairs[row] for row in batch]), strict=True):
+                found[row] = vector
+        return found
+
+
+def _cosines(vectors: Sequence[Float32Array]) -> list[float]:
+    """The cosine of the first unit vector with each of the others; NaN stays NaN."""
+    query = vectors[0].astype(np.float64)
+    cosines = [float(own.astype(np.float64) @ query) for own in vectors[1:]]
+    return [min(1.0, max(-1.0, each)) if math.isfinite(each) else each for each in cosines]
+
+
+def load_embedding_student(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedEmbedder:
+    """Load the published embedding student in a folder after checking its files. Raises ManifestBroken."""
+    folder = Path(path)
+    manifest = verify(folder, artefact=SENTENCE_TRANSFORMERS)
+    from sentence_transformers import SentenceTransformer
+
+    quiet()
+    model = SentenceTransformer(
+        str(folder / SENTENCE_TRANSFORMERS),
+        device=device,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
+    )
+    return LoadedEmbedder(
+        model,
+        name=str(manifest.get("card", {}).get("name", folder.name)),
+        checksum=str(manifest.get("adapter_sha256", "")),
+        sizes=manifest.get("embedding_sizes", ()),
+    )

@@ -1,0 +1,206 @@
+"""A base embedder with a LoRA adapter: texts to unit vectors with gradients, in chunks, at any scale of the adapter.
+
+`trainer.training.embedding.course` trains it. Imports no Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
+from transformers.trainer_utils import set_seed
+
+from trainer.bases import Base, quiet
+from trainer.recommendation import is_bi_encoder
+from trainer.training.adapters import attend_in_float32, set_dropout
+from trainer.training.embedding.options import EmbeddingOptions, sizes_of
+
+Role = Literal["query", "document"]
+ADAPTER = "default"
+
+
+class NotAnEmbedder(ValueError):
+    """The base was not saved as an embedder of sentence-transformers."""
+
+
+class SizeTooLarge(ValueError):
+    """The base's embeddings are smaller than a size that was asked for."""
+
+
+def check_embedder(base: Base) -> None:
+    """Raise NotAnEmbedder for a base that is no bi-encoder of sentence-transformers."""
+    if not is_bi_encoder(base):
+        raise NotAnEmbedder(
+            f"base {base.name!r} is no embedder: its folder has no modules.json with a pooling layer; choose an embedder in "
+            "the format of sentence-transformers, such as minilm, or train a reranker with another trainer"
+        )
+
+
+def load_bi_encoder(base: Base, *, device: str | None = None, dtype: str = "float32") -> SentenceTransformer:
+    """The base as sentence-transformers loads it, without the network. Raises NotAnEmbedder."""
+    check_embedder(base)
+    quiet()
+    return SentenceTransformer(
+        str(base.folder),
+        device=device,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
+    )
+
+
+class BiEncoder(torch.nn.Module):
+    """An embedder whose adapter is trained; `scale` 0 is the untrained base, 1 the whole adapter."""
+
+    def __init__(self, base: Base, options: EmbeddingOptions) -> None:
+        super().__init__()
+        on_gpu = torch.cuda.is_available()
+        self.bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()
+        )
+        device = None if on_gpu else "cpu"
+        self.model = load_bi_encoder(base, device=device, dtype="bfloat16" if self.bf16 and on_gpu else "float32")
+        self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
+        self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
+        inner: Any = cast(Any, self.model[0]).model
+        self.adapted = _attach(inner, base, options)
+        set_dropout(self.model, options.dropout)
+        if self.bf16 and not on_gpu:
+            attend_in_float32(inner)
+        self.log_temperature = torch.nn.Parameter(
+            torch.tensor(options.temperature, device=self.model.device).log(), requires_grad=options.learn_temperature
+        )
+        self._scalings = {
+            name: each.scaling[ADAPTER] for name, each in self.adapted.named_modules() if isinstance(each, LoraLayer)
+        }
+
+    def at_scale(self, scale: float) -> None:
+        """Multiply the adapter's part of every weight by `scale`."""
+        for name, layer in self.adapted.named_modules():
+            if name in self._scalings:
+                cast(Any, layer).scaling[ADAPTER] = scale * self._scalings[name]
+
+    def tokens(self, texts: Sequence[str], role: Role, *, max_length: int) -> list[dict[str, torch.Tensor]]:
+        """Features of each text by itself, truncated to `max_length` tokens and the model's limit."""
+        self.model.max_seq_length = min(max_length, self.whole_length)
+        features = self.model.preprocess(list(texts), prompt=self.model.prompts.get(role) or None)
+        rows = features["attention_mask"].bool()
+        tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+        return [{name: value[at][kept] for name, value in tensors.items()} for at, kept in enumerate(rows)]
+
+    def forward(self, texts: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """Unit vectors float32[n, size] of the tokenised texts, in one batch."""
+        features = _padded(texts, self.model)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+            vectors = self.model(batch_to_device(features, self.model.device))["sentence_embedding"]
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], role: Role, *, most: int, max_length: int) -> torch.Tensor:
+        """Unit vectors float32[n, size] without gradients, at most `most` texts in a batch."""
+        tokenised = [
+            own
+            for at in range(0, len(texts), 256)
+            for own in self.tokens(texts[at : at + 256], role, max_length=max_length)
+        ]
+        found = torch.empty(len(texts), self.sizes[0])
+        for rows in chunks([len(each["input_ids"]) for each in tokenised], most):
+            found[rows] = self([tokenised[at] for at in rows])[:, : self.sizes[0]].cpu()
+        return found
+
+
+def _attach(inner: Any, base: Base, options: EmbeddingOptions) -> PeftModel:
+    targets = [each.strip() for each in options.targets.split(",") if each.strip()]
+    set_seed(options.seed)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets or list(base.lora_targets),
+    )
+    adapted = get_peft_model(inner, config)
+    for weights in adapted.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()
+    if options.gradient_checkpointing:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return cast(PeftModel, adapted)
+
+
+def _sizes(base: Base, whole: int, options: EmbeddingOptions) -> tuple[int, ...]:
+    wanted = sizes_of(options.embedding_sizes)
+    if wanted and wanted[0] > whole:
+        raise SizeTooLarge(
+            f"embedding size {wanted[0]} was asked for, but base {base.name!r} gives {whole}; expected sizes of at most {whole}"
+        )
+    return (whole, *(size for size in wanted if size < whole))
+
+
+def _padded(texts: Sequence[dict[str, torch.Tensor]], model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    tokenizer: Any = model.tokenizer
+    pad = {"input_ids": tokenizer.pad_token_id or 0}
+    left = tokenizer.padding_side == "left"
+    longest = max(len(each["input_ids"]) for each in texts)
+    features = {}
+    for name, first in texts[0].items():
+        rows = torch.full((len(texts), longest), pad.get(name, 0), dtype=first.dtype)
+        for at, each in enumerate(texts):
+            count = len(each[name])
+            rows[at, longest - count if left else 0 : longest if left else count] = each[name]
+        features[name] = rows
+    return features
+
+
+def chunks(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Rows in batches of at most `most` texts of similar length, longest first: padding costs as much as text."""
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    while order:
+        longest = lengths[order[0]]
+        count = next((at for at, row in enumerate(order[:most]) if longest - lengths[row] > 16 + longest // 4), most)
+        yield order[:count]
+        order = order[count:]
+
+
+def backward_through(
+    model: BiEncoder,
+    texts: Sequence[dict[str, torch.Tensor]],
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    most: int,
+) -> float:
+    """Add the gradient of `loss` (of the vectors of all texts) to the weights, and return the loss.
+
+    With more than `most` texts the gradients with respect to the vectors are cached and each chunk is computed a second time
+    (GradCache, Gao et al., arXiv 2101.06983): the same gradient, with the memory of one chunk.
+    """
+    batches = list(chunks([len(each["input_ids"]) for each in texts], most))
+    if len(texts) <= most:
+        parts = [model([texts[at] for at in rows]) for rows in batches]
+        value = loss(_in_order(parts, batches))
+        value.backward()
+        return float(value.detach())
+    states, parts = [], []
+    for rows in batches:
+        states.append(torch.random.get_rng_state())
+        with torch.no_grad():
+            parts.append(model([texts[at] for at in rows]))
+    vectors = _in_order(parts, batches).requires_grad_()
+    value = loss(vectors)
+    value.backward()
+    cached = cast(torch.Tensor, vectors.grad)
+    after = torch.random.get_rng_state()
+    for rows, state in zip(batches, states, strict=True):
+        torch.random.set_rng_state(state)  # the same dropout as in the first pass
+        model([texts[at] for at in rows]).backward(cached[rows])
+    torch.random.set_rng_state(after)
+    return float(value.detach())
+
+
+def _in_order(parts: Sequence[torch.Tensor], batches: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The rows of all parts in the order of the texts."""
+    rows = torch.tensor([row for own in batches for row in own])
+    return torch.cat(list(parts))[torch.argsort(rows).to(parts[0].device)]

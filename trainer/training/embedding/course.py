@@ -1,0 +1,188 @@
+"""One course of an embedding training: steps over queries with all of their candidates, with exact resumption.
+
+`trainer.training.embedding.training` runs one course for each fold of the cross-validation, and one over all queries. Imports
+no Django.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from labeling.plugins import Report
+from trainer.training import checkpoints
+from trainer.training.dev_ndcg import not_finite
+from trainer.training.embedding.bi_encoder import BiEncoder, backward_through
+from trainer.training.embedding.lessons import Lesson
+from trainer.training.embedding.options import EmbeddingOptions
+from trainer.training.losses.listwise import softmax_distance
+from trainer.training.memory import memory_in_use
+
+LARGEST_GRADIENT = 1.0
+REPORT_STEPS = 10
+LOOKS = 1
+
+
+def lesson_loss(
+    model: BiEncoder, lessons: Sequence[Lesson], vectors: torch.Tensor, options: EmbeddingOptions, *, elo_scale: float
+) -> torch.Tensor:
+    """The loss of a step: mean over its queries, weighted, and over the embedding sizes.
+
+    `vectors` float[n, size] are the unit vectors of the first query, its candidates, the second query, and so on. Each query
+    adds KL(softmax(Elo / elo_scale) || softmax(cos / temperature)) and `pull` times the same from the base's softmax. Nested
+    sizes: Matryoshka, Kusupati et al., arXiv 2205.13147.
+    """
+    temperature = model.log_temperature.exp()
+    total = vectors.new_zeros(())
+    for size in model.sizes:
+        cut = torch.nn.functional.normalize(vectors[:, :size], dim=-1)
+        parts = cut.split([1 + len(each.documents) for each in lessons])
+        every = torch.cat([own[1:] for own in parts])
+        start = 0
+        for lesson, own in zip(lessons, parts, strict=True):
+            stop = start + len(lesson.documents)
+            elo = lesson.elo.to(cut.device)
+            wanted = torch.softmax(elo / elo_scale, dim=0)
+            scores = own[1:] @ own[0] / temperature
+            loss = softmax_distance(wanted, scores)
+            if options.in_batch_negatives and len(lessons) > 1:
+                padded = cut.new_zeros(len(every)).index_copy(0, torch.arange(start, stop, device=cut.device), wanted)
+                loss = softmax_distance(padded, every @ own[0] / temperature)
+            if options.pull:
+                base = torch.softmax(lesson.base_cosines.to(cut) / options.temperature, dim=0)
+                loss = loss + options.pull * softmax_distance(base, scores)
+            total = total + lesson.weight * loss
+            start = stop
+    return total / (len(lessons) * len(model.sizes))
+
+
+def epoch_steps(options: EmbeddingOptions, lessons: int) -> int:
+    """Optimizer steps of one pass over the lessons."""
+    return -(-lessons // options.queries_a_step)
+
+
+def steps_of(options: EmbeddingOptions, lessons: int) -> int:
+    """Optimizer steps of a course: epochs or steps, whichever ends first."""
+    by_epochs = options.epochs * epoch_steps(options, lessons)
+    return min(options.max_steps or by_epochs, by_epochs)
+
+
+def looks_of(options: EmbeddingOptions, lessons: int, *, shortest: int) -> int:
+    """How often every course is compared, at equal shares of its steps; `shortest` is the steps of the shortest course."""
+    wanted = round(steps_of(options, lessons) / options.eval_steps) if options.eval_steps else LOOKS
+    return max(1, min(wanted, shortest))
+
+
+class Course:
+    """Steps over lessons; the model is compared `looks` times, at the steps that the attribute of that name lists."""
+
+    def __init__(
+        self,
+        model: BiEncoder,
+        lessons: Sequence[Lesson],
+        options: EmbeddingOptions,
+        *,
+        elo_scale: float,
+        most: int,
+        looks: int,
+    ) -> None:
+        self._model, self._lessons, self._options = model, lessons, options
+        self._elo_scale, self._most = elo_scale, most
+        self._epoch_steps = epoch_steps(options, len(lessons))
+        self.steps = steps_of(options, len(lessons))
+        self.looks = [math.ceil(self.steps * at / looks) for at in range(1, looks + 1)]
+        weights = [each for each in model.parameters() if each.requires_grad]
+        self._optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
+        self.tokens = 0
+        self.seconds = 0.0
+
+    def _rate(self, step: int) -> float:
+        warm = self._options.warmup * self.steps
+        return (step + 1) / (warm + 1) if step < warm else max(0.0, (self.steps - step) / max(1.0, self.steps - warm))
+
+    def run(self, look: Callable[[int], None], report: Report, *, folder: Path | None = None) -> None:
+        """Train to the end and call `look` at every step of `looks`; with a folder, keep checkpoints and resume there."""
+        begun = self._resumed(folder, report)
+        self._model.train()
+        losses: list[float] = []
+        for step in range(begun, self.steps):
+            since = time.monotonic()
+            losses.append(self._step(step))
+            self.seconds += time.monotonic() - since
+            done = step + 1
+            if not math.isfinite(losses[-1]):
+                raise not_finite(f"the loss at step {done}")
+            if done % REPORT_STEPS == 0 or done == self.steps:
+                self._say(report, done, float(np.mean(losses)))
+                losses = []
+            if done in self.looks:
+                look(done)
+                self._model.train()
+                if folder is not None:
+                    self._keep(folder, done, report)
+
+    def _resumed(self, folder: Path | None, report: Report) -> int:
+        found = checkpoints.last_checkpoint(folder) if folder is not None else None
+        if found is None:
+            return 0
+        state = checkpoints.read_state(found)
+        checkpoints.restore_weights(found, self._model)
+        checkpoints.restore_optimizer(found, self._optimizer, self._schedule)
+        checkpoints.restore_random_state(found, 0)
+        self.tokens, self.seconds = state["tokens"], state["seconds"]
+        report("resumed", step=state["step"])
+        return int(state["step"])
+
+    def _keep(self, folder: Path, step: int, report: Report) -> None:
+        if not checkpoints.is_finite(checkpoints.trainable(self._model)):
+            raise not_finite(f"a weight at step {step}")
+        draft = checkpoints.begin_checkpoint(folder, step)
+        checkpoints.write_random_state(draft, 0)
+        state = {"step": step, "tokens": self.tokens, "seconds": self.seconds}
+        checkpoints.finish_checkpoint(
+            draft, model=self._model, optimizer=self._optimizer, scheduler=self._schedule, state=state
+        )
+        report("checkpoint", step=step)
+
+    def _step(self, step: int) -> float:
+        lessons = self._of_step(step)
+        texts = [text for each in lessons for text in (each.query, *each.documents)]
+        self.tokens += sum(each.tokens for each in lessons)
+
+        def loss(vectors: torch.Tensor) -> torch.Tensor:
+            return lesson_loss(self._model, lessons, vectors, self._options, elo_scale=self._elo_scale)
+
+        value = backward_through(self._model, texts, loss, most=self._most)
+        learned = [each for each in self._model.parameters() if each.requires_grad]
+        torch.nn.utils.clip_grad_norm_(learned, LARGEST_GRADIENT)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        return value
+
+    def _of_step(self, step: int) -> list[Lesson]:
+        epoch, at = divmod(step, self._epoch_steps)
+        order = np.random.default_rng([self._options.seed, epoch]).permutation(len(self._lessons))
+        size = self._options.queries_a_step
+        return [self._lessons[number] for number in order[at * size : (at + 1) * size].tolist()]
+
+    def _say(self, report: Report, step: int, loss: float) -> None:
+        rate = self.tokens / max(self.seconds, 1e-6)
+        report(
+            "step",
+            step=step,
+            steps=self.steps,
+            epoch=round(step / self._epoch_steps, 4),
+            loss=loss,
+            learning_rate=self._schedule.get_last_lr()[0],
+            tokens=self.tokens,
+            tokens_per_s=rate,
+            memory_bytes=memory_in_use(),
+            eta_s=self.seconds / step * (self.steps - step),
+        )

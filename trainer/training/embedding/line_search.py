@@ -1,0 +1,66 @@
+"""Chooses checkpoint and scale of an adapter on held-out queries, with the base as the first candidate. Pure.
+
+Weights W + a dW with a between 0 (the base) and 1: weight-space ensembling, Wortsman et al., arXiv 2109.01903. The choice
+follows the one-standard-error rule (Breiman et al., *Classification and Regression Trees*, 1984, section 3.4.3), towards the
+base: a few held-out queries otherwise favour a checkpoint by chance. Imports no Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeling.records import FloatArray
+
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEWEST_QUERIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen checkpoint (position in the list of checkpoints) and scale; the base where `scale` is 0.
+
+    `gain` and `stderr` are those of NDCG@10 against the base over `queries` held-out queries.
+    """
+
+    checkpoint: int
+    scale: float
+    gain: float
+    stderr: float
+    queries: int
+
+    @property
+    def base_won(self) -> bool:
+        return self.scale == 0.0
+
+
+def choose(values: FloatArray, scales: Sequence[float] = SCALES) -> Choice:
+    """The checkpoint and the scale to keep.
+
+    `values` float64[queries, checkpoints, scales]: NDCG@10 of each held-out query; `scales` begins with 0, whose values are
+    the base's. The base is kept unless the best mean gain exceeds its standard error. Of the candidates whose gain lies
+    within one standard error (of the paired difference) of the best, the smallest scale is kept, and there the best
+    checkpoint.
+    """
+    base = Choice(0, 0.0, 0.0, 0.0, len(values))
+    if len(values) < FEWEST_QUERIES:
+        return base
+    gains = values - values[:, :, :1]
+    means = gains.mean(axis=0)
+    best = np.unravel_index(int(np.argmax(means)), means.shape)
+    own = gains[:, best[0], best[1]]
+    if means[best] <= 0.0 or means[best] <= _stderr(own):
+        return base
+    behind = own[:, None, None] - gains
+    close = behind.mean(axis=0) <= np.apply_along_axis(_stderr, 0, behind)
+    close &= (means > 0.0) & (np.asarray(scales) > 0.0)[None, :]
+    place = int(np.flatnonzero(close.any(axis=0))[0])
+    checkpoint = int(np.argmax(np.where(close[:, place], means[:, place], -np.inf)))
+    chosen = gains[:, checkpoint, place]
+    return Choice(checkpoint, float(scales[place]), float(chosen.mean()), _stderr(chosen), len(values))
+
+
+def _stderr(values: FloatArray) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")

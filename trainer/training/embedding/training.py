@@ -1,0 +1,278 @@
+"""Trains an embedding student: cross-validated courses, one course over all queries, and the choice of checkpoint and scale.
+
+The untrained base is the first candidate of that choice, so a student never leaves its base for the worse on the queries that
+choose. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from labeling.plugins import Report
+from labeling.records import Examples, FloatArray, Trained, TrainingData
+from trainer.bases import Base, load_base
+from trainer.training import checkpoints
+from trainer.training.dev_ndcg import first_queries
+from trainer.training.embedding.bi_encoder import BiEncoder
+from trainer.training.embedding.course import Course, looks_of, steps_of
+from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
+from trainer.training.embedding.line_search import SCALES, Choice, choose
+from trainer.training.embedding.options import EmbeddingOptions
+from trainer.training.fine_tuning import CHECKPOINTS, OutOfMemory, threads_to_use
+from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
+from trainer.training.memory import free_memory, is_out_of_memory
+
+FOLDS, CANDIDATES, BATCH_FILE = "folds", "candidates", "batch.json"
+FEWEST_QUERIES_A_FOLD = 2
+
+
+class NothingToChooseOn(ValueError):
+    """There are neither dev queries nor folds to choose checkpoint and scale on."""
+
+
+def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
+    """Train from the last checkpoint in `workspace`; compute fewer texts at once while memory runs out.
+
+    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, OutOfMemory, LossNotFinite, and the errors
+    of `trainer.bases`. On several GPUs only the first process trains.
+    """
+    torch.set_num_threads(options.threads or threads_to_use())
+    base = load_base(options.base)
+    if int(os.environ.get("RANK", "0")):
+        return Trained(adapter=workspace / "adapter", base=options.base, max_length=options.max_length, facts={})
+    while True:
+        most = _texts_at_once(workspace, options)
+        try:
+            return _Training(options, base, data, workspace, report, most=most).run()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        free_memory()
+        if most <= 1:
+            raise OutOfMemory(
+                f"out of memory with one text at a time ({problem}); choose a shorter max_length, gradient_checkpointing, bf16 "
+                "or a smaller base"
+            )
+        (workspace / BATCH_FILE).write_text(json.dumps({"texts": most // 2}))
+        report("out_of_memory", batch_size=most // 2, accumulation=1, problem=problem[:300])
+
+
+def _texts_at_once(workspace: Path, options: EmbeddingOptions) -> int:
+    try:
+        return int(json.loads((workspace / BATCH_FILE).read_text())["texts"])
+    except FileNotFoundError:
+        return options.batch_size
+
+
+class _Training:
+    """One attempt at the whole training, with at most `most` texts in memory."""
+
+    def __init__(
+        self, options: EmbeddingOptions, base: Base, data: TrainingData, workspace: Path, report: Report, *, most: int
+    ) -> None:
+        self.options, self.workspace, self.report, self.most = options, workspace, report, most
+        self.train, self.dev = data.train, first_queries(data.dev, options.dev_rows)
+        self.queries = with_preferences(self.train)
+        self.dev_queries = _usable(self.dev)
+        self.elo_scale = elo_scale_of(self.train, options.elo_scale)
+        self.folds = self._folds()
+        if not self.folds and not self.dev_queries:
+            raise NothingToChooseOn(
+                f"the dev split has no query with an order, and there are {len(self.queries)} training queries with {options.folds} "
+                "folds, so nothing can choose the adapter's scale; freeze a snapshot with a larger dev_share, or set folds"
+            )
+        count = len(self.queries)
+        shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
+        self.looks = looks_of(options, count, shortest=shortest)
+        self.model = BiEncoder(base, options)
+        self.untrained = checkpoints.trainable(self.model)
+
+    def run(self) -> Trained:
+        lessons = make_lessons(
+            self.model,
+            self.train,
+            self.queries,
+            max_length=self.options.max_length,
+            most=self.most,
+            pull=self.options.pull > 0.0,
+        )
+        self._say_prepared(lessons)
+        parts = [self._fold(number, held_out, lessons) for number, held_out in enumerate(self.folds)]
+        course, on_dev = self._whole(lessons)
+        values = np.concatenate([*parts, on_dev])
+        choice = choose(values)
+        self.report("chosen", **self._told(choice, course))
+        adapter = self._store(choice, course)
+        return Trained(
+            adapter=adapter,
+            base=self.options.base,
+            max_length=self.model.whole_length,
+            facts=self._facts(choice, course, lessons, on_dev),
+            form="bi-encoder",
+            embedding_sizes=self.model.sizes,
+            base_won=choice.base_won,
+        )
+
+    # --- courses -------------------------------------------------------------------------
+
+    def _folds(self) -> list[list[int]]:
+        """Numbers of the training queries that each fold holds out; none if the dev split is large enough."""
+        count = min(self.options.folds, len(self.queries) // FEWEST_QUERIES_A_FOLD)
+        if count < 2 or len(self.dev_queries) >= self.options.enough_dev_queries:
+            return []
+        order = np.random.default_rng([self.options.seed, 7]).permutation(len(self.queries))
+        return [sorted(part.tolist()) for part in np.array_split(order, count)]
+
+    def _fold(self, number: int, held_out: Sequence[int], lessons: Lessons) -> FloatArray:
+        """Values float64[queries, checkpoints, scales] of the queries that this course did not learn from."""
+        kept = self.workspace / FOLDS / f"fold-{number}.json"
+        if kept.exists():
+            return np.array(json.loads(kept.read_text()), dtype=np.float64)
+        out = set(held_out)
+        course = self._course([each for at, each in enumerate(lessons.lessons) if at not in out])
+        measured = HeldOut(self.model, self.train, [self.queries[at] for at in held_out], most=self.most)
+        looks: list[FloatArray] = []
+        told = _FoldReport(self.report, fold=number + 1, folds=len(self.folds))
+        course.run(lambda step: looks.append(measured.values()), told)
+        values = np.stack(looks, axis=1)
+        kept.parent.mkdir(exist_ok=True)
+        draft = kept.with_suffix(".draft")
+        draft.write_text(json.dumps(values.tolist()))
+        draft.replace(kept)
+        return values
+
+    def _whole(self, lessons: Lessons) -> tuple[Course, FloatArray]:
+        """The course over all training queries, and its values float64[queries, checkpoints, scales] on the dev split."""
+        course = self._course(lessons.lessons)
+        measured = HeldOut(self.model, self.dev, self.dev_queries, most=self.most)
+        folder = self.workspace / CANDIDATES
+        folder.mkdir(exist_ok=True)
+
+        def look(step: int) -> None:
+            values = measured.values() if self.dev_queries else np.zeros((0, 1))
+            draft = folder / f".step-{step}"
+            save_file(checkpoints.trainable(self.model), str(draft))
+            draft.replace(folder / f"step-{step}.safetensors")
+            (folder / f"step-{step}.json").write_text(json.dumps(values.tolist()))
+            if self.dev_queries:
+                self._say_evaluated(step, values, first=step == course.looks[0])
+
+        course.run(look, self.report, folder=self.workspace / CHECKPOINTS)
+        values = [json.loads((folder / f"step-{step}.json").read_text()) for step in course.looks]
+        if not self.dev_queries:
+            return course, np.zeros((0, len(course.looks), len(SCALES)))
+        return course, np.stack([np.array(each, dtype=np.float64) for each in values], axis=1)
+
+    def _course(self, lessons: Sequence[Any]) -> Course:
+        """A course from the untrained adapter."""
+        with torch.no_grad():
+            for name, weights in self.model.named_parameters():
+                if weights.requires_grad:
+                    weights.copy_(self.untrained[name])
+        self.model.at_scale(1.0)
+        torch.manual_seed(self.options.seed)
+        return Course(self.model, lessons, self.options, elo_scale=self.elo_scale, most=self.most, looks=self.looks)
+
+    # --- result --------------------------------------------------------------------------
+
+    def _store(self, choice: Choice, course: Course) -> Path:
+        """Write the chosen adapter; its scale is folded into the second matrix of every layer."""
+        chosen = load_file(str(self.workspace / CANDIDATES / f"step-{course.looks[choice.checkpoint]}.safetensors"))
+        with torch.no_grad():
+            for name, weights in self.model.named_parameters():
+                if weights.requires_grad:
+                    weights.copy_(chosen[name] * (choice.scale if ".lora_B." in name else 1.0))
+        target = self.workspace / "adapter"
+        shutil.rmtree(target, ignore_errors=True)
+        self.model.adapted.save_pretrained(str(target))
+        (target / "README.md").unlink(missing_ok=True)
+        return target
+
+    def _told(self, choice: Choice, course: Course) -> dict[str, Any]:
+        return {
+            "scale": choice.scale,
+            "step": 0 if choice.base_won else course.looks[choice.checkpoint],
+            "gain": choice.gain,
+            "stderr": choice.stderr,
+            "queries": choice.queries,
+            "base_won": choice.base_won,
+        }
+
+    def _facts(self, choice: Choice, course: Course, lessons: Lessons, on_dev: FloatArray) -> dict[str, Any]:
+        scale = 0 if choice.base_won else SCALES.index(choice.scale)
+        dev = float(on_dev[:, choice.checkpoint, scale].mean()) if len(on_dev) else None
+        return {
+            "train_rows": len(self.train),
+            "train_queries": len(self.queries),
+            "cut_rows": lessons.cut,
+            "steps": course.steps,
+            "best_step": 0 if choice.base_won else course.looks[choice.checkpoint],
+            "adapter_scale": choice.scale,
+            "held_out_queries": choice.queries,
+            "held_out_gain": choice.gain,
+            "held_out_gain_stderr": choice.stderr,
+            "folds": len(self.folds),
+            "dev_ndcg@10": dev,
+            "elo_scale": self.elo_scale,
+            "temperature": float(self.model.log_temperature.detach().exp()),
+            "embedding_sizes": list(self.model.sizes),
+            "tokens": course.tokens,
+            "seconds": round(course.seconds, 1),
+            "texts_at_once": self.most,
+            "precision": "bf16" if self.model.bf16 else "fp32",
+            "threads": torch.get_num_threads(),
+        }
+
+    def _say_prepared(self, lessons: Lessons) -> None:
+        trained, whole = self.model.adapted.get_nb_trainable_parameters()
+        left_out = len({int(each) for each in self.train.query_ids}) - len(self.queries)
+        self.report(
+            "prepared",
+            rows=len(self.train),
+            dev_rows=len(self.dev),
+            cut_rows=lessons.cut,
+            longest=lessons.longest,
+            tokens_an_epoch=sum(each.tokens for each in lessons.lessons),
+            trained_weights=int(trained),
+            weights=int(whole),
+            device=self.model.model.device.type,
+            devices=1,
+            threads=torch.get_num_threads(),
+            folds=len(self.folds),
+            left_out_queries=left_out,
+        )
+
+    def _say_evaluated(self, step: int, values: FloatArray, *, first: bool) -> None:
+        means = values.mean(axis=0)
+        if first:
+            self.report("evaluated", step=0, ndcg=float(means[0]), best=True)
+        self.report("evaluated", step=step, ndcg=float(means[1:].max()), best=bool(means[1:].max() > means[0]))
+
+
+def _usable(examples: Examples) -> list[slice]:
+    try:
+        return with_preferences(examples)
+    except (NoPreferences, OneElo):
+        return []
+
+
+class _FoldReport:
+    """Reports the steps of a fold as a phase of its own, so that they do not enter the training's curves."""
+
+    def __init__(self, report: Report, *, fold: int, folds: int) -> None:
+        self._report, self._place = report, {"fold": fold, "folds": folds}
+
+    def __call__(self, kind: str, **values: Any) -> None:
+        if kind == "step":
+            told = {name: values[name] for name in ("step", "steps", "eta_s", "tokens_per_s", "memory_bytes")}
+            self._report("cross_validation", **self._place, **told)
