@@ -23,13 +23,13 @@ import pydantic
 from labeling.records import FailureKind
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import Endpoint
-from workers.judges.openai.answers import storable
+from workers.judges.openai.reading.failures import storable
+from workers.judges.openai.redaction import redact, without_key
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
 MOST_RETRY_AFTER_S = 3600.0
 CONNECT_S = 10.0
 
-_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)|max(?:imum)?[_ ](?:context|model)|max_model_len|too many (?:input )?tokens|"
     r"(?:prompt|input|request) (?:is )?too (?:long|large)|exceeds? the (?:available|maximum|model)",
@@ -168,7 +168,7 @@ class Connection:
 
     def _body(self, content: bytes, headers: httpx.Headers, key: pydantic.SecretStr | None) -> dict[str, Any]:
         try:
-            body = without_key(json.loads(content), key)
+            body = json.loads(content)
         except (ValueError, RecursionError):
             shown = redact(
                 content.decode(errors="replace"), key
@@ -274,26 +274,6 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return min(max(seconds, 0.0), MOST_RETRY_AFTER_S) if seconds == seconds else None
-
-
-def redact(text: str, key: pydantic.SecretStr | None = None) -> str:
-    """The text without the key and without anything that looks like a key."""
-    if key is not None and key.get_secret_value():
-        text = text.replace(key.get_secret_value(), "[key]")
-    return _SECRET.sub("[key]", text)
-
-
-def without_key(value: Any, key: pydantic.SecretStr | None) -> Any:
-    """The JSON of a reply with the key removed from all strings, before any of them is truncated."""
-    if key is None or not key.get_secret_value():
-        return value
-    if isinstance(value, str):
-        return value.replace(key.get_secret_value(), "[key]")
-    if isinstance(value, list):
-        return [without_key(item, key) for item in value]
-    if isinstance(value, dict):
-        return {without_key(name, key): without_key(item, key) for name, item in value.items()}
-    return value
 
 
 # --- connections of this process -----------------------------------------------------------

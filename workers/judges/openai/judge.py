@@ -24,8 +24,18 @@ from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
-from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
+from workers.judges.openai.answers import (
+    Answer,
+    Asked,
+    MissingLabel,
+    NoAnswer,
+    clamp,
+    read_logprobs,
+    read_score,
+    read_votes,
+)
+from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of
+from workers.judges.openai.redaction import redact, without_key
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
@@ -240,7 +250,7 @@ class OpenAIHttpJudge(Judge):
             await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=made, gate=gate)
             if made.failed:
                 return self._unanswered(made, endpoint, estimate, time.monotonic() - started, gate)
-            answer = self._read([completion.body for completion in made.completions])
+            answer = self._read([completion.body for completion in made.completions], key)
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
@@ -257,7 +267,7 @@ class OpenAIHttpJudge(Judge):
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(
             preference=comparison.preference_of_a(first),
-            rationale=redact(answer.rationale, key),
+            rationale=answer.rationale,
             truncated=prompt.truncated,
             usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
         )
@@ -329,12 +339,29 @@ class OpenAIHttpJudge(Judge):
                 body["response_format"] = {"type": "json_object"}
         return body
 
-    def _read(self, bodies: list[dict[str, Any]]) -> Answer:
-        if self.options.mode == "sampled":
-            return read_votes(list(bodies), votes=self.options.votes)
-        if self.options.mode == "reasoned":
-            return read_score(bodies[0])
-        return read_logprobs(bodies[0], least_mass=self.options.min_label_mass, missing=self.options.missing_label)
+    def _read(self, bodies: list[dict[str, Any]], key: pydantic.SecretStr | None = None) -> Answer:
+        """The answer in these replies. Texts that are kept lose the key, before they are shortened. Raises NoAnswer."""
+        options, asked = self.options, self._asked(key)
+        if options.mode == "sampled":
+            return read_votes(list(bodies), votes=options.votes, asked=asked)
+        if options.mode == "reasoned":
+            return read_score(bodies[0], asked=asked)
+        return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)
+
+    def _asked(self, key: pydantic.SecretStr | None) -> Asked:
+        """How this judge puts its questions. At temperature 0, or with a seed, a retry returns the same answer."""
+        options = self.options
+        default = 1.0 if options.mode == "sampled" else 0.0
+        temperature = default if options.temperature is None else options.temperature
+        limits = {"logprob": 1, "sampled": min(8, options.max_output_tokens)}
+        return Asked(
+            options.mode,
+            varies=options.seed is None and (temperature > 0 or not options.send_temperature),
+            token_limit=limits.get(options.mode, options.max_output_tokens),
+            max_output_tokens=options.max_output_tokens,
+            top_logprobs=options.top_logprobs,
+            conceal=lambda text: without_key(text, key),
+        )
 
     def _usage(self, endpoint: Endpoint, made: _Made, estimate: int, latency_s: float) -> Usage:
         """Tokens and cost as the endpoint states them, estimated where it states none; call by call where there were
