@@ -136,8 +136,11 @@ def _endings(choice: Choice) -> list[str]:
 def spoken_text(choice: Choice, asked: Asked) -> str:
     """The final text of a finished choice, never empty. Raises NoAnswer for all that is not a final text."""
     text = shown_text(choice, asked)
-    check_ending(choice, asked, text)
     message = _message(choice)
+    if not text.strip() and has_thinking(choice) and not _calls_tool(message):
+        check_ending(choice, asked, text, may_be_cut=True)
+        raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
+    check_ending(choice, asked, text)
     if _calls_tool(message):
         raise _tool_call(asked)
     try:
@@ -151,7 +154,7 @@ def spoken_text(choice: Choice, asked: Asked) -> str:
         raise asked.unreadable(Cause.TWO_TURNS, message) from None
     if final:
         return final
-    if text.strip() or has_thinking(choice):
+    if text.strip():
         raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
     raise asked.unreadable(Cause.EMPTY, "the reply has no text; see whether the model supports chat completions")
 

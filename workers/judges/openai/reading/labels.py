@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer
 from workers.judges.openai.reading.remedies import missing_label, no_logprobs, thinking_off
-from workers.judges.openai.reading.thinking import UnfinishedThinking, begins_thinking, final_text
+from workers.judges.openai.reading.thinking import begins_thinking, final_text
 from workers.judges.openai.reading.tokens import Position, Token, is_token_id, plain, positions_of
 
 MissingLabel = Literal["fail", "floor"]
@@ -126,11 +126,11 @@ def _check_sampled(position: Position, text: str, asked: Asked) -> None:
     sampled = position.sampled
     try:
         said = final_text(text)
-    except (UnfinishedThinking, ValueError):
+    except ValueError:
         said = text
-    first = plain(said).strip().strip(_PADDING).strip()
     token = plain(sampled.text).strip().strip(_PADDING).strip()
-    if {first.upper(), token.upper()} == {"A", "B"}:
+    first = plain(said).strip().lstrip(_PADDING).strip()
+    if token.upper() in {"A", "B"} and first and not re.match(rf"{token}(?![^\W\d_])", first, re.IGNORECASE):
         message = (
             f"the reply says {first!r:.20}, and its first log-probability is of {sampled.text!r:.20}; {no_logprobs()}"
         )

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workers.judges.openai.reading.elements import is_in_unknown_element
+
 MOST_BRACES = 256
 PLACEHOLDER = "your sentences"  # of `prompts/answer_score.txt`
 _WRAPPERS = {"answer", "result", "response", "output", "final", "final_answer", "comparison", "json"}
@@ -41,38 +43,8 @@ _RETRACTED = re.compile(
     r"i was wrong|i take (?:that|it) back|that(?:['’]s| is) (?:wrong|incorrect|not right)|ignore (?:that|the above))\b",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"<(/?)\s*([A-Za-z][\w:.-]*)(?:\s[^<>]*)?(/?)>")
-_ANSWER_TAGS = {
-    "answer",
-    "final",
-    "final_answer",
-    "response",
-    "output",
-    "result",
-    "json",
-    "conclusion",
-    "score",
-    "verdict",
-}
-_MARKUP = {
-    "p",
-    "pre",
-    "code",
-    "div",
-    "span",
-    "b",
-    "i",
-    "em",
-    "strong",
-    "br",
-    "hr",
-    "ul",
-    "ol",
-    "li",
-    "html",
-    "body",
-    "text",
-}
+# Names under which a model contradicts its own "score".
+_LATER_SCORE = re.compile(r"(?:final|revised|corrected|actual|overall|true|adjusted)[ _-]?score", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,32 +191,13 @@ def _matters(item: _Item, text: str) -> bool:
         return False
     if str(item.value.get("reasoning", "")).strip(" .<>[]").casefold() == PLACEHOLDER:
         return False
-    return not _is_in_unknown_element(text, item.start)
+    return not is_in_unknown_element(text, item.start, item.end)
 
 
 def _mentions_score(value: Any) -> bool:
     if isinstance(value, dict):
         return "score" in value or any(map(_mentions_score, value.values()))
     return isinstance(value, list) and any(map(_mentions_score, value))
-
-
-def _is_in_unknown_element(text: str, place: int) -> bool:
-    """Whether an XML element is open at the place that is neither an answer nor markup: a model's own name for thinking."""
-    opened: list[str] = []
-    for tag in _TAG.finditer(text, 0, place):
-        name = tag[2].lower()
-        if name in _ANSWER_TAGS | _MARKUP or tag[3]:
-            continue
-        if not tag[1]:
-            opened.append(name)
-        elif name in opened:
-            del opened[len(opened) - 1 - opened[::-1].index(name) :]
-    closings = {tag[2].lower() for tag in _TAG.finditer(text, place) if tag[1]}
-    return any(name in closings for name in opened) or (bool(opened) and not closings and _opens_line(text, opened[0]))
-
-
-def _opens_line(text: str, name: str) -> bool:
-    return re.search(rf"(?:\A|\n)\s*<{re.escape(name)}[\s>]", text, re.IGNORECASE) is not None
 
 
 # --- what an object states ---------------------------------------------------------------
@@ -261,6 +214,8 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
     score = _number(document["score"])
     if score is None or not math.isfinite(score) or not -1.0 <= score <= 1.0:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
+    if any(_LATER_SCORE.fullmatch(name) and not _is_same(value, score) for name, value in document.items()):
+        raise NoScore("contradiction", "it holds two different scores")
     reasoning = next((value for name, value in document.items() if name.strip().casefold() == "reasoning"), "")
     return float(score), reasoning if isinstance(reasoning, str) else json.dumps(reasoning, default=str)
 

@@ -13,14 +13,15 @@ _THINKING_NAME = r"[\w.:▁-]*(?:think|thought|reason|reflect|scratchpad|monolog
 _TAG = re.compile(
     r"(?:<|&lt;|＜|◁)\s*[|｜]?\s*(?P<slash>/?)\s*[|｜]?(?P<name>" + _THINKING_NAME + r")"
     r"(?:\s[^<>]{0,200}?)?\s*(?P<empty>/?)[|｜]?\s*(?:>|&gt;|＞|▷)"
-    r"|\[(?P<square_slash>/?)(?P<square>think|thinking|thought|thoughts|reasoning|reflection|analysis)\](?!\()"
-    r"|(?P<open><unused94>(?:thought)?|<\|inner_prefix\|>|<\|channel>|\A\s*here(?: is|['’]s) my thought process:)"
+    r"|\[(?P<square>think|thinking|thought|thoughts|reasoning|reflection|analysis)\](?!\()"
+    r"|\[/(?P<square_end>think|thinking|thought|thoughts|reasoning|reflection|analysis)\]"
+    r"|(?P<open><unused94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s*here(?: is|['’]s) my thought process:)"
     r"|(?P<close><unused95>|<\|inner_suffix\|>|<channel\|>|here(?: is|['’]s) my response:)",
     re.IGNORECASE,
 )
 _CLOSING_WORDS = {"end", "close", "stop", "done", "suffix"}
 _FENCE = re.compile(
-    r"^```[ \t]*(?:think|thought|reason|analysis|scratchpad)\w*[^\n]*\n.*?(?P<end>^```[ \t]*$|\Z)", re.M | re.S | re.I
+    r"```[ \t]*(?:think|thought|reason|analysis|scratchpad)\w*[^\n]*\n.*?(?P<end>```|\Z)", re.DOTALL | re.IGNORECASE
 )
 
 _HARMONY = re.compile(r"<\|(?:channel|message)\|>")
@@ -148,8 +149,8 @@ def _read_tag(tag: re.Match[str]) -> tuple[str, bool]:
         mark = (tag["open"] or tag["close"]).strip().lower()
         family = next((each for each in ("unused", "inner", "channel", "here") if each in mark), mark)
         return family, bool(tag["close"])
-    if tag["square"]:
-        return tag["square"].lower(), bool(tag["square_slash"])
+    if square := tag["square"] or tag["square_end"]:
+        return square.lower(), bool(tag["square_end"])
     words = [word for word in re.split(r"[_▁\W]+", tag["name"].lower()) if word]
     kept = [word for word in words if word not in _CLOSING_WORDS | {"start", "begin", "of", "open"}]
     return " ".join(kept), bool(tag["slash"] or tag["empty"] or _CLOSING_WORDS & set(words))

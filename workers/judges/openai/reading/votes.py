@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from workers.judges.openai.reading.elements import after_unknown_elements
+
 _BEFORE = r"[\s*_\"'`“”‘’(\[{<#>:.]*(?:-\s+)?"
 _AFTER = r"[\s*_\"'`“”‘’)\]}>:!,]*\.?[\s*_\"'`“”‘’)\]}>]*"
 _LABEL = r"(?:document|doc|option|choice)?" + r"[\s*_\"'`“(\[]*"
@@ -25,7 +27,7 @@ _WRAPPED = re.compile(
 
 def letter_in(text: str) -> str | None:
     """ "A" or "B", None where the text states neither or more than that."""
-    text = unicodedata.normalize("NFKC", text.strip().strip("$")).strip()
+    text = after_unknown_elements(unicodedata.normalize("NFKC", text)).strip().strip("$").strip()
     wrapped = _WRAPPED.fullmatch(text)
     if wrapped is not None:
         text = (wrapped["inner"] if wrapped["tag"] else wrapped["boxed"]).strip()
