@@ -21,6 +21,7 @@ from workers.judges.openai.reading.bodies import (
 )
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
 from workers.judges.openai.reading.labels import MissingLabel, label_position, preference_at
+from workers.judges.openai.reading.remedies import enforce_json
 from workers.judges.openai.reading.scores import NoScore, Scored, score_in
 from workers.judges.openai.reading.votes import letter_in
 
@@ -95,9 +96,7 @@ def _scored(choice: Choice, asked: Asked) -> Answer:
 def _no_score(problem: NoScore, text: str, asked: Asked) -> NoAnswer:
     cause = {"range": Cause.BAD_SCORE, "contradiction": Cause.CONTRADICTION}.get(problem.why, Cause.NO_SCORE)
     expected = 'expected one JSON object with a "score" from -1 to 1'
-    message = (
-        f"the answer is {asked.shown(text)!r}: {problem}; {expected}: set response_format to what the server enforces"
-    )
+    message = f"the answer is {asked.shown(text)!r}: {problem}; {expected}; {enforce_json(asked.response_format)}"
     return asked.unreadable(cause, message)
 
 

@@ -360,6 +360,7 @@ class OpenAIHttpJudge(Judge):
             token_limit=limits.get(options.mode, options.max_output_tokens),
             max_output_tokens=options.max_output_tokens,
             top_logprobs=options.top_logprobs,
+            response_format=options.response_format,
             conceal=lambda text: without_key(text, key),
         )
 

@@ -80,7 +80,8 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
     if body.get("type") == "message":  # Anthropic
         return [{"message": body, "finish_reason": body.get("stop_reason")}]
     if isinstance(body.get("generated_text"), str):  # TGI
-        details = body.get("details") if isinstance(body.get("details"), dict) else {}
+        details = body.get("details")
+        details = details if isinstance(details, dict) else {}
         return [{"text": body["generated_text"], "finish_reason": details.get("finish_reason"), "logprobs": details}]
     message = body.get("message")
     if isinstance(message, str | dict) or "response" in body:  # Ollama
@@ -148,10 +149,10 @@ def spoken_text(choice: Choice, asked: Asked) -> str:
     except UnfinishedThinking:
         raise asked.only_thinking(f"the reply ends inside the model's thinking ({asked.shown(text)!r})") from None
     except SecondTurn:
-        message = (
+        problem = (
             f"the model went on after the end of its turn ({asked.shown(text)!r}); set a stop sequence at the server"
         )
-        raise asked.unreadable(Cause.TWO_TURNS, message) from None
+        raise asked.unreadable(Cause.TWO_TURNS, problem) from None
     if final:
         return final
     if text.strip():

@@ -70,6 +70,7 @@ class Asked:
     token_limit: int | None = None
     max_output_tokens: int | None = None
     top_logprobs: int | None = None
+    response_format: str | None = None
     server: Server = Server.UNKNOWN
     conceal: Callable[[str], str] = str
 

@@ -95,3 +95,12 @@ def missing_label(listed: int, asked: int | None) -> str:
     if asked is not None and listed < asked:
         return f"the server lists {listed} of the {asked} alternatives asked for: {floor}, or use the mode 'sampled'"
     return f"raise top_logprobs if the server allows more, or {floor}"
+
+
+def enforce_json(response_format: str | None) -> str:
+    """How to have one JSON object, by the `response_format` that was asked for."""
+    if response_format == "none":
+        return "set response_format to 'json_schema' or 'json_object' if the server enforces one, or use another model"
+    if response_format == "json_object":
+        return "set response_format to 'json_schema' if the server enforces it, or use another model"
+    return "the server does not enforce the response_format 'json_schema': use the mode 'logprob' or 'sampled', or another model"

@@ -151,15 +151,20 @@ def _item(text: str, start: int) -> _Item | None:
     """The object at a brace; None for a brace that opens none, such as the first of {{...}}."""
     try:
         value, end = _DECODER.raw_decode(text, start)
-        return _Item(start, end, value)
     except (ValueError, RecursionError, OverflowError):
-        pass
+        return _broken_item(text, start)
+    return _Item(start, end, value)
+
+
+def _broken_item(text: str, start: int) -> _Item | None:
     if not re.compile(r"\{\s*(?:[\"'}\w]|\Z)").match(text, start):
         return None
-    end = _balanced_end(text, start)
-    if end is None and not re.compile(r"\{\s*(?:[\"'}]|\w+\"?\s*:|\Z)").match(text, start):
+    closed = _balanced_end(text, start)
+    if closed is not None:
+        return _Item(start, closed, None)
+    if not re.compile(r"\{\s*(?:[\"'}]|\w+\"?\s*:|\Z)").match(text, start):
         return None
-    return _Item(start, len(text) if end is None else end, None, is_cut=end is None)
+    return _Item(start, len(text), None, is_cut=True)
 
 
 def _balanced_end(text: str, start: int) -> int | None:

@@ -92,13 +92,12 @@ def positions_of(logprobs: Any) -> list[Position]:
 
 
 def _of_rows(rows: list[Any]) -> list[Position]:
-    positions = []
+    positions: list[Position] = []
     for row in rows:
         sampled = _token(row)
         if sampled is None:
             return positions
-        listed = next((row[name] for name in ("top_logprobs", "top_probs", "top_tokens") if row.get(name)), [])
-        positions.append(Position(sampled, _alternatives(listed)))
+        positions.append(Position(sampled, _alternatives(row.get("top_logprobs") or row.get("top_tokens"))))
     return positions
 
 
