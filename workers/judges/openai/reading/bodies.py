@@ -108,7 +108,7 @@ def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = 
         word = re.sub(r"[^a-z]", "", reason.lower())
         if word == "refusal":
             raise asked.refused(text)
-        if word in _FINISHED:
+        if word in _FINISHED and (word or not reason.strip()):
             continue
         if _FILTERED.search(word):
             message = "the provider's content filter withheld the answer"
@@ -126,12 +126,11 @@ def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = 
 
 def _endings(choice: Choice) -> list[str]:
     """The reasons that a choice states for its end. vLLM's `stop_reason` beside `finish_reason` is a text or token, no reason."""
-    details = choice.get("finish_details")
-    stated = [choice.get("finish_reason"), choice.get("native_finish_reason"), choice.get("done_reason")]
-    stated.append(details.get("type") if isinstance(details, dict) else None)
+    stated = [choice.get(name) for name in ("finish_reason", "native_finish_reason", "done_reason", "finish_details")]
     if "finish_reason" not in choice:
         stated.append(choice.get("stop_reason"))
-    return [reason for reason in stated if isinstance(reason, str)]
+    typed = [each.get("type", each.get("reason")) if isinstance(each, dict) else each for each in stated]
+    return [reason if isinstance(reason, str) else repr(reason) for reason in typed if reason is not None]
 
 
 def spoken_text(choice: Choice, asked: Asked) -> str:

@@ -37,6 +37,8 @@ def _unknown_tags(text: str, start: int, end: int) -> list[re.Match[str]]:
 
 def is_in_unknown_element(text: str, start: int, end: int) -> bool:
     """Whether an unknown element holds the piece of text; one that closes after it may have been opened in the prompt."""
+    if text.rfind("<!--", 0, start) > text.rfind("-->", 0, start):
+        return True
     opened: list[str] = []
     for tag in _unknown_tags(text, 0, start):
         name = tag["name"].lower()
@@ -62,5 +64,11 @@ def _opens_line(text: str, name: str) -> bool:
 
 
 def after_unknown_elements(text: str) -> str:
-    """The text after the last closing tag of an unknown element."""
-    return text[max((tag.end() for tag in _unknown_tags(text, 0, len(text)) if tag["slash"]), default=0) :]
+    """The text after the last closing tag of an unknown element and after the last comment, without plain markup."""
+    ends = [tag.end() for tag in _unknown_tags(text, 0, len(text)) if tag["slash"]]
+    ends += [match.end() for match in re.finditer("-->", text)]
+    return _TAG.sub(_kept, text[max(ends, default=0) :])
+
+
+def _kept(tag: re.Match[str]) -> str:
+    return "" if tag["name"].lower() in _MARKUP else tag[0]

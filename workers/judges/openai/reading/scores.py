@@ -15,6 +15,7 @@ from typing import Any, Literal
 from workers.judges.openai.reading.elements import is_in_unknown_element
 
 MOST_BRACES = 256
+MOST_GAP = 200  # characters between two objects that are read for alternatives
 PLACEHOLDER = "your sentences"  # of `prompts/answer_score.txt`
 _WRAPPERS = {"answer", "result", "response", "output", "final", "final_answer", "comparison", "json"}
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -26,6 +27,7 @@ _NO_ANSWER = re.compile(
     r"(?:```\w*\s*)?\Z",
     re.IGNORECASE,
 )
+_CONDITION = re.compile(r"\b(?:if|unless|assuming|suppose|supposing|provided)\b[^.;{}\n]{0,80}\Z", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*")
 _ALTERNATIVES = re.compile(
     r"\W*(?:(?:or|and|and/or|vs|versus|alternatively|otherwise|else|perhaps|maybe|possibly|even|also|either|another|"
@@ -35,7 +37,7 @@ _ALTERNATIVES = re.compile(
 _NUMBERED = re.compile(
     r"\b(?:option|alternative|choice|candidate|possibility|version|variant|answer|document|text|passage)\s*"
     r"(?:\d+|[A-D]|one|two|three)\b\W*\Z"
-    r"|(?:\A|\n)\s*(?:[-+•]|\d+[.)]|\(?[A-Da-d][.):])\s*(?:```\w*\s*)?\Z",
+    r"|(?:\A|\n)\s*(?:[-+•*]|\d+[.)]|\(?[A-Da-d][.):])\s*(?:```\w*\s*)?\Z",
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(
@@ -96,9 +98,15 @@ def score_in(text: str) -> Scored:
         raise NoScore("none", "its last object is not valid JSON")
     score, reasoning = _read(last.value)
     _check_order(items, text, score)
+    if _is_open_list(text[: items[0].start], text[last.end :]):
+        raise NoScore("cut", "its list of JSON objects is not complete")
     if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
     return Scored(score, reasoning)
+
+
+def _is_open_list(before: str, after: str) -> bool:
+    return after.strip() == "," or (before.rstrip().endswith("[") and "]" not in after)
 
 
 def _unquoted(text: str) -> str:
@@ -192,7 +200,7 @@ def _matters(item: _Item, text: str) -> bool:
     if item.value is None:
         piece = text[item.start : item.end]
         return PLACEHOLDER not in piece and (item.is_cut or '"' in piece or "score" in piece.casefold())
-    if not _mentions_score(item.value) or _NO_ANSWER.search(before):
+    if not _mentions_score(item.value) or _NO_ANSWER.search(before) or _CONDITION.search(before):
         return False
     if str(item.value.get("reasoning", "")).strip(" .<>[]").casefold() == PLACEHOLDER:
         return False
@@ -258,7 +266,7 @@ def _is_unordered(before: str, between: str) -> bool:
     is_divider = re.fullmatch(r"[-=*_.\s]*(?:>|→|⇒)?[-=*_.\s]*", gap) is not None
     if is_divider and not _NUMBERED.search(between):
         return False
-    if _ALTERNATIVES.fullmatch(gap) or not re.search(r"[^\W\d_]", gap):
+    if _ALTERNATIVES.fullmatch(gap[:MOST_GAP]) or not re.search(r"[^\W\d_]", gap):
         return True
     if re.search(r"\beither\W*\Z", before, re.IGNORECASE) and re.search(r"\bor\b", gap, re.IGNORECASE):
         return True

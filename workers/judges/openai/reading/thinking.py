@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 
-_THINKING_NAME = r"[\w.:▁-]*(?:think|thought|reason|reflect|scratchpad|monologue)[\w.:▁-]*|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique)"
+_THINKING_NAME = r"[\w.:▁-]{0,40}(?:think|thought|reason|reflect|scratchpad|monologue)[\w.:▁-]{0,40}|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique)"
 _TAG = re.compile(
-    r"(?:<|&lt;|＜|◁)\s*[|｜]?\s*(?P<slash>/?)\s*[|｜]?(?P<name>" + _THINKING_NAME + r")"
-    r"(?:\s[^<>]{0,200}?)?\s*(?P<empty>/?)[|｜]?\s*(?:>|&gt;|＞|▷)"
+    r"(?:<|&lt;|＜|◁)\s{0,9}[|｜]?\s{0,9}(?P<slash>/?)\s{0,9}[|｜]?(?P<name>" + _THINKING_NAME + r")"
+    r"(?:\s[^<>]{0,120}?)?\s{0,9}(?P<empty>/?)[|｜]?\s{0,9}(?:>|&gt;|＞|▷)"
     r"|\[(?P<square>think|thinking|thought|thoughts|reasoning|reflection|analysis)\](?!\()"
     r"|\[/(?P<square_end>think|thinking|thought|thoughts|reasoning|reflection|analysis)\]"
-    r"|(?P<open><unused94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s*here(?: is|['’]s) my thought process:)"
+    r"|(?P<open><unused94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s{0,9}here(?: is|['’]s) my thought process:)"
     r"|(?P<close><unused95>|<\|inner_suffix\|>|<channel\|>|here(?: is|['’]s) my response:)",
     re.IGNORECASE,
 )

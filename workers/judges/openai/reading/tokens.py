@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +133,8 @@ def _token(row: Any) -> Token | None:
         return None
     text = _text(row)
     value = next((row[name] for name in ("logprob", "logProbability", "log_probability") if name in row), None)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > -ABSENT:
+        value = math.copysign(math.inf, 1 if value > 0 else -1)  # an integer of any length, which a float may not hold
     return None if text is None else Token(text, value)
 
 
@@ -152,7 +155,7 @@ def plain(text: str) -> str:
     fallback = _BYTE_FALLBACK.fullmatch(text)
     if fallback is not None:
         return bytes.fromhex(fallback[1]).decode(errors="replace")
-    return text.translate(_BLANKS)
+    return unicodedata.normalize("NFKC", text.translate(_BLANKS))
 
 
 def is_token_id(text: str) -> bool:

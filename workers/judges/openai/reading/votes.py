@@ -10,10 +10,15 @@ import unicodedata
 
 from workers.judges.openai.reading.elements import after_unknown_elements
 
+MOST_CHARACTERS = 200  # of a text that says a letter and nothing else
+
 _BEFORE = r"[\s*_\"'`“”‘’(\[{<#>:.]*(?:-\s+)?"
 _AFTER = r"[\s*_\"'`“”‘’)\]}>:!,]*\.?[\s*_\"'`“”‘’)\]}>]*"
 _LABEL = r"(?:document|doc|option|choice)?" + r"[\s*_\"'`“(\[]*"
-_NAMED = r"(?:my |the )?(?:final )?(?:answer|choice|verdict|vote)(?: is)?\s*:?[\s*_]*(?:\n\s*)?"
+_NAMED = (
+    r"(?:(?:my |the )?(?:(?:final|correct|best|better|more relevant|most relevant) )*(?:answer|choice|verdict|vote|document)"
+    r"(?: is)?\s*:?|it is|it['’]s|i (?:choose|pick|select|vote for))[\s*_]*(?:\n\s*)?"
+)
 _WINS = r"(?: is (?:the )?(?:more|most) relevant(?: document| one)?(?: to the query)?)?"
 _VOTE = re.compile(
     rf"{_BEFORE}(?:{_NAMED})?(?:the )?{_LABEL}(?P<letter>[AB])[*_\"'`”)\]]*{_WINS}{_AFTER}", re.IGNORECASE
@@ -28,6 +33,8 @@ _WRAPPED = re.compile(
 def letter_in(text: str) -> str | None:
     """ "A" or "B", None where the text states neither or more than that."""
     text = after_unknown_elements(unicodedata.normalize("NFKC", text)).strip().strip("$").strip()
+    if len(text) > MOST_CHARACTERS:
+        return None
     wrapped = _WRAPPED.fullmatch(text)
     if wrapped is not None:
         text = (wrapped["inner"] if wrapped["tag"] else wrapped["boxed"]).strip()
