@@ -32,9 +32,9 @@ def reader_at(path: Path | None) -> Any:
 
 
 def main() -> None:
-    from tests.factories.odd_bodies import odd_bodies
-    from tests.factories.reading_checks import check
-    from tests.factories.server_bodies import server_bodies
+    from tests.factories.replies.odd_bodies import odd_bodies
+    from tests.factories.replies.reading_checks import check
+    from tests.factories.replies.server_bodies import server_bodies
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3,000 bodies instead of 30,000")

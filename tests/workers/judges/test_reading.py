@@ -5,9 +5,9 @@ from __future__ import annotations
 import pydantic
 import pytest
 
-from tests.factories.odd_bodies import odd_bodies
-from tests.factories.reading_checks import check
-from tests.factories.server_bodies import server_bodies
+from tests.factories.replies.odd_bodies import odd_bodies
+from tests.factories.replies.reading_checks import check
+from tests.factories.replies.server_bodies import server_bodies
 from workers.judges.openai import answers
 from workers.judges.openai.answers import Answer, NoAnswer
 from workers.judges.openai.redaction import redact, without_key

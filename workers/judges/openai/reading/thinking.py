@@ -38,7 +38,7 @@ _TURN_BEGIN = (
     r"<[|｜](?:START_RESPONSE|begin_of_solution|begin_of_text|begin_of_box|assistant)[|｜]>"
 )
 _HEAD = re.compile(rf"(?:\s|{_TURN_BEGIN})+")
-_TAIL = re.compile(rf"(?:\s|{_TURN_END})+\Z")
+_TAIL = re.compile(rf"(?:{_TURN_END})\Z")
 _NEXT_TURN = re.compile(rf"{_TURN_END}|<[|｜]im_start[|｜]>|<[|｜]start_header_id[|｜]>|<start_of_turn>")
 
 
@@ -57,10 +57,18 @@ def final_text(text: str) -> str:
     final = _after_fences(_after_tags(_final_channel(text)))
     head = _HEAD.match(final)
     final = final[head.end() :] if head else final
-    final = _TAIL.sub("", final)
+    final = _without_tail(final)
     if _NEXT_TURN.search(final):
         raise SecondTurn
     return final.strip()
+
+
+def _without_tail(text: str) -> str:
+    """The text without blanks and ends of turns at its end."""
+    text = text.rstrip()
+    while tail := _TAIL.search(text, max(0, len(text) - 40)):
+        text = text[: tail.start()].rstrip()
+    return text
 
 
 def _is_one_object(text: str) -> bool:

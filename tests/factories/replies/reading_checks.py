@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.factories.odd_bodies import LEAST_MASS, OddBody
+from tests.factories.replies.odd_bodies import LEAST_MASS, OddBody
 
 SAME = 1e-6
 

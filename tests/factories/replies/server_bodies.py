@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from tests.factories.odd_bodies import OddBody
+from tests.factories.replies.odd_bodies import OddBody
 
 ANSWER = '{"reasoning": "B answers it.", "score": -0.9}'
 DECOY = '{"reasoning": "A has the words.", "score": 0.9}'
