@@ -23,8 +23,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from labeling.models import AuditEntry, Project
-from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
-from tests.factories.world_changes import (
+from tests.factories.world.changes import (
     DATA,
     a_failed_question,
     a_gold_plan,
@@ -50,6 +49,7 @@ from tests.factories.world_changes import (
     scores,
     the_project,
 )
+from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, World, make_world
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
 from zelo_site.templatetags.audit import ACTION_LABELS
 

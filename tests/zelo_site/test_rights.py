@@ -14,7 +14,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, ROLES, Roles, World, make_world
+from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, ROLES, Roles, World, make_world
 
 pytestmark = pytest.mark.django_db
 

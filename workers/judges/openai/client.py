@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
-import pydantic
 
 from labeling.records import FailureKind
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import COMPLETIONS, Access, Endpoint, KeyMissing
+from workers.judges.openai.redaction import redact
 from workers.judges.openai.remedies import UNKNOWN, Server, server_of
 from workers.judges.openai.statuses import (
     CallFailed,
@@ -37,8 +36,6 @@ from workers.judges.openai.streams import BadStream, StreamError, is_stream, rea
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
 CONNECT_S = 10.0
-
-_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
 
 
 def _hide_query(record: logging.LogRecord) -> bool:
@@ -174,8 +171,6 @@ class Connection:
             return self._streamed(content, headers, access, request)
         try:
             body = json.loads(content)
-            for secret in access.secrets:
-                body = without_key(body, secret)
         except (ValueError, RecursionError):
             if page := failure_of_page(content):
                 raise self._redacted(page, access) from None
@@ -194,10 +189,7 @@ class Connection:
     ) -> dict[str, Any]:
         """The completion of a server that streams although it was asked not to."""
         try:
-            body: dict[str, Any] = read_stream(content)
-            for secret in access.secrets:
-                body = without_key(body, secret)
-            return body
+            return read_stream(content)
         except StreamError as error:
             self._raise_error(error.body, headers, json.dumps(error.body).encode(), access, request)
         except BadStream as error:
@@ -232,35 +224,13 @@ class Connection:
 
 def without_secrets(text: str, access: Access) -> str:
     """The text without the key and the values of headers and query, and without anything that looks like a key."""
-    for secret in access.secrets:
-        text = redact(text, secret)
-    return redact(text)
+    return redact(text, *access.secrets)
 
 
 def _tokens_stated(body: Mapping[str, Any], otherwise: int) -> int:
     usage = body.get("usage")
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
     return total if isinstance(total, int) and 0 <= total < 2**31 else otherwise
-
-
-def redact(text: str, key: pydantic.SecretStr | None = None) -> str:
-    """The text without the key and without anything that looks like a key."""
-    if key is not None and key.get_secret_value():
-        text = text.replace(key.get_secret_value(), "[key]")
-    return _SECRET.sub("[key]", text)
-
-
-def without_key(value: Any, key: pydantic.SecretStr | None) -> Any:
-    """The JSON of a reply with the key removed from all strings, before any of them is truncated."""
-    if key is None or not key.get_secret_value():
-        return value
-    if isinstance(value, str):
-        return value.replace(key.get_secret_value(), "[key]")
-    if isinstance(value, list):
-        return [without_key(item, key) for item in value]
-    if isinstance(value, dict):
-        return {without_key(name, key): without_key(item, key) for name, item in value.items()}
-    return value
 
 
 # --- connections of this process -----------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pydantic
@@ -27,9 +27,19 @@ from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.examples import MOST_EXAMPLES, Examples
-from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
+from workers.judges.openai.answers import (
+    Answer,
+    Asked,
+    MissingLabel,
+    NoAnswer,
+    clamp,
+    read_logprobs,
+    read_score,
+    read_votes,
+)
 from workers.judges.openai.calls import Calls
 from workers.judges.openai.client import Completion, connection_to, without_secrets
+from workers.judges.openai.redaction import without_key
 from workers.judges.openai.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.prompting import (
     Cutter,
@@ -307,7 +317,7 @@ class OpenAIHttpJudge(Judge):
             await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=made, gate=gate)
             if made.failed:
                 return self._unanswered(made, endpoint, estimate, time.monotonic() - started, gate)
-            answer = self._read([completion.body for completion in made.completions])
+            answer = self._read(made.completions, access)
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
@@ -324,7 +334,7 @@ class OpenAIHttpJudge(Judge):
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(
             preference=comparison.preference_of_a(first),
-            rationale=without_secrets(answer.rationale, access),
+            rationale=answer.rationale,
             truncated=prompt.truncated,
             usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
         )
@@ -396,12 +406,31 @@ class OpenAIHttpJudge(Judge):
                 body["response_format"] = {"type": "json_object"}
         return body
 
-    def _read(self, bodies: list[dict[str, Any]]) -> Answer:
-        if self.options.mode == "sampled":
-            return read_votes(list(bodies), votes=self.options.votes)
-        if self.options.mode == "reasoned":
-            return read_score(bodies[0])
-        return read_logprobs(bodies[0], least_mass=self.options.min_label_mass, missing=self.options.missing_label)
+    def _read(self, completions: list[Completion], access: Access) -> Answer:
+        """The answer in these replies. Texts that are kept lose all secrets, before they are shortened. Raises NoAnswer."""
+        options, bodies = self.options, [completion.body for completion in completions]
+        asked = replace(self._asked(access), server=completions[0].server)
+        if options.mode == "sampled":
+            return read_votes(list(bodies), votes=options.votes, asked=asked)
+        if options.mode == "reasoned":
+            return read_score(bodies[0], asked=asked)
+        return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)
+
+    def _asked(self, access: Access) -> Asked:
+        """How this judge puts its questions. At temperature 0, or with a seed, a retry returns the same answer."""
+        options = self.options
+        default = 1.0 if options.mode == "sampled" else 0.0
+        temperature = default if options.temperature is None else options.temperature
+        limits = {"logprob": 1, "sampled": min(8, options.max_output_tokens)}
+        return Asked(
+            options.mode,
+            varies=options.seed is None and (temperature > 0 or not options.send_temperature),
+            token_limit=limits.get(options.mode, options.max_output_tokens),
+            max_output_tokens=options.max_output_tokens,
+            top_logprobs=options.top_logprobs,
+            response_format=options.response_format,
+            conceal=lambda text: without_key(text, *access.secrets),
+        )
 
     def _usage(self, endpoint: Endpoint, made: _Made, estimate: int, latency_s: float) -> Usage:
         """Tokens and cost as the endpoint states them, estimated where it states none; call by call where there were

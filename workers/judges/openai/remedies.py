@@ -1,4 +1,4 @@
-"""Recognises the kind of server behind an endpoint, and says what helps on that kind.
+"""Recognises the kind of server behind an endpoint, and says what helps on that kind and in that mode.
 
 A failure's own message has its remedy; pages and commands add none. Imports no Django.
 """
@@ -17,8 +17,8 @@ class Server:
     """One kind of server: how it switches thinking off, gives log-probabilities, and gets a longer context."""
 
     name: str
-    thinking_off: str = "use a model that does not think before it answers, or the mode 'reasoned'"
-    logprobs: str = "use the mode 'reasoned', which needs no log-probabilities"
+    thinking_off: str = "use a model that does not think before it answers"
+    logprobs: str = "use the mode 'sampled' or 'reasoned', which need no log-probabilities"
     longer_context: str = "or use a model with a longer context"
 
 
@@ -66,8 +66,12 @@ SERVERS: Mapping[str, Server] = {
     "mistral": Server("Mistral", 'set extra_body to {"prompt_mode": null}'),
     # docs.anthropic.com, "OpenAI SDK compatibility": logprobs are ignored; thinking is off unless it is asked for.
     "anthropic": Server("Anthropic", 'remove "thinking" from extra_body'),
+    # openrouter.ai/docs: "Reasoning Tokens".
+    "openrouter": Server("OpenRouter", 'set extra_body to {"reasoning": {"enabled": false}}'),
 }
-UNKNOWN = Server("")
+UNKNOWN = Server(
+    "", f'{_TEMPLATE} (vLLM, SGLang, llama.cpp) or to {{"reasoning_effort": "none"}} (Ollama, Gemini, OpenAI)'
+)
 
 _HOSTS = {
     "openai.azure.com": "azure",
@@ -79,6 +83,7 @@ _HOSTS = {
     "aiplatform.googleapis.com": "gemini",
     "api.anthropic.com": "anthropic",
     "ollama.com": "ollama",
+    "openrouter.ai": "openrouter",
 }
 _HEADERS = {
     "apim-request-id": "azure",
@@ -88,6 +93,8 @@ _HEADERS = {
 }
 # An UUID with hyphens, as llama-cpp-python numbers completions; vLLM writes 32 digits without.
 _UUID = re.compile(r"chatcmpl-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+# Models that one provider's own endpoints serve.
+_MODELS = {"gemini": "gemini", "claude": "anthropic", "magistral": "mistral"}
 _SAID = {
     "llama-cpp-python": re.compile(r"exceed context window of|logits_all|could not broadcast input array|\.gguf\b"),
     "ollama": re.compile(r"\bollama\b", re.IGNORECASE),
@@ -127,20 +134,67 @@ def _by_body(body: Any) -> str:
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     mark = str(body.get("system_fingerprint") or "")
-    if mark == "fp_ollama":
+    if mark == "fp_ollama" or "done_reason" in body:
         return "ollama"
-    if "timings" in body:
+    if "timings" in body or re.match(r"b\d+-", mark):
         return "llama.cpp"
     if "matched_stop" in first:
         return "sglang"
     if "prompt_logprobs" in body or "kv_transfer_params" in body:
         return "vllm"
-    if "-sha-" in mark or "-native" in mark:
+    if "-sha-" in mark or "-native" in mark or "generated_text" in body:
         return "tgi"
+    if "provider" in body or "native_finish_reason" in first:
+        return "openrouter"
     if isinstance(body.get("stats"), dict):
         return "lm-studio"
-    return "llama-cpp-python" if _UUID.fullmatch(str(body.get("id") or "")) else ""
+    if _UUID.fullmatch(str(body.get("id") or "")):
+        return "llama-cpp-python"
+    model = str(body.get("model") or "").lower()
+    return next((family for prefix, family in _MODELS.items() if model.startswith(prefix)), "")
 
 
 def _by_text(said: str) -> str:
     return next((family for family, pattern in _SAID.items() if pattern.search(said)), "")
+
+
+# --- what helps against an unreadable reply, by the mode ------------------------------------
+
+
+def thinking_off(server: Server, mode: str) -> str:
+    """How to have no thinking before the answer."""
+    others = "" if mode == "reasoned" else ", or use the mode 'reasoned', which leaves room for it"
+    return f"turn its thinking off: {server.thinking_off}{others}"
+
+
+def no_logprobs(server: Server | None = None) -> str:
+    """What helps where log-probabilities are of no use, or, with `server`, where that server sends none."""
+    return (server or UNKNOWN).logprobs
+
+
+def raise_the_limit(mode: str, token_limit: int | None, max_output_tokens: int | None, server: Server) -> str:
+    """How to have an answer that is not cut off. `max_output_tokens` helps a vote only while it is below the mode's limit."""
+    if mode == "reasoned":
+        now = f" (now {max_output_tokens})" if max_output_tokens else ""
+        return f"raise max_output_tokens{now}, or {thinking_off(server, mode)}"
+    if token_limit and max_output_tokens and max_output_tokens <= token_limit and token_limit < 8:
+        return f"raise max_output_tokens (now {max_output_tokens}) to 8 or more"
+    allowed = f"at most {token_limit} tokens" if token_limit else "a few tokens"
+    return f"the mode {mode!r} allows {allowed} for a letter: {thinking_off(server, mode)}"
+
+
+def missing_label(listed: int, asked: int | None) -> str:
+    """A larger `top_logprobs` helps only where the server lists as many as it was asked for."""
+    floor = "set missing_label to 'floor'"
+    if asked is not None and listed < asked:
+        return f"the server lists {listed} of the {asked} alternatives asked for: {floor}, or use the mode 'sampled'"
+    return f"raise top_logprobs if the server allows more, or {floor}"
+
+
+def enforce_json(response_format: str | None) -> str:
+    """How to have one JSON object, by the `response_format` that was asked for."""
+    if response_format == "none":
+        return "set response_format to 'json_schema' or 'json_object' if the server enforces one, or use another model"
+    if response_format == "json_object":
+        return "set response_format to 'json_schema' if the server enforces it, or use another model"
+    return "the server does not enforce the response_format 'json_schema': use the mode 'logprob' or 'sampled', or another model"

@@ -16,7 +16,7 @@ from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
-from tests.factories.site_world import World
+from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
 from workers.endpoints.definitions import retire_endpoint
 from workers.judging.drift import pause_judge
