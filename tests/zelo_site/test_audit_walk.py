@@ -34,7 +34,7 @@ from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
 from trainer.models import TrainingRun
-from workers.judging.drift import pause_judge
+from workers.judging.pausing import pause_judge
 from workers.models import Job, JudgingTask, Run
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
 from zelo_site.templatetags.audit import ACTION_LABELS

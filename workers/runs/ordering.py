@@ -15,6 +15,7 @@ from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
+from workers.judging.pausing import resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
 from workers.runs.stages import stage_of_round
@@ -45,7 +46,7 @@ def start_run(
     the calls, the tokens read and written, and the money (in millionths of a dollar) of all its judges.
 
     In a cascade the first of `judges` judges every pair, and the others judge those on which its |preference - 0.5| is
-    below `cascade_threshold` (default 0.2).
+    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each.
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
@@ -64,6 +65,8 @@ def start_run(
             "pairs across queries need strengths: judge pairs within queries first"
         )
     with transaction.atomic():
+        for judge in judges:
+            resume_troubled(judge, by=by)
         run = Run.objects.create(
             project=project,
             created_by=by,

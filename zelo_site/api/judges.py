@@ -14,8 +14,8 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
-from workers.judging.drift import pause_judge, resume_judge
 from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.judging.pausing import pause_judge, resume_judge
 from workers.models import InjectionProbe
 from workers.monitoring.scorecard import scorecards
 from zelo_site.api.estimates import EstimateOut

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
-from workers.judging.drift import pause_judge, resume_judge
+from workers.judging.pausing import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
 from zelo_site.pages.forms import chosen_or_404
 from zelo_site.pages.scope import may_change, owned_project, visible_project
