@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models.functions import Now
 
 from labeling.models import Annotator
 from labeling.prepared import Cursor
@@ -153,14 +154,15 @@ def _failed_trial(cursor: Cursor, judge: Annotator, recent: Sequence[Outcome], r
     if found is None:
         return None
     cursor.execute(_ANSWERS, [run_id, judge.pk])
-    return None if cursor.fetchone()[0] else found
+    return None if cursor.fetchall()[0][0] else found
 
 
 def _pause(judge: Annotator, reason: StoredText, failure: Outcome, run_ids: Collection[int]) -> None:
     if not pause_judge(judge, reason):
         return
     JudgeTrouble.objects.update_or_create(
-        annotator=judge, defaults={"reason": failure.kind, "message": failure.message, "since": judge.paused_at}
+        annotator=judge,
+        defaults={"reason": failure.kind, "message": failure.message, "since": judge.paused_at or Now()},
     )
     for run_id in run_ids:
         transaction.on_commit(lambda run_id=run_id: leave_hint("advance", run_id))  # type: ignore[misc]
@@ -200,7 +202,7 @@ def hold_back(cursor: Cursor, run_id: int, annotator_id: int, since: datetime) -
         "answered": list(Attempt.ANSWERED), "annotator": annotator_id, "run": run_id, "since": since, "most": LAST,
     }  # fmt: skip
     cursor.execute(_PROVEN, values)
-    asked, answered = cursor.fetchone()
+    asked, answered = cursor.fetchall()[0]
     trial = trial_size(annotator_id)
     if answered >= PROVEN or (answered == asked >= trial):
         if len(_proven) >= MOST_PROVEN:
@@ -208,7 +210,7 @@ def hold_back(cursor: Cursor, run_id: int, annotator_id: int, since: datetime) -
         _proven.add((run_id, annotator_id, since))
         return None
     cursor.execute(_IN_FLIGHT, [run_id, annotator_id])
-    in_flight = cursor.fetchone()[0]
+    in_flight = cursor.fetchall()[0][0]
     if not answered:
         return max(0, trial - in_flight - min(asked, trial - 1))
     return max(0, max(1, UNPROVEN_CALLS // calls_a_question(annotator_id)) - in_flight)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from labeling.models import Project
+from workers.judging.failures import MEANINGS
 from workers.models import JudgingTask, Run
+from workers.runs.closing import frequent_failure
 from workers.runs.savings import read_saving, saving_sentence
 from zelo_site.pages.project.certainty import read_certainty
 
@@ -12,6 +14,12 @@ def closing_lines(project: Project, run: Run) -> str:
     """Return the summary, one fact per line."""
     run.refresh_from_db()
     lines = [f"run ended: {run.reason}" if run.reason else f"the run is {run.state}"]
+    dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).count()
+    if dead:
+        found = frequent_failure(run)
+        lines.append(
+            f"{dead:,} questions got no answer; most frequent: {found.message} ({MEANINGS[found.kind].remedy})"
+        )
     left = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
     if left:
         lines.append(

@@ -21,6 +21,7 @@ import httpx
 import pydantic
 
 from labeling.records import FailureKind
+from workers.endpoints.exchanges import note_reply, note_request
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import Endpoint
 from workers.judges.openai.answers import storable
@@ -128,7 +129,9 @@ class Connection:
         key = self.endpoint.api_key()
         try:
             async with asyncio.timeout(timeout_s):
+                exchange = note_request(request)
                 status, headers, content = await self._post(request, key)
+                note_reply(exchange, status, redact(content.decode(errors="replace"), key))
         except (TimeoutError, httpx.TimeoutException) as error:
             unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
             message = (
