@@ -19,7 +19,7 @@ from labeling.records import FailureKind
 from workers.broker.hints import leave_hint
 from workers.judging.pausing import resume_judge, resume_troubled
 from workers.judging.queue import retry_dead
-from workers.models import JudgingTask
+from workers.models import Attempt, JudgingTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> Q
     if chosen.run_id is not None:
         tasks = tasks.filter(run_id=chosen.run_id)
     return tasks
+
+
+def failed_calls(project: Project, *, annotator_id: int | None = None) -> QuerySet[Attempt]:
+    """The calls of the project's runs that failed, newest first; those of questions that were answered later too."""
+    calls = Attempt.objects.filter(run__project=project, outcome__in=list(FailureKind))
+    if annotator_id is not None:
+        calls = calls.filter(annotator_id=annotator_id)
+    return calls.order_by("-id")
 
 
 def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) -> list[FailureCount]:

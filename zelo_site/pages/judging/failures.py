@@ -10,17 +10,18 @@ from django.utils.translation import ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from workers.judging.failures import MEANINGS, FailureFilter, failed_tasks, failure_counts, retry_failures
+from workers.judging.failures import MEANINGS, FailureFilter, failed_calls, failed_tasks, failure_counts, retry_failures
 from workers.models import JudgingTask
 from zelo_site.pages.forms import whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
 PAGE_SIZE = 50
+LATEST = 20
 
 
 def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """List all reasons and 50 questions per page, filtered by `reason` and `judge`; a POST retries the filtered questions."""
+    """List all reasons and 50 questions per page, filtered by `reason` and `judge`, and the latest failed calls; a POST retries the filtered questions."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _retry(request, owned_project(request, slug))
@@ -37,6 +38,7 @@ def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
         "chosen": chosen,
         "meaning": MEANINGS[FailureKind(chosen.reason)] if chosen.reason else None,
         "dead": failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD).count(),
+        "calls": failed_calls(project, annotator_id=judge.pk if judge else None).select_related("annotator")[:LATEST],
         "judge": judge,
         "judges": Annotator.objects.visible_to(request.user).filter(project=project, is_person=False),
         "may_change": may_change(request, project),
