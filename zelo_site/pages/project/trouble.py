@@ -8,18 +8,22 @@ from datetime import datetime
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.endpoints.limiter import EndpointView, endpoint_states
-from workers.judging.failures import MEANINGS
+from workers.judging.failures import MEANINGS, failed_calls
 from workers.models import EndpointState, JudgeTrouble, Run
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleView:
-    """One judge in trouble. Paused: since when and what to do; `endpoint`: the state of its endpoint, if it has one."""
+    """One judge in trouble. Paused: since when and what to do; `endpoint`: the state of its endpoint, if it has one.
+
+    `message` is that of the judge's own last failed call: the endpoint's may be of another project.
+    """
 
     judge: Annotator
     endpoint: EndpointView | None
     since: datetime | None = None
     remedy: str = ""
+    message: str = ""
 
     @property
     def is_paused(self) -> bool:
@@ -44,7 +48,8 @@ def read_troubles(project: Project, run: Run | None) -> list[TroubleView]:
     for judge in run.judges.filter(paused_at__isnull=True).order_by("pk"):
         endpoint = _endpoint(judge, states)
         if endpoint is not None and endpoint.state in (EndpointState.Mode.OPEN, EndpointState.Mode.HALF_OPEN):
-            found.append(TroubleView(judge, endpoint))
+            latest = failed_calls(project, annotator_id=judge.pk).values_list("message", flat=True).first()
+            found.append(TroubleView(judge, endpoint, message=latest or ""))
     return found
 
 
