@@ -159,7 +159,7 @@ def order(number: int, way: Way, questions: int) -> Any:
 def wait_until_settled(runs: list[Any], tick: Any) -> None:
     """Until every run has ended, or has answers of its healthy judge to all its questions."""
     deadline = time.monotonic() + PATIENCE_S
-    while not all(is_settled(run) for run in runs):
+    while not all(is_settled(run, way) for run, way in zip(runs, WAYS, strict=True)):
         tick()
         time.sleep(0.25)
         if time.monotonic() > deadline:
@@ -167,12 +167,12 @@ def wait_until_settled(runs: list[Any], tick: Any) -> None:
             return
 
 
-def is_settled(run: Any) -> bool:
+def is_settled(run: Any, way: Way) -> bool:
     from workers.models import Run
 
     run.refresh_from_db()
     is_over = run.state not in Run.ACTIVE
-    return is_over or (bool(run.pairs_planned) and healthy_left(run) == 0 and bool(down_endpoint(run)))
+    return is_over or (way.is_outage and bool(run.pairs_planned) and healthy_left(run) == 0 and bool(down_endpoint(run)))
 
 
 def healthy_left(run: Any) -> int:

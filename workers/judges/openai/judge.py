@@ -244,7 +244,7 @@ class OpenAIHttpJudge(Judge):
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
-                return Failure(error.kind, redact(str(error), key), error.retryable and self._may_differ, usage=usage)
+                return Failure(error.kind, redact(str(error), key), error.retryable and self._may_differ(made), usage=usage)
             message = redact(f"{type(error).__name__}: {error}", key)
             log.error(
                 "a comparison by %s at %s broke off: %s\n%s",
@@ -262,13 +262,15 @@ class OpenAIHttpJudge(Judge):
             usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
         )
 
-    @property
-    def _may_differ(self) -> bool:
-        """Whether the same question may get another answer: at temperature 0 an unreadable one would only come again."""
+    def _may_differ(self, made: _Made) -> bool:
+        """Whether the same question may get another answer: at temperature 0 an unreadable one would only come again. A reply
+        without choices is no answer of the model.
+        """
         options = self.options
         default = 1.0 if options.mode == "sampled" else 0.0
         temperature = default if options.temperature is None else options.temperature
-        return temperature > 0.0 or not options.send_temperature
+        is_answer = all(completion.body.get("choices") for completion in made.completions)
+        return temperature > 0.0 or not options.send_temperature or not is_answer
 
     def _unanswered(
         self, made: _Made, endpoint: Endpoint, estimate: int, latency_s: float, gate: Gate | None
