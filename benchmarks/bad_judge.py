@@ -172,7 +172,9 @@ def is_settled(run: Any, way: Way) -> bool:
 
     run.refresh_from_db()
     is_over = run.state not in Run.ACTIVE
-    return is_over or (way.is_outage and bool(run.pairs_planned) and healthy_left(run) == 0 and bool(down_endpoint(run)))
+    return is_over or (
+        way.is_outage and bool(run.pairs_planned) and healthy_left(run) == 0 and bool(down_endpoint(run))
+    )
 
 
 def healthy_left(run: Any) -> int:

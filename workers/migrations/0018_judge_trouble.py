@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
         ("labeling", "0012_stored_sentences"),
-        ("workers", "0016_rate_limited"),
+        ("workers", "0017_run_estimate"),
     ]
 
     operations = [
