@@ -100,7 +100,7 @@ class Migration(migrations.Migration):
             "job",
             models.UniqueConstraint(
                 fields=["project", "stage"],
-                condition=models.Q(("state__in", ["open", "leased"]), ("run__isnull", True), models.Q(("stage__in", ["probe", "trial"]), _negated=True)),
+                condition=models.Q(("run__isnull", True), ("state__in", ["open", "leased"]), models.Q(("stage__in", ["probe", "trial"]), _negated=True)),
                 name="job_unfinished_once_without_run",
             ),
         ),
