@@ -20,7 +20,7 @@ ENOUGH_KNOWN = 3
 NO_ANSWER = stored_text("none of %(n)s questions was answered: %(message)s")
 MOSTLY_NONE = stored_text("%(failed)s of %(n)s questions were not answered: %(message)s")
 ONE_POSITION = stored_text("it preferred the document shown %(place)s in all %(n)s answers, whatever it held")
-ALL_EQUAL = stored_text("it gave the same preference, %(preference)s, in all %(n)s answers")
+ALL_TIES = stored_text("it called all %(n)s pairs a tie")
 BELOW_CHANCE = stored_text("it agrees with %(right)s of %(n)s known answers, which is less than chance")
 ANSWERED = stored_text("it answered all %(n)s questions")
 ANSWERED_KNOWN = stored_text("it answered all %(n)s questions, and agrees with %(right)s of %(known)s known answers")
@@ -60,7 +60,7 @@ def verdict_on(tried: Sequence[Tried]) -> TrialVerdict:
             return TrialVerdict(FAILS, NO_ANSWER % {"n": len(tried), "message": message}, kind)
         reason = MOSTLY_NONE % {"failed": len(failed), "n": len(tried), "message": message}
         return TrialVerdict(FAILS if 2 * len(failed) >= len(tried) else DOUBTFUL, reason, kind)
-    doubt = _one_position(tried) or _all_equal(tried) or _below_chance(tried)
+    doubt = _one_position(tried) or _all_ties(tried) or _below_chance(tried)
     if doubt is not None:
         return TrialVerdict(DOUBTFUL, doubt)
     right, known = _agreement(tried)
@@ -87,12 +87,9 @@ def _shown_first(each: Tried) -> float:
     return -taken if each.swapped else taken
 
 
-def _all_equal(tried: Sequence[Tried]) -> StoredText | None:
-    values = {each.preference for each in tried if each.preference is not None}
-    answered = sum(each.preference is not None for each in tried)
-    if answered < ENOUGH or len(values) != 1:
-        return None
-    return ALL_EQUAL % {"preference": f"{values.pop():g}", "n": answered}
+def _all_ties(tried: Sequence[Tried]) -> StoredText | None:
+    sides = [_side(each.preference) for each in tried if each.preference is not None]
+    return ALL_TIES % {"n": len(sides)} if len(sides) >= ENOUGH and not any(sides) else None
 
 
 def _below_chance(tried: Sequence[Tried]) -> StoredText | None:

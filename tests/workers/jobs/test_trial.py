@@ -53,7 +53,7 @@ def tried(*preferences: float | None, known: float | None = None, swapped: Any =
         (tried(0.9, 0.2, None), DOUBTFUL, "1 of 3 questions were not answered"),
         (tried(0.9, 0.1, 0.9, 0.1, 0.9), DOUBTFUL, "it preferred the document shown first in all 5 answers"),
         (tried(0.1, 0.9, 0.1, 0.9, 0.1), DOUBTFUL, "it preferred the document shown second in all 5 answers"),
-        (tried(0.5, 0.5, 0.5, 0.5, 0.5), DOUBTFUL, "it gave the same preference, 0.5, in all 5 answers"),
+        (tried(0.5, 0.5, 0.5, 0.5, 0.5), DOUBTFUL, "it called all 5 pairs a tie"),
         (tried(0.1, 0.2, 0.9, known=1.0), DOUBTFUL, "it agrees with 1 of 3 known answers"),
         (tried(0.9, 0.8, 0.1, known=1.0), WORKS, "it answered all 3 questions, and agrees with 2 of 3 known answers"),
         (tried(0.9, 0.9, 0.2, 0.1, 0.9), WORKS, "it answered all 5 questions"),
