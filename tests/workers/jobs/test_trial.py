@@ -20,7 +20,7 @@ from workers.budgets.spend import totals_of_project
 from workers.jobs.trial import order_trial, reason_of, run_trial, try_now
 from workers.jobs.trial_verdict import DOUBTFUL, FAILS, WORKS, Tried, verdict_on
 from workers.models import Attempt, JudgeTrial
-from zelo_site.management.commands import try_judge
+from zelo_site.cli.management.commands import try_judge
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
