@@ -24,6 +24,7 @@ from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
 from workers.judges.prompting import (
@@ -103,6 +104,9 @@ class OpenAIOptions(Judge.Options):
     tokenizer: ModelName = pydantic.Field(
         default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
     )
+    examples: Examples = pydantic.Field(
+        default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
+    )
     batch_deadline_s: float = pydantic.Field(
         default=150.0,
         gt=0,
@@ -154,13 +158,14 @@ class OpenAIHttpJudge(Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
+    added_options = frozenset({"examples"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
-        self.prompt_hash = prompt_hash(self.form)
+        self.prompt_hash = prompt_hash(self.form, examples=bool(self.options.examples))
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
 
@@ -181,7 +186,7 @@ class OpenAIHttpJudge(Judge):
 
     def frame(self, instruction: str) -> str:
         """The text of its prompts around query and documents."""
-        return frame_of(instruction, self.form)
+        return frame_of(instruction, self.form, self.options.examples)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -207,7 +212,9 @@ class OpenAIHttpJudge(Judge):
         cut = cutter_of(self.options.tokenizer)
 
         async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
-            prompt = build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+            prompt = build_prompt(
+                comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples
+            )
             deadline = time.monotonic() + self.options.batch_deadline_s
             return await self._judge_one(comparison, prompt, endpoint, key, deadline, gate)
 
@@ -239,7 +246,10 @@ class OpenAIHttpJudge(Judge):
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
-        prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
+        prompts = [
+            build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
+            for comparison in comparisons
+        ]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
