@@ -14,7 +14,7 @@ from django.db import connection
 from scoring.rating import rate_stale, stale_project_ids
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
-from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training
+from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training, trial
 from workers.judging import queue, recorder
 from workers.runs import advancing
 
@@ -44,6 +44,8 @@ def reconcile_once() -> None:
         leave_hint("advance", run_id)
     for job_id in injection_probe.waiting_probe_ids():
         leave_hint("probe", job_id)
+    for job_id in trial.waiting_trial_ids():
+        leave_hint("trial", job_id)
     for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():

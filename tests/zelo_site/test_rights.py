@@ -80,6 +80,9 @@ PAGES: dict[str, dict[str, Roles]] = {
     "agreement": R,
     "scale": READ_AND_CHANGE,
     "probes": READ_AND_CHANGE,
+    "trials": READ_AND_CHANGE,
+    "trial": R,
+    "new-trial": {"POST": For.OWNERS},
     "failures": READ_AND_CHANGE,
     "snapshots": READ_AND_CHANGE,
     "training": READ_AND_CHANGE,
@@ -115,6 +118,7 @@ PAGES: dict[str, dict[str, Roles]] = {
 FORMS = {
     "scorecard": {"judge": "{annotator_id}", "action": "pause"},
     "probes": {"judge": "{annotator_id}"},
+    "trials": {"judge": "{annotator_id}"},
     "proof": {"action": "outside"},
     "training": {"snapshot": "{snapshot_id}"},
 }
@@ -153,6 +157,10 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/judges/scorecards": (For.READERS, None),
     "POST /projects/{slug}/judges/{annotator_id}/pause": (For.OWNERS, {}),
     "POST /projects/{slug}/judges/{annotator_id}/resume": (For.OWNERS, None),
+    "POST /projects/{slug}/judges/{annotator_id}/retry": (For.OWNERS, None),
+    "POST /projects/{slug}/judges/{annotator_id}/trial": (For.OWNERS, None),
+    "GET /projects/{slug}/trials/{trial_id}": (For.READERS, None),
+    "GET /projects/{slug}/failed-calls": (For.READERS, None),
     "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
     "GET /projects/{slug}/snapshots": (For.READERS, None),
     "GET /snapshots/{snapshot_id}": (For.READERS, None),

@@ -100,7 +100,8 @@ class SpendLimit:
         """How many questions this judge has left, and the reason of the limit that leaves the fewest.
 
         From the moment a question is handed out, all its calls count at their mean price; once they are answered, they
-        count at their real price. Questions lost in a crash keep counting: they may have been paid.
+        count at their real price. Questions lost in a crash keep counting: they may have been paid. Calls that reached no
+        model do not count.
         """
         budgets = self.budgets
         mine = self._expected(annotator_id)
@@ -111,7 +112,7 @@ class SpendLimit:
         }
         rooms = [(NO_LIMIT, "")]
         if budgets.calls is not None:
-            left = budgets.calls - sum(spend.calls - spend.unpriced for spend in known.values())
+            left = budgets.calls - sum(spend.made for spend in known.values())
             reason = SPENT[self.whose, "calls"] % {"n": f"{budgets.calls:,}"}
             rooms.append(((left - sum(open_calls.values())) // each, reason))
         if budgets.tokens is not None:

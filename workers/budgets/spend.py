@@ -27,8 +27,8 @@ MOST_CALLS = "most_calls_per_comparison"
 @dataclass(frozen=True, slots=True)
 class JudgeSpend:
     """What one judge has spent. `tokens` and `cost_micros` are totals; `tokens_a_call` and `cost_a_call` are means over its
-    answered calls, None before the first. The price of calls `in_flight` and of `lost` ones (their worker crashed, and
-    they may have been paid) is not known.
+    answered calls, None before the first. `unreached` calls failed before a model read them, at no cost. The price of
+    calls `in_flight` and of `lost` ones (their worker crashed, and they may have been paid) is not known.
     """
 
     calls: int = 0
@@ -36,8 +36,15 @@ class JudgeSpend:
     lost: int = 0
     tokens: int = 0
     cost_micros: int = 0
+    unreached: int = 0
+    answers: int = 0
     tokens_a_call: float | None = None
     cost_a_call: float | None = None
+
+    @property
+    def made(self) -> int:
+        """Calls that a model may have answered."""
+        return self.calls - self.unpriced - self.unreached
 
     @property
     def unpriced(self) -> int:
@@ -55,10 +62,10 @@ class Totals:
     cost_micros: int
 
 
-# A probe belongs to no run, but the project pays for its calls: they are counted under judge 0.
+# Probes and trials belong to no run, but the project pays for their calls: they are counted under judge 0.
 _BY_JUDGE = """
 SELECT annotator_id, sum(calls)::bigint, sum(in_flight)::bigint, sum(lost)::bigint,
-       sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint,
+       sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint, sum(unreached)::bigint, sum(answers)::bigint,
        (sum(answer_tokens) / NULLIF(sum(answers), 0))::float8, (sum(answer_cost_micros) / NULLIF(sum(answers), 0))::float8
 FROM workers_spend WHERE {which} GROUP BY annotator_id
 """
@@ -66,10 +73,16 @@ FROM workers_spend WHERE {which} GROUP BY annotator_id
 _OF_RUN = "run_id = %(id)s"
 _OF_PROJECT = "run_id IN (SELECT id FROM workers_run WHERE project_id = %(id)s)"
 
-_PROBES = """
+_CHECKS = """
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_injectionprobe WHERE project_id = %(id)s
+    UNION ALL
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgetrial WHERE project_id = %(id)s
+"""
+
+_OF_CHECKS = f"""
 SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint,
        COALESCE(sum(output_tokens), 0)::bigint, COALESCE(sum(cost_micros), 0)::bigint
-FROM workers_injectionprobe WHERE project_id = %s
+FROM ({_CHECKS}) checks
 """
 
 _TOTALS = """
@@ -83,8 +96,7 @@ SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint,
        COALESCE(sum(output_tokens), 0)::bigint, COALESCE(sum(cost_micros), 0)::bigint
 FROM (
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_spend WHERE {_OF_PROJECT}
-    UNION ALL
-    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_injectionprobe WHERE project_id = %(id)s
+    UNION ALL {_CHECKS}
 ) paid
 """
 
@@ -101,8 +113,8 @@ def spend_of_run(run_id: int) -> dict[int, JudgeSpend]:
 
 
 def spend_of_project(project_id: int) -> dict[int, JudgeSpend]:
-    """What all runs of a project have spent, by judge; its probes are under 0."""
-    calls, read, written, cost = _row(_PROBES, [project_id])
+    """What all runs of a project have spent, by judge; its probes and trials are under 0."""
+    calls, read, written, cost = _row(_OF_CHECKS, {"id": project_id})
     return {**_read(_OF_PROJECT, project_id), 0: JudgeSpend(calls=calls, tokens=read + written, cost_micros=cost)}
 
 
@@ -112,7 +124,7 @@ def totals_of_run(run_id: int) -> Totals:
 
 
 def totals_of_project(project_id: int) -> Totals:
-    """The totals of all runs and probes of a project."""
+    """The totals of all runs, probes and trials of a project."""
     return Totals(*_row(_PROJECT_TOTALS, {"id": project_id}))
 
 

@@ -61,7 +61,9 @@ def _in_batches(annotator: Annotator, worker: str) -> int:
     limit = _batch_size(annotator.plugin)
     answered = 0
     deadline = time.monotonic() + SLICE_S
-    while not is_stopping() and (tasks := queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit)):
+    while not is_stopping() and (
+        tasks := queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit, careful=True)
+    ):
         if len(tasks) == limit:
             leave_hint("judge", annotator.pk)
         answered += judge_claimed(annotator, tasks)

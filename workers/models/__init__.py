@@ -9,6 +9,7 @@ from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
+from workers.models.trouble import JudgeTrial, JudgeTrouble
 from workers.models.workers import Worker
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "EndpointState",
     "InjectionProbe",
     "Job",
+    "JudgeTrial",
+    "JudgeTrouble",
     "JudgingTask",
     "Run",
     "Spend",

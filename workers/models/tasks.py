@@ -62,7 +62,8 @@ class JudgingTask(models.Model):
 class Attempt(models.Model):
     """One paid call, written before it is made. No foreign key to the task: tasks are deleted, calls stay.
 
-    `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
+    `latency_ms` is what the judge measured of the call itself; None where it measured nothing. A failed call has its
+    `message`, whether a retry could help, and whether the endpoint's outage caused it: then it says nothing of the judge.
     """
 
     # The outcomes of calls that were answered. The trigger that keeps `Spend` counts the same (migration 0007_books).
@@ -74,8 +75,13 @@ class Attempt(models.Model):
     run = models.ForeignKey(
         Run, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )  # attempt_by_run_and_end
-    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="attempts")
+    annotator = models.ForeignKey(
+        Annotator, on_delete=models.PROTECT, related_name="attempts", db_index=False
+    )  # attempt_by_judge_and_end
     outcome = models.CharField(max_length=30, blank=True)
+    message = models.TextField(blank=True, db_default="")
+    is_retryable = models.BooleanField(default=False, db_default=False)
+    is_outage = models.BooleanField(default=False, db_default=False)
     input_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     cost_micros = models.PositiveBigIntegerField(default=0)
@@ -88,4 +94,7 @@ class Attempt(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
-        indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]
+        indexes = [
+            models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end"),
+            models.Index(fields=["annotator", "finished_at"], name="attempt_by_judge_and_end"),
+        ]

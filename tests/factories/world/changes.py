@@ -19,7 +19,7 @@ from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
 from workers.endpoints.definitions import retire_endpoint
-from workers.judging.drift import pause_judge
+from workers.judging.pausing import pause_judge
 from workers.models import Job, JudgingTask, Run
 
 LINE = {

@@ -30,7 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.models import EndpointDefinition, Job
+from workers.models import EndpointDefinition, Job, JudgeTrial
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -77,6 +77,11 @@ def make_world() -> World:
         "run_id": make_run(project).pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
         "annotator_id": annotator.pk,
+        "trial_id": JudgeTrial.objects.create(
+            project=project,
+            annotator=annotator,
+            job=Job.objects.create(project=project, stage="trial", state="finished"),
+        ).pk,
         "action": "pause",
         "reranker_id": Reranker.objects.create(
             project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64

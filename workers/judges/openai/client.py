@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from labeling.records import FailureKind
+from workers.endpoints.exchanges import note_reply, note_request
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import COMPLETIONS, Access, Endpoint, KeyMissing
 from workers.judges.openai.redaction import redact
@@ -112,7 +113,9 @@ class Connection:
             raise CallFailed(FailureKind.BAD_REQUEST, str(error), retryable=False, reached=False) from None
         try:
             async with asyncio.timeout(timeout_s):
+                exchange = note_request(request)
                 status, headers, content = await self._post(request, access)
+                note_reply(exchange, status, without_secrets(content.decode(errors="replace"), access))
         except (TimeoutError, httpx.TimeoutException) as error:
             raise self._timed_out(error, timeout_s) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

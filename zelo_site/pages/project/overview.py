@@ -32,6 +32,7 @@ from workers.runs.progress import RunProgress, run_progress
 from workers.runs.savings import Saving, recent_saving
 from workers.runs.stages import STAGES
 from zelo_site.pages.project.certainty import ProjectCertainty, last_certainty
+from zelo_site.pages.project.trouble import TroubleView, read_troubles
 from zelo_site.templatetags.figures import count
 
 BROKER_CACHE_S = 3
@@ -133,6 +134,7 @@ class Overview:
     attention: list[Attention]
     certainty: ProjectCertainty | None
     saving: Saving | None
+    troubles: list[TroubleView]
 
     @property
     def enough_recall(self) -> float | None:
@@ -179,6 +181,7 @@ def read_overview(project: Project) -> Overview:
         attention=read_attention(project, sizes, failures),
         certainty=last_certainty(project),
         saving=recent_saving(project),
+        troubles=read_troubles(project, run),
     )
 
 
