@@ -240,7 +240,7 @@ FROM unnest(%(ids)s::bigint[], %(fences)s::int[], %(retryable)s::bool[], %(reaso
             %(retry_after)s::float8[]) AS failure (id, fence, retryable, reason, message, retry_after)
 WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('leased', 'open')
   AND EXISTS (SELECT 1 FROM workers_attempt attempt WHERE attempt.task_id = failure.id
-              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost'))
+              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost', 'reserved'))
 """
 
 
@@ -294,7 +294,7 @@ _CLOSE = f"""
 UPDATE workers_attempt attempt
 SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
     cost_micros = reported.cost_micros, latency_ms = reported.latency_ms,
-    finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
+    finished_at = CASE WHEN attempt.outcome IN ('', 'lost', 'reserved') THEN clock_timestamp() ELSE attempt.finished_at END
 FROM {_CALLS}
 WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
 """

@@ -7,6 +7,7 @@ becomes a Failure of its own kind, never a vote. Imports no Django.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 import traceback
@@ -17,20 +18,33 @@ from typing import Any, Literal
 import pydantic
 
 from labeling.plugins import Judge, register
-from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from labeling.records import AnswerKind, Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName
+from workers.endpoints.batching import BatchApi, BatchLimits, BatchLine, BatchQuestion
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
+from workers.judges.openai.batch_client import BatchClient
+from workers.judges.openai.client import (
+    CallFailed,
+    CallNotMade,
+    Completion,
+    connection_to,
+    failure_of_status,
+    outcome_of,
+    redact,
+)
 from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["logprob", "reasoned", "sampled"]
+
+# Texts in any language have fewer tokens than one for two bytes.
+BYTES_A_TOKEN_AT_LEAST = 2
 
 SCORE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -97,6 +111,9 @@ class OpenAIOptions(Judge.Options):
         le=3600,
         description="Time limit of a batch in seconds; keep it below the lease of the tasks. Calls that would exceed it are not made.",
     )
+    delivery: Literal["live", "batch"] = pydantic.Field(
+        default="live", description="batch: send files of questions; about half the price, answers within a day."
+    )
     extra_body: dict[str, Any] = pydantic.Field(
         default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'
     )
@@ -107,6 +124,12 @@ class OpenAIOptions(Judge.Options):
         if taken := sorted(RESERVED & set(value)):
             raise ValueError(f"may not set {', '.join(taken)}; use the options of these names")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_call_in_batches(self) -> OpenAIOptions:
+        if self.delivery == "batch" and self.mode == "sampled" and not self.votes_in_one_call:
+            raise ValueError("delivery 'batch' sends one request a question; set votes_in_one_call, or delivery 'live'")
+        return self
 
 
 @dataclass
@@ -173,6 +196,54 @@ class OpenAIHttpJudge(Judge):
     def channel(self) -> Channel:
         """The channel under which its calls are counted. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
         return get_endpoint(self.options.endpoint).channel(self.options.model)
+
+    @property
+    def is_batched(self) -> bool:
+        return self.options.delivery == "batch"
+
+    def batch_channel(self) -> tuple[str, str, BatchLimits, BatchApi]:
+        endpoint = get_endpoint(self.options.endpoint)
+        endpoint.api_key()
+        return endpoint.name, self.options.model, endpoint.batch_limits, BatchClient(endpoint)
+
+    def batch_question(self, comparison: Comparison) -> BatchQuestion:
+        """The request of one comparison. Its bounds count a token for two bytes, and all output that it may write."""
+        prompt = self._prompt(comparison)
+        inputs = -(-len((prompt.system + prompt.user).encode(errors="replace")) // BYTES_A_TOKEN_AT_LEAST)
+        outputs = self._most_output_tokens
+        cost = get_endpoint(self.options.endpoint).batch_cost_micros(inputs, outputs)
+        return BatchQuestion(self.request(prompt), inputs, outputs, cost)
+
+    def batch_answer(self, comparison: Comparison, line: BatchLine) -> Verdict | Failure:
+        """Read as a live reply is; tokens at the price of batches."""
+        endpoint, prompt = get_endpoint(self.options.endpoint), self._prompt(comparison)
+        if not line.status:
+            return Failure(FailureKind.UNAVAILABLE, f"{line.code}: {redact(line.message)}", retryable=True)
+        if line.status != 200:
+            error = failure_of_status(line.status, {}, json.dumps(line.body))
+            kind = NotAsked if error.kind is FailureKind.RATE_LIMITED else Failure
+            return kind(error.kind, redact(str(error)), error.retryable)
+        estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
+        used = line.body.get("usage")
+        inputs, outputs = _count(used, "prompt_tokens", estimate), _count(used, "completion_tokens", 1)
+        usage = Usage(inputs, outputs, endpoint.batch_cost_micros(inputs, outputs))
+        try:
+            answer = self._read([line.body])
+        except NoAnswer as error:
+            return Failure(error.kind, redact(str(error)), error.retryable, usage=usage)
+        first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
+        return Verdict(
+            comparison.preference_of_a(first), AnswerKind.PREFERENCE, redact(answer.rationale), prompt.truncated, usage
+        )
+
+    def _prompt(self, comparison: Comparison) -> Prompt:
+        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cutter_of(self.options.tokenizer))
+
+    @property
+    def _most_output_tokens(self) -> int:
+        options = self.options
+        each = {"logprob": 1, "sampled": min(8, options.max_output_tokens) * options.votes}
+        return each.get(options.mode, options.max_output_tokens)
 
     def converse(self) -> Conversation:
         """Ask one by one, within the limits that all workers share. Raises UnknownEndpoint, EndpointsInvalid, KeyMissing."""
