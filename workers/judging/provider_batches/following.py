@@ -35,6 +35,8 @@ LONGEST_RETRY_S = 900.0
 LONGEST_MESSAGE = 2000
 # The slowest upload that is waited for.
 BYTES_A_SECOND = 250_000
+# Statuses for cancelling a batch that has ended or is being cancelled already.
+ALREADY_OVER = {400, 404, 409}
 # A batch that its provider does not know is given up after so many polls.
 MOST_MISSING = 5
 
@@ -189,7 +191,7 @@ class _Step:
         try:
             self.api.cancel(self.batch.batch_id)
         except BatchCallFailed as error:
-            if error.retryable:
+            if error.status not in ALREADY_OVER:
                 raise
             log.info("batch %s was over before it could be cancelled: %s", self.batch.batch_id, error)
         failpoints.reach("batch.cancel_sent")
