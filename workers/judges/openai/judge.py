@@ -26,6 +26,7 @@ from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai.batch_client import BatchClient
 from workers.judges.openai.client import (
@@ -37,7 +38,16 @@ from workers.judges.openai.client import (
     outcome_of,
     redact,
 )
-from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
+from workers.judges.prompting import (
+    Cutter,
+    Limits,
+    Prompt,
+    approximate_tokens,
+    build_prompt,
+    cutter_of,
+    frame_of,
+    prompt_hash,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +55,8 @@ Mode = Literal["logprob", "reasoned", "sampled"]
 
 # Texts in any language have fewer tokens than one for two bytes.
 BYTES_A_TOKEN_AT_LEAST = 2
+REASONED_TOKENS = 120  # of two or three short sentences and a score
+VOTE_TOKENS = 8
 
 SCORE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -104,6 +116,9 @@ class OpenAIOptions(Judge.Options):
     )
     tokenizer: ModelName = pydantic.Field(
         default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
+    )
+    examples: Examples = pydantic.Field(
+        default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
     )
     batch_deadline_s: float = pydantic.Field(
         default=150.0,
@@ -165,13 +180,14 @@ class OpenAIHttpJudge(Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
+    added_options = frozenset({"examples", "delivery"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
-        self.prompt_hash = prompt_hash(self.form)
+        self.prompt_hash = prompt_hash(self.form, examples=bool(self.options.examples))
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
 
@@ -179,6 +195,20 @@ class OpenAIHttpJudge(Judge):
     def calls_per_comparison(self) -> int:
         """How many paid calls one comparison takes."""
         return self.options.votes if self.options.mode == "sampled" and not self.options.votes_in_one_call else 1
+
+    @property
+    def answer_tokens(self) -> tuple[float, int]:
+        """Tokens that one call writes: expected, and the limit that is sent with it."""
+        if self.options.mode == "reasoned":
+            return min(REASONED_TOKENS, self.options.max_output_tokens), self.options.max_output_tokens
+        if self.options.mode == "sampled":
+            votes = self.options.votes if self.options.votes_in_one_call else 1
+            return float(votes), votes * min(VOTE_TOKENS, self.options.max_output_tokens)
+        return 1.0, 1
+
+    def frame(self, instruction: str) -> str:
+        """The text of its prompts around query and documents."""
+        return frame_of(instruction, self.form, self.options.examples)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -237,7 +267,13 @@ class OpenAIHttpJudge(Judge):
         )
 
     def _prompt(self, comparison: Comparison) -> Prompt:
-        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cutter_of(self.options.tokenizer))
+        return build_prompt(
+            comparison,
+            form=self.form,
+            limits=self._limits,
+            cut=cutter_of(self.options.tokenizer),
+            examples=self.options.examples,
+        )
 
     @property
     def _most_output_tokens(self) -> int:
@@ -252,7 +288,9 @@ class OpenAIHttpJudge(Judge):
         cut = cutter_of(self.options.tokenizer)
 
         async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
-            prompt = build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+            prompt = build_prompt(
+                comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples
+            )
             deadline = time.monotonic() + self.options.batch_deadline_s
             return await self._judge_one(comparison, prompt, endpoint, key, deadline, gate)
 
@@ -284,7 +322,10 @@ class OpenAIHttpJudge(Judge):
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
-        prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
+        prompts = [
+            build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
+            for comparison in comparisons
+        ]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
@@ -390,7 +431,9 @@ class OpenAIHttpJudge(Judge):
             body |= {"logprobs": True, "top_logprobs": options.top_logprobs, options.token_limit_field: 1}
         elif options.mode == "sampled":
             votes = options.votes if options.votes_in_one_call else 1
-            body |= {options.token_limit_field: min(8, options.max_output_tokens)} | ({"n": votes} if votes > 1 else {})
+            body |= {options.token_limit_field: min(VOTE_TOKENS, options.max_output_tokens)} | (
+                {"n": votes} if votes > 1 else {}
+            )
         else:
             body[options.token_limit_field] = options.max_output_tokens
             if options.response_format == "json_schema":
