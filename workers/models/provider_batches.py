@@ -101,6 +101,11 @@ class ProviderBatch(models.Model):
         return f"batch:{self.marker}"
 
     @property
+    def tokens(self) -> int:
+        """The tokens that were reserved for it, read and written."""
+        return self.input_tokens + self.output_tokens
+
+    @property
     def file_name(self) -> str:
         """The name of its file at the provider."""
         return f"zelo-{self.marker}.jsonl"
