@@ -12,7 +12,7 @@ out within the last half second and was not read yet (`on_the_wire`, only those 
 is told apart likewise: `extra_unanswered` had no answer at the kill, `extra_on_the_wire` one that nobody had read, and
 `extra_unexplained` was not in flight at all and has to be 0.
 
-`--batch`: the judge's questions go out in batches of 20, which the provider answers within two seconds, in any order and
+`--batch`: the judge's questions go out in batches of 50, which the provider answers within a second, in any order and
 with doubled lines; some of its replies are lost or fail at every step, and some batches expire. Nothing is in flight then
 that would be lost with a worker: all figures of loss have to be 0, with them `extra_paid` and `uploaded_twice`, the files
 uploaded and batches created more than once.
@@ -46,13 +46,14 @@ sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow pack
 DOCUMENTS = 40
 AHEAD = 300  # questions
 ROUNDS, QUICK_ROUNDS = 50, 10
+BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 20, 5
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
 AT_LEAST_IN_FLIGHT = 8
 PROGRESS = 50  # answers between two kills, so that no question is unlucky five times in a row
 ON_THE_WIRE_S = 0.5
 PATIENCE_S = 120.0
 # Batches: their size, how long they take, and what goes wrong with them and with the requests of each step.
-BATCH_OF, BATCH_S, POLL_S = 20, 1.0, 0.3
+BATCH_OF, BATCH_S, POLL_S = 50, 1.0, 0.3
 BATCH_FAULTS = ("reordered", "duplicated+unknown_ids", "", "expired+reordered")
 STEP_FAULTS = {
     "upload": ["", "lost_reply", "", "http_500_after", "", "http_503"],
@@ -462,7 +463,8 @@ def main() -> None:
     parser.add_argument("--batch", action="store_true", help="the judge's questions go out in batches")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    many, few = (BATCH_ROUNDS, QUICK_BATCH_ROUNDS) if arguments.batch else (ROUNDS, QUICK_ROUNDS)
+    rounds = arguments.rounds or (few if arguments.quick else many)
     figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch)
     how = f"batches of {BATCH_OF}" if arguments.batch else f"{CONCURRENCY} calls in flight at most"
     print(f"{figures['judgments']} judgments under {rounds} kills, {how}")
