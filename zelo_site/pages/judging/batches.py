@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import messages
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
@@ -20,17 +21,17 @@ SHOWN = 30
 
 def recent_batches(user: Any) -> list[ProviderBatch]:
     """The batches of the user's projects: those that are out first, then the latest; at most 30. Each has `may_cancel`."""
-    visible = ProviderBatch.objects.visible_to(user).select_related("run__project", "annotator").order_by("-id")
-    out = list(visible.filter(state__in=ProviderBatch.OUT)[:SHOWN])
-    over = list(visible.filter(state__in=ProviderBatch.OVER)[: SHOWN - len(out)])
-    return _with_rights(user, [*out, *over])
+    visible = ProviderBatch.objects.visible_to(user).select_related("run__project", "annotator")
+    return _with_rights(user, visible.order_by(F("finished_at").desc(nulls_first=True), "-id")[:SHOWN])
 
 
 def _with_rights(user: Any, batches: Iterable[ProviderBatch]) -> list[ProviderBatch]:
-    owned = set(Membership.objects.filter(user=user.pk, role=Role.OWNER).values_list("project_id", flat=True))
     rows = list(batches)
+    is_any_out = any(batch.finished_at is None for batch in rows)
+    mine = Membership.objects.filter(user=user.pk, role=Role.OWNER).values_list("project_id", flat=True)
+    owned = set(mine) if is_any_out else set()
     for batch in rows:
-        is_out = batch.state in ProviderBatch.OUT and batch.cancel_asked_at is None
+        is_out = batch.finished_at is None and batch.cancel_asked_at is None
         batch.may_cancel = is_out and (user.is_staff or batch.run.project_id in owned)  # type: ignore[attr-defined]
     return rows
 
