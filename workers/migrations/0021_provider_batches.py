@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('labeling', '0012_stored_sentences'),
-        ('workers', '0017_run_estimate'),
+        ("workers", "0020_judge_trouble"),
     ]
 
     operations = [
