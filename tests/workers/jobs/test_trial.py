@@ -114,5 +114,6 @@ def test_the_command_prints_the_verdict_and_exits_with_an_error_where_a_judge_fa
         call_command(
             "try_judge", project.slug, "--judges", f"openai-http:{options.replace('MODEL', 'broken')}", stdout=said
         )
-    assert "to fix it: choose the mode reasoned" in said.getvalue()
+    reason = "fails: none of 5 questions was answered: the reply holds no log-probabilities"
+    assert reason in said.getvalue() and "use the mode 'sampled' or 'reasoned'" in said.getvalue()
     assert JudgeTrial.objects.count() == 2 and KEY not in said.getvalue()
