@@ -24,8 +24,8 @@ from workers.models import Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
-from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.interrupts import INTERRUPTED, uninterrupted
+from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import LOCAL_JUDGES, RunStopped, quality_table, watch

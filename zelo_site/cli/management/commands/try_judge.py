@@ -11,8 +11,8 @@ from labeling.models import Project
 from workers.jobs.trial import TrialRefused, reason_of, try_now
 from workers.jobs.trial_verdict import FAILS
 from workers.models import Job, JudgeTrial
-from zelo_site.cli.judge_arguments import NamedJudge, add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.interrupts import INTERRUPTED
+from zelo_site.cli.judge_arguments import NamedJudge, add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database
