@@ -16,17 +16,15 @@ from typing import Any, cast
 
 import numpy as np
 from django.db import connection, transaction
-from django.db.models import F
 
 from labeling import audit
 from labeling.models import Annotator, Candidate
 from labeling.plugins import Judge, get_plugin
-from labeling.records import Comparison, Failure, FailureKind, TextRecord, Usage, Verdict
+from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
 from labeling.stored_texts import read_stored, stored_json, stored_text
 from scoring.annotators.known_answers import draw_known_pairs
 from scoring.sampling.draw import comparable_query_ids
 from workers.broker.hints import leave_hint
-from workers.budgets.limits import check_caps
 from workers.budgets.spend import calls_a_question
 from workers.endpoints.exchanges import Exchange, listening
 from workers.endpoints.session import ask_within_limits
@@ -34,11 +32,12 @@ from workers.jobs.leasing import (
     MOST_ATTEMPTS,
     JobClaim,
     carry_out,
-    carry_out_claim,
+    carry_out_here,
     create_claimed,
     hold,
     waiting_job_ids,
 )
+from workers.jobs.paid_calls import count_calls, reserve_calls
 from workers.jobs.trial_verdict import Tried, verdict_on
 from workers.judges.openai.client import redact
 from workers.judging.batches import prepared_judge
@@ -84,7 +83,7 @@ def try_now(judge: Annotator) -> JudgeTrial:
     with transaction.atomic():
         claim = create_claimed(judge.project, STAGE, worker=f"command@{socket.gethostname()}:{os.getpid()}")
         trial = _store(judge, claim.job_id)
-    carry_out_claim(claim, _ask_and_report, given_up=GIVEN_UP)
+    carry_out_here(claim, _ask_and_report, given_up=GIVEN_UP)
     return JudgeTrial.objects.select_related("job", "annotator").get(pk=trial.pk)
 
 
@@ -209,10 +208,10 @@ def _ask(trial: JudgeTrial, questions: Sequence[TrialQuestion]) -> list[dict[str
     rows: list[dict[str, Any]] = []
     for start in range(0, len(questions), at_once):
         batch = questions[start : start + at_once]
-        _reserve(trial, len(batch))
+        reserved = reserve_calls(trial, len(batch))
         with listening() as heard:
             answers = _answers(judge, batch)
-        _book(trial, [answer.usage for answer in answers])
+        count_calls(trial, answers, reserved=reserved)
         rows += [_row(question, answer, heard) for question, answer in zip(batch, answers, strict=True)]
         if len(rows) >= ENOUGH_FAILED and all(row["preference"] is None for row in rows):
             break
@@ -270,23 +269,6 @@ def _as_json(request: Any) -> str:
 def _shown(text: str) -> str:
     text = text.replace("\x00", " ").encode("utf-8", "replace").decode()
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
-
-
-def _reserve(trial: JudgeTrial, questions: int) -> None:
-    """Store the calls before they are made. Raises CapReached."""
-    with transaction.atomic():
-        check_caps(trial.project_id, trial.annotator_id, questions)
-        calls = questions * calls_a_question(trial.annotator_id)
-        JudgeTrial.objects.filter(pk=trial.pk).update(calls=F("calls") + calls)
-
-
-def _book(trial: JudgeTrial, usages: Sequence[Usage]) -> None:
-    JudgeTrial.objects.filter(pk=trial.pk).update(
-        input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
-        output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
-        cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
-    )
-    trial.refresh_from_db(fields=["calls", "input_tokens", "output_tokens", "cost_micros"])
 
 
 def _verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -88,9 +88,9 @@ def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> Q
     return tasks
 
 
-def failed_calls(project: Project, *, annotator_id: int | None = None) -> QuerySet[Attempt]:
+def failed_calls(project: Project, *, annotator_id: int | None = None, reason: str | None = None) -> QuerySet[Attempt]:
     """The calls of the project's runs that failed, newest first; those of questions that were answered later too."""
-    calls = Attempt.objects.filter(run__project=project, outcome__in=list(FailureKind))
+    calls = Attempt.objects.filter(run__project=project, outcome__in=[reason] if reason else list(FailureKind))
     if annotator_id is not None:
         calls = calls.filter(annotator_id=annotator_id)
     return calls.order_by("-id")

@@ -50,8 +50,7 @@ def holder_name(process: str) -> str:
 
 def keep(task: ClaimedTask, answer: Answer) -> None:
     """Write an answer to disk; from here on a crash of this process does not lose it."""
-    if not isinstance(answer, NotAsked):
-        own_spool().write(_key(task), _encode(task, answer))
+    if not isinstance(answer, NotAsked) and own_spool().write(_key(task), _encode(task, answer)):
         failpoints.reach("spool.written")
 
 

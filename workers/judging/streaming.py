@@ -217,8 +217,8 @@ class Pump:
         if room < max(1, self._window() // 8) or (self._is_dry and now < self._dry_at + ROUND_S):
             return
         tasks = self._claim(room)
-        # A judge that has to prove itself gets few at a time, although more are left.
-        is_held_back = bool(tasks) and self._is_on_trial(tasks)
+        # A judge that has to prove itself gets few at a time, and none before some of those are answered.
+        is_held_back = self._is_on_trial(tasks or _Live(self.leased))
         self._is_dry, self._dry_at = len(tasks) < room and not is_held_back, now
         if tasks:
             self._asked_at = now

@@ -1,4 +1,4 @@
-"""Trials of judges: what is asked, what is shown without keys, the verdict, and what a run does with a wrong key."""
+"""Trials of judges: what is asked, what is shown without keys, the verdict, and the calls that are counted."""
 
 from __future__ import annotations
 
@@ -99,6 +99,20 @@ def test_a_judge_that_fails_is_not_asked_everything_and_says_why(fake: FakeJudge
     assert '"logprobs": null' in trial.report["rows"][0]["exchanges"][0]["reply"]
 
 
+@pytest.mark.parametrize(("dialect", "calls"), [([], 1), (["n_ignored"], 5)])
+def test_calls_are_those_that_were_made_whether_or_not_the_endpoint_gives_all_votes_at_once(
+    fake: FakeJudge, dialect: list[str], calls: int
+) -> None:
+    model = f"voter-{calls}"
+    fake.set_judge(model, dialect=dialect)
+    judge = make_judge(make_texts(queries=2, documents=4), model, mode="sampled", votes=5)
+    before = fake.summary()["calls"]
+    trial = try_now(judge)
+    assert trial.report["verdict"] != FAILS, reason_of(trial)
+    assert trial.calls == fake.summary()["calls"] - before == calls * len(trial.report["rows"])
+    assert totals_of_project(judge.project_id).calls == trial.calls
+
+
 def test_the_command_prints_the_verdict_and_exits_with_an_error_where_a_judge_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -114,5 +128,6 @@ def test_the_command_prints_the_verdict_and_exits_with_an_error_where_a_judge_fa
         call_command(
             "try_judge", project.slug, "--judges", f"openai-http:{options.replace('MODEL', 'broken')}", stdout=said
         )
-    assert "to fix it: choose the mode reasoned" in said.getvalue()
+    reason = "fails: none of 5 questions was answered: the reply holds no log-probabilities"
+    assert reason in said.getvalue() and "use the mode 'sampled' or 'reasoned'" in said.getvalue()
     assert JudgeTrial.objects.count() == 2 and KEY not in said.getvalue()

@@ -26,7 +26,8 @@ from workers.runs.ordering import start_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
-REFUSED = Failure(FailureKind.BAD_REQUEST, "HTTP 400: no such model", retryable=False)
+REMEDY = "correct the judge's model; GET /models of the endpoint lists the names"
+REFUSED = Failure(FailureKind.BAD_REQUEST, f"HTTP 400: no such model; {REMEDY}", retryable=False)
 
 
 def outcomes(pattern: str) -> list[Outcome]:
@@ -103,7 +104,9 @@ def test_a_run_that_nobody_answered_has_failed_and_goes_on_where_its_judge_is_re
     advance(run.pk)
     run.refresh_from_db()
     assert (run.state, run.is_unanswered) == (Run.State.FAILED, True)
-    assert "the endpoint rejects the request; correct key, model name or options" in run.reason
+    assert run.reason == (
+        f"finished without answers of {judge.name}; most frequent failure: {REFUSED.message} (the endpoint rejects the request)"
+    )
     queue.reap()
     assert JudgingTask.objects.filter(state="dead").count() == trouble.TRIAL, "its questions are kept"
     judge.refresh_from_db()

@@ -61,7 +61,7 @@ class Calls:
             learned.learn(self._identity, self.model, Learned(n="works" if is_whole else "ignored"))
             if is_whole:
                 return
-            votes -= found
+            votes -= max(1, found)  # a reply without choices was paid, too: no more calls than votes
         await self.ask({name: value for name, value in request.items() if name != "n"}, times=votes)
 
     async def _ask_once(self, request: Mapping[str, Any]) -> None:

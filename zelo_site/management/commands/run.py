@@ -24,13 +24,12 @@ from workers.models import Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
+from zelo_site.cli.interrupts import INTERRUPTED, uninterrupted
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import LOCAL_JUDGES, RunStopped, quality_table, watch
 from zelo_site.processes.stack import working
-
-INTERRUPTED = 130
 
 
 class Command(BaseCommand):
@@ -88,20 +87,22 @@ class Command(BaseCommand):
         bar = ProgressBar("2 Candidates", sys.stdout)
         ranked = rank_candidates(project, progress=bar.show)
         bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks from the import")
-        self.run = run = start_run(
-            project,
-            judges=make_judges(project, options["judges"]),
-            sampler=options["sampler"],
-            sampler_options=options["sampler_options"],
-            allocation=options["allocation"],
-            cascade_threshold=options["threshold"],
-            orders=options["orders"],
-            pair_budget=options["pairs"],
-            call_budget=options["calls"],
-            token_budget=options["tokens"],
-            cost_budget_micros=options["cost_budget_micros"],
-            seed=options["seed"],
-        )
+        judges = make_judges(project, options["judges"])
+        with uninterrupted():  # else the run might be stored and go on, unknown to `_stopped`
+            self.run = run = start_run(
+                project,
+                judges=judges,
+                sampler=options["sampler"],
+                sampler_options=options["sampler_options"],
+                allocation=options["allocation"],
+                cascade_threshold=options["threshold"],
+                orders=options["orders"],
+                pair_budget=options["pairs"],
+                call_budget=options["calls"],
+                token_budget=options["tokens"],
+                cost_budget_micros=options["cost_budget_micros"],
+                seed=options["seed"],
+            )
         watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
         self.stdout.write("\n" + quality_table(project))
         self.stdout.write("\n" + closing_lines(project, run))

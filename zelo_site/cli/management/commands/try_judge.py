@@ -7,10 +7,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.models import Project
 from workers.jobs.trial import TrialRefused, reason_of, try_now
 from workers.jobs.trial_verdict import FAILS
 from workers.models import Job, JudgeTrial
-from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
+from zelo_site.cli.interrupts import INTERRUPTED
+from zelo_site.cli.judge_arguments import NamedJudge, add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database
@@ -30,19 +32,25 @@ class Command(BaseCommand):
         judges = read_judges(options)
         if not judges:
             raise CommandError("no judge to test; pass --judges or --judges-file")
-        with database():
-            project = find_project(options["project"])
-            failed = []
-            for judge in make_judges(project, judges):
-                try:
-                    trial = try_now(judge)
-                except TrialRefused as error:
-                    raise CommandError(str(error)) from error
-                self._show(trial, raw=options["raw"])
-                if trial.job.state != Job.State.FINISHED or trial.report.get("verdict") == FAILS:
-                    failed.append(judge.name)
+        try:
+            with database():
+                failed = self._try(find_project(options["project"]), judges, raw=options["raw"])
+        except TrialRefused as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("stopped; calls that were made are counted", returncode=INTERRUPTED) from None
         if failed:
             raise CommandError(f"the test failed: {', '.join(failed)}")
+
+    def _try(self, project: Project, judges: list[NamedJudge], *, raw: bool) -> list[str]:
+        """Test each judge, print its answers, and return the names of those that failed."""
+        failed = []
+        for judge in make_judges(project, judges):
+            trial = try_now(judge)
+            self._show(trial, raw=raw)
+            if trial.job.state != Job.State.FINISHED or trial.report.get("verdict") == FAILS:
+                failed.append(judge.name)
+        return failed
 
     def _show(self, trial: JudgeTrial, *, raw: bool) -> None:
         self.stdout.write(f"\n{trial.annotator.name}")
