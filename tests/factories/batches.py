@@ -12,7 +12,7 @@ from labeling.models import Annotator, Project
 from scoring.rating import rate_stale
 from tests.factories.http_panel import define_endpoints, make_judge, make_texts
 from tests.fake_judge.process import FakeJudge
-from workers.judging import batches
+from workers.judging import batches, trouble
 from workers.models import JudgingTask, ProviderBatch, Run
 from workers.runs.advancing import advance
 from workers.runs.ordering import start_run
@@ -21,9 +21,17 @@ FAST = {"batch_poll_s": 0.1, "batch_wait_s": 0.0, "input_price": 100.0, "output_
 
 
 def batch_run(
-    monkeypatch: pytest.MonkeyPatch, fake: FakeJudge, *, documents: int = 6, endpoint: Any = None, **order: Any
+    monkeypatch: pytest.MonkeyPatch,
+    fake: FakeJudge,
+    *,
+    documents: int = 6,
+    endpoint: Any = None,
+    trial: int = 25,
+    **order: Any,
 ) -> tuple[Run, Annotator]:
-    """A run over all pairs of one query, whose judge wants its questions in batches."""
+    """A run over all pairs of one query, whose judge wants its questions in batches; `trial`: size of its first batch."""
+    monkeypatch.setattr(trouble, "TRIAL", trial)
+    monkeypatch.setattr(trouble, "PROVEN", 1)
     define_endpoints(monkeypatch, fake, {**FAST, **(endpoint or {})})
     project: Project = make_texts(documents=documents)
     judge = make_judge(project, "batched", delivery="batch")

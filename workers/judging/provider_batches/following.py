@@ -20,6 +20,7 @@ from labeling.models import Annotator
 from labeling.records import Failure, FailureKind
 from workers import failpoints
 from workers.endpoints.batching import BatchApi, BatchCallFailed, BatchingJudge, RemoteBatch
+from workers.endpoints.failures import Excused
 from workers.endpoints.registry import get_endpoint
 from workers.judging import queue
 from workers.judging.provider_batches import storing
@@ -239,7 +240,8 @@ class _Step:
         kind = FailureKind.UNAVAILABLE if is_missing else FailureKind.BAD_REQUEST
         is_unclear = batch.state == State.CREATING and batch.intended_at is not None and not is_cleared
         may_be_paid = batch.state in (State.RUNNING, State.STORING) or is_unclear
-        failure = Failure(kind, message, retryable=is_missing)
+        # A batch that its provider has lost says nothing of the judge.
+        failure = (Excused if is_missing else Failure)(kind, message, retryable=is_missing)
         storing.end(batch, self._ends, State.FAILED, failure=failure, is_paid=may_be_paid, message=message)
         return False
 

@@ -10,6 +10,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.db import connection, transaction
@@ -191,7 +192,7 @@ def refuse(batch: ProviderBatch, remote: RemoteBatch, ends: End) -> bool:
 
 
 def _priced(failure: Failure, usage: Usage) -> Failure:
-    return Failure(failure.kind, failure.message, failure.retryable, failure.retry_after_s, usage)
+    return replace(failure, usage=usage)
 
 
 def _reserved(tasks: Sequence[ClaimedTask]) -> dict[int, Usage]:

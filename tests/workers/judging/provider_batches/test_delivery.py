@@ -12,8 +12,8 @@ from labeling.models import AuditEntry, Judgment
 from tests.factories.batches import batch_run, step, work_until
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.spend import totals_of_run
+from workers.judging.failures import resume_and_retry
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
-from workers.judging.queue import retry_dead
 from workers.models import Attempt, JudgingTask, ProviderBatch, Run
 from workers.runs.transitions import cancel_run
 
@@ -32,6 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
 @pytest.fixture
 def fake(server: FakeJudge) -> FakeJudge:
     server.set_batches(batch_s=0.2, most_lines=50_000)
+    server.set_judge("batched", fault_rates={})
     return server
 
 
@@ -129,9 +130,26 @@ def test_a_refused_batch_makes_dead_letters_that_a_click_retries(
     assert set(JudgingTask.objects.values_list("reason", flat=True)) == {"bad_request"}
     assert "model_not_found" in ProviderBatch.objects.first().message  # type: ignore[union-attr]
     assert totals_of_run(run.pk).cost_micros == 0
-    retry_dead(run_ids=[run.pk])
+    judge.refresh_from_db()
+    assert "model_not_found" in judge.pause_reason, "a judge without any answer is paused"
+    resume_and_retry(judge)
     work_until(run, judge)
     assert Judgment.objects.count() == witness.paid().total() == QUESTIONS
+
+
+def test_the_first_batch_of_a_run_is_a_trial(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = batch_run(monkeypatch, fake, trial=5)
+    work_until(run, judge)
+    assert states() == [("completed", 5, 5, 0, 0), ("completed", 10, 10, 0, 0)]
+    paid = witness.paid().total()
+    fake.set_judge("batched", fault_rates={"refusal": 1.0})
+    run, judge = batch_run(monkeypatch, fake, trial=5)
+    work_until(run, judge)
+    judge.refresh_from_db()
+    assert (run.state, judge.paused_at is not None) == ("failed", True)
+    assert witness.paid().total() - paid == 5, "a judge that refuses costs its trial alone"
 
 
 STEPS = [
