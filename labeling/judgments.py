@@ -34,11 +34,14 @@ class Recorded:
 _ACROSS = "(SELECT pair.query_id IS NULL FROM labeling_pair pair WHERE pair.id = labeling_judgment.pair_id)"
 
 _INSERT = f"""
-INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated)
+INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated, call, call_size,
+                               place_a, place_b)
 SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, answer.kind, answer.preference,
-       answer.truncated
-FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[])
-     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, position)
+       answer.truncated, answer.call, answer.call_size, answer.place_a, answer.place_b
+FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[], %s::bigint[],
+            %s::smallint[], %s::smallint[], %s::smallint[])
+     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, call, call_size, place_a,
+                                place_b, position)
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 ORDER BY answer.position
 ON CONFLICT DO NOTHING
@@ -149,6 +152,7 @@ def _insert(
             [j.kind.value for j in judgments],
             [j.preference for j in judgments],
             [j.truncated for j in judgments],
+            *([getattr(j.places, name, None) for j in judgments] for name in ("call", "size", "a", "b")),
         ],
     )
     rows = cursor.fetchall()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
 from workers import failpoints
 from workers.budgets.limits import Budgets, questions_left
+from workers.judging.sets import judgments_of_sets
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
@@ -44,6 +45,12 @@ class ClaimedTask:
     pair_id: int
     annotator_id: int
     swapped: bool
+    documents: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> ClaimedTask:
+        """From a row, or from a list of the write-ahead log, whose older entries end with `swapped`."""
+        return cls(*values[:7], documents=tuple(values[7] or ()) if len(values) > 7 else ())
 
 
 # The oldest due question first. The index is (annotator, run, next_at, id) of open tasks, so that those which wait for
@@ -62,7 +69,7 @@ WITH picked AS (
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM picked WHERE task.id = picked.id
     RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped,
-              task.next_at
+              task.documents, task.next_at
 ), booked AS (
     INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                                  cost_micros)
@@ -106,7 +113,7 @@ def _claim_of_run(
         cursor.execute(_CLAIM, values | {"after": mark.at, "after_id": mark.id})
         rows += cursor.fetchall()
     _set_mark((run, annotator), rows)
-    return [ClaimedTask(*row[:-1]) for row in sorted(rows)]
+    return [ClaimedTask.of(row[:-1]) for row in sorted(rows, key=lambda row: row[0])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
     with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
-        recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
+        recorded = record_judgments(_judgments(cursor, answers))
         _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
         failpoints.reach("finish.before_commit")
     failpoints.reach("finish.after_commit")
@@ -210,6 +217,13 @@ def _lock_tasks(cursor: Cursor, tasks: Sequence[ClaimedTask]) -> list[int]:
     ids = sorted(task.id for task in tasks)
     cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
     return ids
+
+
+def _judgments(cursor: Cursor, answers: Sequence[tuple[ClaimedTask, Verdict]]) -> list[NewJudgment]:
+    """One judgment for a pair; for a set, one for each preference that its answer holds."""
+    sets = [(task, verdict) for task, verdict in answers if task.documents]
+    of_sets = [replace(each, rationale=storable(each.rationale)) for each in judgments_of_sets(cursor, sets)]
+    return [_judgment(task, verdict) for task, verdict in answers if not task.documents] + of_sets
 
 
 def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
