@@ -123,7 +123,9 @@ class Sampler(Plugin):
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
         """Return at most `budget` distinct new pairs, int64[m, 2] with a < b, none of them in `state.pairs`."""
 
-    def sample_sets(self, state: QueryState, budget: int, rng: np.random.Generator, *, set_size: int) -> IntArray | None:
+    def sample_sets(
+        self, state: QueryState, budget: int, rng: np.random.Generator, *, set_size: int
+    ) -> IntArray | None:
         """Return sets for judges that read `set_size` documents in a call, or None: the pairs of `sample` are joined to sets.
 
         int64[m, set_size], -1 behind the last document of a smaller set. A set of k documents uses k - 1 of the budget; its

@@ -16,6 +16,7 @@ from labeling.models import Candidate
 from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
+from scoring.numerics.design.sets import pack_sets, within_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,33 @@ def sample_pairs(
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):
             drawn[query] = known.candidate_ids[pairs]
+    return drawn
+
+
+def sample_sets(
+    query_ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    set_size: int,
+    budgets: Mapping[int, int],
+    seed: int,
+    round_number: int,
+    pending: Sequence[int] = (),
+) -> dict[int, IntArray]:
+    """As `sample_pairs`, for judges that read `set_size` documents in a call: sets of candidate ids int64[m, set_size].
+
+    -1 stands behind the last document of a smaller set. A sampler that chooses no sets has its pairs joined to sets.
+    """
+    drawn: dict[int, IntArray] = {}
+    for query, known in query_states(query_ids, pending=pending).items():
+        rng = np.random.default_rng([seed, round_number, query])
+        chosen = sampler.sample_sets(known.state, budgets[query], rng, set_size=set_size)
+        if chosen is None:
+            rng = np.random.default_rng([seed, round_number, query])
+            chosen = pack_sets(sampler.sample(known.state, budgets[query], rng), set_size)
+            chosen = within_budget(chosen, budgets[query])
+        if len(chosen):
+            drawn[query] = np.where(chosen >= 0, known.candidate_ids[chosen], -1)
     return drawn
 
 

@@ -36,7 +36,9 @@ def _texts_of_sets(tasks: Sequence[ClaimedTask]) -> dict[int, tuple[TextRecord, 
     rows = Candidate.objects.filter(pk__in=wanted).values_list("pk", "document_id", "document__text")
     texts = {row[0]: TextRecord(row[1], row[2]) for row in rows}
     if wanted - texts.keys():
-        raise DocumentsDeleted(f"candidates {sorted(wanted - texts.keys())} have been deleted; cancel or replan the run")
+        raise DocumentsDeleted(
+            f"candidates {sorted(wanted - texts.keys())} have been deleted; cancel or replan the run"
+        )
     return {task.id: tuple(texts[each] for each in shown_order(task)) for task in tasks if task.documents}
 
 

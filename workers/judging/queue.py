@@ -50,7 +50,8 @@ class ClaimedTask:
     @classmethod
     def of(cls, values: Sequence[Any]) -> ClaimedTask:
         """From a row, or from a list of the write-ahead log, whose older entries end with `swapped`."""
-        return cls(*values[:7], documents=tuple(values[7] or ()) if len(values) > 7 else ())
+        identity, fence, attempts, run, pair, annotator, swapped, *rest = values
+        return cls(identity, fence, attempts, run, pair, annotator, swapped, tuple(rest[0] or ()) if rest else ())
 
 
 # The oldest due question first. The index is (annotator, run, next_at, id) of open tasks, so that those which wait for

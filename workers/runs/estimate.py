@@ -21,6 +21,7 @@ from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
+from workers.budgets.spend import set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
@@ -106,13 +107,16 @@ def estimate_run(
     if budgets.pairs is not None:
         pairs = min(pairs, budgets.pairs)
     words = _mean_tokens(project)
-    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold)
-    whole = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
+    set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
+    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
+    documents = [set_size] + [2 if allocation == Run.Allocation.CASCADE else set_size] * (len(judges) - 1)
+    plan = list(zip(judges, shares, documents, strict=True))
+    whole = [_of_judge(judge, math.ceil(pairs * share), words, k) for judge, share, k in plan]
     part = _affordable_part(whole, budgets)
     pairs = math.ceil(part * pairs)
     each = whole
     if part < 1.0:
-        each = [_of_judge(judge, math.ceil(pairs * share), words) for judge, share in zip(judges, shares, strict=True)]
+        each = [_of_judge(judge, math.ceil(pairs * share), words, k) for judge, share, k in plan]
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     return RunEstimate(
@@ -128,13 +132,18 @@ def estimate_run(
     )
 
 
-def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -> list[float]:
-    """Return the number of questions per pair for each judge."""
-    each = 2.0 if orders == Run.Orders.BOTH else 1.0
+def _set_size(judges: Sequence[ChosenJudge]) -> int:
+    """Return the documents of one question of these judges."""
+    return min((set_size_of_plugin(judge.plugin.name, judge.options) for judge in judges), default=2)
+
+
+def _judge_shares(allocation: str, orders: str, judges: int, threshold: float, set_size: int = 2) -> list[float]:
+    """Return the number of questions per pair for each judge; one about a set of k documents counts as k - 1 pairs."""
+    each = (2.0 if orders == Run.Orders.BOTH else 1.0) / (set_size - 1)
     if allocation == Run.Allocation.ROTATE:
         return [each / judges] * judges
     if allocation == Run.Allocation.CASCADE and judges > 1:
-        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold)
+        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold, set_size=set_size)
         return [each] + [(total - each) / (judges - 1)] * (judges - 1)
     return [each] * judges
 
@@ -173,19 +182,19 @@ def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
     return total
 
 
-def _mean_tokens(project: Project) -> float:
-    """Return the tokens of a query and two documents, from their mean lengths."""
+def _mean_tokens(project: Project) -> tuple[float, float]:
+    """Return the tokens of a query and of a document, from their mean lengths."""
     means = Candidate.objects.filter(query__project=project).aggregate(
         document=Avg(Length("document__text")), query=Avg(Length("query__text"))
     )
-    return float(2 * (means["document"] or 0) + (means["query"] or 0)) / CHARACTERS_PER_TOKEN
+    return (means["query"] or 0) / CHARACTERS_PER_TOKEN, (means["document"] or 0) / CHARACTERS_PER_TOKEN
 
 
-def _of_judge(judge: ChosenJudge, calls: int, mean_tokens: float) -> JudgeEstimate:
+def _of_judge(judge: ChosenJudge, calls: int, words: tuple[float, float], documents: int) -> JudgeEstimate:
     calls *= _calls_per_comparison(judge)
     is_remote = "endpoint" in judge.options
     rate = _measured_rate(judge.plugin.name)
-    read = calls * (PROMPT_TOKENS + _cut(mean_tokens, judge.options))
+    read = calls * (PROMPT_TOKENS + _cut(words, documents, judge.options))
     written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1)
     cost = _cost(judge.options, int(read), int(written)) if is_remote else 0
     speed = rate or (None if is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
@@ -221,10 +230,11 @@ def _calls_per_comparison(judge: ChosenJudge) -> int:
     return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
 
 
-def _cut(mean_tokens: float, options: dict[str, Any]) -> float:
-    """Return the text lengths after the judge's own limits."""
-    most = 2 * options.get("max_document_tokens", math.inf) + options.get("max_query_tokens", math.inf)
-    return min(mean_tokens, most)
+def _cut(words: tuple[float, float], documents: int, options: dict[str, Any]) -> float:
+    """Return the tokens of a query and its documents after the judge's own limits."""
+    query, document = words
+    most = documents * options.get("max_document_tokens", math.inf) + options.get("max_query_tokens", math.inf)
+    return float(min(query + documents * document, most))
 
 
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:

@@ -64,6 +64,22 @@ def _next_member(members: list[int], near: dict[int, dict[int, None]]) -> int | 
     return max(counts, key=lambda other: counts[other]) if counts else None
 
 
+def within_budget(sets: IntArray, budget: int) -> IntArray:
+    """The first sets that a budget pays for, k - 1 for a set of k documents; the last one may become smaller."""
+    static.check_budget(budget)
+    price = (sets >= 0).sum(axis=1) - 1
+    spent = np.cumsum(price)
+    kept = sets[: int(np.searchsorted(spent, budget, side="right")) + 1].copy()
+    over = int(price[: len(kept)].sum()) - budget
+    if over <= 0:
+        return kept
+    last = int(price[len(kept) - 1]) - over
+    if last < 1:
+        return kept[:-1]
+    kept[-1, last + 1 :] = -1
+    return kept
+
+
 def pairs_of_set(members: IntArray) -> IntArray:
     """All pairs of one set, int64[k (k - 1) / 2, 2] with a < b; entries of -1 are no documents."""
     present = np.sort(members[members >= 0])
@@ -148,6 +164,6 @@ def _greedy_sets(
         for x in range(size):
             for y in range(x):
                 i, j = sets[row, x], sets[row, y]
-                kernels._update(covariance, spread, share * expected[i, j], i, j)
+                kernels.enter_answer(covariance, spread, share * expected[i, j], i, j)
                 free[i, j] = free[j, i] = False
     return sets

@@ -116,7 +116,14 @@ def _moments(votes: CallVotes, model: str, prior_precision: float) -> FloatArray
     common = left @ (np.outer(root, root) * signs) @ left.T
     squares, products = np.square(residual[mine]).sum(), residual @ signs @ residual
     return np.array(
-        [squares, products, alone[mine, mine].sum(), common[mine, mine].sum(), (signs * alone).sum(), (signs * common).sum()]
+        [
+            squares,
+            products,
+            alone[mine, mine].sum(),
+            common[mine, mine].sum(),
+            (signs * alone).sum(),
+            (signs * common).sum(),
+        ]
     )
 
 
