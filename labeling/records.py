@@ -207,11 +207,25 @@ class PlacedPreference:
 
 
 @dataclass(frozen=True, slots=True)
+class PointwiseGrade:
+    """A model's grade of one candidate, as a share of its scale in [0, 1]. Raises ValueError outside it."""
+
+    query_id: int
+    document_id: int
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.value <= 1.0:
+            raise ValueError(f"a grade is {self.value!r}; expected a share of the scale in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's answer. `preference` = P(a is the more relevant) in [0, 1] if `kind` is PREFERENCE, else None.
 
     `placed`: the preferences that answer a question about a set, which are stored instead of `preference`; empty for a
-    pair. Raises ValueError for anything else, NaN included.
+    pair. `grades`: grades of single documents on which the answer rests; they are stored apart from people's. Raises
+    ValueError for anything else, NaN included.
     """
 
     preference: float | None
@@ -220,6 +234,7 @@ class Verdict:
     truncated: bool = False
     usage: Usage = Usage()
     placed: tuple[PlacedPreference, ...] = ()
+    grades: tuple[PointwiseGrade, ...] = ()
 
     def __post_init__(self) -> None:
         check_answer(self.kind, self.preference)

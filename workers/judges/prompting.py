@@ -22,7 +22,7 @@ from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
 
 PROMPTS = Path(__file__).parent / "prompts"
-AnswerForm = Literal["letter", "score"]
+AnswerForm = Literal["letter", "score", "ranking"]
 
 BYTES_PER_TOKEN = 4
 MOST_CHARACTERS_PER_TOKEN = 64
@@ -79,7 +79,7 @@ def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cu
     prefix_key = hashlib.sha256("\x00".join(parts).encode()).hexdigest()
     user = _template("two_queries" if comparison.cross_query else "one_query").substitute(
         instruction=f"Instruction of this project: {instruction}\n\n" if instruction else "",
-        nonce=_nonce(prefix_key, [text for text, _ in (*queries, *documents)]),
+        nonce=nonce_for(prefix_key, [text for text, _ in (*queries, *documents)]),
         query_first=queries[0][0],
         query_second=queries[1][0],
         first=documents[0][0],
@@ -156,7 +156,7 @@ def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:
     return cut
 
 
-def _nonce(prefix_key: str, texts: list[str]) -> str:
+def nonce_for(prefix_key: str, texts: list[str]) -> str:
     """Sixteen hexadecimal digits that occur in none of the texts."""
     for attempt in range(16):
         message = f"{os.getpid()}:{attempt}:{prefix_key}".encode()

@@ -18,6 +18,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from labeling.judgments import Recorded, record_judgments
+from labeling.model_grades import store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
 from workers import failpoints
@@ -207,6 +208,7 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
     with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
         recorded = record_judgments(_judgments(cursor, answers))
+        store_model_grades(cursor, [(task.annotator_id, each) for task, verdict in answers for each in verdict.grades])
         _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
         failpoints.reach("finish.before_commit")
     failpoints.reach("finish.after_commit")

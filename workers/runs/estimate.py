@@ -110,13 +110,14 @@ def estimate_run(
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
     documents = [set_size] + [2 if allocation == Run.Allocation.CASCADE else set_size] * (len(judges) - 1)
+    candidates = sum(size * queries for size, queries in sizes.items())
     plan = list(zip(judges, shares, documents, strict=True))
-    whole = [_of_judge(judge, math.ceil(pairs * share), words, k) for judge, share, k in plan]
+    whole = [_of_judge(judge, math.ceil(pairs * share), words, k, candidates) for judge, share, k in plan]
     part = _affordable_part(whole, budgets)
     pairs = math.ceil(part * pairs)
     each = whole
     if part < 1.0:
-        each = [_of_judge(judge, math.ceil(pairs * share), words, k) for judge, share, k in plan]
+        each = [_of_judge(judge, math.ceil(pairs * share), words, k, candidates) for judge, share, k in plan]
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     return RunEstimate(
@@ -190,8 +191,12 @@ def _mean_tokens(project: Project) -> tuple[float, float]:
     return (means["query"] or 0) / CHARACTERS_PER_TOKEN, (means["document"] or 0) / CHARACTERS_PER_TOKEN
 
 
-def _of_judge(judge: ChosenJudge, calls: int, words: tuple[float, float], documents: int) -> JudgeEstimate:
+def _of_judge(
+    judge: ChosenJudge, calls: int, words: tuple[float, float], documents: int, candidates: int
+) -> JudgeEstimate:
     calls *= _calls_per_comparison(judge)
+    if hasattr(judge.plugin, "calls_of_design"):  # it asks about each document once, however many pairs there are
+        calls, documents = judge.plugin.calls_of_design(calls, candidates), 1
     is_remote = "endpoint" in judge.options
     rate = _measured_rate(judge.plugin.name)
     read = calls * (PROMPT_TOKENS + _cut(words, documents, judge.options))

@@ -122,6 +122,32 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub(" ", text).strip()
 
 
+# --- for answers about more than two labels -----------------------------------------------
+
+
+def first_token(body: Any) -> list[tuple[str, float]]:
+    """(token, log-probability) of the first token and its alternatives in a reply. Raises NoAnswer."""
+    choice = _choices(body)[0]
+    _check_finished(choice)
+    return _first_token(choice)
+
+
+def label_mass(rows: list[tuple[str, float]], label: str) -> float | None:
+    """Probability of a label over its spellings; None where none is listed."""
+    return _mass(rows, label)
+
+
+def chosen_text(body: Any) -> tuple[dict[str, Any], str]:
+    """The choice of a reply and its text without thinking. Raises NoAnswer."""
+    choice = _choices(body)[0]
+    return choice, _text(choice)
+
+
+def unreadable(choice: dict[str, Any], text: str, *, expected: str) -> NoAnswer:
+    """The failure of a text that is no answer."""
+    return _unreadable(choice, text, expected=expected)
+
+
 # --- parts of a body ---------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pydantic
@@ -47,32 +47,18 @@ RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "res
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 
 
-class OpenAIOptions(Judge.Options):
+class EndpointOptions(Judge.Options):
+    """What every judge that asks a model over HTTP can be given; a judge adds its modes."""
+
     endpoint: str = pydantic.Field(min_length=1, description="Name of an endpoint that the operator has defined.")
     model: str = pydantic.Field(min_length=1, max_length=200, description="The model's name at that endpoint.")
-    mode: Mode = pydantic.Field(
-        default="logprob",
-        description="logprob: one token, its probabilities; reasoned: a short reasoning and a score; sampled: votes.",
-    )
-    clamp: bool = pydantic.Field(
-        default=False, description="Round to win, tie or loss, as the paper does; costs accuracy."
-    )
-    votes: int = pydantic.Field(default=5, ge=1, le=128, description="Votes of the mode sampled.")
-    votes_in_one_call: bool = pydantic.Field(
-        default=True, description="Ask for all votes with `n`; off: a call for each vote, where `n` is ignored."
-    )
+    mode: str = "logprob"
     temperature: float | None = pydantic.Field(
         default=None, ge=0, le=2, description="Empty: 1 in the mode sampled, otherwise 0."
     )
     send_temperature: bool = pydantic.Field(default=True, description="Off for models that accept no temperature.")
     seed: int | None = pydantic.Field(default=None, ge=0, description="Sent to endpoints that support seeds.")
     top_logprobs: int = pydantic.Field(default=20, ge=2, le=100, description="Alternatives read in the mode logprob.")
-    min_label_mass: float = pydantic.Field(
-        default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer in the mode logprob."
-    )
-    missing_label: MissingLabel = pydantic.Field(
-        default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
-    )
     max_output_tokens: int = pydantic.Field(
         default=512, ge=1, le=65536, description="Most output tokens in the mode reasoned."
     )
@@ -107,6 +93,26 @@ class OpenAIOptions(Judge.Options):
         if taken := sorted(RESERVED & set(value)):
             raise ValueError(f"may not set {', '.join(taken)}; use the options of these names")
         return value
+
+
+class OpenAIOptions(EndpointOptions):
+    mode: Mode = pydantic.Field(
+        default="logprob",
+        description="logprob: one token, its probabilities; reasoned: a short reasoning and a score; sampled: votes.",
+    )
+    clamp: bool = pydantic.Field(
+        default=False, description="Round to win, tie or loss, as the paper does; costs accuracy."
+    )
+    votes: int = pydantic.Field(default=5, ge=1, le=128, description="Votes of the mode sampled.")
+    votes_in_one_call: bool = pydantic.Field(
+        default=True, description="Ask for all votes with `n`; off: a call for each vote, where `n` is ignored."
+    )
+    min_label_mass: float = pydantic.Field(
+        default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer in the mode logprob."
+    )
+    missing_label: MissingLabel = pydantic.Field(
+        default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
+    )
 
 
 @dataclass
@@ -181,7 +187,7 @@ class OpenAIHttpJudge(Judge):
         cut = cutter_of(self.options.tokenizer)
 
         async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
-            prompt = build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+            prompt = self.prompt(comparison, cut)
             deadline = time.monotonic() + self.options.batch_deadline_s
             return await self._judge_one(comparison, prompt, endpoint, key, deadline, gate)
 
@@ -213,7 +219,7 @@ class OpenAIHttpJudge(Judge):
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
-        prompts = [build_prompt(comparison, form=self.form, limits=self._limits, cut=cut) for comparison in comparisons]
+        prompts = [self.prompt(comparison, cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
@@ -240,7 +246,7 @@ class OpenAIHttpJudge(Judge):
             await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=made, gate=gate)
             if made.failed:
                 return self._unanswered(made, endpoint, estimate, time.monotonic() - started, gate)
-            answer = self._read([completion.body for completion in made.completions])
+            verdict = self.verdict(comparison, [completion.body for completion in made.completions])
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
@@ -254,13 +260,19 @@ class OpenAIHttpJudge(Judge):
                 redact(traceback.format_exc(), key),
             )
             return Failure(FailureKind.JUDGE_ERROR, message, retryable=False, usage=usage)
+        usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
+        rationale = redact(verdict.rationale, key)
+        return replace(verdict, rationale=rationale, truncated=prompt.truncated, usage=usage)
+
+    def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
+        """The prompt of one comparison."""
+        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+
+    def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]]) -> Verdict:
+        """The verdict on a comparison in these replies. Raises NoAnswer."""
+        answer = self._read(bodies)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
-        return Verdict(
-            preference=comparison.preference_of_a(first),
-            rationale=redact(answer.rationale, key),
-            truncated=prompt.truncated,
-            usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
-        )
+        return Verdict(preference=comparison.preference_of_a(first), rationale=answer.rationale)
 
     def _unanswered(
         self, made: _Made, endpoint: Endpoint, estimate: int, latency_s: float, gate: Gate | None

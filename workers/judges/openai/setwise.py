@@ -1,0 +1,107 @@
+"""Judge plugin `setwise`: asks a model which of k documents is the best, so that one call yields many preferences.
+
+In the mode `logprob` the probabilities of all k letters give a preference for each pair of the set; in the mode `json` a
+ranking does, or the best document alone, k - 1 preferences. After setwise prompting (Zhuang et al. 2024, arXiv 2310.09497).
+The errors of one call are correlated: `scoring.numerics.judges.calls` measures how strongly, and that decides their weight.
+Imports no Django.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+
+from labeling.plugins import Judge, register
+from labeling.records import Comparison, PlacedPreference, Verdict
+from workers.judges.openai.answers import MissingLabel, read_logprobs
+from workers.judges.openai.judge import EndpointOptions, OpenAIHttpJudge
+from workers.judges.openai.many_labels import preferences_of_masses, read_label_masses, read_ranking
+from workers.judges.prompting import Cutter, Prompt, build_prompt, prompt_hash
+from workers.judges.set_prompting import LETTERS, MOST_DOCUMENTS, build_set_prompt, set_prompt_hash
+
+
+class SetwiseOptions(EndpointOptions):
+    mode: Literal["logprob", "json"] = pydantic.Field(
+        default="logprob", description="logprob: the probabilities of all letters; json: a ranking, as text."
+    )
+    documents: int = pydantic.Field(default=4, ge=3, le=MOST_DOCUMENTS, description="Most documents of one call.")
+    min_label_mass: float = pydantic.Field(
+        default=0.8, ge=0, le=1, description="Smallest sum of the letters' probabilities that counts as an answer."
+    )
+    missing_label: MissingLabel = pydantic.Field(
+        default="floor",
+        description="A letter outside the alternatives: fail, or floor (less likely than those listed).",
+    )
+
+
+def ranking_schema(labels: list[str]) -> dict[str, Any]:
+    """The JSON schema of a ranking of these letters."""
+    letter = {"type": "string", "enum": labels}
+    return {
+        "type": "object",
+        "properties": {"best": letter, "ranking": {"type": "array", "items": letter}},
+        "required": ["best", "ranking"],
+        "additionalProperties": False,
+    }
+
+
+@register
+class SetwiseJudge(OpenAIHttpJudge):
+    """Asks once for each set. A pair is a set of two; a pair across queries gets the prompt of `openai-http`."""
+
+    name = "setwise"
+    label = "Language model over HTTP, best of several documents (setwise)"
+    Options = SetwiseOptions  # type: ignore[assignment]  # endpoint and model have no default
+    options: SetwiseOptions  # type: ignore[assignment]  # the two judges share EndpointOptions alone
+
+    def __init__(self, options: Judge.Options | None = None) -> None:
+        super().__init__(options)
+        is_json = self.options.mode == "json"
+        self._set_form: Literal["set_letter", "ranking"] = "ranking" if is_json else "set_letter"
+        self._pair_form: Literal["letter", "ranking"] = "ranking" if is_json else "letter"
+        self.prompt_hash = prompt_hash(self._pair_form)[:32] + set_prompt_hash(self._set_form)[:32]
+
+    @property
+    def set_size(self) -> int:
+        return self.options.documents
+
+    @property
+    def calls_per_comparison(self) -> int:
+        return 1
+
+    def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
+        if comparison.cross_query:
+            return build_prompt(comparison, form=self._pair_form, limits=self._limits, cut=cut)
+        return build_set_prompt(comparison, form=self._set_form, limits=self._limits, cut=cut)
+
+    def request(self, prompt: Prompt) -> dict[str, Any]:
+        body = super().request(prompt)
+        if self.options.mode == "json" and self.options.response_format == "json_schema":
+            schema = {
+                "name": "ranking",
+                "strict": True,
+                "schema": ranking_schema(list(LETTERS[: self.options.documents])),
+            }
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+    def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]]) -> Verdict:
+        if comparison.documents:
+            return Verdict.on_set(self._placed(bodies[0], len(comparison.documents)))
+        if self.options.mode == "json":
+            [answer] = read_ranking(bodies[0], LETTERS[:2])
+            first = answer.preference if answer.one == 0 else 1.0 - answer.preference
+        else:
+            options = self.options
+            first = read_logprobs(
+                bodies[0], least_mass=options.min_label_mass, missing=options.missing_label
+            ).preference_of_first
+        return Verdict(preference=comparison.preference_of_a(first))
+
+    def _placed(self, body: dict[str, Any], count: int) -> list[PlacedPreference]:
+        labels, options = LETTERS[:count], self.options
+        if options.mode == "json":
+            return read_ranking(body, labels)
+        masses = read_label_masses(body, labels, least_mass=options.min_label_mass, missing=options.missing_label)
+        return preferences_of_masses(masses)
