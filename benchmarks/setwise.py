@@ -40,6 +40,7 @@ from benchmarks.sampling import SLOPE, pilot_precision, quality
 from benchmarks.sampling_worlds import SIMULATED, SIZE, Setting, World, simulated_world
 from benchmarks.simulation import table
 from labeling.records import FloatArray, IntArray, QueryState
+from scoring.numerics.design.static import pair_keys
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.judges.calls import CallVotes, call_correlation, call_weight
@@ -97,8 +98,8 @@ class Asked:
 
     def add(self, rows: FloatArray, weight: float) -> None:
         """Store new pairs; the first answer of a pair stays, as in the product."""
-        keys = {(int(a), int(b)) for a, b in self.pairs}
-        fresh = np.array([row for row in rows if (int(row[0]), int(row[1])) not in keys]).reshape(-1, 3)
+        seen = np.isin(pair_keys(SIZE, rows[:, :2].astype(np.int64)), pair_keys(SIZE, self.pairs))
+        fresh = rows[~seen].reshape(-1, 3)
         self.pairs = np.concatenate([self.pairs, fresh[:, :2].astype(np.int64)])
         self.preference = np.concatenate([self.preference, fresh[:, 2]])
         self.weight = np.concatenate([self.weight, np.full(len(fresh), weight)])
@@ -285,7 +286,7 @@ def keys(outcomes: list[Outcome], count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few queries, Gaussian strengths and sets of four only")
-    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 6 with --quick")
+    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 5 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -293,7 +294,7 @@ def main() -> None:
     begun = time.perf_counter()
     work = partial(
         run_setting,
-        replications=options.replications or (6 if options.quick else 40),
+        replications=options.replications or (5 if options.quick else 40),
         documents=(4,) if options.quick else (4, 8),
         seed=options.seed,
     )
