@@ -16,10 +16,13 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PROMPTS = Path(__file__).parent / "prompts"
 AnswerForm = Literal["letter", "score", "ranking"]
@@ -93,6 +96,15 @@ def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cu
     )
 
 
+def frame_of(instruction: str, form: AnswerForm) -> str:
+    """All of a prompt but its query and documents."""
+    user = _template("one_query").substitute(
+        instruction=f"Instruction of this project: {clean(instruction).strip()}\n\n" if instruction.strip() else "",
+        nonce="0" * 16, query_first="", query_second="", first="", second="",
+    )  # fmt: skip
+    return f"{_file('system')}\n{user}{_file(f'answer_{form}')}"
+
+
 def prompt_hash(form: AnswerForm) -> str:
     """SHA-256 (hex) over the files that make up the prompts of this form of answer."""
     names = ["system", "one_query", "two_queries", f"answer_{form}"]
@@ -132,15 +144,29 @@ def cutter_of(tokenizer: str) -> Cutter:
     return _tokenizer_cutter(tokenizer)
 
 
+def counter_of(tokenizer: str) -> Callable[[str], int]:
+    """A function that counts the tokens of a text as `cutter_of` does."""
+    if not tokenizer:
+        return approximate_tokens
+    loaded = _tokenizer(tokenizer)
+    return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
+
+
 @functools.lru_cache(maxsize=4)
 def _tokenizer_cutter(name: str) -> Cutter:
+    tokenizer = _tokenizer(name)
+    return cutter_by_offsets(lambda text: [end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets])
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(name: str) -> Tokenizer:
     from tokenizers import Tokenizer  # the small library; transformers takes seconds to import
 
     check_model(name)
     path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
     tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_pretrained(name)
     tokenizer.no_truncation()
-    return cutter_by_offsets(lambda text: [end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets])
+    return tokenizer
 
 
 def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:

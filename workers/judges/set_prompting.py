@@ -47,6 +47,18 @@ def build_set_prompt(comparison: Comparison, *, form: SetForm, limits: Limits, c
     )
 
 
+def set_frame_of(instruction: str, form: SetForm, count: int) -> str:
+    """All of a prompt about so many documents but its query and their texts."""
+    block = _template("set_document")
+    documents = "".join(block.substitute(label=label, nonce="0" * 16, text="") for label in LETTERS[:count])
+    instruction = clean(instruction).strip()
+    user = _template("set_query").substitute(
+        instruction=f"Instruction of this project: {instruction}\n\n" if instruction else "",
+        nonce="0" * 16, query="", documents=documents, count=count,
+    )  # fmt: skip
+    return f"{read_prompt('system_set')}\n{user}{read_prompt(f'answer_{form}')}"
+
+
 def set_prompt_hash(form: SetForm) -> str:
     """SHA-256 (hex) over the files that make up these prompts."""
     names = ["system_set", "set_query", "set_document", f"answer_{form}"]

@@ -15,6 +15,7 @@ from labeling.models.fields import MessageField
 class Run(models.Model):
     """One order to judge: its queries, design, judges and budgets; its state.
 
+    `estimate`: what it was expected to spend when it was ordered (`RunEstimate.figures`); empty for a calibration.
     `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised.
     In a cascade `cascade_first` judges every pair, and the others judge those on which its |preference - 0.5| is below
     `cascade_threshold`.
@@ -54,6 +55,7 @@ class Run(models.Model):
     call_budget = models.PositiveBigIntegerField(null=True, blank=True)
     token_budget = models.PositiveBigIntegerField(null=True, blank=True)
     cost_budget_micros = models.PositiveBigIntegerField(null=True, blank=True)
+    estimate = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
     reason = MessageField(blank=True)
     is_spent = models.BooleanField(default=False, db_default=False)

@@ -1,7 +1,8 @@
 """Estimates a run before it starts: pairs, calls, tokens, cost, minutes, GPU-hours. Stores nothing.
 
-The sampler gives the pairs for one query of each size, earlier calls give the speed, and text lengths give
-the tokens. `workers.runs.savings` reports the actual savings later.
+The sampler gives the pairs for one query of each size. Earlier calls give the speed and, where there are enough, the
+tokens of a call; otherwise text lengths give them (`text_sizes`). Tokens and cost have an expected figure and an upper
+bound. `workers.runs.savings` reports the actual savings later.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from django.db.models import Avg, Count, Max, Min
-from django.db.models.functions import Length
+from django.db.models import Count, Max, Min
 
 from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
@@ -23,13 +23,18 @@ from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
+from workers.judges.prompting import counter_of
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.savings import paper_calls
+from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
-CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 200
-ANSWER_TOKENS = {"reasoned": 120}
+# What a chat template adds to a prompt: expected, and at most.
+TEMPLATE_TOKENS = (12, 64)
+# "At most" holds for one question in ten asked again, and for the trial of each judge.
+RETRIES, TRIAL_QUESTIONS = 0.1, 10
+MEASURED_CALLS = 20
 # Answers per second and core of local judges that have no recorded calls.
 LOCAL_RATE = 300.0
 RECENT_CALLS = 2000
@@ -49,13 +54,17 @@ class ChosenJudge:
 @dataclass(frozen=True, slots=True)
 class JudgeEstimate:
     """The estimate for one judge. `seconds` is None if its speed is unknown; tokens are 0 for local judges; `gpu_hours` is
-    set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here.
+    set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here. Costs in
+    millionths of a dollar. `most_tokens` and `most_cost_micros` are upper bounds, retries of every tenth question and
+    the judge's trial included.
     """
 
     label: str
     calls: int
     tokens: int
+    most_tokens: int
     cost_micros: int
+    most_cost_micros: int
     seconds: float | None
     is_measured: bool
     gpu_hours: float | None = None
@@ -64,19 +73,28 @@ class JudgeEstimate:
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """Upper bounds: a run reuses earlier answers, and designs in rounds may stop earlier.
-    earlier. `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
+    """The estimate of a run within its budgets. Pairs and calls are upper bounds: a run reuses earlier answers, and designs
+    in rounds may stop earlier. Tokens and cost have an expected figure and a bound. `paper_calls`: what the paper's
+    design would ask, three judges on four pairs a candidate.
     """
 
     queries: int
     pairs: int
     calls: int
     tokens: int
+    most_tokens: int
     cost_micros: int
+    most_cost_micros: int
     seconds: float | None
     judges: list[JudgeEstimate]
     gpu_hours: float | None
     paper_calls: int
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """The figures that a run keeps, to be compared with what it spends."""
+        names = ("calls", "tokens", "most_tokens", "cost_micros", "most_cost_micros")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def is_priced(self) -> bool:
@@ -99,33 +117,36 @@ def estimate_run(
     orders: str,
     budgets: Budgets,
     cascade_threshold: float = DEFAULT_THRESHOLD,
+    query_ids: Sequence[int] | None = None,
 ) -> RunEstimate:
-    """Estimate this run within its budgets; in a cascade, pass the first judge first."""
-    sizes = _sizes(project)
+    """Estimate this run within its budgets; in a cascade, pass the first judge first. `query_ids`: None for all queries."""
+    sizes = _sizes(project, query_ids)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
-    pairs = _pairs(chosen, sizes)
-    if budgets.pairs is not None:
-        pairs = min(pairs, budgets.pairs)
-    words = _mean_tokens(project)
+    design = _Design(project, sizes, _pairs_by_size(chosen, sizes), query_ids)
+    pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
-    documents = [set_size] + [2 if allocation == Run.Allocation.CASCADE else set_size] * (len(judges) - 1)
-    candidates = sum(size * queries for size, queries in sizes.items())
-    plan = list(zip(judges, shares, documents, strict=True))
-    whole = [_of_judge(judge, math.ceil(pairs * share), words, k, candidates) for judge, share, k in plan]
+    measures = [
+        _Measure(design, judge, 2 if place and allocation == Run.Allocation.CASCADE else set_size)
+        for place, judge in enumerate(judges)
+    ]
+    whole = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
     part = _affordable_part(whole, budgets)
     pairs = math.ceil(part * pairs)
     each = whole
     if part < 1.0:
-        each = [_of_judge(judge, math.ceil(pairs * share), words, k, candidates) for judge, share, k in plan]
+        each = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
+    tokens, cost = budgets.tokens or 2**63, budgets.cost_micros or 2**63
     return RunEstimate(
         queries=sum(sizes.values()),
         pairs=pairs,
         calls=min(sum(judge.calls for judge in each), budgets.calls or 2**63),
-        tokens=min(sum(judge.tokens for judge in each), budgets.tokens or 2**63),
-        cost_micros=min(sum(judge.cost_micros for judge in each), budgets.cost_micros or 2**63),
+        tokens=min(sum(judge.tokens for judge in each), tokens),
+        most_tokens=min(sum(judge.most_tokens for judge in each), tokens),
+        cost_micros=min(sum(judge.cost_micros for judge in each), cost),
+        most_cost_micros=min(sum(judge.most_cost_micros for judge in each), cost),
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
         gpu_hours=sum(hours) if hours else None,
@@ -159,60 +180,132 @@ def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float
     return min([1.0, *(most / total for total, most in wanted if most is not None and total > most)])
 
 
-def _sizes(project: Project) -> Counter[int]:
+def _sizes(project: Project, query_ids: Sequence[int] | None) -> Counter[int]:
     """Return the number of queries by number of candidates, for two or more candidates."""
-    rows = Candidate.objects.filter(query__project=project).order_by().values("query_id").annotate(n=Count("pk"))
+    candidates = Candidate.objects.filter(query__project=project)
+    if query_ids is not None:
+        candidates = candidates.filter(query_id__in=query_ids)
+    rows = candidates.order_by().values("query_id").annotate(n=Count("pk"))
     return Counter(n for n in rows.values_list("n", flat=True) if n >= 2)
 
 
-def _pairs(sampler: Sampler, sizes: Counter[int]) -> int:
-    """Return the pairs of the whole design. The option `pairs_per_candidate` limits a sampler that works in rounds;
-    any other sampler counts its first draw.
+def _pairs_by_size(sampler: Sampler, sizes: Counter[int]) -> dict[int, int]:
+    """Return the pairs that the whole design asks of a query, by the query's number of candidates. The option
+    `pairs_per_candidate` limits a sampler that works in rounds; any other sampler counts its first draw.
     """
     most_each = getattr(sampler.options, "pairs_per_candidate", None)
     if most_each is not None:
-        return sum(queries * int(min(most_each * size, size * (size - 1) // 2)) for size, queries in sizes.items())
+        return {size: int(min(most_each * size, size * (size - 1) // 2)) for size in sizes}
     rng = np.random.default_rng(0)
     most = np.iinfo(np.int32).max
-    total = 0
-    for size, queries in sizes.items():
+    found = {}
+    for size in sizes:
         state = QueryState(
             size=size, pairs=np.empty((0, 2), dtype=np.int64), first_stage_rank=np.zeros(size, dtype=np.int64)
         )
-        total += queries * len(sampler.sample(state, most, rng))
-    return total
+        found[size] = len(sampler.sample(state, most, rng))
+    return found
 
 
-def _mean_tokens(project: Project) -> tuple[float, float]:
-    """Return the tokens of a query and of a document, from their mean lengths."""
-    means = Candidate.objects.filter(query__project=project).aggregate(
-        document=Avg(Length("document__text")), query=Avg(Length("query__text"))
-    )
-    return (means["query"] or 0) / CHARACTERS_PER_TOKEN, (means["document"] or 0) / CHARACTERS_PER_TOKEN
+class _Design:
+    """The pairs of a run over a project, and a sample of the texts that they hold."""
+
+    def __init__(
+        self, project: Project, sizes: Counter[int], pairs: dict[int, int], query_ids: Sequence[int] | None
+    ) -> None:
+        self.project, self.pairs, self.query_ids = project, pairs, query_ids
+        self.whole = sum(pairs[size] * queries for size, queries in sizes.items())
+        self.candidates = sum(size * queries for size, queries in sizes.items())
+        self.texts = sample_texts(project.pk)
 
 
-def _of_judge(
-    judge: ChosenJudge, calls: int, words: tuple[float, float], documents: int, candidates: int
-) -> JudgeEstimate:
-    calls *= _calls_per_comparison(judge)
-    if hasattr(judge.plugin, "calls_of_design"):  # it asks about each document once, however many pairs there are
-        calls, documents = judge.plugin.calls_of_design(calls, candidates), 1
-    is_remote = "endpoint" in judge.options
+class _Measure:
+    """What one question of a judge takes: tokens read and written a call, each expected and at most.
+
+    A question shows `documents`; a judge that grades documents alone reads one.
+    """
+
+    def __init__(self, design: _Design, judge: ChosenJudge, documents: int = 2) -> None:
+        self.judge, self.candidates = judge, design.candidates
+        self.grades_alone = hasattr(judge.plugin, "calls_of_design")
+        documents = 1 if self.grades_alone else documents
+        self.is_remote = "endpoint" in judge.options
+        made = cast(Any, judge.plugin.from_dict(judge.options)) if hasattr(judge.plugin, "answer_tokens") else None
+        self.calls_each = _calls_per_comparison(judge)
+        tokenizer = str(judge.options.get("tokenizer", "")) if self.is_remote else ""
+        rate = token_rate(design.texts, tokenizer)
+        frame = made.frame(design.project.instruction) if made else ""
+        fixed = counter_of(tokenizer)(frame) if made else PROMPT_TOKENS
+        most_fixed = fixed if tokenizer and made else max(most_tokens(frame), fixed)
+        sizes = pair_bytes(
+            design.project.pk, design.pairs, judge.options, rate, query_ids=design.query_ids, documents=documents
+        )
+        self._whole = max(design.whole, 1)
+        self._read = rate.expected * sizes.expected / self._whole + fixed + TEMPLATE_TOKENS[0]
+        self._most_read = rate.most * sizes.most + self._whole * (most_fixed + TEMPLATE_TOKENS[1])
+        self._longest_read = rate.most * sizes.longest + most_fixed + TEMPLATE_TOKENS[1]
+        written: tuple[float, int] = made.answer_tokens if made else (1.0, 1)
+        self._written, self._most_written = written
+        if self.is_remote and (measured := _measured_tokens(design.project, judge)):
+            self._read, self._written = measured
+
+    def expected(self, questions: int) -> tuple[float, float]:
+        """Return the tokens (read, written) of so many questions."""
+        calls = questions * self.calls_each
+        return calls * self._read, calls * self._written
+
+    def most_calls(self, questions: int) -> int:
+        """Return the calls of so many questions, with retries and the trial."""
+        return math.ceil(self.calls_each * (questions * (1 + RETRIES) + TRIAL_QUESTIONS))
+
+    def most(self, questions: int, share: float) -> tuple[float, float]:
+        """Return the most tokens (read, written) of so many questions, `share` of them on each pair of the design."""
+        first = min(share * self._most_read, questions * self._longest_read)
+        calls = self.most_calls(questions)
+        read = self.calls_each * (first * (1 + RETRIES) + TRIAL_QUESTIONS * self._longest_read)
+        return max(read, calls * self._read), calls * max(self._most_written, self._written)
+
+
+def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
+    judge, questions = measure.judge, math.ceil(pairs * share)
+    if measure.grades_alone:  # each document once, however many pairs there are
+        questions = cast(Any, judge.plugin).calls_of_design(questions, measure.candidates)
+        share = questions / max(pairs, 1)
+    calls = questions * measure.calls_each
     rate = _measured_rate(judge.plugin.name)
-    read = calls * (PROMPT_TOKENS + _cut(words, documents, judge.options))
-    written = calls * ANSWER_TOKENS.get(str(judge.options.get("mode", "")), 1)
-    cost = _cost(judge.options, int(read), int(written)) if is_remote else 0
-    speed = rate or (None if is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
+    read, written = measure.expected(questions)
+    most_read, most_written = measure.most(questions, share)
+    cost = _cost(judge.options, math.ceil(read), math.ceil(written)) if measure.is_remote else 0
+    most_cost = _cost(judge.options, math.ceil(most_read), math.ceil(most_written)) if measure.is_remote else 0
+    speed = rate or (None if measure.is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
     return JudgeEstimate(
         label=judge.plugin.label,
         calls=calls,
-        tokens=int(read + written) if is_remote else 0,
+        tokens=math.ceil(read + written) if measure.is_remote else 0,
+        most_tokens=math.ceil(most_read + most_written) if measure.is_remote else 0,
         cost_micros=cost or 0,
+        # Each call is rounded up to a millionth of a dollar.
+        most_cost_micros=most_cost + measure.most_calls(questions) if most_cost else 0,
         seconds=calls / speed if speed else None,
         is_measured=rate is not None,
         gpu_hours=gpu_hours(str(judge.options.get("model", "")), read + written),
         is_priced=cost is not None,
     )
+
+
+def _measured_tokens(project: Project, judge: ChosenJudge) -> tuple[float, float] | None:
+    """Return the mean tokens (read, written) of the latest answered calls of the same model in the same mode, or None with
+    too few of them.
+    """
+    names = {name: judge.options.get(name) for name in ("endpoint", "model", "mode")}
+    same = {f"options__{name}": value for name, value in names.items() if value is not None}
+    judges = project.annotators.filter(plugin=judge.plugin.name, **same).values_list("pk", flat=True)
+    calls = Attempt.objects.filter(annotator__in=list(judges), outcome__in=Attempt.ANSWERED, input_tokens__gt=0)
+    rows = list(calls.order_by("-id").values_list("input_tokens", "output_tokens")[:RECENT_CALLS])
+    if len(rows) < MEASURED_CALLS:
+        return None
+    read, written = np.mean(rows, axis=0)
+    return float(read), float(written)
 
 
 _PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(A)?(\d+(?:\.\d+)?)[bB](?![A-Za-z0-9])")
@@ -233,13 +326,6 @@ def _calls_per_comparison(judge: ChosenJudge) -> int:
     if not hasattr(judge.plugin, "calls_per_comparison"):
         return 1
     return int(judge.plugin.from_dict(judge.options).calls_per_comparison)  # type: ignore[attr-defined]
-
-
-def _cut(words: tuple[float, float], documents: int, options: dict[str, Any]) -> float:
-    """Return the tokens of a query and its documents after the judge's own limits."""
-    query, document = words
-    most = documents * options.get("max_document_tokens", math.inf) + options.get("max_query_tokens", math.inf)
-    return float(min(query + documents * document, most))
 
 
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:

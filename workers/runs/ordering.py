@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -17,7 +18,10 @@ from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
 from workers.models import Job, Run
 from workers.runs import cascade
+from workers.runs.estimate import ChosenJudge, estimate_run
 from workers.runs.stages import stage_of_round
+
+log = logging.getLogger(__name__)
 
 
 class RunRefused(ValueError):
@@ -50,7 +54,8 @@ def start_run(
     """
     chosen = checked_sampler(sampler, sampler_options)
     _check_order(project, judges, allocation=allocation, orders=orders)
-    _check_budgets(Budgets(pair_budget, call_budget, token_budget, cost_budget_micros))
+    budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
+    _check_budgets(budgets)
     _check_seed(seed)
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
     if not comparable_query_ids(project.pk, query_ids):
@@ -63,6 +68,7 @@ def start_run(
             f"project {project.slug!r} has fewer than two rated queries among those chosen; "
             "pairs across queries need strengths: judge pairs within queries first"
         )
+    expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
         run = Run.objects.create(
             project=project,
@@ -79,12 +85,47 @@ def start_run(
             token_budget=token_budget,
             cost_budget_micros=cost_budget_micros,
             seed=secrets.randbits(62) if seed is None else seed,
+            estimate=expected,
         )
         run.judges.set(judges)
         Job.objects.create(project=project, run=run, stage=stage_of_round(chosen), payload={"round": 1, "after": 0})
         _note_order(run, chosen, judges, by=by)
         transaction.on_commit(lambda: leave_hint("advance", run.pk))
     return run
+
+
+def _estimated(
+    project: Project,
+    judges: Sequence[Annotator],
+    sampler: Sampler,
+    allocation: str,
+    orders: str,
+    budgets: Budgets,
+    threshold: float | None,
+    query_ids: Sequence[int] | None,
+) -> dict[str, int]:
+    """What the run is expected to spend; empty for pairs across queries, whose number the fit decides, and for a plugin that
+    raises: the run's first round stops with its error.
+    """
+    if is_across(sampler):
+        return {}
+    chosen = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges]
+    try:
+        found = estimate_run(
+            project,
+            chosen,
+            sampler=sampler.name,
+            sampler_options=sampler.options.model_dump(mode="json"),
+            allocation=allocation,
+            orders=orders,
+            budgets=budgets,
+            cascade_threshold=cascade.DEFAULT_THRESHOLD if threshold is None else threshold,
+            query_ids=query_ids,
+        )
+    except Exception:
+        log.exception("no estimate of a run of project %s with sampler %s", project.slug, sampler.name)
+        return {}
+    return found.figures
 
 
 def _note_order(run: Run, sampler: Sampler, judges: Sequence[Annotator], *, by: Any) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection
@@ -61,7 +61,8 @@ class RunProgress:
 
     `rate`: answers a second over the last half minute, or over the time of two calls where that is longer. `eta_s`:
     seconds until the planned tasks are done, None while unknown. `waits_for`: the judges with tasks left, where none of
-    them has answered for a while. Cost in millionths of a dollar.
+    them has answered for a while. Cost in millionths of a dollar. `estimate`: what the run was expected to spend when it
+    was ordered, with upper bounds as `most_...`; empty for runs across queries.
     """
 
     run_id: int
@@ -80,6 +81,7 @@ class RunProgress:
     rate: float
     eta_s: float | None
     waits_for: tuple[str, ...] = ()
+    estimate: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -133,6 +135,7 @@ def run_progress(run: Run) -> RunProgress:
         rate=round(pace.rate, 2),
         eta_s=pace.eta_s,
         waits_for=_judges_with_tasks(run) if pace.is_silent else (),
+        estimate=run.estimate,
     )
 
 

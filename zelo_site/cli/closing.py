@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from labeling.models import Project
+from workers.budgets.spend import totals_of_run
 from workers.models import JudgingTask, Run
 from workers.runs.savings import read_saving, saving_sentence
+from zelo_site.cli.terminal import dollars
 from zelo_site.pages.project.certainty import read_certainty
 
 
@@ -16,6 +18,12 @@ def closing_lines(project: Project, run: Run) -> str:
     if left:
         lines.append(
             f"{left:,} planned questions were not asked; start another run of the same judges to ask them first"
+        )
+    if run.estimate.get("tokens"):
+        spent, expected = totals_of_run(run.pk), run.estimate
+        lines.append(
+            f"spent {dollars(spent.cost_micros)} on {spent.input_tokens + spent.output_tokens:,} tokens; expected "
+            f"{dollars(expected['cost_micros'])}, at most {dollars(expected['most_cost_micros'])}"
         )
     saving = read_saving(project)
     if saving is not None:

@@ -70,3 +70,8 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def dollars(micros: int) -> str:
+    """Format millionths of a dollar; small sums keep four decimals."""
+    return f"${micros / 1e6:,.2f}" if micros >= 10_000 or not micros else f"${micros / 1e6:.4f}"

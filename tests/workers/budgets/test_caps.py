@@ -258,7 +258,10 @@ def test_budget_page_shows_what_is_spent_and_lets_the_run_go_on(client: Client) 
     address = reverse("budget", args=[project.slug, run.pk])
     assert address in client.get(reverse("project", args=[project.slug])).content.decode()
     html = client.get(address).content.decode()
-    assert "the budget of 3 calls is spent" in html and "calls: 3;" in html
+    assert "the budget of 3 calls is spent" in html and "Estimate and spend" in html
+    assert (
+        '<th scope="row">Calls</th><td class="number">–</td><td class="number">3</td><td class="number">3</td>' in html
+    )
     refused = client.post(address, {"call_budget": "-4", "cost_budget_micros": "2.5"})
     assert refused.status_code == 422 and 'value="-4"' in refused.content.decode()
     assert client.post(address, {"call_budget": "6", "cost_budget_micros": "2.5"}).status_code == 302

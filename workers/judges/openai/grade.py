@@ -24,7 +24,7 @@ from workers.endpoints.registry import Endpoint
 from workers.judges.openai.answers import MissingLabel
 from workers.judges.openai.judge import EndpointOptions, OpenAIHttpJudge
 from workers.judges.openai.many_labels import read_label_masses
-from workers.judges.prompting import Cutter, Prompt, clean, cutter_of, nonce_for
+from workers.judges.prompting import Cutter, Prompt, clean, cut_by_bytes, cutter_of, nonce_for
 from workers.judges.score_difference import Recent
 from workers.judges.set_prompting import read_prompt
 
@@ -74,6 +74,15 @@ class GradeJudge(OpenAIHttpJudge):
     @property
     def calls_per_comparison(self) -> int:
         return 1
+
+    @property
+    def answer_tokens(self) -> tuple[float, int]:
+        return 1.0, 1
+
+    def frame(self, instruction: str) -> str:
+        nothing = TextRecord(0, "")
+        prompt = self._grade_prompt(nothing, nothing, instruction, cut_by_bytes)
+        return f"{prompt.system}\n{prompt.user}"
 
     @classmethod
     def calls_of_design(cls, pairs: int, candidates: int) -> int:

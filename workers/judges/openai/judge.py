@@ -26,11 +26,23 @@ from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
-from workers.judges.prompting import Cutter, Limits, Prompt, approximate_tokens, build_prompt, cutter_of, prompt_hash
+from workers.judges.prompting import (
+    Cutter,
+    Limits,
+    Prompt,
+    approximate_tokens,
+    build_prompt,
+    cutter_of,
+    frame_of,
+    prompt_hash,
+)
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["logprob", "reasoned", "sampled"]
+
+REASONED_TOKENS = 120  # of two or three short sentences and a score
+VOTE_TOKENS = 8
 
 SCORE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -162,6 +174,20 @@ class OpenAIHttpJudge(Judge):
     def calls_per_comparison(self) -> int:
         """How many paid calls one comparison takes."""
         return self.options.votes if self.options.mode == "sampled" and not self.options.votes_in_one_call else 1
+
+    @property
+    def answer_tokens(self) -> tuple[float, int]:
+        """Tokens that one call writes: expected, and the limit that is sent with it."""
+        if self.options.mode == "reasoned":
+            return min(REASONED_TOKENS, self.options.max_output_tokens), self.options.max_output_tokens
+        if self.options.mode == "sampled":
+            votes = self.options.votes if self.options.votes_in_one_call else 1
+            return float(votes), votes * min(VOTE_TOKENS, self.options.max_output_tokens)
+        return 1.0, 1
+
+    def frame(self, instruction: str) -> str:
+        """The text of its prompts around query and documents."""
+        return frame_of(instruction, self.form)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -331,7 +357,9 @@ class OpenAIHttpJudge(Judge):
             body |= {"logprobs": True, "top_logprobs": options.top_logprobs, options.token_limit_field: 1}
         elif options.mode == "sampled":
             votes = options.votes if options.votes_in_one_call else 1
-            body |= {options.token_limit_field: min(8, options.max_output_tokens)} | ({"n": votes} if votes > 1 else {})
+            body |= {options.token_limit_field: min(VOTE_TOKENS, options.max_output_tokens)} | (
+                {"n": votes} if votes > 1 else {}
+            )
         else:
             body[options.token_limit_field] = options.max_output_tokens
             if options.response_format == "json_schema":

@@ -18,7 +18,10 @@ from workers.judges.openai.answers import MissingLabel, read_logprobs
 from workers.judges.openai.judge import EndpointOptions, OpenAIHttpJudge
 from workers.judges.openai.many_labels import preferences_of_masses, read_label_masses, read_ranking
 from workers.judges.prompting import Cutter, Prompt, build_prompt, prompt_hash
-from workers.judges.set_prompting import LETTERS, MOST_DOCUMENTS, build_set_prompt, set_prompt_hash
+from workers.judges.set_prompting import LETTERS, MOST_DOCUMENTS, build_set_prompt, set_frame_of, set_prompt_hash
+
+# What a ranking of a few letters takes, as JSON.
+RANKING_TOKENS = 40.0
 
 
 class SetwiseOptions(EndpointOptions):
@@ -69,6 +72,15 @@ class SetwiseJudge(OpenAIHttpJudge):
     @property
     def calls_per_comparison(self) -> int:
         return 1
+
+    @property
+    def answer_tokens(self) -> tuple[float, int]:
+        if self.options.mode == "json":
+            return min(RANKING_TOKENS, self.options.max_output_tokens), self.options.max_output_tokens
+        return 1.0, 1
+
+    def frame(self, instruction: str) -> str:
+        return set_frame_of(instruction, self._set_form, self.options.documents)
 
     def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
         if comparison.cross_query:

@@ -1,0 +1,92 @@
+"""The estimate of a run holds: what is spent over HTTP stays below its bounds, in every mode, and near what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from labeling.models import Candidate, Document, Project, Query
+from labeling.projects import create_project
+from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
+from tests.fake_judge.process import FakeJudge, running_fake_judge
+from workers.budgets.spend import totals_of_run
+from workers.runs.ordering import start_run
+from workers.runs.progress import run_progress
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MODES: list[dict[str, Any]] = [
+    {"mode": "logprob"},
+    {"mode": "reasoned", "max_output_tokens": 200},
+    {"mode": "sampled", "votes": 3},
+    {"mode": "sampled", "votes": 3, "votes_in_one_call": False},
+]
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
+    ledger = tmp_path_factory.mktemp("estimate") / "ledger.jsonl"
+    with running_fake_judge(ledger, "--seed", "3", "--api-key", KEY) as judge:
+        yield judge
+
+
+@pytest.fixture(autouse=True)
+def endpoint(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    define_endpoints(monkeypatch, fake, {"max_concurrency": 32, "input_price": 0.4, "output_price": 1.6})
+
+
+def make_uneven() -> Project:
+    """A query whose documents differ in length by a factor of two hundred."""
+    project = create_project("uneven")
+    query = Query.objects.create(project=project, external_id="q", text="what is it about?")
+    for place in range(10):
+        text = f"Text {place}: " + "it speaks of carp, of 1,234 ponds and of Fischzucht; " * (1 + 20 * (place % 3))
+        document = Document.objects.create(project=project, external_id=f"d{place}", text=text)
+        Candidate.objects.create(query=query, document=document, first_stage_rank=place + 1)
+    return project
+
+
+@pytest.mark.parametrize("options", MODES, ids=lambda each: f"{each['mode']}{len(each)}")
+@pytest.mark.parametrize("make", [make_texts, make_uneven])
+def test_spend_is_near_the_estimate_and_below_its_bound(options: dict[str, Any], make: Any) -> None:
+    project = make() if make is make_uneven else make_texts(documents=12)
+    judge = make_judge(project, "priced", **options)
+    run = work_off(start_run(project, judges=[judge], sampler="cycles", seed=1), [judge])
+    spent, expected = totals_of_run(run.pk), run.estimate
+    assert run.state == "finished" and spent.calls == expected["calls"]
+    tokens = spent.input_tokens + spent.output_tokens
+    assert 0 < tokens <= expected["most_tokens"] < 8 * tokens + 600 * spent.calls
+    assert 0 < spent.cost_micros <= expected["most_cost_micros"]
+    assert expected["tokens"] == pytest.approx(tokens, rel=0.45)
+    assert run_progress(run).estimate == expected
+
+
+def test_earlier_calls_replace_the_guess(fake: FakeJudge) -> None:
+    project = make_uneven()
+    judge = make_judge(project, "priced", mode="reasoned")
+    first = work_off(start_run(project, judges=[judge], sampler="cycles", seed=1), [judge])
+    again = make_judge(project, "priced", mode="reasoned", max_output_tokens=400)
+    second = start_run(project, judges=[again], sampler="cycles", seed=2)
+    spent = totals_of_run(first.pk)
+    assert spent.calls >= 20
+    assert second.estimate["tokens"] == pytest.approx(spent.input_tokens + spent.output_tokens, rel=0.01)
+    assert second.estimate["tokens"] != first.estimate["tokens"]
+
+
+def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
+    project = make_texts(documents=6)
+    judge = make_judge(project, "priced", mode="logprob")
+    sent = {"judge": ["openai-http"], "judge-openai-http-endpoint": "fake", "judge-openai-http-model": "priced",
+            "sampler": "cycles", "allocation": "all", "orders": "one"}  # fmt: skip
+    before = admin_client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+    assert "expected; at most $0.0" in before
+    run = work_off(start_run(project, judges=[judge], seed=1), [judge])
+    shown = admin_client.get(reverse("budget", args=[project.slug, run.pk])).content.decode()
+    assert f"{run.estimate['most_tokens']:,}" in shown
+    assert f"${run.estimate['most_cost_micros'] / 1e6:.4f}" in shown
+    answer = admin_client.get(f"/api/v1/runs/{run.pk}").json()
+    assert answer["estimate"] == run.estimate
