@@ -144,14 +144,16 @@ class Judge(Plugin):
     `batch_size`: the best number of comparisons in one call. `can_drift`: whether the model may change under the same
     configuration, as behind an HTTP endpoint; its answers cannot be repeated for free, so that a write-ahead log keeps
     them until they are stored. `resource`: the bottleneck, which decides the worker: `cpu`, `gpu` (a local model, on
-    the GPU if there is one) or `http`. `set_size`: the most documents of one question; above 2 the judge is also asked about
-    sets (`Comparison.documents`) and answers with `Verdict.on_set`.
+    the GPU if there is one) or `http`. `added_options`: options that came after a judge's first release; at their default
+    they are no part of its identity, so that an update repeats no question. `set_size`: the most documents of one question;
+    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`.
     """
 
     kind = "judge"
     batch_size: ClassVar[int] = 32
     can_drift: ClassVar[bool] = True
     resource: ClassVar[Literal["cpu", "gpu", "http"]] = "cpu"
+    added_options: ClassVar[frozenset[str]] = frozenset()
     model_revision: str = ""
     prompt_hash: str = ""
 

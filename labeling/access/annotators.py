@@ -18,16 +18,27 @@ def get_judge(project: Project, plugin: str, options: Mapping[str, Any] | None =
     Raises UnknownPlugin, or pydantic.ValidationError that names the option.
     """
     judge = cast(Judge, get_plugin("judge", plugin).from_dict(dict(options or {})))
-    provenance = {
+    provenance: dict[str, Any] = {
         "plugin": plugin,
         "options": judge.options.model_dump(mode="json"),
         "prompt_hash": judge.prompt_hash,
         "model_revision": judge.model_revision,
     }
+    options = {name: value for name, value in provenance["options"].items() if name not in _at_default(judge)}
+    identity = config_hash(**{**provenance, "options": options})
     annotator, _ = Annotator.objects.get_or_create(
-        project=project, config_hash=config_hash(**provenance), defaults={"name": name or judge.label, **provenance}
+        project=project, config_hash=identity, defaults={"name": name or judge.label, **provenance}
     )
     return annotator
+
+
+def _at_default(judge: Judge) -> set[str]:
+    """The added options that this judge has at their default."""
+    defaults = {
+        name: type(judge.options).model_fields[name].get_default(call_default_factory=True)
+        for name in judge.added_options
+    }
+    return {name for name, default in defaults.items() if getattr(judge.options, name) == default}
 
 
 def get_person(project: Project, user: Any) -> Annotator:

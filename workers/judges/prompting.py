@@ -9,17 +9,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
+from workers.judges.examples import WorkedExample, examples_for
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,6 +30,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 AnswerForm = Literal["letter", "score", "ranking"]
 
 BYTES_PER_TOKEN = 4
+EXAMPLE_TOKENS = 256  # the most of each text of a worked example
 MOST_CHARACTERS_PER_TOKEN = 64
 
 # C0 and C1 controls but tab and newline, lone surrogates, bidirectional overrides, invisible tag letters.
@@ -66,8 +69,16 @@ class Limits:
     query_tokens: int
 
 
-def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cut: Cutter) -> Prompt:
-    """The prompt of one comparison in its order of presentation: A is the document presented first.
+def build_prompt(
+    comparison: Comparison,
+    *,
+    form: AnswerForm,
+    limits: Limits,
+    cut: Cutter,
+    examples: Sequence[WorkedExample] = (),
+) -> Prompt:
+    """The prompt of one comparison in its order of presentation: A is the document presented first. Examples about a query
+    of the comparison are left out.
 
     The nonce of the fences is drawn from a secret of this process and from what is presented first, so
     that pairs with a common first document share a prefix that servers can cache.
@@ -78,11 +89,14 @@ def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cu
     queries = [cut(clean(query.text), limits.query_tokens) for query in (query_first, query_second)]
     documents = [cut(clean(each.text), limits.document_tokens) for each in (comparison.first, comparison.second)]
     instruction = clean(comparison.instruction).strip()
+    shown = [_cut_example(example, limits, cut) for example in examples_for(comparison, examples)]
     parts = [instruction, str(comparison.cross_query), queries[0][0], documents[0][0]]
     prefix_key = hashlib.sha256("\x00".join(parts).encode()).hexdigest()
+    others = [text for example in shown for text in (example.query, example.first, example.second, example.why)]
+    nonce = nonce_for(prefix_key, [*others, *(text for text, _ in (*queries, *documents))])
     user = _template("two_queries" if comparison.cross_query else "one_query").substitute(
         instruction=f"Instruction of this project: {instruction}\n\n" if instruction else "",
-        nonce=nonce_for(prefix_key, [text for text, _ in (*queries, *documents)]),
+        nonce=nonce,
         query_first=queries[0][0],
         query_second=queries[1][0],
         first=documents[0][0],
@@ -90,24 +104,54 @@ def build_prompt(comparison: Comparison, *, form: AnswerForm, limits: Limits, cu
     )
     return Prompt(
         system=_file("system"),
-        user=f"{user}{_file(f'answer_{form}')}".rstrip(),
+        user=f"{_shown_examples(shown, form, nonce)}{user}{_file(f'answer_{form}')}".rstrip(),
         truncated=any(was_cut for _, was_cut in (*queries, *documents)),
         prefix_key=prefix_key,
     )
 
 
-def frame_of(instruction: str, form: AnswerForm) -> str:
-    """All of a prompt but its query and documents."""
+def _cut_example(example: WorkedExample, limits: Limits, cut: Cutter) -> WorkedExample:
+    most = min(EXAMPLE_TOKENS, limits.document_tokens)
+    texts = {name: cut(clean(getattr(example, name)), most)[0] for name in ("query", "first", "second", "why")}
+    return example.model_copy(update=texts)
+
+
+def _shown_examples(examples: Sequence[WorkedExample], form: AnswerForm, nonce: str) -> str:
+    if not examples:
+        return ""
+    blocks = [
+        _template("example").substitute(
+            nonce=nonce,
+            query=example.query,
+            first=example.first,
+            second=example.second,
+            note=f"Note: {example.why}\n" if example.why and form == "letter" else "",
+            answer=_example_answer(example, form),
+        )
+        for example in examples
+    ]
+    return "\n".join([_file("examples"), *blocks, ""])
+
+
+def _example_answer(example: WorkedExample, form: AnswerForm) -> str:
+    if form == "letter":
+        return example.label
+    why = example.why or f"Document {example.label} serves the query better."
+    return json.dumps({"reasoning": why, "score": round(2.0 * example.preference - 1.0, 2)}, ensure_ascii=False)
+
+
+def frame_of(instruction: str, form: AnswerForm, examples: Sequence[WorkedExample] = ()) -> str:
+    """All of a prompt but its query and documents; examples are not cut."""
     user = _template("one_query").substitute(
         instruction=f"Instruction of this project: {clean(instruction).strip()}\n\n" if instruction.strip() else "",
         nonce="0" * 16, query_first="", query_second="", first="", second="",
     )  # fmt: skip
-    return f"{_file('system')}\n{user}{_file(f'answer_{form}')}"
+    return f"{_file('system')}\n{_shown_examples(examples, form, '0' * 16)}{user}{_file(f'answer_{form}')}"
 
 
-def prompt_hash(form: AnswerForm) -> str:
-    """SHA-256 (hex) over the files that make up the prompts of this form of answer."""
-    names = ["system", "one_query", "two_queries", f"answer_{form}"]
+def prompt_hash(form: AnswerForm, *, examples: bool = False) -> str:
+    """SHA-256 (hex) over the files that make up the prompts of this form of answer, with or without examples."""
+    names = ["system", "one_query", "two_queries", f"answer_{form}", *(["examples", "example"] if examples else [])]
     return hashlib.sha256("\x00".join(_file(name) for name in names).encode()).hexdigest()
 
 

@@ -62,14 +62,24 @@ class GradeJudge(OpenAIHttpJudge):
     Options = GradeOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: GradeOptions  # type: ignore[assignment]  # the two judges share EndpointOptions alone
 
+    added_options = frozenset()
+
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
-        self._highest = HIGHEST[self.options.scale]
-        self._scale_text = f"grade_{10 if self._highest == 9 else 3}"
-        names = ["system_grade", "grade", self._scale_text]
-        self.prompt_hash = hashlib.sha256("\x00".join(map(read_prompt, names)).encode()).hexdigest()
         self._known: Recent[Side, float] = Recent(GRADES_KEPT)
         self._asked: dict[Side, asyncio.Future[Verdict | Failure]] = {}
+
+    @property
+    def _highest(self) -> int:
+        return HIGHEST[self.options.scale]
+
+    @property
+    def _scale_text(self) -> str:
+        return f"grade_{self._highest}"
+
+    def hash_of_prompts(self) -> str:
+        names = ["system_grade", "grade", self._scale_text]
+        return hashlib.sha256("\x00".join(map(read_prompt, names)).encode()).hexdigest()
 
     @property
     def calls_per_comparison(self) -> int:

@@ -24,6 +24,7 @@ from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
 from workers.judges.openai.client import CallFailed, CallNotMade, Completion, connection_to, outcome_of, redact
 from workers.judges.prompting import (
@@ -119,6 +120,9 @@ class OpenAIOptions(EndpointOptions):
     votes_in_one_call: bool = pydantic.Field(
         default=True, description="Ask for all votes with `n`; off: a call for each vote, where `n` is ignored."
     )
+    examples: Examples = pydantic.Field(
+        default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
+    )
     min_label_mass: float = pydantic.Field(
         default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer in the mode logprob."
     )
@@ -160,13 +164,14 @@ class OpenAIHttpJudge(Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
+    added_options = frozenset({"examples"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
-        self.prompt_hash = prompt_hash(self.form)
+        self.prompt_hash = self.hash_of_prompts()
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
 
@@ -187,7 +192,7 @@ class OpenAIHttpJudge(Judge):
 
     def frame(self, instruction: str) -> str:
         """The text of its prompts around query and documents."""
-        return frame_of(instruction, self.form)
+        return frame_of(instruction, self.form, self.options.examples)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -290,9 +295,13 @@ class OpenAIHttpJudge(Judge):
         rationale = redact(verdict.rationale, key)
         return replace(verdict, rationale=rationale, truncated=prompt.truncated, usage=usage)
 
+    def hash_of_prompts(self) -> str:
+        """SHA-256 (hex) over the files of its prompts."""
+        return prompt_hash(self.form, examples=bool(self.options.examples))
+
     def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
         """The prompt of one comparison."""
-        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut)
+        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
 
     def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]]) -> Verdict:
         """The verdict on a comparison in these replies. Raises NoAnswer."""

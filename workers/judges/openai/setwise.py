@@ -8,17 +8,25 @@ Imports no Django.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import pydantic
 
-from labeling.plugins import Judge, register
+from labeling.plugins import register
 from labeling.records import Comparison, PlacedPreference, Verdict
 from workers.judges.openai.answers import MissingLabel, read_logprobs
 from workers.judges.openai.judge import EndpointOptions, OpenAIHttpJudge
 from workers.judges.openai.many_labels import preferences_of_masses, read_label_masses, read_ranking
-from workers.judges.prompting import Cutter, Prompt, build_prompt, prompt_hash
-from workers.judges.set_prompting import LETTERS, MOST_DOCUMENTS, build_set_prompt, set_frame_of, set_prompt_hash
+from workers.judges.prompting import AnswerForm, Cutter, Prompt, build_prompt, prompt_hash
+from workers.judges.set_prompting import (
+    LETTERS,
+    MOST_DOCUMENTS,
+    SetForm,
+    build_set_prompt,
+    set_frame_of,
+    set_prompt_hash,
+)
 
 # What a ranking of a few letters takes, as JSON.
 RANKING_TOKENS = 40.0
@@ -58,12 +66,19 @@ class SetwiseJudge(OpenAIHttpJudge):
     Options = SetwiseOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: SetwiseOptions  # type: ignore[assignment]  # the two judges share EndpointOptions alone
 
-    def __init__(self, options: Judge.Options | None = None) -> None:
-        super().__init__(options)
-        is_json = self.options.mode == "json"
-        self._set_form: Literal["set_letter", "ranking"] = "ranking" if is_json else "set_letter"
-        self._pair_form: Literal["letter", "ranking"] = "ranking" if is_json else "letter"
-        self.prompt_hash = prompt_hash(self._pair_form)[:32] + set_prompt_hash(self._set_form)[:32]
+    added_options = frozenset()
+
+    @property
+    def _set_form(self) -> SetForm:
+        return "ranking" if self.options.mode == "json" else "set_letter"
+
+    @property
+    def _pair_form(self) -> AnswerForm:
+        return "ranking" if self.options.mode == "json" else "letter"
+
+    def hash_of_prompts(self) -> str:
+        parts = prompt_hash(self._pair_form), set_prompt_hash(self._set_form)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @property
     def set_size(self) -> int:

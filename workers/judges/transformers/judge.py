@@ -21,6 +21,7 @@ from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from labeling.retrieval.model_names import ModelName, check_model
 from workers.endpoints.failures import NotAsked
+from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import clamp
 from workers.judges.prompting import Cutter, Limits, Prompt, build_prompt, cutter_by_offsets, prompt_hash
 from workers.judges.transformers.next_token import NextTokens, Padding, next_token_log_probabilities
@@ -63,6 +64,9 @@ class LocalOptions(Judge.Options):
     )
     padding: Padding = pydantic.Field(default="left", description="Side on which shorter prompts are padded.")
     threads: int = pydantic.Field(default=1, ge=1, le=256, description="CPU threads.")
+    examples: Examples = pydantic.Field(
+        default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
+    )
     batch_deadline_s: float = pydantic.Field(
         default=150.0,
         gt=0,
@@ -91,12 +95,13 @@ class TransformersJudge(Judge):
     can_drift = False
     batch_size = 256
     resource = "gpu"
+    added_options = frozenset({"examples"})
     Options = LocalOptions  # type: ignore[assignment]  # model has no default
     options: LocalOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
-        self.prompt_hash = prompt_hash("letter")
+        self.prompt_hash = prompt_hash("letter", examples=bool(self.options.examples))
         self.model_revision = model_revision(self.options.model, self.options.revision)
         self._loaded: LocalModel | None = None
         self._lock = threading.Lock()
@@ -114,7 +119,10 @@ class TransformersJudge(Judge):
         started = time.monotonic()
         limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
         cut = cutter_of_tokenizer(loaded.tokenizer)
-        prompts = [build_prompt(each, form="letter", limits=limits, cut=cut) for each in comparisons]
+        prompts = [
+            build_prompt(each, form="letter", limits=limits, cut=cut, examples=self.options.examples)
+            for each in comparisons
+        ]
         sequences = [token_ids_of(loaded.tokenizer, prompt) for prompt in prompts]
         fitting = [index for index, ids in enumerate(sequences) if len(ids) < loaded.most_tokens]
         with self._lock:
