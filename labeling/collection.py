@@ -37,6 +37,8 @@ class ProjectCollection:
 
     def own_grades(self, most: int) -> list[PointwiseGrade]:
         """Return the latest grades that this judge itself gave, at most `most`."""
+        if self.annotator_id is None:
+            return []
         rows = ModelGrade.objects.filter(annotator_id=self.annotator_id).order_by("-id")[:most]
         return [
             PointwiseGrade(query, document, value)

@@ -6,7 +6,7 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0016_rate_limited")]
+    dependencies = [("workers", "0017_run_estimate")]
 
     operations = [
         migrations.AddField(
