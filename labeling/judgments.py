@@ -1,4 +1,4 @@
-"""Stores, supersedes and restores judgments; no other code writes them.
+"""Stores, supersedes and restores judgments, and stores the grades of models; no other code writes them.
 
 `record_judgments` joins the caller's transaction, so that a finished task or a person's answer commits together with
 its judgments. It raises the version of every query it touches, from which the rater knows which scores are stale, and
@@ -15,7 +15,7 @@ from django.db.models import F
 
 from labeling.models import Judgment, Project
 from labeling.prepared import Cursor, prepared_cursor
-from labeling.records import NewJudgment
+from labeling.records import NewJudgment, PointwiseGrade
 from labeling.signals import judgments_recorded
 
 
@@ -193,3 +193,21 @@ def _insert_rationales(
             "ON CONFLICT DO NOTHING",
             [[row_id for row_id, _ in explained], [text for _, text in explained]],
         )
+
+
+_STORE_GRADES = """
+INSERT INTO labeling_modelgrade (annotator_id, candidate_id, value)
+SELECT DISTINCT ON (grade.annotator, candidate.id) grade.annotator, candidate.id, grade.value
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::float8[]) AS grade (annotator, query, document, value)
+JOIN labeling_candidate candidate ON candidate.query_id = grade.query AND candidate.document_id = grade.document
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+
+
+def store_model_grades(cursor: Cursor, grades: Sequence[tuple[int, PointwiseGrade]]) -> None:
+    """Store (annotator, grade) of each candidate that still exists."""
+    if grades:
+        columns = [[judge for judge, _ in grades]]
+        columns += [[getattr(grade, name) for _, grade in grades] for name in ("query_id", "document_id", "value")]
+        cursor.execute(_STORE_GRADES, columns)

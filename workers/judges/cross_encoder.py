@@ -160,6 +160,8 @@ def load_scorer(options: CrossEncoderOptions) -> LoadedScorer:
             "trained with one label"
         )
     tokenizer = AutoTokenizer.from_pretrained(options.model, revision=revision, trust_remote_code=False)
+    positions = int(getattr(config, "max_position_embeddings", None) or options.max_tokens)
+    longest = min(options.max_tokens, positions, int(tokenizer.model_max_length))
     load = _torch_logits if options.backend == "torch" else _onnx_logits
     logits = load(options, revision)
 
@@ -175,7 +177,7 @@ def load_scorer(options: CrossEncoderOptions) -> LoadedScorer:
                 [documents[row] for row in rows],
                 padding=True,
                 truncation=True,
-                max_length=min(options.max_tokens, int(tokenizer.model_max_length)),
+                max_length=longest,
                 return_tensors="np",
             )
             scores[rows] = logits(dict(encoded))

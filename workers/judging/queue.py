@@ -17,8 +17,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from labeling.judgments import Recorded, record_judgments
-from labeling.model_grades import store_model_grades
+from labeling.judgments import Recorded, record_judgments, store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
 from workers import failpoints
