@@ -286,7 +286,7 @@ def keys(outcomes: list[Outcome], count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few queries, Gaussian strengths and sets of four only")
-    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 5 with --quick")
+    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 15 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -294,7 +294,7 @@ def main() -> None:
     begun = time.perf_counter()
     work = partial(
         run_setting,
-        replications=options.replications or (5 if options.quick else 40),
+        replications=options.replications or (15 if options.quick else 40),
         documents=(4,) if options.quick else (4, 8),
         seed=options.seed,
     )
