@@ -21,7 +21,7 @@ from tests.fake_judge.answers import completion, mode_of, prompt_text
 from tests.fake_judge.batches import Batches
 from tests.fake_judge.faults import FAULTS, UNPAID, Delivery, FaultPlan, Reply, checked_rates
 from tests.fake_judge.ledger import Ledger
-from tests.fake_judge.quality import HiddenQuality, JudgeSettings, Question, gauss, quality_key
+from tests.fake_judge.quality import HiddenQuality, JudgeSettings, Question, SetQuestion, gauss, quality_key
 
 TRICKLE_PAUSE_S = 0.05
 AZURE = re.compile(r"/openai/deployments/[\w.-]+/chat/completions")
@@ -126,7 +126,11 @@ class FakeJudgeServer:
         written, request = request, dialects.understood(settings.dialect, request)
         question = Question.read(prompt_text(request))
         key = self._keys(question)
+        asked_set = SetQuestion.read(prompt_text(request))
+        if asked_set is not None:
+            question, key = None, self._keys_of_set(asked_set)
         preference = self.quality.preference_of_first(question, model, settings) if question else None
+        shares = self.quality.shares_of_labels(asked_set, model, settings) if asked_set else None
         fault, asked = self.faults.meet(f"{model} {key['first']} {key['second']}", settings.fault_rates)
         answer = completion(
             request,
@@ -134,6 +138,7 @@ class FakeJudgeServer:
             label_mass=settings.label_mass,
             seed=f"{self.quality.seed} {model} {key['first']} {key['second']} {asked}",
             call=self.ledger.calls + 1,
+            shares=dict(zip(asked_set.labels, shares, strict=True)) if asked_set and shares else None,
         )
         reply = self.faults.strike(fault, answer) if fault else dialects.delivered(settings.dialect, answer)
         paid = fault not in UNPAID
@@ -168,6 +173,11 @@ class FakeJudgeServer:
             "first": quality_key(question.first, question.query_first)[:12],
             "second": quality_key(question.second, question.query_second)[:12],
         }
+
+    def _keys_of_set(self, question: SetQuestion) -> dict[str, str]:
+        """The first document, and a digest of the others."""
+        first, *others = (quality_key(document, question.query)[:12] for document in question.documents)
+        return {"first": first, "second": " ".join(others)}
 
     def _latency(self, name: str) -> float:
         """Seconds; log-normal around the median where there is jitter."""

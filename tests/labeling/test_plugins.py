@@ -169,13 +169,16 @@ def _built_in() -> list[type[Plugin]]:
     for module in modules:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
-    # The local language model needs weights; tests/workers/judges/test_transformers.py makes some and checks it.
-    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name != "transformers-local"]
+    # Local models need weights; tests/workers/judges/test_transformers.py and test_cross_encoder.py make some.
+    local = {"transformers-local", "cross-encoder"}
+    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in local]
 
 
 # No default can know the operator's endpoint; one that does not exist fails every comparison.
 REQUIRED_OPTIONS: dict[str, dict[str, Any]] = {
     "openai-http": {"endpoint": "nowhere", "model": "none"},
+    "setwise": {"endpoint": "nowhere", "model": "none"},
+    "grade": {"endpoint": "nowhere", "model": "none"},
 }
 
 

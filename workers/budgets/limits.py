@@ -19,6 +19,7 @@ from workers.budgets.spend import (
     lock_project,
     lock_run,
     recent_price,
+    set_size_of,
     spend_of_project,
     spend_of_run,
 )
@@ -284,26 +285,34 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
         if open_tasks is None:
             open_tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
         questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
-        left = min(left, math.ceil(questions / calls_per_pair(run, len(judges))))
+        left = min(left, math.ceil(questions / calls_per_pair(run, judges)))
     return left
 
 
-def calls_per_pair(run: Run, judges: int) -> float:
-    """Questions that one pair of this run takes."""
+def calls_per_pair(run: Run, judges: Sequence[int]) -> float:
+    """Questions that one pair of this run takes, if `judges` answer its rounds."""
     return expected_calls_per_pair(
-        run.allocation, run.orders, judges=max(judges, run.judges.count()), threshold=run.cascade_threshold
+        run.allocation,
+        run.orders,
+        judges=max(len(judges), run.judges.count()),
+        threshold=run.cascade_threshold,
+        set_size=set_size_of(judges),
     )
 
 
-def expected_calls_per_pair(allocation: str, orders: str, *, judges: int, threshold: float | None) -> float:
-    """Questions a pair; in a cascade those of the first judge, and of the others on close calls.
+def expected_calls_per_pair(
+    allocation: str, orders: str, *, judges: int, threshold: float | None, set_size: int = 2
+) -> float:
+    """Questions a pair; in a cascade those of the first judge, and of the others on close calls. A question about a set of k
+    documents counts as k - 1 pairs.
 
     How many are close is known only afterwards; preferences spread evenly over [0, 1] would be within t of one half
     in a share 2t of the pairs, and judges are mostly surer than that.
     """
+    each = 1.0 / (set_size - 1)
     asked = {
-        Run.Allocation.ALL.value: float(judges),
-        Run.Allocation.ROTATE.value: 1.0,
-        Run.Allocation.CASCADE.value: 1.0 + (judges - 1) * min(1.0, 2.0 * (threshold or 0.0)),
+        Run.Allocation.ALL.value: judges * each,
+        Run.Allocation.ROTATE.value: each,
+        Run.Allocation.CASCADE.value: each + (judges - 1) * min(1.0, 2.0 * (threshold or 0.0)),
     }[str(allocation)]
     return asked * (2.0 if orders == Run.Orders.BOTH else 1.0)

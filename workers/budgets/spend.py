@@ -7,14 +7,14 @@ longer with every call that was ever made.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection
 
 from labeling.models import Annotator
-from labeling.plugins import UnknownPlugin, get_plugin
+from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from workers.endpoints.conversation import ConversingJudge
 from workers.endpoints.limiter import read_learned
 from workers.models import Attempt
@@ -171,6 +171,28 @@ def calls_a_question(annotator_id: int) -> int:
         _calls_each[annotator_id] = 1 if judge is None else _calls_of(*judge)
     found = _calls_each[annotator_id]
     return found if isinstance(found, int) else _learned_calls(found)[1]
+
+
+_set_sizes: dict[int, int] = {}
+
+
+def set_size_of(annotator_ids: Sequence[int]) -> int:
+    """Documents of one question that all these judges can read: 2 unless every plugin reads sets (`Judge.set_size`)."""
+    for missing in [each for each in annotator_ids if each not in _set_sizes]:
+        judge = Annotator.objects.filter(pk=missing).values_list("plugin", "options").first()
+        _set_sizes[missing] = 2 if judge is None else set_size_of_plugin(*judge)
+    return min((_set_sizes[each] for each in annotator_ids), default=2)
+
+
+def set_size_of_plugin(plugin: str, options: dict[str, Any]) -> int:
+    """The set size of a judge with these options; plugins that read pairs are not constructed, which may load a model."""
+    try:
+        judge = cast("type[Judge]", get_plugin("judge", plugin))
+        if judge.set_size is Judge.set_size:
+            return 2
+        return max(2, int(cast(Judge, judge.from_dict(options)).set_size))
+    except (UnknownPlugin, ValueError):  # such a judge fails its questions without a call
+        return 2
 
 
 def calls_of_options(plugin: str, options: dict[str, Any]) -> tuple[int, int]:

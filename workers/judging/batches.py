@@ -177,5 +177,5 @@ def prepared_judge(annotator_id: int) -> Judge:
     """The judge of this annotator, constructed and prepared once in each process."""
     annotator = Annotator.objects.get(pk=annotator_id)
     judge = cast(Judge, get_plugin("judge", annotator.plugin).from_dict(annotator.options))
-    judge.prepare(ProjectCollection(annotator.project_id))
+    judge.prepare(ProjectCollection(annotator.project_id, annotator.pk))
     return judge

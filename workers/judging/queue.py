@@ -11,19 +11,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
 
-from labeling.judgments import Recorded, record_judgments
+from labeling.judgments import Recorded, record_judgments, store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
 from workers.budgets.limits import Budgets, questions_left
 from workers.judging import trouble
 from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, storable
+from workers.judging.sets import judgments_of_sets
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
@@ -45,6 +46,13 @@ class ClaimedTask:
     pair_id: int
     annotator_id: int
     swapped: bool
+    documents: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> ClaimedTask:
+        """From a row, or from a list of the write-ahead log, whose older entries end with `swapped`."""
+        identity, fence, attempts, run, pair, annotator, swapped, *rest = values
+        return cls(identity, fence, attempts, run, pair, annotator, swapped, tuple(rest[0] or ()) if rest else ())
 
 
 # The oldest due question first. The index is (annotator, run, next_at, id) of open tasks, so that those which wait for
@@ -63,7 +71,7 @@ WITH picked AS (
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM picked WHERE task.id = picked.id
     RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped,
-              task.next_at
+              task.documents, task.next_at
 ), booked AS (
     INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                                  cost_micros)
@@ -110,7 +118,7 @@ def _claim_of_run(
         cursor.execute(_CLAIM, values | {"after": mark.at, "after_id": mark.id})
         rows += cursor.fetchall()
     _set_mark((run, annotator), rows)
-    return [ClaimedTask(*row[:-1]) for row in sorted(rows)]
+    return [ClaimedTask.of(row[:-1]) for row in sorted(rows, key=lambda row: row[0])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +219,8 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
     with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
-        recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
+        recorded = record_judgments(_judgments(cursor, answers))
+        store_model_grades(cursor, [(task.annotator_id, each) for task, verdict in answers for each in verdict.grades])
         close_attempts(cursor, answers)
         failpoints.reach("finish.before_commit")
     failpoints.reach("finish.after_commit")
@@ -223,6 +232,13 @@ def _lock_tasks(cursor: Cursor, tasks: Sequence[ClaimedTask]) -> list[int]:
     ids = sorted(task.id for task in tasks)
     cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
     return ids
+
+
+def _judgments(cursor: Cursor, answers: Sequence[tuple[ClaimedTask, Verdict]]) -> list[NewJudgment]:
+    """One judgment for a pair; for a set, one for each preference that its answer holds."""
+    sets = [(task, verdict) for task, verdict in answers if task.documents]
+    of_sets = [replace(each, rationale=storable(each.rationale)) for each in judgments_of_sets(cursor, sets)]
+    return [_judgment(task, verdict) for task, verdict in answers if not task.documents] + of_sets
 
 
 def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:

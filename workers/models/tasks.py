@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -16,6 +17,9 @@ FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureK
 class JudgingTask(models.Model):
     """Unfinished work: one question to one judge in one order. Deleted by the transaction that
     stores the judgment; dead letters stay with their reason.
+
+    `documents`: of a question about a set, the ids of its candidates in the order in which they are shown (backwards where
+    `swapped`); the pair is one of the set's.
     """
 
     class State(models.TextChoices):
@@ -28,6 +32,7 @@ class JudgingTask(models.Model):
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     swapped = models.BooleanField(default=False)
+    documents = ArrayField(models.BigIntegerField(), null=True, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     fence = models.PositiveIntegerField(default=0)
     leased_by = models.CharField(max_length=200, blank=True)
@@ -49,6 +54,9 @@ class JudgingTask(models.Model):
                 name="judging_task_lease_fits_state",
             ),
             models.CheckConstraint(condition=~Q(state="dead") | ~Q(reason=""), name="judging_task_dead_has_reason"),
+            models.CheckConstraint(
+                condition=Q(documents__isnull=True) | Q(documents__len__gte=3), name="judging_task_set_has_three"
+            ),
         ]
         indexes = [
             models.Index(

@@ -6,6 +6,7 @@ do the work; docs/judges.md lists the shapes. The judge `openai-http` uses it; i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,13 @@ from workers.judges.openai.reading.bodies import (
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
 from workers.judges.openai.reading.labels import MissingLabel, label_position, preference_at
 from workers.judges.openai.reading.scores import NoScore, Scored, score_in
+from workers.judges.openai.reading.tokens import Position
 from workers.judges.openai.reading.votes import letter_in
 from workers.judges.openai.remedies import enforce_json
 
 __all__ = [
     *("Answer", "Asked", "Cause", "MissingLabel", "NoAnswer"),
+    *("one_choice", "position_of_label"),
     *("clamp", "read_logprobs", "read_score", "read_votes", "storable"),
 ]
 
@@ -58,19 +61,40 @@ def read_logprobs(body: Any, *, least_mass: float, missing: MissingLabel, asked:
     return _one(answers, asked)
 
 
+def position_of_label(body: Any, labels: Sequence[str], *, asked: Asked) -> Position:
+    """The log-probabilities of the one choice at the position of its label. Raises NoAnswer."""
+    choice = one_choice(body, asked)
+    text = shown_text(choice, asked)
+    check_ending(choice, asked, text, may_be_cut=True)
+    return _position(choice, text, labels, asked)
+
+
+def one_choice(body: Any, asked: Asked) -> Choice:
+    """The one choice that was asked for. Raises NoAnswer."""
+    choices = choices_of(body, asked)
+    if len(choices) > 1:
+        message = f"the reply holds {len(choices)} choices, expected 1; remove n or best_of at the server"
+        raise asked.unreadable(Cause.CONTRADICTION, message)
+    return choices[0]
+
+
 def _label_answer(choice: Choice, least_mass: float, missing: MissingLabel, asked: Asked) -> Answer:
     text = shown_text(choice, asked)
     check_ending(choice, asked, text, may_be_cut=True)
+    position = _position(choice, text, "AB", asked)
+    return Answer(preference_at(position, least_mass=least_mass, missing=missing, asked=asked))
+
+
+def _position(choice: Choice, text: str, labels: Sequence[str], asked: Asked) -> Position:
     thinks = has_thinking(choice)
     try:
-        position = label_position(choice.get("logprobs"), text, thinks=thinks, asked=asked)
+        return label_position(choice.get("logprobs"), text, thinks=thinks, asked=asked, labels=labels)
     except NoAnswer as problem:
         if problem.cause is Cause.NO_LOGPROBS and is_refusal(text):
             raise asked.refused(text) from None
         if problem.cause is Cause.NO_LOGPROBS and thinks and not text.strip():
             raise asked.only_thinking("the model's thinking took the place of its answer") from None
         raise
-    return Answer(preference_at(position, least_mass=least_mass, missing=missing, asked=asked))
 
 
 def read_score(body: Any, *, asked: Asked = _REASONED) -> Answer:

@@ -32,7 +32,7 @@ class BatchedQuestions:
 
     @property
     def is_batched(self) -> bool:
-        return bool(self.options.delivery == "batch")
+        return getattr(self.options, "delivery", "live") == "batch"
 
     @property
     def answer_tokens(self) -> tuple[float, int]:

@@ -21,6 +21,10 @@ RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these n
 ONE_CALL = stored_text("delivery 'batch' sends one request a question; set votes_in_one_call, or delivery 'live'")
 
 
+Delivery = Literal["live", "batch"]
+DELIVERY = "batch: send files of questions; about half the price, answers within a day."
+
+
 class EndpointOptions(Judge.Options):
     """What every judge that asks a model over HTTP can be given; a judge adds its modes."""
 
@@ -66,9 +70,6 @@ class EndpointOptions(Judge.Options):
         le=3600,
         description="Time limit of a batch in seconds; keep it below the lease of the tasks. Calls that would exceed it are not made.",
     )
-    delivery: Literal["live", "batch"] = pydantic.Field(
-        default="live", description="batch: send files of questions; about half the price, answers within a day."
-    )
     extra_body: dict[str, Any] = pydantic.Field(
         default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'
     )
@@ -101,6 +102,7 @@ class OpenAIOptions(EndpointOptions):
     missing_label: MissingLabel = pydantic.Field(
         default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
     )
+    delivery: Delivery = pydantic.Field(default="live", description=DELIVERY)
     examples: Examples = pydantic.Field(
         default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer
@@ -28,23 +29,32 @@ _SPECIAL = re.compile(
 )
 
 
-def preference_at(position: Position, *, least_mass: float, missing: MissingLabel, asked: Asked) -> float:
-    """P(A) / (P(A) + P(B)). Raises NoAnswer if the two do not add up to `least_mass`, or one cannot be known."""
+def listed_masses(position: Position, labels: Sequence[str], *, asked: Asked) -> tuple[dict[str, float], list[Token]]:
+    """(the probability of each label over all its spellings, 0 where it is not listed; all listed tokens).
+
+    Raises NoAnswer for ids of tokens, and for values of labels that are no log-probabilities.
+    """
     tokens = position.tokens
     if any(map(is_token_id, (token.text for token in tokens))):
         message = "the log-probabilities name ids of tokens, not texts; turn return_tokens_as_token_ids off"
         raise asked.unreadable(Cause.TOKEN_IDS, message)
-    labels = _labels(position)
-    for token in labels["A"] + labels["B"]:
+    spelled = _spellings(position, labels)
+    for token in (each for found in spelled.values() for each in found):
         if not token.is_number and not token.is_absent:
             message = f"the log-probability of {token.text!r:.40} is {token.value!r:.40}; expected a number up to 0"
             raise asked.unreadable(Cause.BAD_LOGPROB, f"{message}; {no_logprobs()}")
-    masses = {label: math.fsum(each.probability for each in found) for label, found in labels.items()}
     listed = [token for token in tokens if token.is_number and not token.is_absent]
     total = math.fsum(token.probability for token in listed)
     if total > MOST_MASS:
         message = f"the listed probabilities add up to {total:.3f}; they are no log-probabilities of one token"
         raise asked.unreadable(Cause.BAD_LOGPROB, f"{message}; {no_logprobs()}")
+    return {label: math.fsum(each.probability for each in found) for label, found in spelled.items()}, listed
+
+
+def preference_at(position: Position, *, least_mass: float, missing: MissingLabel, asked: Asked) -> float:
+    """P(A) / (P(A) + P(B)). Raises NoAnswer if the two do not add up to `least_mass`, or one cannot be known."""
+    masses, listed = listed_masses(position, "AB", asked=asked)
+    total = math.fsum(token.probability for token in listed)
     absent = [label for label, mass in masses.items() if mass == 0.0]
     if absent:
         _fill(masses, absent, listed, missing=missing, asked=asked)
@@ -52,12 +62,18 @@ def preference_at(position: Position, *, least_mass: float, missing: MissingLabe
     others = total - math.fsum(mass for label, mass in masses.items() if label not in absent)
     mass = min(a + b, max(1.0 - others, 0.0)) if absent else a + b
     if mass < least_mass or a + b == 0.0:
-        raise asked.unreadable(
-            Cause.LABEL_MASS,
-            f"the model did not answer A or B: P(A) + P(B) is {mass:.3f}, expected at least {least_mass:g}; "
-            f"if it thinks first, {thinking_off(asked.server, asked.mode)}",
-        )
+        raise no_label(asked, "AB", mass, least_mass)
     return min(max(a / (a + b), 0.0), 1.0)
+
+
+def no_label(asked: Asked, labels: Sequence[str], mass: float, least_mass: float) -> NoAnswer:
+    """The failure of an answer that is none of the labels."""
+    names, sum_of = " or ".join(labels), " + ".join(f"P({label})" for label in labels)
+    return asked.unreadable(
+        Cause.LABEL_MASS,
+        f"the model did not answer {names}: {sum_of} is {mass:.3f}, expected at least {least_mass:g}; "
+        f"if it thinks first, {thinking_off(asked.server, asked.mode)}",
+    )
 
 
 def _fill(
@@ -82,23 +98,25 @@ def _fill(
     masses[label] = min(min(token.probability for token in listed), max(1.0 - winner, 0.0))
 
 
-def _labels(position: Position) -> dict[str, list[Token]]:
+def _spellings(position: Position, labels: Sequence[str]) -> dict[str, list[Token]]:
     """The listed spellings of each label. "a" may be the article: lower case counts only if the model answered in it and
-    both letters are listed.
+    all letters are listed.
     """
     spelled = [(plain(token.text).strip().strip(_PADDING).strip(), token) for token in position.tokens]
-    labels = {label: [token for text, token in spelled if text == label] for label in "AB"}
-    lower = {label: [token for text, token in spelled if text == label.lower()] for label in "AB"}
+    found = {label: [token for text, token in spelled if text == label] for label in labels}
+    lower = {label: [token for text, token in spelled if text == label.lower() != label] for label in labels}
     answered = plain(position.sampled.text).strip().strip(_PADDING).strip()
-    if answered in {"a", "b"} and all(lower.values()):
-        return {label: labels[label] + lower[label] for label in "AB"}
-    return labels
+    if answered in {label.lower() for label in labels} and all(lower.values()):
+        return {label: found[label] + lower[label] for label in labels}
+    return found
 
 
 # --- the position of the label -----------------------------------------------------------
 
 
-def label_position(logprobs: Any, text: str, *, thinks: bool, asked: Asked) -> Position:
+def label_position(
+    logprobs: Any, text: str, *, thinks: bool, asked: Asked, labels: Sequence[str] = ("A", "B")
+) -> Position:
     """The first position that is not blank or special. Raises NoAnswer if thinking precedes it or it contradicts `text`.
 
     `thinks`: whether the message holds thinking in a field of its own, whose tokens some servers list first.
@@ -111,7 +129,7 @@ def label_position(logprobs: Any, text: str, *, thinks: bool, asked: Asked) -> P
         raise _thinks_first(asked)
     for position in positions:
         if not _SPECIAL.fullmatch(plain(position.sampled.text)):
-            _check_sampled(position, text, asked)
+            _check_sampled(position, text, asked, labels)
             return position
     message = f"the first token is {spoken!r:.40}, and the label would come after it; {no_logprobs()}"
     raise asked.unreadable(Cause.LABEL_MASS, message)
@@ -121,7 +139,7 @@ def _thinks_first(asked: Asked) -> NoAnswer:
     return asked.only_thinking("the model thinks before it answers, so that its first token is no label")
 
 
-def _check_sampled(position: Position, text: str, asked: Asked) -> None:
+def _check_sampled(position: Position, text: str, asked: Asked, labels: Sequence[str]) -> None:
     """Raise NoAnswer if the text that came back is another letter, or its token cannot have been the likeliest."""
     sampled = position.sampled
     try:
@@ -130,7 +148,7 @@ def _check_sampled(position: Position, text: str, asked: Asked) -> None:
         said = text
     token = plain(sampled.text).strip().strip(_PADDING).strip()
     first = plain(said).strip().lstrip(_PADDING).strip()
-    if token.upper() in {"A", "B"} and first and not re.match(rf"{token}(?![^\W\d_])", first, re.IGNORECASE):
+    if token.upper() in labels and first and not re.match(rf"{token}(?![^\W\d_])", first, re.IGNORECASE):
         message = (
             f"the reply says {first!r:.20}, and its first log-probability is of {sampled.text!r:.20}; {no_logprobs()}"
         )

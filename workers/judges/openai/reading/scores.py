@@ -83,6 +83,8 @@ class _Conflict:
 
 
 _CONFLICT = _Conflict()
+# Keys whose values are answers; their case does not matter.
+_ANSWERS = ("score", "best", "ranking")
 
 
 def score_in(text: str) -> Scored:
@@ -103,6 +105,38 @@ def score_in(text: str) -> Scored:
     if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
     return Scored(score, reasoning)
+
+
+def ranking_in(text: str) -> dict[str, Any]:
+    """The last complete object that has a "ranking" or a "best". Raises NoScore as `score_in` does."""
+    text = _unquoted(text)
+    items = [item for item in _items(text) if item.is_cut or _may_rank(item, text)]
+    if not items or items[-1].value is None:
+        why: Literal["none", "cut"] = "cut" if items else "none"
+        raise NoScore(
+            why, "its last JSON object is not complete" if items else "there is no JSON object with an answer"
+        )
+    last = items[-1]
+    assert last.value is not None
+    if any(last.value.get(name) is _CONFLICT for name in _ANSWERS):
+        raise NoScore("contradiction", "it holds two different answers")
+    for earlier, later in zip(items[-2::-1], items[:0:-1], strict=True):
+        if not _is_unordered(text[: earlier.start], text[earlier.end : later.start]):
+            break
+        if earlier.value != last.value:
+            raise NoScore(
+                "contradiction", "it holds several JSON objects with different answers and no order between them"
+            )
+    if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
+        raise NoScore("contradiction", "the text after its JSON object takes it back")
+    return last.value
+
+
+def _may_rank(item: _Item, text: str) -> bool:
+    before = text[max(0, item.start - 80) : item.start]
+    is_ranking = item.value is not None and ("ranking" in item.value or "best" in item.value)
+    is_example = _NO_ANSWER.search(before) or _CONDITION.search(before)
+    return is_ranking and not is_example and not is_in_unknown_element(text, item.start, item.end)
 
 
 def _is_open_list(before: str, after: str) -> bool:
@@ -126,8 +160,9 @@ def _unquoted(text: str) -> str:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
-        key = "score" if name.strip().casefold() == "score" else name
-        found[key] = _CONFLICT if key == "score" and key in found and not _is_same(found[key], value) else value
+        key = name.strip().casefold() if name.strip().casefold() in _ANSWERS else name
+        is_conflict = key in _ANSWERS and key in found and found[key] != value and not _is_same(found[key], value)
+        found[key] = _CONFLICT if is_conflict else value
     return found
 
 
