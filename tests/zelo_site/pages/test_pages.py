@@ -182,7 +182,7 @@ def test_project_page_stays_within_its_budget(
     client: Client, project: Project, query: Query, django_assert_max_num_queries: Any
 ) -> None:
     make_run(project)
-    with django_assert_max_num_queries(19):
+    with django_assert_max_num_queries(20):  # one of them, for an active run: is an endpoint down?
         page(client, "project", project.slug)
 
 
