@@ -17,7 +17,7 @@ from django.urls import reverse
 from labeling.access.annotators import get_judge
 from labeling.models import Project, Query
 from labeling.plugins import get_plugin
-from scoring.models import QueryFit, Score
+from scoring.models import QueryFit
 from scoring.sampling.certainty import next_pairs, top_certainty
 from tests.factories.pages import (
     candidates_of,
@@ -83,11 +83,11 @@ def test_list_of_queries_shows_certainty_where_there_are_scores(client: Client, 
 
 def test_certainty_is_computed_again_only_after_a_new_fit(query: Query) -> None:
     before = certainty.read_certainty(query.project)
-    Score.objects.filter(candidate__query=query).update(theta=0.0)
+    answer_all(query, 0.9)
     assert certainty.read_certainty(query.project) == before
     QueryFit.objects.filter(query=query).update(fitted_at=F("fitted_at") + timedelta(seconds=1))
     after = certainty.read_certainty(query.project)
-    assert before is not None and after is not None and after.mean < before.mean
+    assert before is not None and after is not None and after.mean > before.mean
 
 
 def test_project_shows_the_mean_once_its_figures_were_read(client: Client, project: Project, query: Query) -> None:
