@@ -16,6 +16,7 @@ from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
 from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training, trial
 from workers.judging import queue, recorder
+from workers.judging.provider_batches import delivery
 from workers.runs import advancing
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def reconcile_once() -> None:
         rate_without_broker()
         return
     for annotator_id, _ in queue.open_tasks_by_annotator():
+        leave_hint("judge", annotator_id)
+    for annotator_id in delivery.judges_with_due_batches():
         leave_hint("judge", annotator_id)
     for project_id in stale_project_ids():
         leave_hint("rate", project_id)

@@ -102,7 +102,7 @@ FROM (
 
 _RECENT = """
 SELECT avg(input_tokens::bigint + output_tokens)::float8, avg(cost_micros)::float8
-FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome <> '' ORDER BY id DESC LIMIT %s) recent
+FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome NOT IN ('', 'reserved') ORDER BY id DESC LIMIT %s) recent
 WHERE outcome = ANY(%s)
 """
 

@@ -40,7 +40,7 @@ UPDATE workers_attempt attempt
 SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
     cost_micros = reported.cost_micros, latency_ms = reported.latency_ms, message = reported.message,
     is_retryable = reported.is_retryable, is_outage = reported.is_outage,
-    finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
+    finished_at = CASE WHEN attempt.outcome IN ('', 'lost', 'reserved') THEN clock_timestamp() ELSE attempt.finished_at END
 FROM {_CALLS}
 WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
 """

@@ -251,7 +251,7 @@ FROM unnest(%(ids)s::bigint[], %(fences)s::int[], %(retryable)s::bool[], %(reaso
             %(retry_after)s::float8[]) AS failure (id, fence, retryable, reason, message, retry_after)
 WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('leased', 'open')
   AND EXISTS (SELECT 1 FROM workers_attempt attempt WHERE attempt.task_id = failure.id
-              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost'))
+              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost', 'reserved'))
 """
 
 

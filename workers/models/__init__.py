@@ -1,4 +1,4 @@
-"""The tables of work: runs, jobs, judging tasks, paid calls, budgets, endpoints, heartbeats.
+"""The tables of work: runs, jobs, judging tasks, paid calls, batches at providers, budgets, endpoints, heartbeats.
 
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
@@ -7,6 +7,7 @@ from workers.models.budgets import Caps, Spend
 from workers.models.endpoints import EndpointDefinition, EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
+from workers.models.provider_batches import ProviderBatch
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
 from workers.models.trouble import JudgeTrial, JudgeTrouble
@@ -24,6 +25,7 @@ __all__ = [
     "JudgeTrial",
     "JudgeTrouble",
     "JudgingTask",
+    "ProviderBatch",
     "Run",
     "Spend",
     "Worker",

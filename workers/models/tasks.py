@@ -68,6 +68,8 @@ class Attempt(models.Model):
 
     # The outcomes of calls that were answered. The trigger that keeps `Spend` counts the same (migration 0007_books).
     ANSWERED = tuple(kind.value for kind in AnswerKind)
+    # The outcome of a question in a batch that is out. Its tokens and cost are the upper bounds that are reserved for it.
+    RESERVED = "reserved"
 
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()

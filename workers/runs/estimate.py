@@ -311,7 +311,9 @@ def gpu_hours(model: str, tokens: float) -> float | None:
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
     """Return the cost in millionths of a dollar, or None if the endpoint is not defined here."""
     try:
-        return get_endpoint(options["endpoint"]).cost_micros(tokens_read, tokens_written)
+        endpoint = get_endpoint(options["endpoint"])
+        price = endpoint.batch_cost_micros if options.get("delivery") == "batch" else endpoint.cost_micros
+        return price(tokens_read, tokens_written)
     except (KeyError, UnknownEndpoint, EndpointsInvalid):
         return None
 

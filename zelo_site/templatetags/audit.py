@@ -20,6 +20,7 @@ ACTION_LABELS = {
     "run.cancelled": _("Run cancelled"),
     "run.budget": _("Budget changed"),
     "tasks.requeued": _("Failed questions retried"),
+    "batch.cancelled": _("Batch cancelled"),
     "calibration.ordered": _("Calibration ordered"),
     "judge.paused": _("Judge paused"),
     "judge.resumed": _("Judge resumed"),

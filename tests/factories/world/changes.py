@@ -18,7 +18,7 @@ from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
-from workers.endpoints.definitions import retire_endpoint
+from workers.endpoints.stored.changes import retire_endpoint
 from workers.judging.pausing import pause_judge
 from workers.models import Job, JudgingTask, Run
 

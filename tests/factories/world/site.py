@@ -30,7 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.models import EndpointDefinition, Job, JudgeTrial
+from workers.models import EndpointDefinition, Job, JudgeTrial, ProviderBatch
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -67,6 +67,8 @@ def make_world() -> World:
     snapshot = Snapshot.objects.create(name="frozen", location="snapshots/rights", checksum="0" * 64, rows=1)
     snapshot.projects.add(project)
     storage().write_bytes("snapshots/rights/rows.parquet", b"rows")
+    run = make_run(project)
+    batch = ProviderBatch.objects.create(run=run, annotator=annotator, endpoint="fake", model="m", requests=3)
     known = {
         "slug": project.slug,
         "snapshot_id": snapshot.pk,
@@ -74,7 +76,8 @@ def make_world() -> World:
         "move": "cancel",
         "query_id": query.pk,
         "pair_id": pair.pk,
-        "run_id": make_run(project).pk,
+        "run_id": run.pk,
+        "batch_id": batch.pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
         "annotator_id": annotator.pk,
         "trial_id": JudgeTrial.objects.create(

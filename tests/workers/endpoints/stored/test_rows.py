@@ -22,8 +22,9 @@ from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Project
 from labeling.projects import create_project
 from tests.fake_judge.process import FakeJudge
-from workers.endpoints import stored
-from workers.endpoints.definitions import (
+from workers.endpoints.registry import KeyMissing, UnknownEndpoint, endpoint_problems, get_endpoint, load_endpoints
+from workers.endpoints.stored import rows as stored
+from workers.endpoints.stored.changes import (
     EndpointRefused,
     add_endpoint,
     change_endpoint,
@@ -31,7 +32,6 @@ from workers.endpoints.definitions import (
     restore_endpoint,
     retire_endpoint,
 )
-from workers.endpoints.registry import KeyMissing, UnknownEndpoint, endpoint_problems, get_endpoint, load_endpoints
 from workers.judges.openai.connection_test import try_endpoint
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judging.streaming import Pump

@@ -17,9 +17,9 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.models import Annotator
-from workers.endpoints.encryption import SecretsUnreadable, decrypt, encrypt
 from workers.endpoints.registry import EndpointsInvalid, load_endpoints
-from workers.endpoints.stored import (
+from workers.endpoints.stored.encryption import SecretsUnreadable, decrypt, encrypt
+from workers.endpoints.stored.rows import (
     NOT_STORED,
     SECRET_FIELDS,
     StoredEndpoint,

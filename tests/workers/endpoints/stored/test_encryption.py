@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.endpoints.encryption import EncryptionUnavailable, SecretsUnreadable, decrypt, encrypt
+from workers.endpoints.stored.encryption import EncryptionUnavailable, SecretsUnreadable, decrypt, encrypt
 
 OLD, NEW = "old-secret-" + "o" * 32, "new-secret-" + "n" * 32
 VALUES = {"key": "sk-very-secret", "headers": {"x-gateway": "hush"}}

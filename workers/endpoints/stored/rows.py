@@ -16,8 +16,8 @@ import pydantic
 from django.conf import settings
 from django.db import Error
 
-from workers.endpoints.encryption import EncryptionUnavailable, SecretsUnreadable, decrypt
 from workers.endpoints.registry import Endpoint, KeyMissing, StoredEndpoints
+from workers.endpoints.stored.encryption import EncryptionUnavailable, SecretsUnreadable, decrypt
 from workers.models import EndpointDefinition
 
 log = logging.getLogger(__name__)
