@@ -8,7 +8,7 @@ from datetime import datetime
 from labeling.models import Annotator, Project
 from workers.endpoints.limiter import EndpointView, endpoint_states
 from workers.judging.failures import failed_calls
-from workers.models import EndpointState, JudgeTrouble, Run
+from workers.models import EndpointState, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,19 @@ class TroubleView:
         return self.since is not None
 
 
-def read_troubles(project: Project, run: Run | None) -> list[TroubleView]:
-    """Return the paused judges in trouble, then the judges of a run that wait for their endpoint."""
-    paused = JudgeTrouble.objects.filter(annotator__project=project).select_related("annotator").order_by("pk")
-    troubles = list(paused)
+def paused_judges(project: Project) -> list[Annotator]:
+    """Return the paused judges of a project, each with its trouble."""
+    judges = Annotator.objects.judges().filter(project=project, paused_at__isnull=False)
+    return list(judges.select_related("trouble").order_by("pk"))
+
+
+def read_troubles(project: Project, run: Run | None, paused: list[Annotator]) -> list[TroubleView]:
+    """Return the `paused` judges in trouble, then the judges of a run that wait for their endpoint."""
+    troubles = [(judge, judge.trouble) for judge in paused if hasattr(judge, "trouble")]
     is_active = run is not None and run.state in Run.ACTIVE
     are_down = is_active and EndpointState.objects.exclude(mode=EndpointState.Mode.CLOSED).exists()
     states = endpoint_states(project) if troubles or are_down else []
-    found = [TroubleView(each.annotator, _endpoint(each.annotator, states), each.since) for each in troubles]
+    found = [TroubleView(judge, _endpoint(judge, states), trouble.since) for judge, trouble in troubles]
     if not are_down or run is None:
         return found
     for judge in run.judges.filter(paused_at__isnull=True).order_by("pk"):
