@@ -35,7 +35,7 @@ def batch_run(
     define_endpoints(monkeypatch, fake, {**FAST, **(endpoint or {})})
     project: Project = make_texts(documents=documents)
     judge = make_judge(project, "batched", delivery="batch")
-    return start_run(project, judges=[judge], sampler="all", seed=1, **order), judge
+    return start_run(project, judges=[judge], **{"sampler": "all", "seed": 1, **order}), judge
 
 
 def step(run: Run, judge: Annotator) -> None:

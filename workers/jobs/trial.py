@@ -39,7 +39,7 @@ from workers.jobs.leasing import (
 )
 from workers.jobs.paid_calls import count_calls, reserve_calls
 from workers.jobs.trial_verdict import Tried, verdict_on
-from workers.judges.openai.client import redact
+from workers.judges.openai.http.client import redact
 from workers.judging.batches import prepared_judge
 from workers.models import Job, JudgeTrial
 

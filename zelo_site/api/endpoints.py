@@ -22,7 +22,7 @@ from workers.endpoints.stored.changes import (
     retire_endpoint,
 )
 from workers.endpoints.stored.encryption import EncryptionUnavailable
-from workers.judges.openai.connection_test import Step, try_endpoint
+from workers.judges.openai.http.connection_test import Step, try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 from zelo_site.api.projects import Text
 

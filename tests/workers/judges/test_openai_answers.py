@@ -10,7 +10,7 @@ import pytest
 
 from labeling.records import FailureKind
 from workers.judges.openai.answers import NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.statuses import retry_after_s
+from workers.judges.openai.http.statuses import retry_after_s
 
 
 def body_of(logprobs: dict[str, Any], chosen: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from tests.factories.replies.reading_checks import check
 from tests.factories.replies.server_bodies import server_bodies
 from workers.judges.openai import answers
 from workers.judges.openai.answers import Answer, NoAnswer
-from workers.judges.openai.redaction import redact, without_key
+from workers.judges.openai.http.redaction import redact, without_key
 
 
 class FirstThatMatches:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeling.records import FailureKind
+from workers.judges.openai.http.remedies import enforce_json
 from workers.judges.openai.reading.bodies import (
     Choice,
     check_ending,
@@ -25,7 +26,6 @@ from workers.judges.openai.reading.labels import MissingLabel, label_position, p
 from workers.judges.openai.reading.scores import NoScore, Scored, score_in
 from workers.judges.openai.reading.tokens import Position
 from workers.judges.openai.reading.votes import letter_in
-from workers.judges.openai.remedies import enforce_json
 
 __all__ = [
     *("Answer", "Asked", "Cause", "MissingLabel", "NoAnswer"),

@@ -11,10 +11,10 @@ from workers.endpoints.batching import BatchApi, BatchLimits, BatchLine, BatchQu
 from workers.endpoints.failures import NotAsked
 from workers.endpoints.registry import Access, Endpoint, KeyMissing, get_endpoint
 from workers.judges.openai.answers import NoAnswer
-from workers.judges.openai.batch_client import BatchClient
-from workers.judges.openai.client import without_secrets
-from workers.judges.openai.remedies import server_of
-from workers.judges.openai.statuses import failure_of_status
+from workers.judges.openai.http.batch_client import BatchClient
+from workers.judges.openai.http.client import without_secrets
+from workers.judges.openai.http.remedies import server_of
+from workers.judges.openai.http.statuses import failure_of_status
 from workers.judges.prompting import Prompt, approximate_tokens, cutter_of
 
 # Texts in any language have fewer tokens than one for two bytes.

@@ -1,6 +1,6 @@
 """Judge plugin `openai-http`: any language model behind an OpenAI-compatible endpoint.
 
-Builds prompts with `workers.judges.prompting`, calls through `.client` and reads replies with `.answers`. Each error
+Builds prompts with `workers.judges.prompting`, calls through `.http.client` and reads replies with `.answers`. Each error
 becomes a Failure of its own kind, never a vote. Imports no Django.
 """
 
@@ -32,12 +32,12 @@ from workers.judges.openai.answers import (
     read_votes,
 )
 from workers.judges.openai.batched import BatchedQuestions, count_in
-from workers.judges.openai.calls import Calls
-from workers.judges.openai.client import Completion, connection_to, without_secrets
+from workers.judges.openai.http.calls import Calls
+from workers.judges.openai.http.client import Completion, connection_to, without_secrets
+from workers.judges.openai.http.redaction import without_key
+from workers.judges.openai.http.remedies import UNKNOWN, Server
+from workers.judges.openai.http.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.openai.options import OpenAIOptions
-from workers.judges.openai.redaction import without_key
-from workers.judges.openai.remedies import UNKNOWN, Server
-from workers.judges.openai.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.prompting import (
     Cutter,
     Limits,

@@ -13,10 +13,10 @@ from typing import Any
 
 from labeling.records import PlacedPreference
 from workers.judges.openai.answers import Asked, Cause, MissingLabel, NoAnswer, one_choice, position_of_label
+from workers.judges.openai.http.remedies import enforce_json, missing_label
 from workers.judges.openai.reading.bodies import is_refusal, spoken_text
 from workers.judges.openai.reading.labels import listed_masses, no_label
 from workers.judges.openai.reading.scores import NoScore, ranking_in
-from workers.judges.openai.remedies import enforce_json, missing_label
 
 # How questions are put by default; the judges pass their own options.
 _LOGPROB, _RANKING = Asked("logprob"), Asked("reasoned")

@@ -18,10 +18,10 @@ from labeling.plugins import register
 from labeling.records import Comparison, PlacedPreference, Verdict
 from workers.endpoints.registry import Access
 from workers.judges.openai.answers import Asked, MissingLabel, read_logprobs
+from workers.judges.openai.http.remedies import UNKNOWN, Server
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judges.openai.many_labels import preferences_of_masses, read_label_masses, read_ranking
 from workers.judges.openai.options import DELIVERY, Delivery, EndpointOptions
-from workers.judges.openai.remedies import UNKNOWN, Server
 from workers.judges.prompting import AnswerForm, Cutter, Prompt, build_prompt, prompt_hash
 from workers.judges.set_prompting import (
     LETTERS,

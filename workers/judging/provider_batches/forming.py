@@ -136,11 +136,13 @@ def _draft(
 ) -> _Draft:
     """The oldest open questions that fit into one batch."""
     draft, size, read = _Draft(), 0, 0
-    rows = list(_due_tasks(run, annotator).order_by("next_at", "id").values_list("id", "pair_id", "swapped")[:most])
+    rows = list(
+        _due_tasks(run, annotator).order_by("next_at", "id").values_list("id", "pair_id", "swapped", "documents")[:most]
+    )
     for start in range(0, len(rows), READ_AT_ONCE):
         tasks = [
-            ClaimedTask(pk, 0, 0, run.pk, pair, annotator.pk, swapped)
-            for pk, pair, swapped in rows[start : start + READ_AT_ONCE]
+            ClaimedTask.of((pk, 0, 0, run.pk, pair, annotator.pk, swapped, documents))
+            for pk, pair, swapped, documents in rows[start : start + READ_AT_ONCE]
         ]
         for task, asked in _asked(annotator, judge, tasks):
             if isinstance(asked, Failure):
@@ -215,7 +217,8 @@ WITH asked AS (
     SET state = 'leased', fence = fence + 1, attempts = attempts + 1, leased_by = %(holder)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM picked WHERE task.id = picked.id
-    RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped
+    RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped,
+              task.documents
 ), booked AS (
     INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                                  cost_micros)
@@ -264,4 +267,4 @@ def _lease(asked: dict[int, tuple[int, int, int, int]], holder: str, *, lease_s:
                 "reserved": Attempt.RESERVED,
             },
         )
-        return [ClaimedTask(*row) for row in cursor.fetchall()]
+        return [ClaimedTask.of(row) for row in cursor.fetchall()]

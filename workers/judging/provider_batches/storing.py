@@ -45,7 +45,7 @@ def is_too_large(code: str, message: str, status: int = 0) -> bool:
 
 
 _TASKS = """
-SELECT id, fence, attempts, run_id, pair_id, annotator_id, swapped FROM workers_judgingtask
+SELECT id, fence, attempts, run_id, pair_id, annotator_id, swapped, documents FROM workers_judgingtask
 WHERE state = 'leased' AND run_id = %(run)s AND annotator_id = %(annotator)s AND leased_by = %(holder)s
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s)) ORDER BY id
 """
@@ -61,7 +61,7 @@ def tasks_of(batch: ProviderBatch, ids: Sequence[int] | None = None, *, lock: bo
     }
     with connection.cursor() as cursor:
         cursor.execute(_TASKS + ("FOR UPDATE" if lock else ""), values)
-        return [ClaimedTask(*row) for row in cursor.fetchall()]
+        return [ClaimedTask.of(row) for row in cursor.fetchall()]
 
 
 def store(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudge, api: BatchApi) -> None:

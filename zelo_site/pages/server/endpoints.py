@@ -26,7 +26,7 @@ from workers.endpoints.stored.changes import (
     retire_endpoint,
 )
 from workers.endpoints.stored.encryption import EncryptionUnavailable
-from workers.judges.openai.connection_test import try_endpoint
+from workers.judges.openai.http.connection_test import try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 from zelo_site.pages.forms import BadForm, text_of
 from zelo_site.pages.server.endpoint_form import LIMITS, PRICES, REQUEST, EndpointForm, NewEndpointForm

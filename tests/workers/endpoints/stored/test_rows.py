@@ -32,7 +32,7 @@ from workers.endpoints.stored.changes import (
     restore_endpoint,
     retire_endpoint,
 )
-from workers.judges.openai.connection_test import try_endpoint
+from workers.judges.openai.http.connection_test import try_endpoint
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judging.streaming import Pump
 from workers.models import EndpointDefinition, Run

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Judgment
 from tests.factories.batches import batch_run, step, work_until
 from tests.fake_judge.process import FakeJudge, running_fake_judge
@@ -15,6 +16,7 @@ from workers.budgets.spend import totals_of_run
 from workers.judging.failures import resume_and_retry
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
 from workers.models import Attempt, JudgingTask, ProviderBatch, Run
+from workers.runs.ordering import start_run
 from workers.runs.transitions import cancel_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -275,3 +277,17 @@ def test_a_batch_that_the_provider_has_forgotten_is_given_up(fake: FakeJudge, mo
     assert totals_of_run(run.pk).cost_micros >= batch.cost_micros, "it may have been paid"
     work_until(run, judge)
     assert Run.objects.get().state == "finished" and Judgment.objects.count() == QUESTIONS
+
+
+def test_questions_about_sets_go_out_in_batches(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, paired = batch_run(monkeypatch, fake, documents=8)
+    judge = get_judge(
+        paired.project, "setwise", {"endpoint": "fake", "model": "sets", "delivery": "batch"}, name="sets"
+    )
+    run = start_run(paired.project, judges=[judge], sampler="cycles", sampler_options={"degree": 2}, seed=1)
+    work_until(run, judge)
+    mine = Judgment.objects.filter(annotator=judge)
+    assert run.state == "finished" and not JudgingTask.objects.filter(run=run).exists()
+    assert 0 < witness.paid().total() < mine.count() and not mine.filter(call_size__isnull=True).exists()

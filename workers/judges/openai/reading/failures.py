@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from labeling.records import FailureKind
-from workers.judges.openai.remedies import UNKNOWN, Server, raise_the_limit, server_of, thinking_off
+from workers.judges.openai.http.remedies import UNKNOWN, Server, raise_the_limit, server_of, thinking_off
 
 Mode = Literal["logprob", "reasoned", "sampled"]
 SHOWN_CHARACTERS = 200

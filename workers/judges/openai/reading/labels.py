@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from workers.judges.openai.http.remedies import missing_label, no_logprobs, thinking_off
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer
 from workers.judges.openai.reading.thinking import begins_thinking, final_text
 from workers.judges.openai.reading.tokens import Position, Token, is_token_id, plain, positions_of
-from workers.judges.openai.remedies import missing_label, no_logprobs, thinking_off
 
 MissingLabel = Literal["fail", "floor"]
 

@@ -17,10 +17,10 @@ import httpx
 from labeling.records import FailureKind
 from workers.endpoints.event_loop import run
 from workers.endpoints.registry import Access, Endpoint, KeyMissing
-from workers.judges.openai.answers import storable
-from workers.judges.openai.calls import Calls
-from workers.judges.openai.client import Connection, without_secrets
-from workers.judges.openai.statuses import failure_of_status, unsent_remedy
+from workers.judges.openai.http.calls import Calls
+from workers.judges.openai.http.client import Connection, without_secrets
+from workers.judges.openai.http.statuses import failure_of_status, unsent_remedy
+from workers.judges.openai.reading.failures import storable
 
 MODELS = "/models"
 MOST_LIST_BYTES = 8 * 1024 * 1024

@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 
 from labeling.records import FailureKind
 from workers.endpoints.gates import Outcome
-from workers.judges.openai.answers import storable
-from workers.judges.openai.remedies import UNKNOWN, Server
+from workers.judges.openai.http.remedies import UNKNOWN, Server
+from workers.judges.openai.reading.failures import storable
 
 MOST_RETRY_AFTER_S = 3600.0
 SHOWN_CHARACTERS = 400

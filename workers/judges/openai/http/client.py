@@ -22,9 +22,9 @@ from labeling.records import FailureKind
 from workers.endpoints.exchanges import note_reply, note_request
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import COMPLETIONS, Access, Endpoint, KeyMissing
-from workers.judges.openai.redaction import redact
-from workers.judges.openai.remedies import UNKNOWN, Server, server_of
-from workers.judges.openai.statuses import (
+from workers.judges.openai.http.redaction import redact
+from workers.judges.openai.http.remedies import UNKNOWN, Server, server_of
+from workers.judges.openai.http.statuses import (
     CallFailed,
     CallNotMade,
     failure_of_page,
@@ -33,7 +33,7 @@ from workers.judges.openai.statuses import (
     read_error,
     unsent_remedy,
 )
-from workers.judges.openai.streams import BadStream, StreamError, is_stream, read_stream
+from workers.judges.openai.http.streams import BadStream, StreamError, is_stream, read_stream
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
 CONNECT_S = 10.0

@@ -14,10 +14,10 @@ from typing import Any
 from workers.endpoints import learned
 from workers.endpoints.gates import Gate
 from workers.endpoints.learned import Learned
-from workers.judges.openai.adaptation import MOST_CHANGES, adapted, lesson
 from workers.judges.openai.answers import VALID_VOTES
-from workers.judges.openai.client import Completion, Connection
-from workers.judges.openai.statuses import CallFailed
+from workers.judges.openai.http.adaptation import MOST_CHANGES, adapted, lesson
+from workers.judges.openai.http.client import Completion, Connection
+from workers.judges.openai.http.statuses import CallFailed
 
 
 @dataclass

@@ -16,10 +16,10 @@ import httpx
 from labeling.records import FailureKind
 from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch
 from workers.endpoints.registry import Access, Endpoint, KeyMissing
-from workers.judges.openai.answers import storable
-from workers.judges.openai.client import CONNECT_S, without_secrets
-from workers.judges.openai.remedies import server_of
-from workers.judges.openai.statuses import failure_of_status
+from workers.judges.openai.http.client import CONNECT_S, without_secrets
+from workers.judges.openai.http.remedies import server_of
+from workers.judges.openai.http.statuses import failure_of_status
+from workers.judges.openai.reading.failures import storable
 
 WINDOW = "24h"
 PAGE = 100

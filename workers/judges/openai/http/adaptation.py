@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from workers.endpoints.learned import FORMATS, Learned
-from workers.judges.openai.statuses import Rejection, stated_limit
+from workers.judges.openai.http.statuses import Rejection, stated_limit
 
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 OMITTABLE = ("temperature", "seed", "stream")
