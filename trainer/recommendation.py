@@ -1,19 +1,29 @@
 """Which trainer suits a base and a number of training queries, and why. Imports no Django, and no torch.
 
-The form marks the recommended trainer; the choice stays with the owner.
+The form marks the recommended trainer; REST, `manage.py train` and the demo use it where no trainer is named.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from trainer.bases import Base
+from labeling.stored_texts import StoredText, stored_text
+from trainer.bases import MINILM, Base, load_base
 
 Reason = Literal["few_queries", "embedder", "decoder_few", "decoder_many", "reranker", "many_queries"]
 # Below this number, a fresh head of a cross-encoder learned less than the embedder's own cosine provides.
 FEW_QUERIES = 1000
+WHY: dict[Reason, StoredText] = {
+    "few_queries": stored_text("Few queries and an embedder as base: an embedding student keeps what its base knows."),
+    "embedder": stored_text("The base is an embedder: an embedding student keeps what its base knows."),
+    "decoder_few": stored_text("Few queries and a decoder: differences within a query need no calibration."),
+    "decoder_many": stored_text("Many queries and a decoder: its scores can also be calibrated."),
+    "reranker": stored_text("Few queries and a reranker as base: differences within a query need no calibration."),
+    "many_queries": stored_text("Many queries: scores can also be calibrated."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,17 @@ class Recommendation:
 
     trainer: str
     reason: Reason
+
+    @property
+    def why(self) -> StoredText:
+        """The reason as a sentence."""
+        return WHY[self.reason]
+
+
+def recommended_for(manifest: Mapping[str, Any], base: str = MINILM) -> Recommendation:
+    """The trainer for a snapshot's manifest and a base by name or folder. Raises as `trainer.bases.load_base`."""
+    queries = int(manifest.get("splits", {}).get("train", {}).get("queries", 0))
+    return recommended_trainer(load_base(base), queries)
 
 
 def recommended_trainer(base: Base, queries: int) -> Recommendation:

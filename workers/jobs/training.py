@@ -24,12 +24,15 @@ from django.db.models.functions import Now
 from labeling.audit import note
 from labeling.models import Project
 from labeling.plugins import get_plugin
+from labeling.retrieval.model_names import ModelNotAllowed
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import ROWS_FILE, software
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
+from trainer.bases import MINILM, BaseMissing, PickleRefused, UnsupportedBase
 from trainer.models import Reranker, TrainingRun
+from trainer.recommendation import Recommendation, recommended_for
 from trainer.serving.registry import TRAINED
 from trainer.training.launcher import TrainingProcess
 from trainer.training.process import ORDER, PUBLISHED, RESULT, ROWS
@@ -81,6 +84,14 @@ class TrainingFailed(RuntimeError):
 
 
 # --- orders ------------------------------------------------------------------------------
+
+
+def recommended_training(snapshot: Snapshot, options: Mapping[str, Any]) -> Recommendation:
+    """The trainer for an order that names none: it suits the snapshot and the base in the options. Raises TrainingRefused."""
+    try:
+        return recommended_for(snapshot.manifest, str(options.get("base") or MINILM))
+    except (BaseMissing, PickleRefused, UnsupportedBase, ModelNotAllowed) as error:
+        raise TrainingRefused(str(error)) from error
 
 
 def start_training(

@@ -15,7 +15,14 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
 from trainer.models import TrainingRun
-from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
+from workers.jobs.training import (
+    TrainingRefused,
+    cancel_training,
+    publish_anyway,
+    recommended_training,
+    resume_training,
+    start_training,
+)
 from zelo_site.api.projects import Text
 
 router = Router(tags=["training"])
@@ -23,7 +30,7 @@ router = Router(tags=["training"])
 
 class TrainingIn(Schema):
     snapshot_id: int = Field(ge=0, lt=2**63)
-    trainer: Text = Field("pointwise", max_length=80)
+    trainer: Text | None = Field(None, max_length=80, description="Without one: the recommended trainer.")
     options: dict[str, Any] = {}
 
 
@@ -31,13 +38,15 @@ class TrainingOut(Schema):
     """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes.
 
     `gate` holds the comparison with the untrained base and the first stage before publishing: `held_back`, `comparisons`
-    and `reasons`; `base_won` where no checkpoint was better than the base.
+    and `reasons`; `base_won` where no checkpoint was better than the base. `why` is given in the reply to an order that
+    named no trainer: the reason for the recommended one.
     """
 
     training_id: int
     project: str
     snapshot_id: int
     trainer: str
+    why: str = ""
     options: dict[str, Any]
     seed: int
     state: str
@@ -90,11 +99,13 @@ def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
             422, f"no snapshot {body.snapshot_id} is visible to you; GET /projects/{slug}/snapshots lists them"
         )
     try:
-        run = start_training(project, snapshot, trainer=body.trainer, options=body.options, by=request.user)
+        advised = None if body.trainer else recommended_training(snapshot, body.options)
+        trainer = body.trainer or (advised.trainer if advised else "")
+        run = start_training(project, snapshot, trainer=trainer, options=body.options, by=request.user)
     except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     run.refresh_from_db()
-    return Status(201, training_out(run))
+    return Status(201, training_out(run) | {"why": str(advised.why) if advised else ""})
 
 
 @router.get("/projects/{slug}/trainings", response=list[TrainingOut])

@@ -20,9 +20,8 @@ from labeling.models import Project
 from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
-from trainer.bases import MINILM, load_base
 from trainer.models import Reranker, TrainingRun
-from trainer.recommendation import recommended_trainer
+from trainer.recommendation import recommended_for
 from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
@@ -164,17 +163,8 @@ def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
 def _advised(snapshots: list[Snapshot], chosen: str) -> tuple[str, str]:
     """Return the trainer that suits the chosen (or latest) snapshot and the base of the installation, and the reason."""
     snapshot = next((each for each in snapshots if str(each.pk) == chosen), snapshots[0] if snapshots else None)
-    splits = snapshot.manifest.get("splits", {}) if snapshot else {}
-    found = recommended_trainer(load_base(MINILM), int(splits.get("train", {}).get("queries", 0)))
-    reasons = {
-        "few_queries": _("Few queries and an embedder as base: an embedding student keeps what its base knows."),
-        "embedder": _("The base is an embedder: an embedding student keeps what its base knows."),
-        "decoder_few": _("Few queries and a decoder: differences within a query need no calibration."),
-        "decoder_many": _("Many queries and a decoder: its scores can also be calibrated."),
-        "reranker": _("Few queries and a reranker as base: differences within a query need no calibration."),
-        "many_queries": _("Many queries: scores can also be calibrated."),
-    }
-    return found.trainer, reasons[found.reason]
+    found = recommended_for(snapshot.manifest if snapshot else {})
+    return found.trainer, translated(found.why)
 
 
 def _fields(trainer: type[Plugin], sent: Any, error: Exception | None) -> list[BoundField]:
