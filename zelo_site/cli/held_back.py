@@ -12,7 +12,7 @@ REFERENCES = {"grades": "human grades", "elo": "Elo"}
 def held_back_in_words(gate: Mapping[str, Any]) -> str:
     """Return the stored result of a run's gate as a sentence, with every comparison that the student lost."""
     if gate.get("base_won"):
-        return "no checkpoint ranks better than the untrained base"
+        return "no checkpoint of the student ranks better than the untrained base"
     lost = [_comparison(each) for each in gate.get("comparisons", []) if each["worse"]]
     return "the student is held back: " + "; ".join(lost)
 

@@ -1,4 +1,4 @@
-"""The last steps of `manage.py demo`: train a small reranker on the scores, evaluate it and serve it.
+"""The last steps of `manage.py demo`: train the recommended student on the scores, evaluate it and serve it.
 
 Questions are split, and training never uses those of the closing table. Like the steps of `zelo_site.demo.steps`,
 each step skips finished work, so a second start shows the same reranker again.
@@ -18,8 +18,9 @@ from trainer.evaluation.metrics import NothingToMeasure
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
-from workers.jobs.training import TrainingRefused, resume_training, start_training
+from workers.jobs.training import TrainingRefused, recommended_training, resume_training, start_training
 from workers.models import Job
+from zelo_site.cli.held_back import held_back_in_words
 from zelo_site.cli.terminal import ProgressBar, duration, table
 
 NAME = "demo"
@@ -27,12 +28,8 @@ NAME = "demo"
 FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
 LESSON = {
     "base": "minilm",
-    "epochs": 20,
-    "warm_steps": 300,
-    "max_steps": 300,
+    "epochs": 2,
     "max_length": 96,
-    "eval_steps": 50,
-    "patience": 4,
     "seed": 1,
 }
 POLL_S = 0.5
@@ -45,16 +42,20 @@ class NoStudent(RuntimeError):
     """The training published no reranker; the message gives the reason."""
 
 
-def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker:
+def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
     """Run the missing steps (snapshot, training, evaluation) and draw their progress. Raises NoStudent.
 
+    Returns the published student, or None if it is held back; `closing_table` gives the figures.
     Each start retries a failed training once.
     """
     try:
         snapshot = frozen(project)
         run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
         if run is None:
-            run = start_training(project, snapshot, options=LESSON, by=by)
+            advised = recommended_training(snapshot, LESSON)
+            run = start_training(project, snapshot, trainer=advised.trainer, options=LESSON, by=by)
+            if stream is not None:
+                stream.write(f"trainer {advised.trainer}: {advised.why}\n")
         elif run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED):
             run = resume_training(run, by=by)
         student = watch_training(run, tick=tick, stream=stream)
@@ -69,8 +70,8 @@ def frozen(project: Project) -> Snapshot:
     return Snapshot.objects.filter(projects=project, name=NAME).first() or freeze([project], name=NAME, options=FROZEN)
 
 
-def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Draw the training's progress until it has published its reranker. Raises NoStudent."""
+def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
+    """Draw the training's progress until it has ended; None if the student is held back. Raises NoStudent."""
     bar, began = ProgressBar("7 Train", stream), time.monotonic()
     while run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING):
         progress = run.progress
@@ -78,7 +79,10 @@ def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
-    student = run.rerankers.filter(kind=TRAINED).first()
+    student = run.rerankers.filter(kind=TRAINED).exclude(release=Reranker.Release.HELD_BACK).first()
+    if student is None and run.state == TrainingRun.State.HELD_BACK:
+        bar.end(f"{run.get_state_display()} after {duration(time.monotonic() - began)}")
+        return None
     if student is None:
         bar.end(run.state)
         raise NoStudent(
@@ -101,7 +105,7 @@ def _training_note(progress: dict[str, Any]) -> str:
 
 def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | None = None) -> None:
     """Evaluate all rerankers on the held-out questions, unless an evaluation is newer than the training."""
-    if _is_proved(project, snapshot):
+    if is_proved(project, snapshot):
         return
     bar = ProgressBar("8 Prove", stream)
     job = unfinished_evaluation(project) or order_evaluation(project, snapshot, SPLIT)
@@ -113,12 +117,14 @@ def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | 
     bar.end(job.message if job.state == Job.State.FINISHED else f"{job.state}: {job.error}")
 
 
-def _is_proved(project: Project, snapshot: Snapshot) -> bool:
+def is_proved(project: Project, snapshot: Snapshot) -> bool:
+    """Whether an evaluation measured the trained student, or the others where a training stored no student."""
+    students = Reranker.objects.filter(project=project, kind=TRAINED)
     try:
         rows = board(project, snapshot).rows
     except NotEvaluated:
         return False
-    return any(row.kind == TRAINED for row in rows)
+    return not students.exists() or any(row.kind == TRAINED for row in rows)
 
 
 def board(project: Project, snapshot: Snapshot) -> Leaderboard:
@@ -128,9 +134,15 @@ def board(project: Project, snapshot: Snapshot) -> Leaderboard:
 
 def closing_table(project: Project) -> str:
     """Return the leaderboard of the held-out questions as a table, with a verdict on the trained reranker."""
-    found = board(project, frozen(project))
+    snapshot = frozen(project)
+    found = board(project, snapshot)
+    run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
+    said = ""
+    if run is not None and run.state == TrainingRun.State.HELD_BACK:
+        released = run.rerankers.filter(release=Reranker.Release.PUBLISHED_ANYWAY).exists()
+        said = f"{held_back_in_words(run.gate)}{'' if released else '; it is not served'}"
     text = table(["ranker", "NDCG@10", "95 % interval", "vs BM25"], [_row(row) for row in found.rows])
-    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found)}"
+    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{said or verdict(found)}"
 
 
 def _row(row: Row) -> list[str]:

@@ -11,6 +11,7 @@ from pytest_django import Settings
 from scoring.models import Snapshot
 from tests.factories.frozen import make_scored
 from tests.factories.rows import make_user
+from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs import training
@@ -59,6 +60,34 @@ def test_the_student_learns_is_proved_and_stays() -> None:
         Evaluation.objects.count(),
         Job.objects.count(),
     ) == before
+
+
+def test_a_student_that_is_held_back_is_said_plainly_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = {"base": str(save_tiny_embedder(tmp_path / "embedder")), "learning_rate": 1e-9, "threads": 1, "folds": 2}
+    monkeypatch.setattr(demo_student, "LESSON", lesson)
+    project, owner, drawn = make_scored(), make_user(), io.StringIO()
+    assert show_student(project, by=owner, tick=work, stream=drawn) is None
+    assert "trainer embedding: Few queries and an embedder" in drawn.getvalue()
+    said = closing_table(project)
+    assert "no checkpoint of the student ranks better than the untrained base; it is not served" in said
+    assert any(line.startswith("BM25  ") for line in said.splitlines())
+    before = (TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
+    assert show_student(project, by=owner, tick=work) is None
+    assert (TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count()) == before
+    lost = {
+        "split": "test", "reference": "grades", "rival": "first_stage", "queries": 31, "student": 0.5, "other": 0.75,
+        "difference": -0.25, "low": -0.3, "high": -0.2, "p_value": 0.001, "worse": True,
+    }  # fmt: skip
+    TrainingRun.objects.update(
+        gate={"held_back": True, "comparisons": [lost, lost | {"rival": "base", "worse": False}]}
+    )
+    said = closing_table(project)
+    assert (
+        "on the test split 0.500, the first stage 0.750 (-0.250, 95 % interval -0.300 to -0.200, human grades)" in said
+    )
+    assert "the untrained base 0.750" not in said
 
 
 def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,8 +102,10 @@ class Command(BaseCommand):
         except (demo_student.NoStudent, NotEvaluated) as error:
             self._say(f"no reranker: {error}")
             return
-        proof, box = reverse("proof", args=[project.slug]), reverse("try-reranker", args=[project.slug, student.pk])
-        self._say(f"\n  leaderboard     {stack.address}{proof}\n  try reranker    {stack.address}{box}")
+        self._say(f"\n  leaderboard     {stack.address}{reverse('proof', args=[project.slug])}")
+        if student is not None:
+            box = reverse("try-reranker", args=[project.slug, student.pk])
+            self._say(f"\n  try reranker    {stack.address}{box}")
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])
