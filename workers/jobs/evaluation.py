@@ -24,6 +24,7 @@ from trainer.evaluation.entries import enter_baselines, order_of
 from trainer.evaluation.evaluation_files import store_proofs
 from trainer.evaluation.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
 from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.rankers import RunFile
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import EVALUATION
 from workers.broker.hints import leave_hint
@@ -150,9 +151,11 @@ def _evaluate_one(
             state.update(message=AT_QUERY % {"name": reranker.name, "done": done + 1, "total": total})
 
     state.update(message=LOADING % {"name": reranker.name})
-    scores = order_of(reranker, queries).scores(queries, progress)
+    order = order_of(reranker, queries)
+    scores = order.scores(queries, progress)
     scores = _without_what_was_learned(reranker, snapshot, queries, scores)
-    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores)
+    named = order.named(queries) if isinstance(order, RunFile) else None
+    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, named=named)
 
 
 def _without_what_was_learned(

@@ -16,7 +16,8 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from trainer.evaluation.entries import EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
-from trainer.evaluation.leaderboard import NotEvaluated, leaderboard, what_moved
+from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
+from trainer.evaluation.rank_changes import what_moved
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job

@@ -35,11 +35,10 @@ from trainer.evaluation.leaderboard import (
     Row,
     evaluation_query,
     leaderboard,
-    moved_documents,
     unpacked,
-    what_moved,
 )
 from trainer.evaluation.metrics import REFERENCES, NothingToMeasure, Reference
+from trainer.evaluation.rank_changes import moved_documents, what_moved
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
