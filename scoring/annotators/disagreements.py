@@ -1,7 +1,8 @@
 """Finds disputed pairs, the widest gap first: people against judges, among people, among judges.
 
 The gap is the distance of mean preferences, or of the two most distant ones. Both orders of a judge are one
-opinion. Answers without a preference and verdicts are not opinions.
+opinion. Answers without a preference and verdicts are not opinions; the answer that a verdict replaced stays one, because
+the adjudicator's own answer may be what made the pair disputed.
 """
 
 from __future__ import annotations
@@ -72,11 +73,17 @@ _GAPS = {
 
 _LIST = """
 WITH looked_at AS ({pairs}), opinion AS (
-    SELECT answer.pair_id, answer.by_person, answer.annotator_id, avg(answer.preference) AS mean
-    FROM looked_at JOIN labeling_live_judgment answer ON answer.pair_id = looked_at.pair_id
-    LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
-    WHERE answer.kind = 'preference' AND decided.id IS NULL
-    GROUP BY 1, 2, 3
+    SELECT pair_id, by_person, annotator_id, avg(preference) AS mean FROM (
+        SELECT answer.pair_id, answer.by_person, answer.annotator_id, answer.preference
+        FROM looked_at JOIN labeling_live_judgment answer ON answer.pair_id = looked_at.pair_id
+        LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
+        WHERE answer.kind = 'preference' AND decided.id IS NULL
+        UNION ALL
+        SELECT answer.pair_id, answer.by_person, answer.annotator_id, answer.preference
+        FROM looked_at JOIN scoring_adjudication decided ON decided.pair_id = looked_at.pair_id
+        JOIN labeling_judgment answer ON answer.id = decided.replaced_id
+        WHERE answer.kind = 'preference'
+    ) said GROUP BY 1, 2, 3
 ), seen AS (
     SELECT pair_id, avg(mean) FILTER (WHERE by_person) AS people, avg(mean) FILTER (WHERE NOT by_person) AS judges,
            min(mean) FILTER (WHERE by_person) AS people_low, max(mean) FILTER (WHERE by_person) AS people_high,
@@ -98,7 +105,10 @@ ORDER BY gap DESC, pair_id LIMIT %(most)s
 def disagreements(
     project: Project, *, between: Between = Between.ANYBODY, decided: bool | None = False, most: int = MOST_LISTED
 ) -> list[Disagreement]:
-    """Return disputed pairs, the widest gaps first. `decided` selects adjudicated pairs, others, or both (None)."""
+    """Return disputed pairs, the widest gaps first. `decided` selects adjudicated pairs, others, or both (None).
+
+    Between anybody, every adjudicated pair with an answer is listed, however close the opinions are.
+    """
     among_judges = between == Between.JUDGES
     statement = _LIST.format(pairs=_BY_JUDGES if among_judges else _BY_PEOPLE, gap=_GAPS[between])
     with connection.cursor() as cursor:
@@ -107,7 +117,7 @@ def disagreements(
             {
                 "project": project.pk,
                 "queries": sampled_query_ids(project.pk) if among_judges else [],
-                "smallest": SMALLEST_GAP - 1e-9,
+                "smallest": 0.0 if decided and between == Between.ANYBODY else SMALLEST_GAP - 1e-9,
                 "decided": decided,
                 "most": most,
             },

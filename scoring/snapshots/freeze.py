@@ -285,7 +285,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
-    joined = largest_islands(place, scored["island"].astype(np.int64))
+    # A document that nothing was compared with is an island of its own, even where the query has no larger one.
+    joined = largest_islands(place, scored["island"].astype(np.int64)) & (scored["comparisons"].astype(np.int64) > 0)
 
     def keep(mask: npt.NDArray[np.bool_], reason: str) -> None:
         nonlocal scored, place, joined
