@@ -56,16 +56,18 @@ class Disagreement:
     judges: Opinions
 
 
-# People answer few pairs, so all of these are read; pairs of judges alone come from a sample of queries.
+# People answer and decide few pairs, so all of these are read; pairs of judges alone come from a sample of queries.
 _BY_PEOPLE = """
 SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_live_judgment answer
     ON answer.annotator_id = person.id AND answer.by_person
 WHERE person.project_id = %(project)s AND person.is_person AND answer.kind = 'preference'
+UNION SELECT decided.pair_id FROM scoring_adjudication decided JOIN labeling_judgment answer ON answer.id = decided.judgment_id
+JOIN labeling_annotator person ON person.id = answer.annotator_id WHERE person.project_id = %(project)s
 """
 _BY_JUDGES = "SELECT id AS pair_id FROM labeling_pair WHERE query_id = ANY(%(queries)s)"
 
 _GAPS = {
-    Between.ANYBODY: "GREATEST(abs(people - judges), people_high - people_low)",
+    Between.ANYBODY: "COALESCE(GREATEST(abs(people - judges), people_high - people_low), 0.0)",
     Between.PEOPLE_AND_JUDGES: "abs(people - judges)",
     Between.PEOPLE: "people_high - people_low",
     Between.JUDGES: "judges_high - judges_low",

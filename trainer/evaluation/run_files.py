@@ -66,7 +66,7 @@ class _Reader:
         if self.layout is None or len(words) != self.layout.columns:
             expected = DIALECTS if self.layout is None else f"{self.layout.columns} columns as in the first line"
             raise RowError(
-                f"the line has {len(words)} columns: {' '.join(words)[:100]!r}",
+                f"the line has {len(words)} column{'' if len(words) == 1 else 's'}: {' '.join(words)[:100]!r}",
                 line=line, field="columns", expectation=expected, remedy="export the run in TREC's format",
             )  # fmt: skip
         query, document = words[self.layout.query], words[self.layout.document]

@@ -200,7 +200,8 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
         return None
     split = _known(asked, "split", SPLITS) or (latest.split if latest else "test")
     reference = cast(Reference, _known(asked, "reference", REFERENCES) or _first_reference(project, snapshot, split))
-    wrong, measures = "", METRICS
+    wrong = ""
+    measures: tuple[str, ...] = METRICS
     try:
         measures = parse_measures(text_of(asked, "measures", LONGEST_MEASURES))
     except UnknownMetric as error:

@@ -203,7 +203,7 @@ def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot)
     reply = client.post(f"{address}?name=today", {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
     assert (reply.status_code, reply.json()["kind"]) == (201, "run_file")
     reply = client.post(address, {"file": SimpleUploadedFile("bad.trec", b"x\n")})
-    assert (reply.status_code, "has 1 columns" in reply.json()["detail"]) == (422, True)
+    assert (reply.status_code, "has 1 column:" in reply.json()["detail"]) == (422, True)
     reply = client.post(
         f"/api/v1/projects/{project.slug}/entries/outside", {"endpoint": "x"}, content_type="application/json"
     )
