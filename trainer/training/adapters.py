@@ -19,11 +19,12 @@ from trainer.bases import Base
 
 if TYPE_CHECKING:
     from trainer.training.options import RerankerOptions
+    from trainer.training.pairwise.options import PairwiseOptions
 
 FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
-def attach_adapter(model: CrossEncoder, base: Base, options: RerankerOptions) -> PeftModel:
+def attach_adapter(model: CrossEncoder, base: Base, options: RerankerOptions | PairwiseOptions) -> PeftModel:
     """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully."""
     targets = [each.strip() for each in options.targets.split(",") if each.strip()]
     set_seed(options.seed)
