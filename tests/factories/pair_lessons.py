@@ -68,6 +68,4 @@ def write_pair_workspace(workspace: Path, data: TrainingData) -> None:
     """Rows and pairs as the training process reads them; the test pairs are others than those of dev."""
     assert data.train_pairs is not None and data.dev_pairs is not None
     write_rows(workspace / "rows.parquet", TrainingData(make_examples(2), make_examples(1, first=1000)))
-    write_pairs(
-        workspace / "pairs.parquet", train=data.train_pairs, dev=data.dev_pairs, test=make_pairs(8, first=2000)
-    )
+    write_pairs(workspace / "pairs.parquet", train=data.train_pairs, dev=data.dev_pairs, test=make_pairs(8, first=2000))

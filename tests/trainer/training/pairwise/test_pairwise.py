@@ -185,7 +185,7 @@ def test_what_cannot_be_learned_from_is_named(
 def test_a_base_that_cannot_separate_texts_is_refused(encoder: Path) -> None:
     student = student_of(encoder)
     student.tokenizer.sep_token = None
-    with pytest.raises(UnsupportedBase, match="cannot read two documents.*choose an encoder"):
+    with pytest.raises(UnsupportedBase, match=r"cannot read two documents.*choose an encoder"):
         PairStudent(student.model, student.tokenizer, "encoder", max_length=64, name="odd")
 
 
@@ -221,7 +221,11 @@ def test_the_process_publishes_a_judge_with_figures_on_held_out_pairs(base: Path
 def test_an_encoders_merged_model_is_loaded_by_transformers(encoder: Path, tmp_path: Path) -> None:
     trained, _ = learn(encoder, tmp_path / "w", epochs=2)
     folder = publish_pairwise(
-        trained.adapter, base=trained.base, out=tmp_path / "out", card=ModelCard(name="t"), max_length=trained.max_length
+        trained.adapter,
+        base=trained.base,
+        out=tmp_path / "out",
+        card=ModelCard(name="t"),
+        max_length=trained.max_length,
     ).folder
     model = AutoModelForSequenceClassification.from_pretrained(str(folder / MERGED)).eval()
     student = PairStudent.published(folder)
