@@ -248,7 +248,8 @@ class QueryState:
     `pairs` is int64[m, 2] with a < b: distinct pairs already drawn, judged or not. `theta` and
     `weight`, where the query has been rated: strengths float64[size] and the summed vote weight
     float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
-    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown.
+    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
+    student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
     """
 
     size: int
@@ -259,6 +260,7 @@ class QueryState:
     weight: FloatArray | None = None
     prior_precision: float = 0.1
     logit_scale: float = 2.41
+    free: BoolArray | None = None
 
 
 # --- rating ------------------------------------------------------------------------------

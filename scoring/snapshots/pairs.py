@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from django.db import connection
 
 from labeling.models import Annotator, Query
-from labeling.plugins import Judge, registered
 from labeling.records import BoolArray, FloatArray, IntArray
+from scoring.annotators.student_weights import student_plugins
 from scoring.snapshots.splits import TRAIN, names_of
 from scoring.storage.files import storage
 
@@ -102,10 +102,7 @@ def write_pairs(folder: str, project_ids: Sequence[int], pairable: Pairable, *, 
 
 def panel_of(project_ids: Sequence[int]) -> list[int]:
     """The annotators of these projects whose preferences a student may learn from: all but students, people included."""
-    students = [
-        name for name, plugin in registered("judge").items() if issubclass(plugin, Judge) and plugin.learns_from_panel
-    ]
-    found = Annotator.objects.filter(project__in=project_ids).exclude(plugin__in=students)
+    found = Annotator.objects.filter(project__in=project_ids).exclude(plugin__in=student_plugins())
     return list(found.order_by("id").values_list("id", flat=True))
 
 

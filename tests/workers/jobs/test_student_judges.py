@@ -15,15 +15,12 @@ from labeling.stored_texts import read_stored
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.pairs import panel_of
-from scoring.storage.files import storage
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
 from tests.factories.scored import make_snapshot, scored
-from tests.factories.weights.adapters import save_random_adapter
+from tests.factories.students import pairwise_run, stored_student
 from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.factories.working import work_until_over
 from trainer.models import Reranker, TrainingRun
-from trainer.publishing.export import ModelCard
-from trainer.publishing.pairwise_export import publish_pairwise
 from trainer.serving.registry import PAIRWISE_JUDGE, servable
 from trainer.training.pairwise import held_out
 from workers.jobs import training
@@ -102,24 +99,11 @@ def test_a_pairwise_training_ends_in_a_judge_that_a_run_can_choose(tmp_path: Pat
     assert again.manifest["pairs"]["rows"] == snapshot.manifest["pairs"]["rows"]
 
 
-def stored_student(project: Project, snapshot: Snapshot, folder: Path) -> Reranker:
-    """A published student of a run that its gate held back."""
-    base = str(save_tiny_bert(folder / "base"))
-    published = publish_pairwise(
-        save_random_adapter(folder / "adapter", base=base), base=base, out=folder / "student", card=ModelCard(name="s"),
-        max_length=64,
-    )  # fmt: skip
-    storage().upload_folder(published.folder, "rerankers/student")
-    run = TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pairwise", state="held_back")
-    return Reranker.objects.create(
-        project=project, training_run=run, name="student", kind=PAIRWISE_JUDGE, location="rerankers/student",
-        checksum=published.checksum, manifest=dict(published.manifest), release=Reranker.Release.HELD_BACK,
-    )  # fmt: skip
-
-
 def test_a_judge_that_is_no_better_than_chance_waits_for_its_owner(tmp_path: Path) -> None:
     project, snapshot = judged_snapshot()
-    reranker = stored_student(project, snapshot, tmp_path)
+    reranker = stored_student(
+        pairwise_run(project, snapshot, "held_back"), tmp_path, release=Reranker.Release.HELD_BACK
+    )
     assert enter_judge(reranker) is None
     with pytest.raises(StudentMissing, match="held back can be published"):
         student_folder(reranker.checksum)
