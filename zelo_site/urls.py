@@ -10,7 +10,7 @@ from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
 from zelo_site.pages.importing import candidates, wizard
-from zelo_site.pages.judging import agreement, endpoint_choice, failures, limits, probes, scorecard, start
+from zelo_site.pages.judging import agreement, distillation, endpoint_choice, failures, limits, probes, scorecard, start
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, scale, settings
@@ -78,6 +78,12 @@ urlpatterns = [
     path("p/<slug:slug>/proof/moved/", proof.moved_page, name="moved"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
+    path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),
+    path(
+        "p/<slug:slug>/distill/<int:distillation_id>/<slug:move>/",
+        distillation.move_distillation,
+        name="move-distillation",
+    ),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),

@@ -76,6 +76,12 @@ def make_world() -> World:
         "pair_id": pair.pk,
         "run_id": make_run(project).pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
+        "distillation_id": Job.objects.create(
+            project=project,
+            stage="distill",
+            state=Job.State.FAILED,
+            payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
         "annotator_id": annotator.pk,
         "action": "pause",
         "reranker_id": Reranker.objects.create(

@@ -169,8 +169,9 @@ def _built_in() -> list[type[Plugin]]:
     for module in modules:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
-    # The local language model needs weights; tests/workers/judges/test_transformers.py makes some and checks it.
-    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name != "transformers-local"]
+    # These need weights; test_transformers.py and test_pairwise_student.py in tests/workers/judges make some and check them.
+    weighty = ("transformers-local", "pairwise-student")
+    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in weighty]
 
 
 # No default can know the operator's endpoint; one that does not exist fails every comparison.

@@ -80,6 +80,8 @@ PAGES: dict[str, dict[str, Roles]] = {
     "agreement": R,
     "scale": READ_AND_CHANGE,
     "probes": READ_AND_CHANGE,
+    "distill": READ_AND_CHANGE,
+    "move-distillation": {"POST": For.OWNERS},
     "failures": READ_AND_CHANGE,
     "snapshots": READ_AND_CHANGE,
     "training": READ_AND_CHANGE,
@@ -115,6 +117,7 @@ PAGES: dict[str, dict[str, Roles]] = {
 FORMS = {
     "scorecard": {"judge": "{annotator_id}", "action": "pause"},
     "probes": {"judge": "{annotator_id}"},
+    "distill": {"judge": "{annotator_id}"},
     "proof": {"action": "outside"},
     "training": {"snapshot": "{snapshot_id}"},
 }
@@ -142,6 +145,10 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/candidates": (For.OWNERS, {"retriever": "no such retriever"}),
     "GET /jobs/{job_id}": (For.READERS, None),
     "GET /runs/{run_id}": (For.READERS, None),
+    "POST /projects/{slug}/distillations": (For.OWNERS, {"judges": [{"plugin": "no such judge"}]}),
+    "GET /projects/{slug}/distillations": (For.READERS, None),
+    "GET /distillations/{distillation_id}": (For.READERS, None),
+    "POST /distillations/{distillation_id}/{move}": (For.OWNERS, None),
     "PATCH /runs/{run_id}": (For.OWNERS, {"call_budget": 5}),
     "GET /projects/{slug}/caps": (For.READERS, None),
     "PATCH /projects/{slug}/caps": (For.OWNERS, {"calls": 5}),

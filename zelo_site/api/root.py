@@ -11,6 +11,7 @@ from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
+from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.judges import router as judges_router
@@ -62,6 +63,7 @@ for _router in (
     scoring_router,
     snapshots_router,
     workers_router,
+    distillation_router,
     judges_router,
     people_router,
     training_router,

@@ -18,7 +18,7 @@ from scoring.models import ProjectFit, Snapshot
 from scoring.rating import rate_stale
 from scoring.sampling.draw import query_states
 from tests.factories.rows import make_judges, make_project
-from tests.factories.students import stored_student
+from tests.factories.students.stored import stored_student
 from tests.factories.working import judge_all
 from trainer.models import Reranker, TrainingRun
 from workers.jobs import distillation

@@ -17,7 +17,7 @@ from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.pairs import panel_of
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
 from tests.factories.scored import make_snapshot, scored
-from tests.factories.students import pairwise_run, stored_student
+from tests.factories.students.stored import pairwise_run, stored_student
 from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.factories.working import work_until_over
 from trainer.models import Reranker, TrainingRun

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from labeling.plugin_checks import check_plugin
 from labeling.records import PairExamples, Trained, TrainingData
 from tests.factories.lessons import Report
-from tests.factories.pair_lessons import make_pair_data, make_pairs, write_pair_workspace
+from tests.factories.students.pair_lessons import make_pair_data, make_pairs, write_pair_workspace
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import UnsupportedBase, load_base
 from trainer.publishing import pairwise_export
