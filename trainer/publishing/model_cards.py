@@ -87,6 +87,12 @@ _LOADING_EMBEDDER = {
 }
 
 _LOADING_PAIRWISE = {
+    SENTENCE_TRANSFORMERS: (
+        "Embeds query and documents apart; the logit of the first document is the difference of the cosines over the temperature "
+        "above.\n\n"
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("PATH/sentence_transformers")\n```'
+    ),
     ADAPTER: (
         "A PEFT adapter; it needs its base. Encoders get a head of one label; decoders answer A or B.\n\n"
         "```python\nfrom peft import PeftModel\n\n"

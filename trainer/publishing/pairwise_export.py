@@ -16,6 +16,7 @@ import numpy as np
 
 from labeling.records import FloatArray
 from trainer.bases import Base, base_checksum, base_revision, load_base
+from trainer.publishing.embedding_export import publish_embedder
 from trainer.publishing.export import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -62,12 +63,24 @@ def publish_pairwise(
     card: ModelCard,
     max_length: int,
     probe: Sequence[Triple] = (),
+    temperature: float | None = None,
 ) -> Published:
     """Write, check and move into place adapter and merged model; replaces an earlier `out`.
 
-    `probe` are further (query, first, second) to compare the artefacts on. Raises AdapterBroken, ParityFailed, NotEnoughDisk,
+    `probe` are further (query, first, second) to compare the artefacts on; `temperature` is that of a student that embeds texts
+    apart, None for one that reads both documents in one sequence. Raises AdapterBroken, ParityFailed, NotEnoughDisk,
     and the errors of `load_base`.
     """
+    if temperature is not None:
+        return publish_embedder(
+            workspace_adapter,
+            base=base,
+            out=out,
+            card=card,
+            max_length=max_length,
+            probe=[text for triple in probe for text in triple],
+            more={"form": PAIRWISE, "reads": "apart", "temperature": temperature},
+        )
     found = load_base(base)
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (workspace_adapter / name).is_file():
@@ -81,6 +94,7 @@ def publish_pairwise(
         worst = _write(draft, adapter=workspace_adapter, base=found, triples=triples, max_length=max_length)
         facts: dict[str, Any] = {
             "form": PAIRWISE,
+            "reads": "jointly",
             "base": {
                 "name": found.name,
                 "kind": found.kind,

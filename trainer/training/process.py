@@ -135,7 +135,8 @@ def _publish_judge(
 ) -> dict[str, Any]:
     """As `_publish`, for a student that judges pairs: measured on held-out pairs instead of orders."""
     from trainer.publishing.pairwise_export import publish_pairwise
-    from trainer.training.pairwise.held_out import gate_of, measure_student
+    from trainer.training.pairwise.figures import gate_of
+    from trainer.training.pairwise.held_out import measure_student
     from trainer.training.pairwise.student import PairStudent
 
     events("publishing")
@@ -145,10 +146,14 @@ def _publish_judge(
     texts = zip(shown.queries[:PROBES], shown.a[:PROBES], shown.b[:PROBES], strict=True)
     probe = [(query, first[:LONGEST_PROBE], second[:LONGEST_PROBE]) for query, first, second in texts]
     card["metrics"] = {"log-loss on the dev pairs, which chose the checkpoint": trained.facts.get("dev_log_loss")}
+    common: dict[str, Any] = {"base": trained.base, "out": workspace / PUBLISHED, "card": ModelCard(**card)}
     published = publish_pairwise(
-        trained.adapter, base=trained.base, out=workspace / PUBLISHED, card=ModelCard(**card),
-        max_length=trained.max_length, probe=probe,
-    )  # fmt: skip
+        trained.adapter,
+        **common,
+        max_length=trained.max_length,
+        probe=probe,
+        temperature=trained.facts.get("temperature"),
+    )
     events("held_out_pairs")
     gate = gate_of(measure_student(PairStudent.published(published.folder), workspace / PAIRS))
     return _result(trained, published, gate)

@@ -26,8 +26,7 @@ from workers.endpoints.failures import NotAsked
 from workers.judges.transformers.next_token import next_token_log_probabilities
 
 if TYPE_CHECKING:
-    from trainer.training.pairwise.inputs import PairTokens
-    from trainer.training.pairwise.student import PairStudent
+    from trainer.training.pairwise.student import AnyStudent
 
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 4096, 65536
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -100,7 +99,7 @@ class PairwiseStudentJudge(Judge):
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self.model_revision = _revision(self.options.student)
-        self._student: PairStudent | None = None
+        self._student: AnyStudent | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -132,7 +131,7 @@ class PairwiseStudentJudge(Judge):
             raise RuntimeError(f"judge {self.name!r} has no model yet; call prepare(collection) first")
         started = time.monotonic()
         answers: list[Verdict | Failure | None] = [_refusal(each) for each in comparisons]
-        sequences: list[PairTokens] = []
+        sequences: list[Any] = []
         asked: list[int] = []
         for at, comparison in enumerate(comparisons):
             if answers[at] is None:
@@ -159,9 +158,7 @@ class PairwiseStudentJudge(Judge):
             return NotAsked(FailureKind.TIMEOUT, message, retryable=True, retry_after_s=0.0)
         return Verdict(preference=float(expit((first - second) / 2.0)), truncated=truncated, usage=usage)
 
-    def _logits(
-        self, student: PairStudent, sequences: Sequence[PairTokens], comparisons: Sequence[Comparison]
-    ) -> FloatArray:
+    def _logits(self, student: AnyStudent, sequences: Sequence[Any], comparisons: Sequence[Comparison]) -> FloatArray:
         """Logits float64[n] of the documents shown first, NaN where there is none."""
         import torch
 
@@ -193,7 +190,7 @@ def _refusal(comparison: Comparison) -> Failure | None:
     return Failure(FailureKind.BAD_REQUEST, message, retryable=False)
 
 
-def _both_orders(student: PairStudent, comparison: Comparison) -> list[PairTokens]:
+def _both_orders(student: AnyStudent, comparison: Comparison) -> list[Any]:
     """a first, then b first, however the comparison is presented. Raises InstructionTooLong."""
     a, b = comparison.a.text, comparison.b.text
     return [

@@ -22,7 +22,7 @@ from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.factories.working import work_until_over
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE, servable
-from trainer.training.pairwise import held_out
+from trainer.training.pairwise.figures import CHANCE
 from workers.jobs import training
 from workers.jobs.student_judges import enter_judge, student_folder
 from workers.jobs.training import TrainingRefused, publish_anyway, start_training
@@ -84,7 +84,7 @@ def test_a_pairwise_training_ends_in_a_judge_that_a_run_can_choose(tmp_path: Pat
     reranker = Reranker.objects.get()
     assert read_stored(job.message) == f"judge {reranker.name!r} published"
     assert (reranker.kind, servable().exists()) == (PAIRWISE_JUDGE, False)
-    assert run.gate["pairs"]["log_loss"] < held_out.CHANCE and run.gate["pairs"]["split"] == "test"
+    assert run.gate["pairs"]["log_loss"] < CHANCE and run.gate["pairs"]["split"] == "test"
     assert run.progress["log_loss"][0][0] == 0
     assert not Job.objects.filter(stage="evaluate").exists()
 

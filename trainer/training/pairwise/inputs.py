@@ -8,7 +8,7 @@ query and first document share a prefix. Imports no Django.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,8 +44,7 @@ class PairReader:
     def __init__(self, tokenizer: Any, kind: Kind, *, max_length: int, name: str) -> None:
         self.kind, self.max_length, self._tokenizer, self._name = kind, max_length, tokenizer, name
         self._known: dict[tuple[str, int], tuple[list[int], bool]] = {}
-        special = sorted({*tokenizer.all_special_tokens, *_added(tokenizer)}, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._special = special_pattern(tokenizer)
         self._parts = self._encoder_parts() if kind == "encoder" else self._decoder_parts()
         self.label_ids = tuple(self._label(each) for each in _LABELS) if kind == "decoder" else ()
 
@@ -75,8 +74,7 @@ class PairReader:
             if len(self._known) >= TEXTS_KEPT:
                 self._known.clear()
             kept = text[: LONGEST_TEXT * most]
-            plain = self._special.sub(" ", kept) if self._special else kept
-            ids = self._encoded(plain)
+            ids = self._encoded(plain_text(kept, self._special))
             self._known[key] = (ids[:most], len(ids) > most or len(kept) < len(text))
         return self._known[key]
 
@@ -140,8 +138,29 @@ class PairReader:
         )
 
 
+def special_pattern(tokenizer: Any) -> re.Pattern[str] | None:
+    """Matches the tokenizer's special tokens, which no text may contain."""
+    special = sorted({*tokenizer.all_special_tokens, *_added(tokenizer)}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, special))) if special else None
+
+
+def plain_text(text: str, special: re.Pattern[str] | None) -> str:
+    """The text with a blank in the place of each special token."""
+    return special.sub(" ", text) if special else text
+
+
 def _added(tokenizer: Any) -> Sequence[str]:
     return [str(each.content) for each in getattr(tokenizer, "added_tokens_decoder", {}).values() if each.special]
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Rows in batches of similar length, longest first: rows times the longest is at most `batch_tokens`, or one row."""
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    at = 0
+    while at < len(order):
+        count = max(1, batch_tokens // max(1, lengths[order[at]]))
+        yield order[at : at + count]
+        at += count
 
 
 def reads_segments(config: Any) -> bool:

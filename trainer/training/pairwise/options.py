@@ -21,6 +21,11 @@ class PairwiseOptions(Trainer.Options):
         default=MINILM,
         description="Base model, an encoder or a decoder: minilm (comes with zelo), a folder, or a model name.",
     )
+    reads: Literal["auto", "jointly", "apart"] = pydantic.Field(
+        default="auto",
+        description="jointly: both documents in one sequence. apart: embeds each text and compares cosines, for embedders. auto: "
+        "apart if the base is an embedder.",
+    )
     rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
     alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout during training.")
@@ -37,12 +42,6 @@ class PairwiseOptions(Trainer.Options):
     epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training pairs.")
     max_steps: int = pydantic.Field(
         default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
-    )
-    warm_pairs: int = pydantic.Field(
-        default=0,
-        ge=0,
-        le=10**7,
-        description="Pairs of the training texts on which an embedder base first learns its own order; they cost no answers.",
     )
     max_length: int = pydantic.Field(
         default=384,

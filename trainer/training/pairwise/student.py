@@ -5,7 +5,7 @@ The trainer makes one from a base, the judge from a published folder. Imports no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from labeling.records import FloatArray, PairExamples
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import MERGED, PAIRWISE, ManifestBroken, verify
-from trainer.training.pairwise.inputs import Kind, PairReader, PairTokens, length_of, reads_segments
+from trainer.training.pairwise.apart import ApartReader, ApartStudent, published_apart
+from trainer.training.pairwise.inputs import Kind, PairReader, PairTokens, batches, length_of, reads_segments
 
 
 class PairStudent:
-    """A model with its reader. `wrapped` is the CrossEncoder of a base, None for a published student."""
+    """A model that reads both documents in one sequence. `wrapped` is the CrossEncoder of a base, None for a published one."""
 
     def __init__(self, model: Any, tokenizer: Any, kind: Kind, *, max_length: int, name: str) -> None:
         self.model, self.tokenizer, self.kind = model, tokenizer, kind
@@ -44,14 +45,16 @@ class PairStudent:
         return student
 
     @classmethod
-    def published(cls, folder: Path, *, device: str | None = None, dtype: str = "float32") -> PairStudent:
-        """The merged model in the folder of a published student, whose files are verified. Raises ManifestBroken."""
-        manifest = verify(folder, artefact=MERGED)
+    def published(cls, folder: Path, *, device: str | None = None, dtype: str = "float32") -> AnyStudent:
+        """The model in the folder of a published student, whose files are verified. Raises ManifestBroken."""
+        manifest = verify(folder)
         if manifest.get("form") != PAIRWISE:
             raise ManifestBroken(
                 f"{folder} holds a {manifest.get('form', 'reranker')}; expected a pairwise student: train one with the trainer "
                 "pairwise"
             )
+        if manifest.get("reads") == "apart":
+            return published_apart(folder, manifest, device=device, dtype=dtype)
         kind: Kind = "decoder" if manifest["base"]["kind"] == "decoder" else "encoder"
         model, tokenizer = load_merged(folder / MERGED, kind, device=device, dtype=dtype)
         return cls(model, tokenizer, kind, max_length=int(manifest["max_length"]), name=str(manifest["base"]["name"]))
@@ -101,6 +104,9 @@ class PairStudent:
         return found
 
 
+AnyStudent = PairStudent | ApartStudent
+
+
 def load_merged(folder: Path, kind: Kind, *, device: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a merged student, without the network."""
     quiet()
@@ -116,19 +122,9 @@ def load_merged(folder: Path, kind: Kind, *, device: str | None, dtype: str) -> 
     return model.to(device or "cpu").eval(), tokenizer
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, longest first: rows times the longest is at most `batch_tokens`, or one row."""
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    at = 0
-    while at < len(order):
-        count = max(1, batch_tokens // max(1, lengths[order[at]]))
-        yield order[at : at + count]
-        at += count
-
-
-def both_orders(reader: PairReader, pairs: PairExamples, chosen: Sequence[int]) -> list[PairTokens]:
+def both_orders(reader: PairReader | ApartReader, pairs: PairExamples, chosen: Sequence[int]) -> list[Any]:
     """Two sequences of each chosen pair: a first, then b first."""
-    found = []
+    found: list[Any] = []
     for at in chosen:
         shared = {"instruction": pairs.instructions[at], "query": pairs.queries[at]}
         found.append(reader.tokens(**shared, first=pairs.a[at], second=pairs.b[at]))

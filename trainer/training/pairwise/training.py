@@ -17,21 +17,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from labeling.plugins import Report
 from labeling.records import FloatArray, PairExamples, Trained, TrainingData
 from trainer.bases import Base, load_base
+from trainer.recommendation import is_bi_encoder
 from trainer.training import checkpoints
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
 from trainer.training.dev_ndcg import not_finite
 from trainer.training.fine_tuning import BEST, CHECKPOINTS, LOG_STEPS, OutOfMemory, threads_to_use
 from trainer.training.losses.elo import NoPreferences
 from trainer.training.memory import free_memory, is_out_of_memory, memory_in_use
-from trainer.training.pairwise.held_out import cross_entropies, first_pairs, judged, symmetric
-from trainer.training.pairwise.inputs import PairTokens
+from trainer.training.pairwise.apart import ApartStudent, calibrated_temperature
+from trainer.training.pairwise.figures import cross_entropies, first_pairs, symmetric
+from trainer.training.pairwise.held_out import judged
+from trainer.training.pairwise.inputs import batches
 from trainer.training.pairwise.options import PairwiseOptions
-from trainer.training.pairwise.student import PairStudent, batches, both_orders
-from trainer.training.pairwise.warm_start import with_own_order
+from trainer.training.pairwise.student import AnyStudent, PairStudent, both_orders
 
 BATCH_FILE = "batch.json"
 LARGEST_GRADIENT = 1.0
@@ -105,29 +109,24 @@ class _Course:
         bf16 = options.precision == "bf16" or (
             options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()
         )
-        self.student = PairStudent.of_base(
-            base, max_length=options.max_length, seed=options.seed, device=None if on_gpu else "cpu",
-            dtype="bfloat16" if bf16 and on_gpu else "float32",
-        )  # fmt: skip
+        self.student = _student_of(base, options, dtype="bfloat16" if bf16 and on_gpu else "float32")
         self.student.bf16 = bf16
-        self.adapted = attach_adapter(self.student.wrapped, base, options)
-        self.student.model = self.adapted
+        inner: Any = self.student.embedder[0] if isinstance(self.student, ApartStudent) else self.student.wrapped
+        self.adapted = attach_adapter(inner, base, options, head=not isinstance(self.student, ApartStudent))
+        if not isinstance(self.student, ApartStudent):
+            self.student.model = self.adapted
         set_dropout(self.adapted, options.dropout)
         if bf16 and not on_gpu:
-            attend_in_float32(self.student.wrapped.model)
+            attend_in_float32(inner.model)
         rng = np.random.default_rng([options.seed, 3])
-        warm = with_own_order(base, data.train_pairs, options, report)
         self.pairs = _some_without_instruction(data.train_pairs, options.without_instruction, rng)
-        self.warm = warm
         dev = data.dev_pairs
         self.dev = first_pairs(dev, options.dev_pairs) if dev is not None and len(dev) else None
         self.state = _State()
         self.sequences = both_orders(self.student.reader, self.pairs, range(len(self.pairs)))
-        self.warm_sequences = both_orders(self.student.reader, warm, range(len(warm))) if warm is not None else []
-        self.warm_steps = -(-len(self.warm_sequences) // (2 * options.batch_size))
         self.epoch_steps = -(-len(self.pairs) // options.batch_size)
         by_epochs = options.epochs * self.epoch_steps
-        self.steps = self.warm_steps + min(options.max_steps or by_epochs, by_epochs)
+        self.steps = min(options.max_steps or by_epochs, by_epochs)
         self.learned = [each for each in self.adapted.parameters() if each.requires_grad]
         self.optimizer = torch.optim.AdamW(self.learned, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
@@ -139,7 +138,7 @@ class _Course:
         if begun == 0:
             self._look(0)
         losses: list[float] = []
-        self.adapted.train()
+        self._train_mode()
         for step in range(begun, self.steps):
             if self.state.stopped:
                 break
@@ -152,11 +151,15 @@ class _Course:
             if done % LOG_STEPS == 0 or done == self.steps:
                 self._say(done, float(np.mean(losses)))
                 losses = []
-            if done > self.warm_steps and (done % self.options.eval_steps == 0 or done == self.steps):
+            if done % self.options.eval_steps == 0 or done == self.steps:
                 self._look(done)
                 self._keep(done)
-                self.adapted.train()
+                self._train_mode()
         return self._trained(begun)
+
+    def _train_mode(self) -> None:
+        """Turn dropout on; an embedder's modules follow the adapted one."""
+        (self.student.embedder if isinstance(self.student, ApartStudent) else self.adapted).train()
 
     # --- steps ---------------------------------------------------------------------------
 
@@ -183,20 +186,11 @@ class _Course:
         self.optimizer.zero_grad()
         return total / len(sequences)
 
-    def _of_step(self, step: int) -> tuple[list[PairTokens], FloatArray, FloatArray]:
+    def _of_step(self, step: int) -> tuple[list[Any], FloatArray, FloatArray]:
         """Sequences of both orders, P(first is the more relevant) and weights of each."""
-        if step < self.warm_steps:
-            assert self.warm is not None
-            size = self.options.batch_size
-            pairs, chosen, source = (
-                self.warm,
-                list(range(len(self.warm)))[step * size : (step + 1) * size],
-                self.warm_sequences,
-            )
-        else:
-            epoch, at = divmod(step - self.warm_steps, self.epoch_steps)
-            pairs, chosen, source = self.pairs, self._plan(epoch)[at], self.sequences
-        sequences = [source[2 * row + order] for row in chosen for order in (0, 1)]
+        epoch, at = divmod(step, self.epoch_steps)
+        pairs, chosen = self.pairs, self._plan(epoch)[at]
+        sequences = [self.sequences[2 * row + order] for row in chosen for order in (0, 1)]
         wanted = np.column_stack([pairs.preferences[chosen], 1.0 - pairs.preferences[chosen]]).ravel()
         return sequences, wanted, np.repeat(pairs.weights[chosen], 2)
 
@@ -282,8 +276,9 @@ class _Course:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)
         facts: dict[str, Any] = {
+            "reads": "apart" if isinstance(self.student, ApartStudent) else "jointly",
+            **self._temperature(source),
             "train_pairs": len(self.pairs),
-            "warm_pairs": len(self.warm) if self.warm is not None else 0,
             "cut_pairs": self._cut(),
             "steps": max(step, begun),
             "best_step": self.state.best_step,
@@ -302,6 +297,17 @@ class _Course:
             form="pairwise",
             base_won=self.state.best_step == 0,
         )
+
+    def _temperature(self, adapter: Path) -> dict[str, float]:
+        """The temperature of an embedder, chosen on the dev pairs; nothing for a student that reads jointly."""
+        if not isinstance(self.student, ApartStudent):
+            return {}
+        set_peft_model_state_dict(self.adapted, load_file(str(adapter / "adapter_model.safetensors")))
+        temperature = self.student.temperature
+        if self.dev is not None:
+            _, first, second = judged(self.student, self.dev)
+            temperature = calibrated_temperature(temperature, symmetric(first, second), self.dev.preferences)
+        return {"temperature": temperature}
 
     # --- reports -------------------------------------------------------------------------
 
@@ -333,7 +339,7 @@ class _Course:
             "step",
             step=step,
             steps=self.steps,
-            epoch=round(max(0, step - self.warm_steps) / self.epoch_steps, 4),
+            epoch=round(step / self.epoch_steps, 4),
             loss=loss,
             learning_rate=self.schedule.get_last_lr()[0],
             tokens=self.state.tokens,
@@ -341,6 +347,14 @@ class _Course:
             memory_bytes=memory_in_use(),
             eta_s=(seconds + self.state.looking_s) / step * (self.steps - step),
         )
+
+
+def _student_of(base: Base, options: PairwiseOptions, *, dtype: str) -> AnyStudent:
+    """The untrained student. Raises NotAnEmbedder, UnsupportedBase."""
+    device = None if torch.cuda.is_available() else "cpu"
+    if options.reads == "apart" or (options.reads == "auto" and is_bi_encoder(base)):
+        return ApartStudent.of_base(base, max_length=options.max_length, device=device, dtype=dtype)
+    return PairStudent.of_base(base, max_length=options.max_length, seed=options.seed, device=device, dtype=dtype)
 
 
 def _some_without_instruction(pairs: PairExamples, share: float, rng: np.random.Generator) -> PairExamples:

@@ -27,7 +27,7 @@ from trainer.publishing.pairwise_export import publish_pairwise
 from trainer.serving.published import load_published
 from trainer.training import process
 from trainer.training.losses.elo import NoPreferences
-from trainer.training.pairwise.held_out import (
+from trainer.training.pairwise.figures import (
     CHANCE,
     calibration_error,
     cross_entropies,
@@ -35,10 +35,10 @@ from trainer.training.pairwise.held_out import (
     entropies,
     figures,
     gate_of,
-    judged,
     symmetric,
     triples_of,
 )
+from trainer.training.pairwise.held_out import judged
 from trainer.training.pairwise.inputs import InstructionTooLong
 from trainer.training.pairwise.options import PairwiseOptions
 from trainer.training.pairwise.plugin import Pairwise
