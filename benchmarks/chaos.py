@@ -11,6 +11,11 @@ A call is in flight when its worker dies if the ledger has it and its answer was
 out within the last half second and was not read yet (`on_the_wire`, only those that had to be asked again). `extra_paid`
 is told apart likewise: `extra_unanswered` had no answer at the kill, `extra_on_the_wire` one that nobody had read, and
 `extra_unexplained` was not in flight at all and has to be 0.
+
+`--batch`: the judge's questions go out in batches of 50, which the provider answers within a second, in any order and
+with doubled lines; some of its replies are lost or fail at every step, and some batches expire. Nothing is in flight then
+that would be lost with a worker: all figures of loss have to be 0, with them `extra_paid` and `uploaded_twice`, the files
+uploaded and batches created more than once.
 """
 
 from __future__ import annotations
@@ -41,11 +46,22 @@ sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow pack
 DOCUMENTS = 40
 AHEAD = 300  # questions
 ROUNDS, QUICK_ROUNDS = 50, 10
+BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 20, 5
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
 AT_LEAST_IN_FLIGHT = 8
 PROGRESS = 50  # answers between two kills, so that no question is unlucky five times in a row
 ON_THE_WIRE_S = 0.5
 PATIENCE_S = 120.0
+# Batches: their size, how long they take, and what goes wrong with them and with the requests of each step.
+BATCH_OF, BATCH_S, POLL_S = 50, 1.0, 0.3
+BATCH_FAULTS = ("reordered", "duplicated+unknown_ids", "", "expired+reordered")
+STEP_FAULTS = {
+    "upload": ["", "lost_reply", "", "http_500_after", "", "http_503"],
+    "create": ["lost_reply", "", "http_500_after", "", "http_503", ""],
+    "list": ["", "http_500", "", ""],
+    "retrieve": ["", "", "http_503", "", "disconnect", ""],
+    "content": ["", "cut_connection", "", ""],
+}
 
 # Workers, broker and database die equally often.
 KINDS = ("workers and database", "broker", "workers", "database", "broker")
@@ -75,6 +91,7 @@ class Stack:
     services: Any
     fake: Any
     context: ForkServerContext
+    in_batches: bool = False
     processes: dict[str, ForkServerProcess] = field(default_factory=dict)
 
     COMMANDS = {
@@ -148,7 +165,7 @@ def _tree(pid: int) -> list[int]:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
+def running_stack(*, in_batches: bool = False) -> Iterator[Stack]:
     """Everything that runs, in a new home that goes with it."""
     from tests.fake_judge.process import running_fake_judge
 
@@ -157,7 +174,7 @@ def running_stack() -> Iterator[Stack]:
     arguments = ["--latency-ms", str(LATENCY_MS), "--latency-jitter", str(JITTER)]
     try:
         with running_fake_judge(home / "ledger.jsonl", *arguments) as fake:
-            context = _set_up(home, fake.base_url)
+            context = _set_up(home, fake.base_url, in_batches=in_batches)
             from django.core.management import call_command
             from django.db import connection
 
@@ -165,7 +182,7 @@ def running_stack() -> Iterator[Stack]:
 
             with ServiceSupervisor(home, restart_delays_s=(0.1, 0.1)) as services:
                 call_command("migrate", verbosity=0)
-                stack = Stack(home, services, fake, context)
+                stack = Stack(home, services, fake, context, in_batches)
                 try:
                     yield stack
                 finally:
@@ -180,11 +197,13 @@ def running_stack() -> Iterator[Stack]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _set_up(home: Path, base_url: str) -> ForkServerContext:
+def _set_up(home: Path, base_url: str, *, in_batches: bool) -> ForkServerContext:
     """Settings and compiled code for this process and for those to come, which begin to load while services start."""
     for name in ("DATABASE_URL", "BROKER_URL"):
         os.environ.pop(name, None)
-    endpoint = {"name": "fake", "base_url": base_url, "max_concurrency": CONCURRENCY, "timeout_s": 20.0}
+    endpoint: dict[str, Any] = {"name": "fake", "base_url": base_url, "max_concurrency": CONCURRENCY, "timeout_s": 20.0}
+    if in_batches:
+        endpoint |= {"batch_max_requests": BATCH_OF, "batch_poll_s": POLL_S, "batch_wait_s": 0.2}
     os.environ.update(ZELO_HOME=str(home), ZELO_ENDPOINTS=json.dumps([endpoint]), OMP_NUM_THREADS="1")
     os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
     from zelo_site.environment import prepare_environment
@@ -230,13 +249,14 @@ class Orders:
             self.runs.append(_asked(stack, lambda order=order: start_run(self.project, **order)))  # type: ignore[misc]
 
 
-def new_orders(queries: int) -> Orders:
+def new_orders(queries: int, *, in_batches: bool = False) -> Orders:
     from labeling.access.annotators import get_judge
     from labeling.models import Query
     from tests.factories.http_panel import make_texts
 
     project = make_texts(queries=queries, documents=DOCUMENTS)
-    judge = get_judge(project, "openai-http", {"endpoint": "fake", "model": "mortal"}, name="mortal")
+    options = {"endpoint": "fake", "model": "mortal"} | ({"delivery": "batch"} if in_batches else {})
+    judge = get_judge(project, "openai-http", options, name="mortal")
     return Orders(project, judge, list(Query.objects.order_by("id").values_list("id", flat=True)))
 
 
@@ -248,6 +268,8 @@ def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> li
     calls = 0
     for kind in kinds:
         orders.keep_ahead(stack, calls)
+        if stack.in_batches:
+            _order_trouble(stack, rng)
         _wait(stack, lambda before=calls: _is_busy(stack, before + PROGRESS))  # type: ignore[misc]
         time.sleep(rng.uniform(0.0, 0.3))
         at, in_flight = stack.kill(kind, rng)
@@ -257,8 +279,16 @@ def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> li
     return kills
 
 
+def _order_trouble(stack: Stack, rng: random.Random) -> None:
+    """The next batches, and the requests of each step, meet their faults."""
+    steps = {step: rng.sample(faults, len(faults)) for step, faults in STEP_FAULTS.items()}
+    stack.fake.order_batch_faults(*rng.sample(BATCH_FAULTS, len(BATCH_FAULTS)), **steps)
+
+
 def _is_busy(stack: Stack, calls: int) -> bool:
     summary = stack.fake.summary()
+    if stack.in_batches:
+        return bool(summary["calls"] >= calls)
     return bool(summary["calls"] >= calls and summary["in_flight"] > AT_LEAST_IN_FLIGHT)
 
 
@@ -333,6 +363,22 @@ def audit(stack: Stack, orders: Orders, kills: list[Kill]) -> dict[str, Any]:
         "judgments": len(stored),
         "unfinished": _asked(stack, JudgingTask.objects.count) + len(orders.runs) - ended,
         "unbooked": max(0, paid.total() - attempts.total()),
+    } | (_batches_sent(stack, attempts) if stack.in_batches else {})
+
+
+def _batches_sent(stack: Stack, attempts: Counter[str]) -> dict[str, int]:
+    """Files and batches that the provider has more than once, by their names; and what the database still holds of them."""
+    from workers.models import ProviderBatch
+
+    seen = stack.fake.batches()
+    rows = _asked(stack, lambda: list(ProviderBatch.objects.all()))
+    return {
+        "uploaded_twice": sum(count - 1 for kind in ("uploads", "created") for count in seen[kind].values()),
+        "batches": len(rows),
+        "batches_at_the_provider": len(seen["batches"]),
+        "batches_unknown": len({row["id"] for row in seen["batches"]} - {row.batch_id for row in rows}),
+        "batches_not_ended": sum(row.state in ProviderBatch.OUT for row in rows),
+        "reserved": attempts["reserved"],
     }
 
 
@@ -384,11 +430,13 @@ def _extra_calls(
     return extra
 
 
-def chaos(rounds: int, *, seed: int = 0) -> tuple[dict[str, Any], list[Kill]]:
+def chaos(rounds: int, *, seed: int = 0, in_batches: bool = False) -> tuple[dict[str, Any], list[Kill]]:
     """A run under `rounds` kills, to its end; the figures, and what was killed."""
     began = time.monotonic()
-    with running_stack() as stack:
-        orders = new_orders(rounds + 5)
+    with running_stack(in_batches=in_batches) as stack:
+        if in_batches:
+            stack.fake.set_batches(batch_s=BATCH_S)
+        orders = new_orders(rounds + 5, in_batches=in_batches)
         stack.tick()
         began_killing = time.monotonic()
         kills = torment(stack, orders, rounds, random.Random(seed))
@@ -412,11 +460,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=0, help=f"kills (default {ROUNDS}, quick {QUICK_ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="fewer kills, under 45 s")
+    parser.add_argument("--batch", action="store_true", help="the judge's questions go out in batches")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
-    figures, kills = chaos(rounds, seed=arguments.seed)
-    print(f"{figures['judgments']} judgments under {rounds} kills, {CONCURRENCY} calls in flight at most")
+    many, few = (BATCH_ROUNDS, QUICK_BATCH_ROUNDS) if arguments.batch else (ROUNDS, QUICK_ROUNDS)
+    rounds = arguments.rounds or (few if arguments.quick else many)
+    figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch)
+    how = f"batches of {BATCH_OF}" if arguments.batch else f"{CONCURRENCY} calls in flight at most"
+    print(f"{figures['judgments']} judgments under {rounds} kills, {how}")
     print(f"{'killed':<24}{'times':>7}{'in flight, mean':>17}{'next call after, s: median':>28}{'longest':>9}")
     for kind in dict.fromkeys(KINDS):
         if mine := [kill for kill in kills if kill.kind == kind]:

@@ -194,7 +194,7 @@ def order(setting: Setting) -> tuple[Any, dict[tuple[int, bool], dict[str, Any]]
     from labeling.projects import create_project
     from workers.judges.prompting import build_prompt, cutter_of
     from workers.judging.batches import prepared_judge
-    from workers.judging.drift import pause_judge
+    from workers.judging.pausing import pause_judge
     from workers.judging.questions import comparisons_of
     from workers.judging.queue import ClaimedTask
     from workers.models import JudgingTask
@@ -247,7 +247,7 @@ def ask_through_the_queue(judge: Any, setting: Setting, tick: Callable[[], None]
     from django.db import connection
     from django.db.models import Max
 
-    from workers.judging.drift import resume_judge
+    from workers.judging.pausing import resume_judge
     from workers.models import Attempt, JudgingTask
     from workers.monitoring.heartbeats import alive
 

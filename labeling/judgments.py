@@ -1,4 +1,4 @@
-"""Stores, supersedes and restores judgments; no other code writes them.
+"""Stores, supersedes and restores judgments, and stores the grades of models; no other code writes them.
 
 `record_judgments` joins the caller's transaction, so that a finished task or a person's answer commits together with
 its judgments. It raises the version of every query it touches, from which the rater knows which scores are stale, and
@@ -15,7 +15,7 @@ from django.db.models import F
 
 from labeling.models import Judgment, Project
 from labeling.prepared import Cursor, prepared_cursor
-from labeling.records import NewJudgment
+from labeling.records import NewJudgment, PointwiseGrade
 from labeling.signals import judgments_recorded
 
 
@@ -34,11 +34,14 @@ class Recorded:
 _ACROSS = "(SELECT pair.query_id IS NULL FROM labeling_pair pair WHERE pair.id = labeling_judgment.pair_id)"
 
 _INSERT = f"""
-INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated)
+INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated, call, call_size,
+                               place_a, place_b)
 SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, answer.kind, answer.preference,
-       answer.truncated
-FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[])
-     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, position)
+       answer.truncated, answer.call, answer.call_size, answer.place_a, answer.place_b
+FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[], %s::bigint[],
+            %s::smallint[], %s::smallint[], %s::smallint[])
+     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, call, call_size, place_a,
+                                place_b, position)
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 ORDER BY answer.position
 ON CONFLICT DO NOTHING
@@ -149,6 +152,7 @@ def _insert(
             [j.kind.value for j in judgments],
             [j.preference for j in judgments],
             [j.truncated for j in judgments],
+            *([getattr(j.places, name, None) for j in judgments] for name in ("call", "size", "a", "b")),
         ],
     )
     rows = cursor.fetchall()
@@ -189,3 +193,21 @@ def _insert_rationales(
             "ON CONFLICT DO NOTHING",
             [[row_id for row_id, _ in explained], [text for _, text in explained]],
         )
+
+
+_STORE_GRADES = """
+INSERT INTO labeling_modelgrade (annotator_id, candidate_id, value)
+SELECT DISTINCT ON (grade.annotator, candidate.id) grade.annotator, candidate.id, grade.value
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::float8[]) AS grade (annotator, query, document, value)
+JOIN labeling_candidate candidate ON candidate.query_id = grade.query AND candidate.document_id = grade.document
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+
+
+def store_model_grades(cursor: Cursor, grades: Sequence[tuple[int, PointwiseGrade]]) -> None:
+    """Store (annotator, grade) of each candidate that still exists."""
+    if grades:
+        columns = [[judge for judge, _ in grades]]
+        columns += [[getattr(grade, name) for _, grade in grades] for name in ("query_id", "document_id", "value")]
+        cursor.execute(_STORE_GRADES, columns)

@@ -123,6 +123,16 @@ class Sampler(Plugin):
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
         """Return at most `budget` distinct new pairs, int64[m, 2] with a < b, none of them in `state.pairs`."""
 
+    def sample_sets(
+        self, state: QueryState, budget: int, rng: np.random.Generator, *, set_size: int
+    ) -> IntArray | None:
+        """Return sets for judges that read `set_size` documents in a call, or None: the pairs of `sample` are joined to sets.
+
+        int64[m, set_size], -1 behind the last document of a smaller set. A set of k documents uses k - 1 of the budget; its
+        first two documents are a pair that is not in `state.pairs` and not the first two of another set.
+        """
+        return None
+
 
 class BadAnswers(ValueError):
     """A judge broke its contract: a wrong number of answers, or an object that is no answer."""
@@ -136,7 +146,8 @@ class Judge(Plugin):
     them until they are stored. `resource`: the bottleneck, which decides the worker: `cpu`, `gpu` (a local model, on
     the GPU if there is one) or `http`. `added_options`: options that came after a judge's first release; at their default
     they are no part of its identity, so that an update repeats no question. `learns_from_panel`: the judge is a student of
-    other judges, so that no student learns from its answers.
+    other judges, so that no student learns from its answers. `set_size`: the most documents of one question;
+    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`.
     """
 
     kind = "judge"
@@ -152,6 +163,10 @@ class Judge(Plugin):
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
         """Reasons why a judge with these options cannot work now, checked before a run; fast, without calls."""
         return []
+
+    @property
+    def set_size(self) -> int:
+        return 2
 
     @abc.abstractmethod
     def prepare(self, collection: Collection) -> None:

@@ -138,7 +138,8 @@ class Comparison:
     """One question to a judge: is `a` more relevant to its query than `b` to its own?
 
     `swapped`: present b first. `query_b` equals `query_a` unless the pair is a cross-query pair. `key` belongs to the
-    caller; answers return in the order of the comparisons.
+    caller; answers return in the order of the comparisons. `documents`: for a question about a set, all its documents in
+    the order in which they are shown, a and b among them; empty for a pair. Only judges with a `set_size` above 2 get sets.
     """
 
     key: int
@@ -148,6 +149,12 @@ class Comparison:
     b: TextRecord
     swapped: bool = False
     instruction: str = ""
+    documents: tuple[TextRecord, ...] = ()
+
+    @property
+    def shown(self) -> tuple[TextRecord, ...]:
+        """The documents in the order in which they are shown: two of a pair, or those of the set."""
+        return self.documents or (self.first, self.second)
 
     @property
     def cross_query(self) -> bool:
@@ -183,10 +190,42 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedPreference:
+    """One preference from a question about a set: P(the document at place `one` beats that at `other`), in [0, 1].
+
+    Places count from 0 in the order in which the documents were shown. Raises ValueError for anything else.
+    """
+
+    one: int
+    other: int
+    preference: float
+
+    def __post_init__(self) -> None:
+        check_answer(AnswerKind.PREFERENCE, self.preference)
+        if min(self.one, self.other) < 0 or self.one == self.other:
+            raise ValueError(f"places are {self.one} and {self.other}; expected two different places from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class PointwiseGrade:
+    """A model's grade of one candidate, as a share of its scale in [0, 1]. Raises ValueError outside it."""
+
+    query_id: int
+    document_id: int
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.value <= 1.0:
+            raise ValueError(f"a grade is {self.value!r}; expected a share of the scale in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's answer. `preference` = P(a is the more relevant) in [0, 1] if `kind` is PREFERENCE, else None.
 
-    Raises ValueError for anything else, NaN included.
+    `placed`: the preferences that answer a question about a set, which are stored instead of `preference`; empty for a
+    pair. `grades`: grades of single documents on which the answer rests; they are stored apart from people's. Raises
+    ValueError for anything else, NaN included.
     """
 
     preference: float | None
@@ -194,9 +233,18 @@ class Verdict:
     rationale: str = ""
     truncated: bool = False
     usage: Usage = Usage()
+    placed: tuple[PlacedPreference, ...] = ()
+    grades: tuple[PointwiseGrade, ...] = ()
 
     def __post_init__(self) -> None:
         check_answer(self.kind, self.preference)
+
+    @classmethod
+    def on_set(cls, placed: Sequence[PlacedPreference], **rest: Any) -> Verdict:
+        """The answer to a question about a set. Raises ValueError without any preference."""
+        if not placed:
+            raise ValueError("an answer about a set holds no preference; report a Failure instead")
+        return cls(preference=placed[0].preference, placed=tuple(placed), **rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +271,21 @@ def check_answer(kind: AnswerKind, preference: float | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPlaces:
+    """Where the two documents of a judgment stood in a call about a set of `size` documents; places count from 0.
+
+    Judgments with the same `call` come from one call, so their errors are correlated.
+    """
+
+    call: int
+    size: int
+    a: int
+    b: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewJudgment:
-    """A new answer for `labeling.judgments.record_judgments`."""
+    """A new answer for `labeling.judgments.record_judgments`; `places` if it comes from a call about a set."""
 
     pair_id: int
     annotator_id: int
@@ -233,6 +294,7 @@ class NewJudgment:
     kind: AnswerKind = AnswerKind.PREFERENCE
     rationale: str = ""
     truncated: bool = False
+    places: CallPlaces | None = None
 
     def __post_init__(self) -> None:
         check_answer(self.kind, self.preference)

@@ -14,6 +14,7 @@ from django.db import connection, transaction
 
 from labeling.records import ComparisonColumns, IntArray
 from scoring.models import INDEPENDENT
+from scoring.numerics.judges.calls import UNMEASURED
 
 # COPY's binary form: 19 bytes of header, each tuple a 2-byte count and for each field a 4-byte
 # length before its bytes. With fixed-width columns that are never null a tuple is a fixed record.
@@ -46,7 +47,8 @@ class ProjectColumns:
     """Comparisons of some queries, and the ids of their local indices.
 
     `query_ids`, `judged_versions` int64[Q]; `candidate_ids` int64[sum sizes], query after query in
-    id order; `annotator_ids` int64[J] by `columns.judge`; `pair_ids` int64[m] beside the columns.
+    id order; `annotator_ids` int64[J] by `columns.judge`; `pair_ids` int64[m] beside the columns. `calls` int64[m]:
+    votes with the same number above 0 come from one call about a set; their weight is below 1 (`call_weight`).
     """
 
     query_ids: IntArray
@@ -55,13 +57,20 @@ class ProjectColumns:
     annotator_ids: IntArray
     pair_ids: IntArray
     columns: ComparisonColumns
+    calls: IntArray
 
 
+# `call_weight` of an answer, as SQL over `answer` and the fit of its judge, `measured`.
+CALL_WEIGHT = (
+    f"(1.0 / (1.0 + COALESCE(answer.call_size - 2, 0) * COALESCE(measured.call_correlation, {UNMEASURED})))::float8"
+)
 _QUERIES = "SELECT id, judged_version FROM labeling_query WHERE id = ANY(%s) ORDER BY id"
 _CANDIDATES = "SELECT query_id, id FROM labeling_candidate WHERE query_id = ANY(%s) ORDER BY query_id, id"
 _VOTES = """
-SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, answer.annotator_id, answer.swapped, answer.preference
+SELECT pair.query_id, pair.a_id, pair.b_id, pair.id, answer.annotator_id, COALESCE(answer.call, 0),
+       answer.swapped, answer.preference, {weight}
 FROM labeling_pair pair JOIN labeling_live_judgment answer ON answer.pair_id = pair.id
+LEFT JOIN scoring_judgefit measured ON measured.annotator_id = answer.annotator_id AND answer.call IS NOT NULL
 WHERE pair.query_id = ANY(%s) AND answer.kind = 'preference' AND {which}
 ORDER BY pair.query_id, pair.id, answer.id
 """
@@ -79,10 +88,10 @@ def read_columns(query_ids: Sequence[int], *, independent: bool = False) -> Proj
         queries = copy_columns(_QUERIES, ids, [("id", "i8"), ("judged_version", "i8")])
         candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8")])
         votes = copy_columns(
-            _VOTES.format(which=INDEPENDENT if independent else "TRUE"),
+            _VOTES.format(which=INDEPENDENT if independent else "TRUE", weight=CALL_WEIGHT),
             ids,
-            [(name, "i8") for name in ("query", "a", "b", "pair", "annotator")]
-            + [("swapped", "b1"), ("preference", "f8")],
+            [(name, "i8") for name in ("query", "a", "b", "pair", "annotator", "call")]
+            + [("swapped", "b1"), ("preference", "f8"), ("weight", "f8")],
         )
     return _assemble(queries, candidates, votes)
 
@@ -109,7 +118,7 @@ def _assemble(
         a=local(votes["a"].astype(np.int64)),
         b=local(votes["b"].astype(np.int64)),
         preference=votes["preference"].astype(np.float64),
-        weight=np.ones(len(votes), dtype=np.float64),
+        weight=votes["weight"].astype(np.float64),
         judge=judge.astype(np.int64),
         swapped=votes["swapped"].astype(np.bool_),
         offsets=np.searchsorted(vote_query, np.arange(len(query_ids) + 1)).astype(np.int64),
@@ -122,4 +131,5 @@ def _assemble(
         annotator_ids=annotator_ids,
         pair_ids=votes["pair"].astype(np.int64),
         columns=columns,
+        calls=votes["call"].astype(np.int64),
     )

@@ -130,7 +130,8 @@ class JudgeFit(models.Model):
     """Measurements of one annotator in a project: sharpness, position bias, dispersion and vote weight.
 
     They use `votes` of the judge and `anchors` answers of people and graded pairs as reference. With 0 anchors the
-    reference is the joint strengths of all judges, which shared errors can mislead.
+    reference is the joint strengths of all judges, which shared errors can mislead. `call_correlation`: how strongly the
+    preferences of one call about a set are correlated, measured on `calls` calls; None before it is measured.
     """
 
     annotator = models.OneToOneField(Annotator, primary_key=True, on_delete=models.CASCADE, related_name="fit")
@@ -142,6 +143,9 @@ class JudgeFit(models.Model):
     weight = models.FloatField(null=True, blank=True)
     votes = models.PositiveIntegerField(default=0)
     anchors = models.PositiveIntegerField(default=0)
+    call_correlation = models.FloatField(null=True, blank=True)
+    call_correlation_stderr = models.FloatField(null=True, blank=True)
+    calls = models.PositiveIntegerField(default=0, db_default=0)
     fitted_at = models.DateTimeField(db_default=Now())
 
     objects = visible_through("annotator__project").as_manager()

@@ -19,12 +19,14 @@ from django.dispatch import receiver
 from labeling.models import Project
 from labeling.plugins import Rater, get_plugin
 from labeling.signals import rater_changed
+from scoring.annotators.call_correlations import measure_calls
 from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
 from scoring.annotators.student_weights import student_ids, student_terms, votes_of
 from scoring.columns import read_columns
 from scoring.models import JudgeFit, ProjectFit
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import PriorChoice, choose_prior
+from scoring.numerics.judges.calls import CallCorrelation
 from scoring.numerics.judges.student_weight import without
 
 SAMPLED_JUDGMENTS = 40_000
@@ -36,6 +38,7 @@ NEVER = datetime.fromtimestamp(0, tz=UTC)
 # A smaller change of the prior changes strengths by less than the rounding on a page, so no refit is needed.
 SAME_LOG_PRIOR = 0.05
 SAME_TERM = 0.02
+SAME_CORRELATION = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,12 @@ def choose_project_fit(project_id: int) -> Chosen:
     students = student_ids([project_id])
     choice = _choose(project, plain, model, students)
     panel = measure_judges(project, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
+    calls = measure_calls(project_id, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
     if model is not None and students:
         sample = read_columns(sampled_query_ids(project_id))
         terms = terms | student_terms(sample, students, model=model, prior_precision=_precision(choice, plain))
-    return _store(project, choice=choice, panel=panel, terms=terms, before=before)
+    return _store(project, choice=choice, panel=panel, terms=terms, calls=calls, before=before)
 
 
 def _choose(project: Project, plain: Rater, model: str | None, students: Sequence[int]) -> PriorChoice | None:
@@ -164,6 +168,7 @@ def _store(
     choice: PriorChoice | None,
     panel: JudgePanel,
     terms: dict[str, list[float]],
+    calls: dict[int, CallCorrelation],
     before: datetime,
 ) -> Chosen:
     precision = choice.prior_precision if choice is not None and choice.cross_validated else None
@@ -187,14 +192,14 @@ def _store(
         ).exists():  # changed during the computation, so it is outdated
             return Chosen(shared.version, shared.prior_precision, shared.cross_validated, changed=False)
         changed = shared.rater != project.rater or not _alike(shared.prior_precision, precision)
-        changed = changed or not _same_terms(shared.judge_terms, terms)
+        changed = changed or not _same_terms(shared.judge_terms, terms) or not _same_calls(calls)
         if changed:
             values["version"] = shared.version + 1
             values["judge_terms"] = terms
         else:
             values["prior_precision"] = shared.prior_precision
         ProjectFit.objects.filter(pk=project.pk).update(**values)
-        _store_judges(panel)
+        _store_judges(panel, calls if changed else {})
     return Chosen(
         version=int(values.get("version", shared.version)),
         prior_precision=values["prior_precision"],
@@ -215,6 +220,20 @@ def _same_terms(first: Mapping[str, Sequence[float]], second: Mapping[str, Seque
     return all(abs(x - y) <= SAME_TERM for judge in first for x, y in zip(first[judge], second[judge], strict=True))
 
 
-def _store_judges(panel: JudgePanel) -> None:
+def _same_calls(calls: Mapping[int, CallCorrelation]) -> bool:
+    """Whether the weights that these correlations give are those of the stored fits."""
+    stored = dict(JudgeFit.objects.filter(annotator__in=calls).values_list("annotator_id", "call_correlation"))
+    known = {judge: stored.get(judge) for judge in calls}
+    return all(
+        before is not None and abs(before - calls[judge].correlation) <= SAME_CORRELATION
+        for judge, before in known.items()
+    )
+
+
+def _store_judges(panel: JudgePanel, calls: Mapping[int, CallCorrelation]) -> None:
     for figures in panel.judges:
         JudgeFit.objects.update_or_create(annotator_id=figures.annotator_id, defaults=figures.columns())
+    for judge, each in calls.items():
+        error = each.stderr if math.isfinite(each.stderr) else None
+        found = {"call_correlation": each.correlation, "call_correlation_stderr": error, "calls": each.calls}
+        JudgeFit.objects.update_or_create(annotator_id=judge, defaults=found)

@@ -133,7 +133,8 @@ def _rate(rater: Rater, read: ProjectColumns, shared: ProjectFit) -> Fit:
     known = [shared.judge_terms.get(str(each), (1.0, 0.0, 1.0)) for each in read.annotator_ids.tolist()]
     terms = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
     position = np.where(read.columns.swapped, -1.0, 1.0)
-    return rater.rate_votes(read.columns, VoteTerms(terms[:, 0], terms[:, 1] * position, terms[:, 2]))
+    weight = terms[:, 2] * read.columns.weight
+    return rater.rate_votes(read.columns, VoteTerms(terms[:, 0], terms[:, 1] * position, weight))
 
 
 _STORE_FAILURE = """

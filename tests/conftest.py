@@ -75,7 +75,7 @@ def broker_down(settings: Any, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_stored_endpoints_between_tests() -> None:
     """What one test has read from its database is no endpoint of the next one's."""
-    from workers.endpoints.stored import forget_stored
+    from workers.endpoints.stored.rows import forget_stored
 
     forget_stored()
 

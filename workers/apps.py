@@ -11,7 +11,7 @@ class WorkersConfig(AppConfig):
     def ready(self) -> None:
         from workers.broker import hints  # noqa: F401  connects receivers
         from workers.endpoints.registry import read_stored_with
-        from workers.endpoints.stored import stored_endpoints
+        from workers.endpoints.stored.rows import stored_endpoints
         from workers.jobs.student_judges import find_students
 
         read_stored_with(stored_endpoints)

@@ -40,6 +40,24 @@ POINTS: Mapping[str, str] = {
     "recover.before_removal": "its leases are ended, its file still exists",
 }
 
+# The same for questions that go out in batches.
+BATCH_POINTS: Mapping[str, str] = {
+    "batch.before_formed": "a batch, its leases and its reservations are written, not committed",
+    "batch.formed": "a batch is committed, nothing of it is at the provider",
+    "batch.before_upload": "the upload is intended, not made",
+    "batch.uploaded": "the file is at the provider, its id in memory only",
+    "batch.upload_noted": "the id of the file is committed",
+    "batch.before_create": "the creation is intended, not made",
+    "batch.created": "the batch is at the provider, its id in memory only",
+    "batch.create_noted": "the id of the batch is committed",
+    "batch.cancel_sent": "the provider was asked to cancel, that is in memory only",
+    "batch.end_noted": "the provider's end of the batch is committed, no answer is stored",
+    "batch.before_stored": "some answers are written, not committed",
+    "batch.stored": "some answers are committed, others are not stored yet",
+    "batch.before_ended": "all answers are stored; the end of the batch is written, not committed",
+    "batch.ended": "the end of the batch is committed",
+}
+
 
 class UnknownFailpoint(ValueError):
     """ZELO_FAILPOINT names no such place, or counts below 1."""
@@ -54,8 +72,9 @@ def arm(text: str) -> None:
     """Set the failpoint: `NAME`, or `NAME:N` for its N-th time; the empty text clears it. Raises UnknownFailpoint."""
     global _name, _left
     name, _, count = text.partition(":")
-    if name and name not in POINTS:
-        raise UnknownFailpoint(f"{VARIABLE} is {text!r}; expected one of {', '.join(POINTS)}, or unset it")
+    if name and name not in POINTS and name not in BATCH_POINTS:
+        known = ", ".join([*POINTS, *BATCH_POINTS])
+        raise UnknownFailpoint(f"{VARIABLE} is {text!r}; expected one of {known}, or unset it")
     if count and not (count.isdecimal() and int(count) > 0):
         raise UnknownFailpoint(f"{VARIABLE} is {text!r}; expected a count of 1 or more after the colon")
     _name, _left = name, int(count or 1)

@@ -22,8 +22,10 @@ from workers.jobs import (
     injection_probe,
     storage_cleanup,
     training,
+    trial,
 )
 from workers.judging import queue, recorder
+from workers.judging.provider_batches import delivery
 from workers.runs import advancing
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ def reconcile_once() -> None:
         return
     for annotator_id, _ in queue.open_tasks_by_annotator():
         leave_hint("judge", annotator_id)
+    for annotator_id in delivery.judges_with_due_batches():
+        leave_hint("judge", annotator_id)
     for project_id in stale_project_ids():
         leave_hint("rate", project_id)
     for project_id in calibration.due_project_ids():
@@ -52,6 +56,8 @@ def reconcile_once() -> None:
         leave_hint("advance", run_id)
     for job_id in injection_probe.waiting_probe_ids():
         leave_hint("probe", job_id)
+    for job_id in trial.waiting_trial_ids():
+        leave_hint("trial", job_id)
     for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():

@@ -6,7 +6,7 @@ from celery import Task, shared_task
 
 from scoring.rating import rate_stale
 from workers.broker.hints import hint_taken, leave_hint
-from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training
+from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training, trial
 from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
@@ -45,6 +45,12 @@ def calibrate(project_id: int) -> None:
 def probe(self: Task, job_id: int) -> None:
     hint_taken("probe", job_id)
     injection_probe.run_probe(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.trial", bind=True)
+def try_judge(self: Task, job_id: int) -> None:
+    hint_taken("trial", job_id)
+    trial.run_trial(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.fill", bind=True)

@@ -121,6 +121,7 @@ INSTALLED_APPS = [
     "workers",
     "zelo_site",
     "zelo_site.demo",
+    "zelo_site.cli",
     "zelo_site.i18n",
     "zelo_site.processes",
 ]

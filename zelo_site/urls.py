@@ -10,7 +10,18 @@ from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
 from zelo_site.pages.importing import candidates, wizard
-from zelo_site.pages.judging import agreement, distillation, endpoint_choice, failures, limits, probes, scorecard, start
+from zelo_site.pages.judging import (
+    agreement,
+    batches,
+    distillation,
+    endpoint_choice,
+    failures,
+    limits,
+    probes,
+    scorecard,
+    start,
+    trials,
+)
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, scale, settings
@@ -47,6 +58,9 @@ urlpatterns = [
     path("p/<slug:slug>/run/", start.new_run, name="new-run"),
     path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
     path("p/<slug:slug>/run/models/", endpoint_choice.endpoint_models, name="endpoint-models"),
+    path("p/<slug:slug>/run/trial/", trials.new_trial, name="new-trial"),
+    path("p/<slug:slug>/trials/", trials.trials_page, name="trials"),
+    path("p/<slug:slug>/trials/<int:trial_id>/", trials.trial_part, name="trial"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),
@@ -85,6 +99,7 @@ urlpatterns = [
         name="move-distillation",
     ),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
+    path("p/<slug:slug>/batches/<int:batch_id>/cancel/", batches.cancel_batch, name="cancel-batch"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),

@@ -14,6 +14,7 @@ from labeling.models.judgments import (
     Rationale,
     config_hash,
 )
+from labeling.models.model_grades import ModelGrade
 from labeling.models.pairs import Pair, PairQuerySet
 from labeling.models.projects import (
     AccessLink,
@@ -47,6 +48,7 @@ __all__ = [
     "Judgment",
     "JudgmentQuerySet",
     "Membership",
+    "ModelGrade",
     "ModelT",
     "Pair",
     "PairQuerySet",

@@ -99,7 +99,8 @@ class Judgment(models.Model):
     """One annotator's answer on one pair in one order. `preference` = P(a is the more relevant).
 
     A judgment is live until an undo or a correction supersedes it. SQL reads live judgments from the view
-    `labeling_live_judgment`, the ORM by `Judgment.objects.live()`.
+    `labeling_live_judgment`, the ORM by `Judgment.objects.live()`. Judgments of one call about a set of documents have the
+    same `call` (the id of its task); `call_size` counts the documents, `place_a` and `place_b` say where the two stood.
     """
 
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
@@ -109,6 +110,10 @@ class Judgment(models.Model):
     kind = models.CharField(max_length=20, choices=ANSWER_KINDS, default=AnswerKind.PREFERENCE.value)
     preference = models.FloatField(null=True, blank=True)
     truncated = models.BooleanField(default=False)
+    call = models.BigIntegerField(null=True, blank=True)
+    call_size = models.PositiveSmallIntegerField(null=True, blank=True)
+    place_a = models.PositiveSmallIntegerField(null=True, blank=True)
+    place_b = models.PositiveSmallIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     superseded_at = models.DateTimeField(null=True, blank=True)
 
@@ -122,6 +127,17 @@ class Judgment(models.Model):
                 condition=Q(kind="preference", preference__isnull=False, preference__gte=0.0, preference__lte=1.0)
                 | Q(kind__in=["both_irrelevant", "cannot_judge"], preference__isnull=True),
                 name="judgment_preference_in_range",
+            ),
+            models.CheckConstraint(
+                condition=Q(call__isnull=True, call_size__isnull=True, place_a__isnull=True, place_b__isnull=True)
+                | Q(
+                    call__isnull=False,
+                    call_size__gte=3,
+                    place_a__lt=models.F("call_size"),
+                    place_b__lt=models.F("call_size"),
+                )
+                & ~Q(place_a=models.F("place_b")),
+                name="judgment_places_fit_call",
             ),
             models.UniqueConstraint(
                 fields=["pair", "annotator", "swapped"],

@@ -54,7 +54,7 @@ class Strengths:
 class Answers:
     """Calibration targets of relevance: outcome float64[m] in [0, 1] of the candidate at `position` int64[m].
 
-    `source` is "grades" or "people"; `ungraded_as_zero`: only positive grades were imported, so that an
+    `source` is "grades", "people" or "model grades"; `ungraded_as_zero`: only positive grades were imported, so that an
     ungraded candidate of a graded query counts as irrelevant.
     """
 
@@ -102,6 +102,14 @@ JOIN labeling_query query ON query.id = candidate.query_id
 WHERE query.project_id = %s
   AND EXISTS (SELECT 1 FROM labeling_candidate graded WHERE graded.query_id = query.id AND graded.grade IS NOT NULL)
 ORDER BY candidate.id
+"""
+
+# Grades of models never stand beside those of people: they count where there is nothing else, and a judge allows it.
+_MODEL_GRADES = """
+SELECT graded.candidate_id, avg(graded.value)::float8
+FROM labeling_modelgrade graded JOIN labeling_annotator judge ON judge.id = graded.annotator_id
+WHERE judge.project_id = %s AND judge.options ->> 'anchor' = 'true'
+GROUP BY graded.candidate_id ORDER BY graded.candidate_id
 """
 
 _PEOPLE = """
@@ -168,12 +176,19 @@ def _votes(
 
 
 def _answers(project_id: int, strengths: Strengths) -> Answers:
-    """Return targets from grades if there are any, otherwise from people's answers."""
+    """Return targets from grades if there are any, else from people's answers, else from the grades of models."""
     rows = copy_columns(_GRADES, [project_id], [("id", "i8"), ("grade", "i8")])
     if len(rows):
         return _thinned(_graded(rows["id"].astype(np.int64), rows["grade"].astype(np.int64), strengths), strengths)
     people = copy_columns(_PEOPLE, [project_id], [("a", "i8"), ("b", "i8"), ("chosen", "b1"), ("preference", "f8")])
-    return _thinned(_answered(people, strengths), strengths)
+    if len(people):
+        return _thinned(_answered(people, strengths), strengths)
+    modelled = copy_columns(_MODEL_GRADES, [project_id], [("id", "i8"), ("value", "f8")])
+    position = strengths.positions(modelled["id"].astype(np.int64))
+    kept = position >= 0
+    outcome = modelled["value"].astype(np.float64)
+    source = "model grades" if len(modelled) else "people"
+    return _thinned(Answers(source, position[kept], outcome[kept]), strengths)
 
 
 def _graded(ids: IntArray, grades: IntArray, strengths: Strengths) -> Answers:

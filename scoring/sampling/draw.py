@@ -15,7 +15,8 @@ from django.db.models import Count
 from labeling.models import Candidate
 from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
-from scoring.columns import copy_columns
+from scoring.columns import CALL_WEIGHT, copy_columns
+from scoring.numerics.design.sets import pack_sets, within_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,18 @@ FROM labeling_candidate candidate LEFT JOIN scoring_score score ON score.candida
 WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 """
 
-_PAIRS = """
-SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.mean, 'NaN'::float8)
+_PAIRS = f"""
+SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight, COALESCE(vote.mean, 'NaN'::float8)
 FROM labeling_pair pair CROSS JOIN LATERAL (
-    SELECT count(*) AS answers, count(DISTINCT annotator_id) FILTER (WHERE kind = 'preference') AS weight,
-           avg(preference) AS mean
-    FROM labeling_live_judgment WHERE pair_id = pair.id
+    SELECT COALESCE(sum(answers), 0) AS answers, COALESCE(sum(weight), 0.0)::float8 AS weight,
+           sum(total) / NULLIF(sum(preferences), 0) AS mean
+    FROM (
+        SELECT count(*) AS answers, max({CALL_WEIGHT}) FILTER (WHERE kind = 'preference') AS weight, sum(preference) AS total,
+               count(preference) AS preferences
+        FROM labeling_live_judgment answer
+        LEFT JOIN scoring_judgefit measured ON measured.annotator_id = answer.annotator_id AND answer.call IS NOT NULL
+        WHERE answer.pair_id = pair.id GROUP BY answer.annotator_id
+    ) of_judge
 ) vote
 WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
 """
@@ -129,6 +136,33 @@ def sample_pairs(
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):
             drawn[query] = known.candidate_ids[pairs]
+    return drawn
+
+
+def sample_sets(
+    query_ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    set_size: int,
+    budgets: Mapping[int, int],
+    seed: int,
+    round_number: int,
+    pending: Sequence[int] = (),
+) -> dict[int, IntArray]:
+    """As `sample_pairs`, for judges that read `set_size` documents in a call: sets of candidate ids int64[m, set_size].
+
+    -1 stands behind the last document of a smaller set. A sampler that chooses no sets has its pairs joined to sets.
+    """
+    drawn: dict[int, IntArray] = {}
+    for query, known in query_states(query_ids, pending=pending).items():
+        rng = np.random.default_rng([seed, round_number, query])
+        chosen = sampler.sample_sets(known.state, budgets[query], rng, set_size=set_size)
+        if chosen is None:
+            rng = np.random.default_rng([seed, round_number, query])
+            chosen = pack_sets(sampler.sample(known.state, budgets[query], rng), set_size)
+            chosen = within_budget(chosen, budgets[query])
+        if len(chosen):
+            drawn[query] = np.where(chosen >= 0, known.candidate_ids[chosen], -1)
     return drawn
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pydantic
 
 from labeling import plugins
-from labeling.records import IntArray, QueryState
+from labeling.records import FloatArray, IntArray, QueryState
 from labeling.stored_texts import stored_text
-from scoring.numerics.design import adaptive, static, stopping
+from scoring.numerics.design import adaptive, sets, static, stopping
+from scoring.numerics.design.adaptive import ChosenPairs, Posterior
 
 # Far above any useful design, and small enough that no count overflows.
 MOST_DEGREE = 10_000
@@ -111,28 +112,57 @@ class Adaptive(plugins.Sampler):
 
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
         drawn = static.check_pairs(state.size, state.pairs)
-        left = int(self.options.pairs_per_candidate * state.size) - len(drawn)
-        budget = min(static.check_budget(budget), max(left, 0))
-        start = 2 * self.options.start_cycles
-        if not len(drawn):
-            return static.random_cycles(state.size, start, rng)[:budget]
-        if state.theta is None:
-            return static.complete_degrees(state.size, start, drawn, rng)[:budget]
-        missing = static.complete_degrees(state.size, start, drawn, rng)[:budget]
-        if budget == 0 or len(missing):
-            return missing
-        return self._next_round(state, drawn, min(budget, max(self.options.round_pairs, state.size // 4)), rng)
+        budget = self._budget(state, budget)
+        start = self._start(state, drawn, budget, rng)
+        if start is not None:
+            return start
+        posterior, weights = self._outlook(state, rng)
+        chosen = adaptive.choose_pairs(posterior, drawn, self._round(state, budget), weights)
+        return chosen.pairs[:0] if self._is_finished(posterior, chosen, rng) else chosen.pairs
 
-    def _next_round(self, state: QueryState, drawn: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    def sample_sets(self, state: QueryState, budget: int, rng: np.random.Generator, *, set_size: int) -> IntArray:
+        """The first cycles cut into sets, then sets of documents whose pairs make the top certain together."""
+        drawn = static.check_pairs(state.size, state.pairs)
+        budget = self._budget(state, budget)
+        start = self._start(state, drawn, budget, rng)
+        if start is not None:
+            return sets.within_budget(sets.pack_sets(start, set_size), budget)
+        posterior, weights = self._outlook(state, rng)
+        count = -(-self._round(state, budget) // (set_size - 1))
+        found, chosen = sets.choose_sets(posterior, drawn, count, weights, set_size=set_size)
+        return found[:0] if self._is_finished(posterior, chosen, rng) else sets.within_budget(found, budget)
+
+    def _budget(self, state: QueryState, budget: int) -> int:
+        """What `pairs_per_candidate` leaves; preferences of one call count by their weight, as they are correlated."""
+        used = len(state.pairs)
+        if state.weight is not None:
+            used = int(np.ceil(np.where(state.weight > 0.0, np.minimum(state.weight, 1.0), 1.0).sum() - 1e-9))
+        left = int(self.options.pairs_per_candidate * state.size) - used
+        return min(static.check_budget(budget), max(left, 0))
+
+    def _start(self, state: QueryState, drawn: IntArray, budget: int, rng: np.random.Generator) -> IntArray | None:
+        """The pairs of the first cycles that are missing, none while the query is unrated; None: a round comes next."""
+        degree = 2 * self.options.start_cycles
+        if not len(drawn):
+            return static.random_cycles(state.size, degree, rng)[:budget]
+        missing = static.complete_degrees(state.size, degree, drawn, rng)[:budget]
+        return missing if state.theta is None or budget == 0 or len(missing) else None
+
+    def _round(self, state: QueryState, budget: int) -> int:
+        return min(budget, max(self.options.round_pairs, state.size // 4))
+
+    def _outlook(self, state: QueryState, rng: np.random.Generator) -> tuple[Posterior, FloatArray]:
         options = self.options
         posterior = adaptive.working_posterior(state, first_stage=options.first_stage)
         weights = adaptive.top_importance(posterior, rng, top=options.top, floor=options.floor, draws=options.draws)
-        chosen = adaptive.choose_pairs(posterior, drawn, count, weights)
-        if options.enough_recall < 1.0 or options.least_gain > 0.0:
-            ahead = stopping.outlook(posterior, chosen, k=options.top, rng=rng)
-            if stopping.is_finished(ahead, enough_recall=options.enough_recall, least_gain=options.least_gain):
-                return chosen.pairs[:0]
-        return chosen.pairs
+        return posterior, weights
+
+    def _is_finished(self, posterior: Posterior, chosen: ChosenPairs, rng: np.random.Generator) -> bool:
+        options = self.options
+        if options.enough_recall >= 1.0 and options.least_gain <= 0.0:
+            return False
+        ahead = stopping.outlook(posterior, chosen, k=options.top, rng=rng)
+        return stopping.is_finished(ahead, enough_recall=options.enough_recall, least_gain=options.least_gain)
 
 
 @plugins.register

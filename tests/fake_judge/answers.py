@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tests.fake_judge.quality import uniform
@@ -20,6 +21,8 @@ def mode_of(request: Request) -> str:
     if request.get("logprobs"):
         return "logprob"
     form = (request.get("response_format") or {}).get("type", "text")
+    if '"ranking"' in prompt_text(request):
+        return "ranking"
     if form in {"json_schema", "json_object"} or '"score"' in prompt_text(request):
         return "reasoned"
     return "sampled"
@@ -39,20 +42,35 @@ def tokens(text: str) -> int:
     return -(-len(text.encode(errors="replace")) // 4)
 
 
-def completion(request: Request, *, preference: float | None, label_mass: float, seed: str, call: int) -> Request:
-    """A chat.completion. `preference` = P(first document) or None where the prompt held no comparison."""
+def completion(
+    request: Request,
+    *,
+    preference: float | None,
+    label_mass: float,
+    seed: str,
+    call: int,
+    shares: Mapping[str, float] | None = None,
+) -> Request:
+    """A chat.completion. `preference` = P(first document) or None where the prompt held no comparison; `shares`: the
+    probability of each label where there are others than A and B.
+    """
+    if shares is None and preference is not None:
+        shares = {"A": preference, "B": 1.0 - preference}
     mode = mode_of(request)
     choices: list[dict[str, Any]] = []
     for index in range(int(request.get("n") or 1)):
         content, logprobs = "I see no comparison.", None
         if preference is not None and mode == "reasoned":
             content = _scored(request, preference)
+        elif shares is not None and mode == "ranking":
+            content = json.dumps({"best": _ranked(shares)[0], "ranking": _ranked(shares)})
         elif preference is not None:
             temperature = request.get("temperature")
             drawn = 0.5 if mode == "logprob" or temperature == 0 else uniform(f"vote {seed} {index}")
             content = "A" if drawn < preference else "B"
-        if preference is not None and mode == "logprob":
-            logprobs = _label_logprobs(content, preference, label_mass, int(request.get("top_logprobs") or 0))
+        if shares is not None and mode == "logprob":
+            content = _ranked(shares)[0]
+            logprobs = _label_logprobs(content, shares, label_mass, int(request.get("top_logprobs") or 0))
         message = {"role": "assistant", "content": content, "refusal": None}
         choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": "stop"})
     prompt = tokens(prompt_text(request))
@@ -78,13 +96,18 @@ def _scored(request: Request, preference: float) -> str:
     return json.dumps({name: score if form.get("type") == "number" else sentence for name, form in properties.items()})
 
 
-def _label_logprobs(content: str, preference: float, label_mass: float, top: int) -> dict[str, Any]:
-    """Log-probabilities of one token: A and B in two variants each, then fillers; the likeliest `top`."""
+def _ranked(shares: Mapping[str, float]) -> list[str]:
+    """The labels, the likeliest first; of equal ones the later, as `drawn < preference` decides for pairs."""
+    places = {label: place for place, label in enumerate(shares)}
+    return sorted(shares, key=lambda label: (-shares[label], -places[label]))
+
+
+def _label_logprobs(content: str, shares: Mapping[str, float], label_mass: float, top: int) -> dict[str, Any]:
+    """Log-probabilities of one token: each label in two variants, then fillers; the likeliest `top`."""
     masses = {
-        "A": 0.9 * label_mass * preference,
-        " A": 0.1 * label_mass * preference,
-        "B": 0.9 * label_mass * (1.0 - preference),
-        " B": 0.1 * label_mass * (1.0 - preference),
+        f"{space}{label}": part * label_mass * share
+        for label, share in shares.items()
+        for space, part in (("", 0.9), (" ", 0.1))
     }
     masses |= {filler: (1.0 - label_mass) / 2 ** (place + 1) for place, filler in enumerate(FILLERS)}
     rows = [

@@ -65,6 +65,7 @@ def _set_logprobs(values: Mapping[str, float | None]) -> Callable[[dict[str, Any
     def change(choice: dict[str, Any]) -> None:
         rows = [{"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in values.items()]
         choice["logprobs"] = {"content": [{**rows[0], "top_logprobs": rows}], "refusal": None}
+        choice["message"]["content"] = rows[0]["token"]
 
     return change
 

@@ -38,9 +38,9 @@ ONE_MODE = [
     ("logprob", "nan_logprobs", FailureKind.LABEL_MASS, False),
     ("logprob", "low_label_mass", FailureKind.LABEL_MASS, False),
     ("logprob", "one_label", FailureKind.LABEL_MASS, False),
-    ("reasoned", "prose", FailureKind.UNPARSEABLE, True),
-    ("reasoned", "out_of_range", FailureKind.UNPARSEABLE, True),
-    ("reasoned", "nan_score", FailureKind.UNPARSEABLE, True),
+    ("reasoned", "prose", FailureKind.UNPARSEABLE, False),
+    ("reasoned", "out_of_range", FailureKind.UNPARSEABLE, False),
+    ("reasoned", "nan_score", FailureKind.UNPARSEABLE, False),
     ("reasoned", "cut_answer", FailureKind.UNPARSEABLE, False),
     ("sampled", "prose", FailureKind.UNPARSEABLE, True),
 ]

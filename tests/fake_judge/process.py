@@ -48,6 +48,18 @@ class FakeJudge:
         """Let the next calls meet these faults, in order; "" lets a call through."""
         self.control("faults", {"next": list(names)})
 
+    def order_batch_faults(self, *batches: str, **steps: list[str]) -> None:
+        """Let the next batches meet these faults, and the next requests of each step: upload, create, list and so on."""
+        self.control("batches", {"batches": list(batches), "steps": steps})
+
+    def set_batches(self, **settings: float) -> None:
+        """`batch_s`: seconds that a batch takes; `most_lines`: the largest batch that is not refused."""
+        self.control("batches", settings)
+
+    def batches(self) -> dict[str, Any]:
+        """`uploads` by file name, batches `created` by file name, and all `batches`."""
+        return self.control("batches")
+
     def set_judge(self, model: str, **settings: Any) -> None:
         """Give the judge of this model name settings of its own."""
         self.control("judges", {model: settings})

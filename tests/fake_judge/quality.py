@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SECTION = re.compile(
-    r"\[\[(QUERY|QUERY A|QUERY B|DOCUMENT A|DOCUMENT B) ([0-9a-f]+)\]\]\n(.*?)\n\[\[END \1 \2\]\]", re.S
+    r"\[\[(QUERY|QUERY A|QUERY B|DOCUMENT|DOCUMENT [A-P]) ([0-9a-f]+)\]\]\n(.*?)\n\[\[END \1 \2\]\]", re.S
 )
 
 
@@ -68,6 +68,28 @@ class Question:
             first=sections["DOCUMENT A"],
             second=sections["DOCUMENT B"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuestion:
+    """One query with the documents of a set under letters, or with one document that is to be graded."""
+
+    query: str
+    documents: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def read(cls, text: str) -> SetQuestion | None:
+        """From the fenced sections of a prompt; None for a question about a pair in the prompt of pairs."""
+        sections = {name: content for name, _, content in SECTION.findall(text)}
+        if "DOCUMENT" in sections and "QUERY" in sections:
+            highest = 9 if "(nothing to do with the query) over 5" in text else 3
+            labels = tuple(str(grade) for grade in range(highest + 1))
+            return cls(sections["QUERY"], (sections["DOCUMENT"],), labels)
+        letters = sorted(name[-1] for name in sections if name.startswith("DOCUMENT "))
+        if "QUERY" not in sections or "Which of these" not in text or not letters:
+            return None
+        return cls(sections["QUERY"], tuple(sections[f"DOCUMENT {letter}"] for letter in letters), tuple(letters))
 
 
 def quality_key(document: str, query: str | None = None) -> str:
@@ -142,6 +164,23 @@ class HiddenQuality:
             drawn = drawn if sign > 0 else 1.0 - drawn
             preference = (1.0 - settings.uniform) * preference + settings.uniform * drawn
         return min(max(preference, 1e-9), 1.0 - 1e-9)
+
+    def shares_of_labels(self, question: SetQuestion, judge: str, settings: JudgeSettings) -> list[float]:
+        """The probability of each label: a softmax over a set's qualities, each with an error of this call, whose
+        differences have the deviation `sigma`; for a grade, a bell around the quality's place on the scale.
+        """
+        call = f"{judge} {self.seed} {' '.join(sorted(map(quality_key, question.documents)))}"
+        logits = [
+            settings.scale * self.of(self.strip_payload(document)[0], question.query)
+            + settings.sigma / math.sqrt(2.0) * gauss(f"set {call} {quality_key(document)}")
+            + settings.position_bias * (place == 0)
+            for place, document in enumerate(question.documents)
+        ]
+        if len(question.documents) == 1:
+            place = (len(question.labels) - 1) / (1.0 + math.exp(-logits[0]))
+            logits = [-2.0 * (grade - place) ** 2 for grade in range(len(question.labels))]
+        exponentials = [math.exp(logit - max(logits)) for logit in logits]
+        return [each / sum(exponentials) for each in exponentials]
 
 
 @lru_cache(maxsize=200_000)

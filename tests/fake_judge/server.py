@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import parse_qsl
 
 from tests.fake_judge import dialects
 from tests.fake_judge.answers import completion, mode_of, prompt_text
+from tests.fake_judge.batches import Batches
 from tests.fake_judge.faults import FAULTS, UNPAID, Delivery, FaultPlan, Reply, checked_rates
 from tests.fake_judge.ledger import Ledger
-from tests.fake_judge.quality import HiddenQuality, JudgeSettings, Question, gauss, quality_key
+from tests.fake_judge.quality import HiddenQuality, JudgeSettings, Question, SetQuestion, gauss, quality_key
 
 TRICKLE_PAUSE_S = 0.05
 AZURE = re.compile(r"/openai/deployments/[\w.-]+/chat/completions")
@@ -55,13 +57,19 @@ class FakeJudgeServer:
         self.latency_jitter = latency_jitter
         self.api_key = api_key
         self.sent: dict[str, str] = {}
+        self.batches = Batches(self._answer_in_batch)
         self.in_flight = 0
         self.most_in_flight = 0
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """One request in, one reply out; never raises."""
         try:
-            route = self._route(method, path.partition("?")[0].rstrip("/"))
+            address, _, query = path.partition("?")
+            if self._authorized(path, headers) and address.startswith(("/v1/files", "/v1/batches")):
+                reply = self.batches.route(method, address.rstrip("/"), dict(parse_qsl(query)), headers, body)
+                if reply is not None:
+                    return reply
+            route = self._route(method, address.rstrip("/"))
             if route is None:
                 return _json({"error": {"message": f"no route {method} {path}", "code": "not_found"}}, 404)
             if not path.startswith("/_fake") and not self._authorized(path, headers):
@@ -79,6 +87,8 @@ class FakeJudgeServer:
             ("POST", "/v1/chat/completions"): self._complete,
             ("GET", "/v1/models"): self._models,
             ("GET", "/_fake/ledger"): self._summary,
+            ("GET", "/_fake/batches"): lambda _: _json(self.batches.summary()),
+            ("POST", "/_fake/batches"): lambda request: _json(self.batches.order(request)),
             ("POST", "/_fake/faults"): self._set_faults,
             ("POST", "/_fake/judges"): self._set_judges,
             ("POST", "/_fake/settings"): self._set,
@@ -93,6 +103,17 @@ class FakeJudgeServer:
     # --- the API that clients speak ------------------------------------------------------
 
     def _complete(self, request: dict[str, Any]) -> Reply:
+        return self._answer(request, batch="")
+
+    def _answer_in_batch(self, request: dict[str, Any], batch: str) -> tuple[int, dict[str, Any]]:
+        """(status, body) of one request of a batch; never raises."""
+        try:
+            reply = self._answer(request, batch=batch)
+            return reply.status, json.loads(reply.body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return 400, {"error": {"message": f"{type(error).__name__}: {error}", "code": None}}
+
+    def _answer(self, request: dict[str, Any], *, batch: str) -> Reply:
         model = str(request["model"])
         if request.get("stream"):
             raise ValueError("this server does not stream; send stream=false")
@@ -105,7 +126,11 @@ class FakeJudgeServer:
         written, request = request, dialects.understood(settings.dialect, request)
         question = Question.read(prompt_text(request))
         key = self._keys(question)
+        asked_set = SetQuestion.read(prompt_text(request))
+        if asked_set is not None:
+            question, key = None, self._keys_of_set(asked_set)
         preference = self.quality.preference_of_first(question, model, settings) if question else None
+        shares = self.quality.shares_of_labels(asked_set, model, settings) if asked_set else None
         fault, asked = self.faults.meet(f"{model} {key['first']} {key['second']}", settings.fault_rates)
         answer = completion(
             request,
@@ -113,11 +138,12 @@ class FakeJudgeServer:
             label_mass=settings.label_mass,
             seed=f"{self.quality.seed} {model} {key['first']} {key['second']} {asked}",
             call=self.ledger.calls + 1,
+            shares=dict(zip(asked_set.labels, shares, strict=True)) if asked_set and shares else None,
         )
         reply = self.faults.strike(fault, answer) if fault else dialects.delivered(settings.dialect, answer)
         paid = fault not in UNPAID
         usage = answer["usage"] if paid else {"prompt_tokens": 0, "completion_tokens": 0}
-        reply.delay_s = self._latency(f"{model} {key['first']} {key['second']} {asked}")
+        reply.delay_s = 0.0 if batch else self._latency(f"{model} {key['first']} {key['second']} {asked}")
         self._note(
             written,
             **key,
@@ -129,6 +155,7 @@ class FakeJudgeServer:
             output_tokens=usage["completion_tokens"],
             preference=preference,
             delay_s=round(reply.delay_s, 4),
+            batch=batch,
         )
         return reply
 
@@ -146,6 +173,11 @@ class FakeJudgeServer:
             "first": quality_key(question.first, question.query_first)[:12],
             "second": quality_key(question.second, question.query_second)[:12],
         }
+
+    def _keys_of_set(self, question: SetQuestion) -> dict[str, str]:
+        """The first document, and a digest of the others."""
+        first, *others = (quality_key(document, question.query)[:12] for document in question.documents)
+        return {"first": first, "second": " ".join(others)}
 
     def _latency(self, name: str) -> float:
         """Seconds; log-normal around the median where there is jitter."""

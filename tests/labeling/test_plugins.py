@@ -169,14 +169,17 @@ def _built_in() -> list[type[Plugin]]:
     for module in modules:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
-    # These need weights; test_transformers.py and test_pairwise_student.py in tests/workers/judges make some and check them.
-    weighty = ("transformers-local", "pairwise-student")
-    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in weighty]
+    # Local models need weights; test_transformers.py, test_cross_encoder.py and test_pairwise_student.py in tests/workers/judges
+    # make some.
+    local = {"transformers-local", "cross-encoder", "pairwise-student"}
+    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in local]
 
 
 # No default can know the operator's endpoint; one that does not exist fails every comparison.
 REQUIRED_OPTIONS: dict[str, dict[str, Any]] = {
     "openai-http": {"endpoint": "nowhere", "model": "none"},
+    "setwise": {"endpoint": "nowhere", "model": "none"},
+    "grade": {"endpoint": "nowhere", "model": "none"},
 }
 
 

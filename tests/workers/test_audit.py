@@ -15,7 +15,7 @@ from labeling.records import Failure, FailureKind
 from tests.factories.api import Api
 from tests.factories.rows import make_member, make_project, make_run, make_tasks, make_user
 from workers.judging import queue
-from workers.judging.drift import pause_judge, resume_judge
+from workers.judging.pausing import pause_judge, resume_judge
 from workers.models import JudgingTask
 from workers.runs import transitions
 

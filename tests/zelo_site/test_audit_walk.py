@@ -23,13 +23,13 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from labeling.models import AuditEntry, Project
-from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, World, make_world
-from tests.factories.world_changes import (
+from tests.factories.world.changes import (
     DATA,
     a_failed_question,
     a_gold_plan,
     a_gold_verdict,
     a_held_back_student,
+    a_judge_at_work,
     a_key,
     a_password,
     a_paused_judge,
@@ -51,6 +51,7 @@ from tests.factories.world_changes import (
     scores,
     the_project,
 )
+from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, World, make_world
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
 from zelo_site.templatetags.audit import ACTION_LABELS
 
@@ -114,9 +115,13 @@ PAGES = [
     Writes("move-run", ("run.cancelled",), kwargs={"action": "cancel"}),
     Writes("move-run", ("tasks.requeued",), {}, a_failed_question, {"action": "retry"}),
     Writes("budget", ("run.budget",), {"call_budget": "7"}),
+    Writes("cancel-batch", ("batch.cancelled",)),
     Writes("failures", ("tasks.requeued",), {}, a_failed_question),
     Writes("scorecard", ("judge.paused",), {"judge": "{annotator_id}", "action": "pause"}),
     Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "resume"}, a_paused_judge),
+    Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "retry"}, a_paused_judge),
+    Writes("trials", ("trial.ordered",), {"judge": "{annotator_id}"}, a_judge_at_work),
+    Writes("new-trial", ("trial.ordered",), {"try": "test-longer"}),
     Writes("scale", ("calibration.ordered",), {}, scores),
     Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
     Writes("distill", ("run.started", "distillation.ordered"), {"judge": "{annotator_id}"}),
@@ -182,9 +187,12 @@ OPERATIONS = [
     Writes("POST /runs/{run_id}/{action}", ("run.resumed",), None, a_paused_run, {"action": "resume"}),
     Writes("POST /runs/{run_id}/{action}", ("run.cancelled",), kwargs={"action": "cancel"}),
     Writes("POST /runs/{run_id}/dead/retry", ("tasks.requeued",), None, a_failed_question),
+    Writes("POST /projects/{slug}/batches/{batch_id}/cancel", ("batch.cancelled",)),
     Writes("POST /projects/{slug}/failures/retry", ("tasks.requeued",), None, a_failed_question),
     Writes("POST /projects/{slug}/judges/{annotator_id}/pause", ("judge.paused",), {}),
     Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
@@ -238,7 +246,7 @@ READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements",
+    "people-agreement", "disagreements", "trial",
 }  # fmt: skip
 
 
@@ -401,6 +409,7 @@ def test_page_rest_and_command_leave_the_same_entry(world: World) -> None:
         ("link", ["owner"], "account.link_made"),
         ("spot_checks", ["{slug}", "--reason", "random", "--pairs", "1", "--overlap", "2"], "spot_checks.planned"),
         ("configure", ["{slug}", "--calls", "500"], "project.caps"),
+        ("batches", ["{slug}", "--cancel", "{batch_id}"], "batch.cancelled"),
         ("export", ["{slug}", "--to", "{folder}/out.jsonl"], "scores.exported"),
         ("export", ["{slug}", "--to", "{folder}/out.jsonl", "--format", "judgments"], "judgments.exported"),
     ],

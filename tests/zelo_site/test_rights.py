@@ -14,7 +14,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from tests.factories.site_world import EVERY_OPERATION, EVERY_PAGE, ROLES, Roles, World, make_world
+from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, ROLES, Roles, World, make_world
 
 pytestmark = pytest.mark.django_db
 
@@ -82,7 +82,11 @@ PAGES: dict[str, dict[str, Roles]] = {
     "probes": READ_AND_CHANGE,
     "distill": READ_AND_CHANGE,
     "move-distillation": {"POST": For.OWNERS},
+    "trials": READ_AND_CHANGE,
+    "trial": R,
+    "new-trial": {"POST": For.OWNERS},
     "failures": READ_AND_CHANGE,
+    "cancel-batch": {"POST": For.OWNERS},
     "snapshots": READ_AND_CHANGE,
     "training": READ_AND_CHANGE,
     "training-run": R,
@@ -118,6 +122,7 @@ FORMS = {
     "scorecard": {"judge": "{annotator_id}", "action": "pause"},
     "probes": {"judge": "{annotator_id}"},
     "distill": {"judge": "{annotator_id}"},
+    "trials": {"judge": "{annotator_id}"},
     "proof": {"action": "outside"},
     "training": {"snapshot": "{snapshot_id}"},
 }
@@ -155,11 +160,17 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /runs/{run_id}/{action}": (For.OWNERS, None),
     "POST /runs/{run_id}/dead/retry": (For.OWNERS, None),
     "GET /server": (For.SIGNED_IN, None),
+    "GET /projects/{slug}/batches": (For.READERS, None),
+    "POST /projects/{slug}/batches/{batch_id}/cancel": (For.OWNERS, None),
     "GET /projects/{slug}/failures": (For.READERS, None),
     "POST /projects/{slug}/failures/retry": (For.OWNERS, None),
     "GET /projects/{slug}/judges/scorecards": (For.READERS, None),
     "POST /projects/{slug}/judges/{annotator_id}/pause": (For.OWNERS, {}),
     "POST /projects/{slug}/judges/{annotator_id}/resume": (For.OWNERS, None),
+    "POST /projects/{slug}/judges/{annotator_id}/retry": (For.OWNERS, None),
+    "POST /projects/{slug}/judges/{annotator_id}/trial": (For.OWNERS, None),
+    "GET /projects/{slug}/trials/{trial_id}": (For.READERS, None),
+    "GET /projects/{slug}/failed-calls": (For.READERS, None),
     "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
     "GET /projects/{slug}/snapshots": (For.READERS, None),
     "GET /snapshots/{snapshot_id}": (For.READERS, None),

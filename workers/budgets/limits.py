@@ -19,10 +19,11 @@ from workers.budgets.spend import (
     lock_project,
     lock_run,
     recent_price,
+    set_size_of,
     spend_of_project,
     spend_of_run,
 )
-from workers.models import Caps, JudgingTask, Run
+from workers.models import Caps, JudgingTask, ProviderBatch, Run
 
 NO_LIMIT = 2**31 - 1
 MOST = 2**63 - 1
@@ -84,6 +85,25 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a limit, below zero where more was reserved; None without a limit."""
+
+    calls: int | None = None
+    tokens: float | None = None
+    cost_micros: float | None = None
+
+    def covers(self, bounds: Sequence[tuple[int, int]]) -> int:
+        """How many of these questions, from the first, it pays for at their bounds of (tokens, millionths of a dollar)."""
+        tokens = cost = 0
+        for number, (more_tokens, more_cost) in enumerate(bounds):
+            tokens, cost = tokens + more_tokens, cost + more_cost
+            used = (number + 1, self.calls), (tokens, self.tokens), (cost, self.cost_micros)
+            if any(most is not None and each > most for each, most in used):
+                return number
+        return len(bounds)
+
+
+@dataclass(frozen=True, slots=True)
 class SpendLimit:
     """Budgets and what each judge has spent of them; `whose` names them in the reason with which a run ends."""
 
@@ -100,32 +120,46 @@ class SpendLimit:
         """How many questions this judge has left, and the reason of the limit that leaves the fewest.
 
         From the moment a question is handed out, all its calls count at their mean price; once they are answered, they
-        count at their real price. Questions lost in a crash keep counting: they may have been paid.
+        count at their real price. Questions lost in a crash keep counting: they may have been paid. Calls that reached no
+        model do not count.
         """
         budgets = self.budgets
         mine = self._expected(annotator_id)
-        known = {**self.spent, annotator_id: mine}
         each = calls_a_question(annotator_id)
+        left = self.left(annotator_id)
+        rooms: list[tuple[int, str]] = [(NO_LIMIT, "")]
+        if budgets.calls is not None and left.calls is not None:
+            reason = SPENT[self.whose, "calls"] % {"n": f"{budgets.calls:,}"}
+            rooms.append((left.calls // each, reason))
+        if budgets.tokens is not None and left.tokens is not None:
+            reason = SPENT[self.whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
+            rooms.append((_affordable(left.tokens, mine.tokens_a_call, each, mine), reason))
+        if budgets.cost_micros is not None and left.cost_micros is not None:
+            reason = SPENT[self.whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
+            rooms.append((_affordable(left.cost_micros, mine.cost_a_call, each, mine), reason))
+        room, least = min(rooms, key=lambda pair: pair[0])
+        return max(0, room), least
+
+    def left(self, annotator_id: int) -> Left:
+        """What is left once the calls in flight have cost their mean price."""
+        budgets = self.budgets
+        known = {**self.spent, annotator_id: self._expected(annotator_id)}
         open_calls = {
             judge: spend.unpriced * calls_a_question(judge) for judge, spend in known.items() if spend.unpriced
         }
-        rooms = [(NO_LIMIT, "")]
+        calls: int | None = None
+        tokens: float | None = None
+        cost_micros: float | None = None
         if budgets.calls is not None:
-            left = budgets.calls - sum(spend.calls - spend.unpriced for spend in known.values())
-            reason = SPENT[self.whose, "calls"] % {"n": f"{budgets.calls:,}"}
-            rooms.append(((left - sum(open_calls.values())) // each, reason))
+            calls = budgets.calls - sum(spend.made for spend in known.values())
+            calls -= sum(open_calls.values())
         if budgets.tokens is not None:
-            expected = sum(calls * (known[judge].tokens_a_call or 0) for judge, calls in open_calls.items())
-            left_tokens = budgets.tokens - sum(spend.tokens for spend in known.values()) - expected
-            reason = SPENT[self.whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
-            rooms.append((_affordable(left_tokens, mine.tokens_a_call, each, mine), reason))
+            expected = sum(number * (known[judge].tokens_a_call or 0) for judge, number in open_calls.items())
+            tokens = budgets.tokens - sum(spend.tokens for spend in known.values()) - expected
         if budgets.cost_micros is not None:
-            expected = sum(calls * (known[judge].cost_a_call or 0) for judge, calls in open_calls.items())
-            left_micros = budgets.cost_micros - sum(spend.cost_micros for spend in known.values()) - expected
-            reason = SPENT[self.whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
-            rooms.append((_affordable(left_micros, mine.cost_a_call, each, mine), reason))
-        room, least = min(rooms, key=lambda pair: pair[0])
-        return max(0, room), least
+            expected = sum(number * (known[judge].cost_a_call or 0) for judge, number in open_calls.items())
+            cost_micros = budgets.cost_micros - sum(spend.cost_micros for spend in known.values()) - expected
+        return Left(calls, tokens, cost_micros)
 
     def knows_price(self, annotator_id: int) -> bool:
         """Whether the price of this judge's calls is known, or does not matter."""
@@ -156,6 +190,24 @@ def questions_left(run_id: int, project_id: int, annotator_id: int, *, budgets: 
         lock_run(run_id)
     limits = _limits(run_id, project_id, budgets=budgets, caps=caps)
     return min((limit.room(annotator_id)[0] for limit in limits), default=NO_LIMIT)
+
+
+def questions_covered(
+    run_id: int, project_id: int, annotator_id: int, bounds: Sequence[tuple[int, int]], *, is_alone: bool
+) -> int:
+    """How many of these questions, from the first, may go out in a batch that reserves their bounds: (tokens, millionths
+    of a dollar) each. Locks as `questions_left` does.
+
+    Where they do not fit and the run has nothing out (`is_alone`), the mean price of the judge's calls counts instead:
+    bounds are well above it, and the rest of a budget would otherwise go out in ever smaller batches.
+    """
+    budgets, caps = Budgets.of(Run.objects.get(pk=run_id)), read_caps(project_id)
+    at_the_mean = questions_left(run_id, project_id, annotator_id, budgets=budgets, caps=caps)
+    limits = _limits(run_id, project_id, budgets=budgets, caps=caps)
+    covered = min((limit.left(annotator_id).covers(bounds) for limit in limits), default=len(bounds))
+    if is_alone:
+        covered = max(covered, at_the_mean)
+    return min(covered, len(bounds))
 
 
 def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
@@ -211,7 +263,8 @@ def standing(run: Run) -> Standing:
     least = [min((limit.room(judge) for limit in limits), key=lambda each: each[0]) for judge in judges]
     if not least or any(room > 0 for room, _ in least):
         return Standing(may_ask=True)
-    if any(limit.is_waiting for limit in limits) or tasks.filter(state=JudgingTask.State.LEASED).exists():
+    is_waiting = any(limit.is_waiting for limit in limits) or tasks.filter(state=JudgingTask.State.LEASED).exists()
+    if is_waiting or ProviderBatch.objects.filter(run__project=run.project_id, state__in=ProviderBatch.OUT).exists():
         return Standing(may_ask=False)
     return Standing(may_ask=False, reason=least[0][1])
 
@@ -232,26 +285,34 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
         if open_tasks is None:
             open_tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
         questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
-        left = min(left, math.ceil(questions / calls_per_pair(run, len(judges))))
+        left = min(left, math.ceil(questions / calls_per_pair(run, judges)))
     return left
 
 
-def calls_per_pair(run: Run, judges: int) -> float:
-    """Questions that one pair of this run takes."""
+def calls_per_pair(run: Run, judges: Sequence[int]) -> float:
+    """Questions that one pair of this run takes, if `judges` answer its rounds."""
     return expected_calls_per_pair(
-        run.allocation, run.orders, judges=max(judges, run.judges.count()), threshold=run.cascade_threshold
+        run.allocation,
+        run.orders,
+        judges=max(len(judges), run.judges.count()),
+        threshold=run.cascade_threshold,
+        set_size=set_size_of(judges),
     )
 
 
-def expected_calls_per_pair(allocation: str, orders: str, *, judges: int, threshold: float | None) -> float:
-    """Questions a pair; in a cascade those of the first judge, and of the others on close calls.
+def expected_calls_per_pair(
+    allocation: str, orders: str, *, judges: int, threshold: float | None, set_size: int = 2
+) -> float:
+    """Questions a pair; in a cascade those of the first judge, and of the others on close calls. A question about a set of k
+    documents counts as k - 1 pairs.
 
     How many are close is known only afterwards; preferences spread evenly over [0, 1] would be within t of one half
     in a share 2t of the pairs, and judges are mostly surer than that.
     """
+    each = 1.0 / (set_size - 1)
     asked = {
-        Run.Allocation.ALL.value: float(judges),
-        Run.Allocation.ROTATE.value: 1.0,
-        Run.Allocation.CASCADE.value: 1.0 + (judges - 1) * min(1.0, 2.0 * (threshold or 0.0)),
+        Run.Allocation.ALL.value: judges * each,
+        Run.Allocation.ROTATE.value: each,
+        Run.Allocation.CASCADE.value: each + (judges - 1) * min(1.0, 2.0 * (threshold or 0.0)),
     }[str(allocation)]
     return asked * (2.0 if orders == Run.Orders.BOTH else 1.0)

@@ -7,14 +7,14 @@ longer with every call that was ever made.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection
 
 from labeling.models import Annotator
-from labeling.plugins import UnknownPlugin, get_plugin
+from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from workers.endpoints.conversation import ConversingJudge
 from workers.endpoints.limiter import read_learned
 from workers.models import Attempt
@@ -27,8 +27,8 @@ MOST_CALLS = "most_calls_per_comparison"
 @dataclass(frozen=True, slots=True)
 class JudgeSpend:
     """What one judge has spent. `tokens` and `cost_micros` are totals; `tokens_a_call` and `cost_a_call` are means over its
-    answered calls, None before the first. The price of calls `in_flight` and of `lost` ones (their worker crashed, and
-    they may have been paid) is not known.
+    answered calls, None before the first. `unreached` calls failed before a model read them, at no cost. The price of
+    calls `in_flight` and of `lost` ones (their worker crashed, and they may have been paid) is not known.
     """
 
     calls: int = 0
@@ -36,8 +36,15 @@ class JudgeSpend:
     lost: int = 0
     tokens: int = 0
     cost_micros: int = 0
+    unreached: int = 0
+    answers: int = 0
     tokens_a_call: float | None = None
     cost_a_call: float | None = None
+
+    @property
+    def made(self) -> int:
+        """Calls that a model may have answered."""
+        return self.calls - self.unpriced - self.unreached
 
     @property
     def unpriced(self) -> int:
@@ -55,10 +62,10 @@ class Totals:
     cost_micros: int
 
 
-# A probe belongs to no run, but the project pays for its calls: they are counted under judge 0.
+# Probes and trials belong to no run, but the project pays for their calls: they are counted under judge 0.
 _BY_JUDGE = """
 SELECT annotator_id, sum(calls)::bigint, sum(in_flight)::bigint, sum(lost)::bigint,
-       sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint,
+       sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint, sum(unreached)::bigint, sum(answers)::bigint,
        (sum(answer_tokens) / NULLIF(sum(answers), 0))::float8, (sum(answer_cost_micros) / NULLIF(sum(answers), 0))::float8
 FROM workers_spend WHERE {which} GROUP BY annotator_id
 """
@@ -66,10 +73,16 @@ FROM workers_spend WHERE {which} GROUP BY annotator_id
 _OF_RUN = "run_id = %(id)s"
 _OF_PROJECT = "run_id IN (SELECT id FROM workers_run WHERE project_id = %(id)s)"
 
-_PROBES = """
+_CHECKS = """
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_injectionprobe WHERE project_id = %(id)s
+    UNION ALL
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgetrial WHERE project_id = %(id)s
+"""
+
+_OF_CHECKS = f"""
 SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint,
        COALESCE(sum(output_tokens), 0)::bigint, COALESCE(sum(cost_micros), 0)::bigint
-FROM workers_injectionprobe WHERE project_id = %s
+FROM ({_CHECKS}) checks
 """
 
 _TOTALS = """
@@ -83,14 +96,13 @@ SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint,
        COALESCE(sum(output_tokens), 0)::bigint, COALESCE(sum(cost_micros), 0)::bigint
 FROM (
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_spend WHERE {_OF_PROJECT}
-    UNION ALL
-    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_injectionprobe WHERE project_id = %(id)s
+    UNION ALL {_CHECKS}
 ) paid
 """
 
 _RECENT = """
 SELECT avg(input_tokens::bigint + output_tokens)::float8, avg(cost_micros)::float8
-FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome <> '' ORDER BY id DESC LIMIT %s) recent
+FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome NOT IN ('', 'reserved') ORDER BY id DESC LIMIT %s) recent
 WHERE outcome = ANY(%s)
 """
 
@@ -101,8 +113,8 @@ def spend_of_run(run_id: int) -> dict[int, JudgeSpend]:
 
 
 def spend_of_project(project_id: int) -> dict[int, JudgeSpend]:
-    """What all runs of a project have spent, by judge; its probes are under 0."""
-    calls, read, written, cost = _row(_PROBES, [project_id])
+    """What all runs of a project have spent, by judge; its probes and trials are under 0."""
+    calls, read, written, cost = _row(_OF_CHECKS, {"id": project_id})
     return {**_read(_OF_PROJECT, project_id), 0: JudgeSpend(calls=calls, tokens=read + written, cost_micros=cost)}
 
 
@@ -112,7 +124,7 @@ def totals_of_run(run_id: int) -> Totals:
 
 
 def totals_of_project(project_id: int) -> Totals:
-    """The totals of all runs and probes of a project."""
+    """The totals of all runs, probes and trials of a project."""
     return Totals(*_row(_PROJECT_TOTALS, {"id": project_id}))
 
 
@@ -159,6 +171,28 @@ def calls_a_question(annotator_id: int) -> int:
         _calls_each[annotator_id] = 1 if judge is None else _calls_of(*judge)
     found = _calls_each[annotator_id]
     return found if isinstance(found, int) else _learned_calls(found)[1]
+
+
+_set_sizes: dict[int, int] = {}
+
+
+def set_size_of(annotator_ids: Sequence[int]) -> int:
+    """Documents of one question that all these judges can read: 2 unless every plugin reads sets (`Judge.set_size`)."""
+    for missing in [each for each in annotator_ids if each not in _set_sizes]:
+        judge = Annotator.objects.filter(pk=missing).values_list("plugin", "options").first()
+        _set_sizes[missing] = 2 if judge is None else set_size_of_plugin(*judge)
+    return min((_set_sizes[each] for each in annotator_ids), default=2)
+
+
+def set_size_of_plugin(plugin: str, options: dict[str, Any]) -> int:
+    """The set size of a judge with these options; plugins that read pairs are not constructed, which may load a model."""
+    try:
+        judge = cast("type[Judge]", get_plugin("judge", plugin))
+        if judge.set_size is Judge.set_size:
+            return 2
+        return max(2, int(cast(Judge, judge.from_dict(options)).set_size))
+    except (UnknownPlugin, ValueError):  # such a judge fails its questions without a call
+        return 2
 
 
 def calls_of_options(plugin: str, options: dict[str, Any]) -> tuple[int, int]:

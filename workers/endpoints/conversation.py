@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from labeling.records import Comparison, Failure, FailureKind, Verdict
+from workers.endpoints import exchanges
 from workers.endpoints.event_loop import on_loop, run
 from workers.endpoints.gates import Channel, Grant, Report, SharedGate
 
@@ -43,6 +44,7 @@ class Conversation:
         on_loop(lambda: [self._answer(comparison) for comparison in comparisons])
 
     async def _answer(self, comparison: Comparison) -> None:
+        exchanges.question.set(comparison.key)
         try:
             answer = await self._ask(comparison, self._gate)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 ZELO_ENDPOINTS holds JSON, or the path of a JSON or TOML file. Keys stay in environment variables or
 secret files and are read when a call is made. Endpoints that superusers have added come from the function passed to
-`read_stored_with` (`workers.endpoints.stored`). Imports no Django.
+`read_stored_with` (`workers.endpoints.stored.rows`). Imports no Django.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pydantic
 
+from workers.endpoints.batching import BatchLimits
 from workers.endpoints.gates import Channel, Limits
 from workers.endpoints.request_values import (
     PUBLIC_NAMES,
@@ -70,7 +71,7 @@ class Endpoint(pydantic.BaseModel):
     `base_url` ends before `/chat/completions`; a query at its end becomes part of `query`. The key is sent as
     `key_header: key_prefix + key`, by default `Authorization: Bearer ...`. `timeout_s` is the total deadline of one call, from the
     first byte sent to the last received. `max_concurrency`, `rpm` and `tpm` (requests and tokens a minute) hold for all
-    workers together, `limits_per_model` for each model by itself.
+    workers together, `limits_per_model` for each model by itself. The fields `batch_*` are described in docs/judges.md.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -90,6 +91,13 @@ class Endpoint(pydantic.BaseModel):
     rpm: float | None = pydantic.Field(default=None, gt=0)
     tpm: float | None = pydantic.Field(default=None, gt=0)
     limits_per_model: bool = False
+    batch_discount: float = pydantic.Field(default=0.5, ge=0, le=1)
+    batch_max_requests: int = pydantic.Field(default=50_000, ge=1)
+    batch_max_bytes: int = pydantic.Field(default=200_000_000, ge=1_000)
+    batch_max_tokens: int | None = pydantic.Field(default=None, ge=1)
+    batch_wait_s: float = pydantic.Field(default=30.0, ge=0, le=86_400)
+    batch_poll_s: float = pydantic.Field(default=60.0, ge=0.1, le=3600)
+    batch_url: str = pydantic.Field(default="/v1/chat/completions", pattern=r"^/[\w./-]*$")
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -201,6 +209,20 @@ class Endpoint(pydantic.BaseModel):
     def cost_micros(self, input_tokens: int, output_tokens: int) -> int:
         """Price of a call in millionths of a dollar, rounded up: a dollar a million is a micro a token."""
         return math.ceil(round(input_tokens * self.input_price + output_tokens * self.output_price, 6))
+
+    def batch_cost_micros(self, input_tokens: int, output_tokens: int) -> int:
+        """The same for a request in a batch, less `batch_discount`."""
+        return math.ceil(round((1.0 - self.batch_discount) * self.cost_micros(input_tokens, output_tokens), 6))
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        return BatchLimits(
+            requests=self.batch_max_requests,
+            size=self.batch_max_bytes,
+            tokens=self.batch_max_tokens,
+            wait_s=self.batch_wait_s,
+            poll_s=self.batch_poll_s,
+        )
 
 
 @functools.lru_cache(maxsize=256)

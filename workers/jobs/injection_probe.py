@@ -22,31 +22,29 @@ from typing import Any, Literal, cast
 import numpy as np
 import pydantic
 from django.db import transaction
-from django.db.models import F
 
 from labeling import audit
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Judge, Rater, get_plugin, registered
-from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Usage, Verdict
+from labeling.records import Comparison, ComparisonColumns, Failure, FloatArray, TextRecord, Verdict
 from labeling.stored_texts import stored_text
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import Score
 from scoring.numerics.calibration.elo import elo_from_strength
 from scoring.numerics.judges.injection import LEAST_TARGETS, elo_gain, injection_effect
 from workers.broker.hints import leave_hint
-from workers.budgets.limits import check_caps
-from workers.budgets.spend import calls_a_question
 from workers.endpoints.session import ask_within_limits
 from workers.jobs.leasing import (
     MOST_ATTEMPTS,
     JobClaim,
     carry_out,
-    carry_out_claim,
+    carry_out_here,
     create_claimed,
     hold,
     report_progress,
     waiting_job_ids,
 )
+from workers.jobs.paid_calls import count_calls, reserve_calls
 from workers.judges.score_difference import ScoreDifferenceJudge
 from workers.judging.batches import prepared_judge
 from workers.models import InjectionProbe, Job
@@ -136,7 +134,7 @@ def probe_now(judge: Annotator, options: ProbeOptions, *, report: Progress) -> I
     with transaction.atomic():
         claim = create_claimed(judge.project, STAGE, worker=f"command@{socket.gethostname()}:{os.getpid()}")
         probe = _store(judge, options, claim.job_id)
-    carry_out_claim(claim, functools.partial(_ask_and_report, report=report), given_up=GIVEN_UP)
+    carry_out_here(claim, functools.partial(_ask_and_report, report=report), given_up=GIVEN_UP)
     return InjectionProbe.objects.select_related("job").get(pk=probe.pk)
 
 
@@ -228,9 +226,11 @@ class _Probe:
 
     def _ask_batch(self, batch: list[tuple[int, tuple[Comparison, bool]]], answers: FloatArray) -> None:
         for attempt in range(TRIES):
-            self._reserve(len(batch))
+            reserved = reserve_calls(self.probe, len(batch))
             found = ask_within_limits(self.judge, [comparison for _, (comparison, _) in batch])
-            self._book([answer.usage for answer in found])
+            count_calls(
+                self.probe, found, reserved=reserved
+            )  # they are paid even if another worker has the probe by now
             again, pause = [], 0.0
             for (place, (comparison, is_a)), answer in zip(batch, found, strict=True):
                 if isinstance(answer, Verdict):
@@ -248,22 +248,6 @@ class _Probe:
 
     def _note(self, failure: Failure) -> None:
         self.failures[failure.kind.value] = self.failures.get(failure.kind.value, 0) + 1
-
-    def _reserve(self, questions: int) -> None:
-        """Store the calls before they are made. Raises CapReached."""
-        annotator = self.probe.annotator_id
-        with transaction.atomic():
-            check_caps(self.probe.project_id, annotator, questions)
-            calls = questions * calls_a_question(annotator)
-            InjectionProbe.objects.filter(pk=self.probe.pk).update(calls=F("calls") + calls)
-
-    def _book(self, usages: Sequence[Usage]) -> None:
-        """Add what was spent; the calls are paid even where another worker has taken the probe over."""
-        InjectionProbe.objects.filter(pk=self.probe.pk).update(
-            input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
-            output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
-            cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
-        )
 
     def _compare(
         self, name: str, read: ProjectColumns, targets: Sequence[Target], clean: FloatArray, loaded: FloatArray

@@ -27,6 +27,7 @@ LEASE_S = 60.0
 RENEW_S = 15.0
 MOST_ATTEMPTS = 3
 LONGEST_ERROR = 2000
+INTERRUPTED = "the command was interrupted; start it again"
 
 
 class LeaseLost(RuntimeError):
@@ -92,6 +93,17 @@ def carry_out_claim(claim: JobClaim, work: Callable[[JobClaim], str], *, given_u
     except Exception as error:  # a plugin may be anybody's
         log.exception("job %d failed", claim.job_id)
         end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
+def carry_out_here(claim: JobClaim, work: Callable[[JobClaim], str], *, given_up: str) -> None:
+    """Do a job that a command has leased. If the command is interrupted, the job fails, so that no worker repeats it."""
+    try:
+        carry_out_claim(claim, work, given_up=given_up)
+    except (KeyboardInterrupt, SystemExit):
+        connection.close()  # the signal may have interrupted a query
+        with contextlib.suppress(Error):  # the database may stop as well; then a worker finds the job
+            end_job(claim, Job.State.FAILED, error=INTERRUPTED)
+        raise
 
 
 def claim_job(job_id: int, stage: str, *, worker: str) -> JobClaim | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PROMPTS = Path(__file__).parent / "prompts"
-AnswerForm = Literal["letter", "score"]
+AnswerForm = Literal["letter", "score", "ranking"]
 
 BYTES_PER_TOKEN = 4
 EXAMPLE_TOKENS = 256  # the most of each text of a worked example
@@ -93,7 +93,7 @@ def build_prompt(
     parts = [instruction, str(comparison.cross_query), queries[0][0], documents[0][0]]
     prefix_key = hashlib.sha256("\x00".join(parts).encode()).hexdigest()
     others = [text for example in shown for text in (example.query, example.first, example.second, example.why)]
-    nonce = _nonce(prefix_key, [*others, *(text for text, _ in (*queries, *documents))])
+    nonce = nonce_for(prefix_key, [*others, *(text for text, _ in (*queries, *documents))])
     user = _template("two_queries" if comparison.cross_query else "one_query").substitute(
         instruction=f"Instruction of this project: {instruction}\n\n" if instruction else "",
         nonce=nonce,
@@ -242,7 +242,7 @@ def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:
     return cut
 
 
-def _nonce(prefix_key: str, texts: list[str]) -> str:
+def nonce_for(prefix_key: str, texts: list[str]) -> str:
     """Sixteen hexadecimal digits that occur in none of the texts."""
     for attempt in range(16):
         message = f"{os.getpid()}:{attempt}:{prefix_key}".encode()

@@ -1,7 +1,8 @@
 """Stage 4: asks judges what was claimed for them, and stores answers and failures.
 
 The loop is claim, call, store. The call happens outside any transaction, and `workers.judging.recorder` stores what it
-brought. `workers.judging.streaming` keeps judges over HTTP busy; all others are asked here, in batches. A judge that raises
+brought. `workers.judging.streaming` keeps judges over HTTP busy, and `workers.judging.provider_batches` sends files of questions where
+a judge wants that; all others are asked here, in batches. A judge that raises
 has failed, and a failure is never a vote.
 """
 
@@ -21,10 +22,12 @@ from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
 from labeling.records import Failure, FailureKind, Verdict
 from workers import failpoints
 from workers.broker.hints import leave_hint
+from workers.endpoints.batching import BatchingJudge
 from workers.endpoints.conversation import ConversingJudge
 from workers.endpoints.failures import NotAsked
 from workers.judging import leases, questions, queue, recorder, streaming
 from workers.judging.drift import watch_now_and_then
+from workers.judging.provider_batches.delivery import deliver
 from workers.judging.queue import ClaimedTask
 from workers.stopping import is_stopping
 
@@ -44,8 +47,11 @@ def judge_open(annotator_id: int, *, worker: str) -> int:
     if annotator is None:
         return 0
     recorder.recover()  # answers that a crashed process has paid for are stored, not requested again
-    judge = _conversing(annotator)
-    if judge is None:
+    batching = _batching(annotator)
+    judge = None if batching is not None else _conversing(annotator)
+    if batching is not None:
+        answered = deliver(annotator, batching, worker=worker)
+    elif judge is None:
         answered = _in_batches(annotator, worker)
     else:
         answered, is_unfinished = streaming.converse(annotator, judge, worker=worker)
@@ -61,7 +67,9 @@ def _in_batches(annotator: Annotator, worker: str) -> int:
     limit = _batch_size(annotator.plugin)
     answered = 0
     deadline = time.monotonic() + SLICE_S
-    while not is_stopping() and (tasks := queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit)):
+    while not is_stopping() and (
+        tasks := queue.claim(annotator_id=annotator.pk, worker=worker, limit=limit, careful=True)
+    ):
         if len(tasks) == limit:
             leave_hint("judge", annotator.pk)
         answered += judge_claimed(annotator, tasks)
@@ -69,6 +77,16 @@ def _in_batches(annotator: Annotator, worker: str) -> int:
             leave_hint("judge", annotator.pk)
             break
     return answered
+
+
+def _batching(annotator: Annotator) -> BatchingJudge | None:
+    """The judge, if its questions are sent to a provider in batches; None otherwise."""
+    try:
+        judge = prepared_judge(annotator.pk)
+    except Exception as error:
+        log.debug("judge %s cannot be constructed: %s", annotator.name, error)
+        return None
+    return judge if isinstance(judge, BatchingJudge) and judge.is_batched else None
 
 
 def _conversing(annotator: Annotator) -> ConversingJudge | None:
@@ -159,5 +177,5 @@ def prepared_judge(annotator_id: int) -> Judge:
     """The judge of this annotator, constructed and prepared once in each process."""
     annotator = Annotator.objects.get(pk=annotator_id)
     judge = cast(Judge, get_plugin("judge", annotator.plugin).from_dict(annotator.options))
-    judge.prepare(ProjectCollection(annotator.project_id))
+    judge.prepare(ProjectCollection(annotator.project_id, annotator.pk))
     return judge

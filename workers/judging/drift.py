@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from django.db import transaction
-from django.db.models.functions import Now
 
-from labeling import audit
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.annotators.known_answers import judge_answers
 from scoring.numerics.judges import cusum
 from scoring.numerics.measures.sides import side
-from workers.broker.hints import leave_hint
+from workers.judging.pausing import pause_judge
 
 log = logging.getLogger(__name__)
 
@@ -73,33 +70,3 @@ def _can_drift(plugin: str) -> bool:
         return cast("type[Judge]", get_plugin("judge", plugin)).can_drift
     except UnknownPlugin:
         return True
-
-
-def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
-    """Pause the judge and store the reason; False where it was paused already."""
-    paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
-    with transaction.atomic():
-        changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
-        if changed:
-            _note("judge.paused", annotator, by, reason=reason[:500])
-    annotator.refresh_from_db()
-    if changed:
-        log.warning("judge %s of project %d is paused: %s", annotator.name, annotator.project_id, reason)
-    return changed
-
-
-def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
-    audit.note(action, project=annotator.project, actor=by, subject=f"{annotator.name} ({annotator.pk})", **details)
-
-
-def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
-    """Resume a paused judge; the alarm starts again with its next answers. False where it was not paused."""
-    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
-    with transaction.atomic():
-        changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
-        if changed:
-            _note("judge.resumed", annotator, by)
-    annotator.refresh_from_db()
-    if changed:
-        leave_hint("judge", annotator.pk)
-    return changed

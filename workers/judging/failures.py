@@ -14,11 +14,12 @@ from django.db import transaction
 from django.db.models import Aggregate, Count, Q, QuerySet, TextField
 
 from labeling import audit
-from labeling.models import Project
+from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.broker.hints import leave_hint
+from workers.judging.pausing import resume_judge, resume_troubled
 from workers.judging.queue import retry_dead
-from workers.models import JudgingTask
+from workers.models import Attempt, JudgingTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,14 @@ def failed_tasks(project: Project, chosen: FailureFilter = FailureFilter()) -> Q
     return tasks
 
 
+def failed_calls(project: Project, *, annotator_id: int | None = None, reason: str | None = None) -> QuerySet[Attempt]:
+    """The calls of the project's runs that failed, newest first; those of questions that were answered later too."""
+    calls = Attempt.objects.filter(run__project=project, outcome__in=[reason] if reason else list(FailureKind))
+    if annotator_id is not None:
+        calls = calls.filter(annotator_id=annotator_id)
+    return calls.order_by("-id")
+
+
 def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) -> list[FailureCount]:
     """All reasons, the most frequent first; reasons that did not occur have zeros."""
     others = FailureFilter(annotator_id=chosen.annotator_id, run_id=chosen.run_id)
@@ -107,13 +116,15 @@ def failure_counts(project: Project, chosen: FailureFilter = FailureFilter()) ->
 
 
 def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *, by: Any = None) -> int:
-    """Retry the dead letters that `chosen` selects, in all runs; returns how many."""
+    """Retry the dead letters that `chosen` selects, in all runs; returns how many. Their judges in trouble are resumed."""
     dead = failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD)
     judges = list(dead.order_by().values_list("annotator_id", flat=True).distinct())
     runs = list(dead.order_by("run_id").values_list("run_id", flat=True).distinct())
     with transaction.atomic():
         opened = retry_dead(run_ids=runs, reason=chosen.reason, annotator_id=chosen.annotator_id)
         total = sum(opened.values())
+        for judge in Annotator.objects.filter(pk__in=judges):
+            resume_troubled(judge, by=by)
         if total:
             details = {"questions": total, "reason": chosen.reason or "all", "judge": chosen.annotator_id}
             subject = ", ".join(f"run {run_id}" for run_id in sorted(opened))
@@ -121,3 +132,10 @@ def retry_failures(project: Project, chosen: FailureFilter = FailureFilter(), *,
     for annotator_id in judges:
         leave_hint("judge", annotator_id)
     return total
+
+
+def resume_and_retry(judge: Annotator, *, by: Any = None) -> tuple[bool, int]:
+    """Resume a paused judge and retry its dead letters in all runs; whether it was paused, and how many there were."""
+    with transaction.atomic():
+        resumed = resume_judge(judge, by=by)
+        return resumed, retry_failures(judge.project, FailureFilter(annotator_id=judge.pk), by=by)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from labeling.models import Pair, Project
+from labeling.models import Candidate, Pair, Project
 from labeling.records import Comparison, TextRecord
 from workers.judging.queue import ClaimedTask
+from workers.judging.sets import shown_order
+
+
+class DocumentsDeleted(LookupError):
+    """Documents of a question about a set have been deleted since it was planned."""
 
 
 def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
@@ -19,7 +24,22 @@ def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Compar
         "b__query_id", "b__query__text", "b__document_id", "b__document__text",
     )  # fmt: skip
     pairs = {row[0]: _texts(row[1:]) for row in rows}
-    return [_comparison(task, pairs[task.pair_id], instruction) for task in tasks]
+    sets = _texts_of_sets(tasks)
+    return [_comparison(task, pairs[task.pair_id], sets.get(task.id, ()), instruction) for task in tasks]
+
+
+def _texts_of_sets(tasks: Sequence[ClaimedTask]) -> dict[int, tuple[TextRecord, ...]]:
+    """The documents of each question about a set by task, in the order in which they are shown. Raises DocumentsDeleted."""
+    wanted = {candidate for task in tasks for candidate in task.documents}
+    if not wanted:
+        return {}
+    rows = Candidate.objects.filter(pk__in=wanted).values_list("pk", "document_id", "document__text")
+    texts = {row[0]: TextRecord(row[1], row[2]) for row in rows}
+    if wanted - texts.keys():
+        raise DocumentsDeleted(
+            f"candidates {sorted(wanted - texts.keys())} have been deleted; cancel or replan the run"
+        )
+    return {task.id: tuple(texts[each] for each in shown_order(task)) for task in tasks if task.documents}
 
 
 def _texts(values: Sequence[Any]) -> list[TextRecord]:
@@ -27,8 +47,17 @@ def _texts(values: Sequence[Any]) -> list[TextRecord]:
     return [TextRecord(pk, text) for pk, text in zip(values[::2], values[1::2], strict=True)]
 
 
-def _comparison(task: ClaimedTask, texts: Sequence[TextRecord], instruction: str) -> Comparison:
+def _comparison(
+    task: ClaimedTask, texts: Sequence[TextRecord], documents: tuple[TextRecord, ...], instruction: str
+) -> Comparison:
     query_a, a, query_b, b = texts
     return Comparison(
-        key=task.id, query_a=query_a, query_b=query_b, a=a, b=b, swapped=task.swapped, instruction=instruction
+        key=task.id,
+        query_a=query_a,
+        query_b=query_b,
+        a=a,
+        b=b,
+        swapped=task.swapped,
+        instruction=instruction,
+        documents=documents,
     )

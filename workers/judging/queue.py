@@ -11,22 +11,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
 
-from labeling.judgments import Recorded, record_judgments
+from labeling.judgments import Recorded, record_judgments, store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
-from labeling.records import Failure, FailureKind, NewJudgment, Usage, Verdict
+from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
 from workers.budgets.limits import Budgets, questions_left
+from workers.judging import trouble
+from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, storable
+from workers.judging.sets import judgments_of_sets
 
 LEASE_S = 180.0
 MAX_ATTEMPTS = 5
 LONGEST_RETRY_AFTER_S = 3600.0
-LONGEST_MESSAGE = 2000
 BACKOFF_BASE_S = 2.0
 BACKOFF_MOST_S = 300.0
 MARK_S = 2.0
@@ -44,6 +46,13 @@ class ClaimedTask:
     pair_id: int
     annotator_id: int
     swapped: bool
+    documents: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> ClaimedTask:
+        """From a row, or from a list of the write-ahead log, whose older entries end with `swapped`."""
+        identity, fence, attempts, run, pair, annotator, swapped, *rest = values
+        return cls(identity, fence, attempts, run, pair, annotator, swapped, tuple(rest[0] or ()) if rest else ())
 
 
 # The oldest due question first. The index is (annotator, run, next_at, id) of open tasks, so that those which wait for
@@ -62,7 +71,7 @@ WITH picked AS (
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM picked WHERE task.id = picked.id
     RETURNING task.id, task.fence, task.attempts, task.run_id, task.pair_id, task.annotator_id, task.swapped,
-              task.next_at
+              task.documents, task.next_at
 ), booked AS (
     INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
                                  cost_micros)
@@ -72,14 +81,17 @@ SELECT * FROM leased
 """
 
 
-def claim(*, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S) -> list[ClaimedTask]:
+def claim(
+    *, annotator_id: int, worker: str, limit: int, lease_s: float = LEASE_S, careful: bool = False
+) -> list[ClaimedTask]:
     """Lease up to `limit` open tasks of one annotator in runs that are being judged, and book an
     attempt for each. Two workers never get the same task; a paused judge gets none, and no more are claimed than
-    the budget of their run and the caps of their project allow.
+    the budget of their run and the caps of their project allow. `careful`: few at a time, until the judge has answered
+    some questions of the run.
     """
     claimed: list[ClaimedTask] = []
     with transaction.atomic(), prepared_cursor() as cursor:
-        for run, most in _claimable_runs(cursor, annotator_id):
+        for run, most in _claimable_runs(cursor, annotator_id, careful=careful):
             claimed += _claim_of_run(cursor, run, annotator_id, worker, min(most, limit - len(claimed)), lease_s)
             if len(claimed) >= limit:
                 break
@@ -106,7 +118,7 @@ def _claim_of_run(
         cursor.execute(_CLAIM, values | {"after": mark.at, "after_id": mark.id})
         rows += cursor.fetchall()
     _set_mark((run, annotator), rows)
-    return [ClaimedTask(*row[:-1]) for row in sorted(rows)]
+    return [ClaimedTask.of(row[:-1]) for row in sorted(rows, key=lambda row: row[0])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +151,7 @@ def _set_mark(key: tuple[int, int], rows: Sequence[Any]) -> None:
 
 
 _RUNS = """
-SELECT run.id, run.project_id, run.call_budget, run.token_budget, run.cost_budget_micros,
+SELECT run.id, COALESCE(annotator.watched_from, annotator.created_at), run.project_id, run.call_budget, run.token_budget, run.cost_budget_micros,
        caps.calls, caps.tokens, caps.cost_micros
 FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id
 JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id
@@ -148,15 +160,24 @@ WHERE annotator.id = %s AND annotator.paused_at IS NULL AND run.state = 'judging
 """
 
 
-def _claimable_runs(cursor: Cursor, annotator_id: int) -> Iterator[tuple[int, int]]:
+def _claimable_runs(cursor: Cursor, annotator_id: int, *, careful: bool) -> Iterator[tuple[int, int]]:
     """Runs whose questions may be put to this judge, oldest first, and how many of them. What those with a limit have spent
-    stays locked until the transaction ends; always the project's first and then in id order, so that no two claims wait
-    for each other.
+    stays locked until the transaction ends; always the judge first, then the project and the runs in id order, so that no
+    two claims wait for each other.
     """
     cursor.execute(_RUNS, [annotator_id])
-    for run, project, *limits in cursor.fetchall():
+    rows = cursor.fetchall()
+    unproven = [row[0] for row in rows if careful and not trouble.is_proven(row[0], annotator_id, row[1])]
+    if unproven:
+        trouble.lock_judges(cursor, [annotator_id])
+        cursor.execute(_RUNS, [annotator_id])  # the failures of others, waited for, may have paused the judge
+        rows = cursor.fetchall()
+    for run, since, project, *limits in rows:
         budgets, caps = Budgets(None, *limits[:3]), Budgets(None, *limits[3:])
         most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps)
+        if run in unproven:
+            held = trouble.hold_back(cursor, run, annotator_id, since)
+            most = most if held is None else min(most, held)
         if most > 0:
             yield run, most
 
@@ -198,8 +219,9 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
     with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
-        recorded = record_judgments([_judgment(task, verdict) for task, verdict in answers])
-        _close_attempts(cursor, [(task, verdict.kind.value, verdict.usage) for task, verdict in answers])
+        recorded = record_judgments(_judgments(cursor, answers))
+        store_model_grades(cursor, [(task.annotator_id, each) for task, verdict in answers for each in verdict.grades])
+        close_attempts(cursor, answers)
         failpoints.reach("finish.before_commit")
     failpoints.reach("finish.after_commit")
     return recorded
@@ -210,6 +232,13 @@ def _lock_tasks(cursor: Cursor, tasks: Sequence[ClaimedTask]) -> list[int]:
     ids = sorted(task.id for task in tasks)
     cursor.execute("SELECT id FROM workers_judgingtask WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
     return ids
+
+
+def _judgments(cursor: Cursor, answers: Sequence[tuple[ClaimedTask, Verdict]]) -> list[NewJudgment]:
+    """One judgment for a pair; for a set, one for each preference that its answer holds."""
+    sets = [(task, verdict) for task, verdict in answers if task.documents]
+    of_sets = [replace(each, rationale=storable(each.rationale)) for each in judgments_of_sets(cursor, sets)]
+    return [_judgment(task, verdict) for task, verdict in answers if not task.documents] + of_sets
 
 
 def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
@@ -224,14 +253,12 @@ def _judgment(task: ClaimedTask, verdict: Verdict) -> NewJudgment:
     )
 
 
-def storable(text: str) -> str:
-    """The text without what PostgreSQL refuses: NUL becomes a space, a lone surrogate a question mark."""
-    return text.replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
-
-
 _FAIL = """
 UPDATE workers_judgingtask task
-SET state = CASE WHEN NOT %(counted)s OR (failure.retryable AND task.attempts < %(most)s) THEN 'open' ELSE 'dead' END,
+SET state = CASE WHEN NOT %(counted)s
+                   OR (failure.retryable AND task.attempts < %(most)s
+                       AND (failure.reason, task.reason, task.message)
+                           <> (%(unreadable)s, %(unreadable)s, failure.message)) THEN 'open' ELSE 'dead' END,
     attempts = GREATEST(0, task.attempts - CASE WHEN %(counted)s THEN 0 ELSE 1 END),
     leased_by = '', lease_until = NULL, reason = failure.reason, message = failure.message,
     next_at = clock_timestamp() + make_interval(secs => GREATEST(
@@ -240,7 +267,7 @@ FROM unnest(%(ids)s::bigint[], %(fences)s::int[], %(retryable)s::bool[], %(reaso
             %(retry_after)s::float8[]) AS failure (id, fence, retryable, reason, message, retry_after)
 WHERE task.id = failure.id AND task.fence = failure.fence AND task.state IN ('leased', 'open')
   AND EXISTS (SELECT 1 FROM workers_attempt attempt WHERE attempt.task_id = failure.id
-              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost'))
+              AND attempt.fence = failure.fence AND attempt.call = 1 AND attempt.outcome IN ('', 'lost', 'reserved'))
 """
 
 
@@ -249,18 +276,24 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = Tru
 
     A failure under an old fence is ignored: the task belongs to another worker by now. One that comes after its lease
     was reaped counts while nobody else has the task, and one that is reported twice counts once. One that is not `counted`
-    was the endpoint's fault: the call is counted, but not as an attempt of the question.
+    was the endpoint's fault: the call is counted, but not as an attempt of the question. The same unreadable answer twice
+    in a row is not asked for again. Pauses judges whose answers fail (`workers.judging.trouble`).
     """
     if not failures:
         return 0
     ordered = sorted(failures, key=lambda each: each[0].id)
+    runs: dict[int, set[int]] = {}
+    for task, _ in ordered:
+        runs.setdefault(task.annotator_id, set()).add(task.run_id)
     with transaction.atomic(), prepared_cursor() as cursor:
+        trouble.lock_judges(cursor, runs)
         _lock_tasks(cursor, [task for task, _ in ordered])
         cursor.execute(
             _FAIL,
             {
                 "most": MAX_ATTEMPTS,
                 "counted": counted,
+                "unreadable": FailureKind.UNPARSEABLE.value,
                 "base": BACKOFF_BASE_S,
                 "cap": BACKOFF_MOST_S,
                 "ids": [task.id for task, _ in ordered],
@@ -272,7 +305,8 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = Tru
             },
         )
         touched: int = cursor.rowcount
-        _close_attempts(cursor, [(task, failure.kind.value, failure.usage) for task, failure in ordered])
+        close_attempts(cursor, ordered)
+        trouble.watch(cursor, runs)
         failpoints.reach("fail.before_commit")
     failpoints.reach("fail.after_commit")
     return touched
@@ -282,56 +316,6 @@ def _wait_s(failure: Failure) -> float:
     """What the judge asks to wait, in seconds; nonsense is no wait, and a day is cut to an hour."""
     asked = failure.retry_after_s or 0.0
     return min(asked, LONGEST_RETRY_AFTER_S) if asked > 0.0 else 0.0
-
-
-_CALLS = """
-unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
-       %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[])
-AS reported (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms)
-"""
-
-_CLOSE = f"""
-UPDATE workers_attempt attempt
-SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
-    cost_micros = reported.cost_micros, latency_ms = reported.latency_ms,
-    finished_at = CASE WHEN attempt.outcome IN ('', 'lost') THEN clock_timestamp() ELSE attempt.finished_at END
-FROM {_CALLS}
-WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
-"""
-
-# The claim stored the first call. Further calls of the same question join it, if it is still stored.
-_BOOK_FURTHER = f"""
-INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
-                             cost_micros, latency_ms, started_at, finished_at)
-SELECT reported.task_id, reported.fence, reported.call, booked.run_id, booked.annotator_id, reported.outcome, reported.input_tokens,
-       reported.output_tokens, reported.cost_micros, reported.latency_ms, booked.started_at, clock_timestamp()
-FROM {_CALLS}
-JOIN workers_attempt booked ON booked.task_id = reported.task_id AND booked.fence = reported.fence AND booked.call = 1
-WHERE reported.call > 1
-ON CONFLICT DO NOTHING
-"""
-
-
-def _close_attempts(cursor: Cursor, outcomes: Sequence[tuple[ClaimedTask, str, Usage]]) -> None:
-    """Write what came of the calls, a row for each that was really made."""
-    rows = [
-        (task, outcome, number, call)
-        for task, outcome, usage in outcomes
-        for number, call in enumerate(usage.calls or (usage,), start=1)
-    ]
-    reported: dict[str, Any] = {
-        "tasks": [task.id for task, _, _, _ in rows],
-        "fences": [task.fence for task, _, _, _ in rows],
-        "calls": [number for _, _, number, _ in rows],
-        "outcomes": [outcome for _, outcome, _, _ in rows],
-        "inputs": [call.input_tokens for _, _, _, call in rows],
-        "outputs": [call.output_tokens for _, _, _, call in rows],
-        "costs": [call.cost_micros for _, _, _, call in rows],
-        "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
-    }
-    cursor.execute(_CLOSE, reported)
-    if len(rows) > len(outcomes):
-        cursor.execute(_BOOK_FURTHER, reported)
 
 
 def release(tasks: Sequence[ClaimedTask], *, wait_s: float = 0.0) -> int:
@@ -375,7 +359,7 @@ RETURNING task.id, task.fence
 _DROP = """
 WITH ended AS (
     SELECT task.id FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
-    WHERE run.state IN ('cancelled', 'failed') AND task.state <> 'leased' AND (%(run)s::bigint IS NULL OR run.id = %(run)s)
+    WHERE run.state IN ('cancelled', 'failed') AND NOT run.is_unanswered AND task.state <> 'leased' AND (%(run)s::bigint IS NULL OR run.id = %(run)s)
     ORDER BY task.id FOR UPDATE OF task SKIP LOCKED
 ), dropped AS (
     DELETE FROM workers_judgingtask task USING ended WHERE task.id = ended.id RETURNING task.run_id
@@ -386,7 +370,8 @@ FROM (SELECT run_id, count(*) FROM dropped GROUP BY run_id) lost WHERE run.id = 
 
 
 def drop_unfinished(*, run_id: int | None = None) -> None:
-    """Delete what cancelled and failed runs (or one of them) still wanted to ask; their plan shrinks by as much.
+    """Delete what cancelled and failed runs (or one of them) still wanted to ask; their plan shrinks by as much. Those
+    that failed because no judge answered keep their questions for a retry.
 
     What is leased stays until its answer, its failure or its lease's end; `reap` drops the rest.
     """
@@ -446,8 +431,9 @@ SELECT run_id, count(*)::int FROM opened GROUP BY run_id
 """
 
 _REOPEN = """
-UPDATE workers_run SET state = 'judging', reason = '', is_spent = FALSE, finished_at = NULL
-WHERE id IN (SELECT id FROM workers_run WHERE id = ANY(%s) AND state = 'finished' ORDER BY id FOR NO KEY UPDATE)
+UPDATE workers_run SET state = 'judging', reason = '', is_spent = FALSE, is_unanswered = FALSE, finished_at = NULL
+WHERE id IN (SELECT id FROM workers_run WHERE id = ANY(%s) AND (state = 'finished' OR is_unanswered)
+             ORDER BY id FOR NO KEY UPDATE)
 """
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection
 
-from labeling.records import AnswerKind, Failure, FailureKind, Usage, Verdict
+from labeling.records import AnswerKind, Failure, FailureKind, PlacedPreference, PointwiseGrade, Usage, Verdict
 from workers import failpoints
 from workers.endpoints import limiter
 from workers.endpoints.failures import Excused, NotAsked
@@ -50,8 +50,7 @@ def holder_name(process: str) -> str:
 
 def keep(task: ClaimedTask, answer: Answer) -> None:
     """Write an answer to disk; from here on a crash of this process does not lose it."""
-    if not isinstance(answer, NotAsked):
-        own_spool().write(_key(task), _encode(task, answer))
+    if not isinstance(answer, NotAsked) and own_spool().write(_key(task), _encode(task, answer)):
         failpoints.reach("spool.written")
 
 
@@ -204,6 +203,10 @@ def _key(task: ClaimedTask) -> Hashable:
 
 def _encode(task: ClaimedTask, answer: Answer) -> dict[str, Any]:
     fields = {name: getattr(answer, name) for name in _FIELDS[isinstance(answer, Verdict)]}
+    if isinstance(answer, Verdict) and answer.placed:
+        fields["placed"] = [[each.one, each.other, each.preference] for each in answer.placed]
+    if isinstance(answer, Verdict) and answer.grades:
+        fields["grades"] = [[each.query_id, each.document_id, each.value] for each in answer.grades]
     kind = "verdict" if isinstance(answer, Verdict) else "excused" if isinstance(answer, Excused) else "failure"
     return {
         "database": database_mark(),
@@ -225,10 +228,12 @@ def _encode_usage(usage: Usage) -> list[Any]:
 
 
 def _decode(value: dict[str, Any]) -> tuple[ClaimedTask, Answer]:
-    task = ClaimedTask(*value["task"])
+    task = ClaimedTask.of(value["task"])
     fields = dict(value.get("verdict") or value.get("excused") or value["failure"])
     fields["usage"] = _decode_usage(fields["usage"])
     if "verdict" in value:
+        fields["placed"] = tuple(PlacedPreference(*each) for each in fields.get("placed", ()))
+        fields["grades"] = tuple(PointwiseGrade(*each) for each in fields.get("grades", ()))
         return task, Verdict(**{**fields, "kind": AnswerKind(fields["kind"])})
     made = Excused if "excused" in value else Failure
     return task, made(**{**fields, "kind": FailureKind(fields["kind"])})

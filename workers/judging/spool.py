@@ -76,18 +76,19 @@ class Spool:
         with self._lock:
             self._open()
 
-    def write(self, key: Hashable, value: Any) -> None:
-        """Keep a value until `drop`; a key that is kept already stays as it is."""
+    def write(self, key: Hashable, value: Any) -> bool:
+        """Keep a value until `drop`; whether it was written. A key that is kept already stays as it is."""
         with self._lock:
             if key in self._kept or not self._open():
-                return
+                return False
             line = encode(value)
             try:
                 self._append(line)
             except OSError as error:
                 self._warn(error)
-            else:
-                self._kept[key] = line
+                return False
+            self._kept[key] = line
+            return True
 
     def sync(self) -> None:
         """Wait until all that was written is on the disk; what is written meanwhile does not wait."""

@@ -29,7 +29,7 @@ from workers.endpoints.conversation import Conversation, ConversingJudge
 from workers.endpoints.failures import NotAsked
 from workers.endpoints.gates import Channel
 from workers.endpoints.session import Presence
-from workers.judging import questions, queue, recorder
+from workers.judging import questions, queue, recorder, trouble
 from workers.judging.drift import watch_now_and_then
 from workers.judging.leases import held
 from workers.judging.queue import ClaimedTask
@@ -217,18 +217,24 @@ class Pump:
         if room < max(1, self._window() // 8) or (self._is_dry and now < self._dry_at + ROUND_S):
             return
         tasks = self._claim(room)
-        self._is_dry, self._dry_at = len(tasks) < room, now
+        # A judge that has to prove itself gets few at a time, and none before some of those are answered.
+        is_held_back = self._is_on_trial(tasks or _Live(self.leased))
+        self._is_dry, self._dry_at = len(tasks) < room and not is_held_back, now
         if tasks:
             self._asked_at = now
             self._ask(tasks)
 
     def _claim(self, limit: int) -> list[ClaimedTask]:
         """Lease up to `limit` tasks; where there were as many, hint now and then that other processes may join in."""
-        tasks = queue.claim(annotator_id=self.annotator.pk, worker=self.worker, limit=limit)
+        tasks = queue.claim(annotator_id=self.annotator.pk, worker=self.worker, limit=limit, careful=True)
         if len(tasks) == limit and time.monotonic() > self._hinted_at + INVITING_S:
             self._hinted_at = time.monotonic()
             leave_hint("judge", self.annotator.pk)
         return tasks
+
+    def _is_on_trial(self, tasks: Sequence[ClaimedTask]) -> bool:
+        since = self.annotator.watched_from or self.annotator.created_at
+        return not all(trouble.is_proven(task.run_id, self.annotator.pk, since) for task in tasks)
 
     def _ask(self, tasks: Sequence[ClaimedTask]) -> None:
         """Ask about these tasks. If the database is unreachable they are released; a task that cannot be read fails."""

@@ -1,4 +1,4 @@
-"""The tables of work: runs, jobs, judging tasks, paid calls, budgets, endpoints, heartbeats.
+"""The tables of work: runs, jobs, judging tasks, paid calls, batches at providers, budgets, endpoints, heartbeats.
 
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
@@ -7,8 +7,10 @@ from workers.models.budgets import Caps, Spend
 from workers.models.endpoints import EndpointDefinition, EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
+from workers.models.provider_batches import ProviderBatch
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
+from workers.models.trouble import JudgeTrial, JudgeTrouble
 from workers.models.workers import Worker
 
 __all__ = [
@@ -20,7 +22,10 @@ __all__ = [
     "EndpointState",
     "InjectionProbe",
     "Job",
+    "JudgeTrial",
+    "JudgeTrouble",
     "JudgingTask",
+    "ProviderBatch",
     "Run",
     "Spend",
     "Worker",

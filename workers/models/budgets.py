@@ -12,7 +12,8 @@ class Spend(models.Model):
     """What one judge has spent in one run: running totals of its attempts, spread over some rows (`shard`).
 
     Triggers on `Attempt` keep them in the transaction of the change, each connection its own row, so that
-    answers that are stored at the same time do not wait for each other. Read the sums by `workers.budgets.spend`.
+    answers that are stored at the same time do not wait for each other. `unreached` counts failed calls that reached no
+    model and cost nothing. Read the sums by `workers.budgets.spend`.
     """
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="spends", db_constraint=False, db_index=False)
@@ -24,6 +25,7 @@ class Spend(models.Model):
     answers = models.BigIntegerField(default=0)
     answer_tokens = models.BigIntegerField(default=0)
     answer_cost_micros = models.BigIntegerField(default=0)
+    unreached = models.BigIntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_micros = models.BigIntegerField(default=0)

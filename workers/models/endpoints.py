@@ -1,6 +1,6 @@
 """Endpoints as all workers share them: definitions that superusers add, and states.
 
-`workers.endpoints.definitions` changes the definitions, `workers.endpoints.limiter` the states.
+`workers.endpoints.stored.changes` changes the definitions, `workers.endpoints.limiter` the states.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class EndpointDefinition(models.Model):
     """An endpoint that a superuser has added; those of ZELO_ENDPOINTS have no row.
 
     `settings` holds fields of `workers.endpoints.registry.Endpoint`, none of them secret. `secrets` is encrypted by
-    `workers.endpoints.encryption`: the key and the values of headers and query, whose names are in `secret_names`.
+    `workers.endpoints.stored.encryption`: the key and the values of headers and query, whose names are in `secret_names`.
     `key_ending` is shown so that people can tell keys apart; it is empty for short keys. A retired endpoint stays, because
     judges refer to its name.
     """

@@ -16,7 +16,8 @@ class Run(models.Model):
     """One order to judge: its queries, design, judges and budgets; its state.
 
     `estimate`: what it was expected to spend when it was ordered (`RunEstimate.figures`); empty for a calibration.
-    `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised.
+    `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised. `is_unanswered`: it ended
+    without the answers of a judge, which `reason` names; it goes on when that judge is resumed or its questions retried.
     In a cascade `cascade_first` judges every pair, and the others judge those on which its |preference - 0.5| is below
     `cascade_threshold`.
     """
@@ -59,6 +60,7 @@ class Run(models.Model):
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
     reason = MessageField(blank=True)
     is_spent = models.BooleanField(default=False, db_default=False)
+    is_unanswered = models.BooleanField(default=False, db_default=False)
     round = models.PositiveIntegerField(default=0)
     pairs_planned = models.PositiveBigIntegerField(default=0)
     tasks_planned = models.PositiveBigIntegerField(default=0)

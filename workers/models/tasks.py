@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -16,6 +17,9 @@ FAILURE_KINDS = [(kind.value, kind.value.replace("_", " ")) for kind in FailureK
 class JudgingTask(models.Model):
     """Unfinished work: one question to one judge in one order. Deleted by the transaction that
     stores the judgment; dead letters stay with their reason.
+
+    `documents`: of a question about a set, the ids of its candidates in the order in which they are shown (backwards where
+    `swapped`); the pair is one of the set's.
     """
 
     class State(models.TextChoices):
@@ -28,6 +32,7 @@ class JudgingTask(models.Model):
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False)
     swapped = models.BooleanField(default=False)
+    documents = ArrayField(models.BigIntegerField(), null=True, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     fence = models.PositiveIntegerField(default=0)
     leased_by = models.CharField(max_length=200, blank=True)
@@ -49,6 +54,9 @@ class JudgingTask(models.Model):
                 name="judging_task_lease_fits_state",
             ),
             models.CheckConstraint(condition=~Q(state="dead") | ~Q(reason=""), name="judging_task_dead_has_reason"),
+            models.CheckConstraint(
+                condition=Q(documents__isnull=True) | Q(documents__len__gte=3), name="judging_task_set_has_three"
+            ),
         ]
         indexes = [
             models.Index(
@@ -62,11 +70,14 @@ class JudgingTask(models.Model):
 class Attempt(models.Model):
     """One paid call, written before it is made. No foreign key to the task: tasks are deleted, calls stay.
 
-    `latency_ms` is what the judge measured of the call itself; None where it measured nothing.
+    `latency_ms` is what the judge measured of the call itself; None where it measured nothing. A failed call has its
+    `message`, whether a retry could help, and whether the endpoint's outage caused it: then it says nothing of the judge.
     """
 
     # The outcomes of calls that were answered. The trigger that keeps `Spend` counts the same (migration 0007_books).
     ANSWERED = tuple(kind.value for kind in AnswerKind)
+    # The outcome of a question in a batch that is out. Its tokens and cost are the upper bounds that are reserved for it.
+    RESERVED = "reserved"
 
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()
@@ -74,8 +85,13 @@ class Attempt(models.Model):
     run = models.ForeignKey(
         Run, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )  # attempt_by_run_and_end
-    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="attempts")
+    annotator = models.ForeignKey(
+        Annotator, on_delete=models.PROTECT, related_name="attempts", db_index=False
+    )  # attempt_by_judge_and_end
     outcome = models.CharField(max_length=30, blank=True)
+    message = models.TextField(blank=True, db_default="")
+    is_retryable = models.BooleanField(default=False, db_default=False)
+    is_outage = models.BooleanField(default=False, db_default=False)
     input_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     cost_micros = models.PositiveBigIntegerField(default=0)
@@ -88,4 +104,7 @@ class Attempt(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["task_id", "fence", "call"], name="attempt_once")]
-        indexes = [models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end")]
+        indexes = [
+            models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end"),
+            models.Index(fields=["annotator", "finished_at"], name="attempt_by_judge_and_end"),
+        ]

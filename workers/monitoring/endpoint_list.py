@@ -14,7 +14,7 @@ import pydantic
 from labeling.models import Annotator
 from workers.endpoints.limiter import EndpointView, endpoint_states
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, load_endpoints
-from workers.endpoints.stored import endpoint_of
+from workers.endpoints.stored.rows import endpoint_of
 from workers.models import EndpointDefinition, EndpointState
 
 ENVIRONMENT, STORED = "environment", "stored"

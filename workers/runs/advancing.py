@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from labeling.stored_texts import stored_text
@@ -21,8 +21,10 @@ from workers import failpoints
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import standing
 from workers.judging import queue
-from workers.models import Job, JudgingTask, Run
+from workers.judging.trouble import troubled_judges
+from workers.models import Job, JudgeTrouble, JudgingTask, Run
 from workers.runs import cascade, gold_mixing, planning
+from workers.runs.closing import closing_of
 from workers.runs.ordering import checked_sampler
 from workers.runs.query_budgets import budgets_of_chunk, shares_of_round
 from workers.runs.stages import stage_of_round
@@ -73,6 +75,9 @@ def _advance(run_id: int) -> None:
         _end_spent(run, stands.reason)
     elif not stands.may_ask:
         return  # the answers of calls in flight lead to the next `advance`
+    elif not planning_judges(run):
+        if not JudgingTask.objects.filter(run=run, state=JudgingTask.State.LEASED).exists():
+            _finish(run, DESIGN_COMPLETE)
     elif job is not None:
         plan_round(run, job)
     elif not cascade.escalate(run) and not _is_busy(run):
@@ -106,9 +111,12 @@ def _fail_run(run_id: int, error: Exception) -> None:
 def _is_busy(run: Run) -> bool:
     """Whether the next round has to wait for answers or scores.
 
-    Tasks of other active runs for the same judges and queries count, so that no question is asked twice.
+    Tasks of other active runs for the same judges and queries count, so that no question is asked twice. Those of a
+    judge in trouble do not: nobody asks them.
     """
-    tasks = JudgingTask.objects.filter(state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED])
+    in_trouble = Exists(JudgeTrouble.objects.filter(annotator=OuterRef("annotator")))
+    waiting = Q(state=JudgingTask.State.OPEN) & ~in_trouble
+    tasks = JudgingTask.objects.filter(Q(state=JudgingTask.State.LEASED) | waiting)
     shared = tasks.filter(run__state__in=Run.ACTIVE, run__project_id=run.project_id, annotator__in=run.judges.all())
     if run.query_ids is not None:
         shared = shared.filter(pair__query__in=run.query_ids)
@@ -118,6 +126,13 @@ def _is_busy(run: Run) -> bool:
         leave_hint("rate", run.project_id)
         return True
     return False
+
+
+def planning_judges(run: Run) -> list[int]:
+    """The judges for which a round plans questions: all but those in trouble; the first alone in a cascade."""
+    in_trouble = set(troubled_judges(run))
+    judges = [run.cascade_first_id] if run.cascade_first_id else run.judges.order_by("id").values_list("id", flat=True)
+    return [judge for judge in judges if judge not in in_trouble]
 
 
 def _start_round(run: Run) -> None:
@@ -130,9 +145,7 @@ def _start_round(run: Run) -> None:
 def plan_round(run: Run, job: Job) -> None:
     """Sample one round, some queries in each transaction; a repeat continues where the last call stopped."""
     sampler = checked_sampler(run.sampler, run.sampler_options)
-    judges = (
-        [run.cascade_first_id] if run.cascade_first_id else list(run.judges.order_by("id").values_list("id", flat=True))
-    )
+    judges = planning_judges(run)
     queries = comparable_query_ids(run.project_id, run.query_ids)
     planned_before = job.payload.get("planned_before", run.tasks_planned)
     if "shares" not in job.payload and not is_across(sampler):
@@ -177,8 +190,22 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
         elif not _is_busy(run):
             spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget
             reason = PAIRS_SPENT % {"n": run.pair_budget} if spent else DESIGN_COMPLETE
-            if move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=spent):
-                transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
+            _finish(run, reason, is_spent=spent)
+
+
+def _finish(run: Run, reason: str, *, is_spent: bool = False) -> None:
+    """End a run that has nothing left to ask; where a judge gave no answers, with that as the reason."""
+    with transaction.atomic():
+        closing = closing_of(run)
+        if closing is None:
+            moved = move(run, [Run.State.JUDGING], Run.State.FINISHED, reason=reason, is_spent=is_spent)
+        else:
+            moved = move(run, [Run.State.JUDGING], closing.state, reason=closing.reason, is_unanswered=True)
+            Job.objects.filter(run=run, state=Job.State.OPEN).update(
+                state=Job.State.FINISHED, message=closing.reason, finished_at=Now()
+            )
+        if moved:
+            transaction.on_commit(lambda: leave_hint("calibrate", run.project_id))
 
 
 def runs_to_advance(project_id: int) -> list[int]:

@@ -15,6 +15,7 @@ from labeling.plugins import Sampler, get_plugin
 from labeling.records import IntArray
 from scoring.calibration.cross_query import is_across
 from workers.broker.hints import leave_hint
+from workers.judging.trouble import troubled_judges
 from workers.models import JudgingTask, Run
 from workers.runs import planning
 
@@ -42,9 +43,10 @@ def escalate(run: Run) -> int:
     """
     if run.allocation != Run.Allocation.CASCADE or _owes(run):
         return 0
-    strong = [
-        judge for judge in run.judges.order_by("id").values_list("id", flat=True) if judge != run.cascade_first_id
-    ]
+    idle = {run.cascade_first_id, *troubled_judges(run)}
+    strong = [judge for judge in run.judges.order_by("id").values_list("id", flat=True) if judge not in idle]
+    if not strong:
+        return 0
     before, after = run.tasks_planned, 0
     while pairs := _unsure_pairs(run, after=after):
         with transaction.atomic():
@@ -60,8 +62,8 @@ def escalate(run: Run) -> int:
 
 
 def _owes(run: Run) -> bool:
-    unfinished = [JudgingTask.State.OPEN, JudgingTask.State.LEASED]
-    return JudgingTask.objects.filter(run=run, state__in=unfinished).exists()
+    unfinished = JudgingTask.objects.filter(run=run, state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED])
+    return unfinished.exclude(state=JudgingTask.State.OPEN, annotator__in=troubled_judges(run)).exists()
 
 
 def _unsure_pairs(run: Run, *, after: int) -> list[int]:

@@ -21,7 +21,7 @@ from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
-from workers.budgets.spend import calls_of_options
+from workers.budgets.spend import calls_of_options, set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.judges.prompting import counter_of, local_tokenizer
 from workers.models import Attempt, Run
@@ -126,8 +126,12 @@ def estimate_run(
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
     design = _Design(project, sizes, _pairs_by_size(chosen, sizes), query_ids)
     pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
-    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold)
-    measures = [_Measure(design, judge) for judge in judges]
+    set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
+    shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
+    measures = [
+        _Measure(design, judge, 2 if place and allocation == Run.Allocation.CASCADE else set_size)
+        for place, judge in enumerate(judges)
+    ]
     whole = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
     part = _affordable_part(whole, budgets)
     pairs = math.ceil(part * pairs)
@@ -153,13 +157,18 @@ def estimate_run(
     )
 
 
-def _judge_shares(allocation: str, orders: str, judges: int, threshold: float) -> list[float]:
-    """Return the number of questions per pair for each judge."""
-    each = 2.0 if orders == Run.Orders.BOTH else 1.0
+def _set_size(judges: Sequence[ChosenJudge]) -> int:
+    """Return the documents of one question of these judges."""
+    return min((set_size_of_plugin(judge.plugin.name, judge.options) for judge in judges), default=2)
+
+
+def _judge_shares(allocation: str, orders: str, judges: int, threshold: float, set_size: int = 2) -> list[float]:
+    """Return the number of questions per pair for each judge; one about a set of k documents counts as k - 1 pairs."""
+    each = (2.0 if orders == Run.Orders.BOTH else 1.0) / (set_size - 1)
     if allocation == Run.Allocation.ROTATE:
         return [each / judges] * judges
     if allocation == Run.Allocation.CASCADE and judges > 1:
-        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold)
+        total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold, set_size=set_size)
         return [each] + [(total - each) / (judges - 1)] * (judges - 1)
     return [each] * judges
 
@@ -209,14 +218,20 @@ class _Design:
     ) -> None:
         self.project, self.pairs, self.query_ids = project, pairs, query_ids
         self.whole = sum(pairs[size] * queries for size, queries in sizes.items())
+        self.candidates = sum(size * queries for size, queries in sizes.items())
         self.texts = sample_texts(project.pk)
 
 
 class _Measure:
-    """What one question of a judge takes: tokens read and written a call, each expected and at most."""
+    """What one question of a judge takes: tokens read and written a call, each expected and at most.
 
-    def __init__(self, design: _Design, judge: ChosenJudge) -> None:
-        self.judge = judge
+    A question shows `documents`; a judge that grades documents alone reads one.
+    """
+
+    def __init__(self, design: _Design, judge: ChosenJudge, documents: int = 2) -> None:
+        self.judge, self.candidates = judge, design.candidates
+        self.grades_alone = hasattr(judge.plugin, "calls_of_design")
+        documents = 1 if self.grades_alone else documents
         self.is_remote = "endpoint" in judge.options
         made = cast(Any, judge.plugin.from_dict(judge.options)) if hasattr(judge.plugin, "answer_tokens") else None
         self.calls_each, self._most_calls_each = calls_of_options(judge.plugin.name, judge.options)
@@ -226,7 +241,9 @@ class _Measure:
         frame = made.frame(design.project.instruction) if made else ""
         fixed = counter_of(tokenizer)(frame) if made else PROMPT_TOKENS
         most_fixed = fixed if tokenizer and made else max(most_tokens(frame), fixed)
-        sizes = pair_bytes(design.project.pk, design.pairs, judge.options, rate, query_ids=design.query_ids)
+        sizes = pair_bytes(
+            design.project.pk, design.pairs, judge.options, rate, query_ids=design.query_ids, documents=documents
+        )
         self._whole = max(design.whole, 1)
         self._read = rate.expected * sizes.expected / self._whole + fixed + TEMPLATE_TOKENS[0]
         self._most_read = rate.most * sizes.most + self._whole * (most_fixed + TEMPLATE_TOKENS[1])
@@ -257,6 +274,9 @@ class _Measure:
 
 def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
     judge, questions = measure.judge, math.ceil(pairs * share)
+    if measure.grades_alone:  # each document once, however many pairs there are
+        questions = cast(Any, judge.plugin).calls_of_design(questions, measure.candidates)
+        share = questions / max(pairs, 1)
     calls = questions * measure.calls_each
     rate = _measured_rate(judge.plugin.name)
     read, written = measure.expected(questions)
@@ -311,7 +331,9 @@ def gpu_hours(model: str, tokens: float) -> float | None:
 def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int | None:
     """Return the cost in millionths of a dollar, or None if the endpoint is not defined here."""
     try:
-        return get_endpoint(options["endpoint"]).cost_micros(tokens_read, tokens_written)
+        endpoint = get_endpoint(options["endpoint"])
+        price = endpoint.batch_cost_micros if options.get("delivery") == "batch" else endpoint.cost_micros
+        return price(tokens_read, tokens_written)
     except (KeyError, UnknownEndpoint, EndpointsInvalid):
         return None
 

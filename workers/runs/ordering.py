@@ -16,6 +16,7 @@ from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
+from workers.judging.pausing import resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
 from workers.runs.estimate import ChosenJudge, estimate_run
@@ -49,7 +50,7 @@ def start_run(
     the calls, the tokens read and written, and the money (in millionths of a dollar) of all its judges.
 
     In a cascade the first of `judges` judges every pair, and the others judge those on which its |preference - 0.5| is
-    below `cascade_threshold` (default 0.2).
+    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each.
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
@@ -61,6 +62,8 @@ def start_run(
     _check_queries(project, chosen, query_ids)
     expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
+        for judge in judges:
+            resume_troubled(judge, by=by)
         run = Run.objects.create(
             project=project,
             created_by=by,

@@ -20,7 +20,9 @@ from scoring.annotators.student_weights import guides_of
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
 from scoring.sampling.draw import sample_pairs
+from workers.budgets.spend import set_size_of
 from workers.models import Run
+from workers.runs.set_planning import draw_sets, store_sets
 
 PairsOfQueries = dict[int, IntArray]
 # Samplers that are no design by themselves but go on from what is known; their runs ask nothing but what they draw.
@@ -40,6 +42,18 @@ def plan_queries(
     is_design = sampler.name not in GOES_ON
     known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
+    if (set_size := set_size_of(judges)) > 2:
+        sets = draw_sets(
+            known,
+            sampler,
+            set_size=set_size,
+            budgets=budgets,
+            seed=run.seed,
+            round_number=round_number,
+            pending=pending_pairs(list(budgets)),
+        )
+        _store_set_tasks(run, judges, sets, round_number=round_number)
+        return
     drawn = sample_pairs(
         list(budgets),
         sampler,
@@ -147,8 +161,9 @@ def _unasked_pairs(
 
 _WANTED = """
 WITH wanted AS (
-    SELECT * FROM unnest(%(pairs)s::bigint[], %(judges)s::bigint[], %(sides)s::boolean[]) WITH ORDINALITY
-        AS task (pair_id, annotator_id, swapped, position)
+    SELECT pair_id, annotator_id, swapped, documents::bigint[], position
+    FROM unnest(%(pairs)s::bigint[], %(judges)s::bigint[], %(sides)s::boolean[], %(documents)s::text[]) WITH ORDINALITY
+        AS task (pair_id, annotator_id, swapped, documents, position)
 )
 """
 
@@ -156,7 +171,8 @@ _TAKE_OVER = f"""{_WANTED}, taken AS (
     UPDATE workers_judgingtask task
     SET run_id = %(run)s, reason = '', message = '', next_at = clock_timestamp(),
         state = CASE task.state WHEN 'leased' THEN 'leased' ELSE 'open' END,
-        attempts = CASE task.state WHEN 'leased' THEN task.attempts ELSE 0 END
+        attempts = CASE task.state WHEN 'leased' THEN task.attempts ELSE 0 END,
+        documents = CASE task.state WHEN 'leased' THEN task.documents ELSE wanted.documents END
     FROM wanted, workers_run run
     WHERE task.pair_id = wanted.pair_id AND task.annotator_id = wanted.annotator_id
       AND (task.swapped = wanted.swapped OR NOT %(both)s)
@@ -170,9 +186,9 @@ SELECT pair_id FROM taken
 """
 
 _INSERT = f"""{_WANTED}, added AS (
-    INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, state, fence, leased_by, attempts,
-                                     reason, message)
-    SELECT %(run)s, pair_id, annotator_id, swapped, 'open', 0, '', 0, '', '' FROM wanted
+    INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, documents, state, fence, leased_by,
+                                     attempts, reason, message)
+    SELECT %(run)s, pair_id, annotator_id, swapped, documents, 'open', 0, '', 0, '', '' FROM wanted
     WHERE NOT EXISTS (
         SELECT 1 FROM labeling_live_judgment judgment
         WHERE judgment.pair_id = wanted.pair_id AND judgment.annotator_id = wanted.annotator_id
@@ -207,13 +223,40 @@ def _store_tasks(
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
 
 
-def ask(run: Run, pairs: Sequence[int], judges: Sequence[int], sides: Sequence[bool]) -> list[int]:
-    """Store a task for each new question (pair, judge, whether swapped); returns their pairs."""
+def _store_set_tasks(run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray], *, round_number: int) -> None:
+    """As `_store_tasks`, for sets of documents: one task for each judge that is asked about a set."""
+    if not chosen:
+        return
+    planned = store_sets(dict(chosen))
+    rng = np.random.default_rng([run.seed, round_number, next(iter(chosen)), 1])
+    which, judge, swapped = _questions(run, planned.ends, len(judges), rng)
+    documents = planned.shown(which, judge, swapped, rng)
+    asked = ask(
+        run, planned.leads[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), documents=documents
+    )
+    added = int(planned.worth[np.isin(planned.leads, asked)].sum())
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + added)
+
+
+def ask(
+    run: Run,
+    pairs: Sequence[int],
+    judges: Sequence[int],
+    sides: Sequence[bool],
+    *,
+    documents: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
+    """Store a task for each new question (pair, judge, whether swapped); returns their pairs.
+
+    `documents`: for a question about a set, its candidates in the order in which they are shown; empty for a pair.
+    """
+    sets = [f"{{{','.join(map(str, each))}}}" if each else None for each in documents or [()] * len(pairs)]
     wanted: dict[str, Any] = {
         "run": run.pk,
         "pairs": list(pairs),
         "judges": list(judges),
         "sides": list(sides),
+        "documents": sets,
         "both": run.orders == Run.Orders.BOTH,
     }
     with connection.cursor() as cursor:

@@ -6,6 +6,7 @@ names a tokenizer is counted with it. Otherwise four bytes are expected to make 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,10 +100,12 @@ def pair_bytes(
     rate: TokenRate,
     *,
     query_ids: Sequence[int] | None = None,
+    documents: int = 2,
 ) -> PairBytes:
     """The bytes of a design, cut as the judge's options cut them; `pairs`: pairs of a query by its number of candidates.
 
     At most: each pair of a query has the size of its longest one, or all its pairs are asked, whichever is less.
+    `documents`: how many of them a question shows instead of two; k are no longer than k / 2 times the longest pair.
     """
     limits: dict[str, int] = {
         "document": _most_bytes(options.get("max_document_tokens"), rate),
@@ -115,10 +118,14 @@ def pair_bytes(
         )
         for n, total, query_bytes, longest_query, totals, longest_pairs in cursor.fetchall():
             each = pairs.get(n, 0.0)
-            expected += each * (2.0 * total / n + query_bytes)
-            bounds = (min(each * top, (n - 1) * whole) for top, whole in zip(longest_pairs, totals, strict=True))
+            expected += each * (documents * total / n + query_bytes)
+            part = max(documents / 2.0, 1.0)
+            bounds = (
+                min(part * each * top, (n - 1) * whole if documents <= 2 else math.inf)
+                for top, whole in zip(longest_pairs, totals, strict=True)
+            )
             most += sum(bounds) + each * query_bytes
-            longest = max(longest, max(longest_pairs) + min(longest_query, limits["query"]))
+            longest = max(longest, part * max(longest_pairs) + min(longest_query, limits["query"]))
     return PairBytes(expected, most, longest)
 
 

@@ -14,9 +14,17 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
-from workers.judging.drift import pause_judge, resume_judge
-from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
-from workers.models import InjectionProbe
+from workers.jobs.trial import TrialRefused, order_trial, reason_of
+from workers.judging.failures import (
+    FailureFilter,
+    failed_calls,
+    failed_tasks,
+    failure_counts,
+    resume_and_retry,
+    retry_failures,
+)
+from workers.judging.pausing import pause_judge, resume_judge
+from workers.models import InjectionProbe, JudgeTrial
 from workers.monitoring.scorecard import scorecards
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
@@ -142,6 +150,73 @@ def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
     judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
     resume_judge(judge, by=request.user)
     return _state(judge)
+
+
+@router.post("/projects/{slug}/judges/{annotator_id}/retry", response=AskedAgainOut)
+def post_resume_and_retry(request: HttpRequest, slug: str, annotator_id: int) -> Any:
+    """Let a paused judge go on, and ask its dead questions again."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    return {"opened": resume_and_retry(judge, by=request.user)[1]}
+
+
+class TrialOut(Schema):
+    """A trial of a judge; `report` is empty until it has finished."""
+
+    id: int
+    job_id: int
+    annotator_id: int
+    state: str = Field(alias="job.state")
+    error: str = Field(alias="job.error")
+    report: dict[str, Any]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+    @staticmethod
+    def resolve_report(trial: JudgeTrial) -> dict[str, Any]:
+        return {**trial.report, "reason": str(reason_of(trial))} if trial.report else {}
+
+
+@router.post("/projects/{slug}/judges/{annotator_id}/trial", response={201: TrialOut}, by_alias=False)
+def post_trial(request: HttpRequest, slug: str, annotator_id: int) -> Any:
+    """Ask a judge up to ten real questions; GET .../trials/{id} shows requests, raw answers and the verdict."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    try:
+        return Status(201, order_trial(judge, by=request.user))
+    except TrialRefused as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.get("/projects/{slug}/trials/{trial_id}", response=TrialOut, by_alias=False)
+def get_trial(request: HttpRequest, slug: str, trial_id: int) -> Any:
+    """One trial of a judge."""
+    project = project_or_404(request, slug)
+    rows = JudgeTrial.objects.visible_to(request.user).filter(project=project)
+    trial = rows.select_related("job").filter(pk=trial_id).first()
+    if trial is None:
+        raise HttpError(404, f"project {project.slug!r} has no trial {trial_id}")
+    return trial
+
+
+class FailedCallOut(Schema):
+    id: int
+    run_id: int
+    annotator_id: int
+    outcome: str
+    message: str
+    is_retryable: bool
+    is_outage: bool
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    finished_at: datetime | None
+
+
+@router.get("/projects/{slug}/failed-calls", response=list[FailedCallOut])
+def get_failed_calls(request: HttpRequest, slug: str, annotator_id: int | None = None) -> Any:
+    """The latest 1,000 calls that failed, newest first, with their messages; retried questions included."""
+    return list(failed_calls(project_or_404(request, slug), annotator_id=annotator_id)[:MOST_LISTED])
 
 
 def _judge_or_404(project: Project, annotator_id: int) -> Annotator:

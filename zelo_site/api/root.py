@@ -11,6 +11,7 @@ from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
+from zelo_site.api.batches import router as batches_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
@@ -65,6 +66,7 @@ for _router in (
     workers_router,
     distillation_router,
     judges_router,
+    batches_router,
     people_router,
     training_router,
     proof_router,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labeling.models import Project
 from workers.budgets.spend import totals_of_run
 from workers.models import JudgingTask, Run
+from workers.runs.closing import frequent_failure
 from workers.runs.savings import read_saving, saving_sentence
 from zelo_site.pages.project.certainty import read_certainty
 from zelo_site.templatetags.figures import money
@@ -14,6 +15,10 @@ def closing_lines(project: Project, run: Run) -> str:
     """Return the summary, one fact per line."""
     run.refresh_from_db()
     lines = [f"run ended: {run.reason}" if run.reason else f"the run is {run.state}"]
+    dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).count()
+    if dead:
+        found = frequent_failure(run)
+        lines.append(f"{dead:,} questions got no answer; most frequent: {found.message}")
     left = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
     if left:
         lines.append(

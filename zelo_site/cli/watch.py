@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from labeling.models import Project
 from scoring.quality import Quality, graded_queries, measure, ranking_quality
 from scoring.rating import stale_query_ids
-from workers.models import Run
+from workers.endpoints.limiter import endpoint_states
+from workers.models import EndpointState, JudgeTrouble, Run
 from workers.runs.progress import RunProgress, run_progress
 from zelo_site.cli.terminal import ProgressBar, duration, table
 
@@ -25,15 +26,17 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
 
     Raises RunStopped if it was cancelled or failed.
     """
-    began = time.monotonic()
+    began, trouble = time.monotonic(), _Trouble(run)
     while not (progress := run_progress(run)).is_over:
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
         if progress.waits_for:
-            note = f"{', '.join(progress.waits_for)} not answering; retrying"
+            note = f"{', '.join(progress.waits_for)} not answering; retrying{_endpoint_note(run.project)}"
         if progress.dead:
             note += f" · {progress.dead:,} failed"
         if paused := run.judges.filter(paused_at__isnull=False).count():
             note += f" · {paused} judge{'s' * (paused > 1)} paused; see the scorecard"
+        for line in trouble.new_lines():
+            bar.end(line)
         bar.show(progress.answered, progress.planned, note)
         tick()
         time.sleep(POLL_S)
@@ -67,3 +70,24 @@ def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] |
 def _row(quality: Quality) -> list[str]:
     value = quality.ndcg
     return [quality.order, f"{value.estimate:.3f}", f"{value.low:.3f} – {value.high:.3f}"]
+
+
+class _Trouble:
+    """Judges of a run that came into trouble while it is watched, each reported once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._told: set[int] = set()
+
+    def new_lines(self) -> list[str]:
+        """Return a line for each judge in trouble that was not reported yet."""
+        rows = JudgeTrouble.objects.filter(annotator__in=self._run.judges.all()).exclude(pk__in=self._told)
+        found = list(rows.select_related("annotator").order_by("pk"))
+        self._told |= {each.pk for each in found}
+        return [f"{each.annotator.name} is paused: {each.annotator.pause_reason}" for each in found]
+
+
+def _endpoint_note(project: Project) -> str:
+    """Return what is wrong with the endpoints that do not work, and when they are tried next."""
+    down = [each for each in endpoint_states(project) if each.state != EndpointState.Mode.CLOSED and each.last_error]
+    return "".join(f" · {each.last_error}; next try in {each.wait_s:.0f} s" for each in down[:2])

@@ -200,14 +200,14 @@ def greedy_pairs(
                         best, first, second = gain, i, j
         if first < 0:
             return chosen[:pick], gains[:pick]
-        _update(covariance, spread, expected[first, second], first, second)
+        enter_answer(covariance, spread, expected[first, second], first, second)
         free[first, second] = free[second, first] = False
         chosen[pick, 0], chosen[pick, 1], gains[pick] = first, second, best
     return chosen, gains
 
 
 @numba.njit(cache=True)
-def _update(covariance: FloatArray, spread: FloatArray, h: float, i: int, j: int) -> None:
+def enter_answer(covariance: FloatArray, spread: FloatArray, h: float, i: int, j: int) -> None:
     """Enter one answer of curvature h on (i, j) into C and into G = C W C."""
     u = covariance[:, i] - covariance[:, j]
     z = spread[:, i] - spread[:, j]

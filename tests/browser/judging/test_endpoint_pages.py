@@ -20,8 +20,8 @@ from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from workers.endpoints.definitions import add_endpoint, retire_endpoint
 from workers.endpoints.registry import get_endpoint
+from workers.endpoints.stored.changes import add_endpoint, retire_endpoint
 from workers.models import EndpointDefinition, EndpointState
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

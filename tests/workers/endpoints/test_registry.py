@@ -15,7 +15,8 @@ from tests.factories.http_panel import KEY
 from tests.factories.questions import comparison, failure, only
 from tests.fake_judge.process import FakeJudge
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
-from workers.judges.openai.client import Connection, redact
+from workers.judges.openai.http.client import Connection
+from workers.judges.openai.http.redaction import redact
 from workers.judges.openai.judge import OpenAIHttpJudge
 
 pytestmark = pytest.mark.usefixtures("no_faults_left")

@@ -92,6 +92,17 @@ def test_a_judge_that_nothing_sways_is_cleared(fake: FakeJudge) -> None:
     assert all(abs(row["elo_gain"]["value"]) < 20 for row in probe.report["rows"])
 
 
+@pytest.mark.parametrize(("dialect", "calls"), [([], 1), (["n_ignored"], 3)])
+def test_a_probe_counts_the_calls_that_its_votes_took(fake: FakeJudge, dialect: list[str], calls: int) -> None:
+    model = f"voting-{calls}"
+    project, _ = make_rated(fake, model, dialect=dialect)
+    voter = make_judge(project, model, mode="sampled", votes=3)
+    before = fake.summary()["calls"]
+    probe = probed(voter, targets=5, opponents=2)
+    assert probe.job.state == "finished", probe.job.error
+    assert probe.calls == fake.summary()["calls"] - before == calls * probe.job.done
+
+
 def test_questions_without_an_answer_are_counted_and_left_out(fake: FakeJudge) -> None:
     _, judge = make_rated(fake, "declining", susceptibility=1.0)
     fake.set_judge("declining", sigma=0.2, susceptibility=1.0, fault_rates={"refusal": 0.1, "http_500": 0.1})

@@ -10,7 +10,7 @@ import pytest
 
 from labeling.records import FailureKind
 from workers.judges.openai.answers import NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.statuses import retry_after_s
+from workers.judges.openai.http.statuses import retry_after_s
 
 
 def body_of(logprobs: dict[str, Any], chosen: str) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def test_value_that_is_no_log_probability_is_a_failure(value: Any) -> None:
         ('```json\n{"reasoning": "x", "score": -1}\n```', 0.0),
         ('<think>{"score": 1}</think> Here: {"reasoning": "x", "score": 0}', 0.5),
         ('{"score": true}', None),
-        ('{"score": "0.5"}', None),
+        ('{"score": "0.5"}', 0.75),
+        ('{"score": "0,5"}', None),
+        ('{"score": "50%"}', None),
         ('{"score": 1.01}', None),
         ("[0.5]", None),
         ("{" * 100_000, None),

@@ -17,10 +17,10 @@ from tests.factories.questions import comparison, failure, verdict
 from tests.fake_judge.process import FakeJudge
 from workers.endpoints import learned
 from workers.endpoints.learned import Learned
+from workers.judges.openai.http.remedies import SERVERS, UNKNOWN, server_of
+from workers.judges.openai.http.statuses import failure_of_status, stated_limit, unsent_remedy
+from workers.judges.openai.http.streams import BadStream, read_stream
 from workers.judges.openai.judge import OpenAIHttpJudge
-from workers.judges.openai.remedies import SERVERS, UNKNOWN, server_of
-from workers.judges.openai.statuses import failure_of_status, stated_limit, unsent_remedy
-from workers.judges.openai.streams import BadStream, read_stream
 
 pytestmark = pytest.mark.usefixtures("no_faults_left")
 

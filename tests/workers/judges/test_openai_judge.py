@@ -312,7 +312,7 @@ def test_retry_after_makes_the_others_wait(fake: FakeJudge, judge_with: Callable
 
 
 def _forget_connections() -> None:
-    from workers.judges.openai import client
+    from workers.judges.openai.http import client
 
     client._connections.clear()
 

@@ -23,7 +23,7 @@ import pytest
 
 from labeling.records import FailureKind, Verdict
 from tests.factories.questions import comparison, failure, verdict
-from tests.factories.tiny_chat_model import save_tiny_chat_model
+from tests.factories.weights.tiny_chat_model import save_tiny_chat_model
 from workers.endpoints import learned
 from workers.judges.openai.judge import OpenAIHttpJudge
 

@@ -78,7 +78,7 @@ def test_the_page_filters_by_reason_and_asks_again(client: Client) -> None:
     client.force_login(make_user(is_superuser=True))
     address = reverse("failures", args=[project.slug])
     page = client.get(address, {"reason": "refusal"}).content.decode()
-    assert (page.count("because of refusal"), page.count("because of label_mass")) == (2, 1)  # reasons list both
+    assert (page.count("because of refusal"), page.count("because of label_mass")) == (3, 1)  # reasons list both
     assert client.post(address, {"reason": "refusal"}).status_code == 302
     assert set(JudgingTask.objects.values_list("state", "reason")) == {("open", ""), ("dead", "label_mass")}
     assert client.get(address, {"reason": "nonsense", "judge": "x"}).status_code == 200

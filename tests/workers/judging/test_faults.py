@@ -27,10 +27,10 @@ from tests.factories.rows import make_user
 from tests.fake_judge.faults import FAULTS
 from tests.fake_judge.modes import EVERY_MODE, ONE_MODE
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from workers.judging import batches
+from workers.judging import batches, trouble
 from workers.judging.failures import failure_counts, retry_failures
 from workers.judging.queue import MAX_ATTEMPTS
-from workers.models import Attempt, JudgingTask
+from workers.models import Attempt, JudgeTrouble, JudgingTask, Run
 from workers.runs.advancing import advance
 from workers.runs.ordering import start_run
 
@@ -110,12 +110,37 @@ def test_after_the_fault_the_same_question_is_answered(fake: FakeJudge) -> None:
     fake.set_judge("recovering", fault_rates={"refusal": 1.0})
     run = start_run(project, judges=[judge], sampler="all", seed=1)
     work_off(run, [judge], rounds=1)
-    assert JudgingTask.objects.filter(state="dead", reason="refusal").count() == 6
+    assert JudgingTask.objects.filter(state="dead", reason="refusal").count() == 5, "those of its trial"
     fake.set_judge("recovering", fault_rates={})
-    assert retry_failures(project) == 6
+    assert retry_failures(project) == 5
     work_off(run, [judge])
     assert run.state == "finished"
     assert Judgment.objects.count() == Score.objects.filter(comparisons=3).count() + 2 == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"fault_rates": {"unauthorized": 1.0}}, "HTTP 401"),
+        ({"dialect": ["other_validation"]}, "HTTP 500"),
+    ],
+)
+def test_a_wrong_key_and_a_rejected_request_pause_the_judge_with_what_to_correct(
+    fake: FakeJudge, settings: dict[str, Any], says: str
+) -> None:
+    project, model = make_texts(documents=6), f"wrong {says}"
+    fake.set_judge(model, **settings)
+    judge = make_judge(project, model)
+    run = work_off(start_run(project, judges=[judge], sampler="all", seed=1), [judge])
+    judge.refresh_from_db()
+    remedy = {
+        "HTTP 401": "correct the key that the endpoint's definition names, then retry",
+        "HTTP 500": "the endpoint does not accept messages; change the judge's options or its extra_body",
+    }[says]
+    for shown in (judge.pause_reason, JudgeTrouble.objects.get(annotator=judge).message, run.reason):
+        assert f"endpoint 'fake': {says}" in shown and remedy in shown
+    assert (run.state, run.is_unanswered) == (Run.State.FAILED, True), "no outage that is waited for"
+    assert 1 <= sum(line["model"] == model for line in fake.ledger()) <= trouble.TRIAL
 
 
 def test_a_call_that_was_never_made_costs_no_attempt_and_waits() -> None:

@@ -324,7 +324,7 @@ def test_retrying_the_dead_revives_the_run_that_had_finished_without_them() -> N
     queue.fail([(claim(task)[0], failure(FailureKind.REFUSAL, retryable=False))])
     advancing.advance(task.run_id)
     task.run.refresh_from_db()
-    assert task.run.state == Run.State.FINISHED
+    assert (task.run.state, task.run.is_unanswered) == (Run.State.FAILED, True)
     assert queue.retry_dead(run_ids=[task.run_id], reason="timeout") == {}
     assert queue.retry_dead(run_ids=[task.run_id], reason="refusal") == {task.run_id: 1}
     task.run.refresh_from_db()

@@ -28,7 +28,8 @@ from tests.factories.rows import (
 from tests.factories.stubs.plugins import TestJudge
 from tests.factories.working import work_until_over
 from workers.judging import batches, queue
-from workers.judging.drift import known_drift, pause_judge, resume_judge, watch_judge
+from workers.judging.drift import known_drift, watch_judge
+from workers.judging.pausing import pause_judge, resume_judge
 from workers.models import JudgingTask
 from workers.monitoring.scorecard import scorecard, scorecards
 

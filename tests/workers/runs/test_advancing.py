@@ -107,7 +107,8 @@ def test_run_ends_though_every_question_failed_for_good() -> None:
     run = make_run(project)
     claimed = queue.claim(annotator_id=run.judges.get().pk, worker="w@host:1", limit=100)
     queue.fail([(task, Failure(FailureKind.REFUSAL, "no", retryable=False)) for task in claimed])
-    assert work_until_over(run).state == Run.State.FINISHED
+    assert work_until_over(run).state == Run.State.FAILED
+    assert run.reason.startswith("finished without answers of")
     now = run_progress(run)
     assert (now.answered, now.dead) == (0, len(claimed))
 

@@ -1,6 +1,6 @@
 """Judge plugin `openai-http`: any language model behind an OpenAI-compatible endpoint.
 
-Builds prompts with `workers.judges.prompting`, calls through `.client` and reads replies with `.answers`. Each error
+Builds prompts with `workers.judges.prompting`, calls through `.http.client` and reads replies with `.answers`. Each error
 becomes a Failure of its own kind, never a vote. Imports no Django.
 """
 
@@ -11,26 +11,33 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-import pydantic
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
-from labeling.retrieval.model_names import ModelName
-from labeling.stored_texts import stored_text
 from workers.endpoints import learned
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
-from workers.judges.examples import MOST_EXAMPLES, Examples
-from workers.judges.openai.answers import Answer, MissingLabel, NoAnswer, clamp, read_logprobs, read_score, read_votes
-from workers.judges.openai.calls import Calls
-from workers.judges.openai.client import Completion, connection_to, without_secrets
-from workers.judges.openai.statuses import CallFailed, CallNotMade, outcome_of
+from workers.judges.openai.answers import (
+    Answer,
+    Asked,
+    NoAnswer,
+    clamp,
+    read_logprobs,
+    read_score,
+    read_votes,
+)
+from workers.judges.openai.batched import BatchedQuestions, count_in
+from workers.judges.openai.http.calls import Calls
+from workers.judges.openai.http.client import Completion, connection_to, without_secrets
+from workers.judges.openai.http.redaction import without_key
+from workers.judges.openai.http.remedies import UNKNOWN, Server
+from workers.judges.openai.http.statuses import CallFailed, CallNotMade, outcome_of
+from workers.judges.openai.options import OpenAIOptions
 from workers.judges.prompting import (
     Cutter,
     Limits,
@@ -44,8 +51,6 @@ from workers.judges.prompting import (
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["logprob", "reasoned", "sampled"]
-
 REASONED_TOKENS = 120  # of two or three short sentences and a score
 VOTE_TOKENS = 8
 
@@ -58,85 +63,6 @@ SCORE_SCHEMA: dict[str, Any] = {
     "required": ["reasoning", "score"],
     "additionalProperties": False,
 }
-
-# Fields that the modes set themselves; `extra_body` must not contain them.
-RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
-RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
-RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these names")
-
-
-class OpenAIOptions(Judge.Options):
-    endpoint: str = pydantic.Field(
-        min_length=1,
-        description="Name of an endpoint that the operator has defined.",
-        json_schema_extra={"suggest": "endpoint"},
-    )
-    model: str = pydantic.Field(
-        min_length=1,
-        max_length=200,
-        description="The model's name at that endpoint.",
-        json_schema_extra={"suggest": "endpoint-model"},
-    )
-    mode: Mode = pydantic.Field(
-        default="logprob",
-        description="logprob: one token, its probabilities; reasoned: a short reasoning and a score; sampled: votes.",
-    )
-    clamp: bool = pydantic.Field(
-        default=False, description="Round to win, tie or loss, as the paper does; costs accuracy."
-    )
-    votes: int = pydantic.Field(default=5, ge=1, le=128, description="Votes of the mode sampled.")
-    votes_in_one_call: bool = pydantic.Field(
-        default=True, description="Ask for all votes with `n`; off: a call for each vote, where `n` is ignored."
-    )
-    temperature: float | None = pydantic.Field(
-        default=None, ge=0, le=2, description="Empty: 1 in the mode sampled, otherwise 0."
-    )
-    send_temperature: bool = pydantic.Field(default=True, description="Off for models that accept no temperature.")
-    seed: int | None = pydantic.Field(default=None, ge=0, description="Sent to endpoints that support seeds.")
-    top_logprobs: int = pydantic.Field(default=20, ge=2, le=100, description="Alternatives read in the mode logprob.")
-    min_label_mass: float = pydantic.Field(
-        default=0.8, ge=0, le=1, description="Smallest P(A) + P(B) that counts as an answer in the mode logprob."
-    )
-    missing_label: MissingLabel = pydantic.Field(
-        default="fail", description="A label outside the alternatives: fail, or floor (the least of them)."
-    )
-    max_output_tokens: int = pydantic.Field(
-        default=512, ge=1, le=65536, description="Most output tokens in the mode reasoned."
-    )
-    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = pydantic.Field(
-        default="max_tokens", description="The endpoint's name for the limit of output tokens."
-    )
-    response_format: Literal["json_schema", "json_object", "none"] = pydantic.Field(
-        default="json_schema", description="How the mode reasoned asks for JSON."
-    )
-    max_document_tokens: int = pydantic.Field(
-        default=1024, ge=1, le=1_000_000, description="Longest document in tokens; the rest is cut off."
-    )
-    max_query_tokens: int = pydantic.Field(
-        default=512, ge=1, le=1_000_000, description="Longest query in tokens; the rest is cut off."
-    )
-    tokenizer: ModelName = pydantic.Field(
-        default="", description="Hub name or folder with tokenizer.json; empty: four bytes count as a token."
-    )
-    examples: Examples = pydantic.Field(
-        default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
-    )
-    batch_deadline_s: float = pydantic.Field(
-        default=150.0,
-        gt=0,
-        le=3600,
-        description="Time limit of a batch in seconds; keep it below the lease of the tasks. Calls that would exceed it are not made.",
-    )
-    extra_body: dict[str, Any] = pydantic.Field(
-        default_factory=dict, description='Further fields of the request, e.g. {"chat_template_kwargs": ...} of vLLM.'
-    )
-
-    @pydantic.field_validator("extra_body")
-    @classmethod
-    def _adds_only(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(RESERVED & set(value)):
-            raise ValueError(RESERVED_FIELDS % {"names": ", ".join(taken)})
-        return value
 
 
 @dataclass
@@ -162,7 +88,7 @@ def _is_rate_limited(error: CallFailed) -> bool:
 
 
 @register
-class OpenAIHttpJudge(Judge):
+class OpenAIHttpJudge(BatchedQuestions, Judge):
     """Asks a model once for each comparison, all comparisons of a batch at the same time.
 
     Thread-safe: all threads share the endpoint's connections and limits.
@@ -172,14 +98,14 @@ class OpenAIHttpJudge(Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
-    added_options = frozenset({"examples"})
+    added_options = frozenset({"examples", "delivery"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
-        self.prompt_hash = prompt_hash(self.form, examples=bool(self.options.examples))
+        self.prompt_hash = self.hash_of_prompts()
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
 
@@ -243,9 +169,7 @@ class OpenAIHttpJudge(Judge):
         cut = cutter_of(self.options.tokenizer)
 
         async def ask(comparison: Comparison, gate: SharedGate) -> Verdict | Failure:
-            prompt = build_prompt(
-                comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples
-            )
+            prompt = self.prompt(comparison, cut)
             deadline = time.monotonic() + self.options.batch_deadline_s
             return await self._judge_one(comparison, prompt, endpoint, access, deadline, gate)
 
@@ -277,10 +201,7 @@ class OpenAIHttpJudge(Judge):
     ) -> None:
         deadline = time.monotonic() + self.options.batch_deadline_s
         # In order of the first document, so that a server with a prefix cache gets equal prefixes in a row.
-        prompts = [
-            build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
-            for comparison in comparisons
-        ]
+        prompts = [self.prompt(comparison, cut) for comparison in comparisons]
         order = sorted(range(len(prompts)), key=lambda index: prompts[index].prefix_key)
 
         async def judge_and_tell(place: int) -> None:
@@ -307,7 +228,8 @@ class OpenAIHttpJudge(Judge):
             await self._ask(prompt, endpoint, estimate=estimate, deadline=deadline, into=made, gate=gate)
             if made.failed:
                 return self._unanswered(made, endpoint, estimate, time.monotonic() - started, gate)
-            answer = self._read([completion.body for completion in made.completions])
+            bodies = [completion.body for completion in made.completions]
+            verdict = self.verdict(comparison, bodies, self.asked(access, made.completions[0].server))
         except Exception as error:
             usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
             if isinstance(error, NoAnswer):
@@ -321,13 +243,22 @@ class OpenAIHttpJudge(Judge):
                 without_secrets(traceback.format_exc(), access),
             )
             return Failure(FailureKind.JUDGE_ERROR, message, retryable=False, usage=usage)
+        usage = self._usage(endpoint, made, estimate, time.monotonic() - started)
+        return replace(verdict, truncated=prompt.truncated, usage=usage)
+
+    def hash_of_prompts(self) -> str:
+        """SHA-256 (hex) over the files of its prompts."""
+        return prompt_hash(self.form, examples=bool(self.options.examples))
+
+    def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
+        """The prompt of one comparison."""
+        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
+
+    def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]], asked: Asked) -> Verdict:
+        """The verdict on a comparison in these replies. Raises NoAnswer."""
+        answer = self._read(bodies, asked)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
-        return Verdict(
-            preference=comparison.preference_of_a(first),
-            rationale=without_secrets(answer.rationale, access),
-            truncated=prompt.truncated,
-            usage=self._usage(endpoint, made, estimate, time.monotonic() - started),
-        )
+        return Verdict(preference=comparison.preference_of_a(first), rationale=answer.rationale)
 
     def _unanswered(
         self, made: _Made, endpoint: Endpoint, estimate: int, latency_s: float, gate: Gate | None
@@ -396,12 +327,32 @@ class OpenAIHttpJudge(Judge):
                 body["response_format"] = {"type": "json_object"}
         return body
 
-    def _read(self, bodies: list[dict[str, Any]]) -> Answer:
-        if self.options.mode == "sampled":
-            return read_votes(list(bodies), votes=self.options.votes)
-        if self.options.mode == "reasoned":
-            return read_score(bodies[0])
-        return read_logprobs(bodies[0], least_mass=self.options.min_label_mass, missing=self.options.missing_label)
+    def _read(self, bodies: list[dict[str, Any]], asked: Asked) -> Answer:
+        options = self.options
+        if options.mode == "sampled":
+            return read_votes(list(bodies), votes=options.votes, asked=asked)
+        if options.mode == "reasoned":
+            return read_score(bodies[0], asked=asked)
+        return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)
+
+    def asked(self, access: Access, server: Server = UNKNOWN) -> Asked:
+        """How this judge puts its questions. At temperature 0, or with a seed, a retry returns the same answer. Texts that
+        are kept lose all secrets, before they are shortened.
+        """
+        options = self.options
+        default = 1.0 if options.mode == "sampled" else 0.0
+        temperature = default if options.temperature is None else options.temperature
+        limits = {"logprob": 1, "sampled": min(VOTE_TOKENS, options.max_output_tokens)}
+        return Asked(
+            options.mode,
+            varies=options.seed is None and (temperature > 0 or not options.send_temperature),
+            token_limit=limits.get(options.mode, options.max_output_tokens),
+            max_output_tokens=options.max_output_tokens,
+            top_logprobs=options.top_logprobs,
+            response_format=options.response_format,
+            server=server,
+            conceal=lambda text: without_key(text, *access.secrets),
+        )
 
     def _usage(self, endpoint: Endpoint, made: _Made, estimate: int, latency_s: float) -> Usage:
         """Tokens and cost as the endpoint states them, estimated where it states none; call by call where there were
@@ -421,7 +372,7 @@ class OpenAIHttpJudge(Judge):
 
     def _usage_of(self, endpoint: Endpoint, completion: Completion, estimate: int) -> Usage:
         row = completion.body.get("usage")
-        inputs, outputs = _count(row, "prompt_tokens", estimate), _count(row, "completion_tokens", 1)
+        inputs, outputs = count_in(row, "prompt_tokens", estimate), count_in(row, "completion_tokens", 1)
         return Usage(inputs, outputs, endpoint.cost_micros(inputs, outputs), completion.latency_s)
 
 
@@ -432,10 +383,3 @@ def _blame(error: CallFailed, gate: Gate | None, *, is_unpaid: bool) -> type[Fai
     if error.kind is FailureKind.RATE_LIMITED:
         return NotAsked if is_unpaid else Excused
     return Excused if outcome_of(error) is Outcome.OUTAGE and gate.excuses(reached=error.reached) else Failure
-
-
-def _count(usage: Any, name: str, otherwise: int) -> int:
-    """The stated count of tokens, or our own count if it is not plausible."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-    return value if plausible else otherwise  # type: ignore[return-value]

@@ -11,7 +11,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from workers.endpoints.definitions import (
+from workers.endpoints.registry import EndpointsInvalid
+from workers.endpoints.stored.changes import (
     EndpointRefused,
     add_endpoint,
     change_endpoint,
@@ -20,9 +21,8 @@ from workers.endpoints.definitions import (
     restore_endpoint,
     retire_endpoint,
 )
-from workers.endpoints.encryption import EncryptionUnavailable
-from workers.endpoints.registry import EndpointsInvalid
-from workers.judges.openai.connection_test import ConnectionTest, Step, try_endpoint
+from workers.endpoints.stored.encryption import EncryptionUnavailable
+from workers.judges.openai.http.connection_test import ConnectionTest, Step, try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 
 

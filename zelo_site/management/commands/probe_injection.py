@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, payloads, probe_now
 from workers.models import InjectionProbe, Job
+from zelo_site.cli.interrupts import INTERRUPTED
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar, table
 from zelo_site.processes.stack import database
@@ -31,6 +32,12 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=0)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._probe(options)
+        except KeyboardInterrupt:
+            raise CommandError("stopped; calls that were made are counted", returncode=INTERRUPTED) from None
+
+    def _probe(self, options: dict[str, Any]) -> None:
         with database():
             judge = self._judge(find_project(options["project"]), options["judge"])
             names = ("payloads", "targets", "opponents", "seed")

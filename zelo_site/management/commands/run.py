@@ -13,14 +13,18 @@ from typing import Any
 
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
 
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
+from workers.models import Run
 from workers.runs.ordering import RunRefused, start_run
+from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
+from zelo_site.cli.interrupts import INTERRUPTED, uninterrupted
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
@@ -29,6 +33,7 @@ from zelo_site.processes.stack import working
 
 
 class Command(BaseCommand):
+    run: Run | None = None
     help = "Import queries with their documents, judge pairs, and print the quality of the scores."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -67,7 +72,9 @@ class Command(BaseCommand):
         options["cost_budget_micros"] = _micros(options["dollars"])
         try:
             with working() as tick:
-                self._run(options, tick)
+                self._run_until_stopped(options, tick)
+        except KeyboardInterrupt:  # while the services start or stop
+            raise CommandError("stopped", returncode=INTERRUPTED) from None
         except (BadProject, ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(str(error)) from error
 
@@ -80,24 +87,47 @@ class Command(BaseCommand):
         bar = ProgressBar("2 Candidates", sys.stdout)
         ranked = rank_candidates(project, progress=bar.show)
         bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks from the import")
-        run = start_run(
-            project,
-            judges=make_judges(project, options["judges"]),
-            sampler=options["sampler"],
-            sampler_options=options["sampler_options"],
-            allocation=options["allocation"],
-            cascade_threshold=options["threshold"],
-            orders=options["orders"],
-            pair_budget=options["pairs"],
-            call_budget=options["calls"],
-            token_budget=options["tokens"],
-            cost_budget_micros=options["cost_budget_micros"],
-            seed=options["seed"],
-        )
+        judges = make_judges(project, options["judges"])
+        with uninterrupted():  # else the run might be stored and go on, unknown to `_stopped`
+            self.run = run = start_run(
+                project,
+                judges=judges,
+                sampler=options["sampler"],
+                sampler_options=options["sampler_options"],
+                allocation=options["allocation"],
+                cascade_threshold=options["threshold"],
+                orders=options["orders"],
+                pair_budget=options["pairs"],
+                call_budget=options["calls"],
+                token_budget=options["tokens"],
+                cost_budget_micros=options["cost_budget_micros"],
+                seed=options["seed"],
+            )
         watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
         self.stdout.write("\n" + quality_table(project))
         self.stdout.write("\n" + closing_lines(project, run))
+        if run.is_unanswered:
+            raise RunStopped(f"run {run.pk}: {run.reason}")
         self.stdout.write(f"\nproject {project.slug}; export the scores with `python manage.py export {project.slug}`")
+
+    def _run_until_stopped(self, options: dict[str, Any], tick: Any) -> None:
+        try:
+            self._run(options, tick)
+        except KeyboardInterrupt:
+            connection.close()  # the signal may have interrupted a query
+            raise CommandError(self._stopped(), returncode=INTERRUPTED) from None
+
+    def _stopped(self) -> str:
+        """Pause the run, so that a server's workers do not go on spending; return what to tell."""
+        if self.run is None:
+            return "stopped before the run started"
+        try:
+            paused = pause_run(self.run)
+        except DatabaseError as error:
+            return f"stopped; run {self.run.pk} could not be paused ({error}) and goes on when workers run"
+        if not paused:
+            return f"stopped; run {self.run.pk} is {self.run.state}"
+        return f"stopped; run {self.run.pk} is paused: resume it on the page of project {self.run.project.slug}"
 
     def _project(self, options: dict[str, Any]) -> Project:
         if not options["project"]:

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from labeling.models import Project
 from labeling.plugins import Plugin
 from workers.endpoints.registry import Endpoint, KeyMissing
-from workers.judges.openai.connection_test import list_models
+from workers.judges.openai.http.connection_test import list_models
 from workers.monitoring.endpoint_list import EndpointRow, choosable_endpoints
 from zelo_site.pages.forms import OptionsForm, plugin_form, text_of
 from zelo_site.pages.scope import owned_project

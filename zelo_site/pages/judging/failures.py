@@ -11,13 +11,21 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from workers.judging.failures import FailureFilter, failed_tasks, failure_counts, retry_failures
-from workers.models import JudgingTask
+from workers.judging.failures import (
+    MEANINGS,
+    FailureFilter,
+    failed_calls,
+    failed_tasks,
+    failure_counts,
+    retry_failures,
+)
+from workers.models import Attempt, JudgingTask
 from zelo_site.pages.forms import PageForm
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.templatetags.figures import count
 
 PAGE_SIZE = 50
+LATEST = 20
 
 
 class FailureForm(PageForm):
@@ -40,7 +48,7 @@ class FailureForm(PageForm):
 
 
 def failures_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """List all reasons and 50 questions per page, filtered by `reason` and `judge`; a POST retries the filtered questions."""
+    """List all reasons and 50 questions per page, filtered by `reason` and `judge`, and the latest failed calls; a POST retries the filtered questions."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _retry(request, owned_project(request, slug))
@@ -62,6 +70,7 @@ def _page(request: HttpRequest, project: Project, form: FailureForm) -> HttpResp
         "page": page,
         "chosen": chosen,
         "dead": failed_tasks(project, chosen).filter(state=JudgingTask.State.DEAD).count(),
+        "calls": _latest_calls(project, chosen),
         "judge": judge,
         "error": form.summary() if refused else "",
         "judges": Annotator.objects.visible_to(request.user).filter(project=project, is_person=False),
@@ -69,6 +78,12 @@ def _page(request: HttpRequest, project: Project, form: FailureForm) -> HttpResp
         "here": "judges",
     }
     return render(request, "zelo/judging/failures.html", context, status=422 if refused else 200)
+
+
+def _latest_calls(project: Project, chosen: FailureFilter) -> list[tuple[Attempt, str]]:
+    """Return the latest failed calls of the filter, each with the name of its reason."""
+    calls = failed_calls(project, annotator_id=chosen.annotator_id, reason=chosen.reason).select_related("annotator")
+    return [(call, MEANINGS[FailureKind(call.outcome)].label) for call in calls[:LATEST]]
 
 
 def _retry(request: HttpRequest, project: Project) -> HttpResponse:

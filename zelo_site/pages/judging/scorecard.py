@@ -9,16 +9,18 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
-from workers.judging.drift import pause_judge, resume_judge
+from workers.judging.failures import resume_and_retry
+from workers.judging.pausing import pause_judge, resume_judge
 from workers.monitoring.scorecard import scorecards
 from zelo_site.pages.forms import chosen_or_404, one_of
+from zelo_site.pages.judging.failures import tell_asked_again
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PAUSED_BY = stored_text("paused by %(name)s")
 
 
 def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show a card per judge; a POST pauses or resumes one."""
+    """Show a card per judge; a POST pauses or resumes one, or also retries its dead letters."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
@@ -33,12 +35,18 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
-    action = one_of(request.POST, "action", ("pause", "resume"))
+    action = one_of(request.POST, "action", ("pause", "resume", "retry"))
     if not action:
         messages.error(request, _("Unknown action. Use a button on this page."))
     elif action == "resume":
         if resume_judge(judge, by=request.user):
             messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
+    elif action == "retry":
+        __, questions = resume_and_retry(judge, by=request.user)
+        messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
+        if questions:
+            tell_asked_again(request, questions)
+        return redirect("project", slug=project.slug)
     elif pause_judge(judge, PAUSED_BY % {"name": request.user.get_username()}, by=request.user):
         messages.success(request, _("%(name)s paused.") % {"name": judge.name})
     return redirect("scorecard", slug=project.slug)

@@ -201,6 +201,16 @@ def read_order(project: Project, sent: QueryDict) -> Order:
     )
 
 
+def read_row(sent: QueryDict, key: str) -> tuple[str, dict[str, Any], str]:
+    """Return plugin, options and name of the judge that one row describes. Raises BadOrder, BadForm or UnknownPlugin."""
+    if not key:
+        raise BadOrder(_("choose at least one judge"))
+    plugin = get_plugin("judge", _plugin_of(key))
+    options, names = plugin_form(plugin, prefix=f"judge-{key}")(sent), NamesForm(sent, keys=[key])
+    check_all(names, options)
+    return plugin.name, options.plain_options(), names.cleaned_data[key]
+
+
 def _chosen_keys(sent: QueryDict) -> list[str]:
     keys = list(dict.fromkeys(sent.getlist("judge")))
     if not keys:

@@ -32,6 +32,7 @@ from workers.runs.progress import RunProgress, run_progress
 from workers.runs.savings import Saving, recent_saving
 from workers.runs.stages import STAGES
 from zelo_site.pages.project.certainty import ProjectCertainty, last_certainty
+from zelo_site.pages.project.trouble import TroubleView, paused_judges, read_troubles
 from zelo_site.templatetags.figures import count
 
 BROKER_CACHE_S = 3
@@ -133,6 +134,7 @@ class Overview:
     attention: list[Attention]
     certainty: ProjectCertainty | None
     saving: Saving | None
+    troubles: list[TroubleView]
 
     @property
     def enough_recall(self) -> float | None:
@@ -165,7 +167,7 @@ def read_overview(project: Project) -> Overview:
     run = Run.objects.filter(project=project).order_by("-id").first()
     progress = run_progress(run) if run else None
     failures = read_failures(run) if progress and progress.dead else []
-    queues = read_queues(needed_queues(run))
+    queues, paused = read_queues(needed_queues(run)), paused_judges(project)
     return Overview(
         project=project,
         sizes=sizes,
@@ -176,9 +178,10 @@ def read_overview(project: Project) -> Overview:
         queues=queues,
         broker=broker_is_up(),
         failures=failures,
-        attention=read_attention(project, sizes, failures),
+        attention=read_attention(project, sizes, failures, paused),
         certainty=last_certainty(project),
         saving=recent_saving(project),
+        troubles=read_troubles(project, run, paused),
     )
 
 
@@ -292,7 +295,9 @@ def _later_stages(project: Project) -> dict[str, bool]:
     return dict(zip(("calibrated", "fitted", "training", "trained", "proved", "served"), row.get(), strict=True))
 
 
-def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount]) -> list[Attention]:
+def read_attention(
+    project: Project, sizes: Sizes, failures: list[FailureCount], paused: list[Annotator]
+) -> list[Attention]:
     """Return the problems that need action, most urgent first."""
     found = []
     dead = sum(failure.count for failure in failures)
@@ -300,7 +305,7 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
         text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", dead) % {"n": count(dead)}
         failed = reverse("failures", args=[project.slug])
         found.append(Attention(dead, text, _("see the reasons, fix the cause, then retry"), failed))
-    found += _paused_judges(project)
+    found += _paused_judges(project, paused)
     if sizes.failed_fits:
         found.append(
             Attention(
@@ -338,10 +343,9 @@ def read_attention(project: Project, sizes: Sizes, failures: list[FailureCount])
     return found
 
 
-def _paused_judges(project: Project) -> list[Attention]:
+def _paused_judges(project: Project, judges: list[Annotator]) -> list[Attention]:
     """Return a problem for judges that are paused until a person resumes them."""
-    paused = Annotator.objects.judges().filter(project=project, paused_at__isnull=False)
-    names = list(paused.order_by("id").values_list("name", flat=True))
+    names = [judge.name for judge in judges]
     if not names:
         return []
     shown = ", ".join(names[:3])

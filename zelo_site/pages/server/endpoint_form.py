@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from workers.endpoints.definitions import SECRET_FIELDS, SETTINGS, EndpointRefused
 from workers.endpoints.registry import Endpoint
+from workers.endpoints.stored.changes import SECRET_FIELDS, SETTINGS, EndpointRefused
 from zelo_site.pages.forms import PageForm
 
 MOST_URL, MOST_KEY = 2000, 4096
@@ -102,7 +102,7 @@ class EndpointForm(PageForm):
             self.fields[name].initial = Endpoint.model_fields[name].default
 
     def endpoint_values(self) -> dict[str, Any]:
-        """Return the values for `workers.endpoints.definitions`; empty fields take the defaults, empty secrets stay."""
+        """Return the values for `workers.endpoints.stored.changes`; empty fields take the defaults, empty secrets stay."""
         values: dict[str, Any] = {"base_url": self.cleaned_data["base_url"]}
         for name in SETTINGS:
             given = self.cleaned_data.get(name)

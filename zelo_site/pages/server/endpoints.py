@@ -1,6 +1,6 @@
 """Endpoints, for superusers: list, add, change, test, retire and bring back, without a restart.
 
-`workers.endpoints.definitions` makes the changes, as for REST and the command. No page shows a stored key.
+`workers.endpoints.stored.changes` makes the changes, as for REST and the command. No page shows a stored key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from workers.endpoints.definitions import (
+from workers.endpoints.registry import EndpointsInvalid
+from workers.endpoints.stored.changes import (
     EndpointRefused,
     add_endpoint,
     change_endpoint,
@@ -24,9 +25,8 @@ from workers.endpoints.definitions import (
     restore_endpoint,
     retire_endpoint,
 )
-from workers.endpoints.encryption import EncryptionUnavailable
-from workers.endpoints.registry import EndpointsInvalid
-from workers.judges.openai.connection_test import try_endpoint
+from workers.endpoints.stored.encryption import EncryptionUnavailable
+from workers.judges.openai.http.connection_test import try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
 from zelo_site.pages.forms import BadForm, text_of
 from zelo_site.pages.server.endpoint_form import LIMITS, PRICES, REQUEST, EndpointForm, NewEndpointForm

@@ -19,6 +19,7 @@ from workers.monitoring.result_cache import costly
 from workers.runs.progress import RunPace, count_tasks, read_paces
 from zelo_site.cli.worker_command import worker_command
 from zelo_site.doctor import Health, examine
+from zelo_site.pages.judging.batches import recent_batches
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import broker_is_up, read_queues
 
@@ -91,6 +92,7 @@ def _jobs_context(request: HttpRequest) -> dict[str, object]:
         "in_flight": sum(queue.backlog.in_flight for queue in queues),
         "answers_a_minute": sum(pace.answers_a_minute for pace in paces.values()),
         "dead": read_dead_letters(user),
+        "batches": recent_batches(user),
         "endpoints": _endpoint_views(request),
         "shows_hosts": may_see_hosts(user),
         "broker": broker_is_up(),

@@ -1,0 +1,122 @@
+"""The whole site for tests that walk it: every page, every REST operation, and a project that has something of everything.
+
+The tests of rights and of the audit log share it; each holds a table that a new address must be entered in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.test import Client
+from django.urls import URLPattern
+
+from labeling.access.links import make_link
+from labeling.models import AccessLink, Membership
+from scoring.models import Snapshot
+from scoring.spot_checks.plans import plan_spot_checks
+from scoring.storage.files import storage
+from tests.factories.pages import (
+    candidates_of,
+    judge,
+    make_judge,
+    make_pair,
+    make_project,
+    make_query,
+    make_run,
+    make_user,
+    score,
+)
+from trainer.models import Reranker, TrainingRun
+from trainer.serving.registry import TRAINED
+from workers.models import EndpointDefinition, Job, JudgeTrial, ProviderBatch
+from zelo_site import urls
+from zelo_site.api.root import api
+
+Roles = tuple[str, ...]
+ROLES: Roles = ("owner", "annotator", "viewer", "stranger", "anonymous")
+
+
+@dataclass
+class World:
+    """One project with something of everything, somebody of every role, and the numbers that addresses name."""
+
+    users: dict[str, Any]
+    known: dict[str, Any]
+
+    def client(self, role: str) -> Client:
+        client = Client()
+        if role != "anonymous":
+            client.force_login(self.users[role])
+        return client
+
+
+def make_world() -> World:
+    """A project with a run, a training, a snapshot, a plan, an invitation; a member of every role, and a stranger."""
+    users = {role: make_user(role) for role in ROLES[:-1]}
+    project = make_project(users["owner"])
+    for role in ("annotator", "viewer"):
+        Membership.objects.create(project=project, user=users[role], role=role)
+    query = make_query(project)
+    documents = candidates_of(query)
+    pair = make_pair(*documents[:2])
+    annotator = make_judge(project)
+    judge(pair, annotator, 0.9)
+    score(query, [1.0, 0.0, -1.0])
+    snapshot = Snapshot.objects.create(name="frozen", location="snapshots/rights", checksum="0" * 64, rows=1)
+    snapshot.projects.add(project)
+    storage().write_bytes("snapshots/rights/rows.parquet", b"rows")
+    run = make_run(project)
+    batch = ProviderBatch.objects.create(run=run, annotator=annotator, endpoint="fake", model="m", requests=3)
+    known = {
+        "slug": project.slug,
+        "snapshot_id": snapshot.pk,
+        "training_id": TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pointwise").pk,
+        "move": "cancel",
+        "query_id": query.pk,
+        "pair_id": pair.pk,
+        "run_id": run.pk,
+        "batch_id": batch.pk,
+        "job_id": Job.objects.create(project=project, stage="candidates").pk,
+        "distillation_id": Job.objects.create(
+            project=project,
+            stage="distill",
+            state=Job.State.FAILED,
+            payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
+        "annotator_id": annotator.pk,
+        "trial_id": JudgeTrial.objects.create(
+            project=project,
+            annotator=annotator,
+            job=Job.objects.create(project=project, stage="trial", state="finished"),
+        ).pk,
+        "action": "pause",
+        "reranker_id": Reranker.objects.create(
+            project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
+        ).pk,
+        "token": make_link(project=project, role="viewer"),
+        "user_id": users["viewer"].pk,
+        "link_id": AccessLink.objects.get(project=project).pk,
+        "name": EndpointDefinition.objects.create(name="stored", base_url="http://127.0.0.1:9/v1").name,
+        "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
+    }
+    return World(users, known)
+
+
+def walk(patterns: list[Any], before: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:
+    """Every address's name and what it names, those of included modules too, the REST interface left out."""
+    for pattern in patterns:
+        named = before | set(pattern.pattern.converters)
+        if isinstance(pattern, URLPattern):
+            yield str(pattern.name), named
+        elif pattern.app_name != "ninja":
+            yield from walk(pattern.url_patterns, named)
+
+
+EVERY_PAGE = dict(walk(urls.urlpatterns))
+EVERY_OPERATION = {
+    f"{method.upper()} {path.removeprefix('/api/v1')}": path
+    for path, methods in api.get_openapi_schema()["paths"].items()
+    for method in methods
+}

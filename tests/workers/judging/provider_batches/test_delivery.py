@@ -1,0 +1,293 @@
+"""Questions go out in batches and come back: in any order, in part, late, or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labeling.access.annotators import get_judge
+from labeling.models import AuditEntry, Judgment
+from tests.factories.batches import batch_run, step, work_until
+from tests.fake_judge.process import FakeJudge, running_fake_judge
+from workers.budgets.spend import totals_of_run
+from workers.judging.failures import resume_and_retry
+from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
+from workers.models import Attempt, JudgingTask, ProviderBatch, Run
+from workers.runs.ordering import start_run
+from workers.runs.transitions import cancel_run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DOCUMENTS = 6
+QUESTIONS = DOCUMENTS * (DOCUMENTS - 1) // 2
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
+    with running_fake_judge(tmp_path_factory.mktemp("batches") / "ledger.jsonl") as judge:
+        yield judge
+
+
+@pytest.fixture
+def fake(server: FakeJudge) -> FakeJudge:
+    server.set_batches(batch_s=0.2, most_lines=50_000)
+    server.set_judge("batched", fault_rates={})
+    return server
+
+
+def out() -> ProviderBatch:
+    return ProviderBatch.objects.get(state__in=ProviderBatch.OUT)
+
+
+def test_a_run_in_batches_stores_every_answer_at_the_price_of_batches(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = batch_run(monkeypatch, fake)
+    step(run, judge)
+    batch = out()
+    assert batch.requests == QUESTIONS
+    reserved = totals_of_run(run.pk)
+    assert reserved.cost_micros == batch.cost_micros > 0, "money is reserved while the batch is out"
+    assert set(Attempt.objects.values_list("outcome", flat=True)) == {"reserved"}
+    work_until(run, judge)
+    batch.refresh_from_db()
+    assert (run.state, batch.state, batch.answered) == ("finished", "completed", QUESTIONS)
+    assert Judgment.objects.count() == QUESTIONS
+    spent = totals_of_run(run.pk)
+    full = 100 * spent.input_tokens + 400 * spent.output_tokens
+    assert spent.calls == QUESTIONS
+    assert full / 2 <= spent.cost_micros <= full / 2 + QUESTIONS
+    assert spent.cost_micros < reserved.cost_micros
+
+
+class Witness:
+    """What the provider saw since the test began."""
+
+    def __init__(self, fake: FakeJudge) -> None:
+        self.fake, self.began = fake, len(fake.ledger())
+
+    def paid(self) -> Counter[tuple[str, str]]:
+        """How often each question was answered."""
+        lines = self.fake.ledger()[self.began :]
+        assert all(line["batch"] for line in lines), "nothing was asked live"
+        return Counter((line["first"], line["second"]) for line in lines if line["paid"])
+
+    def sent_twice(self) -> int:
+        """Files uploaded, and batches created, more than once."""
+        seen, ours = self.fake.batches(), {batch.file_name for batch in ProviderBatch.objects.all()}
+        return sum(max(0, seen[kind].get(name, 0) - 1) for kind in ("uploads", "created") for name in ours)
+
+
+@pytest.fixture
+def witness(fake: FakeJudge) -> Witness:
+    return Witness(fake)
+
+
+def states() -> list[tuple[str, int, int, int, int]]:
+    rows = ProviderBatch.objects.order_by("id")
+    return list(rows.values_list("state", "requests", "answered", "unanswered", "returned"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "batches", "paid_again"),
+    [
+        ("reordered+duplicated+unknown_ids", [("completed", 15, 15, 0, 0)], 0),
+        ("partial", [("completed", 15, 10, 5, 0), ("completed", 5, 5, 0, 0)], 0),
+        ("missing", [("completed", 15, 12, 3, 0), ("completed", 3, 3, 0, 0)], 3),
+        ("garbage+reordered", [("completed", 15, 12, 3, 0), ("completed", 3, 3, 0, 0)], 3),
+        ("expired", [("expired", 15, 7, 0, 8), ("completed", 8, 8, 0, 0)], 0),
+        ("expired+partial", [("expired", 15, 4, 3, 8), ("completed", 11, 11, 0, 0)], 0),
+        ("token_limit", [("failed", 15, 0, 0, 15), ("completed", 7, 7, 0, 0), ("completed", 8, 8, 0, 0)], 0),
+    ],
+)
+def test_what_a_batch_leaves_unanswered_is_asked_in_the_next_one(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch, fault: str, batches: list[Any], paid_again: int
+) -> None:
+    fake.order_batch_faults(fault)
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge)
+    assert states() == batches
+    assert Judgment.objects.count() == QUESTIONS
+    paid = witness.paid()
+    assert paid.total() - len(paid) == paid_again
+    assert witness.sent_twice() == 0
+    assert not JudgingTask.objects.exists()
+    assert not Attempt.objects.filter(outcome="reserved").exists(), "all reservations are settled"
+    # A question that the provider did not process costs no attempt; one that it may have processed costs its bound.
+    assert Attempt.objects.count() == QUESTIONS + sum(unanswered for _, _, _, unanswered, _ in batches)
+    may_be_paid = Attempt.objects.filter(outcome="unavailable", cost_micros__gt=0).count()
+    assert may_be_paid == (paid_again if fault != "garbage+reordered" else 3)
+
+
+def test_a_refused_batch_makes_dead_letters_that_a_click_retries(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.order_batch_faults("bad_line", "refused")
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge, until=lambda: JudgingTask.objects.filter(state="dead").count() == QUESTIONS)
+    assert states() == [("failed", 15, 0, 1, 14), ("failed", 14, 0, 14, 0)]
+    assert set(JudgingTask.objects.values_list("reason", flat=True)) == {"bad_request"}
+    assert "model_not_found" in ProviderBatch.objects.first().message  # type: ignore[union-attr]
+    assert totals_of_run(run.pk).cost_micros == 0
+    judge.refresh_from_db()
+    assert "model_not_found" in judge.pause_reason, "a judge without any answer is paused"
+    resume_and_retry(judge)
+    work_until(run, judge)
+    assert Judgment.objects.count() == witness.paid().total() == QUESTIONS
+
+
+def test_the_first_batch_of_a_run_is_a_trial(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = batch_run(monkeypatch, fake, trial=5)
+    work_until(run, judge)
+    assert states() == [("completed", 5, 5, 0, 0), ("completed", 10, 10, 0, 0)]
+    paid = witness.paid().total()
+    fake.set_judge("batched", fault_rates={"refusal": 1.0})
+    run, judge = batch_run(monkeypatch, fake, trial=5)
+    work_until(run, judge)
+    judge.refresh_from_db()
+    assert (run.state, judge.paused_at is not None) == ("failed", True)
+    assert witness.paid().total() - paid == 5, "a judge that refuses costs its trial alone"
+
+
+STEPS = [
+    {"upload": ["lost_reply"]},
+    {"upload": ["http_500_after"]},
+    {"upload": ["http_503", "rate_limited", "disconnect"], "list": ["http_500"]},
+    {"create": ["lost_reply"], "list": ["http_503", "html"]},
+    {"create": ["http_500_after"]},
+    {"create": ["http_500", "rate_limited", "hang", "unauthorized"]},
+    {"retrieve": ["http_500", "cut_connection", "truncated_json"], "content": ["cut_connection", "http_529"]},
+]
+
+
+@pytest.mark.parametrize("faults", STEPS, ids=lambda faults: "+".join(faults))
+def test_a_failing_step_is_retried_and_nothing_is_sent_twice(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch, faults: dict[str, list[str]]
+) -> None:
+    fake.order_batch_faults(**faults)
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge)
+    assert states() == [("completed", 15, 15, 0, 0)]
+    assert witness.sent_twice() == 0
+    assert set(witness.paid().values()) == {1}
+    assert Judgment.objects.count() == Attempt.objects.count() == QUESTIONS
+
+
+def test_a_cancelled_run_cancels_its_batch_and_keeps_what_was_answered(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.set_batches(batch_s=2.0)
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(completed__gt=1).exists())
+    cancel_run(run)
+    assert JudgingTask.objects.filter(state="leased").count() == QUESTIONS, "the batch holds them"
+    work_until(run, judge, until=lambda: not ProviderBatch.objects.filter(state__in=ProviderBatch.OUT).exists())
+    batch = ProviderBatch.objects.get()
+    assert batch.state == "cancelled" and 0 < batch.answered < QUESTIONS
+    assert Judgment.objects.count() == batch.answered == witness.paid().total()
+    assert not JudgingTask.objects.exists()
+    assert totals_of_run(run.pk).calls == batch.answered, "unanswered questions are not paid"
+
+
+def test_a_run_cancelled_before_its_batch_is_created_costs_nothing(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.order_batch_faults(create=["http_503"])
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(state="creating", tries=1).exists())
+    cancel_run(run)
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(state="cancelled").exists())
+    assert not JudgingTask.objects.exists() and not Attempt.objects.exists()
+    assert not witness.paid()
+
+
+def test_a_cancelled_batch_returns_its_questions(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.set_batches(batch_s=60.0)
+    run, judge = batch_run(monkeypatch, fake)
+    step(run, judge)
+    first = ask_to_cancel(out())
+    assert AuditEntry.objects.get(action="batch.cancelled").details["questions"] == QUESTIONS
+    fake.set_batches(batch_s=0.1)
+    work_until(run, judge)
+    with pytest.raises(BatchIsOver):
+        ask_to_cancel(first)
+    assert [row[0] for row in states()] == ["cancelled", "completed"]
+    assert Judgment.objects.count() == witness.paid().total() == QUESTIONS
+
+
+def test_limits_of_the_provider_split_a_run_into_several_batches(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = batch_run(monkeypatch, fake, endpoint={"batch_max_requests": 4})
+    step(run, judge)
+    size, tokens = ProviderBatch.objects.get().size, ProviderBatch.objects.get().input_tokens
+    work_until(run, judge)
+    assert [row[1] for row in states()] == [4, 4, 4, 3]
+    ProviderBatch.objects.all().delete()
+    limits = {"batch_max_bytes": 2 * size, "batch_max_tokens": int(1.6 * tokens)}
+    run, judge = batch_run(monkeypatch, fake, endpoint=limits)
+    work_until(run, judge)
+    assert [row[1] for row in states()] == [6, 6, 3]
+    assert Judgment.objects.count() == 2 * QUESTIONS and witness.sent_twice() == 0
+
+
+def test_budgets_hold_while_batches_are_out(fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, judge = batch_run(monkeypatch, fake, cost_budget_micros=10**9)
+    step(run, judge)
+    bound = ProviderBatch.objects.get().cost_micros
+    work_until(run, judge)
+    price = totals_of_run(run.pk).cost_micros / QUESTIONS
+    budget = int(bound / QUESTIONS * 5.5)
+    run, judge = batch_run(monkeypatch, fake, cost_budget_micros=budget)
+    step(run, judge)
+    assert out().requests == 5, "upper bounds are reserved"
+    step(run, judge)
+    run.refresh_from_db()
+    assert run.state == "judging", "the run waits for its batch, which may be cheaper"
+    work_until(run, judge)
+    assert (run.state, run.is_spent) == ("finished", budget < price * QUESTIONS)
+    assert totals_of_run(run.pk).cost_micros <= budget
+    assert totals_of_run(run.pk).calls == min(QUESTIONS, int(budget / price))
+
+
+def test_an_endpoint_without_batches_fails_the_questions_with_its_answer(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = batch_run(monkeypatch, fake, endpoint={"base_url": f"{fake.base_url}/nowhere"})
+    step(run, judge)
+    assert states() == [("failed", 15, 0, 15, 0)]
+    task = JudgingTask.objects.first()
+    assert task is not None and task.state == "dead" and "HTTP 404" in task.message
+
+
+def test_a_batch_that_the_provider_has_forgotten_is_given_up(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, judge = batch_run(monkeypatch, fake)
+    step(run, judge)
+    ProviderBatch.objects.update(batch_id="batch-of-nobody")
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(state="failed").exists())
+    batch = ProviderBatch.objects.filter(state="failed").get()
+    assert "HTTP 404" in batch.message
+    assert totals_of_run(run.pk).cost_micros >= batch.cost_micros, "it may have been paid"
+    work_until(run, judge)
+    assert Run.objects.get().state == "finished" and Judgment.objects.count() == QUESTIONS
+
+
+def test_questions_about_sets_go_out_in_batches(
+    fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, paired = batch_run(monkeypatch, fake, documents=8)
+    judge = get_judge(
+        paired.project, "setwise", {"endpoint": "fake", "model": "sets", "delivery": "batch"}, name="sets"
+    )
+    run = start_run(paired.project, judges=[judge], sampler="cycles", sampler_options={"degree": 2}, seed=1)
+    work_until(run, judge)
+    mine = Judgment.objects.filter(annotator=judge)
+    assert run.state == "finished" and not JudgingTask.objects.filter(run=run).exists()
+    assert 0 < witness.paid().total() < mine.count() and not mine.filter(call_size__isnull=True).exists()

@@ -1,0 +1,46 @@
+"""Counts the calls of jobs that ask judges beside the queue: trials and injection probes.
+
+Calls are stored before they are made, as many as a question can take; once the answers are there, the row has those that
+were made. After a crash in between, all that may have been paid for stay counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.db.models import F
+
+from labeling.records import Failure, Verdict
+from workers.budgets.limits import check_caps
+from workers.budgets.spend import calls_a_question
+from workers.endpoints.failures import NotAsked
+from workers.models import InjectionProbe, JudgeTrial
+
+COUNTED = ["calls", "input_tokens", "output_tokens", "cost_micros"]
+
+
+def reserve_calls(job: InjectionProbe | JudgeTrial, questions: int) -> int:
+    """Store the most calls that so many questions can take, and return their number. Raises CapReached."""
+    with transaction.atomic():
+        check_caps(job.project_id, job.annotator_id, questions)
+        calls = questions * calls_a_question(job.annotator_id)
+        type(job)._default_manager.filter(pk=job.pk).update(calls=F("calls") + calls)
+    return calls
+
+
+def count_calls(job: InjectionProbe | JudgeTrial, answers: Sequence[Verdict | Failure], *, reserved: int) -> None:
+    """Replace the reserved calls by those that were made, and add their tokens and cost."""
+    usages = [answer.usage for answer in answers]
+    type(job)._default_manager.filter(pk=job.pk).update(
+        calls=F("calls") + sum(map(calls_made, answers)) - reserved,
+        input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
+        output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
+        cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
+    )
+    job.refresh_from_db(fields=COUNTED)
+
+
+def calls_made(answer: Verdict | Failure) -> int:
+    """The calls that one answer took; a question that was not asked took none."""
+    return 0 if isinstance(answer, NotAsked) else len(answer.usage.calls) or 1

@@ -1,0 +1,221 @@
+"""The files and batches of an OpenAI-compatible provider: upload, create, find, poll, cancel, download.
+
+Creating is the only call that costs. Calls are made one at a time, outside any transaction, by
+`workers.judging.provider_batches`. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import httpx
+
+from labeling.records import FailureKind
+from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch
+from workers.endpoints.registry import Access, Endpoint, KeyMissing
+from workers.judges.openai.http.client import CONNECT_S, without_secrets
+from workers.judges.openai.http.remedies import server_of
+from workers.judges.openai.http.statuses import failure_of_status
+from workers.judges.openai.reading.failures import storable
+
+WINDOW = "24h"
+PAGE = 100
+# Pages of the provider's list that are searched, newest first, for a file or batch of ours.
+MOST_PAGES = 50
+MOST_LINE_BYTES = 4 * 1024 * 1024
+MOST_ERRORS = 1000
+
+
+class BatchClient:
+    """The files and batches of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def upload(self, name: str, content: BinaryIO, *, timeout_s: float) -> str:
+        files = {"file": (name, content, "application/jsonl")}
+        return _id(self._call("POST", "/files", timeout_s=timeout_s, data={"purpose": "batch"}, files=files))
+
+    def find_file(self, name: str) -> str:
+        rows = self._pages("/files", {"purpose": "batch", "order": "desc"})
+        return next((_text(row, "id") for row in rows if row.get("filename") == name), "")
+
+    def create(self, file_id: str, marker: str, *, timeout_s: float) -> RemoteBatch:
+        body = {
+            "input_file_id": file_id,
+            "endpoint": self.endpoint.batch_url,
+            "completion_window": WINDOW,
+            "metadata": {MARKER: marker},
+        }
+        return read_batch(self._call("POST", "/batches", timeout_s=timeout_s, json=body))
+
+    def find_batch(self, marker: str, file_id: str) -> RemoteBatch | None:
+        batches = (read_batch(row) for row in self._pages("/batches", {}))
+        return next((each for each in batches if each.marker == marker or each.input_file_id == file_id), None)
+
+    def retrieve(self, batch_id: str) -> RemoteBatch:
+        return read_batch(self._call("GET", f"/batches/{batch_id}"))
+
+    def cancel(self, batch_id: str) -> None:
+        self._call("POST", f"/batches/{batch_id}/cancel", json={})
+
+    def delete_file(self, file_id: str) -> None:
+        self._call("DELETE", f"/files/{file_id}")
+
+    def lines(self, file_id: str) -> Iterator[BatchLine | None]:
+        with self._request("GET", f"/files/{file_id}/content", timeout_s=self.endpoint.timeout_s) as response:
+            for text in response.iter_lines():
+                if text.strip():
+                    yield read_line(text)
+
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The rows of a list, newest first."""
+        after: dict[str, str] = {}
+        for _ in range(MOST_PAGES):
+            page = self._call("GET", path, params={**query, "limit": str(PAGE), **after})
+            rows = [row for row in page.get("data") or [] if isinstance(row, dict)]
+            yield from rows
+            if not rows or not page.get("has_more"):
+                return
+            after = {"after": _text(rows[-1], "id")}
+
+    def _call(self, method: str, path: str, *, timeout_s: float | None = None, **content: Any) -> dict[str, Any]:
+        with self._request(method, path, timeout_s=timeout_s or self.endpoint.timeout_s, **content) as response:
+            text = response.read()
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            shown = without_secrets(text.decode(errors="replace"), self.endpoint.access())[:120]
+            message = f"endpoint {self.endpoint.name!r}: the reply to {method} {path} is not a JSON object: {shown!r}"
+            raise BatchCallFailed(FailureKind.UNPARSEABLE, message, retryable=True, is_unknown=True)
+        return body
+
+    @contextmanager
+    def _request(self, method: str, path: str, *, timeout_s: float, **content: Any) -> Iterator[httpx.Response]:
+        """A reply with status 200. Raises BatchCallFailed for any other, and for an interrupted one."""
+        try:
+            access = self.endpoint.access()
+        except KeyMissing as error:
+            raise BatchCallFailed(FailureKind.BAD_REQUEST, str(error), status=401, retryable=True) from None
+        sent: dict[str, Any] = {
+            "headers": list(access.headers),
+            "params": [*access.query, *content.pop("params", {}).items()] or None,
+        }
+        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        url = f"{self.endpoint.base_url}{path}"
+        try:
+            with (
+                httpx.Client(timeout=timeout, follow_redirects=False) as client,
+                client.stream(method, url, **sent, **content) as response,
+            ):
+                if response.status_code != 200:
+                    raise self._failed(method, path, response, access)
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL)
+            kind = FailureKind.TIMEOUT if isinstance(error, httpx.TimeoutException) else FailureKind.UNAVAILABLE
+            message = f"endpoint {self.endpoint.name!r}: {method} {path}: {type(error).__name__}: {error}"
+            message = without_secrets(message, access)
+            raise BatchCallFailed(kind, message, retryable=True, is_unknown=not unsent) from None
+
+    def _failed(self, method: str, path: str, response: httpx.Response, access: Access) -> BatchCallFailed:
+        status = response.status_code
+        content = without_secrets(response.read().decode(errors="replace"), access)
+        server = server_of(self.endpoint.base_url, response.headers, said=content[:2000])
+        failure = failure_of_status(status, response.headers, content, server=server)
+        denied = status in {401, 402, 403} or failure.kind is FailureKind.OVER_BUDGET
+        return BatchCallFailed(
+            failure.kind,
+            without_secrets(f"endpoint {self.endpoint.name!r}: {method} {path}: {failure}", access),
+            status=status,
+            code=_code(content),
+            retryable=failure.retryable or denied,
+            is_unknown=status >= 500 or status in {408, 409},
+            retry_after_s=failure.retry_after_s,
+        )
+
+
+def read_batch(row: Mapping[str, Any]) -> RemoteBatch:
+    """A batch from its JSON; what is missing or of another type is empty."""
+    counts = row.get("request_counts")
+    numbers = counts if isinstance(counts, dict) else {}
+    metadata = row.get("metadata")
+    status = _text(row, "status").lower().replace("canceled", "cancelled")
+    return RemoteBatch(
+        id=_id(row),
+        status=storable(status)[:40],
+        marker=_text(metadata, MARKER) if isinstance(metadata, dict) else "",
+        input_file_id=_text(row, "input_file_id"),
+        output_file_id=_text(row, "output_file_id"),
+        error_file_id=_text(row, "error_file_id"),
+        errors=_errors(row.get("errors")),
+        total=_number(numbers, "total"),
+        completed=_number(numbers, "completed"),
+        failed=_number(numbers, "failed"),
+    )
+
+
+def read_line(text: str) -> BatchLine | None:
+    """A line of an output or error file; None for one that cannot be read."""
+    try:
+        row = json.loads(text[:MOST_LINE_BYTES])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
+        return None
+    response, error = row.get("response"), row.get("error")
+    code, message = (_text(error, "code"), _text(error, "message")) if isinstance(error, dict) else ("", "")
+    if not isinstance(response, dict):
+        return BatchLine(row["custom_id"], code=code or "no_response", message=storable(message))
+    body = response.get("body")
+    status = response.get("status_code")
+    return BatchLine(
+        row["custom_id"],
+        status=status if isinstance(status, int) else 200,
+        body=body if isinstance(body, dict) else {},
+        code=code,
+        message=storable(message),
+    )
+
+
+def _errors(value: Any) -> tuple[BatchError, ...]:
+    rows = value.get("data") if isinstance(value, dict) else value
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return tuple(
+        BatchError(_text(row, "code"), storable(_text(row, "message")), row.get("line"))
+        if isinstance(row.get("line"), int)
+        else BatchError(_text(row, "code"), storable(_text(row, "message")))
+        for row in found[:MOST_ERRORS]
+    )
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    found = _text(row, "id")
+    if not found:
+        message = "the reply names no id; the endpoint may have no batch interface"
+        raise BatchCallFailed(FailureKind.UNPARSEABLE, message, retryable=True, is_unknown=True)
+    return found
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(row: Mapping[str, Any], name: str) -> int:
+    value = row.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else 0
+
+
+def _code(content: str) -> str:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    return str(error.get("code") or "") if isinstance(error, dict) else ""

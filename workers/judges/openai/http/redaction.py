@@ -1,0 +1,37 @@
+"""Removes keys from texts that are kept: rationales lose the endpoint's own key, error messages whatever looks like a key.
+
+Replies are parsed first; only texts that are stored or shown are redacted, never the reply itself. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pydantic
+
+LEAST_KEY_CHARACTERS = 8
+REDACTED = "[key]"
+
+_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+# Placeholders for servers that want no key are short words, some joined by hyphens: "lm-studio", "no-key-required".
+_SHORT_WORDS = re.compile(r"(?=.{1,19}\Z)(?:[A-Z]?[a-z]+|[A-Z]+)(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+))*")
+
+
+def is_plausible(key: str) -> bool:
+    """Whether the text can be a secret: at least eight characters and no plain word, as placeholders are."""
+    is_words = _WORD.fullmatch(key) or _SHORT_WORDS.fullmatch(key)
+    return len(key) >= LEAST_KEY_CHARACTERS and not is_words
+
+
+def without_key(text: str, *keys: pydantic.SecretStr | None) -> str:
+    """The text without these keys, and otherwise unchanged: for rationales, which may speak of keys and tokens."""
+    values = {key.get_secret_value().strip() for key in keys if key is not None}
+    for value in sorted(filter(is_plausible, values), key=len, reverse=True):
+        text = text.replace(value, REDACTED)
+    return text
+
+
+def redact(text: str, *keys: pydantic.SecretStr | None) -> str:
+    """The text without these keys and without anything that looks like a key: for error messages and logs."""
+    return _SECRET.sub(REDACTED, without_key(text, *keys))

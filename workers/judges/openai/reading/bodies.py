@@ -1,0 +1,249 @@
+"""The choices of a reply in any server's shape, how each ended, and the text that each shows.
+
+`choices_of` brings native shapes (Ollama, Anthropic, Gemini, Responses, TGI) into that of a chat completion. `spoken_text`
+returns the final text of a choice or raises NoAnswer. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from labeling.records import FailureKind
+from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
+from workers.judges.openai.reading.thinking import SecondTurn, UnfinishedThinking, final_text
+
+Choice = dict[str, Any]
+
+# Fields of a message that hold thinking; their content is never an answer.
+THINKING_FIELDS = (
+    *("reasoning_content", "reasoning", "reasoning_details", "reasoning_text", "thinking", "thinking_blocks"),
+    *("thinking_content", "thought", "thoughts", "analysis"),
+)
+_TEXT_TYPES = {None, "", "text", "output_text"}
+_FINAL_CHANNELS = {None, "", "final", "final_answer"}
+
+_FINISHED = {
+    *(
+        "",
+        "stop",
+        "eos",
+        "eostoken",
+        "stopsequence",
+        "endturn",
+        "endofturn",
+        "finishreasonstop",
+        "completed",
+        "complete",
+    ),
+    *("done", "end", "finished", "eosfound", "stopstringfound"),
+}
+_CUT = re.compile(r"length|max|token|limit|truncat|context|incomplete|unfinished|pause")
+_FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|moderation|language")
+_TOOL = re.compile(r"tool|function")
+_BROKEN = re.compile(r"error|abort|cancel|fail|insufficient|overload|load|malformed|userstopped|disconnect")
+_REFUSAL = re.compile(
+    r"\W*(?:i['’]?m (?:very )?sorry|i am sorry|sorry,|i (?:can(?:no|['’])t|cannot|won['’]t|am unable|am not able)|"
+    r"i must decline|i decline|as an ai\b)",
+    re.IGNORECASE,
+)
+
+
+def choices_of(body: Any, asked: Asked) -> list[Choice]:
+    """The choices, at least one, each with `message` (or `text`), `finish_reason` and `logprobs`. Raises NoAnswer."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if choices is None and isinstance(body, dict):
+        choices = _native(body)
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise asked.broken(Cause.NO_CHOICES, "the reply holds no choices")
+    for choice in choices:
+        if "message" not in choice and isinstance(choice.get("delta"), dict):
+            message = (
+                "the reply is a piece of a stream, although none was asked for; turn streaming off at the endpoint"
+            )
+            raise NoAnswer(FailureKind.UNPARSEABLE, message, retryable=False, cause=Cause.STREAM)
+    return choices
+
+
+def _native(body: dict[str, Any]) -> list[Choice] | None:
+    """One server's own shape as choices, None if it is none that is known."""
+    if isinstance(body.get("candidates"), list):  # Gemini
+        return [
+            {"message": {"content": each.get("content")}, "finish_reason": each.get("finishReason"),
+             "logprobs": each.get("logprobsResult")}
+            for each in body["candidates"] if isinstance(each, dict)
+        ]  # fmt: skip
+    if isinstance(body.get("output"), list):  # OpenAI's Responses
+        parts = [part for item in body["output"] if isinstance(item, dict) for part in _parts_of_item(item)]
+        return [{"message": {"content": parts}, "finish_reason": body.get("status")}]
+    if body.get("type") == "message":  # Anthropic
+        return [{"message": body, "finish_reason": body.get("stop_reason")}]
+    if isinstance(body.get("generated_text"), str):  # TGI
+        details = body.get("details")
+        details = details if isinstance(details, dict) else {}
+        return [{"text": body["generated_text"], "finish_reason": details.get("finish_reason"), "logprobs": details}]
+    message = body.get("message")
+    if isinstance(message, str | dict) or "response" in body:  # Ollama
+        ending = body.get("done_reason") if body.get("done", True) else "unfinished"
+        shown = (
+            message
+            if isinstance(message, dict)
+            else {"content": body.get("response"), "thinking": body.get("thinking")}
+        )
+        return [{"message": shown, "finish_reason": ending, "logprobs": body.get("logprobs")}]
+    return None
+
+
+def _parts_of_item(item: dict[str, Any]) -> list[Any]:
+    content = item.get("content")
+    return content if item.get("type") == "message" and isinstance(content, list) else [item]
+
+
+def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = False) -> None:
+    """Raise NoAnswer unless the choice ended by itself. `may_be_cut`: a limit of tokens is no failure (a label)."""
+    if (error := choice.get("error")) and not isinstance(error, bool):
+        raise asked.broken(Cause.BROKEN_OFF, f"the server broke off: {asked.shown(str(error))}")
+    for reason in _endings(choice):
+        word = re.sub(r"[^a-z]", "", reason.lower())
+        if word == "refusal":
+            raise asked.refused(text)
+        if word in _FINISHED and (word or not reason.strip()):
+            continue
+        if _FILTERED.search(word):
+            message = "the provider's content filter withheld the answer"
+            raise NoAnswer(FailureKind.CONTENT_FILTER, message, retryable=False, cause=Cause.FILTERED)
+        if _TOOL.search(word):
+            raise _tool_call(asked)
+        if _BROKEN.search(word):
+            raise asked.broken(Cause.BROKEN_OFF, f"the server broke off with finish_reason {storable(reason)[:40]!r}")
+        if not _CUT.search(word):
+            message = f"the answer ended for an unknown reason: finish_reason {storable(reason)[:40]!r}"
+            raise asked.unreadable(Cause.UNKNOWN_ENDING, message)
+        if not may_be_cut:
+            raise asked.cut_off(text)
+
+
+def _endings(choice: Choice) -> list[str]:
+    """The reasons that a choice states for its end. vLLM's `stop_reason` beside `finish_reason` is a text or token, no reason."""
+    stated = [choice.get(name) for name in ("finish_reason", "native_finish_reason", "done_reason", "finish_details")]
+    if "finish_reason" not in choice:
+        stated.append(choice.get("stop_reason"))
+    typed = [each.get("type", each.get("reason")) if isinstance(each, dict) else each for each in stated]
+    return [reason if isinstance(reason, str) else repr(reason) for reason in typed if reason is not None]
+
+
+def spoken_text(choice: Choice, asked: Asked) -> str:
+    """The final text of a finished choice, never empty. Raises NoAnswer for all that is not a final text."""
+    text = shown_text(choice, asked)
+    message = _message(choice)
+    if not text.strip() and has_thinking(choice) and not _calls_tool(message):
+        check_ending(choice, asked, text, may_be_cut=True)
+        raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
+    check_ending(choice, asked, text)
+    if _calls_tool(message):
+        raise _tool_call(asked)
+    try:
+        final = final_text(text)
+    except UnfinishedThinking:
+        raise asked.only_thinking(f"the reply ends inside the model's thinking ({asked.shown(text)!r})") from None
+    except SecondTurn:
+        problem = (
+            f"the model went on after the end of its turn ({asked.shown(text)!r}); set a stop sequence at the server"
+        )
+        raise asked.unreadable(Cause.TWO_TURNS, problem) from None
+    if final:
+        return final
+    if text.strip():
+        raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
+    raise asked.unreadable(Cause.EMPTY, "the reply has no text; see whether the model supports chat completions")
+
+
+def shown_text(choice: Choice, asked: Asked) -> str:
+    """The content as the server shows it: parts of text joined, thinking fields left out. Raises NoAnswer for a refusal."""
+    message = _message(choice)
+    if refusal := message.get("refusal"):
+        raise asked.refused(str(refusal))
+    if message.get("role") in {"user", "system", "developer", "tool"}:
+        return ""
+    content = message.get("content", choice.get("text"))
+    if isinstance(content, dict):
+        if "parts" in content:  # Gemini
+            content = content["parts"]
+        elif "type" in content or "text" in content:
+            content = [content]
+        else:  # JSON that a gateway has parsed
+            content = json.dumps(content)
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    for part in parts:
+        if isinstance(part, dict) and (part.get("refusal") or part.get("type") == "refusal"):
+            raise asked.refused(str(part.get("refusal") or part.get("text") or ""))
+    return "".join(map(_text_of_part, parts))
+
+
+def _text_of_part(part: Any) -> str:
+    """The text of one part of a content; "" for thinking and for everything that is no text."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or _is_thinking_part(part):
+        return ""
+    text = part.get("text")
+    if isinstance(text, dict):  # of assistants: {"value": "...", "annotations": []}
+        text = text.get("value")
+    return text if isinstance(text, str) else ""
+
+
+def _is_thinking_part(part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    channels = [part.get("channel"), part.get("phase")]
+    return (
+        (not isinstance(kind, str) and kind is not None)
+        or (kind.lower() if isinstance(kind, str) else kind) not in _TEXT_TYPES
+        or any(not isinstance(each, str | None) or each not in _FINAL_CHANNELS for each in channels)
+        or any(part.get(mark) for mark in ("thought", "reasoning", "thinking", "is_thinking", "is_reasoning"))
+    )
+
+
+def has_thinking(choice: Choice) -> bool:
+    """Whether a choice holds thinking outside its text."""
+    message = _message(choice)
+    content = message.get("content")
+    if isinstance(content, dict):
+        content = content.get("parts")
+    parts = content if isinstance(content, list) else []
+    return any(_holds_text(each.get(name)) for each in (message, choice) for name in THINKING_FIELDS) or any(
+        isinstance(part, dict) and _is_thinking_part(part) for part in parts
+    )
+
+
+def _holds_text(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else bool(value)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text without an answer declines to give one."""
+    return _REFUSAL.match(text) is not None
+
+
+def _message(choice: Choice) -> dict[str, Any]:
+    message = choice.get("message")
+    if isinstance(message, str):
+        return {"content": message}
+    if not isinstance(message, dict):
+        return {}
+    if message.get("channel") not in _FINAL_CHANNELS:
+        return {"thinking": message.get("content")}
+    return message
+
+
+def _calls_tool(message: dict[str, Any]) -> bool:
+    return any(_holds_text(message.get(name)) for name in ("tool_calls", "function_call", "tool_call"))
+
+
+def _tool_call(asked: Asked) -> NoAnswer:
+    message = (
+        "the model called a tool instead of answering; remove tools from extra_body and from the server's settings"
+    )
+    return asked.unreadable(Cause.TOOL, message)

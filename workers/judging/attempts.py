@@ -1,0 +1,85 @@
+"""Writes into `Attempt` what came of the calls; `workers.judging.queue` stores a row for each before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from labeling.prepared import Cursor
+from labeling.records import Failure, Verdict
+from workers.endpoints.failures import Excused
+
+LONGEST_MESSAGE = 2000
+
+
+class Asked(Protocol):
+    """A task as it was claimed."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def fence(self) -> int: ...
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL refuses: NUL becomes a space, a lone surrogate a question mark."""
+    return text.replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
+
+
+_CALLS = """
+unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
+       %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[], %(messages)s::text[], %(retryable)s::bool[],
+       %(outages)s::bool[])
+AS reported (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms, message, is_retryable,
+             is_outage)
+"""
+
+_CLOSE = f"""
+UPDATE workers_attempt attempt
+SET outcome = reported.outcome, input_tokens = reported.input_tokens, output_tokens = reported.output_tokens,
+    cost_micros = reported.cost_micros, latency_ms = reported.latency_ms, message = reported.message,
+    is_retryable = reported.is_retryable, is_outage = reported.is_outage,
+    finished_at = CASE WHEN attempt.outcome IN ('', 'lost', 'reserved') THEN clock_timestamp() ELSE attempt.finished_at END
+FROM {_CALLS}
+WHERE attempt.task_id = reported.task_id AND attempt.fence = reported.fence AND attempt.call = reported.call
+"""
+
+# The claim stored the first call. Further calls of the same question join it, if it is still stored.
+_BOOK_FURTHER = f"""
+INSERT INTO workers_attempt (task_id, fence, call, run_id, annotator_id, outcome, input_tokens, output_tokens,
+                             cost_micros, latency_ms, message, is_retryable, is_outage, started_at, finished_at)
+SELECT reported.task_id, reported.fence, reported.call, booked.run_id, booked.annotator_id, reported.outcome, reported.input_tokens,
+       reported.output_tokens, reported.cost_micros, reported.latency_ms, reported.message, reported.is_retryable,
+       reported.is_outage, booked.started_at, clock_timestamp()
+FROM {_CALLS}
+JOIN workers_attempt booked ON booked.task_id = reported.task_id AND booked.fence = reported.fence AND booked.call = 1
+WHERE reported.call > 1
+ON CONFLICT DO NOTHING
+"""
+
+
+def close_attempts(cursor: Cursor, outcomes: Sequence[tuple[Asked, Verdict | Failure]]) -> None:
+    """Write what came of the calls, a row for each that was really made."""
+    rows = [
+        (task, answer, number, call)
+        for task, answer in outcomes
+        for number, call in enumerate(answer.usage.calls or (answer.usage,), start=1)
+    ]
+    failures = [answer if isinstance(answer, Failure) else None for _, answer, _, _ in rows]
+    reported: dict[str, Any] = {
+        "tasks": [task.id for task, _, _, _ in rows],
+        "fences": [task.fence for task, _, _, _ in rows],
+        "calls": [number for _, _, number, _ in rows],
+        "outcomes": [answer.kind.value for _, answer, _, _ in rows],
+        "inputs": [call.input_tokens for _, _, _, call in rows],
+        "outputs": [call.output_tokens for _, _, _, call in rows],
+        "costs": [call.cost_micros for _, _, _, call in rows],
+        "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
+        "messages": [storable(each.message[:LONGEST_MESSAGE]) if each else "" for each in failures],
+        "retryable": [bool(each and each.retryable) for each in failures],
+        "outages": [isinstance(each, Excused) and each.retryable for each in failures],
+    }
+    cursor.execute(_CLOSE, reported)
+    if len(rows) > len(outcomes):
+        cursor.execute(_BOOK_FURTHER, reported)

@@ -1,0 +1,80 @@
+"""Pauses and resumes judges. A paused judge gets no questions from `workers.judging.queue.claim`.
+
+A person pauses one, `workers.judging.drift` one that became worse, `workers.judging.trouble` one whose answers fail.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from labeling import audit
+from labeling.models import Annotator
+from workers.broker.hints import leave_hint
+from workers.models import JudgeTrouble
+
+log = logging.getLogger(__name__)
+
+
+def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
+    """Pause the judge and store the reason; False where it was paused already."""
+    paused = Annotator.objects.judges().filter(pk=annotator.pk, paused_at__isnull=True)
+    with transaction.atomic():
+        changed = paused.update(paused_at=Now(), pause_reason=reason) == 1
+        if changed:
+            _note("judge.paused", annotator, by, reason=reason[:500])
+    annotator.refresh_from_db()
+    if changed:
+        log.warning("judge %s of project %d is paused: %s", annotator.name, annotator.project_id, reason)
+    return changed
+
+
+def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
+    audit.note(action, project=annotator.project, actor=by, subject=f"{annotator.name} ({annotator.pk})", **details)
+
+
+def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
+    """Resume a paused judge; what watches it starts again with its next answers. False where it was not paused.
+
+    Runs that ended without the answers of a judge in trouble go on.
+    """
+    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
+    with transaction.atomic():
+        changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
+        if changed:
+            _end_trouble(annotator)
+            _note("judge.resumed", annotator, by)
+    annotator.refresh_from_db()
+    if changed:
+        leave_hint("judge", annotator.pk)
+    return changed
+
+
+def resume_troubled(annotator: Annotator, *, by: Any = None) -> bool:
+    """Resume a judge that is paused because its answers failed; one that is paused for another reason stays so."""
+    return JudgeTrouble.objects.filter(annotator=annotator).exists() and resume_judge(annotator, by=by)
+
+
+_REOPEN = """
+UPDATE workers_run SET state = 'judging', reason = '', is_unanswered = FALSE, finished_at = NULL
+WHERE id IN (
+    SELECT run.id FROM workers_run run WHERE run.is_unanswered AND EXISTS (
+        SELECT 1 FROM workers_judgingtask task
+        WHERE task.run_id = run.id AND task.annotator_id = %s AND task.state = 'open')
+    ORDER BY run.id FOR NO KEY UPDATE OF run
+)
+RETURNING id
+"""
+
+
+def _end_trouble(annotator: Annotator) -> None:
+    """Forget the trouble of a judge that is resumed, and reopen the runs that ended without its answers."""
+    JudgeTrouble.objects.filter(annotator=annotator).delete()
+    with connection.cursor() as cursor:
+        cursor.execute(_REOPEN, [annotator.pk])
+        reopened = [row[0] for row in cursor.fetchall()]
+    for run_id in reopened:
+        transaction.on_commit(lambda run_id=run_id: leave_hint("advance", run_id))  # type: ignore[misc]
