@@ -352,8 +352,9 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     print(
         f"\n{count} questions; the paper's {PAPER_CALLS} calls reach NDCG@10 {target:.4f}; the student alone {alone:.4f}\n"
     )
-    rows = [["guided by the student", *_cells(guided)], ["adaptive x rotate", *_cells(plain)]]
-    print(table(["NDCG@10 at panel calls", *(str(calls) for calls, _ in guided)], rows))
+    columns = list(range(ROUND, MOST_CALLS + 1, ROUND))
+    rows = [["guided by the student", *_cells(guided, columns)], ["adaptive x rotate", *_cells(plain, columns)]]
+    print(table(["NDCG@10 at about so many panel calls", *map(str, columns)], rows))
     return {
         "panel_calls_ratio": round(ratio(guided, target), 4),
         "without_student_ratio": round(ratio(plain, target), 4),
@@ -369,11 +370,13 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _cells(points: list[tuple[int, float]]) -> list[str]:
+def _cells(points: list[tuple[int, float]], columns: list[int]) -> list[str]:
+    """The NDCG@10 of the round nearest to each number of calls; empty where none is within half a round."""
     found = dict(points)
-    calls = range(ROUND, MOST_CALLS + 1, ROUND)
-    near = {each: min(found, key=lambda at: abs(at - each)) for each in calls}
-    return [f"{found[near[each]]:.4f}" if abs(near[each] - each) <= ROUND // 2 else "" for each in calls]
+    near = [min(found, key=lambda calls: abs(calls - column)) for column in columns]
+    return [
+        f"{found[at]:.4f}" if abs(at - column) <= ROUND // 2 else "" for at, column in zip(near, columns, strict=True)
+    ]
 
 
 def clock(what: str) -> None:
