@@ -7,7 +7,7 @@ from four fifths of the questions, its student judges 400 pairs a question, its 
 sampler `guided` chooses the panel's further pairs in rounds. NDCG@10 is measured against the grades, on all questions.
 
 The student's base is MiniLM's first `--layers` layers with mean pooling (made here, nothing is downloaded), so that a CPU trains
-it in a minute; a larger base is a better student. `--quick` (at most 120 s) takes two layers and one pass over the pairs; without
+it in a minute; a larger base is a better student. `--quick` (some two minutes where nothing else runs) takes two layers and one pass; without
 it six layers and three passes. Both compare with `adaptive` x `rotate`, which has no student, at the same calls.
 
 Keys: `panel_calls_ratio`: panel calls a question, those that the student learned from included, until the NDCG@10 reaches that of
@@ -385,7 +385,7 @@ def clock(what: str) -> None:
 
 def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two layers, one pass; at most 120 s")
+    parser.add_argument("--quick", action="store_true", help="two layers, one pass; some two minutes")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument(
         "--panel-pairs", type=int, default=30, help="random pairs a question that the student learns from"
