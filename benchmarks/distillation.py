@@ -6,9 +6,9 @@ three about 400 cycle pairs a question. The distilled run asks one judge in turn
 from four fifths of the questions, its student judges 400 pairs a question, its votes are weighed by cross-validation, and the
 sampler `guided` chooses the panel's further pairs in rounds. NDCG@10 is measured against the grades, on all questions.
 
-The student's base is MiniLM's first `--layers` layers with mean pooling (made here, nothing is downloaded), so that a CPU trains
-it in a minute; a larger base is a better student. `--quick` (some two minutes where nothing else runs) takes two layers and one pass; without
-it six layers and three passes. Both compare with `adaptive` x `rotate`, which has no student, at the same calls.
+The student's base is MiniLM's first `--layers` layers with mean pooling (made here, nothing is downloaded), so that a CPU can train
+it. `--quick` (minutes; 255 s on two cores that were busy with other work) takes two layers and one pass; without it six layers and
+three passes. Both compare with `adaptive` x `rotate`, which has no student, at the same calls.
 
 Keys: `panel_calls_ratio`: panel calls a question, those that the student learned from included, until the NDCG@10 reaches that of
 the paper's 1,200, over 1,200 (1 where it does not); `without_student_ratio`: the same for `adaptive` x `rotate`; `log_loss` of the
@@ -385,7 +385,7 @@ def clock(what: str) -> None:
 
 def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two layers, one pass; some two minutes")
+    parser.add_argument("--quick", action="store_true", help="two layers, one pass; minutes")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument(
         "--panel-pairs", type=int, default=30, help="random pairs a question that the student learns from"
