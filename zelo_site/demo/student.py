@@ -114,7 +114,9 @@ def _is_proved(project: Project, snapshot: Snapshot) -> bool:
         rows = board(project, snapshot).rows
     except NotEvaluated:
         return False
-    return any(row.kind == TRAINED for row in rows) or not Reranker.objects.filter(project=project, kind=TRAINED).exists()
+    return (
+        any(row.kind == TRAINED for row in rows) or not Reranker.objects.filter(project=project, kind=TRAINED).exists()
+    )
 
 
 def board(project: Project, snapshot: Snapshot) -> Leaderboard:

@@ -110,7 +110,9 @@ def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
     assert show_student(project, by=owner, tick=work, stream=io.StringIO()) is None
     said = closing_table(project)
     assert "the new reranker is held back and not served" in said
-    assert ("no checkpoint ranks better" if base_won else "0.500 against 0.700 of the untrained base on 30 test") in said
+    assert (
+        "no checkpoint ranks better" if base_won else "0.500 against 0.700 of the untrained base on 30 test"
+    ) in said
     assert any(line.startswith("BM25  ") for line in said.splitlines())
     jobs = Job.objects.count()
     assert show_student(project, by=owner, tick=work) is None

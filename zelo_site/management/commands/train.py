@@ -29,7 +29,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
         parser.add_argument("--snapshot", type=int, help="snapshot id (default: the latest)")
-        parser.add_argument("--trainer", default="", help="trainer plugin (default: the one that suits base and snapshot)")
+        parser.add_argument(
+            "--trainer", default="", help="trainer plugin (default: the one that suits base and snapshot)"
+        )
         parser.add_argument(
             "--options", default="{}", help='trainer options as JSON, for example {"max_steps": 300, "max_length": 64}'
         )

@@ -105,7 +105,11 @@ class Command(BaseCommand):
         self._say(f"\n  leaderboard     {stack.address}{reverse('proof', args=[project.slug])}")
         if student is None:
             run = demo_student.held_back(project)
-            page = reverse("training-run", args=[project.slug, run.pk]) if run else reverse("training", args=[project.slug])
+            page = (
+                reverse("training-run", args=[project.slug, run.pk])
+                if run
+                else reverse("training", args=[project.slug])
+            )
             self._say(f"  why held back   {stack.address}{page}")
         else:
             self._say(f"  try reranker    {stack.address}{reverse('try-reranker', args=[project.slug, student.pk])}")
