@@ -83,6 +83,10 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
         for each in gate.get("comparisons", [])
         if each["worse"]
     ]
+    if not found:
+        return (
+            "its figures on held-out queries or pairs are worse than chance allows; the page of the training shows them"
+        )
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
 
 

@@ -7,7 +7,7 @@ the manifest is written. Imports no Django, and torch only while publishing.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,12 @@ def publish_embedder(
     max_length: int | None = None,
     sizes: Sequence[int] = (),
     token_weight: float = 0.0,
+    more: Mapping[str, Any] | None = None,
 ) -> Published:
     """Write, check and move into place the three artefacts of an embedder's adapter; replaces an earlier `out`.
 
     `probe` are further texts to compare the artefacts on; `sizes` the embedding sizes that it was trained for;
-    `token_weight` the share of token similarity in its scores. Raises
+    `token_weight` the share of token similarity in its scores; `more` replaces and adds facts of the manifest. Raises
     AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     found = load_base(base)
@@ -98,6 +99,7 @@ def publish_embedder(
             "token_weight": token_weight,
             "parity": {"texts": len(texts), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
+            **(more or {}),
         }
         for artefact in EMBEDDING_ARTEFACTS:
             text = render_card(card, artefact=artefact, base=found.name, facts=facts)
