@@ -76,7 +76,7 @@ class EmbeddingOptions(Trainer.Options):
     )
     token_similarity: bool = pydantic.Field(
         default=True,
-        description="Also compares tokens of query and document in rankings, with a weight that training chooses; 0 is none.",
+        description="Also compares the tokens of query and document in rankings, with a weight that training chooses.",
     )
     max_length: int = pydantic.Field(
         default=128, ge=8, le=131072, description="Tokens of each text in training; longer texts are truncated."
