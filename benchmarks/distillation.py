@@ -51,7 +51,7 @@ from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
 from scoring.numerics.judges.student_weight import choose_student_weight, without
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 from scoring.sampling.guided import Guided
 from scoring.sampling.samplers import Adaptive
 from trainer.bases import MINILM, load_base

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from labeling.records import Examples, FloatArray
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 from trainer.token_similarity import similarities
 from trainer.training.dev_ndcg import NDCG_AT
 from trainer.training.embedding.bi_encoder import BiEncoder

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from labeling.plugin_checks import check_plugin
 from labeling.plugins import get_plugin
 from labeling.records import Examples, TextRecord, Trained, TrainingData
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 from tests.factories.lessons import Report, make_data
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
