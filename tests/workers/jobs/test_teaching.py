@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
 
-from labeling.access.annotators import get_judge, get_person
-from labeling.annotation.gold import set_gold
-from labeling.models import Annotator, Candidate, Document, GoldAnswer, Judgment, Pair, Project, Query
-from labeling.pairs import store_pairs
+from labeling.access.annotators import get_judge
+from labeling.models import Annotator, GoldAnswer, Judgment, Project, Query
 from labeling.projects import create_project
 from tests.factories.http_panel import KEY, define_endpoints, make_judge
-from tests.factories.rows import judge_pair, make_user
+from tests.factories.peoples_answers import answer_queries
+from tests.factories.rows import make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.changes import change_caps
 from workers.budgets.spend import totals_of_project
@@ -51,26 +51,9 @@ def endpoint(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answered_project(*, queries: int = 24, pairs: int = 3, same_text: bool = False) -> Project:
-    """A project whose people always prefer the shorter document, whichever stands first: by gold in every other query,
-    otherwise by their own answers.
-    """
+    """A project whose people always prefer the shorter document."""
     project = create_project("taught")
-    person = get_person(project, make_user())
-    for number in range(queries):
-        text = "the one question" if same_text else f"question number {number} about topic {number % 5}"
-        query = Query.objects.create(project=project, external_id=f"q{number}", text=text)
-        ids = []
-        for place in range(2 * pairs):
-            words = " ".join(f"w{number}x{place}" for _ in range(3 + 9 * ((place + number) % 2)))
-            document = Document.objects.create(project=project, external_id=f"q{number}-d{place}", text=words)
-            ids.append(Candidate.objects.create(query=query, document=document, first_stage_rank=place + 1).pk)
-        stored = store_pairs(ids[::2], ids[1::2], [query.pk] * pairs)
-        first_is_short = number % 2 == 0
-        for pair in stored:
-            if number % 2:
-                set_gold(pair, float(first_is_short), explanation="Short is good.")
-            else:
-                judge_pair(Pair.objects.get(pk=pair), person, float(first_is_short))
+    answer_queries(project, queries=queries, pairs=pairs, same_text=same_text)
     return project
 
 
@@ -143,11 +126,11 @@ def test_a_judge_that_learns_nothing_is_not_recommended() -> None:
 
 def test_queries_of_equal_text_and_ties_never_help_the_split() -> None:
     project = answered_project(queries=14, pairs=1)
-    Query.objects.filter(external_id__in=["q0", "q1", "q2"]).update(text="The  same question")
-    GoldAnswer.objects.filter(pair__query__external_id="q3").update(preference=0.52)
+    Query.objects.filter(external_id__in=["taught-0", "taught-1", "taught-2"]).update(text="The  same question")
+    GoldAnswer.objects.filter(pair__query__external_id="taught-3").update(preference=0.52)
     with pytest.raises(TeachingRefused, match=r"answered pairs of 11 different queries .* teaching needs 12, half to"):
         split_answers(project, TeachingOptions())
-    Query.objects.filter(external_id="q2").update(text="Another question")
+    Query.objects.filter(external_id="taught-2").update(text="Another question")
     for seed in range(4):
         split = split_answers(project, TeachingOptions(seed=seed))
         texts = [set(_texts(each)) for each in (split.teaching, split.held_out)]
@@ -246,3 +229,28 @@ def test_the_command_prints_both_judges_and_the_advice(monkeypatch: pytest.Monke
         call_command("teach_judge", project.slug, "none", stdout=said)
     with pytest.raises(CommandError, match="examples"):
         call_command("teach_judge", project.slug, "learner", "--examples", "99", stdout=said)
+
+
+def test_page_and_rest_order_a_teaching_and_show_the_verdict(client: Client) -> None:
+    project = answered_project(queries=24, pairs=1)
+    judge = make_judge(project, "learner")
+    client.force_login(make_user(is_superuser=True))
+    wrong = client.post(f"/p/{project.slug}/teachings/", {"judge": judge.pk, "examples": "99", "pairs": "6"})
+    assert wrong.status_code == 422 and not JudgeTeaching.objects.exists()
+    made = client.post(
+        f"/api/v1/projects/{project.slug}/judges/{judge.pk}/teach", {"examples": 3}, content_type="application/json"
+    )
+    assert made.status_code == 201 and made.json()["state"] == "open" and made.json()["report"] == {}
+    address = f"/p/{project.slug}/teachings/{made.json()['id']}/"
+    assert "Choosing the examples" in client.get(address).content.decode()
+    run_teaching(made.json()["job_id"], worker="w@host:1")
+    found = client.get(f"/api/v1/projects/{project.slug}/teachings/{made.json()['id']}").json()
+    assert found["report"]["verdict"] == BETTER and found["report"]["reason"].startswith("the taught judge is better")
+    assert len(found["rows"]) == found["report"]["pairs"] == 12
+    page = client.get(f"/p/{project.slug}/teachings/").content.decode()
+    assert f"Use “learner + 3 examples ({found['id']})” in the next run." in page and "3 examples in the prompt" in page
+    assert "People prefer A." in page and "People prefer B." in page and KEY not in page
+    answer = client.post(
+        f"/p/{project.slug}/teachings/", {"judge": judge.pk, "examples": "2", "pairs": "6"}, follow=True
+    )
+    assert "Teaching of learner started." in answer.content.decode()
