@@ -22,7 +22,7 @@ SECTION = re.compile(
 
 EXAMPLE = re.compile(
     r"\[\[EXAMPLE DOCUMENT A [0-9a-f]+\]\]\n(.*?)\n\[\[END.*?\[\[EXAMPLE DOCUMENT B [0-9a-f]+\]\]\n(.*?)\n\[\[END"
-    r".*?Answer of the people of this project: (A|B)",
+    r".*?Answer of the people of this project: (?:Document )?(A|B)",
     re.S,
 )
 
