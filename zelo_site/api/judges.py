@@ -202,13 +202,22 @@ def get_trial(request: HttpRequest, slug: str, trial_id: int) -> Any:
     return trial
 
 
+class TaughtOut(Schema):
+    plugin: str
+    options: dict[str, Any]
+    name: str
+
+
 class TeachingOut(Schema):
-    """A teaching of a judge; `taught_id` is the judge with examples, and `report` is empty until it has finished."""
+    """A teaching of a judge; `taught` is the judge with examples, as POST /runs takes it, and `report` is empty until it has
+    finished.
+    """
 
     id: int
     job_id: int
     annotator_id: int
     taught_id: int | None
+    taught: TaughtOut | None
     state: str = Field(alias="job.state")
     error: str = Field(alias="job.error")
     options: dict[str, Any]
@@ -239,7 +248,7 @@ def get_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
     """One teaching of a judge, with the answers of both judges to each held-out pair."""
     project = project_or_404(request, slug)
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
-    teaching = rows.select_related("job").filter(pk=teaching_id).first()
+    teaching = rows.select_related("job", "taught").filter(pk=teaching_id).first()
     if teaching is None:
         raise HttpError(404, f"project {project.slug!r} has no teaching {teaching_id}")
     return teaching

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from workers.jobs.teaching.job import order_teaching, reason_of, run_teaching, t
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused, split_answers
 from workers.jobs.teaching.verdict import BETTER, FAILS, NOT_SHOWN, WORSE, Answered, verdict_on
 from workers.models import Attempt, Job, JudgeTeaching
+from zelo_site.cli.judge_arguments import make_judges, read_judges
 from zelo_site.management.commands import teach_judge
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -216,13 +218,16 @@ def test_a_worker_that_takes_over_asks_only_the_rest(fake: FakeJudge, monkeypatc
     assert Annotator.objects.judges().filter(project=project).count() == 2
 
 
-def test_the_command_prints_both_judges_and_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_both_judges_and_the_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(teach_judge, "database", contextlib.nullcontext)
     project = answered_project(queries=24, pairs=1)
     make_judge(project, "learner")
     said = StringIO()
-    call_command("teach_judge", project.slug, "learner", "--examples", "4", stdout=said)
+    saved = tmp_path / "taught.json"
+    call_command("teach_judge", project.slug, "learner", "--examples", "4", "--save", str(saved), stdout=said)
     taught = JudgeTeaching.objects.get().taught
+    again = make_judges(project, read_judges({"judges": [], "judges_file": saved}))
+    assert again == [taught]
     assert taught is not None and f"Use judge {taught.pk}" in said.getvalue()
     assert "4 examples in the prompt. The taught judge is better: it agrees" in said.getvalue()
     with pytest.raises(CommandError, match=r"0 judges match 'none'; choose one of: .*learner"):
@@ -246,6 +251,7 @@ def test_page_and_rest_order_a_teaching_and_show_the_verdict(client: Client) -> 
     run_teaching(made.json()["job_id"], worker="w@host:1")
     found = client.get(f"/api/v1/projects/{project.slug}/teachings/{made.json()['id']}").json()
     assert found["report"]["verdict"] == BETTER and found["report"]["reason"].startswith("the taught judge is better")
+    assert found["taught"]["plugin"] == "openai-http" and len(found["taught"]["options"]["examples"]) == 3
     assert len(found["rows"]) == found["report"]["pairs"] == 12
     page = client.get(f"/p/{project.slug}/teachings/").content.decode()
     assert f"Use “learner + 3 examples ({found['id']})” in the next run." in page and "3 examples in the prompt" in page

@@ -22,7 +22,7 @@ MORE_UNANSWERED = 0.05
 
 OVERALL = (
     "it agrees with people on %(taught)s of %(pairs)s pairs of %(queries)s held-out queries, the judge without examples on "
-    "%(old)s: a difference of %(difference)s points (95-percent interval %(low)s to %(high)s, p = %(p)s)"
+    "%(old)s: a difference of %(difference)s points (95-percent interval %(low)s to %(high)s, p %(p)s)"
 )
 IS_BETTER = stored_text("the taught judge is better: " + OVERALL)
 IS_NOT_SHOWN = stored_text("no improvement is shown: " + OVERALL)
@@ -114,7 +114,7 @@ def _in_words(figures: dict[str, Any]) -> dict[str, str]:
         "old": f"{figures['old']:.0%}",
         "pairs": str(figures["pairs"]),
         "queries": str(figures["queries"]),
-        "p": f"{change['p']:.3f}",
+        "p": "< 0.001" if change["p"] < 0.001 else f"= {change['p']:.3f}",
         **{
             name: f"{100.0 * change[key]:+.1f}"
             for name, key in (("difference", "value"), ("low", "low"), ("high", "high"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -29,6 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("judge", help="name or id of a judge of the project that has the option 'examples'")
         parser.add_argument("--examples", type=int, default=DEFAULTS.examples, help="most examples in the prompt")
         parser.add_argument("--pairs", type=int, default=DEFAULTS.pairs, help="most held-out pairs to ask both judges")
+        parser.add_argument("--save", type=Path, help="write the taught judge to this file, for `run --judges-file`")
         parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="seed of the split and of the choice")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -53,6 +56,18 @@ class Command(BaseCommand):
                 )
             bar.end(f"{teaching.calls:,} calls, ${teaching.cost_micros / 1e6:.4f}")
             self._print(teaching)
+            if options["save"] is not None:
+                self._save(teaching, options["save"])
+
+    def _save(self, teaching: JudgeTeaching, path: Path) -> None:
+        taught = teaching.taught
+        assert taught is not None  # the teaching has finished
+        judges = [{"plugin": taught.plugin, "options": taught.options, "name": taught.name}]
+        try:
+            path.write_text(json.dumps(judges, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{path} cannot be written ({error.strerror}); choose another path") from error
+        self.stdout.write(f"Saved to {path}; pass --judges-file {path} to `manage.py run`.")
 
     def _print(self, teaching: JudgeTeaching) -> None:
         report = teaching.report

@@ -37,7 +37,9 @@ class TeachingForm(PageForm):
 
 
 def teachings_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show the judges that can be taught, each with its latest teaching; a POST starts one."""
+    """Show the judges that can be taught, each with its latest teaching; a POST starts one. Judges that a teaching made are
+    shown with the judge that they come from.
+    """
     project = visible_project(request, slug)
     if request.method != "POST":
         return _page(request, project, TeachingForm())
@@ -46,7 +48,7 @@ def teachings_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, project: Project, form: TeachingForm) -> HttpResponse:
-    every = Annotator.objects.judges().filter(project=project).order_by("-id")
+    every = Annotator.objects.judges().filter(project=project, taught_by__isnull=True).order_by("-id")
     judges = [judge for judge in every if can_be_taught(judge.plugin)][:SHOWN]
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project, annotator__in=judges)
     latest = {row.annotator_id: row for row in rows.select_related("job", "annotator", "taught").order_by("id")}
@@ -81,7 +83,8 @@ def teaching_part(request: HttpRequest, slug: str, teaching_id: int) -> HttpResp
     project = visible_project(request, slug)
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
     teaching = get_object_or_404(rows.select_related("job", "annotator", "taught"), pk=teaching_id)
-    return render(request, "zelo/judging/parts/teaching.html", {"project": project, **_shown(teaching)})
+    context = {"project": project, "may_change": may_change(request, project), **_shown(teaching)}
+    return render(request, "zelo/judging/parts/teaching.html", context)
 
 
 def _shown(teaching: JudgeTeaching | None) -> dict[str, Any]:
