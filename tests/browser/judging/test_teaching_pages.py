@@ -14,8 +14,7 @@ from labeling.access.annotators import get_judge
 from labeling.stored_texts import stored_json
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
-from tests.factories.peoples_answers import answer_queries
-from tests.factories.rows import make_project
+from tests.factories.rows import answer_queries, make_project
 from workers.jobs.teaching.plan import TeachingOptions, examples_from, split_answers
 from workers.jobs.teaching.verdict import Answered, verdict_on
 from workers.models import EndpointDefinition, Job, JudgeTeaching, Run

@@ -15,7 +15,7 @@ from labeling.models import Annotator, ApiToken, Pair, Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
-from tests.factories.peoples_answers import answer_queries
+from tests.factories.rows import answer_queries
 from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun

@@ -17,8 +17,7 @@ from labeling.access.annotators import get_judge
 from labeling.models import Annotator, GoldAnswer, Judgment, Project, Query
 from labeling.projects import create_project
 from tests.factories.http_panel import KEY, define_endpoints, make_judge
-from tests.factories.peoples_answers import answer_queries
-from tests.factories.rows import make_user
+from tests.factories.rows import answer_queries, make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.changes import change_caps
 from workers.budgets.spend import totals_of_project
@@ -29,7 +28,7 @@ from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused, split_a
 from workers.jobs.teaching.verdict import BETTER, FAILS, NOT_SHOWN, WORSE, Answered, verdict_on
 from workers.models import Attempt, Job, JudgeTeaching
 from zelo_site.cli.judge_arguments import make_judges, read_judges
-from zelo_site.management.commands import teach_judge
+from zelo_site.cli.management.commands import teach_judge
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

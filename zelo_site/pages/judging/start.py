@@ -142,8 +142,8 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     """
     project = owned_project(request, slug)
     if request.method != "POST":
-        judges = Annotator.objects.judges().filter(project=project)
-        like = chosen_or_404(judges, request.GET, "like") if "like" in request.GET else None
+        known = Annotator.objects.judges().filter(project=project)
+        like = chosen_or_404(known, request.GET, "like") if "like" in request.GET else None
         return render(request, "zelo/judging/start.html", _context(project, None, like=like))
     if "another" in request.POST:
         return render(request, "zelo/judging/start.html", _context(project, _with_another(request.POST)))
