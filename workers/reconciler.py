@@ -14,7 +14,16 @@ from django.db import connection
 from scoring.rating import rate_stale, stale_project_ids
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
-from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training, trial
+from workers.jobs import (
+    calibration,
+    candidates,
+    distillation,
+    evaluation,
+    injection_probe,
+    storage_cleanup,
+    training,
+    trial,
+)
 from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
@@ -58,6 +67,8 @@ def reconcile_once() -> None:
         leave_hint("evaluate", job_id)
     for job_id in training.waiting_training_ids():
         leave_hint("train", job_id)
+    for job_id in distillation.waiting_distillation_ids():
+        leave_hint("distill", job_id)
 
 
 def rate_without_broker() -> None:

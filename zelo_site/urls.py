@@ -13,6 +13,7 @@ from zelo_site.pages.importing import candidates, wizard
 from zelo_site.pages.judging import (
     agreement,
     batches,
+    distillation,
     endpoint_choice,
     failures,
     limits,
@@ -94,6 +95,12 @@ urlpatterns = [
     path("p/<slug:slug>/proof/moved/", proof.moved_page, name="moved"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
+    path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),
+    path(
+        "p/<slug:slug>/distill/<int:distillation_id>/<slug:move>/",
+        distillation.move_distillation,
+        name="move-distillation",
+    ),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/batches/<int:batch_id>/cancel/", batches.cancel_batch, name="cancel-batch"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),

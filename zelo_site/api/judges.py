@@ -119,6 +119,7 @@ class ScorecardOut(Schema):
     position: EstimateOut | None
     length: EstimateOut | None
     cycles: EstimateOut | None
+    call_correlation: EstimateOut | None
     drift: float | None
     calls: CallsOut
 

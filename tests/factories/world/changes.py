@@ -138,6 +138,10 @@ def a_stopped_training(world: World) -> None:
     TrainingRun.objects.filter(pk=world.known["training_id"]).update(state=TrainingRun.State.CANCELLED)
 
 
+def an_open_distillation(world: World) -> None:
+    Job.objects.filter(pk=world.known["distillation_id"]).update(state=Job.State.OPEN)
+
+
 def a_held_back_student(world: World) -> None:
     run = TrainingRun.objects.get(pk=world.known["training_id"])
     TrainingRun.objects.filter(pk=run.pk).update(state=TrainingRun.State.HELD_BACK)

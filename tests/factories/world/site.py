@@ -79,6 +79,12 @@ def make_world() -> World:
         "run_id": run.pk,
         "batch_id": batch.pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
+        "distillation_id": Job.objects.create(
+            project=project,
+            stage="distill",
+            state=Job.State.FAILED,
+            payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
         "annotator_id": annotator.pk,
         "trial_id": JudgeTrial.objects.create(
             project=project,

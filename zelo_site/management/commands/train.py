@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
@@ -74,6 +74,13 @@ def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> N
         time.sleep(POLL_S)
         run.refresh_from_db()
     best = run.progress.get("best")
-    bar.end(f"{run.get_state_display()}" + (f", NDCG@10 {best['ndcg']:.3f} on the dev split" if best else ""))
+    bar.end(f"{run.get_state_display()}{_measured(best or {})}")
     if run.state != TrainingRun.State.FINISHED:
         raise CommandError(f"training {run.pk} is {run.get_state_display()}: {run.error or 'no reason given'}")
+
+
+def _measured(best: Mapping[str, float]) -> str:
+    """The best figure on the dev split in words."""
+    if "log_loss" in best:
+        return f", log-loss {best['log_loss']:.3f} on the dev pairs"
+    return f", NDCG@10 {best['ndcg']:.3f} on the dev split" if best else ""

@@ -264,7 +264,7 @@ def _plugin_of(key: str) -> str:
 
 def is_ordinary(sampler: type[Plugin]) -> bool:
     """Return whether a sampler can start a run: it is not cross-query and does not only continue a design."""
-    return not getattr(sampler, "across_queries", False) and sampler.name != GOES_ON
+    return not getattr(sampler, "across_queries", False) and sampler.name not in GOES_ON
 
 
 def _estimated(project: Project, order: Order) -> RunEstimate:

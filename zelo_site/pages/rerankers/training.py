@@ -23,6 +23,7 @@ from scoring.models import Snapshot
 from trainer.bases import MINILM, load_base
 from trainer.models import Reranker, TrainingRun
 from trainer.recommendation import recommended_trainer
+from trainer.serving.registry import PAIRWISE_JUDGE
 from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
@@ -92,6 +93,7 @@ def gate_advice(gate: dict[str, Any]) -> list[str]:
         "few_queries": _("Few training queries. Judge more queries, or choose the embedding trainer."),
         "close_labels": _("Labels close together. Judge with more answers a pair, or use a listwise or pairwise loss."),
         "good_base": _("The base already ranks these queries well. Use a smaller learning rate or fewer epochs."),
+        "pairs_at_chance": _("No better than chance on held-out pairs. Judge more pairs, or use a larger base."),
         "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
     }
     reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
@@ -207,6 +209,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
     goes_on = run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
     best = progress.get("best") or {}
     rerankers = list(run.rerankers.all())
+    published = [each for each in rerankers if each.release != Reranker.Release.HELD_BACK]
     return {
         "project": project,
         "here": "training",
@@ -215,9 +218,12 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "goes_on": goes_on,
         "loss": curve(progress.get("loss") or [], steps=progress.get("steps", 0)),
         "ndcg": curve(progress.get("ndcg") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
+        "log_loss": curve(progress.get("log_loss") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
         "can_resume": run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED),
         "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
-        "rerankers": [each for each in rerankers if each.release != Reranker.Release.HELD_BACK],
+        "rerankers": [each for each in rerankers if each in published and each.kind != PAIRWISE_JUDGE],
+        "judges": [each for each in rerankers if each in published and each.kind == PAIRWISE_JUDGE],
+        "pairs": run.gate.get("pairs"),
         "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
         "gate_lines": gate_lines(run.gate),
         "gate_advice": gate_advice(run.gate),
