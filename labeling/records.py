@@ -439,7 +439,8 @@ class Trained:
     """The result of a training: the folder of a PEFT adapter in safetensors, and its base model.
 
     `max_length` is in tokens, of query and document together or, for a bi-encoder, of each text; `facts` are plain values
-    for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first. `base_won`: no
+    for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first; `token_weight` is the share of
+    token similarity in its scores. `base_won`: no
     checkpoint ranks the dev split better than the untrained base, so there is nothing to publish.
     """
 
@@ -449,4 +450,5 @@ class Trained:
     facts: Mapping[str, Any]
     form: Literal["cross-encoder", "bi-encoder", "pairwise"] = "cross-encoder"
     embedding_sizes: tuple[int, ...] = ()
+    token_weight: float = 0.0
     base_won: bool = False

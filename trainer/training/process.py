@@ -179,7 +179,11 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
     common: dict[str, Any] = {"base": trained.base, "out": out, "card": card, "max_length": trained.max_length}
     if trained.form == "bi-encoder":
         return publish_embedder(
-            trained.adapter, probe=[*dict.fromkeys(queries), *documents], sizes=trained.embedding_sizes, **common
+            trained.adapter,
+            probe=[*dict.fromkeys(queries), *documents],
+            sizes=trained.embedding_sizes,
+            token_weight=trained.token_weight,
+            **common,
         )
     return publish(trained.adapter, probe=list(zip(queries, documents, strict=True)), **common)
 

@@ -30,8 +30,10 @@ from scoring.snapshots.freeze import ROWS_FILE, software
 from scoring.snapshots.pairs import PAIRS_FILE
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
+from trainer.bases import MINILM, load_base
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import is_pairwise
+from trainer.recommendation import Recommendation, recommended_trainer
 from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED
 from trainer.training.launcher import TrainingProcess
 from trainer.training.process import ORDER, PAIRS, PUBLISHED, RESULT, ROWS
@@ -92,11 +94,11 @@ def start_training(
     project: Project,
     snapshot: Snapshot,
     *,
-    trainer: str = "pointwise",
+    trainer: str = "",
     options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> TrainingRun:
-    """Order a training and send the hint that starts it.
+    """Order a training and send the hint that starts it; without `trainer`, the recommended one.
 
     Raises UnknownPlugin, pydantic.ValidationError, TrainingRefused or AlreadyTraining; nothing is stored then.
     """
@@ -106,6 +108,7 @@ def start_training(
         )
     if not snapshot.manifest.get("splits", {}).get("train", {}).get("rows"):
         raise TrainingRefused(f"snapshot {snapshot.name!r} has no rows to learn from; freeze one with looser filters")
+    trainer = trainer or recommendation(snapshot, options).trainer
     plugin = cast("type[Trainer]", get_plugin("trainer", trainer))
     chosen = plugin.from_dict(dict(options or {})).options.model_dump(mode="json")
     if plugin.learns_from == "pairs":
@@ -117,6 +120,19 @@ def start_training(
         _open_job(run)
         note("training.ordered", project=project, actor=by, subject=snapshot.name, run=run.pk, trainer=trainer)
     return run
+
+
+def recommendation(snapshot: Snapshot, options: Mapping[str, Any] | None = None) -> Recommendation:
+    """The trainer that suits the base of `options` (the bundled one without) and the snapshot's training queries.
+
+    Raises TrainingRefused if the base cannot be read on this machine.
+    """
+    base = str((options or {}).get("base") or MINILM)
+    queries = int(snapshot.manifest.get("splits", {}).get("train", {}).get("queries", 0))
+    try:
+        return recommended_trainer(load_base(base), queries)
+    except (OSError, ValueError) as error:
+        raise TrainingRefused(f"no trainer can be recommended: {error}; name the trainer in the request") from error
 
 
 def _check_pairs(snapshot: Snapshot) -> None:
@@ -221,12 +237,17 @@ def _train(claim: JobClaim) -> str:
         _pass_on(claim, run, progress, process.new_events())
         if status or not (workspace / RESULT).exists():
             raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
-    result = json.loads((workspace / RESULT).read_text())
+    result = read_result(workspace)
     said = _end_without_student(claim, run, result) if result.get("base_won") else _store_student(claim, run, result)
     shutil.rmtree(workspace, ignore_errors=True)
     if not is_pairwise(result.get("manifest", {})):  # a judge is measured by its answers
         _order_evaluation(run)
     return said
+
+
+def read_result(workspace: Path) -> dict[str, Any]:
+    """The result that the training process left in its workspace."""
+    return dict(json.loads((workspace / RESULT).read_text()))
 
 
 def _store_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any]) -> str:
