@@ -24,6 +24,7 @@ from workers.jobs import (
     training,
     trial,
 )
+from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
 from workers.runs import advancing
@@ -58,6 +59,8 @@ def reconcile_once() -> None:
         leave_hint("probe", job_id)
     for job_id in trial.waiting_trial_ids():
         leave_hint("trial", job_id)
+    for job_id in teaching.waiting_teaching_ids():
+        leave_hint("teach", job_id)
     for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():

@@ -7,6 +7,7 @@ from celery import Task, shared_task
 from scoring.rating import rate_stale
 from workers.broker.hints import hint_taken, leave_hint
 from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training, trial
+from workers.jobs.teaching import job as teaching
 from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
@@ -51,6 +52,12 @@ def probe(self: Task, job_id: int) -> None:
 def try_judge(self: Task, job_id: int) -> None:
     hint_taken("trial", job_id)
     trial.run_trial(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.teach", bind=True)
+def teach(self: Task, job_id: int) -> None:
+    hint_taken("teach", job_id)
+    teaching.run_teaching(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.fill", bind=True)

@@ -30,6 +30,7 @@ from tests.factories.world.changes import (
     a_gold_verdict,
     a_held_back_student,
     a_judge_at_work,
+    a_judge_to_teach,
     a_key,
     a_password,
     a_paused_judge,
@@ -121,6 +122,9 @@ PAGES = [
     Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "resume"}, a_paused_judge),
     Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "retry"}, a_paused_judge),
     Writes("trials", ("trial.ordered",), {"judge": "{annotator_id}"}, a_judge_at_work),
+    Writes(
+        "teachings", ("teaching.ordered",), {"judge": "{annotator_id}", "examples": "4", "pairs": "6"}, a_judge_to_teach
+    ),
     Writes("new-trial", ("trial.ordered",), {"try": "test-longer"}),
     Writes("scale", ("calibration.ordered",), {}, scores),
     Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
@@ -193,6 +197,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
@@ -246,7 +251,7 @@ READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements", "trial",
+    "people-agreement", "disagreements", "teaching", "trial",
 }  # fmt: skip
 
 

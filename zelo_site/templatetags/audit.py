@@ -28,6 +28,7 @@ ACTION_LABELS = {
     "judge.paused": _("Judge paused"),
     "judge.resumed": _("Judge resumed"),
     "trial.ordered": _("Test of a judge ordered"),
+    "teaching.ordered": _("Teaching of a judge ordered"),
     "probe.ordered": _("Injection probe ordered"),
     "endpoint.added": _("Endpoint added"),
     "endpoint.changed": _("Endpoint changed"),

@@ -30,7 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.models import EndpointDefinition, Job, JudgeTrial, ProviderBatch
+from workers.models import EndpointDefinition, Job, JudgeTeaching, JudgeTrial, ProviderBatch
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -90,6 +90,11 @@ def make_world() -> World:
             project=project,
             annotator=annotator,
             job=Job.objects.create(project=project, stage="trial", state="finished"),
+        ).pk,
+        "teaching_id": JudgeTeaching.objects.create(
+            project=project,
+            annotator=annotator,
+            job=Job.objects.create(project=project, stage="teaching", state="finished"),
         ).pk,
         "action": "pause",
         "reranker_id": Reranker.objects.create(

@@ -75,7 +75,7 @@ class EmbeddingOptions(Trainer.Options):
         description="Smaller sizes to train as well (Matryoshka), such as 256, 128; empty: the base's size only.",
     )
     token_similarity: bool = pydantic.Field(
-        default=True,
+        default=False,
         description="Also compares the tokens of query and document in rankings, with a weight that training chooses.",
     )
     max_length: int = pydantic.Field(
