@@ -61,7 +61,10 @@ def project(owner: User) -> Project:
         until=timezone.now() + timedelta(seconds=40), concurrency=32, rpm=600, last_error="HTTP 429: slow down",
         last_error_at=timezone.now(), rate_limited=17, seen_at=timezone.now(),
     )  # fmt: skip
-    for state, message in (("running", ""), ("failed", "the provider refused the batch: model_not_found: no such model")):
+    for state, message in (
+        ("running", ""),
+        ("failed", "the provider refused the batch: model_not_found: no such model"),
+    ):
         ProviderBatch.objects.create(
             run=run, annotator=judge, endpoint="vllm-east", model="Qwen3-4B", state=state, requests=4_000, size=9_000_000,
             input_tokens=3_100_000, output_tokens=480_000, cost_micros=1_870_000, completed=1_250, message=message,
