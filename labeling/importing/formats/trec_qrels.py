@@ -61,17 +61,24 @@ class TrecQrels(LineImporter):
     Options = QrelsOptions
     options: QrelsOptions
 
+    _width = 0  # columns of the rows since the last header, 0 before the first row
+
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         """Rows in the order of the file; with `repeated: maximum` all errors first, then one row a document."""
+        self._width = 0
         rows = super().read_all(stream, parts=parts)
         return rows if self.options.repeated == "refuse" else _largest_grades(rows)
 
     def parse_line(self, body: bytes, line: int) -> ImportedGrade | None:
         text = _decoded(body, line).strip(_BLANKS)
         columns = _columns(text)
-        if _is_header(columns) or (text.startswith("#") and not _is_row(columns)):
+        if _is_header(columns):
+            self._width = len(columns)
+            return None
+        if text.startswith("#") and not _is_row(columns):
             return None
         query, document, grade = _three(columns, text, line)
+        self._check_width(len(columns), line)
         for field, identifier in (("query id", query), ("document id", document)):
             try:
                 check_text(identifier)
@@ -84,6 +91,17 @@ class TrecQrels(LineImporter):
         if value < 0 and self.options.negative == "ungraded":
             return None
         return ImportedGrade(query_id=query, document_id=document, grade=max(value, 0), line=line)
+
+    def _check_width(self, width: int, line: int) -> None:
+        """A row of four columns that lost one would be read as a row of three, with another id."""
+        self._width = self._width or width
+        if width != self._width:
+            raise RowError(
+                f"has {width} columns, where the lines before have {self._width}",
+                line=line,
+                expectation="the same columns in every line",
+                remedy="add the missing column, or import the lines as two files",
+            )
 
 
 def _largest_grades(rows: Iterator[Row | RowError]) -> Iterator[Row | RowError]:
