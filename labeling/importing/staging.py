@@ -283,7 +283,7 @@ def move(
     cursor: CursorWrapper, project_id: int, staged: Staged, file: str, left_out: LeftOutRows | None = None
 ) -> ImportSummary:
     """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused."""
-    project = {"project": project_id, "blanks": _BLANKS}
+    project: dict[str, int | str] = {"project": project_id, "blanks": _BLANKS}
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
