@@ -1,6 +1,6 @@
 """Which trainer suits a base and a number of training queries, and why. Imports no Django, and no torch.
 
-The form marks the recommended trainer; the choice stays with the owner.
+REST, command and demo train with the recommended trainer if the request names none; the form marks it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,20 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from labeling.stored_texts import stored_text
 from trainer.bases import Base
 
 Reason = Literal["few_queries", "embedder", "decoder_few", "decoder_many", "reranker", "many_queries"]
 # Below this number, a fresh head of a cross-encoder learned less than the embedder's own cosine provides.
 FEW_QUERIES = 1000
+REASONS: dict[Reason, str] = {
+    "few_queries": stored_text("Few queries and an embedder as base: an embedding student keeps what its base knows."),
+    "embedder": stored_text("The base is an embedder: an embedding student keeps what its base knows."),
+    "decoder_few": stored_text("Few queries and a decoder: differences within a query need no calibration."),
+    "decoder_many": stored_text("Many queries and a decoder: its scores can also be calibrated."),
+    "reranker": stored_text("Few queries and a reranker as base: differences within a query need no calibration."),
+    "many_queries": stored_text("Many queries: scores can also be calibrated."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,11 @@ class Recommendation:
 
     trainer: str
     reason: Reason
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a sentence."""
+        return REASONS[self.reason]
 
 
 def recommended_trainer(base: Base, queries: int) -> Recommendation:

@@ -26,6 +26,7 @@ from trainer.evaluation.leaderboard import SPLITS, evaluation_queries, learned_q
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import EVALUATION
+from trainer.serving.registry import PAIRWISE_JUDGE
 from workers.broker.hints import leave_hint
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job
@@ -137,7 +138,7 @@ def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list
         project=project, state__in=(TrainingRun.State.FINISHED, TrainingRun.State.HELD_BACK)
     ).order_by("pk")
     enter_baselines(project, bases=[MINILM, *(run.options["base"] for run in runs if run.options.get("base"))])
-    return list(Reranker.objects.filter(project=project).order_by("pk"))
+    return list(Reranker.objects.filter(project=project).exclude(kind=PAIRWISE_JUDGE).order_by("pk"))
 
 
 def _evaluate_one(

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
+from trainer.evaluation.gate import held_back_reason
 from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import NothingToMeasure
 from trainer.models import Reranker, TrainingRun
@@ -25,16 +26,8 @@ from zelo_site.cli.terminal import ProgressBar, duration, table
 NAME = "demo"
 # Searchers bring new questions to the same collection, so its documents are in both parts of the split.
 FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
-LESSON = {
-    "base": "minilm",
-    "epochs": 20,
-    "warm_steps": 300,
-    "max_steps": 300,
-    "max_length": 96,
-    "eval_steps": 50,
-    "patience": 4,
-    "seed": 1,
-}
+# No trainer is named, so the demo trains with the recommended one. One epoch with one query a step keeps it to minutes on a CPU.
+LESSON: dict[str, Any] = {"base": "minilm", "epochs": 1, "queries_a_step": 1, "max_length": 96, "seed": 1}
 POLL_S = 0.5
 SPLIT = "test"
 
@@ -45,10 +38,10 @@ class NoStudent(RuntimeError):
     """The training published no reranker; the message gives the reason."""
 
 
-def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Run the missing steps (snapshot, training, evaluation) and draw their progress. Raises NoStudent.
+def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
+    """Run the missing steps (snapshot, training, evaluation) and draw their progress; None for a held-back student.
 
-    Each start retries a failed training once.
+    Raises NoStudent. Each start retries a failed training once.
     """
     try:
         snapshot = frozen(project)
@@ -69,15 +62,18 @@ def frozen(project: Project) -> Snapshot:
     return Snapshot.objects.filter(projects=project, name=NAME).first() or freeze([project], name=NAME, options=FROZEN)
 
 
-def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker:
-    """Draw the training's progress until it has published its reranker. Raises NoStudent."""
-    bar, began = ProgressBar("7 Train", stream), time.monotonic()
+def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
+    """Draw the progress until the training ends; its reranker, or None if it was held back. Raises NoStudent."""
+    bar, began = ProgressBar(f"7 Train ({run.trainer})", stream), time.monotonic()
     while run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING):
         progress = run.progress
         bar.show(int(progress.get("step", 0)), int(progress.get("steps", 0)) or 1, _training_note(progress))
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
+    if run.state == TrainingRun.State.HELD_BACK:
+        bar.end("held back")
+        return None
     student = run.rerankers.filter(kind=TRAINED).first()
     if student is None:
         bar.end(run.state)
@@ -118,7 +114,9 @@ def _is_proved(project: Project, snapshot: Snapshot) -> bool:
         rows = board(project, snapshot).rows
     except NotEvaluated:
         return False
-    return any(row.kind == TRAINED for row in rows)
+    return (
+        any(row.kind == TRAINED for row in rows) or not Reranker.objects.filter(project=project, kind=TRAINED).exists()
+    )
 
 
 def board(project: Project, snapshot: Snapshot) -> Leaderboard:
@@ -130,7 +128,7 @@ def closing_table(project: Project) -> str:
     """Return the leaderboard of the held-out questions as a table, with a verdict on the trained reranker."""
     found = board(project, frozen(project))
     text = table(["ranker", "NDCG@10", "95 % interval", "vs BM25"], [_row(row) for row in found.rows])
-    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found)}"
+    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found, held_back(project))}"
 
 
 def _row(row: Row) -> list[str]:
@@ -140,8 +138,16 @@ def _row(row: Row) -> list[str]:
     return [name, f"{own.estimate:.3f}", f"{own.low:.3f} – {own.high:.3f}", change]
 
 
-def verdict(found: Leaderboard) -> str:
-    """Return a sentence that compares the trained reranker with the baselines."""
+def held_back(project: Project) -> TrainingRun | None:
+    """Return the demo's training if it was held back."""
+    run = TrainingRun.objects.filter(project=project, snapshot=frozen(project)).order_by("-pk").first()
+    return run if run is not None and run.state == TrainingRun.State.HELD_BACK else None
+
+
+def verdict(found: Leaderboard, refused: TrainingRun | None = None) -> str:
+    """Return a sentence that compares the trained reranker with the baselines, or says why it was held back."""
+    if refused is not None:
+        return f"the new reranker is held back and not served: {held_back_reason(refused.gate)}"
     student = next((row for row in found.rows if row.kind == TRAINED), None)
     if student is None:
         raise NoStudent("the new reranker could not be evaluated; see the leaderboard page for the reason")

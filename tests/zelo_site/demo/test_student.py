@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_django import Settings
@@ -46,6 +47,7 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     project, owner = make_scored(), make_user()
     drawn = io.StringIO()
     student = show_student(project, by=owner, tick=work, stream=drawn)
+    assert student is not None
     assert "7 Train" in drawn.getvalue()
     said = closing_table(project)
     for each in ("the new reranker", "BM25", "first stage", "Elo", "untrained base (minilm)"):
@@ -87,3 +89,31 @@ def test_minutes_of_warm_start_are_told_as_such() -> None:
     assert demo_student._training_note({}) == "loading the model"
     assert demo_student._training_note(warm) == "warm start: 120 of 300 steps"
     assert demo_student._training_note(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
+
+
+@pytest.mark.parametrize("base_won", [True, False])
+def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
+    monkeypatch: pytest.MonkeyPatch, base_won: bool
+) -> None:
+    project, owner = make_scored(), make_user()
+    row = {
+        "split": "test", "reference": "grades", "rival": "base", "queries": 30, "student": 0.5, "other": 0.7, "worse": True,
+    }  # fmt: skip
+
+    def held_back(workspace: Path) -> Any:
+        found = told(workspace)
+        gate = {"held_back": True, "comparisons": [row], "reasons": ["few_queries"]}
+        return found | ({"base_won": True} if base_won else {"gate": gate})
+
+    told = training.read_result
+    monkeypatch.setattr(training, "read_result", held_back)
+    assert show_student(project, by=owner, tick=work, stream=io.StringIO()) is None
+    said = closing_table(project)
+    assert "the new reranker is held back and not served" in said
+    assert (
+        "no checkpoint ranks better" if base_won else "0.500 against 0.700 of the untrained base on 30 test"
+    ) in said
+    assert any(line.startswith("BM25  ") for line in said.splitlines())
+    jobs = Job.objects.count()
+    assert show_student(project, by=owner, tick=work) is None
+    assert Job.objects.count() == jobs

@@ -203,9 +203,12 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
     snapshot = make_snapshot(project)
     api, viewer, stranger = Api(owner), Api(make_member(project)), Api(make_user())
     body = {"snapshot_id": snapshot.pk, "options": {"max_steps": 10}}
-    assert viewer.post(f"/projects/{project.slug}/trainings", body).status_code == 403
-    made = api.post(f"/projects/{project.slug}/trainings", body)
+    project_path = f"/projects/{project.slug}/trainings"
+    assert viewer.post(project_path, body).status_code == 403
+    made = api.post(project_path, body)
     assert (made.status_code, made.json()["state"]) == (201, "planned")
+    assert made.json()["trainer"] == "embedding"
+    assert "keeps what its base knows" in made.json()["trainer_reason"]
     path = f"/trainings/{made.json()['training_id']}"
     assert viewer.get(path).json()["options"]["max_steps"] == 10
     assert stranger.get(path).status_code == 404
