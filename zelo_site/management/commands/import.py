@@ -18,7 +18,7 @@ from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):
-    help = "Import a file into a project; all or nothing unless told otherwise; imports can be repeated safely."
+    help = "Import a file into a project; all or nothing by default; imports can be repeated safely."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
