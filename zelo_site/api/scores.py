@@ -17,7 +17,7 @@ from labeling.models import Candidate
 from labeling.plugins import Exporter, UnknownPlugin, get_plugin
 from scoring.annotators.agreement import judge_figures
 from scoring.calibration.calibrate import project_calibration
-from scoring.exports import export_scores
+from scoring.exports import ExportFailed, export_scores
 from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
 from zelo_site.api.estimates import EstimateOut
@@ -205,7 +205,11 @@ def get_export(request: HttpRequest, slug: str, exporter: str = "zbench-annotate
     except UnknownPlugin as error:
         raise HttpError(422, str(error)) from error
     spool = tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  closed by the stream
-    export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
+    try:
+        export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
+    except ExportFailed as error:
+        spool.close()
+        raise HttpError(422, str(error)) from error
     spool.seek(0)
     response = StreamingHttpResponse(_blocks(cast(IO[bytes], spool)), content_type=plugin.content_type)
     response["Content-Disposition"] = f'attachment; filename="{project.slug}{plugin.suffix}"'
