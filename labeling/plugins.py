@@ -145,7 +145,8 @@ class Judge(Plugin):
     configuration, as behind an HTTP endpoint; its answers cannot be repeated for free, so that a write-ahead log keeps
     them until they are stored. `resource`: the bottleneck, which decides the worker: `cpu`, `gpu` (a local model, on
     the GPU if there is one) or `http`. `added_options`: options that came after a judge's first release; at their default
-    they are no part of its identity, so that an update repeats no question. `set_size`: the most documents of one question;
+    they are no part of its identity, so that an update repeats no question. `learns_from_panel`: the judge is a student of
+    other judges, so that no student learns from its answers. `set_size`: the most documents of one question;
     above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`.
     """
 
@@ -154,6 +155,7 @@ class Judge(Plugin):
     can_drift: ClassVar[bool] = True
     resource: ClassVar[Literal["cpu", "gpu", "http"]] = "cpu"
     added_options: ClassVar[frozenset[str]] = frozenset()
+    learns_from_panel: ClassVar[bool] = False
     model_revision: str = ""
     prompt_hash: str = ""
 
@@ -204,9 +206,13 @@ class Report(Protocol):
 
 
 class Trainer(Plugin):
-    """Trains a reranker (stage 7) in a separate process without database or network."""
+    """Trains a reranker (stage 7) in a separate process without database or network.
+
+    `learns_from`: the part of a snapshot that it needs, `rows` with scores or `pairs` with the panel's preference.
+    """
 
     kind = "trainer"
+    learns_from: ClassVar[Literal["rows", "pairs"]] = "rows"
 
     @abc.abstractmethod
     def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:

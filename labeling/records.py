@@ -310,7 +310,8 @@ class QueryState:
     `pairs` is int64[m, 2] with a < b: distinct pairs already drawn, judged or not. `theta` and
     `weight`, where the query has been rated: strengths float64[size] and the summed vote weight
     float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
-    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown.
+    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
+    student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
     """
 
     size: int
@@ -321,6 +322,7 @@ class QueryState:
     weight: FloatArray | None = None
     prior_precision: float = 0.1
     logit_scale: float = 2.41
+    free: BoolArray | None = None
 
 
 # --- rating ------------------------------------------------------------------------------
@@ -398,11 +400,38 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class PairExamples:
+    """Judged pairs of documents as columns: entry i is one query with two documents.
+
+    `preferences` float64[n]: the panel's mean P(a is the more relevant); `weights` float64[n], 1 on average; `query_ids`
+    int64[n]: pairs of one query stand together; `a_ids`, `b_ids` int64[n] name the candidates within a query.
+    """
+
+    queries: Sequence[str]
+    a: Sequence[str]
+    b: Sequence[str]
+    instructions: Sequence[str]
+    preferences: FloatArray
+    weights: FloatArray
+    query_ids: IntArray
+    a_ids: IntArray
+    b_ids: IntArray
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingData:
-    """The rows of a snapshot for a trainer: training rows, and dev rows that choose the checkpoint (may be empty)."""
+    """The rows of a snapshot for a trainer: training rows, and dev rows that choose the checkpoint (may be empty).
+
+    The pairs are there for trainers that learn from pairs, None for the others.
+    """
 
     train: Examples
     dev: Examples
+    train_pairs: PairExamples | None = None
+    dev_pairs: PairExamples | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +439,8 @@ class Trained:
     """The result of a training: the folder of a PEFT adapter in safetensors, and its base model.
 
     `max_length` is in tokens, of query and document together or, for a bi-encoder, of each text; `facts` are plain values
-    for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first. `base_won`: no
+    for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first; `token_weight` is the share of
+    token similarity in its scores. `base_won`: no
     checkpoint ranks the dev split better than the untrained base, so there is nothing to publish.
     """
 
@@ -418,6 +448,7 @@ class Trained:
     base: str
     max_length: int
     facts: Mapping[str, Any]
-    form: Literal["cross-encoder", "bi-encoder"] = "cross-encoder"
+    form: Literal["cross-encoder", "bi-encoder", "pairwise"] = "cross-encoder"
     embedding_sizes: tuple[int, ...] = ()
+    token_weight: float = 0.0
     base_won: bool = False

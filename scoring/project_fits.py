@@ -21,11 +21,13 @@ from labeling.plugins import Rater, get_plugin
 from labeling.signals import rater_changed
 from scoring.annotators.call_correlations import measure_calls
 from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
+from scoring.annotators.student_weights import student_ids, student_terms, votes_of
 from scoring.columns import read_columns
 from scoring.models import JudgeFit, ProjectFit
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 from scoring.numerics.judges.calls import CallCorrelation
+from scoring.numerics.judges.student_weight import without
 
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5
@@ -93,21 +95,27 @@ def choose_project_fit(project_id: int) -> Chosen:
     plain = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
     model = model_of(plain)
     before = database_time()
-    choice = _choose(project, plain, model)
+    students = student_ids([project_id])
+    choice = _choose(project, plain, model, students)
     panel = measure_judges(project, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     calls = measure_calls(project_id, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
+    if model is not None and students:
+        sample = read_columns(sampled_query_ids(project_id))
+        terms = terms | student_terms(sample, students, model=model, prior_precision=_precision(choice, plain))
     return _store(project, choice=choice, panel=panel, terms=terms, calls=calls, before=before)
 
 
-def _choose(project: Project, plain: Rater, model: str | None) -> PriorChoice | None:
-    """Return the chosen prior, or None if there is nothing to choose."""
+def _choose(project: Project, plain: Rater, model: str | None, students: Sequence[int]) -> PriorChoice | None:
+    """Return the prior chosen on the votes of all but students, or None if there is nothing to choose."""
     if model is None or getattr(plain.options, "prior_precision", None) is not None:
         return None
     sample = sampled_query_ids(project.pk)
     if not sample:
         return None
-    return choose_prior(read_columns(sample).columns, model=model, threads=1)
+    read = read_columns(sample)
+    columns = without(read.columns, votes_of(read, students)) if students else read.columns
+    return choose_prior(columns, model=model, threads=1)
 
 
 def _precision(choice: PriorChoice | None, plain: Rater) -> float:

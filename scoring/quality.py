@@ -18,7 +18,7 @@ from labeling.plugins import Rater, get_plugin
 from labeling.records import ComparisonColumns, FloatArray, IntArray
 from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns, read_columns
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,14 @@ FIRST_STAGE, JUDGE_ORDER = stored_text("first stage"), stored_text("judge %(name
 class GradedQuery:
     """One query with at least one positive grade.
 
-    Arrays contain its candidates in id order; an ungraded candidate counts as grade 0.
+    Arrays contain its candidates in id order; an ungraded candidate counts as grade 0. `places` order the candidates by
+    the imported document id, which breaks ties.
     """
 
     query_id: int
     candidate_ids: IntArray
     grades: IntArray
+    places: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,24 @@ class Quality:
 
 
 _GRADED = """
-SELECT query_id, id, COALESCE(grade, 0)::bigint FROM labeling_candidate
-WHERE query_id IN (
+SELECT mine.query_id, mine.id, COALESCE(mine.grade, 0)::bigint,
+    row_number() OVER (PARTITION BY mine.query_id ORDER BY document.external_id COLLATE "C")
+FROM labeling_candidate mine JOIN labeling_document document ON document.id = mine.document_id
+WHERE mine.query_id IN (
     SELECT candidate.query_id FROM labeling_candidate candidate JOIN labeling_query query ON query.id = candidate.query_id
     WHERE query.project_id = %s AND candidate.grade > 0
-) ORDER BY query_id, id
+) ORDER BY mine.query_id, mine.id
 """
 
 
 def graded_queries(project_id: int) -> list[GradedQuery]:
     """Return the queries of a project with positive grades."""
-    rows = copy_columns(_GRADED, [project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
+    rows = copy_columns(_GRADED, [project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8"), ("place", "i8")])
     found = []
     for query in np.unique(rows["query"].astype(np.int64)):
         mine = rows[rows["query"] == query]
-        found.append(GradedQuery(int(query), mine["id"].astype(np.int64), mine["grade"].astype(np.int64)))
+        columns = [mine[name].astype(np.int64) for name in ("id", "grade", "place")]
+        found.append(GradedQuery(int(query), *columns))
     return found
 
 
@@ -95,18 +100,13 @@ def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
 
 
 def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:
-    """Return NDCG@k of scores by candidate id; a candidate without a score ranks last."""
-    values = [
-        ndcg(_ranked_last(scores, query.candidate_ids), query.grades, k, ids=[str(i) for i in query.candidate_ids])
-        for query in graded
-    ]
+    """Return NDCG@k of scores by candidate id; a candidate without a score is not retrieved, ties go by document id."""
+    wanted = Measure("ndcg", k)
+    values = []
+    for query in graded:
+        own = np.array([scores.get(each, np.nan) for each in query.candidate_ids.tolist()], dtype=np.float64)
+        values.append(wanted.of(Ranked.of_grades(ranks_of(own, query.places.tolist()), query.grades)))
     return Quality(order=name, ndcg=bootstrap_interval(values, rng=np.random.default_rng(0)), queries=len(values))
-
-
-def _ranked_last(scores: Mapping[int, float], ids: IntArray) -> FloatArray:
-    known = [scores[i] for i in ids.tolist() if i in scores]
-    floor = min(known, default=0.0) - 1.0
-    return np.array([scores.get(i, floor) for i in ids.tolist()])
 
 
 def _first_stage(project: Project) -> dict[int, float]:

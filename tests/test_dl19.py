@@ -17,7 +17,7 @@ from labeling.records import Comparison, ImportedQuery, TextRecord, Verdict
 from scoring.numerics.design.static import all_pairs
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import fit_queries
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 from tests.processes.installation import last_line, manage
 
 DATA = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"

@@ -126,7 +126,7 @@ def make_scored(domain: str) -> Project:
 
 
 def trained(project: Project, snapshot: Snapshot) -> Reranker:
-    run = start_training(project, snapshot, options=LESSON)
+    run = start_training(project, snapshot, trainer="pointwise", options=LESSON)
     for job in waiting_training_ids():
         train(job)
     run.refresh_from_db()

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from labeling.records import Examples, TrainingData
+from labeling.records import Examples, PairExamples, TrainingData
 
-__all__ = ["Examples", "TrainingData", "load_examples", "load_training_data"]
+__all__ = ["Examples", "TrainingData", "load_examples", "load_pairs", "load_training_data"]
 
 _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
+_PAIR_COLUMNS = [
+    "split", "query_id", "query", "instruction", "a_id", "b_id", "document_a", "document_b", "preference", "weight",
+]  # fmt: skip
 ELO = "elo"
 
 
@@ -24,12 +27,30 @@ class EmptySnapshot(ValueError):
     """The file has no rows to train on."""
 
 
-def load_training_data(rows: Path) -> TrainingData:
-    """The splits train and dev of a snapshot's rows. Raises EmptySnapshot."""
+def load_training_data(rows: Path, pairs: Path | None = None) -> TrainingData:
+    """The splits train and dev of a snapshot's rows, and of its pairs where their file is given. Raises EmptySnapshot."""
     train = load_examples(rows, "train")
     if not len(train):
         raise EmptySnapshot(f"{rows.name} has no rows in the split train; freeze a snapshot with looser filters")
-    return TrainingData(train=train, dev=load_examples(rows, "dev"))
+    split_pairs = {} if pairs is None else {f"{split}_pairs": load_pairs(pairs, split) for split in ("train", "dev")}
+    return TrainingData(train=train, dev=load_examples(rows, "dev"), **split_pairs)
+
+
+def load_pairs(pairs: Path, split: str) -> PairExamples:
+    """The pairs of one split, by query; equal texts share memory."""
+    table = pq.read_table(pairs, columns=_PAIR_COLUMNS, filters=pc.field("split") == split)
+    numbers = {name: table.column(name).to_numpy() for name in ("preference", "weight", "query_id", "a_id", "b_id")}
+    return PairExamples(
+        queries=_texts(table.column("query")),
+        a=_texts(table.column("document_a")),
+        b=_texts(table.column("document_b")),
+        instructions=_texts(table.column("instruction")),
+        preferences=numbers["preference"].astype(np.float64),
+        weights=numbers["weight"].astype(np.float64),
+        query_ids=numbers["query_id"].astype(np.int64),
+        a_ids=numbers["a_id"].astype(np.int64),
+        b_ids=numbers["b_id"].astype(np.int64),
+    )
 
 
 def load_examples(rows: Path, split: str) -> Examples:

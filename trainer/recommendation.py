@@ -1,22 +1,21 @@
 """Which trainer suits a base and a number of training queries, and why. Imports no Django, and no torch.
 
-The form marks the recommended trainer; REST, `manage.py train` and the demo use it where no trainer is named.
+REST, command and demo train with the recommended trainer if the request names none; the form marks it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from labeling.stored_texts import StoredText, stored_text
-from trainer.bases import MINILM, Base, load_base
+from labeling.stored_texts import stored_text
+from trainer.bases import Base
 
 Reason = Literal["few_queries", "embedder", "decoder_few", "decoder_many", "reranker", "many_queries"]
 # Below this number, a fresh head of a cross-encoder learned less than the embedder's own cosine provides.
 FEW_QUERIES = 1000
-WHY: dict[Reason, StoredText] = {
+REASONS: dict[Reason, str] = {
     "few_queries": stored_text("Few queries and an embedder as base: an embedding student keeps what its base knows."),
     "embedder": stored_text("The base is an embedder: an embedding student keeps what its base knows."),
     "decoder_few": stored_text("Few queries and a decoder: differences within a query need no calibration."),
@@ -34,15 +33,9 @@ class Recommendation:
     reason: Reason
 
     @property
-    def why(self) -> StoredText:
+    def sentence(self) -> str:
         """The reason as a sentence."""
-        return WHY[self.reason]
-
-
-def recommended_for(manifest: Mapping[str, Any], base: str = MINILM) -> Recommendation:
-    """The trainer for a snapshot's manifest and a base by name or folder. Raises as `trainer.bases.load_base`."""
-    queries = int(manifest.get("splits", {}).get("train", {}).get("queries", 0))
-    return recommended_trainer(load_base(base), queries)
+        return REASONS[self.reason]
 
 
 def recommended_trainer(base: Base, queries: int) -> Recommendation:

@@ -14,7 +14,17 @@ from django.db import connection
 from scoring.rating import rate_stale, stale_project_ids
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
-from workers.jobs import calibration, candidates, evaluation, injection_probe, storage_cleanup, training, trial
+from workers.jobs import (
+    calibration,
+    candidates,
+    distillation,
+    evaluation,
+    injection_probe,
+    storage_cleanup,
+    training,
+    trial,
+)
+from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
 from workers.runs import advancing
@@ -49,12 +59,16 @@ def reconcile_once() -> None:
         leave_hint("probe", job_id)
     for job_id in trial.waiting_trial_ids():
         leave_hint("trial", job_id)
+    for job_id in teaching.waiting_teaching_ids():
+        leave_hint("teach", job_id)
     for job_id in candidates.waiting_fill_ids():
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():
         leave_hint("evaluate", job_id)
     for job_id in training.waiting_training_ids():
         leave_hint("train", job_id)
+    for job_id in distillation.waiting_distillation_ids():
+        leave_hint("distill", job_id)
 
 
 def rate_without_broker() -> None:

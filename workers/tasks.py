@@ -6,7 +6,8 @@ from celery import Task, shared_task
 
 from scoring.rating import rate_stale
 from workers.broker.hints import hint_taken, leave_hint
-from workers.jobs import calibration, candidates, evaluation, injection_probe, training, trial
+from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training, trial
+from workers.jobs.teaching import job as teaching
 from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
@@ -53,6 +54,12 @@ def try_judge(self: Task, job_id: int) -> None:
     trial.run_trial(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
+@shared_task(name="workers.tasks.teach", bind=True)
+def teach(self: Task, job_id: int) -> None:
+    hint_taken("teach", job_id)
+    teaching.run_teaching(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
 @shared_task(name="workers.tasks.fill", bind=True)
 def fill(self: Task, job_id: int) -> None:
     hint_taken("fill", job_id)
@@ -69,3 +76,9 @@ def evaluate(self: Task, job_id: int) -> None:
 def train(self: Task, job_id: int) -> None:
     hint_taken("train", job_id)
     training.train(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.distill", bind=True)
+def distill(self: Task, job_id: int) -> None:
+    hint_taken("distill", job_id)
+    distillation.distill(job_id, worker=heartbeats.process_name(self.request.hostname))

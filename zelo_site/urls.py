@@ -13,12 +13,14 @@ from zelo_site.pages.importing import candidates, wizard
 from zelo_site.pages.judging import (
     agreement,
     batches,
+    distillation,
     endpoint_choice,
     failures,
     limits,
     probes,
     scorecard,
     start,
+    teachings,
     trials,
 )
 from zelo_site.pages.people import adjudication, people
@@ -60,6 +62,8 @@ urlpatterns = [
     path("p/<slug:slug>/run/trial/", trials.new_trial, name="new-trial"),
     path("p/<slug:slug>/trials/", trials.trials_page, name="trials"),
     path("p/<slug:slug>/trials/<int:trial_id>/", trials.trial_part, name="trial"),
+    path("p/<slug:slug>/teachings/", teachings.teachings_page, name="teachings"),
+    path("p/<slug:slug>/teachings/<int:teaching_id>/", teachings.teaching_part, name="teaching"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),
@@ -91,6 +95,12 @@ urlpatterns = [
     path("p/<slug:slug>/proof/moved/", proof.moved_page, name="moved"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
+    path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),
+    path(
+        "p/<slug:slug>/distill/<int:distillation_id>/<slug:move>/",
+        distillation.move_distillation,
+        name="move-distillation",
+    ),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/batches/<int:batch_id>/cancel/", batches.cancel_batch, name="cancel-batch"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),

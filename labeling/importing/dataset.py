@@ -19,6 +19,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from labeling import audit
 from labeling.importing.formats import LineImporter, Row, RowChecks, RowError, make_importer
+from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
 from labeling.models import Judgment, Project
 from labeling.plugins import Importer, get_plugin
@@ -27,6 +28,7 @@ from labeling.records import ImportedQuery
 __all__ = [
     "ImportFailed",
     "ImportSummary",
+    "LeftOut",
     "Preview",
     "export_judgments",
     "import_dataset",
@@ -63,6 +65,7 @@ def import_dataset(
     options: Mapping[str, Any] | None = None,
     filename: str = "",
     progress: Progress | None = None,
+    leave_out_bad_rows: bool = False,
     by: Any = None,
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
@@ -70,6 +73,9 @@ def import_dataset(
     Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
     unknown candidates are counted and skipped, unless the file has no others.
+
+    `leave_out_bad_rows` imports the rest of a file with bad rows: a bad document leaves the others of its query, and
+    the summary counts what was left out by reason. A damaged file, or one without a good row, is still refused.
 
     The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
     importer, pydantic.ValidationError for its options, OSError if the file cannot be read.
@@ -82,12 +88,28 @@ def import_dataset(
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
-        staged = stage(cursor, reader.read(stream), progress)
+        left_out = LeftOutRows() if leave_out_bad_rows else None
+        staged = stage(cursor, _rows(reader, stream, leave_out=leave_out_bad_rows), progress, left_out)
         if not staged.rows:
-            raise ImportFailed("holds no rows", file=file, remedy="choose the right file and format")
-        summary = move(cursor, project.pk, staged, file)
+            raise _without_rows(left_out, file)
+        summary = move(cursor, project.pk, staged, file, left_out)
         _note_import(project, summary, file, by=by)
         return summary
+
+
+def _rows(reader: Importer, stream: IO[bytes], *, leave_out: bool) -> Iterator[Row | RowError]:
+    """Rows, with the errors of bad ones if those are left out; a reader of whole files stops at its first."""
+    if leave_out and isinstance(reader, LineImporter):
+        return reader.read_all(stream, parts=True)
+    return reader.read(stream)
+
+
+def _without_rows(left_out: LeftOutRows | None, file: str) -> ImportFailed:
+    reasons = left_out.counted() if left_out is not None else ()
+    found = "".join(f"; {each}" for each in reasons)
+    return ImportFailed(
+        f"holds no {'good ' if found else ''}rows{found}", file=file, remedy="choose the right file and format"
+    )
 
 
 def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any) -> None:
@@ -98,6 +120,8 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         if (count := getattr(summary, f"{name}_created"))
     }
     if created:
+        if left := sum(each.count for each in summary.left_out):
+            created["left_out"] = left
         audit.note("data.imported", project=project, actor=by, subject=file, **created)
     if summary.grades_changed:
         audit.note("grades.replaced", project=project, actor=by, subject=file, grades=summary.grades_changed)

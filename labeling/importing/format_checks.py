@@ -13,7 +13,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, cast
 
-from labeling.importing.formats import MAX_ID_CHARACTERS, RowError
+from labeling.importing.formats import RowError
+from labeling.importing.formats.value_checks import check_identifier, is_blank
+from labeling.importing.strict_json import BadJson
 from labeling.plugins import Exporter, Importer
 from labeling.records import ExportedDocument, ExportedQuery, ImportedGrade, ImportedQuery
 
@@ -95,12 +97,12 @@ def _reads_or_refuses(make: Callable[[], Importer], data: bytes, what: str, *, m
 def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
     for row in rows:
         if isinstance(row, ImportedGrade):
-            yield from _bad_texts([row.query_id, row.document_id])
+            yield from _bad_ids([row.query_id, row.document_id])
             if row.grade < 0:
                 yield f"yields the grade {row.grade}; grades start at 0"
         elif isinstance(row, ImportedQuery):
-            yield from _bad_texts([row.id, *(document.id for document in row.documents)])
-            yield from _bad_texts([row.text, *(document.text for document in row.documents)], most=None)
+            yield from _bad_ids([row.id, *(document.id for document in row.documents)])
+            yield from _bad_texts([row.text, *(document.text for document in row.documents)])
             ids = [document.id for document in row.documents]
             if len(set(ids)) < len(ids):
                 yield f"yields a document twice for query {row.id!r}"
@@ -112,10 +114,19 @@ def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
             yield f"yields a {type(row).__name__}; expected ImportedQuery or ImportedGrade"
 
 
-def _bad_texts(texts: Iterable[str], most: int | None = MAX_ID_CHARACTERS) -> Iterator[str]:
+def _bad_ids(identifiers: Iterable[str]) -> Iterator[str]:
+    for identifier in identifiers:
+        try:
+            check_identifier(identifier, "id")
+        except BadJson as error:
+            yield f"yields a bad id, {error}"
+        yield from _bad_texts([identifier])
+
+
+def _bad_texts(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        if not text.strip() or (most is not None and len(text) > most):
-            yield f"yields an empty or too long text or id: {text[:40]!r}"
+        if is_blank(text):
+            yield f"yields an empty text or id: {text[:40]!r}"
         if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
             yield f"yields a text with NUL or a lone surrogate: {text[:40]!r}"
 

@@ -16,15 +16,22 @@ DEFAULT_MAX_TOTAL_BYTES = 10 * 1024**3
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
+_CTRL_Z = b"\x1a"
 _CHUNK = 1024 * 1024
 
 
 class RowError(ValueError):
-    """One bad line of a file: place, problem, expectation and remedy. The caller adds the name of the file."""
+    """One bad line of a file: place, problem, expectation and remedy. The caller adds the name of the file.
 
-    def __init__(self, problem: str, *, line: int, expectation: str, remedy: str, field: str = "") -> None:
+    `ends_file`: the rest of the file cannot be read, so leaving out this line does not help.
+    """
+
+    def __init__(
+        self, problem: str, *, line: int, expectation: str, remedy: str, field: str = "", ends_file: bool = False
+    ) -> None:
         where = f"line {line}, {field}" if field else f"line {line}"
         super().__init__(f"{where}: {problem}; expected {expectation}; {remedy}")
+        self.ends_file = ends_file
         self.problem = problem
         self.line = line
         self.field = field
@@ -76,7 +83,34 @@ class _Bounded(io.RawIOBase):
         return len(data)
 
 
-def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> IO[bytes]:
+class _UnixLines(io.RawIOBase):
+    """A stream whose line ends CR LF and CR become LF, whatever mixture it holds."""
+
+    def __init__(self, rest: io.BufferedReader) -> None:
+        self._rest = rest
+        self._ready = b""
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            read = self._rest.read1(_CHUNK)
+            data = self._held + read
+            # A CR at the end of a piece may be half of a CR LF.
+            self._held = b"\r" if read and data.endswith(b"\r") else b""
+            data = data[: len(data) - len(self._held)]
+            self._ready = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if not read:
+                break
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+
+def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> io.BufferedReader:
     """The bytes of a stream, unpacked if it begins like a gzip file.
 
     Reading more than `max_total_bytes` unpacked bytes raises TooMuch: a small file can unpack to any size.
@@ -92,12 +126,14 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
 def numbered_lines(
     stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
 ) -> Iterator[tuple[int, bytes | RowError]]:
-    """Yield each line with its 1-based number, without line end and byte order mark.
+    """Yield each line with its 1-based number, without line end (LF, CR LF or CR), byte order mark and DOS's Ctrl-Z.
+
+    Marks are dropped at the beginning of every line: files joined with `cat` or `copy` have them in the middle.
 
     A RowError stands in the place of a line that is too long, of which no more than the limit is held in memory. A
     damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out.
     """
-    reader = open_stream(stream, max_total_bytes)
+    reader = io.BufferedReader(_UnixLines(open_stream(stream, max_total_bytes)), _CHUNK)
     number = 0
     while True:
         number += 1
@@ -105,7 +141,7 @@ def numbered_lines(
             line = reader.readline(max_line_bytes + 3)
             if not line:
                 return
-            body = line.rstrip(b"\r\n")
+            body = line.rstrip(b"\n")
             cut = len(line) == max_line_bytes + 3 and not line.endswith(b"\n")
             if cut or len(body) > max_line_bytes:
                 _skip_to_line_end(reader, line)
@@ -117,10 +153,16 @@ def numbered_lines(
         except TooMuch as error:
             yield number, _too_much(number, error.limit)
             return
-        if number == 1:
-            body = body.removeprefix(_BOM)
+        body = _without_marks(body)
         if body and not body.isspace():
             yield number, body
+
+
+def _without_marks(body: bytes) -> bytes:
+    """A line without byte order marks and Ctrl-Z at its beginning, and without Ctrl-Z at its end."""
+    while (bare := body.removeprefix(_BOM).removeprefix(_CTRL_Z)) != body:
+        body = bare
+    return body.rstrip(_CTRL_Z)
 
 
 def _skip_to_line_end(reader: IO[bytes], piece: bytes) -> None:
@@ -143,6 +185,7 @@ def _too_much(line: int, limit: int) -> RowError:
         line=line,
         expectation=f"at most {limit} bytes a file",
         remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
+        ends_file=True,
     )
 
 
@@ -152,4 +195,5 @@ def _damaged(line: int, error: Exception) -> RowError:
         line=line,
         expectation="a complete gzip file",
         remedy="copy or compress the file again",
+        ends_file=True,
     )

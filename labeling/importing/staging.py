@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
 from labeling.importing.formats import Row, RowChecks, RowError
+from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.strict_json import printable
 from labeling.records import ImportedGrade
 
@@ -54,7 +55,7 @@ class ImportSummary:
 
     `grades_unmatched`: skipped grades of candidates that the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own.
+    its own. `left_out`: the bad rows of a file that was imported without them.
     """
 
     queries: int = 0
@@ -68,6 +69,7 @@ class ImportSummary:
     grades_changed: int = 0
     grades_unmatched: int = 0
     kept: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
         parts = [
@@ -87,6 +89,7 @@ class ImportSummary:
         parts += [f"{count} {note}" for count, note in notes if count]
         if self.kept:
             parts.append(f"{self.kept} differ from the project and were not changed")
+        parts += [str(each) for each in self.left_out]
         return ", ".join(parts)
 
     @property
@@ -126,13 +129,21 @@ _COPY = "COPY import_row FROM STDIN"
 Record = tuple[int, int, str, str, str | None, str | None, str | None, str | None, int | None, float | None, int | None]
 
 
-def stage(cursor: CursorWrapper, rows: Iterator[Row], progress: Progress | None) -> Staged:
-    """Check the rows across lines and copy them into the temporary table, a few MB at a time."""
+def stage(
+    cursor: CursorWrapper,
+    rows: Iterator[Row | RowError],
+    progress: Progress | None,
+    left_out: LeftOutRows | None = None,
+) -> Staged:
+    """Check the rows across lines and copy them into the temporary table, a few MB at a time.
+
+    Bad rows are added to `left_out`; without it the first one raises RowError.
+    """
     cursor.execute(_CREATE_STAGE)
     counts = dict.fromkeys(("query", "document", "candidate", "grade"), 0)
     batch: list[Record] = []
     characters = position = 0
-    for record in _records(rows):
+    for record in _records(_good(rows, left_out)):
         position += 1
         counts[record[2]] += 1
         batch.append((position, *record[1:]))
@@ -147,11 +158,22 @@ def stage(cursor: CursorWrapper, rows: Iterator[Row], progress: Progress | None)
     return Staged(position, counts["query"], counts["document"], counts["candidate"], counts["grade"])
 
 
-def _records(rows: Iterator[Row]) -> Iterator[Record]:
-    """Rows of the temporary table, with position 0; repeated texts are left out."""
+def _good(rows: Iterator[Row | RowError], left_out: LeftOutRows | None) -> Iterator[tuple[Row, list[bool]]]:
+    """Rows that pass the checks across lines, with what `RowChecks.check` returns for them."""
     checks = RowChecks()
     for row in rows:
-        repeated = checks.check(row)
+        good, repeated, errors = (None, [], [row]) if isinstance(row, RowError) else checks.check_parts(row)
+        for error in errors:
+            if left_out is None:
+                raise error
+            left_out.add(error)
+        if good is not None:
+            yield good, repeated
+
+
+def _records(rows: Iterator[tuple[Row, list[bool]]]) -> Iterator[Record]:
+    """Rows of the temporary table, with position 0; repeated texts are left out."""
+    for row, repeated in rows:
         if isinstance(row, ImportedGrade):
             if not repeated[0]:
                 yield (0, row.line, "grade", row.query_id, row.document_id, None, None, None, None, None, row.grade)
@@ -204,15 +226,17 @@ JOIN labeling_document document ON document.project_id = %(project)s AND documen
 WHERE staged.kind = 'candidate' ORDER BY staged.position
 ON CONFLICT (query_id, document_id) DO NOTHING
 """
+# What `str.strip` removes: texts are compared without the blanks around them.
+_BLANKS = "".join(character for character in map(chr, range(1, 0x3001)) if character.isspace())
 _OTHER_QUERY_TEXT = """
 SELECT staged.line, staged.query_id FROM import_row staged
 JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
-WHERE staged.kind = 'query' AND query.text <> staged.text ORDER BY staged.position LIMIT 1
+WHERE staged.kind = 'query' AND btrim(query.text, %(blanks)s) <> btrim(staged.text, %(blanks)s) ORDER BY staged.position
 """
 _OTHER_DOCUMENT_TEXT = """
 SELECT staged.line, staged.document_id FROM import_row staged
 JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
-WHERE staged.kind = 'document' AND document.text <> staged.text ORDER BY staged.position LIMIT 1
+WHERE staged.kind = 'document' AND btrim(document.text, %(blanks)s) <> btrim(staged.text, %(blanks)s) ORDER BY staged.position
 """
 _OTHER_METADATA = """
 SELECT (SELECT count(*) FROM import_row staged
@@ -255,17 +279,20 @@ UPDATE labeling_candidate candidate SET grade = staged.grade
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::integer)"
 
 
-def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> ImportSummary:
-    project = {"project": project_id}
+def move(
+    cursor: CursorWrapper, project_id: int, staged: Staged, file: str, left_out: LeftOutRows | None = None
+) -> ImportSummary:
+    """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused."""
+    project: dict[str, int | str] = {"project": project_id, "blanks": _BLANKS}
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
     _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
     # Compare after the insert, which then sees the rows that another import has committed.
     if queries < staged.queries:
-        _refuse_other_text(cursor, _OTHER_QUERY_TEXT, project, file, what="query", field="query.query")
+        staged = _refuse_other_text(cursor, project, staged, file, left_out, what="query")
     if documents < staged.documents:
-        _refuse_other_text(cursor, _OTHER_DOCUMENT_TEXT, project, file, what="document", field="content")
+        staged = _refuse_other_text(cursor, project, staged, file, left_out, what="document")
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
     _refresh_statistics(cursor, candidates, "labeling_candidate")
     kept = 0
@@ -287,6 +314,7 @@ def move(cursor: CursorWrapper, project_id: int, staged: Staged, file: str) -> I
         grades_changed=regraded,
         grades_unmatched=staged.grades - matched,
         kept=kept,
+        left_out=left_out.counted() if left_out is not None else (),
     )
 
 
@@ -310,19 +338,37 @@ def _count(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> in
     return int(cursor.fetchone()[0])
 
 
+_OTHER_TEXT = {"query": (_OTHER_QUERY_TEXT, "query.query"), "document": (_OTHER_DOCUMENT_TEXT, "content")}
+
+
 def _refuse_other_text(
-    cursor: CursorWrapper, sql: str, project: Mapping[str, Any], file: str, *, what: str, field: str
-) -> None:
-    cursor.execute(sql, project)
-    if found := cursor.fetchone():
-        line, external_id = found
-        raise ImportFailed(
-            f"the {what} {printable(external_id)!r} has a different text in the project",
-            file=file,
-            line=line,
-            field=field,
-            remedy="give the changed text a new id, or import into a new project",
-        )
+    cursor: CursorWrapper,
+    project: Mapping[str, Any],
+    staged: Staged,
+    file: str,
+    left_out: LeftOutRows | None,
+    *,
+    what: str,
+) -> Staged:
+    """Raise ImportFailed for a known id with another text, or leave out its candidates; returns the new counts."""
+    sql, field = _OTHER_TEXT[what]
+    cursor.execute(sql if left_out is not None else f"{sql} LIMIT 1", project)
+    found = cursor.fetchall()
+    if not found:
+        return staged
+    for line, external_id in found:
+        problem = f"the {what} {printable(external_id)!r} has a different text in the project"
+        remedy = "give the changed text a new id, or import into a new project"
+        if left_out is None:
+            raise ImportFailed(problem, file=file, line=line, field=field, remedy=remedy)
+        expectation = f"the text that the {what} has in the project"
+        left_out.add(RowError(problem, line=line, field=field, expectation=expectation, remedy=remedy))
+    sql = f"DELETE FROM import_row WHERE kind = 'candidate' AND {what}_id = ANY(%(ids)s)"
+    removed = _changed(cursor, sql, {"ids": [external_id for _, external_id in found]})
+    candidates = staged.candidates - removed
+    if what == "query":
+        return replace(staged, queries=staged.queries - len(found), candidates=candidates)
+    return replace(staged, documents=staged.documents - len(found), candidates=candidates)
 
 
 def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> tuple[int, int, int]:

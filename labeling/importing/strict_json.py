@@ -32,8 +32,11 @@ class BadJson(ValueError):
         self.field = field
 
 
-def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Return the value of a UTF-8 JSON text that PostgreSQL can store. Raises BadJson."""
+def parse(text: bytes, *, max_depth: int = MAX_DEPTH, check: bool = True) -> Any:
+    """Return the value of a UTF-8 JSON text that PostgreSQL can store. Raises BadJson.
+
+    With `check` false the caller calls `check_part` for each part of the value that it keeps.
+    """
     _check_depth(text, max_depth)
     try:
         value = json.loads(
@@ -51,7 +54,8 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
             expectation="one JSON object on one line",
             remedy="write the line with a JSON library, not by hand",
         ) from None
-    _check_value(value)
+    if check:
+        _check_value(value)
     return value
 
 
@@ -125,6 +129,14 @@ def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
                 remedy="flatten the value",
             )
     _check_value(value)
+
+
+def check_part(value: Any, path: str) -> None:
+    """Apply `check_value` to the part at `path` of a larger value; errors name the whole path. Raises BadJson."""
+    try:
+        _check_value(value)
+    except BadJson as error:
+        raise _within(path, error) from None
 
 
 def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:

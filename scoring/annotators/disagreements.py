@@ -1,7 +1,8 @@
 """Finds disputed pairs, the widest gap first: people against judges, among people, among judges.
 
 The gap is the distance of mean preferences, or of the two most distant ones. Both orders of a judge are one
-opinion. Answers without a preference and verdicts are not opinions.
+opinion. Answers without a preference and verdicts are not opinions; the answer that a verdict replaced stays one, because
+the adjudicator's own answer may be what made the pair disputed.
 """
 
 from __future__ import annotations
@@ -55,16 +56,18 @@ class Disagreement:
     judges: Opinions
 
 
-# People answer few pairs, so all of these are read; pairs of judges alone come from a sample of queries.
+# People answer and decide few pairs, so all of these are read; pairs of judges alone come from a sample of queries.
 _BY_PEOPLE = """
 SELECT DISTINCT answer.pair_id FROM labeling_annotator person JOIN labeling_live_judgment answer
     ON answer.annotator_id = person.id AND answer.by_person
 WHERE person.project_id = %(project)s AND person.is_person AND answer.kind = 'preference'
+UNION SELECT decided.pair_id FROM scoring_adjudication decided JOIN labeling_judgment answer ON answer.id = decided.judgment_id
+JOIN labeling_annotator person ON person.id = answer.annotator_id WHERE person.project_id = %(project)s
 """
 _BY_JUDGES = "SELECT id AS pair_id FROM labeling_pair WHERE query_id = ANY(%(queries)s)"
 
 _GAPS = {
-    Between.ANYBODY: "GREATEST(abs(people - judges), people_high - people_low)",
+    Between.ANYBODY: "COALESCE(GREATEST(abs(people - judges), people_high - people_low), 0.0)",
     Between.PEOPLE_AND_JUDGES: "abs(people - judges)",
     Between.PEOPLE: "people_high - people_low",
     Between.JUDGES: "judges_high - judges_low",
@@ -72,11 +75,17 @@ _GAPS = {
 
 _LIST = """
 WITH looked_at AS ({pairs}), opinion AS (
-    SELECT answer.pair_id, answer.by_person, answer.annotator_id, avg(answer.preference) AS mean
-    FROM looked_at JOIN labeling_live_judgment answer ON answer.pair_id = looked_at.pair_id
-    LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
-    WHERE answer.kind = 'preference' AND decided.id IS NULL
-    GROUP BY 1, 2, 3
+    SELECT pair_id, by_person, annotator_id, avg(preference) AS mean FROM (
+        SELECT answer.pair_id, answer.by_person, answer.annotator_id, answer.preference
+        FROM looked_at JOIN labeling_live_judgment answer ON answer.pair_id = looked_at.pair_id
+        LEFT JOIN scoring_adjudication decided ON decided.judgment_id = answer.id
+        WHERE answer.kind = 'preference' AND decided.id IS NULL
+        UNION ALL
+        SELECT answer.pair_id, answer.by_person, answer.annotator_id, answer.preference
+        FROM looked_at JOIN scoring_adjudication decided ON decided.pair_id = looked_at.pair_id
+        JOIN labeling_judgment answer ON answer.id = decided.replaced_id
+        WHERE answer.kind = 'preference'
+    ) said GROUP BY 1, 2, 3
 ), seen AS (
     SELECT pair_id, avg(mean) FILTER (WHERE by_person) AS people, avg(mean) FILTER (WHERE NOT by_person) AS judges,
            min(mean) FILTER (WHERE by_person) AS people_low, max(mean) FILTER (WHERE by_person) AS people_high,
@@ -98,7 +107,10 @@ ORDER BY gap DESC, pair_id LIMIT %(most)s
 def disagreements(
     project: Project, *, between: Between = Between.ANYBODY, decided: bool | None = False, most: int = MOST_LISTED
 ) -> list[Disagreement]:
-    """Return disputed pairs, the widest gaps first. `decided` selects adjudicated pairs, others, or both (None)."""
+    """Return disputed pairs, the widest gaps first. `decided` selects adjudicated pairs, others, or both (None).
+
+    Between anybody, every adjudicated pair with an answer is listed, however close the opinions are.
+    """
     among_judges = between == Between.JUDGES
     statement = _LIST.format(pairs=_BY_JUDGES if among_judges else _BY_PEOPLE, gap=_GAPS[between])
     with connection.cursor() as cursor:
@@ -107,7 +119,7 @@ def disagreements(
             {
                 "project": project.pk,
                 "queries": sampled_query_ids(project.pk) if among_judges else [],
-                "smallest": SMALLEST_GAP - 1e-9,
+                "smallest": 0.0 if decided and between == Between.ANYBODY else SMALLEST_GAP - 1e-9,
                 "decided": decided,
                 "most": most,
             },

@@ -16,6 +16,7 @@ from labeling.models import Annotator
 from labeling.records import BoolArray, FloatArray, IntArray
 from scoring.columns import copy_columns
 from scoring.models import INDEPENDENT
+from scoring.numerics.measures.sides import TIE
 
 RECENT_ANSWERS = 20_000
 
@@ -153,3 +154,41 @@ def draw_known_pairs(query_ids: Sequence[int], count: int, rng: np.random.Genera
             a, b = sorted((int(mine["id"][one]), int(mine["id"][other])))
             chosen[a, b] = int(mine["query"][one])
     return [(a, b, query) for (a, b), query in chosen.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class PeoplesAnswer:
+    """A pair of one query that people answered: `preference` = P(a is the more relevant), from gold or else the mean of
+    all people; `a` and `b` are candidates, `why` the explanation that somebody gave, or empty.
+    """
+
+    pair: int
+    query: int
+    a: int
+    b: int
+    preference: float
+    why: str
+
+
+_PEOPLES = """
+SELECT pair.id, pair.query_id, pair.a_id, pair.b_id, COALESCE(gold.preference, votes.preference)::float8,
+       COALESCE(NULLIF(gold.explanation, ''), votes.why, '')
+FROM labeling_pair pair
+JOIN labeling_query query ON query.id = pair.query_id
+LEFT JOIN labeling_goldanswer gold ON gold.pair_id = pair.id
+LEFT JOIN LATERAL (
+    SELECT avg(answer.preference) AS preference, max(reason.text) AS why
+    FROM labeling_live_judgment answer LEFT JOIN labeling_rationale reason ON reason.judgment_id = answer.id
+    WHERE answer.pair_id = pair.id AND answer.by_person AND answer.kind = 'preference'
+) votes ON true
+WHERE query.project_id = %s AND (gold.preference IS NOT NULL OR votes.preference IS NOT NULL)
+ORDER BY pair.id
+"""
+
+
+def peoples_answers(project_id: int) -> list[PeoplesAnswer]:
+    """Return the pairs of the project's queries that people answered or set as gold, and that take a side."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PEOPLES, [project_id])
+        found = [PeoplesAnswer(*row) for row in cursor.fetchall()]
+    return [each for each in found if abs(each.preference - 0.5) > TIE]

@@ -6,7 +6,7 @@ Reads the state of queries through `scoring.sampling.draw`; the mathematics is i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,12 +75,20 @@ def next_pairs(query_id: int, count: int, *, pending: Sequence[int] = ()) -> lis
 
 
 def wishes(
-    query_ids: Sequence[int], sampler: Sampler, *, most: int, seed: int, round_number: int, pending: Sequence[int] = ()
+    query_ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    most: int,
+    seed: int,
+    round_number: int,
+    pending: Sequence[int] = (),
+    guides: Mapping[int, float] | None = None,
 ) -> dict[int, Wish]:
     """Return the next pairs of each query for a budget of `most` pairs, drawn by `sample_pairs`."""
     found: dict[int, Wish] = {}
     for start in range(0, len(query_ids), QUERIES_AT_ONCE):
-        for query, known in query_states(query_ids[start : start + QUERIES_AT_ONCE], pending=pending).items():
+        part = query_ids[start : start + QUERIES_AT_ONCE]
+        for query, known in query_states(part, pending=pending, guides=guides).items():
             pairs = sampler.sample(known.state, most, np.random.default_rng([seed, round_number, query]))
             found[query] = Wish(len(pairs), _gain(known.state, pairs, query))
     return found

@@ -50,20 +50,44 @@ FROM labeling_pair pair CROSS JOIN LATERAL (
 WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
 """
 
+# As above, where the answers of some annotators only guide: each counts as its weight, and does not make a pair drawn.
+_GUIDED_PAIRS = """
+SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.mean, 'NaN'::float8),
+       (vote.asked = 0 AND pair.id <> ALL(%s::bigint[]))
+FROM labeling_pair pair CROSS JOIN LATERAL (
+    SELECT count(*) AS answers, count(*) FILTER (WHERE own.guide IS NULL) AS asked,
+           COALESCE(sum(COALESCE(own.guide, 1.0)) FILTER (WHERE own.mean IS NOT NULL), 0.0) AS weight,
+           sum(own.mean * COALESCE(own.guide, 1.0))
+               / NULLIF(sum(COALESCE(own.guide, 1.0)) FILTER (WHERE own.mean IS NOT NULL), 0.0) AS mean
+    FROM (
+        SELECT avg(preference) AS mean, max(term.weight) AS guide FROM labeling_live_judgment
+        LEFT JOIN unnest(%s::bigint[], %s::float8[]) AS term (guiding, weight) ON term.guiding = annotator_id
+        WHERE pair_id = pair.id GROUP BY annotator_id
+    ) own
+) vote
+WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER BY pair.query_id, pair.id
+"""
+_PAIR_FIELDS = [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")]
+
 _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHERE query_id = ANY(%s)"
 
 
-def query_states(query_ids: Sequence[int], *, pending: Sequence[int] = ()) -> dict[int, CandidateState]:
+def query_states(
+    query_ids: Sequence[int], *, pending: Sequence[int] = (), guides: Mapping[int, float] | None = None
+) -> dict[int, CandidateState]:
     """Return the state of each query by id.
 
     A pair counts as drawn if it has an answer or is in `pending` (ids of queued pairs), so that pairs of a cancelled
-    run may be drawn again.
+    run may be drawn again. `guides`: annotators whose answers inform with this weight, but leave a pair free to be drawn.
     """
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
-    pairs = copy_columns(
-        _PAIRS, [*ids, list(pending)], [("query", "i8"), ("a", "i8"), ("b", "i8"), ("weight", "f8"), ("mean", "f8")]
-    )
+    waiting = list(pending)
+    if guides:
+        parameters = [waiting, list(guides), list(guides.values()), *ids, waiting]
+        pairs = copy_columns(_GUIDED_PAIRS, parameters, [*_PAIR_FIELDS, ("free", "b1")])
+    else:
+        pairs = copy_columns(_PAIRS, [*ids, waiting], _PAIR_FIELDS)
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
@@ -85,6 +109,7 @@ def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query
         theta=theta if rated else None,
         preference=drawn["mean"].astype(np.float64),
         weight=drawn["weight"].astype(np.float64),
+        free=drawn["free"].astype(np.bool_) if "free" in (drawn.dtype.names or ()) else None,
         **known,
     )
     return CandidateState(candidate_ids=ids, state=state)
@@ -98,14 +123,15 @@ def sample_pairs(
     seed: int,
     round_number: int,
     pending: Sequence[int] = (),
+    guides: Mapping[int, float] | None = None,
 ) -> dict[int, IntArray]:
     """Return the next pairs of each query as candidate ids int64[m, 2], a < b, without queries that need none.
 
     The draw depends only on the query's state, seed and round, so that a repeat draws the same pairs.
-    `pending`: see `query_states`.
+    `pending`, `guides`: see `query_states`.
     """
     drawn: dict[int, IntArray] = {}
-    for query, known in query_states(query_ids, pending=pending).items():
+    for query, known in query_states(query_ids, pending=pending, guides=guides).items():
         rng = np.random.default_rng([seed, round_number, query])
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):

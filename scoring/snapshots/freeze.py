@@ -1,6 +1,7 @@
 """Freezes scores for training. Writes Parquet, checksum, manifest and row in this order, so visible snapshots are complete.
 
 It reads in one transaction snapshot and writes in chunks; the manifest records the origin of the scores.
+`scoring.snapshots.pairs` writes the pairs with the panel's preference beside the rows.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
 from scoring.snapshots.lineage import lineage, software
+from scoring.snapshots.pairs import Pairable, write_pairs
 from scoring.snapshots.splits import (
     PROVING,
-    SPLITS,
     TRAIN,
     Prints,
     fingerprint,
@@ -40,14 +41,16 @@ from scoring.snapshots.splits import (
     rows_to_keep,
     split_queries,
 )
+from scoring.snapshots.tally import NoSpread, SnapshotRefused, Tally
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
+
+__all__ = ["NoSpread", "NothingToFreeze", "SnapshotOptions", "SnapshotRefused", "TooManyRows", "freeze", "software"]
 
 FORMAT = 1
 ROWS_AT_ONCE = 20_000
 # The most rows that a web request freezes, which takes some seconds.
 MOST_ROWS_OF_A_REQUEST = 100_000
-LEAST_SPREAD = 1e-3
 FOLDER, ROWS_FILE, MANIFEST_FILE = "snapshots", "rows.parquet", "manifest.json"
 
 COLUMNS = pa.schema(
@@ -84,16 +87,8 @@ HELD_OUT_TEXT = stored_text("query text also in a held-out domain")
 STRICTER_SPLIT = stored_text("document text also in a stricter split")
 
 
-class SnapshotRefused(ValueError):
-    """The scores or the options do not allow a snapshot; nothing was stored."""
-
-
 class NothingToFreeze(SnapshotRefused):
     """No score passes the filters, or too few queries have scores."""
-
-
-class NoSpread(SnapshotRefused):
-    """All scores are equal, so a model cannot learn from them."""
 
 
 class TooManyRows(SnapshotRefused):
@@ -166,6 +161,7 @@ class _Chosen:
     splits: IntArray
     weights: npt.NDArray[np.float64]
     removed: dict[str, int]
+    pairable: Pairable
 
 
 def freeze(
@@ -175,10 +171,11 @@ def freeze(
     options: SnapshotOptions | None = None,
     by: Any = None,
     most_rows: int | None = None,
+    panel: Sequence[int] = (),
 ) -> Snapshot:
-    """Freeze the live scores of these projects. After an error no files remain.
+    """Freeze the live scores of these projects, and the judged pairs. After an error no files remain.
 
-    Raises SnapshotRefused, scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows`
+    `panel`: ids of the annotators whose mean preference the pairs hold; empty: all but students of a panel. Raises SnapshotRefused, scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows`
     documents have scores.
     """
     options = options or SnapshotOptions()
@@ -189,7 +186,7 @@ def freeze(
         _check_size(projects, most_rows, name=name, options=options)
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
     with in_the_making(folder):
-        manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name=name, options=options)
+        manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name, options, panel)
         manifest["created_by"] = getattr(by, "pk", None)
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         storage().write_bytes(f"{folder}/{MANIFEST_FILE}", text.encode())
@@ -221,7 +218,9 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _write(folder: str, projects: list[Project], *, name: str, options: SnapshotOptions) -> dict[str, Any]:
+def _write(
+    folder: str, projects: list[Project], name: str, options: SnapshotOptions, panel: Sequence[int]
+) -> dict[str, Any]:
     """Write the rows; return the manifest, read in the same transaction snapshot."""
     ids = [project.pk for project in projects]
     with transaction.atomic(durable=True):
@@ -230,7 +229,7 @@ def _write(folder: str, projects: list[Project], *, name: str, options: Snapshot
             cursor.execute("SELECT clock_timestamp()")
             instant = cursor.fetchone()[0]
         chosen = _choose(ids, options)
-        tally = _Tally()
+        tally = Tally()
         with (
             storage().writing(f"{folder}/{ROWS_FILE}") as stream,
             pq.ParquetWriter(stream, COLUMNS, compression="zstd") as writer,
@@ -239,6 +238,7 @@ def _write(folder: str, projects: list[Project], *, name: str, options: Snapshot
                 tally.count(batch)
                 writer.write_batch(batch)
         tally.check_spread()
+        pairs = write_pairs(folder, ids, chosen.pairable, panel=panel)
         sources = [lineage(project) for project in projects]
     return {
         "format": FORMAT,
@@ -253,6 +253,7 @@ def _write(folder: str, projects: list[Project], *, name: str, options: Snapshot
         "relevance": {"low": tally.low, "high": tally.high},
         "calibrated_rows": tally.calibrated,
         "removed": chosen.removed,
+        "pairs": pairs,
         "options": options.model_dump(mode="json"),
         "seed": options.seed,
         "projects": sources,
@@ -285,17 +286,24 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
-    joined = largest_islands(place, scored["island"].astype(np.int64))
+    # A document that nothing was compared with is an island of its own, even where the query has no larger one.
+    joined = largest_islands(place, scored["island"].astype(np.int64)) & (scored["comparisons"].astype(np.int64) > 0)
+    prints = np.zeros(len(scored), dtype=np.uint64)
+    if options.shared_documents == "remove":
+        prints = _document_prints(project_ids, scored["document"].astype(np.int64))
 
     def keep(mask: npt.NDArray[np.bool_], reason: str) -> None:
-        nonlocal scored, place, joined
+        nonlocal scored, place, joined, prints
         removed[reason] += int(np.count_nonzero(~mask))
-        scored, place, joined = scored[mask], place[mask], joined[mask]
+        scored, place, joined, prints = scored[mask], place[mask], joined[mask], prints[mask]
 
     if options.domains:
         keep(np.isin(np.array(queries.domains)[place], options.domains), OTHER_DOMAIN)
     split = _split(queries, place, options)
     keep(split[place] >= 0, HELD_OUT_TEXT)
+    of_query = _weights(queries, options)
+    apart = options.shared_documents == "keep" or rows_to_keep(prints, split[place])
+    pairable = Pairable.of(scored["id"].astype(np.int64), split[place], of_query[place], apart)
 
     def proves() -> npt.NDArray[np.bool_]:
         return np.isin(split[place], PROVING)
@@ -305,7 +313,6 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         keep(proves() | (scored["stderr"].astype(np.float64) <= options.max_stderr), LARGE_ERROR)
     keep(proves() | joined, ON_AN_ISLAND)
     if options.shared_documents == "remove":
-        prints = _document_prints(project_ids, scored["document"].astype(np.int64))
         keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
     if not np.count_nonzero(split[place] == TRAIN):
         raise NothingToFreeze(
@@ -317,8 +324,9 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
         joined=joined,
         queries=scored["query"].astype(np.int64),
         splits=split[place],
-        weights=_weights(queries, place, split[place], options),
+        weights=_normalised(of_query[place], split[place], options),
         removed={reason: count for reason, count in removed.items() if count},
+        pairable=pairable,
     )
 
 
@@ -391,16 +399,19 @@ def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
     return np.array(prints, dtype=np.uint64)[place]
 
 
-def _weights(queries: _Queries, place: IntArray, split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
-    """Return the weight of each row by the most specific name; the mean over train rows is 1."""
-    of_query = np.array(
+def _weights(queries: _Queries, options: SnapshotOptions) -> npt.NDArray[np.float64]:
+    """Return the weight of each query by the most specific name."""
+    return np.array(
         [
             options.weights.get(f"{project}/{domain}", options.weights.get(domain, options.weights.get(project, 1.0)))
             for project, domain in zip(queries.projects, queries.domains, strict=True)
         ],
         dtype=np.float64,
     )
-    weights = of_query[place]
+
+
+def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
+    """Return the weights of the rows, with a mean of 1 over the train rows."""
     mean = weights[split == TRAIN].mean()
     if not mean > 0:
         raise SnapshotRefused(f"the weights {options.weights} exclude every training row; set one above 0")
@@ -442,59 +453,3 @@ def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(
             [pa.array(column, type=field.type) for column, field in zip(values, COLUMNS, strict=True)], schema=COLUMNS
         )
-
-
-class _Tally:
-    """Counts written rows for the manifest."""
-
-    def __init__(self) -> None:
-        self.low, self.high = float("inf"), float("-inf")
-        self.calibrated = 0
-        self._rows: Counter[tuple[str, str, str]] = Counter()
-        self._weight: Counter[tuple[str, str, str]] = Counter()
-        self._queries: dict[tuple[str, str, str], set[int]] = {}
-
-    def count(self, batch: pa.RecordBatch) -> None:
-        columns = {
-            name: batch.column(name).to_pylist() for name in ("project", "domain", "split", "query_id", "weight")
-        }
-        relevance = batch.column("relevance").to_numpy(zero_copy_only=False)
-        train = np.array([each == SPLITS[TRAIN] for each in columns["split"]])
-        if train.any():
-            self.low = min(self.low, float(relevance[train].min()))
-            self.high = max(self.high, float(relevance[train].max()))
-        self.calibrated += batch.column("calibrated").to_pylist().count(True)
-        for project, domain, split, query, weight in zip(*columns.values(), strict=True):
-            key = (project, domain, split)
-            self._rows[key] += 1
-            self._weight[key] += weight
-            self._queries.setdefault(key, set()).add(query)
-
-    def check_spread(self) -> None:
-        if self.high - self.low < LEAST_SPREAD:
-            raise NoSpread(
-                f"every training document has the relevance {self.low:.4f}; expected different scores: judge more "
-                "pairs, or check the judges' answers"
-            )
-
-    def splits(self) -> dict[str, dict[str, int]]:
-        found = {split: {"queries": 0, "rows": 0} for split in SPLITS}
-        for (_, _, split), rows in self._rows.items():
-            found[split]["rows"] += rows
-        for (_, _, split), queries in self._queries.items():
-            found[split]["queries"] += len(queries)
-        return found
-
-    def domains(self) -> list[dict[str, Any]]:
-        learned = sum(weight for (_, _, split), weight in self._weight.items() if split == SPLITS[TRAIN])
-        return [
-            {
-                "project": project,
-                "domain": domain,
-                "split": split,
-                "queries": len(self._queries[project, domain, split]),
-                "rows": rows,
-                "share_of_training": self._weight[project, domain, split] / learned if split == SPLITS[TRAIN] else 0.0,
-            }
-            for (project, domain, split), rows in sorted(self._rows.items())
-        ]

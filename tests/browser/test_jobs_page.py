@@ -16,7 +16,7 @@ from labeling.models import Annotator, Project
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import candidates_of, make_judge, make_pair, make_project, make_query, make_user
-from workers.models import Attempt, EndpointState, Job, JudgingTask, Run, Worker
+from workers.models import Attempt, EndpointState, Job, JudgingTask, ProviderBatch, Run, Worker
 from workers.monitoring.heartbeats import beat
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -61,6 +61,16 @@ def project(owner: User) -> Project:
         until=timezone.now() + timedelta(seconds=40), concurrency=32, rpm=600, last_error="HTTP 429: slow down",
         last_error_at=timezone.now(), rate_limited=17, seen_at=timezone.now(),
     )  # fmt: skip
+    for state, message in (
+        ("running", ""),
+        ("failed", "the provider refused the batch: model_not_found: no such model"),
+    ):
+        ProviderBatch.objects.create(
+            run=run, annotator=judge, endpoint="vllm-east", model="Qwen3-4B", state=state, requests=4_000, size=9_000_000,
+            input_tokens=3_100_000, output_tokens=480_000, cost_micros=1_870_000, completed=1_250, message=message,
+            sent_at=timezone.now() - timedelta(hours=2), finished_at=timezone.now() if state == "failed" else None,
+            batch_id=f"batch_{state}", provider_status="in_progress" if state == "running" else "failed",
+        )  # fmt: skip
     audit.note("run.paused", project=project, actor=owner, subject=f"run {spent.pk}", before="judging")
     audit.note("project.caps", project=project, subject=project.slug, calls="no limit → 5,000")
     return project

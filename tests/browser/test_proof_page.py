@@ -87,6 +87,6 @@ def test_a_run_of_today_is_entered_by_file(
     (tmp_path / "today.trec").write_text("".join(lines))
     visited = visit(owner)
     page: Any = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
-    page.get_by_label("TREC run").set_input_files(str(tmp_path / "today.trec"))
+    page.get_by_label("Run file").set_input_files(str(tmp_path / "today.trec"))
     page.get_by_role("button", name="Add run").click()
     expect(page.get_by_role("status")).to_contain_text("today.trec added")

@@ -8,7 +8,9 @@ from labeling.models import Candidate, Document, Project, Query
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.rows import make_project
+from trainer.evaluation.metrics import EvaluationQuery
 
+NAN = float("nan")
 WORDS = ("river", "metal", "garden", "letter", "winter", "engine", "mirror", "copper", "island", "shadow")
 
 
@@ -47,4 +49,23 @@ def make_frozen(project: Project, **options: float) -> Snapshot:
     """A snapshot with a third of the queries for the proof."""
     return freeze(
         [project], name="frozen", options=SnapshotOptions(**{"test_share": 0.34, "dev_share": 0.1, **options})
+    )
+
+
+def a_query(
+    name: str = "q1", *, grades: list[float], elo: list[float] | None = None, domain: str = ""
+) -> EvaluationQuery:
+    count = len(grades)
+    elos = np.array(elo if elo is not None else [NAN] * count, dtype=np.float64)
+    return EvaluationQuery(
+        id=name,
+        text=f"text of {name}",
+        domain=domain,
+        candidate_ids=np.arange(1, count + 1, dtype=np.int64),
+        document_ids=tuple(f"d{i}" for i in range(1, count + 1)),
+        documents=tuple(f"text number {i}" for i in range(1, count + 1)),
+        grades=np.array(grades, dtype=np.float64),
+        relevance=1.0 / (1.0 + np.exp(-(elos - 1500.0) / 174.0)),
+        elo=elos,
+        first_stage_rank=np.arange(1, count + 1, dtype=np.float64),
     )

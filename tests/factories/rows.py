@@ -13,6 +13,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from labeling.access.annotators import get_judge, get_person
+from labeling.annotation.gold import set_gold
 from labeling.judgments import Recorded, record_judgments, supersede_judgments
 from labeling.models import Annotator, Candidate, Document, Judgment, Membership, Pair, Project, Query, Role
 from labeling.models.screen import SeenAnswers
@@ -123,3 +124,24 @@ def make_probe(judge: Annotator, *, state: str = Job.State.FINISHED, **fields: A
     """An injection probe of this judge with a job in this state; `fields` are those of the probe."""
     job = Job.objects.create(project=judge.project, stage="probe", state=state)
     return InjectionProbe.objects.create(project=judge.project, annotator=judge, job=job, **fields)
+
+
+def answer_queries(project: Project, *, queries: int, pairs: int, same_text: bool = False) -> None:
+    """Add queries `taught-0`, `taught-1` ... with answered pairs: gold in every other query, otherwise answers of one person,
+    who always prefers the shorter document, whichever stands first.
+    """
+    person = get_person(project, make_user())
+    for number in range(queries):
+        text = "the one question" if same_text else f"question number {number} about topic {number % 5}"
+        query = Query.objects.create(project=project, external_id=f"taught-{number}", text=text)
+        ids = []
+        for place in range(2 * pairs):
+            words = " ".join(f"w{number}x{place}" for _ in range(3 + 9 * ((place + number) % 2)))
+            document = Document.objects.create(project=project, external_id=f"taught-{number}-{place}", text=words)
+            ids.append(Candidate.objects.create(query=query, document=document, first_stage_rank=place + 1).pk)
+        for pair in store_pairs(ids[::2], ids[1::2], [query.pk] * pairs):
+            first_is_short = float(number % 2 == 0)
+            if number % 2:
+                set_gold(pair, first_is_short, explanation="Short is good.")
+            else:
+                judge_pair(Pair.objects.get(pk=pair), person, first_is_short)

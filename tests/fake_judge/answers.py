@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def mode_of(request: Request) -> str:
     form = (request.get("response_format") or {}).get("type", "text")
     if '"ranking"' in prompt_text(request):
         return "ranking"
-    if form in {"json_schema", "json_object"} or '"score"' in prompt_text(request):
+    if form in {"json_schema", "json_object"} or '"score' in prompt_text(request):
         return "reasoned"
     return "sampled"
 
@@ -89,11 +90,28 @@ def completion(
 def _scored(request: Request, preference: float) -> str:
     """JSON in the shape of the schema that was asked for: sentences in its strings, the score in its numbers."""
     schema = ((request.get("response_format") or {}).get("json_schema") or {}).get("schema") or {}
-    properties = schema.get("properties") or {"reasoning": {"type": "string"}, "score": {"type": "number"}}
+    properties = schema.get("properties") or _properties_of(prompt_text(request))
     score = round(2.0 * preference - 1.0, 9)
     better = "A" if score > 0 else "B"
     sentence = f"Document {better} serves its query better."
-    return json.dumps({name: score if form.get("type") == "number" else sentence for name, form in properties.items()})
+    return json.dumps(_filled(properties, score, sentence))
+
+
+def _properties_of(prompt: str) -> dict[str, Any]:
+    """Of the object that a prompt asks for: a score, or one for each criterion."""
+    names = re.findall(r'"([^"]+)": a number from -1 to 1', prompt.rpartition('"scores": {')[2])
+    number = {"type": "number"}
+    scores = {"scores": {"type": "object", "properties": dict.fromkeys(names, number)}} if '"scores"' in prompt else {}
+    return {"reasoning": {"type": "string"}, **(scores or {"score": number})}
+
+
+def _filled(properties: Mapping[str, Any], score: float, sentence: str) -> dict[str, Any]:
+    return {
+        name: _filled(form["properties"], score, sentence)
+        if form.get("type") == "object"
+        else (score if form.get("type") == "number" else sentence)
+        for name, form in properties.items()
+    }
 
 
 def _ranked(shares: Mapping[str, float]) -> list[str]:

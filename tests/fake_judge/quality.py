@@ -20,6 +20,12 @@ SECTION = re.compile(
     r"\[\[(QUERY|QUERY A|QUERY B|DOCUMENT|DOCUMENT [A-P]) ([0-9a-f]+)\]\]\n(.*?)\n\[\[END \1 \2\]\]", re.S
 )
 
+EXAMPLE = re.compile(
+    r"\[\[EXAMPLE DOCUMENT A [0-9a-f]+\]\]\n(.*?)\n\[\[END.*?\[\[EXAMPLE DOCUMENT B [0-9a-f]+\]\]\n(.*?)\n\[\[END"
+    r".*?Answer of the people of this project: (?:Document )?(A|B)",
+    re.S,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
@@ -28,13 +34,15 @@ class JudgeSettings:
     `scale` multiplies differences of quality; `sigma` is this judge's noise on a pair, `shared_sigma` what all
     judges share; `position_bias` goes to the first document, `length_bias` to the longer one for each factor e;
     `susceptibility` is the share of pairs that a payload wins outright; `label_mass` = P(A) + P(B);
-    `uniform` mixes in U(0, 1). `fault_rates` adds to the server's; `dialect` names what its server does differently.
+    `uniform` mixes in U(0, 1). `learns` goes to the longer document for each factor e, times what the examples in the prompt
+    prefer in length (1: all the longer, -1: all the shorter document). `fault_rates` adds to the server's; `dialect` names what its server does differently.
     """
 
     scale: float = 1.0
     sigma: float = 0.2
     shared_sigma: float = 0.0
     uniform: float = 0.0
+    learns: float = 0.0
     position_bias: float = 0.0
     length_bias: float = 0.0
     susceptibility: float = 0.0
@@ -48,12 +56,15 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A comparison as it stood in the prompt; the first document is A."""
+    """A comparison as it stood in the prompt; the first document is A. `taste`: what the examples before it prefer in
+    length, from -1 (all the shorter document) to 1.
+    """
 
     query_first: str
     query_second: str
     first: str
     second: str
+    taste: float = 0.0
 
     @classmethod
     def read(cls, text: str) -> Question | None:
@@ -67,7 +78,18 @@ class Question:
             query_second=sections.get("QUERY B", query),
             first=sections["DOCUMENT A"],
             second=sections["DOCUMENT B"],
+            taste=_taste(text),
         )
+
+
+def _taste(text: str) -> float:
+    """The mean over the examples: 1 where the answer is the longer document, -1 where it is the shorter one."""
+    sides = [
+        (len(first) - len(second)) * (1 if answer == "A" else -1)
+        for first, second, answer in EXAMPLE.findall(text)
+        if len(first) != len(second)
+    ]
+    return sum(math.copysign(1.0, side) for side in sides) / len(sides) if sides else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +179,8 @@ class HiddenQuality:
         logit += sign * settings.sigma * gauss(f"noise {judge} {pair}")
         logit += sign * settings.shared_sigma * gauss(f"shared {pair}")
         logit += settings.position_bias
-        logit += settings.length_bias * math.log((len(question.first) + 1) / (len(question.second) + 1))
+        length = settings.length_bias + settings.learns * question.taste
+        logit += length * math.log((len(question.first) + 1) / (len(question.second) + 1))
         preference = 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, logit))))
         if settings.uniform:
             drawn = uniform(f"uniform {judge} {pair}")

@@ -169,8 +169,9 @@ def _built_in() -> list[type[Plugin]]:
     for module in modules:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
-    # Local models need weights; tests/workers/judges/test_transformers.py and test_cross_encoder.py make some.
-    local = {"transformers-local", "cross-encoder"}
+    # Local models need weights; test_transformers.py, test_cross_encoder.py and test_pairwise_student.py in tests/workers/judges
+    # make some.
+    local = {"transformers-local", "cross-encoder", "pairwise-student"}
     return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in local]
 
 

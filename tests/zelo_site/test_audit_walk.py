@@ -30,6 +30,7 @@ from tests.factories.world.changes import (
     a_gold_verdict,
     a_held_back_student,
     a_judge_at_work,
+    a_judge_to_teach,
     a_key,
     a_password,
     a_paused_judge,
@@ -41,6 +42,7 @@ from tests.factories.world.changes import (
     a_stopped_training,
     a_superuser,
     a_verdict,
+    an_open_distillation,
     gold,
     grades_before,
     new_data,
@@ -120,9 +122,15 @@ PAGES = [
     Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "resume"}, a_paused_judge),
     Writes("scorecard", ("judge.resumed",), {"judge": "{annotator_id}", "action": "retry"}, a_paused_judge),
     Writes("trials", ("trial.ordered",), {"judge": "{annotator_id}"}, a_judge_at_work),
+    Writes(
+        "teachings", ("teaching.ordered",), {"judge": "{annotator_id}", "examples": "4", "pairs": "6"}, a_judge_to_teach
+    ),
     Writes("new-trial", ("trial.ordered",), {"try": "test-longer"}),
     Writes("scale", ("calibration.ordered",), {}, scores),
     Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
+    Writes("distill", ("run.started", "distillation.ordered"), {"judge": "{annotator_id}"}),
+    Writes("move-distillation", ("distillation.cancelled",), {}, an_open_distillation, {"move": "cancel"}),
+    Writes("move-distillation", ("run.started", "distillation.resumed"), {}, kwargs={"move": "resume"}),
     Writes("snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
@@ -174,6 +182,9 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/runs", ("run.started",), RUN),
     Writes("POST /projects/{slug}/calibrate", ("calibration.ordered",), {}, scores),
     Writes("POST /projects/{slug}/candidates", ("candidates.ordered",), {"retriever": "bm25"}, no_job),
+    Writes("POST /projects/{slug}/distillations", ("run.started", "distillation.ordered"), RUN),
+    Writes("POST /distillations/{distillation_id}/{move}", ("distillation.cancelled",), None, an_open_distillation, {"move": "cancel"}),
+    Writes("POST /distillations/{distillation_id}/{move}", ("run.started", "distillation.resumed"), kwargs={"move": "resume"}),
     Writes("PATCH /runs/{run_id}", ("run.budget",), {"call_budget": 7}),
     Writes("PATCH /projects/{slug}/caps", ("project.caps",), {"calls": 500}),
     Writes("POST /runs/{run_id}/{action}", ("run.paused",), kwargs={"action": "pause"}),
@@ -186,6 +197,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
@@ -239,7 +251,7 @@ READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements", "trial",
+    "people-agreement", "disagreements", "teaching", "trial",
 }  # fmt: skip
 
 

@@ -32,8 +32,8 @@ from trainer.evaluation.rankers import (
     Outside,
     RunFile,
     Strengths,
-    read_run,
 )
+from trainer.evaluation.run_files import Run, read_run
 from trainer.models import Reranker
 from trainer.serving.registry import artefact_folder, artefact_of
 
@@ -158,7 +158,12 @@ def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
 
 def _run_file(reranker: Reranker) -> Order:
     with storage().opened(reranker.location) as stream:
-        return RunFile(read_run(stream))
+        return RunFile(_by_query_name(read_run(stream), reranker.project.slug))
+
+
+def _by_query_name(run: Run, slug: str) -> Run:
+    """A run that a project's own queries find under their imported id, and under "project/id" as in shared snapshots."""
+    return run | {f"{slug}/{query}": own for query, own in run.items() if f"{slug}/{query}" not in run}
 
 
 def _trained(reranker: Reranker) -> Order:

@@ -118,6 +118,7 @@ def _entry(board: Leaderboard, row: Row) -> Entry:
         "split": board.split,
         "reference": board.reference,
         "queries": row.queries,
+        "matched": None if row.matched is None else asdict(row.matched),
         "evaluated_at": _said(row.evaluation.created_at),
         "metrics": {metric: asdict(own) for metric, own in row.metrics.items()},
         "domains": {

@@ -73,6 +73,23 @@ def result_of(rows: Sequence[GateRow], train: Examples) -> dict[str, Any]:
     }
 
 
+def held_back_reason(gate: Mapping[str, Any]) -> str:
+    """An English sentence that says what the gate of a held-back run found."""
+    if gate.get("base_won"):
+        return "no checkpoint ranks better than the untrained base, so nothing is published"
+    names = {"base": "the untrained base", "first_stage": "the first stage"}
+    found = [
+        f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries"
+        for each in gate.get("comparisons", [])
+        if each["worse"]
+    ]
+    if not found:
+        return (
+            "its figures on held-out queries or pairs are worse than chance allows; the page of the training shows them"
+        )
+    return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
+
+
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
     """The student against each rival on the first queries of a split; none where nothing can be measured."""
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,8 +18,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from labeling.models import Project
-from labeling.records import FloatArray, IntArray
+from labeling.records import FloatArray
 from scoring.models import Snapshot
+from scoring.numerics.measures.rankings import Measure
 from scoring.numerics.measures.resampling import Interval, PairedTest
 from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
@@ -33,9 +34,11 @@ from trainer.evaluation.metrics import (
     NothingToMeasure,
     Reference,
     difference,
+    highest_gain,
     intervals,
     measurable,
     measure,
+    with_missing,
 )
 from trainer.models import Evaluation, Reranker
 
@@ -49,8 +52,23 @@ class NotEvaluated(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
+class Matched:
+    """How much of a split a row was measured on; None where an evaluation of an earlier version did not count it.
+
+    `queries` of the `of_queries` that the reference judges; of their `of_documents` candidates, `documents` have a score;
+    `others` are documents that a run file names for these queries and that are no candidates.
+    """
+
+    queries: int
+    of_queries: int
+    documents: int
+    of_documents: int
+    others: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Against:
-    """A paired difference in NDCG@10 to the baseline `name`; `verdict` says it in words."""
+    """A paired difference in the leading measure to the baseline `name`; `verdict` says it in words."""
 
     name: str
     reranker_id: int
@@ -91,14 +109,27 @@ class Row:
         return [self.against.get(kind) for kind in BASELINES]
 
     @property
+    def leading(self) -> Interval:
+        """The measure that orders the leaderboard, the first."""
+        return next(iter(self.metrics.values()))
+
+    @property
     def by_domain(self) -> list[Interval | None]:
-        """NDCG@10 in each domain of the leaderboard, in its order."""
-        return [self.domains[each]["ndcg@10"] if each in self.domains else None for each in self.all_domains]
+        """The leading measure in each domain of the leaderboard, in its order."""
+        return [next(iter(self.domains[each].values())) if each in self.domains else None for each in self.all_domains]
+
+    @property
+    def matched(self) -> Matched | None:
+        found = self.evaluation.metrics.get("matched")
+        return Matched(**found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Rows, best NDCG@10 first, on the `queries` of one split against one reference."""
+    """Rows, best in the first of `measures` first, on the `queries` of one split against one reference.
+
+    `complete`: queries that an entry lacks count as 0 (trec_eval's -c).
+    """
 
     snapshot: Snapshot
     split: str
@@ -107,6 +138,13 @@ class Leaderboard:
     domains: tuple[str, ...]
     rows: tuple[Row, ...]
     chosen: Reranker | None = None
+    measures: tuple[str, ...] = METRICS
+    complete: bool = False
+
+    @property
+    def labels(self) -> list[str]:
+        """The measures as headings."""
+        return [Measure.parse(each).label for each in self.measures]
 
 
 def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
@@ -155,31 +193,63 @@ def record_evaluation(
     *,
     queries: Sequence[EvaluationQuery],
     scores: Sequence[FloatArray],
+    named: Sequence[int] | None = None,
 ) -> list[Evaluation]:
     """Measure scores against every usable reference and store the results, replacing earlier ones.
 
-    `scores` float64[n] per query, in the order of its candidates. Raises NothingToMeasure if no reference is usable, and
-    BadOrder.
+    `scores` float64[n] per query, in the order of its candidates. For a run file, which may rank documents that are no
+    candidates, they are negated ranks, and `named` counts the documents that it names for each query. Raises
+    NothingToMeasure if no reference is usable, and BadOrder.
     """
     found: list[Evaluation] = []
     rows = {query.id: own for query, own in zip(queries, scores, strict=True)}
-    # Skip queries without any score: ordering them by id would measure an order that the reranker did not give.
-    scored = {query for query, own in rows.items() if np.isfinite(own).any()}
+    counts = dict(zip(rows, named, strict=True)) if named is not None else None
+    answered = _answered(rows, counts)
     for reference in REFERENCES:
         try:
-            kept = [query for query in measurable(queries, reference) if query.id in scored]
+            judged = measurable(queries, reference)
         except NothingToMeasure:
             continue
+        kept = [query for query in judged if query.id in answered]
         if not kept:
             continue
-        measured = measure(kept, [rows[query.id] for query in kept], reference)
-        found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=scores))
+        own = [rows[query.id] for query in kept]
+        measured = measure(kept, own, reference, are_ranks=named is not None, highest=highest_gain(judged, reference))
+        # A student's gaps are queries that it has learned from; they are withheld, not missing.
+        missing = [] if reranker.training_run_id else [query for query in judged if query.id not in answered]
+        matched = _matched(kept, len(judged), rows, counts)
+        facts = {
+            "matched": asdict(matched),
+            "are_ranks": named is not None,
+            "missing": {query.id: query.domain for query in missing},
+        }
+        found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=scores, facts=facts))
     if not found:
         raise NothingToMeasure(
             f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "
             "two documents of different Elo; choose another split, or collect more judgments"
         )
     return found
+
+
+def _answered(rows: Mapping[str, FloatArray], named: Mapping[str, int] | None) -> set[str]:
+    """Queries with a ranking; one that names only other documents counts, with nothing relevant retrieved."""
+    if named is not None:
+        return {query for query, number in named.items() if number}
+    return {query for query, own in rows.items() if np.isfinite(own).any()}
+
+
+def _matched(
+    kept: Sequence[EvaluationQuery], judged: int, rows: Mapping[str, FloatArray], named: Mapping[str, int] | None
+) -> Matched:
+    documents = sum(int(np.isfinite(rows[query.id]).sum()) for query in kept)
+    return Matched(
+        queries=len(kept),
+        of_queries=judged,
+        documents=documents,
+        of_documents=sum(len(query.document_ids) for query in kept),
+        others=sum(named[query.id] for query in kept) - documents if named is not None else 0,
+    )
 
 
 def _store(
@@ -190,12 +260,13 @@ def _store(
     *,
     measured: Measured,
     scores: Sequence[FloatArray],
+    facts: Mapping[str, Any],
 ) -> Evaluation:
-    domains = sorted(set(measured.domains))
     metrics = {
+        **facts,
         "queries": len(measured.query_ids),
         "all": _plain(intervals(measured)),
-        "domains": {each: _plain(intervals(measured.of_domain(each))) for each in domains} if domains != [""] else {},
+        "domains": {domain: _plain(own) for domain, own in _by_domain(measured).items()},
         "values": {
             "query_ids": list(measured.query_ids),
             "domains": list(measured.domains),
@@ -218,6 +289,12 @@ def _store(
     return evaluation
 
 
+def _by_domain(measured: Measured) -> dict[str, dict[str, Interval]]:
+    """Intervals by domain; empty if no query has one."""
+    domains = sorted(set(measured.domains))
+    return {each: intervals(measured.of_domain(each)) for each in domains} if domains != [""] else {}
+
+
 def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     return {metric: asdict(interval) for metric, interval in found.items()}
 
@@ -233,45 +310,54 @@ def unpacked(data: bytes) -> FloatArray:
     return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
 
 
-def measured_of(evaluation: Evaluation) -> Measured:
-    """The values by query that an evaluation keeps."""
+def measured_of(evaluation: Evaluation, metrics: Sequence[str] = METRICS) -> Measured:
+    """The values by query that an evaluation keeps, those of `metrics`."""
     values: dict[str, Any] = evaluation.metrics["values"]
     return Measured(
         query_ids=tuple(values["query_ids"]),
         domains=tuple(values["domains"]),
-        values={metric: np.array(values[metric], dtype=np.float64) for metric in METRICS},
+        values={metric: np.array(values[metric], dtype=np.float64) for metric in metrics},
     )
 
 
 def leaderboard(
-    project: Project, snapshot: Snapshot, split: str, reference: Reference, *, compared_with: int | None = None
+    project: Project,
+    snapshot: Snapshot,
+    split: str,
+    reference: Reference,
+    *,
+    compared_with: int | None = None,
+    measures: tuple[str, ...] = METRICS,
+    complete: bool = False,
 ) -> Leaderboard:
     """The leaderboard of one split, with differences to the baselines and to the reranker `compared_with` (its id).
 
-    Raises NotEvaluated if nothing is evaluated there or `compared_with` is not on the leaderboard.
+    Other `measures` than METRICS are computed from the stored scores; the first orders the rows. Raises NotEvaluated if
+    nothing is evaluated there or `compared_with` is not on the leaderboard.
     """
-    evaluations = list(
-        Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
-        .defer("scores")
-        .select_related("reranker__training_run")
-    )
+    is_stored = set(measures) <= set(METRICS)
+    rows = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
+    evaluations = list((rows.defer("scores") if is_stored else rows).select_related("reranker__training_run"))
     if not evaluations:
         raise NotEvaluated(
             f"nothing is evaluated on split {split!r} of snapshot {snapshot.name!r} against {reference}; "
             "start an evaluation first"
         )
-    values = {each.pk: measured_of(each) for each in evaluations}
-    ranked = sorted(evaluations, key=lambda each: (-_ndcg(each), each.reranker.name))
+    values = _values_of(evaluations, measures, complete=complete)
+    found = {pk: _figures(own, each.metrics, is_stored and not complete, measures)
+             for (pk, own), each in zip(values.items(), evaluations, strict=True)}  # fmt: skip
+    lead = measures[0]
+    ranked = sorted(evaluations, key=lambda each: (-found[each.pk][0][lead].estimate, each.reranker.name))
     baselines = {kind: [each for each in ranked if each.reranker.kind == kind] for kind in BASELINES}
     chosen = _chosen(evaluations, compared_with)
-    domains = tuple(sorted({domain for each in evaluations for domain in each.metrics["domains"]}))
-    rows = [
+    domains = tuple(sorted({domain for _, by_domain in found.values() for domain in by_domain}))
+    board = [
         Row(
             evaluation=each,
             name=each.reranker.name,
             kind=each.reranker.kind,
-            metrics=_intervals(each.metrics["all"]),
-            domains={domain: _intervals(own) for domain, own in each.metrics["domains"].items()},
+            metrics=found[each.pk][0],
+            domains=found[each.pk][1],
             against=_against(each, baselines, values),
             all_domains=domains,
             to_chosen=_to(chosen, each, values),
@@ -282,11 +368,55 @@ def leaderboard(
         snapshot=snapshot,
         split=split,
         reference=reference,
-        queries=max(row.queries for row in rows),
+        queries=max(len(own.query_ids) for own in values.values()),
         domains=domains,
-        rows=tuple(rows),
+        rows=tuple(board),
         chosen=chosen.reranker if chosen else None,
+        measures=measures,
+        complete=complete,
     )
+
+
+def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, complete: bool) -> dict[int, Measured]:
+    """Values by query of each evaluation, stored ones or computed from the stored scores."""
+    if set(measures) <= set(METRICS):
+        found = {each.pk: measured_of(each, measures) for each in evaluations}
+    else:
+        first = evaluations[0]
+        with _rows_file(first.snapshot) as stream:
+            queries = read_queries(stream, first.split, name=first.snapshot.name, texts=False)
+        found = {each.pk: _measured_again(each, queries, measures) for each in evaluations}
+    if complete:
+        return {each.pk: with_missing(found[each.pk], each.metrics.get("missing", {})) for each in evaluations}
+    return found
+
+
+def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], measures: Sequence[str]) -> Measured:
+    reference = cast(Reference, evaluation.reference)
+    ends = np.cumsum([len(query.document_ids) for query in queries])
+    scores = dict(
+        zip((query.id for query in queries), np.split(unpacked(bytes(evaluation.scores)), ends[:-1]), strict=True)
+    )
+    answered = set(evaluation.metrics["values"]["query_ids"])
+    kept = [query for query in queries if query.id in answered]
+    return measure(
+        kept,
+        [scores[query.id] for query in kept],
+        reference,
+        measures,
+        are_ranks=evaluation.metrics.get("are_ranks", False),
+        highest=highest_gain(queries, reference),
+    )
+
+
+def _figures(
+    own: Measured, stored: Mapping[str, Any], use_stored: bool, measures: Sequence[str]
+) -> tuple[dict[str, Interval], dict[str, dict[str, Interval]]]:
+    """Intervals over all queries and by domain."""
+    if not use_stored:
+        return intervals(own), _by_domain(own)
+    by_domain = {domain: _intervals(each, measures) for domain, each in stored["domains"].items()}
+    return _intervals(stored["all"], measures), by_domain
 
 
 def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evaluation | None:
@@ -299,13 +429,9 @@ def _chosen(evaluations: Sequence[Evaluation], reranker_id: int | None) -> Evalu
     return found
 
 
-def _ndcg(evaluation: Evaluation) -> float:
-    return float(evaluation.metrics["all"]["ndcg@10"]["estimate"])
-
-
-def _intervals(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
+def _intervals(plain: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Interval]:
     # In our order: the database does not keep the order of JSON keys.
-    return {metric: Interval(**plain[metric]) for metric in METRICS}
+    return {metric: Interval(**plain[metric]) for metric in metrics}
 
 
 def _against(
@@ -327,67 +453,6 @@ def _to(baseline: Evaluation | None, evaluation: Evaluation, values: Mapping[int
     """The paired difference to another row; None to itself, or if no query was measured on both."""
     if baseline is None or baseline.pk == evaluation.pk:
         return None
-    test = difference(values[evaluation.pk], values[baseline.pk])
+    own = values[evaluation.pk]
+    test = difference(own, values[baseline.pk], next(iter(own.values)))
     return None if test is None else Against(baseline.reranker.name, baseline.reranker_id, test)
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """NDCG@10 of one query under two orders, `before` and `after`."""
-
-    query_id: str
-    domain: str
-    before: float
-    after: float
-
-    @property
-    def change(self) -> float:
-        return self.after - self.before
-
-
-def what_moved(first: Evaluation, second: Evaluation) -> list[Moved]:
-    """Queries that both evaluations measured, the largest loss first."""
-    before = dict(zip(first.metrics["values"]["query_ids"], first.metrics["values"]["ndcg@10"], strict=True))
-    values = second.metrics["values"]
-    rows = zip(values["query_ids"], values["domains"], values["ndcg@10"], strict=True)
-    found = [Moved(query, domain, before[query], after) for query, domain, after in rows if query in before]
-    return sorted(found, key=lambda each: (each.change, each.query_id))
-
-
-@dataclass(frozen=True, slots=True)
-class MovedDocument:
-    """A document's ranks, from 1, under two orders."""
-
-    document_id: str
-    text: str
-    grade: float | None
-    elo: float | None
-    before: int
-    after: int
-
-
-def moved_documents(query: EvaluationQuery, before: FloatArray, after: FloatArray) -> list[MovedDocument]:
-    """The documents of one query in the later order, with the rank that each had before."""
-    earlier, later = _ranks(before), _ranks(after)
-    rows = [
-        MovedDocument(
-            document_id=query.document_ids[i],
-            text=query.documents[i],
-            grade=_known(query.grades[i]),
-            elo=_known(query.elo[i]),
-            before=int(earlier[i]),
-            after=int(later[i]),
-        )
-        for i in range(len(query.documents))
-    ]
-    return sorted(rows, key=lambda row: row.after)
-
-
-def _ranks(scores: FloatArray) -> IntArray:
-    ranks = np.empty(len(scores), dtype=np.int64)
-    ranks[np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -8,13 +8,13 @@ Imports no Django.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from labeling.records import FloatArray, IntArray
-from scoring.numerics.measures.metrics import ndcg, recall, reciprocal_rank
+from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, PairedTest, bootstrap_interval, paired_test
 
 Reference = Literal["grades", "elo"]
@@ -53,11 +53,15 @@ class EvaluationQuery:
     first_stage_rank: FloatArray
 
     def says(self, reference: Reference) -> bool:
-        """Whether an order can be measured: some documents are relevant, and not all equally."""
+        """Whether the reference prefers some documents to others."""
         if reference == "grades":
             return bool(np.nanmax(self.grades, initial=0.0) > 0.0)
         known = self.relevance[np.isfinite(self.elo)]
         return len(known) > 1 and bool(np.ptp(known) > 0.0)
+
+    def counts(self, reference: Reference) -> bool:
+        """Whether the query enters the means: as in trec_eval, any grade suffices, even if nothing is relevant."""
+        return bool(np.isfinite(self.grades).any()) if reference == "grades" else self.says(reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,9 @@ class Measured:
 
 
 def measurable(queries: Iterable[EvaluationQuery], reference: Reference) -> list[EvaluationQuery]:
-    """The queries with a usable reference. Raises NothingToMeasure."""
-    found = [query for query in queries if query.says(reference)]
-    if not found:
+    """The queries that count against the reference. Raises NothingToMeasure if it prefers no document of any query."""
+    found = [query for query in queries if query.counts(reference)]
+    if not any(query.says(reference) for query in found):
         wanted = "a positive human grade" if reference == "grades" else "two documents of different Elo"
         raise NothingToMeasure(
             f"no query of this split has {wanted}; choose another split or reference, or import grades"
@@ -91,20 +95,52 @@ def measurable(queries: Iterable[EvaluationQuery], reference: Reference) -> list
     return found
 
 
-def measure(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray], reference: Reference) -> Measured:
-    """NDCG@10, Recall@10 and MRR of `scores`, one array per query, higher is better, NaN ranks last.
+def parse_measures(text: str) -> tuple[str, ...]:
+    """Measures in their one spelling from names separated by commas; METRICS if empty. Raises UnknownMetric."""
+    names = [each for each in text.split(",") if each.strip()]
+    return tuple(dict.fromkeys(str(Measure.parse(each)) for each in names)) or METRICS
 
-    Against grades: linear gain, relevant from grade 1, an ungraded document counts as 0. Against Elo: gain is the
-    relevance, relevant are the ten documents of highest Elo (half of them where there are fewer than twenty), MRR
-    looks for the best one. Ties go by candidate id as in trec_eval. Raises BadOrder.
+
+def highest_gain(queries: Iterable[EvaluationQuery], reference: Reference) -> float:
+    """The top of the reference's scale, for ERR: the highest grade of these queries, at least 1; 1 for relevance."""
+    if reference == "elo":
+        return 1.0
+    return max((float(np.nanmax(query.grades, initial=1.0)) for query in queries), default=1.0)
+
+
+def measure(
+    queries: Sequence[EvaluationQuery],
+    scores: Sequence[FloatArray],
+    reference: Reference,
+    metrics: Sequence[str] = METRICS,
+    *,
+    are_ranks: bool = False,
+    highest: float | None = None,
+) -> Measured:
+    """Values of `metrics` for `scores`, one array per query, higher is better; NaN is a document that is not retrieved.
+
+    Ties go by the imported document id as in trec_eval. With `are_ranks`, a score is a rank from 1, negated, in a ranking
+    that may name documents which are no candidates. Against grades: relevant from grade 1, an ungraded document counts as
+    0. Against Elo: gain is the relevance, relevant are the documents of the ten highest Elo (half of them where there are
+    fewer than twenty), MRR looks for the best; equal Elo is equally relevant. `highest`: see `highest_gain`, by default
+    that of `queries`. Raises BadOrder, UnknownMetric.
     """
-    rows = [_values(query, own, reference) for query, own in zip(queries, _checked(queries, scores), strict=True)]
-    columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(METRICS))
+    measures = [Measure.parse(each) for each in metrics]
+    top = highest_gain(queries, reference) if highest is None else highest
+    rows = []
+    for query, own in zip(queries, _checked(queries, scores), strict=True):
+        ranks = _given_ranks(own) if are_ranks else ranks_of(own, query.document_ids)
+        rows.append(_values(measures, query, ranks, reference, top))
+    columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(measures))
     return Measured(
         query_ids=tuple(query.id for query in queries),
         domains=tuple(query.domain for query in queries),
-        values={metric: columns[:, position] for position, metric in enumerate(METRICS)},
+        values={metric: columns[:, position] for position, metric in enumerate(metrics)},
     )
+
+
+def _given_ranks(scores: FloatArray) -> IntArray:
+    return np.nan_to_num(-scores, nan=0.0).astype(np.int64)
 
 
 def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -> Iterator[FloatArray]:
@@ -120,31 +156,28 @@ def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -
         yield values
 
 
-def _values(query: EvaluationQuery, scores: FloatArray, reference: Reference) -> tuple[float, float, float]:
-    ranked = _ranked_last(scores)
-    ids = [str(each) for each in query.candidate_ids.tolist()]
+def _values(
+    measures: Sequence[Measure], query: EvaluationQuery, ranks: IntArray, reference: Reference, highest: float
+) -> list[float]:
     if reference == "grades":
-        grades = np.nan_to_num(query.grades, nan=0.0)
-        return (
-            ndcg(ranked, grades, DEPTH, ids=ids),
-            recall(ranked, grades, DEPTH, ids=ids),
-            reciprocal_rank(ranked, grades, ids=ids),
-        )
-    gains = np.where(np.isfinite(query.elo), np.nan_to_num(query.relevance, nan=0.0), 0.0)
-    places = np.empty(len(ids), dtype=np.int64)
-    places[np.argsort(-np.nan_to_num(query.elo, nan=-np.inf), kind="stable")] = np.arange(len(ids))
-    top = (places < min(DEPTH, max(1, len(ids) // 2))).astype(np.int64)
-    return (
-        ndcg(ranked, gains, DEPTH, ids=ids),
-        recall(ranked, top, DEPTH, ids=ids),
-        reciprocal_rank(ranked, (places == 0).astype(np.int64), ids=ids),
+        ranked = Ranked.of_grades(ranks, query.grades, highest=highest)
+        return [each.of(ranked) for each in measures]
+    known = np.isfinite(query.elo)
+    gains = np.where(known, np.nan_to_num(query.relevance, nan=0.0), 0.0)
+    place = min(DEPTH, max(1, len(ranks) // 2), int(known.sum()))
+    bar = np.sort(query.elo[known])[::-1][place - 1]
+    ranked = Ranked(ranks, gains, known & (query.elo >= bar), highest)
+    best = replace(ranked, relevant=known & (query.elo >= query.elo[known].max()))
+    return [each.of(best if each.name == "mrr" else ranked) for each in measures]
+
+
+def with_missing(measured: Measured, missing: Mapping[str, str]) -> Measured:
+    """The values with 0 for the queries that the order lacks, {query id: domain}: trec_eval's -c."""
+    return Measured(
+        query_ids=(*measured.query_ids, *missing),
+        domains=(*measured.domains, *missing.values()),
+        values={metric: np.append(own, np.zeros(len(missing))) for metric, own in measured.values.items()},
     )
-
-
-def _ranked_last(scores: FloatArray) -> FloatArray:
-    """The scores with every NaN replaced by a value below the lowest score."""
-    known = scores[np.isfinite(scores)]
-    return np.where(np.isfinite(scores), scores, (known.min() if known.size else 0.0) - 1.0)
 
 
 def intervals(measured: Measured, *, seed: int = 0) -> dict[str, Interval]:

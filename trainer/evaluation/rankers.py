@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from labeling.importing.lines import RowError, numbered_lines
 from labeling.records import FloatArray, TextRecord
 from labeling.retrieval.bm25 import BM25Index
 from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines, load_embedder
+from scoring.numerics.measures.rankings import run_ranks
 from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
 from trainer.evaluation.metrics import EvaluationQuery
 
-RUN_LINE = "query Q0 document rank score tag"
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
 TEXTS_TOGETHER = 400
-MOST_LINE_BYTES = 64 * 1024
-MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
 Progress = Callable[[int, int], None]
 
 
@@ -131,56 +128,24 @@ class Outside:
 
 
 class RunFile:
-    """A TREC run of an existing system. Documents that it does not name rank last.
+    """A run of an existing system; `run[query][document]` is a score, keyed by the imported ids.
 
-    `run[query][document]` is a score, keyed by the imported ids.
+    Gives each candidate its negated rank among all documents that the run names for the query, candidates or not, in
+    trec_eval's order; a candidate that it does not name is not retrieved.
     """
 
     def __init__(self, run: Mapping[str, Mapping[str, float]]) -> None:
         self._run = run
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
-        return [
-            np.array([self._run.get(query.id, {}).get(each, math.nan) for each in query.document_ids])
-            for query in queries
-        ]
+        return [self._ranks(query) for query in queries]
 
+    def named(self, queries: Sequence[EvaluationQuery]) -> list[int]:
+        """How many documents the run names for each query."""
+        return [len(self._run.get(query.id, {})) for query in queries]
 
-def read_run(stream: IO[bytes]) -> dict[str, dict[str, float]]:
-    """Scores by query and document of a TREC run. Raises RowError that names the line."""
-    run: dict[str, dict[str, float]] = {}
-    for number, body in numbered_lines(stream, MOST_LINE_BYTES, MOST_RUN_BYTES):
-        if isinstance(body, RowError):
-            raise body
-        query, document, score = _run_line(body, number)
-        if document in run.setdefault(query, {}):
-            raise RowError(
-                f"document {document!r} appears twice for query {query!r}",
-                line=number, field="document", expectation="each document once per query", remedy="remove one line",
-            )  # fmt: skip
-        run[query][document] = score
-    if not run:
-        raise RowError(
-            "the file is empty", line=1, field="", expectation=f"lines of {RUN_LINE!r}", remedy="choose a TREC run"
-        )
-    return run
-
-
-def _run_line(body: bytes, number: int) -> tuple[str, str, float]:
-    words = body.decode("utf-8", "replace").split()
-    score = _finite(words[4]) if len(words) == 6 else None
-    if score is None:
-        raise RowError(
-            f"the line is {' '.join(words)[:100]!r}",
-            line=number, field="score", expectation=f"six words: {RUN_LINE}, the score a finite number",
-            remedy="export the run in TREC's format",
-        )  # fmt: skip
-    return words[0], words[2], score
-
-
-def _finite(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    def _ranks(self, query: EvaluationQuery) -> FloatArray:
+        own = self._run.get(query.id, {})
+        ids = list(own)
+        ranks = dict(zip(ids, run_ranks(list(own.values()), ids).tolist(), strict=True))
+        return np.array([-ranks.get(each, math.nan) for each in query.document_ids], dtype=np.float64)

@@ -7,7 +7,7 @@ the manifest is written. Imports no Django, and torch only while publishing.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,13 @@ def publish_embedder(
     probe: Sequence[str] = (),
     max_length: int | None = None,
     sizes: Sequence[int] = (),
+    token_weight: float = 0.0,
+    more: Mapping[str, Any] | None = None,
 ) -> Published:
     """Write, check and move into place the three artefacts of an embedder's adapter; replaces an earlier `out`.
 
-    `probe` are further texts to compare the artefacts on; `sizes` the embedding sizes that it was trained for. Raises
+    `probe` are further texts to compare the artefacts on; `sizes` the embedding sizes that it was trained for;
+    `token_weight` the share of token similarity in its scores; `more` replaces and adds facts of the manifest. Raises
     AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     found = load_base(base)
@@ -93,8 +96,10 @@ def publish_embedder(
             "dtype": "float32",
             "embedding_size": int(expected.shape[1]),
             "embedding_sizes": [int(size) for size in sizes or (expected.shape[1],)],
+            "token_weight": token_weight,
             "parity": {"texts": len(texts), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
+            **(more or {}),
         }
         for artefact in EMBEDDING_ARTEFACTS:
             text = render_card(card, artefact=artefact, base=found.name, facts=facts)

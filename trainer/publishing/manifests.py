@@ -20,7 +20,8 @@ ADAPTER, MERGED, SEQUENCE_CLASSIFICATION = "adapter", "merged", "sequence_classi
 SENTENCE_TRANSFORMERS = "sentence_transformers"
 ARTEFACTS = (ADAPTER, MERGED, SEQUENCE_CLASSIFICATION)
 EMBEDDING_ARTEFACTS = (ADAPTER, MERGED, SENTENCE_TRANSFORMERS)
-CROSS_ENCODER, BI_ENCODER = "cross-encoder", "bi-encoder"
+PAIRWISE_ARTEFACTS = (ADAPTER, MERGED)
+CROSS_ENCODER, BI_ENCODER, PAIRWISE = "cross-encoder", "bi-encoder", "pairwise"
 _SAFE = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".vocab", ".merges"}
 
 
@@ -72,6 +73,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def is_embedding(manifest: Mapping[str, Any]) -> bool:
     """Whether the folder holds an embedding student; manifests without a form are those of rerankers."""
     return manifest.get("form", CROSS_ENCODER) == BI_ENCODER
+
+
+def is_pairwise(manifest: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a pairwise student, which judges pairs and does not rank."""
+    return manifest.get("form", CROSS_ENCODER) == PAIRWISE
 
 
 def _is_ours(manifest: Any) -> bool:

@@ -17,6 +17,7 @@ from trainer.publishing.manifests import (
     SENTENCE_TRANSFORMERS,
     SEQUENCE_CLASSIFICATION,
     is_embedding,
+    is_pairwise,
 )
 
 
@@ -85,6 +86,27 @@ _LOADING_EMBEDDER = {
     ),
 }
 
+_LOADING_PAIRWISE = {
+    SENTENCE_TRANSFORMERS: (
+        "Embeds query and documents apart; the logit of the first document is the difference of the cosines over the temperature "
+        "above.\n\n"
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("PATH/sentence_transformers")\n```'
+    ),
+    ADAPTER: (
+        "A PEFT adapter; it needs its base. Encoders get a head of one label; decoders answer A or B.\n\n"
+        "```python\nfrom peft import PeftModel\n\n"
+        'model = PeftModel.from_pretrained(BASE, "PATH/adapter")\n```'
+    ),
+    MERGED: (
+        "The merged model. An encoder reads `[CLS] query [SEP] first [SEP] second [SEP]`, with token type 1 for the second "
+        "document, and its logit is that of the first being the more relevant; a decoder reads the prompt of "
+        "`trainer.training.pairwise.inputs`, and the logit is that of A minus that of B. Ask in both orders and take half the "
+        "difference of the logits.\n\n"
+        "```python\nfrom trainer.training.pairwise.student import PairStudent\n\n"
+        'student = PairStudent.published(Path("PATH"))\n```'
+    ),
+}
 
 _PROOF = (
     f"`{EVALUATION}` in the parent folder holds the evaluation on held-out queries, with intervals and next to BM25, the "
@@ -94,14 +116,18 @@ _PROOF = (
 
 def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str, Any]) -> str:
     """The README.md of one artefact; `facts` come from publishing (checksum of the base, parity, length)."""
-    embeds = is_embedding(facts)
+    embeds, judges = is_embedding(facts), is_pairwise(facts)
+    library = "transformers" if judges else "sentence-transformers"
+    kind = (
+        ["judge", "pairwise"] if judges else ["embeddings", "bi-encoder"] if embeds else ["reranker", "cross-encoder"]
+    )
     header = {
-        "library_name": "peft" if artefact == ADAPTER else "sentence-transformers",
+        "library_name": "peft" if artefact == ADAPTER else library,
         "pipeline_tag": "sentence-similarity" if embeds else "text-ranking",
-        "tags": ["embeddings", "bi-encoder", "zelo"] if embeds else ["reranker", "cross-encoder", "zelo"],
+        "tags": [*kind, "zelo"],
         "base_model": base,
     }
-    loading = (_LOADING_EMBEDDER if embeds else _LOADING)[artefact]
+    loading = (_LOADING_PAIRWISE if judges else _LOADING_EMBEDDER if embeds else _LOADING)[artefact]
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()), "---", ""]
     lines += [f"# {_one_line(card.name)}: {_TITLES[artefact]}", "", loading, ""]
     sections = {
@@ -113,7 +139,7 @@ def render_card(card: ModelCard, *, artefact: str, base: str, facts: Mapping[str
     }
     for title, section in sections.items():
         lines += [f"## {title}", "", *(_bullets(section) or ["Not recorded."]), ""]
-        lines += [_PROOF, ""] if section is card.metrics else []
+        lines += [_PROOF, ""] if section is card.metrics and not judges else []
     return "\n".join(lines)
 
 

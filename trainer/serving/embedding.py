@@ -31,6 +31,7 @@ from trainer.serving.loading import (
     in_order,
 )
 from trainer.serving.packed_linear import pack_linears
+from trainer.token_similarity import similarities, with_tokens
 
 Role = Literal["query", "document"]
 
@@ -38,14 +39,18 @@ Role = Literal["query", "document"]
 class LoadedEmbedder:
     """A bi-encoder that is ready to embed. Thread-safe. Modifies the given model.
 
-    `sizes` are the embedding sizes that it was trained for, the whole one first.
+    `sizes` are the embedding sizes that it was trained for, the whole one first; `token_weight` is the share of token
+    similarity in the scores of documents (`trainer.token_similarity`).
     """
 
-    def __init__(self, model: Any, *, name: str, checksum: str = "", sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, model: Any, *, name: str, checksum: str = "", sizes: Sequence[int] = (), token_weight: float = 0.0
+    ) -> None:
         self.name = name
         self.checksum = checksum
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self.sizes = tuple(sizes) or (int(model.get_embedding_dimension()),)
+        self.token_weight = token_weight
         self._model = model.eval()
         self._tokenizer = model.tokenizer
         self._tokenizing = threading.Lock()
@@ -62,16 +67,16 @@ class LoadedEmbedder:
         return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
 
     def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
-        """The documents by falling cosine, the first `top_n` or all. Raises NoScore."""
+        """The documents by falling score, the first `top_n` or all. Raises NoScore."""
         return self.ranked(self._computed(self.encode(query, documents).pairs), top_n=top_n)
 
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
-        """The cosine of each document, in the given order; computed in the calling thread."""
-        return _cosines(self._computed(self.encode(query, documents).pairs))
+        """The score of each document, in the given order; computed in the calling thread."""
+        return self._scores(self._computed(self.encode(query, documents).pairs))
 
     def vectors(self, texts: Sequence[str], *, role: Role = "document") -> Float32Array:
         """Unit vectors float32[n, size]; computed in the calling thread."""
-        return np.stack(self._computed(self.encode_texts(texts, role=role)))
+        return np.stack([_vector(each) for each in self._computed(self.encode_texts(texts, role=role))])
 
     def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
         """The tokens of the query, then of every document, each truncated to the model's maximum length."""
@@ -109,7 +114,7 @@ class LoadedEmbedder:
         return rows
 
     def logits(self, pairs: Sequence[EncodedPair]) -> list[Float32Array]:
-        """One unit vector float32[size] per text, computed in one batch."""
+        """One unit vector float32[size] per text, computed in one batch; with its tokens where they count in the score."""
         import torch
 
         longest = max(len(pair) for pair in pairs)
@@ -128,15 +133,32 @@ class LoadedEmbedder:
         device = self._model.device
         with torch.inference_mode():
             features = {name: tensor.to(device) for name, tensor in features.items()}
-            vectors = self._model({**features, **self._constants})["sentence_embedding"].float()
-            return list(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
+            given = self._model({**features, **self._constants})
+            vectors = torch.nn.functional.normalize(given["sentence_embedding"].float(), dim=-1).cpu().numpy()
+            if not self.token_weight:
+                return list(vectors)
+            states = given["token_embeddings"].float().cpu().numpy()
+        special = torch.tensor(self._tokenizer.all_special_ids)
+        kept = (mask.bool() & ~torch.isin(ids, special)).numpy()
+        return [with_tokens(vectors[row], states[row][kept[row]]) for row in range(len(pairs))]
 
     def ranked(self, outputs: Sequence[Float32Array], *, top_n: int | None = None) -> list[Ranked]:
-        """The ranking of a request from the vectors of its query and documents; scores are cosines. Raises NoScore."""
-        return [Ranked(each.index, each.logit, each.logit) for each in in_order(_cosines(outputs), top_n=top_n)]
+        """The ranking of a request from the vectors of its query and documents. Raises NoScore."""
+        return [Ranked(each.index, each.logit, each.logit) for each in in_order(self._scores(outputs), top_n=top_n)]
+
+    def _scores(self, outputs: Sequence[Float32Array]) -> list[float]:
+        """The cosine of the first text with each of the others, with the share of token similarity; NaN stays NaN."""
+        if not self.token_weight:
+            return _cosines(outputs)
+        weight = self.token_weight
+        cosines, tokens = similarities(outputs[0], outputs[1:])
+        return [
+            _within((1.0 - weight) * cosine + weight * token) for cosine, token in zip(cosines, tokens, strict=True)
+        ]
 
     def shortened(self, vector: Float32Array, size: int | None) -> Float32Array:
-        """The first `size` numbers of a vector as a unit vector. Raises NoScore."""
+        """The first `size` numbers of a text's vector as a unit vector. Raises NoScore."""
+        vector = _vector(vector)
         if not np.isfinite(vector).all():
             raise NoScore("the model gave a vector with a number that is not finite; train or publish it again")
         if size is None or size == len(vector):
@@ -156,7 +178,16 @@ def _cosines(vectors: Sequence[Float32Array]) -> list[float]:
     """The cosine of the first unit vector with each of the others; NaN stays NaN."""
     query = vectors[0].astype(np.float64)
     cosines = [float(own.astype(np.float64) @ query) for own in vectors[1:]]
-    return [min(1.0, max(-1.0, each)) if math.isfinite(each) else each for each in cosines]
+    return [_within(each) for each in cosines]
+
+
+def _within(score: float) -> float:
+    return min(1.0, max(-1.0, score)) if math.isfinite(score) else score
+
+
+def _vector(output: Float32Array) -> Float32Array:
+    """The vector of a text without the rows of its tokens."""
+    return output[0] if output.ndim == 2 else output
 
 
 def load_embedding_student(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedEmbedder:
@@ -177,4 +208,5 @@ def load_embedding_student(path: Path | str, *, device: str | None = None, dtype
         name=str(manifest.get("card", {}).get("name", folder.name)),
         checksum=str(manifest.get("adapter_sha256", "")),
         sizes=manifest.get("embedding_sizes", ()),
+        token_weight=float(manifest.get("token_weight", 0.0)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.publishing.manifests import is_embedding, read_manifest
+from trainer.publishing.manifests import ManifestBroken, is_embedding, is_pairwise, read_manifest
 from trainer.serving.embedding import LoadedEmbedder, load_embedding_student
 from trainer.serving.loading import LoadedReranker, load_reranker
 
@@ -13,5 +13,10 @@ LoadedModel = LoadedReranker | LoadedEmbedder
 
 def load_published(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedModel:
     """The reranker or embedding student in a published folder. Raises ManifestBroken."""
-    load = load_embedding_student if is_embedding(read_manifest(Path(path))) else load_reranker
+    manifest = read_manifest(Path(path))
+    if is_pairwise(manifest):
+        raise ManifestBroken(
+            f"{path} holds a pairwise student, which ranks nothing by itself; choose it as a judge of a run"
+        )
+    load = load_embedding_student if is_embedding(manifest) else load_reranker
     return load(path, device=device, dtype=dtype)

@@ -30,6 +30,8 @@ from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import model_id
 
 TRAINED = "trained"
+# Students that judge pairs: stored as rerankers are, and used by the judge `pairwise-student`.
+PAIRWISE_JUDGE = "pairwise-judge"
 NAMES_SHOWN = 20
 
 

@@ -19,12 +19,15 @@ from trainer.bases import Base
 
 if TYPE_CHECKING:
     from trainer.training.options import RerankerOptions
+    from trainer.training.pairwise.options import PairwiseOptions
 
 FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
-def attach_adapter(model: CrossEncoder, base: Base, options: RerankerOptions) -> PeftModel:
-    """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully."""
+def attach_adapter(
+    model: CrossEncoder, base: Base, options: RerankerOptions | PairwiseOptions, *, head: bool = True
+) -> PeftModel:
+    """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully, unless there is none."""
     targets = [each.strip() for each in options.targets.split(",") if each.strip()]
     set_seed(options.seed)
     config = LoraConfig(
@@ -32,7 +35,7 @@ def attach_adapter(model: CrossEncoder, base: Base, options: RerankerOptions) ->
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets or list(base.lora_targets),
-        modules_to_save=list(base.saved_modules) or None,
+        modules_to_save=(list(base.saved_modules) or None) if head else None,
     )
     inner: Any = model.model
     adapted = get_peft_model(inner, config)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from labeling.records import Examples
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 
 NDCG_AT = 10
 

@@ -31,8 +31,8 @@ from trainer.publishing.model_cards import ModelCard
 if TYPE_CHECKING:
     from trainer.publishing.export import Published
 
-ORDER, ROWS, EVENTS, RESULT, PUBLISHED, LOCK = (
-    "order.json", "rows.parquet", "events.jsonl", "result.json", "published", ".lock",
+ORDER, ROWS, PAIRS, EVENTS, RESULT, PUBLISHED, LOCK = (
+    "order.json", "rows.parquet", "pairs.parquet", "events.jsonl", "result.json", "published", ".lock",
 )  # fmt: skip
 PROBES = 8
 LONGEST_PROBE = 4000
@@ -86,7 +86,8 @@ def run(workspace: Path) -> int:
         with _alone_in(workspace, process):
             order = json.loads((workspace / ORDER).read_text())
             events("started", pid=os.getpid())
-            data = load_training_data(workspace / ROWS)
+            pairs = workspace / PAIRS
+            data = load_training_data(workspace / ROWS, pairs if pairs.exists() else None)
             trained = _train(order, data, workspace, events)
             if process == 0:
                 result = _base_won(trained) if trained.base_won else _publish(order, data, trained, workspace, events)
@@ -111,14 +112,54 @@ def _publish(
 ) -> dict[str, Any]:
     from trainer.evaluation.gate import hold_at_gate
 
+    if trained.form == "pairwise":
+        return _publish_judge(order, data, trained, workspace, events)
     events("publishing")
-    card = dict(order["card"])
-    card["training"] = {**card.get("training", {}), **trained.facts}
+    card = _card(order, trained)
     measured = trained.facts.get("dev_ndcg@10")
     card["metrics"] = {} if measured is None else {"NDCG@10 on the dev split, which chose the checkpoint": measured}
     published = _written(trained, data, workspace / PUBLISHED, ModelCard(**card))
     events("gate")
     gate = hold_at_gate(workspace / ROWS, published.folder, base=load_base(trained.base), train=data.train)
+    return _result(trained, published, gate)
+
+
+def _card(order: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
+    """The facts of the model card, with those of the training."""
+    card = dict(order["card"])
+    return card | {"training": {**card.get("training", {}), **trained.facts}}
+
+
+def _publish_judge(
+    order: Mapping[str, Any], data: TrainingData, trained: Trained, workspace: Path, events: Events
+) -> dict[str, Any]:
+    """As `_publish`, for a student that judges pairs: measured on held-out pairs instead of orders."""
+    from trainer.publishing.pairwise_export import publish_pairwise
+    from trainer.training.pairwise.figures import gate_of
+    from trainer.training.pairwise.held_out import measure_student
+    from trainer.training.pairwise.student import PairStudent
+
+    events("publishing")
+    card = _card(order, trained)
+    shown = data.dev_pairs if data.dev_pairs is not None and len(data.dev_pairs) else data.train_pairs
+    assert shown is not None  # the trainer has learned from them
+    texts = zip(shown.queries[:PROBES], shown.a[:PROBES], shown.b[:PROBES], strict=True)
+    probe = [(query, first[:LONGEST_PROBE], second[:LONGEST_PROBE]) for query, first, second in texts]
+    card["metrics"] = {"log-loss on the dev pairs, which chose the checkpoint": trained.facts.get("dev_log_loss")}
+    common: dict[str, Any] = {"base": trained.base, "out": workspace / PUBLISHED, "card": ModelCard(**card)}
+    published = publish_pairwise(
+        trained.adapter,
+        **common,
+        max_length=trained.max_length,
+        probe=probe,
+        temperature=trained.facts.get("temperature"),
+    )
+    events("held_out_pairs")
+    gate = gate_of(measure_student(PairStudent.published(published.folder), workspace / PAIRS))
+    return _result(trained, published, gate)
+
+
+def _result(trained: Trained, published: Published, gate: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_facts(trained),
         "manifest": dict(published.manifest),
@@ -138,7 +179,11 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
     common: dict[str, Any] = {"base": trained.base, "out": out, "card": card, "max_length": trained.max_length}
     if trained.form == "bi-encoder":
         return publish_embedder(
-            trained.adapter, probe=[*dict.fromkeys(queries), *documents], sizes=trained.embedding_sizes, **common
+            trained.adapter,
+            probe=[*dict.fromkeys(queries), *documents],
+            sizes=trained.embedding_sizes,
+            token_weight=trained.token_weight,
+            **common,
         )
     return publish(trained.adapter, probe=list(zip(queries, documents, strict=True)), **common)
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from labeling.models import Annotator
 from labeling.plugins import Judge, UnknownPlugin, get_plugin
-from workers.models import InjectionProbe, JudgeTrial
+from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
 
 HTTP_THREADS = 8
 
@@ -58,6 +58,9 @@ def queue_of(task: str, subject: int) -> str | None:
     if task == "probe":
         asked = InjectionProbe.objects.filter(job=subject).values_list("annotator_id", flat=True).first()
         return "judging-cpu" if asked is None else _queue_of_judge(asked)
+    if task == "teach":
+        taught = JudgeTeaching.objects.filter(job=subject).values_list("annotator_id", flat=True).first()
+        return "judging-cpu" if taught is None else _queue_of_judge(taught)
     if task == "trial":
         tried = JudgeTrial.objects.filter(job=subject).values_list("annotator_id", flat=True).first()
         return "judging-cpu" if tried is None else _queue_of_judge(tried)

@@ -62,7 +62,7 @@ class Totals:
     cost_micros: int
 
 
-# Probes and trials belong to no run, but the project pays for their calls: they are counted under judge 0.
+# Probes, trials and teachings belong to no run, but the project pays for their calls: they are counted under judge 0.
 _BY_JUDGE = """
 SELECT annotator_id, sum(calls)::bigint, sum(in_flight)::bigint, sum(lost)::bigint,
        sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint, sum(unreached)::bigint, sum(answers)::bigint,
@@ -77,6 +77,8 @@ _CHECKS = """
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_injectionprobe WHERE project_id = %(id)s
     UNION ALL
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgetrial WHERE project_id = %(id)s
+    UNION ALL
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgeteaching WHERE project_id = %(id)s
 """
 
 _OF_CHECKS = f"""
@@ -113,7 +115,7 @@ def spend_of_run(run_id: int) -> dict[int, JudgeSpend]:
 
 
 def spend_of_project(project_id: int) -> dict[int, JudgeSpend]:
-    """What all runs of a project have spent, by judge; its probes and trials are under 0."""
+    """What all runs of a project have spent, by judge; its probes, trials and teachings are under 0."""
     calls, read, written, cost = _row(_OF_CHECKS, {"id": project_id})
     return {**_read(_OF_PROJECT, project_id), 0: JudgeSpend(calls=calls, tokens=read + written, cost_micros=cost)}
 
@@ -124,7 +126,7 @@ def totals_of_run(run_id: int) -> Totals:
 
 
 def totals_of_project(project_id: int) -> Totals:
-    """The totals of all runs, probes and trials of a project."""
+    """The totals of all runs, probes, trials and teachings of a project."""
     return Totals(*_row(_PROJECT_TOTALS, {"id": project_id}))
 
 

@@ -24,8 +24,10 @@ from trainer.evaluation.entries import enter_baselines, order_of
 from trainer.evaluation.evaluation_files import store_proofs
 from trainer.evaluation.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
 from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.rankers import RunFile
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import EVALUATION
+from trainer.serving.registry import PAIRWISE_JUDGE
 from workers.broker.hints import leave_hint
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job
@@ -137,7 +139,7 @@ def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list
         project=project, state__in=(TrainingRun.State.FINISHED, TrainingRun.State.HELD_BACK)
     ).order_by("pk")
     enter_baselines(project, bases=[MINILM, *(run.options["base"] for run in runs if run.options.get("base"))])
-    return list(Reranker.objects.filter(project=project).order_by("pk"))
+    return list(Reranker.objects.filter(project=project).exclude(kind=PAIRWISE_JUDGE).order_by("pk"))
 
 
 def _evaluate_one(
@@ -150,9 +152,11 @@ def _evaluate_one(
             state.update(message=AT_QUERY % {"name": reranker.name, "done": done + 1, "total": total})
 
     state.update(message=LOADING % {"name": reranker.name})
-    scores = order_of(reranker, queries).scores(queries, progress)
+    order = order_of(reranker, queries)
+    scores = order.scores(queries, progress)
     scores = _without_what_was_learned(reranker, snapshot, queries, scores)
-    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores)
+    named = order.named(queries) if isinstance(order, RunFile) else None
+    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, named=named)
 
 
 def _without_what_was_learned(

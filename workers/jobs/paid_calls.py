@@ -1,4 +1,4 @@
-"""Counts the calls of jobs that ask judges beside the queue: trials and injection probes.
+"""Counts the calls of jobs that ask judges beside the queue: trials, teachings and injection probes.
 
 Calls are stored before they are made, as many as a question can take; once the answers are there, the row has those that
 were made. After a crash in between, all that may have been paid for stay counted.
@@ -15,21 +15,25 @@ from labeling.records import Failure, Verdict
 from workers.budgets.limits import check_caps
 from workers.budgets.spend import calls_a_question
 from workers.endpoints.failures import NotAsked
-from workers.models import InjectionProbe, JudgeTrial
+from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
 
+Paid = InjectionProbe | JudgeTrial | JudgeTeaching
 COUNTED = ["calls", "input_tokens", "output_tokens", "cost_micros"]
 
 
-def reserve_calls(job: InjectionProbe | JudgeTrial, questions: int) -> int:
-    """Store the most calls that so many questions can take, and return their number. Raises CapReached."""
+def reserve_calls(job: Paid, questions: int, *, annotator_id: int | None = None) -> int:
+    """Store the most calls that so many questions to the job's judge, or to another, can take, and return their number.
+    Raises CapReached.
+    """
+    asked = annotator_id or job.annotator_id
     with transaction.atomic():
-        check_caps(job.project_id, job.annotator_id, questions)
-        calls = questions * calls_a_question(job.annotator_id)
+        check_caps(job.project_id, asked, questions)
+        calls = questions * calls_a_question(asked)
         type(job)._default_manager.filter(pk=job.pk).update(calls=F("calls") + calls)
     return calls
 
 
-def count_calls(job: InjectionProbe | JudgeTrial, answers: Sequence[Verdict | Failure], *, reserved: int) -> None:
+def count_calls(job: Paid, answers: Sequence[Verdict | Failure], *, reserved: int) -> None:
     """Replace the reserved calls by those that were made, and add their tokens and cost."""
     usages = [answer.usage for answer in answers]
     type(job)._default_manager.filter(pk=job.pk).update(

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -23,19 +23,20 @@ from django.db.models.functions import Now
 
 from labeling.audit import note
 from labeling.models import Project
-from labeling.plugins import get_plugin
-from labeling.retrieval.model_names import ModelNotAllowed
+from labeling.plugins import Trainer, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import ROWS_FILE, software
+from scoring.snapshots.pairs import PAIRS_FILE
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
-from trainer.bases import MINILM, BaseMissing, PickleRefused, UnsupportedBase
+from trainer.bases import MINILM, load_base
 from trainer.models import Reranker, TrainingRun
-from trainer.recommendation import Recommendation, recommended_for
-from trainer.serving.registry import TRAINED
+from trainer.publishing.manifests import is_pairwise
+from trainer.recommendation import Recommendation, recommended_trainer
+from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED
 from trainer.training.launcher import TrainingProcess
-from trainer.training.process import ORDER, PUBLISHED, RESULT, ROWS
+from trainer.training.process import ORDER, PAIRS, PUBLISHED, RESULT, ROWS
 from workers.broker.hints import leave_hint
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.jobs.leasing import (
@@ -48,6 +49,7 @@ from workers.jobs.leasing import (
     waiting_job_ids,
 )
 from workers.jobs.storage_cleanup import collect_unfinished
+from workers.jobs.student_judges import enter_judge
 from workers.jobs.training_progress import Progress
 from workers.models import Job
 from workers.stopping import is_stopping
@@ -58,6 +60,8 @@ STAGE = "train"
 POLL_S = 1.0
 RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
 PUBLISHED_BEFORE = stored_text("published before")
+JUDGE_PUBLISHED = stored_text("judge '%(name)s' published")
+JUDGE_HELD_BACK = stored_text("judge '%(name)s' held back: on held-out pairs it is no better than chance")
 RERANKER_HELD_BACK = stored_text("reranker '%(name)s' held back: it ranks worse than its base or the first stage")
 BASE_WON = stored_text("nothing published: no checkpoint ranks better than the untrained base")
 GIVEN_UP = (
@@ -86,23 +90,15 @@ class TrainingFailed(RuntimeError):
 # --- orders ------------------------------------------------------------------------------
 
 
-def recommended_training(snapshot: Snapshot, options: Mapping[str, Any]) -> Recommendation:
-    """The trainer for an order that names none: it suits the snapshot and the base in the options. Raises TrainingRefused."""
-    try:
-        return recommended_for(snapshot.manifest, str(options.get("base") or MINILM))
-    except (BaseMissing, PickleRefused, UnsupportedBase, ModelNotAllowed) as error:
-        raise TrainingRefused(str(error)) from error
-
-
 def start_training(
     project: Project,
     snapshot: Snapshot,
     *,
-    trainer: str = "pointwise",
+    trainer: str = "",
     options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> TrainingRun:
-    """Order a training and send the hint that starts it.
+    """Order a training and send the hint that starts it; without `trainer`, the recommended one.
 
     Raises UnknownPlugin, pydantic.ValidationError, TrainingRefused or AlreadyTraining; nothing is stored then.
     """
@@ -112,7 +108,11 @@ def start_training(
         )
     if not snapshot.manifest.get("splits", {}).get("train", {}).get("rows"):
         raise TrainingRefused(f"snapshot {snapshot.name!r} has no rows to learn from; freeze one with looser filters")
-    chosen = get_plugin("trainer", trainer).from_dict(dict(options or {})).options.model_dump(mode="json")
+    trainer = trainer or recommendation(snapshot, options).trainer
+    plugin = cast("type[Trainer]", get_plugin("trainer", trainer))
+    chosen = plugin.from_dict(dict(options or {})).options.model_dump(mode="json")
+    if plugin.learns_from == "pairs":
+        _check_pairs(snapshot)
     with transaction.atomic():
         run = TrainingRun.objects.create(
             project=project, snapshot=snapshot, trainer=trainer, options=chosen, seed=int(chosen.get("seed", 0))
@@ -120,6 +120,29 @@ def start_training(
         _open_job(run)
         note("training.ordered", project=project, actor=by, subject=snapshot.name, run=run.pk, trainer=trainer)
     return run
+
+
+def recommendation(snapshot: Snapshot, options: Mapping[str, Any] | None = None) -> Recommendation:
+    """The trainer that suits the base of `options` (the bundled one without) and the snapshot's training queries.
+
+    Raises TrainingRefused if the base cannot be read on this machine.
+    """
+    base = str((options or {}).get("base") or MINILM)
+    queries = int(snapshot.manifest.get("splits", {}).get("train", {}).get("queries", 0))
+    try:
+        return recommended_trainer(load_base(base), queries)
+    except (OSError, ValueError) as error:
+        raise TrainingRefused(f"no trainer can be recommended: {error}; name the trainer in the request") from error
+
+
+def _check_pairs(snapshot: Snapshot) -> None:
+    pairs = snapshot.manifest.get("pairs", {})
+    if not pairs.get("splits", {}).get("train", {}).get("pairs"):
+        why = "no pair of its training queries has a preference" if pairs else "it was frozen without pairs"
+        raise TrainingRefused(
+            f"snapshot {snapshot.name!r} has no training pair with a preference of the panel: {why}; judge pairs, then freeze a "
+            "new snapshot"
+        )
 
 
 def resume_training(run: TrainingRun, *, by: Any = None) -> TrainingRun:
@@ -175,6 +198,7 @@ def publish_anyway(run: TrainingRun, *, by: Any = None) -> Reranker:
             )
         reranker.release = anyway
         reranker.save(update_fields=["release"])
+        enter_judge(reranker)
         note("reranker.published_anyway", project=run.project, actor=by, subject=reranker.name, run=run.pk)
     return reranker
 
@@ -213,16 +237,24 @@ def _train(claim: JobClaim) -> str:
         _pass_on(claim, run, progress, process.new_events())
         if status or not (workspace / RESULT).exists():
             raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
-    result = json.loads((workspace / RESULT).read_text())
+    result = read_result(workspace)
     said = _end_without_student(claim, run, result) if result.get("base_won") else _store_student(claim, run, result)
     shutil.rmtree(workspace, ignore_errors=True)
-    _order_evaluation(run)
+    if not is_pairwise(result.get("manifest", {})):  # a judge is measured by its answers
+        _order_evaluation(run)
     return said
+
+
+def read_result(workspace: Path) -> dict[str, Any]:
+    """The result that the training process left in its workspace."""
+    return dict(json.loads((workspace / RESULT).read_text()))
 
 
 def _store_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any]) -> str:
     reranker = _store(claim, run, result, workspace_of(run) / PUBLISHED)
     held_back = reranker.release == Reranker.Release.HELD_BACK
+    if reranker.kind == PAIRWISE_JUDGE:
+        return (JUDGE_HELD_BACK if held_back else JUDGE_PUBLISHED) % {"name": reranker.name}
     return (RERANKER_HELD_BACK if held_back else RERANKER_PUBLISHED) % {"name": reranker.name}
 
 
@@ -262,22 +294,29 @@ def workspace_of(run: TrainingRun) -> Path:
 
 
 def prepare_workspace(run: TrainingRun) -> Path:
-    """Create the run's folder with its order and the snapshot's rows, whose checksum is verified."""
+    """Create the run's folder with its order and the snapshot's rows (and pairs), whose checksums are verified."""
     workspace = workspace_of(run)
     workspace.mkdir(parents=True, exist_ok=True)
-    rows = workspace / ROWS
-    if not rows.exists():
-        draft = rows.with_suffix(".draft")
-        storage().download(f"{run.snapshot.location}/{ROWS_FILE}", draft, checksum=run.snapshot.checksum)
-        draft.rename(rows)
+    plugin = cast("type[Trainer]", get_plugin("trainer", run.trainer))
+    _fetch(run.snapshot, ROWS_FILE, workspace / ROWS, checksum=run.snapshot.checksum)
+    if plugin.learns_from == "pairs":
+        _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS, checksum=run.snapshot.manifest["pairs"]["checksum"])
     order = {
         "trainer": run.trainer,
-        "module": get_plugin("trainer", run.trainer).__module__,
+        "module": plugin.__module__,
         "options": run.options,
         "card": card_facts(run),
     }
     (workspace / ORDER).write_text(json.dumps(order))
     return workspace
+
+
+def _fetch(snapshot: Snapshot, name: str, target: Path, *, checksum: str) -> None:
+    """Copy a file of the snapshot unless it is there. Raises ChecksumMismatch."""
+    if not target.exists():
+        draft = target.with_suffix(".draft")
+        storage().download(f"{snapshot.location}/{name}", draft, checksum=checksum)
+        draft.rename(target)
 
 
 def card_facts(run: TrainingRun) -> dict[str, Any]:
@@ -341,10 +380,11 @@ def _store(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any], publish
                 project=run.project,
                 training_run=run,
                 name=reranker_name(run),
-                kind=TRAINED,
+                kind=PAIRWISE_JUDGE if is_pairwise(result["manifest"]) else TRAINED,
                 location=location,
                 checksum=result["checksum"],
                 manifest=result["manifest"],
                 release=Release.HELD_BACK if held_back else Release.PUBLISHED,
             )
+            enter_judge(reranker)
     return reranker

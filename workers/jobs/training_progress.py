@@ -26,6 +26,7 @@ CHOSEN = stored_text(
 BASE_CHOSEN = stored_text(
     "on %(queries)s held-out queries no checkpoint is better than the base by more than its error"
 )
+HELD_OUT_PAIRS = stored_text("judges held-out pairs and compares the answers with the panel's preference")
 GATE = stored_text("compares the student with its untrained base and the first stage")
 PUBLISHING = stored_text("after the last step the artefacts are written and compared with the adapter")
 
@@ -62,8 +63,9 @@ class Progress:
             self._note(LEFT_OUT % {"queries": facts["left_out_queries"]})
 
     def _on_resumed(self, facts: dict[str, Any]) -> None:
-        for name in ("loss", "ndcg"):
-            self._values[name] = [point for point in self._values[name] if point[0] <= facts["step"]]
+        for name in ("loss", "ndcg", "log_loss"):
+            if name in self._values:
+                self._values[name] = [point for point in self._values[name] if point[0] <= facts["step"]]
         self._note(WENT_ON % {"step": facts["step"]})
 
     def _on_warm_start(self, facts: dict[str, Any]) -> None:
@@ -90,6 +92,9 @@ class Progress:
         values = {name: facts[name] for name in ("queries", "step", "scale")}
         self._note(CHOSEN % {**values, "gain": f"{facts['gain']:+.3f}", "stderr": f"{facts['stderr']:.3f}"})
 
+    def _on_held_out_pairs(self, facts: dict[str, Any]) -> None:
+        self._note(HELD_OUT_PAIRS)
+
     def _on_gate(self, facts: dict[str, Any]) -> None:
         self._note(GATE)
 
@@ -99,9 +104,11 @@ class Progress:
         self._values |= {name: facts[name] for name in names if name in facts}
 
     def _on_evaluated(self, facts: dict[str, Any]) -> None:
-        self._add("ndcg", facts["step"], facts["ndcg"])
+        name = "log_loss" if "log_loss" in facts else "ndcg"
+        self._values.setdefault(name, [])
+        self._add(name, facts["step"], facts[name])
         if facts["best"]:
-            self._values["best"] = {"step": facts["step"], "ndcg": facts["ndcg"]}
+            self._values["best"] = {"step": facts["step"], name: facts[name]}
 
     def _on_checkpoint(self, facts: dict[str, Any]) -> None:
         if "step" in facts:

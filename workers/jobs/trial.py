@@ -210,7 +210,7 @@ def _ask(trial: JudgeTrial, questions: Sequence[TrialQuestion]) -> list[dict[str
         batch = questions[start : start + at_once]
         reserved = reserve_calls(trial, len(batch))
         with listening() as heard:
-            answers = _answers(judge, batch)
+            answers = answers_of(judge, [each.comparison for each in batch])
         count_calls(trial, answers, reserved=reserved)
         rows += [_row(question, answer, heard) for question, answer in zip(batch, answers, strict=True)]
         if len(rows) >= ENOUGH_FAILED and all(row["preference"] is None for row in rows):
@@ -218,10 +218,10 @@ def _ask(trial: JudgeTrial, questions: Sequence[TrialQuestion]) -> list[dict[str
     return rows
 
 
-def _answers(judge: Judge, batch: Sequence[TrialQuestion]) -> list[Verdict | Failure]:
+def answers_of(judge: Judge, batch: Sequence[Comparison]) -> list[Verdict | Failure]:
     """One answer for each; an exception of the plugin fails them all, as in a run."""
     try:
-        answers = ask_within_limits(judge, [each.comparison for each in batch])
+        answers = ask_within_limits(judge, batch)
     except Exception as error:  # a plugin may be anybody's
         failure = Failure(FailureKind.JUDGE_ERROR, f"{type(error).__name__}: {error}", retryable=True)
         return [failure] * len(batch)

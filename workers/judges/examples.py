@@ -1,7 +1,7 @@
 """Worked examples in a judge's prompt: people's answers to other queries.
 
-The option `examples` of the language-model judges holds them, so that they are part of a judge's identity. Imports no
-Django.
+The option `examples` of the language-model judges holds them, so that they are part of a judge's identity.
+`workers.jobs.teaching` chooses them from gold and people's answers. Imports no Django.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class WorkedExample(pydantic.BaseModel):
     @property
     def label(self) -> str:
         return "A" if self.preference > 0.5 else "B"
+
+    def turned(self) -> WorkedExample:
+        """The same answer with the documents in the other order."""
+        changes = {"first": self.second, "second": self.first, "preference": 1.0 - self.preference}
+        return self.model_copy(update=changes)
 
 
 Examples = tuple[WorkedExample, ...]

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Literal
 
 from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
+from workers.judges.criteria import Criterion
 from workers.judges.examples import WorkedExample, examples_for
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PROMPTS = Path(__file__).parent / "prompts"
-AnswerForm = Literal["letter", "score", "ranking"]
+AnswerForm = Literal["letter", "score", "ranking", "criteria"]
 
 BYTES_PER_TOKEN = 4
 EXAMPLE_TOKENS = 256  # the most of each text of a worked example
@@ -76,9 +77,10 @@ def build_prompt(
     limits: Limits,
     cut: Cutter,
     examples: Sequence[WorkedExample] = (),
+    criteria: Sequence[Criterion] = (),
 ) -> Prompt:
     """The prompt of one comparison in its order of presentation: A is the document presented first. Examples about a query
-    of the comparison are left out.
+    of the comparison are left out; `criteria` are those that the form `criteria` asks about.
 
     The nonce of the fences is drawn from a secret of this process and from what is presented first, so
     that pairs with a common first document share a prefix that servers can cache.
@@ -104,10 +106,18 @@ def build_prompt(
     )
     return Prompt(
         system=_file("system"),
-        user=f"{_shown_examples(shown, form, nonce)}{user}{_file(f'answer_{form}')}".rstrip(),
+        user=f"{_shown_examples(shown, form, nonce)}{user}{_answer_form(form, criteria)}".rstrip(),
         truncated=any(was_cut for _, was_cut in (*queries, *documents)),
         prefix_key=prefix_key,
     )
+
+
+def _answer_form(form: AnswerForm, criteria: Sequence[Criterion]) -> str:
+    if form != "criteria":
+        return _file(f"answer_{form}")
+    lines = [f"- {each.name}: {clean(each.description)}" if each.description else f"- {each.name}" for each in criteria]
+    shape = ", ".join(f"{json.dumps(each.name, ensure_ascii=False)}: a number from -1 to 1" for each in criteria)
+    return _template("answer_criteria").substitute(criteria="\n".join(lines), shape=shape)
 
 
 def _cut_example(example: WorkedExample, limits: Limits, cut: Cutter) -> WorkedExample:
@@ -125,7 +135,7 @@ def _shown_examples(examples: Sequence[WorkedExample], form: AnswerForm, nonce: 
             query=example.query,
             first=example.first,
             second=example.second,
-            note=f"Note: {example.why}\n" if example.why and form == "letter" else "",
+            note=f"Note: {example.why}\n" if example.why and form != "score" else "",
             answer=_example_answer(example, form),
         )
         for example in examples
@@ -136,17 +146,24 @@ def _shown_examples(examples: Sequence[WorkedExample], form: AnswerForm, nonce: 
 def _example_answer(example: WorkedExample, form: AnswerForm) -> str:
     if form == "letter":
         return example.label
+    if form == "criteria":  # people compared the documents as a whole
+        return f"Document {example.label} is the more relevant."
     why = example.why or f"Document {example.label} serves the query better."
     return json.dumps({"reasoning": why, "score": round(2.0 * example.preference - 1.0, 2)}, ensure_ascii=False)
 
 
-def frame_of(instruction: str, form: AnswerForm, examples: Sequence[WorkedExample] = ()) -> str:
+def frame_of(
+    instruction: str,
+    form: AnswerForm,
+    examples: Sequence[WorkedExample] = (),
+    criteria: Sequence[Criterion] = (),
+) -> str:
     """All of a prompt but its query and documents; examples are not cut."""
     user = _template("one_query").substitute(
         instruction=f"Instruction of this project: {clean(instruction).strip()}\n\n" if instruction.strip() else "",
         nonce="0" * 16, query_first="", query_second="", first="", second="",
     )  # fmt: skip
-    return f"{_file('system')}\n{_shown_examples(examples, form, '0' * 16)}{user}{_file(f'answer_{form}')}"
+    return f"{_file('system')}\n{_shown_examples(examples, form, '0' * 16)}{user}{_answer_form(form, criteria)}"
 
 
 def prompt_hash(form: AnswerForm, *, examples: bool = False) -> str:

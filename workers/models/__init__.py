@@ -10,6 +10,7 @@ from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
+from workers.models.teaching import JudgeTeaching
 from workers.models.trouble import JudgeTrial, JudgeTrouble
 from workers.models.workers import Worker
 
@@ -22,6 +23,7 @@ __all__ = [
     "EndpointState",
     "InjectionProbe",
     "Job",
+    "JudgeTeaching",
     "JudgeTrial",
     "JudgeTrouble",
     "JudgingTask",

@@ -51,10 +51,12 @@ class Job(models.Model):
             models.UniqueConstraint(
                 fields=["run", "stage"], condition=Q(state__in=["open", "leased"]), name="job_unfinished_once"
             ),
-            # NULLs are distinct there; this one holds for jobs of a project without a run. Each judge may be probed or tried.
+            # NULLs are distinct there; this one holds for jobs of a project without a run. Each judge may be
+            # probed, tried or taught.
             models.UniqueConstraint(
                 fields=["project", "stage"],
-                condition=Q(state__in=["open", "leased"], run__isnull=True) & ~Q(stage__in=["probe", "trial"]),
+                condition=Q(state__in=["open", "leased"], run__isnull=True)
+                & ~Q(stage__in=["probe", "trial", "teaching"]),
                 name="job_unfinished_once_without_run",
             ),
         ]

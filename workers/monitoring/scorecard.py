@@ -15,7 +15,9 @@ from django.db import connection
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from scoring.annotators.known_answers import JudgeAnswers, judge_answers
+from scoring.models import JudgeFit
 from scoring.numerics.judges.judge_checks import (
+    Z95,
     Estimate,
     intransitive_triples,
     length_bias,
@@ -55,7 +57,8 @@ class Scorecard:
     `gold`, `people`, `agreement`: share of pairs on which it takes the side of the gold answers, of the people, of
     the other judges' mean. `flips`: pairs asked in both orders whose winner changed. `position`: mean preference for
     what was shown first, less one half. `length`: logits for each factor e in length, beyond what gold (or, without
-    it, the other judges) says. `cycles`: of the triples, those in which each beats the next.
+    it, the other judges) says. `cycles`: of the triples, those in which each beats the next. `call_correlation`: how strongly
+    the errors of one call are correlated, for judges whose calls give several preferences; it decides their weight.
     """
 
     annotator_id: int
@@ -71,6 +74,7 @@ class Scorecard:
     position: Estimate | None
     length: Estimate | None
     cycles: Estimate | None
+    call_correlation: Estimate | None
     drift: float | None
     calls: Calls
 
@@ -109,9 +113,19 @@ def scorecard(judge: Annotator) -> Scorecard:
             answers.preference, _deserved(answers), answers.longer, np.where(answers.swapped, -1.0, 1.0)
         ),
         cycles=_cycles(answers, preference, first_row),
+        call_correlation=_call_correlation(judge),
         drift=None if watched is None else float(watched.statistic.max()) / watched.threshold,
         calls=_calls(judge),
     )
+
+
+def _call_correlation(judge: Annotator) -> Estimate | None:
+    """The correlation that the latest fit of the project measured; None before it did, and for judges of pairs."""
+    fit = JudgeFit.objects.filter(annotator=judge, call_correlation__isnull=False).first()
+    if fit is None or fit.call_correlation is None:
+        return None
+    half = Z95 * (fit.call_correlation_stderr or 0.0)
+    return Estimate(fit.call_correlation, fit.call_correlation - half, fit.call_correlation + half, fit.calls)
 
 
 def _by_pair(answers: JudgeAnswers) -> tuple[np.ndarray, np.ndarray]:

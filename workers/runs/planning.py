@@ -16,6 +16,7 @@ from django.db.models import F
 from labeling.pairs import store_pairs
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray
+from scoring.annotators.student_weights import guides_of
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
 from scoring.sampling.draw import sample_pairs
@@ -24,8 +25,9 @@ from workers.models import Run
 from workers.runs.set_planning import draw_sets, store_sets
 
 PairsOfQueries = dict[int, IntArray]
-# A sampler that is no design by itself but goes on from what is known; its runs ask nothing but what it draws.
-GOES_ON = "uncertain"
+# Samplers that are no design by themselves but go on from what is known; their runs ask nothing but what they draw.
+UNCERTAIN, GUIDED = "uncertain", "guided"
+GOES_ON = (UNCERTAIN, GUIDED)
 
 
 def plan_queries(
@@ -37,7 +39,7 @@ def plan_queries(
     answers the same design, and the rest of a cancelled run is completed.
     """
     _lock_project(run.project_id)
-    is_design = sampler.name != GOES_ON
+    is_design = sampler.name not in GOES_ON
     known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     if (set_size := set_size_of(judges)) > 2:
@@ -59,6 +61,7 @@ def plan_queries(
         seed=run.seed,
         round_number=round_number,
         pending=pending_pairs(list(budgets)),
+        guides=guides_of(run.project_id, judges),
     )
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from labeling.plugins import Sampler
+from scoring.annotators.student_weights import guides_of
 from scoring.numerics.design.stopping import split_budget
 from scoring.sampling.certainty import Wish, wishes
 from workers.budgets.limits import NO_LIMIT, pairs_left
@@ -35,7 +36,10 @@ def shares_of_round(
     if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED:
         return None
     pending = planning.pending_pairs(list(queries))
-    wanted = wishes(queries, sampler, most=left, seed=run.seed, round_number=round_number, pending=pending)
+    guides = guides_of(run.project_id, judges)
+    wanted = wishes(
+        queries, sampler, most=left, seed=run.seed, round_number=round_number, pending=pending, guides=guides
+    )
     total = sum(wish.pairs for wish in wanted.values())
     if total * LAST_ROUNDS <= left:
         return {str(query): wish.pairs for query, wish in wanted.items() if wish.pairs}

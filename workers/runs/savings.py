@@ -6,7 +6,7 @@ scores, so both also show the top-10 certainty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.core.cache import cache
@@ -14,6 +14,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 
 from labeling.models import Project
+from scoring.annotators.student_weights import student_plugins
 from workers.models import Attempt
 
 PAPER_JUDGES = 3
@@ -23,11 +24,15 @@ KEPT_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Actual calls and the paper design's calls over the same queries; cost in millionths of a dollar."""
+    """Actual calls and the paper design's calls over the same queries; cost in millionths of a dollar.
+
+    `student_answers`: answers of the panel's students, which are no calls of the panel.
+    """
 
     calls: int
     paper_calls: int
     cost_micros: int
+    student_answers: int = 0
 
     @property
     def saved_calls(self) -> int:
@@ -45,6 +50,33 @@ class Saving:
         return round(self.cost_micros / self.calls * self.saved_calls)
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Calls of a panel in some runs, answers of its students there, and the calls of the paper's design over the project."""
+
+    calls: int
+    student_answers: int
+    paper_calls: int
+    cost_micros: int
+
+    @property
+    def share(self) -> float | None:
+        """The saved share of the paper's calls; None without queries."""
+        return (self.paper_calls - self.calls) / self.paper_calls if self.paper_calls else None
+
+
+def panel_spend(project_id: int, run_ids: Sequence[int]) -> Spent:
+    """What these runs have spent; the answers of students cost no panel calls."""
+    attempts = Attempt.objects.filter(run__in=run_ids)
+    students = attempts.filter(annotator__plugin__in=student_plugins())
+    panel = attempts.exclude(annotator__plugin__in=student_plugins())
+    spent = panel.aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
+    with connection.cursor() as cursor:
+        cursor.execute(_ALL_SIZES, [project_id])
+        sizes = dict(cursor.fetchall())
+    return Spent(spent["calls"], students.count(), paper_calls(sizes), spent["cost"] or 0)
+
+
 def paper_calls(sizes: Mapping[int, int]) -> int:
     """Return the calls of the paper's design; `sizes` gives the number of queries per number of candidates. A query with
     fewer pairs than four per candidate counts all pairs.
@@ -52,6 +84,14 @@ def paper_calls(sizes: Mapping[int, int]) -> int:
     pairs = sum(queries * min(PAPER_PAIRS * size, size * (size - 1) // 2) for size, queries in sizes.items())
     return PAPER_JUDGES * pairs
 
+
+_ALL_SIZES = """
+SELECT size, count(*) FROM (
+    SELECT count(*) AS size FROM labeling_candidate candidate
+    JOIN labeling_query query ON query.id = candidate.query_id
+    WHERE query.project_id = %s GROUP BY query.id HAVING count(*) > 1
+) comparable GROUP BY size
+"""
 
 _SIZES = """
 SELECT size, count(*) FROM (
@@ -68,10 +108,13 @@ def read_saving(project: Project) -> Saving | None:
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, [project.pk])
         expected = paper_calls(dict(cursor.fetchall()))
-    spent = Attempt.objects.filter(run__project=project).aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
+    attempts = Attempt.objects.filter(run__project=project)
+    students = attempts.filter(annotator__plugin__in=student_plugins()).count()
+    panel = attempts.exclude(annotator__plugin__in=student_plugins())
+    spent = panel.aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
     if not expected or not spent["calls"]:
         return None
-    return Saving(calls=spent["calls"], paper_calls=expected, cost_micros=spent["cost"] or 0)
+    return Saving(calls=spent["calls"], paper_calls=expected, cost_micros=spent["cost"] or 0, student_answers=students)
 
 
 def recent_saving(project: Project) -> Saving | None:
@@ -86,6 +129,7 @@ def recent_saving(project: Project) -> Saving | None:
 def saving_sentence(saving: Saving) -> str:
     """Return the saving as one line for the terminal."""
     design = f"{saving.paper_calls:,} (three judges on four pairs per candidate)"
+    design += f"; students gave {saving.student_answers:,} answers" if saving.student_answers else ""
     if saving.saved_calls < 0:
         return f"{saving.calls:,} calls, {-saving.saved_calls:,} more than {design}"
     money = f", about ${saving.saved_micros / 1e6:,.2f}" if saving.saved_micros else ""

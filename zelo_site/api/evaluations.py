@@ -14,9 +14,12 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
+from scoring.numerics.measures.rankings import UnknownMetric
 from trainer.evaluation.entries import EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
-from trainer.evaluation.leaderboard import NotEvaluated, leaderboard, what_moved
+from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
+from trainer.evaluation.metrics import parse_measures
+from trainer.evaluation.rank_changes import what_moved
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
@@ -67,6 +70,16 @@ class DifferenceOut(IntervalOut):
     verdict: str
 
 
+class MatchedOut(Schema):
+    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates."""
+
+    queries: int
+    of_queries: int
+    documents: int
+    of_documents: int
+    others: int
+
+
 class BoardRowOut(Schema):
     reranker: int
     name: str
@@ -74,6 +87,7 @@ class BoardRowOut(Schema):
     metrics: dict[str, IntervalOut]
     domains: dict[str, dict[str, IntervalOut]]
     queries: int
+    matched: MatchedOut | None
     against: dict[str, DifferenceOut]
 
 
@@ -81,6 +95,8 @@ class BoardOut(Schema):
     snapshot: int
     split: str
     reference: str
+    measures: list[str]
+    complete: bool
     queries: int
     rows: list[BoardRowOut]
 
@@ -122,7 +138,7 @@ def post_outside(request: HttpRequest, slug: str, body: OutsideIn) -> Status[Rer
 
 @router.post("/projects/{slug}/entries/run", response={201: EntryOut})
 def post_run_file(request: HttpRequest, slug: str, file: File[UploadedFile], name: Text = "") -> Status[Reranker]:
-    """Enter a TREC run: query Q0 document rank score tag, with the ids that were imported."""
+    """Enter a run file with the imported ids: query Q0 document rank score tag, or another form of docs/evaluation.md."""
     project = owned_project_or_404(request, slug)
     try:
         return Status(201, enter_run_file(project, name.strip() or str(file.name), file, by=request.user))
@@ -140,13 +156,29 @@ def get_leaderboard(
     split: Split = "test",
     reference: Against = "grades",
     against: int | None = None,
+    measures: str = "",
+    complete: bool = False,
 ) -> dict[str, Any]:
-    """Everything evaluated there (default: on the latest snapshot), best NDCG@10 first, with 95 % intervals and paired
-    differences to the baselines; as `chosen` to the reranker `against`, where one is named.
+    """Everything evaluated there (default: on the latest snapshot), with 95 % intervals and paired differences to the
+    baselines; as `chosen` to the reranker `against`, where one is named.
+
+    `measures`, separated by commas (default: ndcg@10,recall@10,mrr), are ndcg, ndcg_exp (exponential gain), recall,
+    precision, map, mrr, rbp, err and success with cut-offs from 1 to 1000; the first orders the rows and is compared.
+    With `complete`, queries that a row lacks count as 0, as with trec_eval's -c.
     """
     project = project_or_404(request, slug)
     try:
-        board = leaderboard(project, _snapshot(request, project, snapshot), split, reference, compared_with=against)
+        board = leaderboard(
+            project,
+            _snapshot(request, project, snapshot),
+            split,
+            reference,
+            compared_with=against,
+            measures=parse_measures(measures),
+            complete=complete,
+        )
+    except UnknownMetric as error:
+        raise HttpError(422, str(error)) from error
     except NotEvaluated as error:
         raise HttpError(409, str(error)) from error
     rows = [
@@ -160,6 +192,7 @@ def get_leaderboard(
                 for domain, metrics in row.domains.items()
             },
             "queries": row.queries,
+            "matched": row.matched,
             "against": {
                 kind: asdict(own.test.difference)
                 | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
@@ -170,8 +203,14 @@ def get_leaderboard(
         for row in board.rows
     ]
     return {
-        "snapshot": board.snapshot.pk, "split": split, "reference": reference, "queries": board.queries, "rows": rows,
-    }  # fmt: skip
+        "snapshot": board.snapshot.pk,
+        "split": split,
+        "reference": reference,
+        "measures": board.measures,
+        "complete": complete,
+        "queries": board.queries,
+        "rows": rows,
+    }
 
 
 @router.get("/projects/{slug}/leaderboard/moved", response=list[MovedOut])

@@ -14,6 +14,9 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
+from workers.jobs.teaching.job import order_teaching
+from workers.jobs.teaching.job import reason_of as reason_of_teaching
+from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.trial import TrialRefused, order_trial, reason_of
 from workers.judging.failures import (
     FailureFilter,
@@ -24,7 +27,7 @@ from workers.judging.failures import (
     retry_failures,
 )
 from workers.judging.pausing import pause_judge, resume_judge
-from workers.models import InjectionProbe, JudgeTrial
+from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
 from workers.monitoring.scorecard import scorecards
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
@@ -116,6 +119,7 @@ class ScorecardOut(Schema):
     position: EstimateOut | None
     length: EstimateOut | None
     cycles: EstimateOut | None
+    call_correlation: EstimateOut | None
     drift: float | None
     calls: CallsOut
 
@@ -197,6 +201,58 @@ def get_trial(request: HttpRequest, slug: str, trial_id: int) -> Any:
     if trial is None:
         raise HttpError(404, f"project {project.slug!r} has no trial {trial_id}")
     return trial
+
+
+class TaughtOut(Schema):
+    plugin: str
+    options: dict[str, Any]
+    name: str
+
+
+class TeachingOut(Schema):
+    """A teaching of a judge; `taught` is the judge with examples, as POST /runs takes it, and `report` is empty until it has
+    finished.
+    """
+
+    id: int
+    job_id: int
+    annotator_id: int
+    taught_id: int | None
+    taught: TaughtOut | None
+    state: str = Field(alias="job.state")
+    error: str = Field(alias="job.error")
+    options: dict[str, Any]
+    rows: list[dict[str, Any]]
+    report: dict[str, Any]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+
+    @staticmethod
+    def resolve_report(teaching: JudgeTeaching) -> dict[str, Any]:
+        return {**teaching.report, "reason": str(reason_of_teaching(teaching))} if teaching.report else {}
+
+
+@router.post("/projects/{slug}/judges/{annotator_id}/teach", response={201: TeachingOut}, by_alias=False)
+def post_teaching(request: HttpRequest, slug: str, annotator_id: int, body: TeachingOptions) -> Any:
+    """Show a copy of a judge people's answers, and ask both about held-out pairs; GET .../teachings/{id} has the verdict."""
+    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    try:
+        return Status(201, order_teaching(judge, body, by=request.user))
+    except TeachingRefused as error:
+        raise HttpError(422, str(error)) from error
+
+
+@router.get("/projects/{slug}/teachings/{teaching_id}", response=TeachingOut, by_alias=False)
+def get_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
+    """One teaching of a judge, with the answers of both judges to each held-out pair."""
+    project = project_or_404(request, slug)
+    rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
+    teaching = rows.select_related("job", "taught").filter(pk=teaching_id).first()
+    if teaching is None:
+        raise HttpError(404, f"project {project.slug!r} has no teaching {teaching_id}")
+    return teaching
 
 
 class FailedCallOut(Schema):

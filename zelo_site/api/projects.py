@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
@@ -10,7 +11,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, Json, ValidationError
 
 from labeling.access.api_auth import member_project_or_404, owned_project_or_404, project_or_404
 from labeling.importing.dataset import ImportFailed, import_dataset
@@ -59,11 +60,20 @@ class ProjectOut(Schema):
     candidates: int
 
 
+class LeftOutOut(Schema):
+    """Bad rows of one reason, with the line numbers of the first."""
+
+    reason: str
+    count: int
+    lines: list[int]
+
+
 class ImportOut(Schema):
     queries: int
     documents: int
     candidates: int
     grades: int
+    left_out: list[LeftOutOut]
     message: str
 
 
@@ -146,12 +156,30 @@ def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
 
 
 @router.post("/projects/{slug}/import", response=ImportOut)
-def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], importer: str = "zbench-jsonl") -> Any:
-    """Import a file, all or nothing; repeating it changes nothing."""
+def post_import(
+    request: HttpRequest,
+    slug: str,
+    file: File[UploadedFile],
+    importer: str = "zbench-jsonl",
+    options: Json[dict[str, Any]] | None = None,
+    leave_out_bad_rows: bool = False,
+) -> Any:
+    """Import a file, all or nothing unless `leave_out_bad_rows`; repeating it changes nothing.
+
+    `options`: the importer's options as a JSON object.
+    """
     project = owned_project_or_404(request, slug)
     try:
-        summary = import_dataset(project, file, importer=importer, filename=file.name or "upload", by=request.user)
-    except (ImportFailed, UnknownPlugin) as error:
+        summary = import_dataset(
+            project,
+            file,
+            importer=importer,
+            options=options,
+            filename=file.name or "upload",
+            leave_out_bad_rows=leave_out_bad_rows,
+            by=request.user,
+        )
+    except (ImportFailed, UnknownPlugin, ValidationError) as error:
         raise HttpError(422, str(error)) from error
     rank_candidates(project)
     return {
@@ -159,6 +187,7 @@ def post_import(request: HttpRequest, slug: str, file: File[UploadedFile], impor
         "documents": summary.documents,
         "candidates": summary.candidates,
         "grades": summary.grades,
+        "left_out": [asdict(each) for each in summary.left_out],
         "message": str(summary),
     }
 

@@ -12,6 +12,7 @@ from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
 from zelo_site.api.batches import router as batches_router
+from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.judges import router as judges_router
@@ -63,6 +64,7 @@ for _router in (
     scoring_router,
     snapshots_router,
     workers_router,
+    distillation_router,
     judges_router,
     batches_router,
     people_router,

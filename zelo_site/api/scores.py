@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import IO, Any, cast
 
-from django.db.models import F
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 from ninja.errors import HttpError
@@ -18,7 +17,8 @@ from labeling.models import Candidate
 from labeling.plugins import Exporter, UnknownPlugin, get_plugin
 from scoring.annotators.agreement import judge_figures
 from scoring.calibration.calibrate import project_calibration
-from scoring.exports import export_scores
+from scoring.exports import ExportFailed, export_scores
+from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import query_or_404
@@ -29,7 +29,7 @@ BLOCK = 64 * 1024
 
 class ScoreOut(Schema):
     """`theta` in the rater's units, mean zero in the query; `relevance` in [0, 1], uncalibrated
-    unless `calibrated`. None where the candidate has not been rated.
+    unless `calibrated`. None where nothing was compared with the candidate.
     """
 
     candidate: int
@@ -71,7 +71,7 @@ def get_scores(request: HttpRequest, query_id: int) -> Any:
     rows = (
         Candidate.objects.visible_to(request.user)
         .filter(query=query)
-        .order_by(F("score__elo").desc(nulls_last=True), "id")
+        .order_by(best_elo_first(), "id")
         .values(
             "id", "document__external_id", "first_stage_rank", "grade", *(f"score__{name}" for name in SCORE_FIELDS)
         )
@@ -91,7 +91,7 @@ def get_scores(request: HttpRequest, query_id: int) -> Any:
                 "grade": row["grade"],
                 **{name: row[f"score__{name}"] for name in SCORE_FIELDS},
             }
-            for row in rows
+            for row in map(known, rows)
         ],
     }
 
@@ -205,7 +205,11 @@ def get_export(request: HttpRequest, slug: str, exporter: str = "zbench-annotate
     except UnknownPlugin as error:
         raise HttpError(422, str(error)) from error
     spool = tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  closed by the stream
-    export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
+    try:
+        export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
+    except ExportFailed as error:
+        spool.close()
+        raise HttpError(422, str(error)) from error
     spool.seek(0)
     response = StreamingHttpResponse(_blocks(cast(IO[bytes], spool)), content_type=plugin.content_type)
     response["Content-Disposition"] = f'attachment; filename="{project.slug}{plugin.suffix}"'

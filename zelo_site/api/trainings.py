@@ -19,7 +19,7 @@ from workers.jobs.training import (
     TrainingRefused,
     cancel_training,
     publish_anyway,
-    recommended_training,
+    recommendation,
     resume_training,
     start_training,
 )
@@ -30,7 +30,7 @@ router = Router(tags=["training"])
 
 class TrainingIn(Schema):
     snapshot_id: int = Field(ge=0, lt=2**63)
-    trainer: Text | None = Field(None, max_length=80, description="Without one: the recommended trainer.")
+    trainer: Text = Field("", max_length=80, description="a trainer plugin; empty: the recommended one")
     options: dict[str, Any] = {}
 
 
@@ -38,15 +38,14 @@ class TrainingOut(Schema):
     """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes.
 
     `gate` holds the comparison with the untrained base and the first stage before publishing: `held_back`, `comparisons`
-    and `reasons`; `base_won` where no checkpoint was better than the base. `why` is given in the reply to an order that
-    named no trainer: the reason for the recommended one.
+    and `reasons`; `base_won` where no checkpoint was better than the base; `pairs` the figures of a pairwise student on
+    held-out pairs (`trainer.training.pairwise.figures`).
     """
 
     training_id: int
     project: str
     snapshot_id: int
     trainer: str
-    why: str = ""
     options: dict[str, Any]
     seed: int
     state: str
@@ -56,6 +55,12 @@ class TrainingOut(Schema):
     reranker_ids: list[int]
     created_at: str
     finished_at: str | None
+
+
+class OrderedOut(TrainingOut):
+    """`trainer_reason` says why the trainer was chosen; empty if the request named it."""
+
+    trainer_reason: str
 
 
 def training_out(run: TrainingRun) -> dict[str, Any]:
@@ -89,9 +94,9 @@ def _owned_run_or_404(request: HttpRequest, training_id: int) -> TrainingRun:
     return run
 
 
-@router.post("/projects/{slug}/trainings", response={201: TrainingOut})
+@router.post("/projects/{slug}/trainings", response={201: OrderedOut})
 def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
-    """Order a training; it begins as soon as the worker for training is free."""
+    """Order a training, with the recommended trainer if none is named; it begins once the training worker is free."""
     project = owned_project_or_404(request, slug)
     snapshot = Snapshot.objects.visible_to(request.user).filter(pk=body.snapshot_id).first()
     if snapshot is None:
@@ -99,13 +104,13 @@ def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
             422, f"no snapshot {body.snapshot_id} is visible to you; GET /projects/{slug}/snapshots lists them"
         )
     try:
-        advised = None if body.trainer else recommended_training(snapshot, body.options)
-        trainer = body.trainer or (advised.trainer if advised else "")
+        advised = None if body.trainer else recommendation(snapshot, body.options)
+        trainer = advised.trainer if advised else body.trainer
         run = start_training(project, snapshot, trainer=trainer, options=body.options, by=request.user)
     except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     run.refresh_from_db()
-    return Status(201, training_out(run) | {"why": str(advised.why) if advised else ""})
+    return Status(201, {**training_out(run), "trainer_reason": advised.sentence if advised else ""})
 
 
 @router.get("/projects/{slug}/trainings", response=list[TrainingOut])

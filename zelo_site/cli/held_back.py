@@ -1,24 +1,25 @@
-"""Why a training published no student, in words for a terminal: the figures of the gate."""
+"""Why a training published no reranker, or held one back, as lines of a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from trainer.models import TrainingRun
 
 RIVALS = {"base": "the untrained base", "first_stage": "the first stage"}
 REFERENCES = {"grades": "human grades", "elo": "Elo"}
 
 
-def held_back_in_words(gate: Mapping[str, Any]) -> str:
-    """Return the stored result of a run's gate as a sentence, with every comparison that the student lost."""
+def held_back_lines(run: TrainingRun) -> list[str]:
+    """Return a line for each comparison that was lost, or one that says that the base won; empty for other runs."""
+    if run.state != TrainingRun.State.HELD_BACK:
+        return []
+    gate = run.gate
     if gate.get("base_won"):
-        return "no checkpoint of the student ranks better than the untrained base"
-    lost = [_comparison(each) for each in gate.get("comparisons", []) if each["worse"]]
-    return "the student is held back: " + "; ".join(lost)
-
-
-def _comparison(row: Mapping[str, Any]) -> str:
-    return (
-        f"NDCG@10 on the {row['split']} split {row['student']:.3f}, {RIVALS[row['rival']]} {row['other']:.3f} "
-        f"({row['difference']:+.3f}, 95 % interval {row['low']:+.3f} to {row['high']:+.3f}, {REFERENCES[row['reference']]})"
-    )
+        return ["no checkpoint ranks the dev queries better than the untrained base, so nothing was published"]
+    lost = [
+        f"worse than {RIVALS[each['rival']]} on {each['split']} ({each['queries']:,} queries, {REFERENCES[each['reference']]}): "
+        f"NDCG@10 {each['student']:.3f} against {each['other']:.3f}, difference {each['difference']:+.3f} "
+        f"({each['low']:+.3f} to {each['high']:+.3f})"
+        for each in gate.get("comparisons", [])
+        if each["worse"]
+    ]
+    return ["the student is held back", *lost] if lost else ["the student is held back: it is no better than chance"]

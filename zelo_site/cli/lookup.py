@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.core.management.base import CommandError
 
-from labeling.models import Project, Query
+from labeling.models import Annotator, Project, Query
 from workers.models import Run
 
 
@@ -15,6 +15,16 @@ def find_project(slug: str) -> Project:
         known = ", ".join(Project.objects.values_list("slug", flat=True)[:20]) or "none"
         raise CommandError(f"no project has the slug {slug!r}; available: {known}")
     return project
+
+
+def find_judge(project: Project, wanted: str) -> Annotator:
+    """Return the judge of the project with this id or name."""
+    judges = Annotator.objects.judges().filter(project=project)
+    found = judges.filter(pk=int(wanted)) if wanted.isdecimal() else judges.filter(name=wanted)
+    if found.count() != 1:
+        known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
+        raise CommandError(f"{found.count()} judges match {wanted!r}; choose one of: {known}")
+    return found.get()
 
 
 def find_run(project: Project, number: int | None) -> Run:

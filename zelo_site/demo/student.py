@@ -1,4 +1,4 @@
-"""The last steps of `manage.py demo`: train the recommended student on the scores, evaluate it and serve it.
+"""The last steps of `manage.py demo`: train a small reranker on the scores, evaluate it and serve it.
 
 Questions are split, and training never uses those of the closing table. Like the steps of `zelo_site.demo.steps`,
 each step skips finished work, so a second start shows the same reranker again.
@@ -13,25 +13,21 @@ from typing import Any, TextIO
 from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
+from trainer.evaluation.gate import held_back_reason
 from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import NothingToMeasure
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
-from workers.jobs.training import TrainingRefused, recommended_training, resume_training, start_training
+from workers.jobs.training import TrainingRefused, resume_training, start_training
 from workers.models import Job
-from zelo_site.cli.held_back import held_back_in_words
 from zelo_site.cli.terminal import ProgressBar, duration, table
 
 NAME = "demo"
 # Searchers bring new questions to the same collection, so its documents are in both parts of the split.
 FROZEN = SnapshotOptions(seed=1, dev_share=0.1, test_share=0.3, shared_documents="keep")
-LESSON = {
-    "base": "minilm",
-    "epochs": 2,
-    "max_length": 96,
-    "seed": 1,
-}
+# No trainer is named, so the demo trains with the recommended one. One epoch with one query a step keeps it to minutes on a CPU.
+LESSON: dict[str, Any] = {"base": "minilm", "epochs": 1, "queries_a_step": 1, "max_length": 96, "seed": 1}
 POLL_S = 0.5
 SPLIT = "test"
 
@@ -43,19 +39,15 @@ class NoStudent(RuntimeError):
 
 
 def show_student(project: Project, *, by: Any, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
-    """Run the missing steps (snapshot, training, evaluation) and draw their progress. Raises NoStudent.
+    """Run the missing steps (snapshot, training, evaluation) and draw their progress; None for a held-back student.
 
-    Returns the published student, or None if it is held back; `closing_table` gives the figures.
-    Each start retries a failed training once.
+    Raises NoStudent. Each start retries a failed training once.
     """
     try:
         snapshot = frozen(project)
         run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
         if run is None:
-            advised = recommended_training(snapshot, LESSON)
-            run = start_training(project, snapshot, trainer=advised.trainer, options=LESSON, by=by)
-            if stream is not None:
-                stream.write(f"trainer {advised.trainer}: {advised.why}\n")
+            run = start_training(project, snapshot, options=LESSON, by=by)
         elif run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED):
             run = resume_training(run, by=by)
         student = watch_training(run, tick=tick, stream=stream)
@@ -71,18 +63,18 @@ def frozen(project: Project) -> Snapshot:
 
 
 def watch_training(run: TrainingRun, *, tick: Tick, stream: TextIO | None = None) -> Reranker | None:
-    """Draw the training's progress until it has ended; None if the student is held back. Raises NoStudent."""
-    bar, began = ProgressBar("7 Train", stream), time.monotonic()
+    """Draw the progress until the training ends; its reranker, or None if it was held back. Raises NoStudent."""
+    bar, began = ProgressBar(f"7 Train ({run.trainer})", stream), time.monotonic()
     while run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING):
         progress = run.progress
         bar.show(int(progress.get("step", 0)), int(progress.get("steps", 0)) or 1, _training_note(progress))
         tick()
         time.sleep(POLL_S)
         run.refresh_from_db()
-    student = run.rerankers.filter(kind=TRAINED).exclude(release=Reranker.Release.HELD_BACK).first()
-    if student is None and run.state == TrainingRun.State.HELD_BACK:
-        bar.end(f"{run.get_state_display()} after {duration(time.monotonic() - began)}")
+    if run.state == TrainingRun.State.HELD_BACK:
+        bar.end("held back")
         return None
+    student = run.rerankers.filter(kind=TRAINED).first()
     if student is None:
         bar.end(run.state)
         raise NoStudent(
@@ -105,7 +97,7 @@ def _training_note(progress: dict[str, Any]) -> str:
 
 def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | None = None) -> None:
     """Evaluate all rerankers on the held-out questions, unless an evaluation is newer than the training."""
-    if is_proved(project, snapshot):
+    if _is_proved(project, snapshot):
         return
     bar = ProgressBar("8 Prove", stream)
     job = unfinished_evaluation(project) or order_evaluation(project, snapshot, SPLIT)
@@ -117,14 +109,14 @@ def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | 
     bar.end(job.message if job.state == Job.State.FINISHED else f"{job.state}: {job.error}")
 
 
-def is_proved(project: Project, snapshot: Snapshot) -> bool:
-    """Whether an evaluation measured the trained student, or the others where a training stored no student."""
-    students = Reranker.objects.filter(project=project, kind=TRAINED)
+def _is_proved(project: Project, snapshot: Snapshot) -> bool:
     try:
         rows = board(project, snapshot).rows
     except NotEvaluated:
         return False
-    return not students.exists() or any(row.kind == TRAINED for row in rows)
+    return (
+        any(row.kind == TRAINED for row in rows) or not Reranker.objects.filter(project=project, kind=TRAINED).exists()
+    )
 
 
 def board(project: Project, snapshot: Snapshot) -> Leaderboard:
@@ -134,15 +126,9 @@ def board(project: Project, snapshot: Snapshot) -> Leaderboard:
 
 def closing_table(project: Project) -> str:
     """Return the leaderboard of the held-out questions as a table, with a verdict on the trained reranker."""
-    snapshot = frozen(project)
-    found = board(project, snapshot)
-    run = TrainingRun.objects.filter(project=project, snapshot=snapshot).order_by("-pk").first()
-    said = ""
-    if run is not None and run.state == TrainingRun.State.HELD_BACK:
-        released = run.rerankers.filter(release=Reranker.Release.PUBLISHED_ANYWAY).exists()
-        said = f"{held_back_in_words(run.gate)}{'' if released else '; it is not served'}"
+    found = board(project, frozen(project))
     text = table(["ranker", "NDCG@10", "95 % interval", "vs BM25"], [_row(row) for row in found.rows])
-    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{said or verdict(found)}"
+    return f"{text}\n{found.queries} held-out graded questions (training used some of the same documents, because all questions share one collection)\n{verdict(found, held_back(project))}"
 
 
 def _row(row: Row) -> list[str]:
@@ -152,8 +138,16 @@ def _row(row: Row) -> list[str]:
     return [name, f"{own.estimate:.3f}", f"{own.low:.3f} – {own.high:.3f}", change]
 
 
-def verdict(found: Leaderboard) -> str:
-    """Return a sentence that compares the trained reranker with the baselines."""
+def held_back(project: Project) -> TrainingRun | None:
+    """Return the demo's training if it was held back."""
+    run = TrainingRun.objects.filter(project=project, snapshot=frozen(project)).order_by("-pk").first()
+    return run if run is not None and run.state == TrainingRun.State.HELD_BACK else None
+
+
+def verdict(found: Leaderboard, refused: TrainingRun | None = None) -> str:
+    """Return a sentence that compares the trained reranker with the baselines, or says why it was held back."""
+    if refused is not None:
+        return f"the new reranker is held back and not served: {held_back_reason(refused.gate)}"
     student = next((row for row in found.rows if row.kind == TRAINED), None)
     if student is None:
         raise NoStudent("the new reranker could not be evaluated; see the leaderboard page for the reason")

@@ -5,9 +5,10 @@ An importer turns a stream into rows, and `RowChecks` checks consistency across 
 Imports no Django.
 """
 
-from labeling.importing.formats.line_importer import MAX_ID_CHARACTERS, LineImporter, LineOptions, Row, make_importer
+from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row, make_importer
 from labeling.importing.formats.row_checks import RowChecks
 from labeling.importing.formats.trec_qrels import TrecQrels
+from labeling.importing.formats.value_checks import MAX_ID_CHARACTERS
 from labeling.importing.formats.zbench_jsonl import ZbenchJsonl
 from labeling.importing.lines import RowError
 

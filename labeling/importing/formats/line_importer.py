@@ -12,13 +12,10 @@ from typing import IO, Any, ClassVar
 import pydantic
 
 from labeling.importing.lines import DEFAULT_MAX_LINE_BYTES, DEFAULT_MAX_TOTAL_BYTES, RowError, numbered_lines
-from labeling.importing.strict_json import BadJson
 from labeling.plugins import Importer, Plugin
 from labeling.records import ImportedGrade, ImportedQuery
 
 Row = ImportedQuery | ImportedGrade
-
-MAX_ID_CHARACTERS = 500
 
 
 class LineOptions(Importer.Options):
@@ -39,8 +36,18 @@ class LineImporter(Importer):
     example: ClassVar[bytes] = b""
 
     @abc.abstractmethod
-    def parse_line(self, body: bytes, line: int) -> Row:
-        """Return the row of a non-blank line. Raises RowError."""
+    def parse_line(self, body: bytes, line: int) -> Row | None:
+        """Return the row of a non-blank line, or None for a header or comment. Raises RowError."""
+
+    def parse_parts(self, body: bytes, line: int) -> Iterator[Row | RowError]:
+        """Yield the errors of a line's bad parts and a row of its good ones; by default a line has one part."""
+        try:
+            row = self.parse_line(body, line)
+        except RowError as error:
+            yield error
+        else:
+            if row is not None:
+                yield row
 
     def read(self, stream: IO[bytes]) -> Iterator[Row]:
         """Rows in the order of the file. Raises RowError at the first bad line."""
@@ -49,27 +56,16 @@ class LineImporter(Importer):
                 raise row
             yield row
 
-    def read_all(self, stream: IO[bytes]) -> Iterator[Row | RowError]:
-        """Rows, and the errors of bad lines in their places, for previews."""
+    def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
+        """Rows, and the errors of bad lines in their places; with `parts` also the good parts of bad lines."""
         for number, body in numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(body, RowError):
                 yield body
                 continue
-            try:
-                yield self.parse_line(body, number)
-            except RowError as error:
-                yield error
-
-
-def check_identifier(value: str, field: str) -> None:
-    """Raise BadJson for an id that is empty or too long."""
-    expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
-    if not value or value.isspace():
-        raise BadJson("is empty", expectation=expectation, remedy="give it an id", field=field)
-    if len(value) > MAX_ID_CHARACTERS:
-        raise BadJson(
-            f"has {len(value)} characters", expectation=expectation, remedy="shorten or hash the id", field=field
-        )
+            if parts:
+                yield from self.parse_parts(body, number)
+            else:
+                yield from LineImporter.parse_parts(self, body, number)
 
 
 def make_importer(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from labeling.importing.formats.line_importer import Row
+from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import printable
-from labeling.records import ImportedDocument, ImportedGrade
+from labeling.importing.strict_json import BadJson, printable
+from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
 
 
 class RowChecks:
@@ -26,8 +28,32 @@ class RowChecks:
 
         Raises RowError, which names both lines.
         """
-        if isinstance(row, ImportedGrade):
-            return [self._check_grade(row)]
+        _, repeated, errors = self.check_parts(row)
+        if errors:
+            raise errors[0]
+        return repeated
+
+    def check_parts(self, row: Row) -> tuple[Row | None, list[bool], list[RowError]]:
+        """Return what is good of a row (None: nothing), as `check` does for its parts, and the errors of the rest."""
+        try:
+            if isinstance(row, ImportedGrade):
+                return row, [self._check_grade(row)], []
+            self._check_query(row)
+        except RowError as error:
+            return None, [], [error]
+        kept, repeated, errors = [], [], []
+        for position, document in enumerate(row.documents):
+            try:
+                repeated.append(self._check_document(document, position, row.line))
+                kept.append(document)
+            except RowError as error:
+                errors.append(error)
+        if not errors:
+            return row, repeated, []
+        return (replace(row, documents=tuple(kept)) if kept else None), repeated, errors
+
+    def _check_query(self, row: ImportedQuery) -> None:
+        _check_id(row.id, "query.id", row.line)
         key = _digest(row.id)
         if key in self._queries:
             raise RowError(
@@ -38,10 +64,11 @@ class RowChecks:
                 remedy="put all documents of a query on one line, or give the queries different ids",
             )
         self._queries[key] = row.line
-        return [self._check_document(document, position, row.line) for position, document in enumerate(row.documents)]
 
     def _check_document(self, document: ImportedDocument, position: int, line: int) -> bool:
-        entry = _digest(document.text) + line.to_bytes(8)
+        _check_id(document.id, f"documents[{position}].id", line)
+        # Blanks around a text carry no meaning: two files often differ in a last line end.
+        entry = _digest(document.text.strip()) + line.to_bytes(8)
         earlier = self._documents.setdefault(_digest(document.id), entry)
         if earlier[:16] != entry[:16]:
             raise RowError(
@@ -54,6 +81,8 @@ class RowChecks:
         return earlier is not entry
 
     def _check_grade(self, row: ImportedGrade) -> bool:
+        _check_id(row.query_id, "query id", row.line)
+        _check_id(row.document_id, "document id", row.line)
         key = _digest(f"{row.query_id}\x00{row.document_id}")
         entry = (row.line, row.grade)
         earlier = self._grades.setdefault(key, entry)
@@ -64,9 +93,19 @@ class RowChecks:
                 line=row.line,
                 field="grade",
                 expectation="one grade for each candidate",
-                remedy="keep one of the two lines",
+                remedy="keep one of the two lines, or set the importer's option repeated to maximum",
             )
         return earlier is not entry
+
+
+def _check_id(value: str, field: str, line: int) -> None:
+    """Raise RowError for a bad id: an importer plugin may not have checked it."""
+    try:
+        check_identifier(value, field)
+    except BadJson as error:
+        raise RowError(
+            error.problem, line=line, field=field, expectation=error.expectation, remedy=error.remedy
+        ) from None
 
 
 def _digest(text: str) -> bytes:

@@ -1,10 +1,15 @@
-"""The format `trec-qrels`: human grades in four columns. Imports no Django."""
+"""The format `trec-qrels`: human grades in three or four columns. Imports no Django."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import IO, Literal
 
-from labeling.importing.formats.line_importer import LineImporter, check_identifier
+import pydantic
+
+from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row
+from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError
 from labeling.importing.strict_json import BadJson, check_text, printable
 from labeling.plugins import register
@@ -12,28 +17,69 @@ from labeling.records import ImportedGrade
 
 MAX_GRADE = 2**15 - 1
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_MAX_NUMBER_CHARACTERS = 40
+_TRAILING_COMMENT = re.compile(r"[ \t]+#.*$", re.DOTALL)
+_BLANKS = " \t\n\r\v\f"
+_FIELD = re.compile(r'"(?:[^"]|"")*"(?=[ \r\v\f]|$)|[^ \r\v\f]+')
+_ITERATION_AND_BLANK = re.compile(r"Q?[0-9]+ ")
+
+# Column names of headers, after lower() and without blanks, hyphens and underscores.
+_QUERY_NAMES = re.compile(r"(?:query|topic|q|question|search)(?:s?id|no|num|number)?")
+_DOCUMENT_NAMES = re.compile(
+    r"(?:corpus|doc|document|passage|product|item|para|paragraph|p|d|docs)(?:id|no|num|number)?"
+)
+_GRADE_NAMES = re.compile(r"(?:score|rel|relevance|relevancy|grade|label|judge?ment|rating|qrel|gain)s?")
+
+
+class QrelsOptions(LineOptions):
+    negative: Literal["irrelevant", "ungraded"] = pydantic.Field(
+        default="irrelevant", description="Grades below 0: irrelevant (grade 0), or ungraded (left out)."
+    )
+    repeated: Literal["refuse", "maximum"] = pydantic.Field(
+        default="refuse",
+        description="Different grades of one document, for example one for each subtopic: refuse them, or keep the maximum.",
+    )
+
 
 @register
 class TrecQrels(LineImporter):
-    """Human grades in TREC's four columns. A grade below 0 (TREC's mark for spam) becomes 0."""
+    """Human grades in TREC's four columns, or in three (query, document, grade).
+
+    Columns are split at tabs if a line has any, else at ASCII blanks; a field may be quoted. Header lines and comments
+    (`#`) are skipped. Grades are whole numbers, `1.0` too.
+    """
 
     name = "trec-qrels"
     label = "TREC qrels (grades)"
-    format_help = "Four columns per line, separated by spaces or tabs: query id, 0, document id, grade (an integer)."
+    format_help = (
+        "Columns separated by tabs or blanks: query id, 0, document id, grade (a whole number); the 0 may be left out, "
+        "and a header line is skipped."
+    )
     example = b"q1 0 d1 3\nq1 0 d2 0\nq2 0 d2 2\n"
 
-    _GRADE = re.compile(r"[+-]?[0-9]{1,6}")
+    Options = QrelsOptions
+    options: QrelsOptions
 
-    def parse_line(self, body: bytes, line: int) -> ImportedGrade:
-        columns = _decoded(body, line).split()
-        if len(columns) != 4:
-            raise RowError(
-                f"has {len(columns)} columns",
-                line=line,
-                expectation="four: query id, 0, document id, grade",
-                remedy="remove spaces from ids; a run file (six columns) holds no grades",
-            )
-        for field, identifier in (("query id", columns[0]), ("document id", columns[2])):
+    _width = 0  # columns of the rows since the last header, 0 before the first row
+
+    def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
+        """Rows in the order of the file; with `repeated: maximum` all errors first, then one row a document."""
+        self._width = 0
+        rows = super().read_all(stream, parts=parts)
+        return rows if self.options.repeated == "refuse" else _largest_grades(rows)
+
+    def parse_line(self, body: bytes, line: int) -> ImportedGrade | None:
+        text = _decoded(body, line).strip(_BLANKS)
+        columns = _columns(text)
+        if _is_header(columns):
+            self._width = len(columns)
+            return None
+        if text.startswith("#") and not _is_row(columns):
+            return None
+        query, document, grade = _three(columns, text, line)
+        self._check_width(len(columns), line)
+        for field, identifier in (("query id", query), ("document id", document)):
             try:
                 check_text(identifier)
                 check_identifier(identifier, field)
@@ -41,20 +87,103 @@ class TrecQrels(LineImporter):
                 raise RowError(
                     error.problem, line=line, field=field, expectation=error.expectation, remedy=error.remedy
                 ) from None
-        return ImportedGrade(
-            query_id=columns[0], document_id=columns[2], grade=self._grade(columns[3], line), line=line
-        )
+        value = _grade(grade, line)
+        if value < 0 and self.options.negative == "ungraded":
+            return None
+        return ImportedGrade(query_id=query, document_id=document, grade=max(value, 0), line=line)
 
-    def _grade(self, text: str, line: int) -> int:
-        if not self._GRADE.fullmatch(text) or int(text) > MAX_GRADE:
+    def _check_width(self, width: int, line: int) -> None:
+        """A row of four columns that lost one would be read as a row of three, with another id."""
+        self._width = self._width or width
+        if width != self._width:
             raise RowError(
-                f"is {printable(text)!r}",
+                f"has {width} columns, where the lines before have {self._width}",
                 line=line,
-                field="grade",
-                expectation=f"an integer up to {MAX_GRADE}",
-                remedy="round the grade; a larger grade means more relevant",
+                expectation="the same columns in every line",
+                remedy="add the missing column, or import the lines as two files",
             )
-        return max(int(text), 0)
+
+
+def _largest_grades(rows: Iterator[Row | RowError]) -> Iterator[Row | RowError]:
+    largest: dict[tuple[str, str], ImportedGrade] = {}
+    for row in rows:
+        if not isinstance(row, ImportedGrade):
+            yield row
+            continue
+        kept = largest.setdefault((row.query_id, row.document_id), row)
+        if row.grade > kept.grade:
+            largest[row.query_id, row.document_id] = row
+    yield from largest.values()
+
+
+def _columns(text: str) -> list[str]:
+    """Split at tabs if there are any and they give three or four columns, else at ASCII blanks."""
+    text = _without_comment(text)
+    if "\t" in text:
+        for fields in (text.split("\t"), re.split("\t+", text)):
+            if len(fields) in (3, 4):
+                return [_unquoted(field.strip(_BLANKS)) for field in fields]
+    return [_unquoted(field) for field in _FIELD.findall(text.replace("\t", " ").replace("\n", " "))]
+
+
+def _without_comment(text: str) -> str:
+    """A row without a comment behind its grade; a `#` elsewhere may belong to an id."""
+    bare = _TRAILING_COMMENT.sub("", text) if "#" in text else text
+    last = re.split(r"[ \t]", bare)[-1] if bare != text else ""
+    return bare if _NUMBER.fullmatch(_unquoted(last)) else text
+
+
+def _unquoted(field: str) -> str:
+    if len(field) >= 2 and field[0] == field[-1] == '"':
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _is_header(columns: list[str]) -> bool:
+    if len(columns) not in (3, 4):
+        return False
+    query, document, grade = (re.sub("[-_ ]", "", columns[place].lower()) for place in (0, -2, -1))
+    return bool(_QUERY_NAMES.fullmatch(query) and _DOCUMENT_NAMES.fullmatch(document) and _GRADE_NAMES.fullmatch(grade))
+
+
+def _is_row(columns: list[str]) -> bool:
+    """True for a row whose query id begins with `#`."""
+    return len(columns) in (3, 4) and columns[0] != "#" and bool(_NUMBER.fullmatch(columns[-1]))
+
+
+def _three(columns: list[str], text: str, line: int) -> tuple[str, str, str]:
+    """Query id, document id and grade. Raises RowError for another number of columns."""
+    if len(columns) not in (3, 4):
+        raise RowError(
+            f"has {len(columns)} columns",
+            line=line,
+            expectation="four: query id, 0, document id, grade, or three without the 0",
+            remedy="separate the columns by tabs if ids contain blanks; a run file (six columns) holds no grades",
+        )
+    if len(columns) == 3 and "\t" in text and _ITERATION_AND_BLANK.match(columns[1]):
+        raise RowError(
+            f"separates columns by tabs and by blanks ({printable(columns[1])!r})",
+            line=line,
+            expectation="one kind of separator in a line",
+            remedy="separate all columns by tabs",
+        )
+    return columns[0], columns[-2], columns[-1]
+
+
+def _grade(text: str, line: int) -> int:
+    value = float(text) if len(text) <= _MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(text) else None
+    if value is not None and value.is_integer() and abs(value) <= MAX_GRADE:
+        return int(value)
+    is_fraction = value is not None and abs(value) <= MAX_GRADE
+    raise RowError(
+        f"is {printable(text)!r}, a fraction" if is_fraction else f"is {printable(text)!r}",
+        line=line,
+        field="grade",
+        expectation=f"a whole number up to {MAX_GRADE}",
+        remedy="multiply all grades until they are whole numbers, or round them"
+        if is_fraction
+        else "write the grade as a number; a larger grade means more relevant",
+    )
 
 
 def _decoded(body: bytes, line: int) -> str:

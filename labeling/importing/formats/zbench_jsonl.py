@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
-from labeling.importing.formats.line_importer import LineImporter, check_identifier
+from labeling.importing.formats.line_importer import LineImporter
+from labeling.importing.formats.value_checks import check_identifier, is_blank
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, parse, printable
+from labeling.importing.strict_json import BadJson, check_part, parse, printable
 from labeling.plugins import register
 from labeling.records import ImportedDocument, ImportedQuery
 
@@ -37,30 +39,61 @@ class ZbenchJsonl(LineImporter):
     )
 
     def parse_line(self, body: bytes, line: int) -> ImportedQuery:
+        for part in self.parse_parts(body, line):
+            if isinstance(part, RowError):
+                raise part
+            return part
+        raise AssertionError("a line has at least one part")
+
+    def parse_parts(self, body: bytes, line: int) -> Iterator[ImportedQuery | RowError]:
+        """Yield the errors of bad documents and the query with the good ones; a bad query spoils its line."""
         try:
-            return _query(parse(body), line)
+            row, errors = _query(parse(body, check=False), line)
         except BadJson as error:
-            raise RowError(
-                error.problem, line=line, field=error.field, expectation=error.expectation, remedy=error.remedy
-            ) from None
+            yield _row_error(error, line)
+            return
+        yield from (_row_error(error, line) for error in errors)
+        if row is not None:
+            yield row
+
+
+def _row_error(error: BadJson, line: int) -> RowError:
+    return RowError(error.problem, line=line, field=error.field, expectation=error.expectation, remedy=error.remedy)
 
 
 _SHAPE = 'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] to retrieve them)'
 
 
-def _query(value: Any, line: int) -> ImportedQuery:
+def _query(value: Any, line: int) -> tuple[ImportedQuery | None, list[BadJson]]:
+    """Return a query with its good documents (None if no document is good), and the errors of the others."""
     top = _typed(value, dict, "", "a JSON object", _SHAPE)
+    for key, item in top.items():
+        check_part(key, "")
+        if key != "documents":
+            check_part(item, printable(key))
     query = _typed(_member(top, "query", ""), dict, "query", "a JSON object", _SHAPE)
     listed = _typed(_member(top, "documents", ""), list, "documents", "a list of documents", _SHAPE)
-    documents = tuple(_document(item, f"documents[{position}]") for position, item in enumerate(listed))
-    _check_once(documents)
-    return ImportedQuery(
-        id=_identifier(query, "query"),
-        text=_text(query, "query", "query"),
-        documents=documents,
-        metadata=_metadata(query, "query"),
-        line=line,
-    )
+    identifier, text, metadata = _identifier(query, "query"), _text(query, "query", "query"), _metadata(query, "query")
+    documents, errors = _documents(listed)
+    if errors and not documents:
+        return None, errors
+    return ImportedQuery(id=identifier, text=text, documents=documents, metadata=metadata, line=line), errors
+
+
+def _documents(listed: list[Any]) -> tuple[tuple[ImportedDocument, ...], list[BadJson]]:
+    kept: list[ImportedDocument] = []
+    errors: list[BadJson] = []
+    first: dict[str, int] = {}
+    for position, item in enumerate(listed):
+        path = f"documents[{position}]"
+        try:
+            check_part(item, path)
+            document = _document(item, path)
+            _check_once(document.id, position, first)
+            kept.append(document)
+        except BadJson as error:
+            errors.append(error)
+    return tuple(kept), errors
 
 
 def _document(value: Any, path: str) -> ImportedDocument:
@@ -74,16 +107,14 @@ def _document(value: Any, path: str) -> ImportedDocument:
     )
 
 
-def _check_once(documents: tuple[ImportedDocument, ...]) -> None:
-    first: dict[str, int] = {}
-    for position, document in enumerate(documents):
-        if (earlier := first.setdefault(document.id, position)) != position:
-            raise BadJson(
-                f"the document id {printable(document.id)!r} is already used by documents[{earlier}]",
-                expectation="every document once in a query",
-                remedy="drop one of the two, or give them different ids",
-                field=f"documents[{position}].id",
-            )
+def _check_once(identifier: str, position: int, first: dict[str, int]) -> None:
+    if (earlier := first.setdefault(identifier, position)) != position:
+        raise BadJson(
+            f"the document id {printable(identifier)!r} is already used by documents[{earlier}]",
+            expectation="every document once in a query",
+            remedy="drop one of the two, or give them different ids",
+            field=f"documents[{position}].id",
+        )
 
 
 def _typed(value: Any, kind: type, path: str, expectation: str, remedy: str) -> Any:
@@ -107,7 +138,7 @@ def _member(owner: dict[str, Any], key: str, path: str) -> Any:
 def _text(owner: dict[str, Any], key: str, path: str) -> str:
     field = f"{path}.{key}"
     text: str = _typed(_member(owner, key, path), str, field, "a string", "write the text in double quotes")
-    if not text or text.isspace():
+    if is_blank(text):
         raise BadJson(
             "is empty", expectation="a text with at least one visible character", remedy="leave it out", field=field
         )
@@ -116,13 +147,16 @@ def _text(owner: dict[str, Any], key: str, path: str) -> str:
 
 def _identifier(owner: dict[str, Any], path: str) -> str:
     field = f"{path}.id"
-    value: str = _typed(_member(owner, "id", path), str, field, "a string", "write all ids in double quotes")
+    given = _member(owner, "id", path)
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    value: str = _typed(given, str, field, "a string or an integer", "write all ids in double quotes")
     check_identifier(value, field)
     return value
 
 
 def _metadata(owner: dict[str, Any], path: str) -> dict[str, Any]:
-    if "metadata" not in owner:
+    if owner.get("metadata") is None:
         return {}
     value: dict[str, Any] = _typed(
         owner["metadata"], dict, f"{path}.metadata", "a JSON object", "write {} or leave metadata out"
@@ -131,11 +165,19 @@ def _metadata(owner: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def _rank(owner: dict[str, Any], path: str) -> int | None:
-    if owner.get("rank") is None:
+    given = owner.get("rank")
+    if given is None:
         return None
-    rank: int = _typed(
-        owner["rank"], int, f"{path}.rank", "an integer", "write the first stage's rank, or leave it out"
-    )
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    if isinstance(given, float):
+        raise BadJson(
+            f"is {given}",
+            expectation="an integer",
+            remedy="write the first stage's rank, or leave it out",
+            field=f"{path}.rank",
+        )
+    rank: int = _typed(given, int, f"{path}.rank", "an integer", "write the first stage's rank, or leave it out")
     if not 1 <= rank <= MAX_RANK:
         raise BadJson(
             f"is {rank}",

@@ -1,13 +1,12 @@
-"""Measures of rankings, of probabilities and of agreement between annotators.
+"""Measures of orders, of probabilities and of agreement between annotators.
 
-Definitions follow trec_eval (NDCG with linear gain, recall, reciprocal rank), scipy (tau-b,
-Spearman) and Krippendorff; the tests hold ours equal to those. `resampling` turns values by query
-into intervals and paired tests; `scoring.annotators.agreement` and the trainer's evaluation call both.
+Definitions follow scipy (tau-b, Spearman) and Krippendorff; the tests hold ours equal to those. `rankings` measures rankings
+against grades, `resampling` turns values by query into intervals and paired tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,120 +16,11 @@ from scipy import stats
 
 from labeling.records import FloatArray, IntArray
 
-Gain = Literal["linear", "exponential"]
 Level = Literal["nominal", "ordinal", "interval"]
 
 
 class MetricInput(ValueError):
     """Values that a measure is not defined on."""
-
-
-class UnknownMetric(ValueError):
-    """A metric's name that `evaluate_run` does not know."""
-
-
-# --- rankings ----------------------------------------------------------------------------
-
-
-def rank_order(scores: npt.ArrayLike, ids: Sequence[str] | None = None) -> IntArray:
-    """Positions best first. Ties as in trec_eval: the greater id first; without ids, as given."""
-    values = _finite("scores", scores)
-    if ids is None:
-        return np.argsort(-values, kind="stable")
-    by_id = np.array(sorted(range(len(ids)), key=lambda i: ids[i], reverse=True), dtype=np.int64)
-    return by_id[np.argsort(-values[by_id], kind="stable")]
-
-
-def dcg(grades: npt.ArrayLike, k: int | None = None, *, gain: Gain = "linear") -> float:
-    """Discounted cumulative gain of grades in ranked order: sum of gain / log2(rank + 1)."""
-    gains = np.maximum(np.asarray(grades, dtype=np.float64)[:k], 0.0)
-    if gain == "exponential":
-        gains = np.exp2(gains) - 1.0
-    elif gain != "linear":
-        raise MetricInput(f"gain is {gain!r}; expected 'linear' (the grade) or 'exponential' (2^grade - 1)")
-    return float(np.sum(gains / np.log2(np.arange(2, len(gains) + 2))))
-
-
-def ndcg(
-    scores: npt.ArrayLike,
-    grades: npt.ArrayLike,
-    k: int | None = 10,
-    *,
-    gain: Gain = "linear",
-    ids: Sequence[str] | None = None,
-    all_grades: npt.ArrayLike | None = None,
-) -> float:
-    """NDCG@k in [0, 1] of one query; 0 where nothing is relevant, as in trec_eval.
-
-    `all_grades`: grades of every judged document, where some were not retrieved; they make the ideal.
-    """
-    ranked = np.asarray(grades, dtype=np.float64)[rank_order(scores, ids)]
-    ideal = np.sort(ranked if all_grades is None else np.asarray(all_grades, dtype=np.float64))[::-1]
-    best = dcg(ideal, k, gain=gain)
-    return dcg(ranked, k, gain=gain) / best if best > 0.0 else 0.0
-
-
-def recall(
-    scores: npt.ArrayLike,
-    grades: npt.ArrayLike,
-    k: int = 10,
-    *,
-    relevant_from: int = 1,
-    ids: Sequence[str] | None = None,
-    all_grades: npt.ArrayLike | None = None,
-) -> float:
-    """Share of the relevant documents among the first k; 0 where nothing is relevant."""
-    ranked = np.asarray(grades)[rank_order(scores, ids)]
-    total = np.count_nonzero((ranked if all_grades is None else np.asarray(all_grades)) >= relevant_from)
-    return np.count_nonzero(ranked[:k] >= relevant_from) / total if total else 0.0
-
-
-def reciprocal_rank(
-    scores: npt.ArrayLike,
-    grades: npt.ArrayLike,
-    k: int | None = None,
-    *,
-    relevant_from: int = 1,
-    ids: Sequence[str] | None = None,
-) -> float:
-    """1 / rank of the first relevant document (within k); 0 where there is none. Its mean is MRR."""
-    hits = np.flatnonzero(np.asarray(grades)[rank_order(scores, ids)][:k] >= relevant_from)
-    return 1.0 / (hits[0] + 1.0) if hits.size else 0.0
-
-
-def evaluate_run(
-    run: Mapping[str, Mapping[str, float]], grades: Mapping[str, Mapping[str, int]], metrics: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """{metric: {query: value}} for every query that has both a ranking and grades.
-
-    `run[query][document]` is a score, `grades[query][document]` a grade; an ungraded document counts as 0.
-    Names: `ndcg@10` (linear gain), `ndcg_exp@10` (exponential), `recall@100`, `mrr`, `mrr@10`.
-    """
-    values: dict[str, dict[str, float]] = {metric: {} for metric in metrics}
-    measures = {metric: _measure(metric) for metric in metrics}
-    for query in sorted(run.keys() & grades.keys()):
-        ids = list(run[query])
-        scores = np.array([run[query][document] for document in ids], dtype=np.float64)
-        own = np.array([grades[query].get(document, 0) for document in ids], dtype=np.int64)
-        judged = np.array(list(grades[query].values()), dtype=np.int64)
-        for metric, measure in measures.items():
-            values[metric][query] = measure(scores, own, ids, judged)
-    return values
-
-
-def _measure(metric: str) -> Callable[[FloatArray, IntArray, Sequence[str], IntArray], float]:
-    name, _, cut = metric.partition("@")
-    if (cut and not cut.isdigit()) or cut == "0" or (name == "recall" and not cut):
-        raise UnknownMetric(f"metric is {metric!r}; expected a cut-off such as ndcg@10")
-    k = int(cut) if cut else None
-    if name in ("ndcg", "ndcg_exp"):
-        gain: Gain = "exponential" if name == "ndcg_exp" else "linear"
-        return lambda scores, own, ids, judged: ndcg(scores, own, k, gain=gain, ids=ids, all_grades=judged)
-    if name == "recall":
-        return lambda scores, own, ids, judged: recall(scores, own, int(cut), ids=ids, all_grades=judged)
-    if name == "mrr":
-        return lambda scores, own, ids, judged: reciprocal_rank(scores, own, k, ids=ids)
-    raise UnknownMetric(f"metric is {metric!r}; expected ndcg@k, ndcg_exp@k, recall@k, mrr or mrr@k")
 
 
 # --- orders ------------------------------------------------------------------------------

@@ -142,7 +142,8 @@ def test_the_judge_form_offers_endpoints_and_their_models(
     visited = visit(member)
     page = visited.open(reverse("new-run", args=[project.slug]))
     page.locator("#options-openai-http summary").click()
-    expect(page.get_by_text("Ask a superuser to add one.")).to_be_visible()
+    options = page.locator("#options-openai-http")
+    expect(options.get_by_text("Ask a superuser to add one.")).to_be_visible()
     visited.picture("judge-form-without-endpoint")
 
     add_endpoint("ours", {"base_url": fake.base_url}, key=KEY)

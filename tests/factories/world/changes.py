@@ -15,6 +15,7 @@ from labeling.models import Annotator, ApiToken, Pair, Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
+from tests.factories.rows import answer_queries
 from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
@@ -50,6 +51,13 @@ def a_judge_at_work(world: World) -> None:
     judge = get_judge(the_project(world), "test-longer", {})
     the_run(world).judges.set([judge])
     Run.objects.filter(pk=world.known["run_id"]).update(state=Run.State.FINISHED)
+    world.known["annotator_id"] = judge.pk
+
+
+def a_judge_to_teach(world: World) -> None:
+    """A language model at the stored endpoint, and people's answers to enough queries."""
+    judge = get_judge(the_project(world), "openai-http", {"endpoint": "stored", "model": "m"})
+    answer_queries(the_project(world), queries=12, pairs=1)
     world.known["annotator_id"] = judge.pk
 
 
@@ -128,6 +136,10 @@ def a_gold_plan(world: World) -> None:
 
 def a_stopped_training(world: World) -> None:
     TrainingRun.objects.filter(pk=world.known["training_id"]).update(state=TrainingRun.State.CANCELLED)
+
+
+def an_open_distillation(world: World) -> None:
+    Job.objects.filter(pk=world.known["distillation_id"]).update(state=Job.State.OPEN)
 
 
 def a_held_back_student(world: World) -> None:

@@ -30,7 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.models import EndpointDefinition, Job, JudgeTrial, ProviderBatch
+from workers.models import EndpointDefinition, Job, JudgeTeaching, JudgeTrial, ProviderBatch
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -79,11 +79,22 @@ def make_world() -> World:
         "run_id": run.pk,
         "batch_id": batch.pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
+        "distillation_id": Job.objects.create(
+            project=project,
+            stage="distill",
+            state=Job.State.FAILED,
+            payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
         "annotator_id": annotator.pk,
         "trial_id": JudgeTrial.objects.create(
             project=project,
             annotator=annotator,
             job=Job.objects.create(project=project, stage="trial", state="finished"),
+        ).pk,
+        "teaching_id": JudgeTeaching.objects.create(
+            project=project,
+            annotator=annotator,
+            job=Job.objects.create(project=project, stage="teaching", state="finished"),
         ).pk,
         "action": "pause",
         "reranker_id": Reranker.objects.create(

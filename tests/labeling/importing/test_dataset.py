@@ -232,6 +232,8 @@ class Careless(plugins.Importer):
         ImportedQuery("q", "NUL \x00", ()),
         ImportedQuery("q", "half \ud800", (), line=4),
         ImportedQuery("q" * 501, "long id", ()),
+        ImportedQuery("q\n1", "line end in an id", ()),
+        ImportedGrade("q", " d", 1),
         ImportedQuery("q", "what", (ImportedDocument("d", "text", rank=-1),)),
         ImportedQuery("q", "what", (ImportedDocument("d", "text", {"x": float("nan")}),)),
     ],
@@ -244,6 +246,50 @@ def test_what_a_careless_plugin_lets_through_is_an_import_failure(
     with pytest.raises(ImportFailed, match=r"^file\.bin"):
         import_dataset(project, io.BytesIO(b""), importer="careless", filename="file.bin")
     assert stored() == (0, 0, 0)
+
+
+# --- bad rows left out -------------------------------------------------------------------
+
+
+def test_bad_rows_are_left_out_by_option_and_counted_by_reason(project: Project) -> None:
+    load(project, row("q0", "known"))
+    empty = row("q1", "d1") | {"documents": [{"id": "e", "content": ""}, {"id": "d1", "content": "text of d1"}]}
+    other = row("q3") | {"documents": [{"id": name, "content": "another text"} for name in ("known", "d1")]}
+    data = jsonl(empty, row("q1", "d2"), row("q2", "d1", "d3"), other).getvalue() + b"oops\n"
+    with pytest.raises(ImportFailed, match="line 1"):
+        import_dataset(project, io.BytesIO(data), filename="f")
+    summary = import_dataset(project, io.BytesIO(data), filename="f", leave_out_bad_rows=True)
+    # q3 has the document "d1" with another text than line 1, and "known" with another text than the project.
+    assert [(each.count, each.lines) for each in summary.left_out] == [
+        (1, (1,)),
+        (1, (2,)),
+        (1, (4,)),
+        (1, (5,)),
+        (1, (4,)),
+    ]
+    assert "line 5" in str(summary) and "at least one visible character" in summary.left_out[0].reason
+    assert list(Candidate.objects.order_by("id").values_list("query__external_id", "document__external_id")) == [
+        ("q0", "known"), ("q1", "d1"), ("q2", "d1"), ("q2", "d3"),
+    ]  # fmt: skip
+    assert summary.candidates == 3
+    again = import_dataset(project, io.BytesIO(data), filename="f", leave_out_bad_rows=True)
+    assert again.changed_nothing and again.left_out == summary.left_out
+
+
+def test_a_damaged_file_or_one_without_good_rows_is_refused_all_the_same(project: Project) -> None:
+    packed = gzip.compress(jsonl(*(row(f"q{number}", f"d{number}") for number in range(500))).getvalue())
+    with pytest.raises(ImportFailed, match="damaged or truncated"):
+        import_dataset(project, io.BytesIO(packed[:-200]), filename="f", leave_out_bad_rows=True)
+    with pytest.raises(ImportFailed, match=r"holds no good rows; 2 left out.*line 1, 2"):
+        import_dataset(project, io.BytesIO(b"{\n{\n"), filename="f", leave_out_bad_rows=True)
+    assert stored() == (0, 0, 0)
+
+
+def test_texts_that_differ_only_in_blanks_around_them_are_the_same(project: Project) -> None:
+    first, second = row("q1", "d"), row("q2", "d")
+    second["documents"][0]["content"] = "\u00a0text of d \n"
+    load(project, first, second)
+    assert load(project, second | {"query": {"id": "q2", "query": "about q2\n"}}).changed_nothing
 
 
 # --- two at once -------------------------------------------------------------------------
@@ -412,9 +458,9 @@ def test_annotated_export_without_unrated_documents_is_what_zbench_reads(rated: 
 def test_trec_run_has_ranks_from_one_ties_by_id_and_no_unrated_documents(rated: Project) -> None:
     _, data = exported(export_scores, rated, "trec-run", options={"tag": "mine"})
     assert data.decode().splitlines() == [
-        "q1 Q0 c 1 1673.7177927613004 mine",
+        "q1 Q0 c 1 1673.7178 mine",
         "q1 Q0 a 2 1500.0 mine",
-        "q1 Q0 b 3 1500.0 mine",
+        "q1 Q0 b 3 1499.9999 mine",  # the next smaller 32-bit float
         "q2 Q0 d 1 1400.0 mine",
     ]
 

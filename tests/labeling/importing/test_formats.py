@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeling.importing.formats import LineOptions, RowChecks, RowError, TrecQrels, ZbenchJsonl
+from labeling.importing.formats.value_checks import is_blank
 from labeling.importing.strict_json import BadJson, parse
 from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
 
@@ -123,6 +124,50 @@ def test_six_characters_that_spell_an_escape_are_text() -> None:
     assert row.documents[0].text == "\\u0000"
 
 
+def test_harmless_forms_are_read() -> None:
+    documents: list[dict[str, Any]] = [{"id": 7, "content": "text", "metadata": None, "rank": 1.0, "score": None}]
+    data = json.dumps({"query": {"id": 12, "query": "what", "metadata": None}, "documents": documents}).encode()
+    assert read(data) == [ImportedQuery("12", "what", (ImportedDocument("7", "text", rank=1),), line=1)]
+
+
+@given(
+    ends=st.lists(st.sampled_from([b"\n", b"\r\n", b"\r"]), min_size=3, max_size=3),
+    starts=st.lists(st.sampled_from([b"", b"\xef\xbb\xbf", b"\x1a\xef\xbb\xbf"]), min_size=3, max_size=3),
+    last=st.sampled_from([b"", b"\x1a", b"\x1a\x1a", b"\x1a\r\n"]),
+)
+def test_line_ends_byte_order_marks_and_ctrl_z_in_any_mixture_change_nothing(
+    ends: list[bytes], starts: list[bytes], last: bytes
+) -> None:
+    rows = [json.dumps(line(f"q{number}")).encode() for number in range(3)]
+    data = b"".join(start + row + end for start, row, end in zip(starts, rows, ends, strict=True))
+    assert [(row.id, row.line) for row in read(data + last)] == [("q0", 1), ("q1", 2), ("q2", 3)]
+
+
+def test_a_line_end_across_two_pieces_of_the_file_is_one() -> None:
+    filler = b" " * (1024 * 1024 - 1)
+    assert [row.line for row in read(filler + b"\r\n" + encoded(line("q1")))] == [2]
+
+
+@given(
+    st.text(
+        alphabet=st.characters(
+            categories=("Cc", "Cf", "Zs", "Zl", "Zp"),
+            exclude_characters="\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd",
+        )
+    )
+)
+def test_texts_of_blanks_and_zero_width_characters_are_empty_and_one_letter_is_enough(text: str) -> None:
+    assert is_blank(text)
+    assert not is_blank(text + "a" + text)
+
+
+def test_with_parts_the_good_documents_of_a_bad_line_are_kept() -> None:
+    documents = [{"id": name, "content": text} for name, text in (("a", "A"), ("b", ""), ("c", "\x00"), ("d", "D"))]
+    found = list(ZbenchJsonl().read_all(io.BytesIO(encoded(line("q", documents))), parts=True))
+    assert [getattr(each, "field", "row") for each in found] == ["documents[1].content", "documents[2].content", "row"]
+    assert [document.id for document in found[-1].documents] == ["a", "d"]  # type: ignore[union-attr]
+
+
 # --- bad lines ---------------------------------------------------------------------------
 
 GOOD = b'{"query": {"id": "q", "query": "w"}, "documents": [{"id": "d", "content": "t"}]}\n'
@@ -143,7 +188,13 @@ def documents_with(**fields: Any) -> bytes:
         (b"{}\n", "query", "is missing"),
         (b'{"query": "q", "documents": []}\n', "query", "is a string"),
         (b'{"query": {"query": "w"}, "documents": []}\n', "query.id", "is missing"),
-        (b'{"query": {"id": 7, "query": "w"}, "documents": []}\n', "query.id", "is a number"),
+        (b'{"query": {"id": 7.5, "query": "w"}, "documents": []}\n', "query.id", "is a number"),
+        (documents_with(id=" a"), "documents[1].id", "blank at its beginning or end"),
+        (documents_with(id="a\u00a0"), "documents[1].id", "blank at its beginning or end"),
+        (documents_with(id="a\nb"), "documents[1].id", "control character U+000A at position 2"),
+        (documents_with(id="a\u2028b"), "documents[1].id", "control character U+2028"),
+        (documents_with(id="\u200b"), "documents[1].id", "is empty"),
+        (documents_with(content="\u200b\ufeff \u2800"), "documents[1].content", "is empty"),
         (b'{"query": {"id": "q", "query": " \\t"}, "documents": []}\n', "query.query", "is empty"),
         (b'{"query": {"id": "q", "query": "w"}}\n', "documents", "is missing"),
         (b'{"query": {"id": "q", "query": "w"}, "documents": {}}\n', "documents", "is an object"),
@@ -159,7 +210,6 @@ def documents_with(**fields: Any) -> bytes:
         (documents_with(id="x" * 501), "documents[1].id", "has 501 characters"),
         (documents_with(id="a"), "documents[1].id", "already used by documents[0]"),
         (documents_with(metadata=[]), "documents[1].metadata", "is a list"),
-        (documents_with(metadata=None), "documents[1].metadata", "is null"),
         (documents_with(metadata={"p": float("nan")}), "documents[1].metadata.p", "is nan"),
         (documents_with(metadata={"p": [1, float("-inf")]}), "documents[1].metadata.p[1]", "is -inf"),
         (documents_with(metadata={"n": 2**63}), "documents[1].metadata.n", "beyond 64 bits"),
@@ -171,7 +221,7 @@ def documents_with(**fields: Any) -> bytes:
         (documents_with(metadata={"a\udc00": 1}), "documents[1].metadata.a\\udc00", "lone surrogate"),
         (documents_with(rank=0), "documents[1].rank", "is 0"),
         (documents_with(rank=2**31), "documents[1].rank", "is 2147483648"),
-        (documents_with(rank=1.0), "documents[1].rank", "is a number"),
+        (documents_with(rank=1.5), "documents[1].rank", "is 1.5"),
         (documents_with(rank=True), "documents[1].rank", "is true or false"),
         (documents_with(score="3"), "documents[1].score", "is a string"),
         (documents_with(score=float("inf")), "documents[1].score", "is inf"),
@@ -291,6 +341,51 @@ def grades(data: bytes) -> list[Any]:
     return list(TrecQrels().read(io.BytesIO(data)))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n",
+        b"query_id iteration doc_id relevance\nq1 0 d1 2\nq1 0 d2 0\n",
+        b"q1 d1 2\nq1 d2 0\n",
+        b"q1 0 d1 2.0\nq1 0 d2 0.\n",
+        b"q1 0 d1 2e0\nq1 0 d2 0.000e+00\n",
+        b'"query-id"\t"corpus-id"\t"score"\n"q1"\t"d1"\t"2"\n"q1"\t"d2"\t"0"\n',
+        b'"q1" "0" "d1" "2"\n"q1" 0 "d2" 0\n',
+        b"# judged in May, 2 people\nq1 0 d1 2\n#\nq1 0 d2 0 # spam\n",
+        b"#q1 0 d1 2\n",
+        b"\xef\xbb\xbfq1 0 d1 2\r\xef\xbb\xbfq1 0 d2 0\r\x1a",
+        b"q1\t\t0\td1\t2\nq1\t\td2\t0\n",
+    ],
+)
+def test_dialects_of_qrels_are_read(data: bytes) -> None:
+    expected = [("q1", "d1", 2), ("q1", "d2", 0)]
+    if data.startswith(b"#q1"):
+        expected = [("#q1", "d1", 2)]
+    assert [(row.query_id, row.document_id, row.grade) for row in grades(data)] == expected
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=2))
+def test_ids_between_tabs_come_back_whole_or_are_refused(ids: list[str]) -> None:
+    """Blanks of any kind stay inside ids; nothing is cut in silence."""
+    try:
+        found = grades(b"\t".join(each.encode("utf-8", "replace") for each in (ids[0], "0", ids[1], "1")))
+    except RowError:
+        return
+    if found and not ({"#", '"', "\ufeff", "\x1a", "\t"} & set("".join(ids))):
+        assert [found[0].query_id, found[0].document_id] == [each.strip(" \n\r\v\f") for each in ids]
+
+
+def test_blanks_inside_ids_stay_where_tabs_separate_and_no_break_spaces_always() -> None:
+    assert grades("q 1\t0\td\u00a01\t1\n".encode()) == [ImportedGrade("q 1", "d\u00a01", 1, line=1)]
+    assert grades("q1 0 d\u00a01 1\n".encode()) == [ImportedGrade("q1", "d\u00a01", 1, line=1)]
+
+
+def test_negative_grades_and_grades_of_subtopics_follow_the_options() -> None:
+    data = b"q 1 d 0\nq 2 d 2\nq 3 d 1\nq 1 e -1\n"
+    importer = TrecQrels.from_dict({"negative": "ungraded", "repeated": "maximum"})
+    assert list(importer.read(io.BytesIO(data))) == [ImportedGrade("q", "d", 2, line=2)]  # type: ignore[attr-defined]
+
+
 def test_qrels_columns_may_be_apart_by_blanks_or_tabs_and_negative_grades_count_as_zero() -> None:
     assert grades(b"q1 0 d1 3\r\n\nq1\tQ0\td2\t-2\n") == [
         ImportedGrade("q1", "d1", 3, line=1),
@@ -301,9 +396,13 @@ def test_qrels_columns_may_be_apart_by_blanks_or_tabs_and_negative_grades_count_
 @pytest.mark.parametrize(
     ("row", "field", "words"),
     [
-        (b"q1 0 d1", "", "has 3 columns"),
+        (b"q1 0 7", "", "has 3 columns, where the lines before have 4"),
+        (b"q1 d1", "", "has 2 columns"),
         (b"q1 Q0 d1 1 12.5 tag", "", "has 6 columns"),
-        (b"q1 0 d1 1.0", "grade", "'1.0'"),
+        (b"q1 0 d1 0.25", "grade", "'0.25', a fraction"),
+        (b"q1 0 d1 nan", "grade", "'nan'"),
+        (b"q1\t0 d1\t1", "", "by tabs and by blanks"),
+        (b"q1\t0\ta\x1cb\t1", "document id", "control character U+001C"),
         (b"q1 0 d1 yes", "grade", "'yes'"),
         (b"q1 0 d1 99999", "grade", "'99999'"),
         (b"q1 0 d1 " + b"9" * 5000, "grade", "'999"),

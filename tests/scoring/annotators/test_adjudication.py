@@ -283,6 +283,29 @@ def test_the_widest_gap_comes_first_and_decided_pairs_go(pair: Pair, owner: Any,
     assert (decided.pair_id, decided.people.mean, decided.people.count) == (pair.pk, 0.05, 1)
 
 
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_pair_decided_against_or_with_ones_own_outlying_answer_stays_listed(
+    answer: str, owner: Any, project: Project
+) -> None:
+    pair = make_pair(project.queries.get(), 1, 2)
+    (judge,) = make_judges(project)
+    judge_pair(pair, judge, 0.9)
+    judge_pair(pair, get_person(project, owner), 0.05)
+    (found,) = disagreements(project)
+    adjudicate(pair, owner, answer)
+    (decided,) = disagreements(project, decided=True)
+    assert disagreements(project) == []
+    assert (decided.pair_id, decided.gap, decided.people.mean) == (pair.pk, pytest.approx(found.gap), 0.05)
+
+
+def test_a_decided_pair_without_dispute_is_listed_between_anybody(owner: Any, project: Project) -> None:
+    pair = make_pair(project.queries.get())
+    judge_pair(pair, make_judges(project)[0], 0.9)
+    adjudicate(pair, owner, "1")
+    assert [each.pair_id for each in disagreements(project, decided=True)] == [pair.pk]
+    assert disagreements(project, between=Between.PEOPLE, decided=True) == []
+
+
 def test_agreement_is_no_disagreement(project: Project) -> None:
     pair = make_pair(project.queries.get())
     (judge,) = make_judges(project)

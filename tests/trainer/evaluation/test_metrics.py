@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import pytrec_eval
 
-from labeling.importing.lines import RowError
+from scoring.numerics.measures.rankings import UnknownMetric
+from tests.factories.frozen import a_query
 from trainer.evaluation import rankers
 from trainer.evaluation.metrics import (
     BadOrder,
-    EvaluationQuery,
     NothingToMeasure,
     difference,
     intervals,
     measurable,
     measure,
+    parse_measures,
+    with_missing,
 )
-from trainer.evaluation.rankers import BM25, Cosine, Elo, FirstStage, RunFile, Strengths, read_run
+from trainer.evaluation.rankers import BM25, Cosine, Elo, FirstStage, Strengths
 
 NAN = float("nan")
-
-
-def a_query(
-    name: str = "q1", *, grades: list[float], elo: list[float] | None = None, domain: str = ""
-) -> EvaluationQuery:
-    count = len(grades)
-    elos = np.array(elo if elo is not None else [NAN] * count, dtype=np.float64)
-    return EvaluationQuery(
-        id=name,
-        text=f"text of {name}",
-        domain=domain,
-        candidate_ids=np.arange(1, count + 1, dtype=np.int64),
-        document_ids=tuple(f"d{i}" for i in range(1, count + 1)),
-        documents=tuple(f"text number {i}" for i in range(1, count + 1)),
-        grades=np.array(grades, dtype=np.float64),
-        relevance=1.0 / (1.0 + np.exp(-(elos - 1500.0) / 174.0)),
-        elo=elos,
-        first_stage_rank=np.arange(1, count + 1, dtype=np.float64),
-    )
 
 
 def no_progress(done: int, total: int) -> None:
@@ -52,9 +35,9 @@ def test_figures_against_grades_equal_those_of_trec_eval() -> None:
     queries = [a_query(f"q{i}", grades=rng.integers(0, 4, 30).tolist()) for i in range(20)]
     scores = [rng.integers(0, 12, 30).astype(np.float64) for _ in queries]
     measured = measure(queries, scores, "grades")
-    qrels = {q.id: {str(c): int(g) for c, g in zip(q.candidate_ids, q.grades, strict=True)} for q in queries}
+    qrels = {q.id: {d: int(g) for d, g in zip(q.document_ids, q.grades, strict=True)} for q in queries}
     run = {
-        q.id: {str(c): float(v) for c, v in zip(q.candidate_ids, s, strict=True)}
+        q.id: {d: float(v) for d, v in zip(q.document_ids, s, strict=True)}
         for q, s in zip(queries, scores, strict=True)
     }
     theirs = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.10", "recip_rank"}).evaluate(run)
@@ -80,18 +63,63 @@ def test_documents_that_were_never_compared_gain_nothing_against_elo() -> None:
     assert measured.values["mrr"][0] == pytest.approx(1 / 3)
 
 
-def test_a_document_without_a_score_ranks_last() -> None:
-    query = a_query(grades=[0.0, 0.0, 3.0])
-    assert measure([query], [np.array([-5.0, -7.0, NAN])], "grades").values["mrr"][0] == pytest.approx(1 / 3)
+def test_a_document_without_a_score_is_not_retrieved() -> None:
+    query = a_query(grades=[0.0, 0.0, 0.0, 2.0, 1.0])
+    names = ("ndcg@10", "recall@10", "mrr", "map", "success@10")
+    only_the_first = measure([query], [np.array([1.0, NAN, NAN, NAN, NAN])], "grades", names)
+    assert [only_the_first.values[name][0] for name in names] == [0.0] * 5
+    # A judge that knows one of four documents gets no credit for the others.
+    compared = a_query(grades=[NAN] * 4, elo=[1400.0, 1500.0, 1600.0, 1700.0])
+    assert measure([compared], [np.array([1.0, NAN, NAN, NAN])], "elo").values["recall@10"][0] == 0.0
 
 
-def test_queries_on_which_the_reference_says_nothing_are_left_out() -> None:
-    graded, ungraded = a_query("q1", grades=[0.0, 1.0]), a_query("q2", grades=[NAN, 0.0])
-    assert measurable([graded, ungraded], "grades") == [graded]
+@pytest.mark.parametrize("first_key", [1, 90, 95])
+def test_ties_do_not_depend_on_primary_keys(first_key: int) -> None:
+    """Twelve documents of equal score, only d12 relevant; keys that sort differently as text."""
+    query = replace(
+        a_query(grades=[0.0] * 11 + [1.0]), candidate_ids=np.arange(first_key, first_key + 12, dtype=np.int64)
+    )
+    values = measure([query], [np.ones(12)], "grades").values
+    theirs = pytrec_eval.RelevanceEvaluator({"q": {"d12": 1}}, {"ndcg_cut.10"}).evaluate(
+        {"q": dict.fromkeys(query.document_ids, 1.0)}
+    )
+    assert values["ndcg@10"][0] == pytest.approx(theirs["q"]["ndcg_cut_10"])
+    assert values["mrr"][0] == pytest.approx(1 / 9)  # d9 ... d2, d12, d11, d10, d1
+
+
+def test_documents_of_equal_elo_are_equally_relevant() -> None:
+    query = a_query(grades=[NAN] * 4, elo=[1600.0, 1600.0, 1400.0, 1300.0])
+    for scores in ([2.0, 1.0, 0.0, -1.0], [1.0, 2.0, 0.0, -1.0]):
+        assert measure([query], [np.array(scores)], "elo").values["mrr"][0] == 1.0
+
+
+def test_a_query_without_relevant_documents_counts_as_zero() -> None:
+    relevant, irrelevant, ungraded = (
+        a_query("q1", grades=[0.0, 1.0]),
+        a_query("q2", grades=[NAN, 0.0]),
+        a_query("q3", grades=[NAN, NAN]),
+    )
+    assert measurable([relevant, irrelevant, ungraded], "grades") == [relevant, irrelevant]
+    values = measure([relevant, irrelevant], [np.array([0.0, 1.0])] * 2, "grades").values["ndcg@10"]
+    assert values.tolist() == [1.0, 0.0]
     with pytest.raises(NothingToMeasure, match="import grades"):
-        measurable([ungraded], "grades")
+        measurable([irrelevant, ungraded], "grades")
     with pytest.raises(NothingToMeasure, match="different Elo"):
         measurable([a_query(grades=[1.0, 0.0], elo=[1500.0, 1500.0])], "elo")
+
+
+def test_missing_queries_count_as_zero_by_choice() -> None:
+    measured = measure([a_query("q1", grades=[1.0, 0.0], domain="law")], [np.array([1.0, 0.0])], "grades")
+    whole = with_missing(measured, {"q2": "code"})
+    assert (whole.query_ids, whole.domains) == (("q1", "q2"), ("law", "code"))
+    assert whole.values["ndcg@10"].tolist() == [1.0, 0.0]
+
+
+def test_measures_are_chosen_by_name() -> None:
+    assert parse_measures(" map, NDCG@5,map ") == ("map", "ndcg@5")
+    assert parse_measures("") == ("ndcg@10", "recall@10", "mrr")
+    with pytest.raises(UnknownMetric, match="ndcg@2000"):
+        parse_measures("map,ndcg@2000")
 
 
 def test_an_order_that_does_not_fit_is_refused() -> None:
@@ -158,24 +186,3 @@ def test_the_cosine_embeds_a_text_of_several_queries_once(
         expected = [np.cos(len(text) - len(query.text)) for text in query.documents]
         assert scores == pytest.approx(expected, abs=1e-5)
     assert len(embedder.documents) == (12 if most > 3 else 17)
-
-
-def test_a_run_file_is_read_by_the_imported_ids() -> None:
-    run = read_run(io.BytesIO(b"q1 Q0 d2 1 7.5 mine\nq1 Q0 d1 2 3.25 mine\nq9 Q0 d1 1 1 mine\n"))
-    scores = RunFile(run).scores([a_query(grades=[0.0, 1.0, 0.0])], no_progress)[0]
-    assert scores[:2].tolist() == [3.25, 7.5]
-    assert np.isnan(scores[2])
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (b"q1 d1 1 7.5 mine\n", "six words"),
-        (b"q1 Q0 d1 1 nan mine\n", "finite"),
-        (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "appears twice"),
-        (b"", "the file is empty"),
-    ],
-)
-def test_a_bad_run_file_is_refused_with_its_line(line: bytes, said: str) -> None:
-    with pytest.raises(RowError, match=said):
-        read_run(io.BytesIO(line))

@@ -128,6 +128,7 @@ def test_an_artefact_that_differs_is_not_published(base: str, tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["workspace"]
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
 def test_a_broken_adapter_is_not_published(base: str, tmp_path: Path) -> None:
     adapter = save_random_adapter(tmp_path / "adapter", base=base)
     weights = load_file(adapter / "adapter_model.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytrec_eval
 from pytest_django import Settings
 
 from scoring.snapshots import freeze as snapshots
@@ -23,11 +24,10 @@ from trainer.evaluation.leaderboard import (
     evaluation_queries,
     evaluation_query,
     leaderboard,
-    moved_documents,
     unpacked,
-    what_moved,
 )
 from trainer.evaluation.metrics import METRICS, NothingToMeasure
+from trainer.evaluation.rank_changes import moved_documents, what_moved
 from trainer.evaluation.rankers import Elo
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, waiting_evaluation_ids
@@ -74,7 +74,9 @@ def test_everything_that_ranks_ends_on_one_leaderboard() -> None:
     assert all(tuple(row.metrics) == METRICS for row in board.rows)  # the page names its columns in this order
     assert set(board.domains) == {"law", "code"}
     assert board.queries == len(evaluation_queries(snapshot, "test")) == 4
-    assert leaderboard(project, snapshot, "test", "elo").rows[0].name == "Elo"
+    against_elo = leaderboard(project, snapshot, "test", "elo")
+    own = next(row for row in against_elo.rows if row.kind == "elo")
+    assert own.leading.estimate == max(row.leading.estimate for row in against_elo.rows) == pytest.approx(1.0)
 
 
 def test_evaluating_again_replaces_and_does_not_double() -> None:
@@ -206,6 +208,46 @@ def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
     assert all(row.to_chosen is None for row in leaderboard(project, snapshot, "test", "grades").rows)
     with pytest.raises(NotEvaluated, match="is not on this leaderboard; choose one of"):
         leaderboard(project, snapshot, "test", "grades", compared_with=999_999)
+
+
+def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_matched() -> None:
+    """Ties, candidates that it lacks, documents that are no candidates, a query that it lacks."""
+    project = make_scored()
+    snapshot = make_frozen(project)
+    first, *others = evaluation_queries(snapshot, "test")
+    run = {
+        query.id: {"elsewhere": 2.0, **{each: float(i % 2) for i, each in enumerate(query.document_ids[:5])}}
+        for query in others
+    }
+    text = "".join(f"{query} Q0 {each} 1 {score} t\n" for query, own in run.items() for each, score in own.items())
+    entered = enter_run_file(project, "ours", io.BytesIO(text.encode()))
+    evaluated(project, snapshot, rerankers=[entered])
+    grades = {
+        query.id: {d: int(g) for d, g in zip(query.document_ids, query.grades, strict=True) if np.isfinite(g)}
+        for query in (first, *others)
+    }
+    names = {
+        "ndcg@3": "ndcg_cut_3",
+        "recall@3": "recall_3",
+        "mrr": "recip_rank",
+        "map": "map",
+        "ndcg@10": "ndcg_cut_10",
+    }
+    theirs = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.3,10", "recall.3", "recip_rank", "map"}).evaluate(run)
+    chosen = leaderboard(project, snapshot, "test", "grades", measures=tuple(names)).rows[0]
+    whole = leaderboard(project, snapshot, "test", "grades", measures=tuple(names), complete=True)
+    for name, of_trec in names.items():
+        values = [own[of_trec] for own in theirs.values()]
+        assert chosen.metrics[name].estimate == pytest.approx(np.mean(values), abs=1e-12), name
+        assert whole.rows[0].metrics[name].estimate == pytest.approx(sum(values) / len(grades), abs=1e-12), name
+    stored = leaderboard(project, snapshot, "test", "grades")
+    assert stored.rows[0].leading.estimate == pytest.approx(chosen.metrics["ndcg@10"].estimate, abs=1e-6)
+    assert leaderboard(project, snapshot, "test", "grades", complete=True).queries == whole.queries == len(grades)
+    matched = stored.rows[0].matched
+    assert matched is not None
+    assert (matched.queries, matched.of_queries) == (len(others), len(others) + 1)
+    assert (matched.documents, matched.others) == (5 * len(others), len(others))
+    assert matched.of_documents == sum(len(query.document_ids) for query in others)
 
 
 def test_two_projects_may_use_the_same_ids() -> None:

@@ -119,7 +119,7 @@ def test_a_training_ends_in_a_stored_reranker_and_nothing_is_stored_without_room
 ) -> None:
     base = save_tiny_bert(tmp_path / "bert")
     options = make_options(base, epochs=2, eval_steps=3).model_dump()
-    run = start_training(project, snapshot, options=options, by=make_user())
+    run = start_training(project, snapshot, trainer="pointwise", options=options, by=make_user())
     assert (run.state, run.seed) == ("planned", 0)
     with monkeypatch.context() as full:
         full.setattr(Storage, "upload_folder", cramped)
@@ -296,7 +296,10 @@ def test_a_student_that_is_held_back_is_served_to_nobody_until_an_owner_publishe
     project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start_training(
-        project, snapshot, options=make_options(save_tiny_bert(tmp_path / "bert"), epochs=1).model_dump()
+        project,
+        snapshot,
+        trainer="pointwise",
+        options=make_options(save_tiny_bert(tmp_path / "bert"), epochs=1).model_dump(),
     )
     TrainingRun.objects.filter(pk=run.pk).update(state="running")
     read = json.loads
@@ -332,3 +335,15 @@ def test_where_the_base_won_nothing_is_stored(project: Project, snapshot: Snapsh
     assert (run.state, run.error, run.gate["base_won"]) == ("held_back", "", True)
     assert not Reranker.objects.filter(kind="trained").exists()
     assert storage().names("rerankers") == []
+
+
+def test_without_a_trainer_base_and_snapshot_choose_it(project: Project, snapshot: Snapshot, tmp_path: Path) -> None:
+    advised = training.recommendation(snapshot)
+    assert (advised.trainer, advised.reason) == ("embedding", "few_queries")
+    assert start_training(project, snapshot).trainer == "embedding"
+    plain = {"base": str(save_tiny_bert(tmp_path / "bert"))}
+    assert training.recommendation(snapshot, plain).trainer == "listwise"
+    snapshot.manifest["splits"]["train"]["queries"] = 5000
+    assert training.recommendation(snapshot, plain).trainer == "pointwise"
+    with pytest.raises(TrainingRefused, match=r"no trainer can be recommended: .*no-such.* name the trainer"):
+        training.recommendation(snapshot, {"base": "/no-such"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import sys
+import warnings
 from pathlib import Path
 
 import pydantic
@@ -79,9 +80,38 @@ def test_options_that_cannot_be_repeated_are_refused(options: dict[str, str], ex
         CrossEncoderOptions(**options)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is not None, reason="ONNX Runtime is installed")
-def test_without_onnx_runtime_the_backend_says_what_to_install(reranker: Path) -> None:
-    options = {"model": str(reranker), "backend": "onnx"}
+def test_onnx_runtime_gives_the_scores_of_torch(reranker: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    import torch
+
+    model = AutoModelForSequenceClassification.from_pretrained(reranker).eval()
+    encoded = dict(AutoTokenizer.from_pretrained(reranker)("do goldfish grow", "goldfish grow", return_tensors="pt"))
+    names = ["input_ids", "attention_mask", "token_type_ids"]  # in the order of the model's arguments
+    (reranker / "onnx").mkdir(exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(encoded[name] for name in names),
+            str(reranker / "onnx/model.onnx"),
+            dynamo=False,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in encoded} | {"logits": {0: "batch"}},
+        )
+    query = TextRecord(1, "do goldfish grow")
+    documents = [TextRecord(10 + place, f"goldfish grow {'slowly ' * 9 * place}") for place in range(5)]
+    scores = [
+        CrossEncoderJudge.from_dict({"model": str(reranker), "backend": backend}).score(query, documents)  # type: ignore[attr-defined]
+        for backend in ("torch", "onnx")
+    ]
+    assert scores[1].tolist() == pytest.approx(scores[0].tolist(), abs=1e-5)
+    assert len(set(scores[1].round(6).tolist())) > 1
+
+
+def test_without_onnx_runtime_the_backend_says_what_to_install(reranker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    options = {"model": str(reranker), "backend": "onnx", "max_tokens": 64}
     assert "install onnxruntime" in CrossEncoderJudge.problems(options)[0]
     with pytest.raises(BackendMissing, match="install onnxruntime"):
         cross_encoder.load_scorer(CrossEncoderOptions(**options))

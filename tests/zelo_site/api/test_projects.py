@@ -1,13 +1,22 @@
-"""REST of projects: what the list shows and what it costs."""
+"""REST of projects: what the list shows and costs; imports and exports over REST, on the page and by command."""
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
+from labeling.models import Candidate, Project
+from scoring.models import Score
 from tests.factories.api import Api
 from tests.factories.rows import make_project, make_user
 
@@ -34,3 +43,87 @@ def test_a_list_of_projects_costs_as_much_as_one() -> None:
     rows, several = listed(api)
     assert [row["queries"] for row in rows] == [0, 0, 0, 2]
     assert several == alone
+
+
+GOOD = {
+    "query": {"id": "q 1", "query": "what"},
+    "documents": [{"id": "d1", "content": "a"}, {"id": "d2", "content": "b"}],
+}
+FILE = b"oops\n" + json.dumps(GOOD).encode()
+GRADES = b"q 1\t1\td1\t1\nq 1\t2\td1\t3\nq 1\t1\td2\t-1\n"
+GRADE_OPTIONS = {"negative": "ungraded", "repeated": "maximum"}
+
+
+def upload(api: Api, path: str, data: bytes) -> Any:
+    return api.client.post(f"/api/v1{path}", {"file": SimpleUploadedFile("f", data)}, headers=api.headers)
+
+
+def graded() -> list[tuple[str, int | None]]:
+    return list(Candidate.objects.order_by("id").values_list("document__external_id", "grade"))
+
+
+def test_rest_leaves_bad_rows_out_and_passes_options_on_where_asked() -> None:
+    owner = make_user()
+    api, path = Api(owner), f"/projects/{make_project(owner=owner).slug}/import"
+    assert upload(api, path, FILE).status_code == 422
+    found = upload(api, f"{path}?leave_out_bad_rows=true", FILE).json()
+    assert (found["queries"], found["candidates"]) == (1, 2)
+    assert [(each["count"], each["lines"]) for each in found["left_out"]] == [(1, [1])]
+    assert upload(api, f"{path}?importer=trec-qrels", GRADES).status_code == 422
+    for refused in ('{"negative": "x"}', "[]", "{"):
+        assert upload(api, f"{path}?importer=trec-qrels&options={refused}", GRADES).status_code == 422
+    assert upload(api, f"{path}?importer=trec-qrels&options={json.dumps(GRADE_OPTIONS)}", GRADES).status_code == 200
+    assert graded() == [("d1", 3), ("d2", None)]
+
+
+def test_the_page_leaves_bad_rows_out_and_passes_options_on_where_chosen(client: Client) -> None:
+    owner = make_user()
+    project = make_project(owner=owner)
+    client.force_login(owner)
+    address = reverse("import", args=[project.slug])
+
+    def send(**chosen: str) -> Any:
+        files = {"file": SimpleUploadedFile("f", FILE), "grades": SimpleUploadedFile("g", GRADES)}
+        return client.post(address, {**files, **chosen})
+
+    assert send(negative_ungraded="on", repeated_maximum="on").status_code == 422
+    assert graded() == []
+    assert send(leave_out="on", negative_ungraded="on", repeated_maximum="on").status_code == 302
+    assert graded() == [("d1", 3), ("d2", None)]
+    assert "1 left out" in client.get(reverse("project", args=[project.slug])).content.decode()
+
+
+def test_the_command_leaves_bad_rows_out_and_passes_options_on_where_asked(tmp_path: Path) -> None:
+    slug = make_project(owner=make_user()).slug
+    rows, grades, out = tmp_path / "rows", tmp_path / "grades", io.StringIO()
+    rows.write_bytes(FILE)
+    grades.write_bytes(GRADES)
+    with pytest.raises(CommandError, match="line 1"):
+        call_command("import", slug, rows)
+    call_command("import", slug, rows, leave_out_bad_rows=True, stdout=out)
+    assert "1 left out" in out.getvalue()
+    for wrong in ("{", "[]", '{"negative": "x"}'):
+        with pytest.raises(CommandError):
+            call_command("import", slug, grades, importer="trec-qrels", options=wrong)
+    call_command("import", slug, grades, importer="trec-qrels", options=json.dumps(GRADE_OPTIONS))
+    assert graded() == [("d1", 3), ("d2", None)]
+
+
+def test_an_id_that_a_format_cannot_write_is_a_message(tmp_path: Path) -> None:
+    owner = make_user()
+    project: Project = make_project(owner=owner, queries=1, documents=2)
+    _rate(project)
+    project.queries.update(external_id="q 1")
+    answer = Api(owner).get(f"/projects/{project.slug}/export?exporter=trec-run")
+    assert answer.status_code == 422 and "q 1" in answer.json()["detail"]
+    with pytest.raises(CommandError, match="'q 1' contains a space"):
+        call_command("export", project.slug, format="trec-run", to=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _rate(project: Project) -> None:
+    for candidate in Candidate.objects.filter(query__project=project):
+        Score.objects.create(
+            candidate=candidate, theta=0.1, stderr=0.2, elo=1500.0, elo_stderr=9.0, relevance=0.5, comparisons=4,
+            judged_version=1,
+        )  # fmt: skip

@@ -15,8 +15,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 from transformers.trainer_utils import set_seed
 
+from labeling.retrieval.embedder import Float32Array
 from trainer.bases import Base, quiet
 from trainer.recommendation import is_bi_encoder
+from trainer.token_similarity import with_tokens
 from trainer.training.adapters import attend_in_float32, set_dropout
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
 
@@ -110,6 +112,24 @@ class BiEncoder(torch.nn.Module):
         found = torch.empty(len(texts), self.sizes[0])
         for rows in chunks([len(each["input_ids"]) for each in tokenised], most):
             found[rows] = self([tokenised[at] for at in rows])[:, : self.sizes[0]].cpu()
+        return found
+
+    @torch.no_grad()
+    def encode_tokens(self, texts: Sequence[str], role: Role, *, most: int) -> list[Float32Array]:
+        """float32[1 + tokens, size] of each text, as `with_tokens` gives them, without special tokens; whole texts."""
+        tokenizer: Any = self.model.tokenizer
+        special = torch.tensor(tokenizer.all_special_ids)
+        tokenised = self.tokens(texts, role, max_length=self.whole_length)
+        found: list[Any] = [None] * len(texts)
+        for rows in chunks([len(each["input_ids"]) for each in tokenised], most):
+            features = _padded([tokenised[at] for at in rows], self.model)
+            kept = features["attention_mask"].bool() & ~torch.isin(features["input_ids"], special)
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+                given = self.model(batch_to_device(features, self.model.device))
+            vectors = torch.nn.functional.normalize(given["sentence_embedding"].float(), dim=-1).cpu().numpy()
+            states = given["token_embeddings"].float().cpu().numpy()
+            for row, at in enumerate(rows):
+                found[at] = with_tokens(vectors[row], states[row][kept[row].cpu().numpy()])
         return found
 
 

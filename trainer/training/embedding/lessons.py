@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from labeling.records import Examples, FloatArray
-from scoring.numerics.measures.metrics import ndcg
+from scoring.numerics.measures.rankings import ndcg
 from trainer.training.dev_ndcg import NDCG_AT, not_finite
 from trainer.training.embedding.bi_encoder import BiEncoder
 from trainer.training.embedding.line_search import SCALES

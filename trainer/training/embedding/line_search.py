@@ -16,6 +16,7 @@ from labeling.records import FloatArray
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST_QUERIES = 5
+SURE = 1.645  # standard errors of a gain that chance gives once in twenty (one-sided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ def choose(values: FloatArray, scales: Sequence[float] = SCALES) -> Choice:
     """The checkpoint and the scale to keep.
 
     `values` float64[queries, checkpoints, scales]: NDCG@10 of each held-out query; `scales` begins with 0, whose values are
-    the base's. The base is kept unless the best mean gain exceeds its standard error. Of the candidates whose gain lies
-    within one standard error (of the paired difference) of the best, the smallest scale is kept, and there the best
-    checkpoint.
+    the base's. The base is kept unless the best mean gain exceeds SURE of its standard errors. Of the candidates whose own gain
+    does, and lies within one standard error (of the paired difference) of the best, the smallest scale is kept, and there the
+    best checkpoint.
     """
     base = Choice(0, 0.0, 0.0, 0.0, len(values))
     if len(values) < FEWEST_QUERIES:
@@ -51,11 +52,11 @@ def choose(values: FloatArray, scales: Sequence[float] = SCALES) -> Choice:
     means = gains.mean(axis=0)
     best = np.unravel_index(int(np.argmax(means)), means.shape)
     own = gains[:, best[0], best[1]]
-    if means[best] <= 0.0 or means[best] <= _stderr(own):
+    if means[best] <= 0.0 or means[best] <= SURE * _stderr(own):
         return base
     behind = own[:, None, None] - gains
     close = behind.mean(axis=0) <= np.apply_along_axis(_stderr, 0, behind)
-    close &= (means > 0.0) & (np.asarray(scales) > 0.0)[None, :]
+    close &= (means > SURE * np.apply_along_axis(_stderr, 0, gains)) & (np.asarray(scales) > 0.0)[None, :]
     place = int(np.flatnonzero(close.any(axis=0))[0])
     checkpoint = int(np.argmax(np.where(close[:, place], means[:, place], -np.inf)))
     chosen = gains[:, checkpoint, place]

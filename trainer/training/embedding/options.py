@@ -74,6 +74,10 @@ class EmbeddingOptions(Trainer.Options):
         max_length=200,
         description="Smaller sizes to train as well (Matryoshka), such as 256, 128; empty: the base's size only.",
     )
+    token_similarity: bool = pydantic.Field(
+        default=False,
+        description="Also compares the tokens of query and document in rankings, with a weight that training chooses.",
+    )
     max_length: int = pydantic.Field(
         default=128, ge=8, le=131072, description="Tokens of each text in training; longer texts are truncated."
     )

@@ -27,6 +27,7 @@ from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
+from trainer.training.embedding.token_weight import measured_weight
 from trainer.training.fine_tuning import CHECKPOINTS, OutOfMemory, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
 from trainer.training.memory import free_memory, is_out_of_memory
@@ -113,14 +114,16 @@ class _Training:
         choice = choose(values)
         self.report("chosen", **self._told(choice, course))
         adapter = self._store(choice, course)
+        weight, gained = self._token_weight()
         return Trained(
             adapter=adapter,
             base=self.options.base,
             max_length=self.model.whole_length,
-            facts=self._facts(choice, course, lessons, on_dev),
+            facts={**self._facts(choice, course, lessons, on_dev), "token_weight": weight, "token_gain": gained},
             form="bi-encoder",
             embedding_sizes=self.model.sizes,
-            base_won=choice.base_won,
+            token_weight=weight,
+            base_won=choice.base_won and weight == 0.0,
         )
 
     # --- courses -------------------------------------------------------------------------
@@ -197,6 +200,16 @@ class _Training:
         self.model.adapted.save_pretrained(str(target))
         (target / "README.md").unlink(missing_ok=True)
         return target
+
+    def _token_weight(self) -> tuple[float, float]:
+        """The weight of token similarity for the chosen adapter, which the model holds, and its gain of NDCG@10."""
+        if not self.options.token_similarity:
+            return 0.0, 0.0
+        enough = len(self.dev_queries) >= self.options.enough_dev_queries
+        examples = self.dev if enough else first_queries(self.train, self.options.dev_rows)
+        self.model.at_scale(1.0)
+        self.model.eval()
+        return measured_weight(self.model, examples, _usable(examples), elo_scale=self.elo_scale, most=self.most)
 
     def _told(self, choice: Choice, course: Course) -> dict[str, Any]:
         return {

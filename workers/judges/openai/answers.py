@@ -6,11 +6,12 @@ do the work; docs/judges.md lists the shapes. The judge `openai-http` uses it; i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from labeling.records import FailureKind
+from workers.judges.criteria import Criterion, combined
 from workers.judges.openai.http.remedies import enforce_json
 from workers.judges.openai.reading.bodies import (
     Choice,
@@ -23,19 +24,21 @@ from workers.judges.openai.reading.bodies import (
 )
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
 from workers.judges.openai.reading.labels import MissingLabel, label_position, preference_at
-from workers.judges.openai.reading.scores import NoScore, Scored, score_in
+from workers.judges.openai.reading.scores import NoScore, score_in, scores_in
 from workers.judges.openai.reading.tokens import Position
 from workers.judges.openai.reading.votes import letter_in
 
 __all__ = [
     *("Answer", "Asked", "Cause", "MissingLabel", "NoAnswer"),
     *("one_choice", "position_of_label"),
-    *("clamp", "read_logprobs", "read_score", "read_votes", "storable"),
+    *("clamp", "read_criteria", "read_logprobs", "read_score", "read_votes", "storable"),
 ]
 
 RATIONALE_CHARACTERS = 4000
 VALID_VOTES = 0.8  # the share of votes that must be readable, as the label mass for log-probabilities
 SAME_PREFERENCE = 1e-6
+EXPECTED_SCORE = 'expected one JSON object with a "score" from -1 to 1'
+Found = TypeVar("Found")
 
 # How questions are put by default; the judge passes its own options.
 _LOGPROB, _REASONED, _SAMPLED = Asked("logprob"), Asked("reasoned"), Asked("sampled", varies=True)
@@ -103,23 +106,44 @@ def read_score(body: Any, *, asked: Asked = _REASONED) -> Answer:
     return _one([_scored(choice, asked) for choice in choices_of(body, asked)], asked)
 
 
+def read_criteria(body: Any, criteria: Sequence[Criterion], *, asked: Asked = _REASONED) -> Answer:
+    """preference = (score + 1) / 2 of the weighted mean of a JSON object {"reasoning", "scores": {name: in [-1, 1]}}.
+
+    Raises NoAnswer, also where a criterion has no score: the others say nothing about it.
+    """
+    asked = asked.at(body)
+    return _one([_scored_by(criteria, choice, asked) for choice in choices_of(body, asked)], asked)
+
+
 def _scored(choice: Choice, asked: Asked) -> Answer:
-    text = spoken_text(choice, asked)
+    found = _stated(score_in, spoken_text(choice, asked), EXPECTED_SCORE, asked)
+    rationale = storable(asked.conceal(found.reasoning))
+    return Answer((found.score + 1.0) / 2.0, rationale[:RATIONALE_CHARACTERS])
+
+
+def _scored_by(criteria: Sequence[Criterion], choice: Choice, asked: Asked) -> Answer:
+    names = [each.name for each in criteria]
+    expected = f'expected one JSON object with "scores" from -1 to 1 of {", ".join(names)}'
+    found = _stated(lambda text: scores_in(text, names), spoken_text(choice, asked), expected, asked)
+    by_name = "; ".join(f"{name}: {score:+.2f}" for name, score in found.scores.items())
+    reasoning = storable(asked.conceal(found.reasoning))[: RATIONALE_CHARACTERS - len(by_name) - 1]
+    return Answer((combined(criteria, found.scores) + 1.0) / 2.0, f"{reasoning}\n{by_name}".strip())
+
+
+def _stated(read: Callable[[str], Found], text: str, expected: str, asked: Asked) -> Found:
+    """What a text states as `read` finds it. Raises NoAnswer."""
     try:
-        found: Scored = score_in(text)
+        return read(text)
     except NoScore as problem:
         if is_refusal(text):
             raise asked.refused(text) from None
         if problem.why == "cut":
             raise asked.cut_off(text) from None
-        raise _no_score(problem, text, asked) from None
-    rationale = storable(asked.conceal(found.reasoning))
-    return Answer((found.score + 1.0) / 2.0, rationale[:RATIONALE_CHARACTERS])
+        raise _no_score(problem, text, expected, asked) from None
 
 
-def _no_score(problem: NoScore, text: str, asked: Asked) -> NoAnswer:
+def _no_score(problem: NoScore, text: str, expected: str, asked: Asked) -> NoAnswer:
     cause = {"range": Cause.BAD_SCORE, "contradiction": Cause.CONTRADICTION}.get(problem.why, Cause.NO_SCORE)
-    expected = 'expected one JSON object with a "score" from -1 to 1'
     message = f"the answer is {asked.shown(text)!r}: {problem}; {expected}; {enforce_json(asked.response_format)}"
     return asked.unreadable(cause, message)
 

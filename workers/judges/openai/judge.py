@@ -22,11 +22,13 @@ from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
+from workers.judges.criteria import Criteria, schema_of
 from workers.judges.openai.answers import (
     Answer,
     Asked,
     NoAnswer,
     clamp,
+    read_criteria,
     read_logprobs,
     read_score,
     read_votes,
@@ -52,6 +54,7 @@ from workers.judges.prompting import (
 log = logging.getLogger(__name__)
 
 REASONED_TOKENS = 120  # of two or three short sentences and a score
+CRITERION_TOKENS = 10  # of its name and score
 VOTE_TOKENS = 8
 
 SCORE_SCHEMA: dict[str, Any] = {
@@ -98,13 +101,15 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
-    added_options = frozenset({"examples", "delivery"})
+    added_options = frozenset({"examples", "delivery", "criteria"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
-        self.form: Literal["letter", "score"] = "score" if self.options.mode == "reasoned" else "letter"
+        self._criteria: Criteria = getattr(self.options, "criteria", ())  # the judges of sets and grades have none
+        scores: Literal["score", "criteria"] = "criteria" if self._criteria else "score"
+        self.form: Literal["letter", "score", "criteria"] = scores if self.options.mode == "reasoned" else "letter"
         self.prompt_hash = self.hash_of_prompts()
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
@@ -135,7 +140,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     def answer_tokens(self) -> tuple[float, int]:
         """Tokens that one call writes: expected, and the limit that is sent with it."""
         if self.options.mode == "reasoned":
-            return min(REASONED_TOKENS, self.options.max_output_tokens), self.options.max_output_tokens
+            written = REASONED_TOKENS + CRITERION_TOKENS * len(self._criteria)
+            return min(written, self.options.max_output_tokens), self.options.max_output_tokens
         if self.options.mode == "sampled":
             votes = self.options.votes if self.calls_per_comparison == 1 else 1
             return float(votes), votes * min(VOTE_TOKENS, self.options.max_output_tokens)
@@ -143,7 +149,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
 
     def frame(self, instruction: str) -> str:
         """The text of its prompts around query and documents."""
-        return frame_of(instruction, self.form, self.options.examples)
+        return frame_of(instruction, self.form, self.options.examples, self._criteria)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> list[str]:
@@ -252,7 +258,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
 
     def prompt(self, comparison: Comparison, cut: Cutter) -> Prompt:
         """The prompt of one comparison."""
-        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=self.options.examples)
+        shown, criteria = self.options.examples, self._criteria
+        return build_prompt(comparison, form=self.form, limits=self._limits, cut=cut, examples=shown, criteria=criteria)
 
     def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]], asked: Asked) -> Verdict:
         """The verdict on a comparison in these replies. Raises NoAnswer."""
@@ -321,7 +328,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         else:
             body[options.token_limit_field] = options.max_output_tokens
             if options.response_format == "json_schema":
-                schema = {"name": "comparison", "strict": True, "schema": SCORE_SCHEMA}
+                asked = schema_of(self._criteria) if self._criteria else SCORE_SCHEMA
+                schema = {"name": "comparison", "strict": True, "schema": asked}
                 body["response_format"] = {"type": "json_schema", "json_schema": schema}
             elif options.response_format == "json_object":
                 body["response_format"] = {"type": "json_object"}
@@ -331,6 +339,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         options = self.options
         if options.mode == "sampled":
             return read_votes(list(bodies), votes=options.votes, asked=asked)
+        if options.mode == "reasoned" and self._criteria:
+            return read_criteria(bodies[0], self._criteria, asked=asked)
         if options.mode == "reasoned":
             return read_score(bodies[0], asked=asked)
         return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)

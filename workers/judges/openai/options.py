@@ -9,6 +9,7 @@ import pydantic
 from labeling.plugins import Judge
 from labeling.retrieval.model_names import ModelName
 from labeling.stored_texts import stored_text
+from workers.judges.criteria import MOST_CRITERIA, Criteria, check_names
 from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import MissingLabel
 
@@ -18,6 +19,7 @@ Mode = Literal["logprob", "reasoned", "sampled"]
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these names")
+REASONED_CRITERIA = stored_text("criteria need the mode 'reasoned'; set it, or remove the criteria")
 ONE_CALL = stored_text("delivery 'batch' sends one request a question; set votes_in_one_call, or delivery 'live'")
 
 
@@ -106,6 +108,18 @@ class OpenAIOptions(EndpointOptions):
     examples: Examples = pydantic.Field(
         default=(), max_length=MOST_EXAMPLES, description="People's answers to other queries, shown in the prompt."
     )
+    criteria: Criteria = pydantic.Field(
+        default=(),
+        max_length=MOST_CRITERIA,
+        description="Mode reasoned: a score for each criterion, combined by the weights; name, description, weight.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _criteria_have_scores(self) -> OpenAIOptions:
+        if self.criteria and self.mode != "reasoned":
+            raise ValueError(REASONED_CRITERIA % {})
+        check_names(self.criteria)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _one_call_in_batches(self) -> OpenAIOptions:

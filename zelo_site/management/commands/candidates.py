@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import ArgumentParser
@@ -15,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.plugins import UnknownPlugin
 from workers.jobs.candidates import FillRefused, order_candidates
 from workers.models import Job
+from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            chosen = _object(options["options"])
+            chosen = json_object(options["options"])
             with working() as tick:
                 job = order_candidates(find_project(options["project"]), options["retriever"], chosen, options["k"])
                 follow(job, bar=ProgressBar("2 Candidates", sys.stdout), tick=tick)
@@ -40,16 +40,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe job continues in the background")
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CommandError(f"--options {text!r} is not JSON ({error}); pass a JSON object in single quotes") from error
-    if not isinstance(value, dict):
-        raise CommandError(f'--options {text!r} is not a JSON object; pass one such as {{"k1": 1.2}}')
-    return value
 
 
 def follow(job: Job, *, bar: ProgressBar, tick: Callable[[], None]) -> None:

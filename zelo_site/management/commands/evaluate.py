@@ -12,10 +12,11 @@ from django.core.management.base import BaseCommand, CommandError
 from labeling.importing.lines import RowError
 from labeling.models import Project
 from scoring.models import Snapshot
+from scoring.numerics.measures.rankings import UnknownMetric
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
-from trainer.evaluation.metrics import REFERENCES
+from trainer.evaluation.metrics import REFERENCES, parse_measures
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
 from zelo_site.cli.lookup import find_project
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="FILE",
-            help="add a TREC run file to the leaderboard first",
+            help="add a run file to the leaderboard first",
         )
         parser.add_argument(
             "--outside",
@@ -46,7 +47,24 @@ class Command(BaseCommand):
             help="add one of ZELO_RERANKERS to the leaderboard first",
         )
 
+        parser.add_argument(
+            "--measures",
+            default="",
+            metavar="NAMES",
+            help="measures to print, separated by commas, such as ndcg@10,map,rbp.95@100; the first orders the rows",
+        )
+        parser.add_argument(
+            "-c",
+            "--complete",
+            action="store_true",
+            help="count queries that a reranker lacks as 0, as trec_eval -c does",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            measures = parse_measures(options["measures"])
+        except UnknownMetric as error:
+            raise CommandError(str(error)) from error
         with database():
             project = find_project(options["project"])
             snapshot = self._snapshot(project, options["snapshot"])
@@ -66,7 +84,16 @@ class Command(BaseCommand):
             self.stdout.write(job.message)
             for reference in REFERENCES:
                 try:
-                    self._print(leaderboard(project, snapshot, options["split"], reference))
+                    self._print(
+                        leaderboard(
+                            project,
+                            snapshot,
+                            options["split"],
+                            reference,
+                            measures=measures,
+                            complete=options["complete"],
+                        )
+                    )
                 except NotEvaluated:
                     self.stdout.write(f"\nreference {reference}: no data to evaluate against")
 
@@ -85,29 +112,35 @@ class Command(BaseCommand):
         return snapshot
 
     def _print(self, board: Leaderboard) -> None:
-        rows = []
-        for row in board.rows:
-            ndcg = row.metrics["ndcg@10"]
-            against = row.against.get("bm25")
-            gain = "" if against is None else (
-                f"{against.test.difference.estimate:+.3f} [{against.test.difference.low:+.3f}, "
-                f"{against.test.difference.high:+.3f}]"
-            )  # fmt: skip
-            rows.append(
-                [
-                    row.name if row.queries == board.queries else f"{row.name}, {row.queries} queries",
-                    f"{ndcg.estimate:.3f} [{ndcg.low:.3f}, {ndcg.high:.3f}]",
-                    f"{row.metrics['recall@10'].estimate:.3f}",
-                    f"{row.metrics['mrr'].estimate:.3f}",
-                    gain,
-                ]
-            )
         self.stdout.write(f"\nreference {board.reference}, {board.queries} queries of {board.split}")
-        self.stdout.write(table(["reranker", "NDCG@10", "Recall@10", "MRR", "vs BM25"], rows))
+        if board.complete:
+            self.stdout.write("queries that a reranker lacks count as 0")
+        heads = ["reranker", *board.labels, f"{board.labels[0]} vs BM25", "queries", "documents"]
+        self.stdout.write(table(heads, [_row(row) for row in board.rows]))
         if board.domains:
-            self.stdout.write("\nNDCG@10 by domain (number of queries)")
+            self.stdout.write(f"\n{board.labels[0]} by domain (number of queries)")
             domains = [domain or "-" for domain in board.domains]
             self.stdout.write(table(["reranker", *domains], [_domain_row(row) for row in board.rows]))
+
+
+def _row(row: Row) -> list[str]:
+    """Format the measures, the difference and what matched; documents that are no candidates are added."""
+    leading, *others = row.metrics.values()
+    against, matched = row.against.get("bm25"), row.matched
+    gain = "" if against is None else (
+        f"{against.test.difference.estimate:+.3f} [{against.test.difference.low:+.3f}, "
+        f"{against.test.difference.high:+.3f}]"
+    )  # fmt: skip
+    return [
+        row.name,
+        f"{leading.estimate:.3f} [{leading.low:.3f}, {leading.high:.3f}]",
+        *(f"{each.estimate:.3f}" for each in others),
+        gain,
+        f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
+        f"{matched.documents} of {matched.of_documents}" + (f" + {matched.others}" if matched.others else "")
+        if matched
+        else "",
+    ]
 
 
 def _ordered(project: Project, snapshot: Snapshot, split: str, *, rerun: bool) -> Job:

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.importing.dataset import export_judgments
 from labeling.plugins import UnknownPlugin, registered
-from scoring.exports import export_scores
+from scoring.exports import ExportFailed, export_scores
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
 
@@ -54,3 +54,5 @@ class Command(BaseCommand):
                 export_scores(project, form, stream)
         except UnknownPlugin as error:
             raise CommandError(f"{error}, {JUDGMENTS}") from error
+        except ExportFailed as error:
+            raise CommandError(str(error)) from error

@@ -6,33 +6,49 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.plugins import UnknownPlugin, registered
 from labeling.retrieval.candidates import rank_candidates
+from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):
-    help = "Import a file into a project; imports are all-or-nothing and can be repeated safely."
+    help = "Import a file into a project; all or nothing by default; imports can be repeated safely."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
         parser.add_argument("file", type=Path)
         parser.add_argument("--importer", default="zbench-jsonl", help=", ".join(registered("importer")))
+        parser.add_argument(
+            "--options", default="{}", help='importer options as JSON, for example {"negative": "ungraded"}'
+        )
+        parser.add_argument(
+            "--leave-out-bad-rows", action="store_true", help="import the good rows, and count the bad ones by reason"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
         if not path.is_file():
             raise CommandError(f"file {path} does not exist; check the path")
+        chosen = json_object(options["options"])
         with database():
             project = find_project(options["project"])
             try:
                 with path.open("rb") as stream:
-                    summary = import_dataset(project, stream, importer=options["importer"], filename=path.name)
-            except (ImportFailed, UnknownPlugin) as error:
+                    summary = import_dataset(
+                        project,
+                        stream,
+                        importer=options["importer"],
+                        options=chosen,
+                        filename=path.name,
+                        leave_out_bad_rows=options["leave_out_bad_rows"],
+                    )
+            except (ImportFailed, UnknownPlugin, pydantic.ValidationError) as error:
                 raise CommandError(str(error)) from error
             rank_candidates(project)
             self.stdout.write(str(summary))

@@ -9,11 +9,10 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.models import Annotator, Project
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, payloads, probe_now
 from workers.models import InjectionProbe, Job
 from zelo_site.cli.interrupts import INTERRUPTED
-from zelo_site.cli.lookup import find_project
+from zelo_site.cli.lookup import find_judge, find_project
 from zelo_site.cli.terminal import ProgressBar, table
 from zelo_site.processes.stack import database
 
@@ -39,7 +38,7 @@ class Command(BaseCommand):
 
     def _probe(self, options: dict[str, Any]) -> None:
         with database():
-            judge = self._judge(find_project(options["project"]), options["judge"])
+            judge = find_judge(find_project(options["project"]), options["judge"])
             names = ("payloads", "targets", "opponents", "seed")
             wanted = {name: options[name] for name in names if options[name] is not None}
             bar = ProgressBar("Probe", sys.stdout)
@@ -52,14 +51,6 @@ class Command(BaseCommand):
                 raise CommandError(probe.job.error or f"the probe was taken over by a worker; see job {probe.job_id}")
             bar.end(f"{probe.calls:,} calls, ${probe.cost_micros / 1e6:.4f}")
             self._print(probe)
-
-    def _judge(self, project: Project, wanted: str) -> Annotator:
-        judges = Annotator.objects.judges().filter(project=project)
-        found = judges.filter(pk=int(wanted)) if wanted.isdigit() else judges.filter(name=wanted)
-        if found.count() != 1:
-            known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
-            raise CommandError(f"{found.count()} judges match {wanted!r}; choose one of: {known}")
-        return found.get()
 
     def _print(self, probe: InjectionProbe) -> None:
         rows = []

@@ -6,9 +6,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db.models import F
 
 from labeling.models import Candidate
+from scoring.known_scores import best_elo_first
 from zelo_site.cli.lookup import find_project, find_query
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database
@@ -30,14 +30,14 @@ class Command(BaseCommand):
             rows = (
                 Candidate.objects.filter(query=query)
                 .select_related("document", "score")
-                .order_by(F("score__elo").desc(nulls_last=True), "id")[: options["top"]]
+                .order_by(best_elo_first(), "id")[: options["top"]]
             )
             self.stdout.write(query.text + "\n")
             self.stdout.write(table(["document", "Elo", "±", "compared"], [self._row(row) for row in rows]))
 
     def _row(self, candidate: Candidate) -> list[str]:
         score = getattr(candidate, "score", None)
-        if score is None:
+        if score is None or not score.comparisons:
             return [candidate.document.external_id, "–", "–", "0"]
         interval = f"{1.96 * score.elo_stderr:.0f}"
         return [candidate.document.external_id, f"{score.elo:.0f}", interval, str(score.comparisons)]

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
@@ -14,9 +14,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
+from trainer.evaluation.gate import held_back_reason
 from trainer.models import TrainingRun
-from workers.jobs.training import TrainingRefused, recommended_training, resume_training, start_training
-from zelo_site.cli.held_back import held_back_in_words
+from workers.jobs.training import TrainingRefused, recommendation, resume_training, start_training
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
@@ -29,7 +29,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
         parser.add_argument("--snapshot", type=int, help="snapshot id (default: the latest)")
-        parser.add_argument("--trainer", help="trainer plugin (default: the one that suits base and snapshot)")
+        parser.add_argument(
+            "--trainer", default="", help="trainer plugin (default: the one that suits base and snapshot)"
+        )
         parser.add_argument(
             "--options", default="{}", help='trainer options as JSON, for example {"max_steps": 300, "max_length": 64}'
         )
@@ -57,12 +59,12 @@ class Command(BaseCommand):
             raise CommandError(
                 f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"
             )
-        chosen, trainer = json.loads(options["options"]), options["trainer"]
-        if trainer is None:
-            advised = recommended_training(snapshot, chosen)
-            trainer = advised.trainer
-            self.stdout.write(f"trainer {trainer}: {advised.why}")
-        return start_training(project, snapshot, trainer=trainer, options=chosen)
+        values = json.loads(options["options"])
+        if options["trainer"]:
+            return start_training(project, snapshot, trainer=options["trainer"], options=values)
+        advised = recommendation(snapshot, values)
+        self.stdout.write(f"trainer {advised.trainer}: {advised.sentence}")
+        return start_training(project, snapshot, trainer=advised.trainer, options=values)
 
 
 def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
@@ -80,8 +82,15 @@ def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> N
         time.sleep(POLL_S)
         run.refresh_from_db()
     best = run.progress.get("best")
-    bar.end(f"{run.get_state_display()}" + (f", NDCG@10 {best['ndcg']:.3f} on the dev split" if best else ""))
+    bar.end(f"{run.get_state_display()}{_measured(best or {})}")
     if run.state == TrainingRun.State.HELD_BACK:
-        raise CommandError(f"training {run.pk} published nothing: {held_back_in_words(run.gate)}")
+        raise CommandError(f"training {run.pk} is held back: {held_back_reason(run.gate)}")
     if run.state != TrainingRun.State.FINISHED:
         raise CommandError(f"training {run.pk} is {run.get_state_display()}: {run.error or 'no reason given'}")
+
+
+def _measured(best: Mapping[str, float]) -> str:
+    """The best figure on the dev split in words."""
+    if "log_loss" in best:
+        return f", log-loss {best['log_loss']:.3f} on the dev pairs"
+    return f", NDCG@10 {best['ndcg']:.3f} on the dev split" if best else ""

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Candidate, Judgment, Project, Query
+from scoring.known_scores import best_elo_first, known
 from zelo_site.pages.forms import one_of
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
@@ -93,16 +94,18 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
 
 def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:
     """Return the first hundred candidates in order, with their titles."""
-    by_elo, by_rank = F("score__elo").desc(nulls_last=True), F("first_stage_rank").asc(nulls_last=True)
+    by_elo, by_rank = best_elo_first(), F("first_stage_rank").asc(nulls_last=True)
     order = (by_elo, by_rank, "id") if sort == "elo" else (by_rank, by_elo, "id")
     rows = (
         Candidate.objects.visible_to(request.user)
         .filter(query=query)
         .annotate(words=Left("document__text", 200))
         .order_by(*order)
-        .values("id", "words", "document__metadata", "first_stage_rank", "score__elo")[:MOST_DOCUMENTS]
+        .values("id", "words", "document__metadata", "first_stage_rank", "score__elo", "score__comparisons")[
+            :MOST_DOCUMENTS
+        ]
     )
-    return [{**row, "title": document_title(row["words"], row["document__metadata"])} for row in rows]
+    return [{**row, "title": document_title(row["words"], row["document__metadata"])} for row in map(known, rows)]
 
 
 def answered_cells(request: HttpRequest, query: Query, candidate_ids: list[int]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The import form: upload or paste data, preview it, then import it. Imports are all-or-nothing.
+"""The import form: upload or paste data, preview it, then import it. Imports are all-or-nothing by default.
 
 The preview stores nothing, not even the file; the browser sends the file again for the import. Both use
 `labeling.importing.dataset`, as the REST API and the command line do.
@@ -40,6 +40,7 @@ class Source:
     stream: IO[bytes]
     name: str
     importer: str
+    options: dict[str, str]
 
 
 class ProjectForm(PageForm):
@@ -56,6 +57,9 @@ class ImportForm(PageForm):
     importer = forms.CharField(label=gettext_lazy("Format"), required=False, initial=DEFAULT_IMPORTER)
     text = forms.CharField(required=False, strip=False)
     grades = forms.FileField(label=gettext_lazy("Human grades"), required=False, allow_empty_file=True)
+    leave_out = forms.BooleanField(required=False)
+    negative_ungraded = forms.BooleanField(required=False)
+    repeated_maximum = forms.BooleanField(required=False)
 
     def clean_importer(self) -> str:
         """Return the importer's name, or the default; the import itself refuses unknown names."""
@@ -80,7 +84,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
         check_all(form, data)
         with transaction.atomic():
             project = create_project(owner=request.user, by=request.user, **form.cleaned_data)
-            stored = _import(project, _sources(data.cleaned_data), by=request.user)
+            stored = _import(project, data.cleaned_data, by=request.user)
     except (BadForm, BadProject, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
@@ -93,9 +97,9 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "zelo/importing/wizard.html", _form(request, project))
     try:
-        sources = _sources(ImportForm(request.POST, request.FILES).checked())
+        values = ImportForm(request.POST, request.FILES).checked()
         with transaction.atomic():
-            stored = _import(project, sources, by=request.user)
+            stored = _import(project, values, by=request.user)
     except (BadForm, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
@@ -109,8 +113,13 @@ def preview(request: HttpRequest) -> HttpResponse:
     if not may_create(request.user):
         raise PermissionDenied(_("only staff and project owners can preview an import; ask an owner"))
     try:
-        looks = [_look(source) for source in _sources(ImportForm(request.POST, request.FILES).checked())]
-        context: dict[str, Any] = {"looks": looks, "is_good": not any(look["preview"].errors for look in looks)}
+        values = ImportForm(request.POST, request.FILES).checked()
+        looks = [_look(source) for source in _sources(values)]
+        context: dict[str, Any] = {
+            "looks": looks,
+            "is_good": not any(look["preview"].errors for look in looks),
+            "leave_out": values["leave_out"],
+        }
     except (BadForm, UnknownPlugin, ImportFailed) as error:
         context = {"error": error}
     template = (
@@ -134,23 +143,43 @@ def _form(request: HttpRequest, project: Project | None, error: Exception | None
 def _sources(values: Mapping[str, Any]) -> list[Source]:
     """Return the file or the pasted text of a checked ImportForm, then the grades."""
     importer, file, text, grades = (values[name] for name in ("importer", "file", "text", "grades"))
+    options = _grade_options(values)
+    of_file = options if importer == GRADES_IMPORTER else {}
     found = []
     if file is not None:
-        found.append(Source(file.file, file.name or "upload", importer))
+        found.append(Source(file.file, file.name or "upload", importer, of_file))
     elif text.strip():
         pasted = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
-        found.append(Source(io.BytesIO(pasted), _("pasted text"), importer))
+        found.append(Source(io.BytesIO(pasted), _("pasted text"), importer, of_file))
     if grades is not None:
-        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER))
+        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER, options))
     return found
 
 
-def _import(project: Project, sources: list[Source], *, by: Any) -> str:
-    """Import every source; return a summary of the new data."""
+def _grade_options(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of the qrels importer."""
+    options = {}
+    if values["negative_ungraded"]:
+        options["negative"] = "ungraded"
+    if values["repeated_maximum"]:
+        options["repeated"] = "maximum"
+    return options
+
+
+def _import(project: Project, values: Mapping[str, Any], *, by: Any) -> str:
+    """Import every source of a checked ImportForm; return a summary of the new data."""
     sentences = []
-    for source in sources:
+    for source in _sources(values):
         source.stream.seek(0)
-        summary = import_dataset(project, source.stream, importer=source.importer, filename=source.name, by=by)
+        summary = import_dataset(
+            project,
+            source.stream,
+            importer=source.importer,
+            options=source.options,
+            filename=source.name,
+            leave_out_bad_rows=values["leave_out"],
+            by=by,
+        )
         sentences.append(str(summary))
     rank_candidates(project)
     return " ".join(sentences)
@@ -158,7 +187,9 @@ def _import(project: Project, sources: list[Source], *, by: Any) -> str:
 
 def _look(source: Source) -> dict[str, Any]:
     """Return a preview with its first rows as the page shows them."""
-    found: Preview = preview_dataset(source.stream, importer=source.importer, filename=source.name)
+    found: Preview = preview_dataset(
+        source.stream, importer=source.importer, options=source.options, filename=source.name
+    )
     return {"name": source.name, "preview": found, "rows": [_sample(row) for row in found.rows]}
 
 

@@ -6,6 +6,7 @@ other packages can as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,15 +51,26 @@ class EndpointChoice(forms.ChoiceField):
             raise ValidationError(_("Choose one of the endpoints: %(names)s.") % {"names": ", ".join(names)})
 
 
-def judge_form(plugin: type[Plugin], project: Project, rows: list[EndpointRow], *, prefix: str) -> type[OptionsForm]:
-    """Return the form class of a judge's options, with its endpoint as a drop-down of `rows`."""
-    form = plugin_form(plugin, prefix=prefix)
+def judge_form(
+    plugin: type[Plugin],
+    project: Project,
+    rows: list[EndpointRow],
+    *,
+    prefix: str,
+    stored: Mapping[str, Any] | None = None,
+) -> type[OptionsForm]:
+    """Return the form class of a judge's options, with its endpoint as a drop-down of `rows`; `stored` as `plugin_form`."""
+    form = plugin_form(plugin, prefix=prefix, stored=stored)
     chosen_by = next((f"{prefix}-{name}" for name in form.base_fields if _role(plugin, name) == ENDPOINT), "")
     for name, field in form.base_fields.items():
         role = _role(plugin, name)
         if role == ENDPOINT:
             form.base_fields[name] = EndpointChoice(
-                label=field.label, help_text=field.help_text, required=field.required, choices=_choices(rows)
+                label=field.label,
+                help_text=field.help_text,
+                required=field.required,
+                initial=field.initial,
+                choices=_choices(rows),
             )
         elif role == MODEL and chosen_by and rows:
             address = reverse("endpoint-models", args=[project.slug])

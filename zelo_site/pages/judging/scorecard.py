@@ -24,9 +24,11 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
+    cards = scorecards(project)
     context = {
         "project": project,
-        "cards": scorecards(project),
+        "cards": cards,
+        "have_correlations": any(card.call_correlation for card in cards),
         "may_change": may_change(request, project),
         "here": "judges",
     }

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.access.annotators import get_judge
-from labeling.models import Project
+from labeling.models import Annotator, Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
 from workers.models import Run
@@ -26,7 +26,16 @@ from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GOES_ON
-from zelo_site.pages.forms import BadForm, Dollars, PageForm, PluginField, check_all, plugin_form, shown_form
+from zelo_site.pages.forms import (
+    BadForm,
+    Dollars,
+    PageForm,
+    PluginField,
+    check_all,
+    chosen_or_404,
+    plugin_form,
+    shown_form,
+)
 from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form
 from zelo_site.pages.scope import owned_project
 
@@ -128,10 +137,14 @@ class NamesForm(PageForm):
 
 
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show the form; a POST starts the run, or adds a row for another judge."""
+    """Show the form, with the options of the judge that the parameter `like` names; a POST starts the run, or adds a row
+    for another judge.
+    """
     project = owned_project(request, slug)
     if request.method != "POST":
-        return render(request, "zelo/judging/start.html", _context(project, None))
+        known = Annotator.objects.judges().filter(project=project)
+        like = chosen_or_404(known, request.GET, "like") if "like" in request.GET else None
+        return render(request, "zelo/judging/start.html", _context(project, None, like=like))
     if "another" in request.POST:
         return render(request, "zelo/judging/start.html", _context(project, _with_another(request.POST)))
     try:
@@ -251,7 +264,7 @@ def _plugin_of(key: str) -> str:
 
 def is_ordinary(sampler: type[Plugin]) -> bool:
     """Return whether a sampler can start a run: it is not cross-query and does not only continue a design."""
-    return not getattr(sampler, "across_queries", False) and sampler.name != GOES_ON
+    return not getattr(sampler, "across_queries", False) and sampler.name not in GOES_ON
 
 
 def _estimated(project: Project, order: Order) -> RunEstimate:
@@ -283,10 +296,12 @@ def _is_refused(form: PageForm) -> bool:
     return form.is_bound and not form.is_valid()
 
 
-def _judge_choices(project: Project, sent: QueryDict | None, error: Exception | None) -> list[Choice]:
-    """Return a row per plugin and added judge, chosen rows first."""
+def _judge_choices(
+    project: Project, sent: QueryDict | None, error: Exception | None, like: Annotator | None
+) -> list[Choice]:
+    """Return a row per plugin and added judge, chosen rows first; `like`: the judge that a new form chooses."""
     plugins = registered("judge")
-    chosen = sent.getlist("judge") if sent is not None else list(DEFAULT_JUDGES)
+    chosen = sent.getlist("judge") if sent is not None else [like.plugin] if like else list(DEFAULT_JUDGES)
     added = [] if sent is None else [*sent.getlist("row"), *chosen]
     keys = [key for key in dict.fromkeys([*plugins, *added]) if _plugin_of(key) in plugins][: len(plugins) + MOST_ROWS]
     names = shown_form(NamesForm, sent, error, keys=keys)
@@ -295,8 +310,11 @@ def _judge_choices(project: Project, sent: QueryDict | None, error: Exception | 
     endpoints = choosable_endpoints()
     for key in keys:
         plugin = plugins[_plugin_of(key)]
-        form = shown_form(judge_form(plugin, project, endpoints, prefix=f"judge-{key}"), sent, error)
+        stored = like.options if like is not None and key == like.plugin else None
+        form = shown_form(judge_form(plugin, project, endpoints, prefix=f"judge-{key}", stored=stored), sent, error)
         given = names.add(key)
+        if like is not None and stored is not None:
+            names.initial[key] = like.name
         rows.append(
             Choice(
                 key=key,
@@ -329,11 +347,13 @@ def _with_another(sent: QueryDict) -> QueryDict:
     return values
 
 
-def _context(project: Project, sent: QueryDict | None, error: Exception | None = None) -> dict[str, Any]:
+def _context(
+    project: Project, sent: QueryDict | None, error: Exception | None = None, *, like: Annotator | None = None
+) -> dict[str, Any]:
     sampler = shown_form(SamplerForm, sent, error)["sampler"]
     return {
         "project": project,
-        "judges": _judge_choices(project, sent, error),
+        "judges": _judge_choices(project, sent, error, like),
         "samplers": _sampler_choices(str(sampler.value()), sent, error),
         "sampler": sampler,
         "allocations": Run.Allocation.choices,

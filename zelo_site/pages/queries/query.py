@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from labeling.models import Candidate, Judgment, Project, Query
+from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
 from workers.models import Run
 from zelo_site.pages.charts.geometry import Z95, Axis, IntervalBar, interval_bar
@@ -65,7 +66,7 @@ class OpenDocument:
 
 
 def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tuple[str, ...]:
-    if row["score__elo"] is None:
+    if not row["score__comparisons"]:
         return (_("not compared yet"),)
     flags = []
     if row["score__undefeated"]:
@@ -83,7 +84,7 @@ def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[st
     score = ("elo", "elo_stderr", "relevance", "calibrated", "comparisons", "island", "undefeated", "winless")
     return (
         candidates.annotate(words=Left("document__text", SNIPPET_LENGTH))
-        .order_by(F("score__elo").desc(nulls_last=True), F("first_stage_rank").asc(nulls_last=True), "id")
+        .order_by(best_elo_first(), F("first_stage_rank").asc(nulls_last=True), "id")
         .values(
             "id",
             "words",
@@ -99,7 +100,9 @@ def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[st
 def _axis(candidates: QuerySet[Candidate]) -> Axis:
     """Return the Elo range of all candidates, shared by all pages of the query."""
     reach = Z95 * F("score__elo_stderr")
-    ends = candidates.aggregate(low=Min(F("score__elo") - reach), high=Max(F("score__elo") + reach))
+    ends = candidates.filter(score__comparisons__gt=0).aggregate(
+        low=Min(F("score__elo") - reach), high=Max(F("score__elo") + reach)
+    )
     return Axis.around(ends["low"], ends["high"]) if ends["low"] is not None else Axis(1000.0, 2000.0)
 
 
@@ -113,6 +116,7 @@ def _main_group(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | 
 
 
 def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | None, opponents: int) -> RankedDocument:
+    row = known(row)
     rated = row["score__elo"] is not None
     return RankedDocument(
         rank=rank,

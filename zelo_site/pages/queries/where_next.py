@@ -19,7 +19,7 @@ from labeling.models import Annotator, Candidate, Project, Query
 from scoring.sampling.certainty import NextPair, next_pairs
 from workers.models import Run
 from workers.runs.ordering import RunRefused, start_run
-from workers.runs.planning import GOES_ON, pending_pairs
+from workers.runs.planning import UNCERTAIN, pending_pairs
 from zelo_site.pages.project.certainty import certainty_of_fits
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -109,7 +109,7 @@ def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
             project,
             judges=judges,
             by=request.user,
-            sampler=GOES_ON,
+            sampler=UNCERTAIN,
             sampler_options={"pairs": PAIRS},
             allocation=allocation,
             cascade_threshold=last.cascade_threshold if is_cascade else None,

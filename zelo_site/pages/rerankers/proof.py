@@ -24,6 +24,7 @@ from labeling.importing.lines import RowError
 from labeling.models import Project
 from labeling.wording import translated_name
 from scoring.models import Snapshot
+from scoring.numerics.measures.rankings import UnknownMetric
 from scoring.quality import JUDGE_ORDER
 from trainer.evaluation.entries import UNTRAINED_BASE, EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
@@ -35,11 +36,10 @@ from trainer.evaluation.leaderboard import (
     Row,
     evaluation_query,
     leaderboard,
-    moved_documents,
     unpacked,
-    what_moved,
 )
-from trainer.evaluation.metrics import REFERENCES, NothingToMeasure, Reference
+from trainer.evaluation.metrics import METRICS, REFERENCES, NothingToMeasure, Reference, parse_measures
+from trainer.evaluation.rank_changes import moved_documents, what_moved
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
@@ -49,6 +49,7 @@ from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 MOVED_SHOWN = 200
 LONGEST_ID = 1000
+LONGEST_MEASURES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,22 @@ class Chosen:
     split: str
     reference: Reference
     compared_with: int | None = None
+    measures: tuple[str, ...] = METRICS
+    complete: bool = False
+    wrong_measures: str = ""
 
     @property
     def address(self) -> str:
         """Return the selection as URL parameters."""
-        words = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
-        return urlencode(words if self.compared_with is None else {**words, "against": self.compared_with})
+        words: dict[str, object] = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
+        words |= {} if self.compared_with is None else {"against": self.compared_with}
+        words |= {} if self.measures == METRICS else {"measures": self.named_measures}
+        return urlencode(words | ({"complete": "on"} if self.complete else {}))
+
+    @property
+    def named_measures(self) -> str:
+        """Return the measures as the reader types them."""
+        return ", ".join(self.measures)
 
 
 def shown_name(reranker: Row | Reranker) -> str:
@@ -110,12 +121,12 @@ class Line:
 
 
 class RunFileForm(PageForm):
-    """A TREC run file to add; without a name, the entry has the file's name."""
+    """A run file to add; without a name, the entry has the file's name."""
 
     run = forms.FileField(
-        label=gettext_lazy("TREC run"),
+        label=gettext_lazy("Run file"),
         allow_empty_file=True,
-        error_messages={"required": gettext_lazy("no file was chosen; choose a TREC run file")},
+        error_messages={"required": gettext_lazy("no file was chosen; choose a run file")},
     )
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200, required=False)
 
@@ -189,7 +200,16 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
         return None
     split = _known(asked, "split", SPLITS) or (latest.split if latest else "test")
     reference = cast(Reference, _known(asked, "reference", REFERENCES) or _first_reference(project, snapshot, split))
-    return Chosen(snapshot, split, reference, _asked(request, "against") or None)
+    wrong = ""
+    measures: tuple[str, ...] = METRICS
+    try:
+        measures = parse_measures(text_of(asked, "measures", LONGEST_MEASURES))
+    except UnknownMetric as error:
+        wrong = str(error)
+    return Chosen(
+        snapshot, split, reference, _asked(request, "against") or None,
+        measures=measures, complete=asked.get("complete") == "on", wrong_measures=wrong,
+    )  # fmt: skip
 
 
 def _known(asked: QueryDict, name: str, choices: Iterable[str]) -> str:
@@ -213,12 +233,12 @@ def _board(project: Project, chosen: Chosen | None) -> Leaderboard | None:
     where = (project, chosen.snapshot, chosen.split, chosen.reference)
     for compared_with in (chosen.compared_with, None):  # an entry of one leaderboard may be missing from another
         with contextlib.suppress(NotEvaluated):
-            return leaderboard(*where, compared_with=compared_with)
+            return leaderboard(*where, compared_with=compared_with, measures=chosen.measures, complete=chosen.complete)
     return None
 
 
 def _lines(board: Leaderboard) -> list[Line]:
-    intervals = [row.metrics["ndcg@10"] for row in board.rows]
+    intervals = [row.leading for row in board.rows]
     low, high = min(each.low for each in intervals), max(each.high for each in intervals)
     axis = Axis(max(0.0, low - 0.02), min(1.0, high + 0.02))
     return [

@@ -21,8 +21,15 @@ from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
 from trainer.models import Reranker, TrainingRun
-from trainer.recommendation import recommended_for
-from workers.jobs.training import TrainingRefused, cancel_training, publish_anyway, resume_training, start_training
+from trainer.serving.registry import PAIRWISE_JUDGE
+from workers.jobs.training import (
+    TrainingRefused,
+    cancel_training,
+    publish_anyway,
+    recommendation,
+    resume_training,
+    start_training,
+)
 from workers.monitoring.heartbeats import alive
 from zelo_site.pages.charts.geometry import Axis, Tick, polyline, ticks
 from zelo_site.pages.forms import BadForm, PageForm, PluginField, name_in_words, plugin_form, shown_form
@@ -32,6 +39,7 @@ from zelo_site.pages.scope import may_change, owned_project, visible_project
 LIVE = "zelo/rerankers/parts/training_live.html"
 WIDTH, HEIGHT = 600, 160
 SHOWN = 50
+DEFAULT_TRAINER = "embedding"  # marked while the project has no snapshot; the recommendation decides otherwise
 # Margin above and below a curve, as a share of its largest value; a single point needs it for a readable axis.
 LEAST_ROOM = 0.01
 
@@ -40,7 +48,7 @@ class TrainingForm(PageForm):
     """The snapshot and the trainer of a new training."""
 
     snapshot = forms.ModelChoiceField(Snapshot.objects.none(), label=gettext_lazy("Snapshot"))
-    trainer = PluginField("trainer", default="pointwise", label=gettext_lazy("Trainer"))
+    trainer = PluginField("trainer", default=DEFAULT_TRAINER, label=gettext_lazy("Trainer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,7 @@ def gate_advice(gate: dict[str, Any]) -> list[str]:
         "few_queries": _("Few training queries. Judge more queries, or choose the embedding trainer."),
         "close_labels": _("Labels close together. Judge with more answers a pair, or use a listwise or pairwise loss."),
         "good_base": _("The base already ranks these queries well. Use a smaller learning rate or fewer epochs."),
+        "pairs_at_chance": _("No better than chance on held-out pairs. Judge more pairs, or use a larger base."),
         "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
     }
     reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
@@ -163,8 +172,10 @@ def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
 def _advised(snapshots: list[Snapshot], chosen: str) -> tuple[str, str]:
     """Return the trainer that suits the chosen (or latest) snapshot and the base of the installation, and the reason."""
     snapshot = next((each for each in snapshots if str(each.pk) == chosen), snapshots[0] if snapshots else None)
-    found = recommended_for(snapshot.manifest if snapshot else {})
-    return found.trainer, translated(found.why)
+    if snapshot is None:
+        return DEFAULT_TRAINER, ""
+    found = recommendation(snapshot)
+    return found.trainer, translated(found.sentence)
 
 
 def _fields(trainer: type[Plugin], sent: Any, error: Exception | None) -> list[BoundField]:
@@ -197,6 +208,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
     goes_on = run.state in (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
     best = progress.get("best") or {}
     rerankers = list(run.rerankers.all())
+    published = [each for each in rerankers if each.release != Reranker.Release.HELD_BACK]
     return {
         "project": project,
         "here": "training",
@@ -205,9 +217,12 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "goes_on": goes_on,
         "loss": curve(progress.get("loss") or [], steps=progress.get("steps", 0)),
         "ndcg": curve(progress.get("ndcg") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
+        "log_loss": curve(progress.get("log_loss") or [], steps=progress.get("steps", 0), best_step=best.get("step")),
         "can_resume": run.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED),
         "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
-        "rerankers": [each for each in rerankers if each.release != Reranker.Release.HELD_BACK],
+        "rerankers": [each for each in rerankers if each in published and each.kind != PAIRWISE_JUDGE],
+        "judges": [each for each in rerankers if each in published and each.kind == PAIRWISE_JUDGE],
+        "pairs": run.gate.get("pairs"),
         "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
         "gate_lines": gate_lines(run.gate),
         "gate_advice": gate_advice(run.gate),

@@ -1,11 +1,10 @@
-"""Measures equal those of trec_eval, scipy, scikit-learn and krippendorff."""
+"""Measures equal those of scipy, scikit-learn and krippendorff."""
 
 from __future__ import annotations
 
 import krippendorff
 import numpy as np
 import pytest
-import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -16,50 +15,6 @@ from scoring.numerics.measures.resampling import bootstrap_interval, paired_test
 
 seeds = st.integers(0, 10_000)
 quickly = settings(max_examples=25, deadline=None)
-
-
-def random_run(seed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
-    """Rankings with ties, ungraded and unretrieved documents, and a query without anything relevant."""
-    rng = np.random.default_rng(seed)
-    run: dict[str, dict[str, float]] = {}
-    grades: dict[str, dict[str, int]] = {}
-    for query in ("q1", "q2", "q10"):
-        documents = [f"d{i}" for i in rng.permutation(40)]
-        run[query] = {document: float(rng.integers(0, 6)) for document in documents[:25]}
-        top = 0 if query == "q10" and seed % 2 else 3
-        grades[query] = {document: int(rng.integers(0, top + 1)) for document in documents[10:]}
-    return run, grades
-
-
-@quickly
-@given(seed=seeds)
-def test_rankings_equal_trec_eval_ties_included(seed: int) -> None:
-    run, grades = random_run(seed)
-    ours = metrics.evaluate_run(run, grades, ["ndcg@10", "ndcg", "recall@5", "recall@20", "mrr"])
-    theirs = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.10", "ndcg", "recall.5,20", "recip_rank"}).evaluate(run)
-    names = {"ndcg@10": "ndcg_cut_10", "ndcg": "ndcg", "recall@5": "recall_5", "recall@20": "recall_20"}
-    for name, of_trec in [*names.items(), ("mrr", "recip_rank")]:
-        assert ours[name] == pytest.approx({query: values[of_trec] for query, values in theirs.items()}), name
-
-
-def test_exponential_gain_is_named_and_differs() -> None:
-    scores, grades = [3.0, 2.0, 1.0], [1, 3, 0]
-    ideal = 7.0 + 1.0 / np.log2(3.0)
-    assert metrics.ndcg(scores, grades, 10, gain="exponential") == pytest.approx((1.0 + 7.0 / np.log2(3.0)) / ideal)
-    assert metrics.evaluate_run({"q": {"a": 3.0, "b": 2.0}}, {"q": {"a": 1, "b": 3}}, ["ndcg_exp@10"])["ndcg_exp@10"][
-        "q"
-    ] == pytest.approx((1.0 + 7.0 / np.log2(3.0)) / ideal)
-
-
-def test_reciprocal_rank_respects_the_cut_off() -> None:
-    assert metrics.reciprocal_rank([3.0, 2.0, 1.0], [0, 0, 1]) == pytest.approx(1 / 3)
-    assert metrics.reciprocal_rank([3.0, 2.0, 1.0], [0, 0, 1], 2) == 0.0
-
-
-@pytest.mark.parametrize("name", ["ndcg@0", "ndcg@x", "recall", "map@10"])
-def test_an_unknown_metric_is_named(name: str) -> None:
-    with pytest.raises(metrics.UnknownMetric, match=name):
-        metrics.evaluate_run({}, {}, [name])
 
 
 @quickly

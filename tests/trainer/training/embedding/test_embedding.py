@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from labeling.plugin_checks import check_plugin
 from labeling.plugins import get_plugin
 from labeling.records import Examples, TextRecord, Trained, TrainingData
+from scoring.numerics.measures.rankings import ndcg
 from tests.factories.lessons import Report, make_data
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
@@ -25,11 +26,14 @@ from trainer.publishing import embedding_export
 from trainer.publishing.embedding_export import publish_embedder
 from trainer.publishing.export import ModelCard, ParityFailed
 from trainer.publishing.manifests import verify
+from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.published import load_published
+from trainer.token_similarity import similarities
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
 from trainer.training.embedding.line_search import choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
+from trainer.training.embedding.token_weight import WEIGHTS, choose_weight, list_losses
 from trainer.training.embedding.training import NothingToChooseOn
 
 TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3]
@@ -263,3 +267,39 @@ def test_it_serves_as_retriever_and_as_judge(published: Path) -> None:
     judge: Any = get_plugin("judge", "embedding").from_dict({"model": folder})
     assert judge.score(query, documents) == pytest.approx(cosines, abs=1e-4)
     assert judge.model_revision.startswith("sha256:")
+
+
+def test_token_similarity_is_kept_only_where_it_orders_the_queries_better() -> None:
+    rng = np.random.default_rng(0)
+    elo = rng.normal(size=(30, 12)) * 200.0
+    cosine, useful = rng.normal(size=(30, 12)), elo / 200.0 + 0.3 * rng.normal(size=(30, 12))
+    for tokens, expected in ((useful, True), (rng.normal(size=(30, 12)), False), (cosine, False)):
+        mixed = [[(1 - w) * c + w * t for w in WEIGHTS] for c, t in zip(cosine, tokens, strict=True)]
+        losses = [list_losses(own, each, elo_scale=100.0) for own, each in zip(mixed, elo, strict=True)]
+        values = [
+            [ndcg(row, 1 / (1 + np.exp(-each / 200)), 10) for row in own] for own, each in zip(mixed, elo, strict=True)
+        ]
+        assert (choose_weight(np.array(losses), np.array(values)) > 0) is expected
+    assert choose_weight(np.array(losses)[:3], np.array(values)[:3]) == 0
+
+
+def test_a_student_that_compares_tokens_is_served_as_it_was_measured(
+    learned: tuple[Trained, Report], base: Path, tmp_path: Path
+) -> None:
+    trained = dataclasses.replace(learned[0], token_weight=0.5)
+    folder = publish_embedder(
+        trained.adapter, base=trained.base, out=tmp_path / "s", card=ModelCard(name="tiny"), token_weight=0.5
+    ).folder
+    student, plain = load_published(folder), load_published(publish(learned[0], tmp_path / "plain"))
+    assert isinstance(student, LoadedEmbedder) and isinstance(plain, LoadedEmbedder)
+    np.testing.assert_allclose(student.vectors(TEXTS), plain.vectors(TEXTS), atol=1e-6)
+    assert student.shortened(student.logits(student.encode_texts(TEXTS, role="document"))[0], None).ndim == 1
+    model = BiEncoder(load_base(str(base)), options(base))
+    model.adapted.load_adapter(str(trained.adapter), "default")
+    model.eval()
+    (asked,) = model.encode_tokens(["goldfish"], "query", most=8)
+    cosines, tokens = similarities(asked, model.encode_tokens(TEXTS, "document", most=8))
+    expected = 0.5 * np.array(cosines) + 0.5 * np.array(tokens)
+    np.testing.assert_allclose(student.scores("goldfish", TEXTS), expected, atol=1e-5)
+    assert [each.index for each in student.rank("goldfish", TEXTS)] == np.argsort(-expected, kind="stable").tolist()
+    assert np.isfinite(student.scores("", ["", "a"])).all()

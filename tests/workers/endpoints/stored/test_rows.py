@@ -242,7 +242,7 @@ def test_another_process_sees_a_change_within_seconds() -> None:
     database = f"postgres://{options['USER']}@{quote(options['HOST'], safe='')}/{options['NAME']}"
     process = subprocess.Popen(
         [sys.executable, "-c", LOOKS], env={**os.environ, "DATABASE_URL": database}, stdout=subprocess.PIPE, text=True,
-        cwd=Path(__file__).resolve().parents[3],
+        cwd=Path(__file__).resolve().parents[4],
     )  # fmt: skip
     assert process.stdout is not None
     try:

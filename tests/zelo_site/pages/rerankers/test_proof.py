@@ -125,9 +125,39 @@ def test_a_run_file_is_entered_or_its_fault_is_named(client: Client, project: Pr
     assert refused.status_code == 422
     assert refused.content.decode().count('run-error"') == 2 and 'value="today"' in refused.content.decode()
     assert client.post(address, {"action": "evaluate", "snapshot": snapshot.pk, "split": "odd"}).status_code == 422
-    assert "six words" in enter(b"not a run\n")
+    assert "the line has 2 columns" in enter(b"bad run\n")
     assert not Reranker.objects.filter(kind="run_file").exists()
     assert "today.trec added" in enter(a_run(snapshot))
+
+
+def test_the_reader_chooses_measures_and_sees_what_matched(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    measured(project, snapshot)
+    queries = evaluation_queries(snapshot, "test")
+    address = reverse("proof", args=[project.slug]) + f"?snapshot={snapshot.pk}&split=test&reference=grades"
+    html = client.get(f"{address}&measures=MAP,ndcg_exp@5,rbp.95@100&complete=on").content.decode()
+    for said in (
+        ">MAP<",
+        ">NDCG (exp.)@5<",
+        ">RBP.95@100<",
+        "MAP by domain",
+        "Queries that a reranker lacks count as 0",
+    ):
+        assert said in html, said
+    documents = sum(len(query.document_ids) for query in queries)
+    assert f"{len(queries)} of {len(queries)} queries" in html
+    assert f"{documents} of {documents} documents" in html
+    refused = client.get(f"{address}&measures=ndcg@2000").content.decode()
+    assert "expected ndcg, ndcg_exp" in refused and ">NDCG@10<" in refused and 'value="ndcg@2000"' in refused
+    rest = f"/api/v1/projects/{project.slug}/leaderboard?snapshot={snapshot.pk}&measures="
+    board = client.get(f"{rest}map,success@1&complete=true").json()
+    assert (board["measures"], board["complete"]) == (["map", "success@1"], True)
+    assert set(board["rows"][0]["metrics"]) == {"map", "success@1"}
+    found = {"queries": len(queries), "of_queries": len(queries), "documents": documents, "of_documents": documents}
+    assert board["rows"][0]["matched"] == {**found, "others": 0}
+    wrong = client.get(f"{rest}bpref")
+    assert wrong.status_code == 422 and "bpref" in wrong.json()["detail"]
 
 
 def test_viewers_look_and_strangers_do_not(client: Client, project: Project, snapshot: Snapshot) -> None:
@@ -173,7 +203,7 @@ def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot)
     reply = client.post(f"{address}?name=today", {"file": SimpleUploadedFile("today.trec", a_run(snapshot))})
     assert (reply.status_code, reply.json()["kind"]) == (201, "run_file")
     reply = client.post(address, {"file": SimpleUploadedFile("bad.trec", b"x\n")})
-    assert (reply.status_code, "six words" in reply.json()["detail"]) == (422, True)
+    assert (reply.status_code, "has 1 column:" in reply.json()["detail"]) == (422, True)
     reply = client.post(
         f"/api/v1/projects/{project.slug}/entries/outside", {"endpoint": "x"}, content_type="application/json"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from tests.factories.scored import make_snapshot, scored
 from trainer.models import TrainingRun
 from workers.jobs.training import start_training
 from workers.models import Job
-from zelo_site.management.commands import train as train_command
 from zelo_site.pages.rerankers.training import curve
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -205,10 +203,12 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
     snapshot = make_snapshot(project)
     api, viewer, stranger = Api(owner), Api(make_member(project)), Api(make_user())
     body = {"snapshot_id": snapshot.pk, "options": {"max_steps": 10}}
-    assert viewer.post(f"/projects/{project.slug}/trainings", body).status_code == 403
-    made = api.post(f"/projects/{project.slug}/trainings", body)
+    project_path = f"/projects/{project.slug}/trainings"
+    assert viewer.post(project_path, body).status_code == 403
+    made = api.post(project_path, body)
     assert (made.status_code, made.json()["state"]) == (201, "planned")
-    assert (made.json()["trainer"], "Few queries and an embedder" in made.json()["why"]) == ("embedding", True)
+    assert made.json()["trainer"] == "embedding"
+    assert "keeps what its base knows" in made.json()["trainer_reason"]
     path = f"/trainings/{made.json()['training_id']}"
     assert viewer.get(path).json()["options"]["max_steps"] == 10
     assert stranger.get(path).status_code == 404
@@ -219,34 +219,7 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
     assert api.post(f"{path}/resume").json()["state"] == "planned"
     wrong = {"snapshot_id": snapshot.pk, "options": {"rank": -1}}
     assert api.post(f"/projects/{project.slug}/trainings", wrong).status_code == 422
-    missing = {"snapshot_id": snapshot.pk, "options": {"base": "/no/such/base"}}
-    refused = api.post(f"/projects/{project.slug}/trainings", missing)
-    assert (refused.status_code, "/no/such/base" in str(refused.json()["detail"])) == (422, True)
     assert len(api.get(f"/projects/{project.slug}/trainings").json()) == 1
-    api.post(f"{path}/cancel")
-    named = api.post(f"/projects/{project.slug}/trainings", body | {"trainer": "pointwise"})
-    assert (named.json()["trainer"], named.json()["why"]) == ("pointwise", "")
-
-
-def test_the_command_names_the_recommended_trainer_and_why(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_snapshot(project)
-    lost = {
-        "split": "test", "reference": "grades", "rival": "base", "queries": 40, "student": 0.5, "other": 0.75,
-        "difference": -0.25, "low": -0.3, "high": -0.2, "p_value": 0.001, "worse": True,
-    }  # fmt: skip
-
-    @contextlib.contextmanager
-    def held_back_at_once(queues: set[str]) -> Iterator[Any]:
-        yield lambda: TrainingRun.objects.update(state="held_back", gate={"held_back": True, "comparisons": [lost]})
-
-    monkeypatch.setattr(train_command, "working", held_back_at_once)
-    monkeypatch.setattr(train_command, "POLL_S", 0.0)
-    with pytest.raises(CommandError, match=r"held back.*0\.500, the untrained base 0\.750 \(-0\.250"):
-        call_command("train", project.slug)
-    assert "trainer embedding: Few queries and an embedder" in capsys.readouterr().out
-    assert TrainingRun.objects.get().trainer == "embedding"
 
 
 def test_the_command_freezes_lists_and_says_why_not(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from workers.judges.criteria import key_of
 from workers.judges.openai.reading.elements import is_in_unknown_element
 
+Stated = TypeVar("Stated")
 MOST_BRACES = 256
 MOST_GAP = 200  # characters between two objects that are read for alternatives
 PLACEHOLDER = "your sentences"  # of `prompts/answer_score.txt`
@@ -57,6 +60,14 @@ class Scored:
     reasoning: str
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredByCriterion:
+    """A score in [-1, 1] for each name, in the order of the names, and the reasoning beside them."""
+
+    scores: dict[str, float]
+    reasoning: str
+
+
 class NoScore(ValueError):
     """The text states no score; `why` is the kind of problem."""
 
@@ -84,27 +95,37 @@ class _Conflict:
 
 _CONFLICT = _Conflict()
 # Keys whose values are answers; their case does not matter.
-_ANSWERS = ("score", "best", "ranking")
+_ANSWERS = ("score", "scores", "best", "ranking")
 
 
 def score_in(text: str) -> Scored:
     """The score of the last complete object. Raises NoScore."""
+    return Scored(*_last_in(text, "score", _read))
+
+
+def scores_in(text: str, names: Sequence[str]) -> ScoredByCriterion:
+    """The scores of all these names in the last complete object. Raises NoScore as `score_in` does, also where one is missing."""
+    return ScoredByCriterion(*_last_in(text, "scores", lambda document: _read_names(document, names)))
+
+
+def _last_in(text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated, str]]) -> tuple[Stated, str]:
+    """What `read` finds in the last complete object with this key, and the reasoning beside it. Raises NoScore."""
     text = _unquoted(text)
-    items = [item for item in _items(text) if _matters(item, text)]
+    items = [item for item in _items(text) if _matters(item, text, key)]
     if not items:
-        raise NoScore("none", 'there is no JSON object with a "score"')
+        raise NoScore("none", f'there is no JSON object with a "{key}"')
     last = items[-1]
     if last.is_cut:
         raise NoScore("cut", "its last JSON object is not complete")
     if last.value is None:
         raise NoScore("none", "its last object is not valid JSON")
-    score, reasoning = _read(last.value)
-    _check_order(items, text, score)
+    stated, reasoning = read(last.value)
+    _check_order(items, text, stated, read)
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
     if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
-    return Scored(score, reasoning)
+    return stated, reasoning
 
 
 def ranking_in(text: str) -> dict[str, Any]:
@@ -161,7 +182,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         key = name.strip().casefold() if name.strip().casefold() in _ANSWERS else name
-        is_conflict = key in _ANSWERS and key in found and found[key] != value and not _is_same(found[key], value)
+        may_answer = key in _ANSWERS or _number(value) is not None or _number(found.get(key)) is not None
+        is_conflict = may_answer and key in found and found[key] != value and not _is_same(found[key], value)
         found[key] = _CONFLICT if is_conflict else value
     return found
 
@@ -229,23 +251,23 @@ def _balanced_end(text: str, start: int) -> int | None:
     return None
 
 
-def _matters(item: _Item, text: str) -> bool:
+def _matters(item: _Item, text: str, key: str) -> bool:
     """Whether the item may be an answer or may hide one; a repeated format and an example may not."""
     before = text[max(0, item.start - 80) : item.start]
     if item.value is None:
         piece = text[item.start : item.end]
         return PLACEHOLDER not in piece and (item.is_cut or '"' in piece or "score" in piece.casefold())
-    if not _mentions_score(item.value) or _NO_ANSWER.search(before) or _CONDITION.search(before):
+    if not _mentions(key, item.value) or _NO_ANSWER.search(before) or _CONDITION.search(before):
         return False
     if str(item.value.get("reasoning", "")).strip(" .<>[]").casefold() == PLACEHOLDER:
         return False
     return not is_in_unknown_element(text, item.start, item.end)
 
 
-def _mentions_score(value: Any) -> bool:
+def _mentions(key: str, value: Any) -> bool:
     if isinstance(value, dict):
-        return "score" in value or any(map(_mentions_score, value.values()))
-    return isinstance(value, list) and any(map(_mentions_score, value))
+        return key in value or any(_mentions(key, inner) for inner in value.values())
+    return isinstance(value, list) and any(_mentions(key, inner) for inner in value)
 
 
 # --- what an object states ---------------------------------------------------------------
@@ -253,10 +275,7 @@ def _mentions_score(value: Any) -> bool:
 
 def _read(document: dict[str, Any]) -> tuple[float, str]:
     """(score, reasoning) of an object, or of the one object that it wraps. Raises NoScore."""
-    if "score" not in document and len(document) == 1:
-        [(name, inner)] = document.items()
-        if name.casefold() in _WRAPPERS and isinstance(inner, dict):
-            document = inner
+    document = _unwrapped(document, "score")
     if "score" not in document:
         raise NoScore("none", 'its last JSON object has no "score" of its own')
     score = _number(document["score"])
@@ -264,8 +283,49 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
     if any(_LATER_SCORE.fullmatch(name) and not _is_same(value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different scores")
+    return float(score), _reasoning_of(document)
+
+
+def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:
+    if key not in document and len(document) == 1:
+        [(name, inner)] = document.items()
+        if name.casefold() in _WRAPPERS and isinstance(inner, dict):
+            return inner
+    return document
+
+
+def _reasoning_of(document: dict[str, Any]) -> str:
     reasoning = next((value for name, value in document.items() if name.strip().casefold() == "reasoning"), "")
-    return float(score), reasoning if isinstance(reasoning, str) else json.dumps(reasoning, default=str)
+    return reasoning if isinstance(reasoning, str) else json.dumps(reasoning, default=str)
+
+
+def _read_names(document: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, float], str]:
+    """({name: score}, reasoning) of an object, or of the one object that it wraps. Raises NoScore.
+
+    An overall score that lies outside those of the criteria contradicts them, since no weights lead to it.
+    """
+    document = _unwrapped(document, "scores")
+    given = document.get("scores")
+    if not isinstance(given, dict):
+        raise NoScore(
+            "contradiction" if given is _CONFLICT else "none", 'its last JSON object has no "scores" of its own'
+        )
+    found: dict[str, float] = {}
+    for name in names:
+        values = [value for key, value in given.items() if key_of(key) == key_of(name)]
+        if not values:
+            raise NoScore("none", f"it has no score of {name!r}")
+        score = _number(values[0])
+        if values[0] is _CONFLICT or not all(_is_same(value, score) for value in values[1:]):
+            raise NoScore("contradiction", f"it holds two different scores of {name!r}")
+        if score is None or not -1.0 <= score <= 1.0:
+            raise NoScore("range", f"its score of {name!r} is {values[0]!r:.40}")
+        found[name] = score
+    overall = [_number(value) for key, value in document.items() if key == "score" or _LATER_SCORE.fullmatch(key)]
+    low, high = min(found.values()), max(found.values())
+    if any(value is None or not low <= value <= high for value in overall):
+        raise NoScore("contradiction", "it holds an overall score that its scores do not lead to")
+    return found, _reasoning_of(document)
 
 
 def _number(value: Any) -> float | None:
@@ -280,16 +340,18 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _check_order(items: list[_Item], text: str, score: float) -> None:
+def _check_order(
+    items: list[_Item], text: str, stated: Stated, read: Callable[[dict[str, Any]], tuple[Stated, str]]
+) -> None:
     """Raise NoScore if an object that stands beside the last one, without an order between them, states another score."""
     for earlier, later in zip(items[-2::-1], items[:0:-1], strict=True):
         if not _is_unordered(text[: earlier.start], text[earlier.end : later.start]):
             return
         try:
-            other = _read(earlier.value)[0] if earlier.value is not None else None
+            other = read(earlier.value)[0] if earlier.value is not None else None
         except NoScore:
             other = None
-        if other != score:
+        if other != stated:
             raise NoScore(
                 "contradiction", "it holds several JSON objects with different scores and no order between them"
             )

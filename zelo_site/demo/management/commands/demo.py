@@ -103,9 +103,16 @@ class Command(BaseCommand):
             self._say(f"no reranker: {error}")
             return
         self._say(f"\n  leaderboard     {stack.address}{reverse('proof', args=[project.slug])}")
-        if student is not None:
-            box = reverse("try-reranker", args=[project.slug, student.pk])
-            self._say(f"\n  try reranker    {stack.address}{box}")
+        if student is None:
+            run = demo_student.held_back(project)
+            page = (
+                reverse("training-run", args=[project.slug, run.pk])
+                if run
+                else reverse("training", args=[project.slug])
+            )
+            self._say(f"  why held back   {stack.address}{page}")
+        else:
+            self._say(f"  try reranker    {stack.address}{reverse('try-reranker', args=[project.slug, student.pk])}")
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])

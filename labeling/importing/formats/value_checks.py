@@ -1,0 +1,55 @@
+"""Checks of single ids and texts, shared by all formats. Imports no Django."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from labeling.importing.strict_json import BadJson, printable
+
+MAX_ID_CHARACTERS = 500
+
+# Characters that Unicode shows as nothing (Default_Ignorable_Code_Point) outside the category Cf, and the blank Braille
+# pattern.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# Category Cf, but visible (Prepended_Concatenation_Mark).
+_VISIBLE_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def is_blank(text: str) -> bool:
+    """True if no character of the text is visible: blanks, control, zero-width and filler characters."""
+    return all(_is_invisible(character) for character in text)
+
+
+def _is_invisible(character: str) -> bool:
+    if character.isspace() or _INVISIBLE.match(character):
+        return True
+    return unicodedata.category(character) in ("Cc", "Cf") and not _VISIBLE_FORMATS.match(character)
+
+
+def check_identifier(value: str, field: str) -> None:
+    """Raise BadJson for an id that is empty or too long, or that export formats cannot keep."""
+    expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
+    if is_blank(value):
+        raise BadJson("is empty", expectation=expectation, remedy="give it an id", field=field)
+    if len(value) > MAX_ID_CHARACTERS:
+        raise BadJson(
+            f"has {len(value)} characters", expectation=expectation, remedy="shorten or hash the id", field=field
+        )
+    if found := _CONTROL.search(value):
+        raise BadJson(
+            f"is {printable(value)!r}, with the control character U+{ord(found[0]):04X} at position {found.start() + 1}",
+            expectation="an id without line ends, tabs and other control characters",
+            remedy="remove the character from the id",
+            field=field,
+        )
+    if value != value.strip():
+        raise BadJson(
+            f"is {printable(value)!r}, with a blank at its beginning or end",
+            expectation="an id without surrounding blanks",
+            remedy="remove the blanks around the id",
+            field=field,
+        )

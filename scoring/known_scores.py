@@ -1,0 +1,28 @@
+"""The scores that are known: a document that was compared with nothing has a prior but no Elo.
+
+The fit stores a row for every candidate, because samplers need the prior's width. Whatever people read (pages, REST,
+exports, commands) takes Elo and relevance from here. Answers without a preference are no comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db.models import Case, F, When
+from django.db.models.expressions import OrderBy
+
+# Fields of `scoring.models.Score` that rest on comparisons.
+FIELDS = ("theta", "stderr", "elo", "elo_stderr", "relevance")
+
+
+def best_elo_first() -> OrderBy:
+    """Order candidates by known Elo, those without one last."""
+    return Case(When(score__comparisons__gt=0, then=F("score__elo"))).desc(nulls_last=True)
+
+
+def known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `score__` values with None for the fields that rest on comparisons where `score__comparisons` is 0."""
+    if row["score__comparisons"]:
+        return dict(row)
+    return {name: None if name.removeprefix("score__") in FIELDS else value for name, value in row.items()}

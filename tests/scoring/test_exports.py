@@ -1,0 +1,53 @@
+"""What leaves with the scores: a strict order, and no Elo for what was never compared."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import pytrec_eval
+
+from labeling.models import Project
+from scoring.exports import export_scores, strictly_falling
+from scoring.models import Score
+from tests.factories.frozen import make_scored
+from trainer.evaluation.run_files import read_run
+
+
+def exported(project: Project, exporter: str) -> bytes:
+    stream = io.BytesIO()
+    export_scores(project, exporter, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [1500.00002, 1500.00001],
+        [1500.0] * 300,
+        [1e-45, 0.0, 0.0, -1e-45],
+        [2000.0, 1500.00002, 1500.00001, 1500.0, 1499.9999, -3.5],
+    ],
+)
+def test_exported_scores_fall_strictly_as_32_bit_and_as_64_bit_floats(scores: list[float]) -> None:
+    written = strictly_falling(scores)
+    assert all(np.diff([np.float32(each) for each in written]) < 0)
+    assert all(np.diff([float(each) for each in written]) < 0)
+    assert [float(each) for each in written] == pytest.approx(scores, abs=0.05)
+
+
+@pytest.mark.django_db
+def test_trec_eval_reads_an_exported_run_in_our_order() -> None:
+    """Near ties are equal as 32-bit floats, where trec_eval would order them by id in descending order."""
+    project = make_scored(queries=1, documents=8)
+    for place, score in enumerate(Score.objects.order_by("candidate__document__external_id")):
+        Score.objects.filter(pk=score.pk).update(elo=1500.0 - place * 1e-6)
+    content = exported(project, "trec-run")
+    lines = [line.split() for line in content.decode().splitlines()]
+    ranked = [words[2] for words in lines]
+    assert ranked == sorted(ranked)
+    run = read_run(io.BytesIO(content))
+    for place, document in enumerate(ranked, start=1):
+        found = pytrec_eval.RelevanceEvaluator({"q0": {document: 1}}, {"recip_rank"}).evaluate(run)
+        assert found["q0"]["recip_rank"] == pytest.approx(1 / place)

@@ -1,0 +1,73 @@
+"""What changes between two evaluations: queries that gained or lost, and the documents that moved within one.
+
+Evaluations keep every document's score, so nothing here calls a model. `trainer.evaluation.leaderboard` stores them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeling.records import FloatArray
+from scoring.numerics.measures.rankings import ranks_of
+from trainer.evaluation.metrics import EvaluationQuery
+from trainer.models import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """NDCG@10 of one query under two orders, `before` and `after`."""
+
+    query_id: str
+    domain: str
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
+
+
+def what_moved(first: Evaluation, second: Evaluation) -> list[Moved]:
+    """Queries that both evaluations measured, the largest loss first."""
+    before = dict(zip(first.metrics["values"]["query_ids"], first.metrics["values"]["ndcg@10"], strict=True))
+    values = second.metrics["values"]
+    rows = zip(values["query_ids"], values["domains"], values["ndcg@10"], strict=True)
+    found = [Moved(query, domain, before[query], after) for query, domain, after in rows if query in before]
+    return sorted(found, key=lambda each: (each.change, each.query_id))
+
+
+@dataclass(frozen=True, slots=True)
+class MovedDocument:
+    """A document's ranks, from 1, under two orders; None where not retrieved."""
+
+    document_id: str
+    text: str
+    grade: float | None
+    elo: float | None
+    before: int | None
+    after: int | None
+
+
+def moved_documents(query: EvaluationQuery, before: FloatArray, after: FloatArray) -> list[MovedDocument]:
+    """The documents of one query in the later order, with the rank that each had before."""
+    earlier, later = (ranks_of(scores, query.document_ids).tolist() for scores in (before, after))
+    rows = [
+        MovedDocument(
+            document_id=query.document_ids[i],
+            text=query.documents[i],
+            grade=_known(query.grades[i]),
+            elo=_known(query.elo[i]),
+            before=earlier[i] or None,
+            after=later[i] or None,
+        )
+        for i in range(len(query.documents))
+    ]
+    return sorted(
+        rows, key=lambda row: (row.after is None, row.after or 0, row.before or len(rows) + 1, row.document_id)
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

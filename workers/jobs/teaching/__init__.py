@@ -1,0 +1,1 @@
+"""Teaching of judges: worked examples from people's answers, measured on held-out queries."""
