@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.factories.scored import make_snapshot, scored
 from trainer.models import TrainingRun
 from workers.jobs.training import start_training
 from workers.models import Job
+from zelo_site.management.commands import train as train_command
 from zelo_site.pages.rerankers.training import curve
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -220,6 +222,34 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
     wrong = {"snapshot_id": snapshot.pk, "options": {"rank": -1}}
     assert api.post(f"/projects/{project.slug}/trainings", wrong).status_code == 422
     assert len(api.get(f"/projects/{project.slug}/trainings").json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [((), "trainer embedding: Few queries and an embedder"), (("--trainer", "pointwise"), "")],
+    ids=["recommended", "named"],
+)
+def test_the_command_names_the_recommended_trainer_and_says_why_it_was_held_back(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: tuple[str, ...],
+    said: str,
+) -> None:
+    make_snapshot(project)
+    gate = {"held_back": True, "base_won": True}
+
+    @contextlib.contextmanager
+    def held_back_at_once(queues: set[str]) -> Iterator[Any]:
+        yield lambda: TrainingRun.objects.update(state="held_back", gate=gate)
+
+    monkeypatch.setattr(train_command, "working", held_back_at_once)
+    monkeypatch.setattr(train_command, "POLL_S", 0.0)
+    with pytest.raises(CommandError, match="held back: no checkpoint ranks better"):
+        call_command("train", project.slug, *named)
+    told = capsys.readouterr().out
+    assert (said in told, "trainer embedding" in told) == (True, bool(said))
+    assert TrainingRun.objects.get().trainer == (named[1] if named else "embedding")
 
 
 def test_the_command_freezes_lists_and_says_why_not(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
