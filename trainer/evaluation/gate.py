@@ -79,7 +79,8 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
         return "no checkpoint ranks better than the untrained base, so nothing is published"
     names = {"base": "the untrained base", "first_stage": "the first stage"}
     found = [
-        f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries"
+        f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries "
+        f"({each['difference']:+.3f}, 95 % interval {each['low']:+.3f} to {each['high']:+.3f})"
         for each in gate.get("comparisons", [])
         if each["worse"]
     ]

@@ -97,7 +97,8 @@ def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
 ) -> None:
     project, owner = make_scored(), make_user()
     row = {
-        "split": "test", "reference": "grades", "rival": "base", "queries": 30, "student": 0.5, "other": 0.7, "worse": True,
+        "split": "test", "reference": "grades", "rival": "base", "queries": 30, "student": 0.5, "other": 0.7,
+        "difference": -0.2, "low": -0.3, "high": -0.1, "worse": True,
     }  # fmt: skip
 
     def held_back(workspace: Path) -> Any:
@@ -111,7 +112,9 @@ def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
     said = closing_table(project)
     assert "the new reranker is held back and not served" in said
     assert (
-        "no checkpoint ranks better" if base_won else "0.500 against 0.700 of the untrained base on 30 test"
+        "no checkpoint ranks better"
+        if base_won
+        else "0.500 against 0.700 of the untrained base on 30 test queries (-0.200, 95 % interval -0.300 to -0.100)"
     ) in said
     assert any(line.startswith("BM25  ") for line in said.splitlines())
     jobs = Job.objects.count()
