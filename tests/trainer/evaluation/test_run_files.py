@@ -36,14 +36,14 @@ def read(content: bytes) -> dict[str, dict[str, float]]:
         TREC.replace(b" mine", b""),
         b"# from our system\n\n" + TREC + b"\x1a",
         b"\xef\xbb\xbf" + TREC[:20] + b"\xef\xbb\xbf" + TREC[20:],
-        gzip.compress(TREC),
+        gzip.compress(TREC, mtime=0),
         b"q1 d2 7.5\nq1 d1 3.25\nq9 d1 1\n",
         b"query-id\tcorpus-id\tscore\nq1\td2\t7.5\nq1\td1\t3.25\nq9\td1\t1\n",
         b"qid docno rank score\nq1 d2 1 7.5\nq1 d1 2 3.25\nq9 d1 1 1\n",
         b"q1 d2 1 7.5\nq1 d1 2 3.25\nq9 d1 1 1\n",
         json.dumps(EXPECTED).encode(),
         b"\xef\xbb\xbf " + json.dumps(EXPECTED, indent=1).encode(),
-        gzip.compress(json.dumps(EXPECTED).encode()),
+        gzip.compress(json.dumps(EXPECTED).encode(), mtime=0),
     ],
 )
 def test_every_variant_gives_the_same_run(content: bytes) -> None:
