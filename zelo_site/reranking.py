@@ -10,7 +10,7 @@ import functools
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ import httpx
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls.exceptions import Resolver404
 from django.views.decorators.csrf import csrf_exempt
+from django.views.defaults import page_not_found
 
 from labeling.access.api_keys import find_token
 from trainer.models import Reranker
-from trainer.serving.embedding_protocol import PATH as EMBEDDINGS
+from trainer.serving.addresses import ADDRESSES, EMBEDDINGS, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
-    Dialect,
     RerankRefused,
     dialect_of,
     error_body,
@@ -46,8 +47,9 @@ from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
 ARTEFACT_HEADER = "x-zelo-reranker"
+PASSED_ON = ("retry-after", "x-zelo-warnings")
 SCOPE = "rerank"
-TIMEOUT_S = 110.0
+TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
 NOT_THERE = (
     "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
     "soon, or see its log, serve_rerank.log"
@@ -60,7 +62,7 @@ class Reply:
 
     status: int
     content: bytes
-    retry_after: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> Any:
@@ -70,44 +72,71 @@ class Reply:
 @login_not_required
 @csrf_exempt
 def rerank(request: HttpRequest) -> HttpResponse:
-    """POST /v1/rerank, /v2/rerank, /rerank with a key of scope `rerank`."""
-    return _forwarded(request, dialect_of(request.path))
+    """The ranking server's response at an address of `trainer.serving.addresses`, for a key of scope `rerank`.
 
-
-@login_not_required
-@csrf_exempt
-def embeddings(request: HttpRequest) -> HttpResponse:
-    """POST /v1/embeddings in OpenAI's format with a key of scope `rerank`; `model` is an embedding student."""
-    return _forwarded(request, "rerank")
-
-
-def _forwarded(request: HttpRequest, dialect: Dialect) -> HttpResponse:
-    """The ranking server's response to a request with a valid key, or a refusal in the client's format."""
-    embeds = request.path.rstrip("/") == EMBEDDINGS
+    Refusals have the client's format. `model` at /v1/embeddings is an embedding student.
+    """
+    path = normal(request.path)
+    dialect = dialect_of(path)
     try:
-        if request.method != "POST":
-            raise RerankRefused(405, f"{request.path} takes POST, not {request.method}")
+        if not allows(path, request.method or ""):
+            raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {request.method}")
         user = _asker(request)
-        if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
-            raise too_large(int(request.headers["Content-Length"]))
-        content = request.body
-        body = read_body(content)
-        dialect = dialect if embeds else dialect_of(request.path, body)
+        content = b"" if path == INFO else _content(request)
+        body = {} if path == INFO else read_body(content)[0]
+        dialect = dialect_of(path, body)
         name = model_named(body) or request.GET.get("model", "")
         try:
-            reranker = find_embedder(user, name) if embeds else find_reranker(user, name)
+            reranker = find_embedder(user, name) if path == EMBEDDINGS else find_reranker(user, name)
         except UnknownReranker as error:
             raise RerankRefused(404, str(error)) from error
-        reply = pass_on(reranker, request.path, content)
+        reply = pass_on(reranker, path, content)
     except RerankRefused as error:
         response = JsonResponse(error_body(dialect, error), status=error.status)
         if error.retry_after_s:
             response["Retry-After"] = str(error.retry_after_s)
         return response
-    answer = HttpResponse(reply.content, status=reply.status, content_type="application/json")
-    if reply.retry_after:
-        answer["Retry-After"] = reply.retry_after
-    return answer
+    return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=reply.headers)
+
+
+def _content(request: HttpRequest) -> bytes:
+    """The body of a request. Raises RerankRefused before it reads one that is too large."""
+    if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
+        raise too_large(int(request.headers["Content-Length"]))
+    return request.body
+
+
+@login_not_required
+@csrf_exempt
+def health(request: HttpRequest) -> HttpResponse:
+    """GET /health: 200 if the ranking server answers, else 503 in TEI's format. Needs no key."""
+    if not allows(HEALTH, request.method or ""):
+        return JsonResponse(
+            error_body("tei", RerankRefused(405, f"{HEALTH} takes GET, not {request.method}")), status=405
+        )
+    try:
+        healthy = _client().get(HEALTH, timeout=HEALTH_TIMEOUT_S).status_code == 200
+    except httpx.TransportError:
+        healthy = False
+    if healthy:
+        return JsonResponse({"status": "ok"})
+    return JsonResponse({"error": NOT_THERE, "error_type": "Unhealthy", "message": NOT_THERE}, status=503)
+
+
+@login_not_required
+@csrf_exempt
+def unknown_address(request: HttpRequest) -> HttpResponse:
+    """404 as JSON with the addresses that there are."""
+    refused = RerankRefused(404, unknown(request.path))
+    return JsonResponse(error_body("rerank", refused) | {"addresses": ADDRESSES}, status=404)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """The site's 404: the page for browsers, JSON for programs that ask for an address that does not exist."""
+    wants_page = "text/html" in request.headers.get("Accept", "")
+    if isinstance(exception, Resolver404) and not wants_page:
+        return unknown_address(request)
+    return page_not_found(request, exception)
 
 
 @login_not_required
@@ -115,6 +144,8 @@ def _forwarded(request: HttpRequest, dialect: Dialect) -> HttpResponse:
 def models(request: HttpRequest) -> HttpResponse:
     """GET /v1/models: the valid values of `model`, in OpenAI's format."""
     try:
+        if not allows(MODELS, request.method or ""):
+            raise RerankRefused(405, f"{MODELS} takes GET, not {request.method}")
         user = _asker(request)
     except RerankRefused as error:
         return JsonResponse(error_body("rerank", error), status=error.status)
@@ -133,14 +164,14 @@ def models(request: HttpRequest) -> HttpResponse:
 
 
 def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
-    """Forward a request body for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
+    """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
     headers = {
         ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
         "authorization": f"Bearer {service_key()}",
         "content-type": "application/json",
     }
     try:
-        response = _client().post(path, content=content, headers=headers)
+        response = _client().request(METHODS[path], path, content=content, headers=headers)
     except httpx.TimeoutException as error:
         message = f"ranking timed out after {TIMEOUT_S:.0f} s; send fewer or shorter documents"
         raise RerankRefused(504, message) from error
@@ -152,7 +183,8 @@ def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
             f"the ranking server answered {response.status_code} without JSON; "
             "check that ZELO_RERANK_URL is the address of serve_rerank",
         )
-    return Reply(response.status_code, response.content, response.headers.get("retry-after", ""))
+    kept = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
+    return Reply(response.status_code, response.content, kept)
 
 
 def reranking_socket() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
 from zelo_site.api.root import api
@@ -106,9 +106,18 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
-    path("v1/models", reranking.models, name="rerank-models"),
-    path("v1/embeddings", reranking.embeddings, name="rerank-embeddings"),
-    path("v1/rerank", reranking.rerank, name="rerank-v1"),
-    path("v2/rerank", reranking.rerank, name="rerank-v2"),
-    path("rerank", reranking.rerank, name="rerank-tei"),
+    re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
+    re_path(r"^health/?$", reranking.health, name="health"),
+    re_path(r"^info/?$", reranking.rerank, name="rerank-info"),
+    re_path(r"^v1/embeddings/?$", reranking.rerank, name="rerank-embeddings"),
+    re_path(r"^v1/rerank/?$", reranking.rerank, name="rerank-v1"),
+    re_path(r"^v2/rerank/?$", reranking.rerank, name="rerank-v2"),
+    re_path(r"^rerank/?$", reranking.rerank, name="rerank-tei"),
+    re_path(r"^v1/reranking/?$", reranking.rerank, name="rerank-llama-v1"),
+    re_path(r"^reranking/?$", reranking.rerank, name="rerank-llama"),
+    re_path(r"^v1/score/?$", reranking.rerank, name="rerank-score-v1"),
+    re_path(r"^score/?$", reranking.rerank, name="rerank-score"),
+    re_path(r"^v[12]/", reranking.unknown_address, name="unknown-address"),
 ]
+
+handler404 = "zelo_site.reranking.not_found"

@@ -59,6 +59,35 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, check: bool = True) -> Any
     return value
 
 
+def parse_repaired(text: bytes, *, max_depth: int = MAX_DEPTH) -> tuple[Any, int]:
+    """The value of a JSON text with its bad characters replaced, and how many replacements there were; numbers stay as they are.
+
+    NUL becomes a blank; lone surrogates and bytes that are not UTF-8 become U+FFFD. Raises BadJson for everything else.
+    """
+    try:
+        decoded, bad_bytes = text.decode("utf-8-sig"), 0
+    except UnicodeDecodeError:
+        decoded, bad_bytes = text.decode("utf-8-sig", errors="replace"), 1
+    value, repaired = _repaired(parse(decoded.encode(), max_depth=max_depth, check=False))
+    return value, repaired + bad_bytes
+
+
+def _repaired(value: Any) -> tuple[Any, int]:
+    """`value` with every bad character of its strings replaced, and the number of changed strings."""
+    if isinstance(value, str):
+        if value.isascii() and "\x00" not in value:
+            return value, 0
+        whole = value.replace("\x00", " ").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return whole, int(whole != value)
+    if isinstance(value, list):
+        items = [_repaired(each) for each in value]
+        return [each for each, _ in items], sum(count for _, count in items)
+    if isinstance(value, dict):
+        members = {key: _repaired(each) for key, each in value.items()}
+        return {key: each for key, (each, _) in members.items()}, sum(count for _, count in members.values())
+    return value, 0
+
+
 def check_text(text: str) -> None:
     """Raise BadJson for NUL and lone surrogates, which PostgreSQL cannot store."""
     if "\x00" in text:

@@ -239,6 +239,10 @@ EXEMPT = {
     "rerank-v1": "ranks and stores nothing",
     "rerank-v2": "ranks and stores nothing",
     "rerank-tei": "ranks and stores nothing",
+    "rerank-llama-v1": "ranks and stores nothing",
+    "rerank-llama": "ranks and stores nothing",
+    "rerank-score-v1": "scores and stores nothing",
+    "rerank-score": "scores and stores nothing",
     "compare-next": "assigns pairs to oneself; the assignment is a row of its own",
     "compare-answer": "one's own judgment, which carries annotator and time and is never overwritten",
     "compare-undo": "supersedes one's own judgment, which stays",
@@ -250,7 +254,7 @@ EXEMPT = {
 READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
-    "training-live", "moved", "rerankers", "rerank-models", "audit", "server-audit", "plan-preview",
+    "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
     "people-agreement", "disagreements", "teaching", "trial",
 }  # fmt: skip
 

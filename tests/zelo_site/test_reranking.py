@@ -26,6 +26,7 @@ from trainer.evaluation.leaderboard import Leaderboard, leaderboard
 from trainer.evaluation.metrics import Reference
 from trainer.models import Evaluation, Reranker
 from trainer.publishing.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
+from trainer.serving.addresses import ADDRESSES, RERANK, SCORE
 from trainer.serving.loading import sigmoid
 from trainer.serving.registry import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from workers.jobs.evaluation import evaluate, order_evaluation
@@ -72,7 +73,7 @@ def store(folder: Path, project: Any, name: str = "fish") -> Reranker:
 
 
 def ask(client: Client, token: str, path: str = "/v1/rerank", **body: Any) -> Any:
-    body = {"query": "goldfish", "documents": DOCUMENTS} | body
+    body = ({} if "texts" in body or "text_1" in body else {"documents": DOCUMENTS}) | {"query": "goldfish"} | body
     return client.post(path, body, content_type="application/json", headers={"authorization": f"Bearer {token}"})
 
 
@@ -419,3 +420,80 @@ def test_the_box_says_that_nobody_ranks(client: Client, published_encoder: Path,
     answer = client.post(f"/p/{project.slug}/rerankers/{reranker.pk}/try/", {"query": "q", "documents": "a"})
     reranking._client.cache_clear()
     assert answer.status_code == 200 and "serve_rerank.log" in answer.content.decode()
+
+
+def test_every_dialect_is_answered_as_by_the_serving_process(
+    client: Client, ranking: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    store(published_encoder, make_project(owner=owner))
+    token = make_token(owner, name="k", scopes=["rerank"])
+    plain = ask(client, token, top_n=0).json()
+    expected = {row["index"]: row["relevance_score"] for row in plain["results"]}
+    assert set(expected) == {0, 1, 2} and not any("document" in row for row in plain["results"])
+    for path in (*RERANK, "/v1/rerank/"):
+        found = ask(client, token, path).json()["results"]
+        assert {row["index"]: row["relevance_score"] for row in found} == pytest.approx(expected, abs=1e-5)
+        assert {"document" in row for row in found} == {path == "/rerank"}
+        tei = ask(client, token, path, texts=DOCUMENTS, return_text=True, priority=1)
+        if path != "/v2/rerank":
+            assert {row["index"]: row["text"] for row in tei.json()} == dict(enumerate(DOCUMENTS))
+            assert tei["x-zelo-warnings"] == "priority is not used"
+    for path in (*SCORE, "/score/"):
+        found = ask(client, token, path, text_1="goldfish", text_2=DOCUMENTS).json()
+        assert {row["index"]: row["score"] for row in found["data"]} == pytest.approx(expected, abs=1e-5)
+    assert len(ask(client, token, top_k=1).json()["data"]) == 1
+    large = ask(client, token, "/v2/rerank", documents=["x" * 20_000] * 20)
+    assert large.status_code == 200 and len(large.content) < 5_000
+
+
+def test_options_and_bad_characters_are_handled_as_by_the_serving_process(
+    client: Client, ranking: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    store(published_encoder, make_project(owner=owner))
+    token = make_token(owner, name="k", scopes=["rerank"])
+    headers = {"authorization": f"Bearer {token}"}
+    raw = (
+        b'{"query": "q", "documents": ["a\\u0000b", "a\\ud83d", {"text": "a", "score": NaN}], "return_documents": true}'
+    )
+    answer = client.post("/v1/rerank", raw, content_type="application/json", headers=headers)
+    texts = {row["index"]: row["document"]["text"] for row in answer.json()["results"]}
+    assert texts == {0: "a b", 1: "a\ufffd", 2: "a"} and "replaced" in answer.json()["meta"]["warnings"][0]
+    titled = ask(client, token, documents=[{"text": "x", "title": "t"}], rank_fields=["title"], return_documents=True)
+    assert titled.json()["results"][0]["document"] == {"text": "t"}
+    assert ask(client, token, max_chunks_per_doc=3).json()["meta"]["warnings"] == ["max_chunks_per_doc is not used"]
+    forbidden = ask(client, token, "/rerank", texts=["water " * 3000], truncate=False)
+    assert forbidden.status_code == 422 and "truncated" in forbidden.json()["error"]
+    spelled, broken = (ask(client, token, documents=[f"Gills. {each} q {each}"]).json() for each in ("[SEP]", "[ SEP]"))
+    assert spelled["results"][0] == pytest.approx(broken["results"][0], abs=1e-6)
+
+
+def test_health_info_and_unknown_addresses_answer_in_json(
+    client: Client, ranking: None, published_encoder: Path
+) -> None:
+    owner = make_user("owner")
+    reranker = store(published_encoder, make_project(owner=owner))
+    headers = {"authorization": f"Bearer {make_token(owner, name='k', scopes=['rerank'])}"}
+    assert client.get("/health").json() == {"status": "ok"} and client.post("/health").status_code == 405
+    for address in ("/info", "/info/?model=fish"):
+        info = client.get(address, headers=headers).json()
+        assert (info["model_id"], info["model_sha"]) == (full_name(reranker), reranker.checksum)
+    assert client.get("/info").status_code == 401
+    assert client.get("/info?model=other", headers=headers).status_code == 404
+    assert client.get("/v1/models/", headers=headers).json()["data"][0]["id"] == full_name(reranker)
+    assert client.post("/v1/models", headers=headers).status_code == 405
+    for address in ("/v1/chat/completions", "/v2/x/y", "/embed", "/api/v1/nothing"):
+        for answer in (client.get(address), client.post(address, {}, content_type="application/json")):
+            assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+            assert answer.json()["addresses"] == list(ADDRESSES) and address in answer.json()["message"]
+    page = client.get("/embed", headers={"accept": "text/html,*/*"})
+    assert page.status_code == 404 and page["Content-Type"].startswith("text/html")
+
+
+def test_without_the_ranking_server_health_is_503(client: Client, tmp_path: Path, settings: Any) -> None:
+    settings.ZELO_HOME = tmp_path
+    reranking._client.cache_clear()
+    answer = client.get("/health")
+    reranking._client.cache_clear()
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "Unhealthy")

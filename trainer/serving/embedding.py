@@ -18,7 +18,6 @@ from labeling.retrieval.embedder import Float32Array
 from trainer.bases import quiet
 from trainer.publishing.manifests import SENTENCE_TRANSFORMERS, verify
 from trainer.serving.loading import (
-    CHARACTERS_OF_TOKEN,
     CPU_BATCH_TOKENS,
     DEVICE_BATCH_TOKENS,
     ENCODED_AT_ONCE,
@@ -31,6 +30,7 @@ from trainer.serving.loading import (
     in_order,
 )
 from trainer.serving.packed_linear import pack_linears
+from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened
 from trainer.token_similarity import similarities, with_tokens
 
 Role = Literal["query", "document"]
@@ -54,6 +54,7 @@ class LoadedEmbedder:
         self._model = model.eval()
         self._tokenizer = model.tokenizer
         self._tokenizing = threading.Lock()
+        self._plain = PlainText(self._tokenizer)
         self._constants: dict[str, Any] = {}
         if self.on_cpu:
             pack_linears(model)
@@ -61,6 +62,17 @@ class LoadedEmbedder:
     @property
     def on_cpu(self) -> bool:
         return bool(self._model.device.type == "cpu")
+
+    @property
+    def pooling(self) -> str:
+        """How token vectors become one, in TEI's words: `mean`, `cls`, `last_token`, ...; `unknown` without such a module."""
+        mode = next((each.pooling_mode for each in self._model if hasattr(each, "pooling_mode")), "unknown")
+        return "last_token" if mode == "lasttoken" else str(mode)
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the weights, such as `float32`."""
+        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def batch_tokens(self) -> int:
@@ -78,14 +90,21 @@ class LoadedEmbedder:
         """Unit vectors float32[n, size]; computed in the calling thread."""
         return np.stack([_vector(each) for each in self._computed(self.encode_texts(texts, role=role))])
 
-    def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
-        """The tokens of the query, then of every document, each truncated to the model's maximum length."""
+    def encode(self, query: str, documents: Sequence[str], *, document_tokens: int | None = None) -> EncodedRequest:
+        """The tokens of the query, then of every document, each truncated to the model's maximum length.
+
+        Documents are shortened to `document_tokens` first.
+        """
+        if document_tokens is not None:
+            with self._tokenizing:
+                documents = all_shortened(self._tokenizer, [self._plain(each) for each in documents], document_tokens)
         (asked,) = self.encode_texts([query], role="query")
         own = EncodedPair(asked.ids, asked.types, cut=False)
         return EncodedRequest((own, *self.encode_texts(documents, role="document")), query_cut=asked.cut)
 
     def encode_texts(self, texts: Sequence[str], *, role: Role) -> list[EncodedPair]:
-        """The tokens of each text, with the model's prompt of the role."""
+        """The tokens of each text, with the model's prompt of the role; special tokens that it spells are read as text."""
+        texts = [self._plain(each) for each in texts]
         most = self.max_length * CHARACTERS_OF_TOKEN
         prompt = self._model.prompts.get(role) or None
         found: list[EncodedPair] = []

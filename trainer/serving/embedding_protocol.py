@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from labeling.retrieval.embedder import Float32Array
-from trainer.serving.protocols import RerankRefused, model_named
+from trainer.serving.protocols import RerankRefused, model_named, unused
 
-PATH = "/v1/embeddings"
 MOST_TEXTS = 2048
 _ROLES: dict[str, Literal["query", "document"]] = {
     "query": "query", "search_query": "query", "document": "document", "search_document": "document",
@@ -31,10 +30,11 @@ class EmbeddingRequest:
     role: Literal["query", "document"] = "document"
     size: int | None = None
     as_base64: bool = False
+    warnings: tuple[str, ...] = ()
 
 
-def read_embedding_request(body: Mapping[str, Any]) -> EmbeddingRequest:
-    """The validated request of a body. Raises RerankRefused."""
+def read_embedding_request(body: Mapping[str, Any], warnings: tuple[str, ...] = ()) -> EmbeddingRequest:
+    """The validated request of a body. `warnings` go in front of its own. Raises RerankRefused."""
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise RerankRefused(422, f"encoding_format is {str(encoding)[:60]!r}; expected float or base64")
@@ -47,6 +47,7 @@ def read_embedding_request(body: Mapping[str, Any]) -> EmbeddingRequest:
         role=_ROLES[kind],
         size=_size(body.get("dimensions")),
         as_base64=encoding == "base64",
+        warnings=(*warnings, *unused(body, ("input", "encoding_format", "input_type", "dimensions"))),
     )
 
 

@@ -17,10 +17,9 @@ from typing import Any
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
 from trainer.serving.packed_linear import pack_linears
+from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened, shortened
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
-# Few texts have longer tokens on average; such a text is tokenised completely.
-CHARACTERS_OF_TOKEN = 12
 UNBOUNDED_TOKENS = 32768
 ENCODED_AT_ONCE = 256
 
@@ -72,6 +71,7 @@ class LoadedReranker:
         self._model = model.eval()
         self._tokenizer = model.tokenizer
         self._tokenizing = threading.Lock()  # a tokenizer keeps its truncation as state
+        self._plain = PlainText(self._tokenizer)
         self._constants: dict[str, Any] = {}
         self._in_chat = "message" in model[0].modality_config
         self._frame = self._frame_tokens()
@@ -81,6 +81,11 @@ class LoadedReranker:
     @property
     def on_cpu(self) -> bool:
         return bool(self._model.device.type == "cpu")
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the weights, such as `float32`."""
+        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
 
     def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
         """The documents by falling relevance, the first `top_n` or all. Raises NoScore."""
@@ -104,12 +109,15 @@ class LoadedReranker:
         """Tokens per batch; more than a thousand no longer fit the caches of a CPU core."""
         return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
 
-    def encode(self, query: str, documents: Sequence[str]) -> EncodedRequest:
+    def encode(self, query: str, documents: Sequence[str], *, document_tokens: int | None = None) -> EncodedRequest:
         """The tokens of every pair, truncated to the model's maximum length.
 
-        Documents are truncated first. A query keeps at most half of the length, so neither text is removed completely.
+        Documents are truncated first, after they were shortened to `document_tokens`. A query keeps at most half of the length, so
+        neither text is removed completely. Special tokens that the texts spell are read as text.
         """
-        query, query_cut = self._cut_query(query)
+        query, query_cut = self._cut_query(self._plain(query))
+        with self._tokenizing:
+            documents = all_shortened(self._tokenizer, [self._plain(each) for each in documents], document_tokens)
         most = self.max_length * CHARACTERS_OF_TOKEN
         pairs: list[EncodedPair] = []
         for start in range(0, len(documents), ENCODED_AT_ONCE):
@@ -171,15 +179,11 @@ class LoadedReranker:
         whole document; a tokenizer that truncates the longer text first does the same by itself.
         """
         room = max(1, (self.max_length - self._frame) // 2)
-        head = query[: self.max_length * CHARACTERS_OF_TOKEN]
         with self._tokenizing:
-            encoded = self._tokenizer(head, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        if len(encoded["input_ids"]) <= room and len(head) == len(query):
+            head = shortened(self._tokenizer, query, room)
+        if len(head) == len(query):
             return query, False
-        if not self._in_chat:
-            return query, True
-        ends = [end for _, end in encoded["offset_mapping"]]
-        return query[: ends[min(room, len(ends)) - 1]], True
+        return (head if self._in_chat else query), True
 
 
 def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedReranker:

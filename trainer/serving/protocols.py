@@ -1,7 +1,7 @@
-"""Parses requests and builds responses of the three rerank protocols over HTTP, as pure functions.
+"""Parses requests and builds responses of the rerank protocols over HTTP, as pure functions.
 
-`/v1/rerank` and `/v2/rerank` accept requests of Cohere, Jina and vLLM clients and return one response that all three read;
-`/rerank` with `texts` is TEI's. The serving process and the web proxy share this module, so errors look the same in both.
+Requests with `documents` are those of Cohere, Jina, Voyage, vLLM and llama.cpp clients and get one response that all of them
+read; requests with `texts` are TEI's. Neighbours: `score_protocol` (vLLM's `/score`), `embedding_protocol`. The serving process and the web proxy share this module, so errors look the same in both.
 Imports no Django.
 """
 
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from labeling.importing.strict_json import BadJson, parse
+from labeling.importing.strict_json import BadJson, parse_repaired, printable
+from trainer.serving.addresses import normal
 from trainer.serving.loading import Ranked
 
 Dialect = Literal["rerank", "tei"]
 
-PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
+TEI_PATHS = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")  # llama.cpp takes TEI's form at each of them
 MOST_BODY_BYTES = 32 * 1024 * 1024
 MOST_DOCUMENTS = 10_000
 _KINDS = {
@@ -31,6 +32,10 @@ _KINDS = {
     422: "invalid_request_error",
     429: "overloaded_error",
 }
+_COMMON_FIELDS = (
+    "model", "truncate", "truncation", "truncation_direction", "truncate_prompt_tokens", "return_embeddings",
+    "raw_scores", "use_activation", "activation", "softmax",
+)  # fmt: skip
 _TEI_KINDS = {401: "Unauthenticated", 404: "NotFound", 413: "Validation", 422: "Validation", 400: "Validation"}
 
 
@@ -45,28 +50,37 @@ class RerankRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """One validated request. `model` is empty if the request names none."""
+    """One validated request. `model` is empty if the request names none; `top_n` None returns all documents.
+
+    `document_tokens` shortens each document before ranking; without `truncate`, texts beyond the model's maximum length are
+    refused. `as_voyage` adds the results under `data`. `warnings` says what was not used or was repaired.
+    """
 
     dialect: Dialect
     query: str
     documents: tuple[str, ...]
     model: str = ""
     top_n: int | None = None
-    return_documents: bool = True
+    return_documents: bool = False
     raw_scores: bool = False
+    truncate: bool = True
+    document_tokens: int | None = None
+    as_voyage: bool = False
+    warnings: tuple[str, ...] = ()
 
 
-def read_body(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request. Raises RerankRefused."""
+def read_body(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The JSON object of a request with bad characters replaced, and warnings that say so. Raises RerankRefused."""
     if len(body) > MOST_BODY_BYTES:
         raise too_large(len(body))
     try:
-        value = parse(body)
+        value, repaired = parse_repaired(body)
     except BadJson as error:
         raise RerankRefused(400, f"the body cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise RerankRefused(400, f"the body is a {type(value).__name__}; expected an object with query and documents")
-    return value
+    told = "characters that are no text (NUL, half a surrogate, bytes that are not UTF-8) were replaced"
+    return value, (told,) if repaired else ()
 
 
 def too_large(size: int) -> RerankRefused:
@@ -76,10 +90,14 @@ def too_large(size: int) -> RerankRefused:
 
 
 def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
-    """Whether the request uses TEI's protocol: TEI and vLLM share the path `/rerank`, but TEI sends `texts`."""
-    if not path.rstrip("/").endswith(("/v1/rerank", "/v2/rerank")) and "documents" not in (body or {}):
-        return "tei"
-    return "rerank"
+    """Whether the request uses TEI's protocol: it sends `texts` where the others send `documents`.
+
+    `/rerank` without either is taken for TEI's; `/v2/rerank` and `/score` never are.
+    """
+    fields, address = body or {}, normal(path)
+    if address not in TEI_PATHS or "documents" in fields:
+        return "rerank"
+    return "tei" if "texts" in fields or address == "/rerank" else "rerank"
 
 
 def model_id(name: str) -> str:
@@ -97,32 +115,67 @@ def model_named(body: Mapping[str, Any]) -> str:
     return model
 
 
-def read_request(path: str, body: Mapping[str, Any]) -> RerankRequest:
-    """The validated request of a body. Raises RerankRefused."""
+def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] = ()) -> RerankRequest:
+    """The validated request of a body. `warnings` go in front of its own. Raises RerankRefused."""
     dialect = dialect_of(path, body)
-    query = body.get("query")
-    if not isinstance(query, str):
-        raise _wrong("query", query, "a text")
+    query = text_of(body.get("query"), "query")
     if not query.strip():
         raise RerankRefused(422, "query is empty; expected a text to rank documents for")
-    field = "texts" if dialect == "tei" else "documents"
-    documents = _documents(body.get(field), field)
-    if dialect == "tei":
-        return RerankRequest(
-            dialect,
-            query,
-            documents,
-            model=model_named(body),
-            return_documents=_flag(body, "return_text", default=False),
-            raw_scores=_flag(body, "raw_scores", default=False),
-        )
+    field, returning = ("texts", "return_text") if dialect == "tei" else ("documents", "return_documents")
+    as_voyage = dialect == "rerank" and bool(body.keys() & {"top_k", "truncation"})
+    by_default = dialect == "rerank" and normal(path) == "/rerank" and not as_voyage
+    fields = _rank_fields(body) if dialect == "rerank" else ()
+    documents = _documents(body.get(field), field, fields)
+    used = {field, returning, "query", "top_n", "top_k", "max_tokens_per_doc"} | ({"rank_fields"} if fields else set())
+    if fields and not any(isinstance(each, dict) for each in body[field]):
+        warnings = (*warnings, "rank_fields is not used: the documents are texts, not objects")
     return RerankRequest(
         dialect,
         query,
         documents,
         model=model_named(body),
-        top_n=_count(body, "top_n"),
-        return_documents=_flag(body, "return_documents", default=True),
+        top_n=_top(body),
+        return_documents=_flag(body, returning, default=by_default),
+        raw_scores=raw_scores(body),
+        truncate=truncates(body),
+        document_tokens=_count(body, "max_tokens_per_doc", least=1),
+        as_voyage=as_voyage,
+        warnings=(*warnings, *unused(body, used)),
+    )
+
+
+def truncates(body: Mapping[str, Any]) -> bool:
+    """Whether long texts may be truncated. Raises RerankRefused for a way of truncating that is not offered."""
+    direction = body.get("truncation_direction")
+    if direction is not None and str(direction).lower() != "right":
+        raise RerankRefused(
+            422, f"truncation_direction is {str(direction)[:60]!r}; expected right: texts are truncated at their end"
+        )
+    most = body.get("truncate_prompt_tokens")
+    if most is not None and most != -1:
+        raise RerankRefused(
+            422,
+            f"truncate_prompt_tokens is {str(most)[:60]!r}; expected -1 (the model's maximum); use max_tokens_per_doc",
+        )
+    if _flag(body, "return_embeddings", default=False):
+        raise RerankRefused(
+            422, "return_embeddings is true; expected false; use /v1/embeddings with an embedding student"
+        )
+    tei, voyage = _flag(body, "truncate", default=True), _flag(body, "truncation", default=True)
+    return tei and voyage
+
+
+def raw_scores(body: Mapping[str, Any]) -> bool:
+    """Whether logits are asked for: TEI's `raw_scores`, or vLLM's `use_activation: false`, whose old names still work."""
+    activated = [_flag(body, name, default=True) for name in ("use_activation", "activation", "softmax")]
+    return _flag(body, "raw_scores", default=False) or not all(activated)
+
+
+def unused(body: Mapping[str, Any], used: Collection[str]) -> tuple[str, ...]:
+    """A warning for each field of a body with a value that nothing reads."""
+    known = {*used, *_COMMON_FIELDS}
+    return tuple(
+        f"{printable(name)} is not used" for name in sorted(body) if name not in known and body[name] is not None
     )
 
 
@@ -130,39 +183,50 @@ def answer(
     request: RerankRequest, ranked: Sequence[Ranked], *, model: str, tokens: int, cut: int, query_cut: bool
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """The body of a successful response. `cut`: number of truncated documents."""
+    scores = {each.index: each.logit if request.raw_scores else each.score for each in ranked}
+    texts = request.documents if request.return_documents else None
     if request.dialect == "tei":
         return [
-            {"index": each.index, "score": each.logit if request.raw_scores else each.score}
-            | ({"text": request.documents[each.index]} if request.return_documents else {})
-            for each in ranked
+            {"index": row, "score": score} | ({"text": texts[row]} if texts else {}) for row, score in scores.items()
         ]
-    results = [
-        {"index": each.index, "relevance_score": each.score}
-        | ({"document": {"text": request.documents[each.index]}} if request.return_documents else {})
-        for each in ranked
-    ]
-    warnings = []
-    if cut:
-        warnings.append(
-            f"{cut} of {len(request.documents)} documents exceed the model's maximum length and were truncated"
-        )
-    if query_cut:
-        warnings.append("the query exceeds half of the model's maximum length and was truncated")
+    rows = [{"index": row, "relevance_score": score} for row, score in scores.items()]
+    results = [row | ({"document": {"text": texts[row["index"]]}} if texts else {}) for row in rows]
+    data = [row | ({"document": texts[row["index"]]} if texts else {}) for row in rows]
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
         "model": model,
         "results": results,
+        **({"data": data} if request.as_voyage else {}),
         "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
         "meta": {
             "api_version": {"version": "2"},
             "billed_units": {"search_units": 1},
             "tokens": {"input_tokens": tokens, "output_tokens": 0},
-            "truncated_documents": cut,
-            "truncated_query": query_cut,
-        }
-        | ({"warnings": warnings} if warnings else {}),
+            **truncation(request.warnings, documents=len(request.documents), cut=cut, query_cut=query_cut),
+        },
     }
+
+
+def truncation(warnings: Sequence[str], *, documents: int, cut: int, query_cut: bool) -> dict[str, Any]:
+    """The part of `meta` that counts truncated texts and lists all warnings."""
+    told = list(warnings)
+    if cut:
+        told.append(f"{cut} of {documents} documents exceed the model's maximum length and were truncated")
+    if query_cut:
+        told.append("the query exceeds half of the model's maximum length and was truncated")
+    return {"truncated_documents": cut, "truncated_query": query_cut, **({"warnings": told} if told else {})}
+
+
+def check_lengths(*, truncate: bool, cut: int, query_cut: bool, longest: int) -> None:
+    """Raise RerankRefused if texts were truncated and the request forbids it. `longest`: the model's maximum in tokens."""
+    if not truncate and (cut or query_cut):
+        which = [f"{cut} documents"] * bool(cut) + ["the query"] * query_cut
+        raise RerankRefused(
+            422,
+            f"{' and '.join(which)} would be truncated: the model takes {longest:,} tokens, of which the query may have half; "
+            "send shorter texts, or allow truncation",
+        )
 
 
 def error_body(dialect: Dialect, error: RerankRefused) -> dict[str, Any]:
@@ -174,7 +238,22 @@ def error_body(dialect: Dialect, error: RerankRefused) -> dict[str, Any]:
     return {"message": text, "detail": text, "error": {"message": text, "type": kind, "code": error.status}}
 
 
-def _documents(value: Any, field: str) -> tuple[str, ...]:
+def _rank_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of Cohere's `rank_fields`, in the order in which their values are ranked."""
+    value = body.get("rank_fields")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise _wrong("rank_fields", value, "a list of the names of fields")
+    return tuple(value)
+
+
+def _documents(value: Any, field: str, fields: Sequence[str] = ()) -> tuple[str, ...]:
+    return tuple(_document(each, f"{field}[{place}]", fields) for place, each in enumerate(several(value, field)))
+
+
+def several(value: Any, field: str) -> list[Any]:
+    """A list of 1 to MOST_DOCUMENTS values. Raises RerankRefused."""
     if not isinstance(value, list):
         raise _wrong(field, value, "a list of texts")
     if not value:
@@ -183,25 +262,43 @@ def _documents(value: Any, field: str) -> tuple[str, ...]:
         raise RerankRefused(
             422, f"{field} holds {len(value):,} texts; expected at most {MOST_DOCUMENTS:,}; send several requests"
         )
-    return tuple(_text(each, f"{field}[{place}]") for place, each in enumerate(value))
+    return value
 
 
-def _text(value: Any, field: str) -> str:
-    """A text, or an object that holds one under `text`, as Cohere and Jina allow."""
+def _document(value: Any, field: str, fields: Sequence[str]) -> str:
+    """The text of a document; of an object, the values of `fields` one below the other, or else its `text`."""
+    if not fields or not isinstance(value, dict):
+        return text_of(value, field)
+    found = [value[name] for name in fields if isinstance(value.get(name), str | int | float)]
+    if not found:
+        raise RerankRefused(422, f"{field} has none of the rank_fields {', '.join(map(printable, fields))}")
+    return "\n".join(map(str, found))
+
+
+def text_of(value: Any, field: str) -> str:
+    """A text, or an object that holds one under `text`, as Cohere and Jina allow. Raises RerankRefused."""
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise _wrong(field, value, 'a text, or an object such as {"text": "..."}')
     return text
 
 
-def _count(body: Mapping[str, Any], field: str) -> int | None:
+def _top(body: Mapping[str, Any]) -> int | None:
+    """How many documents to return, from `top_n` or Voyage's `top_k`; 0 is all, as in vLLM."""
+    asked = {count for name in ("top_n", "top_k") if (count := _count(body, name, least=0)) is not None}
+    if len(asked) > 1:
+        raise RerankRefused(422, f"top_n is {body['top_n']} and top_k is {body['top_k']}; expected one of them")
+    return (asked.pop() or None) if asked else None
+
+
+def _count(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
     value = body.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(field, value, "a whole number of 1 or more")
-    if value < 1:
-        raise RerankRefused(422, f"{field} is {value}; expected a whole number of 1 or more")
+        raise _wrong(field, value, f"a whole number of {least} or more")
+    if value < least:
+        raise RerankRefused(422, f"{field} is {value}; expected a whole number of {least} or more")
     return value
 
 

@@ -13,30 +13,32 @@ import functools
 import hmac
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from trainer.publishing.manifests import ManifestBroken
+from trainer.serving.addresses import EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
-from trainer.serving.embedding_protocol import PATH as EMBEDDINGS
 from trainer.serving.embedding_protocol import (
     EmbeddingRequest,
     check_size,
     embedding_answer,
     read_embedding_request,
 )
-from trainer.serving.loading import EncodedPair
+from trainer.serving.loading import EncodedPair, EncodedRequest
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
-    PATHS,
-    Dialect,
+    MOST_DOCUMENTS,
     RerankRefused,
     RerankRequest,
     answer,
+    check_lengths,
     dialect_of,
     error_body,
     model_id,
@@ -45,6 +47,7 @@ from trainer.serving.protocols import (
     too_large,
 )
 from trainer.serving.published import LoadedModel
+from trainer.serving.score_protocol import ScoreRequest, read_score_request, score_answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -52,6 +55,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 ARTEFACT_HEADER = "x-zelo-reranker"
+WARNINGS_HEADER = "x-zelo-warnings"  # for responses whose format has no place for them
+STATE = "/state"
+REQUEST_THREADS = 32
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +69,7 @@ class _Answer:
 
 
 class RerankApp:
-    """ASGI: POST to PATHS and EMBEDDINGS, GET /health and /state.
+    """ASGI: the addresses of `trainer.serving.addresses`, and GET /state.
 
     `service_key`: required in `Authorization: Bearer` (empty: no key is required, for a private socket).
     `default`: the artefact for requests without a header.
@@ -81,7 +87,8 @@ class RerankApp:
         self._batcher = batcher
         self._service_key = service_key
         self._default = default
-        self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="request")
+        self._started_at = int(time.time())
+        self._threads = ThreadPoolExecutor(max_workers=REQUEST_THREADS, thread_name_prefix="request")
         # Loading has its own threads, so that requests for loaded models do not wait for it.
         self._loading = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 
@@ -122,26 +129,24 @@ class RerankApp:
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
-        path, method = scope["path"], scope["method"]
+        path, method = normal(scope["path"]), scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        dialect: Dialect = "rerank" if path == EMBEDDINGS else dialect_of(path)
+        dialect = dialect_of(path)
         try:
-            if path == "/health":
-                return _Answer(200, b'{"status": "ok"}')
+            if path == HEALTH and allows(path, method):
+                return _json(200, {"status": "ok"})
             self._check_key(headers)
-            if path == "/state" and method == "GET":
+            if path == STATE and method == "GET":
                 return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
-            if path not in (*PATHS, EMBEDDINGS):
-                raise RerankRefused(404, f"{path} does not exist; expected one of {', '.join((*PATHS, EMBEDDINGS))}")
-            if method != "POST":
-                raise RerankRefused(405, f"{path} takes POST, not {method}")
-            body = read_body(await _body(receive, int(headers.get("content-length") or 0)))
-            if path == EMBEDDINGS:
-                wanted = read_embedding_request(body)
-                return await self._embed(wanted, self._artefact(headers, wanted.model), receive)
+            if path not in METHODS:
+                raise RerankRefused(404, unknown(path))
+            if not allows(path, method):
+                raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {method[:20]}")
+            if METHODS[path] == "GET":
+                return await self._described(path, headers)
+            body, warnings = read_body(await _body(receive, int(headers.get("content-length") or 0)))
             dialect = dialect_of(path, body)
-            request = read_request(path, body)
-            return await self._rank(request, self._artefact(headers, request.model), receive)
+            return await self._computing(path, body, warnings, headers, receive)
         except RerankRefused as error:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
@@ -173,18 +178,64 @@ class RerankApp:
             raise RerankRefused(404, f"model {model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
+    async def _described(self, path: str, headers: dict[str, str]) -> _Answer:
+        """The list of models in OpenAI's format, or TEI's description of one."""
+        if path == MODELS:
+            return _json(200, {"object": "list", "data": self._listed()})
+        artefact = self._artefact(headers, "")
+        async with self._using(artefact) as model:
+            return _json(200, _info(model, artefact))
+
+    def _listed(self) -> list[dict[str, Any]]:
+        if self._default is None:
+            return []
+        return [{"id": self._default.name, "object": "model", "created": self._started_at, "owned_by": "zelo"}]
+
+    async def _computing(
+        self, path: str, body: dict[str, Any], warnings: tuple[str, ...], headers: dict[str, str], receive: Receive
+    ) -> _Answer:
+        if path == EMBEDDINGS:
+            wanted = read_embedding_request(body, warnings)
+            return await self._embed(wanted, self._artefact(headers, wanted.model), receive)
+        if path in SCORE:
+            pairs = read_score_request(body, warnings)
+            return await self._score(pairs, self._artefact(headers, pairs.model), receive)
+        request = read_request(path, body, warnings)
+        return await self._rank(request, self._artefact(headers, request.model), receive)
+
     async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
-            encoded = await self._in_thread(model.encode, request.query, request.documents)
+            encode = functools.partial(model.encode, document_tokens=request.document_tokens)
+            encoded = await self._in_thread(encode, request.query, request.documents)
+            cut = sum(pair.cut for pair in encoded.pairs)
+            check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
             outputs = await self._computed(model, encoded.pairs, receive)
             body = answer(
                 request,
                 model.ranked(outputs, top_n=request.top_n),
                 model=artefact.name,
                 tokens=encoded.tokens,
-                cut=sum(pair.cut for pair in encoded.pairs),
+                cut=cut,
                 query_cut=encoded.query_cut,
             )
+            return _json(200, body, headers=_warned(request.warnings if request.dialect == "tei" else ()))
+
+    async def _score(self, request: ScoreRequest, artefact: Artefact, receive: Receive) -> _Answer:
+        async with self._using(artefact) as model:
+            groups: list[EncodedRequest] = await self._in_thread(
+                lambda: [model.encode(query, documents) for query, documents in request.groups]
+            )
+            cut = sum(pair.cut for each in groups for pair in each.pairs)
+            query_cut = any(each.query_cut for each in groups)
+            check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)
+            outputs = iter(await self._computed(model, [pair for each in groups for pair in each.pairs], receive))
+            scores: list[float] = []
+            for each in groups:
+                ranked = model.ranked([next(outputs) for _ in each.pairs])
+                in_order = sorted(ranked, key=lambda row: row.index)
+                scores += [row.logit if request.raw_scores else row.score for row in in_order]
+            tokens = sum(each.tokens for each in groups)
+            body = score_answer(request, scores, model=artefact.name, tokens=tokens, cut=cut, query_cut=query_cut)
             return _json(200, body)
 
     async def _embed(self, request: EmbeddingRequest, artefact: Artefact, receive: Receive) -> _Answer:
@@ -199,7 +250,8 @@ class RerankApp:
             outputs = await self._computed(model, encoded, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)
-            return _json(200, embedding_answer(request, vectors, model=artefact.name, tokens=tokens))
+            body = embedding_answer(request, vectors, model=artefact.name, tokens=tokens)
+            return _json(200, body, headers=_warned(request.warnings))
 
     @contextlib.asynccontextmanager
     async def _using(self, artefact: Artefact) -> AsyncIterator[LoadedModel]:
@@ -256,3 +308,31 @@ async def _unless_gone(work: Any, receive: Receive) -> list[Any]:
 
 def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:
     return _Answer(status, json.dumps(body, ensure_ascii=False).encode(), headers)
+
+
+def _warned(warnings: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that lists warnings; nothing without any."""
+    return ((WARNINGS_HEADER.encode(), "; ".join(warnings).encode("ascii", "backslashreplace")),) if warnings else ()
+
+
+def _info(model: LoadedModel, artefact: Artefact) -> dict[str, Any]:
+    """TEI's description of a model and of the limits of this process."""
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    return {
+        "model_id": artefact.name,
+        "model_sha": artefact.checksum or model.checksum or None,
+        "model_dtype": model.dtype,
+        "model_type": {"embedding": {"pooling": model.pooling}}
+        if isinstance(model, LoadedEmbedder)
+        else {"reranker": labels},
+        "max_concurrent_requests": REQUEST_THREADS,
+        "max_input_length": model.max_length,
+        "max_batch_tokens": model.batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": MOST_DOCUMENTS,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": version("zelo"),
+        "sha": None,
+        "docker_label": None,
+    }

@@ -44,7 +44,7 @@ def ask(address: str, path: str = "/v1/rerank", **body: Any) -> httpx.Response:
 def test_the_answer_equals_predict_and_reads_as_cohere_jina_and_vllm(
     address: str, expected: list[float], path: str
 ) -> None:
-    answer = ask(address, path).json()
+    answer = ask(address, path, return_documents=True).json()
     assert {row["index"]: row["relevance_score"] for row in answer["results"]} == pytest.approx(
         dict(enumerate(expected)), abs=1e-4
     )
@@ -83,7 +83,7 @@ def test_tei_gets_a_bare_array(address: str, expected: list[float]) -> None:
         ({"documents": ["a", 3]}, 422, r"documents[1] is a int"),
         ({"documents": [{"title": "a"}]}, 422, "documents[0]"),
         ({"documents": ["a"] * (MOST_DOCUMENTS + 1)}, 422, "at most 10,000"),
-        ({"top_n": 0}, 422, "top_n is 0"),
+        ({"top_n": -1}, 422, "top_n is -1"),
         ({"top_n": "3"}, 422, "top_n is a str"),
         ({"return_documents": "yes"}, 422, "return_documents"),
         ({"model": ["x"]}, 422, "model is a list"),
@@ -104,8 +104,6 @@ def test_refusals_keep_the_dialects_shape_and_bodies_are_bounded(address: str) -
     assert tei.json()["error_type"] == "Validation" and "texts is empty" in tei.json()["error"]
     broken = httpx.post(f"{address}/v1/rerank", content=b'{"query": NaN')
     assert broken.status_code == 400
-    surrogate = httpx.post(f"{address}/v1/rerank", content=b'{"query": "\\ud800", "documents": ["a"]}')
-    assert surrogate.status_code == 400 and "surrogate" in surrogate.json()["message"]
     assert httpx.get(f"{address}/v1/rerank").status_code == 405
     assert httpx.post(f"{address}/v3/rerank", json={}).status_code == 404
     large = httpx.post(f"{address}/v1/rerank", content=b" " * (33 << 20))
