@@ -189,9 +189,9 @@ def answer(
         return [
             {"index": row, "score": score} | ({"text": texts[row]} if texts else {}) for row, score in scores.items()
         ]
-    rows = [{"index": row, "relevance_score": score} for row, score in scores.items()]
-    results = [row | ({"document": {"text": texts[row["index"]]}} if texts else {}) for row in rows]
-    data = [row | ({"document": texts[row["index"]]} if texts else {}) for row in rows]
+    rows = [(row, {"index": row, "relevance_score": score}) for row, score in scores.items()]
+    results = [found | ({"document": {"text": texts[row]}} if texts else {}) for row, found in rows]
+    data = [found | ({"document": texts[row]} if texts else {}) for row, found in rows]
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
