@@ -184,14 +184,14 @@ def answer(
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """The body of a successful response. `cut`: number of truncated documents."""
     scores = {each.index: each.logit if request.raw_scores else each.score for each in ranked}
-    texts = request.documents if request.return_documents else None
+    texts = {row: request.documents[row] for row in scores} if request.return_documents else {}
     if request.dialect == "tei":
         return [
             {"index": row, "score": score} | ({"text": texts[row]} if texts else {}) for row, score in scores.items()
         ]
-    rows = [{"index": row, "relevance_score": score} for row, score in scores.items()]
-    results = [row | ({"document": {"text": texts[row["index"]]}} if texts else {}) for row in rows]
-    data = [row | ({"document": texts[row["index"]]} if texts else {}) for row in rows]
+    rows = {row: {"index": row, "relevance_score": score} for row, score in scores.items()}
+    results = [each | ({"document": {"text": texts[row]}} if texts else {}) for row, each in rows.items()]
+    data = [each | ({"document": texts[row]} if texts else {}) for row, each in rows.items()]
     return {
         "id": str(uuid.uuid4()),
         "object": "list",
