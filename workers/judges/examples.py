@@ -6,6 +6,7 @@ The option `examples` of the language-model judges holds them, so that they are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pydantic
@@ -53,5 +54,11 @@ Examples = tuple[WorkedExample, ...]
 
 def examples_for(comparison: Comparison, examples: Sequence[WorkedExample]) -> list[WorkedExample]:
     """The examples that this question may show: none about a query that it asks."""
-    asked = {comparison.query_a.id, comparison.query_b.id}
-    return [example for example in examples if example.query_id not in asked]
+    asked = (comparison.query_a, comparison.query_b)
+    ids, texts = {each.id for each in asked}, {_bare(each.text) for each in asked}
+    return [each for each in examples if each.query_id not in ids and _bare(each.query) not in texts]
+
+
+def _bare(text: str) -> str:
+    """The words of a query, so that "Who won?" and "who  won" count as one."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text

@@ -28,7 +28,7 @@ from workers.endpoints.stored.rows import (
     forget_stored,
     origin_of,
 )
-from workers.models import EndpointDefinition, Run
+from workers.models import EndpointDefinition, ProviderBatch, Run
 
 # Fields that a request may set, beside the name and what is secret.
 SETTINGS = tuple(name for name in StoredEndpoint.model_fields if name not in {*NOT_STORED, *SECRET_FIELDS})
@@ -96,6 +96,8 @@ def change_endpoint(
         endpoint = _checked(name, merged)
         given = _secret_values(endpoint, values) | ({} if key is None else {"key": _checked_key(key)})
         secrets = {**_kept_secrets(row, endpoint, given), **given}
+        if endpoint.base_url != row.base_url:
+            _check_no_batch(name)
         row.base_url, row.settings = endpoint.base_url, _settings(endpoint, merged)
         if given:
             _set_secrets(row, secrets, is_new_key=key is not None)
@@ -133,6 +135,14 @@ def _kept_secrets(row: EndpointDefinition, endpoint: StoredEndpoint, given: Mapp
     return {field: values[field] for field in kept}
 
 
+def _check_no_batch(name: str) -> None:
+    """Raise EndpointRefused while questions of this endpoint are out in a batch, which only its address can return."""
+    if out := ProviderBatch.objects.filter(endpoint=name, state__in=ProviderBatch.OUT).count():
+        raise EndpointRefused(
+            f"endpoint {name!r} has {out} batches out; wait for them, or cancel them on the page Jobs"
+        )
+
+
 def retire_endpoint(name: str, *, by: Any = None) -> EndpointDefinition:
     """No further runs with this endpoint. Raises EndpointRefused while a run that has not ended uses it."""
     find_definition(name)
@@ -142,6 +152,7 @@ def retire_endpoint(name: str, *, by: Any = None) -> EndpointDefinition:
             shown = ", ".join(f"run {run.pk} of {run.project.name} ({run.state})" for run in runs[:5])
             more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
             raise EndpointRefused(f"endpoint {name!r} is used by {shown}{more}; finish or cancel them first")
+        _check_no_batch(name)
         if row.retired_at is None:
             row.retired_at = Now()
             row.save(update_fields=["retired_at"])

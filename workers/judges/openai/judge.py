@@ -21,6 +21,7 @@ from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
 from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
+from workers.endpoints.learned import Learned
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
 from workers.judges.criteria import Criteria, schema_of
 from workers.judges.openai.answers import (
@@ -130,11 +131,14 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
             return False
         if not self.options.votes_in_one_call:
             return True
-        try:
-            known = learned.recall(self.channel().identity, self.options.model).n
-        except (LookupError, ValueError):  # it cannot be called, which its answers report
-            known = ""
+        known = self._learned().n
         return known == "ignored" or (unless_known and known != "works")
+
+    def _learned(self) -> Learned:
+        try:
+            return learned.recall(self.channel().identity, self.options.model)
+        except (LookupError, ValueError):  # it cannot be called, which its answers report
+            return Learned()
 
     @property
     def answer_tokens(self) -> tuple[float, int]:
@@ -352,10 +356,12 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         options = self.options
         default = 1.0 if options.mode == "sampled" else 0.0
         temperature = default if options.temperature is None else options.temperature
+        omitted = self._learned().omitted  # what the endpoint does not accept is not sent
+        is_seeded = options.seed is not None and "seed" not in omitted
         limits = {"logprob": 1, "sampled": min(VOTE_TOKENS, options.max_output_tokens)}
         return Asked(
             options.mode,
-            varies=options.seed is None and (temperature > 0 or not options.send_temperature),
+            varies=not is_seeded and (temperature > 0 or not options.send_temperature or "temperature" in omitted),
             token_limit=limits.get(options.mode, options.max_output_tokens),
             max_output_tokens=options.max_output_tokens,
             top_logprobs=options.top_logprobs,

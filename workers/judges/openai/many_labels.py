@@ -13,7 +13,7 @@ from typing import Any
 
 from labeling.records import PlacedPreference
 from workers.judges.openai.answers import Asked, Cause, MissingLabel, NoAnswer, one_choice, position_of_label
-from workers.judges.openai.http.remedies import enforce_json, missing_label
+from workers.judges.openai.http.remedies import enforce_json, missing_label, no_logprobs
 from workers.judges.openai.reading.bodies import is_refusal, spoken_text
 from workers.judges.openai.reading.labels import listed_masses, no_label
 from workers.judges.openai.reading.scores import NoScore, ranking_in
@@ -51,14 +51,18 @@ def read_label_masses(
     known, listed = listed_masses(position_of_label(body, labels, asked=asked), labels, asked=asked)
     masses = [known[label] or None for label in labels]
     absent = [label for label, mass in zip(labels, masses, strict=True) if mass is None]
+    shown = sorted({token.text for token in listed})
+    if absent and len(shown) < 2:
+        message = f"the server lists no alternatives beside {shown!r:.60}, so {', '.join(absent)} cannot be known"
+        raise asked.unreadable(Cause.NO_ALTERNATIVES, f"{message}; {no_logprobs()}")
     if len(absent) == len(labels) or (absent and missing == "fail"):
-        shown = len({token.text for token in listed})
-        message = f"no log-probability for {', '.join(absent)}; {missing_label(shown, asked.top_logprobs)}"
+        message = f"no log-probability for {', '.join(absent)}; {missing_label(len(shown), asked.top_logprobs)}"
         raise asked.unreadable(Cause.MISSING_LABEL, message)
     mass = math.fsum(mass for mass in masses if mass is not None)
     if not mass >= least_mass:
         raise no_label(asked, labels, mass, least_mass)
-    return LabelMasses(tuple(masses), min(token.probability for token in listed))
+    # A label that is not listed is at most as likely as the least listed token, and as what the labels leave.
+    return LabelMasses(tuple(masses), min(*(token.probability for token in listed), max(1.0 - mass, 0.0)))
 
 
 def preferences_of_masses(found: LabelMasses) -> list[PlacedPreference]:
@@ -90,18 +94,20 @@ def read_ranking(body: Any, labels: Sequence[str], *, asked: Asked = _RANKING) -
         if problem.why == "cut":
             raise asked.cut_off(text) from None
         raise _unreadable(text, str(problem), asked) from None
-    order, best = found.get("ranking"), found.get("best")
+    labels, order, best = list(labels), found.get("ranking"), found.get("best")
+    if not isinstance(order, list | None) or not isinstance(best, str | None):
+        raise _unreadable(text, 'its "ranking" is no list, or its "best" no letter', asked)
     letters = [str(letter).strip().upper() for letter in order] if isinstance(order, list) else []
     winner = str(best).strip().upper() if isinstance(best, str) else None
     is_whole = sorted(letters) == sorted(labels)
-    if (winner is not None and winner not in labels) or (is_whole and winner not in (None, letters[0])):
+    if (winner is not None and winner not in labels) or (letters and winner not in (None, letters[0])):
         raise _unreadable(text, "its parts do not agree", asked)
     if is_whole:
-        places = [list(labels).index(letter) for letter in letters]
+        places = [labels.index(letter) for letter in letters]
         return [PlacedPreference(one, other, 1.0) for one, other in itertools.combinations(places, 2)]
     if winner is None:
         raise _unreadable(text, "it names no best document", asked)
-    place = list(labels).index(winner)
+    place = labels.index(winner)
     return [PlacedPreference(place, other, 1.0) for other in range(len(labels)) if other != place]
 
 

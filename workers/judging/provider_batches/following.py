@@ -232,7 +232,9 @@ class _Step:
             storing.end(batch, self._ends, State.FAILED, is_over_limit=True, message=message)
             return False
         is_missing = error.status in {404, 410} and batch.state in (State.RUNNING, State.STORING)
-        if error.retryable or (is_missing and tries < MOST_MISSING):
+        # Reading is free, and the provider works on whatever a gateway answers meanwhile: only a lost batch is given up.
+        is_out = batch.state in (State.RUNNING, State.STORING)
+        if error.retryable or (is_out and not is_missing) or (is_missing and tries < MOST_MISSING):
             wait_s = max(error.retry_after_s or 0.0, min(LONGEST_RETRY_S, self.poll_s * 2 ** min(tries - 1, 10)))
             self._note(tries=tries, message=message, next_at=_later(wait_s), **fate)
             log.warning("batch %s waits %.0f s: %s", batch.marker, wait_s, message)

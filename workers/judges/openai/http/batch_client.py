@@ -67,9 +67,9 @@ class BatchClient:
 
     def lines(self, file_id: str) -> Iterator[BatchLine | None]:
         with self._request("GET", f"/files/{file_id}/content", timeout_s=self.endpoint.timeout_s) as response:
-            for text in response.iter_lines():
-                if text.strip():
-                    yield read_line(text)
+            for line in _lines(response.iter_bytes()):
+                if line.strip():
+                    yield read_line(line.decode(errors="replace"))
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """The rows of a list, newest first."""
@@ -138,6 +138,15 @@ class BatchClient:
             is_unknown=status >= 500 or status in {408, 409},
             retry_after_s=failure.retry_after_s,
         )
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of JSONL, which end at LF alone: an answer may hold other separators, such as U+2028."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    yield rest
 
 
 def read_batch(row: Mapping[str, Any]) -> RemoteBatch:

@@ -31,6 +31,7 @@ from workers.judges.openai.http.statuses import (
     failure_of_status,
     outcome_of,
     read_error,
+    status_of_error,
     unsent_remedy,
 )
 from workers.judges.openai.http.streams import BadStream, StreamError, is_stream, read_stream
@@ -207,9 +208,7 @@ class Connection:
         access: Access,
         request: Mapping[str, Any],
     ) -> NoReturn:
-        code = body["error"].get("code") if isinstance(body["error"], dict) else None
-        is_status = isinstance(code, int) and 400 <= code < 600
-        self._raise_status(code if is_status else 502, headers, content, access, request)  # type: ignore[arg-type]
+        self._raise_status(status_of_error(body["error"]), headers, content, access, request)
 
     def _raise_status(
         self, status: int, headers: httpx.Headers, content: bytes, access: Access, request: Mapping[str, Any]

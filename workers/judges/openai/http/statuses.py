@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from labeling.records import FailureKind
 from workers.endpoints.gates import Outcome
@@ -43,6 +44,10 @@ _TOO_LONG_500 = re.compile(
     r"could not find a kv slot|llama_decode returned 1\b|\bn_ctx\b",
     re.IGNORECASE,
 )
+# A parameter beyond its own limit, which is no matter of the context.
+_VALUE_TOO_LARGE = re.compile(
+    r"\b(?:top_logprobs|logprobs|top_n_tokens|n|seed)\b[^.]{0,40}?exceeds? the (?:maximum|available)", re.IGNORECASE
+)
 _FILTERED = re.compile(
     r"content[_ ](?:filter|policy|management)|responsible_?ai|moderation|safety (?:system|filter)|flagged",
     re.IGNORECASE,
@@ -72,6 +77,25 @@ _NO_MODEL = re.compile(
 _GATEWAY_PAGE = re.compile(
     rb"bad gateway|gateway time-?out|service (?:temporarily )?unavailable|\b50[234]\b", re.IGNORECASE
 )
+
+
+_STATUS_OF_CODE = {
+    "invalid_api_key": 401, "authentication_error": 401, "permission_error": 403, "invalid_request_error": 400,
+    "context_length_exceeded": 400, "model_not_found": 404, "insufficient_quota": 429, "rate_limit_exceeded": 429,
+}  # fmt: skip
+
+
+def status_of_error(error: Any) -> int:
+    """The status that an error under HTTP 200 stands for: that of its code, of its type, or 502."""
+    if not isinstance(error, dict):
+        return 502
+    for stated in (error.get("code"), error.get("status"), error.get("type")):
+        if isinstance(stated, str) and stated in _STATUS_OF_CODE:
+            return _STATUS_OF_CODE[stated]
+        number = int(stated) if isinstance(stated, str) and stated.isascii() and stated.isdigit() else stated
+        if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:
+            return number
+    return 502
 
 
 class CallFailed(Exception):
@@ -150,7 +174,7 @@ def failure_of_status(
             retry_after_s=after,
             paid=status in MAYBE_PAID,
             reached=status not in UNREACHED | DENIED and kind is not FailureKind.OVER_BUDGET,
-            denied=status in DENIED and kind is FailureKind.BAD_REQUEST,
+            denied=status in DENIED and kind is FailureKind.BAD_REQUEST and rejects is None,
             rejects=rejects,
         )
 
@@ -164,13 +188,18 @@ def failure_of_status(
         shown = f"HTTP {status}: the endpoint redirects, and redirects are not followed"
         return failed(FailureKind.BAD_REQUEST, f"correct base_url{_target(headers)}")
     too_long = _TOO_LONG if status < 500 else _TOO_LONG_500
-    if status == 413 or too_long.search(said):
+    is_of_value = _VALUE_TOO_LARGE.search(error.text) is not None
+    if status == 413 or (too_long.search(said) and not is_of_value):
         return failed(
             FailureKind.CONTEXT_OVERFLOW,
             f"lower max_document_tokens of the judge (and max_output_tokens in the mode reasoned), {server.longer_context}",
         )
     if status in {400, 403, 422} and _FILTERED.search(said):
         return failed(FailureKind.CONTENT_FILTER, "use a judge without that filter")
+    if status == 403 and (rejects := _rejection(400, error)) is not None:
+        return failed(
+            FailureKind.BAD_REQUEST, _rejected(", ".join(rejects.parameters), rejects, server), rejects=rejects
+        )
     if status in DENIED:
         return failed(FailureKind.BAD_REQUEST, "correct the key that the endpoint's definition names, then retry")
     if status in {404, 405} or (status < 500 and _NO_MODEL.search(said)):

@@ -22,6 +22,7 @@ THINKING_FIELDS = (
     *("thinking_content", "thought", "thoughts", "analysis"),
 )
 _TEXT_TYPES = {None, "", "text", "output_text"}
+_THINKING_MARKS = ("thought", "is_thought", "is_thinking", "is_reasoning", "thinking", "reasoning")
 _FINAL_CHANNELS = {None, "", "final", "final_answer"}
 
 _FINISHED = {
@@ -129,6 +130,10 @@ def _endings(choice: Choice) -> list[str]:
     stated = [choice.get(name) for name in ("finish_reason", "native_finish_reason", "done_reason", "finish_details")]
     if "finish_reason" not in choice:
         stated.append(choice.get("stop_reason"))
+    elif choice.get("stop_reason") in {"max_tokens", "length", "refusal"}:
+        stated.append(choice["stop_reason"])
+    if choice.get("incomplete_details") or choice.get("truncated") is True or choice.get("stopped_limit") is True:
+        stated.append("incomplete")
     typed = [each.get("type", each.get("reason")) if isinstance(each, dict) else each for each in stated]
     return [reason if isinstance(reason, str) else repr(reason) for reason in typed if reason is not None]
 
@@ -202,7 +207,8 @@ def _is_thinking_part(part: dict[str, Any]) -> bool:
         (not isinstance(kind, str) and kind is not None)
         or (kind.lower() if isinstance(kind, str) else kind) not in _TEXT_TYPES
         or any(not isinstance(each, str | None) or each not in _FINAL_CHANNELS for each in channels)
-        or any(part.get(mark) for mark in ("thought", "reasoning", "thinking", "is_thinking", "is_reasoning"))
+        or any(part.get(mark) for mark in _THINKING_MARKS)
+        or part.get("kind") in {"thinking", "reasoning"}
     )
 
 
@@ -233,9 +239,17 @@ def _message(choice: Choice) -> dict[str, Any]:
         return {"content": message}
     if not isinstance(message, dict):
         return {}
-    if message.get("channel") not in _FINAL_CHANNELS:
+    if _is_marked_thinking({**choice, **message}):
         return {"thinking": message.get("content")}
     return message
+
+
+def _is_marked_thinking(part: dict[str, Any]) -> bool:
+    """Whether a channel, a phase or a flag says that this message or part is thinking."""
+    channels = [part.get("channel"), part.get("phase")]
+    if any(not isinstance(each, str | None) or each not in _FINAL_CHANNELS for each in channels):
+        return True
+    return part.get("role") in {"reasoning", "thinking"} or any(part.get(mark) is True for mark in _THINKING_MARKS)
 
 
 def _calls_tool(message: dict[str, Any]) -> bool:

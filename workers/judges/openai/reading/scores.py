@@ -45,11 +45,21 @@ _NUMBERED = re.compile(
 )
 _RETRACTED = re.compile(
     r"(?:\A|[.!?\n])\W*(?:wait|actually|correction|on second thought|scratch that|hold on|hmm|no,|sorry|i meant|"
-    r"i was wrong|i take (?:that|it) back|that(?:['’]s| is) (?:wrong|incorrect|not right)|ignore (?:that|the above))\b",
+    r"i was wrong|i take (?:that|it) back|that(?:['’]s| is) (?:wrong|incorrect|not right)|ignore (?:that|the above)|strike that|"
+    r"oops|i mixed|i retract|(?:however, )?this is (?:wrong|reversed)|it is (?:wrong|reversed)|is wrong)\b",
     re.IGNORECASE,
 )
 # Names under which a model contradicts its own "score".
-_LATER_SCORE = re.compile(r"(?:final|revised|corrected|actual|overall|true|adjusted)[ _-]?score", re.IGNORECASE)
+_LATER_BEST = re.compile(
+    r"(?:final|revised|corrected|actual|true|adjusted)[ _-]?(?:best|ranking|answer)", re.IGNORECASE
+)
+_LATER_SCORE = re.compile(
+    r"(?:final|revised|corrected|actual|overall|true|adjusted|new|updated|last)[ _-]?score|"
+    r"score[ _-]?(?:final|revised|corrected|new|updated|2)",
+    re.IGNORECASE,
+)
+# A score that stands as text after the object.
+_SCORE_AS_TEXT = re.compile(r"\b(?:score|edit|correction|final|boxed)\W{0,4}[:={]\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +133,29 @@ def _last_in(text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated,
     _check_order(items, text, stated, read)
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
-    if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
+    after = _FENCE.sub("", text[last.end :])
+    if _RETRACTED.search(after):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
+    if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
+        raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
 
 
 def ranking_in(text: str) -> dict[str, Any]:
     """The last complete object that has a "ranking" or a "best". Raises NoScore as `score_in` does."""
     text = _unquoted(text)
-    items = [item for item in _items(text) if item.is_cut or _may_rank(item, text)]
-    if not items or items[-1].value is None:
-        why: Literal["none", "cut"] = "cut" if items else "none"
-        raise NoScore(
-            why, "its last JSON object is not complete" if items else "there is no JSON object with an answer"
-        )
+    items = [item for item in _items(text) if _may_rank(item, text)]
+    if not items:
+        raise NoScore("none", "there is no JSON object with an answer")
     last = items[-1]
-    assert last.value is not None
+    if last.is_cut:
+        raise NoScore("cut", "its last JSON object is not complete")
+    if last.value is None:
+        raise NoScore("none", "its last object is not valid JSON")
+    if _is_open_list(text[: items[0].start], text[last.end :]):
+        raise NoScore("cut", "its list of JSON objects is not complete")
+    if any(_LATER_BEST.fullmatch(name) for name in last.value):
+        raise NoScore("contradiction", "it holds two different answers")
     if any(last.value.get(name) is _CONFLICT for name in _ANSWERS):
         raise NoScore("contradiction", "it holds two different answers")
     for earlier, later in zip(items[-2::-1], items[:0:-1], strict=True):
@@ -155,7 +172,10 @@ def ranking_in(text: str) -> dict[str, Any]:
 
 def _may_rank(item: _Item, text: str) -> bool:
     before = text[max(0, item.start - 80) : item.start]
-    is_ranking = item.value is not None and ("ranking" in item.value or "best" in item.value)
+    if item.value is None:
+        piece = text[item.start : item.end].casefold()
+        return item.is_cut or '"' in piece or "best" in piece or "ranking" in piece
+    is_ranking = "ranking" in item.value or "best" in item.value
     is_example = _NO_ANSWER.search(before) or _CONDITION.search(before)
     return is_ranking and not is_example and not is_in_unknown_element(text, item.start, item.end)
 
