@@ -184,7 +184,7 @@ def answer(
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """The body of a successful response. `cut`: number of truncated documents."""
     scores = {each.index: each.logit if request.raw_scores else each.score for each in ranked}
-    texts = request.documents if request.return_documents else None
+    texts = {row: request.documents[row] for row in scores} if request.return_documents else {}
     if request.dialect == "tei":
         return [
             {"index": row, "score": score} | ({"text": texts[row]} if texts else {}) for row, score in scores.items()

@@ -243,6 +243,25 @@ def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path)
         found = {row["index"]: row["relevance_score"] for row in ranked["results"]}
         assert found == pytest.approx(cosines, abs=1e-4)
         assert list(found.values()) == sorted(found.values(), reverse=True)
+        pairs = {"text_1": ["goldfish", TEXTS[0]], "text_2": TEXTS[:2], "user": "u"}
+        scored = httpx.post(f"{address}/score", json=pairs).json()
+        cosines = [expected[0] @ model.encode("goldfish"), expected[0] @ expected[1]]
+        assert [row["score"] for row in scored["data"]] == pytest.approx(cosines, abs=1e-4)
+        assert scored["meta"]["warnings"] == ["user is not used"]
+        warned = httpx.post(f"{address}/v1/embeddings", json={"input": "a", "user": "u"}).headers["x-zelo-warnings"]
+        assert warned == "user is not used"
+        spelled, broken = (
+            httpx.post(f"{address}/v1/embeddings", json={"input": f"pond {each} water"}).json()["data"]
+            for each in ("[SEP]", "[ SEP]")
+        )
+        assert spelled == broken
+        assert httpx.get(f"{address}/info").json()["model_type"] == {"embedding": {"pooling": "mean"}}
+        body = {"query": "goldfish", "documents": [TEXTS[0] + " water" * 50], "max_tokens_per_doc": 1}
+        (first,) = httpx.post(f"{address}/v1/rerank", json=body).json()["results"]
+        head = model.tokenizer(TEXTS[0], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][0][1]
+        assert first["relevance_score"] == pytest.approx(
+            float(model.encode(TEXTS[0][:head]) @ model.encode("goldfish")), abs=1e-4
+        )
 
 
 def test_openai_s_client_reads_the_embeddings(published: Path) -> None:

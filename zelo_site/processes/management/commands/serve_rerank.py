@@ -20,7 +20,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Command(BaseCommand):
-    help = "Serve published rerankers over the Cohere, Jina, vLLM and TEI rerank APIs."
+    help = "Serve published rerankers over the rerank APIs of Cohere, Jina, Voyage, vLLM, TEI and llama.cpp."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
