@@ -17,14 +17,15 @@ from workers.judges.openai.http.remedies import server_of
 from workers.judges.openai.http.statuses import failure_of_status
 from workers.judges.prompting import Prompt, approximate_tokens, cutter_of
 
-# Texts in any language have fewer tokens than one for two bytes.
-BYTES_A_TOKEN_AT_LEAST = 2
+# What a server's chat template adds to a prompt, at most. A text has no more tokens than bytes (byte fallback).
+MOST_TEMPLATE_TOKENS = 64
 
 
 class BatchedQuestions:
     """What `workers.endpoints.batching.BatchingJudge` asks for; a base of the judges that ask over HTTP."""
 
     options: Any
+    answer_tokens: Any
     prompt: Any
     request: Any
     verdict: Any
@@ -34,19 +35,15 @@ class BatchedQuestions:
     def is_batched(self) -> bool:
         return getattr(self.options, "delivery", "live") == "batch"
 
-    @property
-    def answer_tokens(self) -> tuple[float, int]:
-        raise NotImplementedError
-
     def batch_channel(self) -> tuple[str, str, BatchLimits, BatchApi]:
         endpoint = get_endpoint(self.options.endpoint)
         endpoint.access()
         return endpoint.name, self.options.model, endpoint.batch_limits, BatchClient(endpoint)
 
     def batch_question(self, comparison: Comparison) -> BatchQuestion:
-        """The request of one comparison. Its bounds count a token for two bytes, and all output that it may write."""
+        """The request of one comparison. Its bounds count a token for each byte, and all output that it may write."""
         prompt = self._prompt_of(comparison)
-        inputs = -(-len((prompt.system + prompt.user).encode(errors="replace")) // BYTES_A_TOKEN_AT_LEAST)
+        inputs = len((prompt.system + prompt.user).encode(errors="replace")) + MOST_TEMPLATE_TOKENS
         outputs = self.answer_tokens[1]
         cost = get_endpoint(self.options.endpoint).batch_cost_micros(inputs, outputs)
         return BatchQuestion(self.request(prompt), inputs, outputs, cost)
