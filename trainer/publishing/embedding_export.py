@@ -6,41 +6,38 @@ the manifest is written. Imports no Django, and torch only while publishing.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from labeling.records import FloatArray
-from trainer.bases import Base, base_checksum, base_revision, load_base, quiet
+from trainer.bases import Base, load_base, quiet
 from trainer.publishing.export import (
-    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    MADE_WITH,
     TOLERANCE,
-    AdapterBroken,
     ParityFailed,
     Published,
     check_disk,
+    check_files,
     check_loaded,
     draft_beside,
+    facts_of_base,
     move_into_place,
+    published_at,
     write_adapter,
+    write_down,
 )
 from trainer.publishing.manifests import (
     ADAPTER,
     BI_ENCODER,
     EMBEDDING_ARTEFACTS,
-    MANIFEST,
     MERGED,
     SENTENCE_TRANSFORMERS,
     file_checksum,
-    write_manifest,
 )
-from trainer.publishing.model_cards import ModelCard, render_card
+from trainer.publishing.model_cards import ModelCard
 
 _PROBE = (
     "how do fish breathe", "Gills take oxygen from the water.", "A bakery opens before dawn. " * 12, "x",
@@ -67,11 +64,7 @@ def publish_embedder(
     AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     found = load_base(base)
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (workspace_adapter / name).is_file():
-            raise AdapterBroken(
-                f"the adapter's folder {workspace_adapter} has no {name}; expected a PEFT adapter in safetensors"
-            )
+    check_files(workspace_adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_disk(found, out.parent)
     texts = [*_PROBE, *probe]
@@ -85,13 +78,7 @@ def publish_embedder(
         }
         facts: dict[str, Any] = {
             "form": BI_ENCODER,
-            "base": {
-                "name": found.name,
-                "kind": found.kind,
-                "model_type": found.model_type,
-                "revision": base_revision(found),
-                "sha256": base_checksum(found),
-            },
+            "base": facts_of_base(found),
             "max_length": max_length or found.max_length,
             "dtype": "float32",
             "embedding_size": int(expected.shape[1]),
@@ -101,18 +88,9 @@ def publish_embedder(
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
             **(more or {}),
         }
-        for artefact in EMBEDDING_ARTEFACTS:
-            text = render_card(card, artefact=artefact, base=found.name, facts=facts)
-            (draft / artefact / "README.md").write_text(text)
-        about = {
-            **facts,
-            "card": card.as_dict(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made_with": {name: importlib.metadata.version(name) for name in MADE_WITH},
-        }
-        manifest = write_manifest(draft, about)
+        write_down(draft, base=found, card=card, artefacts=EMBEDDING_ARTEFACTS, facts=facts)
         move_into_place(draft, out)
-    return Published(out, manifest, file_checksum(out / MANIFEST), max(parity.values()))
+    return published_at(out, largest_difference=max(parity.values()))
 
 
 def _write(draft: Path, *, adapter: Path, base: Base, texts: Sequence[str], max_length: int | None) -> FloatArray:

@@ -29,6 +29,7 @@ from trainer.publishing.manifests import (
     MERGED,
     SEQUENCE_CLASSIFICATION,
     file_checksum,
+    read_manifest,
     write_manifest,
 )
 from trainer.publishing.model_cards import ModelCard, render_card
@@ -104,40 +105,60 @@ def publish(
         }
         facts = {
             "form": CROSS_ENCODER,
-            "base": {
-                "name": found.name,
-                "kind": found.kind,
-                "model_type": found.model_type,
-                "revision": base_revision(found),
-                "sha256": base_checksum(found),
-            },
+            "base": facts_of_base(found),
             "max_length": max_length or found.max_length,
             "dtype": "float32",
             "temperature": temperature,
             "parity": {"pairs": len(pairs), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
         }
-        for artefact in ARTEFACTS:
-            text = render_card(card, artefact=artefact, base=found.name, facts=facts)
-            (draft / artefact / "README.md").write_text(text)
-        about = {
-            **facts,
-            "card": card.as_dict(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made_with": {name: importlib.metadata.version(name) for name in MADE_WITH},
-        }
-        manifest = write_manifest(draft, about)
+        write_down(draft, base=found, card=card, artefacts=ARTEFACTS, facts=facts)
         move_into_place(draft, out)
-    return Published(out, manifest, file_checksum(out / MANIFEST), max(parity.values()))
+    return published_at(out, largest_difference=max(parity.values()))
 
 
 MADE_WITH = ("torch", "transformers", "peft", "sentence-transformers", "safetensors")
 
 
-def _check_adapter(folder: Path, base: Base) -> None:
+def check_files(adapter: Path) -> None:
+    """Raise AdapterBroken unless the folder holds the files of a PEFT adapter."""
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise AdapterBroken(f"the adapter's folder {folder} has no {name}; expected a PEFT adapter in safetensors")
+        if not (adapter / name).is_file():
+            raise AdapterBroken(f"the adapter's folder {adapter} has no {name}; expected a PEFT adapter in safetensors")
+
+
+def facts_of_base(base: Base) -> dict[str, Any]:
+    """What a manifest says of the base."""
+    return {
+        "name": base.name,
+        "kind": base.kind,
+        "model_type": base.model_type,
+        "revision": base_revision(base),
+        "sha256": base_checksum(base),
+    }
+
+
+def write_down(draft: Path, *, base: Base, card: ModelCard, artefacts: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Write the card beside each artefact, and the manifest of the draft."""
+    for artefact in artefacts:
+        text = render_card(card, artefact=artefact, base=base.name, facts=facts)
+        (draft / artefact / "README.md").write_text(text)
+    about = {
+        **facts,
+        "card": card.as_dict(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_with": {name: importlib.metadata.version(name) for name in MADE_WITH},
+    }
+    write_manifest(draft, about)
+
+
+def published_at(folder: Path, *, largest_difference: float) -> Published:
+    """The artefacts that were moved to this folder."""
+    return Published(folder, read_manifest(folder), file_checksum(folder / MANIFEST), largest_difference)
+
+
+def _check_adapter(folder: Path, base: Base) -> None:
+    check_files(folder)
     from safetensors import safe_open
 
     with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as weights:

@@ -6,41 +6,38 @@ before the manifest is written. Imports no Django, and torch only while publishi
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labeling.records import FloatArray
-from trainer.bases import Base, base_checksum, base_revision, load_base
+from trainer.bases import Base, load_base
 from trainer.publishing.embedding_export import publish_embedder
 from trainer.publishing.export import (
-    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    MADE_WITH,
     TOLERANCE,
-    AdapterBroken,
     ParityFailed,
     Published,
     check_disk,
+    check_files,
     check_loaded,
     draft_beside,
+    facts_of_base,
     move_into_place,
+    published_at,
     write_adapter,
+    write_down,
 )
 from trainer.publishing.manifests import (
     ADAPTER,
-    MANIFEST,
     MERGED,
     PAIRWISE,
     PAIRWISE_ARTEFACTS,
     file_checksum,
-    write_manifest,
 )
-from trainer.publishing.model_cards import ModelCard, render_card
+from trainer.publishing.model_cards import ModelCard
 
 if TYPE_CHECKING:
     from trainer.training.pairwise.student import PairStudent
@@ -82,11 +79,7 @@ def publish_pairwise(
             more={"form": PAIRWISE, "reads": "apart", "temperature": temperature},
         )
     found = load_base(base)
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (workspace_adapter / name).is_file():
-            raise AdapterBroken(
-                f"the adapter's folder {workspace_adapter} has no {name}; expected a PEFT adapter in safetensors"
-            )
+    check_files(workspace_adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_disk(found, out.parent)
     triples = [*_PROBE, *probe]
@@ -95,31 +88,15 @@ def publish_pairwise(
         facts: dict[str, Any] = {
             "form": PAIRWISE,
             "reads": "jointly",
-            "base": {
-                "name": found.name,
-                "kind": found.kind,
-                "model_type": found.model_type,
-                "revision": base_revision(found),
-                "sha256": base_checksum(found),
-            },
+            "base": facts_of_base(found),
             "max_length": max_length,
             "dtype": "float32",
             "parity": {"pairs": len(triples), "tolerance": TOLERANCE, "largest_difference": {MERGED: worst}},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
         }
-        for artefact in PAIRWISE_ARTEFACTS:
-            (draft / artefact / "README.md").write_text(
-                render_card(card, artefact=artefact, base=found.name, facts=facts)
-            )
-        about = {
-            **facts,
-            "card": card.as_dict(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made_with": {name: importlib.metadata.version(name) for name in MADE_WITH},
-        }
-        manifest = write_manifest(draft, about)
+        write_down(draft, base=found, card=card, artefacts=PAIRWISE_ARTEFACTS, facts=facts)
         move_into_place(draft, out)
-    return Published(out, manifest, file_checksum(out / MANIFEST), worst)
+    return published_at(out, largest_difference=worst)
 
 
 def _write(draft: Path, *, adapter: Path, base: Base, triples: Sequence[Triple], max_length: int) -> float:
