@@ -17,6 +17,8 @@ from tests.factories.pages import example_address, make_project, make_user
 from zelo_site import urls
 
 pytestmark = pytest.mark.django_db
+# Addresses that programs ask without a key: whether the ranking server works (it does not run here), and what is no address.
+WITHOUT_KEY = {"health": 503, "unknown-address": 404}
 PUBLIC = {"sign-in", "enter", "set-language"}
 
 
@@ -198,6 +200,9 @@ def test_nothing_is_shown_to_strangers(pattern: URLPattern, client: Client) -> N
     answer = client.get(example_address(pattern))
     if pattern.name in PUBLIC:
         assert answer.status_code in {200, 404, 405}
+    elif pattern.name in WITHOUT_KEY:
+        assert answer.status_code == WITHOUT_KEY[str(pattern.name)]
+        assert answer["Content-Type"] == "application/json" and "/p/" not in answer.content.decode()
     elif str(pattern.name).startswith("rerank-"):  # for programs: a sign-in page is no answer to them
         assert answer.status_code in {401, 405}
     else:
