@@ -54,12 +54,15 @@ Cutter = Callable[[str, int], tuple[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt. Prompts that are equal up to the end of the first document have the same `prefix_key`."""
+    """A prompt. Prompts that are equal up to the end of the first document have the same `prefix_key`; `documents`: how many it
+    shows.
+    """
 
     system: str
     user: str
     truncated: bool
     prefix_key: str
+    documents: int = 2
 
 
 @dataclass(frozen=True, slots=True)

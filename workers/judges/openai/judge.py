@@ -148,8 +148,13 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
             return min(written, self.options.max_output_tokens), self.options.max_output_tokens
         if self.options.mode == "sampled":
             votes = self.options.votes if self.calls_per_comparison == 1 else 1
-            return float(votes), votes * min(VOTE_TOKENS, self.options.max_output_tokens)
-        return 1.0, 1
+            return float(votes), votes * self._label_limit(min(VOTE_TOKENS, self.options.max_output_tokens))
+        most = self._label_limit(1)
+        return float(most), most
+
+    def _label_limit(self, tokens: int) -> int:
+        """The limit of output tokens that is sent for a letter: this endpoint may accept no smaller one."""
+        return max(tokens, self._learned().least_tokens)
 
     def frame(self, instruction: str) -> str:
         """The text of its prompts around query and documents."""
@@ -358,7 +363,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         temperature = default if options.temperature is None else options.temperature
         omitted = self._learned().omitted  # what the endpoint does not accept is not sent
         is_seeded = options.seed is not None and "seed" not in omitted
-        limits = {"logprob": 1, "sampled": min(VOTE_TOKENS, options.max_output_tokens)}
+        limits = {"logprob": self._label_limit(1)}
+        limits["sampled"] = self._label_limit(min(VOTE_TOKENS, options.max_output_tokens))
         return Asked(
             options.mode,
             varies=not is_seeded and (temperature > 0 or not options.send_temperature or "temperature" in omitted),
