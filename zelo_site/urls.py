@@ -64,6 +64,7 @@ urlpatterns = [
     path("p/<slug:slug>/trials/<int:trial_id>/", trials.trial_part, name="trial"),
     path("p/<slug:slug>/teachings/", teachings.teachings_page, name="teachings"),
     path("p/<slug:slug>/teachings/<int:teaching_id>/", teachings.teaching_part, name="teaching"),
+    path("p/<slug:slug>/teachings/<int:teaching_id>/cancel/", teachings.cancel, name="cancel-teaching"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),

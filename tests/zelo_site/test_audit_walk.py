@@ -31,6 +31,7 @@ from tests.factories.world.changes import (
     a_held_back_student,
     a_judge_at_work,
     a_judge_to_teach,
+    an_open_teaching,
     a_key,
     a_password,
     a_paused_judge,
@@ -125,6 +126,7 @@ PAGES = [
     Writes(
         "teachings", ("teaching.ordered",), {"judge": "{annotator_id}", "examples": "4", "pairs": "6"}, a_judge_to_teach
     ),
+    Writes("cancel-teaching", ("teaching.cancelled",), {}, an_open_teaching),
     Writes("new-trial", ("trial.ordered",), {"try": "test-longer"}),
     Writes("scale", ("calibration.ordered",), {}, scores),
     Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
@@ -198,6 +200,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
     Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
+    Writes("POST /projects/{slug}/teachings/{teaching_id}/cancel", ("teaching.cancelled",), None, an_open_teaching),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from labeling.annotation.criteria import Criterion
 from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
-from workers.judges.criteria import Criterion
 from workers.judges.examples import WorkedExample, examples_for
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from django.db.models import Count, Max, Min
 
+from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
 from labeling.plugins import Plugin, Sampler, get_plugin
 from labeling.records import QueryState
@@ -122,6 +123,7 @@ def estimate_run(
     query_ids: Sequence[int] | None = None,
 ) -> RunEstimate:
     """Estimate this run within its budgets; in a cascade, pass the first judge first. `query_ids`: None for all queries."""
+    judges = [replace(judge, options=with_rubric(project, judge.plugin.name, judge.options)) for judge in judges]
     sizes = _sizes(project, query_ids)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
     design = _Design(project, sizes, _pairs_by_size(chosen, sizes), query_ids)

@@ -14,7 +14,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
-from workers.jobs.teaching.job import order_teaching
+from workers.jobs.teaching.job import cancel_teaching, order_teaching
 from workers.jobs.teaching.job import reason_of as reason_of_teaching
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.trial import TrialRefused, order_trial, reason_of
@@ -247,9 +247,21 @@ def post_teaching(request: HttpRequest, slug: str, annotator_id: int, body: Teac
 @router.get("/projects/{slug}/teachings/{teaching_id}", response=TeachingOut, by_alias=False)
 def get_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
     """One teaching of a judge, with the answers of both judges to each held-out pair."""
-    project = project_or_404(request, slug)
+    return _teaching_or_404(request, project_or_404(request, slug), teaching_id)
+
+
+@router.post("/projects/{slug}/teachings/{teaching_id}/cancel", response=TeachingOut, by_alias=False)
+def post_cancel_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
+    """Cancel a teaching; 409 where it has ended. Its answers so far stay."""
+    teaching = _teaching_or_404(request, owned_project_or_404(request, slug), teaching_id)
+    if not cancel_teaching(teaching, by=request.user):
+        raise HttpError(409, f"teaching {teaching.pk} is {teaching.job.state}; only an unfinished one can be cancelled")
+    return teaching
+
+
+def _teaching_or_404(request: HttpRequest, project: Project, teaching_id: int) -> JudgeTeaching:
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
-    teaching = rows.select_related("job", "taught").filter(pk=teaching_id).first()
+    teaching = rows.select_related("job", "annotator", "taught").filter(pk=teaching_id).first()
     if teaching is None:
         raise HttpError(404, f"project {project.slug!r} has no teaching {teaching_id}")
     return teaching

@@ -29,6 +29,7 @@ ACTION_LABELS = {
     "judge.resumed": _("Judge resumed"),
     "trial.ordered": _("Test of a judge ordered"),
     "teaching.ordered": _("Teaching of a judge ordered"),
+    "teaching.cancelled": _("Teaching of a judge cancelled"),
     "probe.ordered": _("Injection probe ordered"),
     "endpoint.added": _("Endpoint added"),
     "endpoint.changed": _("Endpoint changed"),

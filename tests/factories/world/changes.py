@@ -61,6 +61,11 @@ def a_judge_to_teach(world: World) -> None:
     world.known["annotator_id"] = judge.pk
 
 
+def an_open_teaching(world: World) -> None:
+    a_judge_to_teach(world)
+    world.known["teaching_id"] = order_teaching(Annotator.objects.get(pk=world.known["annotator_id"])).pk
+
+
 def scores(world: World) -> None:
     a_judge_at_work(world)
     world.known["query_id"] = scored(the_project(world), queries=12, prefix="scored-")[0].pk

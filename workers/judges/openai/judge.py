@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from labeling.annotation.criteria import Criteria, schema_of
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.endpoints import learned
@@ -23,7 +24,6 @@ from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.learned import Learned
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
-from workers.judges.criteria import Criteria, schema_of
 from workers.judges.openai.answers import (
     Answer,
     Asked,
@@ -102,7 +102,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
-    added_options = frozenset({"examples", "delivery", "criteria"})
+    added_options = frozenset({"examples", "delivery", "criteria", "criteria_from"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 

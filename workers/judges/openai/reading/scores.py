@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from workers.judges.criteria import key_of
+from labeling.annotation.criteria import key_of
 from workers.judges.openai.reading.elements import is_in_unknown_element
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.votes import letter_in
@@ -141,7 +141,7 @@ def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
     document = _unwrapped(document, "ranking" if "ranking" in document else "best")
     if any(_LATER_BEST.fullmatch(name) for name in document):
         raise NoScore("contradiction", "it holds two different answers")
-    stated = {name: document[name] for name in ("best", "ranking") if name in document}
+    stated: dict[str, Any] = {name: document[name] for name in ("best", "ranking") if name in document}
     if not stated or any(value is _CONFLICT for value in stated.values()):
         raise NoScore("contradiction" if stated else "none", "its last JSON object states no single answer")
     return stated, ""
