@@ -20,6 +20,7 @@ from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
 from workers.endpoints.stored.changes import retire_endpoint
+from workers.jobs.teaching.job import order_teaching
 from workers.judging.pausing import pause_judge
 from workers.models import Job, JudgingTask, Run
 

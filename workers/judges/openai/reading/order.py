@@ -100,6 +100,8 @@ def replaces(before: str, between: str) -> bool:
     lead, rest = _lead(gap)
     if _OPEN.search(rest) or is_said_not(between):
         return False
+    if re.search(r"[.!]\s*\Z", gap):  # a sentence stands between, which says nothing of the later one
+        return is_retracted(gap) and not _OPEN.search(gap)
     if not _is_lead(lead):
         return is_retracted(rest) and all(map(_LEAD_WORD.fullmatch, _words(lead)))
     earlier, _ = _lead(unicodedata.normalize("NFKC", _FENCE.sub("", before[-_NEAR:])))

@@ -110,7 +110,8 @@ def _last_in(
     """What `read` finds in the last complete object with one of these keys, and the reasoning beside it. Raises NoScore."""
     text = _unquoted(text)
     keys = (key, or_key or key)
-    items = [item for item in _items(text) if _matters(item, text, keys)]
+    every = _items(text)
+    items = [item for item in every if _matters(item, text, keys)]
     if not items:
         raise NoScore("none", f'there is no JSON object with a "{key}"')
     last = items[-1]
@@ -120,6 +121,8 @@ def _last_in(
         raise NoScore("none", "its last object is not valid JSON")
     stated, reasoning = read(last.value)
     _check_order(items, text, stated, read)
+    if any(_differs(item, keys, stated, read) for item in every if item.start >= last.end):
+        raise NoScore("contradiction", "a JSON object after it, which is said to be no answer, states another one")
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
     after = _FENCE.sub("", text[last.end :])
@@ -370,6 +373,18 @@ def _number(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _differs(
+    item: _Item, keys: Sequence[str], stated: Stated, read: Callable[[dict[str, Any]], tuple[Stated, str]]
+) -> bool:
+    """Whether an object that is no answer states one that differs."""
+    if item.value is None or not any(_mentions(each, item.value) for each in keys):
+        return False
+    try:
+        return read(item.value)[0] != stated
+    except NoScore:
+        return True
 
 
 def _check_order(
