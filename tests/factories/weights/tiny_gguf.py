@@ -28,7 +28,7 @@ def write(weights: str, tokens: str, out: str) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(told["tokens"])
-    kinds = [3 if each in told["special"] else 4 if len(each) > 1 else 1 for each in told["tokens"]]
+    kinds = [3 if each in told["special"] else 1 for each in told["tokens"]]
     writer.add_token_types(kinds)
     # The format needs merges; this one joins two characters into a token that exists.
     writer.add_token_merges(["Ġ Ġ"])
