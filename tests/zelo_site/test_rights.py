@@ -57,6 +57,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "endpoint-models": {"GET": For.OWNERS},
     "project": {"GET": For.MEMBERS},  # annotators are led to the comparison screen
     "project-live": R,
+    "project-story": R,
     "project-figures": R,
     "settings": O,
     "import": O,

@@ -15,6 +15,8 @@ from zelo_site.demo.announcing import StoryRow
 from zelo_site.demo.steps import DemoRuns, panel_judges, weak_judges
 
 Order = Mapping[int, float]
+# Orders by the answers of one weak judge. The judge BM25 has the order of BM25 itself.
+WEAK_NAMES = {"query-likelihood": "query likelihood", "embedding": "embedding (MiniLM)"}
 BASELINE, PANEL, ELO, STUDENT = "baseline", "panel", "elo", "student"
 
 
@@ -42,15 +44,14 @@ def comparison_rows(project: Project) -> list[StoryRow]:
 
 
 def _baselines(project: Project) -> list[tuple[str, str, Order]]:
-    """BM25 and first stage, and the order by each weak judge's answers that is not BM25's."""
+    """BM25, the order by the answers of each other weak judge, and the first stage."""
     alone = judge_strengths(project, DemoRuns(project).graded)
-    weak = {judge.plugin: judge.pk for judge in weak_judges(project)}
-    return [
-        ("BM25", BASELINE, bm25_order(project)),
-        ("query likelihood", BASELINE, alone.get(weak["query-likelihood"], {})),
-        ("embedding (MiniLM)", BASELINE, alone.get(weak["embedding"], {})),
-        ("first stage", BASELINE, _first_stage(project)),
+    judged = [
+        (WEAK_NAMES[judge.plugin], BASELINE, alone.get(judge.pk, {}))
+        for judge in weak_judges(project)
+        if judge.plugin in WEAK_NAMES
     ]
+    return [("BM25", BASELINE, bm25_order(project)), *judged, ("first stage", BASELINE, _first_stage(project))]
 
 
 def _weak_ids(project: Project) -> list[int]:

@@ -128,6 +128,7 @@ def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
         found = panel.found({each.id: each.text for each in documents})
         candidates = _store_candidates(project, found.candidates)
         _import_grades(project, panel)
+    upload_panel(project)
     questions = len(panel.questions)
     bar.end(f"{len(documents):,} docstrings, {questions} questions in {duration(time.monotonic() - began)}")
     bar = ProgressBar("2 Candidates", stream)
