@@ -6,6 +6,7 @@ A pair without an answer is a failure of the kind `not_recorded` and costs nothi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from workers.judges.recording_file import LONGEST_JUDGE, RecordedAnswer, read_an
 from workers.judges.score_difference import NotPrepared
 
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
+FILES_KEPT = 2
 Pair = tuple[int, int, int]  # ids of a query, of the document shown first and of the one shown second
 
 
@@ -91,8 +93,7 @@ class RecordedJudge(Judge):
 
         Answers that name unknown texts, or texts with another hash, are left out and counted in `left_out`.
         """
-        with _opened(self.options.recording) as stream:
-            answers = answers_of(stream, self.options.judge)
+        answers = answers_of(self.options.recording, self.options.judge)
         texts = NamedTexts(collection, answers)
         self._answers, self._of_query, self.left_out = {}, {}, 0
         for answer in answers:
@@ -140,14 +141,26 @@ class JudgeNotRecorded(LookupError):
     """The file has no judge of this name, or several where none is named."""
 
 
-def answers_of(stream: IO[bytes], judge: str) -> list[RecordedAnswer]:
-    """The answers of one judge of a file; empty: of its only judge. Raises RowError, JudgeNotRecorded."""
-    answers = list(read_answers(stream))
-    names = sorted({answer.judge for answer in answers})
-    if (judge and judge not in names) or (not judge and len(names) > 1):
-        known = ", ".join(names[:20]) or "none"
+def answers_of(recording: str, judge: str) -> Sequence[RecordedAnswer]:
+    """The answers of one judge of a stored file; empty: of its only judge.
+
+    Raises RecordingMissing, RowError, JudgeNotRecorded.
+    """
+    by_judge = _by_judge(recording)
+    if judge not in by_judge and (judge or len(by_judge) != 1):
+        known = ", ".join(sorted(by_judge)[:20]) or "none"
         raise JudgeNotRecorded(f"the judge {judge!r} is not in the file; it holds answers of: {known}")
-    return [answer for answer in answers if not judge or answer.judge == judge]
+    return by_judge[judge or next(iter(by_judge))]
+
+
+@functools.lru_cache(maxsize=FILES_KEPT)
+def _by_judge(recording: str) -> Mapping[str, Sequence[RecordedAnswer]]:
+    """The answers of a file by judge; read once in a process for all of its judges, since a checksum names one content."""
+    found: dict[str, list[RecordedAnswer]] = {}
+    with _opened(recording) as stream:
+        for answer in read_answers(stream):
+            found.setdefault(answer.judge, []).append(answer)
+    return found
 
 
 class NamedTexts:

@@ -60,6 +60,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def prepared(**options: Any) -> RecordedJudge:
+    recorded._by_judge.cache_clear()  # tests change the content under one checksum
     judge = RecordedJudge.from_dict({"recording": CHECKSUM, "judge": "x", **options})
     assert isinstance(judge, RecordedJudge)
     judge.prepare(Named())
@@ -127,5 +128,6 @@ def test_a_judge_must_be_in_the_file_and_a_file_in_the_storage(rows: list[dict[s
 
 
 def test_it_keeps_the_contract_of_judges(rows: list[dict[str, Any]]) -> None:
+    recorded._by_judge.cache_clear()
     rows[:] = [{"query": "1", "a": "1", "b": "2", "preference": 0.8, "judge": "x"}]
     assert_plugin(RecordedJudge, options={"recording": CHECKSUM, "judge": "x"})
