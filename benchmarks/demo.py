@@ -21,6 +21,7 @@ from benchmarks.first_minutes import Demo, DemoFailed, browser, open_page, runni
 ROW = re.compile(r"^(?P<name>\S.*?)\s{2,}(?P<value>\d\.\d{3})\s+\d\.\d{3} – \d\.\d{3}")
 TABLE_ENDS, PROVED = "graded test questions, linear gain", "graded test questions, none used in training"
 LIMIT_S = 1200.0
+BEGIN, END = "<!-- demo: begin -->", "<!-- demo: end -->"
 TARGETS = {
     "elo_over_best_weak_judge": "> .10", "elo_over_best_panel_judge": "> 0", "student_over_base": "> 0",
     "student_over_first_stage": "> 0", "elo_table_s": "<= 90", "proof_s": "<= 360",
@@ -59,8 +60,8 @@ def measure(home: Path, port: int, *arguments: str) -> dict[str, Any]:
     with running_demo(home, port, *arguments) as demo:
         link_s, link, slug = demo.link()
         table_s = wait_for(demo, TABLE_ENDS) - link_s
-        proof_s = wait_for(demo, PROVED) - link_s
         rows = table_of(line for _, line in demo.lines)
+        proof_s = wait_for(demo, PROVED) - link_s
         visitor = browser()
         open_page(visitor, link, f"/p/{slug}/")
         address = f"{link.split('/enter/')[0]}/api/v1/projects/{slug}/leaderboard"
@@ -79,13 +80,42 @@ def measure(home: Path, port: int, *arguments: str) -> dict[str, Any]:
         "elo_table_s": round(table_s, 1),
         "proof_s": round(proof_s, 1),
         "table": rows,
+        "board": {row["name"]: row["metrics"]["ndcg@10"]["estimate"] for row in board["rows"]},
     }
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The demo's table and times, as the README shows them."""
+    student = {name: value for name, value in figures["board"].items() if name not in figures["table"]}
+    chosen = [(name, value) for name, value in student.items() if not name.startswith(("judge ", "Elo"))]
+    rows = [f"| {name} | {value:.3f} |" for name, value in [*figures["table"].items(), *chosen]]
+    low, high = figures["student_over_base_interval"]
+    return "\n".join(
+        [
+            "| order of the test questions' candidates | NDCG@10 |", "|---|---|", *rows, "",
+            f"The student against its untrained base: {figures['student_over_base']:+.3f} ({low:+.3f} to {high:+.3f}). On two cores the table "
+            f"stands {figures['elo_table_s']:.0f} s after the link is printed, the proof after {figures['proof_s'] / 60:.1f} minutes "
+            "(`benchmarks/demo.py`).",
+        ]
+    )  # fmt: skip
+
+
+def write_between_marks(file: Path, text: str) -> None:
+    """Replace what stands between the two marks of a Markdown file."""
+    head, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise DemoFailed(f"{file} lacks the marks {BEGIN} and {END}; add both")
+    file.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8178)
     parser.add_argument("--questions", type=int, default=0, help="number of test questions (0: all)")
+    parser.add_argument(
+        "--write", type=Path, help="Markdown file whose marked part becomes the table, such as README.md"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="zelo-") as folder:
         figures = measure(Path(folder) / "home", options.port, "--questions", str(options.questions))
@@ -93,6 +123,8 @@ def main() -> None:
     for name, target in TARGETS.items():
         print(f"{name:28}{figures[name]:>12.3f}{target:>10}")
     print(json.dumps(figures))
+    if options.write is not None:
+        write_between_marks(options.write, markdown(figures))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from labeling.annotation.answer_scale import PREFERENCES as SCALE
 from labeling.records import ImportedDocument
-from tests.factories.panels import make_panel, write_panel
+from tests.factories.world.panels import make_panel, write_panel
 from workers.judges.recording_file import read_answers
 from zelo_site.demo.sample import sample_documents
 from zelo_site.demo.sample.packing import BadPanel, pack

@@ -18,8 +18,8 @@ from labeling.judgments import record_judgments
 from labeling.models import Candidate, Document, Judgment, Pair, Project, Query
 from labeling.records import ImportedDocument, NewJudgment
 from scoring.rating import rate_stale
-from tests.factories.panels import make_panel
 from tests.factories.working import judge_all
+from tests.factories.world.panels import make_panel
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import advance
 from zelo_site.demo import comparison, steps
