@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from labeling.records import FloatArray
 from labeling.retrieval.embedder import Float32Array, cosines
 from labeling.retrieval.embedding_cache import shared_cache, vector_key
+from labeling.retrieval.precision import bfloat16_pays, computing
 from trainer.bases import Base, embedder_name
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.rankers import Cosine, Order, Progress, Scorer
@@ -41,12 +43,15 @@ def _of_model(model: LoadedModel) -> Order:
 class StudentCosine:
     """The cosine of an embedding student; each text is embedded once, and kept in the shared cache under the checksum.
 
-    So the gate and the evaluations after it share their vectors.
+    So the gate and the evaluations after it share their vectors. Computes in bfloat16 where `labeling.retrieval.precision` finds
+    that it is faster and ranks the same, as the untrained base does.
     """
 
     def __init__(self, model: LoadedEmbedder) -> None:
         self._model = model
-        self._identity = f"student {model.checksum} {model.max_length} {model.dtype}"
+        self._bfloat16 = model.on_cpu and bfloat16_pays(lambda texts, role: model.vectors(texts, role=cast(Role, role)))
+        form = "bfloat16" if self._bfloat16 else model.dtype
+        self._identity = f"student {model.checksum} {model.max_length} {form}"
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
         texts = list(dict.fromkeys(text for query in queries for text in query.documents))
@@ -67,7 +72,8 @@ class StudentCosine:
         for start in range(0, len(missing), TEXTS_AT_ONCE):
             part = missing[start : start + TEXTS_AT_ONCE]
             done(len(found))
-            new = dict(zip(part, self._model.vectors(part, role=role), strict=True))
+            with computing(bfloat16=self._bfloat16):
+                new = dict(zip(part, self._model.vectors(part, role=role), strict=True))
             found |= new
             if cache:
                 cache.put({keys[text]: vector for text, vector in new.items()})
