@@ -178,6 +178,7 @@ def _built_in() -> list[type[Plugin]]:
 # No default can know the operator's endpoint; one that does not exist fails every comparison.
 REQUIRED_OPTIONS: dict[str, dict[str, Any]] = {
     "openai-http": {"endpoint": "nowhere", "model": "none"},
+    "recorded": {"recording": "0" * 64},
     "setwise": {"endpoint": "nowhere", "model": "none"},
     "grade": {"endpoint": "nowhere", "model": "none"},
 }

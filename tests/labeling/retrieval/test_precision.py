@@ -54,6 +54,17 @@ def test_without_the_instructions_nothing_is_tried(monkeypatch: pytest.MonkeyPat
     assert bfloat16_pays(encode) is False
 
 
+def test_a_model_that_cannot_compute_so_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel(monkeypatch, speedup=3.0)
+
+    def encode(texts: list[str], role: str) -> Vectors:
+        if model.fast:
+            raise RuntimeError("could not create a primitive descriptor")
+        return model.encode(texts, role)
+
+    assert bfloat16_pays(encode) is False
+
+
 def test_only_clear_differences_count_as_an_order() -> None:
     exact = np.array([[0.9, 0.5, 0.499]])
     assert same_order(exact, np.array([[0.88, 0.49, 0.495]]))
