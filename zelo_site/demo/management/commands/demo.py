@@ -20,6 +20,7 @@ from labeling.access.links import ensure_owner, make_link
 from labeling.models import Project
 from labeling.retrieval.embedder import UnknownEmbedder
 from labeling.stored_texts import stored_text
+from scoring.quality import graded_queries
 from trainer.evaluation.leaderboard import NotEvaluated
 from workers.stopping import leave
 from zelo_site.cli.watch import RunStopped
@@ -125,7 +126,7 @@ class Command(BaseCommand):
         rows = comparison_rows(project)
         add_to_story(project.pk, rows=tuple(rows))
         teller.step(COMPARES)
-        self._say(comparison_table(rows, len(steps.DemoRuns(project).graded)))
+        self._say(comparison_table(rows, len(graded_queries(project.pk))))
 
     def _show_student(self, stack: Serving, owner: Any, project: Project, stream: TextIO) -> None:
         try:
@@ -146,7 +147,8 @@ class Command(BaseCommand):
             )
             self._say(f"  why held back   {stack.address}{page}")
         else:
-            self._say(f"  try reranker    {stack.address}{reverse('try-reranker', args=[project.slug, student.pk])}")
+            steps.Teller(project, stream).step(ASKS)
+            self._say(f"  ask the student {stack.address}{reverse('try-reranker', args=[project.slug, student.pk])}")
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])
