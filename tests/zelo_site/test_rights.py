@@ -57,6 +57,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "endpoint-models": {"GET": For.OWNERS},
     "project": {"GET": For.MEMBERS},  # annotators are led to the comparison screen
     "project-live": R,
+    "project-story": R,
     "project-figures": R,
     "settings": O,
     "import": O,
@@ -80,6 +81,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "agreement": R,
     "scale": READ_AND_CHANGE,
     "probes": READ_AND_CHANGE,
+    "recordings": READ_AND_CHANGE,
     "teachings": READ_AND_CHANGE,
     "teaching": R,
     "cancel-teaching": {"POST": For.OWNERS},
@@ -131,6 +133,7 @@ PAGES: dict[str, dict[str, Roles]] = {
 FORMS = {
     "scorecard": {"judge": "{annotator_id}", "action": "pause"},
     "probes": {"judge": "{annotator_id}"},
+    "recordings": {"action": "upload"},
     "teachings": {"judge": "{annotator_id}"},
     "distill": {"judge": "{annotator_id}"},
     "trials": {"judge": "{annotator_id}"},
@@ -218,6 +221,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/disagreements": (For.READERS, None),
     "PUT /projects/{slug}/pairs/{pair_id}/verdict": (For.OWNERS, {"answer": "1"}),
     "DELETE /projects/{slug}/pairs/{pair_id}/verdict": (For.OWNERS, None),
+    "POST /projects/{slug}/recordings": (For.OWNERS, "file"),
     "GET /projects/{slug}/probes": (For.READERS, None),
     "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
     "GET /endpoints": (For.STAFF, None),

@@ -14,6 +14,7 @@ ACTION_LABELS = {
     "data.imported": _("Data imported"),
     "grades.replaced": _("Grades replaced"),
     "candidates.ordered": _("Candidates ordered"),
+    "recording.uploaded": _("Recorded answers uploaded"),
     "run.started": _("Run started"),
     "run.paused": _("Run paused"),
     "run.resumed": _("Run resumed"),

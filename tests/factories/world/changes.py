@@ -171,6 +171,14 @@ def a_run_file(world: World) -> Any:
     return SimpleUploadedFile("today.trec", f"{name} Q0 d0 1 1.0 today\n".encode())
 
 
+def recorded_answers(world: World) -> Any:
+    """A file with one recorded answer about a pair of the project."""
+    query = Query.objects.get(pk=world.known["query_id"])
+    a, b = query.candidates.order_by("id").values_list("document__external_id", flat=True)[:2]
+    row = {"query": query.external_id, "a": a, "b": b, "winner": "a"}
+    return SimpleUploadedFile("answers.jsonl", json.dumps(row).encode())
+
+
 def new_data(world: World) -> Any:
     return SimpleUploadedFile("new.jsonl", DATA.encode())
 
