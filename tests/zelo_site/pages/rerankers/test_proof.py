@@ -218,7 +218,7 @@ def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do
     assert client.get(f"{address}&measure=map").json()["measure"] == "map"
     assert client.get(f"{address}&measure=nonsense").status_code == 422
     assert client.get(f"{address}&measure=map,mrr").status_code == 422
-    html = page(client, f"{reverse('proof', args=[project.slug])}?snapshot={snapshot.pk}")
+    html = client.get(reverse("proof", args=[project.slug]), {"snapshot": snapshot.pk}).content.decode()
     assert f"a Kendall’s tau of <b>{found['kendall']['estimate']:.2f}</b>" in html
 
 
