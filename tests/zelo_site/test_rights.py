@@ -202,6 +202,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/entries/outside": (For.OWNERS, {"endpoint": "none"}),
     "POST /projects/{slug}/entries/run": (For.OWNERS, "file"),
     "GET /projects/{slug}/leaderboard": (For.READERS, None),
+    "GET /projects/{slug}/leaderboard/orders": (For.READERS, None),
     "GET /projects/{slug}/leaderboard/moved": (For.READERS, None),
     "GET /projects/{slug}/rerankers": (For.READERS, None),
     "GET /projects/{slug}/audit": (For.OWNERS, None),
