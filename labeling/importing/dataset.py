@@ -72,7 +72,7 @@ def import_dataset(
 
     Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
-    unknown candidates are counted and skipped, unless the file has no others.
+    documents that are no candidates are kept until they are, unless the project has none of the file's queries.
 
     `leave_out_bad_rows` imports the rest of a file with bad rows: a bad document leaves the others of its query, and
     the summary counts what was left out by reason. A damaged file, or one without a good row, is still refused.

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
+from labeling.grades import attach_grades
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.strict_json import printable
@@ -53,7 +54,7 @@ class ImportFailed(ValueError):
 class ImportSummary:
     """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
 
-    `grades_unmatched`: skipped grades of candidates that the project lacks. `grades_changed`: replaced grades. `kept`:
+    `grades_unmatched`: grades of documents that are no candidates, which are kept. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
     its own. `left_out`: the bad rows of a file that was imported without them.
     """
@@ -84,7 +85,7 @@ class ImportSummary:
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
-            (self.grades_unmatched, "grades of unknown candidates skipped"),
+            (self.grades_unmatched, "grades of documents that are no candidates"),
         )
         parts += [f"{count} {note}" for count, note in notes if count]
         if self.kept:
@@ -275,6 +276,29 @@ UPDATE labeling_candidate candidate SET grade = staged.grade
 {_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
     AND staged.kind = 'grade' AND candidate.grade IS DISTINCT FROM staged.grade
 """
+_FOREIGN_GRADES = """
+SELECT EXISTS (SELECT 1 FROM labeling_query WHERE project_id = %(project)s) AND NOT EXISTS (
+    SELECT 1 FROM import_row staged JOIN labeling_query query
+        ON query.project_id = %(project)s AND query.external_id = staged.query_id WHERE staged.kind = 'grade')
+"""
+# `xmax` is 0 in a row that was inserted and not updated.
+_KEEP_GRADES = """
+WITH kept AS (
+    INSERT INTO labeling_unmatchedgrade AS present (project_id, query_external_id, document_external_id, grade)
+    SELECT %(project)s, staged.query_id, staged.document_id, staged.grade FROM import_row staged
+    WHERE staged.kind = 'grade' AND NOT EXISTS (
+        SELECT 1 FROM labeling_candidate candidate
+        JOIN labeling_query query ON query.id = candidate.query_id
+        JOIN labeling_document document ON document.id = candidate.document_id
+        WHERE query.project_id = %(project)s AND query.external_id = staged.query_id
+          AND document.project_id = %(project)s AND document.external_id = staged.document_id)
+    ORDER BY staged.position
+    ON CONFLICT (project_id, query_external_id, document_external_id) DO UPDATE SET grade = EXCLUDED.grade
+        WHERE present.grade <> EXCLUDED.grade
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM kept
+"""
 # One import at a time in a project: two with the same ids in another order could deadlock.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::integer)"
 
@@ -301,6 +325,7 @@ def move(
     if candidates < staged.candidates:
         cursor.execute(_FILL_FIRST_STAGE, project)
         kept += _count(cursor, _OTHER_FIRST_STAGE, project)
+    attach_grades(project_id)
     matched, graded, regraded = _set_grades(cursor, project, staged, file)
     return ImportSummary(
         queries=staged.queries,
@@ -375,13 +400,18 @@ def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Stage
     """Store the grades; returns how many have a candidate, how many are new, and how many replaced another."""
     if not staged.grades:
         return 0, 0, 0
+    cursor.execute(_FOREIGN_GRADES, project)
+    if cursor.fetchone()[0]:
+        raise ImportFailed(
+            f"none of its {staged.grades} grades belongs to a query of this project",
+            file=file,
+            remedy="check that its query ids are those of the project, or import the grades before the queries",
+        )
     cursor.execute(_GRADES, project)
     matched, graded, regraded = cursor.fetchone()
-    if not matched:
-        raise ImportFailed(
-            f"none of its {staged.grades} grades belongs to a candidate in this project",
-            file=file,
-            remedy="import the queries and documents first, and check that the ids are the same",
-        )
     cursor.execute(_SET_GRADES, project)
-    return matched, graded, regraded
+    kept = changed = 0
+    if matched < staged.grades:
+        cursor.execute(_KEEP_GRADES, project)
+        kept, changed = cursor.fetchone()
+    return matched, graded + kept, regraded + changed

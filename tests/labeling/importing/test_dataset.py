@@ -19,8 +19,9 @@ from labeling import plugins
 from labeling.importing import dataset
 from labeling.importing.dataset import ImportFailed, ImportSummary, import_dataset, preview_dataset
 from labeling.importing.staging import MANY_ROWS
-from labeling.models import Candidate, Document, Project, Query
+from labeling.models import Candidate, Document, Project, Query, UnmatchedGrade
 from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
+from labeling.retrieval.candidates import fill_candidates
 from tests.labeling.importing.files import jsonl, load, row
 
 pytestmark = pytest.mark.django_db
@@ -308,12 +309,27 @@ def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pyte
 # --- grades ------------------------------------------------------------------------------
 
 
-def test_grades_go_to_candidates_and_unknown_ones_are_counted(project: Project) -> None:
+def test_grades_go_to_candidates_and_those_of_other_documents_are_kept(project: Project) -> None:
     load(project, row("q1", "d1", "d2"), row("q2", "d1"))
-    summary = qrels(project, "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n")
-    assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 2, 2)
+    file = "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n"
+    summary = qrels(project, file)
+    assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 4, 2)
     assert list(Candidate.objects.values_list("grade", flat=True)) == [3, 0, None]
-    assert "2 grades of unknown candidates skipped" in str(summary)
+    assert "2 grades of documents that are no candidates" in str(summary)
+    assert qrels(project, file).changed_nothing
+    assert qrels(project, "q2 0 d2 2\n").grades_changed == 1
+    load(project, row("q2", "d2"), row("q9", "d1"))
+    assert list(Candidate.objects.order_by("id").values_list("grade", flat=True)) == [3, 0, None, 2, 2]
+    assert not UnmatchedGrade.objects.exists()
+
+
+def test_grades_wait_for_queries_and_retrieved_candidates(project: Project) -> None:
+    """D9: grades come first, then texts without candidates, then the retriever finds some of them."""
+    assert qrels(project, "q1 0 d1 2\nq1 0 missing 1\n").grades_created == 2
+    load(project, {"query": {"id": "q1", "query": "text of d1"}, "documents": []}, row("other", "d1", "d2"))
+    fill_candidates(project, retriever="bm25")
+    assert Candidate.objects.get(query__external_id="q1", document__external_id="d1").grade == 2
+    assert UnmatchedGrade.objects.get().document_external_id == "missing"
 
 
 def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project) -> None:
@@ -327,7 +343,7 @@ def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project
 def test_grades_of_another_data_set_are_refused(project: Project) -> None:
     load(project, row("q1", "d1"))
     with pytest.raises(ImportFailed, match="none of its 2 grades"):
-        qrels(project, "x 0 d1 1\nq1 0 y 2\n")
+        qrels(project, "x 0 d1 1\ny 0 d1 2\n")
 
 
 def test_grades_of_another_project_are_not_touched(project: Project) -> None:
