@@ -27,6 +27,8 @@ from labeling.records import (
     ExportedQuery,
     Failure,
     Fit,
+    ImportedCandidate,
+    ImportedDocument,
     ImportedGrade,
     ImportedQuery,
     IntArray,
@@ -98,7 +100,7 @@ class Importer(Plugin):
     kind = "importer"
 
     @abc.abstractmethod
-    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
+    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade]:
         """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 

@@ -23,7 +23,7 @@ from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
 from labeling.models import Judgment, Project
 from labeling.plugins import Importer, get_plugin
-from labeling.records import ImportedQuery
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
 
 __all__ = [
     "ImportFailed",
@@ -43,12 +43,14 @@ Source = str | Path | IO[bytes]
 class Preview:
     """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file.
 
-    `complete` is False where reading stopped before the end of the file; the counts cover the part that was read.
+    `documents` are those that stand alone. `complete` is False where reading stopped before the end of the file; the counts
+    cover the part that was read.
     """
 
     rows: tuple[Row, ...]
     errors: tuple[ImportFailed, ...]
     queries: int
+    documents: int
     candidates: int
     grades: int
     complete: bool
@@ -183,7 +185,7 @@ def preview_dataset(
     """
     reader = _reader(importer, options)
     file = filename or _name_of(source)
-    counts = {"queries": 0, "candidates": 0, "grades": 0}
+    counts = {"queries": 0, "documents": 0, "candidates": 0, "grades": 0}
     first: list[Row] = []
     errors: list[ImportFailed] = []
     with _opened(source) as stream:
@@ -195,15 +197,22 @@ def preview_dataset(
                 continue
             if len(first) < rows:
                 first.append(row)
-            if isinstance(row, ImportedQuery):
-                counts["queries"] += 1
-                counts["candidates"] += len(row.documents)
-            else:
-                counts["grades"] += 1
+            _count(counts, row)
     complete = len(errors) < max_errors and (isinstance(reader, LineImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
     return Preview(rows=tuple(first), errors=tuple(errors), complete=complete, **counts)
+
+
+def _count(counts: dict[str, int], row: Row) -> None:
+    if isinstance(row, ImportedQuery):
+        counts["queries"] += 1
+        counts["candidates"] += len(row.documents)
+        counts["grades"] += sum(document.grade is not None for document in row.documents)
+    elif isinstance(row, ImportedDocument):
+        counts["documents"] += 1
+    else:
+        counts["candidates" if isinstance(row, ImportedCandidate) else "grades"] += 1
 
 
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:

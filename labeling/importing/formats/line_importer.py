@@ -13,9 +13,9 @@ import pydantic
 
 from labeling.importing.lines import DEFAULT_MAX_LINE_BYTES, DEFAULT_MAX_TOTAL_BYTES, RowError, numbered_lines
 from labeling.plugins import Importer, Plugin
-from labeling.records import ImportedGrade, ImportedQuery
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
-Row = ImportedQuery | ImportedGrade
+Row = ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade
 
 
 class LineOptions(Importer.Options):

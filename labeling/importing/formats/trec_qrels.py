@@ -9,13 +9,11 @@ from typing import IO, Literal
 import pydantic
 
 from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row
-from labeling.importing.formats.value_checks import check_identifier
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier
 from labeling.importing.lines import RowError
 from labeling.importing.strict_json import BadJson, check_text, printable
 from labeling.plugins import register
 from labeling.records import ImportedGrade
-
-MAX_GRADE = 2**15 - 1
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MAX_NUMBER_CHARACTERS = 40
