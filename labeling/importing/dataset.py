@@ -18,7 +18,8 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
 from labeling import audit
-from labeling.importing.formats import LineImporter, Row, RowChecks, RowError, make_importer
+from labeling.importing.detection import AUTO, detect_source
+from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
 from labeling.models import Judgment, Project
@@ -79,10 +80,9 @@ def import_dataset(
     `leave_out_bad_rows` imports the rest of a file with bad rows: a bad document leaves the others of its query, and
     the summary counts what was left out by reason. A damaged file, or one without a good row, is still refused.
 
-    The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
+    The importer `auto` is the one that recognises the file. The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
     importer, pydantic.ValidationError for its options, OSError if the file cannot be read.
     """
-    reader = _reader(importer, options)
     file = filename or _name_of(source)
     with (
         _opened(source) as stream,
@@ -90,6 +90,7 @@ def import_dataset(
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
+        reader = _reader(importer, options, stream, file)
         left_out = LeftOutRows() if leave_out_bad_rows else None
         staged = stage(cursor, _rows(reader, stream, leave_out=leave_out_bad_rows), progress, left_out)
         if not staged.rows:
@@ -101,7 +102,7 @@ def import_dataset(
 
 def _rows(reader: Importer, stream: IO[bytes], *, leave_out: bool) -> Iterator[Row | RowError]:
     """Rows, with the errors of bad ones if those are left out; a reader of whole files stops at its first."""
-    if leave_out and isinstance(reader, LineImporter):
+    if leave_out and isinstance(reader, RowImporter):
         return reader.read_all(stream, parts=True)
     return reader.read(stream)
 
@@ -129,9 +130,14 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         audit.note("grades.replaced", project=project, actor=by, subject=file, grades=summary.grades_changed)
 
 
-def _reader(importer: str, options: Mapping[str, Any] | None) -> Importer:
+def _reader(importer: str, options: Mapping[str, Any] | None, stream: IO[bytes] | Path, file: str) -> Importer:
+    name = detect_source(stream, file) if importer == AUTO else importer
+    if isinstance(stream, Path) and name != "beir":
+        raise ImportFailed(
+            "is a folder", file=file, remedy="choose one of its files, or the format beir for a BEIR data set"
+        )
     return make_importer(
-        get_plugin("importer", importer),
+        get_plugin("importer", name),
         max_line_bytes=settings.ZELO_MAX_LINE_BYTES,
         max_total_bytes=settings.ZELO_MAX_IMPORT_BYTES,
         options=dict(options or {}),
@@ -143,9 +149,11 @@ def _name_of(source: Source) -> str:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
-    """Open a path, and close it afterwards; a stream of the caller stays open."""
-    if isinstance(source, str | Path):
+def _opened(source: Source) -> Iterator[Any]:
+    """Open a path, and close it afterwards; a stream of the caller stays open, and a folder stays a path."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        yield Path(source)
+    elif isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
             yield stream
     else:
@@ -183,12 +191,12 @@ def preview_dataset(
     An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
     those of a project.
     """
-    reader = _reader(importer, options)
     file = filename or _name_of(source)
     counts = {"queries": 0, "documents": 0, "candidates": 0, "grades": 0}
     first: list[Row] = []
     errors: list[ImportFailed] = []
     with _opened(source) as stream:
+        reader = _reader(importer, options, stream, file)
         for row in _checked(reader, stream):
             if isinstance(row, RowError):
                 errors.append(ImportFailed.of_row(row, file))
@@ -198,7 +206,7 @@ def preview_dataset(
             if len(first) < rows:
                 first.append(row)
             _count(counts, row)
-    complete = len(errors) < max_errors and (isinstance(reader, LineImporter) or not errors)
+    complete = len(errors) < max_errors and (isinstance(reader, RowImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
     return Preview(rows=tuple(first), errors=tuple(errors), complete=complete, **counts)
@@ -218,7 +226,7 @@ def _count(counts: dict[str, int], row: Row) -> None:
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:
     """Valid rows, and the errors of bad ones, with the checks across lines."""
     checks = RowChecks()
-    rows = reader.read_all(stream) if isinstance(reader, LineImporter) else reader.read(stream)
+    rows = reader.read_all(stream) if isinstance(reader, RowImporter) else reader.read(stream)
     try:
         for row in rows:
             try:

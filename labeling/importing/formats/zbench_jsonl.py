@@ -38,6 +38,11 @@ class ZbenchJsonl(LineImporter):
         b'"Bread is baked from flour."}]}\n'
     )
 
+    @classmethod
+    def recognises(cls, head: bytes, filename: str) -> float:
+        start = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2000]
+        return 0.95 if start.startswith(b"{") and b'"query"' in start and b'"documents"' in head else 0.0
+
     def parse_line(self, body: bytes, line: int) -> ImportedQuery:
         for part in self.parse_parts(body, line):
             if isinstance(part, RowError):
