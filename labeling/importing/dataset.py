@@ -42,7 +42,7 @@ Source = str | Path | IO[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file.
+    """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file, and all errors by reason.
 
     `documents` are those that stand alone. `complete` is False where reading stopped before the end of the file; the counts
     cover the part that was read.
@@ -55,6 +55,8 @@ class Preview:
     candidates: int
     grades: int
     complete: bool
+    importer: str
+    reasons: tuple[LeftOut, ...] = ()
 
 
 # --- import ------------------------------------------------------------------------------
@@ -183,10 +185,11 @@ def preview_dataset(
     importer: str = "zbench-jsonl",
     options: Mapping[str, Any] | None = None,
     filename: str = "",
-    rows: int = 5,
+    rows: int = 10,
     max_errors: int = 50,
+    most_counted: int = 10_000,
 ) -> Preview:
-    """Read and check a whole file without storing anything; stop after `max_errors` invalid lines.
+    """Read and check a whole file without storing anything; list `max_errors` errors, and stop after `most_counted`.
 
     An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
     those of a project.
@@ -195,21 +198,32 @@ def preview_dataset(
     counts = {"queries": 0, "documents": 0, "candidates": 0, "grades": 0}
     first: list[Row] = []
     errors: list[ImportFailed] = []
+    tally, found = LeftOutRows(), 0
     with _opened(source) as stream:
         reader = _reader(importer, options, stream, file)
         for row in _checked(reader, stream):
             if isinstance(row, RowError):
-                errors.append(ImportFailed.of_row(row, file))
-                if len(errors) >= max_errors:
+                found += 1
+                tally.count(row)
+                if len(errors) < max_errors:
+                    errors.append(ImportFailed.of_row(row, file))
+                if found >= most_counted:
                     break
                 continue
             if len(first) < rows:
                 first.append(row)
             _count(counts, row)
-    complete = len(errors) < max_errors and (isinstance(reader, RowImporter) or not errors)
+    complete = found < most_counted and (isinstance(reader, RowImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
-    return Preview(rows=tuple(first), errors=tuple(errors), complete=complete, **counts)
+    return Preview(
+        rows=tuple(first),
+        errors=tuple(errors),
+        complete=complete,
+        importer=reader.name,
+        reasons=tally.counted(),
+        **counts,
+    )
 
 
 def _count(counts: dict[str, int], row: Row) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
 from labeling.importing.formats.fields import HEAD_BYTES
+from labeling.importing.formats.tables.columns import NONE, ROLES, mapping_of
+from labeling.importing.formats.tables.readers import PARQUET_MAGIC, parquet_columns
+from labeling.importing.formats.tables.table import Table
+from labeling.importing.lines import RowError
 from labeling.plugins import Importer, registered
 
 AUTO = "auto"
@@ -37,6 +42,27 @@ def detect_source(source: IO[bytes] | Path, filename: str = "") -> str:
     head = source.read(HEAD_BYTES)
     source.seek(position)
     return detect(head, filename)
+
+
+def columns_of(source: IO[bytes]) -> list[str]:
+    """The columns of a table by its first bytes; empty if it shows none. The position of the stream stays."""
+    position = source.tell()
+    head = source.read(HEAD_BYTES)
+    try:
+        if head.startswith(PARQUET_MAGIC):
+            source.seek(position)
+            return parquet_columns(source)
+        return next(iter(Table.columns(_unpacked(head)[:HEAD_BYTES])), [])
+    except RowError:
+        return []
+    finally:
+        source.seek(position)
+
+
+def guessed_columns(columns: list[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role, "-" for none. Raises RowError for a table of which nothing is known."""
+    found = mapping_of(columns, given).of
+    return {role: found.get(role, NONE) for role in ROLES}
 
 
 def _unpacked(head: bytes) -> bytes:

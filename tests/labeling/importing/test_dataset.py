@@ -372,10 +372,12 @@ def test_a_preview_shows_first_rows_and_every_error_and_stores_nothing() -> None
     assert stored() == (0, 0, 0)
 
 
-def test_a_preview_stops_at_fifty_errors() -> None:
-    preview = preview_dataset(io.BytesIO(b"oops\n" * 1000), filename="f")
-    assert len(preview.errors) == 50
-    assert not preview.complete
+def test_a_preview_lists_fifty_errors_and_counts_all_by_reason() -> None:
+    bad = jsonl({"query": {"id": "q", "query": "x"}, "documents": [{"id": "d", "content": ""}]}).getvalue()
+    preview = preview_dataset(io.BytesIO(b"oops\n" * 1000 + bad), filename="f")
+    assert len(preview.errors) == 50 and preview.complete
+    assert [(each.count, each.lines[0]) for each in preview.reasons] == [(1000, 1), (1, 1001)]
+    assert not preview_dataset(io.BytesIO(b"oops\n" * 1000), filename="f", most_counted=999).complete
 
 
 def test_a_preview_of_an_empty_file_says_so() -> None:

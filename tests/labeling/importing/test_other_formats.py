@@ -236,7 +236,7 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
         ("table", 'query,text\nwho,"x"y\n', 2, "not well-formed CSV"),
         ("table", 'query,text\nwho,"x\n', 2, "not well-formed CSV"),
         ("table", "query,query\nwho,x\n", 0, "has the column 'query' twice"),
-        ("table", "a,b\n1,2\n", 0, "has the columns 'a', 'b', none of which is known"),
+        ("table", "a,b\n1,2\n", 0, "has the columns 'a', 'b', of which no text"),
         ("table", "query,text\nwho, \u200b\n", 2, "is empty"),
         ("table", "qid,query\n,who\n", 2, "is empty"),
         ("table", "qid,query\n1,who\n1,what\n", 3, "has another text than on line 2"),
@@ -302,6 +302,11 @@ def test_every_format_recognises_its_own_example(name: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xfe", b"hello", b"{", b"[", b"{}", b"\x1f\x8b\x08"])
 def test_what_nothing_recognises_is_read_as_zbench(data: bytes) -> None:
     assert detect(data) == "zbench-jsonl"
+
+
+def test_a_table_of_unknown_columns_is_still_a_table_by_its_name() -> None:
+    assert detect(b"winner,loser\n1,2\n", "votes.csv") == "table"
+    assert "correct" in only_error("table", "qid,x\n1,2\n", query="y").remedy
 
 
 # --- storing -----------------------------------------------------------------------------

@@ -144,10 +144,12 @@ def mapping_of(columns: Sequence[str], given: Mapping[str, str]) -> ColumnMappin
             free.remove(name)
     _give_bare_id(found, free, given)
     _score_or_grade(found, given)
-    if not {"query", "query_id"} & found.keys() and not {"document", "title"} & found.keys():
+    has_pair = bool({"query", "query_id"} & found.keys()) and "document_id" in found
+    has_text = bool({"query", "document", "title"} & found.keys())
+    if not has_text and not (has_pair and {"grade", "rank", "score"} & found.keys()):
         raise refused(
-            f"has the columns {listed}, none of which is known",
-            expectation="a column of queries or of documents",
+            f"has the columns {listed}, of which no text and no graded or ranked pair is known",
+            expectation="a column of queries or documents, or ids of both with a grade, rank or score",
             remedy="name the columns in the column mapping",
         )
     return ColumnMapping(found)

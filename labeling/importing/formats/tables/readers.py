@@ -219,6 +219,17 @@ def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
         ) from None
 
 
+def parquet_columns(stream: IO[bytes]) -> list[str]:
+    """The names of the columns; empty if the file cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(cast(Any, _Unclosed(stream))).names)
+    except (pa.ArrowException, OSError, ValueError):
+        return []
+
+
 def _checked(row: dict[str, Any], line: int) -> dict[str, Any] | RowError:
     """The row without what is no number; the error of texts that cannot be stored."""
     whole = {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in row.items()}

@@ -59,10 +59,10 @@ class Table(RowImporter):
         if kind == "parquet":
             return 0.9
         try:
-            columns = next(iter(cls().columns(head)), None)
-            return 0.0 if columns is None else 0.65 if mapping_of(columns, {}).of else 0.0
+            columns = next(iter(cls.columns(head)), None)
+            return 0.0 if columns is None or not mapping_of(columns, {}).of else 0.65
         except RowError:
-            return 0.0
+            return 0.2 if kind == "csv" and filename.lower().endswith((".csv", ".tsv")) else 0.0
 
     @classmethod
     def columns(cls, head: bytes) -> Iterator[list[str]]:
