@@ -44,7 +44,7 @@ Source = str | Path | IO[bytes]
 class Preview:
     """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file, and all errors by reason.
 
-    `documents` are those that stand alone. `complete` is False where reading stopped before the end of the file; the counts
+    `documents` are those on lines of their own. `complete` is False where reading stopped before the end of the file; the counts
     cover the part that was read.
     """
 

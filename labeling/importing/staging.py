@@ -13,10 +13,10 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from labeling.grades import attach_grades
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.strict_json import printable
+from labeling.importing.unmatched_grades import attach_grades
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
 Progress = Callable[[int], None]

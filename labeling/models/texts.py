@@ -78,7 +78,7 @@ class Candidate(models.Model):
 class UnmatchedGrade(models.Model):
     """A person's grade of a document that is no candidate of the query (yet), by the imported ids.
 
-    It counts as relevant and not retrieved. `labeling.grades` moves it to the candidate once there is one.
+    It counts as relevant and not retrieved. `labeling.importing.unmatched_grades` moves it to the candidate once there is one.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="unmatched_grades", db_index=False)

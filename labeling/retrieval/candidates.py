@@ -11,7 +11,7 @@ from typing import Any, cast
 from django.db import transaction
 
 from labeling.collection import ProjectCollection
-from labeling.grades import attach_grades
+from labeling.importing.unmatched_grades import attach_grades
 from labeling.models import Candidate, Project, Query
 from labeling.plugins import Retriever, get_plugin
 from labeling.records import TextRecord

@@ -79,7 +79,7 @@ class ImportOut(Schema):
 
 
 class PreviewOut(Schema):
-    """What a file holds. `documents` are those that stand alone; `complete` is false if reading stopped before the end."""
+    """What a file holds. `documents` are those on lines of their own; `complete` is false if reading stopped before the end."""
 
     importer: str
     queries: int

@@ -64,7 +64,7 @@ class Command(BaseCommand):
         """Print what the file holds and its errors by reason. Raises CommandError if it has any."""
         found = preview_dataset(path, importer=importer, options=options)
         counts = (found.queries, found.documents, found.candidates, found.grades)
-        names = ("queries", "documents alone", "candidates", "grades")
+        names = ("queries", "documents", "candidates", "grades")
         parts = [f"{count} {name}" for count, name in zip(counts, names, strict=True) if count]
         self.stdout.write(f"format {found.importer}: {', '.join(parts) or 'no rows'}")
         for each in found.errors[:10]:

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.importing.detection import AUTO
@@ -210,11 +210,23 @@ def _look(source: Source) -> dict[str, Any]:
         "name": source.name,
         "label": get_plugin("importer", source.importer).label,
         "preview": found,
+        "figures": _figures(found),
         "error_count": max(sum(each.count for each in found.reasons), len(found.errors)),
         "rows": [_sample(row) for row in found.rows],
         "options": options,
         "for_file": file_key(source.importer, source.name),
     }
+
+
+def _figures(found: Preview) -> list[tuple[int, str]]:
+    """Return the counts above 0, each with its noun."""
+    counted = (
+        (found.queries, ngettext("query", "queries", found.queries)),
+        (found.documents, ngettext("document", "documents", found.documents)),
+        (found.candidates, ngettext("candidate", "candidates", found.candidates)),
+        (found.grades, ngettext("grade", "grades", found.grades)),
+    )
+    return [each for each in counted if each[0]]
 
 
 def _sample(row: Row) -> dict[str, Any]:
