@@ -71,6 +71,7 @@ def import_dataset(
     filename: str = "",
     progress: Progress | None = None,
     leave_out_bad_rows: bool = False,
+    replaces: bool = False,
     by: Any = None,
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
@@ -78,6 +79,8 @@ def import_dataset(
     Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
     documents that are no candidates are kept until they are, unless the project has none of the file's queries.
+
+    `replaces`: texts without judgments, metadata, first-stage ranks and scores of the file replace those of the project.
 
     `leave_out_bad_rows` imports the rest of a file with bad rows: a bad document leaves the others of its query, and
     the summary counts what was left out by reason. A damaged file, or one without a good row, is still refused.
@@ -97,7 +100,7 @@ def import_dataset(
         staged = stage(cursor, _rows(reader, stream, leave_out=leave_out_bad_rows), progress, left_out)
         if not staged.rows:
             raise _without_rows(left_out, file)
-        summary = move(cursor, project.pk, staged, file, left_out)
+        summary = move(cursor, project.pk, staged, file, left_out, replaces=replaces)
         _note_import(project, summary, file, by=by)
         return summary
 
@@ -124,6 +127,8 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         for name in ("queries", "documents", "candidates", "grades")
         if (count := getattr(summary, f"{name}_created"))
     }
+    if summary.replaced:
+        created["replaced"] = summary.replaced
     if created:
         if left := sum(each.count for each in summary.left_out):
             created["left_out"] = left

@@ -15,6 +15,7 @@ from django.db.backends.utils import CursorWrapper
 
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOut, LeftOutRows
+from labeling.importing.replacing import replace_first_stage, replace_texts
 from labeling.importing.strict_json import printable
 from labeling.importing.unmatched_grades import attach_grades
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
@@ -57,7 +58,7 @@ class ImportSummary:
     `grades_unmatched`: grades of documents that are no candidates, which are kept.
     `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own. `left_out`: the bad rows of a file that was imported without them.
+    its own. `replaced`: those that took the file's. `left_out`: the bad rows of a file that was imported without them.
     """
 
     queries: int = 0
@@ -72,6 +73,7 @@ class ImportSummary:
     grades_unmatched: int = 0
     candidates_unmatched: int = 0
     kept: int = 0
+    replaced: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
@@ -87,6 +89,7 @@ class ImportSummary:
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
+            (self.replaced, "texts, metadata and first-stage ranks replaced"),
             (self.grades_unmatched, "grades of documents that are no candidates"),
             (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
         )
@@ -106,6 +109,7 @@ class ImportSummary:
                 self.candidates_created,
                 self.grades_created,
                 self.grades_changed,
+                self.replaced,
             )
         )
 
@@ -344,14 +348,24 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::inte
 
 
 def move(
-    cursor: CursorWrapper, project_id: int, staged: Staged, file: str, left_out: LeftOutRows | None = None
+    cursor: CursorWrapper,
+    project_id: int,
+    staged: Staged,
+    file: str,
+    left_out: LeftOutRows | None = None,
+    *,
+    replaces: bool = False,
 ) -> ImportSummary:
-    """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused."""
+    """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused.
+
+    `replaces`: rows that differ replace those of the project first, but no text that has judgments.
+    """
     project: dict[str, int | str] = {"project": project_id, "blanks": _BLANKS}
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
     _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
+    replaced = replace_texts(cursor, project) if replaces else 0
     # Compare after the insert, which then sees the rows that another import has committed.
     if queries < staged.queries:
         staged = _refuse_other_text(cursor, project, staged, file, left_out, what="query")
@@ -360,6 +374,7 @@ def move(
     unknown = _prepare_candidates(cursor, project, staged, file)
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
     _refresh_statistics(cursor, candidates, "labeling_candidate")
+    replaced += replace_first_stage(cursor, project) if replaces else 0
     kept = 0
     if queries < staged.queries or documents < staged.documents:
         kept += _count(cursor, _OTHER_METADATA, project)
@@ -381,6 +396,7 @@ def move(
         grades_unmatched=staged.grades - matched,
         candidates_unmatched=unknown,
         kept=kept,
+        replaced=replaced,
         left_out=left_out.counted() if left_out is not None else (),
     )
 

@@ -178,10 +178,12 @@ def post_import(
     importer: str = AUTO,
     options: Json[dict[str, Any]] | None = None,
     leave_out_bad_rows: bool = False,
+    replaces: bool = False,
 ) -> Any:
     """Import a file, all or nothing unless `leave_out_bad_rows`; repeating it changes nothing.
 
     `importer`: its name, or `auto` for the one that recognises the file. `options`: its options as a JSON object.
+    `replaces`: changed texts without judgments, metadata and first-stage ranks replace those of the project.
     """
     project = owned_project_or_404(request, slug)
     try:
@@ -192,6 +194,7 @@ def post_import(
             options=options,
             filename=file.name or "upload",
             leave_out_bad_rows=leave_out_bad_rows,
+            replaces=replaces,
             by=request.user,
         )
     except (ImportFailed, UnknownPlugin, ValidationError) as error:

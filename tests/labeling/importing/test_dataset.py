@@ -19,8 +19,19 @@ from labeling import plugins
 from labeling.importing import dataset
 from labeling.importing.dataset import ImportFailed, ImportSummary, import_dataset, preview_dataset
 from labeling.importing.staging import MANY_ROWS
-from labeling.models import Candidate, Document, Project, Query, UnmatchedGrade
-from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
+from labeling.judgments import record_judgments
+from labeling.models import (
+    Annotator,
+    AuditEntry,
+    Candidate,
+    Document,
+    Pair,
+    Project,
+    Query,
+    UnmatchedGrade,
+    config_hash,
+)
+from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery, NewJudgment
 from labeling.retrieval.candidates import fill_candidates
 from tests.labeling.importing.files import jsonl, load, row
 
@@ -128,6 +139,35 @@ def test_a_changed_text_under_a_known_id_is_refused_by_name(project: Project, wh
     assert caught.value.line == 2
     assert repr("q1" if what == "query" else "d2") in caught.value.problem
     assert not Query.objects.filter(external_id="q0").exists()
+
+
+def test_a_file_replaces_what_has_changed_but_no_text_with_judgments(project: Project) -> None:
+    load(project, row("q1", "d1", "d2", "d3", rank=1), row("q2", "d4"))
+    changed = [row("q1", "d1", rank=2, metadata={"new": 1}), row("q2", "d4")]
+    changed[1]["query"]["query"], changed[1]["documents"][0]["content"] = "another question", "another text"
+    summary = load(project, *changed, replaces=True)
+    assert summary.replaced == 4 and "4 texts, metadata and first-stage ranks replaced" in str(summary)
+    assert Query.objects.get(external_id="q2").text == "another question"
+    assert Document.objects.get(external_id="d4").text == "another text"
+    assert Document.objects.get(external_id="d1").metadata == {"new": 1}
+    assert Candidate.objects.get(document__external_id="d1").first_stage_rank == 2
+    assert load(project, *changed, replaces=True).changed_nothing
+    assert AuditEntry.objects.latest("id").details == {"replaced": 4}
+
+    a, b = Candidate.objects.filter(query__external_id="q1").order_by("id")[:2]
+    judge = Annotator.objects.create(project=project, name="judge", plugin="bm25", config_hash=config_hash(n=1))
+    pair = Pair.objects.create(a=a, b=b, query_id=a.query_id)
+    record_judgments([NewJudgment(pair.pk, judge.pk, False, 0.75)])
+    judged = row("q1", "d2", "d3")
+    for document in judged["documents"]:
+        document["content"] += " changed"
+    with pytest.raises(ImportFailed, match="'d2' has a different text"):
+        load(project, judged, replaces=True)
+    assert load(project, judged, replaces=True, leave_out_bad_rows=True).replaced == 1
+    assert Document.objects.get(external_id="d3").text == "text of d3 changed"
+    judged["query"]["query"] = "another question"
+    with pytest.raises(ImportFailed, match="the query 'q1' has a different text"):
+        load(project, judged, replaces=True)
 
 
 def test_many_rows_come_through_several_batches(project: Project) -> None:
@@ -287,9 +327,9 @@ def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pyte
     both_are_staged = threading.Barrier(2, timeout=20)
     move = dataset.move
 
-    def move_together(*arguments: Any) -> ImportSummary:
+    def move_together(*arguments: Any, **options: Any) -> ImportSummary:
         both_are_staged.wait()
-        return move(*arguments)
+        return move(*arguments, **options)
 
     monkeypatch.setattr(dataset, "move", move_together)
 

@@ -181,3 +181,25 @@ def test_the_page_detects_the_format_and_imports_by_the_corrected_columns(client
     assert Candidate.objects.filter(query__text="who").count() == 2
     html = send(preview, **chosen | {"format_for_file": "table:other.csv"}).content.decode()
     assert '<option value="frage" selected>' not in html, "the columns of another file"
+
+
+def test_rest_the_command_and_the_page_replace_what_has_changed_where_asked(client: Client, tmp_path: Path) -> None:
+    owner = make_user()
+    project = make_project(owner=owner)
+    api, file, path = Api(owner), tmp_path / "rows.csv", f"/projects/{project.slug}/import"
+    client.force_login(owner)
+
+    def table(text: str) -> bytes:
+        return f"id,text\nd1,{text}\n".encode()
+
+    def text() -> str:
+        return project.documents.get().text
+
+    assert upload(api, path, table("one")).status_code == 200
+    assert upload(api, path, table("two")).status_code == 422
+    assert upload(api, f"{path}?replaces=true", table("two")).status_code == 200 and text() == "two"
+    file.write_bytes(table("three"))
+    call_command("import", project.slug, file, replace=True)
+    assert text() == "three"
+    sent = {"file": SimpleUploadedFile("t.csv", table("four")), "replaces": "on"}
+    assert client.post(reverse("import", args=[project.slug]), sent).status_code == 302 and text() == "four"

@@ -37,6 +37,12 @@ class Command(BaseCommand):
             "--leave-out-bad-rows", action="store_true", help="import the good rows, and count the bad ones by reason"
         )
 
+        parser.add_argument(
+            "--replace",
+            action="store_true",
+            help="replace changed texts without judgments, metadata and first-stage ranks of the project",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
         if not path.exists():
@@ -54,6 +60,7 @@ class Command(BaseCommand):
                     importer=options["importer"],
                     options=chosen,
                     leave_out_bad_rows=options["leave_out_bad_rows"],
+                    replaces=options["replace"],
                 )
             except (ImportFailed, UnknownPlugin, pydantic.ValidationError) as error:
                 raise CommandError(str(error)) from error

@@ -62,6 +62,7 @@ class ImportForm(PageForm):
     text = forms.CharField(required=False, strip=False)
     grades = forms.FileField(label=gettext_lazy("Human grades"), required=False, allow_empty_file=True)
     leave_out = forms.BooleanField(required=False)
+    replaces = forms.BooleanField(required=False)
     negative_ungraded = forms.BooleanField(required=False)
     repeated_maximum = forms.BooleanField(required=False)
 
@@ -191,6 +192,7 @@ def _import(project: Project, values: Mapping[str, Any], sent: Mapping[str, Any]
             options=source.options,
             filename=source.name,
             leave_out_bad_rows=values["leave_out"],
+            replaces=values["replaces"],
             by=by,
         )
         sentences.append(str(summary))
