@@ -433,5 +433,6 @@ def test_trec_dl19_and_its_grades_come_in_whole(project: Project) -> None:
     summary = import_dataset(project, folder / "candidates_judged100.jsonl")
     assert (summary.queries, summary.candidates) == (43, Candidate.objects.count())
     grades = import_dataset(project, folder / "qrels.txt", importer="trec-qrels")
-    assert (grades.grades, grades.grades_created) == (9260, summary.candidates)
+    assert (grades.grades, grades.grades_created) == (9260, 9260)
+    assert grades.grades_unmatched == 9260 - summary.candidates == UnmatchedGrade.objects.count()
     assert not Candidate.objects.filter(grade__isnull=True).exists()
