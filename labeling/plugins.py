@@ -178,6 +178,13 @@ class Judge(Plugin):
     def set_size(self) -> int:
         return 2
 
+    def recorded_pairs(self, query_id: int) -> Sequence[tuple[int, int]] | None:
+        """Pairs of a query that it can answer, as ids of the documents in the order shown; None: any pair.
+
+        The design `recorded` asks only these. Called after `prepare`.
+        """
+        return None
+
     @abc.abstractmethod
     def prepare(self, collection: Collection) -> None:
         """Called once per process and project before `judge`; must not read grades."""

@@ -43,6 +43,7 @@ class FailureKind(enum.StrEnum):
     OVER_BUDGET = "over_budget"
     BAD_REQUEST = "bad_request"
     JUDGE_ERROR = "judge_error"
+    NOT_RECORDED = "not_recorded"
 
 
 # --- import and export -------------------------------------------------------------------
@@ -147,6 +148,14 @@ class Collection(Protocol):
 
     def query(self, query_id: int) -> TextRecord:
         """One query."""
+        ...
+
+    def named_documents(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        """Documents by their imported id, without unknown ones."""
+        ...
+
+    def named_queries(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        """Queries by their imported id, without unknown ones."""
         ...
 
 
@@ -329,6 +338,8 @@ class QueryState:
     float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
     where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
     student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
+    `recorded` int64[r, 2], a < b, or None: the pairs for which a judge of the run has a recorded answer; the sampler
+    `recorded` draws only these.
     """
 
     size: int
@@ -340,6 +351,7 @@ class QueryState:
     prior_precision: float = 0.1
     logit_scale: float = 2.41
     free: BoolArray | None = None
+    recorded: IntArray | None = None
 
 
 # --- rating ------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import numpy as np
 
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Rater, get_plugin
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import FloatArray, IntArray
 from labeling.stored_texts import stored_text
-from scoring.columns import copy_columns, read_columns
+from scoring.columns import copy_columns, only, read_columns
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
 
@@ -170,18 +170,3 @@ def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:
     return name if name not in taken else f"{name} ({sum(each.startswith(name) for each in taken) + 1})"
-
-
-def only(columns: ComparisonColumns, rows: np.ndarray) -> ComparisonColumns:
-    """Return the columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
-    kept = np.append(0, np.cumsum(rows))
-    return ComparisonColumns(
-        a=columns.a[rows],
-        b=columns.b[rows],
-        preference=columns.preference[rows],
-        weight=columns.weight[rows],
-        judge=columns.judge[rows],
-        swapped=columns.swapped[rows],
-        offsets=kept[columns.offsets].astype(np.int64),
-        sizes=columns.sizes,
-    )

@@ -74,12 +74,17 @@ _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHE
 
 
 def query_states(
-    query_ids: Sequence[int], *, pending: Sequence[int] = (), guides: Mapping[int, float] | None = None
+    query_ids: Sequence[int],
+    *,
+    pending: Sequence[int] = (),
+    guides: Mapping[int, float] | None = None,
+    recorded: Mapping[int, IntArray] | None = None,
 ) -> dict[int, CandidateState]:
     """Return the state of each query by id.
 
     A pair counts as drawn if it has an answer or is in `pending` (ids of queued pairs), so that pairs of a cancelled
     run may be drawn again. `guides`: annotators whose answers inform with this weight, but leave a pair free to be drawn.
+    `recorded`: candidate ids int64[r, 2] of the recorded pairs by query.
     """
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
@@ -94,10 +99,11 @@ def query_states(
     }
     repeated = same_texts(query_ids)
     candidates = candidates[~np.isin(candidates["id"].astype(np.int64), repeated[:, 1])]
-    states = {}
+    known, states = recorded or {}, {}
     for query in query_ids:
         own, same = pairs[pairs["query"] == query], repeated[repeated[:, 0] == query, 1:]
-        states[query] = _state(candidates, _distinct(own, same) if len(same) else own, fits.get(query), query)
+        drawn = _distinct(own, same) if len(same) else own
+        states[query] = _state(candidates, drawn, fits.get(query), query, known.get(query))
     return states
 
 
@@ -133,7 +139,9 @@ def _joined(one: np.void, other: np.void) -> np.void:
     return joined
 
 
-def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int) -> CandidateState:
+def _state(
+    candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int, recorded: IntArray | None
+) -> CandidateState:
     mine = candidates[candidates["query"] == query]
     drawn = pairs
     ids = mine["id"].astype(np.int64)
@@ -149,9 +157,16 @@ def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query
         preference=drawn["mean"].astype(np.float64),
         weight=drawn["weight"].astype(np.float64),
         free=drawn["free"].astype(np.bool_) if "free" in (drawn.dtype.names or ()) else None,
+        recorded=None if recorded is None else _local(ids, recorded),
         **known,
     )
     return CandidateState(candidate_ids=ids, state=state)
+
+
+def _local(ids: IntArray, recorded: IntArray) -> IntArray:
+    """Recorded pairs as local indices, without those of candidates that repeat another one's text."""
+    kept = recorded[np.isin(recorded, ids).all(axis=1)]
+    return np.searchsorted(ids, kept).astype(np.int64)
 
 
 def sample_pairs(
@@ -163,14 +178,15 @@ def sample_pairs(
     round_number: int,
     pending: Sequence[int] = (),
     guides: Mapping[int, float] | None = None,
+    recorded: Mapping[int, IntArray] | None = None,
 ) -> dict[int, IntArray]:
     """Return the next pairs of each query as candidate ids int64[m, 2], a < b, without queries that need none.
 
     The draw depends only on the query's state, seed and round, so that a repeat draws the same pairs.
-    `pending`, `guides`: see `query_states`.
+    `pending`, `guides`, `recorded`: see `query_states`.
     """
     drawn: dict[int, IntArray] = {}
-    for query, known in query_states(query_ids, pending=pending, guides=guides).items():
+    for query, known in query_states(query_ids, pending=pending, guides=guides, recorded=recorded).items():
         rng = np.random.default_rng([seed, round_number, query])
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):

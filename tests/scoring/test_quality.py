@@ -7,8 +7,8 @@ import pytest
 
 from labeling.access.annotators import get_person
 from labeling.models import Project, UnmatchedGrade
-from scoring.columns import read_columns
-from scoring.quality import graded_queries, only, ranking_quality
+from scoring.columns import only, read_columns
+from scoring.quality import graded_queries, ranking_quality
 from scoring.rating import rate_stale
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
 

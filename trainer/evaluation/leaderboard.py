@@ -378,6 +378,18 @@ def leaderboard(
     )
 
 
+def values_by_reranker(
+    project: Project, snapshot: Snapshot, split: str, reference: Reference, measures: tuple[str, ...]
+) -> dict[Reranker, Measured]:
+    """The values by query of everything evaluated on one split. Raises NotEvaluated."""
+    rows = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
+    evaluations = list((rows.defer("scores") if set(measures) <= set(METRICS) else rows).select_related("reranker"))
+    if not evaluations:
+        raise NotEvaluated(f"nothing is evaluated on split {split!r} against {reference}; start an evaluation first")
+    values = _values_of(evaluations, measures, complete=False)
+    return {each.reranker: values[each.pk] for each in evaluations}
+
+
 def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, complete: bool) -> dict[int, Measured]:
     """Values by query of each evaluation, stored ones or computed from the stored scores."""
     if set(measures) <= set(METRICS):

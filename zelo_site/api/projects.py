@@ -41,11 +41,20 @@ class ProjectIn(Schema):
     instruction: Text = ""
 
 
+class CriterionIO(Schema):
+    """A criterion of the rubric; `weight` > 0 is its share of the verdict."""
+
+    name: Text = Field(max_length=60)
+    description: Text = Field("", max_length=1000)
+    weight: float = 1.0
+
+
 class ProjectPatch(Schema):
     """What is left out stays. Another rater without options starts from its defaults."""
 
     name: Text | None = Field(None, max_length=200)
     instruction: Text | None = None
+    rubric: list[CriterionIO] | None = None
     rater: Text | None = Field(None, max_length=80)
     rater_options: dict[str, Any] | None = None
 
@@ -54,6 +63,7 @@ class ProjectOut(Schema):
     slug: str
     name: str
     instruction: str
+    rubric: list[CriterionIO]
     rater: str
     rater_options: dict[str, Any]
     queries: int
@@ -128,6 +138,7 @@ def _project_out(project: Project) -> dict[str, Any]:
         "slug": counted.slug,
         "name": counted.name,
         "instruction": counted.instruction,
+        "rubric": counted.rubric,
         "rater": counted.rater,
         "rater_options": counted.rater_options,
         "queries": counted.query_count,
@@ -162,7 +173,7 @@ def get_project(request: HttpRequest, slug: str) -> Any:
 
 @router.patch("/projects/{slug}", response=ProjectOut)
 def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
-    """Change name, instruction or rater; with another rater, or other options of it, all queries are fitted anew."""
+    """Change name, instruction, rubric or rater; with another rater, or other options of it, all queries are fitted anew."""
     project = owned_project_or_404(request, slug)
     try:
         return _project_out(change_project(project, **body.dict(exclude_unset=True), by=request.user))

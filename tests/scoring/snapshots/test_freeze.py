@@ -156,6 +156,29 @@ def test_a_held_out_domain_is_never_learned_from_nor_are_its_questions_elsewhere
     assert snapshot.manifest["removed"] == {"query text also in a held-out domain": 4}
 
 
+def test_a_field_of_the_metadata_can_name_the_split_of_a_query() -> None:
+    project = make_project()
+    queries = scored(project, queries=12)
+    for number, split in ((0, "test"), (1, "test"), (2, "dev")):
+        queries[number].metadata = {"part": split}
+        queries[number].save()
+    Query.objects.filter(pk=queries[5].pk).update(text=queries[0].text.upper())  # the test question again
+    options = SnapshotOptions(split_by="part", dev_share=0.25, test_share=0.0, shared_documents="keep")
+    snapshot = freeze([project], name="Named", options=options)
+    split_of = {row["query_external_id"]: row["split"] for row in rows_of(snapshot)}
+    names = [query.external_id for query in queries]
+    assert {name for name, split in split_of.items() if split == "test"} == set(names[:2])
+    assert split_of[names[2]] == "dev" and names[5] not in split_of
+    drawn = [split for name, split in split_of.items() if name not in names[:3]]
+    assert (drawn.count("dev"), drawn.count("train")) == (2, 6)
+    assert list(snapshot.manifest["removed"]) == ["query text also in a held-out domain or in another named split"]
+    Query.objects.filter(pk=queries[3].pk).update(metadata={"part": "exam"})
+    with pytest.raises(SnapshotRefused, match="'exam' in its metadata; expected train, dev, test, heldout"):
+        freeze([project], name="Wrong", options=options)
+    with pytest.raises(SnapshotRefused, match="which no scored query has"):
+        freeze([project], name="None", options=options.model_copy(update={"split_by": "nothing"}))
+
+
 def test_filters_leave_out_what_rests_on_little() -> None:
     project = make_project()
     queries = scored(project)

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0014_model_grade")]
+    dependencies = [("labeling", "0015_project_rubric")]
 
     operations = [
         migrations.AddField(
