@@ -27,6 +27,8 @@ from labeling.records import (
     ExportedQuery,
     Failure,
     Fit,
+    ImportedCandidate,
+    ImportedDocument,
     ImportedGrade,
     ImportedQuery,
     IntArray,
@@ -97,8 +99,16 @@ class Importer(Plugin):
 
     kind = "importer"
 
+    @classmethod
+    def recognises(cls, head: bytes, filename: str) -> float:
+        """How sure the importer is that a file with these first bytes is of its format, from 0 (not at all) to 1.
+
+        `head` is unpacked and at most 64 KiB long; `filename` may be empty.
+        """
+        return 0.0
+
     @abc.abstractmethod
-    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
+    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade]:
         """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 

@@ -51,13 +51,18 @@ class FailureKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImportedDocument:
-    """One document of a query in a file. `rank` is 1-based, `score` any finite number."""
+    """One document of a query in a file, or a document alone, which then has its 1-based `line`.
+
+    `rank` is 1-based, `score` any finite number, `grade` a person's grade (an integer >= 0); a document alone has none.
+    """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None
     score: float | None = None
+    grade: int | None = None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,19 @@ class ImportedQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedCandidate:
+    """A candidate by its ids, without texts, as in a run. A `score` without a `rank` is ranked within its query."""
+
+    query_id: str
+    document_id: str
+    rank: int | None = None
+    score: float | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ImportedGrade:
-    """A human grade (an integer >= 0) of one candidate."""
+    """A human grade (an integer >= 0) of one document for one query."""
 
     query_id: str
     document_id: str
@@ -95,6 +111,7 @@ class ExportedDocument:
     comparisons: int
     grade: int | None
     first_stage_rank: int | None
+    first_stage_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
 from scoring.numerics.fitting.votes import VoteTerms
 from scoring.project_fits import project_rater
 from scoring.raters import MaximumLikelihoodRater
+from scoring.same_texts import expanded, merged, same_texts
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         return Rated(queries=0, judgments=0)
     try:
         read = counted_votes(project, read)
-        fit = _rate(project_rater(project, shared), read, shared)
+        one = merged(read, same_texts(read.query_ids.tolist()))
+        fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, read)
         store_fit(read, fit, shared=shared, rater=project.rater)
     except (OperationalError, InterfaceError):
         raise  # the database is unavailable; the fit is not at fault

@@ -17,11 +17,12 @@ from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
 from scoring.numerics.design.sets import pack_sets, within_budget
+from scoring.same_texts import same_texts
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateState:
-    """A sampler's state with the primary keys of its local indices, int64[size]."""
+    """A sampler's state with the primary keys of its local indices, int64[size]; of candidates with one text the first."""
 
     candidate_ids: IntArray
     state: QueryState
@@ -96,15 +97,53 @@ def query_states(
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
-    known = recorded or {}
-    return {query: _state(candidates, pairs, fits.get(query), query, known.get(query)) for query in query_ids}
+    repeated = same_texts(query_ids)
+    candidates = candidates[~np.isin(candidates["id"].astype(np.int64), repeated[:, 1])]
+    known, states = recorded or {}, {}
+    for query in query_ids:
+        own, same = pairs[pairs["query"] == query], repeated[repeated[:, 0] == query, 1:]
+        drawn = _distinct(own, same) if len(same) else own
+        states[query] = _state(candidates, drawn, fits.get(query), query, known.get(query))
+    return states
+
+
+def _distinct(pairs: np.ndarray, same: IntArray) -> np.ndarray:
+    """The pairs of a query over distinct texts; `same` int64[r, 2]: candidates and the first one with their text.
+
+    Pairs that become one have their weights added, and the mean of their preferences.
+    """
+    first = dict(same.tolist())
+    found: dict[tuple[int, int], np.void] = {}
+    for row in pairs:
+        a, b = (first.get(each, each) for each in (int(row["a"]), int(row["b"])))
+        if a == b:
+            continue
+        new = row.copy()
+        new["a"], new["b"] = min(a, b), max(a, b)
+        if a > b:
+            new["mean"] = 1.0 - new["mean"]
+        known = found.get((int(new["a"]), int(new["b"])))
+        found[int(new["a"]), int(new["b"])] = new if known is None else _joined(known, new)
+    return np.array([found[key] for key in sorted(found)], dtype=pairs.dtype)
+
+
+def _joined(one: np.void, other: np.void) -> np.void:
+    joined = one.copy()
+    weights = np.array([one["weight"], other["weight"]], dtype=np.float64)
+    means = np.array([one["mean"], other["mean"]], dtype=np.float64)
+    known = np.isfinite(means) & (weights > 0.0)
+    joined["weight"] = weights.sum()
+    joined["mean"] = np.average(means[known], weights=weights[known]) if known.any() else np.nan
+    if "free" in (one.dtype.names or ()):
+        joined["free"] = bool(one["free"] and other["free"])
+    return joined
 
 
 def _state(
     candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int, recorded: IntArray | None
 ) -> CandidateState:
     mine = candidates[candidates["query"] == query]
-    drawn = pairs[pairs["query"] == query]
+    drawn = pairs
     ids = mine["id"].astype(np.int64)
     local = np.stack([np.searchsorted(ids, drawn["a"]), np.searchsorted(ids, drawn["b"])], axis=1).astype(np.int64)
     theta = mine["theta"].astype(np.float64)
@@ -118,10 +157,16 @@ def _state(
         preference=drawn["mean"].astype(np.float64),
         weight=drawn["weight"].astype(np.float64),
         free=drawn["free"].astype(np.bool_) if "free" in (drawn.dtype.names or ()) else None,
-        recorded=None if recorded is None else np.searchsorted(ids, recorded).astype(np.int64),
+        recorded=None if recorded is None else _local(ids, recorded),
         **known,
     )
     return CandidateState(candidate_ids=ids, state=state)
+
+
+def _local(ids: IntArray, recorded: IntArray) -> IntArray:
+    """Recorded pairs as local indices, without those of candidates that repeat another one's text."""
+    kept = recorded[np.isin(recorded, ids).all(axis=1)]
+    return np.searchsorted(ids, kept).astype(np.int64)
 
 
 def sample_pairs(

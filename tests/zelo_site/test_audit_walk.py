@@ -255,6 +255,7 @@ EXEMPT = {
     "compare-skip": "passes one's own assignment on; the past assignment stays",
     "compare-heartbeat": "renews one's own assignments",
     "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
+    "POST /projects/{slug}/import/preview": "reads the file and stores nothing",
 }
 
 READ_ONLY = {

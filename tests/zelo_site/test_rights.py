@@ -151,6 +151,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}": (For.MEMBERS, None),
     "PATCH /projects/{slug}": (For.OWNERS, {"name": "renamed"}),
     "POST /projects/{slug}/import": (For.OWNERS, "file"),
+    "POST /projects/{slug}/import/preview": (For.OWNERS, "file"),
     "GET /projects/{slug}/queries": (For.READERS, None),
     "GET /projects/{slug}/judgments": (For.READERS, None),
     "GET /plugins": (For.SIGNED_IN, None),

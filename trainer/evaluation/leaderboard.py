@@ -25,7 +25,7 @@ from scoring.numerics.measures.resampling import Interval, PairedTest
 from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
-from trainer.evaluation.dataset import LISTED, READ, Listing, listing_of, queries_of_table, read_queries
+from trainer.evaluation.dataset import LISTED, Listing, columns_in, listing_of, queries_of_table, read_queries
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -170,7 +170,8 @@ def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[Eva
         place = listing.names.index(query_id)
         rows = slice(listing.bounds[place], listing.bounds[place + 1])
         number = ids.column("query_id")[rows.start].as_py()
-        table = pq.read_table(stream, columns=list(READ), filters=[("split", "=", split), ("query_id", "=", number)])
+        wanted = [("split", "=", split), ("query_id", "=", number)]
+        table = pq.read_table(stream, columns=columns_in(stream), filters=wanted)
     (query,) = queries_of_table(table, Listing((query_id,), (0, table.num_rows)))
     return query, rows
 

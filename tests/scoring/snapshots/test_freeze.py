@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from labeling.models import Candidate, Document, Membership, Query
+from labeling.models import Candidate, Document, Membership, Query, UnmatchedGrade
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, TooManyRows, freeze
 from scoring.snapshots.splits import HELDOUT, TEST, TRAIN, fingerprint, quotas, rows_to_keep, split_queries
 from scoring.storage.files import BadPath, ChecksumMismatch, Storage, StorageFull, StorageUnusable, storage
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
 from tests.factories.scored import scored
+from trainer.evaluation.leaderboard import evaluation_queries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,6 +64,22 @@ def test_scores_are_frozen_with_their_texts() -> None:
         "weight": 1.0,
     }
     assert {name: rows[5][name] for name in expected} == expected
+
+
+def test_grades_of_documents_that_are_no_candidates_are_frozen_and_measured() -> None:
+    project = make_project()
+    scored(project)
+    query = Query.objects.earliest("id")
+    UnmatchedGrade.objects.create(
+        project=project, query_external_id=query.external_id, document_external_id="elsewhere", grade=3
+    )
+    snapshot = freeze([project], name="First")
+    rows = rows_of(snapshot)
+    assert {tuple(row["other_grades"]) for row in rows if row["query_id"] == query.pk} == {(3,)}
+    assert {tuple(row["other_grades"]) for row in rows if row["query_id"] != query.pk} == {()}
+    split = next(row["split"] for row in rows if row["query_id"] == query.pk)
+    found = {each.id: each for each in evaluation_queries(snapshot, split)}[query.external_id]
+    assert found.other_grades.tolist() == [3.0] and found.counts("grades")
 
 
 def test_the_manifest_is_the_last_file_and_carries_the_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
