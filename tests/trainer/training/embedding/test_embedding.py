@@ -101,6 +101,12 @@ def test_it_learns_and_says_on_how_many_queries_the_scale_rests(learned: tuple[T
     assert {each["fold"] for each in told.of("cross_validation")} == {1, 2, 3}
 
 
+def test_every_fold_and_the_whole_course_start_from_the_untrained_adapter(base: Path, tmp_path: Path) -> None:
+    """A course that continued the one before would be measured on queries that it has learned from."""
+    folded, without = (learn(base, tmp_path / str(folds), folds=folds, epochs=1)[1].of("step") for folds in (3, 0))
+    assert [each["loss"] for each in folded] == [each["loss"] for each in without]
+
+
 def test_labels_of_chance_leave_the_base_where_it_is(base: Path, tmp_path: Path) -> None:
     data = make_data(16)
     chance = np.random.default_rng(1)
