@@ -46,11 +46,11 @@ def table_of(lines: Iterable[str]) -> dict[str, float]:
     return {found["name"]: float(found["value"]) for line in lines if (found := ROW.match(line))}
 
 
-def against(board: dict[str, Any], rival: str) -> dict[str, float]:
-    """The student's difference to a rival, with its interval."""
+def against(board: dict[str, Any], rival: str) -> dict[str, float | None]:
+    """The student's difference to a rival, with its interval; None where no student was published."""
     student = next((row for row in board["rows"] if row["kind"] == "trained"), None)
     if student is None:
-        raise DemoFailed("the leaderboard has no student: it was held back, or nothing was published")
+        return dict.fromkeys(("difference", "low", "high"))
     found = student["against"][rival]
     return {"difference": found["estimate"], "low": found["low"], "high": found["high"]}
 
@@ -90,11 +90,16 @@ def markdown(figures: dict[str, Any]) -> str:
     chosen = [(name, value) for name, value in student.items() if not name.startswith(("judge ", "Elo"))]
     rows = [f"| {name} | {value:.3f} |" for name, value in [*figures["table"].items(), *chosen]]
     low, high = figures["student_over_base_interval"]
+    gain = (
+        f"The student against its untrained base: {figures['student_over_base']:+.3f} ({low:+.3f} to {high:+.3f})."
+        if low is not None
+        else "The student was held back: no checkpoint ranked better than its untrained base."
+    )
     return "\n".join(
         [
             "| order of the test questions' candidates | NDCG@10 |", "|---|---|", *rows, "",
-            f"The student against its untrained base: {figures['student_over_base']:+.3f} ({low:+.3f} to {high:+.3f}). On two cores the table "
-            f"stands {figures['elo_table_s']:.0f} s after the link is printed, the proof after {figures['proof_s'] / 60:.1f} minutes "
+            f"{gain} On two cores the table is printed {figures['elo_table_s']:.0f} s after the link, the proof after "
+            f"{figures['proof_s'] / 60:.1f} minutes "
             "(`benchmarks/demo.py`).",
         ]
     )  # fmt: skip
@@ -121,7 +126,8 @@ def main() -> None:
         figures = measure(Path(folder) / "home", options.port, "--questions", str(options.questions))
     print(f"{'':28}{'measured':>12}{'target':>10}")
     for name, target in TARGETS.items():
-        print(f"{name:28}{figures[name]:>12.3f}{target:>10}")
+        shown = "held back" if figures[name] is None else f"{figures[name]:.3f}"
+        print(f"{name:28}{shown:>12}{target:>10}")
     print(json.dumps(figures))
     if options.write is not None:
         write_between_marks(options.write, markdown(figures))

@@ -36,7 +36,7 @@ Key = tuple[str, str, str]
 def report(panel: Panel) -> str:
     """Return all figures as Markdown."""
     parts = (_counts(panel), _found(panel), _verdicts(panel), _between(panel), _with_grades(panel), _by_hand(panel))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -150,12 +150,14 @@ def _with_grades(panel: Panel) -> str:
 
 
 def _by_hand(panel: Panel) -> str:
-    """The panel's grades against those that were made by hand, which name only the good documents of a question."""
+    """The panel's grades against those that were made by hand, which name only the good documents; empty if they are the same."""
     hand = {each.id: each.grades for each in sample_questions()}
     table: Counter[tuple[int, int]] = Counter()
     for query, grades in panel.grades.items():
         for name, grade in grades.items():
             table[hand.get(query, {}).get(name, 0), grade] += 1
+    if all(one == other for one, other in table):
+        return ""
     rows = [[by_hand, *(f"{table[by_hand, grade]:,}" for grade in range(4))] for by_hand in range(4)]
     header = ["grade by hand (0: not named)", "recorded 0", "1", "2", "3"]
     return _table(header, rows)
