@@ -153,7 +153,7 @@ def numbered_lines(
                 yield number, _too_long(number, max_line_bytes)
                 continue
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield number, _damaged(number, error)
+            yield number, damaged(number, error)
             return
         except TooMuch as error:
             yield number, _too_much(number, error.limit)
@@ -194,7 +194,7 @@ def _too_much(line: int, limit: int) -> RowError:
     )
 
 
-def _damaged(line: int, error: Exception) -> RowError:
+def damaged(line: int, error: Exception) -> RowError:
     return RowError(
         f"the compressed file is damaged or truncated here ({error})",
         line=line,

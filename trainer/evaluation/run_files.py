@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
 
-from labeling.importing.lines import RowError, numbered_lines, open_stream
+from labeling.importing.lines import RowError, damaged, numbered_lines, open_stream
 
 Run = dict[str, dict[str, float]]
 
@@ -98,7 +101,13 @@ def read_run(stream: IO[bytes]) -> Run:
     Columns are separated by tabs if the line has any, else by blanks; a header, comments (#) and byte order marks are left
     out. TREC's rank column does not count, as in trec_eval. Raises RowError that names the line.
     """
-    whole = open_stream(stream, MOST_RUN_BYTES)
+    try:
+        return _read(open_stream(stream, MOST_RUN_BYTES))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise damaged(1, error) from None
+
+
+def _read(whole: io.BufferedReader) -> Run:
     start: bytes = whole.peek(4096)[:4096] if hasattr(whole, "peek") else b""
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return _of_json(whole)

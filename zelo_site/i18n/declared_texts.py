@@ -28,7 +28,9 @@ def declared_texts() -> Iterator[str]:
     """Yield every text that `translated` may receive, with some duplicates."""
     load_plugins(enabled=settings.ZELO_PLUGINS)
     importlib.import_module("workers.tasks")
-    importlib.import_module(settings.ROOT_URLCONF)  # imports every module that declares a stored sentence
+    # Together these import every module that declares a stored sentence.
+    importlib.import_module(settings.ROOT_URLCONF)
+    importlib.import_module("zelo_site.demo.student")
     for kind in KINDS:
         for plugin in registered(kind).values():
             if plugin.__module__.partition(".")[0] in OURS:

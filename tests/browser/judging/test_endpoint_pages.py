@@ -106,7 +106,7 @@ def test_an_endpoint_is_added_tested_changed_and_retired(visit: Start, owner: Us
     visited.picture("endpoint-tested")
     fake.order_faults("quota")
     page.get_by_role("button", name="Test endpoint").click()
-    expect(page.get_by_text("add credit at the provider, then retry")).to_be_visible()
+    expect(page.get_by_text("add credit at the provider or raise its spending limit, then retry")).to_be_visible()
 
     page.get_by_text("Header of the key, further headers, query").click()
     page.get_by_label("Further headers").fill("X-Org: hush-hush\nX-Team: search")

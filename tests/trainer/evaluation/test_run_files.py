@@ -89,6 +89,7 @@ def test_the_rank_column_of_trec_does_not_count() -> None:
         (b'{"q1": {"d1": 1}, "q1": {"d2": 1}}', "query 'q1' appears twice"),
         (b'{"q1": {"d1": 1, "d1": 2}}', "document 'd1' appears twice"),
         (b"qid docid score\n", "the file is empty"),
+        (b"\x1f\x8b", "damaged or truncated"),
     ],
 )
 def test_a_bad_run_file_is_refused_with_its_line(content: bytes, said: str) -> None:
