@@ -60,7 +60,15 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
     query = make_query(theirs)
     pair = make_pair(*candidates_of(query)[:2])
     address = example_address(pattern, slug=theirs.slug, query_id=query.pk, pair_id=pair.pk, run_id=make_run(theirs).pk)
-    changes = {"move-run", "estimate", "mark-gold", "move-training", "move-distillation", "new-trial", "cancel-teaching"}
+    changes = {
+        "move-run",
+        "estimate",
+        "mark-gold",
+        "move-training",
+        "move-distillation",
+        "new-trial",
+        "cancel-teaching",
+    }
     assert (client.post if pattern.name in changes else client.get)(address).status_code == 404
 
 
