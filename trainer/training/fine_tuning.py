@@ -33,14 +33,14 @@ from labeling.plugins import Report
 from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.training import checkpoints
-from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
+from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout, uses_bf16
 from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
 from trainer.training.label_scaling import stretch_of
 from trainer.training.losses.elo import elo_of, elo_scale_of, with_preferences
 from trainer.training.losses.query_loss import QueryLoss, list_loss
 from trainer.training.losses.squared_error import SquaredError
-from trainer.training.memory import free_memory, is_out_of_memory, memory_in_use
+from trainer.training.memory import OutOfMemory, free_memory, is_out_of_memory, memory_in_use
 from trainer.training.truncation import Fitted, fit_texts
 from trainer.training.warm_start import WARM_TIMES, WarmReport, is_embedder, own_order, warm_options
 
@@ -49,10 +49,6 @@ if TYPE_CHECKING:
 
 LOG_STEPS = 10
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
-
-
-class OutOfMemory(MemoryError):
-    """A batch of one row does not fit into memory."""
 
 
 @dataclass
@@ -172,7 +168,7 @@ def _train(
     start: Path | None,
 ) -> Trained:
     on_gpu = torch.cuda.is_available()
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+    bf16 = uses_bf16(options.precision)
     model = cross_encoder(
         base,
         max_length=options.max_length,

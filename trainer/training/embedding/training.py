@@ -28,11 +28,11 @@ from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.token_weight import measured_weight
-from trainer.training.fine_tuning import CHECKPOINTS, OutOfMemory, threads_to_use
+from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
-from trainer.training.memory import free_memory, is_out_of_memory
+from trainer.training.memory import with_less_memory
 
-FOLDS, CANDIDATES, BATCH_FILE = "folds", "candidates", "batch.json"
+FOLDS, CANDIDATES = "folds", "candidates"
 FEWEST_QUERIES_A_FOLD = 2
 
 
@@ -50,29 +50,10 @@ def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Pat
     base = load_base(options.base)
     if int(os.environ.get("RANK", "0")):
         return Trained(adapter=workspace / "adapter", base=options.base, max_length=options.max_length, facts={})
-    while True:
-        most = _texts_at_once(workspace, options)
-        try:
-            return _Training(options, base, data, workspace, report, most=most).run()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        free_memory()
-        if most <= 1:
-            raise OutOfMemory(
-                f"out of memory with one text at a time ({problem}); choose a shorter max_length, gradient_checkpointing, bf16 "
-                "or a smaller base"
-            )
-        (workspace / BATCH_FILE).write_text(json.dumps({"texts": most // 2}))
-        report("out_of_memory", batch_size=most // 2, accumulation=1, problem=problem[:300])
-
-
-def _texts_at_once(workspace: Path, options: EmbeddingOptions) -> int:
-    try:
-        return int(json.loads((workspace / BATCH_FILE).read_text())["texts"])
-    except FileNotFoundError:
-        return options.batch_size
+    return with_less_memory(
+        lambda most: _Training(options, base, data, workspace, report, most=most).run(),
+        most=options.batch_size, what="text", workspace=workspace, report=report,
+    )  # fmt: skip
 
 
 class _Training:
@@ -240,6 +221,8 @@ class _Training:
             "temperature": float(self.model.log_temperature.detach().exp()),
             "embedding_sizes": list(self.model.sizes),
             "tokens": course.tokens,
+            "padding": round(1.0 - course.tokens / max(course.padded, 1), 4),
+            "rows_per_s": round(course.rows / max(course.seconds, 1e-6), 1),
             "seconds": round(course.seconds, 1),
             "texts_at_once": self.most,
             "precision": "bf16" if self.model.bf16 else "fp32",
