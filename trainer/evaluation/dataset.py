@@ -23,6 +23,7 @@ READ = (
     "relevance", "elo", "comparisons", "grade", "first_stage_rank",
 )  # fmt: skip
 TEXTS = ("query", "document")
+INSTRUCTION = "instruction"  # missing in snapshots of earlier versions
 
 # Enough text to recognise a query.
 LISTED = ["query_id", "query_external_id", "project"]
@@ -35,6 +36,8 @@ def read_queries(rows: IO[bytes] | Any, split: str, *, name: str, texts: bool = 
     of the time, all texts are empty. Raises NothingToMeasure if the split of snapshot `name` is empty.
     """
     columns = [each for each in READ if texts or each not in TEXTS]
+    if texts and INSTRUCTION in pq.read_schema(rows).names:
+        columns.append(INSTRUCTION)
     table = pq.read_table(rows, columns=columns, filters=[("split", "=", split)])
     for column in () if texts else TEXTS:
         table = table.append_column(column, pa.array([""] * table.num_rows, pa.string()))
@@ -67,6 +70,7 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
 
 def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
     columns = {name: table.column(name).to_pylist() for name in READ}
+    told = table.column(INSTRUCTION).to_pylist() if INSTRUCTION in table.column_names else [""] * table.num_rows
     for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
         rows = slice(start, end)
         compared = np.array(columns["comparisons"][rows]) > 0
@@ -81,6 +85,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             relevance=_floats(columns["relevance"][rows]),
             elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
             first_stage_rank=_floats(columns["first_stage_rank"][rows]),
+            instruction=told[start] or "",
         )
 
 

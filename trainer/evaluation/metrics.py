@@ -51,6 +51,7 @@ class EvaluationQuery:
     relevance: FloatArray
     elo: FloatArray
     first_stage_rank: FloatArray
+    instruction: str = ""
 
     def says(self, reference: Reference) -> bool:
         """Whether the reference prefers some documents to others."""

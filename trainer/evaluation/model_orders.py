@@ -25,4 +25,7 @@ def student_order(folder: Path) -> Order:
 
 
 def _of_model(model: LoadedModel) -> Order:
-    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
+    return Scorer(
+        lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64),
+        told=model.reads_instruction,
+    )

@@ -51,6 +51,12 @@ class LoRAOptions(Trainer.Options):
     gradient_checkpointing: bool = pydantic.Field(
         default=False, description="Uses less memory and about a third more time; for long texts and large models."
     )
+    instructions: Literal["auto", "always", "never"] = pydantic.Field(
+        default="auto", description="Reads instructions before the queries. auto: if the rows have more than one."
+    )
+    without_instruction: float = pydantic.Field(
+        default=0.1, ge=0, le=1, description="Share of the rows that are shown without their instruction."
+    )
     seed: int = pydantic.Field(
         default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
     )

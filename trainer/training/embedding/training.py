@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from labeling.plugins import Report
 from labeling.records import Examples, FloatArray, Trained, TrainingData
 from trainer.bases import Base, load_base
+from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.embedding.bi_encoder import BiEncoder
@@ -43,17 +45,19 @@ class NothingToChooseOn(ValueError):
 def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train from the last checkpoint in `workspace`; compute fewer texts at once while memory runs out.
 
-    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, OutOfMemory, LossNotFinite, and the errors
+    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, InstructionTooLong, OutOfMemory, LossNotFinite, and the errors
     of `trainer.bases`. On several GPUs only the first process trains.
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
+    data, reads = told_data(data, options)
     if int(os.environ.get("RANK", "0")):
         return Trained(adapter=workspace / "adapter", base=options.base, max_length=options.max_length, facts={})
-    return with_less_memory(
+    trained = with_less_memory(
         lambda most: _Training(options, base, data, workspace, report, most=most).run(),
         most=options.batch_size, what="text", workspace=workspace, report=report,
     )  # fmt: skip
+    return replace(trained, reads_instruction=reads)
 
 
 class _Training:
@@ -78,6 +82,8 @@ class _Training:
         self.looks = looks_of(options, count, shortest=shortest)
         self.model = BiEncoder(base, options)
         self.untrained = checkpoints.trainable(self.model)
+        longest = min(options.max_length, self.model.whole_length)
+        check_instructions(self.model.model.tokenizer, self.train, longest=longest, base=options.base)
 
     def run(self) -> Trained:
         lessons = make_lessons(

@@ -35,9 +35,6 @@ class PairwiseOptions(LoRAOptions):
     batch_size: int = pydantic.Field(
         default=16, ge=1, le=65536, description="Pairs per optimizer step, each in both orders."
     )
-    without_instruction: float = pydantic.Field(
-        default=0.1, ge=0, le=1, description="Share of the pairs that are shown without the project's instruction."
-    )
     eval_steps: int = pydantic.Field(
         default=50, ge=1, le=10**6, description="Steps between evaluations on the dev split; each writes a checkpoint."
     )
