@@ -5,7 +5,7 @@ It gives no access to people's grades, so that no judge can read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from labeling.models import Candidate, Document, ModelGrade, Query
 from labeling.records import PointwiseGrade, TextRecord
@@ -34,6 +34,14 @@ class ProjectCollection:
     def query(self, query_id: int) -> TextRecord:
         pk, text = Query.objects.values_list("id", "text").get(pk=query_id, project_id=self.project_id)
         return TextRecord(pk, text)
+
+    def named_documents(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        rows = Document.objects.filter(project_id=self.project_id, external_id__in=list(names))
+        return {name: TextRecord(pk, text) for name, pk, text in rows.values_list("external_id", "id", "text")}
+
+    def named_queries(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        rows = Query.objects.filter(project_id=self.project_id, external_id__in=list(names))
+        return {name: TextRecord(pk, text) for name, pk, text in rows.values_list("external_id", "id", "text")}
 
     def own_grades(self, most: int) -> list[PointwiseGrade]:
         """Return the latest grades that this judge itself gave, at most `most`."""

@@ -206,6 +206,12 @@ class _Ponds:
     def query(self, query_id: int) -> TextRecord:
         return TextRecord(query_id, {1: "do goldfish grow", 2: "what is bread made of"}[query_id])
 
+    def named_documents(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        return {str(each.id): each for each in self.documents() if str(each.id) in names}
+
+    def named_queries(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        return {name: self.query(int(name)) for name in names if name in ("1", "2")}
+
 
 def _comparisons(collection: _Ponds) -> list[Comparison]:
     documents = list(collection.documents())

@@ -27,6 +27,8 @@ from labeling.records import (
     ExportedQuery,
     Failure,
     Fit,
+    ImportedCandidate,
+    ImportedDocument,
     ImportedGrade,
     ImportedQuery,
     IntArray,
@@ -97,8 +99,16 @@ class Importer(Plugin):
 
     kind = "importer"
 
+    @classmethod
+    def recognises(cls, head: bytes, filename: str) -> float:
+        """How sure the importer is that a file with these first bytes is of its format, from 0 (not at all) to 1.
+
+        `head` is unpacked and at most 64 KiB long; `filename` may be empty.
+        """
+        return 0.0
+
     @abc.abstractmethod
-    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedGrade]:
+    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade]:
         """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 
@@ -167,6 +177,13 @@ class Judge(Plugin):
     @property
     def set_size(self) -> int:
         return 2
+
+    def recorded_pairs(self, query_id: int) -> Sequence[tuple[int, int]] | None:
+        """Pairs of a query that it can answer, as ids of the documents in the order shown; None: any pair.
+
+        The design `recorded` asks only these. Called after `prepare`.
+        """
+        return None
 
     @abc.abstractmethod
     def prepare(self, collection: Collection) -> None:

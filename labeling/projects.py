@@ -6,7 +6,7 @@ The signal `labeling.signals.rater_changed` reports another rater, so that `scor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from labeling import audit
+from labeling.annotation.criteria import checked_rubric
 from labeling.models import Membership, Project, Role
 from labeling.plugins import UnknownPlugin, get_plugin
 from labeling.signals import rater_changed
@@ -47,12 +48,15 @@ def change_project(
     *,
     name: str | None = None,
     instruction: str | None = None,
+    rubric: Sequence[Mapping[str, Any]] | None = None,
     rater: str | None = None,
     rater_options: Mapping[str, Any] | None = None,
     by: Any = None,
 ) -> Project:
     """Change the given values; another rater without options starts from its defaults.
 
+    `rubric`: the criteria of judges that set none of their own. With another one such a judge becomes another annotator in
+    the next run; the answers of the old one stay.
     A change of rater or options makes all queries stale and triggers a new choice of the prior. Raises BadProject.
     """
     values: dict[str, Any] = {}
@@ -61,6 +65,8 @@ def change_project(
     if instruction is not None:
         _check_storable(instruction, "the instruction")
         values["instruction"] = instruction
+    if rubric is not None:
+        values["rubric"] = _checked_rubric(rubric)
     with transaction.atomic():
         project = Project.objects.select_for_update(of=("self",)).get(pk=project.pk)
         before = project.rater, project.rater_options
@@ -82,6 +88,16 @@ def change_project(
         if is_other_rater:
             rater_changed.send(sender=Project, project_id=project.pk, rater=project.rater)
     return project
+
+
+def _checked_rubric(rubric: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        criteria = checked_rubric(rubric)
+    except ValueError as error:
+        raise BadProject(str(error)) from error
+    for each in criteria:
+        _check_storable(each["description"], f"the description of the criterion {each['name']!r}")
+    return criteria
 
 
 def _is_same(before: tuple[str, Any], project: Project) -> bool:

@@ -43,6 +43,7 @@ class FailureKind(enum.StrEnum):
     OVER_BUDGET = "over_budget"
     BAD_REQUEST = "bad_request"
     JUDGE_ERROR = "judge_error"
+    NOT_RECORDED = "not_recorded"
 
 
 # --- import and export -------------------------------------------------------------------
@@ -50,13 +51,18 @@ class FailureKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImportedDocument:
-    """One document of a query in a file. `rank` is 1-based, `score` any finite number."""
+    """One document of a query in a file, or a document alone, which then has its 1-based `line`.
+
+    `rank` is 1-based, `score` any finite number, `grade` a person's grade (an integer >= 0); a document alone has none.
+    """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None
     score: float | None = None
+    grade: int | None = None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,19 @@ class ImportedQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedCandidate:
+    """A candidate by its ids, without texts, as in a run. A `score` without a `rank` is ranked within its query."""
+
+    query_id: str
+    document_id: str
+    rank: int | None = None
+    score: float | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ImportedGrade:
-    """A human grade (an integer >= 0) of one candidate."""
+    """A human grade (an integer >= 0) of one document for one query."""
 
     query_id: str
     document_id: str
@@ -94,6 +111,7 @@ class ExportedDocument:
     comparisons: int
     grade: int | None
     first_stage_rank: int | None
+    first_stage_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,14 @@ class Collection(Protocol):
 
     def query(self, query_id: int) -> TextRecord:
         """One query."""
+        ...
+
+    def named_documents(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        """Documents by their imported id, without unknown ones."""
+        ...
+
+    def named_queries(self, names: Sequence[str]) -> Mapping[str, TextRecord]:
+        """Queries by their imported id, without unknown ones."""
         ...
 
 
@@ -312,6 +338,8 @@ class QueryState:
     float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
     where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
     student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
+    `recorded` int64[r, 2], a < b, or None: the pairs for which a judge of the run has a recorded answer; the sampler
+    `recorded` draws only these.
     """
 
     size: int
@@ -323,6 +351,7 @@ class QueryState:
     prior_precision: float = 0.1
     logit_scale: float = 2.41
     free: BoolArray | None = None
+    recorded: IntArray | None = None
 
 
 # --- rating ------------------------------------------------------------------------------

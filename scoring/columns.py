@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -133,3 +133,23 @@ def _assemble(
         columns=columns,
         calls=votes["call"].astype(np.int64),
     )
+
+
+def only(columns: ComparisonColumns, rows: npt.NDArray[np.bool_]) -> ComparisonColumns:
+    """Return the columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
+    kept = np.append(0, np.cumsum(rows))
+    return ComparisonColumns(
+        a=columns.a[rows],
+        b=columns.b[rows],
+        preference=columns.preference[rows],
+        weight=columns.weight[rows],
+        judge=columns.judge[rows],
+        swapped=columns.swapped[rows],
+        offsets=kept[columns.offsets].astype(np.int64),
+        sizes=columns.sizes,
+    )
+
+
+def only_votes(read: ProjectColumns, rows: npt.NDArray[np.bool_]) -> ProjectColumns:
+    """Return the votes of a mask bool[m], with their pairs and calls; queries and annotators keep their places."""
+    return replace(read, columns=only(read.columns, rows), pair_ids=read.pair_ids[rows], calls=read.calls[rows])

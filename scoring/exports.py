@@ -33,7 +33,8 @@ class ZbenchAnnotatedJsonl(Exporter):
 
     `score` is zbench's value: the strength in logits, Elo without its scale and centre. Other fields are
     Elo, relevance in [0, 1], theta and its standard error in the fitted model's units, and the number of
-    distinct pairs. All of them are null for an unrated document.
+    distinct pairs. All of them are null for an unrated document. `rank` and `first_stage_score` are the first stage's,
+    `grade` is a person's, so that an import of the file restores them.
     """
 
     name = "zbench-annotated-jsonl"
@@ -71,6 +72,9 @@ def _annotated(document: ExportedDocument) -> dict[str, Any]:
         "theta": document.theta,
         "stderr": document.stderr,
         "comparisons": document.comparisons,
+        "rank": document.first_stage_rank,
+        "first_stage_score": document.first_stage_score,
+        "grade": document.grade,
     }
 
 
@@ -164,6 +168,7 @@ _COLUMNS = (
     "score__comparisons",
     "grade",
     "first_stage_rank",
+    "first_stage_score",
 )
 
 
@@ -179,7 +184,9 @@ def exported_queries(project: Project) -> Iterator[ExportedQuery]:
 
 def _document(row: tuple[Any, ...]) -> ExportedDocument:
     named = known(dict(zip(_COLUMNS, row, strict=True)))
-    external_id, text, metadata, theta, stderr, elo, relevance, comparisons, grade, rank = list(named.values())[4:]
+    external_id, text, metadata, theta, stderr, elo, relevance, comparisons, grade, rank, score = list(named.values())[
+        4:
+    ]
     return ExportedDocument(
         id=external_id,
         text=text,
@@ -191,6 +198,7 @@ def _document(row: tuple[Any, ...]) -> ExportedDocument:
         comparisons=comparisons or 0,
         grade=grade,
         first_stage_rank=rank,
+        first_stage_score=score,
     )
 
 

@@ -20,6 +20,7 @@ from labeling.models import Project
 from labeling.plugins import Rater, get_plugin
 from labeling.signals import rater_changed
 from scoring.annotators.call_correlations import measure_calls
+from scoring.annotators.counted import counted_votes
 from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
 from scoring.annotators.student_weights import student_ids, student_terms, votes_of
 from scoring.columns import read_columns
@@ -101,7 +102,7 @@ def choose_project_fit(project_id: int) -> Chosen:
     calls = measure_calls(project_id, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
     if model is not None and students:
-        sample = read_columns(sampled_query_ids(project_id))
+        sample = counted_votes(project, read_columns(sampled_query_ids(project_id)))
         terms = terms | student_terms(sample, students, model=model, prior_precision=_precision(choice, plain))
     return _store(project, choice=choice, panel=panel, terms=terms, calls=calls, before=before)
 
@@ -113,7 +114,7 @@ def _choose(project: Project, plain: Rater, model: str | None, students: Sequenc
     sample = sampled_query_ids(project.pk)
     if not sample:
         return None
-    read = read_columns(sample)
+    read = counted_votes(project, read_columns(sample))
     columns = without(read.columns, votes_of(read, students)) if students else read.columns
     return choose_prior(columns, model=model, threads=1)
 

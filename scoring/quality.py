@@ -15,9 +15,9 @@ import numpy as np
 
 from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Rater, get_plugin
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import FloatArray, IntArray
 from labeling.stored_texts import stored_text
-from scoring.columns import copy_columns, read_columns
+from scoring.columns import copy_columns, only, read_columns
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
 
@@ -32,7 +32,8 @@ FIRST_STAGE, JUDGE_ORDER = stored_text("first stage"), stored_text("judge %(name
 class GradedQuery:
     """One query with at least one positive grade.
 
-    Arrays contain its candidates in id order; an ungraded candidate counts as grade 0. `places` order the candidates by
+    Arrays contain its candidates in id order, after graded documents that are no candidates (id 0); an ungraded candidate
+    counts as grade 0. `places` order the candidates by
     the imported document id, which breaks ties.
     """
 
@@ -55,20 +56,32 @@ class Quality:
     is_person: bool = False
 
 
+# Documents that are no candidates have the id 0: relevant or not, they are never retrieved.
 _GRADED = """
-SELECT mine.query_id, mine.id, COALESCE(mine.grade, 0)::bigint,
-    row_number() OVER (PARTITION BY mine.query_id ORDER BY document.external_id COLLATE "C")
-FROM labeling_candidate mine JOIN labeling_document document ON document.id = mine.document_id
-WHERE mine.query_id IN (
-    SELECT candidate.query_id FROM labeling_candidate candidate JOIN labeling_query query ON query.id = candidate.query_id
-    WHERE query.project_id = %s AND candidate.grade > 0
-) ORDER BY mine.query_id, mine.id
+WITH graded AS (
+    SELECT query.id AS query_id, 0::bigint AS id, kept.grade, kept.document_external_id AS name
+    FROM labeling_unmatchedgrade kept JOIN labeling_query query
+        ON query.project_id = kept.project_id AND query.external_id = kept.query_external_id
+    WHERE kept.project_id = %s
+    UNION ALL
+    SELECT query.id, candidate.id, candidate.grade, document.external_id
+    FROM labeling_query query JOIN labeling_candidate candidate ON candidate.query_id = query.id
+    JOIN labeling_document document ON document.id = candidate.document_id
+    WHERE query.project_id = %s
+)
+SELECT query_id, id, COALESCE(grade, 0)::bigint,
+    row_number() OVER (PARTITION BY query_id ORDER BY name COLLATE "C")
+FROM graded WHERE query_id IN (
+    SELECT query_id FROM graded GROUP BY query_id HAVING max(grade) > 0 AND max(id) > 0
+) ORDER BY query_id, id
 """
 
 
 def graded_queries(project_id: int) -> list[GradedQuery]:
     """Return the queries of a project with positive grades."""
-    rows = copy_columns(_GRADED, [project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8"), ("place", "i8")])
+    rows = copy_columns(
+        _GRADED, [project_id, project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8"), ("place", "i8")]
+    )
     found = []
     for query in np.unique(rows["query"].astype(np.int64)):
         mine = rows[rows["query"] == query]
@@ -157,18 +170,3 @@ def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:
     return name if name not in taken else f"{name} ({sum(each.startswith(name) for each in taken) + 1})"
-
-
-def only(columns: ComparisonColumns, rows: np.ndarray) -> ComparisonColumns:
-    """Return the columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
-    kept = np.append(0, np.cumsum(rows))
-    return ComparisonColumns(
-        a=columns.a[rows],
-        b=columns.b[rows],
-        preference=columns.preference[rows],
-        weight=columns.weight[rows],
-        judge=columns.judge[rows],
-        swapped=columns.swapped[rows],
-        offsets=kept[columns.offsets].astype(np.int64),
-        sizes=columns.sizes,
-    )

@@ -42,6 +42,12 @@ class RaterOptions(Rater.Options):
         title="Judges' weights",
         description="anchored: weight judges by their agreement with people's answers and grades.",
     )
+    judges: str = pydantic.Field(
+        default="",
+        max_length=2000,
+        title="Judges that count",
+        description="Names or ids of judges, comma-separated; the scores leave out all others. Empty: all. People always count.",
+    )
 
 
 class MaximumLikelihoodRater(Rater):

@@ -19,6 +19,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from labeling.models import Project
 from labeling.plugins import Rater
 from labeling.records import Fit
+from scoring.annotators.counted import counted_votes
 from scoring.calibration.relevance import ShownRelevance, shown_relevance
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import ProjectFit
@@ -26,6 +27,7 @@ from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
 from scoring.numerics.fitting.votes import VoteTerms
 from scoring.project_fits import project_rater
 from scoring.raters import MaximumLikelihoodRater
+from scoring.same_texts import expanded, merged, same_texts
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +112,9 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     if not len(read.query_ids):
         return Rated(queries=0, judgments=0)
     try:
-        fit = _rate(project_rater(project, shared), read, shared)
+        read = counted_votes(project, read)
+        one = merged(read, same_texts(read.query_ids.tolist()))
+        fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, read)
         store_fit(read, fit, shared=shared, rater=project.rater)
     except (OperationalError, InterfaceError):
         raise  # the database is unavailable; the fit is not at fault

@@ -1,5 +1,5 @@
-"""Django application `workers`; connects the refit hint to the signal of the lowest floor, the stored endpoints, and the
-published students that judge."""
+"""Django application `workers`; connects the refit hint to the signal of the lowest floor, the stored endpoints, the
+published students that judge, and the files of recorded answers."""
 
 from django.apps import AppConfig
 
@@ -12,7 +12,9 @@ class WorkersConfig(AppConfig):
         from workers.broker import hints  # noqa: F401  connects receivers
         from workers.endpoints.registry import read_stored_with
         from workers.endpoints.stored.rows import stored_endpoints
+        from workers.jobs.recorded_judges import find_recordings
         from workers.jobs.student_judges import find_students
 
         read_stored_with(stored_endpoints)
         find_students()
+        find_recordings()

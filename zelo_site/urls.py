@@ -18,6 +18,7 @@ from zelo_site.pages.judging import (
     failures,
     limits,
     probes,
+    recordings,
     scorecard,
     start,
     teachings,
@@ -25,7 +26,7 @@ from zelo_site.pages.judging import (
 )
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
-from zelo_site.pages.project import figures, project, projects, scale, settings
+from zelo_site.pages.project import figures, project, projects, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, server
@@ -51,6 +52,7 @@ urlpatterns = [
     path("endpoints/<str:name>/<slug:move>/", endpoints.move_endpoint, name="move-endpoint"),
     path("p/<slug:slug>/", project.project_page, name="project"),
     path("p/<slug:slug>/live/", project.project_live, name="project-live"),
+    path("p/<slug:slug>/story/", story.project_story, name="project-story"),
     path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
     path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
     path("p/<slug:slug>/audit/", audit.project_audit, name="audit"),
@@ -64,6 +66,7 @@ urlpatterns = [
     path("p/<slug:slug>/trials/<int:trial_id>/", trials.trial_part, name="trial"),
     path("p/<slug:slug>/teachings/", teachings.teachings_page, name="teachings"),
     path("p/<slug:slug>/teachings/<int:teaching_id>/", teachings.teaching_part, name="teaching"),
+    path("p/<slug:slug>/teachings/<int:teaching_id>/cancel/", teachings.cancel, name="cancel-teaching"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),
@@ -101,6 +104,7 @@ urlpatterns = [
         distillation.move_distillation,
         name="move-distillation",
     ),
+    path("p/<slug:slug>/recordings/", recordings.recordings_page, name="recordings"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/batches/<int:batch_id>/cancel/", batches.cancel_batch, name="cancel-batch"),
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),

@@ -13,11 +13,12 @@ from labeling.plugins import Judge, get_plugin
 
 
 def get_judge(project: Project, plugin: str, options: Mapping[str, Any] | None = None, *, name: str = "") -> Annotator:
-    """The annotator of this judge configuration in the project; the first call creates it.
+    """The annotator of this judge configuration in the project; the first call creates it. A judge without criteria of its
+    own gets those of the project's rubric, so that another rubric makes another annotator.
 
     Raises UnknownPlugin, or pydantic.ValidationError that names the option.
     """
-    judge = cast(Judge, get_plugin("judge", plugin).from_dict(dict(options or {})))
+    judge = cast(Judge, get_plugin("judge", plugin).from_dict(with_rubric(project, plugin, options or {})))
     provenance: dict[str, Any] = {
         "plugin": plugin,
         "options": judge.options.model_dump(mode="json"),
@@ -30,6 +31,20 @@ def get_judge(project: Project, plugin: str, options: Mapping[str, Any] | None =
         project=project, config_hash=identity, defaults={"name": name or judge.label, **provenance}
     )
     return annotator
+
+
+def with_rubric(project: Project, plugin: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a judge in this project, with the project's present rubric where the judge can use it and has no other.
+
+    Only judges with the options `criteria` and `criteria_from` and the mode reasoned can. Raises UnknownPlugin.
+    """
+    fields, given = get_plugin("judge", plugin).Options.model_fields, dict(options)
+    if not {"criteria", "criteria_from"} <= fields.keys() or given.get("mode") != "reasoned":
+        return given
+    if given.get("criteria") and given.get("criteria_from") != "project":
+        return given
+    rubric = list(project.rubric)
+    return {**given, "criteria": rubric, "criteria_from": "project" if rubric else ""}
 
 
 def _at_default(judge: Judge) -> set[str]:

@@ -18,12 +18,13 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
 from labeling import audit
-from labeling.importing.formats import LineImporter, Row, RowChecks, RowError, make_importer
+from labeling.importing.detection import AUTO, detect_source
+from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
 from labeling.models import Judgment, Project
 from labeling.plugins import Importer, get_plugin
-from labeling.records import ImportedQuery
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
 
 __all__ = [
     "ImportFailed",
@@ -41,17 +42,21 @@ Source = str | Path | IO[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file.
+    """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file, and all errors by reason.
 
-    `complete` is False where reading stopped before the end of the file; the counts cover the part that was read.
+    `documents` are those on lines of their own. `complete` is False where reading stopped before the end of the file; the counts
+    cover the part that was read.
     """
 
     rows: tuple[Row, ...]
     errors: tuple[ImportFailed, ...]
     queries: int
+    documents: int
     candidates: int
     grades: int
     complete: bool
+    importer: str
+    reasons: tuple[LeftOut, ...] = ()
 
 
 # --- import ------------------------------------------------------------------------------
@@ -66,21 +71,23 @@ def import_dataset(
     filename: str = "",
     progress: Progress | None = None,
     leave_out_bad_rows: bool = False,
+    replaces: bool = False,
     by: Any = None,
 ) -> ImportSummary:
     """Store a file's queries, documents, candidates and grades in one transaction, or raise ImportFailed.
 
     Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
-    unknown candidates are counted and skipped, unless the file has no others.
+    documents that are no candidates are kept until they are, unless the project has none of the file's queries.
+
+    `replaces`: texts without judgments, metadata, first-stage ranks and scores of the file replace those of the project.
 
     `leave_out_bad_rows` imports the rest of a file with bad rows: a bad document leaves the others of its query, and
     the summary counts what was left out by reason. A damaged file, or one without a good row, is still refused.
 
-    The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
+    The importer `auto` is the one that recognises the file. The import calls `progress` with the number of lines read. Raises UnknownPlugin for an unknown
     importer, pydantic.ValidationError for its options, OSError if the file cannot be read.
     """
-    reader = _reader(importer, options)
     file = filename or _name_of(source)
     with (
         _opened(source) as stream,
@@ -88,18 +95,19 @@ def import_dataset(
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
+        reader = _reader(importer, options, stream, file)
         left_out = LeftOutRows() if leave_out_bad_rows else None
         staged = stage(cursor, _rows(reader, stream, leave_out=leave_out_bad_rows), progress, left_out)
         if not staged.rows:
             raise _without_rows(left_out, file)
-        summary = move(cursor, project.pk, staged, file, left_out)
+        summary = move(cursor, project.pk, staged, file, left_out, replaces=replaces)
         _note_import(project, summary, file, by=by)
         return summary
 
 
 def _rows(reader: Importer, stream: IO[bytes], *, leave_out: bool) -> Iterator[Row | RowError]:
     """Rows, with the errors of bad ones if those are left out; a reader of whole files stops at its first."""
-    if leave_out and isinstance(reader, LineImporter):
+    if leave_out and isinstance(reader, RowImporter):
         return reader.read_all(stream, parts=True)
     return reader.read(stream)
 
@@ -119,6 +127,8 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         for name in ("queries", "documents", "candidates", "grades")
         if (count := getattr(summary, f"{name}_created"))
     }
+    if summary.replaced:
+        created["replaced"] = summary.replaced
     if created:
         if left := sum(each.count for each in summary.left_out):
             created["left_out"] = left
@@ -127,9 +137,14 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         audit.note("grades.replaced", project=project, actor=by, subject=file, grades=summary.grades_changed)
 
 
-def _reader(importer: str, options: Mapping[str, Any] | None) -> Importer:
+def _reader(importer: str, options: Mapping[str, Any] | None, stream: IO[bytes] | Path, file: str) -> Importer:
+    name = detect_source(stream, file) if importer == AUTO else importer
+    if isinstance(stream, Path) and name != "beir":
+        raise ImportFailed(
+            "is a folder", file=file, remedy="choose one of its files, or the format beir for a BEIR data set"
+        )
     return make_importer(
-        get_plugin("importer", importer),
+        get_plugin("importer", name),
         max_line_bytes=settings.ZELO_MAX_LINE_BYTES,
         max_total_bytes=settings.ZELO_MAX_IMPORT_BYTES,
         options=dict(options or {}),
@@ -141,9 +156,11 @@ def _name_of(source: Source) -> str:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
-    """Open a path, and close it afterwards; a stream of the caller stays open."""
-    if isinstance(source, str | Path):
+def _opened(source: Source) -> Iterator[Any]:
+    """Open a path, and close it afterwards; a stream of the caller stays open, and a folder stays a path."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        yield Path(source)
+    elif isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
             yield stream
     else:
@@ -173,43 +190,62 @@ def preview_dataset(
     importer: str = "zbench-jsonl",
     options: Mapping[str, Any] | None = None,
     filename: str = "",
-    rows: int = 5,
+    rows: int = 10,
     max_errors: int = 50,
+    most_counted: int = 10_000,
 ) -> Preview:
-    """Read and check a whole file without storing anything; stop after `max_errors` invalid lines.
+    """Read and check a whole file without storing anything; list `max_errors` errors, and stop after `most_counted`.
 
     An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
     those of a project.
     """
-    reader = _reader(importer, options)
     file = filename or _name_of(source)
-    counts = {"queries": 0, "candidates": 0, "grades": 0}
+    counts = {"queries": 0, "documents": 0, "candidates": 0, "grades": 0}
     first: list[Row] = []
     errors: list[ImportFailed] = []
+    tally, found = LeftOutRows(), 0
     with _opened(source) as stream:
+        reader = _reader(importer, options, stream, file)
         for row in _checked(reader, stream):
             if isinstance(row, RowError):
-                errors.append(ImportFailed.of_row(row, file))
-                if len(errors) >= max_errors:
+                found += 1
+                tally.count(row)
+                if len(errors) < max_errors:
+                    errors.append(ImportFailed.of_row(row, file))
+                if found >= most_counted:
                     break
                 continue
             if len(first) < rows:
                 first.append(row)
-            if isinstance(row, ImportedQuery):
-                counts["queries"] += 1
-                counts["candidates"] += len(row.documents)
-            else:
-                counts["grades"] += 1
-    complete = len(errors) < max_errors and (isinstance(reader, LineImporter) or not errors)
+            _count(counts, row)
+    complete = found < most_counted and (isinstance(reader, RowImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
-    return Preview(rows=tuple(first), errors=tuple(errors), complete=complete, **counts)
+    return Preview(
+        rows=tuple(first),
+        errors=tuple(errors),
+        complete=complete,
+        importer=reader.name,
+        reasons=tally.counted(),
+        **counts,
+    )
+
+
+def _count(counts: dict[str, int], row: Row) -> None:
+    if isinstance(row, ImportedQuery):
+        counts["queries"] += 1
+        counts["candidates"] += len(row.documents)
+        counts["grades"] += sum(document.grade is not None for document in row.documents)
+    elif isinstance(row, ImportedDocument):
+        counts["documents"] += 1
+    else:
+        counts["candidates" if isinstance(row, ImportedCandidate) else "grades"] += 1
 
 
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:
     """Valid rows, and the errors of bad ones, with the checks across lines."""
     checks = RowChecks()
-    rows = reader.read_all(stream) if isinstance(reader, LineImporter) else reader.read(stream)
+    rows = reader.read_all(stream) if isinstance(reader, RowImporter) else reader.read(stream)
     try:
         for row in rows:
             try:

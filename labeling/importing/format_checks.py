@@ -17,7 +17,14 @@ from labeling.importing.formats import RowError
 from labeling.importing.formats.value_checks import check_identifier, is_blank
 from labeling.importing.strict_json import BadJson
 from labeling.plugins import Exporter, Importer
-from labeling.records import ExportedDocument, ExportedQuery, ImportedGrade, ImportedQuery
+from labeling.records import (
+    ExportedDocument,
+    ExportedQuery,
+    ImportedCandidate,
+    ImportedDocument,
+    ImportedGrade,
+    ImportedQuery,
+)
 
 # --- importer ----------------------------------------------------------------------------
 
@@ -100,6 +107,13 @@ def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
             yield from _bad_ids([row.query_id, row.document_id])
             if row.grade < 0:
                 yield f"yields the grade {row.grade}; grades start at 0"
+        elif isinstance(row, ImportedDocument):
+            yield from _bad_ids([row.id])
+            yield from _bad_texts([row.text])
+        elif isinstance(row, ImportedCandidate):
+            yield from _bad_ids([row.query_id, row.document_id])
+            if (row.score is not None and not math.isfinite(row.score)) or (row.rank is not None and row.rank < 1):
+                yield f"yields the rank {row.rank} and score {row.score}; ranks start at 1, and scores are finite"
         elif isinstance(row, ImportedQuery):
             yield from _bad_ids([row.id, *(document.id for document in row.documents)])
             yield from _bad_texts([row.text, *(document.text for document in row.documents)])
@@ -111,7 +125,7 @@ def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
             if any(document.rank is not None and document.rank < 1 for document in row.documents):
                 yield f"yields a rank below 1 for query {row.id!r}"
         else:
-            yield f"yields a {type(row).__name__}; expected ImportedQuery or ImportedGrade"
+            yield f"yields a {type(row).__name__}; expected a row of labeling.records"
 
 
 def _bad_ids(identifiers: Iterable[str]) -> Iterator[str]:

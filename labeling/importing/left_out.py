@@ -35,6 +35,10 @@ class LeftOutRows:
         """Count a bad row. Raises the error if the rest of the file cannot be read."""
         if error.ends_file:
             raise error
+        self.count(error)
+
+    def count(self, error: RowError) -> None:
+        """Count an error, whatever it is."""
         field = re.sub(r"\[\d+\]", "[]", error.field)
         reason = f"{field}: expected {error.expectation}" if field else f"expected {error.expectation}"
         self._count[reason] = self._count.get(reason, 0) + 1

@@ -39,7 +39,7 @@ class RowError(ValueError):
         self.remedy = remedy
 
 
-class _Rejoined(io.RawIOBase):
+class Rejoined(io.RawIOBase):
     """A stream that begins with bytes which were read already, for streams that cannot seek."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
@@ -64,21 +64,22 @@ class TooMuch(Exception):
         self.limit = limit
 
 
-class _Bounded(io.RawIOBase):
-    """A stream of at most `limit` bytes; reading more raises TooMuch."""
+class Bounded(io.RawIOBase):
+    """A stream of at most `limit` bytes; reading more raises TooMuch. Streams with one `shared` list share the limit."""
 
-    def __init__(self, rest: IO[bytes], limit: int) -> None:
+    def __init__(self, rest: IO[bytes], limit: int, *, shared: list[int] | None = None) -> None:
         self._rest = rest
-        self._limit = self._left = limit
+        self._limit = limit
+        self._left = [limit] if shared is None else shared
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._rest.read(min(len(buffer), self._left) or 1)
-        if data and not self._left:
+        data = self._rest.read(min(len(buffer), self._left[0]) or 1)
+        if data and not self._left[0]:
             raise TooMuch(self._limit)
-        self._left -= len(data)
+        self._left[0] -= len(data)
         buffer[: len(data)] = data
         return len(data)
 
@@ -118,20 +119,24 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
     head = stream.read(2)
     while len(head) == 1 and (more := stream.read(1)):
         head += more
-    whole = io.BufferedReader(_Rejoined(head, stream), _CHUNK)
+    whole = io.BufferedReader(Rejoined(head, stream), _CHUNK)
     unpacked = gzip.GzipFile(fileobj=whole) if head == _GZIP_MAGIC else whole
-    return io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
+    return io.BufferedReader(Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
 
 
 def numbered_lines(
-    stream: IO[bytes], max_line_bytes: int, max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES
+    stream: IO[bytes],
+    max_line_bytes: int,
+    max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES,
+    *,
+    blank: bool = False,
 ) -> Iterator[tuple[int, bytes | RowError]]:
     """Yield each line with its 1-based number, without line end (LF, CR LF or CR), byte order mark and DOS's Ctrl-Z.
 
     Marks are dropped at the beginning of every line: files joined with `cat` or `copy` have them in the middle.
 
     A RowError stands in the place of a line that is too long, of which no more than the limit is held in memory. A
-    damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out.
+    damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out, unless `blank` is set.
     """
     reader = io.BufferedReader(_UnixLines(open_stream(stream, max_total_bytes)), _CHUNK)
     number = 0
@@ -154,7 +159,7 @@ def numbered_lines(
             yield number, _too_much(number, error.limit)
             return
         body = _without_marks(body)
-        if body and not body.isspace():
+        if blank or (body and not body.isspace()):
             yield number, body
 
 

@@ -15,8 +15,10 @@ from django.db.backends.utils import CursorWrapper
 
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOut, LeftOutRows
+from labeling.importing.replacing import replace_first_stage, replace_texts
 from labeling.importing.strict_json import printable
-from labeling.records import ImportedGrade
+from labeling.importing.unmatched_grades import attach_grades
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
 Progress = Callable[[int], None]
 
@@ -53,9 +55,10 @@ class ImportFailed(ValueError):
 class ImportSummary:
     """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
 
-    `grades_unmatched`: skipped grades of candidates that the project lacks. `grades_changed`: replaced grades. `kept`:
+    `grades_unmatched`: grades of documents that are no candidates, which are kept.
+    `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own. `left_out`: the bad rows of a file that was imported without them.
+    its own. `replaced`: those that took the file's. `left_out`: the bad rows of a file that was imported without them.
     """
 
     queries: int = 0
@@ -68,7 +71,9 @@ class ImportSummary:
     grades_created: int = 0
     grades_changed: int = 0
     grades_unmatched: int = 0
+    candidates_unmatched: int = 0
     kept: int = 0
+    replaced: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
@@ -84,7 +89,9 @@ class ImportSummary:
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
-            (self.grades_unmatched, "grades of unknown candidates skipped"),
+            (self.replaced, "texts, metadata and first-stage ranks replaced"),
+            (self.grades_unmatched, "grades of documents that are no candidates"),
+            (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
         )
         parts += [f"{count} {note}" for count, note in notes if count]
         if self.kept:
@@ -102,6 +109,7 @@ class ImportSummary:
                 self.candidates_created,
                 self.grades_created,
                 self.grades_changed,
+                self.replaced,
             )
         )
 
@@ -121,12 +129,14 @@ _CREATE_STAGE = """
 DROP TABLE IF EXISTS pg_temp.import_row;
 CREATE TEMPORARY TABLE import_row (
     position bigint, line bigint, kind text, query_id text, document_id text,
-    text text, domain text, metadata jsonb, rank integer, score float8, grade integer
+    text text, domain text, metadata jsonb, rank integer, score float8, grade integer, by_score boolean
 ) ON COMMIT DROP
 """
 _COPY = "COPY import_row FROM STDIN"
 
-Record = tuple[int, int, str, str, str | None, str | None, str | None, str | None, int | None, float | None, int | None]
+Record = tuple[
+    int, int, str, str, str | None, str | None, str | None, str | None, int | None, float | None, int | None, bool
+]
 
 
 def stage(
@@ -176,19 +186,43 @@ def _records(rows: Iterator[tuple[Row, list[bool]]]) -> Iterator[Record]:
     for row, repeated in rows:
         if isinstance(row, ImportedGrade):
             if not repeated[0]:
-                yield (0, row.line, "grade", row.query_id, row.document_id, None, None, None, None, None, row.grade)
-            continue
-        domain = row.metadata.get("domain")
-        domain = domain[:MAX_DOMAIN_CHARACTERS] if isinstance(domain, str) else ""
-        yield (0, row.line, "query", row.id, None, row.text, domain, _json(row.metadata), None, None, None)
-        for document, known in zip(row.documents, repeated, strict=True):
-            if not known:
-                metadata = _json(document.metadata)
-                yield (0, row.line, "document", row.id, document.id, document.text, None, metadata, None, None, None)
-            yield (
-                *(0, row.line, "candidate", row.id, document.id),
-                *(None, None, None, document.rank, document.score, None),
-            )
+                yield _grade(row.query_id, row.document_id, row.grade, row.line)
+        elif isinstance(row, ImportedCandidate):
+            by_score = row.rank is None and row.score is not None
+            yield _candidate(row.query_id, row.document_id, row, row.line, by_score=by_score)
+        elif isinstance(row, ImportedDocument):
+            if not repeated[0]:
+                yield _text("document", "", row, row.line)
+        else:
+            yield from _query_records(row, repeated)
+
+
+def _query_records(row: ImportedQuery, repeated: list[bool]) -> Iterator[Record]:
+    yield _text("query", row.id, row, row.line)
+    for document, known in zip(row.documents, repeated, strict=True):
+        if not known:
+            yield _text("document", row.id, document, row.line)
+        yield _candidate(row.id, document.id, document, row.line)
+        if document.grade is not None:
+            yield _grade(row.id, document.id, document.grade, row.line)
+
+
+def _text(kind: str, query_id: str, row: ImportedQuery | ImportedDocument, line: int) -> Record:
+    is_query = kind == "query"
+    domain = row.metadata.get("domain", "") if is_query else None
+    domain = domain[:MAX_DOMAIN_CHARACTERS] if isinstance(domain, str) else "" if is_query else None
+    document = None if is_query else row.id
+    return (0, line, kind, query_id, document, row.text, domain, _json(row.metadata), None, None, None, False)
+
+
+def _candidate(
+    query_id: str, document_id: str, row: ImportedDocument | ImportedCandidate, line: int, *, by_score: bool = False
+) -> Record:
+    return (0, line, "candidate", query_id, document_id, None, None, None, row.rank, row.score, None, by_score)
+
+
+def _grade(query_id: str, document_id: str, grade: int, line: int) -> Record:
+    return (0, line, "grade", query_id, document_id, None, None, None, None, None, grade, False)
 
 
 def _json(metadata: Mapping[str, Any]) -> str:
@@ -252,6 +286,17 @@ FROM import_row staged
 JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
 JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
 """
+# As trec_eval: highest score first, ties by the document's id, the last one first.
+_RANK_BY_SCORE = """
+UPDATE import_row staged SET rank = ranked.rank FROM (
+    SELECT position, row_number() OVER (PARTITION BY query_id ORDER BY score DESC, document_id COLLATE "C" DESC) AS rank
+    FROM import_row WHERE by_score
+) ranked WHERE ranked.position = staged.position
+"""
+_UNKNOWN_CANDIDATES = f"""
+SELECT (SELECT count(*) FROM import_row WHERE kind = 'candidate')
+     - (SELECT count(*) {_OF_CANDIDATE} WHERE staged.kind = 'candidate')
+"""
 _FILL_FIRST_STAGE = f"""
 UPDATE labeling_candidate candidate SET first_stage_rank = staged.rank, first_stage_score = staged.score
 {_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
@@ -275,32 +320,68 @@ UPDATE labeling_candidate candidate SET grade = staged.grade
 {_OF_CANDIDATE} WHERE candidate.query_id = query.id AND candidate.document_id = document.id
     AND staged.kind = 'grade' AND candidate.grade IS DISTINCT FROM staged.grade
 """
+_FOREIGN_GRADES = """
+SELECT EXISTS (SELECT 1 FROM labeling_query WHERE project_id = %(project)s) AND NOT EXISTS (
+    SELECT 1 FROM import_row staged JOIN labeling_query query
+        ON query.project_id = %(project)s AND query.external_id = staged.query_id WHERE staged.kind = 'grade')
+"""
+# `xmax` is 0 in a row that was inserted and not updated.
+_KEEP_GRADES = """
+WITH kept AS (
+    INSERT INTO labeling_unmatchedgrade AS present (project_id, query_external_id, document_external_id, grade)
+    SELECT %(project)s, staged.query_id, staged.document_id, staged.grade FROM import_row staged
+    WHERE staged.kind = 'grade' AND NOT EXISTS (
+        SELECT 1 FROM labeling_candidate candidate
+        JOIN labeling_query query ON query.id = candidate.query_id
+        JOIN labeling_document document ON document.id = candidate.document_id
+        WHERE query.project_id = %(project)s AND query.external_id = staged.query_id
+          AND document.project_id = %(project)s AND document.external_id = staged.document_id)
+    ORDER BY staged.position
+    ON CONFLICT (project_id, query_external_id, document_external_id) DO UPDATE SET grade = EXCLUDED.grade
+        WHERE present.grade <> EXCLUDED.grade
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM kept
+"""
 # One import at a time in a project: two with the same ids in another order could deadlock.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('zelo import'), %(project)s::integer)"
 
 
 def move(
-    cursor: CursorWrapper, project_id: int, staged: Staged, file: str, left_out: LeftOutRows | None = None
+    cursor: CursorWrapper,
+    project_id: int,
+    staged: Staged,
+    file: str,
+    left_out: LeftOutRows | None = None,
+    *,
+    replaces: bool = False,
 ) -> ImportSummary:
-    """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused."""
+    """Move the temporary table into the project; rows that contradict it are added to `left_out`, or refused.
+
+    `replaces`: rows that differ replace those of the project first, but no text that has judgments.
+    """
     project: dict[str, int | str] = {"project": project_id, "blanks": _BLANKS}
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
     _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
+    replaced = replace_texts(cursor, project) if replaces else 0
     # Compare after the insert, which then sees the rows that another import has committed.
     if queries < staged.queries:
         staged = _refuse_other_text(cursor, project, staged, file, left_out, what="query")
     if documents < staged.documents:
         staged = _refuse_other_text(cursor, project, staged, file, left_out, what="document")
+    unknown = _prepare_candidates(cursor, project, staged, file)
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
     _refresh_statistics(cursor, candidates, "labeling_candidate")
+    replaced += replace_first_stage(cursor, project) if replaces else 0
     kept = 0
     if queries < staged.queries or documents < staged.documents:
         kept += _count(cursor, _OTHER_METADATA, project)
     if candidates < staged.candidates:
         cursor.execute(_FILL_FIRST_STAGE, project)
         kept += _count(cursor, _OTHER_FIRST_STAGE, project)
+    attach_grades(project_id)
     matched, graded, regraded = _set_grades(cursor, project, staged, file)
     return ImportSummary(
         queries=staged.queries,
@@ -313,9 +394,26 @@ def move(
         grades_created=graded,
         grades_changed=regraded,
         grades_unmatched=staged.grades - matched,
+        candidates_unmatched=unknown,
         kept=kept,
+        replaced=replaced,
         left_out=left_out.counted() if left_out is not None else (),
     )
+
+
+def _prepare_candidates(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> int:
+    """Rank what has scores alone; returns how many candidates have an unknown query or document."""
+    if not staged.candidates:
+        return 0
+    cursor.execute(_RANK_BY_SCORE)
+    unknown = _count(cursor, _UNKNOWN_CANDIDATES, project)
+    if unknown == staged.candidates:
+        raise ImportFailed(
+            f"none of its {unknown} candidates has a query and a document in this project",
+            file=file,
+            remedy="import the queries and documents first, and check that the ids are the same",
+        )
+    return unknown
 
 
 def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
@@ -375,13 +473,18 @@ def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Stage
     """Store the grades; returns how many have a candidate, how many are new, and how many replaced another."""
     if not staged.grades:
         return 0, 0, 0
+    cursor.execute(_FOREIGN_GRADES, project)
+    if cursor.fetchone()[0]:
+        raise ImportFailed(
+            f"none of its {staged.grades} grades belongs to a query of this project",
+            file=file,
+            remedy="check that its query ids are those of the project, or import the grades before the queries",
+        )
     cursor.execute(_GRADES, project)
     matched, graded, regraded = cursor.fetchone()
-    if not matched:
-        raise ImportFailed(
-            f"none of its {staged.grades} grades belongs to a candidate in this project",
-            file=file,
-            remedy="import the queries and documents first, and check that the ids are the same",
-        )
     cursor.execute(_SET_GRADES, project)
-    return matched, graded, regraded
+    kept = changed = 0
+    if matched < staged.grades:
+        cursor.execute(_KEEP_GRADES, project)
+        kept, changed = cursor.fetchone()
+    return matched, graded + kept, regraded + changed

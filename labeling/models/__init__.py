@@ -31,7 +31,7 @@ from labeling.models.projects import (
 )
 from labeling.models.screen import BLIND, PastLease, ScreenState, SeenAnswers, Submission
 from labeling.models.spot_checks import SpotCheck
-from labeling.models.texts import Candidate, Document, Query
+from labeling.models.texts import Candidate, Document, Query, UnmatchedGrade
 
 __all__ = [
     "ANSWER_KINDS",
@@ -62,6 +62,7 @@ __all__ = [
     "SeenAnswers",
     "SpotCheck",
     "Submission",
+    "UnmatchedGrade",
     "Viewer",
     "VisibleQuerySet",
     "config_hash",

@@ -61,6 +61,7 @@ class Project(models.Model):
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=80, unique=True)
     instruction = models.TextField(blank=True)
+    rubric = models.JSONField(default=list, blank=True, db_default=Value([], models.JSONField()))
     rater = models.CharField(max_length=80, default="thurstone")
     rater_options = models.JSONField(default=dict, blank=True)
     calibration_version = models.PositiveIntegerField(default=0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q, Value
+from django.db.models.functions import MD5
 
 from labeling.models.projects import Project, visible_through
 
@@ -34,6 +35,12 @@ class Document(models.Model):
     external_id = models.CharField(max_length=500)
     text = models.TextField()
     metadata = models.JSONField(default=dict, blank=True)
+    # Equal for texts that differ only in the blanks around them. A stored column, so that fits read no texts.
+    text_hash = models.GeneratedField(
+        expression=MD5(Func(F("text"), Value(" \t\n\r\v\f"), function="btrim")),
+        output_field=models.CharField(max_length=32),
+        db_persist=True,
+    )
 
     objects = visible_through("project").as_manager()
 
@@ -65,4 +72,26 @@ class Candidate(models.Model):
             models.CheckConstraint(
                 condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"
             ),
+        ]
+
+
+class UnmatchedGrade(models.Model):
+    """A person's grade of a document that is no candidate of the query (yet), by the imported ids.
+
+    It counts as relevant and not retrieved. `labeling.importing.unmatched_grades` moves it to the candidate once there is one.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="unmatched_grades", db_index=False)
+    query_external_id = models.CharField(max_length=500)
+    document_external_id = models.CharField(max_length=500)
+    grade = models.PositiveSmallIntegerField()
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "query_external_id", "document_external_id"], name="unmatched_grade_once"
+            )
         ]

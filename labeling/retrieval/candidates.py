@@ -11,6 +11,7 @@ from typing import Any, cast
 from django.db import transaction
 
 from labeling.collection import ProjectCollection
+from labeling.importing.unmatched_grades import attach_grades
 from labeling.models import Candidate, Project, Query
 from labeling.plugins import Retriever, get_plugin
 from labeling.records import TextRecord
@@ -54,6 +55,7 @@ def fill_candidates(
         added += len(rows)
         if progress is not None:
             progress(start + len(chunk), len(queries))
+    attach_grades(project.pk)
     return added
 
 

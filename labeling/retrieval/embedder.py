@@ -22,6 +22,7 @@ import numpy.typing as npt
 from labeling.records import FloatArray
 from labeling.retrieval.embedding_cache import shared_cache, vector_key
 from labeling.retrieval.model_names import BUNDLED, check_model
+from labeling.retrieval.precision import bfloat16_pays, computing
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -58,7 +59,10 @@ class Embedder:
             ) from error
         if max_tokens is not None:
             self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
-        self._identity = f"{self.revision} {self._model.max_seq_length}" if self.revision else ""
+        on_cpu = self._model.device.type == "cpu"
+        self._bfloat16 = on_cpu and bfloat16_pays(self._encoded)
+        form = " bfloat16" if self._bfloat16 else ""
+        self._identity = f"{self.revision} {self._model.max_seq_length}{form}" if self.revision else ""
 
     @property
     def dimension(self) -> int:
@@ -103,16 +107,19 @@ class Embedder:
         return np.stack([vectors[text] for text in texts])
 
     def _batches(self, texts: Sequence[str], most: int) -> Iterator[list[str]]:
-        """Batches of texts with similar token counts, since padding costs as much as text. The longest come first, so
-        that the observed pace rises.
+        """Batches of texts with similar token counts, since padding costs as much as text. The shortest come first, so
+        that most texts are embedded early.
         """
         lengths = self._token_counts(texts)
-        order = sorted(range(len(texts)), key=lambda row: -lengths[row])
+        order = sorted(range(len(texts)), key=lambda row: lengths[row])
         budget = CPU_BATCH_TOKENS if self._model.device.type == "cpu" else DEVICE_BATCH_TOKENS
-        while order:
-            count = max(1, min(most, budget // lengths[order[0]]))
-            yield [texts[row] for row in order[:count]]
-            order = order[count:]
+        start = 0
+        while start < len(order):
+            stop = start + 1
+            while stop < min(len(order), start + most) and (stop + 1 - start) * lengths[order[stop]] <= budget:
+                stop += 1
+            yield [texts[row] for row in order[start:stop]]
+            start = stop
 
     def _token_counts(self, texts: Sequence[str]) -> list[int]:
         """The approximate number of tokens that the model reads of each text, at least 1."""
@@ -125,6 +132,10 @@ class Embedder:
         return [max(1, len(each)) for each in ids]
 
     def _compute(self, texts: Sequence[str], role: str) -> Float32Array:
+        with computing(bfloat16=self._bfloat16):
+            return self._encoded(texts, role)
+
+    def _encoded(self, texts: Sequence[str], role: str) -> Float32Array:
         encode = self._model.encode_query if role == "query" else self._model.encode_document
         vectors = encode(list(texts), batch_size=len(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)

@@ -17,11 +17,12 @@ from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
 from scoring.numerics.design.sets import pack_sets, within_budget
+from scoring.same_texts import same_texts
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateState:
-    """A sampler's state with the primary keys of its local indices, int64[size]."""
+    """A sampler's state with the primary keys of its local indices, int64[size]; of candidates with one text the first."""
 
     candidate_ids: IntArray
     state: QueryState
@@ -73,12 +74,17 @@ _FITS = "SELECT query_id, prior_precision, logit_scale FROM scoring_queryfit WHE
 
 
 def query_states(
-    query_ids: Sequence[int], *, pending: Sequence[int] = (), guides: Mapping[int, float] | None = None
+    query_ids: Sequence[int],
+    *,
+    pending: Sequence[int] = (),
+    guides: Mapping[int, float] | None = None,
+    recorded: Mapping[int, IntArray] | None = None,
 ) -> dict[int, CandidateState]:
     """Return the state of each query by id.
 
     A pair counts as drawn if it has an answer or is in `pending` (ids of queued pairs), so that pairs of a cancelled
     run may be drawn again. `guides`: annotators whose answers inform with this weight, but leave a pair free to be drawn.
+    `recorded`: candidate ids int64[r, 2] of the recorded pairs by query.
     """
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
@@ -91,12 +97,53 @@ def query_states(
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
-    return {query: _state(candidates, pairs, fits.get(query), query) for query in query_ids}
+    repeated = same_texts(query_ids)
+    candidates = candidates[~np.isin(candidates["id"].astype(np.int64), repeated[:, 1])]
+    known, states = recorded or {}, {}
+    for query in query_ids:
+        own, same = pairs[pairs["query"] == query], repeated[repeated[:, 0] == query, 1:]
+        drawn = _distinct(own, same) if len(same) else own
+        states[query] = _state(candidates, drawn, fits.get(query), query, known.get(query))
+    return states
 
 
-def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int) -> CandidateState:
+def _distinct(pairs: np.ndarray, same: IntArray) -> np.ndarray:
+    """The pairs of a query over distinct texts; `same` int64[r, 2]: candidates and the first one with their text.
+
+    Pairs that become one have their weights added, and the mean of their preferences.
+    """
+    first = dict(same.tolist())
+    found: dict[tuple[int, int], np.void] = {}
+    for row in pairs:
+        a, b = (first.get(each, each) for each in (int(row["a"]), int(row["b"])))
+        if a == b:
+            continue
+        new = row.copy()
+        new["a"], new["b"] = min(a, b), max(a, b)
+        if a > b:
+            new["mean"] = 1.0 - new["mean"]
+        known = found.get((int(new["a"]), int(new["b"])))
+        found[int(new["a"]), int(new["b"])] = new if known is None else _joined(known, new)
+    return np.array([found[key] for key in sorted(found)], dtype=pairs.dtype)
+
+
+def _joined(one: np.void, other: np.void) -> np.void:
+    joined = one.copy()
+    weights = np.array([one["weight"], other["weight"]], dtype=np.float64)
+    means = np.array([one["mean"], other["mean"]], dtype=np.float64)
+    known = np.isfinite(means) & (weights > 0.0)
+    joined["weight"] = weights.sum()
+    joined["mean"] = np.average(means[known], weights=weights[known]) if known.any() else np.nan
+    if "free" in (one.dtype.names or ()):
+        joined["free"] = bool(one["free"] and other["free"])
+    return joined
+
+
+def _state(
+    candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int, recorded: IntArray | None
+) -> CandidateState:
     mine = candidates[candidates["query"] == query]
-    drawn = pairs[pairs["query"] == query]
+    drawn = pairs
     ids = mine["id"].astype(np.int64)
     local = np.stack([np.searchsorted(ids, drawn["a"]), np.searchsorted(ids, drawn["b"])], axis=1).astype(np.int64)
     theta = mine["theta"].astype(np.float64)
@@ -110,9 +157,16 @@ def _state(candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query
         preference=drawn["mean"].astype(np.float64),
         weight=drawn["weight"].astype(np.float64),
         free=drawn["free"].astype(np.bool_) if "free" in (drawn.dtype.names or ()) else None,
+        recorded=None if recorded is None else _local(ids, recorded),
         **known,
     )
     return CandidateState(candidate_ids=ids, state=state)
+
+
+def _local(ids: IntArray, recorded: IntArray) -> IntArray:
+    """Recorded pairs as local indices, without those of candidates that repeat another one's text."""
+    kept = recorded[np.isin(recorded, ids).all(axis=1)]
+    return np.searchsorted(ids, kept).astype(np.int64)
 
 
 def sample_pairs(
@@ -124,14 +178,15 @@ def sample_pairs(
     round_number: int,
     pending: Sequence[int] = (),
     guides: Mapping[int, float] | None = None,
+    recorded: Mapping[int, IntArray] | None = None,
 ) -> dict[int, IntArray]:
     """Return the next pairs of each query as candidate ids int64[m, 2], a < b, without queries that need none.
 
     The draw depends only on the query's state, seed and round, so that a repeat draws the same pairs.
-    `pending`, `guides`: see `query_states`.
+    `pending`, `guides`, `recorded`: see `query_states`.
     """
     drawn: dict[int, IntArray] = {}
-    for query, known in query_states(query_ids, pending=pending, guides=guides).items():
+    for query, known in query_states(query_ids, pending=pending, guides=guides, recorded=recorded).items():
         rng = np.random.default_rng([seed, round_number, query])
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):

@@ -34,6 +34,7 @@ from scoring.snapshots.lineage import lineage, software
 from scoring.snapshots.pairs import Pairable, write_pairs
 from scoring.snapshots.splits import (
     PROVING,
+    SPLITS,
     TRAIN,
     Prints,
     fingerprint,
@@ -75,6 +76,8 @@ COLUMNS = pa.schema(
         ("query_external_id", pa.string()),
         ("document_external_id", pa.string()),
         ("judged_version", pa.int64()),
+        # Grades of the query's documents that are no rows: they count for recall. The same in all rows of a query.
+        ("other_grades", pa.list_(pa.int64())),
         ("instruction", pa.string()),
     ]
 )
@@ -86,6 +89,7 @@ FEW_COMPARISONS = stored_text("too few comparisons")
 LARGE_ERROR = stored_text("too large a standard error")
 ON_AN_ISLAND = stored_text("not connected to the query's largest group")
 HELD_OUT_TEXT = stored_text("query text also in a held-out domain")
+NAMED_TEXT = stored_text("query text also in a held-out domain or in another named split")
 STRICTER_SPLIT = stored_text("document text also in a stricter split")
 
 
@@ -110,6 +114,12 @@ class SnapshotOptions(Options):
     )
     test_share: float = pydantic.Field(
         default=0.1, ge=0, le=0.5, description="Share of queries reserved for evaluation."
+    )
+    split_by: str = pydantic.Field(
+        default="",
+        max_length=100,
+        description="Field of the queries' metadata that names their split: train, dev, test or heldout. Queries without it are "
+        "drawn by the shares. Empty: all are drawn.",
     )
     min_comparisons: int = pydantic.Field(
         default=1,
@@ -142,12 +152,13 @@ class SnapshotOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """One entry per query, in id order."""
+    """One entry per query, in id order. `named`: the split that its metadata names, -1 for none."""
 
     ids: IntArray
     projects: list[str]
     domains: list[str]
     prints: Prints
+    named: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +295,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     )
     if not len(scored):
         raise NothingToFreeze("no document has a score; start a run first")
-    queries = _read_queries(project_ids)
+    queries = _read_queries(project_ids, options.split_by)
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
@@ -302,7 +313,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     if options.domains:
         keep(np.isin(np.array(queries.domains)[place], options.domains), OTHER_DOMAIN)
     split = _split(queries, place, options)
-    keep(split[place] >= 0, HELD_OUT_TEXT)
+    keep(split[place] >= 0, NAMED_TEXT if options.split_by else HELD_OUT_TEXT)
     of_query = _weights(queries, options)
     apart = options.shared_documents == "keep" or rows_to_keep(prints, split[place])
     pairable = Pairable.of(scored["id"].astype(np.int64), split[place], of_query[place], apart)
@@ -337,15 +348,41 @@ def _reasons(removed: Counter[str]) -> str:
     return reasons or "every query is in another split"
 
 
-def _read_queries(project_ids: list[int]) -> _Queries:
-    ids, projects, domains, prints = [], [], [], []
+def _read_queries(project_ids: list[int], split_by: str) -> _Queries:
+    """Raises SnapshotRefused where a query's metadata names an unknown split."""
+    ids, projects, domains, prints, named = [], [], [], [], []
     rows = Query.objects.filter(project__in=project_ids, fit__error="").order_by("id")
-    for pk, slug, domain, text in rows.values_list("id", "project__slug", "domain", "text").iterator(chunk_size=2000):
+    fields = ("id", "project__slug", "domain", "text", "metadata", "external_id")
+    for pk, slug, domain, text, metadata, name in rows.values_list(*fields).iterator(chunk_size=2000):
         ids.append(pk)
+        named.append(_named_split(metadata, split_by, name))
         projects.append(slug)
         domains.append(domain)
         prints.append(fingerprint(text))
-    return _Queries(np.array(ids, dtype=np.int64), projects, domains, np.array(prints, dtype=np.uint64))
+    if split_by and ids and max(named) < 0:
+        raise SnapshotRefused(
+            f"split_by is {split_by!r}, which no scored query has in its metadata; expected a field with train, dev, test or "
+            "heldout as its value"
+        )
+    return _Queries(
+        np.array(ids, dtype=np.int64),
+        projects,
+        domains,
+        np.array(prints, dtype=np.uint64),
+        np.array(named, dtype=np.int64),
+    )
+
+
+def _named_split(metadata: dict[str, Any], split_by: str, query: str) -> int:
+    value = metadata.get(split_by) if split_by else None
+    if value is None:
+        return -1
+    if value not in SPLITS:
+        raise SnapshotRefused(
+            f"query {query!r} has {split_by} = {str(value)[:80]!r} in its metadata; expected {', '.join(SPLITS)}; correct it, or "
+            "remove the field"
+        )
+    return SPLITS.index(value)
 
 
 def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
@@ -371,8 +408,11 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
     names = [(queries.projects[at], queries.domains[at]) for at in present.tolist()]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     heldout = np.array([domain in options.heldout_domains for _, domain in names], dtype=np.bool_)
+    named = queries.named[present]
     needed = 1 + (options.dev_share > 0) + (options.test_share > 0)
-    texts = len(np.unique(prints[~heldout]))
+    texts = len(np.unique(prints[~heldout & (named < 0)]))
+    if TRAIN in named and not texts:
+        needed = 0
     if texts < needed:
         raise NothingToFreeze(
             f"{texts} different queries with scores are in the chosen domains; the splits need at least {needed}: "
@@ -386,6 +426,7 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
         dev=options.dev_share,
         test=options.test_share,
         seed=options.seed,
+        named=named,
     )
     return split
 
@@ -425,7 +466,9 @@ def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: Snap
 _ROWS = f"""
 SELECT project.slug, query.domain, query.id, query.text, candidate.id, document.id, document.text, score.relevance,
        score.calibrated, score.elo, score.elo_stderr, score.comparisons, candidate.grade, candidate.first_stage_rank,
-       query.external_id, document.external_id, score.judged_version, {query_instruction.SQL}
+       query.external_id, document.external_id, score.judged_version,
+       ARRAY(SELECT kept.grade FROM labeling_unmatchedgrade kept WHERE kept.project_id = query.project_id
+             AND kept.query_external_id = query.external_id ORDER BY kept.document_external_id COLLATE "C"), {query_instruction.SQL}
 FROM labeling_candidate candidate JOIN scoring_score score ON score.candidate_id = candidate.id
 JOIN labeling_query query ON query.id = candidate.query_id JOIN labeling_project project ON project.id = query.project_id
 JOIN labeling_document document ON document.id = candidate.document_id

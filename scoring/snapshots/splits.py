@@ -31,17 +31,39 @@ def fingerprint(text: str) -> int:
 
 
 def split_queries(
-    prints: Prints, strata: IntArray, heldout: npt.NDArray[np.bool_], *, dev: float, test: float, seed: int
+    prints: Prints,
+    strata: IntArray,
+    heldout: npt.NDArray[np.bool_],
+    *,
+    dev: float,
+    test: float,
+    seed: int,
+    named: IntArray | None = None,
 ) -> IntArray:
-    """Return the split of each query, -1 if its text is also in a held-out domain.
+    """Return the split of each query, -1 if its text is also in a held-out domain, or in a stricter split that was named.
 
     `prints` of the texts, `strata` numbers, `heldout` whether the domain is held out: one per query. Queries with the
     same text share a split. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
+    `named` int64[n]: the split that a query names itself, -1 for those that are drawn; the shares are those of the drawn.
     """
     split = np.full(len(prints), TRAIN, dtype=np.int64)
     split[heldout] = HELDOUT
     split[~heldout & np.isin(prints, prints[heldout])] = -1
-    open_rows = np.flatnonzero(split == TRAIN)
+    drawn = split == TRAIN
+    if named is not None:
+        own = drawn & (named >= 0)
+        split[own] = named[own]
+        drawn &= ~own
+        # A text that a query names for one split is in no other: not drawn, and of two named splits in the stricter one.
+        for strict in sorted(np.unique(named[own]).tolist(), key=lambda each: -_STRICTNESS[each]):
+            prints_here = prints[own & (split == strict)]
+            weaker = (own & (split >= 0) & (_STRICTNESS[split] < _STRICTNESS[strict])) | drawn
+            left_out = weaker & np.isin(prints, prints_here)
+            split[left_out] = -1
+            drawn &= ~left_out
+    open_rows = np.flatnonzero(drawn)
+    if not len(open_rows):
+        return split
     unique, first = np.unique(prints[open_rows], return_index=True)
     stratum = strata[open_rows][first]
     of_text = _split_texts(_shuffled(unique, seed), stratum, dev=dev, test=test)

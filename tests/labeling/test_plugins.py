@@ -170,9 +170,15 @@ def _built_in() -> list[type[Plugin]]:
         importlib.import_module(module)
     found = [plugin for kind in plugins.KINDS for plugin in registered(kind).values()]
     # Local models need weights; test_transformers.py, test_cross_encoder.py and test_pairwise_student.py in tests/workers/judges
-    # make some.
-    local = {"transformers-local", "cross-encoder", "pairwise-student"}
-    return [plugin for plugin in found if plugin.__module__ in modules and plugin.name not in local]
+    # make some, and test_replaying.py makes the file that the judge `recorded` needs.
+    elsewhere = {"transformers-local", "cross-encoder", "pairwise-student"}
+    return [
+        plugin
+        for plugin in found
+        if plugin.__module__ in modules
+        and plugin.name not in elsewhere
+        and (plugin.kind, plugin.name) != ("judge", "recorded")
+    ]
 
 
 # No default can know the operator's endpoint; one that does not exist fails every comparison.

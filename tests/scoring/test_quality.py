@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from labeling.access.annotators import get_person
-from labeling.models import Project
-from scoring.columns import read_columns
-from scoring.quality import graded_queries, only, ranking_quality
+from labeling.models import Project, UnmatchedGrade
+from scoring.columns import only, read_columns
+from scoring.quality import graded_queries, ranking_quality
 from scoring.rating import rate_stale
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
 
@@ -46,6 +46,19 @@ def test_orders_are_measured_on_graded_queries(project: Project) -> None:
     discounts = 1.0 / np.log2(np.arange(2, 6))
     first = float(np.dot([0, 1, 2, 3], discounts) / np.dot([3, 2, 1, 0], discounts))
     assert found["first stage"].ndcg.estimate == pytest.approx((first + discounts[3]) / 2)
+
+
+def test_a_relevant_document_that_is_no_candidate_lowers_the_measure(project: Project) -> None:
+    before = ranking_quality(project)[0].ndcg.estimate
+    query = project.queries.order_by("id")[0]
+    UnmatchedGrade.objects.create(
+        project=project, query_external_id=query.external_id, document_external_id="elsewhere", grade=3
+    )
+    gains, ideal = [0, 1, 2, 3], [3, 3, 2, 1]
+    discounts = 1.0 / np.log2(np.arange(2, 6))
+    with_it = float(np.dot(gains, discounts) / np.dot(ideal, discounts))
+    without = float(np.dot(gains, discounts) / np.dot([3, 2, 1, 0], discounts))
+    assert ranking_quality(project)[0].ndcg.estimate == pytest.approx(before - (without - with_it) / 2)
 
 
 def test_without_grades_there_is_nothing_to_show() -> None:

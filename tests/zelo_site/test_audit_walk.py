@@ -43,11 +43,13 @@ from tests.factories.world.changes import (
     a_superuser,
     a_verdict,
     an_open_distillation,
+    an_open_teaching,
     gold,
     grades_before,
     new_data,
     new_grades,
     no_job,
+    recorded_answers,
     rows_to_learn_from,
     scores,
     the_project,
@@ -125,8 +127,10 @@ PAGES = [
     Writes(
         "teachings", ("teaching.ordered",), {"judge": "{annotator_id}", "examples": "4", "pairs": "6"}, a_judge_to_teach
     ),
+    Writes("cancel-teaching", ("teaching.cancelled",), {}, an_open_teaching),
     Writes("new-trial", ("trial.ordered",), {"try": "test-longer"}),
     Writes("scale", ("calibration.ordered",), {}, scores),
+    Writes("recordings", ("recording.uploaded",), {"action": "upload", "file": recorded_answers}),
     Writes("probes", ("probe.ordered",), {"judge": "{annotator_id}", "payload": "neutral"}, scores),
     Writes("distill", ("run.started", "distillation.ordered"), {"judge": "{annotator_id}"}),
     Writes("move-distillation", ("distillation.cancelled",), {}, an_open_distillation, {"move": "cancel"}),
@@ -198,6 +202,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
     Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
+    Writes("POST /projects/{slug}/teachings/{teaching_id}/cancel", ("teaching.cancelled",), None, an_open_teaching),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
@@ -217,6 +222,7 @@ OPERATIONS = [
     Writes("PUT /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudicated",), {"answer": "1"}),
     Writes("PUT /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudicated", "pair.gold"), {"answer": "1", "gold": True}),
     Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
+    Writes("POST /projects/{slug}/recordings", ("recording.uploaded",), {"file": recorded_answers}),
     Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
     Writes("POST /endpoints", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
     Writes("PATCH /endpoints/{name}", ("endpoint.changed",), {"settings": {"rpm": 7}}, a_superuser),
@@ -249,13 +255,14 @@ EXEMPT = {
     "compare-skip": "passes one's own assignment on; the past assignment stays",
     "compare-heartbeat": "renews one's own assignments",
     "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
+    "POST /projects/{slug}/import/preview": "reads the file and stores nothing",
 }
 
 READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements", "teaching", "trial",
+    "people-agreement", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ READ = (
     "relevance", "elo", "comparisons", "grade", "first_stage_rank",
 )  # fmt: skip
 TEXTS = ("query", "document")
-INSTRUCTION = "instruction"  # missing in snapshots of earlier versions
+INSTRUCTION = "instruction"
+OTHER_GRADES = "other_grades"
 
 # Enough text to recognise a query.
 LISTED = ["query_id", "query_external_id", "project"]
@@ -35,13 +36,17 @@ def read_queries(rows: IO[bytes] | Any, split: str, *, name: str, texts: bool = 
     The id of a query is its imported id, or "project/id" if two projects use the same one. Without `texts`, which take most
     of the time, all texts are empty. Raises NothingToMeasure if the split of snapshot `name` is empty.
     """
-    columns = [each for each in READ if texts or each not in TEXTS]
-    if texts and INSTRUCTION in pq.read_schema(rows).names:
-        columns.append(INSTRUCTION)
+    columns = [each for each in columns_in(rows) if texts or each not in TEXTS]
     table = pq.read_table(rows, columns=columns, filters=[("split", "=", split)])
     for column in () if texts else TEXTS:
         table = table.append_column(column, pa.array([""] * table.num_rows, pa.string()))
     return list(queries_of_table(table, listing_of(table, split, name=name)))
+
+
+def columns_in(rows: IO[bytes] | Any) -> list[str]:
+    """READ, and OTHER_GRADES and INSTRUCTION where the file has them: files of earlier versions do not."""
+    names = pq.read_schema(rows).names
+    return [*READ, *(each for each in (OTHER_GRADES, INSTRUCTION) if each in names)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
 def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
     columns = {name: table.column(name).to_pylist() for name in READ}
     told = table.column(INSTRUCTION).to_pylist() if INSTRUCTION in table.column_names else [""] * table.num_rows
+    others = table.column(OTHER_GRADES) if OTHER_GRADES in table.column_names else None
     for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
         rows = slice(start, end)
         compared = np.array(columns["comparisons"][rows]) > 0
@@ -85,6 +91,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             relevance=_floats(columns["relevance"][rows]),
             elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
             first_stage_rank=_floats(columns["first_stage_rank"][rows]),
+            other_grades=_floats([] if others is None else others[start].as_py() or []),
             instruction=told[start] or "",
         )
 

@@ -25,7 +25,7 @@ from scoring.numerics.measures.resampling import Interval, PairedTest
 from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
-from trainer.evaluation.dataset import LISTED, READ, Listing, listing_of, queries_of_table, read_queries
+from trainer.evaluation.dataset import LISTED, Listing, columns_in, listing_of, queries_of_table, read_queries
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -170,7 +170,8 @@ def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[Eva
         place = listing.names.index(query_id)
         rows = slice(listing.bounds[place], listing.bounds[place + 1])
         number = ids.column("query_id")[rows.start].as_py()
-        table = pq.read_table(stream, columns=list(READ), filters=[("split", "=", split), ("query_id", "=", number)])
+        wanted = [("split", "=", split), ("query_id", "=", number)]
+        table = pq.read_table(stream, columns=columns_in(stream), filters=wanted)
     (query,) = queries_of_table(table, Listing((query_id,), (0, table.num_rows)))
     return query, rows
 
@@ -375,6 +376,18 @@ def leaderboard(
         measures=measures,
         complete=complete,
     )
+
+
+def values_by_reranker(
+    project: Project, snapshot: Snapshot, split: str, reference: Reference, measures: tuple[str, ...]
+) -> dict[Reranker, Measured]:
+    """The values by query of everything evaluated on one split. Raises NotEvaluated."""
+    rows = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
+    evaluations = list((rows.defer("scores") if set(measures) <= set(METRICS) else rows).select_related("reranker"))
+    if not evaluations:
+        raise NotEvaluated(f"nothing is evaluated on split {split!r} against {reference}; start an evaluation first")
+    values = _values_of(evaluations, measures, complete=False)
+    return {each.reranker: values[each.pk] for each in evaluations}
 
 
 def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, complete: bool) -> dict[int, Measured]:

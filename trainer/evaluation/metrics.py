@@ -8,7 +8,7 @@ Imports no Django.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -38,7 +38,8 @@ class EvaluationQuery:
     """One query with its candidates, arrays over the candidates in id order.
 
     `grades` float64[n], NaN where a person gave none; `relevance` in [0, 1] and `elo` float64[n], NaN where never
-    compared; `first_stage_rank` float64[n] from 1, NaN where unknown.
+    compared; `first_stage_rank` float64[n] from 1, NaN where unknown. `other_grades` float64[m]: grades of documents that
+    are no candidates, so that no order can retrieve them.
     """
 
     id: str
@@ -51,18 +52,24 @@ class EvaluationQuery:
     relevance: FloatArray
     elo: FloatArray
     first_stage_rank: FloatArray
+    other_grades: FloatArray = field(default_factory=lambda: np.zeros(0))
     instruction: str = ""
+
+    @property
+    def all_grades(self) -> FloatArray:
+        """The grades of the candidates, then those of other documents, float64[n + m]."""
+        return np.append(self.grades, self.other_grades)
 
     def says(self, reference: Reference) -> bool:
         """Whether the reference prefers some documents to others."""
         if reference == "grades":
-            return bool(np.nanmax(self.grades, initial=0.0) > 0.0)
+            return bool(np.nanmax(self.all_grades, initial=0.0) > 0.0)
         known = self.relevance[np.isfinite(self.elo)]
         return len(known) > 1 and bool(np.ptp(known) > 0.0)
 
     def counts(self, reference: Reference) -> bool:
         """Whether the query enters the means: as in trec_eval, any grade suffices, even if nothing is relevant."""
-        return bool(np.isfinite(self.grades).any()) if reference == "grades" else self.says(reference)
+        return bool(np.isfinite(self.all_grades).any()) if reference == "grades" else self.says(reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ def highest_gain(queries: Iterable[EvaluationQuery], reference: Reference) -> fl
     """The top of the reference's scale, for ERR: the highest grade of these queries, at least 1; 1 for relevance."""
     if reference == "elo":
         return 1.0
-    return max((float(np.nanmax(query.grades, initial=1.0)) for query in queries), default=1.0)
+    return max((float(np.nanmax(query.all_grades, initial=1.0)) for query in queries), default=1.0)
 
 
 def measure(
@@ -161,7 +168,8 @@ def _values(
     measures: Sequence[Measure], query: EvaluationQuery, ranks: IntArray, reference: Reference, highest: float
 ) -> list[float]:
     if reference == "grades":
-        ranked = Ranked.of_grades(ranks, query.grades, highest=highest)
+        unranked = np.zeros(len(query.other_grades), dtype=np.int64)
+        ranked = Ranked.of_grades(np.append(ranks, unranked), query.all_grades, highest=highest)
         return [each.of(ranked) for each in measures]
     known = np.isfinite(query.elo)
     gains = np.where(known, np.nan_to_num(query.relevance, nan=0.0), 0.0)

@@ -6,6 +6,7 @@ and follows them; the judge `openai-http` implements the protocols. Imports no D
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -39,6 +40,29 @@ class BatchCallFailed(Exception):
         self.retryable = retryable
         self.is_unknown = is_unknown
         self.retry_after_s = retry_after_s
+
+
+_STATUS = re.compile(r"[^a-z]+")
+# Beginnings of the states in which a batch ends, at any provider, and the end that each is.
+_ENDS = (
+    (("complete", "succe", "done", "finish", "ended"), "completed"),
+    (("cancel", "abort"), "cancelled"),
+    (("expir", "time"), "expired"),
+    (("error", "fail", "invalid", "reject", "refus"), "failed"),
+)
+# A batch that is on its way to its end: "cancelling", "cancellation_requested", "finalizing".
+_ON_ITS_WAY = re.compile(r"ing\Z|request|pending|queued|progress")
+
+
+def batch_status(stated: str) -> str:
+    """The state of a batch in OpenAI's words: completed, failed, expired or cancelled; any other as it is stated, lower case."""
+    words = _STATUS.sub("_", stated.lower()).strip("_")
+    word = words.removeprefix("job_state_").removeprefix("batch_state_").removeprefix("state_")
+    if not _ON_ITS_WAY.search(word):
+        for beginnings, end in _ENDS:
+            if word.startswith(beginnings):
+                return end
+    return word
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,14 @@ FORMATS = ("json_schema", "json_object", "none")
 class Learned:
     """The parameters of one model at one endpoint. The defaults say that nothing was learned.
 
-    `most_top_logprobs`: 0 is no known limit; `n`: whether the endpoint returned as many choices as asked.
+    `most_top_logprobs`: 0 is no known limit; `least_tokens`: the smallest limit of output tokens that it accepts; `n`: whether the endpoint returned as many choices as asked.
     """
 
     token_limit_field: str = ""
     omitted: frozenset[str] = frozenset()
     response_format: str = ""
     most_top_logprobs: int = 0
+    least_tokens: int = 0
     n: str = ""
     at: float = field(default=0.0, compare=False)
 
@@ -42,6 +43,7 @@ class Learned:
             omitted=self.omitted | other.omitted,
             response_format=max(formats, key=FORMATS.index, default=""),
             most_top_logprobs=min(limits, default=0),
+            least_tokens=max(self.least_tokens, other.least_tokens),
             n="ignored" if "ignored" in (self.n, other.n) else self.n or other.n,
             at=newer.at,
         )
@@ -59,6 +61,7 @@ class Learned:
                 omitted=frozenset(map(str, values.get("omitted", []))),
                 response_format=str(values.get("response_format", "")),
                 most_top_logprobs=int(values.get("most_top_logprobs", 0)),
+                least_tokens=int(values.get("least_tokens", 0)),
                 n=str(values.get("n", "")),
                 at=float(values.get("at", 0.0)),
             )

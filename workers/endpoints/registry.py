@@ -33,6 +33,9 @@ from workers.endpoints.request_values import (
 )
 
 VARIABLE = "ZELO_ENDPOINTS"
+# Without ZELO_ENDPOINTS, the variables of OpenAI's own clients define one endpoint.
+KEY_VARIABLE, ADDRESS_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+OF_ENVIRONMENT, DEFAULT_ADDRESS = "openai", "https://api.openai.com/v1"
 
 
 class UnknownEndpoint(LookupError):
@@ -267,7 +270,8 @@ def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, En
 def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     text = environment.get(VARIABLE, "").strip()
     if not text:
-        return {}
+        own = endpoint_of_environment(environment)
+        return {} if own is None else {own.name: own}
     rows = _rows(text)
     try:
         endpoints = pydantic.TypeAdapter(list[Endpoint]).validate_python(rows)
@@ -278,6 +282,26 @@ def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     if len(by_name) < len(endpoints):
         raise EndpointsInvalid(f"{VARIABLE} defines two endpoints with the same name; rename one")
     return by_name
+
+
+def endpoint_of_environment(environment: Mapping[str, str] | None = None) -> Endpoint | None:
+    """The endpoint `openai` that OPENAI_API_KEY, OPENAI_BASE_URL or both define, unless ZELO_ENDPOINTS is set.
+
+    Raises EndpointsInvalid for a wrong address.
+    """
+    environment = os.environ if environment is None else environment
+    key, address = (environment.get(name, "").strip() for name in (KEY_VARIABLE, ADDRESS_VARIABLE))
+    if environment.get(VARIABLE, "").strip() or not (key or address):
+        return None
+    try:
+        return Endpoint(
+            name=OF_ENVIRONMENT, base_url=address or DEFAULT_ADDRESS, api_key_env=KEY_VARIABLE if key else ""
+        )
+    except pydantic.ValidationError as error:
+        wrong = "; ".join(each["msg"] for each in error.errors())
+        raise EndpointsInvalid(
+            f"{ADDRESS_VARIABLE} is {address!r}: {wrong}; expected an address such as http://127.0.0.1:8000/v1"
+        ) from None
 
 
 def get_endpoint(name: str) -> Endpoint:

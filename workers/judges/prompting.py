@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from labeling.annotation.criteria import Criterion
 from labeling.records import Comparison
 from labeling.retrieval.model_names import check_model
-from workers.judges.criteria import Criterion
 from workers.judges.examples import WorkedExample, examples_for
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ Cutter = Callable[[str, int], tuple[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt. Prompts that are equal up to the end of the first document have the same `prefix_key`."""
+    """A prompt. Prompts that are equal up to the end of the first document have the same `prefix_key`; `documents`: how many it
+    shows.
+    """
 
     system: str
     user: str
     truncated: bool
     prefix_key: str
+    documents: int = 2
 
 
 @dataclass(frozen=True, slots=True)

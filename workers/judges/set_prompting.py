@@ -44,6 +44,7 @@ def build_set_prompt(comparison: Comparison, *, form: SetForm, limits: Limits, c
         user=f"{user}{read_prompt(f'answer_{form}')}".rstrip(),
         truncated=query_cut or any(was_cut for _, was_cut in texts),
         prefix_key=prefix_key,
+        documents=len(texts),
     )
 
 

@@ -39,6 +39,7 @@ MEANINGS: Mapping[FailureKind, Meaning] = {
     FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model"),
     FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter"),
     FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up"),
+    FailureKind.NOT_RECORDED: Meaning("no recorded answer"),
     FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request"),
     FailureKind.JUDGE_ERROR: Meaning("error in the judge"),
 }

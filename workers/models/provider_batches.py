@@ -18,7 +18,8 @@ class ProviderBatch(models.Model):
     Its tasks are leased under `holder` until it ends. `marker` names it at the provider. `intended_at` is set before each
     request that must not be made twice, and cleared when its fate is known. `requests`, `input_tokens`, `output_tokens`
     and `cost_micros` are what was reserved for it. `size_limit`: the most requests that were allowed when it was formed,
-    None for the endpoint's own limit; `is_over_limit`: the provider refused it as too large.
+    None for the endpoint's own limit; `is_over_limit`: the provider refused it as too large. `short_reads`: how often it was completed and came without all of its
+    answers.
     """
 
     class State(models.TextChoices):
@@ -59,6 +60,7 @@ class ProviderBatch(models.Model):
     unanswered = models.PositiveIntegerField(default=0)
     returned = models.PositiveIntegerField(default=0)
     intended_at = models.DateTimeField(null=True, blank=True)
+    short_reads = models.PositiveIntegerField(default=0, db_default=0)
     tries = models.PositiveIntegerField(default=0)
     next_at = models.DateTimeField(db_default=Now())
     message = models.TextField(blank=True)

@@ -163,9 +163,11 @@ def plan_round(run: Run, job: Job) -> None:
                 budget = sum(budgets.values())
                 planning.plan_across(run, sampler, judges, query_ids=chunk, budget=budget, round_number=number)
             else:
-                budgets = gold_mixing.keep_room(run, budgets)
+                mixes = sampler.name != planning.RECORDED  # nobody has recorded the known pairs
+                budgets = gold_mixing.keep_room(run, budgets) if mixes else budgets
                 planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number)
-                gold_mixing.top_up(run, chunk)
+                if mixes:
+                    gold_mixing.top_up(run, chunk)
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
             job.done, job.total = len(queries) - len(ahead) + len(chunk), len(queries)
             job.save(update_fields=["payload", "done", "total"])

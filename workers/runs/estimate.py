@@ -11,21 +11,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from django.db.models import Count, Max, Min
 
+from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
-from labeling.plugins import Plugin, Sampler, get_plugin
+from labeling.plugins import Judge, Plugin, Sampler, get_plugin
 from labeling.records import QueryState
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import calls_of_options, set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.judges.prompting import counter_of, local_tokenizer
+from workers.judging.recorded_pairs import recorded_by_size
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
+from workers.runs.planning import RECORDED
 from workers.runs.savings import paper_calls
 from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
@@ -122,9 +125,15 @@ def estimate_run(
     query_ids: Sequence[int] | None = None,
 ) -> RunEstimate:
     """Estimate this run within its budgets; in a cascade, pass the first judge first. `query_ids`: None for all queries."""
+    judges = [replace(judge, options=with_rubric(project, judge.plugin.name, judge.options)) for judge in judges]
     sizes = _sizes(project, query_ids)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
-    design = _Design(project, sizes, _pairs_by_size(chosen, sizes), query_ids)
+    if chosen.name == RECORDED:
+        recording = [cast(Judge, each.plugin.from_dict(each.options)) for each in judges]
+        by_size = recorded_by_size(project, recording, query_ids)
+    else:
+        by_size = _pairs_by_size(chosen, sizes)
+    design = _Design(project, sizes, by_size, query_ids)
     pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)

@@ -20,6 +20,7 @@ from workers.judging.pausing import resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
 from workers.runs.estimate import ChosenJudge, estimate_run
+from workers.runs.planning import RECORDED
 from workers.runs.stages import stage_of_round
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def start_run(
     """
     chosen = checked_sampler(sampler, sampler_options)
     _check_order(project, judges, allocation=allocation, orders=orders)
+    _check_recorded(chosen, judges, allocation)
     budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
     _check_budgets(budgets)
     _check_seed(seed)
@@ -157,6 +159,19 @@ def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: s
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:
         raise RunRefused(f"orders is {orders!r}; expected one of {', '.join(Run.Orders.values)}")
+
+
+def _check_recorded(sampler: Sampler, judges: Sequence[Annotator], allocation: str) -> None:
+    if sampler.name != RECORDED:
+        return
+    if allocation == Run.Allocation.CASCADE:
+        raise RunRefused(
+            "a cascade chooses its pairs by the first judge's answers, which the others may not have recorded; choose the "
+            "allocation all or rotate with the design recorded"
+        )
+    plugins = {judge.plugin: cast(Judge, get_plugin("judge", judge.plugin)) for judge in judges}
+    if not any(plugin.recorded_pairs is not Judge.recorded_pairs for plugin in plugins.values()):
+        raise RunRefused("no judge of the run has recorded answers; choose another design, or upload recorded answers")
 
 
 def _check_queries(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) -> None:

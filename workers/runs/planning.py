@@ -21,6 +21,8 @@ from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
 from scoring.sampling.draw import sample_pairs
 from workers.budgets.spend import set_size_of
+from workers.judging.batches import prepared_judge
+from workers.judging.recorded_pairs import RecordedPairs, recorded_pairs
 from workers.models import Run
 from workers.runs.set_planning import draw_sets, store_sets
 
@@ -28,6 +30,8 @@ PairsOfQueries = dict[int, IntArray]
 # Samplers that are no design by themselves but go on from what is known; their runs ask nothing but what they draw.
 UNCERTAIN, GUIDED = "uncertain", "guided"
 GOES_ON = (UNCERTAIN, GUIDED)
+# The sampler that asks only what judges have recorded.
+RECORDED = "recorded"
 
 
 def plan_queries(
@@ -54,6 +58,11 @@ def plan_queries(
         )
         _store_set_tasks(run, judges, sets, round_number=round_number)
         return
+    recorded = None
+    if sampler.name == RECORDED:
+        recorded = recorded_pairs([prepared_judge(judge) for judge in judges], list(budgets))
+    if recorded is not None:
+        known = {query: recorded.only(pairs, query) for query, pairs in known.items()}
     drawn = sample_pairs(
         list(budgets),
         sampler,
@@ -62,8 +71,9 @@ def plan_queries(
         round_number=round_number,
         pending=pending_pairs(list(budgets)),
         guides=guides_of(run.project_id, judges),
+        recorded=recorded.by_query if recorded is not None else None,
     )
-    _store_tasks(run, judges, _joined(known, drawn), round_number=round_number)
+    _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded)
 
 
 def plan_across(
@@ -207,18 +217,23 @@ SELECT pair_id FROM added
 
 
 def _store_tasks(
-    run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray] | Mapping[None, IntArray], *, round_number: int
+    run: Run,
+    judges: Sequence[int],
+    chosen: Mapping[int, IntArray] | Mapping[None, IntArray],
+    *,
+    round_number: int,
+    recorded: RecordedPairs | None = None,
 ) -> None:
     """Store the chosen pairs (by query, or under None across queries) and a task for each judge; answered questions get no
     task.
     """
-    if not chosen:
+    if not any(map(len, chosen.values())):
         return
     pairs = np.concatenate(list(chosen.values()))
     owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
     rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
-    which, judge, swapped = _questions(run, pairs, len(judges), rng)
+    which, judge, swapped = _questions(run, pairs, len(judges), rng, recorded=recorded)
     asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
 
@@ -269,12 +284,15 @@ def ask(
 
 
 def _questions(
-    run: Run, pairs: IntArray, judges: int, rng: np.random.Generator
+    run: Run, pairs: IntArray, judges: int, rng: np.random.Generator, *, recorded: RecordedPairs | None = None
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """Row of `pairs`, judge and side of every question: one for each judge asked, or two where both orders are."""
     # A cascade asks its first judge alone about everything; `workers.runs.cascade` asks the others later.
     mode = Run.Allocation.ALL if run.allocation == Run.Allocation.CASCADE else run.allocation
-    which, judge, swapped = allocate(pairs, judges=judges, mode=mode, rng=rng, offset=run.pairs_planned)
+    able = None if recorded is None else recorded.able(pairs)
+    which, judge, swapped = allocate(pairs, judges=judges, mode=mode, rng=rng, offset=run.pairs_planned, able=able)
+    if recorded is not None:
+        swapped = recorded.sides(pairs[which], judge, swapped)
     if run.orders == Run.Orders.BOTH:
         sides = np.stack([swapped, ~swapped], axis=1).ravel()
         return np.repeat(which, 2), np.repeat(judge, 2), sides

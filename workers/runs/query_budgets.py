@@ -33,7 +33,7 @@ def shares_of_round(
     None where there is no limit, or where the budget is divided evenly.
     """
     left = pairs_left(run, judges)
-    if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED:
+    if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED or sampler.name == planning.RECORDED:
         return None
     pending = planning.pending_pairs(list(queries))
     guides = guides_of(run.project_id, judges)

@@ -20,6 +20,7 @@ from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
 from trainer.evaluation.metrics import parse_measures
 from trainer.evaluation.rank_changes import what_moved
+from trainer.evaluation.system_orders import NoSystemOrders, system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
@@ -99,6 +100,17 @@ class BoardOut(Schema):
     complete: bool
     queries: int
     rows: list[BoardRowOut]
+
+
+class SystemOrdersOut(Schema):
+    """Agreement between the orders of rerankers by Elo and by human grades; `left_out`: measured on too few queries."""
+
+    measure: str
+    systems: list[str]
+    left_out: list[str]
+    queries: int
+    kendall: IntervalOut
+    pearson: IntervalOut
 
 
 class MovedOut(Schema):
@@ -210,6 +222,32 @@ def get_leaderboard(
         "complete": complete,
         "queries": board.queries,
         "rows": rows,
+    }
+
+
+@router.get("/projects/{slug}/leaderboard/orders", response=SystemOrdersOut)
+def get_system_orders(
+    request: HttpRequest, slug: str, snapshot: int | None = None, split: Split = "test", measure: str = ""
+) -> dict[str, Any]:
+    """Whether Elo orders the evaluated rerankers as human grades do: Kendall's tau-b and Pearson's r with 95 % bootstrap
+    intervals over queries. The entry Elo is not counted."""
+    project = project_or_404(request, slug)
+    try:
+        (chosen, *more) = parse_measures(measure or "ndcg@10")
+        if more:
+            raise HttpError(422, f"measure is {measure!r}; expected one measure, such as ndcg@10")
+        found = system_orders(project, _snapshot(request, project, snapshot), split, measure=chosen)
+    except UnknownMetric as error:
+        raise HttpError(422, str(error)) from error
+    except NoSystemOrders as error:
+        raise HttpError(409, str(error)) from error
+    return {
+        "measure": found.measure,
+        "systems": found.systems,
+        "left_out": found.left_out,
+        "queries": found.queries,
+        "kendall": asdict(found.agreement.kendall),
+        "pearson": asdict(found.agreement.pearson),
     }
 
 

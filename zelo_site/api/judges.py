@@ -6,15 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
-from ninja import Router, Schema, Status
+from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
+from scoring.storage.files import StorageFull
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
-from workers.jobs.teaching.job import order_teaching
+from workers.jobs.recorded_judges import RecordingRefused, store_recording
+from workers.jobs.teaching.job import cancel_teaching, order_teaching
 from workers.jobs.teaching.job import reason_of as reason_of_teaching
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.trial import TrialRefused, order_trial, reason_of
@@ -247,12 +249,61 @@ def post_teaching(request: HttpRequest, slug: str, annotator_id: int, body: Teac
 @router.get("/projects/{slug}/teachings/{teaching_id}", response=TeachingOut, by_alias=False)
 def get_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
     """One teaching of a judge, with the answers of both judges to each held-out pair."""
-    project = project_or_404(request, slug)
+    return _teaching_or_404(request, project_or_404(request, slug), teaching_id)
+
+
+@router.post("/projects/{slug}/teachings/{teaching_id}/cancel", response=TeachingOut, by_alias=False)
+def post_cancel_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
+    """Cancel a teaching; 409 where it has ended. Its answers so far stay."""
+    teaching = _teaching_or_404(request, owned_project_or_404(request, slug), teaching_id)
+    if not cancel_teaching(teaching, by=request.user):
+        raise HttpError(409, f"teaching {teaching.pk} is {teaching.job.state}; only an unfinished one can be cancelled")
+    return teaching
+
+
+def _teaching_or_404(request: HttpRequest, project: Project, teaching_id: int) -> JudgeTeaching:
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
-    teaching = rows.select_related("job", "taught").filter(pk=teaching_id).first()
+    teaching = rows.select_related("job", "annotator", "taught").filter(pk=teaching_id).first()
     if teaching is None:
         raise HttpError(404, f"project {project.slug!r} has no teaching {teaching_id}")
     return teaching
+
+
+class RecordedJudgeOut(Schema):
+    """A judge of an uploaded file; plugin, options and name as POST /runs takes them."""
+
+    annotator_id: int
+    plugin: str
+    options: dict[str, Any]
+    name: str
+    answers: int
+
+
+class RecordingOut(Schema):
+    """An uploaded file of recorded answers. `known` of its answers name texts of the project; the others are left out."""
+
+    recording: str
+    answers: int
+    known: int
+    left_out: int
+    judges: list[RecordedJudgeOut]
+
+
+@router.post("/projects/{slug}/recordings", response={201: RecordingOut})
+def post_recording(request: HttpRequest, slug: str, file: File[UploadedFile]) -> Any:
+    """Upload recorded answers; POST /runs with these judges and the sampler `recorded` replays them."""
+    project = owned_project_or_404(request, slug)
+    try:
+        stored = store_recording(project, file, filename=file.name or "upload", by=request.user)
+    except (RecordingRefused, StorageFull) as error:
+        raise HttpError(422, str(error)) from error
+    judges = [
+        {"annotator_id": judge.pk, "plugin": judge.plugin, "options": judge.options, "name": judge.name,
+         "answers": stored.answers_of[name]}
+        for name, judge in stored.judges.items()
+    ]  # fmt: skip
+    facts = {name: getattr(stored, name) for name in ("answers", "known", "left_out")}
+    return Status(201, {"recording": stored.checksum, "judges": judges, **facts})
 
 
 class FailedCallOut(Schema):

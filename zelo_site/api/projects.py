@@ -14,7 +14,8 @@ from ninja.errors import HttpError
 from pydantic import AfterValidator, Field, Json, ValidationError
 
 from labeling.access.api_auth import member_project_or_404, owned_project_or_404, project_or_404
-from labeling.importing.dataset import ImportFailed, import_dataset
+from labeling.importing.dataset import ImportFailed, import_dataset, preview_dataset
+from labeling.importing.detection import AUTO
 from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import KINDS, UnknownPlugin, registered
 from labeling.projects import BadProject, change_project, create_project, may_create
@@ -40,11 +41,20 @@ class ProjectIn(Schema):
     instruction: Text = ""
 
 
+class CriterionIO(Schema):
+    """A criterion of the rubric; `weight` > 0 is its share of the verdict."""
+
+    name: Text = Field(max_length=60)
+    description: Text = Field("", max_length=1000)
+    weight: float = 1.0
+
+
 class ProjectPatch(Schema):
     """What is left out stays. Another rater without options starts from its defaults."""
 
     name: Text | None = Field(None, max_length=200)
     instruction: Text | None = None
+    rubric: list[CriterionIO] | None = None
     rater: Text | None = Field(None, max_length=80)
     rater_options: dict[str, Any] | None = None
 
@@ -53,6 +63,7 @@ class ProjectOut(Schema):
     slug: str
     name: str
     instruction: str
+    rubric: list[CriterionIO]
     rater: str
     rater_options: dict[str, Any]
     queries: int
@@ -75,6 +86,20 @@ class ImportOut(Schema):
     grades: int
     left_out: list[LeftOutOut]
     message: str
+
+
+class PreviewOut(Schema):
+    """What a file holds. `documents` are those on lines of their own; `complete` is false if reading stopped before the end."""
+
+    importer: str
+    queries: int
+    documents: int
+    candidates: int
+    grades: int
+    complete: bool
+    rows: list[dict[str, Any]]
+    errors: list[str]
+    reasons: list[LeftOutOut]
 
 
 class QueryOut(Schema):
@@ -113,6 +138,7 @@ def _project_out(project: Project) -> dict[str, Any]:
         "slug": counted.slug,
         "name": counted.name,
         "instruction": counted.instruction,
+        "rubric": counted.rubric,
         "rater": counted.rater,
         "rater_options": counted.rater_options,
         "queries": counted.query_count,
@@ -147,7 +173,7 @@ def get_project(request: HttpRequest, slug: str) -> Any:
 
 @router.patch("/projects/{slug}", response=ProjectOut)
 def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
-    """Change name, instruction or rater; with another rater, or other options of it, all queries are fitted anew."""
+    """Change name, instruction, rubric or rater; with another rater, or other options of it, all queries are fitted anew."""
     project = owned_project_or_404(request, slug)
     try:
         return _project_out(change_project(project, **body.dict(exclude_unset=True), by=request.user))
@@ -160,13 +186,15 @@ def post_import(
     request: HttpRequest,
     slug: str,
     file: File[UploadedFile],
-    importer: str = "zbench-jsonl",
+    importer: str = AUTO,
     options: Json[dict[str, Any]] | None = None,
     leave_out_bad_rows: bool = False,
+    replaces: bool = False,
 ) -> Any:
     """Import a file, all or nothing unless `leave_out_bad_rows`; repeating it changes nothing.
 
-    `options`: the importer's options as a JSON object.
+    `importer`: its name, or `auto` for the one that recognises the file. `options`: its options as a JSON object.
+    `replaces`: changed texts without judgments, metadata and first-stage ranks replace those of the project.
     """
     project = owned_project_or_404(request, slug)
     try:
@@ -177,6 +205,7 @@ def post_import(
             options=options,
             filename=file.name or "upload",
             leave_out_bad_rows=leave_out_bad_rows,
+            replaces=replaces,
             by=request.user,
         )
     except (ImportFailed, UnknownPlugin, ValidationError) as error:
@@ -189,6 +218,31 @@ def post_import(
         "grades": summary.grades,
         "left_out": [asdict(each) for each in summary.left_out],
         "message": str(summary),
+    }
+
+
+@router.post("/projects/{slug}/import/preview", response=PreviewOut)
+def post_import_preview(
+    request: HttpRequest,
+    slug: str,
+    file: File[UploadedFile],
+    importer: str = AUTO,
+    options: Json[dict[str, Any]] | None = None,
+) -> Any:
+    """Check a file as the import would, and store nothing: its format, its first rows, and its errors by reason."""
+    owned_project_or_404(request, slug)
+    try:
+        found = preview_dataset(file, importer=importer, options=options, filename=file.name or "upload")
+    except (ImportFailed, UnknownPlugin, ValidationError) as error:
+        raise HttpError(422, str(error)) from error
+    counts = {
+        name: getattr(found, name) for name in ("importer", "queries", "documents", "candidates", "grades", "complete")
+    }
+    return {
+        **counts,
+        "rows": [{"kind": type(row).__name__.removeprefix("Imported").lower(), **asdict(row)} for row in found.rows],
+        "errors": [str(each) for each in found.errors],
+        "reasons": [asdict(each) for each in found.reasons],
     }
 
 

@@ -1,66 +1,87 @@
-"""The steps of `manage.py demo`: import, retrieve, judge and score docstrings of the standard library.
+"""The steps of `manage.py demo`: import, judge by weak judges, replay the recorded panel, compare.
 
-A few questions get BM25 candidates and are judged at once, while a thread embeds the collection; then
-every question gets hybrid candidates and is judged. Each step skips the work that the tables already
-contain, so an interrupted demo resumes. The sample comes from `zelo_site.demo.sample`, the terminal output
-from `zelo_site.cli.watch`.
+The sample brings its questions, candidates and the panel's answers along (`zelo_site.demo.sample.panel`). Each step skips the work
+that the tables already contain, so an interrupted demo resumes. `zelo_site.demo.student` trains and proves; the terminal
+output comes from `zelo_site.cli.watch`, the page's from `zelo_site.demo.announcing`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.functional import cached_property
 
 from labeling.access.annotators import get_judge
-from labeling.collection import ProjectCollection
 from labeling.importing.dataset import import_dataset
 from labeling.models import Annotator, Candidate, Document, Judgment, Pair, Project, Query
-from labeling.projects import create_project
-from labeling.records import TextRecord
-from labeling.retrieval.bm25 import BM25Index
-from labeling.retrieval.embedder import load_embedder
-from labeling.retrieval.hybrid import HybridOptions, HybridRetriever
+from labeling.projects import change_project, create_project
 from scoring.rating import stale_query_ids
+from workers.jobs.recorded_judges import recorded_judges, store_recording
 from workers.models import Attempt, JudgingTask, Run
 from workers.runs.ordering import start_run
+from workers.runs.planning import RECORDED
 from workers.runs.transitions import cancel_run
 from zelo_site.cli.terminal import ProgressBar, duration
-from zelo_site.cli.watch import LOCAL_JUDGES, quality_table, watch
-from zelo_site.demo.announcing import announce_embedding, end_announcement
-from zelo_site.demo.sample import Question, sample_documents, sample_questions
+from zelo_site.cli.watch import LOCAL_JUDGES, watch
+from zelo_site.demo.announcing import begin_step
+from zelo_site.demo.sample import sample_documents
+from zelo_site.demo.sample.panel import GRADED, Panel, PanelQuestion, sample_panel
 
 NAME = "How do I … in Python?"
 INSTRUCTION = (
     "The documents explain parts of Python's standard library. Prefer the one that solves the problem asked about."
 )
 SAMPLE = "standard-library"
+SPLIT_BY, TEST = "split", "test"
 
-FIRST_QUESTIONS = 8
-FIRST_CANDIDATES = 20
-CANDIDATES = 40
-FUSED = 200  # ranks fused from each retriever, so that an early candidate has a fused rank too
-MAX_TOKENS = 64  # docstrings start with their topic: NDCG@10 is .279, or .281 with all 256 tokens in twice the time
-NICENESS = 5
+WEAK_DEGREE = 4  # pairs of a candidate that the weak judges answer, as many as the panel answered
+MAX_TOKENS = 64  # docstrings start with their topic: all 256 tokens gain .002 NDCG@10 in twice the time
 POLL_S = 0.25
-STOP_S = 3.0
 LEASES_END_S = 10.0
 
 Tick = Callable[[], None]
 
 
-class Interrupted(RuntimeError):
-    """The embedding was stopped; its finished vectors are kept."""
+class BadQuestions(ValueError):
+    """There are not so many graded questions."""
+
+
+class Teller:
+    """Tells each step in one sentence, in the terminal and on the project's page."""
+
+    def __init__(self, project: Project, stream: TextIO | None = None) -> None:
+        self._project, self._stream = project, stream
+
+    def step(self, sentence: str) -> None:
+        """Begin a step."""
+        begin_step(self._project.pk, sentence)
+        if self._stream is not None:
+            self._stream.write(f"\n{sentence}\n")
+            self._stream.flush()
 
 
 # --- the project -------------------------------------------------------------------------
+
+
+def chosen_panel(questions: int) -> Panel:
+    """Return the panel with the first `questions` graded questions (0: all) and as large a share of the others.
+
+    Raises BadQuestions.
+    """
+    panel = sample_panel()
+    graded = [each.id for each in panel.questions if each.part == GRADED]
+    others = [each.id for each in panel.questions if each.part != GRADED]
+    if not 0 <= questions <= len(graded):
+        raise BadQuestions(f"--questions is {questions}; pass 1 to {len(graded)}, or 0 for all")
+    if questions in (0, len(graded)):
+        return panel
+    kept = max(1, round(len(others) * questions / len(graded)))
+    return panel.only({*graded[:questions], *others[:kept]})
 
 
 def find_demo() -> Project | None:
@@ -68,8 +89,8 @@ def find_demo() -> Project | None:
     return Project.objects.filter(queries__metadata__sample=SAMPLE).order_by("id").distinct().first()
 
 
-def make_demo(owner: User, questions: Sequence[Question]) -> Project:
-    """Create a project with only these questions, so that its page exists at once."""
+def make_demo(owner: User, questions: Sequence[PanelQuestion]) -> Project:
+    """Create a project with only these questions, so that its page exists at once; graded questions are the test."""
     with transaction.atomic():
         project = create_project(NAME, owner=owner, instruction=INSTRUCTION)
         Query.objects.bulk_create(
@@ -79,16 +100,17 @@ def make_demo(owner: User, questions: Sequence[Question]) -> Project:
                     external_id=each.id,
                     text=each.text,
                     domain=each.domain,
-                    metadata={"domain": each.domain, "sample": SAMPLE},
+                    metadata={"domain": each.domain, "sample": SAMPLE}
+                    | ({SPLIT_BY: TEST} if each.part == GRADED else {}),
                 )
-                for each in questions
+                for each in sorted(questions, key=lambda each: each.part != GRADED)
             ]
         )
     return project
 
 
 def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
-    """Import all documents of the sample in one transaction, unless they exist."""
+    """Import all documents of the sample, the questions' candidates and the grades in one transaction, unless they exist."""
     if Document.objects.filter(project=project).exists():
         return
     bar, began = ProgressBar("1 Import", stream), time.monotonic()
@@ -102,8 +124,53 @@ def import_documents(project: Project, *, stream: TextIO | None = None) -> None:
             ],
             batch_size=2000,
         )
-    questions = Query.objects.filter(project=project).count()
+        panel = panel_of(project)
+        found = panel.found({each.id: each.text for each in documents})
+        candidates = _store_candidates(project, found.candidates)
+        _import_grades(project, panel)
+    upload_panel(project)
+    questions = len(panel.questions)
     bar.end(f"{len(documents):,} docstrings, {questions} questions in {duration(time.monotonic() - began)}")
+    bar = ProgressBar("2 Candidates", stream)
+    bar.end(f"{candidates:,}: the first stage's best of each question, BM25 and embeddings fused by rank")
+    if found.left_out and stream is not None:
+        stream.write(
+            f"             {found.left_out:,} of {found.left_out + found.known:,} recorded answers are about docstrings that "
+            "this Python version words differently; they are left out\n"
+        )
+
+
+def panel_of(project: Project) -> Panel:
+    """Return the part of the panel about the project's questions."""
+    return sample_panel().only(set(project.queries.values_list("external_id", flat=True)))
+
+
+def _store_candidates(project: Project, names: Mapping[str, tuple[str, ...]]) -> int:
+    queries = dict(project.queries.values_list("external_id", "id"))
+    documents = dict(Document.objects.filter(project=project).values_list("external_id", "id"))
+    rows = [
+        Candidate(
+            query_id=queries[query], document_id=documents[name], first_stage_rank=rank, first_stage_score=1.0 / rank
+        )
+        for query, own in names.items()
+        for rank, name in enumerate(own, start=1)
+    ]
+    Candidate.objects.bulk_create(rows, batch_size=5000)
+    return len(rows)
+
+
+def _import_grades(project: Project, panel: Panel) -> None:
+    """Import the grades of the candidates; judges cannot see them."""
+    known = set(
+        Candidate.objects.filter(query__project=project).values_list("query__external_id", "document__external_id")
+    )
+    lines = [
+        f"{query} 0 {name} {grade}\n"
+        for query, own in panel.grades.items()
+        for name, grade in own.items()
+        if (query, name) in known
+    ]
+    import_dataset(project, io.BytesIO("".join(lines).encode()), importer="trec-qrels", filename="sample grades")
 
 
 def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
@@ -122,202 +189,99 @@ def delete_demo(project: Project, *, tick: Tick = lambda: None) -> None:
         project.delete()
 
 
-# --- candidates --------------------------------------------------------------------------
-
-
-def first_candidates(project: Project, *, stream: TextIO | None = None) -> list[int]:
-    """Retrieve BM25 candidates for the first questions; return the query ids."""
-    bar = ProgressBar("2 Candidates", stream)
-    queries = ProjectCollection(project.pk).queries()[:FIRST_QUESTIONS]
-    index = BM25Index(list(ProjectCollection(project.pk).documents()))
-    Candidate.objects.bulk_create(
-        [
-            Candidate(query_id=query.id, document_id=document, first_stage_rank=rank, first_stage_score=score)
-            for query in queries
-            for rank, (document, score) in enumerate(index.top(query.text, FIRST_CANDIDATES), start=1)
-        ],
-        ignore_conflicts=True,
-    )
-    _import_grades(project)
-    bar.end(f"{len(queries)} first questions by BM25")
-    return [query.id for query in queries]
-
-
-def all_candidates(project: Project) -> int:
-    """Retrieve and rank hybrid candidates for every question; existing candidates stay and get new ranks.
-
-    Returns the number of candidates.
-    """
-    collection = ProjectCollection(project.pk)
-    queries, documents = collection.queries(), list(collection.documents())
-    retriever = HybridRetriever(HybridOptions(depth=FUSED, max_tokens=MAX_TOKENS))
-    with transaction.atomic():
-        for query, ranking in zip(queries, retriever.retrieve(queries, documents, 2 * FUSED), strict=True):
-            _store_ranking(query.id, ranking)
-    _import_grades(project)
-    return Candidate.objects.filter(query__project=project).count()
-
-
-def _store_ranking(query_id: int, ranking: Sequence[tuple[int, float]]) -> None:
-    """Add the best CANDIDATES of a fused ranking to the existing candidates, and rank all of them by it."""
-    present = {each.document_id: each for each in Candidate.objects.filter(query_id=query_id)}
-    chosen = [row for place, row in enumerate(ranking) if place < CANDIDATES or row[0] in present]
-    new = []
-    for rank, (document, score) in enumerate(chosen, start=1):
-        if document not in present:
-            new.append(Candidate(query_id=query_id, document_id=document))
-        candidate = present.get(document) or new[-1]
-        candidate.first_stage_rank, candidate.first_stage_score = rank, score
-    Candidate.objects.bulk_create(new)
-    Candidate.objects.bulk_update(present.values(), ["first_stage_rank", "first_stage_score"])
-
-
-def _import_grades(project: Project) -> None:
-    """Import the hand-made grades of the candidates; judges cannot see them."""
-    candidates = Candidate.objects.filter(query__project=project)
-    known = set(candidates.values_list("query__external_id", "document__external_id"))
-    lines = [
-        f"{question.id} 0 {name} {grade}\n"
-        for question in sample_questions()
-        for name, grade in question.grades.items()
-        if (question.id, name) in known
-    ]
-    if not lines:
-        return  # a few first questions may have no graded candidate yet
-    import_dataset(project, io.BytesIO("".join(lines).encode()), importer="trec-qrels", filename="sample grades")
-
-
-class Embedding:
-    """Embeds the collection in a low-priority thread.
-
-    The vectors go to the shared cache, which retriever and judge read; `stop` keeps the finished ones.
-    """
-
-    def __init__(self, queries: Sequence[TextRecord], documents: Sequence[TextRecord]) -> None:
-        self._queries = [query.text for query in queries]
-        self._documents = [document.text for document in documents]
-        self._stopped = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="embedding", daemon=True)
-        self.done, self.total = 0, len(self._documents)
-
-    def __enter__(self) -> Embedding:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join(STOP_S)  # loading a model cannot be interrupted, and needs no cleanup
-
-    def watch(self, *, tick: Tick, stream: TextIO | None = None) -> None:
-        """Draw the progress until all documents are embedded; re-raises the thread's error."""
-        bar, began = ProgressBar("2 Candidates", stream), time.monotonic()
-        while self._thread.is_alive():
-            bar.show(self.done, self.total, "docstrings embedded")
-            tick()
-            self._thread.join(POLL_S)
-        bar.end(f"{self.done:,} docstrings embedded, {duration(time.monotonic() - began)} later")
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        try:
-            with contextlib.suppress(OSError):  # only Linux has a priority per thread
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-            embedder = load_embedder(max_tokens=MAX_TOKENS)
-            self._note(0, self.total)
-            # One torch thread: such small batches lose more at barriers than a second core gains, and three
-            # times as much while the judges need that core.
-            embedder.encode(self._queries, role="query")
-            embedder.encode(self._documents, progress=self._note)
-        except BaseException as error:
-            self._error = error
-
-    def _note(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
-        if self._stopped.is_set():
-            raise Interrupted("embedding stopped")
-
-
 # --- judging -----------------------------------------------------------------------------
 
 
-def demo_judges(project: Project) -> list[Annotator]:
-    """Return the judges that need no network; they share the retriever's embeddings."""
+class DemoRuns:
+    """The demo's runs, each started unless it exists: weak judges, then the panel on the test and on the other questions."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    @cached_property
+    def graded(self) -> list[int]:
+        """Ids of the test questions."""
+        return self._of_split(True)
+
+    @cached_property
+    def training(self) -> list[int]:
+        """Ids of the questions to learn from."""
+        return self._of_split(False)
+
+    def _of_split(self, is_test: bool) -> list[int]:
+        rows = self._project.queries.order_by("id")
+        rows = rows.filter(metadata__split=TEST) if is_test else rows.exclude(metadata__has_key=SPLIT_BY)
+        return list(rows.values_list("id", flat=True))
+
+    def weak(self) -> Run:
+        """Judges that need no network, on the test questions."""
+        found = self._run("cycles", self.graded)
+        if found is not None:
+            return found
+        return start_run(
+            self._project,
+            judges=weak_judges(self._project),
+            query_ids=self.graded,
+            sampler_options={"degree": WEAK_DEGREE},
+            seed=1,
+        )
+
+    def panel(self) -> Run:
+        """Every judge of the panel on every recorded pair of the test questions."""
+        found = self._run(RECORDED, self.graded)
+        return found or self._recorded_run(self.graded, Run.Allocation.ALL)
+
+    def lessons(self) -> Run:
+        """One judge of the panel on each recorded pair of the other questions."""
+        found = self._run(RECORDED, self.training)
+        return found or self._recorded_run(self.training, Run.Allocation.ROTATE)
+
+    def _run(self, sampler: str, query_ids: Sequence[int]) -> Run | None:
+        return Run.objects.filter(project=self._project, sampler=sampler, query_ids=list(query_ids)).first()
+
+    def _recorded_run(self, query_ids: Sequence[int], allocation: str) -> Run:
+        judges = panel_judges(self._project) or upload_panel(self._project)
+        return start_run(
+            self._project, judges=judges, query_ids=query_ids, sampler=RECORDED, allocation=allocation, seed=2
+        )
+
+
+def weak_judges(project: Project) -> list[Annotator]:
+    """Return the judges that need no network."""
     options = {"embedding": {"max_tokens": MAX_TOKENS}}
     return [get_judge(project, name, options.get(name)) for name in LOCAL_JUDGES]
 
 
-def begin(project: Project, *, stream: TextIO | None = None) -> Run:
-    """Return the run over the first questions, started unless it exists."""
-    run = Run.objects.filter(project=project, query_ids__isnull=False).order_by("id").first()
-    if run is not None:
-        return run
+def panel_judges(project: Project) -> list[Annotator]:
+    """Return the judges of the recorded panel, none before the upload."""
+    return next(iter(recorded_judges(project).values()), [])
+
+
+def upload_panel(project: Project) -> list[Annotator]:
+    """Upload the sample's recorded answers as a user would; return their judges."""
+    lines = io.BytesIO(b"".join(panel_of(project).lines()))
+    return list(store_recording(project, lines, filename="recorded panel").judges.values())
+
+
+def judge_weakly(project: Project, *, tick: Tick, stream: TextIO | None = None) -> None:
+    """Run the weak judges over the test questions to the end. Raises RunStopped."""
+    _watch(DemoRuns(project).weak(), "3-5 Weak", tick=tick, stream=stream)
+
+
+def judge_by_panel(project: Project, *, tick: Tick, stream: TextIO | None = None) -> None:
+    """Replay the panel on all questions; afterwards only its answers count in the scores. Raises RunStopped."""
+    runs = DemoRuns(project)
     with transaction.atomic():
-        first = first_candidates(project, stream=stream)
-        return start_run(project, judges=demo_judges(project), query_ids=first, seed=1)
+        replays = [runs.panel(), runs.lessons()]
+    for run, label in zip(replays, ("3-5 Panel", "3-5 Lessons"), strict=True):
+        _watch(run, label, tick=tick, stream=stream)
+    names = ", ".join(str(judge.pk) for judge in panel_judges(project))
+    change_project(project, rater_options={**project.rater_options, "judges": names})
+    while stale_query_ids(project.pk, limit=1):
+        tick()
+        time.sleep(POLL_S)
 
 
-def whole_run(project: Project) -> Run | None:
-    """Return the run over all questions, or None; if it exists, all candidates exist."""
-    return Run.objects.filter(project=project, query_ids__isnull=True).order_by("id").first()
-
-
-def judge_all(project: Project, *, stream: TextIO | None = None) -> Run:
-    """Create candidates for every question and the run over them in one transaction."""
-    bar = ProgressBar("2 Candidates", stream)
-    with transaction.atomic():
-        count = all_candidates(project)
-        run = start_run(project, judges=demo_judges(project), seed=2)
-    bar.end(f"{count:,} by BM25 and embeddings, rank fusion")
-    return run
-
-
-def show_demo(project: Project, *, tick: Tick, stream: TextIO | None = None) -> None:
-    """Run the remaining steps and draw their progress until all questions are judged and rated.
-
-    Raises RunStopped if a run was cancelled.
-    """
-    import_documents(project, stream=stream)
-    run = whole_run(project) or _begun_run(project, tick=tick, stream=stream)
-    if run.state != Run.State.FINISHED or stale_query_ids(project.pk, limit=1):
-        watch(run, bar=ProgressBar("3-5 Judging", stream), tick=tick)
-
-
-def _begun_run(project: Project, *, tick: Tick, stream: TextIO | None) -> Run:
-    """Judge the first questions while the collection is embedded, then start the run over all questions."""
-    announce_embedding(project.pk)
-    collection = ProjectCollection(project.pk)
-    try:
-        first = begin(project, stream=stream)
-        with Embedding(collection.queries(), list(collection.documents())) as embedding:
-
-            def tick_and_announce() -> None:
-                announce_embedding(project.pk, done=embedding.done, total=embedding.total)
-                tick()
-
-            watch(first, bar=ProgressBar("3-5 Judging", stream), tick=tick_and_announce)
-            embedding.watch(tick=tick_and_announce, stream=stream)
-        return judge_all(project, stream=stream)
-    finally:
-        end_announcement(project.pk)
-
-
-# --- evaluation --------------------------------------------------------------------------
-
-
-def proof(project: Project) -> str:
-    """Return the closing table, including the BM25 order of the same candidates."""
-    return quality_table(project, also={"BM25": bm25_order(project)})
-
-
-def bm25_order(project: Project) -> dict[int, float]:
-    """Return the BM25 score by candidate id."""
-    collection = ProjectCollection(project.pk)
-    index = BM25Index(list(collection.documents()))
-    scores: dict[int, float] = {}
-    for query in collection.queries():
-        rows = list(Candidate.objects.filter(query_id=query.id).order_by("id").values_list("id", "document_id"))
-        values = index.scores(query.text, [document for _, document in rows])
-        scores |= {pk: value for (pk, _), value in zip(rows, values.tolist(), strict=True)}
-    return scores
+def _watch(run: Run, label: str, *, tick: Tick, stream: TextIO | None) -> None:
+    if run.state != Run.State.FINISHED or stale_query_ids(run.project_id, limit=1):
+        watch(run, bar=ProgressBar(label, stream), tick=tick)

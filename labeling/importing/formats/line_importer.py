@@ -13,9 +13,9 @@ import pydantic
 
 from labeling.importing.lines import DEFAULT_MAX_LINE_BYTES, DEFAULT_MAX_TOTAL_BYTES, RowError, numbered_lines
 from labeling.plugins import Importer, Plugin
-from labeling.records import ImportedGrade, ImportedQuery
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
-Row = ImportedQuery | ImportedGrade
+Row = ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade
 
 
 class LineOptions(Importer.Options):
@@ -27,13 +27,28 @@ class LineOptions(Importer.Options):
     )
 
 
-class LineImporter(Importer):
-    """An importer of a format in which each line is a row. Files may be compressed with gzip."""
+class RowImporter(Importer):
+    """An importer that goes on behind a bad row, so that all errors of a file can be shown, or the rest imported."""
 
     Options = LineOptions
     options: LineOptions
     format_help: ClassVar[str] = ""
     example: ClassVar[bytes] = b""
+
+    @abc.abstractmethod
+    def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
+        """Rows, and the errors of bad ones in their places; with `parts` also the good parts of bad rows."""
+
+    def read(self, stream: IO[bytes]) -> Iterator[Row]:
+        """Rows in the order of the file. Raises RowError at the first bad one."""
+        for row in self.read_all(stream):
+            if isinstance(row, RowError):
+                raise row
+            yield row
+
+
+class LineImporter(RowImporter):
+    """An importer of a format in which each line is a row. Files may be compressed with gzip."""
 
     @abc.abstractmethod
     def parse_line(self, body: bytes, line: int) -> Row | None:
@@ -48,13 +63,6 @@ class LineImporter(Importer):
         else:
             if row is not None:
                 yield row
-
-    def read(self, stream: IO[bytes]) -> Iterator[Row]:
-        """Rows in the order of the file. Raises RowError at the first bad line."""
-        for row in self.read_all(stream):
-            if isinstance(row, RowError):
-                raise row
-            yield row
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         """Rows, and the errors of bad lines in their places; with `parts` also the good parts of bad lines."""

@@ -9,7 +9,7 @@ from labeling.importing.formats.line_importer import Row
 from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError
 from labeling.importing.strict_json import BadJson, printable
-from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
 
 class RowChecks:
@@ -22,6 +22,7 @@ class RowChecks:
         self._queries: dict[bytes, int] = {}
         self._documents: dict[bytes, bytes] = {}
         self._grades: dict[bytes, tuple[int, int]] = {}
+        self._candidates: dict[bytes, int] = {}
 
     def check(self, row: Row) -> list[bool]:
         """Check a row; returns for each of its documents whether the file had it before, or one element for a grade.
@@ -38,13 +39,19 @@ class RowChecks:
         try:
             if isinstance(row, ImportedGrade):
                 return row, [self._check_grade(row)], []
+            if isinstance(row, ImportedCandidate):
+                return row, [self._check_candidate(row)], []
+            if isinstance(row, ImportedDocument):
+                return row, [self._check_document(row, "document", row.line)], []
             self._check_query(row)
         except RowError as error:
             return None, [], [error]
         kept, repeated, errors = [], [], []
         for position, document in enumerate(row.documents):
             try:
-                repeated.append(self._check_document(document, position, row.line))
+                repeated.append(self._check_document(document, f"documents[{position}]", row.line))
+                if document.grade is not None:
+                    self._check_grade(ImportedGrade(row.id, document.id, document.grade, row.line))
                 kept.append(document)
             except RowError as error:
                 errors.append(error)
@@ -65,8 +72,23 @@ class RowChecks:
             )
         self._queries[key] = row.line
 
-    def _check_document(self, document: ImportedDocument, position: int, line: int) -> bool:
-        _check_id(document.id, f"documents[{position}].id", line)
+    def _check_candidate(self, row: ImportedCandidate) -> bool:
+        _check_id(row.query_id, "query id", row.line)
+        _check_id(row.document_id, "document id", row.line)
+        key = _digest(f"{row.query_id}\x00{row.document_id}")
+        if (earlier := self._candidates.setdefault(key, row.line)) != row.line:
+            raise RowError(
+                f"the document {printable(row.document_id)!r} is already a candidate of {printable(row.query_id)!r} on "
+                f"line {earlier}",
+                line=row.line,
+                field="document id",
+                expectation="every document once in a query",
+                remedy="keep one of the two lines",
+            )
+        return False
+
+    def _check_document(self, document: ImportedDocument, path: str, line: int) -> bool:
+        _check_id(document.id, f"{path}.id", line)
         # Blanks around a text carry no meaning: two files often differ in a last line end.
         entry = _digest(document.text.strip()) + line.to_bytes(8)
         earlier = self._documents.setdefault(_digest(document.id), entry)
@@ -74,7 +96,7 @@ class RowChecks:
             raise RowError(
                 f"the document {printable(document.id)!r} differs from its text on line {int.from_bytes(earlier[16:])}",
                 line=line,
-                field=f"documents[{position}].content",
+                field=f"{path}.content",
                 expectation="one text for each document id",
                 remedy="use different ids for the two texts, or make them equal",
             )

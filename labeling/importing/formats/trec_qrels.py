@@ -8,17 +8,15 @@ from typing import IO, Literal
 
 import pydantic
 
+from labeling.importing.formats import fields
+from labeling.importing.formats.fields import decoded, text_lines
 from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row
-from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, check_text, printable
+from labeling.importing.strict_json import printable
 from labeling.plugins import register
 from labeling.records import ImportedGrade
 
-MAX_GRADE = 2**15 - 1
-
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_MAX_NUMBER_CHARACTERS = 40
 _TRAILING_COMMENT = re.compile(r"[ \t]+#.*$", re.DOTALL)
 _BLANKS = " \t\n\r\v\f"
 _FIELD = re.compile(r'"(?:[^"]|"")*"(?=[ \r\v\f]|$)|[^ \r\v\f]+')
@@ -61,6 +59,15 @@ class TrecQrels(LineImporter):
     Options = QrelsOptions
     options: QrelsOptions
 
+    @classmethod
+    def recognises(cls, head: bytes, filename: str) -> float:
+        rows = [_columns(line) for line in text_lines(head)[:20] if not line.startswith("#")]
+        rows = rows[1:] if rows and _is_header(rows[0]) else rows
+        looks = [len(row) in (3, 4) and _NUMBER.fullmatch(row[-1]) is not None for row in rows]
+        if not looks or not all(looks):
+            return 0.0
+        return 0.9 if all(len(row) == 4 for row in rows) or "qrel" in filename.lower() else 0.6
+
     _width = 0  # columns of the rows since the last header, 0 before the first row
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
@@ -70,7 +77,7 @@ class TrecQrels(LineImporter):
         return rows if self.options.repeated == "refuse" else _largest_grades(rows)
 
     def parse_line(self, body: bytes, line: int) -> ImportedGrade | None:
-        text = _decoded(body, line).strip(_BLANKS)
+        text = decoded(body, line).strip(_BLANKS)
         columns = _columns(text)
         if _is_header(columns):
             self._width = len(columns)
@@ -80,14 +87,8 @@ class TrecQrels(LineImporter):
         query, document, grade = _three(columns, text, line)
         self._check_width(len(columns), line)
         for field, identifier in (("query id", query), ("document id", document)):
-            try:
-                check_text(identifier)
-                check_identifier(identifier, field)
-            except BadJson as error:
-                raise RowError(
-                    error.problem, line=line, field=field, expectation=error.expectation, remedy=error.remedy
-                ) from None
-        value = _grade(grade, line)
+            fields.identifier(identifier, field, line)
+        value = fields.grade(grade, line)
         if value < 0 and self.options.negative == "ungraded":
             return None
         return ImportedGrade(query_id=query, document_id=document, grade=max(value, 0), line=line)
@@ -120,9 +121,9 @@ def _columns(text: str) -> list[str]:
     """Split at tabs if there are any and they give three or four columns, else at ASCII blanks."""
     text = _without_comment(text)
     if "\t" in text:
-        for fields in (text.split("\t"), re.split("\t+", text)):
-            if len(fields) in (3, 4):
-                return [_unquoted(field.strip(_BLANKS)) for field in fields]
+        for found in (text.split("\t"), re.split("\t+", text)):
+            if len(found) in (3, 4):
+                return [_unquoted(field.strip(_BLANKS)) for field in found]
     return [_unquoted(field) for field in _FIELD.findall(text.replace("\t", " ").replace("\n", " "))]
 
 
@@ -168,31 +169,3 @@ def _three(columns: list[str], text: str, line: int) -> tuple[str, str, str]:
             remedy="separate all columns by tabs",
         )
     return columns[0], columns[-2], columns[-1]
-
-
-def _grade(text: str, line: int) -> int:
-    value = float(text) if len(text) <= _MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(text) else None
-    if value is not None and value.is_integer() and abs(value) <= MAX_GRADE:
-        return int(value)
-    is_fraction = value is not None and abs(value) <= MAX_GRADE
-    raise RowError(
-        f"is {printable(text)!r}, a fraction" if is_fraction else f"is {printable(text)!r}",
-        line=line,
-        field="grade",
-        expectation=f"a whole number up to {MAX_GRADE}",
-        remedy="multiply all grades until they are whole numbers, or round them"
-        if is_fraction
-        else "write the grade as a number; a larger grade means more relevant",
-    )
-
-
-def _decoded(body: bytes, line: int) -> str:
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RowError(
-            f"byte {error.start + 1} of the line (0x{body[error.start]:02x}) is not UTF-8",
-            line=line,
-            expectation="UTF-8 text",
-            remedy="save or convert the file as UTF-8",
-        ) from None

@@ -8,6 +8,7 @@ import unicodedata
 from labeling.importing.strict_json import BadJson, printable
 
 MAX_ID_CHARACTERS = 500
+MAX_GRADE = 2**15 - 1
 
 # Characters that Unicode shows as nothing (Default_Ignorable_Code_Point) outside the category Cf, and the blank Braille
 # pattern.

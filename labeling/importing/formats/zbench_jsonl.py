@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from labeling.importing.formats.line_importer import LineImporter
-from labeling.importing.formats.value_checks import check_identifier, is_blank
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_blank
 from labeling.importing.lines import RowError
 from labeling.importing.strict_json import BadJson, check_part, parse, printable
 from labeling.plugins import register
@@ -20,15 +20,15 @@ MAX_RANK = 2**31 - 1
 class ZbenchJsonl(LineImporter):
     """A query with its documents on each line, as the annotator zbench reads it.
 
-    Documents may have the first-stage `rank` (from 1) and `score`. A document with `elo` comes from an export, and its
-    `score` is a result, which is ignored. Unknown keys are checked as JSON and ignored.
+    Documents may have the first-stage `rank` (from 1) and `score`, and a person's `grade`. A document with `elo` comes from
+    an export: its `score` is a result, and the first stage's is `first_stage_score`. Unknown keys are checked as JSON and ignored.
     """
 
     name = "zbench-jsonl"
     label = "zbench JSONL"
     format_help = (
         'One JSON object per line: {"query": {"id", "query"}, "documents": [{"id", "content", "metadata"}]}; '
-        'documents may have "rank" and "score", and may be [] if a retriever finds the candidates.'
+        'documents may have "rank", "score" and "grade", and may be [] if a retriever finds the candidates.'
     )
     example = (
         b'{"query": {"id": "q1", "query": "do goldfish grow"}, "documents": [{"id": "d1", "content": '
@@ -37,6 +37,11 @@ class ZbenchJsonl(LineImporter):
         b'{"query": {"id": "q2", "query": "what is bread made of"}, "documents": [{"id": "d2", "content": '
         b'"Bread is baked from flour."}]}\n'
     )
+
+    @classmethod
+    def recognises(cls, head: bytes, filename: str) -> float:
+        start = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2000]
+        return 0.95 if start.startswith(b"{") and b'"query"' in start and b'"documents"' in head else 0.0
 
     def parse_line(self, body: bytes, line: int) -> ImportedQuery:
         for part in self.parse_parts(body, line):
@@ -103,7 +108,8 @@ def _document(value: Any, path: str) -> ImportedDocument:
         text=_text(item, "content", path),
         metadata=_metadata(item, path),
         rank=_rank(item, path),
-        score=None if "elo" in item else _score(item, path),
+        score=_score(item, path, "first_stage_score" if "elo" in item else "score"),
+        grade=_grade(item, path),
     )
 
 
@@ -188,8 +194,24 @@ def _rank(owner: dict[str, Any], path: str) -> int | None:
     return rank
 
 
-def _score(owner: dict[str, Any], path: str) -> float | None:
-    value = owner.get("score")
+def _grade(owner: dict[str, Any], path: str) -> int | None:
+    value = owner.get("grade")
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_GRADE:
+        raise BadJson(
+            f"is {_named(value)}" if not isinstance(value, int | float) else f"is {value}",
+            expectation=f"a whole number from 0 to {MAX_GRADE}",
+            remedy="write a person's grade, or leave it out",
+            field=f"{path}.grade",
+        )
+    return value
+
+
+def _score(owner: dict[str, Any], path: str, key: str) -> float | None:
+    value = owner.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -197,6 +219,6 @@ def _score(owner: dict[str, Any], path: str) -> float | None:
             f"is {_named(value)}",
             expectation="a finite number",
             remedy="write the first stage's score, or leave it out",
-            field=f"{path}.score",
+            field=f"{path}.{key}",
         )
     return float(value)

@@ -18,35 +18,52 @@ class BadAllocation(ValueError):
 
 
 def allocate(
-    pairs: IntArray, *, judges: int, mode: str, rng: np.random.Generator, offset: int = 0
+    pairs: IntArray,
+    *,
+    judges: int,
+    mode: str,
+    rng: np.random.Generator,
+    offset: int = 0,
+    able: BoolArray | None = None,
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """(pair int64[t], judge int64[t], swapped bool[t]): task t asks `judge` about row `pair` of `pairs`.
 
     `offset` is how many pairs were allocated before, so that `rotate` goes on in turn. Half of each
-    judge's tasks (to one) are swapped, in random places. Raises BadAllocation.
+    judge's tasks (to one) are swapped, in random places. `able` bool[m, judges], None for all: which judge can answer which
+    pair; a pair that no judge can answer gets no task. Raises BadAllocation.
     """
     if judges < 1:
         raise BadAllocation(f"{judges} judges; expected 1 or more")
     if mode == "all":
         pair = np.repeat(np.arange(len(pairs), dtype=np.int64), judges)
         judge = np.tile(np.arange(judges, dtype=np.int64), len(pairs))
+        if able is not None:
+            pair, judge = pair[able[pair, judge]], judge[able[pair, judge]]
     elif mode == "rotate":
         pair = np.arange(len(pairs), dtype=np.int64)
-        judge = _in_turn(pairs, judges, rng, offset)
+        if able is not None:
+            pair = pair[able.any(axis=1)]
+        judge = _in_turn(pairs[pair], judges, rng, offset, able=None if able is None else able[pair])
     else:
         raise BadAllocation(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
     return pair, judge, _balanced_sides(judge, judges, rng)
 
 
-def _in_turn(pairs: IntArray, judges: int, rng: np.random.Generator, offset: int) -> IntArray:
-    """Return a judge for each pair: in turn overall, and for each document the judges that it has met least."""
+def _in_turn(
+    pairs: IntArray, judges: int, rng: np.random.Generator, offset: int, *, able: BoolArray | None = None
+) -> IntArray:
+    """Return a judge for each pair: in turn overall, and for each document the judges that it has met least.
+
+    `able` bool[m, judges]: among the judges that can answer the pair, at least one.
+    """
     met: dict[int, IntArray] = {}
     given = np.zeros(judges, dtype=np.int64)
     given[: offset % judges] += 1
     chosen = np.empty(len(pairs), dtype=np.int64)
     for row, (a, b) in enumerate(pairs.tolist()):
         seen = met.setdefault(a, np.zeros(judges, dtype=np.int64)) + met.setdefault(b, np.zeros(judges, dtype=np.int64))
-        least = np.flatnonzero(given == given.min())
+        able_here = np.arange(judges) if able is None else np.flatnonzero(able[row])
+        least = able_here[given[able_here] == given[able_here].min()]
         judge = int(least[np.argmin(seen[least] + rng.random(len(least)))])
         for count in (met[a], met[b], given):
             count[judge] += 1

@@ -20,6 +20,7 @@ from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
 from workers.endpoints.stored.changes import retire_endpoint
+from workers.jobs.teaching.job import order_teaching
 from workers.judging.pausing import pause_judge
 from workers.models import Job, JudgingTask, Run
 
@@ -59,6 +60,11 @@ def a_judge_to_teach(world: World) -> None:
     judge = get_judge(the_project(world), "openai-http", {"endpoint": "stored", "model": "m"})
     answer_queries(the_project(world), queries=12, pairs=1)
     world.known["annotator_id"] = judge.pk
+
+
+def an_open_teaching(world: World) -> None:
+    a_judge_to_teach(world)
+    world.known["teaching_id"] = order_teaching(Annotator.objects.get(pk=world.known["annotator_id"])).pk
 
 
 def scores(world: World) -> None:
@@ -163,6 +169,14 @@ def grades_before(world: World) -> None:
 def a_run_file(world: World) -> Any:
     name = Query.objects.get(pk=world.known["query_id"]).external_id
     return SimpleUploadedFile("today.trec", f"{name} Q0 d0 1 1.0 today\n".encode())
+
+
+def recorded_answers(world: World) -> Any:
+    """A file with one recorded answer about a pair of the project."""
+    query = Query.objects.get(pk=world.known["query_id"])
+    a, b = query.candidates.order_by("id").values_list("document__external_id", flat=True)[:2]
+    row = {"query": query.external_id, "a": a, "b": b, "winner": "a"}
+    return SimpleUploadedFile("answers.jsonl", json.dumps(row).encode())
 
 
 def new_data(world: World) -> Any:

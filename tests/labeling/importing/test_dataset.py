@@ -19,8 +19,20 @@ from labeling import plugins
 from labeling.importing import dataset
 from labeling.importing.dataset import ImportFailed, ImportSummary, import_dataset, preview_dataset
 from labeling.importing.staging import MANY_ROWS
-from labeling.models import Candidate, Document, Project, Query
-from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
+from labeling.judgments import record_judgments
+from labeling.models import (
+    Annotator,
+    AuditEntry,
+    Candidate,
+    Document,
+    Pair,
+    Project,
+    Query,
+    UnmatchedGrade,
+    config_hash,
+)
+from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery, NewJudgment
+from labeling.retrieval.candidates import fill_candidates
 from tests.labeling.importing.files import jsonl, load, row
 
 pytestmark = pytest.mark.django_db
@@ -127,6 +139,35 @@ def test_a_changed_text_under_a_known_id_is_refused_by_name(project: Project, wh
     assert caught.value.line == 2
     assert repr("q1" if what == "query" else "d2") in caught.value.problem
     assert not Query.objects.filter(external_id="q0").exists()
+
+
+def test_a_file_replaces_what_has_changed_but_no_text_with_judgments(project: Project) -> None:
+    load(project, row("q1", "d1", "d2", "d3", rank=1), row("q2", "d4"))
+    changed = [row("q1", "d1", rank=2, metadata={"new": 1}), row("q2", "d4")]
+    changed[1]["query"]["query"], changed[1]["documents"][0]["content"] = "another question", "another text"
+    summary = load(project, *changed, replaces=True)
+    assert summary.replaced == 4 and "4 texts, metadata and first-stage ranks replaced" in str(summary)
+    assert Query.objects.get(external_id="q2").text == "another question"
+    assert Document.objects.get(external_id="d4").text == "another text"
+    assert Document.objects.get(external_id="d1").metadata == {"new": 1}
+    assert Candidate.objects.get(document__external_id="d1").first_stage_rank == 2
+    assert load(project, *changed, replaces=True).changed_nothing
+    assert AuditEntry.objects.latest("id").details == {"replaced": 4}
+
+    a, b = Candidate.objects.filter(query__external_id="q1").order_by("id")[:2]
+    judge = Annotator.objects.create(project=project, name="judge", plugin="bm25", config_hash=config_hash(n=1))
+    pair = Pair.objects.create(a=a, b=b, query_id=a.query_id)
+    record_judgments([NewJudgment(pair.pk, judge.pk, False, 0.75)])
+    judged = row("q1", "d2", "d3")
+    for document in judged["documents"]:
+        document["content"] += " changed"
+    with pytest.raises(ImportFailed, match="'d2' has a different text"):
+        load(project, judged, replaces=True)
+    assert load(project, judged, replaces=True, leave_out_bad_rows=True).replaced == 1
+    assert Document.objects.get(external_id="d3").text == "text of d3 changed"
+    judged["query"]["query"] = "another question"
+    with pytest.raises(ImportFailed, match="the query 'q1' has a different text"):
+        load(project, judged, replaces=True)
 
 
 def test_many_rows_come_through_several_batches(project: Project) -> None:
@@ -286,9 +327,9 @@ def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pyte
     both_are_staged = threading.Barrier(2, timeout=20)
     move = dataset.move
 
-    def move_together(*arguments: Any) -> ImportSummary:
+    def move_together(*arguments: Any, **options: Any) -> ImportSummary:
         both_are_staged.wait()
-        return move(*arguments)
+        return move(*arguments, **options)
 
     monkeypatch.setattr(dataset, "move", move_together)
 
@@ -308,12 +349,27 @@ def test_two_imports_at_once_share_documents_and_neither_fails(monkeypatch: pyte
 # --- grades ------------------------------------------------------------------------------
 
 
-def test_grades_go_to_candidates_and_unknown_ones_are_counted(project: Project) -> None:
+def test_grades_go_to_candidates_and_those_of_other_documents_are_kept(project: Project) -> None:
     load(project, row("q1", "d1", "d2"), row("q2", "d1"))
-    summary = qrels(project, "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n")
-    assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 2, 2)
+    file = "q1 0 d1 3\nq1 0 d2 -1\nq9 0 d1 2\nq2 0 d2 1\nq1 0 d1 3\n"
+    summary = qrels(project, file)
+    assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 4, 2)
     assert list(Candidate.objects.values_list("grade", flat=True)) == [3, 0, None]
-    assert "2 grades of unknown candidates skipped" in str(summary)
+    assert "2 grades of documents that are no candidates" in str(summary)
+    assert qrels(project, file).changed_nothing
+    assert qrels(project, "q2 0 d2 2\n").grades_changed == 1
+    load(project, row("q2", "d2"), row("q9", "d1"))
+    assert list(Candidate.objects.order_by("id").values_list("grade", flat=True)) == [3, 0, None, 2, 2]
+    assert not UnmatchedGrade.objects.exists()
+
+
+def test_grades_wait_for_queries_and_retrieved_candidates(project: Project) -> None:
+    """D9: grades come first, then texts without candidates, then the retriever finds some of them."""
+    assert qrels(project, "q1 0 d1 2\nq1 0 missing 1\n").grades_created == 2
+    load(project, {"query": {"id": "q1", "query": "text of d1"}, "documents": []}, row("other", "d1", "d2"))
+    fill_candidates(project, retriever="bm25")
+    assert Candidate.objects.get(query__external_id="q1", document__external_id="d1").grade == 2
+    assert UnmatchedGrade.objects.get().document_external_id == "missing"
 
 
 def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project) -> None:
@@ -327,7 +383,7 @@ def test_grades_again_change_nothing_and_corrected_ones_replace(project: Project
 def test_grades_of_another_data_set_are_refused(project: Project) -> None:
     load(project, row("q1", "d1"))
     with pytest.raises(ImportFailed, match="none of its 2 grades"):
-        qrels(project, "x 0 d1 1\nq1 0 y 2\n")
+        qrels(project, "x 0 d1 1\ny 0 d1 2\n")
 
 
 def test_grades_of_another_project_are_not_touched(project: Project) -> None:
@@ -356,10 +412,12 @@ def test_a_preview_shows_first_rows_and_every_error_and_stores_nothing() -> None
     assert stored() == (0, 0, 0)
 
 
-def test_a_preview_stops_at_fifty_errors() -> None:
-    preview = preview_dataset(io.BytesIO(b"oops\n" * 1000), filename="f")
-    assert len(preview.errors) == 50
-    assert not preview.complete
+def test_a_preview_lists_fifty_errors_and_counts_all_by_reason() -> None:
+    bad = jsonl({"query": {"id": "q", "query": "x"}, "documents": [{"id": "d", "content": ""}]}).getvalue()
+    preview = preview_dataset(io.BytesIO(b"oops\n" * 1000 + bad), filename="f")
+    assert len(preview.errors) == 50 and preview.complete
+    assert [(each.count, each.lines[0]) for each in preview.reasons] == [(1000, 1), (1, 1001)]
+    assert not preview_dataset(io.BytesIO(b"oops\n" * 1000), filename="f", most_counted=999).complete
 
 
 def test_a_preview_of_an_empty_file_says_so() -> None:
@@ -375,5 +433,6 @@ def test_trec_dl19_and_its_grades_come_in_whole(project: Project) -> None:
     summary = import_dataset(project, folder / "candidates_judged100.jsonl")
     assert (summary.queries, summary.candidates) == (43, Candidate.objects.count())
     grades = import_dataset(project, folder / "qrels.txt", importer="trec-qrels")
-    assert (grades.grades, grades.grades_created) == (9260, summary.candidates)
+    assert (grades.grades, grades.grades_created) == (9260, 9260)
+    assert grades.grades_unmatched == 9260 - summary.candidates == UnmatchedGrade.objects.count()
     assert not Candidate.objects.filter(grade__isnull=True).exists()

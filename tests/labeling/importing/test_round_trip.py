@@ -83,8 +83,26 @@ def test_annotated_export_adds_scores_best_first_and_can_be_imported_again(rated
         "theta": None,
         "stderr": None,
         "comparisons": 0,
+        "rank": None,
+        "first_stage_score": None,
+        "grade": None,
     }
     assert import_dataset(rated, io.BytesIO(data), filename="again").changed_nothing
+
+
+def test_an_own_export_restores_rank_first_stage_score_and_grade(rated: Project) -> None:
+    """D6: the export's own `score` is a result and not the first stage's."""
+    rated.queries.get(external_id="q1").candidates.filter(document__external_id="a").update(
+        first_stage_rank=7, first_stage_score=-1.25, grade=3
+    )
+    _, data = exported(export_scores, rated, "zbench-annotated-jsonl")
+    elsewhere = Project.objects.create(name="Elsewhere", slug="elsewhere")
+    assert import_dataset(elsewhere, io.BytesIO(data), filename="again").grades_created == 1
+    names = ("query__external_id", "document__external_id", "first_stage_rank", "first_stage_score", "grade")
+    here, there = (
+        set(Candidate.objects.filter(query__project=each).values_list(*names)) for each in (rated, elsewhere)
+    )
+    assert here == there and ("q1", "a", 7, -1.25, 3) in there
 
 
 def test_annotated_export_without_unrated_documents_is_what_zbench_reads(rated: Project) -> None:

@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from labeling.models import Candidate, Document, Membership, Query
+from labeling.models import Candidate, Document, Membership, Query, UnmatchedGrade
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, TooManyRows, freeze
 from scoring.snapshots.splits import HELDOUT, TEST, TRAIN, fingerprint, quotas, rows_to_keep, split_queries
 from scoring.storage.files import BadPath, ChecksumMismatch, Storage, StorageFull, StorageUnusable, storage
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
 from tests.factories.scored import scored
+from trainer.evaluation.leaderboard import evaluation_queries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,6 +64,22 @@ def test_scores_are_frozen_with_their_texts() -> None:
         "weight": 1.0,
     }
     assert {name: rows[5][name] for name in expected} == expected
+
+
+def test_grades_of_documents_that_are_no_candidates_are_frozen_and_measured() -> None:
+    project = make_project()
+    scored(project)
+    query = Query.objects.earliest("id")
+    UnmatchedGrade.objects.create(
+        project=project, query_external_id=query.external_id, document_external_id="elsewhere", grade=3
+    )
+    snapshot = freeze([project], name="First")
+    rows = rows_of(snapshot)
+    assert {tuple(row["other_grades"]) for row in rows if row["query_id"] == query.pk} == {(3,)}
+    assert {tuple(row["other_grades"]) for row in rows if row["query_id"] != query.pk} == {()}
+    split = next(row["split"] for row in rows if row["query_id"] == query.pk)
+    found = {each.id: each for each in evaluation_queries(snapshot, split)}[query.external_id]
+    assert found.other_grades.tolist() == [3.0] and found.counts("grades")
 
 
 def test_the_manifest_is_the_last_file_and_carries_the_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +154,29 @@ def test_a_held_out_domain_is_never_learned_from_nor_are_its_questions_elsewhere
     assert {row["split"] for row in rows if row["domain"] == "medicine"} == {"heldout"}
     assert {row["query_external_id"] for row in rows if row["domain"] == "law"} == {f"l{i}" for i in range(1, 10)}
     assert snapshot.manifest["removed"] == {"query text also in a held-out domain": 4}
+
+
+def test_a_field_of_the_metadata_can_name_the_split_of_a_query() -> None:
+    project = make_project()
+    queries = scored(project, queries=12)
+    for number, split in ((0, "test"), (1, "test"), (2, "dev")):
+        queries[number].metadata = {"part": split}
+        queries[number].save()
+    Query.objects.filter(pk=queries[5].pk).update(text=queries[0].text.upper())  # the test question again
+    options = SnapshotOptions(split_by="part", dev_share=0.25, test_share=0.0, shared_documents="keep")
+    snapshot = freeze([project], name="Named", options=options)
+    split_of = {row["query_external_id"]: row["split"] for row in rows_of(snapshot)}
+    names = [query.external_id for query in queries]
+    assert {name for name, split in split_of.items() if split == "test"} == set(names[:2])
+    assert split_of[names[2]] == "dev" and names[5] not in split_of
+    drawn = [split for name, split in split_of.items() if name not in names[:3]]
+    assert (drawn.count("dev"), drawn.count("train")) == (2, 6)
+    assert list(snapshot.manifest["removed"]) == ["query text also in a held-out domain or in another named split"]
+    Query.objects.filter(pk=queries[3].pk).update(metadata={"part": "exam"})
+    with pytest.raises(SnapshotRefused, match="'exam' in its metadata; expected train, dev, test, heldout"):
+        freeze([project], name="Wrong", options=options)
+    with pytest.raises(SnapshotRefused, match="which no scored query has"):
+        freeze([project], name="None", options=options.model_copy(update={"split_by": "nothing"}))
 
 
 def test_filters_leave_out_what_rests_on_little() -> None:

@@ -47,6 +47,16 @@ def test_figures_against_grades_equal_those_of_trec_eval() -> None:
         assert measured.values["mrr"][row] == pytest.approx(theirs[name]["recip_rank"])
 
 
+def test_relevant_documents_that_are_no_candidates_count_as_in_trec_eval() -> None:
+    query = replace(a_query(grades=[0.0, 2.0, 1.0]), other_grades=np.array([3.0, 0.0, 1.0]))
+    measured = measure([query], [np.array([3.0, 2.0, 1.0])], "grades")
+    qrels = {d: int(g) for d, g in zip(query.document_ids, query.grades, strict=True)} | {"x": 3, "y": 0, "z": 1}
+    run = {d: 3.0 - place for place, d in enumerate(query.document_ids)}
+    theirs = pytrec_eval.RelevanceEvaluator({"q": qrels}, {"ndcg_cut.10", "recall.10"}).evaluate({"q": run})["q"]
+    assert measured.values["ndcg@10"][0] == pytest.approx(theirs["ndcg_cut_10"])
+    assert measured.values["recall@10"][0] == pytest.approx(theirs["recall_10"]) == 0.5
+
+
 def test_elo_itself_is_perfect_against_elo_and_its_reverse_is_not() -> None:
     queries = [a_query(grades=[NAN] * 40, elo=(1500.0 + 20.0 * np.arange(40)).tolist())]
     perfect = measure(queries, Elo().scores(queries, no_progress), "elo")

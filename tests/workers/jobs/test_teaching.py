@@ -23,7 +23,14 @@ from workers.budgets.changes import change_caps
 from workers.budgets.spend import totals_of_project
 from workers.jobs import leasing
 from workers.jobs.teaching import job as teaching_job
-from workers.jobs.teaching.job import order_teaching, reason_of, run_teaching, teach_now, waiting_teaching_ids
+from workers.jobs.teaching.job import (
+    cancel_teaching,
+    order_teaching,
+    reason_of,
+    run_teaching,
+    teach_now,
+    waiting_teaching_ids,
+)
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused, split_answers
 from workers.jobs.teaching.verdict import BETTER, FAILS, NOT_SHOWN, WORSE, Answered, verdict_on
 from workers.models import Attempt, Job, JudgeTeaching
@@ -259,3 +266,13 @@ def test_page_and_rest_order_a_teaching_and_show_the_verdict(client: Client) -> 
         f"/p/{project.slug}/teachings/", {"judge": judge.pk, "examples": "2", "pairs": "6"}, follow=True
     )
     assert "Teaching of learner started." in answer.content.decode()
+
+
+def test_a_cancelled_teaching_asks_nothing_more() -> None:
+    project = answered_project(queries=12, pairs=2)
+    teaching = order_teaching(make_judge(project, "learner"), TeachingOptions(examples=2, pairs=12))
+    assert cancel_teaching(teaching) and not cancel_teaching(teaching)
+    assert waiting_teaching_ids() == []
+    run_teaching(teaching.job_id, worker="w@host:1")
+    teaching.refresh_from_db()
+    assert (teaching.job.state, teaching.calls, teaching.rows) == ("cancelled", 0, [])

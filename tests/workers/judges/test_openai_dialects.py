@@ -124,7 +124,7 @@ def test_what_is_learned_expires_and_merges_to_the_more_careful(monkeypatch: pyt
     learned.learn("e", "m", Learned(response_format="none", most_top_logprobs=8, n="works"))
     theirs = Learned(response_format="json_object", most_top_logprobs=5, n="ignored", omitted=frozenset({"seed"}))
     stored = learned.exchange("e", {"m": {**theirs.as_json(), "at": learned.recall("e", "m").at}, "broken": 7})
-    assert learned.recall("e", "m") == Learned("", frozenset({"seed"}), "none", 5, "ignored")
+    assert learned.recall("e", "m") == Learned("", frozenset({"seed"}), "none", 5, n="ignored")
     assert list(stored) == ["m"] and Learned.from_json(json.loads(json.dumps(stored))["m"]) == learned.recall("e", "m")
     assert learned.recall("e", "other") == learned.recall("elsewhere", "m") == Learned()
     monkeypatch.setattr(learned, "EXPIRES_S", 0.0)

@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from labeling.models import Candidate, Project
+from labeling.models import Candidate, Project, UnmatchedGrade
 from scoring.models import Score
 from tests.factories.api import Api
 from tests.factories.rows import make_project, make_user
@@ -127,3 +127,79 @@ def _rate(project: Project) -> None:
             candidate=candidate, theta=0.1, stderr=0.2, elo=1500.0, elo_stderr=9.0, relevance=0.5, comparisons=4,
             judged_version=1,
         )  # fmt: skip
+
+
+TABLE = b"nr;frage;text;note\n1;who;a;3\n1;who;b;\n2;what;a;x\n"
+
+
+def test_rest_and_the_command_preview_a_file_of_any_format_and_store_nothing(tmp_path: Path) -> None:
+    owner = make_user()
+    slug = make_project(owner=owner).slug
+    api, file, out = Api(owner), tmp_path / "qrels.txt", io.StringIO()
+    found = upload(api, f"/projects/{slug}/import/preview", b"q1 0 d1 1\nq1 0 d2 x\n").json()
+    assert found["importer"] == "zbench-jsonl" and found["errors"], "one column of grades is no number"
+    options = json.dumps({"query_id": "nr", "query": "frage", "grade": "note"})
+    found = upload(api, f"/projects/{slug}/import/preview?importer=table&options={options}", TABLE).json()
+    assert (found["queries"], found["candidates"], found["grades"]) == (1, 2, 1)
+    assert [row["kind"] for row in found["rows"]] == [
+        "query",
+        "document",
+        "candidate",
+        "grade",
+        "document",
+        "candidate",
+    ]
+    assert [(each["count"], each["lines"]) for each in found["reasons"]] == [(1, [4])]
+    file.write_bytes(b"q1 0 d1 1\n")
+    call_command("import", slug, file, dry_run=True, stdout=out)
+    assert out.getvalue() == "format trec-qrels: 1 grades\n"
+    assert not Candidate.objects.exists() and not UnmatchedGrade.objects.exists()
+    with pytest.raises(CommandError, match="1 left out, grade"):
+        file.write_bytes(b"q1 0 d1 x\n")
+        call_command("import", slug, file, importer="trec-qrels", dry_run=True)
+
+
+def test_the_page_detects_the_format_and_imports_by_the_corrected_columns(client: Client) -> None:
+    owner = make_user(is_staff=True)
+    project = make_project(owner=owner)
+    client.force_login(owner)
+
+    def send(address: str, **chosen: str) -> Any:
+        return client.post(address, {"file": SimpleUploadedFile("t.csv", TABLE), "importer": "auto", **chosen})
+
+    preview, address = reverse("preview-import"), reverse("import", args=[project.slug])
+    html = send(preview).content.decode()
+    assert "Table (CSV, TSV, JSON, Parquet)" in html and 'value="table:t.csv"' in html
+    assert '<option value="frage">frage</option>' in html, "an unknown column can be chosen"
+    columns = {"query": "frage", "query_id": "nr", "document": "text", "grade": "note"}
+    chosen = {f"format-{role}": name for role, name in columns.items()} | {"format_for_file": "table:t.csv"}
+    html = send(preview, **chosen).content.decode()
+    assert '<option value="frage" selected>' in html
+    assert "grade: expected a whole number" in html
+    assert send(address, **chosen).status_code == 422
+    assert send(address, leave_out="on", **chosen).status_code == 302
+    assert Candidate.objects.filter(query__text="who").count() == 2
+    html = send(preview, **chosen | {"format_for_file": "table:other.csv"}).content.decode()
+    assert '<option value="frage" selected>' not in html, "the columns of another file"
+
+
+def test_rest_the_command_and_the_page_replace_what_has_changed_where_asked(client: Client, tmp_path: Path) -> None:
+    owner = make_user()
+    project = make_project(owner=owner)
+    api, file, path = Api(owner), tmp_path / "rows.csv", f"/projects/{project.slug}/import"
+    client.force_login(owner)
+
+    def table(text: str) -> bytes:
+        return f"id,text\nd1,{text}\n".encode()
+
+    def text() -> str:
+        return project.documents.get().text
+
+    assert upload(api, path, table("one")).status_code == 200
+    assert upload(api, path, table("two")).status_code == 422
+    assert upload(api, f"{path}?replaces=true", table("two")).status_code == 200 and text() == "two"
+    file.write_bytes(table("three"))
+    call_command("import", project.slug, file, replace=True)
+    assert text() == "three"
+    sent = {"file": SimpleUploadedFile("t.csv", table("four")), "replaces": "on"}
+    assert client.post(reverse("import", args=[project.slug]), sent).status_code == 302 and text() == "four"

@@ -10,6 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from scoring.models import Snapshot
+from scoring.snapshots.freeze import SnapshotOptions
 from tests.factories.frozen import make_scored
 from tests.factories.rows import make_user
 from tests.factories.weights.tiny_models import save_tiny_bert
@@ -31,6 +32,7 @@ def quick(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     base = save_tiny_bert(tmp_path / "base")
     lesson = {"base": str(base), "max_steps": 6, "eval_steps": 3, "max_length": 32, "rank": 4, "threads": 1}
     monkeypatch.setattr(demo_student, "LESSON", lesson)
+    monkeypatch.setattr(demo_student, "FROZEN", SnapshotOptions(seed=1, test_share=0.3, shared_documents="keep"))
     monkeypatch.setattr(demo_student, "POLL_S", 0.0)
     monkeypatch.setattr(training, "POLL_S", 0.05)
 
@@ -50,9 +52,9 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     assert student is not None
     assert "7 Train" in drawn.getvalue()
     said = closing_table(project)
-    for each in ("the new reranker", "BM25", "first stage", "Elo", "untrained base (minilm)"):
+    for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)"):
         assert any(line.startswith(f"{each}  ") for line in said.splitlines()), each
-    assert "held-out graded questions" in said
+    assert "graded test questions" in said
     before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
     assert show_student(project, by=owner, tick=work) == student
     assert (
@@ -110,7 +112,7 @@ def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
     monkeypatch.setattr(training, "read_result", held_back)
     assert show_student(project, by=owner, tick=work, stream=io.StringIO()) is None
     said = closing_table(project)
-    assert "the new reranker is held back and not served" in said
+    assert "the student is held back and not served" in said
     assert (
         "no checkpoint ranks better"
         if base_won

@@ -12,7 +12,6 @@ from labeling.models import Document, Membership, Project, Query
 from tests.factories.pages import make_query, make_user, page
 from workers.jobs.candidates import fill
 from workers.models import Job
-from zelo_site.demo.announcing import announce_embedding, end_announcement
 
 pytestmark = pytest.mark.django_db
 
@@ -71,11 +70,3 @@ def test_without_documents_an_import_is_offered(client: Client, project: Project
 
 def test_where_all_is_there_nothing_is_offered(client: Client, project: Project) -> None:
     assert not any('id="filling"' in html for html in pages(client, make_query(project)))
-
-
-def test_while_the_demo_finds_them_nothing_is_offered(client: Client, bare: Query) -> None:
-    announce_embedding(bare.project_id, done=1200, total=4942)
-    for html in pages(client, bare):
-        assert "1,200 of 4,942 documents embedded" in html and "find-candidates" not in html
-    end_announcement(bare.project_id)
-    assert all('id="find-candidates"' in html for html in pages(client, bare))

@@ -81,7 +81,8 @@ class _Training:
         shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
         self.looks = looks_of(options, count, shortest=shortest)
         self.model = BiEncoder(base, options)
-        self.untrained = checkpoints.trainable(self.model)
+        # Copies: `trainable` shares memory with the model, which the courses change.
+        self.untrained = {name: each.clone() for name, each in checkpoints.trainable(self.model).items()}
         longest = min(options.max_length, self.model.whole_length)
         check_instructions(self.model.model.tokenizer, self.train, longest=longest, base=options.base)
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 from django.db import transaction
+from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.access.annotators import get_judge
@@ -92,6 +93,21 @@ def teach_now(judge: Annotator, options: TeachingOptions, *, report: Report | No
         teaching = _store(judge, claim.job_id, options)
     carry_out_here(claim, lambda claim: _teach(claim, report), given_up=GIVEN_UP)
     return JudgeTeaching.objects.select_related("job", "annotator", "taught").get(pk=teaching.pk)
+
+
+def cancel_teaching(teaching: JudgeTeaching, *, by: Any = None) -> bool:
+    """Cancel a teaching; False where it had ended. Calls that are being made are still paid; what was answered stays."""
+    unfinished = [Job.State.OPEN, Job.State.LEASED]
+    with transaction.atomic():
+        moved = Job.objects.filter(pk=teaching.job_id, stage=STAGE, state__in=unfinished).update(
+            state=Job.State.CANCELLED, lease_until=None, leased_by="", finished_at=Now()
+        )
+        if not moved:
+            return False
+        subject = f"{teaching.annotator.name} ({teaching.annotator_id})"
+        audit.note("teaching.cancelled", project=teaching.project, actor=by, subject=subject, teaching=teaching.pk)
+    teaching.job.refresh_from_db()
+    return True
 
 
 def run_teaching(job_id: int, *, worker: str = "") -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from labeling.annotation.criteria import Criterion, combined
 from labeling.records import FailureKind
-from workers.judges.criteria import Criterion, combined
 from workers.judges.openai.http.remedies import enforce_json
 from workers.judges.openai.reading.bodies import (
     Choice,

@@ -11,6 +11,7 @@ from workers.endpoints.batching import BatchApi, BatchLimits, BatchLine, BatchQu
 from workers.endpoints.failures import NotAsked
 from workers.endpoints.registry import Access, Endpoint, KeyMissing, get_endpoint
 from workers.judges.openai.answers import NoAnswer
+from workers.judges.openai.http.adaptation import adapted
 from workers.judges.openai.http.batch_client import BatchClient
 from workers.judges.openai.http.client import without_secrets
 from workers.judges.openai.http.remedies import server_of
@@ -30,6 +31,7 @@ class BatchedQuestions:
     request: Any
     verdict: Any
     asked: Any
+    _learned: Any
 
     @property
     def is_batched(self) -> bool:
@@ -46,7 +48,9 @@ class BatchedQuestions:
         inputs = len((prompt.system + prompt.user).encode(errors="replace")) + MOST_TEMPLATE_TOKENS
         outputs = self.answer_tokens[1]
         cost = get_endpoint(self.options.endpoint).batch_cost_micros(inputs, outputs)
-        return BatchQuestion(self.request(prompt), inputs, outputs, cost)
+        # In a batch `n` is sent as it was asked for: one line cannot be repeated for each vote.
+        body = adapted(self.request(prompt), replace(self._learned(), n=""))
+        return BatchQuestion(body, inputs, outputs, cost)
 
     def batch_answer(self, comparison: Comparison, line: BatchLine) -> Verdict | Failure:
         """Read as a live reply is; tokens at the price of batches."""

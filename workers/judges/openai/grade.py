@@ -90,7 +90,8 @@ class GradeJudge(OpenAIHttpJudge):
 
     @property
     def answer_tokens(self) -> tuple[float, int]:
-        return 1.0, 1
+        most = self._label_limit(1)
+        return float(most), most
 
     def frame(self, instruction: str) -> str:
         nothing = TextRecord(0, "")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from labeling.annotation.criteria import Criteria, schema_of
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.endpoints import learned
@@ -23,7 +24,6 @@ from workers.endpoints.failures import Excused, NotAsked
 from workers.endpoints.gates import Channel, Gate, Outcome, SharedGate
 from workers.endpoints.learned import Learned
 from workers.endpoints.registry import Access, Endpoint, EndpointsInvalid, KeyMissing, UnknownEndpoint, get_endpoint
-from workers.judges.criteria import Criteria, schema_of
 from workers.judges.openai.answers import (
     Answer,
     Asked,
@@ -102,7 +102,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
-    added_options = frozenset({"examples", "delivery", "criteria"})
+    added_options = frozenset({"examples", "delivery", "criteria", "criteria_from"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
@@ -148,8 +148,13 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
             return min(written, self.options.max_output_tokens), self.options.max_output_tokens
         if self.options.mode == "sampled":
             votes = self.options.votes if self.calls_per_comparison == 1 else 1
-            return float(votes), votes * min(VOTE_TOKENS, self.options.max_output_tokens)
-        return 1.0, 1
+            return float(votes), votes * self._label_limit(min(VOTE_TOKENS, self.options.max_output_tokens))
+        most = self._label_limit(1)
+        return float(most), most
+
+    def _label_limit(self, tokens: int) -> int:
+        """The limit of output tokens that is sent for a letter: this endpoint may accept no smaller one."""
+        return max(tokens, self._learned().least_tokens)
 
     def frame(self, instruction: str) -> str:
         """The text of its prompts around query and documents."""
@@ -358,7 +363,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         temperature = default if options.temperature is None else options.temperature
         omitted = self._learned().omitted  # what the endpoint does not accept is not sent
         is_seeded = options.seed is not None and "seed" not in omitted
-        limits = {"logprob": 1, "sampled": min(VOTE_TOKENS, options.max_output_tokens)}
+        limits = {"logprob": self._label_limit(1)}
+        limits["sampled"] = self._label_limit(min(VOTE_TOKENS, options.max_output_tokens))
         return Asked(
             options.mode,
             varies=not is_seeded and (temperature > 0 or not options.send_temperature or "temperature" in omitted),

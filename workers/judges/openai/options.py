@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import pydantic
 
+from labeling.annotation.criteria import MOST_CRITERIA, Criteria, check_names
 from labeling.plugins import Judge
 from labeling.retrieval.model_names import ModelName
 from labeling.stored_texts import stored_text
-from workers.judges.criteria import MOST_CRITERIA, Criteria, check_names
 from workers.judges.examples import MOST_EXAMPLES, Examples
 from workers.judges.openai.answers import MissingLabel
 
@@ -112,6 +112,10 @@ class OpenAIOptions(EndpointOptions):
         default=(),
         max_length=MOST_CRITERIA,
         description="Mode reasoned: a score for each criterion, combined by the weights; name, description, weight.",
+    )
+
+    criteria_from: Literal["", "project"] = pydantic.Field(
+        default="", description="project: the criteria are those of the project's rubric when the judge is chosen."
     )
 
     @pydantic.model_validator(mode="after")

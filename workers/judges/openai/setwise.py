@@ -99,7 +99,8 @@ class SetwiseJudge(OpenAIHttpJudge):
     def answer_tokens(self) -> tuple[float, int]:
         if self.options.mode == "json":
             return min(RANKING_TOKENS, self.options.max_output_tokens), self.options.max_output_tokens
-        return 1.0, 1
+        most = self._label_limit(1)
+        return float(most), most
 
     def frame(self, instruction: str) -> str:
         return set_frame_of(instruction, self._set_form, self.options.documents)
@@ -115,7 +116,7 @@ class SetwiseJudge(OpenAIHttpJudge):
             schema = {
                 "name": "ranking",
                 "strict": True,
-                "schema": ranking_schema(list(LETTERS[: self.options.documents])),
+                "schema": ranking_schema(list(LETTERS[: prompt.documents])),
             }
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body

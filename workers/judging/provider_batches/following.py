@@ -34,8 +34,14 @@ State = ProviderBatch.State
 FIRST_POLL_S, LONGEST_POLL_S, POLLS_OF_AGE = 5.0, 600.0, 0.05
 LONGEST_RETRY_S = 900.0
 LONGEST_MESSAGE = 2000
-# The slowest upload that is waited for.
+# The slowest upload that is waited for; its time is by its size.
 BYTES_A_SECOND = 250_000
+# The window that a batch is created with, and how much longer it is waited for before it is cancelled.
+WINDOW_S, MARGIN_S = 86_400.0, 7_200.0
+# How long a cancelled batch may take to end before what is there is taken.
+CANCELLED_WITHIN_S = 1_800.0
+# How often a completed batch without all its answers is read again before the missing ones have failed.
+MOST_SHORT_READS = 6
 # Statuses for cancelling a batch that has ended or is being cancelled already.
 ALREADY_OVER = {400, 404, 409}
 # A batch that its provider does not know is given up after so many polls.
@@ -164,22 +170,28 @@ class _Step:
 
     def _poll(self) -> bool:
         batch = self.batch
-        if self._is_unwanted() and batch.cancel_sent_at is None:
+        is_overdue = self._is_older("sent_at", WINDOW_S + MARGIN_S)
+        if (self._is_unwanted() or is_overdue) and batch.cancel_sent_at is None:
             self._cancel()
         elif not ProviderBatch.objects.filter(pk=batch.pk, next_at__lte=Now()).exists():
             return False
         remote = self.api.retrieve(batch.batch_id)
         self._note(provider_status=remote.status, completed=remote.completed, failed=remote.failed, message="", tries=0)
-        if not remote.is_over:
+        if not remote.is_over and not (is_overdue and self._is_older("cancel_sent_at", CANCELLED_WITHIN_S)):
             self._note(next_at=_later(self._wait_s()))
             return False
         if remote.status == "failed" and not remote.output_file_id and not remote.error_file_id:
-            return storing.refuse(batch, remote, self._ends)
+            return storing.refuse(batch, remote, self._ends, self.api)
         self._note(
             state=State.STORING, output_file_id=remote.output_file_id, error_file_id=remote.error_file_id, next_at=Now()
         )
         failpoints.reach("batch.end_noted")
         return True
+
+    def _is_older(self, field: str, seconds: float) -> bool:
+        """Whether the time in this column is so long ago, by the database's clock."""
+        then = {"pk": self.batch.pk, f"{field}__lte": Now() - timedelta(seconds=seconds)}
+        return ProviderBatch.objects.filter(**then).exists()
 
     def _wait_s(self) -> float:
         """Seconds until the next poll: the longer a batch is out, the rarer."""
@@ -199,12 +211,44 @@ class _Step:
         self._note(cancel_sent_at=Now())
 
     def _store(self) -> bool:
-        storing.store(self.batch, self.annotator, self.judge, self.api)
-        ends = {"expired": State.EXPIRED, "cancelled": State.CANCELLED, "failed": State.FAILED}
-        state = ends.get(self.batch.provider_status, State.COMPLETED)
-        self._end(state)
+        if self.batch.short_reads:
+            remote = self.api.retrieve(self.batch.batch_id)  # its result files may have come meanwhile
+            files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
+            self._note(completed=remote.completed, failed=remote.failed, **{k: v for k, v in files.items() if v})
+        read = storing.store(self.batch, self.annotator, self.judge, self.api)
+        ends = {
+            "completed": State.COMPLETED, "expired": State.EXPIRED, "cancelled": State.CANCELLED, "failed": State.FAILED
+        }  # fmt: skip
+        state = ends.get(self.batch.provider_status)
+        if state == State.COMPLETED and self._is_short(read):
+            return False
+        if state is None:  # it never ended, and may be paid for all the same
+            message = (
+                f"the provider did not end the batch within {(WINDOW_S + MARGIN_S) / 3600:.0f} h; it was cancelled"
+            )
+            failure = Excused(FailureKind.UNAVAILABLE, message, retryable=True)
+            self._end(State.EXPIRED, failure=failure, is_paid=True, message=message)
+        else:
+            self._end(state)
         self._delete_file()
         return False
+
+    def _is_short(self, read: int) -> bool:
+        """Whether a completed batch came without a file, or with fewer lines than it counts; then it is read again later.
+
+        The questions without an answer were paid, and are not asked again before that. The last read counts as it is.
+        """
+        batch = self.batch
+        left = len(storing.tasks_of(batch))
+        counted = batch.completed + batch.failed
+        is_whole = bool(batch.output_file_id or batch.error_file_id) and read >= counted > 0
+        if not left or is_whole or batch.short_reads >= MOST_SHORT_READS:
+            return False
+        wait_s = min(LONGEST_RETRY_S, self.poll_s * 2**batch.short_reads)
+        message = f"the provider says completed, but {left} of {batch.requests} answers are missing; reading again"
+        self._note(short_reads=batch.short_reads + 1, message=message, next_at=_later(wait_s))
+        log.warning("batch %s: %s in %.0f s", batch.marker, message, wait_s)
+        return True
 
     # --- ends and errors -----------------------------------------------------------------
 
@@ -234,6 +278,12 @@ class _Step:
         is_missing = error.status in {404, 410} and batch.state in (State.RUNNING, State.STORING)
         # Reading is free, and the provider works on whatever a gateway answers meanwhile: only a lost batch is given up.
         is_out = batch.state in (State.RUNNING, State.STORING)
+        if is_out and self._is_older("sent_at", WINDOW_S + 2 * MARGIN_S):
+            overdue = Excused(
+                FailureKind.UNAVAILABLE, f"the batch is overdue, and cannot be read: {message}", retryable=True
+            )
+            storing.end(batch, self._ends, State.EXPIRED, failure=overdue, is_paid=True, message=message)
+            return False
         if error.retryable or (is_out and not is_missing) or (is_missing and tries < MOST_MISSING):
             wait_s = max(error.retry_after_s or 0.0, min(LONGEST_RETRY_S, self.poll_s * 2 ** min(tries - 1, 10)))
             self._note(tries=tries, message=message, next_at=_later(wait_s), **fate)

@@ -19,7 +19,7 @@ from django.db.models import F
 from labeling.models import Annotator
 from labeling.records import Comparison, Failure, FailureKind, Usage, Verdict
 from workers import failpoints
-from workers.endpoints.batching import BatchApi, BatchingJudge, BatchLine, RemoteBatch
+from workers.endpoints.batching import BatchApi, BatchCallFailed, BatchingJudge, BatchLine, RemoteBatch
 from workers.endpoints.failures import NotAsked
 from workers.judging import queue
 from workers.judging.provider_batches.forming import custom_id, read_questions
@@ -44,6 +44,8 @@ def is_too_large(code: str, message: str, status: int = 0) -> bool:
     return status == 413 or bool(_TOO_LARGE.search(f"{code} {message}"))
 
 
+_NAME = re.compile(r"\b\d+-\d+\b")
+
 _TASKS = """
 SELECT id, fence, attempts, run_id, pair_id, annotator_id, swapped, documents FROM workers_judgingtask
 WHERE state = 'leased' AND run_id = %(run)s AND annotator_id = %(annotator)s AND leased_by = %(holder)s
@@ -64,16 +66,24 @@ def tasks_of(batch: ProviderBatch, ids: Sequence[int] | None = None, *, lock: bo
         return [ClaimedTask.of(row) for row in cursor.fetchall()]
 
 
-def store(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudge, api: BatchApi) -> None:
-    """Store the lines of both result files. Safe to repeat. Raises BatchCallFailed."""
+def store(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudge, api: BatchApi) -> int:
+    """Store the lines of both result files; returns how many different questions they name, with those that cannot be read.
+
+    Safe to repeat. Raises BatchCallFailed.
+    """
+    seen: set[str] = set()
+    broken = 0
     for file_id in dict.fromkeys([batch.output_file_id, batch.error_file_id]):
         if file_id:
             unreadable = 0
             for lines in _chunks(api.lines(file_id)):
                 unreadable += sum(line is None for line in lines)
+                seen |= {line.custom_id for line in lines if line is not None}
                 _store_lines(batch, annotator, judge, [line for line in lines if line is not None])
             if unreadable:
                 log.error("%d lines of file %s of batch %s cannot be read", unreadable, file_id, batch.batch_id)
+                broken += unreadable
+    return len(seen) + broken
 
 
 def _chunks(lines: Iterator[BatchLine | None]) -> Iterator[list[BatchLine | None]]:
@@ -171,8 +181,12 @@ def end(
     failpoints.reach("batch.ended")
 
 
-def refuse(batch: ProviderBatch, remote: RemoteBatch, ends: End) -> bool:
-    """End a batch that its provider refused as a whole; nothing was asked. Returns False, as a last step does."""
+def refuse(batch: ProviderBatch, remote: RemoteBatch, ends: End, api: BatchApi) -> bool:
+    """End a batch that its provider refused as a whole; nothing was asked. Returns False, as a last step does.
+
+    An error of one line fails the question of that line, which the uploaded file names. Where no question can be named,
+    the next batch is half as large, until the one that is refused is alone.
+    """
     message = (
         "; ".join(f"{error.code}: {error.message}" for error in remote.errors[:3]) or "the provider gave no reason"
     )
@@ -181,14 +195,37 @@ def refuse(batch: ProviderBatch, remote: RemoteBatch, ends: End) -> bool:
         end(batch, ends, State.FAILED, is_over_limit=True, message=message)
         return False
     tasks = tasks_of(batch)
-    singles = {
-        tasks[error.line - 1].id: Failure(FailureKind.BAD_REQUEST, f"{error.code}: {error.message}", retryable=False)
-        for error in remote.errors
-        if error.line is not None and 1 <= error.line <= len(tasks)
-    }
+    singles = _failures_of_lines(batch, remote, tasks, api)
+    if not singles and len(tasks) > 1 and any(error.line is not None for error in remote.errors):
+        end(batch, ends, State.FAILED, is_over_limit=True, message=message)
+        return False
     whole = None if singles else Failure(FailureKind.BAD_REQUEST, message, retryable=False)
     end(batch, ends, State.FAILED, failure=whole, failures=singles, message=message)
     return False
+
+
+def _failures_of_lines(
+    batch: ProviderBatch, remote: RemoteBatch, tasks: Sequence[ClaimedTask], api: BatchApi
+) -> dict[int, Failure]:
+    """The failures of single questions by task: by the name in an error, or by that in its line of the uploaded file."""
+    by_name = {custom_id(task): task.id for task in tasks}
+    errors = [error for error in remote.errors if error.line is not None]
+    names: dict[int, str] = {}
+    if errors:
+        try:
+            names = {
+                place: line.custom_id for place, line in enumerate(api.lines(batch.file_id), 1) if line is not None
+            }
+        except BatchCallFailed as problem:
+            log.warning("file %s of batch %s cannot be read: %s", batch.file_id, batch.batch_id, problem)
+    found = {}
+    for error in errors:
+        said = [name for name in _NAME.findall(error.message) if name in by_name]
+        name = said[0] if said else names.get(error.line or 0, "")
+        if name in by_name:
+            failure = Failure(FailureKind.BAD_REQUEST, f"{error.code}: {error.message}", retryable=False)
+            found[by_name[name]] = failure
+    return found
 
 
 def _priced(failure: Failure, usage: Usage) -> Failure:

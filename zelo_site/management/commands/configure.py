@@ -1,4 +1,4 @@
-"""`manage.py configure PROJECT`: change the name, instruction, rater or caps; without options, print them."""
+"""`manage.py configure PROJECT`: change the name, instruction, criteria, rater or caps; without options, print them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.annotation.criteria import lines_of_rubric, rubric_of_lines
 from labeling.models import Project
 from labeling.projects import BadProject, change_project
 from workers.budgets.changes import change_caps
@@ -25,6 +26,12 @@ class Command(BaseCommand):
         parser.add_argument("project", help="project slug")
         parser.add_argument("--name")
         parser.add_argument("--instruction", help="instruction shown to judges and annotators")
+        parser.add_argument(
+            "--criterion",
+            action="append",
+            metavar="LINE",
+            help="criterion of the rubric, for example '3 x answers: It answers the need'; repeat for each, or pass none",
+        )
         parser.add_argument("--rater", help="rater plugin, for example thurstone or bradley-terry")
         parser.add_argument("--rater-options", help='rater options as JSON, for example {"judge_weights": "anchored"}')
 
@@ -42,6 +49,7 @@ class Command(BaseCommand):
                     find_project(options["project"]),
                     name=options["name"],
                     instruction=options["instruction"],
+                    rubric=_rubric(options["criterion"]),
                     rater=options["rater"],
                     rater_options=rater_options,
                 )
@@ -50,6 +58,15 @@ class Command(BaseCommand):
             except (BadProject, BadBudget) as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(_lines(project))
+
+
+def _rubric(lines: list[str] | None) -> list[dict[str, Any]] | None:
+    if lines is None:
+        return None
+    try:
+        return rubric_of_lines("" if lines == ["none"] else "\n".join(lines))
+    except ValueError as error:
+        raise CommandError(f"--criterion: {error}") from error
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:
@@ -95,6 +112,7 @@ def _lines(project: Project) -> str:
         "slug": project.slug,
         "name": project.name,
         "instruction": project.instruction or "none",
+        "criteria": lines_of_rubric(project.rubric).replace("\n", "\n" + " " * 13) or "none",
         "rater": f"{project.rater} {json.dumps(project.rater_options)}",
         "caps": _limits(project),
     }

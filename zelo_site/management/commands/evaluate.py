@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_fi
 from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES, parse_measures
+from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
 from zelo_site.cli.lookup import find_project
@@ -96,6 +98,16 @@ class Command(BaseCommand):
                     )
                 except NotEvaluated:
                     self.stdout.write(f"\nreference {reference}: no data to evaluate against")
+            with contextlib.suppress(NoSystemOrders):
+                self._print_orders(system_orders(project, snapshot, options["split"], measure=measures[0]))
+
+    def _print_orders(self, found: SystemOrders) -> None:
+        tau, pearson = found.agreement.kendall, found.agreement.pearson
+        self.stdout.write(
+            f"\nElo and human grades order {len(found.systems)} rerankers by {found.label} on {found.queries} queries with "
+            f"Kendall's tau {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}], Pearson's r {pearson.estimate:.2f} "
+            f"[{pearson.low:.2f}, {pearson.high:.2f}]"
+        )
 
     def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
         found = Snapshot.objects.filter(projects=project)

@@ -24,6 +24,7 @@ from workers.models import Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
+from zelo_site.cli.default_judges import default_judges
 from zelo_site.cli.interrupts import INTERRUPTED, uninterrupted
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
@@ -43,7 +44,10 @@ class Command(BaseCommand):
         parser.add_argument("--qrels", type=Path, help="TREC qrels with human grades; judges never see them")
         parser.add_argument("--project", default="", help="slug of an existing project (default: create one)")
         parser.add_argument("--name", default="", help="name of the new project (default: the file name)")
-        add_judge_arguments(parser, otherwise=" ".join(LOCAL_JUDGES))
+        add_judge_arguments(
+            parser,
+            otherwise=f"a language model if OPENAI_API_KEY or OPENAI_BASE_URL is set, otherwise {' '.join(LOCAL_JUDGES)}",
+        )
         parser.add_argument("--sampler", default="cycles")
         parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
         parser.add_argument(
@@ -67,7 +71,7 @@ class Command(BaseCommand):
                 raise CommandError(f"file {path} does not exist; check the path")
         if options["file"] is None and not options["project"]:
             raise CommandError("nothing to judge; pass a file, or --project with a project slug")
-        options["judges"] = read_judges(options, default=LOCAL_JUDGES)
+        options["judges"] = read_judges(options) or default_judges()
         options["sampler_options"] = _sampler_options(options["sampler_options"])
         options["cost_budget_micros"] = _micros(options["dollars"])
         try:

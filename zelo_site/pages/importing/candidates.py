@@ -14,7 +14,6 @@ from django.utils.translation import gettext as _
 from labeling.models import Document, Project
 from workers.jobs.candidates import STAGE, AlreadyFilling, bare_queries, needs_filling, order_candidates
 from workers.models import Job
-from zelo_site.demo.announcing import announced_embedding
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import read_queues
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -25,18 +24,14 @@ PART = "zelo/importing/parts/filling.html"
 def filling_context(request: HttpRequest, project: Project) -> dict[str, object]:
     """Return the fragment's context: last job, whether it runs, queries without candidates, and permission."""
     job = Job.objects.filter(project=project, stage=STAGE).first()
-    announced = announced_embedding(project.pk)
-    goes_on = announced is not None or (job is not None and job.state in {Job.State.OPEN, Job.State.LEASED})
+    goes_on = job is not None and job.state in {Job.State.OPEN, Job.State.LEASED}
     return {
         "project": project,
         "job": job,
         "goes_on": goes_on,
-        "announced": announced,
         "bare": bare_queries(project),
         "has_documents": Document.objects.filter(project=project).exists(),
-        "missing": [queue for queue in read_queues(["judging-cpu"]) if not queue.workers]
-        if goes_on and announced is None
-        else [],
+        "missing": [queue for queue in read_queues(["judging-cpu"]) if not queue.workers] if goes_on else [],
         "may_change": may_change(request, project),
     }
 

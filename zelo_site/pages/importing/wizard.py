@@ -18,18 +18,22 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
+from labeling.importing.detection import AUTO
+from labeling.importing.formats import Row
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin, registered
+from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, create_project, may_create
+from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.pages.forms import BadForm, PageForm, check_all, shown_form
+from zelo_site.pages.importing.formats import chosen_options, file_key, importer_of, options_shown
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
 
-DEFAULT_IMPORTER = "zbench-jsonl"
+DEFAULT_IMPORTER = AUTO
 GRADES_IMPORTER = "trec-qrels"
 
 
@@ -40,7 +44,7 @@ class Source:
     stream: IO[bytes]
     name: str
     importer: str
-    options: dict[str, str]
+    options: dict[str, Any]
 
 
 class ProjectForm(PageForm):
@@ -58,6 +62,7 @@ class ImportForm(PageForm):
     text = forms.CharField(required=False, strip=False)
     grades = forms.FileField(label=gettext_lazy("Human grades"), required=False, allow_empty_file=True)
     leave_out = forms.BooleanField(required=False)
+    replaces = forms.BooleanField(required=False)
     negative_ungraded = forms.BooleanField(required=False)
     repeated_maximum = forms.BooleanField(required=False)
 
@@ -84,7 +89,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
         check_all(form, data)
         with transaction.atomic():
             project = create_project(owner=request.user, by=request.user, **form.cleaned_data)
-            stored = _import(project, data.cleaned_data, by=request.user)
+            stored = _import(project, data.cleaned_data, request.POST, by=request.user)
     except (BadForm, BadProject, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
@@ -99,7 +104,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         values = ImportForm(request.POST, request.FILES).checked()
         with transaction.atomic():
-            stored = _import(project, values, by=request.user)
+            stored = _import(project, values, request.POST, by=request.user)
     except (BadForm, ImportFailed, UnknownPlugin) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
@@ -114,7 +119,7 @@ def preview(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(_("only staff and project owners can preview an import; ask an owner"))
     try:
         values = ImportForm(request.POST, request.FILES).checked()
-        looks = [_look(source) for source in _sources(values)]
+        looks = [_look(source) for source in _sources(values, request.POST)]
         context: dict[str, Any] = {
             "looks": looks,
             "is_good": not any(look["preview"].errors for look in looks),
@@ -131,7 +136,10 @@ def preview(request: HttpRequest) -> HttpResponse:
 def _form(request: HttpRequest, project: Project | None, error: Exception | None = None) -> dict[str, Any]:
     return {
         "project": project,
-        "importers": [(name, importer.label) for name, importer in registered("importer").items()],
+        "importers": [
+            (AUTO, _("Detect the format")),
+            *((name, each.label) for name, each in registered("importer").items()),
+        ],
         "form": shown_form(ProjectForm, request.POST or None, error),
         "data": shown_form(ImportForm, request.POST or None, error),
         "error": error,
@@ -140,20 +148,26 @@ def _form(request: HttpRequest, project: Project | None, error: Exception | None
     }
 
 
-def _sources(values: Mapping[str, Any]) -> list[Source]:
-    """Return the file or the pasted text of a checked ImportForm, then the grades."""
-    importer, file, text, grades = (values[name] for name in ("importer", "file", "text", "grades"))
-    options = _grade_options(values)
-    of_file = options if importer == GRADES_IMPORTER else {}
+def _sources(values: Mapping[str, Any], sent: Mapping[str, Any]) -> list[Source]:
+    """Return the file or the pasted text of a checked ImportForm, then the grades. Raises BadForm, UnknownPlugin."""
+    file, text, grades = (values[name] for name in ("file", "text", "grades"))
     found = []
     if file is not None:
-        found.append(Source(file.file, file.name or "upload", importer, of_file))
+        found.append(_source(file.file, file.name or "upload", values, sent))
     elif text.strip():
         pasted = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
-        found.append(Source(io.BytesIO(pasted), _("pasted text"), importer, of_file))
+        found.append(_source(io.BytesIO(pasted), _("pasted text"), values, sent))
     if grades is not None:
-        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER, options))
+        found.append(Source(grades.file, grades.name or "grades", GRADES_IMPORTER, _grade_options(values)))
     return found
+
+
+def _source(stream: IO[bytes], name: str, values: Mapping[str, Any], sent: Mapping[str, Any]) -> Source:
+    importer = importer_of(stream, name, values["importer"])
+    options = chosen_options(sent, importer, name)
+    if importer == GRADES_IMPORTER:
+        options = options | _grade_options(values)
+    return Source(stream, name, importer, options)
 
 
 def _grade_options(values: Mapping[str, Any]) -> dict[str, str]:
@@ -166,10 +180,10 @@ def _grade_options(values: Mapping[str, Any]) -> dict[str, str]:
     return options
 
 
-def _import(project: Project, values: Mapping[str, Any], *, by: Any) -> str:
+def _import(project: Project, values: Mapping[str, Any], sent: Mapping[str, Any], *, by: Any) -> str:
     """Import every source of a checked ImportForm; return a summary of the new data."""
     sentences = []
-    for source in _sources(values):
+    for source in _sources(values, sent):
         source.stream.seek(0)
         summary = import_dataset(
             project,
@@ -178,6 +192,7 @@ def _import(project: Project, values: Mapping[str, Any], *, by: Any) -> str:
             options=source.options,
             filename=source.name,
             leave_out_bad_rows=values["leave_out"],
+            replaces=values["replaces"],
             by=by,
         )
         sentences.append(str(summary))
@@ -186,21 +201,58 @@ def _import(project: Project, values: Mapping[str, Any], *, by: Any) -> str:
 
 
 def _look(source: Source) -> dict[str, Any]:
-    """Return a preview with its first rows as the page shows them."""
+    """Return a preview with its first rows, its errors by reason and the options of its format as the page shows them."""
+    options = (
+        None if source.importer == GRADES_IMPORTER else options_shown(source.stream, source.importer, source.options)
+    )
     found: Preview = preview_dataset(
         source.stream, importer=source.importer, options=source.options, filename=source.name
     )
-    return {"name": source.name, "preview": found, "rows": [_sample(row) for row in found.rows]}
-
-
-def _sample(row: Any) -> dict[str, Any]:
-    documents = getattr(row, "documents", None)
-    if documents is None:
-        text = _("document %(id)s has grade %(grade)s") % {"id": row.document_id, "grade": row.grade}
-        return {"id": row.query_id, "text": text, "documents": []}
     return {
-        "id": row.id,
-        "text": clipped(row.text, 200),
-        "documents": [document_title(each.text, each.metadata) for each in documents[:3]],
-        "more": max(0, len(documents) - 3),
+        "name": source.name,
+        "label": get_plugin("importer", source.importer).label,
+        "preview": found,
+        "figures": _figures(found),
+        "error_count": max(sum(each.count for each in found.reasons), len(found.errors)),
+        "rows": [_sample(row) for row in found.rows],
+        "options": options,
+        "for_file": file_key(source.importer, source.name),
     }
+
+
+def _figures(found: Preview) -> list[tuple[int, str]]:
+    """Return the counts above 0, each with its noun."""
+    counted = (
+        (found.queries, ngettext("query", "queries", found.queries)),
+        (found.documents, ngettext("document", "documents", found.documents)),
+        (found.candidates, ngettext("candidate", "candidates", found.candidates)),
+        (found.grades, ngettext("grade", "grades", found.grades)),
+    )
+    return [each for each in counted if each[0]]
+
+
+def _sample(row: Row) -> dict[str, Any]:
+    """Return a row as it will be stored."""
+    if isinstance(row, ImportedGrade):
+        text = _("document %(id)s has grade %(grade)s") % {"id": row.document_id, "grade": row.grade}
+        return {"kind": _("grade"), "id": row.query_id, "text": text, "documents": []}
+    if isinstance(row, ImportedCandidate):
+        return {"kind": _("candidate"), "id": row.query_id, "text": _place(row), "documents": []}
+    text = clipped(row.text, 200)
+    if isinstance(row, ImportedDocument):
+        return {"kind": _("document"), "id": row.id, "text": text, "documents": []}
+    return {
+        "kind": _("query"),
+        "id": row.id,
+        "text": text,
+        "documents": [document_title(each.text, each.metadata) for each in row.documents[:3]],
+        "more": max(0, len(row.documents) - 3),
+    }
+
+
+def _place(row: ImportedCandidate) -> str:
+    if row.rank is not None:
+        return _("document %(id)s at rank %(rank)s") % {"id": row.document_id, "rank": row.rank}
+    if row.score is not None:
+        return _("document %(id)s with score %(score)s") % {"id": row.document_id, "score": row.score}
+    return _("document %(id)s") % {"id": row.document_id}

@@ -10,10 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
 
 from labeling.models import Annotator, Project
 from workers.broker.routing import judging_queue
-from workers.jobs.teaching.job import can_be_taught, order_teaching, reason_of
+from workers.jobs.teaching.job import can_be_taught, cancel_teaching, order_teaching, reason_of
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.judges.examples import MOST_EXAMPLES
 from workers.models import Job, JudgeTeaching
@@ -85,6 +86,19 @@ def teaching_part(request: HttpRequest, slug: str, teaching_id: int) -> HttpResp
     teaching = get_object_or_404(rows.select_related("job", "annotator", "taught"), pk=teaching_id)
     context = {"project": project, "may_change": may_change(request, project), **_shown(teaching)}
     return render(request, "zelo/judging/parts/teaching.html", context)
+
+
+@require_POST
+def cancel(request: HttpRequest, slug: str, teaching_id: int) -> HttpResponse:
+    """Cancel a teaching; its answers so far stay."""
+    project = owned_project(request, slug)
+    rows = JudgeTeaching.objects.filter(project=project).select_related("job", "annotator")
+    teaching = get_object_or_404(rows, pk=teaching_id)
+    if cancel_teaching(teaching, by=request.user):
+        messages.success(request, _("Teaching cancelled."))
+    else:
+        messages.warning(request, _("The teaching has ended already."))
+    return redirect("teachings", slug=project.slug)
 
 
 def _shown(teaching: JudgeTeaching | None) -> dict[str, Any]:

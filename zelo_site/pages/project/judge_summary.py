@@ -15,10 +15,10 @@ from django.db.models import Sum
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
-from scoring.columns import ProjectColumns, copy_columns, read_columns
+from scoring.columns import ProjectColumns, copy_columns, only, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
-from scoring.quality import graded_queries, measure, only
+from scoring.quality import graded_queries, measure
 from workers.models import Attempt
 
 RECENT_ANSWERS = 200_000

@@ -19,6 +19,7 @@ from zelo_site.pages.importing.candidates import filling_part
 from zelo_site.pages.judging.failures import FailureForm, tell_asked_again
 from zelo_site.pages.live import live_fragment, rendered_fragment
 from zelo_site.pages.project.overview import read_overview
+from zelo_site.pages.project.story import story_part
 from zelo_site.pages.scope import may_change, member_project, owned_project, visible_project, visitor_role
 
 LIVE = "zelo/project/parts/project_live.html"
@@ -37,7 +38,8 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
     context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
     live, __ = rendered_fragment(request, LIVE, context)
     filling = filling_part(request, project)
-    return render(request, "zelo/project/project.html", {**context, "live": live, "filling": filling})
+    parts = {"live": live, "filling": filling, "story": story_part(request, project)}
+    return render(request, "zelo/project/project.html", {**context, **parts})
 
 
 def project_live(request: HttpRequest, slug: str) -> HttpResponse:

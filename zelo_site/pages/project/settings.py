@@ -1,4 +1,4 @@
-"""A project's settings, for owners: name, instruction, rater with options, and spending caps.
+"""A project's settings, for owners: name, instruction, rubric, rater with options, and spending caps.
 
 `labeling.projects.change_project` and `workers.budgets.changes.change_caps` make the changes, as in the REST API and the
 command line.
@@ -18,6 +18,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from labeling.annotation.criteria import lines_of_rubric, rubric_of_lines
 from labeling.models import Project
 from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, change_project
@@ -42,10 +43,11 @@ class RaterChoice:
 
 
 class SettingsForm(PageForm):
-    """Name, instruction and rater."""
+    """Name, instruction, rubric and rater."""
 
     name = forms.CharField(label=gettext_lazy("Project name"), max_length=200)
     instruction = forms.CharField(label=gettext_lazy("Relevance instruction"), required=False, strip=False)
+    rubric = forms.CharField(label=gettext_lazy("Criteria"), required=False, strip=False)
     rater = PluginField("rater", default="", label=gettext_lazy("Rater"))
 
 
@@ -67,6 +69,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
                 project,
                 name=form.cleaned_data["name"],
                 instruction=form.cleaned_data["instruction"].replace("\r\n", "\n"),
+                rubric=_rubric(form.cleaned_data["rubric"]),
                 rater=rater.name,
                 rater_options=options.plain_options(),
                 by=request.user,
@@ -79,9 +82,18 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("settings", slug=project.slug)
 
 
+def _rubric(text: str) -> list[dict[str, Any]]:
+    """The criteria that the form states, one in each line. Raises BadProject."""
+    try:
+        return rubric_of_lines(text)
+    except ValueError as error:
+        raise BadProject(str(error)) from error
+
+
 def _context(project: Project, sent: QueryDict | None = None, error: Exception | None = None) -> dict[str, Any]:
     caps = _caps(project)
     initial = {"name": project.name, "instruction": project.instruction, "rater": project.rater}
+    initial["rubric"] = lines_of_rubric(project.rubric)
     form = shown_form(SettingsForm, sent, error, initial=initial)
     chosen = form["rater"].value()
     return {

@@ -40,6 +40,7 @@ from trainer.evaluation.leaderboard import (
 )
 from trainer.evaluation.metrics import METRICS, REFERENCES, NothingToMeasure, Reference, parse_measures
 from trainer.evaluation.rank_changes import moved_documents, what_moved
+from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
@@ -169,6 +170,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "chosen": chosen,
         "board": (board := _board(project, chosen)),
         "lines": _lines(board) if board else [],
+        "orders": _orders(project, board) if board else None,
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
@@ -178,6 +180,14 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "may_change": may_change(request, project),
     }
     return render(request, "zelo/rerankers/proof.html", context, status=422 if error else 200)
+
+
+def _orders(project: Project, board: Leaderboard) -> SystemOrders | None:
+    """Return how far Elo orders the rows as human grades do; None if too little is measured against both."""
+    try:
+        return system_orders(project, board.snapshot, board.split, measure=board.measures[0])
+    except NoSystemOrders:
+        return None
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:

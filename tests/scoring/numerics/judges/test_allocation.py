@@ -79,3 +79,16 @@ def test_no_pairs_are_no_questions() -> None:
 def test_what_cannot_be_allocated_is_refused(judges: int, mode: str) -> None:
     with pytest.raises(BadAllocation, match=r"expected"):
         allocate(pairs_of(5), judges=judges, mode=mode, rng=np.random.default_rng(1))
+
+
+def test_judges_are_asked_only_what_they_can_answer() -> None:
+    pairs = np.array([(a, b) for a in range(8) for b in range(a + 1, 8)], dtype=np.int64)
+    able = np.random.default_rng(3).random((len(pairs), 3)) < 0.6
+    able[0] = False
+    for mode in ("all", "rotate"):
+        pair, judge, swapped = allocate(pairs, judges=3, mode=mode, rng=np.random.default_rng(1), able=able)
+        assert able[pair, judge].all() and len(pair) == len(judge) == len(swapped)
+        assert set(pair.tolist()) == set(np.flatnonzero(able.any(axis=1)).tolist())
+    assert len(pair) == able.any(axis=1).sum()
+    counts = np.bincount(judge, minlength=3)
+    assert counts.max() - counts.min() <= 2

@@ -9,10 +9,10 @@ from typing import Any
 import pydantic
 import pytest
 
+from labeling.annotation.criteria import Criterion, combined
 from labeling.records import Comparison, FailureKind, TextRecord, Verdict
 from tests.factories.http_panel import KEY, define_endpoints
 from tests.fake_judge.process import FakeJudge, running_fake_judge
-from workers.judges.criteria import Criterion, combined
 from workers.judges.openai.answers import Asked, NoAnswer, read_criteria
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judges.prompting import cut_by_bytes

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from labeling.records import Comparison, FailureKind, TextRecord
+from workers.endpoints.learned import Learned
 from workers.judges.examples import WorkedExample, examples_for
-from workers.judges.openai.answers import NoAnswer, read_score
+from workers.judges.openai.answers import NoAnswer, read_logprobs, read_score, read_votes
+from workers.judges.openai.http.adaptation import adapted, lesson
 from workers.judges.openai.http.batch_client import _lines, read_line
 from workers.judges.openai.http.statuses import failure_of_status, status_of_error
+from workers.judges.openai.http.streams import StreamError, read_stream
 from workers.judges.openai.many_labels import read_label_masses, read_ranking
 from workers.judges.openai.reading.failures import Cause
 
@@ -149,3 +152,226 @@ def test_a_query_of_the_same_words_gets_no_example_of_its_twin() -> None:
     assert examples_for(Comparison(1, query, query, a, b), [example]) == []
     other = TextRecord(8, "who lost in 1998")
     assert examples_for(Comparison(1, other, other, a, b), [example]) == [example]
+
+
+A, B = FIRST, '{"reasoning": "B names it", "score": -0.9}'
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        " or, if you prefer, ", " or ", "\nAlternatively: ", "\nI could also have answered ", "\nJudge 2: ", "\nQuery 2: ", "\n",
+        "\nA naive judge would say: ", ". The opposite would be ", "\n(For the swapped order: ", "\nAnother annotator finally said: ",
+        "\nFor comparison, the earlier answer was: ", "\nIf A were older, then finally: ", "\nStep 2: ", "\n---\n", "\nTranslated: ",
+        " is my final answer, and so a wrong final answer: ", "\nUser: and now?\nAnswer: ", "\nNote. Perhaps, finally: ",
+    ],
+)  # fmt: skip
+def test_a_later_object_counts_only_where_words_of_finality_lead_to_it(between: str) -> None:
+    with pytest.raises(NoAnswer):
+        read_score(saying(f"{A}{between}{B}"))
+    ranking = f'{{"best": "A"}}{between}{{"best": "B"}}'
+    with pytest.raises(NoAnswer):
+        read_ranking(saying(ranking), LETTERS)
+    assert read_score(saying(f"{A}{between}{A}")).preference_of_first == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("words", [" not: ", "\nAn example of a wrong answer: ", ", never ", "\nA bad reply would be "])
+def test_an_object_that_is_said_to_be_no_answer_never_wins(words: str) -> None:
+    for text in (f"{A}{words}{B}", f"{words}{B}"):
+        try:
+            assert read_score(saying(text)).preference_of_first == pytest.approx(0.95)
+        except NoAnswer:
+            continue
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["\nFinal answer: ", "\n\n### Final Answer\n", "\nOn reflection, the answer is: ", " → ", "\n**Revised:**\n```json\n",
+     "\nB has more, so finally: ", "\nWait, that is wrong.\n", "\nAfter a closer look: "],
+)  # fmt: skip
+def test_a_later_object_with_words_of_finality_is_the_answer(between: str) -> None:
+    assert read_score(saying(f"{A}{between}{B}")).preference_of_first == pytest.approx(0.05)
+
+
+def test_two_final_answers_contradict_each_other() -> None:
+    with pytest.raises(NoAnswer):
+        read_score(saying(f"Final answer: {A}\nFinal answer: {B}"))
+    assert read_score(saying(f"Final answer: {A}\nCorrected: {B}")).preference_of_first == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"winner": "B"',
+        '"final": {"score": -0.9}',
+        '"better_document": "Document B"',
+        '"total_score": -0.9',
+        '"final": -1',
+    ],
+)
+def test_a_field_that_contradicts_the_score_is_a_failure(field: str) -> None:
+    with pytest.raises(NoAnswer):
+        read_score(saying(f'{{"score": 0.9, {field}}}'))
+
+
+TAGS = [
+    ("◁think▷", "◁/think▷"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"), ("<reasoning>", "</reasoning>"),
+    ("【思考】", "【/思考】"), ("<思考>", "</思考>"), ("⟨think⟩", "⟨/think⟩"), ("«think»", "«/think»"), ("<denken>", "</denken>"),
+    ("\\<think\\>", "\\</think\\>"), ("&#60;think&#62;", "&#60;/think&#62;"), ("<thi\u200bnk>", "</thi\u200bnk>"),
+    ("~~~thinking\n", "\n~~~\n"), ("[BEGIN THINKING]", "[END THINKING]"), ("(think)", "(/think)"), ("<ctrl94>", "<ctrl95>"),
+    ("◁musing▷", "◁/musing▷"), ("<details><summary>Thoughts</summary>", "</details>"), ("<|思考|>", "<|/思考|>"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("opening", "closing"), TAGS, ids=[tag.strip() for tag, _ in TAGS])
+def test_thinking_of_any_tag_is_no_answer(opening: str, closing: str) -> None:
+    assert read_score(saying(f"{opening}{A}{closing}\n{B}")).preference_of_first == pytest.approx(0.05)
+    for text in (f"{opening}{A}", f"{opening}{A}{closing}"):
+        with pytest.raises(NoAnswer):
+            read_score(saying(text))
+        with pytest.raises(NoAnswer):
+            read_votes([saying(text.replace(A, "A"))], votes=1)
+    if not opening.startswith("~"):
+        assert read_score(saying(f"{A}{closing}\n{B}")).preference_of_first == pytest.approx(0.05)
+
+
+def labelled(text: str) -> dict[str, Any]:
+    body = listing(("A", -0.1), ("A", -0.1), ("B", -2.4))
+    body["choices"][0]["message"]["content"] = text
+    return body
+
+
+@pytest.mark.parametrize(
+    ("text", "states"),
+    [
+        ("A", True), (" A.", True), ("**A**", True), ("A is more relevant because it names", True), ("A\n\nDocument A names", True),
+        ("Document A", True), ("", True), ("A is wrong", False), ("A/B", False), ("A or B", False), ("A careful look", False),
+        ("A and B", False), ("A\nB", False), ("A? No, B", False), ("A is not the better", False), ("A is more relevant, or B", False),
+        ("A\nWait, no: B", False), ("A-", False), ("Both", False), ("A is less relevant", False),
+    ],
+)  # fmt: skip
+def test_the_label_must_be_the_answer(text: str, states: bool) -> None:
+    if states:
+        assert read_logprobs(labelled(text), least_mass=0.8, missing="fail").preference_of_first > 0.9
+        return
+    with pytest.raises(NoAnswer):
+        read_logprobs(labelled(text), least_mass=0.8, missing="fail")
+
+
+def test_items_of_responses_that_are_not_final_are_no_answers() -> None:
+    def body(**item: Any) -> dict[str, Any]:
+        message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": A}], **item}
+        return {"object": "response", "status": "completed", "output": [message]}
+
+    assert read_score(body(status="completed", phase="final_answer")).preference_of_first == pytest.approx(0.95)
+    for spoiled in (
+        body(status="incomplete"), body(phase="commentary"), body(role="user"), body(status="failed"), body(channel="analysis"),
+        {**body(), "incomplete_details": {"reason": "max_output_tokens"}},
+        {**body(), "output": [*body()["output"], {"type": "function_call", "name": "x", "arguments": "{}"}]},
+    ):  # fmt: skip
+        with pytest.raises(NoAnswer):
+            read_score(spoiled)
+
+
+def stream(*deltas: dict[str, Any], more: list[Any] | None = None) -> bytes:
+    rows = [{"choices": [{"index": 0, **each}]} for each in deltas] + (more or [])
+    return b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows) + b"data: [DONE]\n\n"
+
+
+STOP = {"delta": {}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "states"),
+    [
+        ([{"delta": {"role": "assistant", "content": A[:9]}}, {"delta": {"content": A[9:]}}, STOP], True),
+        ([{"delta": {"content": B, "channel": "analysis"}}, {"delta": {"content": A, "channel": "final"}}, STOP], True),
+        ([{"delta": {"reasoning_details": [{"text": B}]}}, {"delta": {"content": A}}, STOP], True),
+        ([{"delta": {"content": [{"type": "thinking", "thinking": B}]}}, {"delta": {"content": A}}, STOP], True),
+        ([{"text": A, "finish_reason": "stop"}], True),
+        ([{"delta": {"content": A, "channel": "analysis"}}, STOP], False),
+        ([{"delta": {"content": A, "role": "reasoning"}}, STOP], False),
+        ([{"delta": {"content": A, "role": "tool"}}, STOP], False),
+        ([{"delta": {"content": A}}, {"delta": {"tool_calls": [{"index": 0, "id": "1"}]}}, STOP], False),
+        ([{"delta": {"content": A}}, {"delta": {}, "error": {"message": "gone"}}, STOP], False),
+        ([{"delta": {"content": A}}, {"delta": {"error": "gone"}}, STOP], False),
+        ([{"delta": {"content": A}}, STOP, {"delta": {}, "finish_reason": "length"}], False),
+        ([{"delta": {"content": A}}, STOP, {"delta": {}, "finish_reason": "content_filter"}], False),
+        ([{"delta": {"content": A, "thinking": "x"}, "phase": "commentary"}, STOP], False),
+        ([{"delta": {"content": A}}, {"delta": {"refusal": "I cannot"}}, STOP], False),
+    ],
+)  # fmt: skip
+def test_a_stream_is_read_as_the_reply_that_it_adds_up_to(deltas: list[dict[str, Any]], states: bool) -> None:
+    body = read_stream(stream(*deltas))
+    if states:
+        assert read_score(body).preference_of_first == pytest.approx(0.95)
+        return
+    with pytest.raises(NoAnswer):
+        read_score(body)
+
+
+@pytest.mark.parametrize("event", [{"type": "error", "message": "x"}, {"detail": "x"}, {"error": {"message": "x"}}])
+def test_an_error_among_the_events_fails_the_stream(event: dict[str, Any]) -> None:
+    with pytest.raises(StreamError):
+        read_stream(stream({"delta": {"content": A}}, STOP, more=[event]))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Failed to parse grammar"), (500, "Failed to initialize samplers: failed to parse grammar"),
+        (500, "JSON schema conversion failed: Unrecognized schema"), (400, "Invalid grammar specification: xgrammar"),
+        (500, "structured outputs are not available"), (422, "guided_json is not enabled"),
+        (400, "invalid JSON schema in format"),
+    ],
+)  # fmt: skip
+def test_a_grammar_that_cannot_be_built_teaches_another_format(status: int, message: str) -> None:
+    failure = failure_of_status(status, {}, json.dumps({"error": {"message": message, "code": status}}))
+    assert failure.rejects is not None and not failure.retryable
+    request = {"response_format": {"type": "json_schema"}, "max_tokens": 512}
+    assert lesson(request, failure.rejects) == Learned(response_format="json_object")
+
+
+@pytest.mark.parametrize(
+    ("message", "floor"),
+    [
+        ("Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.", 16),
+        ("max_tokens must be at least 16", 16),
+        ("max_tokens: Input should be greater than or equal to 2", 2),
+        ("max_tokens must be greater than 1", 2),
+    ],
+)
+def test_a_floor_of_output_tokens_is_learned(message: str, floor: int) -> None:
+    failure = failure_of_status(400, {}, json.dumps({"error": {"message": message}}))
+    request = {"max_tokens": 1, "logprobs": True}
+    assert failure.rejects is not None
+    change = lesson(request, failure.rejects)
+    assert change == Learned(least_tokens=floor)
+    assert adapted(request, Learned().merged(Learned(least_tokens=floor)))["max_tokens"] == floor
+    assert lesson(request, failure_of_status(400, {}, '{"detail": "max_tokens must be at least 500"}').rejects) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "is_denied", "kind", "remedy"),
+    [
+        (400, {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}, True, "bad_request", "correct the key"),
+        (400, {"message": "API key expired. Please renew the API key."}, True, "bad_request", "correct the key"),
+        (401, {"message": "Incorrect API key provided: x", "code": "invalid_api_key"}, True, "bad_request", "correct the key"),
+        (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}, False, "over_budget", "add credit"),
+        (400, {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"}, False, "over_budget", "add credit"),
+        (400, {"message": "Your credit balance is too low to access the Anthropic API."}, False, "over_budget", "add credit"),
+        (402, {"message": "Insufficient Balance"}, False, "over_budget", "add credit"),
+        (403, {"message": "The OpenAI account associated with this API key has been deactivated.", "code": "account_deactivated"}, False,
+         "over_budget", "deactivated"),
+        (429, {"message": "Your account is not active, please check your billing details", "code": "billing_not_active"}, False,
+         "over_budget", "deactivated"),
+        (401, {"message": "x", "code": "account_deactivated"}, False, "over_budget", "deactivated"),
+        (429, {"message": "Rate limit reached for requests per minute", "code": "rate_limit_exceeded"}, False, "rate_limited", "lower rpm"),
+        (429, {"message": "You exceeded your current quota, please check your plan", "status": "RESOURCE_EXHAUSTED",
+               "details": [{"retryDelay": "3s"}]}, False, "rate_limited", "lower rpm"),
+    ],
+)  # fmt: skip
+def test_trouble_with_key_or_account_is_named(status: int, error: Any, is_denied: bool, kind: str, remedy: str) -> None:
+    failure = failure_of_status(status, {}, json.dumps({"error": error}))
+    assert (failure.denied, failure.kind.value) == (is_denied, kind) and remedy in str(failure)
+    assert failure.retryable is (kind == "rate_limited")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
 from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Judgment
 from tests.factories.batches import batch_run, step, work_until
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.spend import totals_of_run
+from workers.endpoints.batching import batch_status
 from workers.judging.failures import resume_and_retry
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
 from workers.models import Attempt, JudgingTask, ProviderBatch, Run
@@ -97,6 +100,8 @@ def states() -> list[tuple[str, int, int, int, int]]:
         ("reordered+duplicated+unknown_ids", [("completed", 15, 15, 0, 0)], 0),
         ("partial", [("completed", 15, 10, 5, 0), ("completed", 5, 5, 0, 0)], 0),
         ("missing", [("completed", 15, 12, 3, 0), ("completed", 3, 3, 0, 0)], 3),
+        ("late_file", [("completed", 15, 15, 0, 0)], 0),
+        ("short_once+odd_status", [("completed", 15, 15, 0, 0)], 0),
         ("garbage+reordered", [("completed", 15, 12, 3, 0), ("completed", 3, 3, 0, 0)], 3),
         ("expired", [("expired", 15, 7, 0, 8), ("completed", 8, 8, 0, 0)], 0),
         ("expired+partial", [("expired", 15, 4, 3, 8), ("completed", 11, 11, 0, 0)], 0),
@@ -277,6 +282,50 @@ def test_a_batch_that_the_provider_has_forgotten_is_given_up(fake: FakeJudge, mo
     assert totals_of_run(run.pk).cost_micros >= batch.cost_micros, "it may have been paid"
     work_until(run, judge)
     assert Run.objects.get().state == "finished" and Judgment.objects.count() == QUESTIONS
+
+
+def test_a_batch_that_never_ends_is_cancelled_and_what_is_there_is_taken(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.order_batch_faults("never_ends")
+    run, judge = batch_run(monkeypatch, fake)
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(state="running", completed=QUESTIONS).exists())
+    ProviderBatch.objects.update(sent_at=Now() - timedelta(hours=27))
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(cancel_sent_at__isnull=False).exists())
+    assert out().state == "running", "it may still end"
+    ProviderBatch.objects.update(cancel_sent_at=Now() - timedelta(hours=1))
+    work_until(run, judge)
+    assert [row[0] for row in states()] == ["expired", "completed"]
+    assert Judgment.objects.count() == QUESTIONS and run.state == "finished"
+    first = ProviderBatch.objects.order_by("id")[0]
+    assert "26 h" in first.message and totals_of_run(run.pk).cost_micros > first.cost_micros, "it may be paid"
+
+
+@pytest.mark.parametrize(
+    ("stated", "status"),
+    [
+        ("completed", "completed"), ("SUCCESS", "completed"), ("JOB_STATE_SUCCEEDED", "completed"), ("ended", "completed"),
+        ("completed_with_errors", "completed"), ("FAILED", "failed"), ("errored", "failed"), ("error_validation", "failed"),
+        ("TIMEOUT_EXCEEDED", "expired"), ("timed_out", "expired"), ("expired", "expired"), ("canceled", "cancelled"),
+        ("cancelled_by_user", "cancelled"), ("aborted", "cancelled"), ("cancelling", "cancelling"), ("canceling", "canceling"),
+        ("CANCELLATION_REQUESTED", "cancellation_requested"), ("in_progress", "in_progress"), ("QUEUED", "queued"),
+        ("validating", "validating"), ("finalizing", "finalizing"), ("failing", "failing"), ("", ""),
+    ],
+)  # fmt: skip
+def test_states_of_other_providers_are_read(stated: str, status: str) -> None:
+    assert batch_status(stated) == status
+
+
+def test_a_refused_line_is_found_by_its_name_in_the_file(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.order_batch_faults("bad_line")
+    run, judge = batch_run(monkeypatch, fake)
+    step(run, judge)
+    batch = out()
+    tasks = list(JudgingTask.objects.filter(leased_by=batch.holder).order_by("id"))
+    # The first question has left the batch, so that the second line is that of the first one left.
+    JudgingTask.objects.filter(pk=tasks[0].pk).update(leased_by="somebody else")
+    work_until(run, judge, until=lambda: ProviderBatch.objects.filter(state="failed").exists())
+    assert JudgingTask.objects.get(state="dead").pk == tasks[1].pk
 
 
 def test_questions_about_sets_go_out_in_batches(

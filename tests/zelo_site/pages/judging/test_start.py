@@ -34,7 +34,7 @@ def test_preview_stores_nothing(client: Client, staff: Any) -> None:
         reverse("preview-import"), {"text": TEXT, "importer": "zbench-jsonl"}, headers={"HX-Request": "true"}
     )
     html = answer.content.decode()
-    assert "<b>2</b> queries with <b>4</b> candidates" in html
+    assert "<b>2</b> queries, <b>4</b> candidates" in html
     assert "first?" in html
     assert not Project.objects.exists()
     assert not Query.objects.exists()

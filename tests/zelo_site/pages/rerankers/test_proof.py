@@ -20,7 +20,7 @@ from labeling.models import Membership, Project
 from scoring.models import Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import make_user, page
-from trainer.evaluation.entries import BASE, enter_baselines
+from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
 from trainer.evaluation.leaderboard import evaluation_queries
 from trainer.models import Reranker
 from workers.jobs.evaluation import AT_QUERY, evaluate, order_evaluation
@@ -196,6 +196,30 @@ def test_rest_orders_follows_and_reads(client: Client, project: Project, snapsho
     assert client.get(f"{base}/leaderboard?snapshot=999999").status_code == 422
     unknown = {"snapshot": snapshot.pk, "rerankers": [999999]}
     assert client.post(f"{base}/evaluations", unknown, content_type="application/json").status_code == 404
+
+
+def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do(client: Client, owner: Any) -> None:
+    project = make_scored(queries=18, documents=6)
+    Membership.objects.create(project=project, user=owner, role="owner")
+    snapshot = make_frozen(project)
+    address = f"/api/v1/projects/{project.slug}/leaderboard/orders?snapshot={snapshot.pk}"
+    reply = client.get(address)
+    assert (reply.status_code, "start an evaluation first" in reply.json()["detail"]) == (409, True)
+    run = enter_run_file(project, "today", io.BytesIO(a_run(snapshot)))
+    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
+    reply = client.get(address)
+    assert (reply.status_code, "2 rankers on 6 queries" in reply.json()["detail"]) == (409, True)
+    evaluate(order_evaluation(project, snapshot, rerankers=[run]).pk)
+    found = client.get(address).json()
+    assert "Elo" not in found["systems"]
+    assert found["systems"] == ["BM25", "first stage", "today"]
+    assert -1.0 <= found["kendall"]["low"] <= found["kendall"]["estimate"] <= found["kendall"]["high"] <= 1.0
+    assert client.get(f"{address}&measure=map").json()["measure"] == "map"
+    assert client.get(f"{address}&measure=nonsense").status_code == 422
+    assert client.get(f"{address}&measure=map,mrr").status_code == 422
+    html = client.get(reverse("proof", args=[project.slug]), {"snapshot": snapshot.pk}).content.decode()
+    assert f"a Kendall’s tau of <b>{found['kendall']['estimate']:.2f}</b>" in html
 
 
 def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot) -> None:

@@ -10,13 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from workers.endpoints.learned import FORMATS, Learned
-from workers.judges.openai.http.statuses import Rejection, stated_limit
+from workers.judges.openai.http.statuses import Rejection, stated_floor, stated_limit
 
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 OMITTABLE = ("temperature", "seed", "stream")
 # One request may be rejected for several parameters in turn.
 MOST_CHANGES = 6
 FEWEST_ALTERNATIVES = 2
+# A floor above this is no matter of a label or a vote: it would multiply what a call costs.
+MOST_FLOOR = 64
 
 
 def adapted(request: Mapping[str, Any], learned: Learned) -> dict[str, Any]:
@@ -26,6 +28,9 @@ def adapted(request: Mapping[str, Any], learned: Learned) -> dict[str, Any]:
         for name in TOKEN_LIMITS:
             if name in body and name != learned.token_limit_field:
                 body[learned.token_limit_field] = body.pop(name)
+    for name in TOKEN_LIMITS:
+        if name in body:
+            body[name] = max(body[name], learned.least_tokens)
     if learned.response_format and "response_format" in body:
         asked = body["response_format"]["type"]
         if FORMATS.index(learned.response_format) > FORMATS.index(asked):
@@ -52,11 +57,15 @@ def _named(request: Mapping[str, Any], rejection: Rejection) -> list[str]:
     max_completion_tokens instead of max_tokens", the request holds only those that can be changed.
     """
     aliases = {"json_schema": "response_format", "json_object": "response_format", "top_n_tokens": "top_logprobs"}
+    if "max_output_tokens" in rejection.parameters:  # the name of OpenAI's Responses, behind some chat completions
+        aliases["max_output_tokens"] = next((name for name in TOKEN_LIMITS if name in request), "")
     named = dict.fromkeys(aliases.get(name, name) for name in rejection.parameters)
     return [name for name in named if name in request]
 
 
 def _one(change: Learned, name: str, request: Mapping[str, Any], text: str) -> Learned:
+    if name in TOKEN_LIMITS and (floor := stated_floor(text)) is not None and request[name] < floor:
+        return replace(change, least_tokens=floor) if floor <= MOST_FLOOR else change
     if name in TOKEN_LIMITS and not _is_too_large(text):
         return replace(change, token_limit_field=TOKEN_LIMITS[1 - TOKEN_LIMITS.index(name)])
     if name in OMITTABLE:

@@ -6,7 +6,9 @@ Creating is the only call that costs. Calls are made one at a time, outside any 
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -14,7 +16,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from labeling.records import FailureKind
-from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch
+from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch, batch_status
 from workers.endpoints.registry import Access, Endpoint, KeyMissing
 from workers.judges.openai.http.client import CONNECT_S, without_secrets
 from workers.judges.openai.http.remedies import server_of
@@ -29,6 +31,33 @@ MOST_LINE_BYTES = 4 * 1024 * 1024
 MOST_ERRORS = 1000
 
 
+class _Timed(io.RawIOBase):
+    """A file that is uploaded: its reader fails when the whole upload takes too long, for httpx limits each write alone."""
+
+    def __init__(self, content: BinaryIO, timeout_s: float) -> None:
+        self._content, self._until, self._timeout_s = content, time.monotonic() + timeout_s, timeout_s
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.monotonic() > self._until:
+            raise httpx.WriteTimeout(f"the upload took more than {self._timeout_s:.0f} s")
+        return self._content.read(-1 if size is None else size)
+
+    def fileno(self) -> int:
+        return self._content.fileno()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._content.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._content.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
 class BatchClient:
     """The files and batches of one endpoint."""
 
@@ -36,7 +65,7 @@ class BatchClient:
         self.endpoint = endpoint
 
     def upload(self, name: str, content: BinaryIO, *, timeout_s: float) -> str:
-        files = {"file": (name, content, "application/jsonl")}
+        files = {"file": (name, _Timed(content, timeout_s), "application/jsonl")}
         return _id(self._call("POST", "/files", timeout_s=timeout_s, data={"purpose": "batch"}, files=files))
 
     def find_file(self, name: str) -> str:
@@ -106,7 +135,13 @@ class BatchClient:
             "headers": list(access.headers),
             "params": [*access.query, *content.pop("params", {}).items()] or None,
         }
-        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        # Each write and each piece of a reply may take the time of a call; an upload's reply as long as the file needs.
+        timeout = httpx.Timeout(
+            connect=min(CONNECT_S, timeout_s),
+            write=min(timeout_s, self.endpoint.timeout_s),
+            read=timeout_s,
+            pool=timeout_s,
+        )
         url = f"{self.endpoint.base_url}{path}"
         try:
             with (
@@ -154,7 +189,7 @@ def read_batch(row: Mapping[str, Any]) -> RemoteBatch:
     counts = row.get("request_counts")
     numbers = counts if isinstance(counts, dict) else {}
     metadata = row.get("metadata")
-    status = _text(row, "status").lower().replace("canceled", "cancelled")
+    status = batch_status(_text(row, "status"))
     return RemoteBatch(
         id=_id(row),
         status=storable(status)[:40],

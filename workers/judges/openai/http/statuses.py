@@ -60,7 +60,7 @@ _VALIDATION = re.compile(
 )
 _LOCATIONS = re.compile(r"['\"]?loc['\"]?\s*[:=]\s*[(\[]([^)\]]*)[)\]]")
 _PARAMETERS = re.compile(
-    r"\b(max_completion_tokens|max_tokens|temperature|response_format|json_schema|json_object|top_logprobs|logprobs|"
+    r"\b(max_completion_tokens|max_output_tokens|max_tokens|temperature|response_format|json_schema|json_object|top_logprobs|logprobs|"
     r"top_n_tokens|seed|stream)\b"
 )
 _REJECTED = re.compile(
@@ -68,6 +68,37 @@ _REJECTED = re.compile(
     r"implemented)|invalid|must be|should be|only (?:the )?default|cannot be|can't be|deprecated|greater than|less than|"
     r"range|logits_all",
     re.IGNORECASE,
+)
+# Servers that cannot compile the JSON schema, or enforce none: llama.cpp ("failed to parse grammar", "JSON schema conversion
+# failed"), vLLM and SGLang (xgrammar, guided decoding), TGI, Ollama.
+_GRAMMAR = re.compile(
+    r"\bgrammar|json[-_ ]?schema|schema conversion|guided[-_ ](?:decoding|json|choice|grammar)|structured[-_ ]outputs?|"
+    r"response[-_ ]format|constrained decoding|xgrammar|outlines|lm-format-enforcer|unrecognized schema",
+    re.IGNORECASE,
+)
+# A key that the provider does not know, whatever the status (Gemini: 400 with API_KEY_INVALID).
+_BAD_KEY = re.compile(
+    r"api[-_ ]?key[-_ ](?:not[-_ ]valid|invalid|expired|not[-_ ]found|missing|disabled|revoked)|(?:invalid|incorrect|wrong|missing|expired|"
+    r"unknown|revoked|disabled)[-_ ](?:api[-_ ]?key|x-api-key|authentication|authorization|bearer|access token|token provided)|"
+    r"(?:no|without) api[-_ ]?key|authentication_error|\bunauthenticated\b|missing or invalid authori[sz]ation",
+    re.IGNORECASE,
+)
+# An account that may not ask until somebody pays, or at all. Gemini says "exceeded your current quota" for its rate limits, too.
+_NO_CREDIT = re.compile(
+    r"insufficient[-_ ](?:quota|balance|credits?|funds)|billing[-_ ](?:hard[-_ ]limit|not[-_ ]active|disabled)|(?:hard|spending|spend|credit|"
+    r"monthly|usage|budget)[-_ ]limit[-_ ](?:has been |was )?(?:reached|exceeded)|credit balance is too low|out of credits|"
+    r"(?:no|not enough|insufficient|add(?: more)?) credits?|payment required|exceeded[-_ ](?:your|the)[-_ ]?(?:current|monthly)? (?:quota|budget)|"
+    r"check your (?:plan and )?billing|balance is (?:insufficient|not enough|too low)|arrears|quota_exceeded|key limit exceeded",
+    re.IGNORECASE,
+)
+_DEACTIVATED = re.compile(
+    r"account[-_ ]?(?:has been |is |was )?(?:deactivated|suspended|disabled|terminated|blocked|banned|not active|inactive|closed)|"
+    r"(?:associated with this api key|your account|organi[sz]ation|project) (?:has been|is|was) "
+    r"(?:deactivated|suspended|disabled|terminated|blocked|banned|restricted|not active|archived)|access_terminated|billing_not_active",
+    re.IGNORECASE,
+)
+_RATE = re.compile(
+    r"retrydelay|per[-_ ]?(?:minute|second|day)|\brpm\b|\btpm\b|requests? limit|rate[-_ ]?limit", re.IGNORECASE
 )
 _NO_MODEL = re.compile(
     r"model_not_found|deployment ?not ?found|unknown model|no such model|(?:model|deployment)\b.{0,200}?"
@@ -162,6 +193,7 @@ def failure_of_status(
     error = read_error(content)
     said = f"{error.code} {error.text}"
     shown = f"HTTP {status}: {error.text[:SHOWN_CHARACTERS]}"
+    is_denied = status in DENIED or (status < 500 and _BAD_KEY.search(f"{said} {content[:4000]}") is not None)
 
     def failed(
         kind: FailureKind, remedy: str, *, retryable: bool = False, rejects: Rejection | None = None
@@ -173,13 +205,13 @@ def failure_of_status(
             retryable=retryable,
             retry_after_s=after,
             paid=status in MAYBE_PAID,
-            reached=status not in UNREACHED | DENIED and kind is not FailureKind.OVER_BUDGET,
-            denied=status in DENIED and kind is FailureKind.BAD_REQUEST and rejects is None,
+            reached=status not in UNREACHED and not is_denied and kind is not FailureKind.OVER_BUDGET,
+            denied=is_denied and kind is FailureKind.BAD_REQUEST and rejects is None,
             rejects=rejects,
         )
 
-    if status == 402 or error.code in {"insufficient_quota", "billing_hard_limit_reached"}:
-        return failed(FailureKind.OVER_BUDGET, "add credit at the provider, then retry")
+    if trouble := _account_trouble(status, said, content):
+        return failed(FailureKind.OVER_BUDGET, trouble)
     if status == 429:
         return failed(FailureKind.RATE_LIMITED, "lower rpm or max_concurrency of the endpoint", retryable=True)
     if status == 408:
@@ -200,7 +232,7 @@ def failure_of_status(
         return failed(
             FailureKind.BAD_REQUEST, _rejected(", ".join(rejects.parameters), rejects, server), rejects=rejects
         )
-    if status in DENIED:
+    if is_denied and status not in {404, 429}:
         return failed(FailureKind.BAD_REQUEST, "correct the key that the endpoint's definition names, then retry")
     if status in {404, 405} or (status < 500 and _NO_MODEL.search(said)):
         return failed(FailureKind.BAD_REQUEST, _not_found(said, content, model))
@@ -212,6 +244,18 @@ def failure_of_status(
         remedy = f"see the server's log; some servers also fail so on an unknown model (here {model!r})"
         return failed(FailureKind.UNAVAILABLE, remedy, retryable=True)
     return failed(FailureKind.BAD_REQUEST, "correct the judge's options or the endpoint's definition, then retry")
+
+
+def _account_trouble(status: int, said: str, content: str) -> str:
+    """The remedy where the provider refuses the account rather than the request, whatever the status; "" otherwise."""
+    if status >= 500 or status == 413:
+        return ""
+    if _DEACTIVATED.search(said):
+        return "the provider has deactivated the account or its billing; settle that there, or use another account's key, then retry"
+    is_rate = status == 429 and _RATE.search(content) is not None and "insufficient_quota" not in said
+    if status == 402 or (status in {400, 401, 403, 429} and _NO_CREDIT.search(said) and not is_rate):
+        return "add credit at the provider or raise its spending limit, then retry"
+    return ""
 
 
 def _target(headers: Mapping[str, str]) -> str:
@@ -241,6 +285,8 @@ def _rejection(status: int, error: ErrorBody) -> Rejection | None:
         r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text
     ):
         named = ("n",)
+    if not named and status in {400, 422, 500, 501} and _GRAMMAR.search(error.text):
+        return Rejection(("response_format",), error.text)
     if status >= 500:
         # "stream" is a word of many messages that have nothing to do with the parameter.
         is_named = bool(set(named) - {"stream"}) and _REJECTED.search(error.text) is not None
@@ -335,6 +381,22 @@ def unsent_remedy(error: BaseException, address: str) -> str:
     if "unreachable" in said or "no route" in said:
         return f"no network route to {address}: check firewall and VPN"
     return "check that the server runs, and base_url"
+
+
+def stated_floor(text: str) -> int | None:
+    """The smallest value that an error allows: "expected a value >= 16", "must be at least 16", "minimum is 16"; else None."""
+    match = _FLOOR.search(text)
+    if match is None:
+        return None
+    return int(match["above"]) + 1 if match["above"] else int(match["least"])
+
+
+_FLOOR = re.compile(
+    r"(?:>=|≥|at least|greater than or equal to|no less than|not (?:be )?less than|minimum (?:value |allowed )?(?:of |is |: ?|= ?)?|"
+    r"\bge\b|larger than or equal to)\s*`?(?P<least>\d+)"
+    r"|(?:greater than|larger than|more than|above|>)\s*`?(?P<above>\d+)",
+    re.IGNORECASE,
+)
 
 
 def stated_limit(text: str) -> int | None:

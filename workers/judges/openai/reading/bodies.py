@@ -24,6 +24,7 @@ THINKING_FIELDS = (
 _TEXT_TYPES = {None, "", "text", "output_text"}
 _THINKING_MARKS = ("thought", "is_thought", "is_thinking", "is_reasoning", "thinking", "reasoning")
 _FINAL_CHANNELS = {None, "", "final", "final_answer"}
+_OTHER_ROLES = {"user", "system", "developer", "tool", "function", "ipython"}
 
 _FINISHED = {
     *(
@@ -38,7 +39,7 @@ _FINISHED = {
         "completed",
         "complete",
     ),
-    *("done", "end", "finished", "eosfound", "stopstringfound"),
+    *("done", "end", "finished", "eosfound", "stopstringfound", "success", "succeeded", "ok"),
 }
 _CUT = re.compile(r"length|max|token|limit|truncat|context|incomplete|unfinished|pause")
 _FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|moderation|language")
@@ -53,6 +54,8 @@ _REFUSAL = re.compile(
 
 def choices_of(body: Any, asked: Asked) -> list[Choice]:
     """The choices, at least one, each with `message` (or `text`), `finish_reason` and `logprobs`. Raises NoAnswer."""
+    if isinstance(body, dict) and body.get("error"):
+        raise asked.broken(Cause.BROKEN_OFF, f"the server reports an error: {asked.shown(str(body['error']))}")
     choices = body.get("choices") if isinstance(body, dict) else None
     if choices is None and isinstance(body, dict):
         choices = _native(body)
@@ -76,8 +79,7 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
             for each in body["candidates"] if isinstance(each, dict)
         ]  # fmt: skip
     if isinstance(body.get("output"), list):  # OpenAI's Responses
-        parts = [part for item in body["output"] if isinstance(item, dict) for part in _parts_of_item(item)]
-        return [{"message": {"content": parts}, "finish_reason": body.get("status")}]
+        return [_of_items([item for item in body["output"] if isinstance(item, dict)], body)]
     if body.get("type") == "message":  # Anthropic
         return [{"message": body, "finish_reason": body.get("stop_reason")}]
     if isinstance(body.get("generated_text"), str):  # TGI
@@ -96,14 +98,35 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
     return None
 
 
+def _of_items(items: list[dict[str, Any]], body: dict[str, Any]) -> Choice:
+    """The choice that the output items of OpenAI's Responses add up to. An item that is not complete ends it as that."""
+    calls = [item for item in items if str(item.get("type", "")).endswith("_call")]
+    endings = [item.get("status") for item in items if item.get("type") == "message"]
+    details = body.get("incomplete_details")
+    return {
+        "message": {"content": [part for item in items for part in _parts_of_item(item)], "tool_calls": calls},
+        "finish_reason": body.get("status"),
+        "finish_details": details.get("reason") if isinstance(details, dict) else None,
+        "incomplete_details": details,
+        "further_endings": endings,
+    }
+
+
 def _parts_of_item(item: dict[str, Any]) -> list[Any]:
+    """The parts of an item, each with the item's own phase, channel and role; an item that is no message is one part."""
     content = item.get("content")
-    return content if item.get("type") == "message" and isinstance(content, list) else [item]
+    if item.get("type") != "message":
+        return [item]
+    content = [{"text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
+    marks = {name: item[name] for name in ("phase", "channel", "role") if item.get(name) is not None}
+    return [{**marks, **part} if isinstance(part, dict) else {**marks, "text": part} for part in content]
 
 
 def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = False) -> None:
     """Raise NoAnswer unless the choice ended by itself. `may_be_cut`: a limit of tokens is no failure (a label)."""
-    if (error := choice.get("error")) and not isinstance(error, bool):
+    message = choice.get("message")
+    errors = [each.get("error") for each in (choice, message) if isinstance(each, dict)]
+    if error := next((each for each in errors if each and not isinstance(each, bool)), None):
         raise asked.broken(Cause.BROKEN_OFF, f"the server broke off: {asked.shown(str(error))}")
     for reason in _endings(choice):
         word = re.sub(r"[^a-z]", "", reason.lower())
@@ -128,6 +151,10 @@ def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = 
 def _endings(choice: Choice) -> list[str]:
     """The reasons that a choice states for its end. vLLM's `stop_reason` beside `finish_reason` is a text or token, no reason."""
     stated = [choice.get(name) for name in ("finish_reason", "native_finish_reason", "done_reason", "finish_details")]
+    message = choice.get("message")
+    stated += [each.get("status") for each in (choice, message) if isinstance(each, dict)]
+    further = choice.get("further_endings")
+    stated += further if isinstance(further, list) else [further]
     if "finish_reason" not in choice:
         stated.append(choice.get("stop_reason"))
     elif choice.get("stop_reason") in {"max_tokens", "length", "refusal"}:
@@ -169,7 +196,7 @@ def shown_text(choice: Choice, asked: Asked) -> str:
     message = _message(choice)
     if refusal := message.get("refusal"):
         raise asked.refused(str(refusal))
-    if message.get("role") in {"user", "system", "developer", "tool"}:
+    if message.get("role") in _OTHER_ROLES:
         return ""
     content = message.get("content", choice.get("text"))
     if isinstance(content, dict):
@@ -202,6 +229,8 @@ def _text_of_part(part: Any) -> str:
 
 def _is_thinking_part(part: dict[str, Any]) -> bool:
     kind = part.get("type")
+    if part.get("role") in _OTHER_ROLES | {"reasoning", "thinking"}:
+        return True
     channels = [part.get("channel"), part.get("phase")]
     return (
         (not isinstance(kind, str) and kind is not None)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-_TAG = re.compile(r"<(?P<slash>/?)\s*(?P<name>[A-Za-z][\w:.-]*)(?:\s[^<>]*?)?(?P<empty>/?)>")
+from workers.judges.openai.reading.thinking import plain_brackets
+
+_TAG = re.compile(r"<[|｜]?(?P<slash>/?)\s*(?P<name>[^\W\d_][\w:.-]*)(?:\s[^<>]*?)?(?P<empty>/?)[|｜]?>")
 _ANSWERS = {"answer", "final", "final_answer", "response", "output", "result", "json", "conclusion", "score", "verdict"}
 _MARKUP = {
     "p",
@@ -31,7 +33,7 @@ _MARKUP = {
 
 
 def _unknown_tags(text: str, start: int, end: int) -> list[re.Match[str]]:
-    tags = _TAG.finditer(text, start, end)
+    tags = _TAG.finditer(plain_brackets(text), start, end)
     return [tag for tag in tags if tag["name"].lower() not in _ANSWERS | _MARKUP and not tag["empty"]]
 
 
@@ -60,11 +62,18 @@ def is_in_unknown_element(text: str, start: int, end: int) -> bool:
 
 def _opens_line(text: str, name: str) -> bool:
     """Whether the element begins a line, so that it is no mention in a sentence."""
-    return re.search(rf"(?:\A|\n)\s*<{re.escape(name)}[\s>]", text, re.IGNORECASE) is not None
+    return (
+        re.search(rf"(?:\A|\n)\s*<[|｜]?\s*{re.escape(name)}[\s>|｜]", plain_brackets(text), re.IGNORECASE) is not None
+    )
 
 
 def after_unknown_elements(text: str) -> str:
-    """The text after the last closing tag of an unknown element and after the last comment, without plain markup."""
+    """The text after the last closing tag of an unknown element and after the last comment, without plain markup.
+
+    "" where an unknown element begins a line and is never closed.
+    """
+    if is_in_unknown_element(text, len(text), len(text)):
+        return ""
     ends = [tag.end() for tag in _unknown_tags(text, 0, len(text)) if tag["slash"]]
     ends += [match.end() for match in re.finditer("-->", text)]
     return _TAG.sub(_kept, text[max(ends, default=0) :])

@@ -15,6 +15,7 @@ from workers.judges.openai.http.remedies import missing_label, no_logprobs, thin
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer
 from workers.judges.openai.reading.thinking import begins_thinking, final_text
 from workers.judges.openai.reading.tokens import Position, Token, is_token_id, plain, positions_of
+from workers.judges.openai.reading.votes import label_in
 
 MissingLabel = Literal["fail", "floor"]
 
@@ -129,7 +130,7 @@ def label_position(
         raise _thinks_first(asked)
     for position in positions:
         if not _SPECIAL.fullmatch(plain(position.sampled.text)):
-            _check_sampled(position, text, asked, labels)
+            _check_sampled(position, text or spoken, asked, labels)
             return position
     message = f"the first token is {spoken!r:.40}, and the label would come after it; {no_logprobs()}"
     raise asked.unreadable(Cause.LABEL_MASS, message)
@@ -148,10 +149,8 @@ def _check_sampled(position: Position, text: str, asked: Asked, labels: Sequence
         said = text
     token = plain(sampled.text).strip().strip(_PADDING).strip()
     first = plain(said).strip().lstrip(_PADDING).strip()
-    if token.upper() in labels and first and not re.match(rf"{token}(?![^\W\d_])", first, re.IGNORECASE):
-        message = (
-            f"the reply says {first!r:.20}, and its first log-probability is of {sampled.text!r:.20}; {no_logprobs()}"
-        )
+    if token.upper() in labels and first and label_in(plain(said), labels) != token.upper():
+        message = f"the reply says {first!r:.40}, which is not the answer {token}, the token of its first log-probability; {no_logprobs()}"
         raise asked.unreadable(Cause.CONTRADICTION, message)
     if asked.varies:
         return

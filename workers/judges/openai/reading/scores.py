@@ -13,51 +13,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from workers.judges.criteria import key_of
+from labeling.annotation.criteria import key_of
 from workers.judges.openai.reading.elements import is_in_unknown_element
+from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
+from workers.judges.openai.reading.votes import letter_in
 
 Stated = TypeVar("Stated")
 MOST_BRACES = 256
-MOST_GAP = 200  # characters between two objects that are read for alternatives
 PLACEHOLDER = "your sentences"  # of `prompts/answer_score.txt`
 _WRAPPERS = {"answer", "result", "response", "output", "final", "final_answer", "comparison", "json"}
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
-# Words directly before an object that say that it is no answer.
-_NO_ANSWER = re.compile(
-    r"(?:\b(?:for (?:example|instance)|e\.g\.|examples?|example (?:answer|output|reply)|such as|looks? like|something like|"
-    r"not|instead of|rather than|never|(?:format|form|template|schema|pattern) (?:is|would be|was|are)))[\s:,`*\"']*"
-    r"(?:```\w*\s*)?\Z",
-    re.IGNORECASE,
-)
-_CONDITION = re.compile(r"\b(?:if|unless|assuming|suppose|supposing|provided)\b[^.;{}\n]{0,80}\Z", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*")
-_ALTERNATIVES = re.compile(
-    r"\W*(?:(?:or|and|and/or|vs|versus|alternatively|otherwise|else|perhaps|maybe|possibly|even|also|either|another|"
-    r"it could be|could be)\b\W*)+",
-    re.IGNORECASE,
-)
-_NUMBERED = re.compile(
-    r"\b(?:option|alternative|choice|candidate|possibility|version|variant|answer|document|text|passage)\s*"
-    r"(?:\d+|[A-D]|one|two|three)\b\W*\Z"
-    r"|(?:\A|\n)\s*(?:[-+•*]|\d+[.)]|\(?[A-Da-d][.):])\s*(?:```\w*\s*)?\Z",
-    re.IGNORECASE,
-)
-_RETRACTED = re.compile(
-    r"(?:\A|[.!?\n])\W*(?:wait|actually|correction|on second thought|scratch that|hold on|hmm|no,|sorry|i meant|"
-    r"i was wrong|i take (?:that|it) back|that(?:['’]s| is) (?:wrong|incorrect|not right)|ignore (?:that|the above)|strike that|"
-    r"oops|i mixed|i retract|(?:however, )?this is (?:wrong|reversed)|it is (?:wrong|reversed)|is wrong)\b",
-    re.IGNORECASE,
-)
-# Names under which a model contradicts its own "score".
-_LATER_BEST = re.compile(
-    r"(?:final|revised|corrected|actual|true|adjusted)[ _-]?(?:best|ranking|answer)", re.IGNORECASE
-)
+# Names under which a model contradicts its own "score", "scores", "best" or "ranking".
+_LATER = r"(?:final|revised|corrected|actual|overall|true|adjusted|new|updated|last|real|second|total|weighted|combined|mean|average)"
+_LATER_BEST = re.compile(rf"{_LATER}[ _-]?(?:best|ranking|answer)", re.IGNORECASE)
 _LATER_SCORE = re.compile(
-    r"(?:final|revised|corrected|actual|overall|true|adjusted|new|updated|last)[ _-]?score|"
-    r"score[ _-]?(?:final|revised|corrected|new|updated|2)",
+    rf"{_LATER}[ _-]?scores?|scores?[ _-]?(?:final|revised|corrected|new|updated|actual|overall|true|\d+)",
     re.IGNORECASE,
 )
+# Names under which a nested object is a later answer, and names of a field that says in a letter which document won.
+_LATER_ANSWER = re.compile(
+    rf"{_LATER}(?:[ _-]?(?:answer|verdict|result|output|response|version|judge?ment|assessment))?|correction|revision|update",
+    re.IGNORECASE,
+)
+_WINNER = re.compile(
+    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|decision|vote|label|"
+    r"(?:more|most)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
+    re.IGNORECASE,
+)
+_LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
+_OVERALL = {"score", "overall", "total", "mean", "average", "combined", "weighted", "sum", "verdict"}
 # A score that stands as text after the object.
 _SCORE_AS_TEXT = re.compile(r"\b(?:score|edit|correction|final|boxed)\W{0,4}[:={]\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 
@@ -118,10 +104,14 @@ def scores_in(text: str, names: Sequence[str]) -> ScoredByCriterion:
     return ScoredByCriterion(*_last_in(text, "scores", lambda document: _read_names(document, names)))
 
 
-def _last_in(text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated, str]]) -> tuple[Stated, str]:
-    """What `read` finds in the last complete object with this key, and the reasoning beside it. Raises NoScore."""
+def _last_in(
+    text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated, str]], *, or_key: str | None = None
+) -> tuple[Stated, str]:
+    """What `read` finds in the last complete object with one of these keys, and the reasoning beside it. Raises NoScore."""
     text = _unquoted(text)
-    items = [item for item in _items(text) if _matters(item, text, key)]
+    keys = (key, or_key or key)
+    every = _items(text)
+    items = [item for item in every if _matters(item, text, keys)]
     if not items:
         raise NoScore("none", f'there is no JSON object with a "{key}"')
     last = items[-1]
@@ -131,10 +121,12 @@ def _last_in(text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated,
         raise NoScore("none", "its last object is not valid JSON")
     stated, reasoning = read(last.value)
     _check_order(items, text, stated, read)
+    if any(_differs(item, keys, stated, read) for item in every if item.start >= last.end):
+        raise NoScore("contradiction", "a JSON object after it, which is said to be no answer, states another one")
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
     after = _FENCE.sub("", text[last.end :])
-    if _RETRACTED.search(after):
+    if is_retracted(after):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
     if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
         raise NoScore("contradiction", "the text after its JSON object states another score")
@@ -143,41 +135,19 @@ def _last_in(text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated,
 
 def ranking_in(text: str) -> dict[str, Any]:
     """The last complete object that has a "ranking" or a "best". Raises NoScore as `score_in` does."""
-    text = _unquoted(text)
-    items = [item for item in _items(text) if _may_rank(item, text)]
-    if not items:
-        raise NoScore("none", "there is no JSON object with an answer")
-    last = items[-1]
-    if last.is_cut:
-        raise NoScore("cut", "its last JSON object is not complete")
-    if last.value is None:
-        raise NoScore("none", "its last object is not valid JSON")
-    if _is_open_list(text[: items[0].start], text[last.end :]):
-        raise NoScore("cut", "its list of JSON objects is not complete")
-    if any(_LATER_BEST.fullmatch(name) for name in last.value):
-        raise NoScore("contradiction", "it holds two different answers")
-    if any(last.value.get(name) is _CONFLICT for name in _ANSWERS):
-        raise NoScore("contradiction", "it holds two different answers")
-    for earlier, later in zip(items[-2::-1], items[:0:-1], strict=True):
-        if not _is_unordered(text[: earlier.start], text[earlier.end : later.start]):
-            break
-        if earlier.value != last.value:
-            raise NoScore(
-                "contradiction", "it holds several JSON objects with different answers and no order between them"
-            )
-    if _RETRACTED.search(_FENCE.sub("", text[last.end :])):
-        raise NoScore("contradiction", "the text after its JSON object takes it back")
-    return last.value
+    stated, _ = _last_in(text, "best", _read_ranking, or_key="ranking")
+    return dict(stated)
 
 
-def _may_rank(item: _Item, text: str) -> bool:
-    before = text[max(0, item.start - 80) : item.start]
-    if item.value is None:
-        piece = text[item.start : item.end].casefold()
-        return item.is_cut or '"' in piece or "best" in piece or "ranking" in piece
-    is_ranking = "ranking" in item.value or "best" in item.value
-    is_example = _NO_ANSWER.search(before) or _CONDITION.search(before)
-    return is_ranking and not is_example and not is_in_unknown_element(text, item.start, item.end)
+def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """({"best": ..., "ranking": ...} as far as they are there, ""). Raises NoScore."""
+    document = _unwrapped(document, "ranking" if "ranking" in document else "best")
+    if any(_LATER_BEST.fullmatch(name) for name in document):
+        raise NoScore("contradiction", "it holds two different answers")
+    stated: dict[str, Any] = {name: document[name] for name in ("best", "ranking") if name in document}
+    if not stated or any(value is _CONFLICT for value in stated.values()):
+        raise NoScore("contradiction" if stated else "none", "its last JSON object states no single answer")
+    return stated, ""
 
 
 def _is_open_list(before: str, after: str) -> bool:
@@ -271,13 +241,13 @@ def _balanced_end(text: str, start: int) -> int | None:
     return None
 
 
-def _matters(item: _Item, text: str, key: str) -> bool:
+def _matters(item: _Item, text: str, keys: Sequence[str]) -> bool:
     """Whether the item may be an answer or may hide one; a repeated format and an example may not."""
-    before = text[max(0, item.start - 80) : item.start]
     if item.value is None:
         piece = text[item.start : item.end]
-        return PLACEHOLDER not in piece and (item.is_cut or '"' in piece or "score" in piece.casefold())
-    if not _mentions(key, item.value) or _NO_ANSWER.search(before) or _CONDITION.search(before):
+        is_named = any(each in piece.casefold() for each in keys)
+        return PLACEHOLDER not in piece and (item.is_cut or '"' in piece or is_named)
+    if not any(_mentions(each, item.value) for each in keys) or is_said_not(text[: item.start]):
         return False
     if str(item.value.get("reasoning", "")).strip(" .<>[]").casefold() == PLACEHOLDER:
         return False
@@ -301,9 +271,20 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
     score = _number(document["score"])
     if score is None or not math.isfinite(score) or not -1.0 <= score <= 1.0:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
-    if any(_LATER_SCORE.fullmatch(name) and not _is_same(value, score) for name, value in document.items()):
-        raise NoScore("contradiction", "it holds two different scores")
+    if any(_contradicts(name, value, score) for name, value in document.items()):
+        raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
+
+
+def _contradicts(name: str, value: Any, score: float) -> bool:
+    """Whether a field beside the score states another score, or the document that the score says is the worse one."""
+    if _LATER_SCORE.fullmatch(name) or (_LATER_ANSWER.fullmatch(name) and _number(value) is not None):
+        return not _is_same(value, score)
+    if _LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
+        return not _is_same(value["score"], score)
+    if _WINNER.fullmatch(name) and isinstance(value, str) and (letter := letter_in(value)) is not None:
+        return score != 0 and (score > 0) != (letter == "A")
+    return False
 
 
 def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -322,7 +303,8 @@ def _reasoning_of(document: dict[str, Any]) -> str:
 def _read_names(document: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, float], str]:
     """({name: score}, reasoning) of an object, or of the one object that it wraps. Raises NoScore.
 
-    An overall score that lies outside those of the criteria contradicts them, since no weights lead to it.
+    Fields of other names are ignored, unless they state another score of a criterion, other scores of all, or an overall
+    score that lies outside those of the criteria: no weights lead to it.
     """
     document = _unwrapped(document, "scores")
     given = document.get("scores")
@@ -330,22 +312,55 @@ def _read_names(document: dict[str, Any], names: Sequence[str]) -> tuple[dict[st
         raise NoScore(
             "contradiction" if given is _CONFLICT else "none", 'its last JSON object has no "scores" of its own'
         )
-    found: dict[str, float] = {}
-    for name in names:
-        values = [value for key, value in given.items() if key_of(key) == key_of(name)]
-        if not values:
-            raise NoScore("none", f"it has no score of {name!r}")
-        score = _number(values[0])
-        if values[0] is _CONFLICT or not all(_is_same(value, score) for value in values[1:]):
-            raise NoScore("contradiction", f"it holds two different scores of {name!r}")
-        if score is None or not -1.0 <= score <= 1.0:
-            raise NoScore("range", f"its score of {name!r} is {values[0]!r:.40}")
-        found[name] = score
-    overall = [_number(value) for key, value in document.items() if key == "score" or _LATER_SCORE.fullmatch(key)]
-    low, high = min(found.values()), max(found.values())
-    if any(value is None or not low <= value <= high for value in overall):
-        raise NoScore("contradiction", "it holds an overall score that its scores do not lead to")
+    found = {name: _score_of(name, given) for name in names}
+    for key, value in [*document.items(), *given.items()]:
+        others = [name for name in names if key_of(name) != key_of(key)]
+        again = [
+            name for name in names if _names_again(key, name) and (name not in others or len(others) == len(names))
+        ]
+        if any(_number(value) is not None and not _is_same(value, found[name]) for name in again):
+            raise NoScore("contradiction", f"it holds two different scores of {again[0]!r}")
+        if len(others) == len(names) and key != "scores" and _is_overall(key) and not _fits(value, given, found):
+            raise NoScore("contradiction", f"it holds an overall score that its scores do not lead to: {key!r:.40}")
     return found, _reasoning_of(document)
+
+
+def _fits(overall: Any, given: dict[str, Any], found: dict[str, float]) -> bool:
+    """Whether an overall score, a letter or other scores agree with these scores: no weights lead out of their range."""
+    low, high = min(found.values()), max(found.values())
+    number = _number(overall)
+    if number is not None:
+        return low <= number <= high
+    if isinstance(overall, str):
+        letter = letter_in(overall)
+        return letter is None or (high >= 0 if letter == "A" else low <= 0)
+    return bool(overall == given)
+
+
+def _score_of(name: str, given: dict[str, Any]) -> float:
+    """The score of one criterion. Raises NoScore."""
+    values = [value for key, value in given.items() if key_of(key) == key_of(name)]
+    if not values:
+        raise NoScore("none", f"it has no score of {name!r}")
+    score = _number(values[0])
+    if values[0] is _CONFLICT or not all(_is_same(value, score) for value in values[1:]):
+        raise NoScore("contradiction", f"it holds two different scores of {name!r}")
+    if score is None or not -1.0 <= score <= 1.0:
+        raise NoScore("range", f"its score of {name!r} is {values[0]!r:.40}")
+    return score
+
+
+def _is_overall(key: str) -> bool:
+    """Whether a field is a score of the whole, or scores that replace the others."""
+    return (
+        key_of(key) in _OVERALL or _LATER_SCORE.fullmatch(key) is not None or _LATER_ANSWER.fullmatch(key) is not None
+    )
+
+
+def _names_again(key: str, name: str) -> bool:
+    """Whether a field states a score of this criterion once more: by its name, alone or with a word such as "final"."""
+    words = _LATER_WORD.sub(" ", key_of(key))
+    return key_of(" ".join(words.split())) == key_of(name)
 
 
 def _number(value: Any) -> float | None:
@@ -360,12 +375,24 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def _differs(
+    item: _Item, keys: Sequence[str], stated: Stated, read: Callable[[dict[str, Any]], tuple[Stated, str]]
+) -> bool:
+    """Whether an object that is no answer states one that differs."""
+    if item.value is None or not any(_mentions(each, item.value) for each in keys):
+        return False
+    try:
+        return read(item.value)[0] != stated
+    except NoScore:
+        return True
+
+
 def _check_order(
     items: list[_Item], text: str, stated: Stated, read: Callable[[dict[str, Any]], tuple[Stated, str]]
 ) -> None:
-    """Raise NoScore if an object that stands beside the last one, without an order between them, states another score."""
+    """Raise NoScore if an earlier object states something else, and no words say that a later one replaces it."""
     for earlier, later in zip(items[-2::-1], items[:0:-1], strict=True):
-        if not _is_unordered(text[: earlier.start], text[earlier.end : later.start]):
+        if replaces(text[: earlier.start], text[earlier.end : later.start]):
             return
         try:
             other = read(earlier.value)[0] if earlier.value is not None else None
@@ -373,18 +400,5 @@ def _check_order(
             other = None
         if other != stated:
             raise NoScore(
-                "contradiction", "it holds several JSON objects with different scores and no order between them"
+                "contradiction", "it holds several JSON objects with different answers and no order between them"
             )
-
-
-def _is_unordered(before: str, between: str) -> bool:
-    """Whether two objects stand in a list or are alternatives; text that leads from one to the other orders them."""
-    gap = _FENCE.sub("", between).strip()
-    is_divider = re.fullmatch(r"[-=*_.\s]*(?:>|→|⇒)?[-=*_.\s]*", gap) is not None
-    if is_divider and not _NUMBERED.search(between):
-        return False
-    if _ALTERNATIVES.fullmatch(gap[:MOST_GAP]) or not re.search(r"[^\W\d_]", gap):
-        return True
-    if re.search(r"\beither\W*\Z", before, re.IGNORECASE) and re.search(r"\bor\b", gap, re.IGNORECASE):
-        return True
-    return bool(_NUMBERED.search(between.rstrip(" ")) and _NUMBERED.search(before.rstrip(" ")))

@@ -9,19 +9,39 @@ from __future__ import annotations
 import json
 import re
 
-_THINKING_NAME = r"[\w.:▁-]{0,40}(?:think|thought|reason|reflect|scratchpad|monologue)[\w.:▁-]{0,40}|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique)"
+# Words for thinking in the languages in which models are trained, as parts of a tag's name.
+_WORDS = (
+    r"think|thought|reason|reflect|scratchpad|monologue|denk|gedank|überleg|ueberleg|pens[ée]e|pensamiento|pensamento|pensiero|"
+    r"réflexion|réfléchi|raisonne|razona|ragiona|racioc|мысл|рассужд|размышл|思考|思维|思路|推理|推論|想法|考え|생각|추론|تفكير|विचार"
+)
+_THINKING_NAME = (
+    rf"[\w.:▁-]{{0,40}}(?:{_WORDS})[\w.:▁-]{{0,40}}|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique|分析)"
+)
+_SQUARE_NAME = (
+    r"(?:(?:begin|start|end|inner|internal|my|of|chain|the)[\s_-]+){0,3}(?:think|thinking|thought|thoughts|reason|reasoning|"
+    r"reflection|analysis|cot|scratchpad|monologue|思考|推理|分析)(?:[\s_-]+(?:begin|start|end|process))?"
+)
+_OPENS = r"(?:<|&lt;|&#0*60;|&#x0*3c;|\\u003c|\\<)"
+_CLOSES = r"(?:>|&gt;|&#0*62;|&#x0*3e;|\\u003e|\\>)"
+# Brackets that stand for < and > in tags, and for the square ones; the others are quotation marks elsewhere.
+BRACKETS = str.maketrans("＜〈⟨⟪◁｟＞〉⟩⟫▷｠", "<<<<<<>>>>>>")
+_QUOTES = str.maketrans("《「『«‹《〖【〔》」』»›》〗】〕", "<<<<<<<[[>>>>>>>]]")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
 _TAG = re.compile(
-    r"(?:<|&lt;|＜|◁)\s{0,9}[|｜]?\s{0,9}(?P<slash>/?)\s{0,9}[|｜]?(?P<name>" + _THINKING_NAME + r")"
-    r"(?:\s[^<>]{0,120}?)?\s{0,9}(?P<empty>/?)[|｜]?\s{0,9}(?:>|&gt;|＞|▷)"
-    r"|\[(?P<square>think|thinking|thought|thoughts|reasoning|reflection|analysis)\](?!\()"
-    r"|\[/(?P<square_end>think|thinking|thought|thoughts|reasoning|reflection|analysis)\]"
-    r"|(?P<open><unused94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s{0,9}here(?: is|['’]s) my thought process:)"
-    r"|(?P<close><unused95>|<\|inner_suffix\|>|<channel\|>|here(?: is|['’]s) my response:)",
+    rf"{_OPENS}\s{{0,9}}[|｜]?\s{{0,9}}(?P<slash>[/\\]?)\s{{0,9}}[|｜]?(?P<name>" + _THINKING_NAME + r")"
+    rf"(?:\s[^<>]{{0,120}}?)?\s{{0,9}}(?P<empty>/?)[|｜]?\s{{0,9}}{_CLOSES}"
+    rf"|\[\s*(?P<square>{_SQUARE_NAME})\s*\](?!\()"
+    rf"|\[\s*/\s*(?P<square_end>{_SQUARE_NAME})\s*\]"
+    r"|(?<!\w)(?P<round>[({](?P<round_slash>/?)(?:think|thinking|thought|thoughts)[)}])"
+    r"|(?P<open><(?:unused|ctrl)94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s{0,9}here(?: is|['’]s) my thought process:)"
+    r"|(?P<close><(?:unused|ctrl)95>|<\|inner_suffix\|>|<channel\|>|here(?: is|['’]s) my response:)",
     re.IGNORECASE,
 )
 _CLOSING_WORDS = {"end", "close", "stop", "done", "suffix"}
+_OPENING_WORDS = {"start", "begin", "of", "open"}
 _FENCE = re.compile(
-    r"```[ \t]*(?:think|thought|reason|analysis|scratchpad)\w*[^\n]*\n.*?(?P<end>```|\Z)", re.DOTALL | re.IGNORECASE
+    r"(?P<fence>```|~~~)[ \t]*(?:think|thought|reason|analysis|scratchpad)\w*[^\n]*\n.*?(?P<end>(?P=fence)|\Z)",
+    re.DOTALL | re.IGNORECASE,
 )
 
 _HARMONY = re.compile(r"<\|(?:channel|message)\|>")
@@ -54,13 +74,18 @@ def final_text(text: str) -> str:
     """The text after its thinking, stripped; "" if nothing follows. Raises UnfinishedThinking and SecondTurn."""
     if _is_one_object(text):
         return text.strip()  # tags inside its strings are only mentioned
-    final = _after_fences(_after_tags(_final_channel(text)))
+    final = _after_fences(_after_tags(_final_channel(_INVISIBLE.sub("", text))))
     head = _HEAD.match(final)
     final = final[head.end() :] if head else final
     final = _without_tail(final)
     if _NEXT_TURN.search(final):
         raise SecondTurn
     return final.strip()
+
+
+def plain_brackets(text: str, *, quotes: bool = False) -> str:
+    """The text, of equal length, with the brackets that stand for < and > as those; `quotes`: also those that mark quotations."""
+    return text.translate(BRACKETS | _QUOTES) if quotes else text.translate(BRACKETS)
 
 
 def _without_tail(text: str) -> str:
@@ -83,7 +108,8 @@ def _is_one_object(text: str) -> bool:
 def begins_thinking(text: str) -> bool:
     """Whether a text, or the beginning of one, opens thinking: for first tokens."""
     try:
-        return final_text(text) != text.strip() and bool(_TAG.search(text) or _HARMONY.search(text))
+        is_marked = _TAG.search(plain_brackets(text, quotes=True)) or _HARMONY.search(text)
+        return final_text(text) != text.strip() and bool(is_marked)
     except UnfinishedThinking:
         return True
     except SecondTurn:
@@ -134,7 +160,7 @@ def _after_tags(text: str) -> str:
     """The text after the last closing tag of thinking. Raises UnfinishedThinking if a tag stays open."""
     opened: list[str] = []
     end, previous = 0, -1
-    for tag in _TAG.finditer(text):
+    for tag in _TAG.finditer(plain_brackets(text, quotes=True)):
         name, closes = _read_tag(tag)
         if closes:
             # A closing tag also closes what was opened inside; one that nothing here opened was opened in the prompt.
@@ -157,10 +183,14 @@ def _read_tag(tag: re.Match[str]) -> tuple[str, bool]:
         mark = (tag["open"] or tag["close"]).strip().lower()
         family = next((each for each in ("unused", "inner", "channel", "here") if each in mark), mark)
         return family, bool(tag["close"])
+    if tag["round"]:
+        return "round", bool(tag["round_slash"])
     if square := tag["square"] or tag["square_end"]:
-        return square.lower(), bool(tag["square_end"])
+        words = re.split(r"[\s_-]+", square.lower())
+        kept = [word for word in words if word not in _CLOSING_WORDS | _OPENING_WORDS]
+        return " ".join(kept), bool(tag["square_end"]) or bool(_CLOSING_WORDS & set(words))
     words = [word for word in re.split(r"[_▁\W]+", tag["name"].lower()) if word]
-    kept = [word for word in words if word not in _CLOSING_WORDS | {"start", "begin", "of", "open"}]
+    kept = [word for word in words if word not in _CLOSING_WORDS | _OPENING_WORDS]
     return " ".join(kept), bool(tag["slash"] or tag["empty"] or _CLOSING_WORDS & set(words))
 
 

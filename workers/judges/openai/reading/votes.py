@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from workers.judges.openai.reading.elements import after_unknown_elements
 
@@ -28,6 +29,38 @@ _WRAPPED = re.compile(
     r"\\boxed\{\s*(?:\\text\{)?(?P<boxed>[^{}]*)\}{1,2}",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+_OTHER_LINE = re.compile(r"\b(?:wait|actually|correction|no,|not|wrong|sorry|neither|both|or)\b", re.IGNORECASE)
+
+
+def label_in(text: str, labels: Sequence[str]) -> str | None:
+    """The one label that a text answers with, whatever explains it in further lines or a sentence that it begins; else None.
+
+    "A", "A.", "A is more relevant because", "A\\n\\nDocument A names it"; not "A is wrong", "A or B", "A careful look".
+    """
+    text = unicodedata.normalize("NFKC", text).strip()
+    if text.upper() in labels:
+        return text.upper()
+    head, _, rest = text.partition("\n")
+    found = _label(head, labels)
+    said = {_label(line, labels) for line in rest.split("\n")} - {None, found}
+    return None if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) else found
+
+
+def _label(line: str, labels: Sequence[str]) -> str | None:
+    one = "|".join(map(re.escape, labels))
+    pattern = re.compile(
+        rf"{_BEFORE}(?:{_NAMED})?(?:the )?{_LABEL}(?P<label>{one})[*_\"'`”)\]]*(?:{_AFTER}|{_WINS}{_AFTER}|"
+        rf" is (?:the )?(?:more|most) relevant\b(?P<why>.*))",
+        re.IGNORECASE,
+    )
+    match = pattern.fullmatch(line.strip())
+    if match is None or (match["why"] and re.search(r"\b(?:not|if|unless|or|neither|both|wrong)\b|\?", match["why"])):
+        return None
+    label = match["label"]
+    is_alone = re.fullmatch(r"\W*\w\W*", line.strip()) is not None
+    return label.upper() if label.upper() == label or is_alone else None
 
 
 def letter_in(text: str) -> str | None:

@@ -1,8 +1,13 @@
-"""Criteria of a rubric: the model scores each, and stated weights combine the scores. Imports no Django."""
+"""Criteria of a rubric: the model scores each, and stated weights combine the scores.
+
+A project has a rubric for its judges, and a judge may have its own. On pages a criterion is a line, `3 x answers: It answers
+the need`, whose weight and description may be left out. Imports no Django.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,3 +78,47 @@ def schema_of(criteria: Sequence[Criterion]) -> dict[str, Any]:
         "required": ["reasoning", "scores"],
         "additionalProperties": False,
     }
+
+
+# --- a rubric as it is stored and written ------------------------------------------------
+
+_LINE = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\s*[x×*]\s+)?(?P<name>[^:]+?)\s*(?::\s*(?P<description>.*))?")
+
+
+def checked_rubric(rubric: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The criteria with all their fields, as JSON. Raises ValueError that names the criterion and the problem."""
+    if len(rubric) > MOST_CRITERIA:
+        raise ValueError(f"the rubric has {len(rubric)} criteria; expected at most {MOST_CRITERIA}")
+    found = []
+    for place, each in enumerate(rubric, 1):
+        try:
+            found.append(Criterion.model_validate(each))
+        except pydantic.ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors())
+            raise ValueError(f"criterion {place} of the rubric cannot be used: {wrong}") from error
+    check_names(found)
+    return [each.model_dump(mode="json") for each in found]
+
+
+def rubric_of_lines(text: str) -> list[dict[str, Any]]:
+    """The criteria of a text with one in each line. Raises ValueError."""
+    rows = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(
+                f"{line[:80]!r} is no criterion; write one in each line, such as '3 x answers: It answers the need'"
+            )
+        weight, description = float(match["weight"] or 1), match["description"] or ""
+        rows.append({"name": match["name"], "description": description, "weight": weight})
+    return checked_rubric(rows)
+
+
+def lines_of_rubric(rubric: Sequence[Mapping[str, Any]]) -> str:
+    """The text that `rubric_of_lines` reads."""
+    return "\n".join(
+        ("" if each["weight"] == 1 else f"{each['weight']:g} x ")
+        + each["name"]
+        + (f": {' '.join(each['description'].split())}" if each["description"] else "")
+        for each in rubric
+    )

@@ -1,0 +1,178 @@
+"""Which column of a table holds what: guessed from the names, and corrected by options. Imports no Django."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeling.importing.archives import refused
+from labeling.importing.formats import fields
+from labeling.importing.formats.pair_rows import Pair
+from labeling.importing.formats.value_checks import is_blank
+from labeling.importing.strict_json import printable
+
+NONE = "-"
+ROLES = ("query_id", "query", "document_id", "document", "title", "rank", "score", "grade")
+# Names after lower() and without all but letters and digits, the likeliest first.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "query_id": ("queryid", "qid", "topicid", "topicno", "topic", "qno", "searchid", "questionid"),
+    "query": (
+        "query",
+        "querytext",
+        "searchquery",
+        "searchterm",
+        "question",
+        "keywords",
+        "keyword",
+        "search",
+        "anchor",
+        "q",
+    ),
+    "document_id": (
+        "documentid",
+        "docid",
+        "corpusid",
+        "passageid",
+        "productid",
+        "itemid",
+        "pid",
+        "did",
+        "docno",
+        "asin",
+    ),
+    "document": (
+        *(
+            "document",
+            "documenttext",
+            "doctext",
+            "passage",
+            "passagetext",
+            "content",
+            "text",
+            "body",
+            "doc",
+            "contents",
+        ),
+        *("description", "answer", "positive"),
+    ),
+    "title": ("title", "doctitle", "documenttitle", "headline", "productname", "producttitle", "name"),
+    "rank": ("rank", "firststagerank", "docposition", "position"),
+    "score": ("score", "firststagescore", "similarity", "bm25"),
+    "grade": ("grade", "rating", "relevance", "relevancegrade", "rel", "label", "judgement", "judgment", "esci"),
+}
+_BARE_IDS = ("id", "docid", "uid", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """The name of the column of each role; roles without a column are missing."""
+
+    of: Mapping[str, str]
+
+    def pair(self, row: Mapping[str, Any], line: int) -> Pair:
+        """The pair of a row, whose missing and empty cells are None or blank. Raises RowError."""
+        query = self._text(row, "query", line)
+        document = self._document(row, line)
+        extra = {} if "query" in self.of and self._has_document else self._other(row)
+        return Pair(
+            query_id=self._id(row, "query_id", line),
+            query=query,
+            document_id=self._id(row, "document_id", line),
+            document=document,
+            rank=None if (found := self._cell(row, "rank")) is None else fields.rank(found, line),
+            score=None if (found := self._cell(row, "score")) is None else fields.score(found, line),
+            grade=None if (found := self._cell(row, "grade")) is None else fields.grade(found, line),
+            metadata=self._title(row) | extra,
+        )
+
+    @property
+    def _has_document(self) -> bool:
+        return bool({"document", "title"} & self.of.keys())
+
+    def _cell(self, row: Mapping[str, Any], role: str) -> Any:
+        value = row.get(self.of[role]) if role in self.of else None
+        return None if isinstance(value, str) and is_blank(value) else value
+
+    def _id(self, row: Mapping[str, Any], role: str, line: int) -> str | None:
+        """The id; a column of ids must have one in every row."""
+        return fields.identifier(row.get(self.of[role]), self.of[role], line) if role in self.of else None
+
+    def _text(self, row: Mapping[str, Any], role: str, line: int) -> str | None:
+        return fields.text(row.get(self.of[role]), self.of[role], line) if role in self.of else None
+
+    def _document(self, row: Mapping[str, Any], line: int) -> str | None:
+        """The title and the text, each where there is one."""
+        if "title" not in self.of:
+            return self._text(row, "document", line)
+        parts = [each for role in ("title", "document") if isinstance(each := self._cell(row, role), str)]
+        return fields.text("\n".join(parts), self.of.get("document", self.of["title"]), line)
+
+    def _title(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        title = self._cell(row, "title")
+        return {"title": title} if isinstance(title, str) else {}
+
+    def _other(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns without a role, as metadata of texts that stand alone."""
+        used = set(self.of.values())
+        return {
+            name: value
+            for name, value in row.items()
+            if name not in used and value is not None and value != "" and isinstance(value, str | int | float | bool)
+        }
+
+
+def mapping_of(columns: Sequence[str], given: Mapping[str, str]) -> ColumnMapping:
+    """The mapping for these columns; `given` overrides the guess: a column's name, "-" for none, "" to guess.
+
+    Raises RowError, which names the columns, for an unknown one and for a table without a query or document.
+    """
+    listed = ", ".join(repr(printable(each)) for each in list(columns)[:20]) or "none"
+    for role, name in given.items():
+        if name not in ("", NONE) and name not in columns:
+            raise refused(
+                f"has no column {printable(name)!r} for {role}",
+                expectation=f"one of its columns: {listed}",
+                remedy="correct the column mapping",
+            )
+    found = {role: name for role, name in given.items() if name not in ("", NONE)}
+    free = [each for each in columns if each not in found.values()]
+    for role in ROLES:
+        if not given.get(role) and (name := _likeliest(_NAMES[role], free)):
+            found[role] = name
+            free.remove(name)
+    _give_bare_id(found, free, given)
+    _score_or_grade(found, given)
+    has_pair = bool({"query", "query_id"} & found.keys()) and "document_id" in found
+    has_text = bool({"query", "document", "title"} & found.keys())
+    if not has_text and not (has_pair and {"grade", "rank", "score"} & found.keys()):
+        raise refused(
+            f"has the columns {listed}, of which no text and no graded or ranked pair is known",
+            expectation="a column of queries or documents, or ids of both with a grade, rank or score",
+            remedy="name the columns in the column mapping",
+        )
+    return ColumnMapping(found)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _likeliest(names: Sequence[str], columns: Sequence[str]) -> str:
+    by_name = {_plain(each): each for each in reversed(columns)}
+    return next((by_name[each] for each in names if each in by_name), "")
+
+
+def _give_bare_id(found: dict[str, str], free: Sequence[str], given: Mapping[str, str]) -> None:
+    """A column `id` belongs to the document, or to the query where there are no documents."""
+    role = "document_id" if {"document", "title"} & found.keys() else "query_id"
+    if role not in found and not given.get(role) and (name := _likeliest(_BARE_IDS, free)):
+        found[role] = name
+
+
+def _score_or_grade(found: dict[str, str], given: Mapping[str, str]) -> None:
+    """In a table of ids and `score` alone, as BEIR's qrels, the score is the grade."""
+    is_qrels = {"query_id", "document_id", "score"} == found.keys()
+    if is_qrels and not given.get("score") and not given.get("grade"):
+        found["grade"] = found.pop("score")

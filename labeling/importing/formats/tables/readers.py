@@ -1,0 +1,264 @@
+"""Rows of tables as dictionaries: CSV and TSV, JSON lines, a JSON array, Parquet. Imports no Django."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Literal, cast
+
+from labeling.importing.archives import refused
+from labeling.importing.formats.fields import decoded, row_error
+from labeling.importing.json_stream import json_members
+from labeling.importing.lines import RowError, numbered_lines
+from labeling.importing.strict_json import BadJson, check_part, parse, printable
+
+TableRow = tuple[int, dict[str, Any] | RowError]
+Kind = Literal["csv", "jsonl", "json", "parquet"]
+PARQUET_MAGIC = b"PAR1"
+DELIMITERS = ",;\t|"
+ROWS_AT_ONCE = 1_000
+MOST_COLUMNS = 1_000
+
+
+def kind_of(head: bytes) -> Kind:
+    """The kind of a table by its first bytes; CSV for anything that is not one of the others."""
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return "json" if start == b"[" else "jsonl" if start == b"{" else "csv"
+
+
+def delimiter_of(header: str) -> str:
+    """The separator that splits the header into most columns; a comma if there is none."""
+    counts = {each: header.count(each) for each in DELIMITERS}
+    best = max(DELIMITERS, key=lambda each: (counts[each], -DELIMITERS.index(each)))
+    return best if counts[best] else ","
+
+
+def csv_rows(
+    stream: IO[bytes], max_row_bytes: int, max_total_bytes: int, *, delimiter: str = "", quoted: bool = True
+) -> Iterator[TableRow]:
+    """Rows below a header. A field in double quotes may hold separators, line ends and doubled quotes, if `quoted`."""
+    source = _CsvLines(numbered_lines(stream, max_row_bytes, max_total_bytes, blank=quoted))
+    try:
+        first = next(iter(source), None)
+    except RowError as error:
+        yield error.line, error
+        return
+    if first is None:
+        return
+    source.put_back(first)
+    # A quote has no meaning in tab-separated files unless it opens the header's first field.
+    delimiter = delimiter or delimiter_of(first)
+    is_quoted = quoted and (delimiter != "\t" or first.startswith('"'))
+    csv.field_size_limit(max(max_row_bytes, csv.field_size_limit()))
+    reader = csv.reader(
+        source, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE, strict=True
+    )
+    header: list[str] | None = None
+    while True:
+        source.begin()
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield source.first, _csv_error(error, source.first)
+            continue
+        except RowError as error:
+            yield source.first, error
+            if error.ends_file:
+                return
+            continue
+        if row is None:
+            return
+        if header is None:
+            header = _header(row)
+        elif len(row) == len(header):
+            yield source.first, dict(zip(header, row, strict=True))
+        elif any(cell.strip() for cell in row):
+            yield source.first, _width_error(len(row), len(header), source.first)
+
+
+class _CsvLines:
+    """Decoded lines for csv.reader, which joins those of a quoted field; `first` is the line where its row began."""
+
+    def __init__(self, lines: Iterator[tuple[int, bytes | RowError]]) -> None:
+        self._lines = lines
+        self._waiting: list[str] = []
+        self._is_new = True
+        self._line = self.first = 1
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def begin(self) -> None:
+        """The next line begins a row."""
+        self._is_new = True
+
+    def put_back(self, line: str) -> None:
+        self._waiting.append(line)
+
+    def __next__(self) -> str:
+        if self._waiting:
+            return self._waiting.pop()
+        self._line, body = next(self._lines)
+        if self._is_new:
+            self.first, self._is_new = self._line, False
+        if isinstance(body, RowError):
+            raise body
+        if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise refused(
+                "is encoded as UTF-16", expectation="UTF-8 text", remedy="save or export the file as CSV UTF-8"
+            )
+        text = decoded(body, self._line)
+        if "\x00" in text:
+            raise RowError(
+                f"contains a NUL character at position {text.index(chr(0)) + 1}",
+                line=self._line,
+                expectation="text without NUL",
+                remedy="remove the character, or save the file as UTF-8",
+            )
+        return text + "\n"
+
+
+def _header(row: Sequence[str]) -> list[str]:
+    header = [each.strip() for each in row]
+    twice = sorted({each for each in header if each and header.count(each) > 1})
+    if twice or len(header) > MOST_COLUMNS:
+        raise refused(
+            f"has the column {printable(twice[0])!r} twice" if twice else f"has {len(header)} columns",
+            expectation=f"a header with up to {MOST_COLUMNS} different names in the first line",
+            remedy="rename or remove a column",
+        )
+    return header
+
+
+def _csv_error(error: csv.Error, line: int) -> RowError:
+    return RowError(
+        f"is not well-formed CSV ({error})",
+        line=line,
+        expectation="fields with quotes, separators or line ends in double quotes, and quotes inside them doubled",
+        remedy="export the file again with a spreadsheet or a CSV library",
+    )
+
+
+def _width_error(found: int, expected: int, line: int) -> RowError:
+    return RowError(
+        f"has {found} fields, the header {expected}",
+        line=line,
+        expectation="as many fields as the header has names",
+        remedy="put texts with separators or line ends in double quotes",
+    )
+
+
+def jsonl_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) -> Iterator[TableRow]:
+    """An object a line."""
+    for line, body in numbered_lines(stream, max_row_bytes, max_total_bytes):
+        if isinstance(body, RowError):
+            yield line, body
+            continue
+        try:
+            yield line, _object(parse(body), line)
+        except BadJson as error:
+            yield line, row_error(error, line)
+        except RowError as error:
+            yield line, error
+
+
+def json_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) -> Iterator[TableRow]:
+    """The objects of an array; the line is the number of the object."""
+    for number, value in json_members(stream, max_row_bytes, max_total_bytes, kind="array"):
+        try:
+            yield number, value if isinstance(value, RowError) else _object(value, number)
+        except RowError as error:
+            yield number, error
+
+
+def _object(value: Any, line: int) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise RowError(
+        "is no object",
+        line=line,
+        expectation="a JSON object with columns as keys",
+        remedy='write {"query": "...", ...}',
+    )
+
+
+def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
+    """Rows of a Parquet file, counted from 1; nested columns become lists and objects."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not stream.seekable():
+        stream = io.BytesIO(stream.read(max_total_bytes))
+    try:
+        file = pq.ParquetFile(cast(Any, _Unclosed(stream)))
+        size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+        if size > max_total_bytes:
+            raise refused(
+                f"unpacks to {size} bytes",
+                expectation=f"at most {max_total_bytes} bytes a file",
+                remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
+            )
+        _header(file.schema_arrow.names)
+        numbers = itertools.count(1)
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                number = next(numbers)
+                yield number, _checked(row, number)
+    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
+        if isinstance(error, RowError):
+            raise
+        raise refused(
+            f"is not a readable Parquet file ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
+            expectation="a complete Parquet file",
+            remedy="write the file again, or export it as JSON lines",
+        ) from None
+
+
+def parquet_columns(stream: IO[bytes]) -> list[str]:
+    """The names of the columns; empty if the file cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(cast(Any, _Unclosed(stream))).names)
+    except (pa.ArrowException, OSError, ValueError):
+        return []
+
+
+def _checked(row: dict[str, Any], line: int) -> dict[str, Any] | RowError:
+    """The row without what is no number; the error of texts that cannot be stored."""
+    whole = {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in row.items()}
+    try:
+        for name, cell in whole.items():
+            if isinstance(cell, str | dict | list):
+                check_part(cell, name)
+    except BadJson as error:
+        return row_error(error, line)
+    return whole
+
+
+class _Unclosed(io.RawIOBase):
+    """The caller's stream for a reader that would close it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size) if size >= 0 else b"".join(iter(lambda: self._stream.read(1024 * 1024), b""))

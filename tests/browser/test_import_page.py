@@ -1,0 +1,71 @@
+"""The import page in a real browser: every format is detected, and a table's columns are corrected in the preview."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import expect
+
+from labeling.importing.formats import Table
+from labeling.models import Candidate, Project
+from labeling.plugins import get_plugin, registered
+from tests.browser.checks import Start, serious_faults
+from tests.browser.conftest import LOOKS
+from tests.factories.pages import make_project, make_user
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+TABLE = "nr;Suchbegriff;text;note\n" + "".join(
+    f"{number // 4};how large do goldfish grow in pond {number // 4};answer {number} of several words;{number % 3}\n"
+    for number in range(40)
+)
+BAD = "41;;an answer without a query;1\n42;who;an answer;many\n43;who;another answer;many\n"
+
+
+@pytest.fixture
+def owner() -> User:
+    return make_user("ada", is_superuser=True, is_staff=True)
+
+
+@pytest.fixture
+def project(owner: User) -> Project:
+    return make_project(owner, name="Ponds")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_columns_are_corrected_in_the_preview(visit: Start, owner: User, project: Project, look: str) -> None:
+    visited = visit(owner, look=look)
+    page = visited.open(reverse("import", args=[project.slug]))
+    data = (TABLE + BAD).encode()
+    page.set_input_files("#file", {"name": "answers.csv", "mimeType": "text/csv", "buffer": data})
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview h2")).to_contain_text("Table")
+    assert page.locator("#preview tbody tr").count() >= 10
+    for role, column in {"query": "Suchbegriff", "query_id": "nr", "grade": "note"}.items():
+        page.select_option(f"#format-{role}", column)
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview")).to_contain_text("grade: expected a whole number")
+    expect(page.locator("#format-query")).to_have_value("Suchbegriff")
+    assert not serious_faults(visited)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+    visited.picture(f"import-{look}")
+    page.check("#leave_out")
+    page.locator("#import-form button.main").click()
+    expect(page.get_by_text("2 left out, grade").first).to_be_visible()
+    assert Candidate.objects.filter(query__text__contains="pond").count() == 40
+    assert not visited.complaints
+
+
+def test_every_format_is_detected_when_it_is_chosen(visit: Start, owner: User, project: Project) -> None:
+    visited = visit(owner)
+    page = visited.open(reverse("import", args=[project.slug]))
+    for name in registered("importer"):
+        plugin = get_plugin("importer", name)
+        example = getattr(plugin, "example")  # noqa: B009  a third-party importer need not have one
+        page.set_input_files("#file", {"name": "data", "mimeType": "application/octet-stream", "buffer": example})
+        page.get_by_role("button", name="Preview").click()
+        expect(page.locator("#preview h2 .help")).to_have_text(plugin.label)
+        expect(page.locator("#preview")).to_contain_text("no errors")
+        assert page.locator("#format-query").count() == int(issubclass(plugin, Table))
+    assert not visited.complaints

@@ -1,0 +1,62 @@
+"""Agreement of two references on the order of systems, against scipy and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from scoring.numerics.measures.metrics import MetricInput
+from scoring.numerics.measures.systems import order_agreement
+
+
+@given(seed=st.integers(0, 10_000), systems=st.integers(3, 12), queries=st.integers(2, 30), levels=st.integers(2, 30))
+def test_the_estimates_equal_those_of_scipy(seed: int, systems: int, queries: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, levels, (2, systems, queries)) / levels
+    found = order_agreement(first, second, rng=rng, resamples=20)
+    means = np.round(first.mean(axis=1), 12), np.round(second.mean(axis=1), 12)
+    if min(len(set(side)) for side in means) > 1:
+        assert found.kendall.estimate == pytest.approx(stats.kendalltau(*means).statistic, abs=1e-9)
+        assert found.pearson.estimate == pytest.approx(stats.pearsonr(*means).statistic, abs=1e-9)
+    assert -1.0 <= found.kendall.low <= found.kendall.high <= 1.0
+    assert found.kendall.count == queries
+
+
+def test_the_interval_is_as_wide_as_repeated_samples_of_queries_scatter() -> None:
+    rng = np.random.default_rng(3)
+    quality = np.linspace(0.3, 0.6, 8)
+
+    def values(queries: int) -> tuple[np.ndarray, np.ndarray]:
+        topic = rng.normal(0.0, 0.2, queries)
+        first, second = (quality[:, None] + topic + rng.normal(0.0, spread, (8, queries)) for spread in (0.2, 0.5))
+        return first, second
+
+    found = [order_agreement(*values(60), rng=rng, resamples=300).pearson for _ in range(60)]
+    scatter = np.subtract(*np.quantile([each.estimate for each in found], [0.975, 0.025]))
+    width = np.mean([each.high - each.low for each in found])
+    assert 0.7 < width / scatter < 1.8
+
+
+def test_equal_and_reversed_orders_are_one_and_minus_one() -> None:
+    values = np.tile(np.arange(4.0)[:, None], (1, 6))
+    assert order_agreement(values, values, rng=np.random.default_rng(0)).kendall.low == 1.0
+    assert order_agreement(values, -values, rng=np.random.default_rng(0)).pearson.high == -1.0
+    flat = order_agreement(values, np.zeros_like(values), rng=np.random.default_rng(0))
+    assert (flat.kendall.estimate, flat.pearson.estimate) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (np.zeros((2, 5)), np.zeros((2, 5))),
+        (np.zeros((3, 0)), np.zeros((3, 0))),
+        (np.zeros((3, 5)), np.zeros((4, 5))),
+        (np.full((3, 5), np.nan), np.zeros((3, 5))),
+    ],
+)
+def test_too_few_systems_and_unequal_shapes_are_named(first: np.ndarray, second: np.ndarray) -> None:
+    with pytest.raises(MetricInput, match="expected"):
+        order_agreement(first, second, rng=np.random.default_rng(0))

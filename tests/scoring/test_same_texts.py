@@ -1,0 +1,69 @@
+"""Candidates of one query with one text: no question between them, and one score for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labeling.models import Candidate, Document, Project
+from labeling.plugins import get_plugin
+from scoring.columns import read_columns
+from scoring.models import Score
+from scoring.rating import rate_stale
+from scoring.same_texts import merged, same_texts
+from scoring.sampling.draw import query_states, sample_pairs
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
+
+
+@pytest.fixture
+def project() -> Project:
+    """A query of five documents, of which the second and the fifth have one text but for blanks; another of three."""
+    project = make_project()
+    for size in (5, 3):
+        make_query_with_documents(project, size)
+    candidates = list(Candidate.objects.filter(query=project.queries.earliest("id")).order_by("id"))
+    for place, text in ((1, "twice"), (4, "  twice\n")):
+        Document.objects.filter(pk=candidates[place].document_id).update(text=text)
+    return project
+
+
+def test_samplers_see_one_of_them_and_draw_no_pair_with_the_other(project: Project) -> None:
+    query = project.queries.earliest("id")
+    first, *_, last = (list(Candidate.objects.filter(query=query).order_by("id"))[i] for i in (1, 4))
+    drawn = sample_pairs([query.pk], get_plugin("sampler", "all")(), budgets={query.pk: 100}, seed=1, round_number=1)
+    assert len(drawn[query.pk]) == 6
+    assert first.pk in drawn[query.pk] and last.pk not in drawn[query.pk]
+
+
+def test_earlier_answers_about_the_other_count_for_the_first(project: Project) -> None:
+    query = project.queries.earliest("id")
+    judge = make_judges(project, 1)[0]
+    for a, b, preference in ((1, 4, 0.9), (0, 4, 0.8), (0, 1, 0.6), (2, 4, 0.3)):
+        judge_pair(make_pair(query, a, b), judge, preference)
+    state = query_states([query.pk])[query.pk].state
+    assert state.size == 4 and state.preference is not None
+    assert state.pairs.tolist() == [[0, 1], [1, 2]]
+    assert state.preference.tolist() == pytest.approx([0.7, 0.7])
+
+
+def test_they_share_one_score_and_position_bias_between_them_is_no_vote(project: Project) -> None:
+    query = project.queries.earliest("id")
+    judge = make_judges(project, 1)[0]
+    judge_pair(make_pair(query, 1, 4), judge, 1.0)
+    for a, b, preference in ((0, 1, 0.2), (1, 2, 0.7), (2, 3, 0.6), (3, 4, 0.1)):
+        judge_pair(make_pair(query, a, b), judge, preference)
+    rate_stale(project.pk)
+    scores = list(Score.objects.filter(candidate__query=query).order_by("candidate_id"))
+    assert scores[1].elo == scores[4].elo and scores[1].comparisons == scores[4].comparisons == 3
+    assert sum(each.theta for each in scores) == pytest.approx(0.0, abs=1e-9)
+    read = read_columns([query.pk])
+    alone = merged(read, same_texts([query.pk])).read
+    assert len(alone.columns.a) == 4 and alone.columns.sizes.tolist() == [4]
+
+
+def test_queries_without_repeated_texts_are_read_as_before(project: Project) -> None:
+    read = read_columns([project.queries.latest("id").pk])
+    one = merged(read, same_texts(read.query_ids.tolist()))
+    assert one.read is read and np.array_equal(one.item, np.arange(3))
