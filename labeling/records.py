@@ -414,7 +414,7 @@ class Examples:
 
     `labels` float64[n] calibrated relevance in [0, 1]; `weights` float64[n] weights of the rows, 1 on average;
     `query_ids` int64[n]: rows of one query have the same number and stand together; `elo` float64[n], None where the rows
-    hold no Elo.
+    hold no Elo; `instructions` of the queries, empty where the rows hold none.
     """
 
     queries: Sequence[str]
@@ -423,6 +423,7 @@ class Examples:
     weights: FloatArray
     query_ids: IntArray
     elo: FloatArray | None = None
+    instructions: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -469,7 +470,7 @@ class Trained:
 
     `max_length` is in tokens, of query and document together or, for a bi-encoder, of each text; `facts` are plain values
     for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first; `token_weight` is the share of
-    token similarity in its scores. `base_won`: no
+    token similarity in its scores. `reads_instruction`: it was trained with instructions before its queries. `base_won`: no
     checkpoint ranks the dev split better than the untrained base, so there is nothing to publish.
     """
 
@@ -481,3 +482,4 @@ class Trained:
     embedding_sizes: tuple[int, ...] = ()
     token_weight: float = 0.0
     base_won: bool = False
+    reads_instruction: bool = False

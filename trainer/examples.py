@@ -20,7 +20,7 @@ _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
 _PAIR_COLUMNS = [
     "split", "query_id", "query", "instruction", "a_id", "b_id", "document_a", "document_b", "preference", "weight",
 ]  # fmt: skip
-ELO = "elo"
+ELO, INSTRUCTION = "elo", "instruction"
 
 
 class EmptySnapshot(ValueError):
@@ -55,7 +55,8 @@ def load_pairs(pairs: Path, split: str) -> PairExamples:
 
 def load_examples(rows: Path, split: str) -> Examples:
     """The rows of one split, by query; equal texts share memory."""
-    table = pq.read_table(rows, columns=[*_COLUMNS, *_elo_column(rows)], filters=pc.field("split") == split)
+    table = pq.read_table(rows, columns=[*_COLUMNS, *_newer_columns(rows)], filters=pc.field("split") == split)
+    told = _texts(table.column(INSTRUCTION)) if INSTRUCTION in table.column_names else []
     return Examples(
         queries=_texts(table.column("query")),
         documents=_texts(table.column("document")),
@@ -63,11 +64,14 @@ def load_examples(rows: Path, split: str) -> Examples:
         weights=table.column("weight").to_numpy().astype(np.float64),
         query_ids=table.column("query_id").to_numpy().astype(np.int64),
         elo=table.column(ELO).to_numpy().astype(np.float64) if ELO in table.column_names else None,
+        instructions=told,
     )
 
 
-def _elo_column(rows: Path) -> list[str]:
-    return [ELO] if ELO in pq.read_schema(rows).names else []
+def _newer_columns(rows: Path) -> list[str]:
+    """The columns that files of earlier versions lack."""
+    names = pq.read_schema(rows).names
+    return [each for each in (ELO, INSTRUCTION) if each in names]
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

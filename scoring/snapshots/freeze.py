@@ -26,6 +26,7 @@ from labeling import audit
 from labeling.models import Document, Project, Query
 from labeling.plugins import Options
 from labeling.records import IntArray
+from labeling.retrieval import query_instruction
 from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
@@ -77,6 +78,7 @@ COLUMNS = pa.schema(
         ("judged_version", pa.int64()),
         # Grades of the query's documents that are no rows: they count for recall. The same in all rows of a query.
         ("other_grades", pa.list_(pa.int64())),
+        ("instruction", pa.string()),
     ]
 )
 
@@ -461,12 +463,12 @@ def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: Snap
 
 # --- rows --------------------------------------------------------------------------------
 
-_ROWS = """
+_ROWS = f"""
 SELECT project.slug, query.domain, query.id, query.text, candidate.id, document.id, document.text, score.relevance,
        score.calibrated, score.elo, score.elo_stderr, score.comparisons, candidate.grade, candidate.first_stage_rank,
        query.external_id, document.external_id, score.judged_version,
        ARRAY(SELECT kept.grade FROM labeling_unmatchedgrade kept WHERE kept.project_id = query.project_id
-             AND kept.query_external_id = query.external_id ORDER BY kept.document_external_id COLLATE "C")
+             AND kept.query_external_id = query.external_id ORDER BY kept.document_external_id COLLATE "C"), {query_instruction.SQL}
 FROM labeling_candidate candidate JOIN scoring_score score ON score.candidate_id = candidate.id
 JOIN labeling_query query ON query.id = candidate.query_id JOIN labeling_project project ON project.id = query.project_id
 JOIN labeling_document document ON document.id = candidate.document_id

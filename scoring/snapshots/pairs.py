@@ -19,6 +19,7 @@ from django.db import connection
 
 from labeling.models import Annotator, Query
 from labeling.records import BoolArray, FloatArray, IntArray
+from labeling.retrieval import query_instruction
 from scoring.annotators.student_weights import student_plugins
 from scoring.snapshots.splits import TRAIN, names_of
 from scoring.storage.files import storage
@@ -113,8 +114,8 @@ def _scale(pairable: Pairable) -> float:
 
 
 # The order of the sums is fixed, so that equal answers give equal bits.
-_PAIRS = """
-SELECT project.slug, query.domain, query.id, query.text, project.instruction, pair.a_id, pair.b_id, a.text, b.text,
+_PAIRS = f"""
+SELECT project.slug, query.domain, query.id, query.text, {query_instruction.SQL}, pair.a_id, pair.b_id, a.text, b.text,
        panel.mean, panel.annotators
 FROM labeling_pair pair
 JOIN labeling_query query ON query.id = pair.query_id JOIN labeling_project project ON project.id = query.project_id

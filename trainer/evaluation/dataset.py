@@ -23,6 +23,7 @@ READ = (
     "relevance", "elo", "comparisons", "grade", "first_stage_rank",
 )  # fmt: skip
 TEXTS = ("query", "document")
+INSTRUCTION = "instruction"
 OTHER_GRADES = "other_grades"
 
 # Enough text to recognise a query.
@@ -43,8 +44,9 @@ def read_queries(rows: IO[bytes] | Any, split: str, *, name: str, texts: bool = 
 
 
 def columns_in(rows: IO[bytes] | Any) -> list[str]:
-    """READ, and OTHER_GRADES where the file has it: files of earlier versions do not."""
-    return [*READ, OTHER_GRADES] if OTHER_GRADES in pq.read_schema(rows).names else list(READ)
+    """READ, and OTHER_GRADES and INSTRUCTION where the file has them: files of earlier versions do not."""
+    names = pq.read_schema(rows).names
+    return [*READ, *(each for each in (OTHER_GRADES, INSTRUCTION) if each in names)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
 
 def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
     columns = {name: table.column(name).to_pylist() for name in READ}
+    told = table.column(INSTRUCTION).to_pylist() if INSTRUCTION in table.column_names else [""] * table.num_rows
     others = table.column(OTHER_GRADES) if OTHER_GRADES in table.column_names else None
     for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
         rows = slice(start, end)
@@ -89,6 +92,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
             first_stage_rank=_floats(columns["first_stage_rank"][rows]),
             other_grades=_floats([] if others is None else others[start].as_py() or []),
+            instruction=told[start] or "",
         )
 
 

@@ -53,6 +53,7 @@ class EvaluationQuery:
     elo: FloatArray
     first_stage_rank: FloatArray
     other_grades: FloatArray = field(default_factory=lambda: np.zeros(0))
+    instruction: str = ""
 
     @property
     def all_grades(self) -> FloatArray:

@@ -12,6 +12,7 @@ from labeling.records import FloatArray
 from labeling.retrieval.embedder import Float32Array, cosines
 from labeling.retrieval.embedding_cache import shared_cache, vector_key
 from labeling.retrieval.precision import bfloat16_pays, computing
+from labeling.retrieval.query_instruction import with_instruction
 from trainer.bases import Base, embedder_name
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.rankers import Cosine, Order, Progress, Scorer
@@ -37,7 +38,10 @@ def student_order(folder: Path) -> Order:
 def _of_model(model: LoadedModel) -> Order:
     if isinstance(model, LoadedEmbedder) and not model.token_weight and model.checksum:
         return StudentCosine(model)
-    return Scorer(lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64))
+    return Scorer(
+        lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64),
+        told=model.reads_instruction,
+    )
 
 
 class StudentCosine:
@@ -58,10 +62,15 @@ class StudentCosine:
         documents = self._vectors(
             texts, "document", lambda done: progress(done * len(queries) // len(texts), len(queries))
         )
-        asked = self._vectors([query.text for query in queries], "query", lambda done: None)
+        told = [self._text(query) for query in queries]
+        asked = self._vectors(list(dict.fromkeys(told)), "query", lambda done: None)
         return [
-            cosines(np.stack([documents[text] for text in query.documents]), asked[query.text]) for query in queries
+            cosines(np.stack([documents[text] for text in query.documents]), asked[text])
+            for query, text in zip(queries, told, strict=True)
         ]
+
+    def _text(self, query: EvaluationQuery) -> str:
+        return with_instruction(query.text, query.instruction) if self._model.reads_instruction else query.text
 
     def _vectors(self, texts: Sequence[str], role: Role, done: Callable[[int], None]) -> dict[str, Float32Array]:
         cache = shared_cache()

@@ -15,6 +15,7 @@ import numpy as np
 from labeling.records import FloatArray, TextRecord
 from labeling.retrieval.bm25 import BM25Index
 from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines, load_embedder
+from labeling.retrieval.query_instruction import with_instruction
 from scoring.numerics.measures.rankings import run_ranks
 from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
 from trainer.evaluation.metrics import EvaluationQuery
@@ -103,16 +104,17 @@ def _groups(queries: Sequence[EvaluationQuery]) -> Iterator[list[EvaluationQuery
 
 
 class Scorer:
-    """A model as a function (query, documents) -> float64[n]."""
+    """A model as a function (query, documents) -> float64[n]; `told`: instructions stand before the queries."""
 
-    def __init__(self, score: Callable[[str, Sequence[str]], FloatArray]) -> None:
-        self._score = score
+    def __init__(self, score: Callable[[str, Sequence[str]], FloatArray], *, told: bool = False) -> None:
+        self._score, self._told = score, told
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
         found = []
         for done, query in enumerate(queries):
             progress(done, len(queries))
-            found.append(np.asarray(self._score(query.text, query.documents), dtype=np.float64))
+            text = with_instruction(query.text, query.instruction) if self._told else query.text
+            found.append(np.asarray(self._score(text, query.documents), dtype=np.float64))
         return found
 
 

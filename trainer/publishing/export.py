@@ -82,11 +82,12 @@ def publish(
     probe: Sequence[tuple[str, str]] = (),
     max_length: int | None = None,
     temperature: float = 1.0,
+    more: Mapping[str, Any] | None = None,
 ) -> Published:
     """Write, check and move into place the three artefacts of an adapter; replaces an earlier `out`.
 
     `probe` are further pairs of query and document to compare all artefacts on. The score is logit / `temperature` in all
-    artefacts except the bare adapter. Raises AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
+    artefacts except the bare adapter; `more` adds facts of the manifest. Raises AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}; expected a positive number")
@@ -111,6 +112,7 @@ def publish(
             "temperature": temperature,
             "parity": {"pairs": len(pairs), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
+            **(more or {}),
         }
         write_down(draft, base=found, card=card, artefacts=ARTEFACTS, facts=facts)
         move_into_place(draft, out)

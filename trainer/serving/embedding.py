@@ -44,9 +44,17 @@ class LoadedEmbedder:
     """
 
     def __init__(
-        self, model: Any, *, name: str, checksum: str = "", sizes: Sequence[int] = (), token_weight: float = 0.0
+        self,
+        model: Any,
+        *,
+        name: str,
+        checksum: str = "",
+        sizes: Sequence[int] = (),
+        token_weight: float = 0.0,
+        reads_instruction: bool = False,
     ) -> None:
         self.name = name
+        self.reads_instruction = reads_instruction
         self.checksum = checksum
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self.sizes = tuple(sizes) or (int(model.get_embedding_dimension()),)
@@ -62,6 +70,16 @@ class LoadedEmbedder:
     @property
     def on_cpu(self) -> bool:
         return bool(self._model.device.type == "cpu")
+
+    @property
+    def query_tokens(self) -> int:
+        """The most tokens that a query keeps."""
+        return self.max_length
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by itself, without special tokens."""
+        with self._tokenizing:
+            return len(self._tokenizer(self._plain(text), add_special_tokens=False, truncation=False)["input_ids"])
 
     @property
     def pooling(self) -> str:
@@ -228,4 +246,5 @@ def load_embedding_student(path: Path | str, *, device: str | None = None, dtype
         checksum=str(manifest.get("adapter_sha256", "")),
         sizes=manifest.get("embedding_sizes", ()),
         token_weight=float(manifest.get("token_weight", 0.0)),
+        reads_instruction=bool(manifest.get("reads_instruction", False)),
     )

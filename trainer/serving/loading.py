@@ -64,9 +64,10 @@ class EncodedRequest:
 class LoadedReranker:
     """A cross-encoder that is ready to score. Thread-safe. Modifies the given model."""
 
-    def __init__(self, model: Any, *, name: str, checksum: str = "") -> None:
+    def __init__(self, model: Any, *, name: str, checksum: str = "", reads_instruction: bool = False) -> None:
         self.name = name
         self.checksum = checksum
+        self.reads_instruction = reads_instruction
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self._model = model.eval()
         self._tokenizer = model.tokenizer
@@ -174,11 +175,21 @@ class LoadedReranker:
         """Number of tokens of a pair outside query and document: special tokens, or the prompt."""
         return len(self._encode([("", "")])[0])
 
+    @property
+    def query_tokens(self) -> int:
+        """The most tokens that a query keeps."""
+        return max(1, (self.max_length - self._frame) // 2)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by itself, without special tokens."""
+        with self._tokenizing:
+            return len(self._tokenizer(self._plain(text), add_special_tokens=False, truncation=False)["input_ids"])
+
     def _cut_query(self, query: str) -> tuple[str, bool]:
         """The query, truncated to half of the available tokens. Without this, a prompt with the document last could lose the
         whole document; a tokenizer that truncates the longer text first does the same by itself.
         """
-        room = max(1, (self.max_length - self._frame) // 2)
+        room = self.query_tokens
         with self._tokenizing:
             head = shortened(self._tokenizer, query, room)
         if len(head) == len(query):
@@ -204,7 +215,12 @@ def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "
         model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
     )
     name = str(manifest.get("card", {}).get("name", folder.name))
-    return LoadedReranker(model, name=name, checksum=str(manifest.get("adapter_sha256", "")))
+    return LoadedReranker(
+        model,
+        name=name,
+        checksum=str(manifest.get("adapter_sha256", "")),
+        reads_instruction=bool(manifest.get("reads_instruction", False)),
+    )
 
 
 def load_base_reranker(base: Base, *, max_length: int | None = None, device: str | None = None) -> LoadedReranker:

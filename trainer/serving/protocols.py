@@ -22,6 +22,7 @@ Dialect = Literal["rerank", "tei"]
 TEI_PATHS = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")  # llama.cpp takes TEI's form at each of them
 MOST_BODY_BYTES = 32 * 1024 * 1024
 MOST_DOCUMENTS = 10_000
+INSTRUCTION = "instruction"
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -53,7 +54,7 @@ class RerankRequest:
     """One validated request. `model` is empty if the request names none; `top_n` None returns all documents.
 
     `document_tokens` shortens each document before ranking; without `truncate`, texts beyond the model's maximum length are
-    refused. `as_voyage` adds the results under `data`. `warnings` says what was not used or was repaired.
+    refused. `as_voyage` adds the results under `data`. `instruction` says what is relevant. `warnings` says what was not used or was repaired.
     """
 
     dialect: Dialect
@@ -67,6 +68,7 @@ class RerankRequest:
     document_tokens: int | None = None
     as_voyage: bool = False
     warnings: tuple[str, ...] = ()
+    instruction: str = ""
 
 
 def read_body(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -115,6 +117,16 @@ def model_named(body: Mapping[str, Any]) -> str:
     return model
 
 
+def instruction_named(body: Mapping[str, Any]) -> str:
+    """The instruction in the body, or "". Raises RerankRefused."""
+    value = body.get(INSTRUCTION)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _wrong(INSTRUCTION, value, "a text that says which documents are relevant")
+    return value
+
+
 def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] = ()) -> RerankRequest:
     """The validated request of a body. `warnings` go in front of its own. Raises RerankRefused."""
     dialect = dialect_of(path, body)
@@ -126,7 +138,9 @@ def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] =
     by_default = dialect == "rerank" and normal(path) == "/rerank" and not as_voyage
     fields = _rank_fields(body) if dialect == "rerank" else ()
     documents = _documents(body.get(field), field, fields)
-    used = {field, returning, "query", "top_n", "top_k", "max_tokens_per_doc"} | ({"rank_fields"} if fields else set())
+    used = {field, returning, "query", "top_n", "top_k", "max_tokens_per_doc", INSTRUCTION} | (
+        {"rank_fields"} if fields else set()
+    )
     if fields and not any(isinstance(each, dict) for each in body[field]):
         warnings = (*warnings, "rank_fields is not used: the documents are texts, not objects")
     return RerankRequest(
@@ -141,6 +155,7 @@ def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] =
         document_tokens=_count(body, "max_tokens_per_doc", least=1),
         as_voyage=as_voyage,
         warnings=(*warnings, *unused(body, used)),
+        instruction=instruction_named(body),
     )
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.serving.protocols import (
+    INSTRUCTION,
     RerankRefused,
+    instruction_named,
     model_named,
     raw_scores,
     several,
@@ -28,13 +30,17 @@ _SIDES = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "documents"), 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One validated request: `groups` holds each query with its documents, in the order of the response."""
+    """One validated request: `groups` holds each query with its documents, in the order of the response.
+
+    `instruction` stands before each query.
+    """
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     model: str = ""
     raw_scores: bool = False
     truncate: bool = True
     warnings: tuple[str, ...] = ()
+    instruction: str = ""
 
 
 def read_score_request(body: Mapping[str, Any], warnings: tuple[str, ...] = ()) -> ScoreRequest:
@@ -55,7 +61,8 @@ def read_score_request(body: Mapping[str, Any], warnings: tuple[str, ...] = ()) 
         model=model_named(body),
         raw_scores=raw_scores(body),
         truncate=truncates(body),
-        warnings=(*warnings, *unused(body, sides)),
+        warnings=(*warnings, *unused(body, (*sides, INSTRUCTION))),
+        instruction=instruction_named(body),
     )
 
 

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +30,7 @@ from trainer.serving.embedding_protocol import (
     embedding_answer,
     read_embedding_request,
 )
+from trainer.serving.instructions import told_query, warnings_of
 from trainer.serving.loading import EncodedPair, EncodedRequest
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 from trainer.serving.protocols import (
@@ -205,8 +206,10 @@ class RerankApp:
 
     async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
+            request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
             encode = functools.partial(model.encode, document_tokens=request.document_tokens)
-            encoded = await self._in_thread(encode, request.query, request.documents)
+            query = told_query(model, request.query, request.instruction)
+            encoded = await self._in_thread(encode, query, request.documents)
             cut = sum(pair.cut for pair in encoded.pairs)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
             outputs = await self._computed(model, encoded.pairs, receive)
@@ -223,8 +226,12 @@ class RerankApp:
     async def _score(self, request: ScoreRequest, artefact: Artefact, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
             groups: list[EncodedRequest] = await self._in_thread(
-                lambda: [model.encode(query, documents) for query, documents in request.groups]
+                lambda: [
+                    model.encode(told_query(model, query, request.instruction), documents)
+                    for query, documents in request.groups
+                ]
             )
+            request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
             cut = sum(pair.cut for each in groups for pair in each.pairs)
             query_cut = any(each.query_cut for each in groups)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)

@@ -1,10 +1,11 @@
-"""Prepares a base for training: LoRA layers, dropout, and the precision of attention.
+"""Prepares a base for training: LoRA layers, dropout, precision, optimizer.
 
-`trainer.training.fine_tuning` calls it. Imports no Django.
+All trainers share it. Imports no Django.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,26 +19,29 @@ from transformers.trainer_utils import set_seed
 from trainer.bases import Base
 
 if TYPE_CHECKING:
-    from trainer.training.options import RerankerOptions
-    from trainer.training.pairwise.options import PairwiseOptions
+    from trainer.training.options import LoRAOptions
 
 FLOAT32_ATTENTION = "sdpa_in_float32"
 
 
-def attach_adapter(
-    model: CrossEncoder, base: Base, options: RerankerOptions | PairwiseOptions, *, head: bool = True
-) -> PeftModel:
+def attach_adapter(model: CrossEncoder, base: Base, options: LoRAOptions, *, head: bool = True) -> PeftModel:
     """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully, unless there is none."""
-    targets = [each.strip() for each in options.targets.split(",") if each.strip()]
+    return with_adapter(cast(Any, model).model, options, base.lora_targets, saved=base.saved_modules if head else ())
+
+
+def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, saved: Sequence[str] = ()) -> PeftModel:
+    """Add LoRA layers to a model of transformers: to the layers that the options name, or to `targets`.
+
+    `saved`: modules to train fully and to save with the adapter. What is trained is in float32.
+    """
     set_seed(options.seed)
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=targets or list(base.lora_targets),
-        modules_to_save=(list(base.saved_modules) or None) if head else None,
+        target_modules=[each.strip() for each in options.targets.split(",") if each.strip()] or list(targets),
+        modules_to_save=list(saved) or None,
     )
-    inner: Any = model.model
     adapted = get_peft_model(inner, config)
     # PEFT keeps its own layers in float32, but not a head, whose small updates would round to zero in bfloat16.
     for weights in adapted.parameters():
@@ -46,6 +50,26 @@ def attach_adapter(
     if options.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(PeftModel, adapted)
+
+
+def uses_bf16(precision: str) -> bool:
+    """Whether a training computes in bfloat16. auto: on a GPU that supports it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def optimizer_of(
+    weights: Iterable[torch.nn.Parameter], options: LoRAOptions, *, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW, and a rate that rises over the share `warmup` of the steps and then falls to 0 in a line."""
+    warm = options.warmup * steps
+
+    def rate(step: int) -> float:
+        return (step + 1) / (warm + 1) if step < warm else max(0.0, (steps - step) / max(1.0, steps - warm))
+
+    optimizer = torch.optim.AdamW(list(weights), lr=options.learning_rate, weight_decay=options.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
 def set_dropout(model: torch.nn.Module, share: float) -> None:

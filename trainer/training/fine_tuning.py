@@ -32,15 +32,16 @@ from transformers import PrinterCallback, TrainerCallback
 from labeling.plugins import Report
 from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
+from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
-from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
+from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout, uses_bf16
 from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
 from trainer.training.label_scaling import stretch_of
 from trainer.training.losses.elo import elo_of, elo_scale_of, with_preferences
 from trainer.training.losses.query_loss import QueryLoss, list_loss
 from trainer.training.losses.squared_error import SquaredError
-from trainer.training.memory import free_memory, is_out_of_memory, memory_in_use
+from trainer.training.memory import OutOfMemory, free_memory, is_out_of_memory, memory_in_use
 from trainer.training.truncation import Fitted, fit_texts
 from trainer.training.warm_start import WARM_TIMES, WarmReport, is_embedder, own_order, warm_options
 
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
 
 LOG_STEPS = 10
 CHECKPOINTS, BEST, BATCH_FILE = "checkpoints", "best", "batch.json"
-
-
-class OutOfMemory(MemoryError):
-    """A batch of one row does not fit into memory."""
 
 
 @dataclass
@@ -91,16 +88,17 @@ def fine_tune(options: RerankerOptions, data: TrainingData, workspace: Path, rep
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
+    data, reads = told_data(data, options)
     # Not with several processes: they would have to agree on the pairs and wait for the adapter.
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not (options.warm_steps and alone and is_embedder(base)):
-        return _learn(options, base, data, workspace, report)
+        return replace(_learn(options, base, data, workspace, report), reads_instruction=reads)
     begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # it includes the warm start
     start = None if begun else _warm_start(options, base, data.train, workspace / "warm_start", report)
     trained = _learn(options, base, data, workspace, report, start=start)
     pairs = options.warm_steps * WARM_TIMES * options.batch_size * options.accumulation
     said = f"{options.warm_steps} steps on {pairs} pairs of the training texts, labelled by the base's cosine"
-    return replace(trained, facts={**trained.facts, "warm_start": said})
+    return replace(trained, facts={**trained.facts, "warm_start": said}, reads_instruction=reads)
 
 
 def _warm_start(options: RerankerOptions, base: Base, train: Examples, workspace: Path, report: Report) -> Path:
@@ -172,7 +170,7 @@ def _train(
     start: Path | None,
 ) -> Trained:
     on_gpu = torch.cuda.is_available()
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+    bf16 = uses_bf16(options.precision)
     model = cross_encoder(
         base,
         max_length=options.max_length,
@@ -180,6 +178,7 @@ def _train(
         dtype="bfloat16" if bf16 and on_gpu else "float32",
     )
     max_length = min(options.max_length, base.max_length or options.max_length)
+    check_instructions(model.tokenizer, data.train, longest=max_length // 2, base=base.name)
     adapted = attach_adapter(model, base, options)
     if start is not None:
         set_peft_model_state_dict(adapted, load_file(str(start / "adapter_model.safetensors")))

@@ -21,13 +21,8 @@ def _check_base(name: str) -> str:
 BaseName = Annotated[str, pydantic.AfterValidator(_check_base), pydantic.Field(min_length=1, max_length=500)]
 
 
-class RerankerOptions(Trainer.Options):
-    """Options of all trainers of cross-encoders; field descriptions are the help texts of their forms.
-
-    `loss` names the loss that the trainer applies.
-    """
-
-    loss: ClassVar[str] = "pointwise"
+class LoRAOptions(Trainer.Options):
+    """Options that every trainer of an adapter has; field descriptions are the help texts of their forms."""
 
     base: BaseName = pydantic.Field(
         default=MINILM,
@@ -35,18 +30,49 @@ class RerankerOptions(Trainer.Options):
     )
     rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
     alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
-    dropout: float = pydantic.Field(
-        default=0.0, ge=0, lt=1, description="Dropout during training, also in the base's layers; 0 learns fastest."
-    )
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout during training.")
     targets: str = pydantic.Field(
         default="", max_length=500, description="Layers to adapt, comma-separated; empty: the base's default."
     )
     learning_rate: float = pydantic.Field(
-        default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM (2e-3 learns nothing), 1e-4 models of billions."
+        default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM, 1e-4 models of billions."
     )
+    warmup: float = pydantic.Field(
+        default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
+    )
+    weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
     epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training rows.")
     max_steps: int = pydantic.Field(
         default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
+        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
+    )
+    gradient_checkpointing: bool = pydantic.Field(
+        default=False, description="Uses less memory and about a third more time; for long texts and large models."
+    )
+    instructions: Literal["auto", "always", "never"] = pydantic.Field(
+        default="auto", description="Reads instructions before the queries. auto: if the rows have more than one."
+    )
+    without_instruction: float = pydantic.Field(
+        default=0.1, ge=0, le=1, description="Share of the rows that are shown without their instruction."
+    )
+    seed: int = pydantic.Field(
+        default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
+    )
+    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")
+
+
+class RerankerOptions(LoRAOptions):
+    """Options of all trainers of cross-encoders. `loss` names the loss that the trainer applies."""
+
+    loss: ClassVar[str] = "pointwise"
+
+    dropout: float = pydantic.Field(
+        default=0.0, ge=0, lt=1, description="Dropout during training, also in the base's layers; 0 learns fastest."
+    )
+    learning_rate: float = pydantic.Field(
+        default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM (2e-3 learns nothing), 1e-4 models of billions."
     )
     warm_steps: int = pydantic.Field(
         default=0,
@@ -62,16 +88,6 @@ class RerankerOptions(Trainer.Options):
     )
     batch_size: int = pydantic.Field(default=16, ge=1, le=65536, description="Rows per batch.")
     accumulation: int = pydantic.Field(default=1, ge=1, le=65536, description="Batches per optimizer step.")
-    precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
-    )
-    gradient_checkpointing: bool = pydantic.Field(
-        default=False, description="Uses less memory and about a third more time; for long texts and large models."
-    )
-    warmup: float = pydantic.Field(
-        default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
-    )
-    weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
     eval_steps: int = pydantic.Field(
         default=50, ge=1, le=10**6, description="Steps between evaluations on the dev split; each writes a checkpoint."
     )
@@ -84,10 +100,6 @@ class RerankerOptions(Trainer.Options):
         le=10**6,
         description="Early stopping: evaluations without a better NDCG@10 before training stops; 0: never.",
     )
-    seed: int = pydantic.Field(
-        default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
-    )
-    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")
 
 
 class PointwiseOptions(RerankerOptions):

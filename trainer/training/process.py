@@ -176,7 +176,10 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
 
     shown = data.dev if len(data.dev) else data.train
     queries, documents = shown.queries[:PROBES], [text[:LONGEST_PROBE] for text in shown.documents[:PROBES]]
-    common: dict[str, Any] = {"base": trained.base, "out": out, "card": card, "max_length": trained.max_length}
+    common: dict[str, Any] = {
+        "base": trained.base, "out": out, "card": card, "max_length": trained.max_length,
+        "more": {"reads_instruction": trained.reads_instruction},
+    }  # fmt: skip
     if trained.form == "bi-encoder":
         return publish_embedder(
             trained.adapter,

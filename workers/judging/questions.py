@@ -7,6 +7,7 @@ from typing import Any
 
 from labeling.models import Candidate, Pair, Project
 from labeling.records import Comparison, TextRecord
+from labeling.retrieval.query_instruction import instruction_of
 from workers.judging.queue import ClaimedTask
 from workers.judging.sets import shown_order
 
@@ -17,15 +18,17 @@ class DocumentsDeleted(LookupError):
 
 def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
     """The questions behind these tasks, in their order, with texts."""
-    instruction = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
+    project = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
     # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
     rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
         "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",
-        "b__query_id", "b__query__text", "b__document_id", "b__document__text",
+        "b__query_id", "b__query__text", "b__document_id", "b__document__text", "a__query__metadata__instruction",
     )  # fmt: skip
-    pairs = {row[0]: _texts(row[1:]) for row in rows}
+    pairs = {row[0]: _texts(row[1:9]) for row in rows}
+    # A question about two queries has the instruction that both share.
+    told = {row[0]: instruction_of(row[9] if row[1] == row[5] else None, project) for row in rows}
     sets = _texts_of_sets(tasks)
-    return [_comparison(task, pairs[task.pair_id], sets.get(task.id, ()), instruction) for task in tasks]
+    return [_comparison(task, pairs[task.pair_id], sets.get(task.id, ()), told[task.pair_id]) for task in tasks]
 
 
 def _texts_of_sets(tasks: Sequence[ClaimedTask]) -> dict[int, tuple[TextRecord, ...]]:

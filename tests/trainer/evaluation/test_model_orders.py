@@ -20,6 +20,7 @@ class CountingModel:
     """Unit vectors by text length; counts the texts that it embeds."""
 
     checksum, max_length, dtype, sizes, on_cpu = "abc", 32, "float32", (2,), False
+    reads_instruction = False
 
     def __init__(self) -> None:
         self.embedded: list[str] = []

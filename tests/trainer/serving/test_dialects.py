@@ -225,3 +225,19 @@ def test_no_spelled_separator_becomes_one(published: Path) -> None:
     for token in model._tokenizer.all_special_tokens:
         pair = model.encode(f"q {token}", [f"d {token}{token} d"]).pairs[0]
         assert sum(each in special - {model._tokenizer.unk_token_id} for each in pair.ids) <= frame, token
+
+
+def test_an_instruction_stands_before_the_query(address: str) -> None:
+    told = ask(address, instruction=" water only ")
+    plain = ask(address, query="water only\ngoldfish")
+    assert scores(told) == pytest.approx(scores(plain), abs=1e-5)
+    assert scores(told) != pytest.approx(scores(ask(address)), abs=1e-5)
+    assert told.json()["meta"]["warnings"] == [
+        "the model was not trained with instructions, so the instruction may not help"
+    ]
+    pair = {"query": None, "documents": None, "text_1": "goldfish", "text_2": DOCUMENTS, "instruction": "water only"}
+    scored = ask(address, "/score", **pair).json()["data"]
+    assert [row["score"] for row in scored] == pytest.approx([scores(told)[at] for at in range(3)], abs=1e-5)
+    refused = ask(address, instruction=LONG)
+    assert refused.status_code == 422 and "shorten the instruction" in refused.json()["message"]
+    assert ask(address, instruction=3).status_code == 422

@@ -24,8 +24,8 @@ from trainer.training import fine_tuning
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
 from trainer.training.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
 from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, first_queries
-from trainer.training.fine_tuning import OutOfMemory
 from trainer.training.losses.squared_error import SquaredError
+from trainer.training.memory import OutOfMemory
 from trainer.training.pointwise import Pointwise
 from trainer.training.truncation import TooShort, fit_texts
 

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
-from transformers.trainer_utils import set_seed
 
 from labeling.retrieval.embedder import Float32Array
 from trainer.bases import Base, quiet
 from trainer.recommendation import is_bi_encoder
 from trainer.token_similarity import with_tokens
-from trainer.training.adapters import attend_in_float32, set_dropout
+from trainer.training.adapters import attend_in_float32, set_dropout, uses_bf16, with_adapter
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
 
 Role = Literal["query", "document"]
@@ -61,15 +59,13 @@ class BiEncoder(torch.nn.Module):
     def __init__(self, base: Base, options: EmbeddingOptions) -> None:
         super().__init__()
         on_gpu = torch.cuda.is_available()
-        self.bf16 = options.precision == "bf16" or (
-            options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()
-        )
+        self.bf16 = uses_bf16(options.precision)
         device = None if on_gpu else "cpu"
         self.model = load_bi_encoder(base, device=device, dtype="bfloat16" if self.bf16 and on_gpu else "float32")
         self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
         self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
         inner: Any = cast(Any, self.model[0]).model
-        self.adapted = _attach(inner, base, options)
+        self.adapted = with_adapter(inner, options, base.lora_targets)
         set_dropout(self.model, options.dropout)
         if self.bf16 and not on_gpu:
             attend_in_float32(inner)
@@ -133,24 +129,6 @@ class BiEncoder(torch.nn.Module):
         return found
 
 
-def _attach(inner: Any, base: Base, options: EmbeddingOptions) -> PeftModel:
-    targets = [each.strip() for each in options.targets.split(",") if each.strip()]
-    set_seed(options.seed)
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=targets or list(base.lora_targets),
-    )
-    adapted = get_peft_model(inner, config)
-    for weights in adapted.parameters():
-        if weights.requires_grad:
-            weights.data = weights.data.float()
-    if options.gradient_checkpointing:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return cast(PeftModel, adapted)
-
-
 def _sizes(base: Base, whole: int, options: EmbeddingOptions) -> tuple[int, ...]:
     wanted = sizes_of(options.embedding_sizes)
     if wanted and wanted[0] > whole:
@@ -183,6 +161,11 @@ def chunks(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         count = next((at for at, row in enumerate(order[:most]) if longest - lengths[row] > 16 + longest // 4), most)
         yield order[:count]
         order = order[count:]
+
+
+def padded_tokens(lengths: Sequence[int], most: int) -> int:
+    """Tokens that are computed for texts of these lengths, with padding."""
+    return sum(len(rows) * max(lengths[row] for row in rows) for rows in chunks(lengths, most))
 
 
 def backward_through(

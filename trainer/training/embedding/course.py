@@ -16,8 +16,9 @@ import torch
 
 from labeling.plugins import Report
 from trainer.training import checkpoints
+from trainer.training.adapters import optimizer_of
 from trainer.training.dev_ndcg import not_finite
-from trainer.training.embedding.bi_encoder import BiEncoder, backward_through
+from trainer.training.embedding.bi_encoder import BiEncoder, backward_through, padded_tokens
 from trainer.training.embedding.lessons import Lesson
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.losses.listwise import softmax_distance
@@ -97,14 +98,9 @@ class Course:
         self.steps = steps_of(options, len(lessons))
         self.looks = [math.ceil(self.steps * at / looks) for at in range(1, looks + 1)]
         weights = [each for each in model.parameters() if each.requires_grad]
-        self._optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
-        self.tokens = 0
+        self._optimizer, self._schedule = optimizer_of(weights, options, steps=self.steps)
+        self.tokens = self.padded = self.rows = 0
         self.seconds = 0.0
-
-    def _rate(self, step: int) -> float:
-        warm = self._options.warmup * self.steps
-        return (step + 1) / (warm + 1) if step < warm else max(0.0, (self.steps - step) / max(1.0, self.steps - warm))
 
     def run(self, look: Callable[[int], None], report: Report, *, folder: Path | None = None) -> None:
         """Train to the end and call `look` at every step of `looks`; with a folder, keep checkpoints and resume there."""
@@ -136,6 +132,7 @@ class Course:
         checkpoints.restore_optimizer(found, self._optimizer, self._schedule)
         checkpoints.restore_random_state(found, 0)
         self.tokens, self.seconds = state["tokens"], state["seconds"]
+        self.padded, self.rows = state.get("padded", 0), state.get("rows", 0)
         report("resumed", step=state["step"])
         return int(state["step"])
 
@@ -144,7 +141,8 @@ class Course:
             raise not_finite(f"a weight at step {step}")
         draft = checkpoints.begin_checkpoint(folder, step)
         checkpoints.write_random_state(draft, 0)
-        state = {"step": step, "tokens": self.tokens, "seconds": self.seconds}
+        counts = {name: getattr(self, name) for name in ("tokens", "padded", "rows", "seconds")}
+        state = {"step": step, **counts}
         checkpoints.finish_checkpoint(
             draft, model=self._model, optimizer=self._optimizer, scheduler=self._schedule, state=state
         )
@@ -153,7 +151,10 @@ class Course:
     def _step(self, step: int) -> float:
         lessons = self._of_step(step)
         texts = [text for each in lessons for text in (each.query, *each.documents)]
-        self.tokens += sum(each.tokens for each in lessons)
+        lengths = [len(each["input_ids"]) for each in texts]
+        self.tokens += sum(lengths)
+        self.padded += padded_tokens(lengths, self._most)
+        self.rows += sum(len(each.documents) for each in lessons)
 
         def loss(vectors: torch.Tensor) -> torch.Tensor:
             return lesson_loss(self._model, lessons, vectors, self._options, elo_scale=self._elo_scale)
@@ -183,6 +184,8 @@ class Course:
             learning_rate=self._schedule.get_last_lr()[0],
             tokens=self.tokens,
             tokens_per_s=rate,
+            rows_per_s=self.rows / max(self.seconds, 1e-6),
+            padding=1.0 - self.tokens / max(self.padded, 1),
             memory_bytes=memory_in_use(),
             eta_s=self.seconds / step * (self.steps - step),
         )

@@ -5,13 +5,10 @@ Imports no Django and no torch.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pydantic
 
-from labeling.plugins import Trainer
 from trainer.bases import MINILM
-from trainer.training.options import BaseName
+from trainer.training.options import BaseName, LoRAOptions
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
@@ -27,29 +24,19 @@ def sizes_of(text: str) -> tuple[int, ...]:
     return tuple(sorted(sizes, reverse=True))
 
 
-class EmbeddingOptions(Trainer.Options):
+class EmbeddingOptions(LoRAOptions):
     """Options of the embedding trainer; field descriptions are the help texts of its form."""
 
     base: BaseName = pydantic.Field(
         default=MINILM, description="Base model, an embedder: minilm (comes with zelo), a folder, or a model name."
     )
-    rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
-    alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
-    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout during training.")
-    targets: str = pydantic.Field(
-        default="", max_length=500, description="Layers to adapt, comma-separated; empty: the base's default."
-    )
     learning_rate: float = pydantic.Field(
-        default=5e-4, gt=0, le=1, description="Small rates leave the base's knowledge in place; 5e-4 suits MiniLM."
+        default=1e-3,
+        gt=0,
+        le=1,
+        description="1e-3 suits MiniLM, 1e-4 models of billions; held-out queries choose how much of the adapter is kept.",
     )
-    warmup: float = pydantic.Field(
-        default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
-    )
-    weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
     epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training queries.")
-    max_steps: int = pydantic.Field(
-        default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
-    )
     queries_a_step: int = pydantic.Field(
         default=4, ge=1, le=4096, description="Queries per optimizer step, each with all of its candidates."
     )
@@ -87,12 +74,6 @@ class EmbeddingOptions(Trainer.Options):
         le=65536,
         description="Texts computed at once; a step with more texts caches its gradients, which needs less memory.",
     )
-    precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
-    )
-    gradient_checkpointing: bool = pydantic.Field(
-        default=False, description="Uses less memory and about a third more time; for long texts and large models."
-    )
     eval_steps: int = pydantic.Field(
         default=0,
         ge=0,
@@ -111,10 +92,6 @@ class EmbeddingOptions(Trainer.Options):
     dev_rows: int = pydantic.Field(
         default=4000, ge=10, le=10**7, description="Rows of the dev split that are ranked, in whole queries."
     )
-    seed: int = pydantic.Field(
-        default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
-    )
-    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")
 
     @pydantic.field_validator("embedding_sizes")
     @classmethod

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from labeling.plugins import Report
 from labeling.records import Examples, FloatArray, Trained, TrainingData
 from trainer.bases import Base, load_base
+from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.embedding.bi_encoder import BiEncoder
@@ -28,11 +30,11 @@ from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.token_weight import measured_weight
-from trainer.training.fine_tuning import CHECKPOINTS, OutOfMemory, threads_to_use
+from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
-from trainer.training.memory import free_memory, is_out_of_memory
+from trainer.training.memory import with_less_memory
 
-FOLDS, CANDIDATES, BATCH_FILE = "folds", "candidates", "batch.json"
+FOLDS, CANDIDATES = "folds", "candidates"
 FEWEST_QUERIES_A_FOLD = 2
 
 
@@ -43,36 +45,19 @@ class NothingToChooseOn(ValueError):
 def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train from the last checkpoint in `workspace`; compute fewer texts at once while memory runs out.
 
-    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, OutOfMemory, LossNotFinite, and the errors
+    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, InstructionTooLong, OutOfMemory, LossNotFinite, and the errors
     of `trainer.bases`. On several GPUs only the first process trains.
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
+    data, reads = told_data(data, options)
     if int(os.environ.get("RANK", "0")):
         return Trained(adapter=workspace / "adapter", base=options.base, max_length=options.max_length, facts={})
-    while True:
-        most = _texts_at_once(workspace, options)
-        try:
-            return _Training(options, base, data, workspace, report, most=most).run()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        free_memory()
-        if most <= 1:
-            raise OutOfMemory(
-                f"out of memory with one text at a time ({problem}); choose a shorter max_length, gradient_checkpointing, bf16 "
-                "or a smaller base"
-            )
-        (workspace / BATCH_FILE).write_text(json.dumps({"texts": most // 2}))
-        report("out_of_memory", batch_size=most // 2, accumulation=1, problem=problem[:300])
-
-
-def _texts_at_once(workspace: Path, options: EmbeddingOptions) -> int:
-    try:
-        return int(json.loads((workspace / BATCH_FILE).read_text())["texts"])
-    except FileNotFoundError:
-        return options.batch_size
+    trained = with_less_memory(
+        lambda most: _Training(options, base, data, workspace, report, most=most).run(),
+        most=options.batch_size, what="text", workspace=workspace, report=report,
+    )  # fmt: skip
+    return replace(trained, reads_instruction=reads)
 
 
 class _Training:
@@ -98,6 +83,8 @@ class _Training:
         self.model = BiEncoder(base, options)
         # Copies: `trainable` shares memory with the model, which the courses change.
         self.untrained = {name: each.clone() for name, each in checkpoints.trainable(self.model).items()}
+        longest = min(options.max_length, self.model.whole_length)
+        check_instructions(self.model.model.tokenizer, self.train, longest=longest, base=options.base)
 
     def run(self) -> Trained:
         lessons = make_lessons(
@@ -241,6 +228,8 @@ class _Training:
             "temperature": float(self.model.log_temperature.detach().exp()),
             "embedding_sizes": list(self.model.sizes),
             "tokens": course.tokens,
+            "padding": round(1.0 - course.tokens / max(course.padded, 1), 4),
+            "rows_per_s": round(course.rows / max(course.seconds, 1e-6), 1),
             "seconds": round(course.seconds, 1),
             "texts_at_once": self.most,
             "precision": "bf16" if self.model.bf16 else "fp32",

@@ -9,12 +9,11 @@ from typing import Literal
 
 import pydantic
 
-from labeling.plugins import Trainer
 from trainer.bases import MINILM
-from trainer.training.options import BaseName
+from trainer.training.options import BaseName, LoRAOptions
 
 
-class PairwiseOptions(Trainer.Options):
+class PairwiseOptions(LoRAOptions):
     """Options of the pairwise trainer; field descriptions are the help texts of its form."""
 
     base: BaseName = pydantic.Field(
@@ -26,23 +25,7 @@ class PairwiseOptions(Trainer.Options):
         description="jointly: both documents in one sequence. apart: embeds each text and compares cosines, for embedders. auto: "
         "apart if the base is an embedder.",
     )
-    rank: int = pydantic.Field(default=16, ge=1, le=512, description="Rank of the adapter's matrices.")
-    alpha: int = pydantic.Field(default=32, ge=1, le=4096, description="Scale of the adapter: alpha / rank.")
-    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1, description="Dropout during training.")
-    targets: str = pydantic.Field(
-        default="", max_length=500, description="Layers to adapt, comma-separated; empty: the base's default."
-    )
-    learning_rate: float = pydantic.Field(
-        default=5e-4, gt=0, le=1, description="5e-4 suits MiniLM, 1e-4 models of billions."
-    )
-    warmup: float = pydantic.Field(
-        default=0.1, ge=0, le=0.9, description="Share of the steps in which the learning rate rises."
-    )
-    weight_decay: float = pydantic.Field(default=0.0, ge=0, le=1)
     epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training pairs.")
-    max_steps: int = pydantic.Field(
-        default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
-    )
     max_length: int = pydantic.Field(
         default=384,
         ge=32,
@@ -51,15 +34,6 @@ class PairwiseOptions(Trainer.Options):
     )
     batch_size: int = pydantic.Field(
         default=16, ge=1, le=65536, description="Pairs per optimizer step, each in both orders."
-    )
-    precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
-    )
-    gradient_checkpointing: bool = pydantic.Field(
-        default=False, description="Uses less memory and about a third more time; for long texts and large models."
-    )
-    without_instruction: float = pydantic.Field(
-        default=0.1, ge=0, le=1, description="Share of the pairs that are shown without the project's instruction."
     )
     eval_steps: int = pydantic.Field(
         default=50, ge=1, le=10**6, description="Steps between evaluations on the dev split; each writes a checkpoint."
@@ -73,7 +47,3 @@ class PairwiseOptions(Trainer.Options):
         le=10**6,
         description="Early stopping: evaluations without a lower log-loss before training stops; 0: never.",
     )
-    seed: int = pydantic.Field(
-        default=0, ge=0, lt=2**31, description="On one CPU, the same seed gives the same adapter."
-    )
-    threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")

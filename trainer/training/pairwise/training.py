@@ -5,7 +5,6 @@ The untrained base is the first checkpoint; the log-loss on the dev pairs choose
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -25,11 +24,11 @@ from labeling.records import FloatArray, PairExamples, Trained, TrainingData
 from trainer.bases import Base, load_base
 from trainer.recommendation import is_bi_encoder
 from trainer.training import checkpoints
-from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
+from trainer.training.adapters import attach_adapter, attend_in_float32, optimizer_of, set_dropout, uses_bf16
 from trainer.training.dev_ndcg import not_finite
-from trainer.training.fine_tuning import BEST, CHECKPOINTS, LOG_STEPS, OutOfMemory, threads_to_use
+from trainer.training.fine_tuning import BEST, CHECKPOINTS, LOG_STEPS, threads_to_use
 from trainer.training.losses.elo import NoPreferences
-from trainer.training.memory import free_memory, is_out_of_memory, memory_in_use
+from trainer.training.memory import memory_in_use, with_less_memory
 from trainer.training.pairwise.apart import ApartStudent, calibrated_temperature
 from trainer.training.pairwise.figures import cross_entropies, first_pairs, symmetric
 from trainer.training.pairwise.held_out import judged
@@ -37,7 +36,6 @@ from trainer.training.pairwise.inputs import batches
 from trainer.training.pairwise.options import PairwiseOptions
 from trainer.training.pairwise.student import AnyStudent, PairStudent, both_orders
 
-BATCH_FILE = "batch.json"
 LARGEST_GRADIENT = 1.0
 # Sequences of one step are sorted by length within so many steps, so that a batch pads little.
 STEPS_SORTED = 8
@@ -58,29 +56,10 @@ def train_pairwise(options: PairwiseOptions, data: TrainingData, workspace: Path
             "the snapshot has no training pair with a preference of the panel; judge pairs, then freeze a new snapshot "
             "(snapshots of earlier versions hold no pairs)"
         )
-    while True:
-        most = _sequences_at_once(workspace, options)
-        try:
-            return _Course(options, base, data, workspace, report, most=most).run()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        free_memory()
-        if most <= 1:
-            raise OutOfMemory(
-                f"out of memory with one sequence at a time ({problem}); choose a shorter max_length, gradient_checkpointing, bf16 "
-                "or a smaller base"
-            )
-        (workspace / BATCH_FILE).write_text(json.dumps({"sequences": most // 2}))
-        report("out_of_memory", batch_size=most // 2, accumulation=1, problem=problem[:300])
-
-
-def _sequences_at_once(workspace: Path, options: PairwiseOptions) -> int:
-    try:
-        return int(json.loads((workspace / BATCH_FILE).read_text())["sequences"])
-    except FileNotFoundError:
-        return 2 * options.batch_size
+    return with_less_memory(
+        lambda most: _Course(options, base, data, workspace, report, most=most).run(),
+        most=2 * options.batch_size, what="sequence", workspace=workspace, report=report,
+    )  # fmt: skip
 
 
 @dataclass
@@ -106,9 +85,7 @@ class _Course:
         assert data.train_pairs is not None
         self.options, self.workspace, self.report, self.most = options, workspace, report, most
         on_gpu = torch.cuda.is_available()
-        bf16 = options.precision == "bf16" or (
-            options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()
-        )
+        bf16 = uses_bf16(options.precision)
         self.student = _student_of(base, options, dtype="bfloat16" if bf16 and on_gpu else "float32")
         self.student.bf16 = bf16
         inner: Any = self.student.embedder[0] if isinstance(self.student, ApartStudent) else self.student.wrapped
@@ -128,8 +105,7 @@ class _Course:
         by_epochs = options.epochs * self.epoch_steps
         self.steps = min(options.max_steps or by_epochs, by_epochs)
         self.learned = [each for each in self.adapted.parameters() if each.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.learned, lr=options.learning_rate, weight_decay=options.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.optimizer, self.schedule = optimizer_of(self.learned, options, steps=self.steps)
         self._plans: dict[int, list[list[int]]] = {}
 
     def run(self) -> Trained:
@@ -162,10 +138,6 @@ class _Course:
         (self.student.embedder if isinstance(self.student, ApartStudent) else self.adapted).train()
 
     # --- steps ---------------------------------------------------------------------------
-
-    def _rate(self, step: int) -> float:
-        warm = self.options.warmup * self.steps
-        return (step + 1) / (warm + 1) if step < warm else max(0.0, (self.steps - step) / max(1.0, self.steps - warm))
 
     def _step(self, step: int) -> float:
         """One optimizer step over both orders of a batch of pairs, in parts of at most `most` sequences."""

@@ -22,6 +22,7 @@ from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.processes.serve import serving
 from trainer.bases import load_base
+from trainer.instructions import InstructionTooLong
 from trainer.publishing import embedding_export
 from trainer.publishing.embedding_export import publish_embedder
 from trainer.publishing.export import ModelCard, ParityFailed
@@ -328,3 +329,41 @@ def test_a_student_that_compares_tokens_is_served_as_it_was_measured(
     np.testing.assert_allclose(student.scores("goldfish", TEXTS), expected, atol=1e-5)
     assert [each.index for each in student.rank("goldfish", TEXTS)] == np.argsort(-expected, kind="stable").tolist()
     assert np.isfinite(student.scores("", ["", "a"])).all()
+
+
+FISH = ("goldfish in a pond", "water for goldfish", "a pond", "fish in water", "goldfish", "pond water and fish")
+BREAD = ("bread from the oven", "flour and yeast", "oven", "yeast in bread", "bread", "flour for bread in the oven")
+
+
+def two_instructions(queries: int) -> TrainingData:
+    """The same queries under two instructions that order the same documents the other way round."""
+    rng = np.random.default_rng(0)
+    texts, documents, elo, told, numbers = [], [], [], [], []
+    for number in range(queries):
+        fish, bread = (rng.choice(some, 3, replace=False).tolist() for some in (FISH, BREAD))
+        for wanted in ("fish", "bread"):
+            for text in (*fish, *bread):
+                texts.append("what should I read")
+                documents.append(text)
+                elo.append(1700.0 if (text in FISH) == (wanted == "fish") else 1300.0)
+                told.append(f"only {wanted}")
+                numbers.append(2 * number + (wanted == "bread"))
+    values = np.array(elo)
+    rows = Examples(
+        queries=texts, documents=documents, labels=(values > 1500.0).astype(np.float64), weights=np.ones(len(values)),
+        query_ids=np.array(numbers), elo=values, instructions=told,
+    )  # fmt: skip
+    nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    return TrainingData(rows, nothing)
+
+
+def test_two_instructions_order_the_same_documents_differently(base: Path, tmp_path: Path) -> None:
+    """A student that reads them learns both orders; one that does not sees each order contradicted."""
+    data = two_instructions(12)
+    reads, _ = learn(base, tmp_path / "reads", data)
+    deaf, _ = learn(base, tmp_path / "deaf", data, instructions="never")
+    assert reads.reads_instruction and not deaf.reads_instruction
+    assert reads.facts["held_out_gain"] > 0.1 > deaf.facts["held_out_gain"]
+    long = dataclasses.replace(data.train, instructions=["only fish " * 40] * len(data.train))
+    with pytest.raises(InstructionTooLong, match="shorten the instruction"):
+        learn(base, tmp_path / "long", TrainingData(long, data.dev), instructions="always")

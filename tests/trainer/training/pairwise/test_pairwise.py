@@ -153,7 +153,7 @@ def test_a_step_in_parts_gives_the_gradient_of_the_whole_step(
 ) -> None:
     whole, _ = learn(encoder, tmp_path / "whole", epochs=1)
     (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "batch.json").write_text(json.dumps({"sequences": 3}))
+    (tmp_path / "parts" / "batch.json").write_text(json.dumps({"most": 3}))
     parts, _ = learn(encoder, tmp_path / "parts", epochs=1)
     assert parts.facts["dev_log_loss"] == pytest.approx(whole.facts["dev_log_loss"], abs=1e-3)
 
