@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -85,3 +87,19 @@ def visit(browser: Browser, live_server: Any) -> Iterator[Callable[..., Visit]]:
     yield start
     for context in contexts:
         context.close()
+    wait_for_requests()
+
+
+def wait_for_requests(seconds: float = 10.0) -> None:
+    """Until no request of a closed page is still in the database: the flush after the test would deadlock with it."""
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND state <> 'idle' AND backend_type = 'client backend'"
+    )
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with connection.cursor() as cursor:
+            cursor.execute(others)
+            if not cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
