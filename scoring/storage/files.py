@@ -121,9 +121,9 @@ class Storage:
     def exists(self, path: str) -> bool:
         return bool(self._files.exists(self._absolute(path)))
 
-    def names(self, folder: str) -> list[str]:
-        """Return the paths of all files below a folder, relative to it, in name order."""
-        root = self._absolute(folder)
+    def names(self, folder: str = "") -> list[str]:
+        """Return the paths of all files below a folder (default: the root), relative to it, in name order."""
+        root = self._absolute(folder) if folder else self._root.rstrip("/")
         found = self._files.find(root) if self._files.exists(root) else []
         return sorted(self._relative(each, root) for each in found if not each.endswith(UNFINISHED))
 

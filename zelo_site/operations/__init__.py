@@ -1,0 +1,1 @@
+"""For the person on call: health, readiness, metrics, backup and restore."""

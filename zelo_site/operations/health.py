@@ -1,0 +1,44 @@
+"""GET /healthz and /readyz, for load balancers and supervisors; both need no key and name no address.
+
+`/healthz`: this web process answers. `/readyz`: it can do its work, that is, the database answers and its tables are
+current. A missing broker or worker does not make it unready: pages work and no work is lost; `/metrics` and
+`manage.py doctor` report it.
+"""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from workers.broker.client import broker_answers
+
+
+@login_not_required
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 while this process answers; it reads nothing."""
+    return JsonResponse({"status": "ok"})
+
+
+@login_not_required
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 if the database answers and its tables are current, else 503 with the check that failed."""
+    checks = {"database": _database_state(), "broker": "ok" if broker_answers() else "no answer; judging is paused"}
+    ready = checks["database"] == "ok"
+    return JsonResponse({"status": "ok" if ready else "not ready", "checks": checks}, status=200 if ready else 503)
+
+
+def _database_state() -> str:
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError:
+        return "no answer"
+    return f"{len(missing)} migrations not applied; run `manage.py migrate`" if missing else "ok"
