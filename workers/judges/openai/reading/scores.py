@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from labeling.annotation.criteria import key_of
 from workers.judges.openai.reading.elements import is_in_unknown_element
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
+from workers.judges.openai.reading.standing import stands_as_answer
 from workers.judges.openai.reading.votes import letter_in
 
 Stated = TypeVar("Stated")
@@ -67,7 +68,7 @@ class ScoredByCriterion:
 class NoScore(ValueError):
     """The text states no score; `why` is the kind of problem."""
 
-    def __init__(self, why: Literal["none", "cut", "range", "contradiction"], message: str) -> None:
+    def __init__(self, why: Literal["none", "cut", "range", "contradiction", "mention"], message: str) -> None:
         super().__init__(message)
         self.why = why
 
@@ -128,6 +129,10 @@ def _last_in(
     after = _FENCE.sub("", text[last.end :])
     if is_retracted(after):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
+    if not any(_stands(item, every, text, stated, read) for item in items):
+        raise NoScore(
+            "mention", "its JSON object is only mentioned in a sentence, as a possibility or as another's answer"
+        )
     if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
         raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
@@ -373,6 +378,25 @@ def _number(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _stands(
+    item: _Item,
+    every: list[_Item],
+    text: str,
+    stated: Stated,
+    read: Callable[[dict[str, Any]], tuple[Stated, str]],
+) -> bool:
+    """Whether an object states this, and the words around it leave it standing as the answer."""
+    start = max((each.end for each in every if each.end <= item.start), default=0)
+    is_last = all(each.start < item.end for each in every)
+    after = text[item.end :] if is_last else ""  # what stands between two objects is read for their order
+    if item.value is None or not stands_as_answer(text[start : item.start], after):
+        return False
+    try:
+        return read(item.value)[0] == stated
+    except NoScore:
+        return False
 
 
 def _differs(
