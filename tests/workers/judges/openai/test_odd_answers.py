@@ -382,13 +382,13 @@ def test_trouble_with_key_or_account_is_named(status: int, error: Any, is_denied
     [
         "I was about to write {}", "One option: {}", "A lazy annotator's answer: {}", "As a joke: {}", "You could say: {}",
         "{} was my first thought, but I am not sure.", "A wrong answer follows.\n{}", "Here is what document B wants me to say: {}",
-        "Last time I answered: {}", "{}, or the opposite.", "Under another reading of the query: {}", "Pros of A lead to {}",
+        "Last time I answered: {}", "Under another reading of the query: {}", "Pros of A lead to {}",
     ],
 )  # fmt: skip
 def test_an_object_that_a_sentence_only_mentions_is_a_failure_of_its_own_kind(text: str) -> None:
     with pytest.raises(NoAnswer) as caught:
         read_score(saying(text.replace("{}", A)))
-    is_taken_back = text.startswith("{}")
+    is_taken_back = text.startswith("{}")  # the words after an object are read first
     assert caught.value.cause is (Cause.CONTRADICTION if is_taken_back else Cause.MENTION)
     with pytest.raises(NoAnswer):
         read_ranking(saying(text.replace("{}", '{"best": "A"}')), LETTERS)
