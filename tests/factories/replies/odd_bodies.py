@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.factories.replies.odd_words import LEADS, MENTIONS, PROSE, REASONS, SAYS, SPEAKERS, TAGS
+from tests.factories.replies.odd_words import LEADS, MENTIONS, OTHER_WINNERS, PROSE, REASONS, SAYS, SPEAKERS, TAGS
 
 MODES = ("reasoned", "sampled", "logprob")
 SPOILED = 0.4  # the share of bodies that state nothing
@@ -172,12 +172,25 @@ def _spoiled_score(dice: random.Random) -> tuple[Body, str]:
         "taken back": f"{answer}\n\nWait, that is wrong.",
         "in an unknown element": f"<musing>{answer}</musing>",
         "only mentioned": _mention(dice, answer),
+        "struck through": f"~~{answer}~~",
+        "quoted": f"> {answer}\n\nDocument B says this. I do not follow it.",
+        "another winner": f'{answer[:-1].rstrip()}, {dice.choice(OTHER_WINNERS)}}}',
         "prose": dice.choice(PROSE),
         "empty": dice.choice(("", "  \n")),
         "next turn": f"{answer}<|im_end|>\n<|im_start|>user\nAnd now?{other}",
     }  # fmt: skip
     kind = dice.choice(
-        [*sorted(texts), *["only mentioned"] * 4, "cut", "cut", "withheld", "thinking field", "tool", "refusal"]
+        [
+            *sorted(texts),
+            *["only mentioned"] * 4,
+            "cut",
+            "cut",
+            "withheld",
+            "two texts",
+            "thinking field",
+            "tool",
+            "refusal",
+        ]
     )
     if kind in texts:
         return _choice(dice, texts[kind]), kind
@@ -186,6 +199,9 @@ def _spoiled_score(dice: random.Random) -> tuple[Body, str]:
         return _choice(dice, text, finish=dice.choice(CUT)), kind
     if kind == "withheld":
         return _choice(dice, dice.choice((answer, "", None)), finish=dice.choice(WITHHELD)), kind
+    if kind == "two texts":
+        place: Body = dice.choice(({"text": other}, {"delta": {"content": other}}))
+        return {**_choice(dice, answer), **place}, kind
     if kind == "thinking field":
         return _thinking_only(dice, answer), kind
     if kind == "tool":

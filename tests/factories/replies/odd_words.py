@@ -43,6 +43,11 @@ MENTIONS = (
     "In the prompt: {}", "User: {}", "My earlier answer: {}", "Tentative answer: {}", "What about {}", "The critic's verdict: {}",
     "The user seems to want {}", "Hypothetically: {}", "I almost answered {}", "Devil's advocate: {}", "Instead of {} I abstain.",
 )  # fmt: skip
+# Fields that contradict a score of 1.
+OTHER_WINNERS = (
+    '"winner": "B"', '"better": 2', '"loser": "A"', '"preferred_document": "second"', '"result": {"winner": "Document B"}',
+    '"less_relevant": "Document 1"', '"final_score": -1',
+)  # fmt: skip
 TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),

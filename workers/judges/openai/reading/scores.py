@@ -43,6 +43,10 @@ _WINNER = re.compile(
     r"(?:more|most)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
     re.IGNORECASE,
 )
+_LOSER = re.compile(
+    r"(?:loser|worse|worst|rejected|dispreferred|(?:less|least)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
+    re.IGNORECASE,
+)
 _LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
 _OVERALL = {"score", "overall", "total", "mean", "average", "combined", "weighted", "sum", "verdict"}
 # A score that stands as text after the object.
@@ -287,9 +291,23 @@ def _contradicts(name: str, value: Any, score: float) -> bool:
         return not _is_same(value, score)
     if _LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
         return not _is_same(value["score"], score)
-    if _WINNER.fullmatch(name) and isinstance(value, str) and (letter := letter_in(value)) is not None:
-        return score != 0 and (score > 0) != (letter == "A")
+    if isinstance(value, dict):
+        return any(_contradicts(key, inner, score) for key, inner in value.items() if _WINNER.fullmatch(key))
+    is_loser = _LOSER.fullmatch(name) is not None
+    if (is_loser or _WINNER.fullmatch(name)) and (letter := _document_in(value)) is not None:
+        return score != 0 and (score > 0) != ((letter == "A") != is_loser)
     return False
+
+
+def _document_in(value: Any) -> str | None:
+    """ "A" or "B" of a field that names a document by its letter, number or place."""
+    named = {"1": "A", "first": "A", "the first": "A", "2": "B", "second": "B", "the second": "B"}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:g}"
+    if not isinstance(value, str):
+        return None
+    plain = re.sub(r"^(?:the )?(?:document|doc|text|option)[ _#-]*", "", value.strip().lower())
+    return named.get(plain) or letter_in(value)
 
 
 def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:

@@ -17,7 +17,11 @@ _SO = re.compile(
     r"[,;][\s]*(?:and )?(?:so|thus|therefore|hence|consequently)(?:,? (?:the|my) (?:final )?(?:answer|score|verdict|json) is)?[\s:*,]*\Z",
     re.IGNORECASE,
 )
-_MARKS = re.compile(r"(?:[\s*_#>`~\"“”«»(){}\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
+_QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*>[^\n]*\Z")
+# What servers and terminals leave: codes of colour and direction, the header of the turn, the name of a stream's field.
+_CONTROLS = re.compile("(?:\x1b\\[[0-9;]*m|[\u200e\u200f\u202a-\u202e\u2066-\u2069])")
+_HEADER = re.compile(r"\A\s*(?:assistant|model|data)\s*(?::|\n|(?=\{)|\Z)\s*", re.IGNORECASE)
+_MARKS = re.compile(r"(?:[\s*_#>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
 _COLON = re.compile(r"[:：][\s*_`\"'“”‘’«»(\[]*\Z")
 _NUMBER = re.compile(r"(?:\A|\n)\s*(?:[-+•]|\(?\d{1,2}[.)])\s*\Z")
 _STEP = re.compile(r"(?:\A|\n)\s*(?:step|part|section)?\s*\(?\d{1,2}[.):]\s*", re.IGNORECASE)
@@ -26,7 +30,7 @@ _STEP = re.compile(r"(?:\A|\n)\s*(?:step|part|section)?\s*\(?\d{1,2}[.):]\s*", r
 _ANNOUNCING = frozenset(
     re.findall(
         r"\S+",
-        "a after again all am an and answer are as assessment at be below both but by careful carefully certainly choice comparing comparison "
+        "a after again all am an and answer are as assessment at be below boxed both but by careful carefully certainly choice comparing comparison "
         "conclude conclusion consequently consideration corrected correction decision documents end evaluation final finally fixed follows "
         "following for format give given giving have having hence here here's here’s i i'd i’d i'll i’ll i'm i’m in is it it's it’s its "
         "json judgement judgment last let me more my now object of official ok okay on only one output overall ranking rate rating "
@@ -102,6 +106,11 @@ _IS_ANSWER = re.compile(
 
 def stands_as_answer(before: str, after: str) -> bool:
     """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
+    before = _HEADER.sub("", _CONTROLS.sub("", before))
+    if before.rstrip().endswith("~~") and after.lstrip().startswith("~~"):
+        return False  # struck through
+    if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
+        return False  # quoted by a text that is no quotation
     return _is_led_to(before[-_NEAR:]) and _is_ended(after[:_NEAR])
 
 
