@@ -27,7 +27,7 @@ def test_a_rubric_is_written_with_the_keyboard(look: str, visit: Start) -> None:
     page.locator("#settings").get_by_role("button", name="Save").press("Enter")
     expect(page.get_by_text("Nothing was changed.")).to_be_visible()
     said = page.locator("#" + (field.get_attribute("aria-describedby") or "").split()[-1])
-    expect(said).to_contain_text("criterion 2 of the rubric")
+    expect(said).to_contain_text("Criterion 2 of the rubric")
     expect(field).to_have_attribute("aria-invalid", "true")
     field.scroll_into_view_if_needed()
     visited.picture(f"rubric-refused-{look}")

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.forms import BoundField
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -55,7 +56,7 @@ class SettingsForm(PageForm):
         try:
             return rubric_of_lines(self.cleaned_data["rubric"])
         except ValueError as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(capfirst(str(error))) from error
 
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:

@@ -58,7 +58,7 @@ _HEDGE = re.compile(
     r"refus\w*|reject\w*|ignor\w*|disregard\w*|discard\w*|avoid\w*|wrong|incorrect|mistaken|false|bad|invalid|"
     r"not|never|cannot|can['’]t|won['’]t|don['’]t|doesn['’]t|wouldn['’]t|shouldn['’]t|n['’]t|"
     r"tentative(?:ly)?|provisional(?:ly)?|preliminary|interim|unverified|unconfirmed|yesterday|last time|to be (?:revised|checked|"
-    r"confirmed|determined|decided)|(?:query|question|pair) \W?\d+|should|wants?|wanted|told|tells?|instruct\w*|"
+    r"confirmed|determined|decided)|(?:query|question|pair) \W?\d+|should|wants?|wanted|t(?:old|ells?)|instruct\w*|"
     r"prompt(?:s|ed)?|inject\w*|expects|suggest\w*|"
     r"he|she|they|judges?|raters?|annotators?|reviewers?|assistants?|colleagues?|users?|persons?|people|humans?|experts?|models?|gpt\w*|"
     r"examples?|sample|for instance|e\.g|template|placeholder|options?|version|variant|"
@@ -76,7 +76,7 @@ _SPEECH = re.compile(
 _OWN = re.compile(
     r"\b(?:i|we)(?:['’]d| would| will|['’]ll| can| could now| may now| must| have to| should)? (?:now )?(?:therefore )?"
     r"(?:say|rate|judge|assess|score|answer|give|choose|conclude|evaluate|compare|provide|reply|respond|rank|put)\b|"
-    r"\b(?:you(?: have)?|as|user|prompt)(?: ha[sd])? (?:asked|requested|instructed|specified|told|wanted|expected|suggested)(?: for)?\b|"
+    r"\b(?:you(?: have)?|as|user|prompt)(?: ha[sd])? (?:asked|requested|instructed|specified|t(?:old)|wanted|expected|suggested)(?: for)?\b|"
     r"\b(?:answer|score|verdict|json|object|result|output|response) (?:should|would|must|will) be\b|\byou can find\b|\bcan be (?:found|given)\b|\bnot only\b|\b(?:one|more) or (?:more|less)\b|\bfor (?:the )?(?:user|judge|reader)\b",
     re.IGNORECASE,
 )
