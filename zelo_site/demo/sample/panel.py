@@ -65,6 +65,18 @@ class Panel:
     grades: Mapping[str, Mapping[str, int]]
     prompts: Mapping[str, str]
 
+    @property
+    def test_ids(self) -> frozenset[str]:
+        """Ids of the test questions: those that were graded and have a candidate with a positive grade.
+
+        Every order of the candidates of the other graded questions has the same NDCG, so they are questions to learn from.
+        """
+        return frozenset(
+            each.id
+            for each in self.questions
+            if each.part == GRADED and any(self.grades.get(each.id, {}).get(name) for name, _ in each.candidates)
+        )
+
     def only(self, ids: Collection[str]) -> Panel:
         """The part about some questions."""
         return Panel(
