@@ -85,7 +85,7 @@ def test_the_report_counts_agreement_and_bias(
     panel = make_panel(tmp_path, DOCUMENTS)
     said = report(panel)
     assert "| test | 3 | 15 | 30 | 90 | 9 |" in said
-    assert "| documents | 9 of 15 | 3 of 15 | 3 of 15 | 0 of 15 |" in said
+    assert "| documents | 3 of 15 | 3 of 15 | 3 of 15 | 6 of 15 |" in said
     assert "| `direct`, `task` | 30 | 100.0% | – | 0.0% |" in said  # always the same side: kappa is undefined
     assert "| `critic` | 100.0% of 27 | 100.0% of 12 | 100.0% of 9 | 100.0% of 6 | 0.0% of 3 |" in said
     assert "| `direct` | 50.0% | 0.0% | 0.0% | 50.0% | 0.0% | +0.100 ± 0.094 |" in said
