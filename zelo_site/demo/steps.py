@@ -102,8 +102,7 @@ def make_demo(owner: User, panel: Panel) -> Project:
                     external_id=each.id,
                     text=each.text,
                     domain=each.domain,
-                    metadata={"domain": each.domain, "sample": SAMPLE}
-                    | ({SPLIT_BY: TEST} if each.id in test else {}),
+                    metadata={"domain": each.domain, "sample": SAMPLE} | ({SPLIT_BY: TEST} if each.id in test else {}),
                 )
                 for each in sorted(panel.questions, key=lambda each: each.id not in test)
             ]

@@ -35,7 +35,15 @@ Key = tuple[str, str, str]
 
 def report(panel: Panel) -> str:
     """Return all figures as Markdown."""
-    parts = (_counts(panel), _found(panel), _verdicts(panel), _between(panel), _with_grades(panel), _passes(panel), _by_hand(panel))
+    parts = (
+        _counts(panel),
+        _found(panel),
+        _verdicts(panel),
+        _between(panel),
+        _with_grades(panel),
+        _passes(panel),
+        _by_hand(panel),
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
