@@ -19,12 +19,12 @@ from typing import IO, Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 import pydantic
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.strict_json import check_value
 from labeling.records import (
     Collection,
     Comparison,
     ComparisonColumns,
-    ExportedQuery,
     Failure,
     Fit,
     ImportedCandidate,
@@ -53,6 +53,10 @@ class Options(pydantic.BaseModel):
         """Refuse NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting, as an error of the field."""
         check_value(value)
         return value
+
+
+class ExportFailed(ValueError):
+    """A file format cannot represent a value."""
 
 
 class UnknownPlugin(LookupError):
@@ -108,20 +112,29 @@ class Importer(Plugin):
         return 0.0
 
     @abc.abstractmethod
-    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade]:
+    def read(
+        self, stream: IO[bytes]
+    ) -> Iterator[
+        ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade | ImportedPreference | ImportedRating
+    ]:
         """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 
 class Exporter(Plugin):
-    """Writes scores to a file format."""
+    """Writes a project's data to a file format.
+
+    `reads`: what `write` gets. `scores`: ExportedQuery, each query with its scored candidates; `texts`: ExportedText of all
+    documents, then of all queries, then ImportedGrade; `judgments`: ExportedJudgment, oldest first; `pairs`: ExportedPair.
+    """
 
     kind = "exporter"
+    reads: ClassVar[Literal["scores", "texts", "judgments", "pairs"]] = "scores"
     suffix: ClassVar[str] = ".txt"
     content_type: ClassVar[str] = "text/plain"
 
     @abc.abstractmethod
-    def write(self, rows: Iterable[ExportedQuery], stream: IO[bytes]) -> None:
-        """Write all rows to the stream."""
+    def write(self, rows: Iterable[Any], stream: IO[bytes]) -> None:
+        """Write all rows to the stream, which need not be able to seek. Raises ExportFailed for what the format cannot hold."""
 
 
 class Sampler(Plugin):

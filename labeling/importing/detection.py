@@ -18,6 +18,7 @@ from labeling.plugins import Importer, registered
 
 AUTO = "auto"
 DEFAULT = "zbench-jsonl"
+OF_FOLDERS = ("beir", "datasets-folder")
 
 
 def detect(head: bytes, filename: str = "") -> str:
@@ -35,7 +36,9 @@ def detect_source(source: IO[bytes] | Path, filename: str = "") -> str:
     """As `detect`, for a seekable stream, whose position stays, or a path; a folder is a data set of several files."""
     if isinstance(source, Path):
         if source.is_dir():
-            return "beir"
+            is_beir = any(source.rglob("corpus.jsonl")) or any(source.rglob("queries.jsonl"))
+            columns = (each for each in source.rglob("*") if each.suffix in (".arrow", ".parquet"))
+            return "datasets-folder" if not is_beir and any(columns) else "beir"
         with source.open("rb") as stream:
             return detect(stream.read(HEAD_BYTES), filename or source.name)
     position = source.tell()

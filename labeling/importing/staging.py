@@ -13,6 +13,8 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
+from labeling.importing.answers.staging import StagedAnswers
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.replacing import replace_first_stage, replace_texts
@@ -58,7 +60,8 @@ class ImportSummary:
     `grades_unmatched`: grades of documents that are no candidates, which are kept.
     `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own. `replaced`: those that took the file's. `left_out`: the bad rows of a file that was imported without them.
+    its own. `replaced`: those that took the file's. `judgments`: distinct answers, of which changed ones superseded those of an
+    earlier import; `ratings`: grades of single raters. `left_out`: the bad rows of a file that was imported without them.
     """
 
     queries: int = 0
@@ -74,6 +77,12 @@ class ImportSummary:
     candidates_unmatched: int = 0
     kept: int = 0
     replaced: int = 0
+    judgments: int = 0
+    judgments_created: int = 0
+    judgments_changed: int = 0
+    ratings: int = 0
+    ratings_created: int = 0
+    ratings_changed: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
@@ -84,11 +93,15 @@ class ImportSummary:
                 (self.documents, self.documents_created, "documents"),
                 (self.candidates, self.candidates_created, "candidates"),
                 (self.grades, self.grades_created, "grades"),
+                (self.judgments, self.judgments_created, "judgments"),
+                (self.ratings, self.ratings_created, "grades of raters"),
             )
             if count
         ]
         notes = (
             (self.grades_changed, "grades replaced"),
+            (self.judgments_changed, "judgments changed"),
+            (self.ratings_changed, "grades of raters changed"),
             (self.replaced, "texts, metadata and first-stage ranks replaced"),
             (self.grades_unmatched, "grades of documents that are no candidates"),
             (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
@@ -110,19 +123,25 @@ class ImportSummary:
                 self.grades_created,
                 self.grades_changed,
                 self.replaced,
+                self.judgments_created,
+                self.judgments_changed,
+                self.ratings_created,
+                self.ratings_changed,
             )
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Counts of the temporary table; documents and grades are distinct ones."""
+    """Counts of the temporary tables; documents and grades are distinct ones."""
 
     rows: int
     queries: int
     documents: int
     candidates: int
     grades: int
+    preferences: int = 0
+    ratings: int = 0
 
 
 _CREATE_STAGE = """
@@ -144,16 +163,20 @@ def stage(
     rows: Iterator[Row | RowError],
     progress: Progress | None,
     left_out: LeftOutRows | None = None,
+    *,
+    repeated_answers: bool = False,
 ) -> Staged:
-    """Check the rows across lines and copy them into the temporary table, a few MB at a time.
+    """Check the rows across lines and copy them into the temporary tables, a few MB at a time.
 
-    Bad rows are added to `left_out`; without it the first one raises RowError.
+    Bad rows are added to `left_out`; without it the first one raises RowError. `repeated_answers`: one annotator may answer a
+    question several times.
     """
     cursor.execute(_CREATE_STAGE)
+    answers = StagedAnswers(cursor, ROWS_AT_ONCE)
     counts = dict.fromkeys(("query", "document", "candidate", "grade"), 0)
     batch: list[Record] = []
     characters = position = 0
-    for record in _records(_good(rows, left_out)):
+    for record in _records(_good(rows, RowChecks(repeated_answers=repeated_answers), left_out), answers):
         position += 1
         counts[record[2]] += 1
         batch.append((position, *record[1:]))
@@ -165,12 +188,19 @@ def stage(
                 progress(record[1])
     _copy(cursor, batch)
     cursor.execute("ANALYZE import_row")
-    return Staged(position, counts["query"], counts["document"], counts["candidate"], counts["grade"])
+    answers.finish()
+    return Staged(
+        position + answers.rows,
+        *(counts[name] for name in ("query", "document", "candidate", "grade")),
+        answers.preferences,
+        answers.ratings,
+    )
 
 
-def _good(rows: Iterator[Row | RowError], left_out: LeftOutRows | None) -> Iterator[tuple[Row, list[bool]]]:
+def _good(
+    rows: Iterator[Row | RowError], checks: RowChecks, left_out: LeftOutRows | None
+) -> Iterator[tuple[Row, list[bool]]]:
     """Rows that pass the checks across lines, with what `RowChecks.check` returns for them."""
-    checks = RowChecks()
     for row in rows:
         good, repeated, errors = (None, [], [row]) if isinstance(row, RowError) else checks.check_parts(row)
         for error in errors:
@@ -181,9 +211,13 @@ def _good(rows: Iterator[Row | RowError], left_out: LeftOutRows | None) -> Itera
             yield good, repeated
 
 
-def _records(rows: Iterator[tuple[Row, list[bool]]]) -> Iterator[Record]:
-    """Rows of the temporary table, with position 0; repeated texts are left out."""
+def _records(rows: Iterator[tuple[Row, list[bool]]], answers: StagedAnswers) -> Iterator[Record]:
+    """Rows of the temporary table, with position 0; repeated ones are left out, and answers go to their own table."""
     for row, repeated in rows:
+        if isinstance(row, ImportedPreference | ImportedRating):
+            if not repeated[0]:
+                answers.add(row)
+            continue
         if isinstance(row, ImportedGrade):
             if not repeated[0]:
                 yield _grade(row.query_id, row.document_id, row.grade, row.line)
