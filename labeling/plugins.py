@@ -124,11 +124,12 @@ class Exporter(Plugin):
     """Writes a project's data to a file format.
 
     `reads`: what `write` gets. `scores`: ExportedQuery, each query with its scored candidates; `texts`: ExportedText of all
-    documents, then of all queries, then ImportedGrade; `judgments`: ExportedJudgment, oldest first; `pairs`: ExportedPair.
+    documents, then of all queries, then ImportedGrade; `everything`: those and then `scores`; `judgments`: ExportedJudgment,
+    oldest first; `pairs`: ExportedPair; `ratings`: ImportedRating.
     """
 
     kind = "exporter"
-    reads: ClassVar[Literal["scores", "texts", "judgments", "pairs"]] = "scores"
+    reads: ClassVar[Literal["scores", "texts", "everything", "judgments", "pairs", "ratings"]] = "scores"
     suffix: ClassVar[str] = ".txt"
     content_type: ClassVar[str] = "text/plain"
 
@@ -170,7 +171,8 @@ class Judge(Plugin):
     the GPU if there is one) or `http`. `added_options`: options that came after a judge's first release; at their default
     they are no part of its identity, so that an update repeats no question. `learns_from_panel`: the judge is a student of
     other judges, so that no student learns from its answers. `set_size`: the most documents of one question;
-    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`.
+    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`. `can_be_asked`: False
+    for answers that were imported, which no run asks for more.
     """
 
     kind = "judge"
@@ -179,6 +181,7 @@ class Judge(Plugin):
     resource: ClassVar[Literal["cpu", "gpu", "http"]] = "cpu"
     added_options: ClassVar[frozenset[str]] = frozenset()
     learns_from_panel: ClassVar[bool] = False
+    can_be_asked: ClassVar[bool] = True
     model_revision: str = ""
     prompt_hash: str = ""
 

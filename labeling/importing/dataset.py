@@ -27,7 +27,8 @@ from labeling.importing.detection import AUTO, OF_FOLDERS, detect_source
 from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
 from labeling.importing.reports import store_report
-from labeling.importing.staging import ImportFailed, ImportSummary, Progress, Staged, move, stage
+from labeling.importing.staging import Progress, Staged, move, stage
+from labeling.importing.summary import ImportFailed, ImportSummary
 from labeling.models import Judgment, Project
 from labeling.plugins import Importer, get_plugin
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
@@ -39,6 +40,7 @@ __all__ = [
     "Preview",
     "export_judgments",
     "import_dataset",
+    "live_judgments",
     "preview_dataset",
     "stream_judgments",
 ]
@@ -359,7 +361,8 @@ def stream_judgments(project: Project, *, by: Any = None) -> Iterator[bytes]:
     return _judgment_lines(project)
 
 
-def _judgment_lines(project: Project) -> Iterator[bytes]:
+def live_judgments(project: Project) -> Iterator[dict[str, Any]]:
+    """The values of each live judgment by name, oldest first; `created_at` in ISO 8601."""
     rows = (
         cast(Any, Judgment.objects)
         .live()
@@ -368,10 +371,15 @@ def _judgment_lines(project: Project) -> Iterator[bytes]:
         .values_list(*_JUDGMENT_FIELDS.values())
     )
     for row in rows.iterator(chunk_size=2000):
-        line = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
-        line["rationale"] = line["rationale"] or ""
-        line["created_at"] = line["created_at"].isoformat()
-        yield json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        values = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
+        values["rationale"] = values["rationale"] or ""
+        values["created_at"] = values["created_at"].isoformat()
+        yield values
+
+
+def _judgment_lines(project: Project) -> Iterator[bytes]:
+    for values in live_judgments(project):
+        yield json.dumps(values, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def export_judgments(project: Project, stream: IO[bytes], *, by: Any = None) -> int:

@@ -221,11 +221,23 @@ def _pairs() -> Iterator[Any]:
         yield ExportedPair("q1", "who", "d0", "one,\ntwo", "d1", "three \U0001f41f", preference, answers=3)
 
 
+def _ratings() -> Iterator[Any]:
+    yield ImportedRating("q1", "d0", 2, "anna")
+    yield ImportedRating("q1", "d-ü", 0, 'ben, "b"', by_person=False)
+
+
+def _everything() -> Iterator[Any]:
+    yield from _texts()
+    yield from _exported()
+
+
 _ROWS: dict[str, Callable[[], Iterator[Any]]] = {
     "scores": _exported,
     "texts": _texts,
     "judgments": _judgments,
     "pairs": _pairs,
+    "ratings": _ratings,
+    "everything": _everything,
 }
 
 

@@ -1,7 +1,6 @@
 """The temporary table of an import: rows are copied into it, and SQL moves them into the project.
 
-`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`; it also exports `ImportSummary` and
-`ImportFailed`, which are defined here.
+`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from django.db.backends.utils import CursorWrapper
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.answers.staging import StagedAnswers
 from labeling.importing.formats import Row, RowChecks, RowError
-from labeling.importing.left_out import LeftOut, LeftOutRows
+from labeling.importing.left_out import LeftOutRows
 from labeling.importing.replacing import replace_first_stage, replace_texts
 from labeling.importing.strict_json import printable
+from labeling.importing.summary import ImportFailed, ImportSummary
 from labeling.importing.unmatched_grades import attach_grades
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
@@ -28,107 +28,6 @@ ROWS_AT_ONCE = 5_000
 CHARACTERS_AT_ONCE = 4_000_000
 MAX_DOMAIN_CHARACTERS = 100
 MANY_ROWS = 1_000
-
-
-class ImportFailed(ValueError):
-    """A file was not imported, and nothing of it is stored. `line` is 0 for an error of the whole file."""
-
-    def __init__(self, problem: str, *, file: str, remedy: str, line: int = 0, field: str = "") -> None:
-        where = ", ".join(part for part in (file, f"line {line}" if line else "", field) if part)
-        super().__init__(f"{where}: {problem}; {remedy}")
-        self.problem = problem
-        self.file = file
-        self.line = line
-        self.field = field
-        self.remedy = remedy
-
-    @classmethod
-    def of_row(cls, error: RowError, file: str) -> ImportFailed:
-        return cls(
-            f"{error.problem}; expected {error.expectation}",
-            file=file,
-            line=error.line,
-            field=error.field,
-            remedy=error.remedy,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ImportSummary:
-    """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
-
-    `grades_unmatched`: grades of documents that are no candidates, which are kept.
-    `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
-    queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own. `replaced`: those that took the file's. `judgments`: distinct answers, of which changed ones superseded those of an
-    earlier import; `ratings`: grades of single raters. `left_out`: the bad rows of a file that was imported without them.
-    """
-
-    queries: int = 0
-    documents: int = 0
-    candidates: int = 0
-    grades: int = 0
-    queries_created: int = 0
-    documents_created: int = 0
-    candidates_created: int = 0
-    grades_created: int = 0
-    grades_changed: int = 0
-    grades_unmatched: int = 0
-    candidates_unmatched: int = 0
-    kept: int = 0
-    replaced: int = 0
-    judgments: int = 0
-    judgments_created: int = 0
-    judgments_changed: int = 0
-    ratings: int = 0
-    ratings_created: int = 0
-    ratings_changed: int = 0
-    left_out: tuple[LeftOut, ...] = ()
-
-    def __str__(self) -> str:
-        parts = [
-            f"{count} {noun} ({created} new)"
-            for count, created, noun in (
-                (self.queries, self.queries_created, "queries"),
-                (self.documents, self.documents_created, "documents"),
-                (self.candidates, self.candidates_created, "candidates"),
-                (self.grades, self.grades_created, "grades"),
-                (self.judgments, self.judgments_created, "judgments"),
-                (self.ratings, self.ratings_created, "grades of raters"),
-            )
-            if count
-        ]
-        notes = (
-            (self.grades_changed, "grades replaced"),
-            (self.judgments_changed, "judgments changed"),
-            (self.ratings_changed, "grades of raters changed"),
-            (self.replaced, "texts, metadata and first-stage ranks replaced"),
-            (self.grades_unmatched, "grades of documents that are no candidates"),
-            (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
-        )
-        parts += [f"{count} {note}" for count, note in notes if count]
-        if self.kept:
-            parts.append(f"{self.kept} differ from the project and were not changed")
-        parts += [str(each) for each in self.left_out]
-        return ", ".join(parts)
-
-    @property
-    def changed_nothing(self) -> bool:
-        """True if the project had all of it already."""
-        return not any(
-            (
-                self.queries_created,
-                self.documents_created,
-                self.candidates_created,
-                self.grades_created,
-                self.grades_changed,
-                self.replaced,
-                self.judgments_created,
-                self.judgments_changed,
-                self.ratings_created,
-                self.ratings_changed,
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
