@@ -121,8 +121,8 @@ def import_dataset(
             raise _without_rows(left_out, file)
         summary = _moved(cursor, project, staged, file, left_out, repeated=repeated, replaces=replaces)
         _note_import(project, summary, file, by=by)
-        store_report(project, file=file, importer=reader.name, summary=str(summary), left_out=left_out, by=by)
-        return summary
+        report = store_report(project, file=file, importer=reader.name, summary=str(summary), left_out=left_out, by=by)
+        return replace(summary, import_id=report.pk)
 
 
 REFUSE = "refuse"

@@ -89,10 +89,13 @@ def stage(
     cursor.execute("ANALYZE import_row")
     answers.finish()
     return Staged(
-        position + answers.rows,
-        *(counts[name] for name in ("query", "document", "candidate", "grade")),
-        answers.preferences,
-        answers.ratings,
+        rows=position + answers.rows,
+        queries=counts["query"],
+        documents=counts["document"],
+        candidates=counts["candidate"],
+        grades=counts["grade"],
+        preferences=answers.preferences,
+        ratings=answers.ratings,
     )
 
 

@@ -39,7 +39,7 @@ class ImportSummary:
     `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
     its own. `replaced`: those that took the file's. `judgments`: distinct answers, of which changed ones superseded those of an
-    earlier import; `ratings`: grades of single raters. `left_out`: the bad rows of a file that was imported without them.
+    earlier import; `ratings`: grades of single raters. `import_id`: the record of the import, 0 without one. `left_out`: the bad rows of a file that was imported without them.
     """
 
     queries: int = 0
@@ -62,6 +62,7 @@ class ImportSummary:
     ratings_created: int = 0
     ratings_changed: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    import_id: int = 0
 
     def __str__(self) -> str:
         parts = [

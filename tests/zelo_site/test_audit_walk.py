@@ -262,7 +262,7 @@ READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements", "teaching", "trial", "project-story",
+    "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 
 
