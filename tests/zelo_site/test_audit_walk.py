@@ -110,6 +110,7 @@ PAGES = [
     Writes("settings", ("project.changed", "project.caps"), SETTINGS),
     Writes("import", ("data.imported",), {"file": new_data}),
     Writes("import", ("grades.replaced",), {"grades": new_grades}, grades_before),
+    Writes("download", ("judgments.exported",), kwargs={"exporter": "judgments-csv"}),
     Writes("candidates", ("candidates.ordered",), {}, no_job),
     Writes("new-run", ("run.started",), JUDGES),
     Writes("queue-next", ("run.started",), {}, scores),

@@ -61,7 +61,7 @@ SELECT min(position) AS position, annotator, annotator_key, by_person, NULL::big
     (array_agg(swapped ORDER BY position))[1] AS swapped,
     CASE WHEN bool_or(kind = 'preference') THEN 'preference' ELSE (array_agg(kind ORDER BY position DESC))[1] END AS kind,
     CASE WHEN min(preference) = max(preference) THEN min(preference)
-         ELSE least(greatest(avg(preference), 0.0), 1.0) END AS preference,
+         ELSE avg(preference) END AS preference,
     COALESCE((array_agg(rationale ORDER BY position DESC) FILTER (WHERE rationale <> ''))[1], '') AS rationale,
     NULL::bigint AS replaces
 FROM import_vote
