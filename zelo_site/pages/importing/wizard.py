@@ -30,7 +30,13 @@ from labeling.projects import BadProject, create_project, may_create
 from labeling.records import AnswerKind, ImportedCandidate, ImportedDocument, ImportedGrade
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.pages.forms import BadForm, PageForm, check_all, shown_form
-from zelo_site.pages.importing.formats import chosen_options, file_key, importer_of, options_shown
+from zelo_site.pages.importing.formats import (
+    chosen_options,
+    file_key,
+    has_columns,
+    importer_of,
+    options_shown,
+)
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
 
@@ -214,6 +220,7 @@ def _look(source: Source, project: Project | None) -> dict[str, Any]:
     return {
         "name": source.name,
         "annotators": found.annotators,
+        "has_columns": has_columns(source.importer),
         "label": get_plugin("importer", source.importer).label,
         "preview": found,
         "figures": _figures(found),

@@ -65,6 +65,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "annotator_key": ("annotatorid",),
     "by_person": ("byperson",),
 }
+# The options that name a column, by their role.
+COLUMN_OPTIONS = {
+    **{role: role for role in ("query", "a", "b", "preference", "score", "winner")},
+    "annotator": "annotator_column",
+}
 _ANSWERS = ("preference", "score", "winner")
 _COLUMN = f'Its column. Empty: guessed from the names; "{NONE}": none.'
 
@@ -122,9 +127,7 @@ class Preferences(RowImporter):
                     return
 
     def _columns(self, names: Sequence[str]) -> Mapping[str, str]:
-        given = {
-            role: getattr(self.options, "annotator_column" if role == "annotator" else role, "") for role in _NAMES
-        }
+        given = {role: getattr(self.options, option) for role, option in COLUMN_OPTIONS.items()}
         for role, name in given.items():
             if name not in ("", NONE) and name not in names:
                 raise _refused(names, f"has no column {printable(name)!r} for {role}")
@@ -182,6 +185,12 @@ class Preferences(RowImporter):
             return values.of_number(value, line, field=columns[role], low=0.0, high=1.0), AnswerKind.PREFERENCE
         score = values.of_number(value, line, field=columns[role], low=-1.0, high=1.0)
         return (1.0 - score) / 2.0, AnswerKind.PREFERENCE
+
+
+def guessed_options(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The column of each option that names one, "-" for none; `given` values of options override the guess."""
+    found = _guessed(columns, {role: given.get(option, "") for role, option in COLUMN_OPTIONS.items()})
+    return {option: found.get(role, NONE) for role, option in COLUMN_OPTIONS.items()}
 
 
 def _guessed(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
