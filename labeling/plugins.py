@@ -125,10 +125,11 @@ class Exporter(Plugin):
 
     `reads`: what `write` gets. `scores`: ExportedQuery, each query with its scored candidates; `texts`: ExportedText of all
     documents, then of all queries, then ImportedGrade; `everything`: those and then `scores`; `judgments`: ExportedJudgment,
-    oldest first; `pairs`: ExportedPair; `ratings`: ImportedRating.
+    oldest first; `pairs`: ExportedPair; `ratings`: ImportedRating. `format_help` says in one line what the file holds.
     """
 
     kind = "exporter"
+    format_help: ClassVar[str] = ""
     reads: ClassVar[Literal["scores", "texts", "everything", "judgments", "pairs", "ratings"]] = "scores"
     suffix: ClassVar[str] = ".txt"
     content_type: ClassVar[str] = "text/plain"

@@ -61,6 +61,7 @@ class LabelStudioPairs(_Tasks):
 
     name = "label-studio-pairs"
     label = "Label Studio tasks: comparisons"
+    format_help = "Judged pairs, for a Pairwise control over document_a and document_b."
     suffix = ".label-studio-pairs.json"
     reads = "pairs"
 
@@ -81,6 +82,7 @@ class LabelStudioRatings(_Tasks):
 
     name = "label-studio-ratings"
     label = "Label Studio tasks: ratings"
+    format_help = "Candidates, for a Rating control over document."
     suffix = ".label-studio-ratings.json"
 
     def tasks(self, row: ExportedQuery) -> Iterator[dict[str, Any]]:
@@ -103,6 +105,7 @@ class ArgillaPairs(_Tasks):
 
     name = "argilla-pairs"
     label = "Argilla records: comparisons"
+    format_help = "Judged pairs, for a label question named winner."
     suffix = ".argilla-pairs.json"
     reads = "pairs"
 
@@ -121,6 +124,7 @@ class ArgillaRatings(_Tasks):
 
     name = "argilla-ratings"
     label = "Argilla records: ratings"
+    format_help = "Candidates, for a rating question named grade."
     suffix = ".argilla-ratings.json"
 
     def tasks(self, row: ExportedQuery) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,7 @@ class HuggingFace(Exporter):
 
     name = "hugging-face"
     label = "Hugging Face data set (zip)"
+    format_help = "Corpus, queries, grades and scored candidates as Parquet, with a data set card."
     suffix = ".dataset.zip"
     content_type = "application/zip"
     reads = "everything"

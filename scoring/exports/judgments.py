@@ -31,6 +31,7 @@ class JudgmentsJsonl(_Judgments):
 
     name = "judgments-jsonl"
     label = "Judgments as JSON lines"
+    format_help = "Live judgments with rationales, oldest first."
     suffix = ".judgments.jsonl"
     content_type = "application/x-ndjson"
 
@@ -45,6 +46,7 @@ class JudgmentsCsv(_Judgments):
 
     name = "judgments-csv"
     label = "Judgments as CSV"
+    format_help = "Live judgments with rationales, oldest first."
     suffix = ".judgments.csv"
     content_type = "text/csv; charset=utf-8"
 
@@ -60,6 +62,7 @@ class JudgmentsParquet(_Judgments):
 
     name = "judgments-parquet"
     label = "Judgments as Parquet"
+    format_help = "Live judgments with rationales, oldest first."
     suffix = ".judgments.parquet"
     content_type = "application/vnd.apache.parquet"
 
@@ -73,6 +76,7 @@ class RaterGradesCsv(Exporter):
 
     name = "rater-grades-csv"
     label = "Grades of single raters as CSV"
+    format_help = "Imported grades, one row for each rater and document."
     suffix = ".rater-grades.csv"
     content_type = "text/csv; charset=utf-8"
     reads = "ratings"

@@ -26,6 +26,7 @@ class ZbenchAnnotatedJsonl(Exporter):
 
     name = "zbench-annotated-jsonl"
     label = "zbench annotated JSONL"
+    format_help = "Queries with scored documents, best first; an import restores ranks, grades and metadata."
     suffix = ".jsonl"
     content_type = "application/x-ndjson"
 
@@ -74,6 +75,7 @@ class TrecRun(Exporter):
 
     name = "trec-run"
     label = "TREC run"
+    format_help = "Best first, without documents that have no score."
     suffix = ".trec"
     content_type = "text/plain; charset=utf-8"
 

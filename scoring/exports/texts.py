@@ -24,6 +24,7 @@ class TrecQrelsExport(Exporter):
 
     name = "trec-qrels"
     label = "TREC qrels (grades)"
+    format_help = "Grades, those of documents that are no candidates included."
     suffix = ".qrels.txt"
     content_type = "text/plain; charset=utf-8"
     reads = "texts"
@@ -44,6 +45,7 @@ class BeirExport(Exporter):
 
     name = "beir"
     label = "BEIR (zip)"
+    format_help = "All documents and queries, and the grades, as BEIR and MTEB read them."
     suffix = ".beir.zip"
     content_type = "application/zip"
     reads = "texts"

@@ -34,6 +34,7 @@ class TrainingPairs(_TrainingSet):
 
     name = "st-pairs"
     label = "sentence-transformers: pairs with score"
+    format_help = "Query, document and relevance of each scored document."
     suffix = ".pairs.jsonl"
 
     def items(self, row: ExportedQuery) -> Iterator[Mapping[str, Any]]:
@@ -50,6 +51,7 @@ class TrainingTriplets(_TrainingSet):
 
     name = "st-triplets"
     label = "sentence-transformers: triplets"
+    format_help = "Query, a relevant document and a less relevant one."
     suffix = ".triplets.jsonl"
 
     class Options(Exporter.Options):
@@ -74,6 +76,7 @@ class TrainingLists(_TrainingSet):
 
     name = "st-lists"
     label = "sentence-transformers: lists"
+    format_help = "Each query with its scored documents and their relevances."
     suffix = ".lists.jsonl"
 
     def items(self, row: ExportedQuery) -> Iterator[Mapping[str, Any]]:

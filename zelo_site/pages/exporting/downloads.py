@@ -68,9 +68,8 @@ def exports_page(request: HttpRequest, slug: str, error: Exception | None = None
 
 
 def _shown(name: str) -> Shown:
-    plugin = get_plugin("exporter", name)
-    first = (plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ").replace("\n", " ")
-    return Shown(name, plugin.label, first, plugin_form(plugin, prefix=f"{PREFIX}-{name}")())
+    plugin = cast("type[Exporter]", get_plugin("exporter", name))
+    return Shown(name, plugin.label, plugin.format_help, plugin_form(plugin, prefix=f"{PREFIX}-{name}")())
 
 
 def download(request: HttpRequest, slug: str, exporter: str) -> HttpResponseBase:
