@@ -13,9 +13,11 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
+from labeling.importing.dataset import import_dataset
 from labeling.models import AuditEntry, DatasetImport, Document, Judgment, Membership, Project
 from tests.factories.api import Api
 from tests.factories.rows import make_project, make_user
+from workers.runs.ordering import RunRefused, start_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -137,3 +139,33 @@ def test_the_command_exports_with_options(project: Project, tmp_path: Path) -> N
     assert b"qrels/dev.tsv" in target.read_bytes()
     with pytest.raises(CommandError, match="split"):
         call_command("export", project.slug, "--format", "beir", "--to", str(target), "--options", '{"split": ""}')
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pages_show_imported_people_and_models(project: Project, answers: bytes) -> None:
+    client = Client()
+    client.force_login(Membership.objects.get(project=project).user)
+    for people in (False, True):
+        data = answers if people else answers.replace(b"anna", b"model a").replace(b"ben", b"model b")
+        options = {"annotators_are": "people" if people else "models"}
+        import_dataset(
+            project, io.BytesIO(data), importer="auto", options=options, leave_out_bad_rows=True, filename="f"
+        )
+    for name in (
+        "project",
+        "people",
+        "people-agreement",
+        "scorecard",
+        "disagreements",
+        "new-run",
+        "queries",
+        "imports",
+    ):
+        assert client.get(reverse(name, args=[project.slug])).status_code == 200, name
+    assert "Imported judgments" not in client.get(reverse("new-run", args=[project.slug])).content.decode()
+    scorecard = client.get(reverse("scorecard", args=[project.slug])).content.decode()
+    assert "model a" in scorecard
+    query = project.queries.get()
+    assert client.get(reverse("query", args=[project.slug, query.pk])).status_code == 200
+    with pytest.raises(RunRefused, match="its answers were imported"):
+        start_run(project, judges=list(project.annotators.filter(is_person=False)[:1]))
