@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labeling.importing.left_out import LeftOut
 from labeling.importing.lines import RowError
@@ -62,7 +62,7 @@ class ImportSummary:
     ratings_created: int = 0
     ratings_changed: int = 0
     left_out: tuple[LeftOut, ...] = ()
-    import_id: int = 0
+    import_id: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         parts = [
