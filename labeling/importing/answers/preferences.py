@@ -119,6 +119,7 @@ def store_preferences(
             raise error
         left_out.add(error)
     cursor.execute(_VOTES, parameters)
+    cursor.execute("ANALYZE import_vote")
     if repeated == "last":
         cursor.execute(_ONLY_LAST)
     cursor.execute(_MERGE)
