@@ -9,7 +9,8 @@ from zelo_site.api.root import api
 from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
-from zelo_site.pages.importing import candidates, wizard
+from zelo_site.pages.exporting import downloads
+from zelo_site.pages.importing import candidates, past, wizard
 from zelo_site.pages.judging import (
     agreement,
     batches,
@@ -57,6 +58,10 @@ urlpatterns = [
     path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
     path("p/<slug:slug>/audit/", audit.project_audit, name="audit"),
     path("p/<slug:slug>/import/", wizard.import_page, name="import"),
+    path("p/<slug:slug>/imports/", past.imports_page, name="imports"),
+    path("p/<slug:slug>/imports/<int:import_id>/left-out/", past.left_out, name="left-out"),
+    path("p/<slug:slug>/export/", downloads.exports_page, name="exports"),
+    path("p/<slug:slug>/export/<str:exporter>/", downloads.download, name="download"),
     path("p/<slug:slug>/candidates/", candidates.candidates, name="candidates"),
     path("p/<slug:slug>/run/", start.new_run, name="new-run"),
     path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),

@@ -110,6 +110,7 @@ PAGES = [
     Writes("settings", ("project.changed", "project.caps"), SETTINGS),
     Writes("import", ("data.imported",), {"file": new_data}),
     Writes("import", ("grades.replaced",), {"grades": new_grades}, grades_before),
+    Writes("download", ("judgments.exported",), kwargs={"exporter": "judgments-csv"}),
     Writes("candidates", ("candidates.ordered",), {}, no_job),
     Writes("new-run", ("run.started",), JUDGES),
     Writes("queue-next", ("run.started",), {}, scores),
@@ -262,7 +263,7 @@ READ_ONLY = {
     "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
-    "people-agreement", "disagreements", "teaching", "trial", "project-story",
+    "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 
 

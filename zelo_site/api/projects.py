@@ -80,10 +80,17 @@ class LeftOutOut(Schema):
 
 
 class ImportOut(Schema):
+    """Counts of a stored file; changed judgments superseded those of an earlier import. `import_id` leads to what was left out."""
+
     queries: int
     documents: int
     candidates: int
     grades: int
+    judgments: int
+    judgments_created: int
+    judgments_changed: int
+    ratings: int
+    import_id: int
     left_out: list[LeftOutOut]
     message: str
 
@@ -96,6 +103,8 @@ class PreviewOut(Schema):
     documents: int
     candidates: int
     grades: int
+    judgments: int
+    ratings: int
     complete: bool
     rows: list[dict[str, Any]]
     errors: list[str]
@@ -216,6 +225,11 @@ def post_import(
         "documents": summary.documents,
         "candidates": summary.candidates,
         "grades": summary.grades,
+        "judgments": summary.judgments,
+        "judgments_created": summary.judgments_created,
+        "judgments_changed": summary.judgments_changed,
+        "ratings": summary.ratings,
+        "import_id": summary.import_id,
         "left_out": [asdict(each) for each in summary.left_out],
         "message": str(summary),
     }
@@ -230,14 +244,15 @@ def post_import_preview(
     options: Json[dict[str, Any]] | None = None,
 ) -> Any:
     """Check a file as the import would, and store nothing: its format, its first rows, and its errors by reason."""
-    owned_project_or_404(request, slug)
+    project = owned_project_or_404(request, slug)
     try:
-        found = preview_dataset(file, importer=importer, options=options, filename=file.name or "upload")
+        found = preview_dataset(
+            file, importer=importer, options=options, filename=file.name or "upload", project=project
+        )
     except (ImportFailed, UnknownPlugin, ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    counts = {
-        name: getattr(found, name) for name in ("importer", "queries", "documents", "candidates", "grades", "complete")
-    }
+    names = ("importer", "queries", "documents", "candidates", "grades", "judgments", "ratings", "complete")
+    counts = {name: getattr(found, name) for name in names}
     return {
         **counts,
         "rows": [{"kind": type(row).__name__.removeprefix("Imported").lower(), **asdict(row)} for row in found.rows],

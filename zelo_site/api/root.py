@@ -15,6 +15,7 @@ from zelo_site.api.batches import router as batches_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
+from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
@@ -61,6 +62,7 @@ api = OpenToKeys(
 )
 for _router in (
     labeling_router,
+    imports_router,
     scoring_router,
     snapshots_router,
     workers_router,
