@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
+from zelo_site.api.conventions.problems import unknown_address
 from zelo_site.api.root import api
 from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
@@ -110,6 +111,7 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
+    re_path(r"^api/", unknown_address, name="unknown-operation"),
     re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),

@@ -113,6 +113,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerank-info": {"GET": For.KEYS},
     "health": {"GET": For.ALL},  # 503: no ranking server runs here
     "unknown-address": {"GET": For.ALL},
+    "unknown-operation": {"GET": For.ALL},
     "audit": {"GET": For.OWNERS},
     "server-audit": {"GET": For.STAFF},
     "people": READ_AND_CHANGE,
@@ -287,7 +288,7 @@ def test_a_page_is_for_whom_the_table_says(name: str, method: str, world: World)
     found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))
     if name in {"sign-in", "enter"}:
         assert set(found.values()) == {"let in"}
-    elif name in {"health", "unknown-address"}:
+    elif name in {"health", "unknown-address", "unknown-operation"}:
         assert set(found.values()) == {"error 503" if name == "health" else "not found"}
     elif name.startswith("rerank-"):
         assert set(found.values()) == {"signs in"}
