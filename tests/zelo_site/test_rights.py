@@ -30,6 +30,7 @@ class For:
     PEOPLE_WHO_COMPARE = ("owner", "annotator")
     READERS = ("owner", "viewer")
     OWNERS = ("owner",)
+    NOBODY_ELSE: Roles = ()  # the walk's key belongs to nobody in it
     KEYS: Roles = ()  # programs with a key of their own; a browser's session opens nothing
 
 
@@ -227,6 +228,13 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/recordings": (For.OWNERS, "file"),
     "GET /projects/{slug}/probes": (For.READERS, None),
     "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
+    "POST /projects/{slug}/{kind}/bulk": (For.OWNERS, None),
+    "GET /projects/{slug}/documents": (For.READERS, None),
+    "GET /projects/{slug}/candidates": (For.READERS, None),
+    "GET /candidates/{candidate_id}/comparisons": (For.READERS, None),
+    "GET /keys": (For.SIGNED_IN, None),
+    "POST /keys": (For.SIGNED_IN, {"name": "new"}),
+    "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),
     "GET /endpoints": (For.STAFF, None),
     "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
     "PATCH /endpoints/{name}": (For.STAFF, {}),
@@ -310,4 +318,4 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     found = outcomes(world, send)
     if operation == "POST /projects/{slug}/probes":  # the owner asks for a judge that is not there
         assert found.pop("owner") == "not found"
-    check(found, whom, of_a_project="{" in path and "{name}" not in path)
+    check(found, whom, of_a_project="{" in path and "{name}" not in path and "{key_id}" not in path)

@@ -14,6 +14,8 @@ from labeling.access.api_auth import API_AUTH
 from zelo_site.api.batches import router as batches_router
 from zelo_site.api.conventions.openapi import complete
 from zelo_site.api.conventions.problems import answer_with_problems, as_problems
+from zelo_site.api.data.keys import router as keys_router
+from zelo_site.api.data.texts import router as texts_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
@@ -80,5 +82,7 @@ for _router in (
     proof_router,
     rerankers_router,
     endpoints_router,
+    texts_router,
+    keys_router,
 ):
     api.add_router("", _router)

@@ -33,9 +33,7 @@ class LineErrors(HttpError):
         self.errors = list(errors)
 
 
-def problem(
-    request: HttpRequest, status: int, detail: str, errors: Sequence[Mapping[str, Any]] = ()
-) -> JsonResponse:
+def problem(request: HttpRequest, status: int, detail: str, errors: Sequence[Mapping[str, Any]] = ()) -> JsonResponse:
     """The response of one error; `instance` is the path of the request."""
     body = {
         "type": "about:blank",
