@@ -30,7 +30,7 @@ from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
-from zelo_site.pages.server import audit, endpoints, server
+from zelo_site.pages.server import audit, endpoints, plugins, server
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -46,6 +46,7 @@ urlpatterns = [
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
+    path("plugins/", plugins.plugins_page, name="plugins"),
     path("endpoints/", endpoints.endpoints_page, name="endpoints"),
     path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
     path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),

@@ -50,6 +50,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "jobs": {"GET": For.SIGNED_IN},
     "jobs-live": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
+    "plugins": {"GET": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
     "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
@@ -232,6 +233,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/documents": (For.READERS, None),
     "GET /projects/{slug}/candidates": (For.READERS, None),
     "GET /candidates/{candidate_id}/comparisons": (For.READERS, None),
+    "GET /plugin-modules": (For.STAFF, None),
     "GET /keys": (For.SIGNED_IN, None),
     "POST /keys": (For.SIGNED_IN, {"name": "new"}),
     "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),

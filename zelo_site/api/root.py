@@ -15,6 +15,7 @@ from zelo_site.api.batches import router as batches_router
 from zelo_site.api.conventions.openapi import complete
 from zelo_site.api.conventions.problems import answer_with_problems, as_problems
 from zelo_site.api.data.keys import router as keys_router
+from zelo_site.api.data.plugin_modules import router as plugin_modules_router
 from zelo_site.api.data.texts import router as texts_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
@@ -84,5 +85,6 @@ for _router in (
     endpoints_router,
     texts_router,
     keys_router,
+    plugin_modules_router,
 ):
     api.add_router("", _router)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labeling.models import Candidate, Document, Query
+from labeling.models import AuditEntry, Candidate, Document, Query
 from tests.factories.api import Api
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
 
@@ -39,6 +39,11 @@ def test_bulk_upserts_build_a_project_and_replace_what_differs() -> None:
     found = send(api, slug, "documents", {"id": "d0", "text": "another"}, documents[1]).json()
     assert (found["created"], found["replaced"]) == (0, 1)
     assert Document.objects.get(external_id="d0").text == "another"
+    entries = AuditEntry.objects.filter(action="data.imported")
+    assert {entry.subject for entry in entries} == {"queries", "documents", "candidates", "grades"}
+    before = entries.count()
+    assert send(api, slug, "grades", *grades).json()["created"] == 0
+    assert entries.count() == before, "what changes nothing leaves no entry"
 
 
 def test_bad_lines_are_all_listed_and_nothing_is_stored() -> None:
