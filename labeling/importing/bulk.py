@@ -126,21 +126,25 @@ def _document(row: dict[str, Any], line: int) -> Row:
     )
 
 
+def _ids(row: dict[str, Any], line: int) -> tuple[str, str]:
+    return identifier(row.get("query_id"), "query_id", line), identifier(row.get("document_id"), "document_id", line)
+
+
 def _candidate(row: dict[str, Any], line: int) -> Row:
-    ids = [identifier(row.get(name), name, line) for name in ("query_id", "document_id")]
+    query, document = _ids(row, line)
     placed = None if row.get("rank") is None else rank(row["rank"], line)
     scored = None if row.get("score") is None else score(row["score"], line)
-    return ImportedCandidate(*ids, rank=placed, score=scored, line=line)
+    return ImportedCandidate(query, document, rank=placed, score=scored, line=line)
 
 
 def _grade(row: dict[str, Any], line: int) -> Row:
-    ids = [identifier(row.get(name), name, line) for name in ("query_id", "document_id")]
+    query, document = _ids(row, line)
     value = grade(row.get("grade"), line)
     if value < 0:
         raise RowError(
             f"is {value}", line=line, field="grade", expectation="0 or more", remedy="send 0 for irrelevant documents"
         )
-    return ImportedGrade(*ids, grade=value, line=line)
+    return ImportedGrade(query, document, grade=value, line=line)
 
 
 _TEXT = frozenset({"id", "text", "metadata"})

@@ -96,10 +96,12 @@ def _of_type(schema: dict[str, Any], schemas: dict[str, Any], depth: int) -> Any
 
 
 def _number(schema: dict[str, Any]) -> float | int:
-    least = schema.get("minimum", schema.get("exclusiveMinimum"))
-    most = schema.get("maximum", schema.get("exclusiveMaximum"))
-    if "exclusiveMinimum" in schema and schema.get("type") == "number":
-        return (least + most) / 2 if most is not None else least + 1
-    if least is not None:
-        return least + (1 if "exclusiveMinimum" in schema else 0)
-    return 1 if most is None else min(1, most)
+    least: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
+    most: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if least is None:
+        return 1 if most is None else min(1, most)
+    if "exclusiveMinimum" not in schema:
+        return least  # type: ignore[no-any-return]
+    if schema.get("type") == "number" and most is not None:
+        return (least + most) / 2  # type: ignore[no-any-return]
+    return least + 1  # type: ignore[no-any-return]
