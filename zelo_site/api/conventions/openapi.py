@@ -101,7 +101,7 @@ def _number(schema: dict[str, Any]) -> float | int:
     if least is None:
         return 1 if most is None else min(1, most)
     if "exclusiveMinimum" not in schema:
-        return least  # type: ignore[no-any-return]
+        return least
     if schema.get("type") == "number" and most is not None:
-        return (least + most) / 2  # type: ignore[no-any-return]
-    return least + 1  # type: ignore[no-any-return]
+        return (least + most) / 2
+    return least + 1
