@@ -42,7 +42,7 @@ class NewKeyOut(Schema):
 @router.get("/keys", response=list[KeyOut])
 def list_keys(request: HttpRequest, response: HttpResponse, cursor: Cursor = "", limit: Limit = 100) -> Any:
     """Your API keys, without their secrets."""
-    rows = ApiToken.objects.filter(user_id=request.user.pk)
+    rows = ApiToken.objects.filter(user_id=request.user.pk or 0)
     return paged(request, response, rows, cursor=cursor, limit=limit)
 
 

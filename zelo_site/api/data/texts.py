@@ -118,7 +118,7 @@ def list_comparisons(
     candidate = Candidate.objects.visible_to(request.user).filter(pk=candidate_id).first()
     if candidate is None:
         raise HttpError(404, f"no candidate {candidate_id} is visible to you; GET .../candidates lists them")
-    live = Judgment.objects.visible_to(request.user).live()
+    live = cast(Any, Judgment.objects.visible_to(request.user)).live()
     rows = live.filter(Q(pair__a=candidate) | Q(pair__b=candidate))
     rows = rows.select_related("annotator", "pair__a__document", "pair__b__document")
     return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
