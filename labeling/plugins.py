@@ -12,7 +12,7 @@ import abc
 import importlib.metadata
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -307,13 +307,18 @@ def get_plugin(kind: str, name: str) -> type[Plugin]:
 
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """An entry point and the result of loading it; `error` is empty if it loaded."""
+    """An entry point and the result of loading it; `error` is empty if it loaded, `detail` is the traceback.
+
+    `package` and `version` are those of the distribution that declares it; empty if they are unknown.
+    """
 
     name: str
     module: str
     enabled: bool
     error: str = ""
     detail: str = ""
+    package: str = ""
+    version: str = ""
 
 
 _loaded: dict[str, PluginModule] = {}
@@ -331,17 +336,15 @@ def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
 
 
 def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> PluginModule:
-    row = PluginModule(name=entry_point.name, module=entry_point.value, enabled=is_enabled)
+    package = entry_point.dist.name if entry_point.dist else ""
+    version = entry_point.dist.version if entry_point.dist else ""
+    row = PluginModule(
+        name=entry_point.name, module=entry_point.value, enabled=is_enabled, package=package, version=version
+    )
     if not is_enabled:
         return row
     try:
         entry_point.load()
     except Exception as error:  # any error of a third-party module is reported in its row
-        return PluginModule(
-            name=row.name,
-            module=row.module,
-            enabled=True,
-            error=f"{type(error).__name__}: {error}",
-            detail=traceback.format_exc(),
-        )
+        return replace(row, error=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
     return row

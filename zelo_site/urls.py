@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
+from zelo_site.api.conventions.problems import unknown_address
 from zelo_site.api.root import api
 from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
@@ -30,7 +31,7 @@ from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
-from zelo_site.pages.server import audit, endpoints, server
+from zelo_site.pages.server import audit, endpoints, plugins, server
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -46,6 +47,7 @@ urlpatterns = [
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
+    path("plugins/", plugins.plugins_page, name="plugins"),
     path("endpoints/", endpoints.endpoints_page, name="endpoints"),
     path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
     path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),
@@ -115,6 +117,7 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
+    re_path(r"^api/", unknown_address, name="unknown-operation"),
     re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),

@@ -30,6 +30,7 @@ class For:
     PEOPLE_WHO_COMPARE = ("owner", "annotator")
     READERS = ("owner", "viewer")
     OWNERS = ("owner",)
+    NOBODY_ELSE: Roles = ()  # the walk's key belongs to nobody in it
     KEYS: Roles = ()  # programs with a key of their own; a browser's session opens nothing
 
 
@@ -49,6 +50,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "jobs": {"GET": For.SIGNED_IN},
     "jobs-live": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
+    "plugins": {"GET": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
     "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
@@ -117,6 +119,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerank-info": {"GET": For.KEYS},
     "health": {"GET": For.ALL},  # 503: no ranking server runs here
     "unknown-address": {"GET": For.ALL},
+    "unknown-operation": {"GET": For.ALL},
     "audit": {"GET": For.OWNERS},
     "server-audit": {"GET": For.STAFF},
     "people": READ_AND_CHANGE,
@@ -233,6 +236,14 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/recordings": (For.OWNERS, "file"),
     "GET /projects/{slug}/probes": (For.READERS, None),
     "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
+    "POST /projects/{slug}/{kind}/bulk": (For.OWNERS, None),
+    "GET /projects/{slug}/documents": (For.READERS, None),
+    "GET /projects/{slug}/candidates": (For.READERS, None),
+    "GET /candidates/{candidate_id}/comparisons": (For.READERS, None),
+    "GET /plugin-modules": (For.STAFF, None),
+    "GET /keys": (For.SIGNED_IN, None),
+    "POST /keys": (For.SIGNED_IN, {"name": "new"}),
+    "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),
     "GET /endpoints": (For.STAFF, None),
     "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
     "PATCH /endpoints/{name}": (For.STAFF, {}),
@@ -294,7 +305,7 @@ def test_a_page_is_for_whom_the_table_says(name: str, method: str, world: World)
     found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))
     if name in {"sign-in", "enter"}:
         assert set(found.values()) == {"let in"}
-    elif name in {"health", "unknown-address"}:
+    elif name in {"health", "unknown-address", "unknown-operation"}:
         assert set(found.values()) == {"error 503" if name == "health" else "not found"}
     elif name.startswith("rerank-"):
         assert set(found.values()) == {"signs in"}
@@ -316,4 +327,4 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     found = outcomes(world, send)
     if operation == "POST /projects/{slug}/probes":  # the owner asks for a judge that is not there
         assert found.pop("owner") == "not found"
-    check(found, whom, of_a_project="{" in path and "{name}" not in path)
+    check(found, whom, of_a_project="{" in path and "{name}" not in path and "{key_id}" not in path)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
@@ -20,6 +20,7 @@ from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import KINDS, UnknownPlugin, registered
 from labeling.projects import BadProject, change_project, create_project, may_create
 from labeling.retrieval.candidates import rank_candidates
+from zelo_site.api.conventions.paging import MOST_ROWS, Cursor, Limit, paged
 
 
 def _storable(text: str) -> str:
@@ -32,8 +33,6 @@ def _storable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 
 router = Router(tags=["projects"])
-MOST_ROWS = 1000
-Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class ProjectIn(Schema):
@@ -262,10 +261,16 @@ def post_import_preview(
 
 
 @router.get("/projects/{slug}/queries", response=list[QueryOut])
-def list_queries(request: HttpRequest, slug: str, after: int = 0, limit: Limit = 100) -> Any:
-    """Queries in id order, those after the id `after`."""
+def list_queries(
+    request: HttpRequest, response: HttpResponse, slug: str, external_id: Text = "", domain: Text = "",
+    cursor: Cursor = "", after: int = 0, limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """Queries in id order, those after the id `after`; filtered by imported id or domain. Link leads to the next page."""
     project = project_or_404(request, slug)
-    return Query.objects.visible_to(request.user).filter(project=project, id__gt=after)[:limit]
+    rows = Query.objects.visible_to(request.user).filter(project=project, id__gt=after)
+    rows = rows.filter(external_id=external_id) if external_id else rows
+    rows = rows.filter(domain=domain) if domain else rows
+    return paged(request, response, rows, cursor=cursor, limit=limit)
 
 
 @router.get("/projects/{slug}/judgments")

@@ -12,6 +12,11 @@ from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
 from zelo_site.api.batches import router as batches_router
+from zelo_site.api.conventions.openapi import complete
+from zelo_site.api.conventions.problems import answer_with_problems, as_problems
+from zelo_site.api.data.keys import router as keys_router
+from zelo_site.api.data.plugin_modules import router as plugin_modules_router
+from zelo_site.api.data.texts import router as texts_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
@@ -35,9 +40,14 @@ class OpenToKeys(NinjaAPI):
         for pattern in patterns:
             if pattern.name == "openapi-json":
                 pattern.callback = self._for_known_askers(pattern.callback)
+            pattern.callback = as_problems(pattern.callback)
             if pattern.name != "openapi-view":
                 pattern.callback.login_required = False
         return patterns
+
+    def get_openapi_schema(self, **chosen: Any) -> Any:
+        """The OpenAPI document, completed by `conventions.openapi`."""
+        return complete(super().get_openapi_schema(**chosen))
 
     def _for_known_askers(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         """Require a key or a session for the schema, which lists the installed plugins and options."""
@@ -60,6 +70,7 @@ api = OpenToKeys(
     docs=Swagger(settings={"persistAuthorization": True}),
     description="Judge pairs of documents and read calibrated relevance scores.",
 )
+answer_with_problems(api)
 for _router in (
     labeling_router,
     imports_router,
@@ -74,5 +85,8 @@ for _router in (
     proof_router,
     rerankers_router,
     endpoints_router,
+    texts_router,
+    keys_router,
+    plugin_modules_router,
 ):
     api.add_router("", _router)
