@@ -18,6 +18,7 @@ from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
+from zelo_site.api.reports import router as reports_router
 from zelo_site.api.rerankers import router as rerankers_router
 from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
@@ -70,6 +71,7 @@ for _router in (
     people_router,
     training_router,
     proof_router,
+    reports_router,
     rerankers_router,
     endpoints_router,
 ):
