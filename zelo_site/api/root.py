@@ -18,12 +18,12 @@ from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
-from zelo_site.api.reports import router as reports_router
 from zelo_site.api.rerankers import router as rerankers_router
 from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
 from zelo_site.api.snapshots import router as snapshots_router
 from zelo_site.api.trainings import router as training_router
+from zelo_site.report.rest import router as reports_router
 
 
 class OpenToKeys(NinjaAPI):

@@ -17,7 +17,7 @@ from trainer.evaluation.rank_changes import Moved, what_moved
 from trainer.evaluation.snapshot_comparison import Change, SnapshotComparison
 from trainer.evaluation.system_orders import NoSystemOrders, system_orders
 from zelo_site.pages.rerankers.proof import shown_name
-from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers
+from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers, words
 from zelo_site.templatetags.figures import count, decimals, signed
 
 RESAMPLES = 10_000
@@ -170,7 +170,7 @@ def _moves(title: str, moved: Sequence[Moved]) -> Table:
         )
         for each in moved[:MOVED_SHOWN]
     )
-    return Table(title, _("query"), numbers(_("domain"), _("before"), _("after"), _("change")), lines)
+    return Table(title, _("query"), (*words(_("domain")), *numbers(_("before"), _("after"), _("change"))), lines)
 
 
 def comparison_sections(found: SnapshotComparison) -> list[Section]:
