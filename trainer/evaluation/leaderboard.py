@@ -217,7 +217,7 @@ def record_evaluation(
             judged = measurable(queries, reference)
         except NothingToMeasure:
             continue
-        kept = [query for query in judged if query.id in answered]
+        kept = sorted((query for query in judged if query.id in answered), key=lambda query: query.id)
         if not kept:
             continue
         own = [rows[query.id] for query in kept]
