@@ -193,6 +193,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
     "GET /projects/{slug}/snapshots": (For.READERS, None),
     "GET /projects/{slug}/report": (For.READERS, None),
+    "GET /projects/{slug}/judges/replacement": (For.READERS, None),
     "GET /snapshots/{snapshot_id}": (For.READERS, None),
     "GET /snapshots/{snapshot_id}/rows": (For.READERS, None),
     "POST /projects/{slug}/trainings": (For.OWNERS, {"snapshot_id": 0}),
