@@ -35,9 +35,13 @@ def test_judge_and_panel_are_tested_on_peoples_pairs(client: Client) -> None:
         truth = 0.95 if place % 2 else 0.05
         for person in people:
             own = truth if rng.random() < 0.85 else 1.0 - truth
-            rows.append(NewJudgment(pair_id=pair, annotator_id=person.pk, preference=own))
-        rows.append(NewJudgment(pair_id=pair, annotator_id=good.pk, preference=truth))
-        rows.append(NewJudgment(pair_id=pair, annotator_id=bad.pk, preference=None, kind=AnswerKind.BOTH_IRRELEVANT))
+            rows.append(NewJudgment(pair_id=pair, annotator_id=person.pk, swapped=False, preference=own))
+        rows.append(NewJudgment(pair_id=pair, annotator_id=good.pk, swapped=False, preference=truth))
+        rows.append(
+            NewJudgment(
+                pair_id=pair, annotator_id=bad.pk, swapped=False, preference=None, kind=AnswerKind.BOTH_IRRELEVANT
+            )
+        )
     record_judgments(rows)
     panel, *judges = replacing_people(project).judges
     assert panel.annotator_id is None and panel.result.passes, (
