@@ -28,7 +28,7 @@ from zelo_site.pages.judging import (
 )
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
-from zelo_site.pages.project import figures, project, projects, scale, settings, story
+from zelo_site.pages.project import figures, project, projects, report, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
@@ -103,6 +103,7 @@ urlpatterns = [
     path("p/<slug:slug>/training/<int:training_id>/<slug:move>/", training.move_training, name="move-training"),
     path("p/<slug:slug>/proof/", proof.proof_page, name="proof"),
     path("p/<slug:slug>/proof/moved/", proof.moved_page, name="moved"),
+    path("p/<slug:slug>/report/", report.report_page, name="report"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
     path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),

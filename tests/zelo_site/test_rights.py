@@ -105,6 +105,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "move-training": {"POST": For.OWNERS},
     "proof": READ_AND_CHANGE,
     "moved": R,
+    "report": R,
     "rerankers": R,
     "try-reranker": {"GET": For.READERS, "POST": For.READERS},
     "rerank-models": {"GET": For.KEYS},
@@ -149,7 +150,7 @@ FORMS = {
 }
 
 # They read in a snapshot of their own, which no test's transaction may surround.
-COMMITTED = {"agreement", "GET /projects/{slug}/agreement"}
+COMMITTED = {"agreement", "report", "GET /projects/{slug}/agreement", "GET /projects/{slug}/report"}
 
 # The operations of the REST interface, with a body that gets past its schema.
 OPERATIONS: dict[str, tuple[Roles, Any]] = {
@@ -201,6 +202,8 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/failed-calls": (For.READERS, None),
     "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
     "GET /projects/{slug}/snapshots": (For.READERS, None),
+    "GET /projects/{slug}/report": (For.READERS, None),
+    "GET /projects/{slug}/judges/replacement": (For.READERS, None),
     "GET /snapshots/{snapshot_id}": (For.READERS, None),
     "GET /snapshots/{snapshot_id}/rows": (For.READERS, None),
     "POST /projects/{slug}/trainings": (For.OWNERS, {"snapshot_id": 0}),

@@ -29,6 +29,7 @@ from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
 from zelo_site.api.snapshots import router as snapshots_router
 from zelo_site.api.trainings import router as training_router
+from zelo_site.report.rest import router as reports_router
 
 
 class OpenToKeys(NinjaAPI):
@@ -83,6 +84,7 @@ for _router in (
     people_router,
     training_router,
     proof_router,
+    reports_router,
     rerankers_router,
     endpoints_router,
     texts_router,
