@@ -105,7 +105,7 @@ class Project(models.Model):
     archived_at = models.DateTimeField(null=True, blank=True)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="projects")
 
-    objects: ClassVar[models.Manager[Project]] = UnarchivedManager()
+    objects: ClassVar[Any] = UnarchivedManager()
     with_archived = ProjectQuerySet.as_manager()
 
     class Meta:

@@ -62,7 +62,8 @@ def read_header(stream: IO[bytes]) -> Header:
 
 def check(stream: IO[bytes]) -> Header:
     """Read the whole file: its checksum, its sections and their row counts. Raises BadArchive."""
-    digest, header, counts, last = hashlib.sha256(), None, {}, b""
+    digest, header, last = hashlib.sha256(), None, b""
+    counts: dict[str, int] = {}
     name = ""
     for number, line in enumerate(lines_of(stream), 1):
         if last:

@@ -6,7 +6,9 @@ finds what is left; stored files and the names that it needs are in the payload,
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ from workers.models import Attempt, DeletedSpend, Job, JudgingTask, Run, Spend
 from workers.stopping import is_stopping
 
 STAGE = "deletion"
+REPORT_S = 0.5
 PROJECT = "project"
 DELETED = stored_text("%(name)s deleted: %(rows)s rows")
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times while deleting; see its log, then delete again: it continues"
@@ -87,10 +90,14 @@ def _delete(claim: JobClaim) -> str:
 
 
 def _progress(claim: JobClaim) -> Callable[[int], None]:
-    """Reports progress after each slice. Raises LeaseLost where the job is no longer ours, or this worker is stopping."""
+    """Reports progress twice a second. Raises LeaseLost where the job is no longer ours, or this worker is stopping."""
     before, total = Job.objects.values_list("done", "total").get(pk=claim.job_id)
+    latest = [-math.inf]
 
     def report(done: int) -> None:
+        if time.monotonic() < latest[0] + REPORT_S:
+            return
+        latest[0] = time.monotonic()
         report_progress(claim, before + done, max(total, before + done))
         Job.objects.filter(claim.held).update(attempts=1)  # whoever takes over has come further than before
         if is_stopping():

@@ -15,7 +15,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import QuerySet
 from django.db.models.fields.reverse_related import ForeignObjectRel
 
-SLICE = 500
+SLICE = 1000
 MOST_TRIES = 5
 
 # Called in the transaction that deletes rows of a model, before it deletes them, with their primary keys.
@@ -40,6 +40,8 @@ class Walk:
         rows = rows.exclude(pk__in=kept) if kept else rows
         while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:SLICE]):
             self._delete_slice(rows.model, ids)
+            if len(ids) < SLICE:
+                break
 
     def _delete_slice(self, model: type[models.Model], ids: Sequence[Any]) -> None:
         """Delete these rows. A row that arrives for one of them meanwhile is deleted in another try."""
@@ -66,6 +68,8 @@ class Walk:
             return
         while found := list(rows.order_by("pk").values_list("pk", flat=True)[:SLICE]):
             _every(relation.related_model).filter(pk__in=found).update(**{relation.field.name: None})
+            if len(found) < SLICE:
+                break
 
 
 def relations(model: type[models.Model]) -> Iterator[ForeignObjectRel]:

@@ -67,7 +67,7 @@ def _project(request: HttpRequest, row: Any) -> Project:
     if isinstance(row, Snapshot):
         projects = list(Project.with_archived.filter(snapshots=row))
         return next((each for each in projects if not owns(request.user, each)), projects[0])
-    return row.query.project if isinstance(row, Candidate) else row.project  # type: ignore[no-any-return]
+    return row.query.project if isinstance(row, Candidate) else row.project
 
 
 def _preview(target: Target) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def post_archive(request: HttpRequest, file: File[UploadedFile], name: Text = ""
     if not may_create(request.user):
         raise HttpError(403, "starting a project needs a staff account or a project of one's own; ask an owner")
     try:
-        job = order_import(file, name=name, owner=request.user, by=request.user)  # type: ignore[arg-type]
+        job = order_import(file, name=name, owner=request.user, by=request.user)
     except (BadArchive, BadProject, StorageFull) as error:
         raise HttpError(422, str(error)) from error
     return Status(202, {"slug": job.project.slug, "job_id": job.pk})
