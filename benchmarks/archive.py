@@ -25,7 +25,18 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # instead of this fol
 
 QUERIES, DOCUMENTS = 1_000, 100
 JUDGES = 2
-COMPARED = ("theta", "stderr", "elo", "elo_stderr", "relevance", "comparisons", "island", "undefeated", "winless", "calibrated")
+COMPARED = (
+    "theta",
+    "stderr",
+    "elo",
+    "elo_stderr",
+    "relevance",
+    "comparisons",
+    "island",
+    "undefeated",
+    "winless",
+    "calibrated",
+)
 REFITTED = 40
 
 _DOCUMENTS = """
@@ -104,7 +115,9 @@ def scores(project: Any) -> dict[tuple[str, str], tuple[Any, ...]]:
 
     names = ("candidate__query__external_id", "candidate__document__external_id")
     rows = Score.objects.filter(candidate__query__project=project).values_list(*names, *COMPARED)
-    return {row[:2]: tuple(each.hex() if isinstance(each, float) else each for each in row[2:]) for row in rows.iterator()}
+    return {
+        row[:2]: tuple(each.hex() if isinstance(each, float) else each for each in row[2:]) for row in rows.iterator()
+    }
 
 
 def exported(slug: str, path: str, answers: Any) -> None:
@@ -113,7 +126,7 @@ def exported(slug: str, path: str, answers: Any) -> None:
     from labeling.models import Project
     from workers.archives.exporting import write_archive
 
-    with open(path, "wb") as stream:
+    with Path(path).open("wb") as stream:
         write_archive(Project.objects.get(slug=slug), stream)
     answers.put(peak_mb())
 
@@ -123,7 +136,7 @@ def imported(path: str, answers: Any) -> None:
     _set_up()
     from workers.archives.importing import import_archive
 
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         project = import_archive(stream)
     answers.put((project.slug, peak_mb()))
 

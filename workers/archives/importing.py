@@ -86,7 +86,11 @@ def _unpack(claim: JobClaim) -> str:
     project = Project.objects.get(pk=claim.project_id)
     with storage().opened(claim.payload["file"]) as stream:
         header = check(stream)
-    with storage().opened(claim.payload["file"]) as stream, _reported(claim, header.total) as progress, transaction.atomic():
+    with (
+        storage().opened(claim.payload["file"]) as stream,
+        _reported(claim, header.total) as progress,
+        transaction.atomic(),
+    ):
         rows = _store(project, header, stream, progress=progress)
         hold(claim)  # nothing is stored where another worker has taken over
     return str(IMPORTED % {"rows": f"{rows:,}"})

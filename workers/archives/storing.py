@@ -39,7 +39,8 @@ def _stage(section: Section, rows: Iterator[tuple[int, list[Any]]], progress: Ca
         cursor.execute(f"CREATE TEMP TABLE archive_{section.name} ({columns}) ON COMMIT DROP")
         try:
             with connection.wrap_database_errors, cursor.cursor.copy(f"COPY archive_{section.name} FROM STDIN") as copy:
-                for number, row in rows:
+                for line, row in rows:
+                    number = line
                     copy.write_row([encode(value) for encode, value in zip(encoders, row, strict=True)])
                     count += 1
                     if count % REPORTED == 0:
@@ -117,7 +118,9 @@ def _statement(section: Section, project: Project) -> tuple[str, list[Any]]:
         targets.append(column)
         values.append("%s")
         parameters.append(value)
-    order = "own.new" if section.numbered else next((f"of_{name}.new" for name in section.names if name in references), "1")
+    order = (
+        "own.new" if section.numbered else next((f"of_{name}.new" for name in section.names if name in references), "1")
+    )
     return (
         f"INSERT INTO {section.table} ({', '.join(targets)}) SELECT {', '.join(values)} FROM archive_{section.name} row "
         f"{' '.join(joins)} {'WHERE ' + ' AND '.join(found) if found else ''} ORDER BY {order}",
@@ -165,5 +168,3 @@ def _correct(project: Project) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-

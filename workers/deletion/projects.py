@@ -36,14 +36,18 @@ def archive_project(project: Project, *, by: Any = None) -> bool:
         locked = Project.with_archived.select_for_update(of=("self",)).get(pk=project.pk)
         if locked.archived_at is not None:
             return False
-        for job in Job.objects.filter(project=project, stage=DISTILLATION, state__in=[Job.State.OPEN, Job.State.LEASED]):
+        for job in Job.objects.filter(
+            project=project, stage=DISTILLATION, state__in=[Job.State.OPEN, Job.State.LEASED]
+        ):
             cancel_distillation(job, by=by)
         for run in Run.objects.filter(project=project, state__in=Run.ACTIVE):
             pause_run(run, by=by)
         for training in TrainingRun.objects.filter(project=project, state__in=UNFINISHED):
             cancel_training(training, by=by)
         jobs.cancel_jobs(Job.objects.filter(project=project, run__isnull=True).exclude(stage=jobs.STAGE))
-        audit.note("project.archived", project=locked, actor=by, subject=locked.slug, days=KEPT_DAYS, **count_project(locked))
+        audit.note(
+            "project.archived", project=locked, actor=by, subject=locked.slug, days=KEPT_DAYS, **count_project(locked)
+        )
         Project.with_archived.filter(pk=project.pk).update(archived_at=Now())
     project.archived_at = Project.with_archived.values_list("archived_at", flat=True).get(pk=project.pk)
     return True

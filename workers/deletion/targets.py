@@ -103,7 +103,9 @@ def find_target(project: Project, kind: str, ids: int | str | list[int]) -> Targ
         raise UnknownTarget(f"{kind!r} cannot be deleted; expected one of {', '.join(KINDS)}")
     rows = KINDS[kind].rows(project)
     if isinstance(ids, str):
-        found = list(rows.filter(**{KINDS[kind].external: ids})[:2]) if KINDS[kind].external and "\x00" not in ids else []
+        found = (
+            list(rows.filter(**{KINDS[kind].external: ids})[:2]) if KINDS[kind].external and "\x00" not in ids else []
+        )
         if not found and ids.isdecimal() and len(ids) < 19:
             found = list(rows.filter(pk=int(ids)))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -203,7 +202,9 @@ def an_account(world: World) -> None:
     world.known["viewer"] = world.users["viewer"].get_username()
 
 
+def an_exported_project(world: World) -> None:
+    world.known["archive"] = b"".join(stream_archive(the_project(world)))
+
+
 def an_archive(world: World) -> Any:
-    stream = io.BytesIO(b"".join(stream_archive(the_project(world))))
-    stream.name = "project.zelo.gz"
-    return stream
+    return SimpleUploadedFile("project.zelo.gz", world.known["archive"])

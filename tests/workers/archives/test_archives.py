@@ -28,7 +28,18 @@ from workers.models import Job, Run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
-BITS = ("theta", "stderr", "elo", "elo_stderr", "relevance", "comparisons", "island", "undefeated", "winless", "calibrated")
+BITS = (
+    "theta",
+    "stderr",
+    "elo",
+    "elo_stderr",
+    "relevance",
+    "comparisons",
+    "island",
+    "undefeated",
+    "winless",
+    "calibrated",
+)
 
 
 def full(owner: Any) -> Project:
@@ -44,7 +55,9 @@ def full(owner: Any) -> Project:
         pairs += store_pairs(ids[:-1], ids[1:], [query.pk] * 3)
         for place, pair in enumerate(Pair.objects.filter(query=query)):
             for each in (*judges, person):
-                judge_pair(pair, each, (0.1 + 0.23 * place + 0.07 * number + each.pk * 0.011) % 1, rationale=f"r{place}\n\t\\")
+                judge_pair(
+                    pair, each, (0.1 + 0.23 * place + 0.07 * number + each.pk * 0.011) % 1, rationale=f"r{place}\n\t\\"
+                )
     Query.objects.filter(pk=query.pk).update(metadata={"ü": [1.5, None]}, domain="law")
     UnmatchedGrade.objects.create(project=project, query_external_id="q", document_external_id="d", grade=2)
     set_gold(pairs[0], 0.9, explanation="why")
@@ -157,7 +170,9 @@ def edited(change: Callable[[list[bytes]], None]) -> Callable[[bytes], bytes]:
 
 
 def line_of(content: list[bytes], section: str) -> int:
-    return next(i for i, line in enumerate(content) if json.loads(line.decode()) and f'"section": "{section}"' in line.decode())
+    return next(
+        i for i, line in enumerate(content) if json.loads(line.decode()) and f'"section": "{section}"' in line.decode()
+    )
 
 
 def replace(section: str, old: bytes, new: bytes) -> Callable[[list[bytes]], None]:

@@ -104,7 +104,9 @@ def test_a_purge_removes_every_row_and_file_and_leaves_the_audit_log(owner: Any)
     assert storage().names(folder) == []
     entries = AuditEntry.objects.filter(project_name=project.name)
     assert set(entries.values_list("project", flat=True)) == {None}
-    assert {"project.created", "project.archived", "project.purge_ordered"} <= set(entries.values_list("action", flat=True))
+    assert {"project.created", "project.archived", "project.purge_ordered"} <= set(
+        entries.values_list("action", flat=True)
+    )
     assert AuditEntry.objects.get(action="project.purged").subject == project.slug
 
 

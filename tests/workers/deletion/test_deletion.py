@@ -25,6 +25,7 @@ from scoring.models import QueryFit, Score, Snapshot
 from scoring.rating import rate_stale
 from scoring.storage.files import storage
 from tests.factories.frozen import make_scored
+from tests.factories.rows import judge_pair as judge
 from tests.factories.rows import (
     make_judges,
     make_member,
@@ -34,7 +35,6 @@ from tests.factories.rows import (
     make_run,
     make_user,
 )
-from tests.factories.rows import judge_pair as judge
 from tests.factories.scored import stored_snapshot
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.budgets.spend import totals_of_project
@@ -66,8 +66,12 @@ def judged(owner: Any, *, queries: int = 2, skipped: int | None = None) -> tuple
             if (number, place) == (0, skipped):
                 rows.append(None)
                 continue
-            document = Document.objects.create(project=project, external_id=f"q{number}-d{place}", text="w " * (place + 1))
-            rows.append(Candidate.objects.create(query=query, document=document, first_stage_rank=place + 1, grade=place % 3))
+            document = Document.objects.create(
+                project=project, external_id=f"q{number}-d{place}", text="w " * (place + 1)
+            )
+            rows.append(
+                Candidate.objects.create(query=query, document=document, first_stage_rank=place + 1, grade=place % 3)
+            )
         for a in range(5):
             for b in range(a + 1, 5):
                 if rows[a] is None or rows[b] is None:
@@ -79,7 +83,9 @@ def judged(owner: Any, *, queries: int = 2, skipped: int | None = None) -> tuple
     return project, judges
 
 
-def scores(project: Project, *, fields: tuple[str, ...] = ("theta", "stderr", "comparisons")) -> dict[tuple[str, str], Any]:
+def scores(
+    project: Project, *, fields: tuple[str, ...] = ("theta", "stderr", "comparisons")
+) -> dict[tuple[str, str], Any]:
     rows = Score.objects.filter(candidate__query__project=project)
     keys = ("candidate__query__external_id", "candidate__document__external_id")
     return {row[:2]: row[2:] for row in rows.values_list(*keys, *fields)}
@@ -153,7 +159,9 @@ def test_a_persons_assignments_are_free_again(owner: Any) -> None:
     pair = Pair.objects.filter(query__project=project).first()
     assert pair is not None
     judge(pair, person, 0.9)
-    check = SpotCheck.objects.create(pair=pair, holder=person, judgment=Judgment.objects.get(annotator=person), seconds=3.0)
+    check = SpotCheck.objects.create(
+        pair=pair, holder=person, judgment=Judgment.objects.get(annotator=person), seconds=3.0
+    )
     delete_answers(person, by=owner)
     check.refresh_from_db()
     assert (check.holder, check.judgment, check.seconds) == (None, None, None)

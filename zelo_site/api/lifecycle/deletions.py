@@ -1,11 +1,12 @@
-"""REST of deletion: for each kind GET .../deletion says what would go, and DELETE deletes it.
+"""REST of deletion: GET /deletions/KIND/ID says what would go, and DELETE of the row's own address deletes it.
 
 204: everything is gone. 202: it is large, and the job that is named deletes it in slices. 409: it cannot be deleted now.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from django.http import HttpRequest
 from ninja import Router, Schema, Status
@@ -48,14 +49,16 @@ class RetiredOut(Schema):
 RESPONSES = {204: None, 202: DeletionOut}
 
 
-def _target(request: HttpRequest, kind: str, rows: Any, number: int) -> Target:
+def _target(request: HttpRequest, kind: str, number: int) -> Target:
     """The target, if the asker may read its project; 403 unless they own it."""
-    row = rows.visible_to(request.user).filter(pk=number).first()
+    row = ROWS[kind].visible_to(request.user).filter(pk=number).first()
     if row is None:
         raise HttpError(404, f"no {kind} {number} is visible to you; check the id")
     project = _project(request, row)
     if not owns(request.user, project):
-        raise HttpError(403, f"deleting a {kind} of project {project.slug!r} needs the role owner; ask one of its owners")
+        raise HttpError(
+            403, f"deleting a {kind} of project {project.slug!r} needs the role owner; ask one of its owners"
+        )
     try:
         return find_target(project, kind, number)
     except UnknownTarget as error:
@@ -82,88 +85,64 @@ def _delete(request: HttpRequest, target: Target) -> Any:
     return Status(204, None) if job.state == Job.State.FINISHED else Status(202, {"job_id": job.pk})
 
 
-@router.get("/queries/{query_id}/deletion", response=PreviewOut)
-def get_query_deletion(request: HttpRequest, query_id: int) -> Any:
-    """What goes with a query; its documents stay."""
-    return _preview(_target(request, "query", Query.objects, query_id))
+ROWS: Mapping[str, Any] = {
+    "query": Query.objects,
+    "document": Document.objects,
+    "candidate": Candidate.objects,
+    "answers": Annotator.objects,
+    "run": Run.objects,
+    "snapshot": Snapshot.objects,
+    "reranker": Reranker.objects,
+}
+KindName = Literal["query", "document", "candidate", "answers", "run", "snapshot", "reranker"]
+
+
+@router.get("/deletions/{kind}/{target_id}", response=PreviewOut)
+def get_deletion(request: HttpRequest, kind: KindName, target_id: int) -> Any:
+    """What would go with a query, document, candidate, run, snapshot or reranker, or with the answers of an annotator."""
+    return _preview(_target(request, kind, target_id))
 
 
 @projects_router.delete("/queries/{query_id}", response=RESPONSES, tags=["deletion"])
 def delete_query(request: HttpRequest, query_id: int) -> Any:
     """Delete a query with its candidates, pairs and judgments."""
-    return _delete(request, _target(request, "query", Query.objects, query_id))
-
-
-@router.get("/documents/{document_id}/deletion", response=PreviewOut)
-def get_document_deletion(request: HttpRequest, document_id: int) -> Any:
-    """What goes with a document."""
-    return _preview(_target(request, "document", Document.objects, document_id))
+    return _delete(request, _target(request, "query", query_id))
 
 
 @projects_router.delete("/documents/{document_id}", response=RESPONSES, tags=["deletion"])
 def delete_document(request: HttpRequest, document_id: int) -> Any:
     """Delete a document with its candidates, pairs and judgments; the queries are fitted anew."""
-    return _delete(request, _target(request, "document", Document.objects, document_id))
-
-
-@router.get("/candidates/{candidate_id}/deletion", response=PreviewOut)
-def get_candidate_deletion(request: HttpRequest, candidate_id: int) -> Any:
-    """What goes with a candidate; its document stays."""
-    return _preview(_target(request, "candidate", Candidate.objects, candidate_id))
+    return _delete(request, _target(request, "document", document_id))
 
 
 @projects_router.delete("/candidates/{candidate_id}", response=RESPONSES, tags=["deletion"])
 def delete_candidate(request: HttpRequest, candidate_id: int) -> Any:
     """Delete a candidate with its pairs and judgments; its query is fitted anew."""
-    return _delete(request, _target(request, "candidate", Candidate.objects, candidate_id))
-
-
-@router.get("/annotators/{annotator_id}/judgments/deletion", response=PreviewOut)
-def get_answers_deletion(request: HttpRequest, annotator_id: int) -> Any:
-    """How many judgments a judge or person gave."""
-    return _preview(_target(request, "answers", Annotator.objects, annotator_id))
+    return _delete(request, _target(request, "candidate", candidate_id))
 
 
 @router.delete("/annotators/{annotator_id}/judgments", response=RESPONSES)
 def delete_answers(request: HttpRequest, annotator_id: int) -> Any:
     """Delete all judgments of one judge or person, who stays; the queries are fitted anew."""
-    return _delete(request, _target(request, "answers", Annotator.objects, annotator_id))
-
-
-@router.get("/runs/{run_id}/deletion", response=PreviewOut)
-def get_run_deletion(request: HttpRequest, run_id: int) -> Any:
-    """What goes with a run; answers stay, and what it spent still counts."""
-    return _preview(_target(request, "run", Run.objects, run_id))
+    return _delete(request, _target(request, "answers", annotator_id))
 
 
 @runs_router.delete("/runs/{run_id}", response=RESPONSES, tags=["deletion"])
 def delete_run(request: HttpRequest, run_id: int) -> Any:
     """Cancel a run where it goes on, and delete it; answers stay."""
-    return _delete(request, _target(request, "run", Run.objects, run_id))
-
-
-@router.get("/snapshots/{snapshot_id}/deletion", response=PreviewOut)
-def get_snapshot_deletion(request: HttpRequest, snapshot_id: int) -> Any:
-    """What goes with a snapshot; published rerankers stay."""
-    return _preview(_target(request, "snapshot", Snapshot.objects, snapshot_id))
+    return _delete(request, _target(request, "run", run_id))
 
 
 @snapshots_router.delete("/snapshots/{snapshot_id}", response=RESPONSES, tags=["deletion"])
 def delete_snapshot(request: HttpRequest, snapshot_id: int) -> Any:
     """Delete a snapshot with its files, its training runs and its evaluations."""
-    return _delete(request, _target(request, "snapshot", Snapshot.objects, snapshot_id))
-
-
-@router.get("/rerankers/{reranker_id}/deletion", response=PreviewOut)
-def get_reranker_deletion(request: HttpRequest, reranker_id: int) -> Any:
-    """What goes with a reranker."""
-    return _preview(_target(request, "reranker", Reranker.objects, reranker_id))
+    return _delete(request, _target(request, "snapshot", snapshot_id))
 
 
 @router.delete("/rerankers/{reranker_id}", response=RESPONSES)
 def delete_reranker(request: HttpRequest, reranker_id: int) -> Any:
     """Delete a reranker with its files and evaluations; judges that ask it are retired."""
-    return _delete(request, _target(request, "reranker", Reranker.objects, reranker_id))
+    return _delete(request, _target(request, "reranker", reranker_id))
 
 
 @router.post("/annotators/{annotator_id}/retire", response=RetiredOut)

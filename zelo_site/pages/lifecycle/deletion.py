@@ -23,7 +23,15 @@ from workers.deletion.projects import (
     purged_at,
     restore_project,
 )
-from workers.deletion.targets import COUNT_LABELS, KINDS, DeletionRefused, Target, UnknownTarget, count_project, find_target
+from workers.deletion.targets import (
+    COUNT_LABELS,
+    KINDS,
+    DeletionRefused,
+    Target,
+    UnknownTarget,
+    count_project,
+    find_target,
+)
 from workers.models import Job
 from zelo_site.pages.forms import LARGEST_ID, text_of
 from zelo_site.pages.scope import owned_project
@@ -32,8 +40,12 @@ from zelo_site.pages.scope import owned_project
 NOTES = {
     "query": gettext_noop("Its documents stay. Frozen snapshots stay as they are."),
     "document": gettext_noop("Scores of its queries are fitted again. Frozen snapshots stay as they are."),
-    "candidate": gettext_noop("The document stays; scores of the query are fitted again. Frozen snapshots stay as they are."),
-    "answers": gettext_noop("The judge or person stays. All scores are fitted again. Frozen snapshots stay as they are."),
+    "candidate": gettext_noop(
+        "The document stays; scores of the query are fitted again. Frozen snapshots stay as they are."
+    ),
+    "answers": gettext_noop(
+        "The judge or person stays. All scores are fitted again. Frozen snapshots stay as they are."
+    ),
     "run": gettext_noop("A run that goes on is cancelled. Its answers stay, and what it spent still counts."),
     "snapshot": gettext_noop("Its files are deleted too. Published rerankers stay."),
     "reranker": gettext_noop("Its files are deleted too, and it is served no more."),
@@ -115,7 +127,9 @@ def archived_page(request: HttpRequest) -> HttpResponse:
         {"project": each, "purged_at": purged_at(each), "is_purging": is_purging(each)}
         for each in Project.with_archived.archived_by(request.user)[:200]
     ]
-    return render(request, "zelo/lifecycle/archived.html", {"projects": projects, "days": KEPT_DAYS, "here": "projects"})
+    return render(
+        request, "zelo/lifecycle/archived.html", {"projects": projects, "days": KEPT_DAYS, "here": "projects"}
+    )
 
 
 def _archived(request: HttpRequest, archived: str) -> Project:
@@ -191,4 +205,6 @@ def delete_account_page(request: HttpRequest, user_id: int) -> HttpResponse:
         "wrong": wrong,
         "error": error,
     }
-    return render(request, "zelo/lifecycle/delete_account.html", context, status=422 if wrong else 409 if error else 200)
+    return render(
+        request, "zelo/lifecycle/delete_account.html", context, status=422 if wrong else 409 if error else 200
+    )
