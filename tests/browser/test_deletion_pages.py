@@ -14,7 +14,16 @@ from labeling.models import Project, Query
 from scoring.models import Score
 from tests.browser.checks import serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_project, make_query, make_user, score
+from tests.factories.pages import (
+    candidates_of,
+    judge,
+    make_judge,
+    make_pair,
+    make_project,
+    make_query,
+    make_user,
+    score,
+)
 from workers.archives.importing import unpack, waiting_archive_ids
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

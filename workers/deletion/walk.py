@@ -15,7 +15,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import QuerySet
 from django.db.models.fields.reverse_related import ForeignObjectRel
 
-SLICE = 1000
+SLICE = 500
 MOST_TRIES = 5
 
 # Called in the transaction that deletes rows of a model, before it deletes them, with their primary keys.
@@ -38,10 +38,14 @@ class Walk:
         """Delete the rows and everything that depends on them."""
         kept = self.kept.get(rows.model, ())
         rows = rows.exclude(pk__in=kept) if kept else rows
-        while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:SLICE]):
+        rows = rows.order_by("pk")
+        rest = rows
+        # From the last key on, so that each slice does not read past the deleted rows, and those of others, again.
+        while ids := list(rest.values_list("pk", flat=True)[:SLICE]):
             self._delete_slice(rows.model, ids)
             if len(ids) < SLICE:
                 break
+            rest = rows.filter(pk__gt=ids[-1])
 
     def _delete_slice(self, model: type[models.Model], ids: Sequence[Any]) -> None:
         """Delete these rows. A row that arrives for one of them meanwhile is deleted in another try."""
