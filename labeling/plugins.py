@@ -12,19 +12,19 @@ import abc
 import importlib.metadata
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import pydantic
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.strict_json import check_value
 from labeling.records import (
     Collection,
     Comparison,
     ComparisonColumns,
-    ExportedQuery,
     Failure,
     Fit,
     ImportedCandidate,
@@ -53,6 +53,10 @@ class Options(pydantic.BaseModel):
         """Refuse NUL, lone surrogates, NaN, integers beyond 64 bits and deep nesting, as an error of the field."""
         check_value(value)
         return value
+
+
+class ExportFailed(ValueError):
+    """A file format cannot represent a value."""
 
 
 class UnknownPlugin(LookupError):
@@ -108,20 +112,31 @@ class Importer(Plugin):
         return 0.0
 
     @abc.abstractmethod
-    def read(self, stream: IO[bytes]) -> Iterator[ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade]:
+    def read(
+        self, stream: IO[bytes]
+    ) -> Iterator[
+        ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade | ImportedPreference | ImportedRating
+    ]:
         """Yield rows while reading the stream. Raises labeling.importing.formats.RowError at the first bad one."""
 
 
 class Exporter(Plugin):
-    """Writes scores to a file format."""
+    """Writes a project's data to a file format.
+
+    `reads`: what `write` gets. `scores`: ExportedQuery, each query with its scored candidates; `texts`: ExportedText of all
+    documents, then of all queries, then ImportedGrade; `everything`: those and then `scores`; `judgments`: ExportedJudgment,
+    oldest first; `pairs`: ExportedPair; `ratings`: ImportedRating. `format_help` says in one line what the file holds.
+    """
 
     kind = "exporter"
+    format_help: ClassVar[str] = ""
+    reads: ClassVar[Literal["scores", "texts", "everything", "judgments", "pairs", "ratings"]] = "scores"
     suffix: ClassVar[str] = ".txt"
     content_type: ClassVar[str] = "text/plain"
 
     @abc.abstractmethod
-    def write(self, rows: Iterable[ExportedQuery], stream: IO[bytes]) -> None:
-        """Write all rows to the stream."""
+    def write(self, rows: Iterable[Any], stream: IO[bytes]) -> None:
+        """Write all rows to the stream, which need not be able to seek. Raises ExportFailed for what the format cannot hold."""
 
 
 class Sampler(Plugin):
@@ -157,7 +172,8 @@ class Judge(Plugin):
     the GPU if there is one) or `http`. `added_options`: options that came after a judge's first release; at their default
     they are no part of its identity, so that an update repeats no question. `learns_from_panel`: the judge is a student of
     other judges, so that no student learns from its answers. `set_size`: the most documents of one question;
-    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`.
+    above 2 the judge is also asked about sets (`Comparison.documents`) and answers with `Verdict.on_set`. `can_be_asked`: False
+    for answers that were imported, which no run asks for more.
     """
 
     kind = "judge"
@@ -166,6 +182,7 @@ class Judge(Plugin):
     resource: ClassVar[Literal["cpu", "gpu", "http"]] = "cpu"
     added_options: ClassVar[frozenset[str]] = frozenset()
     learns_from_panel: ClassVar[bool] = False
+    can_be_asked: ClassVar[bool] = True
     model_revision: str = ""
     prompt_hash: str = ""
 
@@ -290,13 +307,18 @@ def get_plugin(kind: str, name: str) -> type[Plugin]:
 
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """An entry point and the result of loading it; `error` is empty if it loaded."""
+    """An entry point and the result of loading it; `error` is empty if it loaded, `detail` is the traceback.
+
+    `package` and `version` are those of the distribution that declares it; empty if they are unknown.
+    """
 
     name: str
     module: str
     enabled: bool
     error: str = ""
     detail: str = ""
+    package: str = ""
+    version: str = ""
 
 
 _loaded: dict[str, PluginModule] = {}
@@ -314,17 +336,15 @@ def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
 
 
 def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> PluginModule:
-    row = PluginModule(name=entry_point.name, module=entry_point.value, enabled=is_enabled)
+    package = entry_point.dist.name if entry_point.dist else ""
+    version = entry_point.dist.version if entry_point.dist else ""
+    row = PluginModule(
+        name=entry_point.name, module=entry_point.value, enabled=is_enabled, package=package, version=version
+    )
     if not is_enabled:
         return row
     try:
         entry_point.load()
     except Exception as error:  # any error of a third-party module is reported in its row
-        return PluginModule(
-            name=row.name,
-            module=row.module,
-            enabled=True,
-            error=f"{type(error).__name__}: {error}",
-            detail=traceback.format_exc(),
-        )
+        return replace(row, error=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
     return row

@@ -135,6 +135,53 @@ def _assemble(
     )
 
 
+# A number for each candidate that its texts alone decide.
+_NAMES = """
+SELECT hashtextextended(document.text, hashtextextended(query.text, 0)) AS name
+FROM labeling_candidate candidate JOIN labeling_query query ON query.id = candidate.query_id
+JOIN labeling_document document ON document.id = candidate.document_id
+WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
+"""
+
+
+def in_name_order(read: ProjectColumns) -> ComparisonColumns:
+    """The columns with queries, candidates and votes in an order that the texts decide, not the primary keys.
+
+    Whatever draws from them, such as folds of pairs, then draws the same for the same data in every database.
+    """
+    names = copy_columns(_NAMES, [read.query_ids.tolist()], [("name", "i8")])["name"].astype(np.int64)
+    return by_names(read.columns, names)
+
+
+def by_names(columns: ComparisonColumns, names: IntArray) -> ComparisonColumns:
+    """The columns in the order of `names`, int64 over all candidates; equal up to this order for every numbering of them."""
+    starts = np.cumsum(columns.sizes) - columns.sizes
+    owner = np.repeat(np.arange(columns.queries), columns.sizes)
+    query_names = np.zeros(columns.queries, dtype=np.uint64)
+    np.add.at(query_names, owner, names.astype(np.uint64))  # wraps around
+    queries = np.argsort(query_names, kind="stable")
+    rank = np.argsort(queries, kind="stable")
+    place = np.empty(len(names), dtype=np.int64)
+    place[np.lexsort((names, rank[owner]))] = np.arange(len(names))
+    local = place - (np.cumsum(columns.sizes[queries]) - columns.sizes[queries])[rank[owner]]
+    of_vote = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
+    a, b = (local[starts[of_vote] + side] for side in (columns.a, columns.b))
+    turned = a > b
+    preference = np.where(turned, 1.0 - columns.preference, columns.preference)
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    order = np.lexsort((columns.weight, preference, high, low, rank[of_vote]))
+    return ComparisonColumns(
+        a=low[order],
+        b=high[order],
+        preference=preference[order],
+        weight=columns.weight[order],
+        judge=columns.judge[order],
+        swapped=(columns.swapped ^ turned)[order],
+        offsets=np.append(0, np.cumsum(np.diff(columns.offsets)[queries])).astype(np.int64),
+        sizes=columns.sizes[queries],
+    )
+
+
 def only(columns: ComparisonColumns, rows: npt.NDArray[np.bool_]) -> ComparisonColumns:
     """Return the columns restricted to the rows of a mask bool[m]; queries keep their candidates."""
     kept = np.append(0, np.cumsum(rows))

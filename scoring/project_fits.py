@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from scoring.annotators.call_correlations import measure_calls
 from scoring.annotators.counted import counted_votes
 from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
 from scoring.annotators.student_weights import student_ids, student_terms, votes_of
-from scoring.columns import read_columns
+from scoring.columns import in_name_order, read_columns
 from scoring.models import JudgeFit, ProjectFit
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import PriorChoice, choose_prior
@@ -115,8 +115,9 @@ def _choose(project: Project, plain: Rater, model: str | None, students: Sequenc
     if not sample:
         return None
     read = counted_votes(project, read_columns(sample))
-    columns = without(read.columns, votes_of(read, students)) if students else read.columns
-    return choose_prior(columns, model=model, threads=1)
+    if students:
+        read = replace(read, columns=without(read.columns, votes_of(read, students)))
+    return choose_prior(in_name_order(read), model=model, threads=1)
 
 
 def _precision(choice: PriorChoice | None, plain: Rater) -> float:
@@ -127,7 +128,7 @@ def _precision(choice: PriorChoice | None, plain: Rater) -> float:
 
 _SAMPLE = """
 WITH drawn AS (
-    SELECT fit.query_id, sum(fit.judgments) OVER (ORDER BY hashint8extended(fit.query_id, %(seed)s), fit.query_id)
+    SELECT fit.query_id, sum(fit.judgments) OVER (ORDER BY hashtextextended(query.text, %(seed)s), fit.query_id)
            - fit.judgments AS before
     FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
     WHERE query.project_id = %(project)s AND fit.judgments > 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
+from zelo_site.api.conventions.problems import unknown_address
 from zelo_site.api.root import api
 from zelo_site.i18n import language
 from zelo_site.pages.annotation import views as comparing
 from zelo_site.pages.charts import graph, matrix
-from zelo_site.pages.importing import candidates, wizard
+from zelo_site.pages.exporting import downloads
+from zelo_site.pages.importing import candidates, past, wizard
 from zelo_site.pages.judging import (
     agreement,
     batches,
@@ -27,10 +29,10 @@ from zelo_site.pages.judging import (
 from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
-from zelo_site.pages.project import figures, project, projects, scale, settings, story
+from zelo_site.pages.project import figures, project, projects, report, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
-from zelo_site.pages.server import audit, endpoints, server
+from zelo_site.pages.server import audit, endpoints, plugins, server
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -51,6 +53,7 @@ urlpatterns = [
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
+    path("plugins/", plugins.plugins_page, name="plugins"),
     path("endpoints/", endpoints.endpoints_page, name="endpoints"),
     path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
     path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),
@@ -66,6 +69,10 @@ urlpatterns = [
     path("p/<slug:slug>/delete/<slug:kind>/<int:target_id>/", deletion.delete_page, name="delete"),
     path("p/<slug:slug>/audit/", audit.project_audit, name="audit"),
     path("p/<slug:slug>/import/", wizard.import_page, name="import"),
+    path("p/<slug:slug>/imports/", past.imports_page, name="imports"),
+    path("p/<slug:slug>/imports/<int:import_id>/left-out/", past.left_out, name="left-out"),
+    path("p/<slug:slug>/export/", downloads.exports_page, name="exports"),
+    path("p/<slug:slug>/export/<str:exporter>/", downloads.download, name="download"),
     path("p/<slug:slug>/candidates/", candidates.candidates, name="candidates"),
     path("p/<slug:slug>/run/", start.new_run, name="new-run"),
     path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
@@ -105,6 +112,7 @@ urlpatterns = [
     path("p/<slug:slug>/training/<int:training_id>/<slug:move>/", training.move_training, name="move-training"),
     path("p/<slug:slug>/proof/", proof.proof_page, name="proof"),
     path("p/<slug:slug>/proof/moved/", proof.moved_page, name="moved"),
+    path("p/<slug:slug>/report/", report.report_page, name="report"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
     path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),
@@ -119,6 +127,7 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
+    re_path(r"^api/", unknown_address, name="unknown-operation"),
     re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),

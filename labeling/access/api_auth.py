@@ -26,6 +26,7 @@ class TokenAuth(HttpBearer):
         if needed not in found.scopes:
             raise HttpError(403, f"this key has the scopes {found.scopes}; {request.method} needs {needed!r}")
         request.user = found.user
+        request.key_scopes = found.scopes  # type: ignore[attr-defined]
         return found.user
 
 

@@ -94,7 +94,7 @@ def checked_rubric(rubric: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         try:
             found.append(Criterion.model_validate(each))
         except pydantic.ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors())
+            wrong = "; ".join(f"{'.'.join(map(str, row['loc']))}: {_said(row)}" for row in error.errors())
             raise ValueError(f"criterion {place} of the rubric cannot be used: {wrong}") from error
     check_names(found)
     return [each.model_dump(mode="json") for each in found]
@@ -112,6 +112,13 @@ def rubric_of_lines(text: str) -> list[dict[str, Any]]:
         weight, description = float(match["weight"] or 1), match["description"] or ""
         rows.append({"name": match["name"], "description": description, "weight": weight})
     return checked_rubric(rows)
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """A problem of a field in words."""
+    if row["type"] == "string_pattern_mismatch":
+        return f"{row['input']!r:.60} must begin with a letter or digit, and hold only those, blanks, - and /"
+    return str(row["msg"])
 
 
 def lines_of_rubric(rubric: Sequence[Mapping[str, Any]]) -> str:

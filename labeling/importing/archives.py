@@ -125,7 +125,7 @@ def _is_litter(name: str) -> bool:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     try:
         return archive.open(entry)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError, zlib.error) as error:
         raise _damaged(entry.filename, error) from None
 
 
@@ -147,7 +147,9 @@ def named_damage(name: str) -> Iterator[None]:
     """Raise a RowError that names the file for damage that shows only while it is read."""
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except RowError:
+        raise
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
         raise _damaged(name, error) from None
     except TooMuch as error:
         raise refused(

@@ -9,19 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
 import psycopg
 from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 from labeling import audit
-from labeling.importing.detection import AUTO, detect_source
+from labeling.importing.answers.known import with_known_answers
+from labeling.importing.answers.preferences import StoredPreferences, store_preferences
+from labeling.importing.answers.rater_grades import StoredRatings, store_ratings
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
+from labeling.importing.detection import AUTO, OF_FOLDERS, detect_source
 from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
-from labeling.importing.staging import ImportFailed, ImportSummary, Progress, move, stage
+from labeling.importing.reports import store_report
+from labeling.importing.staging import Progress, Staged, move, stage
+from labeling.importing.summary import ImportFailed, ImportSummary
 from labeling.models import Judgment, Project
 from labeling.plugins import Importer, get_plugin
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
@@ -33,11 +40,13 @@ __all__ = [
     "Preview",
     "export_judgments",
     "import_dataset",
+    "live_judgments",
     "preview_dataset",
     "stream_judgments",
 ]
 
 Source = str | Path | IO[bytes]
+MOST_ANNOTATORS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Preview:
     """The result of `preview_dataset`: the first valid `rows` and the first `errors` of a file, and all errors by reason.
 
     `documents` are those on lines of their own. `complete` is False where reading stopped before the end of the file; the counts
-    cover the part that was read.
+    cover the part that was read. `annotators`: the first MOST_ANNOTATORS names of those who gave judgments and ratings.
     """
 
     rows: tuple[Row, ...]
@@ -57,6 +66,9 @@ class Preview:
     complete: bool
     importer: str
     reasons: tuple[LeftOut, ...] = ()
+    judgments: int = 0
+    ratings: int = 0
+    annotators: tuple[str, ...] = ()
 
 
 # --- import ------------------------------------------------------------------------------
@@ -97,12 +109,61 @@ def import_dataset(
     ):
         reader = _reader(importer, options, stream, file)
         left_out = LeftOutRows() if leave_out_bad_rows else None
-        staged = stage(cursor, _rows(reader, stream, leave_out=leave_out_bad_rows), progress, left_out)
+        repeated = repeated_answers(reader)
+        staged = stage(
+            cursor,
+            _rows(reader, stream, leave_out=leave_out_bad_rows),
+            progress,
+            left_out,
+            repeated_answers=repeated != REFUSE,
+        )
         if not staged.rows:
             raise _without_rows(left_out, file)
-        summary = move(cursor, project.pk, staged, file, left_out, replaces=replaces)
+        summary = _moved(cursor, project, staged, file, left_out, repeated=repeated, replaces=replaces)
         _note_import(project, summary, file, by=by)
-        return summary
+        report = store_report(project, file=file, importer=reader.name, summary=str(summary), left_out=left_out, by=by)
+        return replace(summary, import_id=report.pk)
+
+
+REFUSE = "refuse"
+
+
+def repeated_answers(reader: Importer) -> str:
+    """What a format does with two answers of one annotator to the same question: refuse, last or mean."""
+    return str(getattr(reader.options, "repeated_answers", REFUSE))
+
+
+def _moved(
+    cursor: CursorWrapper,
+    project: Project,
+    staged: Staged,
+    file: str,
+    left_out: LeftOutRows | None,
+    *,
+    repeated: str,
+    replaces: bool,
+) -> ImportSummary:
+    """Move the temporary tables into the project: raters' grades first, which give grades, and preferences last."""
+    ratings = StoredRatings()
+    if staged.ratings:
+        ratings = store_ratings(cursor, project, repeated=repeated)
+        staged = replace(staged, grades=staged.grades + ratings.combined)
+    summary = move(cursor, project.pk, staged, file, left_out, replaces=replaces)
+    judged = StoredPreferences()
+    if staged.preferences:
+        judged = store_preferences(cursor, project, left_out, repeated=repeated)
+        if not judged.judgments and staged.preferences == staged.rows:
+            raise _without_rows(left_out, file)
+    return replace(
+        summary,
+        judgments=judged.judgments,
+        judgments_created=judged.created,
+        judgments_changed=judged.changed,
+        ratings=staged.ratings,
+        ratings_created=ratings.created,
+        ratings_changed=ratings.changed,
+        left_out=left_out.counted() if left_out is not None else (),
+    )
 
 
 def _rows(reader: Importer, stream: IO[bytes], *, leave_out: bool) -> Iterator[Row | RowError]:
@@ -124,7 +185,7 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
     """What is new is one entry, replaced grades are another; a file that changed nothing leaves none."""
     created = {
         name: count
-        for name in ("queries", "documents", "candidates", "grades")
+        for name in ("queries", "documents", "candidates", "grades", "judgments", "ratings")
         if (count := getattr(summary, f"{name}_created"))
     }
     if summary.replaced:
@@ -133,15 +194,20 @@ def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any
         if left := sum(each.count for each in summary.left_out):
             created["left_out"] = left
         audit.note("data.imported", project=project, actor=by, subject=file, **created)
+    if summary.judgments_changed or summary.ratings_changed:
+        changed = {"judgments": summary.judgments_changed, "ratings": summary.ratings_changed}
+        audit.note("judgments.replaced", project=project, actor=by, subject=file, **changed)
     if summary.grades_changed:
         audit.note("grades.replaced", project=project, actor=by, subject=file, grades=summary.grades_changed)
 
 
 def _reader(importer: str, options: Mapping[str, Any] | None, stream: IO[bytes] | Path, file: str) -> Importer:
     name = detect_source(stream, file) if importer == AUTO else importer
-    if isinstance(stream, Path) and name != "beir":
+    if isinstance(stream, Path) and name not in OF_FOLDERS:
         raise ImportFailed(
-            "is a folder", file=file, remedy="choose one of its files, or the format beir for a BEIR data set"
+            "is a folder",
+            file=file,
+            remedy="choose one of its files, or the format beir or datasets-folder for a data set of that kind",
         )
     return make_importer(
         get_plugin("importer", name),
@@ -193,20 +259,23 @@ def preview_dataset(
     rows: int = 10,
     max_errors: int = 50,
     most_counted: int = 10_000,
+    project: Project | None = None,
 ) -> Preview:
     """Read and check a whole file without storing anything; list `max_errors` errors, and stop after `most_counted`.
 
-    An importer that does not read line by line stops at its first bad row. Only `import_dataset` compares texts with
-    those of a project.
+    An importer that does not read line by line stops at its first bad row. With a `project`, judgments of queries and documents
+    that it lacks are errors; only `import_dataset` compares texts with its own.
     """
     file = filename or _name_of(source)
-    counts = {"queries": 0, "documents": 0, "candidates": 0, "grades": 0}
+    counts = dict.fromkeys(("queries", "documents", "candidates", "grades", "judgments", "ratings"), 0)
+    annotators: dict[str, None] = {}
     first: list[Row] = []
     errors: list[ImportFailed] = []
     tally, found = LeftOutRows(), 0
     with _opened(source) as stream:
         reader = _reader(importer, options, stream, file)
-        for row in _checked(reader, stream):
+        rows_read = _checked(reader, stream)
+        for row in rows_read if project is None else with_known_answers(project, rows_read):
             if isinstance(row, RowError):
                 found += 1
                 tally.count(row)
@@ -218,6 +287,8 @@ def preview_dataset(
             if len(first) < rows:
                 first.append(row)
             _count(counts, row)
+            if isinstance(row, ImportedPreference | ImportedRating) and len(annotators) < MOST_ANNOTATORS:
+                annotators[row.annotator] = None
     complete = found < most_counted and (isinstance(reader, RowImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
@@ -227,6 +298,7 @@ def preview_dataset(
         complete=complete,
         importer=reader.name,
         reasons=tally.counted(),
+        annotators=tuple(annotators),
         **counts,
     )
 
@@ -238,13 +310,15 @@ def _count(counts: dict[str, int], row: Row) -> None:
         counts["grades"] += sum(document.grade is not None for document in row.documents)
     elif isinstance(row, ImportedDocument):
         counts["documents"] += 1
+    elif isinstance(row, ImportedPreference | ImportedRating):
+        counts["judgments" if isinstance(row, ImportedPreference) else "ratings"] += 1
     else:
         counts["candidates" if isinstance(row, ImportedCandidate) else "grades"] += 1
 
 
 def _checked(reader: Importer, stream: IO[bytes]) -> Iterator[Row | RowError]:
     """Valid rows, and the errors of bad ones, with the checks across lines."""
-    checks = RowChecks()
+    checks = RowChecks(repeated_answers=repeated_answers(reader) != REFUSE)
     rows = reader.read_all(stream) if isinstance(reader, RowImporter) else reader.read(stream)
     try:
         for row in rows:
@@ -287,7 +361,8 @@ def stream_judgments(project: Project, *, by: Any = None) -> Iterator[bytes]:
     return _judgment_lines(project)
 
 
-def _judgment_lines(project: Project) -> Iterator[bytes]:
+def live_judgments(project: Project) -> Iterator[dict[str, Any]]:
+    """The values of each live judgment by name, oldest first; `created_at` in ISO 8601."""
     rows = (
         cast(Any, Judgment.objects)
         .live()
@@ -296,10 +371,15 @@ def _judgment_lines(project: Project) -> Iterator[bytes]:
         .values_list(*_JUDGMENT_FIELDS.values())
     )
     for row in rows.iterator(chunk_size=2000):
-        line = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
-        line["rationale"] = line["rationale"] or ""
-        line["created_at"] = line["created_at"].isoformat()
-        yield json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        values = dict(zip(_JUDGMENT_FIELDS, row, strict=True))
+        values["rationale"] = values["rationale"] or ""
+        values["created_at"] = values["created_at"].isoformat()
+        yield values
+
+
+def _judgment_lines(project: Project) -> Iterator[bytes]:
+    for values in live_judgments(project):
+        yield json.dumps(values, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def export_judgments(project: Project, stream: IO[bytes], *, by: Any = None) -> int:

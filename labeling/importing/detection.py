@@ -18,6 +18,8 @@ from labeling.plugins import Importer, registered
 
 AUTO = "auto"
 DEFAULT = "zbench-jsonl"
+OF_PARQUET = ("preferences", "quepid-csv", "table")
+OF_FOLDERS = ("beir", "datasets-folder")
 
 
 def detect(head: bytes, filename: str = "") -> str:
@@ -35,13 +37,26 @@ def detect_source(source: IO[bytes] | Path, filename: str = "") -> str:
     """As `detect`, for a seekable stream, whose position stays, or a path; a folder is a data set of several files."""
     if isinstance(source, Path):
         if source.is_dir():
-            return "beir"
+            is_beir = any(source.rglob("corpus.jsonl")) or any(source.rglob("queries.jsonl"))
+            columns = (each for each in source.rglob("*") if each.suffix in (".arrow", ".parquet"))
+            return "datasets-folder" if not is_beir and any(columns) else "beir"
         with source.open("rb") as stream:
-            return detect(stream.read(HEAD_BYTES), filename or source.name)
+            return detect_source(stream, filename or source.name)
     position = source.tell()
     head = source.read(HEAD_BYTES)
     source.seek(position)
+    if head.startswith(PARQUET_MAGIC):
+        found = _detect_columns(parquet_columns(source))
+        source.seek(position)
+        return found
     return detect(head, filename)
+
+
+def _detect_columns(columns: list[str]) -> str:
+    """The importer of a Parquet file by its columns, which stand at its end: what a CSV file with these would be."""
+    line = ",".join(f'"{each}"' for each in columns if '"' not in each)
+    found = detect(f"{line}\n{line}\n".encode("utf-8", "replace"))
+    return found if found in OF_PARQUET else "table"
 
 
 def columns_of(source: IO[bytes]) -> list[str]:

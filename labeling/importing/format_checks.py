@@ -13,6 +13,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, cast
 
+from labeling.importing.answers.rows import (
+    ExportedJudgment,
+    ExportedPair,
+    ExportedText,
+    ImportedPreference,
+    ImportedRating,
+)
 from labeling.importing.formats import RowError
 from labeling.importing.formats.value_checks import check_identifier, is_blank
 from labeling.importing.strict_json import BadJson
@@ -107,6 +114,16 @@ def _bad_rows(rows: Iterable[Any]) -> Iterator[str]:
             yield from _bad_ids([row.query_id, row.document_id])
             if row.grade < 0:
                 yield f"yields the grade {row.grade}; grades start at 0"
+        elif isinstance(row, ImportedPreference):
+            yield from _bad_ids([row.query_id, row.query_b, row.a_id, row.b_id])
+            if (row.query_id, row.a_id) == (row.query_b, row.b_id):
+                yield f"yields an answer that compares {row.a_id!r} with itself"
+            yield from _bad_texts([row.annotator])
+        elif isinstance(row, ImportedRating):
+            yield from _bad_ids([row.query_id, row.document_id])
+            yield from _bad_texts([row.annotator])
+            if row.grade < 0:
+                yield f"yields the grade {row.grade}; grades start at 0"
         elif isinstance(row, ImportedDocument):
             yield from _bad_ids([row.id])
             yield from _bad_texts([row.text])
@@ -174,14 +191,68 @@ def _exported() -> Iterator[ExportedQuery]:
     yield ExportedQuery(id="q3", text="nothing found", metadata={}, documents=())
 
 
+def _texts() -> Iterator[Any]:
+    for kind, name in (("document", "d0"), ("document", "d-ü"), ("query", "q1")):
+        yield ExportedText(kind, name, 'a "quoted"\ntext \U0001f41f', {"title": "ponds", "list": [1, None]})
+    yield ImportedGrade("q1", "d0", 2)
+    yield ImportedGrade("q1", "d9", 0)
+
+
+def _judgments() -> Iterator[Any]:
+    for number, (kind, preference) in enumerate((("preference", 0.25), ("both_irrelevant", None), ("preference", 0.5))):
+        yield ExportedJudgment(
+            query_a="q1",
+            document_a="d0",
+            query_b="q2" if number == 2 else "q1",
+            document_b="d-ü",
+            annotator=f"anna, {number}",
+            annotator_id=number + 1,
+            by_person=number == 1,
+            swapped=number == 0,
+            kind=kind,
+            preference=preference,
+            rationale='"both"\nare good',
+            created_at="2026-01-02T03:04:05+00:00",
+        )
+
+
+def _pairs() -> Iterator[Any]:
+    for preference in (0.75, 0.5, None):
+        yield ExportedPair("q1", "who", "d0", "one,\ntwo", "d1", "three \U0001f41f", preference, answers=3)
+
+
+def _ratings() -> Iterator[Any]:
+    yield ImportedRating("q1", "d0", 2, "anna")
+    yield ImportedRating("q1", "d-ü", 0, 'ben, "b"', by_person=False)
+
+
+def _everything() -> Iterator[Any]:
+    yield from _texts()
+    yield from _exported()
+
+
+_ROWS: dict[str, Callable[[], Iterator[Any]]] = {
+    "scores": _exported,
+    "texts": _texts,
+    "judgments": _judgments,
+    "pairs": _pairs,
+    "ratings": _ratings,
+    "everything": _everything,
+}
+
+
 def check_exporter(make: Callable[[], Exporter]) -> Iterator[str]:
     plugin = make()
+    if plugin.reads not in _ROWS:
+        yield f"reads is {plugin.reads!r}; expected one of {', '.join(_ROWS)}"
+        return
+    rows = _ROWS[plugin.reads]
     if not plugin.suffix.startswith(".") or "/" not in plugin.content_type:
         yield f"suffix {plugin.suffix!r} or content_type {plugin.content_type!r} is invalid; expected .jsonl and a/b"
     written: list[bytes] = []
     for exporter in (plugin, plugin, make()):
         stream = io.BytesIO()
-        exporter.write(_exported(), cast(IO[bytes], stream))
+        exporter.write(rows(), cast(IO[bytes], stream))
         if stream.closed:
             yield "it closes a stream that is its caller's"
             return

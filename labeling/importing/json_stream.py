@@ -17,15 +17,16 @@ _CLOSING = {b"[": b"]", b"{": b"}"}
 
 
 def json_members(
-    stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, *, kind: Literal["array", "object"]
+    stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, *, kind: Literal["array", "object"], key: str = ""
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, element) of an array, or (number, (key, value)) of an object; RowErrors in place of bad ones.
 
+    `key`: the array is the value of this only key of an object, which is the whole file.
     Memory holds one element. An error of the structure, an element longer than `max_part_bytes`, or a damaged file ends it.
     """
     number = 0
     try:
-        for number, part in enumerate(_parts(stream, max_part_bytes, max_total_bytes, _OPENING[kind]), start=1):
+        for number, part in enumerate(_parts(stream, max_part_bytes, max_total_bytes, _OPENING[kind], key), start=1):
             try:
                 value = parse(part if kind == "array" else b"{" + part + b"}")
             except BadJson as error:
@@ -72,10 +73,10 @@ def _ends(problem: str, line: int, *, expectation: str, remedy: str) -> RowError
     return RowError(problem, line=line, expectation=expectation, remedy=remedy, ends_file=True)
 
 
-def _parts(stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, opening: bytes) -> Iterator[bytes]:
+def _parts(stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, opening: bytes, key: str) -> Iterator[bytes]:
     """The bytes of each element between the commas of the outermost level."""
     reader = open_stream(stream, max_total_bytes)
-    buffer = _start(reader.read(_CHUNK), opening)
+    buffer = _start(reader.read(_CHUNK), opening, key)
     begin = scanned = depth = count = 0
     while True:
         for mark in _MARK.finditer(buffer, scanned):
@@ -100,7 +101,8 @@ def _parts(stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, opening
                             expectation=f"{_CLOSING[opening].decode()} at the end",
                             remedy="write the file with a JSON library, not by hand",
                         )
-                    yield from _last(buffer[begin : mark.start()], buffer[mark.end() :], count, reader)
+                    end = b"}" if key else b""
+                    yield from _last(buffer[begin : mark.start()], buffer[mark.end() :], count, reader, end)
                     return
             scanned = mark.end()
         buffer, scanned, begin = buffer[begin:], scanned - begin, 0
@@ -122,25 +124,31 @@ def _parts(stream: IO[bytes], max_part_bytes: int, max_total_bytes: int, opening
         buffer += more
 
 
-def _start(head: bytes, opening: bytes) -> bytes:
+def _start(head: bytes, opening: bytes, key: str) -> bytes:
     bare = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
-    if bare.startswith(opening):
+    if key and (found := re.match(rb'\{\s*"%s"\s*:\s*\[' % re.escape(key.encode()), bare)):
+        return bare[found.end() :]
+    if not key and bare.startswith(opening):
         return bare[1:]
     raise _ends(
         f"begins with {bare[:10].decode('utf-8', 'replace')!a}" if bare else "is empty",
         1,
-        expectation=f"a JSON file that begins with {opening.decode()}",
+        expectation=f'a JSON file that begins with {{"{key}": ['
+        if key
+        else f"a JSON file that begins with {opening.decode()}",
         remedy="choose the right file and format",
     )
 
 
-def _last(part: bytes, rest: bytes, count: int, reader: IO[bytes]) -> Iterator[bytes]:
-    """The last element, unless the array is empty; nothing but blanks may follow."""
+def _last(part: bytes, rest: bytes, count: int, reader: IO[bytes], end: bytes) -> Iterator[bytes]:
+    """The last element, unless the array is empty; nothing but `end` and blanks may follow."""
     if part.strip() or count:
         yield part
-    if (rest + reader.read(_CHUNK)).strip():
+    if (rest + reader.read(_CHUNK)).strip() != end:
         raise _ends(
-            "text follows the end of the outermost array or object",
+            f"{end.decode()} and nothing else must follow the array"
+            if end
+            else "text follows the end of the outermost array or object",
             count + 2,
             expectation="one array or object in the file",
             remedy="choose the right format, or write one element per line",

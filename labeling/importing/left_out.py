@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from labeling.importing.lines import RowError
 
 MOST_LINES = 10
+MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,13 @@ class LeftOut:
 
 
 class LeftOutRows:
-    """Collects bad rows by reason: the field without its positions, and what was expected."""
+    """Collects bad rows by reason: the field without its positions, and what was expected.
+
+    `rows` are the first MOST_ROWS of the `total` for the download.
+    """
 
     def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
         self._count: dict[str, int] = {}
         self._lines: dict[str, list[int]] = {}
 
@@ -39,12 +45,26 @@ class LeftOutRows:
 
     def count(self, error: RowError) -> None:
         """Count an error, whatever it is."""
+        if len(self.rows) < MOST_ROWS:
+            self.rows.append(
+                {
+                    "line": error.line,
+                    "field": error.field,
+                    "problem": error.problem,
+                    "expected": error.expectation,
+                    "remedy": error.remedy,
+                }
+            )
         field = re.sub(r"\[\d+\]", "[]", error.field)
         reason = f"{field}: expected {error.expectation}" if field else f"expected {error.expectation}"
         self._count[reason] = self._count.get(reason, 0) + 1
         lines = self._lines.setdefault(reason, [])
         if len(lines) < MOST_LINES:
             lines.append(error.line)
+
+    @property
+    def total(self) -> int:
+        return sum(self._count.values())
 
     def counted(self) -> tuple[LeftOut, ...]:
         """The reasons, most frequent first."""

@@ -56,6 +56,21 @@ class Rejoined(io.RawIOBase):
         return len(data)
 
 
+def rejoined(stream: IO[bytes], size: int) -> tuple[bytes, IO[bytes]]:
+    """The first `size` unpacked bytes of a stream, and a stream that begins with them; empty for a damaged gzip file."""
+    raw = stream.read(size)
+    while raw and len(raw) < size and (more := stream.read(size - len(raw))):
+        raw += more
+    whole = cast(IO[bytes], io.BufferedReader(Rejoined(raw, stream), _CHUNK))
+    if not raw.startswith(_GZIP_MAGIC):
+        return raw, whole
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        return unpacking.decompress(raw, size), whole
+    except zlib.error:
+        return b"", whole
+
+
 class TooMuch(Exception):
     """An unpacked file is longer than `limit` bytes."""
 

@@ -1,7 +1,6 @@
 """The temporary table of an import: rows are copied into it, and SQL moves them into the project.
 
-`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`; it also exports `ImportSummary` and
-`ImportFailed`, which are defined here.
+`labeling.importing.dataset` opens the transaction and calls `stage`, then `move`.
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
+from labeling.importing.answers.staging import StagedAnswers
 from labeling.importing.formats import Row, RowChecks, RowError
-from labeling.importing.left_out import LeftOut, LeftOutRows
+from labeling.importing.left_out import LeftOutRows
 from labeling.importing.replacing import replace_first_stage, replace_texts
 from labeling.importing.strict_json import printable
+from labeling.importing.summary import ImportFailed, ImportSummary
 from labeling.importing.unmatched_grades import attach_grades
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
@@ -28,101 +30,17 @@ MAX_DOMAIN_CHARACTERS = 100
 MANY_ROWS = 1_000
 
 
-class ImportFailed(ValueError):
-    """A file was not imported, and nothing of it is stored. `line` is 0 for an error of the whole file."""
-
-    def __init__(self, problem: str, *, file: str, remedy: str, line: int = 0, field: str = "") -> None:
-        where = ", ".join(part for part in (file, f"line {line}" if line else "", field) if part)
-        super().__init__(f"{where}: {problem}; {remedy}")
-        self.problem = problem
-        self.file = file
-        self.line = line
-        self.field = field
-        self.remedy = remedy
-
-    @classmethod
-    def of_row(cls, error: RowError, file: str) -> ImportFailed:
-        return cls(
-            f"{error.problem}; expected {error.expectation}",
-            file=file,
-            line=error.line,
-            field=error.field,
-            remedy=error.remedy,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ImportSummary:
-    """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
-
-    `grades_unmatched`: grades of documents that are no candidates, which are kept.
-    `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
-    queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
-    its own. `replaced`: those that took the file's. `left_out`: the bad rows of a file that was imported without them.
-    """
-
-    queries: int = 0
-    documents: int = 0
-    candidates: int = 0
-    grades: int = 0
-    queries_created: int = 0
-    documents_created: int = 0
-    candidates_created: int = 0
-    grades_created: int = 0
-    grades_changed: int = 0
-    grades_unmatched: int = 0
-    candidates_unmatched: int = 0
-    kept: int = 0
-    replaced: int = 0
-    left_out: tuple[LeftOut, ...] = ()
-
-    def __str__(self) -> str:
-        parts = [
-            f"{count} {noun} ({created} new)"
-            for count, created, noun in (
-                (self.queries, self.queries_created, "queries"),
-                (self.documents, self.documents_created, "documents"),
-                (self.candidates, self.candidates_created, "candidates"),
-                (self.grades, self.grades_created, "grades"),
-            )
-            if count
-        ]
-        notes = (
-            (self.grades_changed, "grades replaced"),
-            (self.replaced, "texts, metadata and first-stage ranks replaced"),
-            (self.grades_unmatched, "grades of documents that are no candidates"),
-            (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
-        )
-        parts += [f"{count} {note}" for count, note in notes if count]
-        if self.kept:
-            parts.append(f"{self.kept} differ from the project and were not changed")
-        parts += [str(each) for each in self.left_out]
-        return ", ".join(parts)
-
-    @property
-    def changed_nothing(self) -> bool:
-        """True if the project had all of it already."""
-        return not any(
-            (
-                self.queries_created,
-                self.documents_created,
-                self.candidates_created,
-                self.grades_created,
-                self.grades_changed,
-                self.replaced,
-            )
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Counts of the temporary table; documents and grades are distinct ones."""
+    """Counts of the temporary tables; documents and grades are distinct ones."""
 
     rows: int
     queries: int
     documents: int
     candidates: int
     grades: int
+    preferences: int = 0
+    ratings: int = 0
 
 
 _CREATE_STAGE = """
@@ -144,16 +62,20 @@ def stage(
     rows: Iterator[Row | RowError],
     progress: Progress | None,
     left_out: LeftOutRows | None = None,
+    *,
+    repeated_answers: bool = False,
 ) -> Staged:
-    """Check the rows across lines and copy them into the temporary table, a few MB at a time.
+    """Check the rows across lines and copy them into the temporary tables, a few MB at a time.
 
-    Bad rows are added to `left_out`; without it the first one raises RowError.
+    Bad rows are added to `left_out`; without it the first one raises RowError. `repeated_answers`: one annotator may answer a
+    question several times.
     """
     cursor.execute(_CREATE_STAGE)
+    answers = StagedAnswers(cursor, ROWS_AT_ONCE)
     counts = dict.fromkeys(("query", "document", "candidate", "grade"), 0)
     batch: list[Record] = []
     characters = position = 0
-    for record in _records(_good(rows, left_out)):
+    for record in _records(_good(rows, RowChecks(repeated_answers=repeated_answers), left_out), answers):
         position += 1
         counts[record[2]] += 1
         batch.append((position, *record[1:]))
@@ -165,12 +87,22 @@ def stage(
                 progress(record[1])
     _copy(cursor, batch)
     cursor.execute("ANALYZE import_row")
-    return Staged(position, counts["query"], counts["document"], counts["candidate"], counts["grade"])
+    answers.finish()
+    return Staged(
+        rows=position + answers.rows,
+        queries=counts["query"],
+        documents=counts["document"],
+        candidates=counts["candidate"],
+        grades=counts["grade"],
+        preferences=answers.preferences,
+        ratings=answers.ratings,
+    )
 
 
-def _good(rows: Iterator[Row | RowError], left_out: LeftOutRows | None) -> Iterator[tuple[Row, list[bool]]]:
+def _good(
+    rows: Iterator[Row | RowError], checks: RowChecks, left_out: LeftOutRows | None
+) -> Iterator[tuple[Row, list[bool]]]:
     """Rows that pass the checks across lines, with what `RowChecks.check` returns for them."""
-    checks = RowChecks()
     for row in rows:
         good, repeated, errors = (None, [], [row]) if isinstance(row, RowError) else checks.check_parts(row)
         for error in errors:
@@ -181,9 +113,13 @@ def _good(rows: Iterator[Row | RowError], left_out: LeftOutRows | None) -> Itera
             yield good, repeated
 
 
-def _records(rows: Iterator[tuple[Row, list[bool]]]) -> Iterator[Record]:
-    """Rows of the temporary table, with position 0; repeated texts are left out."""
+def _records(rows: Iterator[tuple[Row, list[bool]]], answers: StagedAnswers) -> Iterator[Record]:
+    """Rows of the temporary table, with position 0; repeated ones are left out, and answers go to their own table."""
     for row, repeated in rows:
+        if isinstance(row, ImportedPreference | ImportedRating):
+            if not repeated[0]:
+                answers.add(row)
+            continue
         if isinstance(row, ImportedGrade):
             if not repeated[0]:
                 yield _grade(row.query_id, row.document_id, row.grade, row.line)

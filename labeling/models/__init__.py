@@ -5,6 +5,7 @@ Database constraints enforce the invariants; querysets answer frequent questions
 
 from labeling.models.audit import AuditEntry
 from labeling.models.gold import GoldAnswer
+from labeling.models.imports import DatasetImport
 from labeling.models.judgments import (
     ANSWER_KINDS,
     Annotator,
@@ -29,6 +30,7 @@ from labeling.models.projects import (
     VisibleQuerySet,
     visible_through,
 )
+from labeling.models.rater_grades import RaterGrade
 from labeling.models.screen import BLIND, PastLease, ScreenState, SeenAnswers, Submission
 from labeling.models.spot_checks import SpotCheck
 from labeling.models.texts import Candidate, Document, Query, UnmatchedGrade
@@ -42,6 +44,7 @@ __all__ = [
     "ApiToken",
     "AuditEntry",
     "Candidate",
+    "DatasetImport",
     "Document",
     "GoldAnswer",
     "GoldFeedback",
@@ -56,6 +59,7 @@ __all__ = [
     "Project",
     "ProjectQuerySet",
     "Query",
+    "RaterGrade",
     "Rationale",
     "Role",
     "ScreenState",

@@ -109,7 +109,7 @@ WITH asked AS (
     WHERE person.project_id = %(project)s AND person.is_person
       AND judgment.kind = 'preference' AND pair.query_id IS NOT NULL
 ), shuffled AS (
-    SELECT fit.query_id, fit.judgments, hashint8extended(fit.query_id, 1) AS place
+    SELECT fit.query_id, fit.judgments, hashtextextended(query.text, 1) AS place
     FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
     WHERE query.project_id = %(project)s AND fit.judgments > 0
 ), looked_at AS (

@@ -86,7 +86,7 @@ class PeopleAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class AnswerTable:
     """`preference` and `label` float64[annotators, pairs], NaN where missing; `is_person` bool[annotators]."""
 
     ids: tuple[int, ...]
@@ -98,7 +98,7 @@ class _Table:
 
 def people_agreement(project: Project, *, only: int | None = None, seed: int = 0) -> PeopleAgreement:
     """Return the agreement of all people; `only`: restrict couples to those with this annotator."""
-    table = _read(project, only)
+    table = read_answers(project, only)
     rng = np.random.default_rng(seed)
     people = np.flatnonzero(table.is_person)
     couples = _couples(table, only, rng)
@@ -130,7 +130,8 @@ GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
-def _read(project: Project, only: int | None) -> _Table:
+def read_answers(project: Project, only: int | None = None) -> AnswerTable:
+    """Return the labels of everybody on the pairs that people answered last."""
     rows = copy_columns(
         _ANSWERS,
         [project.pk, only, only, LATEST_ANSWERS],
@@ -144,7 +145,7 @@ def _read(project: Project, only: int | None) -> _Table:
     given = rows["preference"].astype(np.float64)
     preference[of_row, pair] = given
     label[of_row, pair] = np.where(np.isnan(given), NEITHER, side(given))
-    return _Table(
+    return AnswerTable(
         ids=tuple(ids.tolist()),
         names=tuple(known[each].name for each in ids.tolist()),
         is_person=np.array([known[each].is_person for each in ids.tolist()], dtype=np.bool_),
@@ -153,7 +154,7 @@ def _read(project: Project, only: int | None) -> _Table:
     )
 
 
-def _couples(table: _Table, only: int | None, rng: np.random.Generator) -> tuple[Couple, ...]:
+def _couples(table: AnswerTable, only: int | None, rng: np.random.Generator) -> tuple[Couple, ...]:
     """Return all couples that contain a person, once each; those without common pairs come last."""
     found = []
     for first in np.flatnonzero(table.is_person).tolist():
@@ -176,7 +177,7 @@ def _kappa(first: FloatArray, second: FloatArray, rng: np.random.Generator) -> C
     return _coefficient(kappa_interval(x, y, rng=rng), same)
 
 
-def _alphas(table: _Table, rows: np.ndarray, rng: np.random.Generator) -> Alphas:
+def _alphas(table: AnswerTable, rows: np.ndarray, rng: np.random.Generator) -> Alphas:
     """Return alpha of these annotators on at most MOST_ITEMS pairs that two or more of them answered."""
     label, preference = table.label[rows], table.preference[rows]
     shared = np.flatnonzero((~np.isnan(label)).sum(axis=0) >= 2)

@@ -166,7 +166,7 @@ def learn_relevance(
     try:
         position = answers.position[rows]
         scores = strengths.logits[position] + bias[owner[rows]]
-        return fit_relevance(scores, answers.outcome[rows], owner[rows]), ""
+        return fit_relevance(scores, answers.outcome[rows], strengths.names[owner[rows]]), ""
     except TooFewAnswers as error:
         return None, error.args[0]
 

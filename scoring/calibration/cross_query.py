@@ -40,6 +40,7 @@ def _linkable(strengths: Strengths, query_ids: Sequence[int] | None) -> Strength
     left, starts = np.unique(owner, return_index=True)
     return Strengths(
         query_ids=strengths.query_ids[left],
+        names=strengths.names[left],
         starts=np.append(starts, len(owner)).astype(np.int64),
         candidate_ids=strengths.candidate_ids[kept],
         logits=strengths.logits[kept],

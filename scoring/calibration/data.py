@@ -26,10 +26,12 @@ class Strengths:
     """All rated candidates of a project, query after query in id order.
 
     `logits` float64[n] strengths in logits without bias; `compared` bool[n] whether any pair of the
-    candidate was answered; `query_ids` int64[Q], query q owns starts[q] .. starts[q + 1].
+    candidate was answered; `query_ids` int64[Q], query q owns starts[q] .. starts[q + 1]. `names` int64[Q] are numbers
+    that the texts of the queries decide, so that folds of queries are the same in every database.
     """
 
     query_ids: IntArray
+    names: IntArray
     starts: IntArray
     candidate_ids: IntArray
     logits: FloatArray
@@ -83,6 +85,8 @@ JOIN labeling_candidate candidate ON candidate.query_id = query.id
 JOIN scoring_score score ON score.candidate_id = candidate.id
 WHERE query.project_id = %s ORDER BY candidate.query_id, candidate.id
 """
+
+_NAMES = "SELECT hashtextextended(text, 0) AS name FROM labeling_query WHERE id = ANY(%s) ORDER BY id"
 
 # A pair without a query is a cross-query pair; the join of both sides removes rows that no constraint forbids.
 _VOTES = """
@@ -142,10 +146,12 @@ def read_calibration_data(project_id: int, *, judge_terms: Mapping[str, Sequence
 
 def read_strengths(project_id: int) -> Strengths:
     """Return all rated candidates of the project."""
-    rows = copy_columns(_STRENGTHS, [project_id], [("query", "i8"), ("id", "i8"), ("logits", "f8"), ("compared", "b1")])
+    fields = [("query", "i8"), ("id", "i8"), ("logits", "f8"), ("compared", "b1")]
+    rows = copy_columns(_STRENGTHS, [project_id], fields)
     query_ids, starts = np.unique(rows["query"].astype(np.int64), return_index=True)
     return Strengths(
         query_ids=query_ids,
+        names=copy_columns(_NAMES, [query_ids.tolist()], [("name", "i8")])["name"].astype(np.int64),
         starts=np.append(starts, len(rows)).astype(np.int64),
         candidate_ids=rows["id"].astype(np.int64),
         logits=rows["logits"].astype(np.float64),

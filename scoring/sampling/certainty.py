@@ -54,7 +54,7 @@ def top_certainty(query_ids: Sequence[int]) -> dict[int, float]:
                 posterior = adaptive.working_posterior(known.state)
                 covariance = posterior.dispersion * posterior.covariance
                 # Seeded by the query, so that only new answers change the figure.
-                rng = np.random.default_rng(query)
+                rng = np.random.default_rng(known.seed)
                 found[query] = stopping.expected_top_recall(posterior.theta, covariance, k=TOP, rng=rng)
     return found
 
@@ -70,7 +70,7 @@ def next_pairs(query_id: int, count: int, *, pending: Sequence[int] = ()) -> lis
         return []
     posterior = adaptive.working_posterior(state)
     chosen = adaptive.choose_pairs(posterior, state.pairs, count, np.eye(state.size))
-    ids = known.candidate_ids[chosen.pairs]
+    ids = np.sort(known.candidate_ids[chosen.pairs], axis=1)
     return [NextPair(int(a), int(b), float(share)) for (a, b), share in zip(ids, chosen.shrinkage, strict=True)]
 
 
@@ -89,19 +89,19 @@ def wishes(
     for start in range(0, len(query_ids), QUERIES_AT_ONCE):
         part = query_ids[start : start + QUERIES_AT_ONCE]
         for query, known in query_states(part, pending=pending, guides=guides).items():
-            pairs = sampler.sample(known.state, most, np.random.default_rng([seed, round_number, query]))
-            found[query] = Wish(len(pairs), _gain(known.state, pairs, query))
+            pairs = sampler.sample(known.state, most, np.random.default_rng([seed, round_number, known.seed]))
+            found[query] = Wish(len(pairs), _gain(known.state, pairs, known.seed))
     return found
 
 
-def _gain(state: QueryState, pairs: IntArray, query: int) -> float | None:
+def _gain(state: QueryState, pairs: IntArray, seed: int) -> float | None:
     """Return the increase of the top ten's expected recall per pair."""
     if state.theta is None:
         return None
     if not len(pairs):
         return 0.0
     posterior = adaptive.working_posterior(state)
-    rng = np.random.default_rng(query)
+    rng = np.random.default_rng(seed)
     return stopping.outlook(posterior, _as_chosen(posterior, pairs), k=TOP, rng=rng).gain_per_call
 
 

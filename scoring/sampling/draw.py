@@ -14,7 +14,7 @@ from django.db.models import Count
 
 from labeling.models import Candidate
 from labeling.plugins import Sampler
-from labeling.records import IntArray, QueryState
+from labeling.records import BoolArray, IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
 from scoring.numerics.design.sets import pack_sets, within_budget
 from scoring.same_texts import same_texts
@@ -22,18 +22,25 @@ from scoring.same_texts import same_texts
 
 @dataclass(frozen=True, slots=True)
 class CandidateState:
-    """A sampler's state with the primary keys of its local indices, int64[size]; of candidates with one text the first."""
+    """A sampler's state with the primary keys of its local indices, int64[size]; of candidates with one text the first.
+
+    The texts decide the order of local indices and `seed`, so that the same data gives the same draws in every database.
+    """
 
     candidate_ids: IntArray
     state: QueryState
+    seed: int
 
 
 _CANDIDATES = """
 SELECT candidate.query_id, candidate.id, COALESCE(candidate.first_stage_rank, 0)::bigint,
        COALESCE(score.theta, 'NaN'::float8)
-FROM labeling_candidate candidate LEFT JOIN scoring_score score ON score.candidate_id = candidate.id
-WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
+FROM labeling_candidate candidate JOIN labeling_document document ON document.id = candidate.document_id
+LEFT JOIN scoring_score score ON score.candidate_id = candidate.id
+WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, document.text_hash, document.external_id COLLATE "C"
 """
+
+_SEEDS = "SELECT id, hashtextextended(text, 0) & 9223372036854775807 FROM labeling_query WHERE id = ANY(%s)"
 
 _PAIRS = f"""
 SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight, COALESCE(vote.mean, 'NaN'::float8)
@@ -97,13 +104,15 @@ def query_states(
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
+    seeds = {int(row["id"]): int(row["seed"]) for row in copy_columns(_SEEDS, ids, [("id", "i8"), ("seed", "i8")])}
     repeated = same_texts(query_ids)
     candidates = candidates[~np.isin(candidates["id"].astype(np.int64), repeated[:, 1])]
     known, states = recorded or {}, {}
     for query in query_ids:
         own, same = pairs[pairs["query"] == query], repeated[repeated[:, 0] == query, 1:]
         drawn = _distinct(own, same) if len(same) else own
-        states[query] = _state(candidates, drawn, fits.get(query), query, known.get(query))
+        mine = candidates[candidates["query"] == query]
+        states[query] = _state(mine, drawn, fits.get(query), known.get(query), seed=seeds.get(query, 0))
     return states
 
 
@@ -140,33 +149,40 @@ def _joined(one: np.void, other: np.void) -> np.void:
 
 
 def _state(
-    candidates: np.ndarray, pairs: np.ndarray, fit: np.void | None, query: int, recorded: IntArray | None
+    mine: np.ndarray, drawn: np.ndarray, fit: np.void | None, recorded: IntArray | None, *, seed: int
 ) -> CandidateState:
-    mine = candidates[candidates["query"] == query]
-    drawn = pairs
     ids = mine["id"].astype(np.int64)
-    local = np.stack([np.searchsorted(ids, drawn["a"]), np.searchsorted(ids, drawn["b"])], axis=1).astype(np.int64)
+    local, turned = _local(ids, np.stack([drawn["a"], drawn["b"]], axis=1).astype(np.int64))
+    order = np.lexsort((local[:, 1], local[:, 0]))
+    mean = drawn["mean"].astype(np.float64)
+    preference = np.where(turned, 1.0 - mean, mean)
     theta = mine["theta"].astype(np.float64)
     rated = fit is not None and bool(np.isfinite(theta).all())
     known = {"prior_precision": float(fit["prior"]), "logit_scale": float(fit["scale"])} if fit is not None else {}
     state = QueryState(
         size=len(ids),
-        pairs=local,
+        pairs=local[order],
         first_stage_rank=mine["rank"].astype(np.int64),
         theta=theta if rated else None,
-        preference=drawn["mean"].astype(np.float64),
-        weight=drawn["weight"].astype(np.float64),
-        free=drawn["free"].astype(np.bool_) if "free" in (drawn.dtype.names or ()) else None,
-        recorded=None if recorded is None else _local(ids, recorded),
+        preference=preference[order],
+        weight=drawn["weight"].astype(np.float64)[order],
+        free=drawn["free"].astype(np.bool_)[order] if "free" in (drawn.dtype.names or ()) else None,
+        recorded=None if recorded is None else _recorded(ids, recorded),
         **known,
     )
-    return CandidateState(candidate_ids=ids, state=state)
+    return CandidateState(candidate_ids=ids, state=state, seed=seed)
 
 
-def _local(ids: IntArray, recorded: IntArray) -> IntArray:
+def _local(ids: IntArray, pairs: IntArray) -> tuple[IntArray, BoolArray]:
+    """Pairs of candidate ids as local indices a < b, int64[m, 2], and whether their sides were exchanged, bool[m]."""
+    order = np.argsort(ids, kind="stable")
+    local = order[np.searchsorted(ids, pairs, sorter=order)].astype(np.int64).reshape(-1, 2)
+    return np.sort(local, axis=1), local[:, 0] > local[:, 1]
+
+
+def _recorded(ids: IntArray, recorded: IntArray) -> IntArray:
     """Recorded pairs as local indices, without those of candidates that repeat another one's text."""
-    kept = recorded[np.isin(recorded, ids).all(axis=1)]
-    return np.searchsorted(ids, kept).astype(np.int64)
+    return _local(ids, recorded[np.isin(recorded, ids).all(axis=1)])[0]
 
 
 def sample_pairs(
@@ -187,10 +203,10 @@ def sample_pairs(
     """
     drawn: dict[int, IntArray] = {}
     for query, known in query_states(query_ids, pending=pending, guides=guides, recorded=recorded).items():
-        rng = np.random.default_rng([seed, round_number, query])
+        rng = np.random.default_rng([seed, round_number, known.seed])
         pairs = sampler.sample(known.state, budgets[query], rng)
         if len(pairs):
-            drawn[query] = known.candidate_ids[pairs]
+            drawn[query] = np.sort(known.candidate_ids[pairs], axis=1)
     return drawn
 
 
@@ -210,10 +226,10 @@ def sample_sets(
     """
     drawn: dict[int, IntArray] = {}
     for query, known in query_states(query_ids, pending=pending).items():
-        rng = np.random.default_rng([seed, round_number, query])
+        rng = np.random.default_rng([seed, round_number, known.seed])
         chosen = sampler.sample_sets(known.state, budgets[query], rng, set_size=set_size)
         if chosen is None:
-            rng = np.random.default_rng([seed, round_number, query])
+            rng = np.random.default_rng([seed, round_number, known.seed])
             chosen = pack_sets(sampler.sample(known.state, budgets[query], rng), set_size)
             chosen = within_budget(chosen, budgets[query])
         if len(chosen):

@@ -13,6 +13,7 @@ from labeling.plugins import get_plugin, registered
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import make_project, make_user
+from tests.labeling.importing.files import load, row
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -58,6 +59,7 @@ def test_columns_are_corrected_in_the_preview(visit: Start, owner: User, project
 
 
 def test_every_format_is_detected_when_it_is_chosen(visit: Start, owner: User, project: Project) -> None:
+    load(project, row("q1", "d1", "d2", "d3"))  # the example of judgments names them
     visited = visit(owner)
     page = visited.open(reverse("import", args=[project.slug]))
     for name in registered("importer"):
@@ -67,5 +69,51 @@ def test_every_format_is_detected_when_it_is_chosen(visit: Start, owner: User, p
         page.get_by_role("button", name="Preview").click()
         expect(page.locator("#preview h2 .help")).to_have_text(plugin.label)
         expect(page.locator("#preview")).to_contain_text("no errors")
-        assert page.locator("#format-query").count() == int(issubclass(plugin, Table))
+        assert page.locator("#format-query_id").count() == int(issubclass(plugin, Table))
+    assert not visited.complaints
+
+
+ANSWERS = "query,a,b,winner,annotator\n" + "".join(
+    f"q1,{a},{b},{winner},{who}\n"
+    for who, winner in (("anna", "a"), ("ben", "b"))
+    for a, b in (("d1", "d2"), ("d2", "d3"), ("d9", "d1"))
+)
+RATINGS = "query_id,document_id,grade,rater\n" + "".join(
+    f"q1,d{number % 3 + 1 if number < 3 else number},{(number + shift) % 4},{who}\n"
+    for who, shift in (("anna", 0), ("ben", 1))
+    for number in range(12)
+)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_judgments_are_imported_left_out_rows_downloaded_and_all_is_exported(
+    visit: Start, owner: User, project: Project, look: str
+) -> None:
+    load(project, row("q1", "d1", "d2", "d3"))
+    visited = visit(owner, look=look)
+    page = visited.open(reverse("import", args=[project.slug]))
+    for name, data in (("answers.csv", ANSWERS), ("ratings.csv", RATINGS)):
+        page.goto(page.url.split("/p/")[0] + reverse("import", args=[project.slug]))
+        page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": data.encode()})
+        page.get_by_role("button", name="Preview").click()
+        expect(page.locator("#preview")).to_contain_text("Annotators: anna, ben")
+        if name == "answers.csv":
+            expect(page.locator("#format-winner")).to_have_value("winner")
+            visited.picture(f"import-judgments-{look}")
+        page.check("#leave_out")
+        page.locator("#import-form button.main").click()
+        expect(page.get_by_role("status").first).to_contain_text("new")
+    page.goto(page.url.split("/p/")[0] + reverse("imports", args=[project.slug]))
+    expect(page.get_by_role("region", name="Raters")).to_contain_text("anna")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Rows of answers.csv that were left out, as CSV").click()
+    assert download.value.path().read_text().count("\n") == 3
+    for address in ("imports", "exports"):
+        page.goto(page.url.split("/p/")[0] + reverse(address, args=[project.slug]))
+        assert not serious_faults(visited)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+        visited.picture(f"{address}-{look}")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download Judgments as CSV").press("Enter")
+    assert download.value.path().read_text().count("\n") == 5
     assert not visited.complaints

@@ -90,3 +90,24 @@ def test_a_run_of_today_is_entered_by_file(
     page.get_by_label("Run file").set_input_files(str(tmp_path / "today.trec"))
     page.get_by_role("button", name="Add run").click()
     expect(page.get_by_role("status")).to_contain_text("today.trec added")
+
+
+@pytest.mark.parametrize("look", list(LOOKS))
+def test_the_report_is_clean_and_its_file_prints_on_whole_pages(
+    look: str, visit: Callable[..., Visit], owner: User, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    visited = visit(owner, look=look)
+    page = visited.open(reverse("report", args=[project_of(snapshot).slug]))
+    visited.picture(f"report-{look}")
+    assert not serious_faults(visited)
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download HTML").click()
+    file = tmp_path / "report.html"
+    saved.value.save_as(file)
+    page.goto(file.as_uri())
+    printed = page.pdf(prefer_css_page_size=True)
+    assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") >= 3
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 1018, "height": 688})  # A4 across, less the margins
+    cut = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    assert page.evaluate(cut) == 0, "a table is wider than the paper"

@@ -141,6 +141,7 @@ FAULTS: dict[str, Strike] = {
     "low_label_mass": _changed(_set_logprobs({"The": -0.4, "A": -1.9, "B": -2.3})),
     "one_label": _changed(_set_logprobs({"A": -0.0001, "The": -9.5, "**": -12.0})),
     "prose": _changed(_content("Both documents have their merits.")),
+    "mention": _changed(_content('I could also have answered {"reasoning": "A is far better.", "score": 1}')),
     "out_of_range": _changed(_content('{"reasoning": "A is far better.", "score": 7}')),
     "nan_score": _changed(_content('{"reasoning": "Hard to say.", "score": NaN}')),
     "cut_answer": _changed(_content('{"reasoning": "Document A speaks of the que', finish="length")),

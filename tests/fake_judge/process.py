@@ -64,6 +64,10 @@ class FakeJudge:
         """Give the judge of this model name settings of its own."""
         self.control("judges", {model: settings})
 
+    def reply_with(self, body: str, *, status: int = 200) -> None:
+        """Give the next call this reply as it is, whatever its key."""
+        self.control("raw", {"replies": [{"status": status, "body": body}]})
+
     def summary(self) -> dict[str, Any]:
         """Counts of calls: `calls`, `paid`, `by_fault`, `by_model`, `in_flight`, `most_in_flight`."""
         return self.control("ledger")

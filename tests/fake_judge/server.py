@@ -11,6 +11,7 @@ import json
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -58,6 +59,7 @@ class FakeJudgeServer:
         self.api_key = api_key
         self.sent: dict[str, str] = {}
         self.batches = Batches(self._answer_in_batch)
+        self.raw: deque[Reply] = deque()
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -70,6 +72,8 @@ class FakeJudgeServer:
                 if reply is not None:
                     return reply
             route = self._route(method, address.rstrip("/"))
+            if route == self._complete and self.raw:
+                return self.raw.popleft()
             if route is None:
                 return _json({"error": {"message": f"no route {method} {path}", "code": "not_found"}}, 404)
             if not path.startswith("/_fake") and not self._authorized(path, headers):
@@ -91,8 +95,16 @@ class FakeJudgeServer:
             ("POST", "/_fake/batches"): lambda request: _json(self.batches.order(request)),
             ("POST", "/_fake/faults"): self._set_faults,
             ("POST", "/_fake/judges"): self._set_judges,
+            ("POST", "/_fake/raw"): self._set_raw,
             ("POST", "/_fake/settings"): self._set,
         }.get((method, path))
+
+    def _set_raw(self, request: dict[str, Any]) -> Reply:
+        """{"replies": [{"status", "body"}]}: what the next calls get as it is, whatever their key; an empty list forgets all."""
+        if not request["replies"]:
+            self.raw.clear()
+        self.raw.extend(Reply(int(each["status"]), str(each["body"]).encode()) for each in request["replies"])
+        return _json({})
 
     def _authorized(self, path: str, headers: Mapping[str, str]) -> bool:
         """By a bearer token; at an address like Azure's by the header `api-key`, and only with an `api-version`."""

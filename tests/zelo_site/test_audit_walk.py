@@ -115,6 +115,7 @@ PAGES = [
     Writes("settings", ("project.changed", "project.caps"), SETTINGS),
     Writes("import", ("data.imported",), {"file": new_data}),
     Writes("import", ("grades.replaced",), {"grades": new_grades}, grades_before),
+    Writes("download", ("judgments.exported",), kwargs={"exporter": "judgments-csv"}),
     Writes("candidates", ("candidates.ordered",), {}, no_job),
     Writes("new-run", ("run.started",), JUDGES),
     Writes("queue-next", ("run.started",), {}, scores),
@@ -198,6 +199,8 @@ OPERATIONS = [
     Writes("POST /projects", ("project.created",), {"name": "another"}),
     Writes("PATCH /projects/{slug}", ("project.changed",), {"name": "renamed"}),
     Writes("POST /projects/{slug}/import", ("data.imported",), {"file": new_data}),
+    Writes("POST /keys", ("key.made",), {"name": "new"}),
+    Writes("DELETE /keys/{key_id}", ("key.revoked",), {}, a_key),
     Writes("POST /projects/{slug}/runs", ("run.started",), RUN),
     Writes("POST /projects/{slug}/calibrate", ("calibration.ordered",), {}, scores),
     Writes("POST /projects/{slug}/candidates", ("candidates.ordered",), {"retriever": "bm25"}, no_job),
@@ -285,14 +288,15 @@ EXEMPT = {
     "compare-skip": "passes one's own assignment on; the past assignment stays",
     "compare-heartbeat": "renews one's own assignments",
     "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
+    "POST /projects/{slug}/{kind}/bulk": "its body is JSON lines; tests/zelo_site/api/test_texts.py checks its entry",
     "POST /projects/{slug}/import/preview": "reads the file and stores nothing",
 }
 
 READ_ONLY = {
-    "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
+    "unknown-operation", "plugins", "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
-    "archived", "people-agreement", "disagreements", "teaching", "trial", "project-story",
+    "archived", "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 
 

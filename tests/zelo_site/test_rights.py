@@ -30,6 +30,7 @@ class For:
     PEOPLE_WHO_COMPARE = ("owner", "annotator")
     READERS = ("owner", "viewer")
     OWNERS = ("owner",)
+    NOBODY_ELSE: Roles = ()  # the walk's key belongs to nobody in it
     KEYS: Roles = ()  # programs with a key of their own; a browser's session opens nothing
 
 
@@ -49,6 +50,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "jobs": {"GET": For.SIGNED_IN},
     "jobs-live": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
+    "plugins": {"GET": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
     "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
@@ -69,6 +71,10 @@ PAGES: dict[str, dict[str, Roles]] = {
     "project-figures": R,
     "settings": O,
     "import": O,
+    "imports": R,
+    "left-out": R,
+    "exports": R,
+    "download": R,
     "candidates": READ_AND_CHANGE,
     "new-run": O,
     "estimate": {"POST": For.OWNERS},
@@ -107,6 +113,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "move-training": {"POST": For.OWNERS},
     "proof": READ_AND_CHANGE,
     "moved": R,
+    "report": R,
     "rerankers": R,
     "try-reranker": {"GET": For.READERS, "POST": For.READERS},
     "rerank-models": {"GET": For.KEYS},
@@ -121,6 +128,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerank-info": {"GET": For.KEYS},
     "health": {"GET": For.ALL},  # 503: no ranking server runs here
     "unknown-address": {"GET": For.ALL},
+    "unknown-operation": {"GET": For.ALL},
     "audit": {"GET": For.OWNERS},
     "server-audit": {"GET": For.STAFF},
     "people": READ_AND_CHANGE,
@@ -150,7 +158,7 @@ FORMS = {
 }
 
 # They read in a snapshot of their own, which no test's transaction may surround.
-COMMITTED = {"agreement", "GET /projects/{slug}/agreement"}
+COMMITTED = {"agreement", "report", "GET /projects/{slug}/agreement", "GET /projects/{slug}/report"}
 
 # The operations of the REST interface, with a body that gets past its schema.
 OPERATIONS: dict[str, tuple[Roles, Any]] = {
@@ -160,6 +168,9 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "PATCH /projects/{slug}": (For.OWNERS, {"name": "renamed"}),
     "POST /projects/{slug}/import": (For.OWNERS, "file"),
     "POST /projects/{slug}/import/preview": (For.OWNERS, "file"),
+    "GET /projects/{slug}/imports": (For.READERS, None),
+    "GET /projects/{slug}/imports/{import_id}/left-out": (For.READERS, None),
+    "GET /projects/{slug}/raters": (For.READERS, None),
     "GET /projects/{slug}/queries": (For.READERS, None),
     "GET /projects/{slug}/judgments": (For.READERS, None),
     "GET /plugins": (For.SIGNED_IN, None),
@@ -199,6 +210,8 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/failed-calls": (For.READERS, None),
     "POST /projects/{slug}/snapshots": (For.OWNERS, {"name": " "}),
     "GET /projects/{slug}/snapshots": (For.READERS, None),
+    "GET /projects/{slug}/report": (For.READERS, None),
+    "GET /projects/{slug}/judges/replacement": (For.READERS, None),
     "GET /snapshots/{snapshot_id}": (For.READERS, None),
     "GET /snapshots/{snapshot_id}/rows": (For.READERS, None),
     "POST /projects/{slug}/trainings": (For.OWNERS, {"snapshot_id": 0}),
@@ -234,6 +247,14 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "POST /projects/{slug}/recordings": (For.OWNERS, "file"),
     "GET /projects/{slug}/probes": (For.READERS, None),
     "POST /projects/{slug}/probes": (For.OWNERS, {"annotator_id": 0}),
+    "POST /projects/{slug}/{kind}/bulk": (For.OWNERS, None),
+    "GET /projects/{slug}/documents": (For.READERS, None),
+    "GET /projects/{slug}/candidates": (For.READERS, None),
+    "GET /candidates/{candidate_id}/comparisons": (For.READERS, None),
+    "GET /plugin-modules": (For.STAFF, None),
+    "GET /keys": (For.SIGNED_IN, None),
+    "POST /keys": (For.SIGNED_IN, {"name": "new"}),
+    "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),
     "GET /endpoints": (For.STAFF, None),
     "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
     "PATCH /endpoints/{name}": (For.STAFF, {}),
@@ -314,7 +335,7 @@ def test_a_page_is_for_whom_the_table_says(name: str, method: str, world: World)
     found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))
     if name in {"sign-in", "enter"}:
         assert set(found.values()) == {"let in"}
-    elif name in {"health", "unknown-address"}:
+    elif name in {"health", "unknown-address", "unknown-operation"}:
         assert set(found.values()) == {"error 503" if name == "health" else "not found"}
     elif name.startswith("rerank-"):
         assert set(found.values()) == {"signs in"}
@@ -336,4 +357,4 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     found = outcomes(world, send)
     if operation == "POST /projects/{slug}/probes":  # the owner asks for a judge that is not there
         assert found.pop("owner") == "not found"
-    check(found, whom, of_a_project="{" in path and "{name}" not in path)
+    check(found, whom, of_a_project="{" in path and "{name}" not in path and "{key_id}" not in path)

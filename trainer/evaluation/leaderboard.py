@@ -156,6 +156,12 @@ def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
         return read_queries(stream, split, name=snapshot.name)
 
 
+def snapshot_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
+    """`evaluation_queries` without their texts, which take most of the time."""
+    with _rows_file(snapshot) as stream:
+        return read_queries(stream, split, name=snapshot.name, texts=False)
+
+
 def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:
     """One query of `evaluation_queries`, and the positions of its documents among those of the split.
 
@@ -211,7 +217,7 @@ def record_evaluation(
             judged = measurable(queries, reference)
         except NothingToMeasure:
             continue
-        kept = [query for query in judged if query.id in answered]
+        kept = sorted((query for query in judged if query.id in answered), key=lambda query: query.id)
         if not kept:
             continue
         own = [rows[query.id] for query in kept]

@@ -189,15 +189,17 @@ def with_missing(measured: Measured, missing: Mapping[str, str]) -> Measured:
     )
 
 
-def intervals(measured: Measured, *, seed: int = 0) -> dict[str, Interval]:
+def intervals(measured: Measured, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Interval]:
     """Mean and 95 % bootstrap interval over queries of every metric."""
     return {
-        metric: bootstrap_interval(values, rng=np.random.default_rng(seed), resamples=RESAMPLES)
+        metric: bootstrap_interval(values, rng=np.random.default_rng(seed), resamples=resamples)
         for metric, values in measured.values.items()
     }
 
 
-def difference(first: Measured, second: Measured, metric: str = "ndcg@10", *, seed: int = 0) -> PairedTest | None:
+def difference(
+    first: Measured, second: Measured, metric: str = "ndcg@10", *, seed: int = 0, resamples: int = RESAMPLES
+) -> PairedTest | None:
     """first - second over the queries that both were measured on; None if there are none."""
     rows = {query: row for row, query in enumerate(second.query_ids)}
     shared = [(row, rows[query]) for row, query in enumerate(first.query_ids) if query in rows]
@@ -208,5 +210,5 @@ def difference(first: Measured, second: Measured, metric: str = "ndcg@10", *, se
         first.values[metric][left],
         second.values[metric][right],
         rng=np.random.default_rng(seed),
-        resamples=RESAMPLES,
+        resamples=resamples,
     )

@@ -104,6 +104,14 @@ SECTIONS: tuple[Section, ...] = (
         (("annotator_id", "annotators"), ("candidate_id", "candidates")), numbered=False,
     ),
     Section(
+        "rater_grades",
+        "labeling_ratergrade",
+        _columns("annotator_id bigint, query_external_id text, document_external_id text, grade int"),
+        f"WHERE row.annotator_id IN {_ANNOTATORS}",
+        (("annotator_id", "annotators"),),
+        numbered=False,
+    ),
+    Section(
         "gold_answers", "labeling_goldanswer",
         _columns("pair_id bigint, preference float8, explanation text, created_at timestamptz"), _OF_PAIRS,
         (("pair_id", "pairs"),), numbered=False,

@@ -29,6 +29,7 @@ from labeling.models import (
     Pair,
     Project,
     Query,
+    RaterGrade,
     SpotCheck,
 )
 from labeling.models.screen import ScreenState
@@ -38,6 +39,7 @@ from scoring.project_fits import forget_project_fit
 from scoring.storage.files import storage
 from trainer.models import TrainingRun
 from workers.broker.hints import leave_hint
+from workers.deletion.grades import combine_the_rest, rater_grades
 from workers.deletion.targets import Target, own_snapshots, unmatched_grades
 from workers.deletion.walk import Hook, Walk
 from workers.jobs.leasing import (
@@ -114,6 +116,8 @@ def _hooks(target: Target) -> Mapping[type[Any], Hook]:
     """Raise the versions of what is to be fitted anew, in the transaction that deletes its evidence."""
     if target.kind == "run":
         return {Attempt: lambda ids: _keep_spend(target.project, ids)}
+    if target.kind == "answers":
+        return {Judgment: _touch_judged, RaterGrade: lambda ids: combine_the_rest(target.project, ids)}
     return {Judgment: _touch_judged, Candidate: lambda ids: _touch_candidates(target.project, ids)}
 
 
@@ -182,13 +186,16 @@ def _documents(target: Target, walk: Walk) -> None:
 
 def _unmatched(target: Target, path: str, walk: Walk) -> None:
     """Before the rows, whose imported ids it needs."""
-    walk.delete(unmatched_grades(target.project, path, list(target.rows.values_list("external_id", flat=True))))
+    external_ids = list(target.rows.values_list("external_id", flat=True))
+    walk.delete(unmatched_grades(target.project, path, external_ids))
+    walk.delete(rater_grades(target.project, path, external_ids))
 
 
 def _answers(target: Target, walk: Walk) -> None:
     """The judgments and grades of annotators, who stay. Answered assignments become free for others."""
     walk.delete(Judgment.objects.filter(annotator__in=target.ids))
     walk.delete(ModelGrade.objects.filter(annotator__in=target.ids))
+    walk.delete(RaterGrade.objects.filter(annotator__in=target.ids))
     unanswered = SpotCheck.objects.filter(holder__in=target.ids, judgment__isnull=True, lease_until__isnull=True)
     walk.delete(unanswered.filter(slot__isnull=True))
     unanswered.update(holder=None, seconds=None, swapped=False)

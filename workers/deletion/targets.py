@@ -24,11 +24,13 @@ from labeling.models import (
     Pair,
     Project,
     Query,
+    RaterGrade,
     SpotCheck,
     UnmatchedGrade,
 )
 from scoring.models import Snapshot
 from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.deletion.grades import rater_grades
 from workers.models import Attempt, Job, JudgingTask, ProviderBatch, Run
 
 Counts = dict[str, int]
@@ -43,6 +45,7 @@ COUNT_LABELS: Mapping[str, str] = {
     "judgments_of_people": gettext_noop("judgments of people"),
     "model_grades": gettext_noop("grades of judges"),
     "grades": gettext_noop("grades of people"),
+    "rater_grades": gettext_noop("grades of single raters"),
     "gold": gettext_noop("gold answers"),
     "spot_checks": gettext_noop("assignments of people"),
     "open_questions": gettext_noop("unfinished questions to judges"),
@@ -146,6 +149,10 @@ def _unmatched(target: Target, path: str) -> int:
     return unmatched_grades(target.project, path, target.rows.values("external_id")).count()
 
 
+def _rated(target: Target, path: str) -> int:
+    return rater_grades(target.project, path, target.rows.values("external_id")).count()
+
+
 def unmatched_grades(project: Project, path: str, external_ids: Any) -> QuerySet[UnmatchedGrade]:
     """The grades of documents that are no candidates, of these queries or documents (`path`)."""
     return UnmatchedGrade.objects.filter(**{"project": project, f"{path}_external_id__in": external_ids})
@@ -153,17 +160,29 @@ def unmatched_grades(project: Project, path: str, external_ids: Any) -> QuerySet
 
 def _of_queries(target: Target) -> Counts:
     found = _of_candidates(Candidate.objects.filter(query__in=target.ids))
-    return {**found, "queries": len(target.ids), "grades": found["grades"] + _unmatched(target, "query")}
+    return {
+        **found,
+        "queries": len(target.ids),
+        "grades": found["grades"] + _unmatched(target, "query"),
+        "rater_grades": _rated(target, "query"),
+    }
 
 
 def _of_documents(target: Target) -> Counts:
     found = _of_candidates(Candidate.objects.filter(document__in=target.ids))
-    return {**found, "documents": len(target.ids), "grades": found["grades"] + _unmatched(target, "document")}
+    return {
+        **found,
+        "documents": len(target.ids),
+        "grades": found["grades"] + _unmatched(target, "document"),
+        "rater_grades": _rated(target, "document"),
+    }
 
 
 def _of_answers(target: Target) -> Counts:
     grades = ModelGrade.objects.filter(annotator__in=target.ids).count()
-    return {**_of_judgments(Judgment.objects.filter(annotator__in=target.ids)), "model_grades": grades}
+    rated = RaterGrade.objects.filter(annotator__in=target.ids).count()
+    judgments = _of_judgments(Judgment.objects.filter(annotator__in=target.ids))
+    return {**judgments, "model_grades": grades, "rater_grades": rated}
 
 
 def _of_runs(target: Target) -> Counts:
@@ -207,6 +226,7 @@ def count_project(project: Project) -> Counts:
         "pairs": Pair.objects.filter(a__query__project=project).count(),
         "grades": Candidate.objects.filter(query__project=project, grade__isnull=False).count()
         + UnmatchedGrade.objects.filter(project=project).count(),
+        "rater_grades": RaterGrade.objects.filter(annotator__project=project).count(),
         "gold": GoldAnswer.objects.filter(project=project).count(),
         "model_grades": ModelGrade.objects.filter(annotator__project=project).count(),
         "spot_checks": SpotCheck.objects.filter(project=project).count(),

@@ -6,7 +6,7 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0025_not_recorded"), ("labeling", "0017_archived_projects_retired_judges")]
+    dependencies = [("workers", "0025_not_recorded"), ("labeling", "0018_archived_projects_retired_judges")]
     operations = [
         migrations.CreateModel(
             "DeletedSpend",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from django.http import HttpRequest
 from ninja import File, Router, Schema, Status, UploadedFile
@@ -13,6 +14,8 @@ from pydantic import Field
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
+from scoring.annotators.replacing_people import replacing_people
+from scoring.numerics.judges.replacement import EPSILON
 from scoring.storage.files import StorageFull
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
 from workers.jobs.recorded_judges import RecordingRefused, store_recording
@@ -140,6 +143,53 @@ class JudgeStateOut(Schema):
 def get_scorecards(request: HttpRequest, slug: str) -> Any:
     """Accuracy, consistency, biases, speed and cost of every judge, with 95 % intervals."""
     return scorecards(project_or_404(request, slug))
+
+
+class PersonTestOut(Schema):
+    name: str
+    items: int
+    judge_wins: float
+    person_wins: float
+    p_value: float
+    adjusted: float
+    is_replaceable: bool
+
+
+class ReplacementOut(Schema):
+    """`winning_rate` (omega) and `advantage` (rho) are null with fewer than three people of thirty items each."""
+
+    annotator_id: int | None
+    name: str
+    epsilon: float
+    winning_rate: float | None
+    advantage: float | None
+    passes: bool | None
+    items_needed: int | None
+    people: list[PersonTestOut]
+
+
+@router.get("/projects/{slug}/judges/replacement", response=list[ReplacementOut])
+def get_replacement(request: HttpRequest, slug: str, epsilon: Annotated[float, Field(ge=0.0, lt=1.0)] = EPSILON) -> Any:
+    """The Alternative Annotator Test of each judge, and of the panel of all, on the pairs that people answered.
+
+    `epsilon` is the cost-benefit: .2 where people are experts, .15 skilled, .1 crowd workers.
+    """
+    found = replacing_people(project_or_404(request, slug), epsilon=epsilon)
+    return [
+        {
+            **{name: getattr(each.result, name) for name in _OF_REPLACEMENT},
+            "annotator_id": each.annotator_id,
+            "name": each.name or "panel",
+            "people": [
+                {**asdict(own), "name": found.people[own.person], "is_replaceable": own.is_replaceable}
+                for own in each.result.people
+            ],
+        }
+        for each in found.judges
+    ]
+
+
+_OF_REPLACEMENT = ("epsilon", "winning_rate", "advantage", "passes", "items_needed")
 
 
 @router.post("/projects/{slug}/judges/{annotator_id}/pause", response=JudgeStateOut)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
@@ -20,6 +20,7 @@ from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import KINDS, UnknownPlugin, registered
 from labeling.projects import BadProject, change_project, create_project, may_create
 from labeling.retrieval.candidates import rank_candidates
+from zelo_site.api.conventions.paging import MOST_ROWS, Cursor, Limit, paged
 
 
 def _storable(text: str) -> str:
@@ -32,8 +33,6 @@ def _storable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 
 router = Router(tags=["projects"])
-MOST_ROWS = 1000
-Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class ProjectIn(Schema):
@@ -80,10 +79,17 @@ class LeftOutOut(Schema):
 
 
 class ImportOut(Schema):
+    """Counts of a stored file; changed judgments superseded those of an earlier import. `import_id` leads to what was left out."""
+
     queries: int
     documents: int
     candidates: int
     grades: int
+    judgments: int
+    judgments_created: int
+    judgments_changed: int
+    ratings: int
+    import_id: int
     left_out: list[LeftOutOut]
     message: str
 
@@ -96,6 +102,8 @@ class PreviewOut(Schema):
     documents: int
     candidates: int
     grades: int
+    judgments: int
+    ratings: int
     complete: bool
     rows: list[dict[str, Any]]
     errors: list[str]
@@ -216,6 +224,11 @@ def post_import(
         "documents": summary.documents,
         "candidates": summary.candidates,
         "grades": summary.grades,
+        "judgments": summary.judgments,
+        "judgments_created": summary.judgments_created,
+        "judgments_changed": summary.judgments_changed,
+        "ratings": summary.ratings,
+        "import_id": summary.import_id,
         "left_out": [asdict(each) for each in summary.left_out],
         "message": str(summary),
     }
@@ -230,14 +243,15 @@ def post_import_preview(
     options: Json[dict[str, Any]] | None = None,
 ) -> Any:
     """Check a file as the import would, and store nothing: its format, its first rows, and its errors by reason."""
-    owned_project_or_404(request, slug)
+    project = owned_project_or_404(request, slug)
     try:
-        found = preview_dataset(file, importer=importer, options=options, filename=file.name or "upload")
+        found = preview_dataset(
+            file, importer=importer, options=options, filename=file.name or "upload", project=project
+        )
     except (ImportFailed, UnknownPlugin, ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    counts = {
-        name: getattr(found, name) for name in ("importer", "queries", "documents", "candidates", "grades", "complete")
-    }
+    names = ("importer", "queries", "documents", "candidates", "grades", "judgments", "ratings", "complete")
+    counts = {name: getattr(found, name) for name in names}
     return {
         **counts,
         "rows": [{"kind": type(row).__name__.removeprefix("Imported").lower(), **asdict(row)} for row in found.rows],
@@ -247,10 +261,16 @@ def post_import_preview(
 
 
 @router.get("/projects/{slug}/queries", response=list[QueryOut])
-def list_queries(request: HttpRequest, slug: str, after: int = 0, limit: Limit = 100) -> Any:
-    """Queries in id order, those after the id `after`."""
+def list_queries(
+    request: HttpRequest, response: HttpResponse, slug: str, external_id: Text = "", domain: Text = "",
+    cursor: Cursor = "", after: int = 0, limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """Queries in id order, those after the id `after`; filtered by imported id or domain. Link leads to the next page."""
     project = project_or_404(request, slug)
-    return Query.objects.visible_to(request.user).filter(project=project, id__gt=after)[:limit]
+    rows = Query.objects.visible_to(request.user).filter(project=project, id__gt=after)
+    rows = rows.filter(external_id=external_id) if external_id else rows
+    rows = rows.filter(domain=domain) if domain else rows
+    return paged(request, response, rows, cursor=cursor, limit=limit)
 
 
 @router.get("/projects/{slug}/judgments")

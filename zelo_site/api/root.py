@@ -12,9 +12,15 @@ from ninja.openapi.docs import Swagger
 
 from labeling.access.api_auth import API_AUTH
 from zelo_site.api.batches import router as batches_router
+from zelo_site.api.conventions.openapi import complete
+from zelo_site.api.conventions.problems import answer_with_problems, as_problems
+from zelo_site.api.data.keys import router as keys_router
+from zelo_site.api.data.plugin_modules import router as plugin_modules_router
+from zelo_site.api.data.texts import router as texts_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
+from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.lifecycle.deletions import router as deletions_router
 from zelo_site.api.lifecycle.projects import router as lifecycle_router
@@ -25,6 +31,7 @@ from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
 from zelo_site.api.snapshots import router as snapshots_router
 from zelo_site.api.trainings import router as training_router
+from zelo_site.report.rest import router as reports_router
 
 
 class OpenToKeys(NinjaAPI):
@@ -36,9 +43,14 @@ class OpenToKeys(NinjaAPI):
         for pattern in patterns:
             if pattern.name == "openapi-json":
                 pattern.callback = self._for_known_askers(pattern.callback)
+            pattern.callback = as_problems(pattern.callback)
             if pattern.name != "openapi-view":
                 pattern.callback.login_required = False
         return patterns
+
+    def get_openapi_schema(self, **chosen: Any) -> Any:
+        """The OpenAPI document, completed by `conventions.openapi`."""
+        return complete(super().get_openapi_schema(**chosen))
 
     def _for_known_askers(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         """Require a key or a session for the schema, which lists the installed plugins and options."""
@@ -61,8 +73,10 @@ api = OpenToKeys(
     docs=Swagger(settings={"persistAuthorization": True}),
     description="Judge pairs of documents and read calibrated relevance scores.",
 )
+answer_with_problems(api)
 for _router in (
     labeling_router,
+    imports_router,
     scoring_router,
     snapshots_router,
     workers_router,
@@ -72,9 +86,13 @@ for _router in (
     people_router,
     training_router,
     proof_router,
+    reports_router,
     rerankers_router,
     endpoints_router,
     deletions_router,
     lifecycle_router,
+    texts_router,
+    keys_router,
+    plugin_modules_router,
 ):
     api.add_router("", _router)

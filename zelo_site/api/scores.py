@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Iterator
 from datetime import datetime
-from typing import IO, Any, cast
+from typing import Any
 
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 from ninja.errors import HttpError
+from pydantic import Json, ValidationError
 
 from labeling.access.api_auth import project_or_404
 from labeling.models import Candidate
-from labeling.plugins import Exporter, UnknownPlugin, get_plugin
+from labeling.plugins import ExportFailed, UnknownPlugin
 from scoring.annotators.agreement import judge_figures
 from scoring.calibration.calibrate import project_calibration
-from scoring.exports import ExportFailed, export_scores
 from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import query_or_404
+from zelo_site.pages.exporting.downloads import export_response
 
 router = Router(tags=["scores"])
-BLOCK = 64 * 1024
 
 
 class ScoreOut(Schema):
@@ -197,26 +195,18 @@ def get_agreement(request: HttpRequest, slug: str) -> Any:
 
 
 @router.get("/projects/{slug}/export")
-def get_export(request: HttpRequest, slug: str, exporter: str = "zbench-annotated-jsonl") -> StreamingHttpResponse:
-    """The project's scores in the format of an exporter plugin."""
+def get_export(
+    request: HttpRequest,
+    slug: str,
+    exporter: str = "zbench-annotated-jsonl",
+    options: Json[dict[str, Any]] | None = None,
+) -> StreamingHttpResponse:
+    """The project in the format of an exporter plugin: scores, texts, grades, judgments, training sets or tasks.
+
+    `options`: its options as a JSON object; GET /plugins lists both.
+    """
     project = project_or_404(request, slug)
     try:
-        plugin = cast("type[Exporter]", get_plugin("exporter", exporter))
-    except UnknownPlugin as error:
+        return export_response(project, exporter, options=options or {}, by=request.user)
+    except (ExportFailed, UnknownPlugin, ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    spool = tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  closed by the stream
-    try:
-        export_scores(project, exporter, cast(IO[bytes], spool), by=request.user)
-    except ExportFailed as error:
-        spool.close()
-        raise HttpError(422, str(error)) from error
-    spool.seek(0)
-    response = StreamingHttpResponse(_blocks(cast(IO[bytes], spool)), content_type=plugin.content_type)
-    response["Content-Disposition"] = f'attachment; filename="{project.slug}{plugin.suffix}"'
-    return response
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    with stream:
-        while block := stream.read(BLOCK):
-            yield block

@@ -30,7 +30,7 @@ from zelo_site.cli.terminal import ProgressBar, duration
 from zelo_site.cli.watch import LOCAL_JUDGES, watch
 from zelo_site.demo.announcing import begin_step
 from zelo_site.demo.sample import sample_documents
-from zelo_site.demo.sample.panel import GRADED, Panel, PanelQuestion, sample_panel
+from zelo_site.demo.sample.panel import Panel, sample_panel
 
 NAME = "How do I … in Python?"
 INSTRUCTION = (
@@ -48,7 +48,7 @@ Tick = Callable[[], None]
 
 
 class BadQuestions(ValueError):
-    """There are not so many graded questions."""
+    """There are not so many test questions."""
 
 
 class Teller:
@@ -69,19 +69,20 @@ class Teller:
 
 
 def chosen_panel(questions: int) -> Panel:
-    """Return the panel with the first `questions` graded questions (0: all) and as large a share of the others.
+    """Return the panel with the first `questions` test questions (0: all) and as large a share of the others.
 
     Raises BadQuestions.
     """
     panel = sample_panel()
-    graded = [each.id for each in panel.questions if each.part == GRADED]
-    others = [each.id for each in panel.questions if each.part != GRADED]
-    if not 0 <= questions <= len(graded):
-        raise BadQuestions(f"--questions is {questions}; pass 1 to {len(graded)}, or 0 for all")
-    if questions in (0, len(graded)):
+    wanted = panel.test_ids
+    test = [each.id for each in panel.questions if each.id in wanted]
+    others = [each.id for each in panel.questions if each.id not in wanted]
+    if not 0 <= questions <= len(test):
+        raise BadQuestions(f"--questions is {questions}; pass 1 to {len(test)}, or 0 for all")
+    if questions in (0, len(test)):
         return panel
-    kept = max(1, round(len(others) * questions / len(graded)))
-    return panel.only({*graded[:questions], *others[:kept]})
+    kept = max(1, round(len(others) * questions / len(test)))
+    return panel.only({*test[:questions], *others[:kept]})
 
 
 def find_demo() -> Project | None:
@@ -89,8 +90,9 @@ def find_demo() -> Project | None:
     return Project.objects.filter(queries__metadata__sample=SAMPLE).order_by("id").distinct().first()
 
 
-def make_demo(owner: User, questions: Sequence[PanelQuestion]) -> Project:
-    """Create a project with only these questions, so that its page exists at once; graded questions are the test."""
+def make_demo(owner: User, panel: Panel) -> Project:
+    """Create a project with only the panel's questions, so that its page exists at once."""
+    test = panel.test_ids
     with transaction.atomic():
         project = create_project(NAME, owner=owner, instruction=INSTRUCTION)
         Query.objects.bulk_create(
@@ -100,10 +102,9 @@ def make_demo(owner: User, questions: Sequence[PanelQuestion]) -> Project:
                     external_id=each.id,
                     text=each.text,
                     domain=each.domain,
-                    metadata={"domain": each.domain, "sample": SAMPLE}
-                    | ({SPLIT_BY: TEST} if each.part == GRADED else {}),
+                    metadata={"domain": each.domain, "sample": SAMPLE} | ({SPLIT_BY: TEST} if each.id in test else {}),
                 )
-                for each in sorted(questions, key=lambda each: each.part != GRADED)
+                for each in sorted(panel.questions, key=lambda each: each.id not in test)
             ]
         )
     return project
@@ -160,13 +161,15 @@ def _store_candidates(project: Project, names: Mapping[str, tuple[str, ...]]) ->
 
 
 def _import_grades(project: Project, panel: Panel) -> None:
-    """Import the grades of the candidates; judges cannot see them."""
+    """Import the grades of the test questions' candidates; judges cannot see them."""
     known = set(
         Candidate.objects.filter(query__project=project).values_list("query__external_id", "document__external_id")
     )
+    test = panel.test_ids
     lines = [
         f"{query} 0 {name} {grade}\n"
         for query, own in panel.grades.items()
+        if query in test
         for name, grade in own.items()
         if (query, name) in known
     ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from django.apps import apps
 from django.conf import settings
 
-from labeling.plugins import KINDS, Plugin, load_plugins, registered
+from labeling.plugins import KINDS, Exporter, Plugin, load_plugins, registered
 from labeling.stored_texts import stored_texts
 from scoring.snapshots.freeze import SnapshotOptions
 from workers.broker.routing import QUEUES
@@ -46,6 +46,8 @@ def declared_texts() -> Iterator[str]:
 
 def _texts_of_plugin(plugin: type[Plugin]) -> Iterator[str]:
     yield plugin.label
+    if issubclass(plugin, Exporter) and plugin.format_help:
+        yield plugin.format_help
     yield from _texts_of_options(plugin.Options)
 
 

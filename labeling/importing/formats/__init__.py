@@ -5,11 +5,16 @@ An importer turns a stream into rows, and `RowChecks` checks consistency across 
 Imports no Django.
 """
 
+from labeling.importing.formats.answers.argilla import Argilla
+from labeling.importing.formats.answers.label_studio import LabelStudio
+from labeling.importing.formats.answers.preferences import Preferences
+from labeling.importing.formats.answers.zbench_scores import ZbenchScores
 from labeling.importing.formats.beir import Beir
 from labeling.importing.formats.json_grades import JsonGrades
 from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row, RowImporter, make_importer
 from labeling.importing.formats.ms_marco import MsMarcoTexts, MsMarcoTop, MsMarcoTriples
 from labeling.importing.formats.row_checks import RowChecks
+from labeling.importing.formats.tables.datasets_folder import DatasetsFolder
 from labeling.importing.formats.tables.table import QuepidCsv, Table
 from labeling.importing.formats.trec_qrels import TrecQrels
 from labeling.importing.formats.trec_run import MsMarcoRun, TrecRun
@@ -20,14 +25,18 @@ from labeling.importing.lines import RowError
 
 __all__ = [
     "MAX_ID_CHARACTERS",
+    "Argilla",
     "Beir",
+    "DatasetsFolder",
     "JsonGrades",
+    "LabelStudio",
     "LineImporter",
     "LineOptions",
     "MsMarcoRun",
     "MsMarcoTexts",
     "MsMarcoTop",
     "MsMarcoTriples",
+    "Preferences",
     "QuepidCsv",
     "Row",
     "RowChecks",
@@ -38,5 +47,6 @@ __all__ = [
     "TrecRun",
     "TrecTopics",
     "ZbenchJsonl",
+    "ZbenchScores",
     "make_importer",
 ]

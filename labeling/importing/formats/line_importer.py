@@ -11,11 +11,12 @@ from typing import IO, Any, ClassVar
 
 import pydantic
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.lines import DEFAULT_MAX_LINE_BYTES, DEFAULT_MAX_TOTAL_BYTES, RowError, numbered_lines
 from labeling.plugins import Importer, Plugin
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
-Row = ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade
+Row = ImportedQuery | ImportedDocument | ImportedCandidate | ImportedGrade | ImportedPreference | ImportedRating
 
 
 class LineOptions(Importer.Options):

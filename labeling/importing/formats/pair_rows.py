@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from labeling.importing.answers.rows import ImportedRating
 from labeling.importing.formats.line_importer import Row, RowImporter
 from labeling.importing.lines import RowError, numbered_lines
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
@@ -33,6 +34,9 @@ class Pair:
     score: float | None = None
     grade: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rater: str | None = None
+    by_person: bool = True
+    is_candidate: bool = False
 
 
 class PairRows:
@@ -51,9 +55,18 @@ class PairRows:
             yield ImportedDocument(id=document_id, text=pair.document, metadata=pair.metadata, line=line)
         if query_id is None or document_id is None:
             return
-        if pair.document is not None or pair.rank is not None or pair.score is not None:
+        if pair.is_candidate or pair.document is not None or pair.rank is not None or pair.score is not None:
             yield ImportedCandidate(query_id, document_id, rank=pair.rank, score=pair.score, line=line)
-        if pair.grade is not None:
+        if pair.grade is not None and pair.rater is not None:
+            yield ImportedRating(
+                query_id=query_id,
+                document_id=document_id,
+                grade=pair.grade,
+                annotator=pair.rater,
+                by_person=pair.by_person,
+                line=line,
+            )
+        elif pair.grade is not None:
             yield ImportedGrade(query_id=query_id, document_id=document_id, grade=pair.grade, line=line)
 
     def _query(self, query_id: str, pair: Pair, line: int) -> Iterator[ImportedQuery]:

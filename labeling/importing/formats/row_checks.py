@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.formats.line_importer import Row
 from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError
@@ -15,17 +16,20 @@ from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade,
 class RowChecks:
     """Checks across the rows of one file: an id has one meaning.
 
-    It keeps digests instead of texts, about 250 bytes for each distinct document, query and grade.
+    It keeps digests instead of texts, about 250 bytes for each distinct document, query, grade and answer. With
+    `repeated_answers`, an annotator may answer one question several times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, repeated_answers: bool = False) -> None:
+        self._repeated_answers = repeated_answers
+        self._answers: dict[bytes, tuple[int, float | int | str | None]] = {}
         self._queries: dict[bytes, int] = {}
         self._documents: dict[bytes, bytes] = {}
         self._grades: dict[bytes, tuple[int, int]] = {}
         self._candidates: dict[bytes, int] = {}
 
     def check(self, row: Row) -> list[bool]:
-        """Check a row; returns for each of its documents whether the file had it before, or one element for a grade.
+        """Check a row; returns for each of its documents whether the file had it before, or one element for another row.
 
         Raises RowError, which names both lines.
         """
@@ -39,6 +43,8 @@ class RowChecks:
         try:
             if isinstance(row, ImportedGrade):
                 return row, [self._check_grade(row)], []
+            if isinstance(row, ImportedPreference | ImportedRating):
+                return row, [self._check_answer(row)], []
             if isinstance(row, ImportedCandidate):
                 return row, [self._check_candidate(row)], []
             if isinstance(row, ImportedDocument):
@@ -99,6 +105,31 @@ class RowChecks:
                 field=f"{path}.content",
                 expectation="one text for each document id",
                 remedy="use different ids for the two texts, or make them equal",
+            )
+        return earlier is not entry
+
+    def _check_answer(self, row: ImportedPreference | ImportedRating) -> bool:
+        value: float | int | str | None
+        if isinstance(row, ImportedRating):
+            ids = {"query id": row.query_id, "document id": row.document_id}
+            order, value = "", row.grade
+        else:
+            ids = {"query": row.query_id, "a": row.a_id, "b": row.b_id, "second query": row.query_b}
+            order, value = str(row.swapped), row.kind.value if row.preference is None else row.preference
+        for field, each in ids.items():
+            _check_id(each, field, row.line)
+        if self._repeated_answers:
+            return False
+        key = _digest("\x00".join((*ids.values(), order, row.annotator, row.annotator_key, str(row.by_person))))
+        entry = (row.line, value)
+        earlier = self._answers.setdefault(key, entry)
+        if earlier[1] != value:
+            raise RowError(
+                f"{printable(row.annotator)!r} gives {value} here, and {earlier[1]} on line {earlier[0]}",
+                line=row.line,
+                field="answer",
+                expectation="one answer of an annotator to a question",
+                remedy="keep one of the two lines, or set the format's option repeated_answers to last or mean",
             )
         return earlier is not entry
 

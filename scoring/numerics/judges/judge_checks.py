@@ -113,6 +113,8 @@ def ratio(parts: IntArray, wholes: IntArray, rng: np.random.Generator, *, resamp
     parts, wholes = parts[wholes > 0], wholes[wholes > 0]
     if len(wholes) < 2:
         return share(float(parts.sum()), int(wholes.sum()))
+    order = np.lexsort((wholes, parts))  # so that the order of import has no say in the interval
+    parts, wholes = parts[order], wholes[order]
     draws = rng.integers(0, len(wholes), (resamples, len(wholes)))
     ratios = parts[draws].sum(axis=1) / wholes[draws].sum(axis=1)
     low, high = np.quantile(ratios, [0.025, 0.975])

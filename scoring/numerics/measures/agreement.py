@@ -60,6 +60,7 @@ def alpha_interval(
     counts = (shared[:, :, None] == values).sum(axis=0).astype(np.float64)
     of_item = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
     of_item = (of_item / (counts.sum(axis=1) - 1.0)[:, None, None]).reshape(len(counts), -1)
+    of_item = of_item[np.lexsort(of_item.T)]  # so that the order of import has no say in the interval
     drawn = [_alphas(draws @ of_item, values, level) for draws in _draws(len(counts), rng, resamples)]
     return _measured(krippendorff_alpha(shared, level=level), np.concatenate(drawn), len(counts))
 

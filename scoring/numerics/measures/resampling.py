@@ -1,7 +1,8 @@
 """Bootstrap intervals and paired tests over values by query.
 
 Queries are the unit of resampling, since documents of one query are not independent. The generator
-is passed in, so that a reported interval can be reproduced from its seed.
+is passed in, so that a reported interval can be reproduced from its seed. Values are sorted first, so that it does not
+depend on the order in which queries were imported.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def bootstrap_interval(
     values: npt.ArrayLike, *, rng: np.random.Generator, level: float = 0.95, resamples: int = 10_000
 ) -> Interval:
     """Percentile interval of the mean; degenerate (low = high) for a single value."""
-    data = _values(values)
+    data = np.sort(_values(values))
     means = _resampled_means(data, rng, resamples)
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(estimate=float(data.mean()), low=float(low), high=float(high), level=level, count=len(data))
@@ -56,7 +57,7 @@ def paired_test(
     first, second = _values(x), _values(y)
     if len(first) != len(second):
         raise MetricInput(f"{len(first)} values against {len(second)}; expected the same queries on both sides")
-    change = first - second
+    change = np.sort(first - second)
     interval = bootstrap_interval(change, rng=rng, level=level, resamples=resamples)
     flipped = _flipped_means(change, rng, resamples)
     extreme = np.count_nonzero(np.abs(flipped) >= abs(change.mean()) - 1e-12)

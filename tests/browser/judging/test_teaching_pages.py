@@ -62,6 +62,18 @@ def test_a_judge_is_taught_on_its_page(look: str, visit: Start, owner: User) -> 
     expect(page.get_by_text("Choosing the examples…")).to_be_visible()
     faults = {"started": serious_faults(visited)}
     visited.picture(f"teaching-started-{look}")
+    cancel = page.get_by_role("button", name="Cancel teaching")
+    cancel.focus()
+    with page.expect_response("**/teachings/*/"):
+        pass  # the part is replaced every two seconds
+    page.wait_for_timeout(100)
+    expect(cancel).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Teaching cancelled.")).to_be_visible()
+    expect(form.get_by_role("button", name="Teach this judge")).to_be_visible()
+    visited.picture(f"teaching-cancelled-{look}")
+    faults["cancelled"] = serious_faults(visited)
+    assert Job.objects.get(stage="teaching").state == "cancelled"
     JudgeTeaching.objects.all().delete()
     finished(judge, taught_answers=1.0)
     page = visited.open(reverse("teachings", args=[project.slug]))
@@ -71,7 +83,7 @@ def test_a_judge_is_taught_on_its_page(look: str, visit: Start, owner: User) -> 
     faults["finished"] = serious_faults(visited)
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     visited.picture(f"teaching-{look}")
-    assert (faults, wide) == ({"started": [], "finished": []}, 0)
+    assert (faults, wide) == ({"started": [], "cancelled": [], "finished": []}, 0)
 
 
 def test_a_run_is_started_with_the_taught_judge(visit: Start, owner: User) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.factories.replies.odd_words import LEADS, MENTIONS, OTHER_WINNERS, PROSE, REASONS, SAYS, SPEAKERS, TAGS
+
 MODES = ("reasoned", "sampled", "logprob")
 SPOILED = 0.4  # the share of bodies that state nothing
 VOTES = 5
@@ -40,49 +42,6 @@ def odd_bodies(count: int, *, seed: int) -> Iterator[OddBody]:
         yield {"reasoned": reasoned, "sampled": sampled, "logprob": logprob}[MODES[number % 3]](dice)
 
 
-# --- words ---------------------------------------------------------------------------------
-
-PROSE = (
-    "Both documents speak of fish.",
-    "Document A has the words of the query; document B explains more.",
-    'One of them says "goldfish" and {curly} things.',
-    "Let me weigh A or B again.",
-    "It is about 3 of 4 points.",
-)
-REASONS = (
-    "B answers it.",
-    "Document A names <b>gold</b> and {braces}, B does not.",
-    'It says \\"carp\\" twice;\\na line break, and a \\u00e9.',
-    "A's score would be 0.9, B's \\\"score\\\": 1.",
-    "Key-value stores and bearer tokens expire.",
-)
-TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<THINK>", "</Think>"),
-    ('<thinking budget="200">', "</thinking>"),
-    ("<think >", "</ think>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<reason>", "</reason>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<antThinking>", "</antThinking>"),
-    ("<scratchpad>", "</scratchpad>"),
-    ("<reflection>", "</reflection>"),
-    ("<analysis>", "</analysis>"),
-    ("<inner_monologue>", "</inner_monologue>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<｜begin▁of▁thinking｜>", "<｜end▁of▁thinking｜>"),
-    ("<|think|>", "<|/think|>"),
-    ("<unused94>thought\n", "<unused95>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
-    ("<|channel>thought\n", "<channel|>"),
-    ("&lt;think&gt;", "&lt;/think&gt;"),
-    ("```thinking\n", "\n```\n"),
-)
 FINISHED = ("stop", "stop", "stop", "STOP", "eos", "eos_token", "stop_sequence", "end_turn", None, "absent")
 CUT = ("length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "length")
 WITHHELD = ("content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "tool_calls", "error", "abort", "refusal")
@@ -115,12 +74,26 @@ def _presented(dice: random.Random, answer: str) -> tuple[str, str]:
     """(text, production): the object as the last thing that a final text states."""
     other = _object(dice, _score(dice))
     kind = dice.choice(
-        ("bare", "bare", "fenced", "prose", "wrapped", "token", "echo", "revised", "twice", "list of one")
+        (
+            "bare",
+            "bare",
+            "fenced",
+            "prose",
+            "led to",
+            "led to",
+            "wrapped",
+            "token",
+            "echo",
+            "revised",
+            "twice",
+            "list of one",
+        )
     )
     return {
         "bare": answer,
         "fenced": f"```{dice.choice(('json', 'JSON', ''))}\n{answer}\n```",
         "prose": f"{dice.choice(PROSE)}\n\n{dice.choice(('Here is my answer:', 'Final answer:', 'So:'))}\n{answer}",
+        "led to": _in_words(dice, dice.choice(LEADS), answer),
         "wrapped": "{0}\n{2}\n{1}".format(*dice.choice((("<answer>", "</answer>"), ("<response>", "</response>"), ("<|begin_of_solution|>", "<|end_of_solution|>"))), answer),
         "token": answer + dice.choice(("<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "\n")),
         "echo": f'The format is {{"reasoning": "your sentences", "score": {dice.choice(("0", "a number from -1 to 1"))}}} so: {answer}',
@@ -128,6 +101,18 @@ def _presented(dice: random.Random, answer: str) -> tuple[str, str]:
         "twice": f"{answer}\n{answer}",
         "list of one": f"[{answer}]",
     }[kind], kind  # fmt: skip
+
+
+def _in_words(dice: random.Random, words: str, answer: str) -> str:
+    """The words around an answer, which may be fenced where it has lines of its own."""
+    is_fenced = "\n{}" in words and words.endswith("{}") and dice.random() < 0.3
+    return words.replace("{}", f"```json\n{answer}\n```" if is_fenced else answer)
+
+
+def _mention(dice: random.Random, answer: str) -> str:
+    """A text that names an answer without giving it."""
+    said = f"{dice.choice(SPEAKERS)} {dice.choice(SAYS)}{dice.choice((' ', ': ', chr(10), ', in short, '))}{{}}"
+    return _in_words(dice, dice.choice((said, *MENTIONS)), answer)
 
 
 def _thought(dice: random.Random, decoy: str) -> str:
@@ -186,11 +171,27 @@ def _spoiled_score(dice: random.Random) -> tuple[Body, str]:
         "only the format": 'Reply: {"reasoning": "your sentences", "score": 0}',
         "taken back": f"{answer}\n\nWait, that is wrong.",
         "in an unknown element": f"<musing>{answer}</musing>",
+        "only mentioned": _mention(dice, answer),
+        "struck through": f"~~{answer}~~",
+        "quoted": f"> {answer}\n\nDocument B says this. I do not follow it.",
+        "another winner": f'{answer[:-1].rstrip()}, {dice.choice(OTHER_WINNERS)}}}',
         "prose": dice.choice(PROSE),
         "empty": dice.choice(("", "  \n")),
         "next turn": f"{answer}<|im_end|>\n<|im_start|>user\nAnd now?{other}",
     }  # fmt: skip
-    kind = dice.choice([*sorted(texts), "cut", "cut", "withheld", "thinking field", "tool", "refusal"])
+    kind = dice.choice(
+        [
+            *sorted(texts),
+            *["only mentioned"] * 4,
+            "cut",
+            "cut",
+            "withheld",
+            "two texts",
+            "thinking field",
+            "tool",
+            "refusal",
+        ]
+    )
     if kind in texts:
         return _choice(dice, texts[kind]), kind
     if kind == "cut":
@@ -198,6 +199,9 @@ def _spoiled_score(dice: random.Random) -> tuple[Body, str]:
         return _choice(dice, text, finish=dice.choice(CUT)), kind
     if kind == "withheld":
         return _choice(dice, dice.choice((answer, "", None)), finish=dice.choice(WITHHELD)), kind
+    if kind == "two texts":
+        place: Body = dice.choice(({"text": other}, {"delta": {"content": other}}))
+        return {**_choice(dice, answer), **place}, kind
     if kind == "thinking field":
         return _thinking_only(dice, answer), kind
     if kind == "tool":

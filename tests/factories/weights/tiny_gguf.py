@@ -1,6 +1,6 @@
 """Writes the tiny chat model as GGUF. A script of its own: it runs in the environment of the server, which has `gguf`.
 
-Usage: python tiny_gguf.py WEIGHTS.npz TOKENS.json MODEL.gguf. The JSON holds {"tokens": [...], "special": [...], "template", "end"}.
+Usage: python tiny_gguf.py WEIGHTS.npz TOKENS.json MODEL.gguf. The JSON holds {"tokens": [...], "special": [...], "plain": [...], "template", "end"}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def write(weights: str, tokens: str, out: str) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(told["tokens"])
-    kinds = [3 if each in told["special"] else 1 for each in told["tokens"]]
+    kinds = [3 if each in told["special"] else 4 if each in told["plain"] else 1 for each in told["tokens"]]
     writer.add_token_types(kinds)
     # The format needs merges; this one joins two characters into a token that exists.
     writer.add_token_merges(["Ġ Ġ"])

@@ -32,7 +32,12 @@ def write_panel(folder: Path, documents: Sequence[ImportedDocument], *, graded: 
                 answers.append(row | ({"rationale": "It names the very thing."} if turn == 0 else {}))
         if part == "graded":
             grades += [
-                {"query": f"{part}-{number}", "document": each.id, "grade": max(0, 3 - place)}
+                {
+                    "query": f"{part}-{number}",
+                    "document": each.id,
+                    "grade": max(0, 3 - place),
+                    "passes": [3, max(0, 3 - place)],
+                }
                 for place, each in enumerate(own)
             ]
     (folder / "questions.json").write_text(json.dumps(questions))

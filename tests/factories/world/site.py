@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import URLPattern
 
 from labeling.access.links import make_link
-from labeling.models import AccessLink, Membership, Project
+from labeling.models import AccessLink, DatasetImport, Membership, Project
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from scoring.storage.files import storage
@@ -75,6 +75,9 @@ def make_world() -> World:
         "snapshot_id": snapshot.pk,
         "training_id": TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pointwise").pk,
         "move": "cancel",
+        "kind": "queries",
+        "candidate_id": documents[0].pk,
+        "key_id": 0,
         "query_id": query.pk,
         "pair_id": pair.pk,
         "run_id": run.pk,
@@ -97,6 +100,8 @@ def make_world() -> World:
             annotator=annotator,
             job=Job.objects.create(project=project, stage="teaching", state="finished"),
         ).pk,
+        "import_id": DatasetImport.objects.create(project=project, file="f", importer="table", summary="none").pk,
+        "exporter": "trec-run",
         "action": "pause",
         "reranker_id": Reranker.objects.create(
             project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64

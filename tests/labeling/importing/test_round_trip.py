@@ -15,7 +15,8 @@ from labeling.importing.dataset import export_judgments, import_dataset
 from labeling.judgments import record_judgments
 from labeling.models import Annotator, Candidate, Pair, Project, Query, config_hash
 from labeling.records import AnswerKind, NewJudgment
-from scoring.exports import ExportFailed, export_scores
+from scoring.exports import ExportFailed
+from scoring.exports.exporting import export
 from scoring.models import Score
 from tests.labeling.importing.files import load, row
 
@@ -56,7 +57,7 @@ def exported(write: Callable[..., int], *arguments: Any, **options: Any) -> tupl
 
 
 def test_annotated_export_adds_scores_best_first_and_can_be_imported_again(rated: Project) -> None:
-    count, data = exported(export_scores, rated, "zbench-annotated-jsonl")
+    count, data = exported(export, rated, "zbench-annotated-jsonl")
     lines = [json.loads(item) for item in data.splitlines()]
     assert count == 2
     assert [document["id"] for document in lines[0]["documents"]] == ["c", "a", "b"]
@@ -95,7 +96,7 @@ def test_an_own_export_restores_rank_first_stage_score_and_grade(rated: Project)
     rated.queries.get(external_id="q1").candidates.filter(document__external_id="a").update(
         first_stage_rank=7, first_stage_score=-1.25, grade=3
     )
-    _, data = exported(export_scores, rated, "zbench-annotated-jsonl")
+    _, data = exported(export, rated, "zbench-annotated-jsonl")
     elsewhere = Project.objects.create(name="Elsewhere", slug="elsewhere")
     assert import_dataset(elsewhere, io.BytesIO(data), filename="again").grades_created == 1
     names = ("query__external_id", "document__external_id", "first_stage_rank", "first_stage_score", "grade")
@@ -106,14 +107,14 @@ def test_an_own_export_restores_rank_first_stage_score_and_grade(rated: Project)
 
 
 def test_annotated_export_without_unrated_documents_is_what_zbench_reads(rated: Project) -> None:
-    _, data = exported(export_scores, rated, "zbench-annotated-jsonl", options={"unrated": False})
+    _, data = exported(export, rated, "zbench-annotated-jsonl", options={"unrated": False})
     documents = [document for item in data.splitlines() for document in json.loads(item)["documents"]]
     assert [document["id"] for document in documents] == ["c", "a", "b", "d"]
     assert all(isinstance(document["score"], float) for document in documents)
 
 
 def test_trec_run_has_ranks_from_one_ties_by_id_and_no_unrated_documents(rated: Project) -> None:
-    _, data = exported(export_scores, rated, "trec-run", options={"tag": "mine"})
+    _, data = exported(export, rated, "trec-run", options={"tag": "mine"})
     assert data.decode().splitlines() == [
         "q1 Q0 c 1 1673.7178 mine",
         "q1 Q0 a 2 1500.0 mine",
@@ -124,18 +125,18 @@ def test_trec_run_has_ranks_from_one_ties_by_id_and_no_unrated_documents(rated: 
 
 def test_exports_are_the_same_every_time(rated: Project) -> None:
     for exporter in ("zbench-annotated-jsonl", "trec-run"):
-        assert exported(export_scores, rated, exporter) == exported(export_scores, rated, exporter)
+        assert exported(export, rated, exporter) == exported(export, rated, exporter)
 
 
 def test_an_id_with_a_blank_cannot_go_into_a_trec_run(rated: Project) -> None:
     Query.objects.filter(external_id="q2").update(external_id="q 2")
     with pytest.raises(ExportFailed, match="'q 2' contains a space"):
-        exported(export_scores, rated, "trec-run")
+        exported(export, rated, "trec-run")
 
 
 def test_an_export_reads_all_queries_in_one_statement(rated: Project) -> None:
     with CaptureQueriesContext(connection) as statements:
-        exported(export_scores, rated, "trec-run")
+        exported(export, rated, "trec-run")
     assert sum("SELECT" in statement["sql"] for statement in statements) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from labeling.access.annotators import get_person
 from labeling.annotation.gold import set_gold
-from labeling.models import Annotator, AuditEntry, Judgment, Pair, Project, Query, Rationale, UnmatchedGrade
+from labeling.models import Annotator, AuditEntry, Judgment, Pair, Project, Query, RaterGrade, Rationale, UnmatchedGrade
 from labeling.models.screen import SeenAnswers
 from labeling.pairs import store_pairs
 from scoring.annotators.adjudication import adjudicate
@@ -60,6 +60,7 @@ def full(owner: Any) -> Project:
                 )
     Query.objects.filter(pk=query.pk).update(metadata={"ü": [1.5, None]}, domain="law")
     UnmatchedGrade.objects.create(project=project, query_external_id="q", document_external_id="d", grade=2)
+    RaterGrade.objects.create(annotator=person, query_external_id="q", document_external_id="d", grade=2)
     set_gold(pairs[0], 0.9, explanation="why")
     adjudicate(Pair.objects.get(pk=pairs[1]), owner, "1")
     SeenAnswers.objects.create(judgment=Judgment.objects.filter(annotator=person).first())

@@ -18,6 +18,7 @@ from labeling.models import (
     Pair,
     Project,
     Query,
+    RaterGrade,
     SpotCheck,
     UnmatchedGrade,
 )
@@ -269,3 +270,27 @@ def test_a_query_that_a_run_asks_about_is_left_out_of_it(owner: Any) -> None:
     assert run.state == Run.State.JUDGING
     assert set(JudgingTask.objects.filter(run=run).values_list("pair__query", flat=True)) == {second.pk}
     assert make_pair(second).pk
+
+
+def test_grades_follow_from_the_raters_that_stay(owner: Any) -> None:
+    project = make_project(owner=owner, queries=1)
+    query = project.queries.get()
+    candidate = query.candidates.order_by("pk").first()
+    assert candidate is not None
+    raters = [get_person(project, make_user()) for _ in range(3)]
+    places = (candidate.document.external_id, "elsewhere")
+    for rater, grade in zip(raters, (3, 1, 2), strict=True):
+        for place in places:
+            RaterGrade.objects.create(
+                annotator=rater, query_external_id=query.external_id, document_external_id=place, grade=grade
+            )
+    Candidate.objects.filter(pk=candidate.pk).update(grade=2)
+    UnmatchedGrade.objects.create(
+        project=project, query_external_id=query.external_id, document_external_id="elsewhere", grade=2
+    )
+    for rater, expected in zip(raters, (1, 2, None), strict=True):
+        assert find_target(project, "answers", rater.pk).counted() == {"rater_grades": 2}
+        delete_answers(rater, by=owner)
+        candidate.refresh_from_db()
+        unmatched = UnmatchedGrade.objects.filter(project=project).values_list("grade", flat=True).first()
+        assert (candidate.grade, unmatched) == (expected, expected)

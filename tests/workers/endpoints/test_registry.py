@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from tests.factories.http_panel import KEY
 from tests.factories.questions import comparison, failure, only
 from tests.fake_judge.process import FakeJudge
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
-from workers.judges.openai.http.client import Connection
 from workers.judges.openai.http.redaction import redact
 from workers.judges.openai.judge import OpenAIHttpJudge
 
@@ -114,18 +112,14 @@ def test_key_stays_out_of_logs_and_messages(
 
 @pytest.mark.parametrize("mode", ["logprob", "reasoned", "sampled"])
 def test_a_reply_that_repeats_the_key_is_kept_without_it(
-    mode: str, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    mode: str, fake: FakeJudge, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key of any form, in rationales, in refusals, and where a message cuts a reply short."""
     key = "plain-words-as-a-key-0123456789"
     monkeypatch.setenv("FAKE_KEY", key)
     said = {"reasoned": json.dumps({"reasoning": f"You sent {key}.", "score": 0.5})}.get(mode, "x" * 190 + key)
 
-    async def post(connection: Connection, request: Any, access: Any) -> tuple[int, dict[str, str], bytes]:
-        assert access.key.get_secret_value() == key
-        return 200, {}, json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}).encode()
-
-    monkeypatch.setattr(Connection, "_post", post)
+    fake.reply_with(json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}))
     answer = only(OpenAIHttpJudge.from_dict({"endpoint": "fake", "model": "m", "mode": mode}).judge([comparison()]))
     assert key[:10] not in repr(answer)
     if mode == "reasoned":
@@ -134,15 +128,12 @@ def test_a_reply_that_repeats_the_key_is_kept_without_it(
 
 @pytest.mark.parametrize("status", [200, 400, 502])
 def test_a_raw_error_that_repeats_the_key_is_shown_without_it(
-    status: int, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    status: int, fake: FakeJudge, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "plain-words-as-a-key-0123456789"
     monkeypatch.setenv("FAKE_KEY", key)
 
-    async def post(connection: Connection, request: Any, access: Any) -> tuple[int, dict[str, str], bytes]:
-        return status, {}, ("x" * (110 if status == 200 else 390) + key).encode()
-
-    monkeypatch.setattr(Connection, "_post", post)
+    fake.reply_with("x" * (110 if status == 200 else 390) + key, status=status)
     answer = failure(OpenAIHttpJudge.from_dict({"endpoint": "fake", "model": "m"}).judge([comparison()]))
     assert key[:10] not in answer.message and "xxx" in answer.message
 

@@ -14,6 +14,7 @@ from tests.fake_judge.process import FakeJudge
 from tests.fake_judge.quality import quality_key
 from workers.judges.openai.grade import GradeJudge
 from workers.judges.openai.setwise import SetwiseJudge
+from workers.judges.prompting import cut_by_bytes
 
 pytestmark = pytest.mark.usefixtures("no_faults_left", "define")
 
@@ -78,6 +79,31 @@ def test_a_pair_is_answered_as_by_other_judges(fake: FakeJudge, mode: str, expec
 def test_little_mass_on_the_letters_is_a_failure(fake: FakeJudge) -> None:
     fake.control("faults", {"next": ["low_label_mass"]})
     assert failure(setwise().judge([of_set("crow", "carp", "clay")])).kind is FailureKind.LABEL_MASS
+
+
+@pytest.mark.parametrize("texts", [("carp", "crow"), ("carp", "crow", "clay"), tuple("abcdefg")])
+def test_the_schema_allows_the_letters_of_the_set_and_no_others(texts: tuple[str, ...]) -> None:
+    judge = setwise(mode="json", documents=8)
+    question = of_set(*texts) if len(texts) > 2 else comparison(*texts)
+    form = judge.request(judge.prompt(question, cut_by_bytes))["response_format"]
+    schema, letters = form["json_schema"]["schema"], list("ABCDEFGH"[: len(texts)])
+    assert (form["type"], form["json_schema"]["strict"], schema["required"]) == (
+        "json_schema",
+        True,
+        ["best", "ranking"],
+    )
+    assert schema["properties"]["best"]["enum"] == schema["properties"]["ranking"]["items"]["enum"] == letters
+    assert not schema["additionalProperties"]
+    for other in ("json_object", "none"):
+        body = setwise(mode="json", response_format=other).request(judge.prompt(question, cut_by_bytes))
+        assert body.get("response_format", {"type": "none"}) == {"type": other}
+
+
+def test_a_server_that_rejects_the_schema_gets_another_format(fake: FakeJudge) -> None:
+    know(fake, carp=1.5, crow=0.5, clay=-0.5)
+    fake.set_judge("strict", dialect=["python_json_object"])
+    answer = verdict(setwise(mode="json", model="strict").judge([of_set("clay", "carp", "crow")]))
+    assert {(each.one, each.other) for each in answer.placed} == {(1, 2), (1, 0), (2, 0)}
 
 
 def test_options_bound_the_set() -> None:

@@ -19,7 +19,7 @@ from labeling.importing.dataset import export_judgments
 from labeling.models import Annotator, Judgment, Project
 from labeling.plugins import registered
 from labeling.records import FailureKind
-from scoring.exports import export_scores
+from scoring.exports.exporting import export
 from scoring.models import Score
 from scoring.rating import rate_stale
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
@@ -184,6 +184,6 @@ def _everything_exported(project: Project) -> str:
     """Every export of scores, and that of the judgments, as text."""
     stream = io.BytesIO()
     for name in registered("exporter"):
-        export_scores(project, name, stream)
+        export(project, name, stream)
     export_judgments(project, stream)
     return stream.getvalue().decode(errors="replace")

@@ -57,7 +57,7 @@ def panel(
 @pytest.fixture
 def project(panel: Panel) -> Project:
     """The demo's project with three test questions and six to learn from."""
-    project = steps.make_demo(User.objects.create_user("owner"), panel.questions)
+    project = steps.make_demo(User.objects.create_user("owner"), panel)
     steps.import_documents(project)
     return project
 
@@ -92,7 +92,7 @@ def test_answers_about_changed_docstrings_are_left_out_and_said(
 ) -> None:
     changed = [ImportedDocument("d00", "another wording"), *documents[1:]]
     monkeypatch.setattr(steps, "sample_documents", lambda: changed)
-    project, said = steps.make_demo(User.objects.create_user("owner"), panel.questions), io.StringIO()
+    project, said = steps.make_demo(User.objects.create_user("owner"), panel), io.StringIO()
     steps.import_documents(project, stream=said)
     assert (
         "12 of 150 recorded answers are about docstrings that this Python version words differently" in said.getvalue()

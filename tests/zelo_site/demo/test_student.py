@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_django import Settings
@@ -21,6 +21,7 @@ from workers.jobs.training import train, waiting_training_ids
 from workers.models import Job
 from zelo_site.demo import student as demo_student
 from zelo_site.demo.student import NoStudent, closing_table, show_student
+from zelo_site.pages.project.story import story_context
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,6 +56,9 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     for each in ("the student", "BM25", "first stage", "Elo", "untrained base (minilm)"):
         assert any(line.startswith(f"{each}  ") for line in said.splitlines()), each
     assert "graded test questions" in said
+    shown = story_context(project)
+    assert shown is not None and shown["curve"] is not None
+    assert 0.0 < cast(float, shown["dev_before"]) <= cast(float, shown["dev_best"]) <= 1.0
     before = (Snapshot.objects.count(), TrainingRun.objects.count(), Evaluation.objects.count(), Job.objects.count())
     assert show_student(project, by=owner, tick=work) == student
     assert (

@@ -13,7 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from labeling.models import Membership, Project
-from scoring.exports import export_scores
+from scoring.exports.exporting import export
 from scoring.models import Score
 from scoring.quality import _elo
 from scoring.snapshots.freeze import ROWS_FILE
@@ -26,7 +26,7 @@ from trainer.evaluation.rankers import Elo
 
 def exported(project: Project, exporter: str) -> bytes:
     stream = io.BytesIO()
-    export_scores(project, exporter, stream)
+    export(project, exporter, stream)
     return stream.getvalue()
 
 

@@ -109,15 +109,18 @@ def _cosines(
 class HeldOut:
     """Queries that rank a checkpoint: NDCG@10 of each at every scale of the adapter, with relevance as gain."""
 
-    def __init__(self, model: BiEncoder, examples: Examples, queries: Sequence[slice], *, most: int) -> None:
+    def __init__(
+        self, model: BiEncoder, examples: Examples, queries: Sequence[slice], *, most: int, length: int = 0
+    ) -> None:
         self._model, self._examples, self._queries, self._most = model, examples, list(queries), most
+        self._length = length or model.whole_length
         self._base: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self._queries)
 
     def values(self) -> FloatArray:
-        """float64[queries, scales] of the model as it is, in the order of `SCALES`; texts as long as they are served.
+        """float64[queries, scales] of the model as it is, in the order of `SCALES`; texts of at most `length` tokens (0: as served).
 
         Raises LossNotFinite.
         """
@@ -129,9 +132,7 @@ class HeldOut:
 
     def _at(self, scale: float) -> FloatArray:
         self._model.at_scale(scale)
-        cosines = _cosines(
-            self._model, self._examples, self._queries, max_length=self._model.whole_length, most=self._most
-        )
+        cosines = _cosines(self._model, self._examples, self._queries, max_length=self._length, most=self._most)
         if not all(bool(torch.isfinite(own).all()) for own in cosines):
             raise not_finite("a cosine of a held-out query")
         return np.array(

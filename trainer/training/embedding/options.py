@@ -93,6 +93,13 @@ class EmbeddingOptions(LoRAOptions):
         default=4000, ge=10, le=10**7, description="Rows of the dev split that are ranked, in whole queries."
     )
 
+    dev_length: int = pydantic.Field(
+        default=0,
+        ge=0,
+        le=131072,
+        description="Tokens of each text when held-out queries are ranked; 0: as many as are served.",
+    )
+
     @pydantic.field_validator("embedding_sizes")
     @classmethod
     def _sizes_are_numbers(cls, text: str) -> str:

@@ -131,7 +131,7 @@ class _Training:
             return np.array(json.loads(kept.read_text()), dtype=np.float64)
         out = set(held_out)
         course = self._course([each for at, each in enumerate(lessons.lessons) if at not in out])
-        measured = HeldOut(self.model, self.train, [self.queries[at] for at in held_out], most=self.most)
+        measured = self._held_out(self.train, [self.queries[at] for at in held_out])
         looks: list[FloatArray] = []
         told = _FoldReport(self.report, fold=number + 1, folds=len(self.folds))
         course.run(lambda step: looks.append(measured.values()), told)
@@ -145,7 +145,7 @@ class _Training:
     def _whole(self, lessons: Lessons) -> tuple[Course, FloatArray]:
         """The course over all training queries, and its values float64[queries, checkpoints, scales] on the dev split."""
         course = self._course(lessons.lessons)
-        measured = HeldOut(self.model, self.dev, self.dev_queries, most=self.most)
+        measured = self._held_out(self.dev, self.dev_queries)
         folder = self.workspace / CANDIDATES
         folder.mkdir(exist_ok=True)
 
@@ -163,6 +163,9 @@ class _Training:
         if not self.dev_queries:
             return course, np.zeros((0, len(course.looks), len(SCALES)))
         return course, np.stack([np.array(each, dtype=np.float64) for each in values], axis=1)
+
+    def _held_out(self, examples: Examples, queries: Sequence[slice]) -> HeldOut:
+        return HeldOut(self.model, examples, queries, most=self.most, length=self.options.dev_length)
 
     def _course(self, lessons: Sequence[Any]) -> Course:
         """A course from the untrained adapter."""

@@ -143,7 +143,8 @@ def _stated(read: Callable[[str], Found], text: str, expected: str, asked: Asked
 
 
 def _no_score(problem: NoScore, text: str, expected: str, asked: Asked) -> NoAnswer:
-    cause = {"range": Cause.BAD_SCORE, "contradiction": Cause.CONTRADICTION}.get(problem.why, Cause.NO_SCORE)
+    causes = {"range": Cause.BAD_SCORE, "contradiction": Cause.CONTRADICTION, "mention": Cause.MENTION}
+    cause = causes.get(problem.why, Cause.NO_SCORE)
     message = f"the answer is {asked.shown(text)!r}: {problem}; {expected}; {enforce_json(asked.response_format)}"
     return asked.unreadable(cause, message)
 

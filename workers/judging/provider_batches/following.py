@@ -279,9 +279,8 @@ class _Step:
         # Reading is free, and the provider works on whatever a gateway answers meanwhile: only a lost batch is given up.
         is_out = batch.state in (State.RUNNING, State.STORING)
         if is_out and self._is_older("sent_at", WINDOW_S + 2 * MARGIN_S):
-            overdue = Excused(
-                FailureKind.UNAVAILABLE, f"the batch is overdue, and cannot be read: {message}", retryable=True
-            )
+            message = f"the batch is overdue, and cannot be read: {message}"[:LONGEST_MESSAGE]
+            overdue = Excused(FailureKind.UNAVAILABLE, message, retryable=True)
             storing.end(batch, self._ends, State.EXPIRED, failure=overdue, is_paid=True, message=message)
             return False
         if error.retryable or (is_out and not is_missing) or (is_missing and tries < MOST_MISSING):

@@ -86,6 +86,8 @@ def _problems(
             yield f"grade {number}: no candidate of a graded question"
         if row["grade"] not in GRADE_RANGE:
             yield f"grade {number}: {row['grade']!r}"
+        elif row["grade"] != min(row["passes"]):
+            yield f"grade {number}: {row['grade']} is not the smallest of {row['passes']}"
     graded = Counter(row["query"] for row in grades)
     for query, part in parts.items():
         if part == GRADED and graded[query] != len(names[query]):

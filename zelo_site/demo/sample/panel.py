@@ -58,12 +58,25 @@ class FoundTexts:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Everything that was recorded."""
+    """Everything that was recorded; a grade is the smallest of those that the grader's `passes` gave."""
 
     questions: tuple[PanelQuestion, ...]
     answers: tuple[PanelAnswer, ...]
     grades: Mapping[str, Mapping[str, int]]
     prompts: Mapping[str, str]
+    passes: Mapping[str, Mapping[str, tuple[int, ...]]]
+
+    @property
+    def test_ids(self) -> frozenset[str]:
+        """Ids of the test questions: those that were graded and have a candidate with a positive grade.
+
+        Every order of the candidates of the other graded questions has the same NDCG, so they are questions to learn from.
+        """
+        return frozenset(
+            each.id
+            for each in self.questions
+            if each.part == GRADED and any(self.grades.get(each.id, {}).get(name) for name, _ in each.candidates)
+        )
 
     def only(self, ids: Collection[str]) -> Panel:
         """The part about some questions."""
@@ -72,6 +85,7 @@ class Panel:
             tuple(each for each in self.answers if each.query in ids),
             {query: own for query, own in self.grades.items() if query in ids},
             self.prompts,
+            {query: own for query, own in self.passes.items() if query in ids},
         )
 
     def found(self, documents: Mapping[str, str]) -> FoundTexts:
@@ -114,8 +128,10 @@ def read_panel(folder: Traversable) -> Panel:
         for row in json.loads(_unpacked(folder, QUESTIONS))
     )
     grades: dict[str, dict[str, int]] = {}
+    passes: dict[str, dict[str, tuple[int, ...]]] = {}
     for row in _rows(folder, GRADES):
         grades.setdefault(row["query"], {})[row["document"]] = int(row["grade"])
+        passes.setdefault(row["query"], {})[row["document"]] = tuple(row["passes"])
     answers = tuple(
         PanelAnswer(
             row["query"], row["a"], row["b"], row["judge"], PREFERENCES[row["score"]], row.get("rationale") or ""
@@ -123,7 +139,7 @@ def read_panel(folder: Traversable) -> Panel:
         for row in _rows(folder, ANSWERS)
     )
     prompts = json.loads(folder.joinpath(PROMPTS).read_text(encoding="utf-8"))
-    return Panel(questions, answers, grades, prompts)
+    return Panel(questions, answers, grades, prompts, passes)
 
 
 def _rows(folder: Traversable, name: str) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from labeling.records import FloatArray
 from scoring.numerics.measures.metrics import cohen_kappa
 from scoring.numerics.measures.sides import agreement, side
 from zelo_site.demo.sample.docstrings import sample_documents
-from zelo_site.demo.sample.panel import GRADED, PREFERENCES, Panel, PanelAnswer, sample_panel
+from zelo_site.demo.sample.panel import PREFERENCES, Panel, PanelAnswer, sample_panel
 from zelo_site.demo.sample.questions import sample_questions
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -35,7 +35,15 @@ Key = tuple[str, str, str]
 
 def report(panel: Panel) -> str:
     """Return all figures as Markdown."""
-    parts = (_counts(panel), _found(panel), _verdicts(panel), _between(panel), _with_grades(panel), _by_hand(panel))
+    parts = (
+        _counts(panel),
+        _found(panel),
+        _verdicts(panel),
+        _between(panel),
+        _with_grades(panel),
+        _passes(panel),
+        _by_hand(panel),
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -45,15 +53,21 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _counts(panel: Panel) -> str:
-    graded = {each.id for each in panel.questions if each.part == GRADED}
+    test = panel.test_ids
+    graded = {each.id for each in panel.questions if each.id in panel.grades} - test
+    parts = {
+        "test": test,
+        "graded, no good candidate (training)": graded,
+        "training": {each.id for each in panel.questions} - graded - test,
+    }
     rows = []
-    for part, is_graded in (("graded (test)", True), ("training", False)):
-        questions = [each for each in panel.questions if (each.id in graded) is is_graded]
-        answers = [each for each in panel.answers if (each.query in graded) is is_graded]
-        pairs = {_pair(each) for each in answers}
-        reasons = sum(bool(each.rationale) for each in answers)
-        candidates = sum(len(each.candidates) for each in questions)
-        rows.append([part, *(f"{n:,}" for n in (len(questions), candidates, len(pairs), len(answers), reasons))])
+    for part, ids in parts.items():
+        own = panel.only(ids)
+        pairs = {_pair(each) for each in own.answers}
+        reasons = sum(bool(each.rationale) for each in own.answers)
+        candidates = sum(len(each.candidates) for each in own.questions)
+        numbers = (len(own.questions), candidates, len(pairs), len(own.answers), reasons)
+        rows.append([part, *(f"{n:,}" for n in numbers)])
     return _table(["part", "questions", "candidates", "pairs", "answers", "with a reason"], rows)
 
 
@@ -147,6 +161,14 @@ def _with_grades(panel: Panel) -> str:
         rows.append([f"`{judge}`", *cells])
     header = ["judge", "pairs of different grades", "one grade apart", "two", "three", "ties where grades are equal"]
     return _table(header, rows)
+
+
+def _passes(panel: Panel) -> str:
+    """Agreement of the two passes that gave the grades."""
+    given = [passes for own in panel.passes.values() for passes in own.values()]
+    apart = Counter(max(passes) - min(passes) for passes in given)
+    cells = [f"{apart[steps]:,} of {len(given):,}" for steps in range(4)]
+    return _table(["grades of two passes", "same", "one apart", "two", "three"], [["documents", *cells]])
 
 
 def _by_hand(panel: Panel) -> str:

@@ -1,4 +1,4 @@
-"""`manage.py import PROJECT FILE`: queries with documents, or grades, into a project."""
+"""`manage.py import PROJECT FILE`: texts, candidates, grades or judgments into a project."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.importing.dataset import ImportFailed, import_dataset, preview_dataset
 from labeling.importing.detection import AUTO
+from labeling.importing.reports import left_out_file
+from labeling.models import DatasetImport, Project
 from labeling.plugins import UnknownPlugin, registered
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.cli.json_options import json_object
@@ -36,7 +38,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--leave-out-bad-rows", action="store_true", help="import the good rows, and count the bad ones by reason"
         )
-
+        parser.add_argument(
+            "--left-out",
+            type=Path,
+            default=None,
+            help="write the rows that were left out to this file, with line and reason; CSV, or JSON lines for .jsonl",
+        )
         parser.add_argument(
             "--replace",
             action="store_true",
@@ -52,7 +59,7 @@ class Command(BaseCommand):
             project = find_project(options["project"])
             try:
                 if options["dry_run"]:
-                    self._preview(path, options["importer"], chosen)
+                    self._preview(project, path, options["importer"], chosen)
                     return
                 summary = import_dataset(
                     project,
@@ -66,13 +73,22 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
             rank_candidates(project)
             self.stdout.write(str(summary))
+            if options["left_out"] is not None:
+                self._write_left_out(summary.import_id, options["left_out"])
 
-    def _preview(self, path: Path, importer: str, options: dict[str, Any]) -> None:
+    def _write_left_out(self, import_id: int, path: Path) -> None:
+        report = DatasetImport.objects.get(pk=import_id)
+        try:
+            with path.open("wb") as stream:
+                stream.writelines(left_out_file(report, "jsonl" if path.suffix == ".jsonl" else "csv"))
+        except OSError as error:
+            raise CommandError(f"the file was imported, but {path} cannot be written: {error.strerror}") from error
+
+    def _preview(self, project: Project, path: Path, importer: str, options: dict[str, Any]) -> None:
         """Print what the file holds and its errors by reason. Raises CommandError if it has any."""
-        found = preview_dataset(path, importer=importer, options=options)
-        counts = (found.queries, found.documents, found.candidates, found.grades)
-        names = ("queries", "documents", "candidates", "grades")
-        parts = [f"{count} {name}" for count, name in zip(counts, names, strict=True) if count]
+        found = preview_dataset(path, importer=importer, options=options, project=project)
+        names = ("queries", "documents", "candidates", "grades", "judgments", "ratings")
+        parts = [f"{count} {name}" for name in names if (count := getattr(found, name))]
         self.stdout.write(f"format {found.importer}: {', '.join(parts) or 'no rows'}")
         for each in found.errors[:10]:
             self.stderr.write(str(each))

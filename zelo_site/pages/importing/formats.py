@@ -5,7 +5,7 @@ The values belong to one file: `for_file` names it, so that another file starts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -13,7 +13,8 @@ from django import forms
 from django.utils.translation import gettext as _
 
 from labeling.importing.detection import AUTO, columns_of, detect_source, guessed_columns
-from labeling.importing.formats import RowError
+from labeling.importing.formats import DatasetsFolder, Preferences, RowError
+from labeling.importing.formats.answers.preferences import COLUMN_OPTIONS, guessed_options
 from labeling.importing.formats.tables.columns import NONE, ROLES
 from labeling.importing.formats.tables.table import Table
 from labeling.plugins import Plugin, get_plugin
@@ -47,20 +48,33 @@ def file_key(importer: str, file: str) -> str:
 def options_shown(stream: IO[bytes], importer: str, given: Mapping[str, Any]) -> OptionsForm | None:
     """The form of the format's options with the `given` values; None for a format without options of its own."""
     plugin = get_plugin("importer", importer)
-    is_table = issubclass(plugin, Table)
-    columns = columns_of(stream) if is_table else []
+    columns = columns_of(stream) if _column_options(plugin) else []
     values = dict(given)
-    if columns:
+    if columns and issubclass(plugin, Preferences):
+        values |= guessed_options(columns, values)
+    elif columns:
         with suppress(RowError):  # the preview shows it; the form lets people name the columns
             values |= guessed_columns(columns, {role: values.get(role, "") for role in ROLES})
     form = _form_class(plugin, columns)(initial=values)
     return form if form.fields else None
 
 
+def has_columns(importer: str) -> bool:
+    """Whether the form of the format's options is a column mapping."""
+    return bool(_column_options(get_plugin("importer", importer)))
+
+
+def _column_options(plugin: type[Plugin]) -> Sequence[str]:
+    """The options of a format that name a column of one file."""
+    if issubclass(plugin, Preferences):
+        return tuple(COLUMN_OPTIONS.values())
+    return ROLES if issubclass(plugin, Table) and not issubclass(plugin, DatasetsFolder) else ()
+
+
 def _form_class(plugin: type[Plugin], columns: list[str]) -> type[OptionsForm]:
     form = plugin_form(plugin, prefix=PREFIX)
     fields = {name: field for name, field in form.base_fields.items() if name not in HIDDEN}
-    for role in ROLES if columns else ():
+    for role in _column_options(plugin) if columns else ():
         if role in fields:
             choices = [(NONE, _("no column")), *((each, each) for each in columns)]
             fields[role] = forms.ChoiceField(choices=choices, label=fields[role].label, required=False)

@@ -20,16 +20,23 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.importing.detection import AUTO
 from labeling.importing.formats import Row
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, create_project, may_create
-from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade
+from labeling.records import AnswerKind, ImportedCandidate, ImportedDocument, ImportedGrade
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.pages.forms import BadForm, PageForm, check_all, shown_form
-from zelo_site.pages.importing.formats import chosen_options, file_key, importer_of, options_shown
+from zelo_site.pages.importing.formats import (
+    chosen_options,
+    file_key,
+    has_columns,
+    importer_of,
+    options_shown,
+)
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import clipped, document_title
 
@@ -119,7 +126,9 @@ def preview(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(_("only staff and project owners can preview an import; ask an owner"))
     try:
         values = ImportForm(request.POST, request.FILES).checked()
-        looks = [_look(source) for source in _sources(values, request.POST)]
+        slug = str(request.POST.get("project", ""))
+        project = owned_project(request, slug) if slug else None
+        looks = [_look(source, project) for source in _sources(values, request.POST)]
         context: dict[str, Any] = {
             "looks": looks,
             "is_good": not any(look["preview"].errors for look in looks),
@@ -200,16 +209,18 @@ def _import(project: Project, values: Mapping[str, Any], sent: Mapping[str, Any]
     return " ".join(sentences)
 
 
-def _look(source: Source) -> dict[str, Any]:
+def _look(source: Source, project: Project | None) -> dict[str, Any]:
     """Return a preview with its first rows, its errors by reason and the options of its format as the page shows them."""
     options = (
         None if source.importer == GRADES_IMPORTER else options_shown(source.stream, source.importer, source.options)
     )
     found: Preview = preview_dataset(
-        source.stream, importer=source.importer, options=source.options, filename=source.name
+        source.stream, importer=source.importer, options=source.options, filename=source.name, project=project
     )
     return {
         "name": source.name,
+        "annotators": found.annotators,
+        "has_columns": has_columns(source.importer),
         "label": get_plugin("importer", source.importer).label,
         "preview": found,
         "figures": _figures(found),
@@ -227,6 +238,8 @@ def _figures(found: Preview) -> list[tuple[int, str]]:
         (found.documents, ngettext("document", "documents", found.documents)),
         (found.candidates, ngettext("candidate", "candidates", found.candidates)),
         (found.grades, ngettext("grade", "grades", found.grades)),
+        (found.judgments, ngettext("judgment", "judgments", found.judgments)),
+        (found.ratings, ngettext("grade of a rater", "grades of raters", found.ratings)),
     )
     return [each for each in counted if each[0]]
 
@@ -238,6 +251,12 @@ def _sample(row: Row) -> dict[str, Any]:
         return {"kind": _("grade"), "id": row.query_id, "text": text, "documents": []}
     if isinstance(row, ImportedCandidate):
         return {"kind": _("candidate"), "id": row.query_id, "text": _place(row), "documents": []}
+    if isinstance(row, ImportedRating):
+        said = {"name": row.annotator, "id": row.document_id, "grade": row.grade}
+        text = _("%(name)s grades document %(id)s as %(grade)s") % said
+        return {"kind": _("grade of a rater"), "id": row.query_id, "text": text, "documents": []}
+    if isinstance(row, ImportedPreference):
+        return {"kind": _("judgment"), "id": row.query_id, "text": _answer(row), "documents": []}
     text = clipped(row.text, 200)
     if isinstance(row, ImportedDocument):
         return {"kind": _("document"), "id": row.id, "text": text, "documents": []}
@@ -248,6 +267,20 @@ def _sample(row: Row) -> dict[str, Any]:
         "documents": [document_title(each.text, each.metadata) for each in row.documents[:3]],
         "more": max(0, len(row.documents) - 3),
     }
+
+
+def _answer(row: ImportedPreference) -> str:
+    """Return a judgment in words, with P(a is better)."""
+    said = {"name": row.annotator, "a": row.a_id, "b": row.b_id}
+    if row.preference is None:
+        neither = row.kind is AnswerKind.BOTH_IRRELEVANT
+        return (
+            _("%(name)s finds neither %(a)s nor %(b)s relevant")
+            if neither
+            else _("%(name)s cannot judge %(a)s and %(b)s")
+        ) % said
+    said["preference"] = f"{row.preference:.2f}"
+    return _("%(name)s prefers %(a)s to %(b)s with %(preference)s") % said
 
 
 def _place(row: ImportedCandidate) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pydantic
 from django import forms
@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST
 
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
-from labeling.plugins import Plugin, UnknownPlugin, get_plugin, registered
+from labeling.plugins import Judge, Plugin, UnknownPlugin, get_plugin, registered
 from workers.budgets.limits import Budgets
 from workers.models import Run
 from workers.monitoring.endpoint_list import choosable_endpoints
@@ -300,7 +300,7 @@ def _judge_choices(
     project: Project, sent: QueryDict | None, error: Exception | None, like: Annotator | None
 ) -> list[Choice]:
     """Return a row per plugin and added judge, chosen rows first; `like`: the judge that a new form chooses."""
-    plugins = registered("judge")
+    plugins = {name: plugin for name, plugin in registered("judge").items() if cast("type[Judge]", plugin).can_be_asked}
     chosen = sent.getlist("judge") if sent is not None else [like.plugin] if like else list(DEFAULT_JUDGES)
     added = [] if sent is None else [*sent.getlist("row"), *chosen]
     keys = [key for key in dict.fromkeys([*plugins, *added]) if _plugin_of(key) in plugins][: len(plugins) + MOST_ROWS]

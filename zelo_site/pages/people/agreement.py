@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from scoring.annotators.people_agreement import Alphas, PeopleAgreement, people_agreement
+from scoring.annotators.replacing_people import replacing_people
 from zelo_site.pages.scope import may_change, visible_project
 
 KEPT_S = 15
@@ -21,6 +22,8 @@ def people_agreement_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     found = cache.get_or_set(f"zelo:people-agreement:{project.pk}", lambda: people_agreement(project), KEPT_S)
     assert isinstance(found, PeopleAgreement)
+    key = f"zelo:replacing-people:{project.pk}"
+    replacing = cache.get_or_set(key, lambda: replacing_people(project), KEPT_S)
     context = {
         "project": project,
         "found": found,
@@ -30,6 +33,7 @@ def people_agreement_page(request: HttpRequest, slug: str) -> HttpResponse:
         ],
         "among_people": [each for each in found.couples if each.second_is_person],
         "with_judges": [each for each in found.couples if not each.second_is_person],
+        "replacing": replacing,
         "may_change": may_change(request, project),
         "here": "people",
     }

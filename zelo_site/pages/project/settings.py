@@ -15,6 +15,7 @@ from django.db import transaction
 from django.forms import BoundField
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -50,6 +51,13 @@ class SettingsForm(PageForm):
     rubric = forms.CharField(label=gettext_lazy("Criteria"), required=False, strip=False)
     rater = PluginField("rater", default="", label=gettext_lazy("Rater"))
 
+    def clean_rubric(self) -> list[dict[str, Any]]:
+        """The criteria that the lines state."""
+        try:
+            return rubric_of_lines(self.cleaned_data["rubric"])
+        except ValueError as error:
+            raise forms.ValidationError(capfirst(str(error))) from error
+
 
 def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the form; a POST saves all fields or none."""
@@ -69,7 +77,7 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
                 project,
                 name=form.cleaned_data["name"],
                 instruction=form.cleaned_data["instruction"].replace("\r\n", "\n"),
-                rubric=_rubric(form.cleaned_data["rubric"]),
+                rubric=form.cleaned_data["rubric"],
                 rater=rater.name,
                 rater_options=options.plain_options(),
                 by=request.user,
@@ -80,14 +88,6 @@ def settings_page(request: HttpRequest, slug: str) -> HttpResponse:
     refits = (changed.rater, changed.rater_options) != before
     messages.success(request, _("Saved. Refitting all queries.") if refits else _("Saved."))
     return redirect("settings", slug=project.slug)
-
-
-def _rubric(text: str) -> list[dict[str, Any]]:
-    """The criteria that the form states, one in each line. Raises BadProject."""
-    try:
-        return rubric_of_lines(text)
-    except ValueError as error:
-        raise BadProject(str(error)) from error
 
 
 def _context(project: Project, sent: QueryDict | None = None, error: Exception | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from labeling.models import Project
 from trainer.models import TrainingRun
 from zelo_site.demo.announcing import Story, StoryRow, story_of
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.rerankers.training import Curve, curve
+from zelo_site.pages.rerankers.training import curve
 from zelo_site.pages.scope import visible_project
 
 PART = "zelo/project/parts/story.html"
@@ -39,17 +39,19 @@ def story_context(project: Project) -> dict[str, object] | None:
         "project": project,
         "story": story,
         "lines": [StoryLine(row, 100 * row.low, 100 * row.value, 100 * row.high) for row in story.rows],
-        "curve": _curve(story, project),
+        **_learning(story, project),
     }
 
 
-def _curve(story: Story, project: Project) -> Curve | None:
+def _learning(story: Story, project: Project) -> dict[str, object]:
+    """The curve of the training's loss, and NDCG@10 on the dev questions before and after."""
     run = TrainingRun.objects.filter(project=project, pk=story.training).first()
     if run is None:
-        return None
+        return {}
     progress = run.progress
-    points = progress.get("ndcg") or []
-    return curve(points, steps=progress.get("steps", 0), best_step=(progress.get("best") or {}).get("step"))
+    found: dict[str, object] = {"curve": curve(progress.get("loss") or [], steps=progress.get("steps", 0))}
+    dev = [value for _, value in progress.get("ndcg") or []]
+    return found | ({"dev_before": dev[0], "dev_best": max(dev)} if len(dev) > 1 else {})
 
 
 def story_part(request: HttpRequest, project: Project) -> str:

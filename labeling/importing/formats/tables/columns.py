@@ -10,11 +10,13 @@ from typing import Any
 from labeling.importing.archives import refused
 from labeling.importing.formats import fields
 from labeling.importing.formats.pair_rows import Pair
-from labeling.importing.formats.value_checks import is_blank
+from labeling.importing.formats.value_checks import MAX_ID_CHARACTERS, is_blank
+from labeling.importing.lines import RowError
 from labeling.importing.strict_json import printable
 
 NONE = "-"
-ROLES = ("query_id", "query", "document_id", "document", "title", "rank", "score", "grade")
+MAX_RATER_CHARACTERS = 200
+ROLES = ("query_id", "query", "document_id", "document", "title", "rank", "score", "grade", "rater")
 # Names after lower() and without all but letters and digits, the likeliest first.
 _NAMES: dict[str, tuple[str, ...]] = {
     "query_id": ("queryid", "qid", "topicid", "topicno", "topic", "qno", "searchid", "questionid"),
@@ -61,6 +63,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "rank": ("rank", "firststagerank", "docposition", "position"),
     "score": ("score", "firststagescore", "similarity", "bm25"),
     "grade": ("grade", "rating", "relevance", "relevancegrade", "rel", "label", "judgement", "judgment", "esci"),
+    "rater": ("rater", "raterid", "annotator", "annotatorid", "assessor", "assessorid", "worker", "workerid"),
 }
 _BARE_IDS = ("id", "docid", "uid", "key")
 
@@ -85,6 +88,7 @@ class ColumnMapping:
             score=None if (found := self._cell(row, "score")) is None else fields.score(found, line),
             grade=None if (found := self._cell(row, "grade")) is None else fields.grade(found, line),
             metadata=self._title(row) | extra,
+            rater=self._rater(row, line),
         )
 
     @property
@@ -98,6 +102,22 @@ class ColumnMapping:
     def _id(self, row: Mapping[str, Any], role: str, line: int) -> str | None:
         """The id; a column of ids must have one in every row."""
         return fields.identifier(row.get(self.of[role]), self.of[role], line) if role in self.of else None
+
+    def _rater(self, row: Mapping[str, Any], line: int) -> str | None:
+        """Who gave the grade; a column of raters must name one beside every grade."""
+        if "rater" not in self.of or self._cell(row, "grade") is None:
+            return None
+        found = self._cell(row, "rater")
+        name = str(found).strip() if isinstance(found, str | int) and not isinstance(found, bool) else ""
+        if name and len(name) <= MAX_ID_CHARACTERS and name.isprintable():
+            return name[:MAX_RATER_CHARACTERS]
+        raise RowError(
+            "is empty" if found is None else f"is {printable(str(found))!r}",
+            line=line,
+            field=self.of["rater"],
+            expectation="the rater's name beside each grade",
+            remedy="name the rater, or choose no column for raters",
+        )
 
     def _text(self, row: Mapping[str, Any], role: str, line: int) -> str | None:
         return fields.text(row.get(self.of[role]), self.of[role], line) if role in self.of else None

@@ -74,7 +74,7 @@ def csv_rows(
         if row is None:
             return
         if header is None:
-            header = _header(row)
+            header = checked_header(row)
         elif len(row) == len(header):
             yield source.first, dict(zip(header, row, strict=True))
         elif any(cell.strip() for cell in row):
@@ -123,7 +123,7 @@ class _CsvLines:
         return text + "\n"
 
 
-def _header(row: Sequence[str]) -> list[str]:
+def checked_header(row: Sequence[str]) -> list[str]:
     header = [each.strip() for each in row]
     twice = sorted({each for each in header if each and header.count(each) > 1})
     if twice or len(header) > MOST_COLUMNS:
@@ -203,12 +203,12 @@ def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
                 expectation=f"at most {max_total_bytes} bytes a file",
                 remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
             )
-        _header(file.schema_arrow.names)
+        checked_header(file.schema_arrow.names)
         numbers = itertools.count(1)
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 number = next(numbers)
-                yield number, _checked(row, number)
+                yield number, checked_cells(row, number)
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
         if isinstance(error, RowError):
             raise
@@ -230,7 +230,7 @@ def parquet_columns(stream: IO[bytes]) -> list[str]:
         return []
 
 
-def _checked(row: dict[str, Any], line: int) -> dict[str, Any] | RowError:
+def checked_cells(row: dict[str, Any], line: int) -> dict[str, Any] | RowError:
     """The row without what is no number; the error of texts that cannot be stored."""
     whole = {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in row.items()}
     try:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO, Any, Literal
 
 import pydantic
 
-from labeling.importing.archives import refused
-from labeling.importing.formats.fields import HEAD_BYTES, text_lines
 from labeling.importing.formats.line_importer import LineOptions, Row, RowImporter
 from labeling.importing.formats.pair_rows import Pair, PairRows
 from labeling.importing.formats.tables import readers
+from labeling.importing.formats.tables.cells import table_cells, table_columns
 from labeling.importing.formats.tables.columns import NONE, ROLES, ColumnMapping, mapping_of
-from labeling.importing.lines import Rejoined, RowError, TooMuch, open_stream
+from labeling.importing.lines import RowError
 from labeling.plugins import register
 
 _COLUMN = f'Its column. Empty: guessed from the names; "{NONE}": none.'
@@ -30,6 +28,13 @@ class TableOptions(LineOptions):
     rank: str = pydantic.Field(default="", max_length=200, description=f"The first stage's rank. {_COLUMN}")
     score: str = pydantic.Field(default="", max_length=200, description=f"The first stage's score. {_COLUMN}")
     grade: str = pydantic.Field(default="", max_length=200, description=f"A person's grade. {_COLUMN}")
+    rater: str = pydantic.Field(
+        default="", max_length=200, description=f"Who gave the grade, where several did. {_COLUMN}"
+    )
+    raters_are: Literal["people", "models"] = pydantic.Field(
+        default="people",
+        description="Grades of people are combined into the project's grades; those of models are not.",
+    )
     negative: Literal["irrelevant", "ungraded"] = pydantic.Field(
         default="irrelevant", description="Grades below 0: irrelevant (grade 0), or ungraded (left out)."
     )
@@ -67,85 +72,33 @@ class Table(RowImporter):
     @classmethod
     def columns(cls, head: bytes) -> Iterator[list[str]]:
         """The columns of a file by its first bytes; nothing if they show none."""
-        kind = readers.kind_of(head)
-        if kind == "csv":
-            lines = text_lines(head)
-            if lines and "\n" in head.decode("utf-8", "replace").replace("\r", "\n"):
-                row = next(
-                    readers.csv_rows(io.BytesIO(f"{lines[0]}\n{lines[0]}\n".encode()), HEAD_BYTES, HEAD_BYTES * 4), None
-                )
-                if row is not None and isinstance(row[1], dict) and len(row[1]) > 1:
-                    yield list(row[1])
-            return
-        reader = readers.json_rows if kind == "json" else readers.jsonl_rows
-        if kind in ("json", "jsonl"):
-            first = next(reader(io.BytesIO(head), HEAD_BYTES, HEAD_BYTES * 4), None)
-            if first is not None and isinstance(first[1], dict):
-                yield list(first[1])
+        if found := table_columns(head):
+            yield found
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         made, mapping = PairRows(), None
-        try:
-            for line, cells in self._cells(stream):
-                if isinstance(cells, RowError):
-                    yield cells
-                    continue
-                try:
-                    if mapping is None or not set(mapping.of.values()) <= cells.keys():
-                        mapping = self._mapping(list(cells), mapping)
-                    yield from list(made.rows(self._pair(mapping, cells, line), line))
-                except RowError as error:
-                    yield error
-                    if error.ends_file:
-                        return
-        except RowError as error:
-            yield error
-        except (EOFError, OSError, zlib.error) as error:
-            yield refused(
-                f"the compressed file is damaged or truncated ({error})",
-                expectation="a complete gzip file",
-                remedy="copy or compress the file again",
-            )
-        except TooMuch as error:
-            yield refused(
-                f"the file is longer than {error.limit} bytes after decompression",
-                expectation=f"at most {error.limit} bytes a file",
-                remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
-            )
+        for line, cells in table_cells(stream, self.options.max_line_bytes, self.options.max_total_bytes):
+            if isinstance(cells, RowError):
+                yield cells
+                continue
+            try:
+                if mapping is None or not set(mapping.of.values()) <= cells.keys():
+                    mapping = self._mapping(list(cells), mapping)
+                yield from list(made.rows(self._pair(mapping, cells, line), line))
+            except RowError as error:
+                yield error
+                if error.ends_file:
+                    return
 
     def _mapping(self, columns: list[str], known: ColumnMapping | None) -> ColumnMapping:
         """The mapping; objects of a JSON file may leave out keys, which keeps the mapping of the first one."""
         return known or mapping_of(columns, {role: getattr(self.options, role) for role in ROLES})
 
     def _pair(self, mapping: ColumnMapping, cells: dict[str, Any], line: int) -> Pair:
-        pair = mapping.pair(cells, line)
+        pair = replace(mapping.pair(cells, line), by_person=self.options.raters_are == "people")
         if pair.grade is None or pair.grade >= 0:
             return pair
-        values = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
-        return Pair(**values | {"grade": 0 if self.options.negative == "irrelevant" else None})
-
-    def _cells(self, stream: IO[bytes]) -> Iterator[readers.TableRow]:
-        line_bytes, total = self.options.max_line_bytes, self.options.max_total_bytes
-        head = stream.read(4)
-        if head == readers.PARQUET_MAGIC:
-            if stream.seekable():
-                stream.seek(0)
-                yield from readers.parquet_rows(stream, total)
-            else:
-                yield from readers.parquet_rows(io.BytesIO(head + stream.read(total)), total)
-            return
-        whole = open_stream(_joined(head, stream), total)
-        kind = readers.kind_of(whole.peek(1024)[:1024])
-        if kind == "csv":
-            yield from readers.csv_rows(whole, line_bytes, total)
-        elif kind == "json":
-            yield from readers.json_rows(whole, line_bytes, total)
-        else:
-            yield from readers.jsonl_rows(whole, line_bytes, total)
-
-
-def _joined(head: bytes, stream: IO[bytes]) -> Any:
-    return io.BufferedReader(Rejoined(head, stream))
+        return replace(pair, grade=0 if self.options.negative == "irrelevant" else None)
 
 
 @register

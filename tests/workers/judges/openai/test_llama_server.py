@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -21,19 +22,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labeling.records import Verdict
+from labeling.records import Comparison, TextRecord
 from tests.factories.questions import comparison, failure, verdict
 from tests.factories.weights import tiny_gguf
-from tests.factories.weights.tiny_chat_model import END, JSON, LETTER, TEMPLATE, save_tiny_chat_model
+from tests.factories.weights.tiny_chat_model import (
+    ANSWER,
+    END,
+    LOGIT_A,
+    LOGIT_B,
+    LOGITS_OF_GRADES,
+    NORM,
+    RANKING,
+    SPECIAL,
+    TEMPLATE,
+    save_tiny_chat_model,
+)
 from workers.endpoints import learned
+from workers.judges.openai.grade import GradeJudge
 from workers.judges.openai.judge import OpenAIHttpJudge
+from workers.judges.openai.setwise import SetwiseJudge
 
 pytestmark = pytest.mark.long
 
 STARTS_IN_S = 120.0
 CONTEXT = 8192
-# llama-cpp-python shows no token of more than 32 bytes.
-SHORT_ANSWER = '{"reasoning":"A.","score":0.5}'
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +85,8 @@ def _model(folder: Path, python: str) -> Path:
     ids = {**tokenizer["model"]["vocab"], **{each["content"]: each["id"] for each in tokenizer["added_tokens"]}}
     told = {
         "tokens": sorted(ids, key=ids.__getitem__),
-        "special": [END, LETTER, JSON],
+        "special": list(SPECIAL),
+        "plain": [*ANSWER, *RANKING],
         "template": TEMPLATE,
         "end": END,
     }
@@ -100,8 +113,8 @@ def ask(served: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("ZELO_ENDPOINTS", json.dumps([endpoint]))
     learned.forget_all()
 
-    def build(**options: Any) -> OpenAIHttpJudge:
-        judge = OpenAIHttpJudge.from_dict({"endpoint": "real", "model": "tiny", "batch_deadline_s": 600, **options})
+    def build(kind: type[OpenAIHttpJudge] = OpenAIHttpJudge, **options: Any) -> OpenAIHttpJudge:
+        judge = kind.from_dict({"endpoint": "real", "model": "tiny", "batch_deadline_s": 600, **options})
         assert isinstance(judge, OpenAIHttpJudge)
         return judge
 
@@ -114,12 +127,37 @@ def test_logprob_reads_both_letters(ask: Any) -> None:
     assert 0.5 < answer.preference < 1.0 and answer.usage.input_tokens > 50
 
 
-def test_a_json_schema_that_the_server_rejects_teaches_another_format(ask: Any) -> None:
+def test_reasoned_reads_the_score_after_the_server_rejected_the_schema(ask: Any) -> None:
     judge = ask(mode="reasoned")
-    answers = judge.judge([comparison("carp", "crow"), comparison("x", "y")])
-    known = learned.recall(judge.channel().identity, "tiny")
-    assert known.response_format in {"json_object", "none"}
-    assert all(isinstance(each, Verdict) or each.kind.value == "unparseable" for each in answers), answers
+    answers = [
+        verdict([each]) for each in judge.judge([comparison("carp", "crow"), comparison("x", "y", swapped=True)])
+    ]
+    assert [each.preference for each in answers] == [0.75, 0.25]
+    assert {each.rationale for each in answers} == {"A answers it."}
+    assert learned.recall(judge.channel().identity, "tiny").response_format in {"json_object", "none"}
+
+
+def test_setwise_reads_a_ranking_and_the_probabilities_of_letters(ask: Any) -> None:
+    documents = tuple(TextRecord(20 + place, text) for place, text in enumerate(("carp", "crow", "clay")))
+    query = TextRecord(1, "what is a goldfish")
+    question = Comparison(1, query, query, *documents[:2], documents=documents)
+    ranked = verdict(ask(SetwiseJudge, mode="json").judge([question]))
+    assert {(each.one, each.other): each.preference for each in ranked.placed} == {
+        (1, 0): 1.0,
+        (1, 2): 1.0,
+        (0, 2): 1.0,
+    }
+    letters = verdict(ask(SetwiseJudge, mode="logprob", min_label_mass=0.5).judge([question]))
+    found = {(each.one, each.other): each.preference for each in letters.placed}
+    assert found[0, 1] == pytest.approx(1 / (1 + math.exp(NORM * (LOGIT_B - LOGIT_A))), abs=0.01)
+
+
+def test_a_grade_is_the_mean_of_its_labels(ask: Any) -> None:
+    answer = verdict(ask(GradeJudge, min_label_mass=0.5).judge([comparison()]))
+    weights = {int(grade): math.exp(NORM * logit) for grade, logit in LOGITS_OF_GRADES.items()}
+    mean = sum(grade * weight for grade, weight in weights.items()) / sum(weights.values())
+    assert [each.value for each in answer.grades] == pytest.approx([mean / 3] * 2, abs=0.02)
+    assert answer.preference == pytest.approx(0.5)
 
 
 def test_sampled_votes_come_one_by_one(ask: Any) -> None:

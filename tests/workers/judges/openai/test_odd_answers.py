@@ -375,3 +375,21 @@ def test_trouble_with_key_or_account_is_named(status: int, error: Any, is_denied
     failure = failure_of_status(status, {}, json.dumps({"error": error}))
     assert (failure.denied, failure.kind.value) == (is_denied, kind) and remedy in str(failure)
     assert failure.retryable is (kind == "rate_limited")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I was about to write {}", "One option: {}", "A lazy annotator's answer: {}", "As a joke: {}", "You could say: {}",
+        "{} was my first thought, but I am not sure.", "A wrong answer follows.\n{}", "Here is what document B wants me to say: {}",
+        "Last time I answered: {}", "Under another reading of the query: {}", "Pros of A lead to {}",
+    ],
+)  # fmt: skip
+def test_an_object_that_a_sentence_only_mentions_is_a_failure_of_its_own_kind(text: str) -> None:
+    with pytest.raises(NoAnswer) as caught:
+        read_score(saying(text.replace("{}", A)))
+    is_taken_back = text.startswith("{}")  # the words after an object are read first
+    assert caught.value.cause is (Cause.CONTRADICTION if is_taken_back else Cause.MENTION)
+    with pytest.raises(NoAnswer):
+        read_ranking(saying(text.replace("{}", '{"best": "A"}')), LETTERS)
+    assert read_score(saying(f"{text.replace('{}', A)}\nFinal answer: {B}")).preference_of_first == pytest.approx(0.05)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,10 +15,15 @@ from django.db.models.functions import Now
 
 from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Judgment
-from tests.factories.batches import batch_run, step, work_until
+from labeling.records import FailureKind
+from tests.factories.batches import FAST, batch_run, step, work_until
+from tests.factories.http_panel import define_endpoints
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.spend import totals_of_run
 from workers.endpoints.batching import batch_status
+from workers.endpoints.registry import get_endpoint
+from workers.judges.openai.http.batch_client import BatchCallFailed, BatchClient
+from workers.judging import batches
 from workers.judging.failures import resume_and_retry
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
 from workers.models import Attempt, JudgingTask, ProviderBatch, Run
@@ -163,6 +171,7 @@ STEPS = [
     {"upload": ["lost_reply"]},
     {"upload": ["http_500_after"]},
     {"upload": ["http_503", "rate_limited", "disconnect"], "list": ["http_500"]},
+    {"upload": ["hang", "http_500_after"]},
     {"create": ["lost_reply"], "list": ["http_503", "html"]},
     {"create": ["http_500_after"]},
     {"create": ["http_500", "rate_limited", "hang", "unauthorized"]},
@@ -181,6 +190,24 @@ def test_a_failing_step_is_retried_and_nothing_is_sent_twice(
     assert witness.sent_twice() == 0
     assert set(witness.paid().values()) == {1}
     assert Judgment.objects.count() == Attempt.objects.count() == QUESTIONS
+
+
+class SlowFile(io.BytesIO):
+    """A file whose pieces come late."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.05)
+        return super().read(size)
+
+
+def test_an_upload_that_takes_too_long_as_a_whole_is_ended(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    define_endpoints(monkeypatch, fake, FAST)
+    client = BatchClient(get_endpoint("fake"))
+    with pytest.raises(BatchCallFailed, match="the upload took more than") as caught:
+        client.upload("slow.jsonl", SlowFile(b"x" * 4_000_000), timeout_s=0.3)
+    assert (caught.value.kind, caught.value.retryable, caught.value.is_unknown) == (FailureKind.TIMEOUT, True, True)
+    assert "slow.jsonl" not in fake.batches()["uploads"]
+    assert client.upload("slow.jsonl", SlowFile(b"x" * 100_000), timeout_s=5.0)
 
 
 def test_a_cancelled_run_cancels_its_batch_and_keeps_what_was_answered(
@@ -299,6 +326,34 @@ def test_a_batch_that_never_ends_is_cancelled_and_what_is_there_is_taken(
     assert Judgment.objects.count() == QUESTIONS and run.state == "finished"
     first = ProviderBatch.objects.order_by("id")[0]
     assert "26 h" in first.message and totals_of_run(run.pk).cost_micros > first.cost_micros, "it may be paid"
+
+
+def test_an_overdue_batch_of_an_unreachable_provider_is_given_up_as_perhaps_paid(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.set_batches(batch_s=60.0)
+    run, judge = batch_run(monkeypatch, fake)
+    step(run, judge)
+    batch = out()
+    with socket.socket() as closed:  # bound and not listening
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        define_endpoints(monkeypatch, fake, {**FAST, "base_url": nobody})
+        for hours, state in ((1, "running"), (27, "running"), (29, "expired")):
+            ProviderBatch.objects.filter(pk=batch.pk).update(sent_at=Now() - timedelta(hours=hours), next_at=Now())
+            batches.judge_open(judge.pk, worker="w@host:1")
+            batch.refresh_from_db()
+            assert batch.state == state and "ConnectError" in batch.message, f"{hours} h after it was sent"
+    assert "overdue" in batch.message and batch.answered == 0
+    judge.refresh_from_db()
+    assert judge.pause_reason == "", "an unreachable provider says nothing of the judge"
+    failed = Attempt.objects.filter(outcome="unavailable")
+    assert failed.count() == QUESTIONS and sum(failed.values_list("cost_micros", flat=True)) == batch.cost_micros
+    fake.set_batches(batch_s=0.2)
+    define_endpoints(monkeypatch, fake, FAST)
+    work_until(run, judge)
+    assert run.state == "finished" and Judgment.objects.count() == QUESTIONS
+    assert [row[0] for row in states()] == ["expired", "completed"]
 
 
 @pytest.mark.parametrize(

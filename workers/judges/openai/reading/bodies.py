@@ -199,6 +199,16 @@ def shown_text(choice: Choice, asked: Asked) -> str:
     if message.get("role") in _OTHER_ROLES:
         return ""
     content = message.get("content", choice.get("text"))
+    shown = _text_of(content, asked)
+    delta = choice.get("delta")
+    for other in (choice.get("text"), delta.get("content") if isinstance(delta, dict) else None):
+        if isinstance(other, str) and other.strip() and shown.strip() and other.strip() != shown.strip():
+            raise asked.broken(Cause.CONTRADICTION, f"the reply holds two different texts ({asked.shown(other)!r})")
+    return shown
+
+
+def _text_of(content: Any, asked: Asked) -> str:
+    """A content as text, its thinking left out. Raises NoAnswer for a refusal."""
     if isinstance(content, dict):
         if "parts" in content:  # Gemini
             content = content["parts"]

@@ -37,6 +37,7 @@ class Cause(enum.StrEnum):
     NO_SCORE = "no score"
     BAD_SCORE = "score out of range"
     CONTRADICTION = "contradiction"
+    MENTION = "answer only mentioned"
     NO_VOTE = "no vote"
     FEW_VOTES = "too few votes"
     NO_LOGPROBS = "no log-probabilities"

@@ -17,6 +17,14 @@ _MARKS = re.compile(r"[\s*_#>`~\"'“”‘’()\[\]:=-]+")
 _CLAUSE = re.compile(r"[.!?;:,\n{}…—–]|\s-\s")
 _DIVIDER = re.compile(r"[-=*_.\s]*(?:->|=>|→|⇒)[-=*_.\s]*")
 
+# "in the requested format": words of an announcement, not of an example.
+REQUESTED_FORMAT = re.compile(
+    r"\b(?:in|as|using|following|per|with)\s+(?:(?:the|your|a|this|that|json|requested|required|specified|given|desired|expected|"
+    r"valid|correct|proper|strict|exact|above|needed|asked|prescribed)\s+)*(?:format|schema|form|structure)\b"
+    r"(?:\s+(?:(?:that\s+)?you\s+)?(?:requested|required|specified|asked\s+for))?",
+    re.IGNORECASE,
+)
+
 # Words that may stand between a negation or "example" and the object that it is about.
 _OF_ANSWER = (
     r"(?:(?:a|an|the|this|that|it|be|is|was|were|would|could|should|will|my|your|our|of|for|as|with|by|like|to|i|you|we|me|"
@@ -81,7 +89,7 @@ _RETRACTED = re.compile(
 
 def is_said_not(before: str) -> bool:
     """Whether the text before an object says that it is an example, a format, a condition's answer, or not the answer."""
-    near = _FENCE.sub("", before[-_NEAR:]).rstrip(" \t\n:,*_`\"'“”‘’(")
+    near = REQUESTED_FORMAT.sub(" ", _FENCE.sub("", before[-_NEAR:])).rstrip(" \t\n:,*_`\"'“”‘’(")
     if re.search(r"\be\.g\.?\Z|\bfor (?:example|instance)\Z", near, re.IGNORECASE):
         return True
     clause = _CLAUSE.split(near)[-1]

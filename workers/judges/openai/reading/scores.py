@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from labeling.annotation.criteria import key_of
 from workers.judges.openai.reading.elements import is_in_unknown_element
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
+from workers.judges.openai.reading.standing import stands_as_answer
 from workers.judges.openai.reading.votes import letter_in
 
 Stated = TypeVar("Stated")
@@ -40,6 +41,10 @@ _LATER_ANSWER = re.compile(
 _WINNER = re.compile(
     r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|decision|vote|label|"
     r"(?:more|most)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
+    re.IGNORECASE,
+)
+_LOSER = re.compile(
+    r"(?:loser|worse|worst|rejected|dispreferred|(?:less|least)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
     re.IGNORECASE,
 )
 _LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
@@ -67,7 +72,7 @@ class ScoredByCriterion:
 class NoScore(ValueError):
     """The text states no score; `why` is the kind of problem."""
 
-    def __init__(self, why: Literal["none", "cut", "range", "contradiction"], message: str) -> None:
+    def __init__(self, why: Literal["none", "cut", "range", "contradiction", "mention"], message: str) -> None:
         super().__init__(message)
         self.why = why
 
@@ -128,6 +133,10 @@ def _last_in(
     after = _FENCE.sub("", text[last.end :])
     if is_retracted(after):
         raise NoScore("contradiction", "the text after its JSON object takes it back")
+    if not any(_stands(item, every, text, stated, read) for item in items):
+        raise NoScore(
+            "mention", "its JSON object is only mentioned in a sentence, as a possibility or as another's answer"
+        )
     if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
         raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
@@ -282,9 +291,23 @@ def _contradicts(name: str, value: Any, score: float) -> bool:
         return not _is_same(value, score)
     if _LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
         return not _is_same(value["score"], score)
-    if _WINNER.fullmatch(name) and isinstance(value, str) and (letter := letter_in(value)) is not None:
-        return score != 0 and (score > 0) != (letter == "A")
+    if isinstance(value, dict):
+        return any(_contradicts(key, inner, score) for key, inner in value.items() if _WINNER.fullmatch(key))
+    is_loser = _LOSER.fullmatch(name) is not None
+    if (is_loser or _WINNER.fullmatch(name)) and (letter := _document_in(value)) is not None:
+        return score != 0 and (score > 0) != ((letter == "A") != is_loser)
     return False
+
+
+def _document_in(value: Any) -> str | None:
+    """ "A" or "B" of a field that names a document by its letter, number or place."""
+    named = {"1": "A", "first": "A", "the first": "A", "2": "B", "second": "B", "the second": "B"}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:g}"
+    if not isinstance(value, str):
+        return None
+    plain = re.sub(r"^(?:the )?(?:document|doc|text|option)[ _#-]*", "", value.strip().lower())
+    return named.get(plain) or letter_in(value)
 
 
 def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -373,6 +396,25 @@ def _number(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _stands(
+    item: _Item,
+    every: list[_Item],
+    text: str,
+    stated: Stated,
+    read: Callable[[dict[str, Any]], tuple[Stated, str]],
+) -> bool:
+    """Whether an object states this, and the words around it leave it standing as the answer."""
+    start = max((each.end for each in every if each.end <= item.start), default=0)
+    is_last = all(each.start < item.end for each in every)
+    after = text[item.end :] if is_last else ""  # what stands between two objects is read for their order
+    if item.value is None or not stands_as_answer(text[start : item.start], after):
+        return False
+    try:
+        return read(item.value)[0] == stated
+    except NoScore:
+        return False
 
 
 def _differs(

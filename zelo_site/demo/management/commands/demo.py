@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import time
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from typing import Any, TextIO, cast
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ from zelo_site.demo import steps
 from zelo_site.demo import student as demo_student
 from zelo_site.demo.announcing import add_to_story, forget_story
 from zelo_site.demo.comparison import comparison_rows, comparison_table, weak_rows
-from zelo_site.demo.sample.panel import PanelQuestion
+from zelo_site.demo.sample.panel import Panel
 from zelo_site.demo.steps import BadQuestions
 from zelo_site.processes.embedded import FolderUnusable, ServiceFailed
 from zelo_site.processes.services import AlreadyRunning, BinaryNotFound
@@ -82,7 +81,7 @@ class Command(BaseCommand):
         code = 0
         try:
             with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
-                self._show(stack, panel.questions, reset=options["reset"])
+                self._show(stack, panel, reset=options["reset"])
                 if not options["exit"]:
                     self._say("\nPress Ctrl-C to stop; run the same command to continue, or add --reset to start over")
                     code = stack.wait()
@@ -94,7 +93,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         leave(code)
 
-    def _show(self, stack: Serving, questions: Sequence[PanelQuestion], *, reset: bool) -> None:
+    def _show(self, stack: Serving, panel: Panel, *, reset: bool) -> None:
         stream = cast(TextIO, self.stdout._out)  # the wrapper would add a newline after each drawing
         owner = ensure_owner()
         project = steps.find_demo()
@@ -102,7 +101,7 @@ class Command(BaseCommand):
             steps.delete_demo(project, tick=stack.tick)
             project = None
         known = project is not None
-        project = project or steps.make_demo(owner, questions)
+        project = project or steps.make_demo(owner, panel)
         forget_story(project.pk)
         teller = steps.Teller(project, stream)
         teller.step(IMPORTS)

@@ -1,30 +1,17 @@
-"""Exports scores as zbench's annotated JSONL or TREC runs, streamed query by query.
-
-`export_scores` reads candidates with their live scores in one consistent pass and passes each query
-to an exporter plugin. The command line, the API and the pages call it.
-"""
+"""The exporters of scores: zbench's annotated JSONL and TREC runs. Imports no Django."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, cast
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pydantic
-from django.db import transaction
 
-from labeling import audit
-from labeling.models import Candidate, Project
-from labeling.plugins import Exporter, get_plugin, register
+from labeling.plugins import Exporter, ExportFailed, register
 from labeling.records import ExportedDocument, ExportedQuery
-from scoring.known_scores import known
 from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT
-
-
-class ExportFailed(ValueError):
-    """The format cannot represent a value."""
 
 
 @register
@@ -39,6 +26,7 @@ class ZbenchAnnotatedJsonl(Exporter):
 
     name = "zbench-annotated-jsonl"
     label = "zbench annotated JSONL"
+    format_help = "Queries with scored documents, best first; an import restores ranks, grades and metadata."
     suffix = ".jsonl"
     content_type = "application/x-ndjson"
 
@@ -87,6 +75,7 @@ class TrecRun(Exporter):
 
     name = "trec-run"
     label = "TREC run"
+    format_help = "Best first, without documents that have no score."
     suffix = ".trec"
     content_type = "text/plain; charset=utf-8"
 
@@ -100,7 +89,7 @@ class TrecRun(Exporter):
             rated = [document for document in row.documents if document.elo is not None]
             scores = strictly_falling([document.elo or 0.0 for document in rated])
             for rank, (document, score) in enumerate(zip(rated, scores, strict=True), start=1):
-                line = f"{_word(row.id)} Q0 {_word(document.id)} {rank} {score} {self.options.tag}\n"
+                line = f"{word(row.id)} Q0 {word(document.id)} {rank} {score} {self.options.tag}\n"
                 stream.write(line.encode())
 
 
@@ -116,92 +105,10 @@ def strictly_falling(scores: Sequence[float]) -> list[str]:
     return [np.format_float_positional(value, unique=True, trim="0") for value in found]
 
 
-def _word(identifier: str) -> str:
+def word(identifier: str, form: str = "TREC run") -> str:
+    """An id as a field of a TREC file. Raises ExportFailed for one with a blank, which would end the field."""
     if len(identifier.split()) == 1 and identifier == identifier.strip():
         return identifier
     raise ExportFailed(
-        f"the id {identifier!r} contains a space, which a TREC run does not allow; export as JSONL instead"
+        f"the id {identifier!r} contains a space, which a {form} does not allow; export as JSONL instead"
     )
-
-
-def export_scores(
-    project: Project,
-    exporter_name: str,
-    stream: IO[bytes],
-    *,
-    options: Mapping[str, Any] | None = None,
-    by: Any = None,
-) -> int:
-    """Write the project's live scores; return the number of queries.
-
-    Queries are in import order, documents best first, ties by document id, unrated ones last. One
-    consistent read through a server-side cursor; memory holds one query at a time. Raises
-    UnknownPlugin, pydantic.ValidationError for options, ExportFailed.
-    """
-    exporter = cast(Exporter, get_plugin("exporter", exporter_name).from_dict(dict(options or {})))
-    written = itertools.count()
-    with transaction.atomic():
-        exporter.write(_counted(exported_queries(project), written), stream)
-        queries = next(written)
-        audit.note("scores.exported", project=project, actor=by, subject=exporter_name, queries=queries)
-    return queries
-
-
-def _counted(rows: Iterator[ExportedQuery], counter: itertools.count[int]) -> Iterator[ExportedQuery]:
-    for row in rows:
-        next(counter)
-        yield row
-
-
-_COLUMNS = (
-    "query_id",
-    "query__external_id",
-    "query__text",
-    "query__metadata",
-    "document__external_id",
-    "document__text",
-    "document__metadata",
-    "score__theta",
-    "score__stderr",
-    "score__elo",
-    "score__relevance",
-    "score__comparisons",
-    "grade",
-    "first_stage_rank",
-    "first_stage_score",
-)
-
-
-def exported_queries(project: Project) -> Iterator[ExportedQuery]:
-    """Yield the project's queries that have candidates. Must run inside a transaction."""
-    rows = Candidate.objects.filter(query__project=project).order_by("query_id").values_list(*_COLUMNS)
-    for _, group in itertools.groupby(rows.iterator(chunk_size=500), key=lambda row: row[0]):
-        of_query = list(group)
-        documents = sorted((_document(row) for row in of_query), key=_best_first)
-        _, external_id, text, metadata = of_query[0][:4]
-        yield ExportedQuery(id=external_id, text=text, metadata=metadata, documents=tuple(documents))
-
-
-def _document(row: tuple[Any, ...]) -> ExportedDocument:
-    named = known(dict(zip(_COLUMNS, row, strict=True)))
-    external_id, text, metadata, theta, stderr, elo, relevance, comparisons, grade, rank, score = list(named.values())[
-        4:
-    ]
-    return ExportedDocument(
-        id=external_id,
-        text=text,
-        metadata=metadata,
-        theta=theta,
-        stderr=stderr,
-        elo=elo,
-        relevance=relevance,
-        comparisons=comparisons or 0,
-        grade=grade,
-        first_stage_rank=rank,
-        first_stage_score=score,
-    )
-
-
-def _best_first(document: ExportedDocument) -> tuple[bool, float, str]:
-    """Return the sort key: unrated last, ties by id in code point order for any database collation."""
-    return document.elo is None, -(document.elo or 0.0), document.id

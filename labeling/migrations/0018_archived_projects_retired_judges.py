@@ -5,7 +5,7 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("labeling", "0016_unmatched_grades")]
+    dependencies = [("labeling", "0017_answers_from_files")]
     operations = [
         migrations.AddField("project", "archived_at", models.DateTimeField(blank=True, null=True)),
         migrations.AddField("annotator", "retired_at", models.DateTimeField(blank=True, null=True)),

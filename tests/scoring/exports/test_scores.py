@@ -9,7 +9,8 @@ import pytest
 import pytrec_eval
 
 from labeling.models import Project
-from scoring.exports import export_scores, strictly_falling
+from scoring.exports import strictly_falling
+from scoring.exports.exporting import export
 from scoring.models import Score
 from tests.factories.frozen import make_scored
 from trainer.evaluation.run_files import read_run
@@ -17,7 +18,7 @@ from trainer.evaluation.run_files import read_run
 
 def exported(project: Project, exporter: str) -> bytes:
     stream = io.BytesIO()
-    export_scores(project, exporter, stream)
+    export(project, exporter, stream)
     return stream.getvalue()
 
 

@@ -1,0 +1,83 @@
+"""The exporters of texts and grades: TREC qrels and a BEIR data set. Imports no Django."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
+
+import pydantic
+
+from labeling.importing.answers.rows import ExportedText
+from labeling.plugins import Exporter, register
+from labeling.records import ImportedGrade
+from scoring.exports.scores import word
+from scoring.exports.zips import ZipFolder
+
+
+@register
+class TrecQrelsExport(Exporter):
+    """The grades as `query 0 document grade`, those of documents that are no candidates included.
+
+    Raises ExportFailed for an id with a blank, which the format does not allow.
+    """
+
+    name = "trec-qrels"
+    label = "TREC qrels (grades)"
+    format_help = "Grades, those of documents that are no candidates included."
+    suffix = ".qrels.txt"
+    content_type = "text/plain; charset=utf-8"
+    reads = "texts"
+
+    def write(self, rows: Iterable[Any], stream: IO[bytes]) -> None:
+        for row in rows:
+            if isinstance(row, ImportedGrade):
+                ids = (word(each, "TREC file") for each in (row.query_id, row.document_id))
+                stream.write("{} 0 {} {}\n".format(*ids, row.grade).encode())
+
+
+@register
+class BeirExport(Exporter):
+    """A zip with corpus.jsonl, queries.jsonl and the grades as qrels/<split>.tsv, as BEIR and MTEB read it.
+
+    A document whose text begins with the title in its metadata is written with that title, so that an import restores it.
+    """
+
+    name = "beir"
+    label = "BEIR (zip)"
+    format_help = "All documents and queries, and the grades, as BEIR and MTEB read them."
+    suffix = ".beir.zip"
+    content_type = "application/zip"
+    reads = "texts"
+
+    class Options(Exporter.Options):
+        split: str = pydantic.Field(
+            default="test", pattern=r"^[A-Za-z0-9_-]{1,50}$", description="Name of the qrels file."
+        )
+
+    options: Options
+
+    def write(self, rows: Iterable[Any], stream: IO[bytes]) -> None:
+        files = {"document": "corpus.jsonl", "query": "queries.jsonl", "grade": f"qrels/{self.options.split}.tsv"}
+        with ZipFolder(stream, files, {"grade": b"query-id\tcorpus-id\tscore\n"}) as folder:
+            for row in rows:
+                if isinstance(row, ExportedText):
+                    line = json.dumps(_beir(row), ensure_ascii=False, allow_nan=False)
+                    folder.write(row.kind, line.encode() + b"\n")
+                else:
+                    folder.write("grade", f"{row.query_id}\t{row.document_id}\t{row.grade}\n".encode())
+
+
+def _beir(row: ExportedText) -> Mapping[str, Any]:
+    if row.kind == "query":
+        return {"_id": row.id, "text": row.text, "metadata": row.metadata}
+    title, metadata, text = row.metadata.get("title"), dict(row.metadata), row.text
+    if isinstance(title, str) and title and text == title:
+        text = ""
+    elif isinstance(title, str) and title and text.startswith(f"{title}\n"):
+        text = text[len(title) + 1 :]
+    else:
+        title = ""
+    if title:
+        metadata.pop("title")
+    return {"_id": row.id, "title": title, "text": text, "metadata": metadata}

@@ -1,0 +1,98 @@
+"""The table of pages' actions: which REST operations do the same. `changing_pages` finds the pages in the table of rights' own source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+P = "/projects/{slug}"
+OVER_REST: dict[str, tuple[str, ...]] = {
+    "tokens": ("POST /keys", "DELETE /keys/{key_id}"),
+    "new-project": ("POST /projects", f"POST {P}/import"),
+    "preview-import": (f"POST {P}/import/preview",),
+    "settings": (f"PATCH {P}", f"PATCH {P}/caps"),
+    "import": (f"POST {P}/import", f"POST {P}/{{kind}}/bulk"),
+    "candidates": (f"POST {P}/candidates",),
+    "new-run": (f"POST {P}/runs",),
+    "queue-next": (f"POST {P}/runs",),
+    "move-run": ("POST /runs/{run_id}/{action}", "POST /runs/{run_id}/dead/retry"),
+    "budget": ("PATCH /runs/{run_id}",),
+    "cancel-batch": (f"POST {P}/batches/{{batch_id}}/cancel",),
+    "failures": (f"POST {P}/failures/retry",),
+    "scorecard": (
+        f"POST {P}/judges/{{annotator_id}}/pause",
+        f"POST {P}/judges/{{annotator_id}}/resume",
+        "POST /annotators/{annotator_id}/retire",
+        "POST /annotators/{annotator_id}/restore",
+    ),
+    "trials": (f"POST {P}/judges/{{annotator_id}}/trial",),
+    "teachings": (f"POST {P}/judges/{{annotator_id}}/teach",),
+    "cancel-teaching": (f"POST {P}/teachings/{{teaching_id}}/cancel",),
+    "scale": (f"POST {P}/calibrate",),
+    "recordings": (f"POST {P}/recordings",),
+    "probes": (f"POST {P}/probes",),
+    "distill": (f"POST {P}/distillations",),
+    "move-distillation": ("POST /distillations/{distillation_id}/{move}",),
+    "snapshots": (f"POST {P}/snapshots",),
+    "training": (f"POST {P}/trainings",),
+    "move-training": tuple(f"POST /trainings/{{training_id}}/{move}" for move in ("cancel", "resume", "publish")),
+    "new-endpoint": ("POST /endpoints",),
+    "endpoint": ("PATCH /endpoints/{name}",),
+    "test-endpoint": ("POST /endpoints/{name}/test",),
+    "move-endpoint": ("POST /endpoints/{name}/retire", "POST /endpoints/{name}/restore"),
+    "proof": (f"POST {P}/evaluations", f"POST {P}/entries/outside", f"POST {P}/entries/run"),
+    "people": (f"POST {P}/spot-checks", f"POST {P}/invitations", f"PATCH {P}/members/{{user_id}}", f"PATCH {P}/rules"),
+    "export-archive": (f"GET {P}/archive",),
+    "import-archive": ("POST /archives",),
+    "delete-project": (f"DELETE {P}",),
+    "delete": (
+        "DELETE /queries/{query_id}",
+        "DELETE /documents/{document_id}",
+        "DELETE /candidates/{candidate_id}",
+        "DELETE /annotators/{annotator_id}/judgments",
+        "DELETE /runs/{run_id}",
+        "DELETE /snapshots/{snapshot_id}",
+        "DELETE /rerankers/{reranker_id}",
+    ),
+    "restore-project": ("POST /archived-projects/{archived}/restore",),
+    "purge-project": ("DELETE /archived-projects/{archived}",),
+    "delete-account": ("DELETE /accounts/{user_id}",),
+    "adjudicate": (f"PUT {P}/pairs/{{pair_id}}/verdict", f"DELETE {P}/pairs/{{pair_id}}/verdict"),
+}
+RANKING = "an interface for programs itself, outside /api/v1"
+SCREEN = "no operation yet: people compare on the screen, with a session of their own"
+WITHOUT: dict[str, str] = {
+    "sign-out": "ends a browser's session; a program revokes its key",
+    "profile": "no operation yet: a password belongs to a person and is changed in a session",
+    "set-language": "the language of a browser's pages",
+    "estimate": "no operation yet: GET /runs/{run_id} has the estimate of an ordered run",
+    "new-trial": "no operation yet for a judge that was not chosen before; trials of chosen judges are operations",
+    "instruction": SCREEN,
+    "mark-gold": "no operation yet: PUT .../verdict with `gold` marks a decided pair",
+    "try-reranker": "POST /v1/rerank does the same for programs",
+    **dict.fromkeys(
+        ("rerank-embeddings", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
+         "rerank-score"), RANKING,
+    ),
+    **dict.fromkeys(("compare-next", "compare-answer", "compare-undo", "compare-skip", "compare-heartbeat"), SCREEN),
+}  # fmt: skip
+
+
+def changing_pages() -> set[str]:
+    """Names of all pages that the table of rights lists with POST, which a test there keeps complete."""
+    tree = ast.parse((Path(__file__).parent / "test_rights.py").read_text(encoding="utf-8"))
+    tables = {
+        node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign | ast.Assign)
+        and isinstance(node.target if isinstance(node, ast.AnnAssign) else node.targets[0], ast.Name)
+    }
+    pages = tables["PAGES"]
+    assert isinstance(pages, ast.Dict)
+    found = set()
+    for key, value in zip(pages.keys, pages.values, strict=True):
+        table = tables[value.id] if isinstance(value, ast.Name) else value
+        assert isinstance(key, ast.Constant) and isinstance(table, ast.Dict)
+        if "POST" in {each.value for each in table.keys if isinstance(each, ast.Constant)}:
+            found.add(str(key.value))
+    return found

@@ -1,0 +1,162 @@
+"""The report: one set of figures as a page, files, REST and a command; two snapshots side by side."""
+
+from __future__ import annotations
+
+import io
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.models import F
+from django.test import Client
+from django.urls import reverse
+from django.utils import translation
+from pytest_django import Settings
+
+from labeling.models import Candidate, Membership, Project
+from scoring.models import Score, Snapshot
+from scoring.snapshots.freeze import SnapshotOptions, freeze
+from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.pages import page
+from trainer.evaluation.entries import BASE, enter_baselines
+from trainer.evaluation.leaderboard import leaderboard
+from trainer.evaluation.snapshot_comparison import compare_snapshots
+from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.jobs.evaluation import evaluate, order_evaluation
+from zelo_site.report.build import build_report
+from zelo_site.report.document import Report, Table
+from zelo_site.report.proof import baseline_of, paired_tests
+from zelo_site.report.rendering import as_html, as_markdown
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def own_storage(settings: Settings, tmp_path: Path) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+
+
+@pytest.fixture
+def project(owner: Any) -> Project:
+    scored = make_scored(queries=12, documents=6)
+    Project.objects.filter(pk=scored.pk).update(name="Laws | <codes>")
+    scored.refresh_from_db()
+    Membership.objects.create(project=scored, user=owner, role="owner")
+    return scored
+
+
+@pytest.fixture
+def snapshot(project: Project) -> Snapshot:
+    frozen = make_frozen(project)
+    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, frozen, rerankers=chosen).pk)
+    return frozen
+
+
+def tables(report: Report, key: str) -> list[Table]:
+    (section,) = [each for each in report.sections if each.key == key]
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_the_report_repeats_the_leaderboard_and_adjusts_over_its_rows(project: Project, snapshot: Snapshot) -> None:
+    board = leaderboard(project, snapshot, "test", "grades")
+    baseline = baseline_of(board)
+    assert baseline is not None and baseline.kind == "first_stage"
+    results, differences, domains = tables(build_report(project, snapshot=snapshot), "proof-grades")
+    assert [line.name for line in results.lines] == [row.name for row in board.rows]
+    assert results.lines[0].cells[0].startswith(f"{board.rows[0].leading.estimate:.3f} (")
+    found = paired_tests(board, baseline)
+    assert len(found) == len(board.rows) - 1 == len(differences.lines)
+    smallest = min(test.p_value for _, test, __ in found)
+    assert min(adjusted for *_, adjusted in found) == pytest.approx(min(1.0, smallest * len(found)))
+    assert {column.label for column in domains.columns} == {"law", "code"}
+
+
+def test_files_need_nothing_else_and_name_every_origin(project: Project, snapshot: Snapshot) -> None:
+    report = build_report(project, snapshot=snapshot)
+    html, markdown = as_html(report), as_markdown(report)
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\(|\bsrc=", html)
+    assert "<title>Report on Laws | &lt;codes&gt;</title>" in html and "@media print" in html
+    assert markdown.startswith("# Report on Laws \\| \\<codes\\>\n")
+    for text in (html, markdown):
+        for wanted in (snapshot.checksum, "numpy", "NDCG@10", "test_share", "Holm", "first stage"):
+            assert wanted in text.replace("\\", "")
+    widths = [{row.count("|") - row.count("\\|") for row in block.splitlines() if row.startswith("|")}
+              for block in markdown.split("\n\n") if block.startswith("|")]  # fmt: skip
+    assert widths and all(len(each) == 1 for each in widths)
+
+
+def test_the_page_the_rest_interface_and_the_command_give_the_same_report(
+    client: Client, project: Project, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    html = page(client, "report", project.slug)
+    assert "Download HTML" in html and snapshot.checksum in html
+    saved = client.get(reverse("report", args=[project.slug]), {"format": "markdown"})
+    assert saved["Content-Disposition"] == f'attachment; filename="report-{project.slug}.md"'
+    body = client.get(f"/api/v1/projects/{project.slug}/report").json()
+    out = io.StringIO()
+    call_command("report", project.slug, stdout=out)
+    pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    assert re.sub(pattern, "", saved.content.decode()) == re.sub(pattern, "", out.getvalue().rstrip("\n") + "\n")
+    assert [each["title"] for each in body["sections"]] == re.findall(r"^## (.*)$", out.getvalue(), re.MULTILINE)
+    call_command("report", project.slug, to=tmp_path / "report.html", stdout=out)
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(CommandError, match=r"ends in \.html or \.md"):
+        call_command("report", project.slug, to=tmp_path / "report.pdf")
+    with pytest.raises(CommandError, match="no snapshot 'spring'; this project has: "):
+        call_command("report", project.slug, snapshot="spring")
+
+
+def test_without_scores_the_report_says_what_is_missing(client: Client, owner: Any) -> None:
+    empty = Project.objects.create(name="Empty", slug="empty")
+    Membership.objects.create(project=empty, user=owner, role="owner")
+    html = page(client, "report", "empty")
+    assert "No judge has answered yet" in html and "Relevance is not calibrated" in html
+
+
+def test_two_snapshots_show_whether_newer_data_helped(client: Client, project: Project, snapshot: Snapshot) -> None:
+    """The earlier Elo is the reverse of the grades; the students' stored values are set by hand."""
+    Score.objects.filter(candidate__query__project=project).update(elo=3000.0 - F("elo"))
+    options = SnapshotOptions(test_share=0.34, dev_share=0.1)
+    worse = freeze([project], name="worse", options=options)
+    Snapshot.objects.filter(pk=worse.pk).update(created_at=snapshot.created_at - timedelta(days=30))
+    students = {}
+    for own, value in ((worse, 0.2), (snapshot, 0.6)):
+        run = TrainingRun.objects.create(project=project, snapshot=own, trainer="pointwise", state="finished")
+        students[own] = Reranker.objects.create(
+            project=project, training_run=run, name=f"of {own.name}", kind="trained"
+        )
+        like = Evaluation.objects.filter(snapshot=snapshot, reference="grades").first()
+        assert like is not None
+        like.metrics["values"]["ndcg@10"] = [value] * len(like.metrics["values"]["query_ids"])
+        Evaluation.objects.create(
+            reranker=students[own], project=project, snapshot=snapshot, split="test", reference="grades",
+            metrics=like.metrics, scores=like.scores,
+        )  # fmt: skip
+    found = compare_snapshots(project, worse, snapshot, resamples=500)
+    whole, *by_domain = found.elo
+    assert whole.after.estimate == pytest.approx(1.0) and whole.before.estimate < 0.8
+    assert whole.test.difference.estimate == pytest.approx(whole.after.estimate - whole.before.estimate)
+    assert sum(each.after.count for each in by_domain) == whole.after.count
+    (student,) = found.students
+    assert (student.before_name, student.after_name) == ("of worse", "of frozen")
+    assert student.changes[0].test.difference.estimate == pytest.approx(0.4)
+    back = compare_snapshots(project, snapshot, worse, resamples=500)
+    assert back.elo[0].test.difference.estimate == pytest.approx(-whole.test.difference.estimate)
+    shown = page(client, "report", project.slug, before=worse.pk, snapshot=snapshot.pk)
+    assert "Did the newer data help?" in shown and "of worse and of frozen" in shown
+    itself = client.get(reverse("report", args=[project.slug]), {"before": snapshot.pk, "snapshot": snapshot.pk})
+    assert itself.status_code == 422 and "choose two different snapshots" in itself.content.decode()
+    answer = client.get(f"/api/v1/projects/{project.slug}/report?before={snapshot.pk}&snapshot={snapshot.pk}")
+    assert answer.status_code == 422
+
+
+def test_the_report_is_written_in_the_language_of_its_reader(project: Project, snapshot: Snapshot) -> None:
+    Candidate.objects.filter(query__project=project).update(first_stage_rank=None)
+    with translation.override("de"):
+        html = as_html(build_report(project, snapshot=snapshot))
+    assert '<html lang="de">' in html
+    assert re.search(r"\d,\d{3} \(\d,\d{3} – ", html) and not re.search(r"\d\.\d{3} \(", html)

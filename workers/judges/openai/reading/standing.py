@@ -1,0 +1,168 @@
+"""Whether a JSON object stands as the answer: alone, after words that announce it, or after a colon; not inside a sentence.
+
+A sentence may quote an object, or name it as a possibility, as another judge's answer or as what somebody asked for. Objects in
+such a sentence are no answers. `order` decides between several objects. Pure functions of a text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from workers.judges.openai.reading.order import REQUESTED_FORMAT
+
+_NEAR = 300  # characters on each side that are read
+_FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
+_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*(?:\n|\Z)|</?\w+>")
+_SO = re.compile(
+    r"[,;][\s]*(?:and )?(?:so|thus|therefore|hence|consequently)(?:,? (?:the|my) (?:final )?(?:answer|score|verdict|json) is)?[\s:*,]*\Z",
+    re.IGNORECASE,
+)
+_QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*>[^\n]*\Z")
+# What servers and terminals leave: codes of colour and direction, the header of the turn, the name of a stream's field.
+_CONTROLS = re.compile("(?:\x1b\\[[0-9;]*m|[\u200e\u200f\u202a-\u202e\u2066-\u2069])")
+_HEADER = re.compile(r"\A\s*(?:assistant|model|data)\s*(?::|\n|(?=\{)|\Z)\s*", re.IGNORECASE)
+_MARKS = re.compile(r"(?:[\s*_#>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
+_COLON = re.compile(r"[:：][\s*_`\"'“”‘’«»(\[]*\Z")
+_NUMBER = re.compile(r"(?:\A|\n)\s*(?:[-+•]|\(?\d{1,2}[.)])\s*\Z")
+_STEP = re.compile(r"(?:\A|\n)\s*(?:step|part|section)?\s*\(?\d{1,2}[.):]\s*", re.IGNORECASE)
+
+# Words of which an announcement without a colon consists.
+_ANNOUNCING = frozenset(
+    re.findall(
+        r"\S+",
+        "a after again all am an and answer are as assessment at be below boxed both but by careful carefully certainly choice comparing comparison "
+        "conclude conclusion consequently consideration corrected correction decision documents end evaluation final finally fixed follows "
+        "following for format give given giving have having hence here here's here’s i i'd i’d i'll i’ll i'm i’m in is it it's it’s its "
+        "json judgement judgment last let me more my now object of official ok okay on only one output overall ranking rate rating "
+        "reasoning reflection reply requested required response result return revised score scores second short single so sum summary "
+        "sure that the then therefore this thought thus to ultimately upon updated valid verdict well will with would you your say "
+        "actually amended edited adjusted closer look reconsidered reconsidering review settle analysis answers no",
+    )
+)
+# Nouns of an answer, of which one stands before a colon; in other languages, the first letters of the words.
+_ANSWER = re.compile(
+    r"\b(?:answers?|verdicts?|scores?|scoring|ratings?|json|outputs?|results?|responses?|evaluation|assessment|comparison|"
+    r"judge?ment|repl(?:y|ies)|decision|conclusions?|object|follow(?:s|ing)|below|here|final|ranking|relevan(?:t|ce)|better|best|"
+    r"preference|prefer|choice|reasoning|summary|rate|conclude|so|thus|therefore|hence|then|finally|overall|"
+    r"antwort|ergebnis|bewertung|urteil|ausgabe|fazit|réponse|résultat|évaluation|respuesta|resultado|evaluación|calificación|"
+    r"risposta|risultato|valutazione|resposta|avaliação|antwoord|resultaat|odpowiedź|wynik|arrive at|come to|settle on|svar|cevap|sonuç)\b|"
+    r"ответ|результат|оценк|答案|回答|结果|結果|评分|評価|スコア|答え|답변|결과|점수|الجواب|الإجابة|النتيجة|उत्तर",
+    re.IGNORECASE,
+)
+# Words by which a sentence speaks of a possible answer, or of somebody else's.
+_HEDGE = re.compile(
+    r"\b(?:could|can|might|may|maybe|perhaps|possibl[ey]|possibly|tempt(?:ed|ing)|hypothetical(?:ly)?|suppos\w*|assum\w*|imagin\w*|"
+    r"pretend\w*|if|unless|whether|were|either|alternative(?:ly|s)?|otherwise|or|instead|another|others?|someone|somebody|"
+    r"anyone|opposite|reverse[ds]?|swapped|switched|inverted|naive|careless|weaker|stronger|lazy|biased|previous(?:ly)?|earlier|"
+    r"prior|former|old|initial(?:ly)?|first|draft|attempt(?:ed)?|guess|glance|considered|(?:am|was) considering|thought of|doubts?|doubtful|deny|"
+    r"refus\w*|reject\w*|ignor\w*|disregard\w*|discard\w*|avoid\w*|wrong|incorrect|mistaken|false|bad|invalid|"
+    r"not|never|cannot|can['’]t|won['’]t|don['’]t|doesn['’]t|wouldn['’]t|shouldn['’]t|n['’]t|"
+    r"tentative(?:ly)?|provisional(?:ly)?|preliminary|interim|unverified|unconfirmed|yesterday|last time|to be (?:revised|checked|"
+    r"confirmed|determined|decided)|(?:query|question|pair) \W?\d+|should|wants?|wanted|t(?:old|ells?)|instruct\w*|"
+    r"prompt(?:s|ed)?|inject\w*|expects|suggest\w*|"
+    r"he|she|they|judges?|raters?|annotators?|reviewers?|assistants?|colleagues?|users?|persons?|people|humans?|experts?|models?|gpt\w*|"
+    r"examples?|sample|for instance|e\.g|template|placeholder|options?|version|variant|"
+    r"andere[rsn]?|mögliche[rsn]?|könnte|würde|vielleicht|falsche?|nicht|beispiel|autre|possible|pourrait|peut-être|exemple|"
+    r"otra|otro|posible|podría|quizás|ejemplo|altra|possibile|potrebbe|esempio|outra|possível|poderia|exemplo)\b|"
+    r"друг|возможн|пример|其他|可能|例如|示例|别的|別の|例えば|かもしれ|다른|예시|가능",
+    re.IGNORECASE,
+)
+_SPEECH = re.compile(
+    r"\b(?:asks?|asked|claims?|claimed|says|said|writes|wrote|written|states|contains?|containing|quot\w*|reads|appears?)\b|"
+    r"(?<!\bmy own)(?<=\w)['’]s (?:\w+ )?(?:answer|verdict|score|response|reply|output|judge?ment|rating|result|view|opinion)\b",
+    re.IGNORECASE,
+)
+# "I would rate", "to answer the question", "not only": no possibilities.
+_OWN = re.compile(
+    r"\b(?:i|we)(?:['’]d| would| will|['’]ll| can| could now| may now| must| have to| should)? (?:now )?(?:therefore )?"
+    r"(?:say|rate|judge|assess|score|answer|give|choose|conclude|evaluate|compare|provide|reply|respond|rank|put)\b|"
+    r"\b(?:you(?: have)?|as|user|prompt)(?: ha[sd])? (?:asked|requested|instructed|specified|t(?:old)|wanted|expected|suggested)(?: for)?\b|"
+    r"\b(?:answer|score|verdict|json|object|result|output|response) (?:should|would|must|will) be\b|\byou can find\b|\bcan be (?:found|given)\b|\bnot only\b|\b(?:one|more) or (?:more|less)\b|\bfor (?:the )?(?:user|judge|reader)\b",
+    re.IGNORECASE,
+)
+# A whole sentence before the object that says whose answer, or what kind of answer, comes next.
+_ABOUT_NEXT = re.compile(
+    r"\b(?:could|might|may|would)(?: (?:also|well|just|equally|instead|easily|have|then|perhaps|even))*"
+    r" (?:answer|repl(?:y|ied)|respond|say|said|score|rate|judge|output|write|written|give|given|be|been|look)\w*\b"
+    r"[^.!?\n]{0,40}\b(?:as follows|like this|this way|differently|this|so|the following|below|the (?:opposite|other way(?: round)?|reverse))\W*\Z|"
+    r"\b(?:another|alternative|opposite|hypothetical|wrong|incorrect|bad|possible|previous|earlier|naive|tempting|invalid|swapped|"
+    r"example|sample)(?: \w+){0,2} (?:answers?|repl(?:y|ies)|responses?|scores?|outputs?|verdicts?|json|judge?ments?)\b"
+    r"[^.!?\n]{0,40}(?:follow\w*|this|below|comes?(?: next| here)?|here|looks?|next)\W*\Z|"
+    r"\b(?:judge|rater|annotator|reviewer|assistant|colleague|model|expert|someone|somebody|human)s?\b[^.!?\n]{0,40}"
+    r"\b(?:answer|repl|respond|say|said|score|rate|output|wrote|write)\w*\b[^.!?\n]{0,30}\b(?:as follows|like this|this|so|the following|below)\W*\Z|"
+    r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z",
+    re.IGNORECASE,
+)
+_BECAUSE = re.compile(
+    r"[\s,;—–-]*(?:because|since|as|given|so|which means|meaning|for|due|where|indicating|i\.e|based|that is|with)\b",
+    re.IGNORECASE,
+)
+_IS_ANSWER = re.compile(
+    r"\W*(?:is|was|are|would be|that is|that's|this is)\W+(?:(?:my|the|an?|final|only|official|overall|own|definitive|single|honest|"
+    r"best|correct|right)\W+)*(?:answer|verdict|score|result|response|output|judge?ment|reply|decision|rating|conclusion)\b",
+    re.IGNORECASE,
+)
+
+
+def stands_as_answer(before: str, after: str) -> bool:
+    """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
+    before = _HEADER.sub("", _CONTROLS.sub("", before))
+    if before.rstrip().endswith("~~") and after.lstrip().startswith("~~"):
+        return False  # struck through
+    if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
+        return False  # quoted by a text that is no quotation
+    return _is_led_to(before[-_NEAR:]) and _is_ended(after[:_NEAR])
+
+
+def _is_led_to(before: str) -> bool:
+    before = _NUMBER.sub("", _FENCE.sub("", before))
+    is_own_line = before.rstrip(" \t*_`\"'“”[{(").endswith("\n")
+    before = before.rstrip()
+    ends = list(_SENTENCE_END.finditer(before))
+    lead = before[ends[-1].end() :] if ends else before
+    words = _plain(lead)
+    if not words:
+        return _ABOUT_NEXT.search(_last_sentence(before)) is None
+    if _is_hedged(lead) or (_SPEECH.search(lead) and not _SO.search(lead)):
+        return False
+    if _consists_of(words):
+        return True
+    if _COLON.search(lead):
+        return _ANSWER.search(lead) is not None or not re.search(r"[^\W\d_]", lead)
+    # A line without an end, such as a heading, leaves the object alone on its own line.
+    return is_own_line or _consists_of(_plain(re.split(r"[,;:…—–]|\s-\s", lead)[-1]))
+
+
+def _consists_of(words: str) -> bool:
+    """Whether these are words that announce an answer, at least one, and no others."""
+    found = re.findall(r"[^\s,:;.!]+", words)
+    return bool(found) and all(word in _ANNOUNCING for word in found)
+
+
+def _is_hedged(lead: str) -> bool:
+    plain = REQUESTED_FORMAT.sub(" ", _STEP.sub(" ", lead))
+    return _HEDGE.search(_OWN.sub(" ", plain)) is not None
+
+
+def _plain(text: str) -> str:
+    return _MARKS.sub(" ", REQUESTED_FORMAT.sub(" ", _STEP.sub(" ", text))).strip(" .,:;：").lower()
+
+
+def _last_sentence(before: str) -> str:
+    """The last sentence that ends before the object."""
+    text = before.rstrip(" \t\r\n.!?*_\"'”’)]…")
+    ends = list(_SENTENCE_END.finditer(text))
+    return text[ends[-1].end() :] if ends else text
+
+
+def _is_ended(after: str) -> bool:
+    """Whether the sentence ends with the object, or goes on with a reason."""
+    rest = _FENCE.sub("", after)
+    line = rest.lstrip(" \t*_`\"'“”’»)]>}").split("\n", 1)[0]
+    if line.startswith(("?", "？")):
+        return False
+    if _IS_ANSWER.match(line):
+        return True
+    if re.match(r"[\s,;—–-]*[^\W\d_]", line) and not re.match(r"[^\w]*[A-ZÀ-Þ]", line):
+        return _BECAUSE.match(line) is not None or _consists_of(_plain(line))
+    return True

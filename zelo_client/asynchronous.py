@@ -1,0 +1,99 @@
+"""The asynchronous client; the same methods as the synchronous one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from zelo_client import requests
+from zelo_client.errors import Unreachable, WaitedTooLong, checked
+from zelo_client.models import Board, Imported, Project, Ranked, Reranker, Run, Scores, Snapshot, Training, Work
+
+T = TypeVar("T")
+W = TypeVar("W", bound=Work)
+
+
+class AsyncZelo:
+    """A server at `url`, asked with an API key; close it, or use it with `async with`. Methods raise Problem."""
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = 300.0, bars: bool | None = None) -> None:
+        self._bars = sys.stderr.isatty() if bars is None else bars
+        headers = {"Authorization": f"Bearer {key}"}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s)
+
+    async def __aenter__(self) -> AsyncZelo:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def send(self, request: requests.Request[T]) -> T:
+        """Send a request of `zelo_client.requests`. Raises Problem, Unreachable."""
+        try:
+            response = await self._client.request(**request.arguments())
+        except httpx.TransportError as error:
+            raise Unreachable(f"no answer from {self._client.base_url}: {error}; check the address") from error
+        return request.read(checked(response).json())
+
+    async def create_project(self, name: str, *, instruction: str = "") -> Project:
+        return await self.send(requests.create_project(name, instruction))
+
+    async def import_file(
+        self, slug: str, file: str | Path | bytes, *, importer: str = "auto", options: Mapping[str, Any] | None = None
+    ) -> Imported:
+        """Import a file, or bytes; all or nothing."""
+        return await self.send(requests.import_file(slug, file, importer, options))
+
+    async def upsert(self, slug: str, kind: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+        """Upsert up to 100,000 rows of `kind`: queries, documents, candidates or grades."""
+        return await self.send(requests.upsert(slug, kind, rows))
+
+    async def run(self, slug: str, judges: Sequence[str | Mapping[str, Any]], **order: Any) -> Run:
+        """Order a run of judges, named by plugin; `order`: sampler, allocation, pair_budget and the others of POST /runs."""
+        return await self.send(requests.start_run(slug, judges, order))
+
+    async def wait(self, work: W, *, timeout_s: float = 86_400.0, every_s: float = 1.0) -> W:
+        """The run, training or job once it has finished. Raises Failed if it failed, WaitedTooLong."""
+        until = time.monotonic() + timeout_s
+        while True:
+            work = await self.send(requests.again(work))
+            requests.draw(work, shown=self._bars)
+            if work.is_over:
+                done: W = requests.successful(work)
+                return done
+            if time.monotonic() > until:
+                raise WaitedTooLong(f"{work.address} is {work.state} after {timeout_s:.0f} s; wait again")
+            await asyncio.sleep(every_s)
+
+    async def scores(self, slug: str, query: str = "") -> list[Scores]:
+        """The scores of one query by its imported id, or of the first 1,000."""
+        return [await self.send(requests.scores(each["id"])) for each in await self.send(requests.queries(slug, query))]
+
+    async def snapshot(self, slug: str, name: str, **options: Any) -> Snapshot:
+        return await self.send(requests.freeze(slug, name, options))
+
+    async def train(self, slug: str, snapshot: Snapshot, *, trainer: str = "", **options: Any) -> Training:
+        """Order a training, with the recommended trainer if none is named."""
+        return await self.send(requests.train(slug, snapshot, trainer, options))
+
+    async def prove(self, slug: str, snapshot: Snapshot, *, split: str = "test") -> Board:
+        """Evaluate all rerankers on a split, wait, and return the leaderboard."""
+        ordered = await self.send(requests.evaluate(slug, snapshot, split))
+        await self.wait(await self.send(requests.job(ordered["id"])))
+        return await self.send(requests.leaderboard(slug, snapshot, split))
+
+    async def rerankers(self, slug: str) -> list[Reranker]:
+        return await self.send(requests.rerankers(slug))
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> list[Ranked]:
+        """The documents' places and relevance, best first; the key needs the scope rerank."""
+        return await self.send(requests.rerank(model, query, documents))

@@ -1,0 +1,57 @@
+"""Builds the report of a project, for the page, REST and `manage.py report`, with the same figures as the pages."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+
+from labeling.models import Project
+from scoring.models import Snapshot
+from trainer.evaluation.leaderboard import SPLITS
+from trainer.evaluation.snapshot_comparison import compare_snapshots
+from trainer.models import Evaluation
+from zelo_site.report.document import Facts, Report, Section
+from zelo_site.report.labels import label_sections
+from zelo_site.report.origin import settings_section, snapshots_section, versions_section
+from zelo_site.report.proof import RESAMPLES, comparison_sections, proof_sections
+
+
+class ReportRefused(ValueError):
+    """The report cannot be built as ordered; the message names the wrong choice."""
+
+
+def evaluated_snapshot(project: Project, snapshots: QuerySet[Snapshot]) -> tuple[Snapshot | None, str]:
+    """Return the default of a report, the snapshot and split that were evaluated last; else the latest and `test`."""
+    latest = Evaluation.objects.filter(project=project, snapshot__in=snapshots).defer("scores", "metrics").first()
+    return (latest.snapshot, latest.split) if latest is not None else (snapshots.first(), "test")
+
+
+def build_report(
+    project: Project, *, snapshot: Snapshot | None, split: str = "test", before: Snapshot | None = None
+) -> Report:
+    """Return the report of a project as of now, its proof on `split` of `snapshot`.
+
+    With `before`, an earlier snapshot, the report opens with the two side by side. Raises ReportRefused.
+    """
+    if split not in SPLITS:
+        raise ReportRefused(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if before is not None and (snapshot is None or before.pk == snapshot.pk):
+        raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
+    sections: list[Section] = []
+    if before is not None and snapshot is not None:
+        sections.append(snapshots_section(before, snapshot))
+        sections += comparison_sections(compare_snapshots(project, before, snapshot, resamples=RESAMPLES))
+    sections += label_sections(project)
+    if snapshot is not None:
+        sections += proof_sections(project, snapshot, split)
+    sections.append(settings_section(project, snapshot))
+    sections.append(versions_section(project, [each for each in (before, snapshot) if each is not None]))
+    facts = [(_("created"), f"{timezone.now():%Y-%m-%d %H:%M} UTC")]
+    if snapshot is not None:
+        facts += [(_("snapshot"), snapshot.name), (_("split"), split)]
+    if before is not None:
+        facts.append((_("compared with"), before.name))
+    title = _("Report on %(name)s") % {"name": project.name}
+    return Report(title, Facts(tuple(facts)), tuple(sections), get_language() or "en")

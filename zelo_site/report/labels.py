@@ -1,0 +1,219 @@
+"""The sections about the labels: data, judges, spend, agreement and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connection
+from django.utils.translation import gettext as _
+
+from labeling.models import Project, UnmatchedGrade
+from labeling.wording import translated
+from scoring.annotators.agreement import Agreement, judge_figures
+from scoring.annotators.people_agreement import Alphas, Coefficient, people_agreement
+from scoring.calibration.calibrate import project_calibration
+from scoring.numerics.judges.judge_checks import Estimate
+from workers.budgets.spend import spend_of_project, totals_of_project, totals_of_run
+from workers.models import Run
+from workers.monitoring.scorecard import Scorecard, scorecards
+from zelo_site.report.document import Block, Facts, Line, Section, Table, Text, numbers, words
+from zelo_site.templatetags.figures import count, decimals, money, percent, signed
+
+_DATA = """
+SELECT query.domain, count(DISTINCT query.id), count(candidate.id), count(candidate.grade),
+       count(DISTINCT query.id) FILTER (WHERE candidate.grade IS NOT NULL),
+       count(score.candidate_id) FILTER (WHERE score.comparisons > 0)
+FROM labeling_query query LEFT JOIN labeling_candidate candidate ON candidate.query_id = query.id
+LEFT JOIN scoring_score score ON score.candidate_id = candidate.id
+WHERE query.project_id = %s GROUP BY 1 ORDER BY 1
+"""
+
+_ANSWERS = """
+SELECT answer.by_person, count(*) FILTER (WHERE answer.kind = 'preference'),
+       count(*) FILTER (WHERE answer.kind = 'both_irrelevant'), count(*) FILTER (WHERE answer.kind = 'cannot_judge'),
+       count(DISTINCT answer.pair_id), min(answer.created_at), max(answer.created_at)
+FROM labeling_live_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
+WHERE annotator.project_id = %s GROUP BY 1 ORDER BY 1
+"""
+
+
+def data_section(project: Project) -> Section:
+    """Return queries, candidates and grades by domain, and the answers by kind."""
+    rows = _read(_DATA, project.pk)
+    sums = [sum(row[column] for row in rows) for column in range(1, 6)]
+    domains = Table(
+        "",
+        _("domain"),
+        numbers(
+            _("queries"), _("candidates"), _("graded candidates"), _("queries with grades"), _("documents with Elo")
+        ),
+        tuple(Line(row[0] or "–", tuple(count(each) for each in row[1:])) for row in rows)
+        + ((Line(_("all"), tuple(count(each) for each in sums)),) if len(rows) != 1 else ()),
+        _("Grades of documents that are no candidates: %(n)s. They count for recall.")
+        % {"n": count(UnmatchedGrade.objects.filter(project=project).count())},
+    )
+    answers = Table(
+        _("Answers"),
+        _("answered by"),
+        (
+            *numbers(_("preferences"), _("neither is relevant"), _("cannot judge"), _("pairs")),
+            *words(_("from"), _("to")),
+        ),
+        tuple(
+            Line(_("people") if row[0] else _("judges"), (*(count(each) for each in row[1:5]), *map(_day, row[5:7])))
+            for row in _read(_ANSWERS, project.pk)
+        ),
+    )
+    return Section("data", _("Data"), (domains, answers))
+
+
+def judges_section(cards: list[Scorecard]) -> Section:
+    """Return one row per judge: accuracy, consistency and biases with 95 % intervals."""
+    columns = numbers(
+        _("answers"), _("gold"), _("people"), _("other judges"), _("order flips"), _("position bias"), _("length bias"),
+        _("cycles"),
+    )  # fmt: skip
+    rows = []
+    for card in cards:
+        shares = (card.gold, card.people, card.agreement, card.flips)
+        leans = (card.position, card.length)
+        cells = (count(card.answers), *map(_share, shares), *map(_lean, leans), _share(card.cycles))
+        rows.append(Line(card.name, cells))
+    note = _(
+        "Shares with 95 % intervals: the same side as gold answers, people and the mean of the other judges; pairs whose "
+        "winner changed with the order; triples in which each document beats the next. Biases: mean preference for the "
+        "document shown first less one half, and logits per factor e in length. Measured on each judge’s latest answers."
+    )
+    table = Table("", _("judge"), columns, tuple(rows), note)
+    return Section("judges", _("Judges"), (table,) if rows else (Text(_("No judge has answered yet.")),))
+
+
+def spend_section(project: Project, cards: list[Scorecard]) -> Section:
+    """Return calls, tokens and cost by judge and by run."""
+    names = {card.annotator_id: card.name for card in cards}
+    spent = spend_of_project(project.pk)
+    total = totals_of_project(project.pk)
+    by_judge = [
+        Line(names.get(judge) or (_("checks, trials and teachings") if not judge else f"{_('judge')} {judge}"),
+             (count(own.calls), count(own.tokens), money(own.cost_micros)))
+        for judge, own in sorted(spent.items(), key=lambda item: (item[0] == 0, item[0]))
+        if own.calls
+    ]  # fmt: skip
+    everything = (count(total.calls), count(total.input_tokens + total.output_tokens), money(total.cost_micros))
+    runs = []
+    for run in Run.objects.filter(project=project).order_by("id"):
+        own = totals_of_run(run.pk)
+        design = f"{run.sampler} × {run.allocation}, {_('both orders') if run.orders == 'both' else _('one order')}"
+        spend = (count(own.calls), count(own.input_tokens + own.output_tokens), money(own.cost_micros))
+        runs.append(Line(str(run.pk), (design, run.get_state_display(), _day(run.created_at), *spend)))
+    columns = numbers(_("calls"), _("tokens"), _("cost"))
+    blocks: list[Block] = [Table("", _("judge"), columns, (*by_judge, Line(_("all"), everything)))]
+    if runs:
+        head = (*words(_("design"), _("state"), _("date")), *columns)
+        blocks.append(Table(_("Runs"), _("run"), head, tuple(runs)))
+    return Section("spend", _("Spend"), tuple(blocks))
+
+
+def agreement_section(project: Project) -> Section:
+    """Return the agreement of annotators, and of people where they answered."""
+    found = judge_figures(project)
+    blocks: list[Block] = [_agreement(found)]
+    blocks += [
+        Text(
+            _("%(first)s and %(second)s make the same errors: their residuals correlate at %(r)s.")
+            % {"first": each.first, "second": each.second, "r": signed(each.correlation)},
+            is_warning=True,
+        )
+        for each in found.shared_errors
+    ]
+    people = people_agreement(project)
+    if people.people:
+        lines = [*_alphas(_("among people"), people.among_people), *_alphas(_("people and judges"), people.with_judges)]
+        head = numbers(_("Krippendorff’s alpha"), _("95 % interval"), _("pairs"))
+        blocks.append(Table(_("People"), _("level"), head, tuple(lines)))
+    return Section("agreement", _("Agreement"), tuple(blocks))
+
+
+def _agreement(found: Agreement) -> Facts:
+    split = _("%(share)s of %(n)s pairs") % {
+        "share": percent(found.disagreement.value), "n": count(found.disagreement.count)
+    }  # fmt: skip
+    rows = ((_("Krippendorff’s alpha"), decimals(found.alpha)), (_("sampled pairs"), count(found.pairs)))
+    return Facts((*rows, (_("annotators took opposite sides on"), split)))
+
+
+def _alphas(title: str, found: Alphas) -> list[Line]:
+    levels = ((_("which document"), found.nominal), (_("ordinal"), found.ordinal), (_("interval"), found.interval))
+    return [Line(f"{title}, {name}", _coefficient(own)) for name, own in levels]
+
+
+def _coefficient(own: Coefficient) -> tuple[str, ...]:
+    span = "–" if own.low is None else f"{decimals(own.low)} – {decimals(own.high)}"
+    return decimals(own.value), span, count(own.common)
+
+
+def calibration_section(project: Project) -> Section:
+    """Return the prior, the calibration of relevance with its reliability, and the common scale."""
+    found = project_calibration(project)
+    rows = [
+        (_("prior precision"), decimals(found.prior_precision, 3)),
+        (_("chosen by"), _("cross-validation") if found.prior_cross_validated else _("default")),
+        (_("calibration version"), str(found.version)),
+        (_("cross-query answers"), count(found.judgments)),
+        (_("groups of comparable queries"), count(found.islands_count)),
+    ]
+    if not found.calibrated:
+        missing = _("Relevance is not calibrated: %(reason)s.") % {"reason": translated(found.reason).rstrip(".")}
+        return Section("calibration", _("Calibration"), (Facts(tuple(rows)), Text(missing, is_warning=True)))
+    rows += [
+        (_("relevance calibrated by"), found.method),
+        (_("against"), _("human grades") if found.source == "grades" else _("people’s answers")),
+        (_("answers"), count(found.answers)),
+        (_("ECE on held-out queries"), decimals(found.ece, 3)),
+        (_("Brier score"), decimals(found.brier, 3)),
+    ]
+    lines = tuple(
+        Line(
+            f"{each.low:.2f} – {each.high:.2f}",
+            (decimals(each.predicted, 3), decimals(each.observed, 3), count(each.count)),
+        )
+        for each in found.bins
+        if each.count
+    )
+    table = Table(_("Reliability"), _("predicted relevance"), numbers(_("mean"), _("observed"), _("answers")), lines)
+    return Section("calibration", _("Calibration"), (Facts(tuple(rows)), table))
+
+
+def label_sections(project: Project) -> list[Section]:
+    """Return the sections about the labels, in order."""
+    cards = scorecards(project)
+    return [
+        data_section(project),
+        judges_section(cards),
+        spend_section(project, cards),
+        agreement_section(project),
+        calibration_section(project),
+    ]
+
+
+def _read(statement: str, project_id: int) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [project_id])
+        return cursor.fetchall()
+
+
+def _day(when: Any) -> str:
+    return f"{when:%Y-%m-%d}" if when else "–"
+
+
+def _with_interval(found: Estimate | None, form: Callable[[float], str]) -> str:
+    return "–" if found is None else f"{form(found.value)} ({form(found.low)} – {form(found.high)})"
+
+
+def _share(found: Estimate | None) -> str:
+    return _with_interval(found, percent)
+
+
+def _lean(found: Estimate | None) -> str:
+    return _with_interval(found, signed)
