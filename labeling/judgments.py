@@ -128,7 +128,7 @@ def _changed(cursor: Cursor, across: dict[int, bool]) -> tuple[tuple[int, ...], 
     `across`: pair to whether it is a cross-query pair. Returns the changed queries and projects.
     """
     touched = raise_versions(cursor, sorted(pair for pair in across if not across[pair]))
-    calibrations = _raise_calibrations(cursor, sorted(pair for pair in across if across[pair]))
+    calibrations = raise_calibrations(cursor, sorted(pair for pair in across if across[pair]))
     projects = tuple(sorted({project for _, project in touched} | calibrations))
     queries = tuple(sorted(query for query, _ in touched))
     if projects:
@@ -168,14 +168,14 @@ def raise_versions(cursor: Cursor, pair_ids: Sequence[int]) -> list[tuple[int, i
     return cursor.fetchall()
 
 
-def _raise_calibrations(cursor: Cursor, pair_ids: Sequence[int]) -> set[int]:
+def raise_calibrations(cursor: Cursor, pair_ids: Sequence[int]) -> set[int]:
     """Raise the calibration version of the projects of cross-query pairs; returns the projects."""
     if not pair_ids:
         return set()
     cursor.execute(_CROSS_QUERY_PROJECTS, [list(pair_ids)])
     projects = {row[0] for row in cursor.fetchall()}
     if projects:
-        Project.objects.filter(pk__in=projects).update(calibration_version=F("calibration_version") + 1)
+        Project.with_archived.filter(pk__in=projects).update(calibration_version=F("calibration_version") + 1)
     return projects
 
 

@@ -140,7 +140,7 @@ def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _free_slug(name: str) -> str:
     stem = slugify(name)[:70] or "project"
-    taken = set(Project.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
+    taken = set(Project.with_archived.filter(slug__startswith=stem).values_list("slug", flat=True))
     if stem not in taken:
         return stem
     return next(slug for number in range(2, len(taken) + 3) if (slug := f"{stem}-{number}") not in taken)

@@ -181,7 +181,7 @@ class SnapshotQuerySet(VisibleQuerySet["Snapshot"]):
         if not getattr(user, "is_superuser", False):
             blind = Membership.objects.filter(user_id=user.pk or 0, role=Role.ANNOTATOR).values("project")
             read = read.exclude(pk__in=blind)
-        hidden = Project.objects.exclude(pk__in=read.values("pk"))
+        hidden = Project.with_archived.exclude(pk__in=read.values("pk"))
         of_hidden = Snapshot.projects.through.objects.filter(project__in=hidden).values("snapshot")
         of_any = Snapshot.projects.through.objects.values("snapshot")
         return self.filter(pk__in=of_any).exclude(pk__in=of_hidden)

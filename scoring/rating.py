@@ -57,6 +57,8 @@ _STALE = """
 FROM labeling_query query LEFT JOIN scoring_queryfit fit ON fit.query_id = query.id
 LEFT JOIN scoring_projectfit shared ON shared.project_id = query.project_id
 WHERE (query.judged_version > COALESCE(fit.judged_version, 0) OR fit.project_version < shared.version)
+    AND NOT EXISTS (SELECT 1 FROM labeling_project archived
+                    WHERE archived.id = query.project_id AND archived.archived_at IS NOT NULL)
 """
 
 
@@ -107,7 +109,7 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     """
     # Read the version first, so that a change of the rater in between leaves these fits stale.
     shared = ProjectFit.objects.filter(project_id=project_id).first() or ProjectFit(project_id=project_id, version=0)
-    project = Project.objects.get(pk=project_id)
+    project = Project.with_archived.get(pk=project_id)
     read = read_columns(query_ids)
     if not len(read.query_ids):
         return Rated(queries=0, judgments=0)

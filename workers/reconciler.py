@@ -12,8 +12,11 @@ import threading
 from django.db import connection
 
 from scoring.rating import rate_stale, stale_project_ids
+from workers.archives import importing as archives
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
+from workers.deletion import job as deletion
+from workers.deletion import projects as archived_projects
 from workers.jobs import (
     calibration,
     candidates,
@@ -69,6 +72,11 @@ def reconcile_once() -> None:
         leave_hint("train", job_id)
     for job_id in distillation.waiting_distillation_ids():
         leave_hint("distill", job_id)
+    archived_projects.purge_due()
+    for job_id in deletion.waiting_deletion_ids():
+        leave_hint("delete", job_id)
+    for job_id in archives.waiting_archive_ids():
+        leave_hint("unpack", job_id)
 
 
 def rate_without_broker() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
+from workers.archives import importing as archives
 from workers.broker.hints import hint_taken, leave_hint
+from workers.deletion import job as deletion
 from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training, trial
 from workers.jobs.teaching import job as teaching
 from workers.judging import batches
@@ -82,3 +84,15 @@ def train(self: Task, job_id: int) -> None:
 def distill(self: Task, job_id: int) -> None:
     hint_taken("distill", job_id)
     distillation.distill(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.delete", bind=True)
+def delete(self: Task, job_id: int) -> None:
+    hint_taken("delete", job_id)
+    deletion.carry_out_deletion(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.unpack", bind=True)
+def unpack(self: Task, job_id: int) -> None:
+    hint_taken("unpack", job_id)
+    archives.unpack(job_id, worker=heartbeats.process_name(self.request.hostname))

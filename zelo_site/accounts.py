@@ -144,7 +144,11 @@ class OwnWork:
 
 def _own_work(user: User) -> list[OwnWork]:
     """Return the user's pace and agreement in each of their projects with answers."""
-    members = Membership.objects.filter(user=user).select_related("project").order_by("-project_id")
+    members = (
+        Membership.objects.filter(user=user, project__archived_at__isnull=True)
+        .select_related("project")
+        .order_by("-project_id")
+    )
     found = ((member, figures) for member in members for figures in people_figures(member.project, user=user))
     return [
         OwnWork(member.project, member.role, figures if member.role == Role.OWNER else _blind(member.project, figures))

@@ -27,6 +27,7 @@ from zelo_site.pages.judging import (
     teachings,
     trials,
 )
+from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, report, scale, settings, story
@@ -43,6 +44,11 @@ urlpatterns = [
     path("profile/keys/", accounts.change_tokens, name="tokens"),
     path("language/", language.set_language, name="set-language"),
     path("new/", wizard.new_project, name="new-project"),
+    path("new/archive/", archive.import_archive_page, name="import-archive"),
+    path("deleted/", deletion.archived_page, name="archived"),
+    path("deleted/<slug:archived>/restore/", deletion.restore, name="restore-project"),
+    path("deleted/<slug:archived>/purge/", deletion.purge_page, name="purge-project"),
+    path("accounts/<int:user_id>/delete/", deletion.delete_account_page, name="delete-account"),
     path("new/preview/", wizard.preview, name="preview-import"),
     path("jobs/", server.jobs_page, name="jobs"),
     path("jobs/live/", server.jobs_live, name="jobs-live"),
@@ -59,6 +65,9 @@ urlpatterns = [
     path("p/<slug:slug>/story/", story.project_story, name="project-story"),
     path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
     path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
+    path("p/<slug:slug>/archive/", archive.export_archive, name="export-archive"),
+    path("p/<slug:slug>/delete/", deletion.delete_project_page, name="delete-project"),
+    path("p/<slug:slug>/delete/<slug:kind>/<int:target_id>/", deletion.delete_page, name="delete"),
     path("p/<slug:slug>/audit/", audit.project_audit, name="audit"),
     path("p/<slug:slug>/import/", wizard.import_page, name="import"),
     path("p/<slug:slug>/imports/", past.imports_page, name="imports"),

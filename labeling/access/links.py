@@ -65,7 +65,13 @@ def find_link(token: str) -> AccessLink | None:
     usable = Q(user__isnull=True) | Q(user__is_active=True)
     return (
         AccessLink.objects.select_related("user", "project")
-        .filter(usable, token_hash=hashed(token), used_at__isnull=True, expires_at__gt=Now())
+        .filter(
+            usable,
+            project__archived_at__isnull=True,
+            token_hash=hashed(token),
+            used_at__isnull=True,
+            expires_at__gt=Now(),
+        )
         .first()
     )
 

@@ -59,7 +59,7 @@ SELECT project.id, project.instruction, membership.role, membership.quota, perso
 FROM labeling_project project
 LEFT JOIN labeling_membership membership ON membership.project_id = project.id AND membership.user_id = %(user)s
 LEFT JOIN labeling_annotator person ON person.project_id = project.id AND person.user_id = %(user)s
-WHERE project.slug = %(slug)s
+WHERE project.slug = %(slug)s AND project.archived_at IS NULL
 """
 
 

@@ -21,6 +21,10 @@ class AnnotatorQuerySet(VisibleQuerySet["Annotator"]):
     def judges(self) -> AnnotatorQuerySet:
         return self.filter(is_person=False)
 
+    def offered(self) -> AnnotatorQuerySet:
+        """The judges that a new run, trial or teaching may choose: all but the retired ones."""
+        return self.filter(is_person=False, retired_at__isnull=True)
+
     def people(self) -> AnnotatorQuerySet:
         return self.filter(is_person=True)
 
@@ -30,7 +34,7 @@ class Annotator(models.Model):
 
     A paused annotator gets no questions until somebody resumes it; answers before `watched_from` do not count towards
     another pause. `instruction_read` is the hash of the instruction that a person has confirmed
-    (`labeling.annotation.instruction`).
+    (`labeling.annotation.instruction`). A retired judge is paused, and is not offered for new runs; its answers remain.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="annotators")
@@ -44,6 +48,7 @@ class Annotator(models.Model):
     config_hash = models.CharField(max_length=64)
     paused_at = models.DateTimeField(null=True, blank=True)
     pause_reason = MessageField(blank=True, db_default="")
+    retired_at = models.DateTimeField(null=True, blank=True)
     watched_from = models.DateTimeField(null=True, blank=True)
     instruction_read = models.CharField(max_length=64, blank=True, db_default="")
     created_at = models.DateTimeField(db_default=Now())
@@ -67,6 +72,10 @@ class Annotator(models.Model):
                 condition=Q(paused_at__isnull=True, pause_reason="")
                 | (Q(paused_at__isnull=False) & ~Q(pause_reason="")),
                 name="annotator_pause_has_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(retired_at__isnull=True) | Q(paused_at__isnull=False, is_person=False),
+                name="annotator_retired_is_paused_judge",
             ),
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -17,7 +17,10 @@ ModelT = TypeVar("ModelT", bound=models.Model)
 
 
 class VisibleQuerySet(models.QuerySet[ModelT]):
-    """Querysets of rows that belong to a project; `project_path` is the lookup of the project."""
+    """Querysets of rows that belong to a project; `project_path` is the lookup of the project.
+
+    Nobody sees the rows of an archived project, superusers included.
+    """
 
     project_path = "project"
 
@@ -26,8 +29,9 @@ class VisibleQuerySet(models.QuerySet[ModelT]):
         if not user.is_authenticated or not user.is_active:
             return self.none()
         if getattr(user, "is_superuser", False):
-            return self.all()
-        mine = Membership.objects.filter(user_id=user.pk)
+            unarchived = f"{self.project_path}__archived_at__isnull".removeprefix("__")
+            return self.filter(**{unarchived: True})
+        mine = Membership.objects.filter(user_id=user.pk, project__archived_at__isnull=True)
         if not self.project_path:
             return self.filter(pk__in=mine.values("project_id"))
         return self.filter(**{f"{self.project_path}__in": mine.exclude(role=Role.ANNOTATOR).values("project_id")})
@@ -54,9 +58,30 @@ class GoldFeedback(models.TextChoices):
 class ProjectQuerySet(VisibleQuerySet["Project"]):
     project_path = ""
 
+    def archived_by(self, user: Viewer) -> ProjectQuerySet:
+        """The archived projects that `user` owns, for superusers all; the latest first. Start from `with_archived`."""
+        found = self.filter(archived_at__isnull=False).order_by("-archived_at", "-id")
+        if not user.is_authenticated or not user.is_active:
+            return self.none()
+        if getattr(user, "is_superuser", False):
+            return found
+        owned = Membership.objects.filter(user_id=user.pk, role=Role.OWNER).values("project_id")
+        return found.filter(pk__in=owned)
+
+
+class UnarchivedManager(models.Manager.from_queryset(ProjectQuerySet)):  # type: ignore[misc]
+    """The projects that exist for everybody; archived ones wait for their purge."""
+
+    def get_queryset(self) -> ProjectQuerySet:
+        return ProjectQuerySet(self.model, using=self._db).filter(archived_at__isnull=True)
+
 
 class Project(models.Model):
-    """A set of queries and documents with their judgments; access rights are granted by project."""
+    """A set of queries and documents with their judgments; access rights are granted by project.
+
+    An archived project was deleted: `objects` leaves it out, `with_archived` holds it until it is purged or restored
+    (`workers.deletion.projects`).
+    """
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=80, unique=True)
@@ -77,9 +102,11 @@ class Project(models.Model):
     hidden_metadata = models.JSONField(default=list, blank=True, db_default=Value([], models.JSONField()))
     lease_s = models.PositiveSmallIntegerField(db_default=300, default=300)
     created_at = models.DateTimeField(db_default=Now())
+    archived_at = models.DateTimeField(null=True, blank=True)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="projects")
 
-    objects = ProjectQuerySet.as_manager()
+    objects: ClassVar[Any] = UnarchivedManager()
+    with_archived = ProjectQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]

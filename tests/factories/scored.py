@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from labeling.models import Candidate, Document, Project, Query
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
+from scoring.storage.files import storage
 
 
 def scored(
@@ -40,3 +42,12 @@ def make_snapshot(project: Project, **options: Any) -> Snapshot:
     """A snapshot of twelve queries scored here."""
     scored(project, queries=12, prefix=f"p{project.pk}-")
     return freeze([project], name="Frozen", options=SnapshotOptions(dev_share=0.2, test_share=0.1, **options))
+
+
+def stored_snapshot(project: Project, name: str = "stored") -> Snapshot:
+    """A snapshot with one small file in the storage, for tests that do not read its rows and run in a transaction."""
+    location = f"snapshots/{project.slug}/{secrets.token_hex(6)}"
+    checksum = storage().write_bytes(f"{location}/rows.parquet", b"rows")
+    snapshot = Snapshot.objects.create(name=name, location=location, checksum=checksum, rows=1)
+    snapshot.projects.add(project)
+    return snapshot

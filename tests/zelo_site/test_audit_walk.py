@@ -37,11 +37,16 @@ from tests.factories.world.changes import (
     a_paused_person,
     a_paused_run,
     a_retired_endpoint,
+    a_retired_judge,
     a_run_file,
+    a_run_to_delete,
     a_sign_in_link,
     a_stopped_training,
     a_superuser,
     a_verdict,
+    an_account,
+    an_archive,
+    an_exported_project,
     an_open_distillation,
     an_open_teaching,
     gold,
@@ -176,6 +181,16 @@ PAGES = [
     Writes("adjudicate", ("pair.adjudication_undone", "pair.gold_removed"), {"action": "undo"}, a_gold_verdict),
     Writes("adjudicate", ("pair.gold",), {"action": "gold"}, a_verdict),
     Writes("adjudicate", ("pair.gold_removed",), {"action": "not-gold"}, a_gold_verdict),
+    Writes("scorecard", ("judge.retired",), {"judge": "{annotator_id}", "action": "retire"}),
+    Writes("scorecard", ("judge.restored",), {"judge": "{annotator_id}", "action": "restore"}, a_retired_judge),
+    Writes("delete", ("query.deleted",), {}, kwargs={"kind": "query"}),
+    Writes("delete", ("run.cancelled", "run.deleted"), {}, a_run_to_delete, {"kind": "run"}),
+    Writes("delete-project", ("run.paused", "training.cancelled", "project.archived"), {"confirm": "{slug}"}),
+    Writes("restore-project", ("project.restored",), {}),
+    Writes("purge-project", ("project.purge_ordered",), {"confirm": "{archived}"}),
+    Writes("delete-account", ("member.removed", "account.deleted"), {"confirm": "{viewer}"}, an_account, by="viewer"),
+    Writes("export-archive", ("project.exported",), {}),
+    Writes("import-archive", ("project.created", "project.import_ordered"), {"file": an_archive}, an_exported_project),
     Writes("mark-gold", ("pair.gold",), {"answer": "left_clearly"}),
     Writes("mark-gold", ("pair.gold_removed",), {"answer": ""}, gold),
 ]
@@ -232,7 +247,22 @@ OPERATIONS = [
     Writes("POST /endpoints/{name}/test", ("endpoint.tested",), {}, a_superuser),
     Writes("POST /endpoints/{name}/retire", ("endpoint.retired",), None, a_superuser),
     Writes("POST /endpoints/{name}/restore", ("endpoint.restored",), None, a_retired_endpoint),
+    Writes("DELETE /queries/{query_id}", ("query.deleted",)),
+    Writes("DELETE /documents/{document_id}", ("document.deleted",)),
+    Writes("DELETE /candidates/{candidate_id}", ("candidate.deleted",)),
+    Writes("DELETE /annotators/{annotator_id}/judgments", ("answers.deleted",)),
+    Writes("DELETE /runs/{run_id}", ("run.cancelled", "run.deleted"), None, a_run_to_delete),
+    Writes("DELETE /snapshots/{snapshot_id}", ("training.cancelled", "snapshot.deleted")),
+    Writes("DELETE /rerankers/{reranker_id}", ("reranker.deleted",)),
+    Writes("POST /annotators/{annotator_id}/retire", ("judge.retired",)),
+    Writes("POST /annotators/{annotator_id}/restore", ("judge.restored",), None, a_retired_judge),
+    Writes("DELETE /projects/{slug}", ("run.paused", "training.cancelled", "project.archived")),
+    Writes("POST /archived-projects/{archived}/restore", ("project.restored",)),
+    Writes("DELETE /archived-projects/{archived}", ("project.purge_ordered",)),
+    Writes("DELETE /accounts/{user_id}", ("member.removed", "account.deleted"), None, an_account, by="viewer"),
+    Writes("POST /archives", ("project.created", "project.import_ordered"), {"file": an_archive}, an_exported_project),
     # Reading all of it at once is recorded as well.
+    Writes("GET /projects/{slug}/archive", ("project.exported",)),
     Writes("GET /projects/{slug}/export", ("scores.exported",)),
     Writes("GET /projects/{slug}/judgments", ("judgments.exported",)),
 ]  # fmt: skip
@@ -266,7 +296,7 @@ READ_ONLY = {
     "unknown-operation", "plugins", "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
-    "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
+    "archived", "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 
 
@@ -357,7 +387,7 @@ def test_it_leaves_exactly_its_entries(writes: Writes, world: World) -> None:
     for entry in entries:
         assert entry.subject or entry.project_id
         assert entry.actor_name
-        if writes.by is not None:
+        if writes.by is not None and "account.deleted" not in writes.entries:  # an account that is gone leaves its name
             assert entry.actor == world.users[writes.by]
 
 
@@ -429,6 +459,11 @@ def test_page_rest_and_command_leave_the_same_entry(world: World) -> None:
         ("link", ["owner"], "account.link_made"),
         ("spot_checks", ["{slug}", "--reason", "random", "--pairs", "1", "--overlap", "2"], "spot_checks.planned"),
         ("configure", ["{slug}", "--calls", "500"], "project.caps"),
+        ("delete", ["query", "{slug}", "{query_id}", "--yes"], "query.deleted"),
+        ("delete", ["restore", "{archived}"], "project.restored"),
+        ("delete", ["purge", "{archived}", "--yes"], "project.purge_ordered"),
+        ("retire", ["{slug}", "{annotator_id}"], "judge.retired"),
+        ("archive", ["export", "{slug}", "{folder}/out.zelo.gz"], "project.exported"),
         ("batches", ["{slug}", "--cancel", "{batch_id}"], "batch.cancelled"),
         ("export", ["{slug}", "--to", "{folder}/out.jsonl"], "scores.exported"),
         ("export", ["{slug}", "--to", "{folder}/out.jsonl", "--format", "judgments"], "judgments.exported"),

@@ -41,7 +41,8 @@ class UnknownReranker(LookupError):
 
 def servable() -> QuerySet[Reranker]:
     """Published rerankers that can be loaded; baselines and external rerankers have no files, held-back ones wait."""
-    found = Reranker.objects.filter(kind=TRAINED).exclude(checksum="").exclude(location="")
+    found = Reranker.objects.filter(kind=TRAINED, project__archived_at__isnull=True)
+    found = found.exclude(checksum="").exclude(location="")
     return found.exclude(release=Reranker.Release.HELD_BACK)
 
 

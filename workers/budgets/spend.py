@@ -62,7 +62,8 @@ class Totals:
     cost_micros: int
 
 
-# Probes, trials and teachings belong to no run, but the project pays for their calls: they are counted under judge 0.
+# Probes, trials and teachings belong to no run, but the project pays for their calls, as it did for those of deleted runs:
+# they are counted under judge 0.
 _BY_JUDGE = """
 SELECT annotator_id, sum(calls)::bigint, sum(in_flight)::bigint, sum(lost)::bigint,
        sum(input_tokens + output_tokens)::bigint, sum(cost_micros)::bigint, sum(unreached)::bigint, sum(answers)::bigint,
@@ -79,6 +80,8 @@ _CHECKS = """
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgetrial WHERE project_id = %(id)s
     UNION ALL
     SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_judgeteaching WHERE project_id = %(id)s
+    UNION ALL
+    SELECT calls, input_tokens, output_tokens, cost_micros FROM workers_deletedspend WHERE project_id = %(id)s
 """
 
 _OF_CHECKS = f"""

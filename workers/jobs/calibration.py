@@ -44,7 +44,8 @@ class Due:
 
 _DUE = """
 WITH project AS (
-    SELECT id, calibration_version FROM labeling_project WHERE %(project)s::bigint IS NULL OR id = %(project)s
+    SELECT id, calibration_version FROM labeling_project
+    WHERE archived_at IS NULL AND (%(project)s::bigint IS NULL OR id = %(project)s)
 ), fitted AS (
     SELECT query.project_id, sum(fit.judgments) AS judgments
     FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id

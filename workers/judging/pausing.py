@@ -1,6 +1,7 @@
-"""Pauses and resumes judges. A paused judge gets no questions from `workers.judging.queue.claim`.
+"""Pauses, resumes, retires and brings back judges. A paused judge gets no questions from `workers.judging.queue.claim`.
 
 A person pauses one, `workers.judging.drift` one that became worse, `workers.judging.trouble` one whose answers fail.
+A retired judge is paused for good: it is not offered for new runs, its unfinished questions are dropped, and its answers remain.
 """
 
 from __future__ import annotations
@@ -13,10 +14,20 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.models import Annotator
+from labeling.stored_texts import stored_text
 from workers.broker.hints import leave_hint
-from workers.models import JudgeTrouble
+from workers.models import JudgeTrouble, JudgingTask, Run
 
 log = logging.getLogger(__name__)
+
+RETIRED = stored_text("retired")
+
+
+class JudgeRetired(ValueError):
+    """A retired judge cannot be asked."""
+
+    def __init__(self, annotator: Annotator) -> None:
+        super().__init__(f"judge {annotator.name!r} is retired; bring it back on the page Judges, or choose another")
 
 
 def pause_judge(annotator: Annotator, reason: str, *, by: Any = None) -> bool:
@@ -37,11 +48,11 @@ def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
 
 
 def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
-    """Resume a paused judge; what watches it starts again with its next answers. False where it was not paused.
+    """Resume a paused judge; what watches it starts again with its next answers. False where it was not paused, or is retired.
 
     Runs that ended without the answers of a judge in trouble go on.
     """
-    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False)
+    paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False, retired_at__isnull=True)
     with transaction.atomic():
         changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
         if changed:
@@ -78,3 +89,32 @@ def _end_trouble(annotator: Annotator) -> None:
         reopened = [row[0] for row in cursor.fetchall()]
     for run_id in reopened:
         transaction.on_commit(lambda run_id=run_id: leave_hint("advance", run_id))  # type: ignore[misc]
+
+
+def retire_judge(annotator: Annotator, *, by: Any = None) -> bool:
+    """Retire a judge. Calls in flight are still stored. False where it was retired already."""
+    judges = Annotator.objects.offered().filter(pk=annotator.pk)
+    with transaction.atomic():
+        changed = judges.update(retired_at=Now(), paused_at=Now(), pause_reason=RETIRED % {}) == 1
+        if changed:
+            JudgeTrouble.objects.filter(annotator=annotator).delete()
+            JudgingTask.objects.filter(annotator=annotator).exclude(state=JudgingTask.State.LEASED).delete()
+            _note("judge.retired", annotator, by)
+    annotator.refresh_from_db()
+    return changed
+
+
+def restore_judge(annotator: Annotator, *, by: Any = None) -> bool:
+    """Bring a retired judge back, so that it is offered and asked again. False where it was not retired."""
+    retired = Annotator.objects.filter(pk=annotator.pk, retired_at__isnull=False)
+    with transaction.atomic():
+        changed = retired.update(retired_at=None, paused_at=None, pause_reason="", watched_from=Now()) == 1
+        if changed:
+            _note("judge.restored", annotator, by)
+    annotator.refresh_from_db()
+    return changed
+
+
+def retired_judges(run: Run) -> list[int]:
+    """The run's judges that are retired, by id."""
+    return list(run.judges.filter(retired_at__isnull=False).order_by("pk").values_list("pk", flat=True))

@@ -18,7 +18,7 @@ class DocumentsDeleted(LookupError):
 
 def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
     """The questions behind these tasks, in their order, with texts."""
-    project = Project.objects.values_list("instruction", flat=True).get(pk=project_id)
+    project = Project.with_archived.values_list("instruction", flat=True).get(pk=project_id)
     # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
     rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
         "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",

@@ -3,7 +3,7 @@
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
 
-from workers.models.budgets import Caps, Spend
+from workers.models.budgets import Caps, DeletedSpend, Spend
 from workers.models.endpoints import EndpointDefinition, EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
@@ -18,6 +18,7 @@ __all__ = [
     "FAILURE_KINDS",
     "Attempt",
     "Caps",
+    "DeletedSpend",
     "EndpointDefinition",
     "EndpointShare",
     "EndpointState",

@@ -48,3 +48,15 @@ class Caps(models.Model):
 
     class Meta:
         verbose_name_plural = "caps"
+
+
+class DeletedSpend(models.Model):
+    """What the deleted runs of a project had spent, so that deleting a run frees none of the project's limits."""
+
+    project = models.OneToOneField(Project, primary_key=True, on_delete=models.CASCADE, related_name="deleted_spend")
+    calls = models.PositiveBigIntegerField(default=0)
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    cost_micros = models.PositiveBigIntegerField(default=0)
+
+    objects = visible_through("project").as_manager()

@@ -52,11 +52,11 @@ class Job(models.Model):
                 fields=["run", "stage"], condition=Q(state__in=["open", "leased"]), name="job_unfinished_once"
             ),
             # NULLs are distinct there; this one holds for jobs of a project without a run. Each judge may be
-            # probed, tried or taught.
+            # probed, tried or taught, and several deletions may wait.
             models.UniqueConstraint(
                 fields=["project", "stage"],
                 condition=Q(state__in=["open", "leased"], run__isnull=True)
-                & ~Q(stage__in=["probe", "trial", "teaching"]),
+                & ~Q(stage__in=["probe", "trial", "teaching", "deletion"]),
                 name="job_unfinished_once_without_run",
             ),
         ]

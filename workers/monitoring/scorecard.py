@@ -65,6 +65,7 @@ class Scorecard:
     name: str
     plugin: str
     paused_at: datetime | None
+    retired_at: datetime | None
     pause_reason: str
     answers: int
     gold: Estimate | None
@@ -102,6 +103,7 @@ def scorecard(judge: Annotator) -> Scorecard:
         name=judge.name,
         plugin=judge.plugin,
         paused_at=judge.paused_at,
+        retired_at=judge.retired_at,
         pause_reason=judge.pause_reason,
         answers=len(answers.pair),
         gold=same_side(preference, answers.gold[first_row]),

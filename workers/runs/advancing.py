@@ -21,6 +21,7 @@ from workers import failpoints
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import standing
 from workers.judging import queue
+from workers.judging.pausing import retired_judges
 from workers.judging.trouble import troubled_judges
 from workers.models import Job, JudgeTrouble, JudgingTask, Run
 from workers.runs import cascade, gold_mixing, planning
@@ -129,10 +130,10 @@ def _is_busy(run: Run) -> bool:
 
 
 def planning_judges(run: Run) -> list[int]:
-    """The judges for which a round plans questions: all but those in trouble; the first alone in a cascade."""
-    in_trouble = set(troubled_judges(run))
+    """The judges for which a round plans questions: all but retired ones and those in trouble; the first alone in a cascade."""
+    idle = {*troubled_judges(run), *retired_judges(run)}
     judges = [run.cascade_first_id] if run.cascade_first_id else run.judges.order_by("id").values_list("id", flat=True)
-    return [judge for judge in judges if judge not in in_trouble]
+    return [judge for judge in judges if judge not in idle]
 
 
 def _start_round(run: Run) -> None:

@@ -15,6 +15,7 @@ from labeling.plugins import Sampler, get_plugin
 from labeling.records import IntArray
 from scoring.calibration.cross_query import is_across
 from workers.broker.hints import leave_hint
+from workers.judging.pausing import retired_judges
 from workers.judging.trouble import troubled_judges
 from workers.models import JudgingTask, Run
 from workers.runs import planning
@@ -43,7 +44,7 @@ def escalate(run: Run) -> int:
     """
     if run.allocation != Run.Allocation.CASCADE or _owes(run):
         return 0
-    idle = {run.cascade_first_id, *troubled_judges(run)}
+    idle = {run.cascade_first_id, *troubled_judges(run), *retired_judges(run)}
     strong = [judge for judge in run.judges.order_by("id").values_list("id", flat=True) if judge not in idle]
     if not strong:
         return 0

@@ -12,12 +12,16 @@ from labeling.records import FailureKind
 from labeling.stored_texts import StoredText, stored_text
 from workers.budgets.spend import spend_of_run
 from workers.judging.failures import MEANINGS
+from workers.judging.pausing import retired_judges
 from workers.judging.trouble import troubled_judges
 from workers.models import Attempt, JudgeTrouble, JudgingTask, Run
 
 WITHOUT = stored_text("finished without answers of %(judges)s; most frequent failure: %(message)s (%(label)s)")
 PARTLY = stored_text("finished without all answers of %(judges)s; most frequent failure: %(message)s (%(label)s)")
 LONGEST_MESSAGE = 600
+
+
+WITHOUT_RETIRED = "it is retired; bring it back, then start another run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class FrequentFailure:
 def closing_of(run: Run) -> Closing | None:
     """How a run ends without the answers of some judges; None where every judge answered."""
     spent = spend_of_run(run.pk)
-    in_trouble = troubled_judges(run)
+    in_trouble = sorted({*troubled_judges(run), *retired_judges(run)})
     dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).order_by()
     failed = set(dead.values_list("annotator_id", flat=True).distinct())
     answers = {judge: spend.answers for judge, spend in spent.items()}
@@ -80,5 +84,6 @@ def _failure_without_calls(run: Run, judges: Sequence[int] | None) -> FrequentFa
     dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).order_by("id").first()
     found = dead or JudgeTrouble.objects.filter(annotator__in=list(judges or ())).first()
     if found is None:
-        return FrequentFailure(FailureKind.JUDGE_ERROR, "", 0)
+        message = WITHOUT_RETIRED if judges is not None and retired_judges(run) else ""
+        return FrequentFailure(FailureKind.JUDGE_ERROR, message, 0)
     return FrequentFailure(FailureKind(found.reason), found.message, 0)

@@ -16,7 +16,7 @@ from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
-from workers.judging.pausing import resume_troubled
+from workers.judging.pausing import JudgeRetired, resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
 from workers.runs.estimate import ChosenJudge, estimate_run
@@ -55,6 +55,9 @@ def start_run(
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
+    for judge in judges:
+        if judge.retired_at is not None:
+            raise RunRefused(str(JudgeRetired(judge)))
     _check_order(project, judges, allocation=allocation, orders=orders)
     _check_recorded(chosen, judges, allocation)
     budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)

@@ -22,6 +22,8 @@ from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
+from zelo_site.api.lifecycle.deletions import router as deletions_router
+from zelo_site.api.lifecycle.projects import router as lifecycle_router
 from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
 from zelo_site.api.rerankers import router as rerankers_router
@@ -87,6 +89,8 @@ for _router in (
     reports_router,
     rerankers_router,
     endpoints_router,
+    deletions_router,
+    lifecycle_router,
     texts_router,
     keys_router,
     plugin_modules_router,

@@ -22,7 +22,7 @@ def member_project(request: HttpRequest, slug: str) -> Project:
     mine = Membership.objects.filter(project=OuterRef("pk"), user_id=user.pk or 0).values("role")
     projects = Project.objects.visible_to(user).annotate(visitor_role=Subquery(mine))
     project = get_object_or_404(projects, slug=slug)
-    known = Role.OWNER if getattr(user, "is_superuser", False) else Role(project.visitor_role)  # type: ignore[attr-defined]
+    known = Role.OWNER if getattr(user, "is_superuser", False) else Role(project.visitor_role)
     _known_roles(request)[project.pk] = known
     return project
 

@@ -19,10 +19,11 @@ from tests.factories.rows import answer_queries
 from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
+from workers.archives.exporting import stream_archive
 from workers.endpoints.stored.changes import retire_endpoint
 from workers.jobs.teaching.job import order_teaching
-from workers.judging.pausing import pause_judge
-from workers.models import Job, JudgingTask, Run
+from workers.judging.pausing import pause_judge, retire_judge
+from workers.models import Job, JudgingTask, ProviderBatch, Run
 
 LINE = {
     "query": {"id": "new", "query": "which?"},
@@ -185,3 +186,25 @@ def new_data(world: World) -> Any:
 
 def new_grades(world: World) -> Any:
     return SimpleUploadedFile("qrels.txt", f"{world.known['query_name']} 0 {world.known['document_name']} 3\n".encode())
+
+
+def a_retired_judge(world: World) -> None:
+    retire_judge(the_judge(world))
+
+
+def a_run_to_delete(world: World) -> None:
+    """Its batch has ended."""
+    ProviderBatch.objects.filter(run=the_run(world)).delete()
+    world.known["target_id"] = world.known["run_id"]
+
+
+def an_account(world: World) -> None:
+    world.known["viewer"] = world.users["viewer"].get_username()
+
+
+def an_exported_project(world: World) -> None:
+    world.known["archive"] = b"".join(stream_archive(the_project(world)))
+
+
+def an_archive(world: World) -> Any:
+    return SimpleUploadedFile("project.zelo.gz", world.known["archive"])

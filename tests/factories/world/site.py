@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import URLPattern
 
 from labeling.access.links import make_link
-from labeling.models import AccessLink, DatasetImport, Membership
+from labeling.models import AccessLink, DatasetImport, Membership, Project
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from scoring.storage.files import storage
@@ -30,6 +30,7 @@ from tests.factories.pages import (
 )
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
+from workers.deletion.projects import archive_project
 from workers.models import EndpointDefinition, Job, JudgeTeaching, JudgeTrial, ProviderBatch
 from zelo_site import urls
 from zelo_site.api.root import api
@@ -111,7 +112,17 @@ def make_world() -> World:
         "name": EndpointDefinition.objects.create(name="stored", base_url="http://127.0.0.1:9/v1").name,
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
+    first = documents[0]
+    known |= {"kind": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
+    known["archived"] = deleted_project(users["owner"]).slug
     return World(users, known)
+
+
+def deleted_project(owner: Any) -> Project:
+    """A project that its owner has deleted."""
+    project = make_project(owner)
+    archive_project(project, by=owner)
+    return project
 
 
 def walk(patterns: list[Any], before: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:

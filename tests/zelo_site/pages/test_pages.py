@@ -62,6 +62,7 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
     address = example_address(pattern, slug=theirs.slug, query_id=query.pk, pair_id=pair.pk, run_id=make_run(theirs).pk)
     changes = {
         "move-run",
+        "export-archive",
         "estimate",
         "mark-gold",
         "move-training",

@@ -89,7 +89,7 @@ def _job(project: Project, number: int) -> Job:
 
 def _judge(project: Project, text: str) -> Annotator:
     """A judge of the project by id or name, or the judge of a plugin with options."""
-    judges = Annotator.objects.judges().filter(project=project)
+    judges = Annotator.objects.offered().filter(project=project)
     found = judges.filter(pk=int(text)) if text.isdigit() else judges.filter(name=text)
     if found.count() == 1:
         return found.get()

@@ -140,7 +140,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
 
 def _judges(project: Project) -> QuerySet[Annotator]:
     """Judges that can be in a panel: neither people nor students."""
-    found = Annotator.objects.judges().filter(project=project).exclude(plugin__in=student_plugins())
+    found = Annotator.objects.offered().filter(project=project).exclude(plugin__in=student_plugins())
     return found.order_by("id")
 
 

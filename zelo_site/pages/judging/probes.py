@@ -60,7 +60,7 @@ def _page(request: HttpRequest, project: Project, form: ProbeForm) -> HttpRespon
 
 
 def _judges(project: Project) -> QuerySet[Annotator]:
-    return Annotator.objects.judges().filter(project=project).order_by("id")
+    return Annotator.objects.offered().filter(project=project).order_by("id")
 
 
 def _order(request: HttpRequest, project: Project, form: ProbeForm) -> HttpResponse | None:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.failures import resume_and_retry
-from workers.judging.pausing import pause_judge, resume_judge
+from workers.judging.pausing import pause_judge, restore_judge, resume_judge, retire_judge
 from workers.monitoring.scorecard import scorecards
 from zelo_site.pages.forms import chosen_or_404, one_of
 from zelo_site.pages.judging.failures import tell_asked_again
@@ -20,7 +20,7 @@ PAUSED_BY = stored_text("paused by %(name)s")
 
 
 def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show a card per judge; a POST pauses or resumes one, or also retries its dead letters."""
+    """Show a card per judge; a POST pauses, resumes, retires or restores one, or also retries its dead letters."""
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
@@ -37,12 +37,18 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:
     judge = chosen_or_404(Annotator.objects.judges().filter(project=project), request.POST, "judge")
-    action = one_of(request.POST, "action", ("pause", "resume", "retry"))
+    action = one_of(request.POST, "action", ("pause", "resume", "retry", "retire", "restore"))
     if not action:
         messages.error(request, _("Unknown action. Use a button on this page."))
     elif action == "resume":
         if resume_judge(judge, by=request.user):
             messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
+    elif action == "retire":
+        if retire_judge(judge, by=request.user):
+            messages.success(request, _("%(name)s retired: it is offered and asked no more.") % {"name": judge.name})
+    elif action == "restore":
+        if restore_judge(judge, by=request.user):
+            messages.success(request, _("%(name)s is in use again.") % {"name": judge.name})
     elif action == "retry":
         __, questions = resume_and_retry(judge, by=request.user)
         messages.success(request, _("%(name)s resumed.") % {"name": judge.name})

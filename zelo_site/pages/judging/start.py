@@ -142,7 +142,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     """
     project = owned_project(request, slug)
     if request.method != "POST":
-        known = Annotator.objects.judges().filter(project=project)
+        known = Annotator.objects.offered().filter(project=project)
         like = chosen_or_404(known, request.GET, "like") if "like" in request.GET else None
         return render(request, "zelo/judging/start.html", _context(project, None, like=like))
     if "another" in request.POST:

@@ -49,7 +49,7 @@ def teachings_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, project: Project, form: TeachingForm) -> HttpResponse:
-    every = Annotator.objects.judges().filter(project=project, taught_by__isnull=True).order_by("-id")
+    every = Annotator.objects.offered().filter(project=project, taught_by__isnull=True).order_by("-id")
     judges = [judge for judge in every if can_be_taught(judge.plugin)][:SHOWN]
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project, annotator__in=judges)
     latest = {row.annotator_id: row for row in rows.select_related("job", "annotator", "taught").order_by("id")}

@@ -30,7 +30,7 @@ def trials_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     if request.method == "POST":
         return _order(request, owned_project(request, slug))
-    judges = list(Annotator.objects.judges().filter(project=project).order_by("-id")[:SHOWN])
+    judges = list(Annotator.objects.offered().filter(project=project).order_by("-id")[:SHOWN])
     rows = JudgeTrial.objects.visible_to(request.user).filter(project=project, annotator__in=judges)
     latest = {trial.annotator_id: trial for trial in rows.select_related("job", "annotator").order_by("id")}
     context = {

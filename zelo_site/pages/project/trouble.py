@@ -30,7 +30,7 @@ class TroubleView:
 
 def paused_judges(project: Project) -> list[Annotator]:
     """Return the paused judges of a project, each with its trouble."""
-    judges = Annotator.objects.judges().filter(project=project, paused_at__isnull=False)
+    judges = Annotator.objects.offered().filter(project=project, paused_at__isnull=False)
     return list(judges.select_related("trouble").order_by("pk"))
 
 

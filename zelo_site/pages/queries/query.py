@@ -57,6 +57,7 @@ class OpenDocument:
     """The document in the reasons panel; of `total` answers, the latest `read` were checked and `odd` contradict the fit."""
 
     candidate_id: int
+    document_id: int
     text: str
     metadata: dict[str, Any]
     reasons: list[Reason] = field(default_factory=list)
@@ -150,6 +151,7 @@ def _open_document(request: HttpRequest, query: Query, fit: QueryFit | None) -> 
     reasons = reasons_for(judgments, candidate.pk, rater=fit.rater if fit else None)
     return OpenDocument(
         candidate_id=candidate.pk,
+        document_id=candidate.document_id,
         text=candidate.document.text,
         metadata=candidate.document.metadata,
         reasons=reasons[:MOST_SHOWN],

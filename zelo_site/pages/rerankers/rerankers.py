@@ -29,7 +29,7 @@ from trainer.publishing.manifests import ARTEFACTS, SENTENCE_TRANSFORMERS, is_em
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import full_name, servable
 from zelo_site.pages.forms import PageForm
-from zelo_site.pages.scope import visible_project
+from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.reranking import pass_on
 
@@ -106,6 +106,7 @@ def rerankers_page(request: HttpRequest, slug: str) -> HttpResponse:
         "project": project,
         "rows": rows,
         "origin": f"{request.scheme}://{request.get_host()}",
+        "may_change": may_change(request, project),
         "here": "rerankers",
     }
     return render(request, "zelo/rerankers/rerankers.html", context)
