@@ -18,7 +18,7 @@ from zelo_site import urls
 
 pytestmark = pytest.mark.django_db
 # Addresses that programs ask without a key: whether the ranking server works (it does not run here), and what is no address.
-WITHOUT_KEY = {"health": 503, "unknown-address": 404, "healthz": 200, "readyz": 200}
+WITHOUT_KEY = {"health": 503, "unknown-address": 404, "unknown-operation": 404, "healthz": 200, "readyz": 200}
 PUBLIC = {"sign-in", "enter", "set-language"}
 
 
@@ -202,9 +202,12 @@ def test_nothing_is_shown_to_strangers(pattern: URLPattern, client: Client) -> N
         assert answer.status_code in {200, 404, 405}
     elif pattern.name in WITHOUT_KEY:
         assert answer.status_code == WITHOUT_KEY[str(pattern.name)]
-        assert answer["Content-Type"] == "application/json" and "/p/" not in answer.content.decode()
+        assert (
+            answer["Content-Type"] in {"application/json", "application/problem+json"}
+            and "/p/" not in answer.content.decode()
+        )
     elif pattern.name == "metrics":
-        assert answer.status_code == 403 and "zelo_" not in answer.content.decode()
+        assert answer.status_code == 401 and "zelo_" not in answer.content.decode()
     elif str(pattern.name).startswith("rerank-"):  # for programs: a sign-in page is no answer to them
         assert answer.status_code in {401, 405}
     else:

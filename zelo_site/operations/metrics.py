@@ -61,12 +61,14 @@ _DEAD = "SELECT reason, count(*) FROM workers_judgingtask WHERE state = 'dead' G
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """All metrics; for ZELO_METRICS_KEY, or a superuser's key or session. Others get 403, with the remedy."""
+    """All metrics; for ZELO_METRICS_KEY, or a superuser's key or session. Others get 401 or 403, with the remedy."""
     if not _may_read(request):
         remedy = (
             "send `Authorization: Bearer KEY` with ZELO_METRICS_KEY or a superuser's API key with permission read\n"
         )
-        return HttpResponse(remedy, status=403, content_type="text/plain; charset=utf-8")
+        status = 403 if request.user.is_authenticated else 401
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        return HttpResponse(remedy, status=status, content_type="text/plain; charset=utf-8", headers=headers)
     registry = CollectorRegistry()
     registry.register(ServerCollector())
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -57,7 +57,7 @@ def test_only_the_operator_reads_metrics(client: Client, settings: Any) -> None:
     refused.append(f"Bearer {make_token(operator, name='k', scopes=['rerank'])}")
     for header in refused:
         answer = client.get("/metrics", headers={"authorization": header})
-        assert answer.status_code == 403 and b"ZELO_METRICS_KEY" in answer.content
+        assert answer.status_code == 401 and b"ZELO_METRICS_KEY" in answer.content
     assert scrape(client, authorization=f"Bearer {make_token(operator, name='k')}")
     client.force_login(owner)
     assert client.get("/metrics").status_code == 403
