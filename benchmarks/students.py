@@ -2,8 +2,9 @@
 
 The world of `training.py`: three fake judges compare documents, our rating makes Elo of it, and each trainer learns from 40, 80
 and 300 queries. The test has other documents and other wordings and is measured against the hidden grades. A student that its
-held-out queries reject counts as its base, as nothing is published then. `--quick` (at most 240 s) trains as many of the rows as
-its time allows, the default choice first, and names the others; without it all are trained. With ZELO_DATA the labels of
+held-out queries reject counts as its base, as nothing is published then. `--quick` (at most 240 s) learns from fewer and shorter
+documents a query, trains as many of the rows as its time allows, the default choice first, and names the others; without it all
+are trained. With ZELO_DATA the labels of
 language models on TREC DL 2019 are replayed as a panel, in five folds over the queries.
 
 Keys: `embedding_gain_over_zero_shot` and `best_gain_over_zero_shot` in NDCG@10 with 95 % intervals of the paired difference, at the
@@ -38,7 +39,7 @@ import numpy as np
 from peft import PeftModel
 
 from benchmarks.simulation import table
-from benchmarks.training import judged, learned_from, test_queries
+from benchmarks.training import DEV_SHARE, judged, learned_from, test_queries
 from benchmarks.training_world import TEST_TEMPLATES, Question, World, make_world
 from labeling.plugins import Trainer
 from labeling.records import Examples, FloatArray, Trained, TrainingData
@@ -59,7 +60,11 @@ RERANKERS = ("pointwise", "ranknet", "margin-mse", "listwise")
 LENGTH = 64
 STEP_TEXTS = 96  # a step of four queries with their candidates in one piece: texts are short here
 QUICK_S = 225.0
-QUICK_CHARACTERS = 200  # of each document in --quick, for training and test alike
+QUICK_CHARACTERS = 200  # of each test document in --quick
+QUICK_LEARNED = 120  # of each training document
+QUICK_CANDIDATES = 12  # of each training question
+LARGE = 300  # so many queries can spare a dev split that is large enough to choose on, instead of cross-validation
+LARGE_DEV_SHARE = 0.15
 REAL_LABELS = ("gpt4o_umbrela", "llama3_70b_4prompts", "flant5large_4prompts")
 FOLDS = 5
 # One step at a rate that changes nothing: only the weight of token similarity is learned.
@@ -111,12 +116,16 @@ def values_of(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) 
 
 
 def quick_world(world: World) -> World:
-    """The same questions with the beginnings of the documents, and one wording of each test question."""
+    """The same questions with the beginnings of the documents: fewer to learn from, and one wording of each test question."""
 
-    def cut(question: Question) -> Question:
-        return replace(question, documents=tuple(text[:QUICK_CHARACTERS] for text in question.documents))
+    def cut(question: Question, characters: int, candidates: int) -> Question:
+        documents = tuple(text[:characters] for text in question.documents[:candidates])
+        return replace(question, documents=documents, grades=question.grades[:candidates])
 
-    return World([cut(each) for each in world.training], [cut(each) for each in world.test[:: len(TEST_TEMPLATES)]])
+    training = [cut(each, QUICK_LEARNED, QUICK_CANDIDATES) for each in world.training]
+    return World(
+        training, [cut(each, QUICK_CHARACTERS, len(each.documents)) for each in world.test[:: len(TEST_TEMPLATES)]]
+    )
 
 
 def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dict[str, Any]:
@@ -127,19 +136,21 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
     base = zero_shot(queries)
     print(f"zero-shot cosine on {len(queries)} unseen test questions: NDCG@10 {base.mean():.3f}", flush=True)
     default = recommended_trainer(load_base(MINILM), 40).trainer
-    plan = [(default, 20), (default, 40), (default, 80)]
-    plan += [(default, 300), *((name, count) for count in (80, 40, 300) for name in RERANKERS)]
+    plan = [(default, 80), (default, 40), (default, 20)]
+    plan += [(default, LARGE), *((name, count) for count in (80, 40, LARGE) for name in RERANKERS)]
     gains: dict[tuple[str, int], FloatArray] = {}
     a_query, rows, skipped = 0.0, [], []
     for name, count in plan:
         # Seconds of this row, if it is as slow for each query as the slowest so far; cross-encoders have a fixed number of steps.
-        expected = a_query * (count if name == default else 80)
+        expected = a_query * (min(count, LARGE // 3) if name == default else 80)
         if arguments.quick and gains and time.monotonic() + expected > until:
             skipped.append(f"{name} at {count}")
             continue
         since = time.monotonic()
         chosen = [world.training[at] for at in order[:count].tolist()]
-        data = learned_from(chosen, judged(chosen, over_http=False, seed=arguments.seed), seed=arguments.seed)
+        columns = judged(chosen, over_http=False, seed=arguments.seed)
+        share = LARGE_DEV_SHARE if count == LARGE else DEV_SHARE
+        data = learned_from(chosen, columns, seed=arguments.seed, dev_share=share)
         trained = train(name, data, folder / f"{name}-{count}", arguments)
         own = base if trained.base_won else values_of(queries, scores_of(trained, queries))
         gains[name, count] = own - base
@@ -271,11 +282,12 @@ def examples(queries: Sequence[EvaluationQuery], elos: Sequence[FloatArray], cho
 def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="as many rows as fit into 240 s, without the real answers")
+    parser.add_argument("--seconds", type=float, default=QUICK_S, help="time of --quick on a slower machine")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     data = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"
     with tempfile.TemporaryDirectory(prefix="zelo-students-") as name:
-        found = world_part(Path(name), arguments, began + QUICK_S)
+        found = world_part(Path(name), arguments, began + arguments.seconds)
         if os.environ.get("ZELO_DATA") and data.is_dir() and not arguments.quick:
             found |= real_part(data, Path(name), arguments)
     seconds = round(time.monotonic() - began, 1)

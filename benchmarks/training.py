@@ -13,7 +13,9 @@ otherwise: rows of like length in one batch, no dropout in the base, attention i
 the same number.
 
 Keys: `gain_over_bm25`, `gain_over_zero_shot` (the cosine of the same MiniLM) in NDCG@10 with 95 % intervals of the
-paired difference; `seconds_per_1000_rows` of training at 64 tokens, all threads, on the clock; `speed_ratio`.
+paired difference; `seconds_per_1000_rows` of training at 64 tokens, all threads, on the clock; `speed_ratio`; where the
+processor has bfloat16, `bf16_ratio`: processor seconds of the same training in float32 over those in bfloat16, and
+`auto_precision`: what the option `auto` chose there.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ from labeling.records import (
     TrainingData,
     Verdict,
 )
+from labeling.retrieval.precision import has_bfloat16
 from scoring.numerics.design.static import random_cycles
 from scoring.raters import ThurstoneRater
 from tests.fake_judge.process import running_fake_judge
@@ -83,6 +86,7 @@ DEGREE = 6
 BATCH = 16
 SPEED_LENGTH, SPEED_BATCH = 256, 16
 DEV_SHARE = 0.08
+NO_ROWS = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 
 
 phases: dict[str, float] = {}
@@ -186,13 +190,15 @@ def _fake_endpoint(folder: Path, known: dict[str, float]) -> Iterator[None]:
         yield
 
 
-def learned_from(questions: Sequence[Question], columns: ComparisonColumns, *, seed: int) -> TrainingData:
+def learned_from(
+    questions: Sequence[Question], columns: ComparisonColumns, *, seed: int, dev_share: float = DEV_SHARE
+) -> TrainingData:
     """Relevance by Elo, as the product stores it where nobody has graded; some questions choose the checkpoint."""
     fit = ThurstoneRater().rate(columns)
     relevance = expit(fit.logit_scale * fit.theta)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(questions))
-    dev = set(order[: max(1, round(DEV_SHARE * len(questions)))].tolist())
+    dev = set(order[: max(1, round(dev_share * len(questions)))].tolist())
 
     def examples(chosen: Sequence[int]) -> Examples:
         rows = [(at, place) for at in chosen for place in range(len(questions[at].documents))]
@@ -361,7 +367,28 @@ def speed(world: World, folder: Path, *, steps: int, rounds: int) -> dict[str, A
     told = [[name, f"{min(own):.1f}", " ".join(f"{each:.1f}" for each in own)] for name, own in seconds.items()]
     print(table(["trainer", "best", "all"], told))
     ratio = min(seconds["CrossEncoderTrainer"]) / min(seconds["ours"])
-    return {"speed_ratio": round(ratio, 3), "speed_rows": len(rows), "speed_rounds": rounds}
+    found = {"speed_ratio": round(ratio, 3), "speed_rows": len(rows), "speed_rounds": rounds}
+    return found | by_precision(rows, options, folder, rounds=rounds, bf16=min(seconds["ours"]))
+
+
+def by_precision(
+    rows: Examples, options: Pointwise.Options, folder: Path, *, rounds: int, bf16: float
+) -> dict[str, Any]:
+    """Processor seconds of ours in float32 over those in bfloat16 (`bf16`), where the processor has it; what `auto` chose."""
+    if not has_bfloat16():
+        print("the processor has no bfloat16; auto trains in float32")
+        return {}
+    exact = options.model_copy(update={"precision": "fp32"})
+    own = [
+        _timed(lambda rows, name: our_training(rows, exact, folder / f"fp32-{name}"), rows, str(number))
+        for number in range(rounds)
+    ]
+    automatic = options.model_copy(update={"precision": "auto", "max_steps": 1})
+    (folder / "auto").mkdir()
+    chosen = fine_tune(automatic, TrainingData(rows, NO_ROWS), folder / "auto", lambda kind, **values: None)
+    ratio = min(own) / bf16
+    print(f"float32 {min(own):.1f} s, bfloat16 {bf16:.1f} s: ratio {ratio:.2f}; auto chose {chosen.facts['precision']}")
+    return {"bf16_ratio": round(ratio, 3), "auto_precision": chosen.facts["precision"]}
 
 
 def _timed(train: Callable[[Examples, str], None], rows: Examples, name: str) -> float:
@@ -373,8 +400,7 @@ def _timed(train: Callable[[Examples, str], None], rows: Examples, name: str) ->
 
 def our_training(rows: Examples, options: Pointwise.Options, folder: Path) -> None:
     folder.mkdir()
-    none = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
-    fine_tune(options, TrainingData(rows, none), folder, lambda kind, **values: None)
+    fine_tune(options, TrainingData(rows, NO_ROWS), folder, lambda kind, **values: None)
 
 
 def plain_training(rows: Examples, options: Pointwise.Options, folder: Path) -> None:

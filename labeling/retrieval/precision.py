@@ -86,8 +86,8 @@ def _cosines(encode: Callable[[list[str], str], Vectors], *, bfloat16: bool) -> 
     return np.asarray(found, dtype=np.float64)
 
 
-def same_order(exact: npt.NDArray[np.float64], fast: npt.NDArray[np.float64]) -> bool:
-    """Whether each row of `fast` orders its columns as `exact` does, apart from cosines closer than SAME_COSINE."""
+def same_order(exact: npt.NDArray[np.float64], fast: npt.NDArray[np.float64], *, close: float = SAME_COSINE) -> bool:
+    """Whether each row of `fast` orders its columns as `exact` does, apart from values closer than `close`."""
     difference = exact[:, :, None] - exact[:, None, :]
     turned = difference * (fast[:, :, None] - fast[:, None, :]) <= 0.0
-    return not bool((turned & (np.abs(difference) > SAME_COSINE)).any())
+    return not bool((turned & (np.abs(difference) > close)).any())

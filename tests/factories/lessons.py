@@ -35,7 +35,7 @@ def make_data(queries: int = 16, *, dev: int = 4, **options: Any) -> TrainingDat
 def make_options(base: Path | str, **options: Any) -> PointwiseOptions:
     """Few and small steps on one thread."""
     small: dict[str, Any] = {
-        "base": str(base), "rank": 4, "max_length": 96, "batch_size": 8, "epochs": 2, "eval_steps": 5, "threads": 1,
+        "base": str(base), "precision": "fp32", "rank": 4, "max_length": 96, "batch_size": 8, "epochs": 2, "eval_steps": 5, "threads": 1,
     }  # fmt: skip
     return PointwiseOptions.model_validate(small | options)
 

@@ -5,9 +5,14 @@ All trainers share it. Imports no Django.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from sentence_transformers.cross_encoder import CrossEncoder
@@ -16,12 +21,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.trainer_utils import set_seed
 
+from labeling.records import FloatArray
+from labeling.retrieval.precision import WORTH_IT, has_bfloat16, same_order
 from trainer.bases import Base
 
 if TYPE_CHECKING:
     from trainer.training.options import LoRAOptions
 
+log = logging.getLogger(__name__)
+
 FLOAT32_ATTENTION = "sdpa_in_float32"
+PRECISION_FILE = "precision.json"
+PROBE_ROWS = 16  # rows of the timing; on a CPU, more rows change a step's time and not the ratio
+PROBE_RUNS = 2
+# Scores closer than this share of their range may change places: the rounding of bfloat16 is larger than their difference.
+SAME_SHARE = 0.02
+Scores = Callable[[bool], torch.Tensor]
 
 
 def attach_adapter(model: CrossEncoder, base: Base, options: LoRAOptions, *, head: bool = True) -> PeftModel:
@@ -52,11 +67,78 @@ def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, sa
     return cast(PeftModel, adapted)
 
 
-def uses_bf16(precision: str) -> bool:
-    """Whether a training computes in bfloat16. auto: on a GPU that supports it."""
-    if precision != "auto":
-        return precision == "bf16"
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+def place_of(precision: str) -> dict[str, Any]:
+    """`device` and `dtype` of a model that is trained: bfloat16 weights only on a GPU that supports them."""
+    if not torch.cuda.is_available():
+        return {"device": "cpu", "dtype": "float32"}
+    bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_bf16_supported())
+    return {"device": None, "dtype": "bfloat16" if bf16 else "float32"}
+
+
+def choose_bf16(options: LoRAOptions, inner: Any, scores: Scores, workspace: Path) -> bool:
+    """Whether a training computes in bfloat16; on a CPU its attention then computes in float32.
+
+    auto: on a GPU that supports it; on a CPU if forward and backward pass are clearly faster and `scores(bf16)`, float[n] of one
+    query's or several rows' documents, keeps its order. The workspace keeps the answer, so that a resumed training computes alike.
+    """
+    if torch.cuda.is_available():
+        return bool(place_of(options.precision)["dtype"] == "bfloat16")
+    if options.precision == "fp32" or (options.precision == "auto" and not has_bfloat16()):
+        return False
+    before = inner.config._attn_implementation
+    attend_in_float32(inner)
+    if options.precision == "bf16" or _kept_choice(inner, scores, workspace / PRECISION_FILE):
+        return True
+    if before != inner.config._attn_implementation:
+        inner.set_attn_implementation(before)
+    return False
+
+
+def _kept_choice(inner: torch.nn.Module, scores: Scores, file: Path) -> bool:
+    if file.exists():
+        return bool(json.loads(file.read_text())["bf16"])
+    was_training = inner.training
+    inner.eval()  # dropout would draw random numbers
+    chosen = bfloat16_trains_faster(scores, [each for each in inner.parameters() if each.requires_grad])
+    inner.train(was_training)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps({"bf16": chosen}))
+    draft.replace(file)
+    return chosen
+
+
+def bfloat16_trains_faster(scores: Scores, weights: Sequence[torch.Tensor]) -> bool:
+    """Whether a step of `weights` with `scores(True)` takes clearly less time than with `scores(False)`, and orders alike.
+
+    The order is checked first: it warms both forms up. Measured in CPU time of the thread, as in `labeling.retrieval.precision`.
+    """
+    try:
+        exact, fast = _values(scores, bf16=False), _values(scores, bf16=True)
+        if not np.isfinite(fast).all() or not same_order(
+            exact[None], fast[None], close=SAME_SHARE * float(np.ptp(exact))
+        ):
+            log.warning("bfloat16 changes the order of the first training rows; the training computes in float32")
+            return False
+        return _step_seconds(scores, weights, bf16=False) >= WORTH_IT * _step_seconds(scores, weights, bf16=True)
+    except RuntimeError as error:  # a layer without a kernel for bfloat16
+        log.info("the model cannot train in bfloat16 (%s)", str(error).partition("\n")[0])
+        return False
+
+
+@torch.no_grad()
+def _values(scores: Scores, *, bf16: bool) -> FloatArray:
+    return np.asarray(scores(bf16).float().numpy(), dtype=np.float64)
+
+
+def _step_seconds(scores: Scores, weights: Sequence[torch.Tensor], *, bf16: bool) -> float:
+    """The shortest of some forward and backward passes; the gradients are discarded."""
+    times = []
+    for _ in range(PROBE_RUNS):
+        begun = time.thread_time()
+        torch.autograd.grad(scores(bf16).sum(), weights, allow_unused=True)
+        times.append(time.thread_time() - begun)
+    return min(times)
 
 
 def optimizer_of(

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
+from sentence_transformers.util import batch_to_device
 from transformers import PrinterCallback, TrainerCallback
 
 from labeling.plugins import Report
@@ -34,7 +35,7 @@ from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
-from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout, uses_bf16
+from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, place_of, set_dropout
 from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
 from trainer.training.label_scaling import stretch_of
@@ -114,7 +115,6 @@ def _warm_start(options: RerankerOptions, base: Base, train: Examples, workspace
         threads=torch.get_num_threads(),
     )
     nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
-
     return _learn(course, base, TrainingData(rows, nothing), workspace, WarmReport(report, options.warm_steps)).adapter
 
 
@@ -169,22 +169,14 @@ def _train(
     parts: int,
     start: Path | None,
 ) -> Trained:
-    on_gpu = torch.cuda.is_available()
-    bf16 = uses_bf16(options.precision)
-    model = cross_encoder(
-        base,
-        max_length=options.max_length,
-        device=None if on_gpu else "cpu",
-        dtype="bfloat16" if bf16 and on_gpu else "float32",
-    )
+    model = cross_encoder(base, max_length=options.max_length, **place_of(options.precision))
     max_length = min(options.max_length, base.max_length or options.max_length)
     check_instructions(model.tokenizer, data.train, longest=max_length // 2, base=base.name)
     adapted = attach_adapter(model, base, options)
     if start is not None:
         set_peft_model_state_dict(adapted, load_file(str(start / "adapter_model.safetensors")))
     set_dropout(model, options.dropout)
-    if bf16 and not on_gpu:
-        attend_in_float32(model.model)
+    bf16 = choose_bf16(options, model.model, _first_rows(model, data.train), workspace)
     fresh = options.loss == "pointwise" and not base.ranks_untrained
     stretch = stretch_of(data.train.labels) if fresh else None
     if stretch is not None:
@@ -217,6 +209,18 @@ def _train(
     # A head that is trained has step 0 as a candidate; a fresh head ranks at random there, and the gate compares instead.
     won = base.ranks_untrained and trainer.course.best_step == 0
     return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts, base_won=won)
+
+
+def _first_rows(model: CrossEncoder, rows: Examples) -> Callable[[bool], torch.Tensor]:
+    """The logits of a few rows as a function of whether they are computed in bfloat16."""
+    pairs = list(zip(rows.queries[:PROBE_ROWS], rows.documents[:PROBE_ROWS], strict=True))
+
+    def scores(bf16: bool) -> torch.Tensor:
+        features = batch_to_device(model.preprocess(pairs), model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            return torch.as_tensor(model(features)["scores"]).view(-1)
+
+    return scores
 
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:
@@ -490,6 +494,7 @@ class _Watch(TrainerCallback):
                 grad_norm=logs.get("grad_norm"),
                 tokens=trainer.course.tokens,
                 tokens_per_s=rate,
+                rows_per_s=rate / trainer.prepared.train.lengths.mean(),
                 memory_bytes=memory_in_use(),
                 eta_s=trainer.course.seconds_a_step(state.global_step) * (state.max_steps - state.global_step),
             )

@@ -46,7 +46,8 @@ class LoRAOptions(Trainer.Options):
         default=0, ge=0, description="Maximum number of optimizer steps; 0: no limit besides epochs."
     )
     precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
-        default="auto", description="auto: bf16 on a GPU that supports it, fp32 elsewhere."
+        default="auto",
+        description="auto: bf16 where the processor has it, a timing finds it faster, and it ranks alike; fp32 elsewhere.",
     )
     gradient_checkpointing: bool = pydantic.Field(
         default=False, description="Uses less memory and about a third more time; for long texts and large models."

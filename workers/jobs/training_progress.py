@@ -100,7 +100,18 @@ class Progress:
 
     def _on_step(self, facts: dict[str, Any]) -> None:
         self._add("loss", facts["step"], facts["loss"])
-        names = ("step", "steps", "epoch", "learning_rate", "tokens", "tokens_per_s", "memory_bytes", "eta_s")
+        names = (
+            "step",
+            "steps",
+            "epoch",
+            "learning_rate",
+            "tokens",
+            "tokens_per_s",
+            "rows_per_s",
+            "padding",
+            "memory_bytes",
+            "eta_s",
+        )
         self._values |= {name: facts[name] for name in names if name in facts}
 
     def _on_evaluated(self, facts: dict[str, Any]) -> None:

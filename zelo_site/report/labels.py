@@ -81,7 +81,7 @@ def judges_section(cards: list[Scorecard]) -> Section:
         cells = (count(card.answers), *map(_share, shares), *map(_lean, leans), _share(card.cycles))
         rows.append(Line(card.name, cells))
     note = _(
-        "Shares with 95 % intervals: the same side as gold answers, people and the mean of the other judges; pairs whose "
+        "Shares with intervals (95 %): the same side as gold answers, people and the mean of the other judges; pairs whose "
         "winner changed with the order; triples in which each document beats the next. Biases: mean preference for the "
         "document shown first less one half, and logits per factor e in length. Measured on each judge’s latest answers."
     )
@@ -130,7 +130,7 @@ def agreement_section(project: Project) -> Section:
     people = people_agreement(project)
     if people.people:
         lines = [*_alphas(_("among people"), people.among_people), *_alphas(_("people and judges"), people.with_judges)]
-        head = numbers(_("Krippendorff’s alpha"), _("95 % interval"), _("pairs"))
+        head = numbers(_("Krippendorff’s alpha"), _("interval (95 %)"), _("pairs"))
         blocks.append(Table(_("People"), _("level"), head, tuple(lines)))
     return Section("agreement", _("Agreement"), tuple(blocks))
 

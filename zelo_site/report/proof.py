@@ -117,7 +117,7 @@ def _tests(board: Leaderboard, baseline: Row) -> Table:
 
 
 def _tested() -> tuple[Column, ...]:
-    return numbers(_("difference"), _("95 % interval"), "p", _("p (Holm)"), _("queries"))
+    return numbers(_("difference"), _("interval (95 %)"), "p", _("p (Holm)"), _("queries"))
 
 
 def _domains(board: Leaderboard) -> Table:
@@ -126,7 +126,7 @@ def _domains(board: Leaderboard) -> Table:
         Line(shown_name(row), tuple("–" if own is None else f"{interval(own)}, {own.count}" for own in row.by_domain))
         for row in board.rows
     )
-    note = _("Mean, 95 % interval and number of queries.")
+    note = _("Mean, interval (95 %) and number of queries.")
     return Table(title, _("reranker"), numbers(*(each or "–" for each in board.domains)), lines, note)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -17,7 +18,7 @@ from labeling.retrieval.embedder import Float32Array
 from trainer.bases import Base, quiet
 from trainer.recommendation import is_bi_encoder
 from trainer.token_similarity import with_tokens
-from trainer.training.adapters import attend_in_float32, set_dropout, uses_bf16, with_adapter
+from trainer.training.adapters import PROBE_ROWS, choose_bf16, place_of, set_dropout, with_adapter
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
 
 Role = Literal["query", "document"]
@@ -58,23 +59,33 @@ class BiEncoder(torch.nn.Module):
 
     def __init__(self, base: Base, options: EmbeddingOptions) -> None:
         super().__init__()
-        on_gpu = torch.cuda.is_available()
-        self.bf16 = uses_bf16(options.precision)
-        device = None if on_gpu else "cpu"
-        self.model = load_bi_encoder(base, device=device, dtype="bfloat16" if self.bf16 and on_gpu else "float32")
+        self.bf16 = False
+        self.model = load_bi_encoder(base, **place_of(options.precision))
         self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
         self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
         inner: Any = cast(Any, self.model[0]).model
         self.adapted = with_adapter(inner, options, base.lora_targets)
         set_dropout(self.model, options.dropout)
-        if self.bf16 and not on_gpu:
-            attend_in_float32(inner)
         self.log_temperature = torch.nn.Parameter(
             torch.tensor(options.temperature, device=self.model.device).log(), requires_grad=options.learn_temperature
         )
         self._scalings = {
             name: each.scaling[ADAPTER] for name, each in self.adapted.named_modules() if isinstance(each, LoraLayer)
         }
+
+    def choose_precision(
+        self, options: EmbeddingOptions, query: str, documents: Sequence[str], workspace: Path
+    ) -> None:
+        """Compute in bfloat16 from now on where `adapters.choose_bf16` finds so, from one query with its documents."""
+        asked = self.tokens([query], "query", max_length=options.max_length)
+        shown = self.tokens(documents[:PROBE_ROWS], "document", max_length=options.max_length)
+
+        def scores(bf16: bool) -> torch.Tensor:
+            self.bf16 = bf16
+            return torch.as_tensor(self(shown) @ self(asked)[0])
+
+        inner: Any = cast(Any, self.model[0]).model
+        self.bf16 = choose_bf16(options, inner, scores, workspace)
 
     def at_scale(self, scale: float) -> None:
         """Multiply the adapter's part of every weight by `scale`."""

@@ -84,6 +84,9 @@ class _Training:
         # Copies: `trainable` shares memory with the model, which the courses change.
         self.untrained = {name: each.clone() for name, each in checkpoints.trainable(self.model).items()}
         longest = min(options.max_length, self.model.whole_length)
+        first = self.queries[0]
+        shown = self.train.documents[first.start : first.stop]
+        self.model.choose_precision(options, self.train.queries[first.start], shown, workspace)
         check_instructions(self.model.model.tokenizer, self.train, longest=longest, base=options.base)
 
     def run(self) -> Trained:

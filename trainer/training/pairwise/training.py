@@ -24,7 +24,7 @@ from labeling.records import FloatArray, PairExamples, Trained, TrainingData
 from trainer.bases import Base, load_base
 from trainer.recommendation import is_bi_encoder
 from trainer.training import checkpoints
-from trainer.training.adapters import attach_adapter, attend_in_float32, optimizer_of, set_dropout, uses_bf16
+from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, optimizer_of, place_of, set_dropout
 from trainer.training.dev_ndcg import not_finite
 from trainer.training.fine_tuning import BEST, CHECKPOINTS, LOG_STEPS, threads_to_use
 from trainer.training.losses.elo import NoPreferences
@@ -84,23 +84,19 @@ class _Course:
     ) -> None:
         assert data.train_pairs is not None
         self.options, self.workspace, self.report, self.most = options, workspace, report, most
-        on_gpu = torch.cuda.is_available()
-        bf16 = uses_bf16(options.precision)
-        self.student = _student_of(base, options, dtype="bfloat16" if bf16 and on_gpu else "float32")
-        self.student.bf16 = bf16
+        self.student = _student_of(base, options, dtype=place_of(options.precision)["dtype"])
         inner: Any = self.student.embedder[0] if isinstance(self.student, ApartStudent) else self.student.wrapped
         self.adapted = attach_adapter(inner, base, options, head=not isinstance(self.student, ApartStudent))
         if not isinstance(self.student, ApartStudent):
             self.student.model = self.adapted
         set_dropout(self.adapted, options.dropout)
-        if bf16 and not on_gpu:
-            attend_in_float32(inner.model)
         rng = np.random.default_rng([options.seed, 3])
         self.pairs = _some_without_instruction(data.train_pairs, options.without_instruction, rng)
         dev = data.dev_pairs
         self.dev = first_pairs(dev, options.dev_pairs) if dev is not None and len(dev) else None
         self.state = _State()
         self.sequences = both_orders(self.student.reader, self.pairs, range(len(self.pairs)))
+        self.student.bf16 = choose_bf16(options, inner.model, self._first_logits, workspace)
         self.epoch_steps = -(-len(self.pairs) // options.batch_size)
         by_epochs = options.epochs * self.epoch_steps
         self.steps = min(options.max_steps or by_epochs, by_epochs)
@@ -132,6 +128,11 @@ class _Course:
                 self._keep(done)
                 self._train_mode()
         return self._trained(begun)
+
+    def _first_logits(self, bf16: bool) -> torch.Tensor:
+        """The logits of a few pairs, computed in bfloat16 or as they are."""
+        self.student.bf16 = bf16
+        return self.student.logits(self.sequences[0 : 2 * PROBE_ROWS : 2])
 
     def _train_mode(self) -> None:
         """Turn dropout on; an embedder's modules follow the adapted one."""
@@ -316,6 +317,7 @@ class _Course:
             learning_rate=self.schedule.get_last_lr()[0],
             tokens=self.state.tokens,
             tokens_per_s=self.state.tokens / seconds,
+            rows_per_s=step * self.options.batch_size / seconds,
             memory_bytes=memory_in_use(),
             eta_s=(seconds + self.state.looking_s) / step * (self.steps - step),
         )

@@ -52,7 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(base: Path | str, **changes: Any) -> EmbeddingOptions:
     small: dict[str, Any] = {
-        "base": str(base), "rank": 4, "threads": 1, "epochs": 6, "learning_rate": 5e-3, "pull": 0.0, "max_length": 64,
+        "base": str(base), "precision": "fp32", "rank": 4, "threads": 1, "epochs": 6, "learning_rate": 5e-3, "pull": 0.0, "max_length": 64,
         "queries_a_step": 1, "in_batch_negatives": False,
     }  # fmt: skip
     return EmbeddingOptions.model_validate(small | changes)

@@ -40,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(base: Path, **changes: object) -> PairwiseOptions:
     small = {
-        "base": str(base), "rank": 8, "threads": 1, "epochs": 8, "learning_rate": 5e-3, "max_length": 64, "eval_steps": 18,
+        "base": str(base), "precision": "fp32", "rank": 8, "threads": 1, "epochs": 8, "learning_rate": 5e-3, "max_length": 64, "eval_steps": 18,
         "batch_size": 8, "patience": 0,
     }  # fmt: skip
     return PairwiseOptions.model_validate(small | changes)

@@ -63,7 +63,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(base: Path | str, **changes: Any) -> PairwiseOptions:
     small: dict[str, Any] = {
-        "base": str(base), "rank": 8, "threads": 1, "epochs": 8, "learning_rate": 5e-3, "max_length": 128,
+        "base": str(base), "precision": "fp32", "rank": 8, "threads": 1, "epochs": 8, "learning_rate": 5e-3, "max_length": 128,
         "eval_steps": 18, "batch_size": 8, "patience": 0,
     }  # fmt: skip
     return PairwiseOptions.model_validate(small | changes)
