@@ -273,7 +273,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "DELETE /rerankers/{reranker_id}": (For.OWNERS, None),
     "POST /annotators/{annotator_id}/retire": (For.OWNERS, None),
     "POST /annotators/{annotator_id}/restore": (For.OWNERS, None),
-    "GET /deletions/{kind}/{target_id}": (For.OWNERS, None),
+    "GET /deletions/{what}/{target_id}": (For.OWNERS, None),
     "GET /projects/{slug}/deletion": (For.OWNERS, None),
     "DELETE /projects/{slug}": (For.OWNERS, None),
     "GET /archived-projects": (For.SIGNED_IN, None),

@@ -113,7 +113,7 @@ def make_world() -> World:
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
     first = documents[0]
-    known |= {"kind": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
+    known |= {"what": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
     known["archived"] = deleted_project(users["owner"]).slug
     return World(users, known)
 

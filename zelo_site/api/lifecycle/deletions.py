@@ -97,10 +97,10 @@ ROWS: Mapping[str, Any] = {
 KindName = Literal["query", "document", "candidate", "answers", "run", "snapshot", "reranker"]
 
 
-@router.get("/deletions/{kind}/{target_id}", response=PreviewOut)
-def get_deletion(request: HttpRequest, kind: KindName, target_id: int) -> Any:
+@router.get("/deletions/{what}/{target_id}", response=PreviewOut)
+def get_deletion(request: HttpRequest, what: KindName, target_id: int) -> Any:
     """What would go with a query, document, candidate, run, snapshot or reranker, or with the answers of an annotator."""
-    return _preview(_target(request, kind, target_id))
+    return _preview(_target(request, what, target_id))
 
 
 @projects_router.delete("/queries/{query_id}", response=RESPONSES, tags=["deletion"])

@@ -61,11 +61,11 @@ ACCOUNT_LABELS = {
 }
 
 
-def delete_page(request: HttpRequest, slug: str, kind: str, target_id: int) -> HttpResponse:
+def delete_page(request: HttpRequest, slug: str, what: str, target_id: int) -> HttpResponse:
     """Show what goes with a target; a POST deletes it."""
     project = owned_project(request, slug)
     try:
-        target = find_target(project, kind, min(target_id, LARGEST_ID))
+        target = find_target(project, what, min(target_id, LARGEST_ID))
     except UnknownTarget as error:
         raise Http404(str(error)) from error
     if request.method != "POST":
@@ -78,7 +78,7 @@ def delete_page(request: HttpRequest, slug: str, kind: str, target_id: int) -> H
         messages.success(request, _("%(name)s deleted.") % {"name": target.name})
     else:
         messages.success(request, _("%(name)s is being deleted; the jobs page shows how far.") % {"name": target.name})
-    return redirect(BACK[kind], slug=project.slug)
+    return redirect(BACK[what], slug=project.slug)
 
 
 def _shown(request: HttpRequest, target: Target, error: Exception | None = None) -> HttpResponse:
