@@ -149,6 +149,7 @@ def test_the_judge_form_offers_endpoints_and_their_models(
     add_endpoint("ours", {"base_url": fake.base_url}, key=KEY)
     add_endpoint("unreachable", {"base_url": "http://127.0.0.1:9/v1"})
     fake.set_judge("large", sigma=0)
+    page.wait_for_load_state("networkidle")  # a request that the reload cut off would be a complaint
     page.reload()
     page.locator("#options-openai-http summary").click()
     choice = page.locator("#judge-openai-http-endpoint")
