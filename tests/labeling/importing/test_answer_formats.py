@@ -124,8 +124,8 @@ UGLY_FILES: list[tuple[str, bytes, str]] = [
     ("preferences", b'{"query": "1", "a": "x", "b": "y", "preference": 1.2}\n', "number from 0 to 1"),
     ("preferences", b'{"query": "1", "a": "x", "b": "y", "preference": 1, "winner": "a"}\n', "preference and winner"),
     ("preferences", b'{"query": "1", "a": "x", "b": "y", "swapped": "perhaps", "winner": "a"}\n', "true or false"),
-    ("preferences", gzip.compress(GOOD.encode() * 400)[:-9], "damaged or truncated"),
-    ("preferences", gzip.compress(GOOD.encode() + b"1,x,y,a,n\n" * 100_000), "after decompression"),
+    ("preferences", gzip.compress(GOOD.encode() * 400, mtime=0)[:-9], "damaged or truncated"),
+    ("preferences", gzip.compress(GOOD.encode() + b"1,x,y,a,n\n" * 100_000, mtime=0), "after decompression"),
     ("preferences", b"PAR1 and then nothing", "not a readable Parquet"),
     ("zbench-scores", b'{"scored_pairs": [1]}', "is no object"),
     ("zbench-scores", b'{"scored_pairs": [{"pair": {"query_id": "q"}}]}', "pair.query"),
@@ -143,7 +143,7 @@ UGLY_FILES: list[tuple[str, bytes, str]] = [
     ("label-studio", b'[{"data": {"query": "q", "text": "a", "text": "b"}, "annotations": []}]', "occurs twice"),
     ("label-studio", b'[{"data": ' + b"[" * 60 + b"]" * 60 + b"}]", "nested more than"),
     ("label-studio", b'[{"id": 1}', "ends inside"),
-    ("label-studio", gzip.compress(b"[" + TASK * 14_000 + b"{}]"), "after decompression"),
+    ("label-studio", gzip.compress(b"[" + TASK * 14_000 + b"{}]", mtime=0), "after decompression"),
     ("label-studio", b'[{"data": {"query": "' + b"q" * 400 * KIB + b'"}}]', "an element is longer"),
     ("argilla", b"[3]", "is no object"),
     ("argilla", b'[{"fields": 1, "responses": {}}]', "fields: is no object"),
@@ -164,7 +164,11 @@ UGLY_FILES: list[tuple[str, bytes, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("importer", "data", "problem"), UGLY_FILES)
+@pytest.mark.parametrize(
+    ("importer", "data", "problem"),
+    UGLY_FILES,
+    ids=[f"{importer} {number} {problem}" for number, (importer, _, problem) in enumerate(UGLY_FILES)],
+)
 def test_ugly_files_are_named_and_leave_nothing_behind(importer: str, data: bytes, problem: str) -> None:
     errors = [each for each in read(importer, data) if isinstance(each, RowError)]
     assert errors, "the file must be refused"

@@ -130,7 +130,7 @@ TABLE_ROWS = [
     [
         CSV.encode(),
         b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode(),
-        gzip.compress(CSV.encode()),
+        gzip.compress(CSV.encode(), mtime=0),
         json.dumps(TABLE_ROWS, indent=1).encode(),
         "\n".join(map(json.dumps, TABLE_ROWS)).encode(),
         parquet(TABLE_ROWS),
@@ -247,7 +247,7 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
         ("table", b"query,text\nwho,a\xe4\n", 2, "not UTF-8"),
         ("table", "query,text\nwho,a\n".encode("utf-16"), 0, "UTF-16"),
         ("table", b"query,text\nwho," + b"x" * 70 * KIB + b"\n", 2, "longer than 65536"),
-        ("table", gzip.compress(b"query,text\n" + b"who,x\n" * 200_000), None, "longer than 524288"),
+        ("table", gzip.compress(b"query,text\n" + b"who,x\n" * 200_000, mtime=0), None, "longer than 524288"),
         ("table", '[{"query": "who"}, 7]', 2, "is no object"),
         ("table", '[{"query": "who"}', 1, "ends inside"),
         ("table", '[{"query": "who"}] x', 2, "follows the end"),
