@@ -167,6 +167,11 @@ def writes_elsewhere(slug: str, ready: Any, stop: Any, answers: Any) -> None:
     answers.put((max(waits), alone, len(waits)))
 
 
+def say(stage: str) -> None:
+    """Say on stderr what begins, with the time: the whole measurement takes minutes."""
+    print(f"{time.strftime('%H:%M:%S')} {stage}", file=sys.stderr, flush=True)
+
+
 def in_process(work: Any, *arguments: Any) -> Any:
     """The answer of a function in a new process, whose memory is its own."""
     context = multiprocessing.get_context("spawn")
@@ -183,13 +188,17 @@ def measure(queries: int, folder: Path) -> dict[str, float]:
     from labeling.models import Candidate, Judgment, Project, Query
     from scoring.rating import rate_queries, rate_stale
 
+    say("storing a judged project")
     project = make_project(queries, "archive")
+    say("fitting it")
     rate_stale(project.pk)
     before = scores(project)
     path = folder / "project.zelo.gz"
+    say("exporting")
     began = time.perf_counter()
     export_mb = in_process(exported, project.slug, str(path))
     export_s = time.perf_counter() - began
+    say("importing")
     began = time.perf_counter()
     slug, import_mb = in_process(imported, str(path))
     import_s = time.perf_counter() - began
@@ -224,6 +233,7 @@ def deletion(project: Any, other: Any) -> dict[str, float]:
     writer.start()
     ready.wait()
     began = time.perf_counter()
+    say("deleting the original")
     archive_project(project)
     jobs.carry_out_deletion(purge_project(project).pk, worker="benchmark")
     seconds = time.perf_counter() - began
@@ -231,6 +241,7 @@ def deletion(project: Any, other: Any) -> dict[str, float]:
     longest, alone, writes = answers.get()
     writer.join()
     assert not Project.with_archived.filter(pk=project.pk).exists()
+    say("deleting the copy")
     archive_project(other)
     jobs.carry_out_deletion(purge_project(other).pk, worker="benchmark")
     return {
