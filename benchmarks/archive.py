@@ -4,7 +4,7 @@ and its deletion makes nobody wait 200 ms.
 Stores a project of random texts and answers, fits it, exports it, imports the archive, and compares all scores bit by bit,
 before and after a refit of the first queries of both. Then deletes the original in this process while a second one records
 judgments in another project, and reports that one's longest wait. Peak memory is that of exporting and importing, which
-run in processes of their own. `--quick` takes a fortieth.
+run in processes of their own that load the raters alone of all plugins. `--quick` takes a fortieth.
 """
 
 from __future__ import annotations
@@ -167,6 +167,11 @@ def writes_elsewhere(slug: str, ready: Any, stop: Any, answers: Any) -> None:
     answers.put((max(waits), alone, len(waits)))
 
 
+def say(stage: str) -> None:
+    """Say on stderr what begins, with the time: the whole measurement takes minutes."""
+    print(f"{time.strftime('%H:%M:%S')} {stage}", file=sys.stderr, flush=True)
+
+
 def in_process(work: Any, *arguments: Any) -> Any:
     """The answer of a function in a new process, whose memory is its own."""
     context = multiprocessing.get_context("spawn")
@@ -183,13 +188,17 @@ def measure(queries: int, folder: Path) -> dict[str, float]:
     from labeling.models import Candidate, Judgment, Project, Query
     from scoring.rating import rate_queries, rate_stale
 
+    say("storing a judged project")
     project = make_project(queries, "archive")
+    say("fitting it")
     rate_stale(project.pk)
     before = scores(project)
     path = folder / "project.zelo.gz"
+    say("exporting")
     began = time.perf_counter()
     export_mb = in_process(exported, project.slug, str(path))
     export_s = time.perf_counter() - began
+    say("importing")
     began = time.perf_counter()
     slug, import_mb = in_process(imported, str(path))
     import_s = time.perf_counter() - began
@@ -209,6 +218,7 @@ def measure(queries: int, folder: Path) -> dict[str, float]:
         "peak_mb": round(max(export_mb, import_mb), 1),
         "file_mb": round(path.stat().st_size / 1e6, 1),
     }
+    say(f"so far {figures}")
     return figures | deletion(project, copy)
 
 
@@ -224,6 +234,7 @@ def deletion(project: Any, other: Any) -> dict[str, float]:
     writer.start()
     ready.wait()
     began = time.perf_counter()
+    say("deleting the original")
     archive_project(project)
     jobs.carry_out_deletion(purge_project(project).pk, worker="benchmark")
     seconds = time.perf_counter() - began
@@ -231,14 +242,16 @@ def deletion(project: Any, other: Any) -> dict[str, float]:
     longest, alone, writes = answers.get()
     writer.join()
     assert not Project.with_archived.filter(pk=project.pk).exists()
-    archive_project(other)
-    jobs.carry_out_deletion(purge_project(other).pk, worker="benchmark")
-    return {
+    found = {
         "deletion_seconds": round(seconds, 2),
         "longest_lock_ms": round(longest, 1),
         "longest_alone_ms": round(alone, 1),
         "writes_meanwhile": writes,
     }
+    say(f"deleting the copy; so far {found}")
+    archive_project(other)
+    jobs.carry_out_deletion(purge_project(other).pk, worker="benchmark")
+    return found
 
 
 def _set_up() -> None:
@@ -248,7 +261,7 @@ def _set_up() -> None:
     django.setup()
     from labeling.plugins import load_plugins
 
-    load_plugins()
+    load_plugins(enabled=["raters"])
 
 
 def main() -> None:
