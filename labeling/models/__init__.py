@@ -8,6 +8,7 @@ from labeling.models.gold import GoldAnswer
 from labeling.models.imports import DatasetImport
 from labeling.models.judgments import (
     ANSWER_KINDS,
+    LIVE_JUDGMENTS,
     Annotator,
     AnnotatorQuerySet,
     Judgment,
@@ -38,6 +39,7 @@ from labeling.models.texts import Candidate, Document, Query, UnmatchedGrade
 __all__ = [
     "ANSWER_KINDS",
     "BLIND",
+    "LIVE_JUDGMENTS",
     "AccessLink",
     "Annotator",
     "AnnotatorQuerySet",

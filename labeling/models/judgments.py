@@ -89,6 +89,10 @@ def config_hash(**configuration: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+# The live judgments of an annotator or a pair, in a query about its `judgments`.
+LIVE_JUDGMENTS = Q(judgments__superseded_at__isnull=True)
+
+
 class JudgmentQuerySet(VisibleQuerySet["Judgment"]):
     project_path = "annotator__project"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import IO, Any, cast
 
 from django.db import transaction
@@ -39,7 +40,9 @@ def export(
     exporter = cast(Exporter, get_plugin("exporter", exporter_name).from_dict(dict(options or {})))
     written = itertools.count()
     with transaction.atomic():
-        exporter.write(_counted(READERS[exporter.reads](project), written), stream)
+        # Closed here also after a failure, while the transaction of its cursor lives.
+        with contextlib.closing(_counted(READERS[exporter.reads](project), written)) as counted_rows:
+            exporter.write(counted_rows, stream)
         rows = next(written)
         action = _ACTIONS.get(exporter.reads, "scores.exported")
         counted = "queries" if exporter.reads == "scores" else "rows"
@@ -47,7 +50,7 @@ def export(
     return rows
 
 
-def _counted(rows: Iterator[Any], counter: itertools.count[int]) -> Iterator[Any]:
+def _counted(rows: Iterator[Any], counter: itertools.count[int]) -> Generator[Any]:
     for row in rows:
         next(counter)
         yield row

@@ -13,7 +13,7 @@ from django.db.models import Avg, Count, Q
 
 from labeling.importing.answers.rows import ExportedJudgment, ExportedPair, ExportedText, ImportedRating
 from labeling.importing.dataset import live_judgments
-from labeling.models import Candidate, Document, Pair, Project, Query, RaterGrade, UnmatchedGrade
+from labeling.models import LIVE_JUDGMENTS, Candidate, Document, Pair, Project, Query, RaterGrade, UnmatchedGrade
 from labeling.records import AnswerKind, ExportedDocument, ExportedQuery, ImportedGrade
 from scoring.known_scores import known
 
@@ -110,11 +110,12 @@ def exported_everything(project: Project) -> Iterator[Any]:
 
 def exported_pairs(project: Project) -> Iterator[ExportedPair]:
     """Yield the judged pairs of queries with their texts and the mean of their live answers, query by query."""
-    is_live = Q(judgments__superseded_at__isnull=True)
-    is_preference = is_live & Q(judgments__kind=AnswerKind.PREFERENCE.value)
+    is_preference = LIVE_JUDGMENTS & Q(judgments__kind=AnswerKind.PREFERENCE.value)
     pairs = (
         Pair.objects.filter(query__project=project)
-        .annotate(mean=Avg("judgments__preference", filter=is_preference), answers=Count("judgments", filter=is_live))
+        .annotate(
+            mean=Avg("judgments__preference", filter=is_preference), answers=Count("judgments", filter=LIVE_JUDGMENTS)
+        )
         .filter(answers__gt=0)
         .order_by("query_id", "id")
         .values_list(

@@ -41,6 +41,7 @@ ONE_MODE = [
     ("reasoned", "prose", FailureKind.UNPARSEABLE, False),
     ("reasoned", "out_of_range", FailureKind.UNPARSEABLE, False),
     ("reasoned", "nan_score", FailureKind.UNPARSEABLE, False),
+    ("reasoned", "mention", FailureKind.UNPARSEABLE, False),
     ("reasoned", "cut_answer", FailureKind.UNPARSEABLE, False),
     ("sampled", "prose", FailureKind.UNPARSEABLE, True),
 ]

@@ -295,7 +295,7 @@ EXEMPT = {
 READ_ONLY = {
     "unknown-operation", "plugins", "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
-    "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "unknown-address", "audit", "server-audit", "plan-preview",
+    "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "healthz", "readyz", "metrics", "unknown-address", "audit", "server-audit", "plan-preview",
     "archived", "report", "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip
 

@@ -104,7 +104,8 @@ def spend_section(project: Project, cards: list[Scorecard]) -> Section:
     runs = []
     for run in Run.objects.filter(project=project).order_by("id"):
         own = totals_of_run(run.pk)
-        design = f"{run.sampler} × {run.allocation}, {_('both orders') if run.orders == 'both' else _('one order')}"
+        orders = _("both orders") if run.orders == "both" else _("one order")
+        design = f"{run.sampler} × {run.allocation}, {orders}"
         spend = (count(own.calls), count(own.input_tokens + own.output_tokens), money(own.cost_micros))
         runs.append(Line(str(run.pk), (design, run.get_state_display(), _day(run.created_at), *spend)))
     columns = numbers(_("calls"), _("tokens"), _("cost"))

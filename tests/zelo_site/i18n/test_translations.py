@@ -139,7 +139,7 @@ def test_placeholders_survive_translation(written: list[Entry]) -> None:
 # --- unmarked texts ----------------------------------------------------------------------
 
 # Names, measures and units that are the same in every language.
-ANY_LANGUAGE = {"zelo", "lo", "Elo", "NDCG", "Recall", "MRR", "ECE", "SHA", "GPU", "MiB"}
+ANY_LANGUAGE = {"zelo", "lo", "Elo", "NDCG", "Recall", "MRR", "ECE", "SHA", "GPU", "MiB", "CSV", "JSONL"}
 CODE_ELEMENTS = {"code", "kbd", "script", "style"}
 READ_ALOUD = {"aria-label", "title", "placeholder", "alt"}
 

@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404, render
 
 from labeling.importing.answers.annotators import PLUGIN
 from labeling.importing.reports import left_out_file
-from labeling.models import Annotator, DatasetImport, Project
+from labeling.models import LIVE_JUDGMENTS, Annotator, DatasetImport, Project
 from scoring.annotators.rater_agreement import rater_figures
 from zelo_site.pages.forms import one_of
 from zelo_site.pages.scope import may_change, visible_project
@@ -34,7 +34,7 @@ def imports_page(request: HttpRequest, slug: str) -> HttpResponse:
 def _annotators(project: Project) -> list[Annotator]:
     """Annotators with imported judgments: models of the plugin `imported`, and people without an account."""
     imported = Q(plugin=PLUGIN) | Q(is_person=True, user__isnull=True)
-    live = Count("judgments", filter=Q(judgments__superseded_at__isnull=True))
+    live = Count("judgments", filter=LIVE_JUDGMENTS)
     return list(project.annotators.filter(imported).annotate(answers=live).filter(answers__gt=0).order_by("name", "id"))
 
 
