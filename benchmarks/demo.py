@@ -87,7 +87,11 @@ def measure(home: Path, port: int, *arguments: str) -> dict[str, Any]:
 def markdown(figures: dict[str, Any]) -> str:
     """The demo's table and times, as the README shows them."""
     student = {name: value for name, value in figures["board"].items() if name not in figures["table"]}
-    chosen = [(name, value) for name, value in student.items() if not name.startswith(("judge ", "Elo"))]
+    chosen = [
+        ("the student" if " · " in name else name, value)
+        for name, value in student.items()
+        if not name.startswith(("judge ", "Elo"))
+    ]
     rows = [f"| {name} | {value:.3f} |" for name, value in [*figures["table"].items(), *chosen]]
     low, high = figures["student_over_base_interval"]
     gain = (
