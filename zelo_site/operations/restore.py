@@ -68,6 +68,12 @@ def restore_backup(
 def _refuse_content() -> None:
     with connection.cursor() as cursor:
         known = set(connection.introspection.table_names(cursor))
+        ours = {*connection.introspection.django_table_names(), "django_migrations"}
+        if foreign := sorted(known - ours):
+            raise RestoreRefused(
+                f"this database holds tables of another program ({', '.join(foreign[:3])}), which a restore would remove; "
+                "name an empty database in DATABASE_URL"
+            )
         for table, what in (("labeling_project", "projects"), ("auth_user", "accounts")):
             if table in known:
                 cursor.execute(f"SELECT count(*) FROM {connection.ops.quote_name(table)}")

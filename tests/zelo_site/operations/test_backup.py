@@ -10,6 +10,7 @@ from typing import Any
 
 import pyrage
 import pytest
+from django.db import connection
 
 from tests.processes.installation import last_line, manage, own_environment
 from zelo_site.operations.backup import BackupFailed, read_recipients
@@ -114,3 +115,12 @@ def test_other_files_are_refused_with_what_to_do(tmp_path: Path, settings: Any) 
             restore_backup(source, identity=identity)
     with pytest.raises(BackupFailed, match="age1"):
         read_recipients(["ssh-rsa AAAA"])
+
+
+@pytest.mark.django_db
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path, settings: Any) -> None:
+    settings.ZELO_HOME = tmp_path
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE invoices (id integer)")
+    with pytest.raises(RestoreRefused, match=r"another program \(invoices\)"):
+        restore_backup(archive(tmp_path / "b.tar", **{"manifest.json": manifest()}))
