@@ -6,6 +6,7 @@ export, without the library datasets. Imports no Django.
 
 from __future__ import annotations
 
+import functools
 import io
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,14 @@ _DATA = (".arrow", ".parquet")
 _IN_MEMORY = 16 * 1024 * 1024
 
 
+class _Example:
+    """The example, made when it is read: pyarrow makes tables with pandas, which no process needs for anything else."""
+
+    def __get__(self, instance: object, owner: type) -> bytes:
+        return _example()
+
+
+@functools.cache
 def _example() -> bytes:
     import pyarrow as pa
 
@@ -73,7 +82,7 @@ class DatasetsFolder(Table):
     name = "datasets-folder"
     label = "Hugging Face data set (folder or zip)"
     format_help = "A folder on the server, or a zip of it: dataset_info.json with *.arrow files, or *.parquet files."
-    example = _example()
+    example = cast(bytes, _Example())
     Options = DatasetsFolderOptions
     options: DatasetsFolderOptions
 
