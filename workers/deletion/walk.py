@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models import QuerySet
 from django.db.models.fields.reverse_related import ForeignObjectRel
 
@@ -25,6 +25,8 @@ FEWEST, MOST = 10, 2_000
 # How long a slice's transaction should take, which is how long it holds its locks.
 GOAL_S = 0.05
 MOST_TRIES = 5
+# How many primary keys of referring rows are read at once.
+READ = 20_000
 
 # Called in the transaction that deletes rows of a model, before it deletes them, with their primary keys.
 Hook = Callable[[Sequence[Any]], None]
@@ -76,42 +78,72 @@ class Walk:
 
     def delete_references(self, model: type[models.Model], ids: Sequence[Any]) -> None:
         """Delete the rows that refer to these, which stay, or clear their references."""
-        for relation in relations(model):
-            self._follow(relation, ids)
+        for leaf, rows in self._clear_way(model, ids):
+            self._delete_all(leaf, rows)
+
+    def _delete_all(self, model: type[models.Model], ids: Sequence[Any]) -> None:
+        start = 0
+        while part := ids[start : start + self.slices.size(model)]:
+            self._delete_slice(model, part)
+            start += len(part)
 
     def _delete_slice(self, model: type[models.Model], ids: Sequence[Any]) -> None:
         """Delete these rows. A row that arrives for one of them meanwhile is deleted in another try."""
         for tries_left in reversed(range(MOST_TRIES)):
-            self.delete_references(model, ids)
+            leaves = self._clear_way(model, ids)
             try:
-                with self._timed(model, len(ids)), transaction.atomic():
+                with self._transaction(model, len(ids)):
                     if model in self.hooks:
                         self.hooks[model](ids)
-                    _every(model).filter(pk__in=ids)._raw_delete(using="default")
+                    for each, rows in (*leaves, (model, ids)):
+                        _execute(f"DELETE FROM {_table(each)} WHERE {_key(each)} = ANY(%s)", rows)
                 break
             except IntegrityError:
                 if not tries_left:
                     raise
-        self.done += len(ids)
+        self.done += len(ids) + sum(len(rows) for _, rows in leaves)
         self.progress(self.done)
 
-    def _follow(self, relation: ForeignObjectRel, ids: Sequence[Any]) -> None:
-        """Delete the rows that refer to these, or clear their references where those may be empty."""
-        rows = _every(relation.related_model).filter(**{f"{relation.field.name}__in": ids})
-        if not clears(relation):
-            self.delete(rows)
-            return
-        model = relation.related_model
-        while found := list(rows.order_by("pk").values_list("pk", flat=True)[: (size := self.slices.size(model))]):
-            with self._timed(model, len(found)):
-                _every(model).filter(pk__in=found).update(**{relation.field.name: None})
-            if len(found) < size:
-                break
+    def _clear_way(self, model: type[models.Model], ids: Sequence[Any]) -> list[tuple[type[models.Model], list[Any]]]:
+        """Delete or clear what refers to these rows, but return the few rows that nothing refers to: they go with them."""
+        leaves = []
+        for relation in relations(model):
+            other = relation.related_model
+            while found := self._referring(relation, ids):
+                if clears(relation):
+                    self._clear(relation, found)
+                elif len(found) <= self.slices.size(other) and _is_leaf(other) and other not in self.hooks:
+                    leaves.append((other, found))
+                    break
+                else:
+                    self._delete_all(other, found)
+                if len(found) < READ:
+                    break
+        return leaves
+
+    def _referring(self, relation: ForeignObjectRel, ids: Sequence[Any]) -> list[Any]:
+        """Primary keys of up to READ rows that refer to these, in order."""
+        key, column = _key(relation.related_model), connection.ops.quote_name(str(relation.field.column))
+        statement = f"SELECT {key} FROM {_table(relation.related_model)} WHERE {column} = ANY(%s)"
+        kept = self.kept.get(relation.related_model)
+        if kept:
+            statement += f" AND {key} <> ALL(%s)"
+        return sorted(row[0] for row in _execute(f"{statement} LIMIT {READ}", ids, *([kept] if kept else [])))
+
+    def _clear(self, relation: ForeignObjectRel, ids: Sequence[Any]) -> None:
+        model, start = relation.related_model, 0
+        while part := ids[start : start + self.slices.size(model)]:
+            with self._transaction(model, len(part)):
+                QuerySet(model).filter(pk__in=part).update(**{relation.field.name: None})
+            start += len(part)
 
     @contextmanager
-    def _timed(self, model: type[models.Model], rows: int) -> Iterator[None]:
+    def _transaction(self, model: type[models.Model], rows: int) -> Iterator[None]:
+        """A timed transaction that does not wait for the disk while it holds locks: a slice that a crash loses is deleted again."""
         began = time.monotonic()
-        yield
+        with transaction.atomic():
+            _execute("SET LOCAL synchronous_commit = off")
+            yield
         self.slices.took(model, rows, time.monotonic() - began)
 
 
@@ -127,5 +159,20 @@ def clears(relation: ForeignObjectRel) -> bool:
     return relation.on_delete is models.SET_NULL
 
 
-def _every(model: Any) -> QuerySet[Any]:
-    return QuerySet(model)
+def _is_leaf(model: type[models.Model]) -> bool:
+    return not any(relations(model))
+
+
+def _table(model: type[models.Model]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _key(model: type[models.Model]) -> str:
+    return connection.ops.quote_name(str(model._meta.pk.column))
+
+
+def _execute(statement: str, *values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement with arrays, which cost less than a placeholder for each of a thousand keys."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [list(each) for each in values] or None)
+        return cursor.fetchall() if cursor.description else []

@@ -103,6 +103,7 @@ def test_every_foreign_key_is_followed_or_cleared() -> None:
         for relation in relations(model):
             assert relation.on_delete.__name__ in known, relation
             assert relation.field.null or not clears(relation), relation
+            assert relation.field.target_field.primary_key, relation
 
 
 @REAL
@@ -245,7 +246,7 @@ def test_a_large_target_waits_for_a_worker_which_may_die(owner: Any, monkeypatch
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Walk, "_follow", lambda self, *args: (die(self), follow(self, *args)))
+        patch.setattr(Walk, "_clear_way", lambda self, *args: (die(self), clear_way(self, *args))[1])
         with pytest.raises(Killed):
             jobs.carry_out_deletion(job.pk, worker="dies")
     assert Query.objects.filter(project=project, external_id="q0").exists()
@@ -258,7 +259,7 @@ def test_a_large_target_waits_for_a_worker_which_may_die(owner: Any, monkeypatch
     assert job.done <= job.total
 
 
-follow = Walk._follow
+clear_way = Walk._clear_way
 
 
 def test_each_count_has_a_label() -> None:
