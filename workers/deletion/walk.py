@@ -25,7 +25,7 @@ FEWEST, MOST = 10, 2_000
 # How long a slice's transaction should take, which is how long it holds its locks.
 GOAL_S = 0.05
 MOST_TRIES = 5
-# How many primary keys of referring rows are read at once.
+# How many primary keys are read at once.
 READ = 20_000
 
 # Called in the transaction that deletes rows of a model, before it deletes them, with their primary keys.
@@ -69,10 +69,10 @@ class Walk:
         rows = rows.exclude(pk__in=kept) if kept else rows
         rows = rows.order_by("pk")
         rest = rows
-        # From the last key on, so that each slice does not read past the deleted rows, and those of others, again.
-        while ids := list(rest.values_list("pk", flat=True)[: (size := self.slices.size(rows.model))]):
-            self._delete_slice(rows.model, ids)
-            if len(ids) < size:
+        # Many slices' keys at once, and from the last key on: finding them may read past deleted rows and those of others.
+        while ids := list(rest.values_list("pk", flat=True)[:READ]):
+            self._delete_all(rows.model, ids)
+            if len(ids) < READ:
                 break
             rest = rows.filter(pk__gt=ids[-1])
 
