@@ -25,7 +25,7 @@ def quick_emptying() -> Iterator[None]:
     """After a test that committed, delete rows instead of truncating every table."""
     from django.test import TransactionTestCase
 
-    from tests.factories.emptying import empty_tables
+    from tests.processes.emptying import empty_tables
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda self: empty_tables())
