@@ -10,7 +10,9 @@ import re
 
 from workers.judges.openai.reading.announcing import announces
 from workers.judges.openai.reading.order import REQUESTED_FORMAT
+from workers.judges.openai.reading.thinking import plain_brackets
 
+MOST_OF_A_HEADING = 30  # characters
 _NEAR = 300  # characters on each side that are read
 _FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*(?:\n|\Z)|</?\w+>")
@@ -27,7 +29,7 @@ _QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*>[^\n]*\Z")
 # What servers and terminals leave: codes of colour and direction, the header of the turn, the name of a stream's field.
 _CONTROLS = re.compile("(?:\x1b\\[[0-9;]*m|[\u200e\u200f\u202a-\u202e\u2066-\u2069])")
 _HEADER = re.compile(r"\A\s*(?:assistant|model|data)\s*(?::|\n|(?=\{)|\Z)\s*", re.IGNORECASE)
-_MARKS = re.compile(r"(?:[\s*_#>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
+_MARKS = re.compile(r"(?:[\s*_#$>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
 _CLAUSE = re.compile(r"[,;:：，；…—–\n]+(?=[^\n]*[^\W_])|\s-\s")
 _COLON = re.compile(r"[:：][\s*_`\"'“”‘’«»(\[]*\Z")
 _NUMBER = re.compile(r"(?:\A|\n)\s*(?:[-+•]|\(?\d{1,2}[.)])\s*\Z")
@@ -74,7 +76,9 @@ _ABOUT_NEXT = re.compile(
     r"[^.!?\n]{0,40}(?:follow\w*|this|below|comes?(?: next| here)?|here|looks?|next)\W*\Z|"
     r"\b(?:judge|rater|annotator|reviewer|assistant|colleague|model|expert|someone|somebody|human)s?\b[^.!?\n]{0,40}"
     r"\b(?:answer|repl|respond|say|said|score|rate|output|wrote|write)\w*\b[^.!?\n]{0,30}\b(?:as follows|like this|this|so|the following|below)\W*\Z|"
-    r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z",
+    r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z|"
+    r"\b(?:i|we)\b[^.!?\n]{0,12}\b(?:cannot|can['’]?t|unable|not able|won['’]t|refuse|decline)\b(?: to)? (?:\w+ )?"
+    r"(?:compare|judge|rate|score|determine|decide|assess|evaluate|answer|provide|give|help|assist|comply|fulfil\w*|do)\b",
     re.IGNORECASE,
 )
 _BECAUSE = re.compile(
@@ -90,7 +94,7 @@ _IS_ANSWER = re.compile(
 
 def stands_as_answer(before: str, after: str) -> bool:
     """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
-    before = _HEADER.sub("", _CONTROLS.sub("", before))
+    before = _HEADER.sub("", plain_brackets(_CONTROLS.sub("", before)))
     if before.rstrip().endswith("~~") and after.lstrip().startswith("~~"):
         return False  # struck through
     if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
@@ -114,8 +118,8 @@ def _is_led_to(before: str) -> bool:
         return True
     if _COLON.search(lead):
         return not re.search(r"[^\W\d_]", lead)
-    # A line without an end, such as a heading, leaves the object alone on its own line.
-    return is_own_line
+    # A long line without an end leaves the object alone on its own line; a short one is a heading, which says what the object is.
+    return is_own_line and len(words) > MOST_OF_A_HEADING
 
 
 def _is_hedged(lead: str) -> bool:
@@ -142,6 +146,6 @@ def _is_ended(after: str) -> bool:
         return False
     if _IS_ANSWER.match(line):
         return True
-    if re.match(r"[\s,;—–-]*[^\W\d_]", line) and not re.match(r"[^\w]*[A-ZÀ-Þ]", line):
+    if re.match(r"[\s,;(—–-]*[^\W\d_]", line) and not re.match(r"[^\w]*[A-ZÀ-Þ]", line):
         return _BECAUSE.match(line) is not None or announces(_plain(line))
     return True
