@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from workers.judges.openai.reading.announcing import announces
+
 _FENCE = re.compile(r"```\w*")
 # A demonstrative with its verb, by which a sentence speaks of the object.
 _OF_IT = re.compile(
@@ -36,7 +38,9 @@ _UNDECIDED = re.compile(
     r"reconsider|reassess|re-?evaluate|think|re-?read|look again|look at|revisit|compare)\b",
     re.IGNORECASE,
 )
-_NAMED = r"(?:the )?(?:document|doc|option|passage|text|dokument|documento|文档|文書|문서)?[\s*_\"'`“(\[]*(?P<{0}>[AB])\b"
+_NAMED = (
+    r"(?:the )?(?:document|doc|option|passage|text|dokument|documento|文档|文書|문서)?[\s*_\"'`“(\[]*(?P<{0}>[AB])\b"
+)
 _MAY = r"(?: (?:actually|clearly|really|in fact|still|also|probably|indeed|simply|certainly|may|might|could|would|in|fact))*"
 _WINNER = re.compile(
     rf"\b{_NAMED.format('subject')}[\s*_\"'`”)\]]*{_MAY} (?:is|seems|appears|be|remains|looks)(?: to be)?{_MAY}"
@@ -48,6 +52,42 @@ _WINNER = re.compile(
     rf"(?: is)?[\s*_]*[:=>→-]*[\s*_]*{_NAMED.format('answer')}[\s*_\"'`”)\]]*(?=[.!,;\n]|\Z|{_MAY} is\b)",
     re.IGNORECASE,
 )
+
+
+# Words that an English sentence has; a sentence without any is in a language whose words this module does not know.
+_ENGLISH = re.compile(
+    r"\b(?:the|is|are|was|it|its|this|that|these|because|and|of|to|not|does|do|has|have|you|if|with|for|in|on|which|both|than|names|hope|"
+    r"thanks?|done|cheers|answers|explanation|note|reasoning|rationale|here)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
+_NAMES = re.compile(r"(?<![^\W_])[A-H](?![^\W_]|['’])|(?<=文档)[A-H]|(?<=文書)[A-H]|(?<=是)[A-H]")
+_SHORT = 40  # characters
+_MORE_OF_IT = re.compile(
+    r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
+    r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
+    r"\b[AB] as [AB]\b",
+    re.IGNORECASE,
+)
+
+
+def takes_back(after: str, winner: str | None) -> bool:
+    """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie.
+
+    A sentence in a language that is not known here may explain the answer only by naming its winner.
+    """
+    after = _FENCE.sub("", after)
+    if is_doubted(after) or _MORE_OF_IT.search(after) or any(name != winner for name in winners_in(after)):
+        return True
+    return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
+
+
+def _may_explain(sentence: str, winner: str | None) -> bool:
+    words = re.sub(r"<[^<>]*>|[\W\d_]+", " ", sentence).strip().lower()
+    if not words or _ENGLISH.search(sentence) or announces(words):
+        return True
+    named = set(_NAMES.findall(sentence))
+    return winner in named if named else len(sentence) > _SHORT or sentence.endswith(":")
 
 
 def is_doubted(after: str) -> bool:

@@ -126,7 +126,7 @@ def _parts_of_item(item: dict[str, Any]) -> list[Any]:
 
 
 def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = False) -> None:
-    """Raise NoAnswer unless the choice ended by itself. `may_be_cut`: a limit of tokens is no failure (a label)."""
+    """Raise NoAnswer unless the choice ended by itself, without a call of a tool. `may_be_cut`: a limit of tokens is no failure (a label)."""
     message = choice.get("message")
     errors = [each.get("error") for each in (choice, message) if isinstance(each, dict)]
     if error := next((each for each in errors if each and not isinstance(each, bool)), None):
@@ -149,6 +149,8 @@ def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = 
             raise asked.unreadable(Cause.UNKNOWN_ENDING, message)
         if not may_be_cut:
             raise asked.cut_off(text)
+    if _calls_tool(_message(choice)):
+        raise _tool_call(asked)
 
 
 def _endings(choice: Choice) -> list[str]:
@@ -187,8 +189,6 @@ def spoken_text(choice: Choice, asked: Asked) -> str:
         check_ending(choice, asked, text, may_be_cut=True)
         raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
     check_ending(choice, asked, text)
-    if _calls_tool(message):
-        raise _tool_call(asked)
     try:
         final = final_text(text)
     except UnfinishedThinking:

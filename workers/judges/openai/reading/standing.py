@@ -15,7 +15,7 @@ from workers.judges.openai.reading.thinking import plain_brackets
 MOST_OF_A_HEADING = 30  # characters
 _NEAR = 300  # characters on each side that are read
 _FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
-_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*(?:\n|\Z)|</?\w+>")
+_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|\}\s*\Z|</?\w+>")
 # Abbreviations, whose period ends no sentence.
 _ABBREVIATED = re.compile(
     r"(?<!\w)(?:evtl|ggf|z\.\s?b|bzw|vgl|ca|e\.\s?g|i\.\s?e|cf|viz|approx|resp|p\.\s?ej|p\.\s?ex|par ex|ex|bijv|bv|напр)\.\s*\Z",

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import after_unknown_elements
 
 MOST_CHARACTERS = 200  # of a text that says a letter and nothing else
@@ -36,15 +37,18 @@ _WRAPPED = re.compile(
 
 # A letter in a box inside a sentence; quotation marks and stops of other scripts; a header that a template leaves.
 _BOXED = re.compile(r"\$?\\boxed\{\s*(?:\\text\{)?\s*([AB])\s*\}{1,2}\$?")
-_QUOTES = str.maketrans(dict.fromkeys("«»‹›„「」『』【】《》〔〕〈〉", '"') | {"。": ".", "、": ","} | dict.fromkeys("✅✓✔☑\ufe0f"))
+_QUOTES = str.maketrans(
+    dict.fromkeys("«»‹›„「」『』【】《》〔〕〈〉", '"') | {"。": ".", "、": ","} | dict.fromkeys("✅✓✔☑\ufe0f")
+)
 _CONTROLS = re.compile("\x1b\\[[0-9;]*m|[\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _HEADER = re.compile(r"\A\s*(?:assistant|model)\s*(?::|\n)\s*", re.IGNORECASE)
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 _FIELD = re.compile(
-    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label)(?:[ _-]document)?", re.IGNORECASE
+    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label)(?:[ _-]document)?",
+    re.IGNORECASE,
 )
 
-_OTHER_LINE = re.compile(r"\b(?:wait|actually|correction|no,|not|wrong|sorry|neither|both|or)\b", re.IGNORECASE)
+_OTHER_LINE = re.compile(r"(?:no,|\b(?:wait|actually|correction|no|not|wrong|sorry|neither|both|or)\b)", re.IGNORECASE)
 
 
 def label_in(text: str, labels: Sequence[str]) -> str | None:
@@ -52,13 +56,15 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
 
     "A", "A.", "A is more relevant because", "A\\n\\nDocument A names it"; not "A is wrong", "A or B", "A careful look".
     """
-    text = unicodedata.normalize("NFKC", text).strip()
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES).strip()
     if text.upper() in labels:
         return text.upper()
     head, _, rest = text.partition("\n")
     found = _label(head, labels)
     said = {_label(line, labels) for line in rest.split("\n")} - {None, found}
-    return None if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) else found
+    if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) or takes_back(rest, found):
+        return None
+    return found
 
 
 def _label(line: str, labels: Sequence[str]) -> str | None:
