@@ -40,8 +40,10 @@ from benchmarks.sampling import SLOPE, pilot_precision, quality
 from benchmarks.sampling_worlds import SIMULATED, SIZE, Setting, World, simulated_world
 from benchmarks.simulation import table
 from labeling.records import FloatArray, IntArray, QueryState
+from scoring.numerics.design.adaptive import compile_kernels as compile_design
 from scoring.numerics.design.static import pair_keys
 from scoring.numerics.fitting.comparisons import votes_of_query
+from scoring.numerics.fitting.fit import compile_kernels as compile_fit
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.judges.calls import CallVotes, call_correlation, call_weight
 from scoring.sampling.samplers import Adaptive
@@ -284,7 +286,7 @@ def keys(outcomes: list[Outcome], count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few queries, Gaussian strengths and sets of four only")
-    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 15 with --quick")
+    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 8 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -292,10 +294,12 @@ def main() -> None:
     begun = time.perf_counter()
     work = partial(
         run_setting,
-        replications=options.replications or (15 if options.quick else 40),
+        replications=options.replications or (8 if options.quick else 40),
         documents=(4,) if options.quick else (4, 8),
         seed=options.seed,
     )
+    compile_fit()  # once, and not in each process
+    compile_design()
     with ProcessPoolExecutor(options.processes) as pool:
         outcomes = list(pool.map(work, settings))
     print(report(outcomes))
