@@ -81,6 +81,7 @@ class Command(BaseCommand):
             panel = steps.chosen_panel(options["questions"])
         except BadQuestions as error:
             raise CommandError(str(error)) from error
+        self._say("starting the database, the broker, the workers and the web server ...")
         try:
             with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
                 code = NOTHING_TO_SHOW if not self._show(stack, panel, reset=options["reset"]) else 0
