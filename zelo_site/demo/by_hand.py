@@ -87,21 +87,31 @@ def hand_report(rows: Sequence[TwoGrades]) -> str:
     """Return both measurements as Markdown, with the differences that the demo is judged by."""
     lines = ["| order | by the recorded grades | by the older grades by hand |", "| --- | --- | --- |"]
     lines += [f"| {row.name} | {_shown(row.recorded)} | {_shown(row.by_hand)} |" for row in rows]
-    named = {row.name: row for row in rows}
-    student = named.pop(STUDENT)
-    base = next(row for row in reversed(rows) if row.name in named)
-    weak = max((row for row in rows[: list(named).index(FIRST_STAGE)]), key=lambda row: np.mean(row.recorded))
-    judge = max((row for row in rows if row.name.startswith("panel judge ")), key=lambda row: np.mean(row.recorded))
-    compared = [(named[PANEL_ELO], weak), (named[PANEL_ELO], judge), (student, base), (student, named[FIRST_STAGE])]
     lines += ["", "| difference | by the recorded grades | by the older grades by hand |", "| --- | --- | --- |"]
     lines += [
-        f"| {one.name} less {other.name} | {_difference(one.recorded, other.recorded)} | {_difference(one.by_hand, other.by_hand)} |"
-        for one, other in compared
+        f"| {one.name} less {other.name} | {_difference(one.recorded, other.recorded)} | "
+        f"{_difference(one.by_hand, other.by_hand)} |"
+        for one, other in _compared(rows)
     ]
-    questions = len(student.recorded)
+    questions = len(rows[0].recorded)
     return "\n".join(
         [*lines, "", f"NDCG@10 on {questions} questions with a good candidate by both grades; 95 % intervals."]
     )
+
+
+def _compared(rows: Sequence[TwoGrades]) -> list[tuple[TwoGrades, TwoGrades]]:
+    """Elo of the panel against the best weak judge and the best panel judge; the student against its base and the first stage."""
+    named = {row.name: row for row in rows}
+    names = list(named)
+
+    def best(own: Sequence[str]) -> TwoGrades:
+        return max((named[name] for name in own), key=lambda row: float(np.mean(row.recorded)))
+
+    elo, first_stage = named[PANEL_ELO], named[FIRST_STAGE]
+    judges = [name for name in names if name.startswith("panel judge ")]
+    found = [(elo, best(names[: names.index(FIRST_STAGE)])), (elo, best(judges)), (elo, first_stage)]
+    student = named.get(STUDENT)
+    return found if student is None else [*found, (student, named[names[-2]]), (student, first_stage)]
 
 
 def _shown(values: Sequence[float]) -> str:
