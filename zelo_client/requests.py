@@ -58,7 +58,7 @@ def import_file(
 ) -> Request[Imported]:
     name, data = ("upload", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
     query = {"importer": importer} | ({"options": json.dumps(options)} if options else {})
-    return Request("POST", f"{API}/projects/{slug}/import", Imported, file=(name, data), query=query)
+    return Request("POST", f"{API}/projects/{slug}/imports", Imported, file=(name, data), query=query)
 
 
 def upsert(slug: str, kind: str, rows: Iterable[Mapping[str, Any]]) -> Request[dict[str, int]]:

@@ -198,11 +198,11 @@ PAGES = [
 OPERATIONS = [
     Writes("POST /projects", ("project.created",), {"name": "another"}),
     Writes("PATCH /projects/{slug}", ("project.changed",), {"name": "renamed"}),
-    Writes("POST /projects/{slug}/import", ("data.imported",), {"file": new_data}),
+    Writes("POST /projects/{slug}/imports", ("data.imported",), {"file": new_data}),
     Writes("POST /keys", ("key.made",), {"name": "new"}),
     Writes("DELETE /keys/{key_id}", ("key.revoked",), {}, a_key),
     Writes("POST /projects/{slug}/runs", ("run.started",), RUN),
-    Writes("POST /projects/{slug}/calibrate", ("calibration.ordered",), {}, scores),
+    Writes("POST /projects/{slug}/calibrations", ("calibration.ordered",), {}, scores),
     Writes("POST /projects/{slug}/candidates", ("candidates.ordered",), {"retriever": "bm25"}, no_job),
     Writes("POST /projects/{slug}/distillations", ("run.started", "distillation.ordered"), RUN),
     Writes("POST /distillations/{distillation_id}/{move}", ("distillation.cancelled",), None, an_open_distillation, {"move": "cancel"}),
@@ -212,14 +212,14 @@ OPERATIONS = [
     Writes("POST /runs/{run_id}/{action}", ("run.paused",), kwargs={"action": "pause"}),
     Writes("POST /runs/{run_id}/{action}", ("run.resumed",), None, a_paused_run, {"action": "resume"}),
     Writes("POST /runs/{run_id}/{action}", ("run.cancelled",), kwargs={"action": "cancel"}),
-    Writes("POST /runs/{run_id}/dead/retry", ("tasks.requeued",), None, a_failed_question),
+    Writes("POST /runs/{run_id}/failures/retry", ("tasks.requeued",), None, a_failed_question),
     Writes("POST /projects/{slug}/batches/{batch_id}/cancel", ("batch.cancelled",)),
     Writes("POST /projects/{slug}/failures/retry", ("tasks.requeued",), None, a_failed_question),
     Writes("POST /projects/{slug}/judges/{annotator_id}/pause", ("judge.paused",), {}),
     Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
-    Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
-    Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/trials", ("trial.ordered",), None, a_judge_at_work),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/teachings", ("teaching.ordered",), {}, a_judge_to_teach),
     Writes("POST /projects/{slug}/teachings/{teaching_id}/cancel", ("teaching.cancelled",), None, an_open_teaching),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
@@ -259,11 +259,11 @@ OPERATIONS = [
     Writes("DELETE /projects/{slug}", ("run.paused", "training.cancelled", "project.archived")),
     Writes("POST /archived-projects/{archived}/restore", ("project.restored",)),
     Writes("DELETE /archived-projects/{archived}", ("project.purge_ordered",)),
-    Writes("DELETE /accounts/{user_id}", ("member.removed", "account.deleted"), None, an_account, by="viewer"),
+    Writes("DELETE /users/{user_id}", ("member.removed", "account.deleted"), None, an_account, by="viewer"),
     Writes("POST /archives", ("project.created", "project.import_ordered"), {"file": an_archive}, an_exported_project),
     # Reading all of it at once is recorded as well.
     Writes("GET /projects/{slug}/archive", ("project.exported",)),
-    Writes("GET /projects/{slug}/export", ("scores.exported",)),
+    Writes("GET /projects/{slug}/exports/{exporter}", ("scores.exported",)),
     Writes("GET /projects/{slug}/judgments", ("judgments.exported",)),
 ]  # fmt: skip
 
@@ -289,7 +289,7 @@ EXEMPT = {
     "compare-heartbeat": "renews one's own assignments",
     "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
     "POST /projects/{slug}/{kind}/bulk": "its body is JSON lines; tests/zelo_site/api/test_texts.py checks its entry",
-    "POST /projects/{slug}/import/preview": "reads the file and stores nothing",
+    "POST /projects/{slug}/imports/preview": "reads the file and stores nothing",
 }
 
 READ_ONLY = {

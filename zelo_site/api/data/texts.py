@@ -7,6 +7,7 @@ from typing import IO, Any, Literal, cast
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
@@ -16,9 +17,10 @@ from labeling.importing.bulk import BadLines, upsert_lines
 from labeling.importing.staging import ImportFailed
 from labeling.models import Candidate, Document, Judgment
 from labeling.retrieval.candidates import rank_candidates
-from zelo_site.api.conventions.paging import Cursor, Limit, paged
+from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.conventions.problems import LineErrors
 from zelo_site.api.projects import Text
+from zelo_site.api.projects import router as projects_router
 from zelo_site.api.runs import router as runs_router
 
 router = Router(tags=["texts"])
@@ -108,6 +110,19 @@ def list_candidates(
     rows = rows.filter(query__external_id=query) if query else rows
     rows = rows.filter(document__external_id=document) if document else rows
     return paged(request, response, rows.select_related("query", "document"), cursor=cursor, limit=limit)
+
+
+@projects_router.get("/documents/{document_id}", response=DocumentOut, tags=["texts"])
+def get_document(request: HttpRequest, document_id: Number) -> Any:
+    """One document."""
+    return get_object_or_404(Document.objects.visible_to(request.user), pk=document_id)
+
+
+@projects_router.get("/candidates/{candidate_id}", response=CandidateOut, by_alias=False, tags=["texts"])
+def get_candidate(request: HttpRequest, candidate_id: Number) -> Any:
+    """One candidate by the imported ids of its query and document."""
+    rows = Candidate.objects.visible_to(request.user).select_related("query", "document")
+    return get_object_or_404(rows, pk=candidate_id)
 
 
 @router.get("/candidates/{candidate_id}/comparisons", response=list[ComparisonOut], by_alias=False)
