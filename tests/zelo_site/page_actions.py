@@ -11,6 +11,22 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "new-project": ("POST /projects", f"POST {P}/imports"),
     "preview-import": (f"POST {P}/imports/preview",),
     "settings": (f"PATCH {P}", f"PATCH {P}/caps"),
+    "webhooks": (f"POST {P}/webhooks",),
+    "webhook": (f"PATCH {P}/webhooks/{{webhook_id}}",),
+    "move-webhook": (
+        f"POST {P}/webhooks/{{webhook_id}}/test",
+        f"POST {P}/webhooks/{{webhook_id}}/secret",
+        f"DELETE {P}/webhooks/{{webhook_id}}",
+    ),
+    "estimate": (f"POST {P}/runs/estimate",),
+    "new-trial": (f"POST {P}/trials",),
+    "instruction": (f"POST {P}/instruction",),
+    "mark-gold": (f"PUT {P}/pairs/{{pair_id}}/gold", f"DELETE {P}/pairs/{{pair_id}}/gold"),
+    "compare-next": (f"POST {P}/assignments",),
+    "compare-answer": (f"POST {P}/assignments/{{slot}}/answer",),
+    "compare-undo": (f"POST {P}/assignments/{{slot}}/undo",),
+    "compare-skip": (f"POST {P}/assignments/{{slot}}/skip",),
+    "compare-heartbeat": (f"POST {P}/assignments/leases",),
     "import": (f"POST {P}/imports", f"POST {P}/{{kind}}/bulk"),
     "candidates": (f"POST {P}/candidates",),
     "new-run": (f"POST {P}/runs",),
@@ -60,21 +76,15 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "adjudicate": (f"PUT {P}/pairs/{{pair_id}}/verdict", f"DELETE {P}/pairs/{{pair_id}}/verdict"),
 }
 RANKING = "an interface for programs itself, outside /api/v1"
-SCREEN = "no operation yet: people compare on the screen, with a session of their own"
 WITHOUT: dict[str, str] = {
     "sign-out": "ends a browser's session; a program revokes its key",
-    "profile": "no operation yet: a password belongs to a person and is changed in a session",
+    "profile": "a password belongs to a person and is changed in a session",
     "set-language": "the language of a browser's pages",
-    "estimate": "no operation yet: GET /runs/{run_id} has the estimate of an ordered run",
-    "new-trial": "no operation yet for a judge that was not chosen before; trials of chosen judges are operations",
-    "instruction": SCREEN,
-    "mark-gold": "no operation yet: PUT .../verdict with `gold` marks a decided pair",
     "try-reranker": "POST /v1/rerank does the same for programs",
     **dict.fromkeys(
         ("rerank-embeddings", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
          "rerank-score"), RANKING,
     ),
-    **dict.fromkeys(("compare-next", "compare-answer", "compare-undo", "compare-skip", "compare-heartbeat"), SCREEN),
 }  # fmt: skip
 
 
