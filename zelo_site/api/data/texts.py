@@ -13,7 +13,7 @@ from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.importing.bulk import BadLines, upsert_lines
+from labeling.importing.bulk import BadLines, replaced_of, upsert_lines
 from labeling.importing.staging import ImportFailed
 from labeling.models import Candidate, Document, Judgment
 from labeling.retrieval.candidates import rank_candidates
@@ -24,7 +24,7 @@ from zelo_site.api.projects import router as projects_router
 from zelo_site.api.runs import router as runs_router
 
 router = Router(tags=["texts"])
-Kind = Literal["queries", "documents", "candidates", "grades"]
+Kind = Literal["queries", "documents", "candidates", "grades", "judgments"]
 
 
 class UpsertOut(Schema):
@@ -83,7 +83,7 @@ def post_bulk(request: HttpRequest, slug: str, kind: Kind) -> Any:
     return {
         "rows": getattr(summary, kind),
         "created": getattr(summary, f"{kind}_created"),
-        "replaced": summary.replaced + (summary.grades_changed if kind == "grades" else 0),
+        "replaced": replaced_of(summary, kind),
         "unmatched": summary.grades_unmatched if kind == "grades" else 0,
     }
 
