@@ -9,8 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
+from ninja.parser import Parser
 
 from labeling.access.api_auth import API_AUTH
+from labeling.importing.strict_json import parse
 from zelo_site.api.annotation.assignments import router as assignments_router
 from zelo_site.api.annotation.gold import router as gold_router
 from zelo_site.api.batches import router as batches_router
@@ -37,6 +39,17 @@ from zelo_site.api.server.webhooks import router as webhooks_router
 from zelo_site.api.snapshots import router as snapshots_router
 from zelo_site.api.trainings import router as training_router
 from zelo_site.report.rest import router as reports_router
+
+
+class StrictParser(Parser):
+    """Bodies are JSON objects as RFC 8259 has them; ninja takes an empty list for an empty object, and NaN for a number."""
+
+    def parse_body(self, request: HttpRequest) -> dict[str, Any]:
+        """The body's object. Raises ValueError, which ninja answers with 400."""
+        body = parse(request.body)
+        if not isinstance(body, dict):
+            raise ValueError(f"the body is {type(body).__name__}; expected a JSON object")
+        return body
 
 
 class OpenToKeys(NinjaAPI):
@@ -75,6 +88,7 @@ api = OpenToKeys(
     title="zelo",
     version="1",
     auth=API_AUTH,
+    parser=StrictParser(),
     docs=Swagger(settings={"persistAuthorization": True}),
     description="Judge pairs of documents and read calibrated relevance scores.",
 )

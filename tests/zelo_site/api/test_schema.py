@@ -127,26 +127,29 @@ def check(method: str, path: str, operation: dict[str, Any], answer: Any) -> Non
 
 def probe_all(world: World, headers: dict[str, str], *, examples: int) -> None:
     """Draw requests of every operation from the document; most name rows that there are."""
-    schema = schemathesis.openapi.from_dict(DOCUMENT)
-    for result in schema.get_all_operations():
-        drawn = result.ok()
-        method, path = drawn.method.upper(), drawn.path
-        operation = DOCUMENT["paths"][path][drawn.method.lower()]
+    for result in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations():
+        probe(result.ok(), world, headers, examples=examples)
 
-        @given(case=drawn.as_strategy(), known=st.sampled_from([True, True, True, False]))
-        @settings(
-            max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        def probe(case: Any, known: bool, method: str = method, path: str = path, operation: Any = operation) -> None:
-            if known:
-                for name in set(case.path_parameters or {}) & world.known.keys():
-                    case.path_parameters[name] = world.known[name]
-            address = case.formatted_path + (f"?{urlencode(case.query, doseq=True)}" if case.query else "")
-            body = None if isinstance(case.body, type(schemathesis.core.NOT_SET)) else case.body
-            check(method, path, operation, ask(method, path, address, headers, body, case.media_type))
 
-        probe()
+def probe(drawn: Any, world: World, headers: dict[str, str], *, examples: int) -> None:
+    """Draw requests of one operation, and check their answers."""
+    operation = DOCUMENT["paths"][drawn.path][drawn.method.lower()]
+
+    @given(case=drawn.as_strategy(), known=st.sampled_from([True, True, True, False]))
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    def one(case: Any, known: bool) -> None:
+        if known:
+            for name in set(case.path_parameters or {}) & world.known.keys():
+                case.path_parameters[name] = world.known[name]
+        address = case.formatted_path + (f"?{urlencode(case.query, doseq=True)}" if case.query else "")
+        body = None if isinstance(case.body, type(schemathesis.core.NOT_SET)) else case.body
+        answer = ask(case.method, drawn.path, address, headers, body, case.media_type)
+        check(case.method, drawn.path, operation, answer)
+
+    one()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -162,12 +165,14 @@ def test_many_requests_of_the_document_get_answers_of_the_document(world: World,
 
 def test_wrong_input_is_a_problem_that_names_it(world: World, headers: dict[str, str]) -> None:
     """Bodies of another shape, without a required field or with one of another type; bad parameters and ids."""
+    taken: list[str] = []
     for method, path, operation in operations():
         address = path.format(**world.known)
         for name, sent in wrong_bodies(operation):
             answer = ask(method, path, address, headers, sent, "application/json")
             check(method, path, operation, answer)
-            assert answer.status_code in (400, 422), f"{method} {path} takes {name}: {answer.status_code}"
+            if answer.status_code not in (400, 422):
+                taken.append(f"{method} {path} takes {name}: {answer.status_code}")
         for parameter in operation.get("parameters", []):
             where, name, schema = parameter["in"], parameter["name"], parameter["schema"]
             if schema.get("type") != "integer":
@@ -178,7 +183,9 @@ def test_wrong_input_is_a_problem_that_names_it(world: World, headers: dict[str,
                 )
                 answer = ask(method, path, changed, headers, None, None)
                 check(method, path, operation, answer)
-                assert 400 <= answer.status_code < 500, f"{method} {changed}: {answer.status_code}"
+                if not 400 <= answer.status_code < 500:
+                    taken.append(f"{method} {changed}: {answer.status_code}")
+    assert taken == []
 
 
 def wrong_bodies(operation: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -204,4 +211,4 @@ def wrong_bodies(operation: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("text", [b'{"name": "\\ud800"}', b'{"name": "\\u0000"}', b'{"name": NaN}'])
 def test_text_that_cannot_be_stored_is_refused(text: bytes, world: World, headers: dict[str, str]) -> None:
     answer = ask("POST", "", "/api/v1/projects", headers, text, "application/json")
-    assert answer.status_code == 422 and answer["Content-Type"] == "application/problem+json"
+    assert answer.status_code in (400, 422) and answer["Content-Type"] == "application/problem+json"
