@@ -52,7 +52,7 @@ def add_webhook(project: Project, url: str, events: Sequence[str], *, by: Any = 
     try:
         with transaction.atomic():
             Project.objects.select_for_update().get(pk=project.pk)
-            if project.webhooks.count() >= MOST_WEBHOOKS:
+            if Webhook.objects.filter(project=project).count() >= MOST_WEBHOOKS:
                 raise WebhookRefused(f"the project has {MOST_WEBHOOKS} webhooks already; delete one first")
             row = Webhook.objects.create(
                 project=project, url=url, events=events, created_by=by if getattr(by, "pk", None) else None

@@ -50,8 +50,8 @@ def list_plugins(request: HttpRequest) -> Any:
         rows.append({**asdict(module), "detail": detail, "plugins": [_shown(plugin) for plugin in own]})
     unnamed = {"package": "", "version": "", "enabled": True, "error": "", "detail": ""}
     for name in sorted({plugin.__module__ for plugin in left}):
-        own = [_shown(plugin) for plugin in left if plugin.__module__ == name]
-        rows.append({"name": name, "module": name, **unnamed, "plugins": own})
+        shown = [_shown(plugin) for plugin in left if plugin.__module__ == name]
+        rows.append({"name": name, "module": name, **unnamed, "plugins": shown})
     return rows
 
 
