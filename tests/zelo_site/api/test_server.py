@@ -142,7 +142,7 @@ def test_older_lists_have_pages_and_filters(owner: Any, project: Project) -> Non
     assert [each["run_id"] for each in api.get(f"{base}/runs?state=cancelled").json()] == [runs[0].pk]
     assert [each["action"] for each in api.get(f"{base}/audit?action=run.cancelled").json()] == ["run.cancelled"]
     assert [each["slug"] for each in api.get(f"/projects?name={project.name}").json()] == [project.slug]
-    for path in ("jobs", "trainings", "snapshots", "rerankers", "batches", "failed-calls", "probes", "teachings"):
+    for path in ("trainings", "snapshots", "rerankers", "batches", "failed-calls", "probes", "teachings"):
         assert api.get(f"{base}/{path}?limit=1").json() == [], path
         assert api.get(f"{base}/{path}?cursor=x").status_code == 422, path
     assert api.get(f"{base}/runs?state=happy").status_code == 422
