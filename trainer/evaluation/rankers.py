@@ -18,7 +18,7 @@ from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines,
 from labeling.retrieval.query_instruction import with_instruction
 from scoring.numerics.measures.rankings import run_ranks
 from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
-from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.metrics import EvaluationQuery, RunRanks
 
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
 TEXTS_TOGETHER = 400
@@ -140,14 +140,17 @@ class RunFile:
         self._run = run
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
-        return [self._ranks(query) for query in queries]
+        return [self._ranks(query, query.document_ids) for query in queries]
 
-    def named(self, queries: Sequence[EvaluationQuery]) -> list[int]:
-        """How many documents the run names for each query."""
-        return [len(self._run.get(query.id, {})) for query in queries]
+    def beyond(self, queries: Sequence[EvaluationQuery]) -> RunRanks:
+        """How many documents the run names, and its ranks of the graded ones that are no candidates."""
+        return RunRanks(
+            named={query.id: len(self._run.get(query.id, {})) for query in queries},
+            others={query.id: self._ranks(query, query.other_documents) for query in queries if query.other_documents},
+        )
 
-    def _ranks(self, query: EvaluationQuery) -> FloatArray:
+    def _ranks(self, query: EvaluationQuery, documents: Sequence[str]) -> FloatArray:
         own = self._run.get(query.id, {})
         ids = list(own)
         ranks = dict(zip(ids, run_ranks(list(own.values()), ids).tolist(), strict=True))
-        return np.array([-ranks.get(each, math.nan) for each in query.document_ids], dtype=np.float64)
+        return np.array([-ranks.get(each, math.nan) for each in documents], dtype=np.float64)

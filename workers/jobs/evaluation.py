@@ -155,8 +155,8 @@ def _evaluate_one(
     order = order_of(reranker, queries)
     scores = order.scores(queries, progress)
     scores = _without_what_was_learned(reranker, snapshot, queries, scores)
-    named = order.named(queries) if isinstance(order, RunFile) else None
-    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, named=named)
+    run = order.beyond(queries) if isinstance(order, RunFile) else None
+    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, run=run)
 
 
 def _without_what_was_learned(

@@ -72,13 +72,17 @@ class DifferenceOut(IntervalOut):
 
 
 class MatchedOut(Schema):
-    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates."""
+    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates.
+
+    `others_graded`: those of them with a grade, which count as retrieved.
+    """
 
     queries: int
     of_queries: int
     documents: int
     of_documents: int
     others: int
+    others_graded: int
 
 
 class BoardRowOut(Schema):

@@ -136,7 +136,7 @@ class Command(BaseCommand):
 
 
 def _row(row: Row) -> list[str]:
-    """Format the measures, the difference and what matched; documents that are no candidates are added."""
+    """Format the measures, the difference and what matched; a run's documents that are no candidates are added."""
     leading, *others = row.metrics.values()
     against, matched = row.against.get("bm25"), row.matched
     gain = "" if against is None else (
@@ -149,7 +149,8 @@ def _row(row: Row) -> list[str]:
         *(f"{each.estimate:.3f}" for each in others),
         gain,
         f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
-        f"{matched.documents} of {matched.of_documents}" + (f" + {matched.others}" if matched.others else "")
+        f"{matched.documents} of {matched.of_documents}"
+        + (f" + {matched.others} ({matched.others_graded} graded)" if matched.others else "")
         if matched
         else "",
     ]
