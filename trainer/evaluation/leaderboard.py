@@ -26,6 +26,7 @@ from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
 from trainer.evaluation.dataset import LISTED, Listing, columns_in, listing_of, queries_of_table, read_queries
+from trainer.evaluation.matching import Matched, answered_queries, matched_of
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -50,23 +51,6 @@ BASELINES = ("bm25", "first_stage", "base", "judge")
 
 class NotEvaluated(LookupError):
     """Nothing has been evaluated on that split yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """How much of a split a row was measured on; None where an evaluation of an earlier version did not count it.
-
-    `queries` of the `of_queries` that the reference judges; of their `of_documents` candidates, `documents` have a score;
-    `others` are documents that a run file names for these queries and that are no candidates, `others_graded` those of
-    them with a grade.
-    """
-
-    queries: int
-    of_queries: int
-    documents: int
-    of_documents: int
-    others: int = 0
-    others_graded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +197,7 @@ def record_evaluation(
     """
     found: list[Evaluation] = []
     rows = {query.id: own for query, own in zip(queries, scores, strict=True)}
-    answered = _answered(rows, run)
+    answered = answered_queries(rows, run)
     for reference in REFERENCES:
         try:
             judged = measurable(queries, reference)
@@ -226,7 +210,7 @@ def record_evaluation(
         measured = measure(kept, own, reference, run=run, highest=highest_gain(judged, reference))
         # A student's gaps are queries that it has learned from; they are withheld, not missing.
         missing = [] if reranker.training_run_id else [query for query in judged if query.id not in answered]
-        matched = _matched(kept, len(judged), rows, run)
+        matched = matched_of(kept, len(judged), rows, run)
         facts = {
             "matched": asdict(matched),
             "are_ranks": run is not None,
@@ -241,33 +225,6 @@ def record_evaluation(
             "two documents of different Elo; choose another split, or collect more judgments"
         )
     return found
-
-
-def _answered(rows: Mapping[str, FloatArray], run: RunRanks | None) -> set[str]:
-    """Queries with a ranking; one that names only other documents counts."""
-    if run is not None:
-        return {query for query, number in run.named.items() if number}
-    return {query for query, own in rows.items() if np.isfinite(own).any()}
-
-
-def _matched(
-    kept: Sequence[EvaluationQuery], judged: int, rows: Mapping[str, FloatArray], run: RunRanks | None
-) -> Matched:
-    documents = sum(int(np.isfinite(rows[query.id]).sum()) for query in kept)
-    counts = {
-        "queries": len(kept),
-        "of_queries": judged,
-        "documents": documents,
-        "of_documents": sum(len(query.document_ids) for query in kept),
-    }
-    if run is None:
-        return Matched(**counts)
-    graded = (run.others[query.id] for query in kept if query.id in run.others)
-    return Matched(
-        **counts,
-        others=sum(run.named[query.id] for query in kept) - documents,
-        others_graded=sum(int(np.isfinite(own).sum()) for own in graded),
-    )
 
 
 def _store(

@@ -17,7 +17,7 @@ from labeling.retrieval.bm25 import BM25Index
 from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines, load_embedder
 from labeling.retrieval.query_instruction import with_instruction
 from scoring.numerics.measures.rankings import run_ranks
-from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
+from trainer.evaluation.external.rerankers import OutsideEndpoint, OutsideReranker
 from trainer.evaluation.metrics import EvaluationQuery, RunRanks
 
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
@@ -119,14 +119,18 @@ class Scorer:
 
 
 class Outside:
-    """An external reranker over HTTP."""
+    """An external reranker over HTTP; a query's own instruction has a place if the endpoint's template has one."""
 
     def __init__(self, endpoint: OutsideEndpoint) -> None:
         self._endpoint = endpoint
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        found = []
         with OutsideReranker(self._endpoint) as reranker:
-            return Scorer(reranker.scores).scores(queries, progress)
+            for done, query in enumerate(queries):
+                progress(done, len(queries))
+                found.append(reranker.scores(query.text, query.documents, instruction=query.instruction))
+        return found
 
 
 class RunFile:

@@ -143,6 +143,21 @@ def test_an_outside_reranker_stands_beside_ours(monkeypatch: pytest.MonkeyPatch)
     assert kept[: len(queries[0].documents)].tolist() == [float(len(text)) for text in queries[0].documents]
 
 
+def test_equal_scores_of_all_documents_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = Elsewhere()
+    elsewhere.answer = lambda body: by_length({"documents": ["same"] * len(body["documents"])})
+    row = {"name": "theirs", "url": elsewhere.url, "model": "rerank-x"}
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
+    project = make_scored()
+    snapshot = make_frozen(project)
+    job = evaluated(project, snapshot, rerankers=[enter_outside(project, "theirs")])
+    elsewhere.close()
+    number = len(evaluation_queries(snapshot, "test"))
+    assert f"warning: theirs gave all documents of {number} queries the same score" in job.message
+    matched = leaderboard(project, snapshot, "test", "grades").rows[0].matched
+    assert matched is not None and matched.equal == number
+
+
 def test_what_moved_names_losses_first_and_both_ranks() -> None:
     project = make_scored()
     snapshot = make_frozen(project)
