@@ -13,6 +13,7 @@ opinion, so each has half a vote's weight. `scoring.outside_option` reads the an
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from labeling.records import BoolArray, ComparisonColumns, Fit, FloatArray, IntArray
 
 VOTE = 0.5
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def with_outside_option(
     owner = np.concatenate([of_vote, query[kept]])
     order = np.argsort(owner, kind="stable")
 
-    def joined(first: npt.NDArray[np.generic], second: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def joined(first: npt.NDArray[Number], second: npt.ArrayLike) -> npt.NDArray[Number]:
         return np.concatenate([first, np.asarray(second, dtype=first.dtype)])[order]
 
     whole = ComparisonColumns(
