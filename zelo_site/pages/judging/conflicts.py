@@ -62,7 +62,7 @@ def ask_conflicts(request: HttpRequest, slug: str) -> HttpResponse:
     """Start a run that asks the last run's judges about the contradictory pairs in the other order."""
     project = owned_project(request, slug)
     _started(request, project)
-    return redirect("judges", slug=project.slug)
+    return redirect("scorecard", slug=project.slug)
 
 
 def _started(request: HttpRequest, project: Project) -> None:
