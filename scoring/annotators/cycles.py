@@ -114,7 +114,7 @@ def _by_query(rows: np.ndarray) -> list[tuple[int, IntArray, IntArray, FloatArra
 
 def _counts(rows: np.ndarray) -> IntArray:
     """(cycles, triples) of each query, int64[q, 2]."""
-    counts = [intransitive_triples(*pairs.T, own, len(ids)) for _, ids, pairs, own in _by_query(rows)]
+    counts = [intransitive_triples(pairs[:, 0], pairs[:, 1], own, len(ids)) for _, ids, pairs, own in _by_query(rows)]
     return np.array(counts, dtype=np.int64).reshape(-1, 2)
 
 
@@ -122,5 +122,5 @@ def _cycles(panel: np.ndarray) -> list[Cycle]:
     return [
         Cycle(query, (int(ids[i]), int(ids[j]), int(ids[k])), preferences)
         for query, ids, pairs, own in _by_query(panel)
-        for (i, j, k), preferences in cycles_of(*pairs.T, own, len(ids))
+        for (i, j, k), preferences in cycles_of(pairs[:, 0], pairs[:, 1], own, len(ids))
     ]
