@@ -67,7 +67,8 @@ def test_the_pages_are_clean_in_every_look(look: str, visit: Start, owner: User,
     assert not visited.complaints
 
 
-def test_contradictory_pairs_are_asked_again(visit: Start, owner: User, answered: Project) -> None:
+def test_contradictory_pairs_go_to_the_judges_of_the_last_run(visit: Start, owner: User, answered: Project) -> None:
+    Run.objects.latest("id").judges.set(answered.annotators.filter(is_person=False))
     page = visit(owner).open(reverse("scorecard", args=[answered.slug]))
     page.get_by_role("button", name="Re-ask in the other order").click()
     expect(page.get_by_text("contradictory pairs are asked in the other order")).to_be_visible()
