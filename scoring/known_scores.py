@@ -1,7 +1,8 @@
 """The scores that are known: a document that was compared with nothing has a prior but no Elo.
 
 The fit stores a row for every candidate, because samplers need the prior's width. Whatever people read (pages, REST,
-exports, commands) takes Elo and relevance from here. Answers without a preference are no comparisons.
+exports, commands) takes Elo and relevance from here. "Neither is relevant" compares both documents with the outside option
+(`scoring.outside_option`); "cannot judge" is no comparison.
 """
 
 from __future__ import annotations

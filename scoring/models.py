@@ -66,7 +66,8 @@ class QueryFit(models.Model):
     """The result of a query's last fit. `bias` is in units of theta; None without cross-query answers.
 
     Biases are comparable within one `bias_island` (a connected group; 0 is the largest). `calibration_id` is the
-    Calibration of the query's scores, `project_version` the version of the ProjectFit of its strengths.
+    Calibration of the query's scores, `project_version` the version of the ProjectFit of its strengths. `threshold`: the
+    strength in theta's units below which "neither is relevant" is the likelier answer; None without such answers.
     """
 
     query = models.OneToOneField(Query, primary_key=True, on_delete=models.CASCADE, related_name="fit")
@@ -82,6 +83,7 @@ class QueryFit(models.Model):
     bias = models.FloatField(null=True, blank=True)
     bias_stderr = models.FloatField(null=True, blank=True)
     bias_island = models.PositiveIntegerField(null=True, blank=True)
+    threshold = models.FloatField(null=True, blank=True)
     calibration_version = models.PositiveIntegerField(default=0)
     calibration_id = models.BigIntegerField(null=True, blank=True)
     project_version = models.PositiveIntegerField(db_default=0)
@@ -97,7 +99,8 @@ class ProjectFit(models.Model):
 
     A change of either increments `version`, and fits of an older version are stale. `losses`: (precision,
     log-loss) of each tried value. `judge_terms`: annotator id to (sharpness, position bias, weight),
-    empty where all count alike. `correlations`: (annotator, annotator, correlation of residuals).
+    empty where all count alike. `correlations`: (annotator, annotator, correlation of residuals). `says_neither`: ids of
+    the annotators who have answered "neither is relevant".
     """
 
     project = models.OneToOneField(Project, primary_key=True, on_delete=models.CASCADE, related_name="fit")
@@ -110,6 +113,7 @@ class ProjectFit(models.Model):
     pairs = models.PositiveBigIntegerField(default=0)
     judge_terms = models.JSONField(default=dict, blank=True)
     correlations = models.JSONField(default=list, blank=True)
+    says_neither = models.JSONField(default=list, blank=True, db_default=[])
     judgments = models.PositiveBigIntegerField(default=0)
     chosen_at = models.DateTimeField(db_default=Now())
     calibrated_version = models.PositiveIntegerField(default=0)

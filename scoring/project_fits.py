@@ -29,6 +29,7 @@ from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 from scoring.numerics.judges.calls import CallCorrelation
 from scoring.numerics.judges.student_weight import without
+from scoring.outside_option import who_says_neither
 
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5
@@ -195,9 +196,10 @@ def _store(
             return Chosen(shared.version, shared.prior_precision, shared.cross_validated, changed=False)
         changed = shared.rater != project.rater or not _alike(shared.prior_precision, precision)
         changed = changed or not _same_terms(shared.judge_terms, terms) or not _same_calls(calls)
+        says = who_says_neither(project.pk)
+        changed = changed or says != shared.says_neither
         if changed:
-            values["version"] = shared.version + 1
-            values["judge_terms"] = terms
+            values |= {"version": shared.version + 1, "judge_terms": terms, "says_neither": says}
         else:
             values["prior_precision"] = shared.prior_precision
         ProjectFit.objects.filter(pk=project.pk).update(**values)

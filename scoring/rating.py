@@ -18,13 +18,14 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from labeling.models import Project
 from labeling.plugins import Rater
-from labeling.records import Fit
-from scoring.annotators.counted import counted_votes
+from labeling.records import Fit, FloatArray
+from scoring.annotators.counted import counted_annotators, counted_votes
 from scoring.calibration.relevance import ShownRelevance, shown_relevance
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import ProjectFit
 from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
 from scoring.numerics.fitting.votes import VoteTerms
+from scoring.outside_option import with_neither
 from scoring.project_fits import project_rater
 from scoring.raters import MaximumLikelihoodRater
 from scoring.same_texts import expanded, merged, same_texts
@@ -115,9 +116,11 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         return Rated(queries=0, judgments=0)
     try:
         read = counted_votes(project, read)
-        one = merged(read, same_texts(read.query_ids.tolist()))
-        fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, read)
-        store_fit(read, fit, shared=shared, rater=project.rater)
+        whole = with_neither(read, says=shared.says_neither, counted=counted_annotators(project))
+        one = merged(whole.read, same_texts(read.query_ids.tolist()))
+        fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, whole.read)
+        fit, thresholds = whole.stripped(fit, read)
+        store_fit(read, fit, shared=shared, rater=project.rater, thresholds=thresholds)
     except (OperationalError, InterfaceError):
         raise  # the database is unavailable; the fit is not at fault
     except Exception as error:
@@ -163,17 +166,19 @@ def _store_failure(read: ProjectColumns, error: Exception, *, shared: ProjectFit
 
 _STORE_FITS = """
 INSERT INTO scoring_queryfit (query_id, rater, prior_precision, logit_scale, dispersion, gradient_norm, iterations,
-    islands, pairs, judgments, calibration_version, calibration_id, project_version, judged_version, error, fitted_at)
+    islands, pairs, judgments, threshold, calibration_version, calibration_id, project_version, judged_version, error,
+    fitted_at)
 SELECT fit.query_id, %s, %s, %s, fit.dispersion, fit.gradient_norm, fit.iterations, fit.islands, fit.pairs,
-    fit.judgments, 0, %s, %s, fit.judged_version, '', clock_timestamp()
-FROM unnest(%s::bigint[], %s::float8[], %s::float8[], %s::int[], %s::int[], %s::int[], %s::int[], %s::bigint[])
-    AS fit (query_id, dispersion, gradient_norm, iterations, islands, pairs, judgments, judged_version)
+    fit.judgments, NULLIF(fit.threshold, 'NaN'), 0, %s, %s, fit.judged_version, '', clock_timestamp()
+FROM unnest(%s::bigint[], %s::float8[], %s::float8[], %s::int[], %s::int[], %s::int[], %s::int[], %s::float8[],
+    %s::bigint[])
+    AS fit (query_id, dispersion, gradient_norm, iterations, islands, pairs, judgments, threshold, judged_version)
 JOIN labeling_query query ON query.id = fit.query_id
 ORDER BY fit.query_id
 ON CONFLICT (query_id) DO UPDATE SET rater = EXCLUDED.rater, prior_precision = EXCLUDED.prior_precision,
     logit_scale = EXCLUDED.logit_scale, dispersion = EXCLUDED.dispersion, gradient_norm = EXCLUDED.gradient_norm,
     iterations = EXCLUDED.iterations, islands = EXCLUDED.islands, pairs = EXCLUDED.pairs,
-    judgments = EXCLUDED.judgments, judged_version = EXCLUDED.judged_version, error = '',
+    judgments = EXCLUDED.judgments, threshold = EXCLUDED.threshold, judged_version = EXCLUDED.judged_version, error = '',
     bias = scoring_queryfit.bias * scoring_queryfit.logit_scale / EXCLUDED.logit_scale,
     bias_stderr = scoring_queryfit.bias_stderr * scoring_queryfit.logit_scale / EXCLUDED.logit_scale,
     calibration_id = EXCLUDED.calibration_id, project_version = EXCLUDED.project_version,
@@ -197,9 +202,15 @@ ON CONFLICT (candidate_id) DO UPDATE SET theta = EXCLUDED.theta, stderr = EXCLUD
 """
 
 
-def store_fit(read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str) -> None:
-    """Replace the scores of the fitted queries unless there is a newer fit."""
+def store_fit(
+    read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str, thresholds: FloatArray | None = None
+) -> None:
+    """Replace the scores of the fitted queries unless there is a newer fit.
+
+    `thresholds` float64[Q]: strengths of the outside options in theta's units, NaN or None for none.
+    """
     columns = read.columns
+    thresholds = np.full(len(read.query_ids), np.nan) if thresholds is None else thresholds
     with transaction.atomic(), connection.cursor() as cursor:
         shown = shown_relevance(shared.project_id)
         cursor.execute(
@@ -217,15 +228,20 @@ def store_fit(read: ProjectColumns, fit: Fit, *, shared: ProjectFit, rater: str)
                 _islands(fit, columns.sizes).tolist(),
                 _distinct_pairs(read).tolist(),
                 np.diff(columns.offsets).tolist(),
+                thresholds.tolist(),
                 read.judged_versions.tolist(),
             ],
         )
         stored = {query: (bias, on_main) for query, bias, on_main in cursor.fetchall()}
-        cursor.execute(_STORE_SCORES, _score_arrays(read, fit, stored, shown))
+        cursor.execute(_STORE_SCORES, _score_arrays(read, fit, stored, shown, thresholds))
 
 
 def _score_arrays(
-    read: ProjectColumns, fit: Fit, stored: dict[int, tuple[float, bool]], shown: ShownRelevance
+    read: ProjectColumns,
+    fit: Fit,
+    stored: dict[int, tuple[float, bool]],
+    shown: ShownRelevance,
+    thresholds: FloatArray,
 ) -> list[list[object]]:
     """Return score columns of the queries in `stored`, given each bias and whether it is in the largest group."""
     owner = np.repeat(np.arange(read.columns.queries), read.columns.sizes)
@@ -233,7 +249,7 @@ def _score_arrays(
     bias, on_main = np.array([each[0] for each in found]), np.array([each[1] for each in found])
     kept = np.isin(owner, np.flatnonzero(np.isin(read.query_ids, list(stored))))
     logits = fit.logit_scale * (fit.theta + bias[owner])
-    relevance, calibrated = shown.of(logits, on_main[owner])
+    relevance, calibrated = shown.of(logits, on_main[owner], fit.logit_scale * thresholds[owner])
     values = [
         read.candidate_ids,
         fit.theta,

@@ -16,6 +16,7 @@ from zelo_site.pages.importing import candidates, past, wizard
 from zelo_site.pages.judging import (
     agreement,
     batches,
+    conflicts,
     distillation,
     endpoint_choice,
     failures,
@@ -107,6 +108,7 @@ urlpatterns = [
     path("p/<slug:slug>/people/disagreements/", adjudication.disagreements_page, name="disagreements"),
     path("p/<slug:slug>/people/disagreements/<int:pair_id>/", adjudication.adjudicate_page, name="adjudicate"),
     path("p/<slug:slug>/judges/", scorecard.scorecard_page, name="scorecard"),
+    path("p/<slug:slug>/judges/conflicts/ask/", conflicts.ask_conflicts, name="ask-conflicts"),
     path("p/<slug:slug>/judges/agreement/", agreement.agreement_part, name="agreement"),
     path("p/<slug:slug>/scale/", scale.scale_page, name="scale"),
     path("p/<slug:slug>/snapshots/", snapshots.snapshots_page, name="snapshots"),

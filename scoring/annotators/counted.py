@@ -33,11 +33,18 @@ def counted_judges(project: Project) -> set[int] | None:
     return found
 
 
-def counted_votes(project: Project, read: ProjectColumns) -> ProjectColumns:
-    """The votes of people and of the judges that count. Raises UnknownJudge."""
+def counted_annotators(project: Project) -> set[int] | None:
+    """Ids of people and of the judges that count; None for all. Raises UnknownJudge."""
     judges = counted_judges(project)
     if judges is None:
+        return None
+    return judges | set(Annotator.objects.people().filter(project=project).values_list("id", flat=True))
+
+
+def counted_votes(project: Project, read: ProjectColumns) -> ProjectColumns:
+    """The votes of people and of the judges that count. Raises UnknownJudge."""
+    annotators = counted_annotators(project)
+    if annotators is None:
         return read
-    people = Annotator.objects.people().filter(project=project).values_list("id", flat=True)
-    counts = np.isin(read.annotator_ids, sorted(judges | set(people)))
+    counts = np.isin(read.annotator_ids, sorted(annotators))
     return only_votes(read, counts[read.columns.judge])

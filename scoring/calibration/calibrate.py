@@ -22,7 +22,7 @@ from labeling.models import Project, Query
 from labeling.records import FloatArray, IntArray
 from labeling.stored_texts import read_stored, stored_json
 from scoring.calibration.data import Answers, CalibrationData, Strengths, read_calibration_data
-from scoring.calibration.relevance import ShownRelevance, map_to, shown_relevance
+from scoring.calibration.relevance import ShownRelevance, above_threshold, map_to, shown_relevance
 from scoring.columns import copy_columns
 from scoring.models import Calibration, ProjectFit
 from scoring.numerics.calibration.calibration import fit_biases
@@ -94,9 +94,9 @@ def fit_calibration(project_id: int) -> Calibrated:
             f"project {project.slug!r} has no scores; start a run that judges pairs within queries first"
         )
     biases = query_biases(data, model=model_of(project_rater(project, shared)) or "bradley-terry")
-    relevance, reason = learn_relevance(data.strengths, data.answers, biases)
-    found = _summary(data, biases, relevance)
-    parameters = _parameters(project, data, biases, relevance, reason)
+    learned = learn_relevance(data.strengths, data.answers, biases)
+    found = _summary(data, biases, learned.fit)
+    parameters = _parameters(project, data, biases, learned)
     _store(project_id, shared, found, biases, parameters, began)
     return found
 
@@ -150,10 +150,21 @@ def _only(data: CalibrationData, linked: IntArray) -> tuple[Any, IntArray, Float
     return renumbered, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), strengths.logits[kept]
 
 
-def learn_relevance(
-    strengths: Strengths, answers: Answers, biases: QueryBiases | None
-) -> tuple[RelevanceFit | None, str]:
-    """Return the map from score to relevance, or why there is none. Uses only queries on one scale."""
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The map from score to relevance, or the `reason` why there is none. `mean_threshold`: see ShownRelevance."""
+
+    fit: RelevanceFit | None
+    reason: str = ""
+    mean_threshold: float | None = None
+
+
+def learn_relevance(strengths: Strengths, answers: Answers, biases: QueryBiases | None) -> Learned:
+    """Learn the map from score to relevance, on queries on one scale only.
+
+    Without biases, a query's threshold of "neither is relevant" puts it on the scale, if held-out answers are then predicted
+    better than without.
+    """
     bias = np.zeros(len(strengths.query_ids))
     usable = np.ones(len(strengths.query_ids), dtype=np.bool_)
     if biases is not None:
@@ -163,12 +174,18 @@ def learn_relevance(
         usable[place] = biases.island == 0
     owner = strengths.owner[answers.position]
     rows = np.flatnonzero(usable[owner])
+    owner, outcome = owner[rows], answers.outcome[rows]
+    scores = strengths.logits[answers.position[rows]] + bias[owner]
     try:
-        position = answers.position[rows]
-        scores = strengths.logits[position] + bias[owner[rows]]
-        return fit_relevance(scores, answers.outcome[rows], strengths.names[owner[rows]]), ""
+        plain = fit_relevance(scores, outcome, strengths.names[owner])
     except TooFewAnswers as error:
-        return None, error.args[0]
+        return Learned(None, error.args[0])
+    known = strengths.thresholds[np.isfinite(strengths.thresholds)]
+    if biases is not None or not len(known):
+        return Learned(plain)
+    mean = float(known.mean())
+    above = fit_relevance(above_threshold(scores, strengths.thresholds[owner], mean), outcome, strengths.names[owner])
+    return Learned(above, mean_threshold=mean) if above.brier < plain.brier else Learned(plain)
 
 
 def _summary(data: CalibrationData, biases: QueryBiases | None, relevance: RelevanceFit | None) -> Calibrated:
@@ -188,11 +205,11 @@ def _parameters(
     project: Project,
     data: CalibrationData,
     biases: QueryBiases | None,
-    relevance: RelevanceFit | None,
-    reason: str,
+    learned: Learned,
 ) -> dict[str, Any]:
     """Return the details of the Calibration row; the pages read them through `project_calibration`."""
-    parameters: dict[str, Any] = {"source": "", "reason": stored_json(reason), **_links(project, data, biases)}
+    parameters: dict[str, Any] = {"source": "", "reason": stored_json(learned.reason), **_links(project, data, biases)}
+    relevance = learned.fit
     if relevance is not None:
         bins = relevance.reliability
         columns = (bins.low, bins.high, bins.predicted, bins.observed, bins.count)
@@ -204,6 +221,8 @@ def _parameters(
             "brier": relevance.brier,
             "briers": relevance.briers,
             "queries": relevance.queries,
+            "mean_threshold": learned.mean_threshold,
+            "thresholds": int(np.isfinite(data.strengths.thresholds).sum()),
         }
     return parameters
 
@@ -292,7 +311,8 @@ def _store_biases(cursor: CursorWrapper, project_id: int, version: int, biases: 
 
 
 _BEHIND = """
-SELECT fit.query_id, COALESCE(fit.bias, 0.0), COALESCE(fit.bias_island = 0, false), fit.logit_scale
+SELECT fit.query_id, COALESCE(fit.bias, 0.0), COALESCE(fit.bias_island = 0, false), fit.logit_scale,
+       COALESCE(fit.threshold * fit.logit_scale, 'NaN'::float8)
 FROM scoring_queryfit fit JOIN labeling_query query ON query.id = fit.query_id
 WHERE query.project_id = %s AND fit.calibration_id IS DISTINCT FROM %s
 ORDER BY fit.query_id LIMIT %s FOR NO KEY UPDATE OF fit
@@ -342,10 +362,10 @@ def _apply_chunk(project_id: int) -> int:
 def _shown_arrays(shown: ShownRelevance, fits: list[tuple[Any, ...]], ids: list[int]) -> list[list[Any]]:
     scores = copy_columns(_SCORES, [ids], [("query", "i8"), ("id", "i8"), ("theta", "f8")])
     row = np.searchsorted(np.array(ids), scores["query"].astype(np.int64))
-    bias, scale = (np.array([fit[i] for fit in fits], dtype=np.float64) for i in (1, 3))
+    bias, scale, threshold = (np.array([fit[i] for fit in fits], dtype=np.float64) for i in (1, 3, 4))
     on_main = np.array([fit[2] for fit in fits], dtype=np.bool_)
     logits = scale[row] * (scores["theta"].astype(np.float64) + bias[row])
-    relevance, calibrated = shown.of(logits, on_main[row])
+    relevance, calibrated = shown.of(logits, on_main[row], threshold[row])
     elo = ELO_MEAN + ELO_PER_LOGIT * logits
     return [scores["id"].tolist(), elo.tolist(), relevance.tolist(), calibrated.tolist()]
 
@@ -379,7 +399,8 @@ class ProjectCalibration:
     `calibrated`: relevance is calibrated against `answers` of `queries` queries from `source` ("grades" or
     "people") by `method`; `ece`, `brier` and `bins` are of held-out queries. Otherwise `reason` says what
     is missing. `pairs` across queries were answered by `judgments`. `islands` are connected groups, largest
-    first; `islands_count` counts all, including single queries (`unlinked`).
+    first; `islands_count` counts all, including single queries (`unlinked`). `thresholds`: queries with a threshold from
+    answers "neither is relevant", where the map uses them, else 0.
     The prior is that of the project's fits; `prior_losses` lists (precision, log-loss) as tried.
     """
 
@@ -402,6 +423,7 @@ class ProjectCalibration:
     islands_count: int
     unlinked: int
     unlinked_names: tuple[str, ...]
+    thresholds: int
     prior_precision: float | None
     prior_cross_validated: bool
     prior_losses: tuple[tuple[float, float], ...]
@@ -433,6 +455,7 @@ def project_calibration(project: Project) -> ProjectCalibration:
         islands_count=row.islands if row is not None else 0,
         unlinked=known.get("unlinked", 0),
         unlinked_names=tuple(known.get("unlinked_names", ())),
+        thresholds=known.get("thresholds", 0) if known.get("mean_threshold") is not None else 0,
         prior_precision=shared.prior_precision if shared is not None else None,
         prior_cross_validated=shared is not None and shared.cross_validated,
         prior_losses=tuple((a, b) for a, b in shared.losses) if shared is not None else (),

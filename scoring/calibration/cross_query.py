@@ -45,6 +45,7 @@ def _linkable(strengths: Strengths, query_ids: Sequence[int] | None) -> Strength
         candidate_ids=strengths.candidate_ids[kept],
         logits=strengths.logits[kept],
         compared=strengths.compared[kept],
+        thresholds=strengths.thresholds[left],
     )
 
 

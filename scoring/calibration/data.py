@@ -27,7 +27,8 @@ class Strengths:
 
     `logits` float64[n] strengths in logits without bias; `compared` bool[n] whether any pair of the
     candidate was answered; `query_ids` int64[Q], query q owns starts[q] .. starts[q + 1]. `names` int64[Q] are numbers
-    that the texts of the queries decide, so that folds of queries are the same in every database.
+    that the texts of the queries decide, so that folds of queries are the same in every database. `thresholds` float64[Q]
+    in logits, NaN where nobody who answers "neither" was asked.
     """
 
     query_ids: IntArray
@@ -36,6 +37,7 @@ class Strengths:
     candidate_ids: IntArray
     logits: FloatArray
     compared: npt.NDArray[np.bool_]
+    thresholds: FloatArray
 
     @property
     def owner(self) -> IntArray:
@@ -78,7 +80,8 @@ class CalibrationData:
 
 
 _STRENGTHS = """
-SELECT candidate.query_id, candidate.id, score.theta * fit.logit_scale, score.comparisons > 0
+SELECT candidate.query_id, candidate.id, score.theta * fit.logit_scale, score.comparisons > 0,
+       COALESCE(fit.threshold * fit.logit_scale, 'NaN'::float8)
 FROM labeling_query query
 JOIN scoring_queryfit fit ON fit.query_id = query.id
 JOIN labeling_candidate candidate ON candidate.query_id = query.id
@@ -146,7 +149,7 @@ def read_calibration_data(project_id: int, *, judge_terms: Mapping[str, Sequence
 
 def read_strengths(project_id: int) -> Strengths:
     """Return all rated candidates of the project."""
-    fields = [("query", "i8"), ("id", "i8"), ("logits", "f8"), ("compared", "b1")]
+    fields = [("query", "i8"), ("id", "i8"), ("logits", "f8"), ("compared", "b1"), ("threshold", "f8")]
     rows = copy_columns(_STRENGTHS, [project_id], fields)
     query_ids, starts = np.unique(rows["query"].astype(np.int64), return_index=True)
     return Strengths(
@@ -156,6 +159,7 @@ def read_strengths(project_id: int) -> Strengths:
         candidate_ids=rows["id"].astype(np.int64),
         logits=rows["logits"].astype(np.float64),
         compared=rows["compared"].astype(np.bool_),
+        thresholds=rows["threshold"].astype(np.float64)[starts],
     )
 
 

@@ -22,19 +22,26 @@ from scoring.numerics.calibration.relevance import RelevanceMap
 class ShownRelevance:
     """A project's calibration for computing scores. `map` takes logits, so it applies to either model.
 
-    `across`: there are biases, and only queries on their largest island are on the map's scale.
+    `across`: there are biases, and only queries on their largest island are on the map's scale. `mean_threshold` in
+    logits: the map takes logits above a query's threshold, and above this mean where a query has none; None: it does not.
     """
 
     calibration_id: int | None
     map: RelevanceMap | None
     across: bool
+    mean_threshold: float | None = None
 
-    def of(self, logits: FloatArray, on_main_island: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Return relevance in [0, 1] of each candidate, and whether it is calibrated; expit(logits) otherwise."""
+    def of(self, logits: FloatArray, on_main_island: BoolArray, threshold: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return relevance in [0, 1] of each candidate, and whether it is calibrated; expit(logits) otherwise.
+
+        `threshold` float64[n] in logits: that of the candidate's query, NaN for none.
+        """
         relevance = np.asarray(expit(logits), dtype=np.float64)
         if self.map is None:
             return relevance, np.zeros(len(relevance), dtype=np.bool_)
         calibrated = on_main_island.copy() if self.across else np.ones(len(relevance), dtype=np.bool_)
+        if self.mean_threshold is not None:
+            logits = above_threshold(logits, threshold, self.mean_threshold)
         relevance[calibrated] = np.clip(self.map(logits[calibrated]), 0.0, 1.0)
         return relevance, calibrated
 
@@ -45,7 +52,14 @@ def shown_relevance(project_id: int) -> ShownRelevance:
     if row is None:
         return ShownRelevance(None, None, False)
     parameters = row["parameters"]
-    return ShownRelevance(row["id"], map_from(parameters.get("map")), bool(parameters.get("pairs")))
+    return ShownRelevance(
+        row["id"], map_from(parameters.get("map")), bool(parameters.get("pairs")), parameters.get("mean_threshold")
+    )
+
+
+def above_threshold(logits: FloatArray, threshold: FloatArray, mean: float) -> FloatArray:
+    """Logits above the thresholds, above their mean where there is none (NaN)."""
+    return logits - np.where(np.isnan(threshold), mean, threshold)
 
 
 def map_from(stored: Mapping[str, Any] | None) -> RelevanceMap | None:

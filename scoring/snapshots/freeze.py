@@ -31,6 +31,7 @@ from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
 from scoring.snapshots.lineage import lineage, software
+from scoring.snapshots.other_grades import other_grades
 from scoring.snapshots.pairs import Pairable, write_pairs
 from scoring.snapshots.splits import (
     PROVING,
@@ -76,9 +77,10 @@ COLUMNS = pa.schema(
         ("query_external_id", pa.string()),
         ("document_external_id", pa.string()),
         ("judged_version", pa.int64()),
-        # Grades of the query's documents that are no rows: they count for recall. The same in all rows of a query.
+        # Of the query's documents that are no rows: they count for recall. The same in all rows of a query.
         ("other_grades", pa.list_(pa.int64())),
         ("instruction", pa.string()),
+        ("other_documents", pa.list_(pa.string())),
     ]
 )
 
@@ -466,9 +468,7 @@ def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: Snap
 _ROWS = f"""
 SELECT project.slug, query.domain, query.id, query.text, candidate.id, document.id, document.text, score.relevance,
        score.calibrated, score.elo, score.elo_stderr, score.comparisons, candidate.grade, candidate.first_stage_rank,
-       query.external_id, document.external_id, score.judged_version,
-       ARRAY(SELECT kept.grade FROM labeling_unmatchedgrade kept WHERE kept.project_id = query.project_id
-             AND kept.query_external_id = query.external_id ORDER BY kept.document_external_id COLLATE "C"), {query_instruction.SQL}
+       query.external_id, document.external_id, score.judged_version, {query_instruction.SQL}
 FROM labeling_candidate candidate JOIN scoring_score score ON score.candidate_id = candidate.id
 JOIN labeling_query query ON query.id = candidate.query_id JOIN labeling_project project ON project.id = query.project_id
 JOIN labeling_document document ON document.id = candidate.document_id
@@ -491,10 +491,10 @@ def _batches(chosen: _Chosen) -> Iterator[pa.RecordBatch]:
             columns[number] = tuple(
                 value if known else None for value, known in zip(columns[number], chosen.joined[part], strict=True)
             )
-        head, tail = columns[:2], columns[2:14]
-        values = [
-            *head, names_of(chosen.splits[part].tolist()), *tail, chosen.weights[part].tolist(), *columns[14:],
-        ]  # fmt: skip
+        head, tail, named = columns[:2], columns[2:14], columns[14:17]
+        grades, documents = other_grades(chosen.candidates, chosen.queries, np.isin(chosen.splits, PROVING), part)
+        split, weights = names_of(chosen.splits[part].tolist()), chosen.weights[part].tolist()
+        values = [*head, split, *tail, weights, *named, grades, columns[17], documents]
         yield pa.RecordBatch.from_arrays(
             [pa.array(column, type=field.type) for column, field in zip(values, COLUMNS, strict=True)], schema=COLUMNS
         )

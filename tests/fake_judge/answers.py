@@ -94,7 +94,8 @@ def _scored(request: Request, preference: float) -> str:
     score = round(2.0 * preference - 1.0, 9)
     better = "A" if score > 0 else "B"
     sentence = f"Document {better} serves its query better."
-    return json.dumps(_filled(properties, score, sentence))
+    # A model of such a name finds neither document relevant, where it is asked for that.
+    return json.dumps(_filled(properties, score, sentence, neither="neither" in str(request["model"])))
 
 
 def _properties_of(prompt: str) -> dict[str, Any]:
@@ -105,11 +106,12 @@ def _properties_of(prompt: str) -> dict[str, Any]:
     return {"reasoning": {"type": "string"}, **(scores or {"score": number})}
 
 
-def _filled(properties: Mapping[str, Any], score: float, sentence: str) -> dict[str, Any]:
+def _filled(properties: Mapping[str, Any], score: float, sentence: str, *, neither: bool) -> dict[str, Any]:
+    plain = {"number": score, "boolean": neither}
     return {
-        name: _filled(form["properties"], score, sentence)
+        name: _filled(form["properties"], score, sentence, neither=neither)
         if form.get("type") == "object"
-        else (score if form.get("type") == "number" else sentence)
+        else plain.get(str(form.get("type")), sentence)
         for name, form in properties.items()
     }
 

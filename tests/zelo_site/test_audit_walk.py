@@ -125,6 +125,7 @@ PAGES = [
     Writes("candidates", ("candidates.ordered",), {}, no_job),
     Writes("new-run", ("run.started",), JUDGES),
     Writes("queue-next", ("run.started",), {}, scores),
+    Writes("ask-conflicts", ("run.started",), {}, scores),
     Writes("move-run", ("run.paused",), kwargs={"action": "pause"}),
     Writes("move-run", ("run.resumed",), {}, a_paused_run, {"action": "resume"}),
     Writes("move-run", ("run.cancelled",), kwargs={"action": "cancel"}),

@@ -24,7 +24,7 @@ READ = (
 )  # fmt: skip
 TEXTS = ("query", "document")
 INSTRUCTION = "instruction"
-OTHER_GRADES = "other_grades"
+OTHER_GRADES, OTHER_DOCUMENTS = "other_grades", "other_documents"
 
 # Enough text to recognise a query.
 LISTED = ["query_id", "query_external_id", "project"]
@@ -44,9 +44,9 @@ def read_queries(rows: IO[bytes] | Any, split: str, *, name: str, texts: bool = 
 
 
 def columns_in(rows: IO[bytes] | Any) -> list[str]:
-    """READ, and OTHER_GRADES and INSTRUCTION where the file has them: files of earlier versions do not."""
+    """READ, and the later columns where the file has them: files of earlier versions do not."""
     names = pq.read_schema(rows).names
-    return [*READ, *(each for each in (OTHER_GRADES, INSTRUCTION) if each in names)]
+    return [*READ, *(each for each in (OTHER_GRADES, INSTRUCTION, OTHER_DOCUMENTS) if each in names)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
 def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
     columns = {name: table.column(name).to_pylist() for name in READ}
     told = table.column(INSTRUCTION).to_pylist() if INSTRUCTION in table.column_names else [""] * table.num_rows
-    others = table.column(OTHER_GRADES) if OTHER_GRADES in table.column_names else None
+    others, named = (
+        table.column(each) if each in table.column_names else None for each in (OTHER_GRADES, OTHER_DOCUMENTS)
+    )
     for name, (start, end) in zip(listing.names, itertools.pairwise(listing.bounds), strict=True):
         rows = slice(start, end)
         compared = np.array(columns["comparisons"][rows]) > 0
@@ -92,6 +94,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             elo=np.where(compared, _floats(columns["elo"][rows]), np.nan),
             first_stage_rank=_floats(columns["first_stage_rank"][rows]),
             other_grades=_floats([] if others is None else others[start].as_py() or []),
+            other_documents=tuple([] if named is None else named[start].as_py() or []),
             instruction=told[start] or "",
         )
 

@@ -21,7 +21,7 @@ from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
 from scoring.storage.files import storage
 from trainer.bases import MINILM, load_base
-from trainer.evaluation.external_rerankers import VARIABLE, outside_endpoint
+from trainer.evaluation.external.rerankers import VARIABLE, outside_endpoint
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.model_orders import student_order, untrained_order
 from trainer.evaluation.rankers import (

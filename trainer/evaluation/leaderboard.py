@@ -26,6 +26,7 @@ from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
 from trainer.evaluation.dataset import LISTED, Listing, columns_in, listing_of, queries_of_table, read_queries
+from trainer.evaluation.matching import Matched, answered_queries, matched_of
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -33,6 +34,7 @@ from trainer.evaluation.metrics import (
     Measured,
     NothingToMeasure,
     Reference,
+    RunRanks,
     difference,
     highest_gain,
     intervals,
@@ -49,21 +51,6 @@ BASELINES = ("bm25", "first_stage", "base", "judge")
 
 class NotEvaluated(LookupError):
     """Nothing has been evaluated on that split yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """How much of a split a row was measured on; None where an evaluation of an earlier version did not count it.
-
-    `queries` of the `of_queries` that the reference judges; of their `of_documents` candidates, `documents` have a score;
-    `others` are documents that a run file names for these queries and that are no candidates.
-    """
-
-    queries: int
-    of_queries: int
-    documents: int
-    of_documents: int
-    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,18 +187,17 @@ def record_evaluation(
     *,
     queries: Sequence[EvaluationQuery],
     scores: Sequence[FloatArray],
-    named: Sequence[int] | None = None,
+    run: RunRanks | None = None,
 ) -> list[Evaluation]:
     """Measure scores against every usable reference and store the results, replacing earlier ones.
 
     `scores` float64[n] per query, in the order of its candidates. For a run file, which may rank documents that are no
-    candidates, they are negated ranks, and `named` counts the documents that it names for each query. Raises
-    NothingToMeasure if no reference is usable, and BadOrder.
+    candidates, they are negated ranks, and `run` holds what it says of these. Raises NothingToMeasure if no reference is
+    usable, and BadOrder.
     """
     found: list[Evaluation] = []
     rows = {query.id: own for query, own in zip(queries, scores, strict=True)}
-    counts = dict(zip(rows, named, strict=True)) if named is not None else None
-    answered = _answered(rows, counts)
+    answered = answered_queries(rows, run)
     for reference in REFERENCES:
         try:
             judged = measurable(queries, reference)
@@ -221,42 +207,24 @@ def record_evaluation(
         if not kept:
             continue
         own = [rows[query.id] for query in kept]
-        measured = measure(kept, own, reference, are_ranks=named is not None, highest=highest_gain(judged, reference))
+        measured = measure(kept, own, reference, run=run, highest=highest_gain(judged, reference))
         # A student's gaps are queries that it has learned from; they are withheld, not missing.
         missing = [] if reranker.training_run_id else [query for query in judged if query.id not in answered]
-        matched = _matched(kept, len(judged), rows, counts)
+        matched = matched_of(kept, len(judged), rows, run)
         facts = {
             "matched": asdict(matched),
-            "are_ranks": named is not None,
+            "are_ranks": run is not None,
             "missing": {query.id: query.domain for query in missing},
         }
-        found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=scores, facts=facts))
+        beyond = [] if run is None else [run.others[query.id] for query in queries if query.id in run.others]
+        blob = packed([*scores, *beyond])
+        found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=blob, facts=facts))
     if not found:
         raise NothingToMeasure(
             f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "
             "two documents of different Elo; choose another split, or collect more judgments"
         )
     return found
-
-
-def _answered(rows: Mapping[str, FloatArray], named: Mapping[str, int] | None) -> set[str]:
-    """Queries with a ranking; one that names only other documents counts, with nothing relevant retrieved."""
-    if named is not None:
-        return {query for query, number in named.items() if number}
-    return {query for query, own in rows.items() if np.isfinite(own).any()}
-
-
-def _matched(
-    kept: Sequence[EvaluationQuery], judged: int, rows: Mapping[str, FloatArray], named: Mapping[str, int] | None
-) -> Matched:
-    documents = sum(int(np.isfinite(rows[query.id]).sum()) for query in kept)
-    return Matched(
-        queries=len(kept),
-        of_queries=judged,
-        documents=documents,
-        of_documents=sum(len(query.document_ids) for query in kept),
-        others=sum(named[query.id] for query in kept) - documents if named is not None else 0,
-    )
 
 
 def _store(
@@ -266,7 +234,7 @@ def _store(
     reference: Reference,
     *,
     measured: Measured,
-    scores: Sequence[FloatArray],
+    scores: bytes,
     facts: Mapping[str, Any],
 ) -> Evaluation:
     metrics = {
@@ -289,7 +257,7 @@ def _store(
             defaults={
                 "project": reranker.project,
                 "metrics": metrics,
-                "scores": packed(scores),
+                "scores": scores,
                 "created_at": Now(),
             },
         )
@@ -307,7 +275,7 @@ def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
 
 
 def packed(scores: Sequence[FloatArray]) -> bytes:
-    """The scores of all queries, concatenated and compressed."""
+    """The scores of all queries, concatenated and compressed; a run file's `RunRanks.others` follow."""
     whole = np.concatenate(scores) if scores else np.zeros(0)
     return zlib.compress(whole.astype("<f8").tobytes(), 6)
 
@@ -412,15 +380,25 @@ def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, co
 
 def stored_scores(evaluation: Evaluation, queries: Sequence[EvaluationQuery]) -> dict[str, FloatArray]:
     """Return the evaluated scores by query id, float64[candidates]; `queries`: those of `snapshot_queries`."""
-    ends = np.cumsum([len(query.document_ids) for query in queries])
-    return dict(
-        zip((query.id for query in queries), np.split(unpacked(bytes(evaluation.scores)), ends[:-1]), strict=True)
-    )
+    return _stored_scores(evaluation, queries)[0]
+
+
+def _stored_scores(
+    evaluation: Evaluation, queries: Sequence[EvaluationQuery]
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """The scores by query id, and those of documents that are no candidates."""
+    stored = unpacked(bytes(evaluation.scores))
+    return _split(stored, {query.id: len(query.document_ids) for query in queries})
 
 
 def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], measures: Sequence[str]) -> Measured:
     reference = cast(Reference, evaluation.reference)
-    scores = stored_scores(evaluation, queries)
+    scores, rest = _stored_scores(evaluation, queries)
+    run = None
+    if evaluation.metrics.get("are_ranks", False):
+        # Evaluations of earlier versions end with the candidates.
+        sizes = {query.id: len(query.other_documents) for query in queries if query.other_documents and len(rest)}
+        run = RunRanks(named={}, others=_split(rest, sizes)[0])
     answered = set(evaluation.metrics["values"]["query_ids"])
     kept = [query for query in queries if query.id in answered]
     return measure(
@@ -428,9 +406,15 @@ def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], 
         [scores[query.id] for query in kept],
         reference,
         measures,
-        are_ranks=evaluation.metrics.get("are_ranks", False),
+        run=run,
         highest=highest_gain(queries, reference),
     )
+
+
+def _split(stored: FloatArray, sizes: Mapping[str, int]) -> tuple[dict[str, FloatArray], FloatArray]:
+    """The first values by query, as many as `sizes` says, and the rest."""
+    *parts, rest = np.split(stored, np.cumsum(list(sizes.values()))) if sizes else [stored]
+    return dict(zip(sizes, parts, strict=True)), rest
 
 
 def _figures(

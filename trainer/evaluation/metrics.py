@@ -53,6 +53,7 @@ class EvaluationQuery:
     elo: FloatArray
     first_stage_rank: FloatArray
     other_grades: FloatArray = field(default_factory=lambda: np.zeros(0))
+    other_documents: tuple[str, ...] = ()
     instruction: str = ""
 
     @property
@@ -70,6 +71,18 @@ class EvaluationQuery:
     def counts(self, reference: Reference) -> bool:
         """Whether the query enters the means: as in trec_eval, any grade suffices, even if nothing is relevant."""
         return bool(np.isfinite(self.all_grades).any()) if reference == "grades" else self.says(reference)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRanks:
+    """What a run file says beyond the candidates, by query id.
+
+    `named`: how many documents it names. `others`: negated ranks float64[m] of the graded documents that are no
+    candidates, in the order of `EvaluationQuery.other_grades`, NaN where it does not name them; no entry where m is 0.
+    """
+
+    named: Mapping[str, int]
+    others: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +135,12 @@ def measure(
     reference: Reference,
     metrics: Sequence[str] = METRICS,
     *,
-    are_ranks: bool = False,
+    run: RunRanks | None = None,
     highest: float | None = None,
 ) -> Measured:
     """Values of `metrics` for `scores`, one array per query, higher is better; NaN is a document that is not retrieved.
 
-    Ties go by the imported document id as in trec_eval. With `are_ranks`, a score is a rank from 1, negated, in a ranking
+    Ties go by the imported document id as in trec_eval. With `run`, a score is a rank from 1, negated, in a ranking
     that may name documents which are no candidates. Against grades: relevant from grade 1, an ungraded document counts as
     0. Against Elo: gain is the relevance, relevant are the documents of the ten highest Elo (half of them where there are
     fewer than twenty), MRR looks for the best; equal Elo is equally relevant. `highest`: see `highest_gain`, by default
@@ -137,8 +150,11 @@ def measure(
     top = highest_gain(queries, reference) if highest is None else highest
     rows = []
     for query, own in zip(queries, _checked(queries, scores), strict=True):
-        ranks = _given_ranks(own) if are_ranks else ranks_of(own, query.document_ids)
-        rows.append(_values(measures, query, ranks, reference, top))
+        ranks = ranks_of(own, query.document_ids) if run is None else _given_ranks(own)
+        others = np.zeros(len(query.other_grades), dtype=np.int64)
+        if run is not None and query.id in run.others:
+            others = _given_ranks(run.others[query.id])
+        rows.append(_values(measures, query, ranks, others, reference, top))
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(measures))
     return Measured(
         query_ids=tuple(query.id for query in queries),
@@ -165,11 +181,15 @@ def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -
 
 
 def _values(
-    measures: Sequence[Measure], query: EvaluationQuery, ranks: IntArray, reference: Reference, highest: float
+    measures: Sequence[Measure],
+    query: EvaluationQuery,
+    ranks: IntArray,
+    others: IntArray,
+    reference: Reference,
+    highest: float,
 ) -> list[float]:
     if reference == "grades":
-        unranked = np.zeros(len(query.other_grades), dtype=np.int64)
-        ranked = Ranked.of_grades(np.append(ranks, unranked), query.all_grades, highest=highest)
+        ranked = Ranked.of_grades(np.append(ranks, others), query.all_grades, highest=highest)
         return [each.of(ranked) for each in measures]
     known = np.isfinite(query.elo)
     gains = np.where(known, np.nan_to_num(query.relevance, nan=0.0), 0.0)

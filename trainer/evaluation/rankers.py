@@ -17,8 +17,8 @@ from labeling.retrieval.bm25 import BM25Index
 from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines, load_embedder
 from labeling.retrieval.query_instruction import with_instruction
 from scoring.numerics.measures.rankings import run_ranks
-from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
-from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.external.rerankers import OutsideEndpoint, OutsideReranker
+from trainer.evaluation.metrics import EvaluationQuery, RunRanks
 
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
 TEXTS_TOGETHER = 400
@@ -119,14 +119,18 @@ class Scorer:
 
 
 class Outside:
-    """An external reranker over HTTP."""
+    """An external reranker over HTTP; a query's own instruction has a place if the endpoint's template has one."""
 
     def __init__(self, endpoint: OutsideEndpoint) -> None:
         self._endpoint = endpoint
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
+        found = []
         with OutsideReranker(self._endpoint) as reranker:
-            return Scorer(reranker.scores).scores(queries, progress)
+            for done, query in enumerate(queries):
+                progress(done, len(queries))
+                found.append(reranker.scores(query.text, query.documents, instruction=query.instruction))
+        return found
 
 
 class RunFile:
@@ -140,14 +144,17 @@ class RunFile:
         self._run = run
 
     def scores(self, queries: Sequence[EvaluationQuery], progress: Progress) -> list[FloatArray]:
-        return [self._ranks(query) for query in queries]
+        return [self._ranks(query, query.document_ids) for query in queries]
 
-    def named(self, queries: Sequence[EvaluationQuery]) -> list[int]:
-        """How many documents the run names for each query."""
-        return [len(self._run.get(query.id, {})) for query in queries]
+    def beyond(self, queries: Sequence[EvaluationQuery]) -> RunRanks:
+        """How many documents the run names, and its ranks of the graded ones that are no candidates."""
+        return RunRanks(
+            named={query.id: len(self._run.get(query.id, {})) for query in queries},
+            others={query.id: self._ranks(query, query.other_documents) for query in queries if query.other_documents},
+        )
 
-    def _ranks(self, query: EvaluationQuery) -> FloatArray:
+    def _ranks(self, query: EvaluationQuery, documents: Sequence[str]) -> FloatArray:
         own = self._run.get(query.id, {})
         ids = list(own)
         ranks = dict(zip(ids, run_ranks(list(own.values()), ids).tolist(), strict=True))
-        return np.array([-ranks.get(each, math.nan) for each in query.document_ids], dtype=np.float64)
+        return np.array([-ranks.get(each, math.nan) for each in documents], dtype=np.float64)

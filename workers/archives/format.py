@@ -50,7 +50,7 @@ _OF_PAIRS = f"""JOIN labeling_pair pair ON pair.id = row.pair_id JOIN labeling_c
 _OF_JUDGMENTS = f"""JOIN labeling_judgment judgment ON judgment.id = row.judgment_id
     WHERE judgment.annotator_id IN {_ANNOTATORS}"""
 _FIT = """rater text, prior_precision float8, logit_scale float8, dispersion float8, gradient_norm float8, iterations int,
-    islands int, pairs int, judgments int, bias float8, bias_stderr float8, bias_island int, calibration_version int,
+    islands int, pairs int, judgments int, threshold float8, bias float8, bias_stderr float8, bias_island int, calibration_version int,
     calibration_id bigint, project_version int, judged_version bigint, error text, fitted_at timestamptz"""
 
 SECTIONS: tuple[Section, ...] = (
@@ -135,7 +135,7 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "project_fits", "scoring_projectfit",
         _columns("""version int, rater text, prior_precision float8, cross_validated bool, dispersion float8, losses jsonb,
-            pairs bigint, judge_terms jsonb, correlations jsonb, judgments bigint, chosen_at timestamptz,
+            pairs bigint, judge_terms jsonb, correlations jsonb, says_neither jsonb, judgments bigint, chosen_at timestamptz,
             calibrated_version int, calibrated_at timestamptz"""),
         _OF_PROJECT, numbered=False, order="row.project_id",
     ),

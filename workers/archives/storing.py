@@ -149,7 +149,9 @@ UPDATE scoring_projectfit fit SET
             ORDER BY each.ordinality)
         FROM jsonb_array_elements(fit.correlations) WITH ORDINALITY each
         JOIN number_annotators first ON first.old = (each.value ->> 0)::bigint
-        JOIN number_annotators second ON second.old = (each.value ->> 1)::bigint), '[]')
+        JOIN number_annotators second ON second.old = (each.value ->> 1)::bigint), '[]'),
+    says_neither = COALESCE((SELECT jsonb_agg(number.new ORDER BY number.new) FROM jsonb_array_elements(fit.says_neither) each
+        JOIN number_annotators number ON number.old = each.value::bigint), '[]')
 WHERE project_id = %s
 """
 

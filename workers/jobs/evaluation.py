@@ -20,9 +20,10 @@ from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.splits import fingerprint
 from trainer.bases import MINILM
-from trainer.evaluation.entries import enter_baselines, order_of
+from trainer.evaluation.entries import BASE, OUTSIDE, enter_baselines, order_of
 from trainer.evaluation.evaluation_files import store_proofs
 from trainer.evaluation.leaderboard import SPLITS, evaluation_queries, learned_queries, record_evaluation
+from trainer.evaluation.matching import is_all_equal
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.rankers import RunFile
 from trainer.models import Reranker, TrainingRun
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 STAGE = stored_text("evaluate")
 AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
 LOADING = stored_text("%(name)s: loading")
+EQUAL = (
+    "{name} gave all documents of {n} queries the same score, so ties by id order them; check its prompt (query_template, "
+    "document_template), that its texts arrive, and that its scores are not rounded"
+)
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times during the evaluation; see its log, evaluate fewer rerankers at once where "
     "memory is short, then order the evaluation again"
@@ -103,10 +108,12 @@ def _evaluate(claim: JobClaim) -> str:
     queries = evaluation_queries(snapshot, split)
     chosen = _chosen(project, snapshot, claim.payload["rerankers"])
     problems: list[str] = []
+    equal: list[str] = []
     for done, reranker in enumerate(chosen):
         report_progress(claim, done, len(chosen))
         try:
-            _evaluate_one(claim, reranker, snapshot, split, queries)
+            number = _evaluate_one(claim, reranker, snapshot, split, queries)
+            equal += [EQUAL.format(name=reranker.name, n=number)] if number else []
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # a model or an endpoint of anybody's; the others are measured all the same
@@ -117,6 +124,7 @@ def _evaluate(claim: JobClaim) -> str:
         raise NoneEvaluated("; ".join(problems))
     said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
     said += _proofs_stored(project, snapshot, split)
+    said += "".join(f"; warning: {each}" for each in equal)
     return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")
 
 
@@ -144,7 +152,8 @@ def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list
 
 def _evaluate_one(
     claim: JobClaim, reranker: Reranker, snapshot: Snapshot, split: str, queries: Sequence[EvaluationQuery]
-) -> None:
+) -> int:
+    """Measure and store; returns in how many queries a model gave all documents one score, which ranks nothing."""
     state = Job.objects.filter(claim.held)
 
     def progress(done: int, total: int) -> None:
@@ -155,8 +164,9 @@ def _evaluate_one(
     order = order_of(reranker, queries)
     scores = order.scores(queries, progress)
     scores = _without_what_was_learned(reranker, snapshot, queries, scores)
-    named = order.named(queries) if isinstance(order, RunFile) else None
-    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, named=named)
+    run = order.beyond(queries) if isinstance(order, RunFile) else None
+    record_evaluation(reranker, snapshot, split, queries=queries, scores=scores, run=run)
+    return sum(map(is_all_equal, scores)) if reranker.kind in (OUTSIDE, BASE) else 0
 
 
 def _without_what_was_learned(

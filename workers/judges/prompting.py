@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PROMPTS = Path(__file__).parent / "prompts"
-AnswerForm = Literal["letter", "score", "ranking", "criteria"]
+AnswerForm = Literal["letter", "score", "score_or_neither", "ranking", "criteria"]
+
+# Forms whose answer is a reasoning and one score.
+SCORED = ("score", "score_or_neither")
 
 BYTES_PER_TOKEN = 4
 EXAMPLE_TOKENS = 256  # the most of each text of a worked example
@@ -138,7 +141,7 @@ def _shown_examples(examples: Sequence[WorkedExample], form: AnswerForm, nonce: 
             query=example.query,
             first=example.first,
             second=example.second,
-            note=f"Note: {example.why}\n" if example.why and form != "score" else "",
+            note=f"Note: {example.why}\n" if example.why and form not in SCORED else "",
             answer=_example_answer(example, form),
         )
         for example in examples
@@ -152,7 +155,8 @@ def _example_answer(example: WorkedExample, form: AnswerForm) -> str:
     if form == "criteria":  # people compared the documents as a whole
         return f"Document {example.label} is the more relevant."
     why = example.why or f"Document {example.label} serves the query better."
-    return json.dumps({"reasoning": why, "score": round(2.0 * example.preference - 1.0, 2)}, ensure_ascii=False)
+    answer: dict[str, object] = {"reasoning": why, "score": round(2.0 * example.preference - 1.0, 2)}
+    return json.dumps(answer | ({"neither": False} if form == "score_or_neither" else {}), ensure_ascii=False)
 
 
 def frame_of(

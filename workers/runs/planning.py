@@ -16,6 +16,7 @@ from django.db.models import F
 from labeling.pairs import store_pairs
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray
+from scoring.annotators.cycles import contradicting_pairs
 from scoring.annotators.student_weights import guides_of
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
@@ -28,8 +29,8 @@ from workers.runs.set_planning import draw_sets, store_sets
 
 PairsOfQueries = dict[int, IntArray]
 # Samplers that are no design by themselves but go on from what is known; their runs ask nothing but what they draw.
-UNCERTAIN, GUIDED = "uncertain", "guided"
-GOES_ON = (UNCERTAIN, GUIDED)
+UNCERTAIN, GUIDED, CONFLICTS = "uncertain", "guided", "conflicts"
+GOES_ON = (UNCERTAIN, GUIDED, CONFLICTS)
 # The sampler that asks only what judges have recorded.
 RECORDED = "recorded"
 
@@ -45,6 +46,8 @@ def plan_queries(
     _lock_project(run.project_id)
     is_design = sampler.name not in GOES_ON
     known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
+    if sampler.name == CONFLICTS and round_number == 1:
+        known = _contradicting(run, judges, list(budgets))
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     if (set_size := set_size_of(judges)) > 2:
         sets = draw_sets(
@@ -74,6 +77,16 @@ def plan_queries(
         recorded=recorded.by_query if recorded is not None else None,
     )
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded)
+
+
+def _contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
+    """Pairs of the panel's circles on which a judge of this run owes an answer in one of its orders."""
+    owed, found = _unasked_pairs(run, judges, query_ids), contradicting_pairs(run.project_id, query_ids)
+    kept = {query: set(map(tuple, pairs.tolist())) for query, pairs in owed.items()}
+    return {
+        query: np.array([each for each in pairs.tolist() if tuple(each) in kept.get(query, ())]).reshape(-1, 2)
+        for query, pairs in found.items()
+    }
 
 
 def plan_across(

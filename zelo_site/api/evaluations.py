@@ -16,7 +16,7 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from trainer.evaluation.entries import EntryRefused, NameTaken, enter_outside, enter_run_file
-from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
+from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
 from trainer.evaluation.metrics import parse_measures
 from trainer.evaluation.rank_changes import what_moved
@@ -72,13 +72,18 @@ class DifferenceOut(IntervalOut):
 
 
 class MatchedOut(Schema):
-    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates."""
+    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates.
+
+    `others_graded`: those of them with a grade, which count as retrieved. `equal`: queries in which all scores are equal.
+    """
 
     queries: int
     of_queries: int
     documents: int
     of_documents: int
     others: int
+    others_graded: int
+    equal: int
 
 
 class BoardRowOut(Schema):

@@ -14,6 +14,7 @@ from pydantic import Field
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
+from scoring.annotators.cycles import panel_cycles
 from scoring.annotators.replacing_people import replacing_people
 from scoring.numerics.judges.replacement import EPSILON
 from scoring.storage.files import StorageFull
@@ -125,6 +126,29 @@ class ScorecardOut(Schema):
     call_correlation: EstimateOut | None
     drift: float | None
     calls: CallsOut
+
+
+class CycleOut(Schema):
+    """Candidates that the panel orders in a circle: each before the next with this preference, the last before the first."""
+
+    query_id: int
+    candidate_ids: tuple[int, int, int]
+    preferences: tuple[float, float, float]
+
+
+class CyclesOut(Schema):
+    cycles: int
+    triples: int
+    share: EstimateOut | None
+    listed: list[CycleOut]
+
+
+@router.get("/projects/{slug}/cycles", response=CyclesOut)
+def get_cycles(request: HttpRequest, slug: str) -> Any:
+    """Triples in which the panel contradicts itself, the clearest first, and their share. A run with the sampler `conflicts`
+    and orders `both` asks about them in the other order.
+    """
+    return panel_cycles(project_or_404(request, slug))
 
 
 class PauseIn(Schema):

@@ -110,7 +110,10 @@ class IslandOut(Schema):
 
 
 class CalibrationOut(Schema):
-    """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why."""
+    """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why.
+
+    `thresholds`: queries that answers "neither is relevant" put on the scale.
+    """
 
     version: int
     stale: bool
@@ -131,6 +134,7 @@ class CalibrationOut(Schema):
     islands_count: int
     unlinked: int
     unlinked_names: list[str]
+    thresholds: int
     prior_precision: float | None
     prior_cross_validated: bool
     prior_losses: list[tuple[float, float]]

@@ -77,7 +77,12 @@ def _matched(row: Row) -> tuple[str, str]:
     own = row.matched
     if own is None:
         return count(row.queries), "–"
-    others = f" + {count(own.others)}" if own.others else ""
+    others = ""
+    if own.others:
+        others = " + " + _("%(n)s not candidates (%(graded)s graded)") % {
+            "n": count(own.others),
+            "graded": count(own.others_graded),
+        }
     return f"{own.queries} / {own.of_queries}", f"{count(own.documents)} / {count(own.of_documents)}{others}"
 
 

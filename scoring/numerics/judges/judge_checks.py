@@ -108,6 +108,29 @@ def intransitive_triples(a: IntArray, b: IntArray, preference: FloatArray, size:
     return round(cycles), round(triples)
 
 
+Triple = tuple[int, int, int]
+
+
+def cycles_of(
+    a: IntArray, b: IntArray, preference: FloatArray, size: int
+) -> list[tuple[Triple, tuple[float, float, float]]]:
+    """The cycles of `intransitive_triples`: each candidate beats the next and the last the first, with P(it does).
+
+    Each cycle once, its smallest index first.
+    """
+    p = np.full((size, size), 0.5)
+    p[a, b], p[b, a] = preference, 1.0 - preference
+    beats = side(p) > 0
+    found = []
+    for i in range(size):
+        later = np.arange(i + 1, size)
+        after, before = later[beats[i, later]], later[beats[later, i]]
+        for j, k in zip(*np.nonzero(beats[np.ix_(after, before)]), strict=True):
+            first, last = int(after[j]), int(before[k])
+            found.append(((i, first, last), (float(p[i, first]), float(p[first, last]), float(p[last, i]))))
+    return found
+
+
 def ratio(parts: IntArray, wholes: IntArray, rng: np.random.Generator, *, resamples: int = 2000) -> Estimate | None:
     """sum(parts) / sum(wholes) over queries, with a bootstrap interval over them; with one query, Wilson's."""
     parts, wholes = parts[wholes > 0], wholes[wholes > 0]

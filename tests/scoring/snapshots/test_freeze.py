@@ -80,6 +80,22 @@ def test_grades_of_documents_that_are_no_candidates_are_frozen_and_measured() ->
     split = next(row["split"] for row in rows if row["query_id"] == query.pk)
     found = {each.id: each for each in evaluation_queries(snapshot, split)}[query.external_id]
     assert found.other_grades.tolist() == [3.0] and found.counts("grades")
+    assert found.other_documents == ("elsewhere",)
+
+
+def test_a_graded_candidate_without_a_score_counts_as_not_retrieved_in_evaluations() -> None:
+    project = make_project()
+    scored(project)
+    Candidate.objects.update(grade=1)
+    snapshot = freeze([project], name="whole")
+    chosen = next(row["query_id"] for row in rows_of(snapshot) if row["split"] == "test")
+    lost = Candidate.objects.filter(query_id=chosen).earliest("id")
+    lost.score.delete()
+    trained = Candidate.objects.filter(query_id=next(r["query_id"] for r in rows_of(snapshot) if r["split"] == "train"))
+    trained.earliest("id").score.delete()
+    for row in rows_of(freeze([project], name="one less")):
+        expected = ([1], [lost.document.external_id]) if row["query_id"] == chosen else ([], [])
+        assert (row["other_grades"], row["other_documents"]) == expected
 
 
 def test_the_manifest_is_the_last_file_and_carries_the_checksum(monkeypatch: pytest.MonkeyPatch) -> None:

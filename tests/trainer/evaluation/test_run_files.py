@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labeling.importing.lines import RowError
-from scoring.numerics.measures.rankings import evaluate_run
 from tests.factories.frozen import a_query
-from trainer.evaluation.metrics import measure
+from trainer.evaluation.metrics import EvaluationQuery, measurable, measure
 from trainer.evaluation.rankers import RunFile
-from trainer.evaluation.run_files import read_run
+from trainer.evaluation.run_files import Run, read_run
 
 EXPECTED = {"q1": {"d2": 7.5, "d1": 3.25}, "q9": {"d1": 1.0}}
 TREC = b"q1 Q0 d2 1 7.5 mine\nq1 Q0 d1 2 3.25 mine\nq9 Q0 d1 1 1 mine\n"
@@ -97,33 +99,70 @@ def test_a_bad_run_file_is_refused_with_its_line(content: bytes, said: str) -> N
         read(content)
 
 
-def test_a_run_is_measured_as_trec_eval_measures_it() -> None:
-    """Ties, ties only as 32-bit floats, documents that are no candidates, and candidates that it lacks."""
-    rng = np.random.default_rng(11)
-    found = [a_query(f"q{i}", grades=rng.integers(0, 3, 20).astype(float).tolist()) for i in range(12)]
-    run = {
-        query.id: {
-            f"d{number}": float(1500 * rng.integers(0, 4) + rng.choice([0.0, 1e-5]))
-            for number in rng.permutation(np.arange(1, 41))[:25]
+NAMES = {
+    "ndcg@10": "ndcg_cut_10", "ndcg@3": "ndcg_cut_3", "ndcg": "ndcg", "recall@10": "recall_10", "recall@100": "recall_100",
+    "mrr": "recip_rank", "map": "map", "map@10": "map_cut_10", "precision@5": "P_5", "success@1": "success_1",
+}  # fmt: skip
+OF_TREC = {"ndcg_cut.3,10", "ndcg", "recall.10,100", "recip_rank", "map", "map_cut.10", "P.5", "success.1"}
+
+
+def graded_queries(rng: np.random.Generator) -> list[EvaluationQuery]:
+    """Candidates d1 to d20, some without a grade; grades from -2 to 3; graded documents beyond the candidates."""
+    found = []
+    for number in range(10):
+        grades = rng.integers(-2, 1 if number == 4 else 4, 20).astype(float)
+        grades[rng.random(20) < 0.3] = np.nan
+        beyond = sorted(f"d{each}" for each in rng.choice(np.arange(21, 60), rng.integers(0, 15), replace=False))
+        others = rng.integers(-2, 1 if number == 4 else 4, len(beyond)).astype(float)
+        query = a_query(f"q{number}", grades=grades.tolist())
+        found.append(replace(query, other_grades=others, other_documents=tuple(beyond)))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 100_000), scale=st.sampled_from([1.0, 4.0]))
+def test_a_run_is_measured_as_trec_eval_measures_it_over_all_graded_documents(seed: int, scale: float) -> None:
+    """Ties, ties only as 32-bit floats, negative and fractional grades, unjudged documents, missing ones, -c.
+
+    The run lacks queries that are graded and has queries that nobody graded.
+    """
+    rng = np.random.default_rng(seed)
+    queries = graded_queries(rng)
+    run: Run = {
+        f"q{number}": {
+            f"d{each}": float(1500 * rng.integers(-1, 4) + rng.choice([0.0, 1e-5]))
+            for each in rng.permutation(np.arange(1, 80))[: rng.integers(1, 60)]
         }
-        for query in found
+        for number in rng.permutation(np.arange(14))[:9]
     }
-    grades = {q.id: {d: int(g) for d, g in zip(q.document_ids, q.grades, strict=True)} for q in found}
+    grades = {
+        query.id: {
+            name: int(grade)
+            for name, grade in zip(query.document_ids + query.other_documents, query.all_grades, strict=True)
+            if np.isfinite(grade)
+        }
+        for query in queries
+    }
+    theirs = pytrec_eval.RelevanceEvaluator(grades, OF_TREC).evaluate(run)
     order = RunFile(run)
-    names = {
-        "ndcg@10": "ndcg_cut_10",
-        "recall@10": "recall_10",
-        "mrr": "recip_rank",
-        "map": "map",
-        "precision@5": "P_5",
-    }
-    measured = measure(found, order.scores(found, lambda done, total: None), "grades", list(names), are_ranks=True)
-    theirs = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.10", "recall.10", "recip_rank", "map", "P.5"}).evaluate(
-        run
-    )
-    ours = evaluate_run(run, {query: dict(own) for query, own in grades.items()}, list(names))
-    for name, of_trec in names.items():
-        expected = [theirs[query][of_trec] for query in measured.query_ids]
-        assert measured.values[name].tolist() == pytest.approx(expected, abs=1e-12), name
-        assert [ours[name][query] for query in measured.query_ids] == pytest.approx(expected, abs=1e-12)
-    assert order.named(found) == [25] * 12
+    asked = measurable(queries, "grades")
+    scores = order.scores(asked, lambda done, total: None)
+    beyond = order.beyond(asked)
+    measured = measure(asked, scores, "grades", list(NAMES), run=beyond)
+    for name, of_trec in NAMES.items():
+        found = dict(zip(measured.query_ids, measured.values[name].tolist(), strict=True))
+        expected = {query: theirs.get(query, {}).get(of_trec, 0.0) for query in grades if grades[query]}
+        assert found == pytest.approx(expected, abs=1e-12), name
+    fractions = [replace(q, grades=q.grades / scale, other_grades=q.other_grades / scale) for q in asked]
+    again = measure(fractions, scores, "grades", ["ndcg@10"], run=beyond)
+    assert again.values["ndcg@10"] == pytest.approx(measured.values["ndcg@10"], abs=1e-12)
+    assert beyond.named == {query.id: len(run.get(query.id, {})) for query in asked}
+
+
+def test_a_snapshot_that_does_not_name_them_lets_no_run_find_graded_documents_beyond_the_candidates() -> None:
+    query = replace(a_query(grades=[1.0]), other_grades=np.array([3.0]))
+    order = RunFile({"q1": {"d1": 1.0, "d2": 2.0}})
+    found = order.scores([query], lambda done, total: None)
+    assert measure([query], found, "grades", ["recall@10"], run=order.beyond([query])).values["recall@10"] == [0.5]
+    named = replace(query, other_documents=("d2",))
+    assert measure([named], found, "grades", ["recall@10"], run=order.beyond([named])).values["recall@10"] == [1.0]

@@ -16,7 +16,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from tests.processes.serve import rerank_app, served, serving
-from trainer.evaluation.external_rerankers import OutsideEndpoint, OutsideReranker
+from trainer.evaluation.external.rerankers import OutsideEndpoint, OutsideReranker
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import MOST_DOCUMENTS
 from trainer.serving.server import ARTEFACT_HEADER

@@ -11,6 +11,7 @@ import pytest
 import pytrec_eval
 from pytest_django import Settings
 
+from labeling.models import UnmatchedGrade
 from scoring.snapshots import freeze as snapshots
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, storage
@@ -142,6 +143,21 @@ def test_an_outside_reranker_stands_beside_ours(monkeypatch: pytest.MonkeyPatch)
     assert kept[: len(queries[0].documents)].tolist() == [float(len(text)) for text in queries[0].documents]
 
 
+def test_equal_scores_of_all_documents_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = Elsewhere()
+    elsewhere.answer = lambda body: by_length({"documents": ["same"] * len(body["documents"])})
+    row = {"name": "theirs", "url": elsewhere.url, "model": "rerank-x"}
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
+    project = make_scored()
+    snapshot = make_frozen(project)
+    job = evaluated(project, snapshot, rerankers=[enter_outside(project, "theirs")])
+    elsewhere.close()
+    number = len(evaluation_queries(snapshot, "test"))
+    assert f"warning: theirs gave all documents of {number} queries the same score" in job.message
+    matched = leaderboard(project, snapshot, "test", "grades").rows[0].matched
+    assert matched is not None and matched.equal == number
+
+
 def test_what_moved_names_losses_first_and_both_ranks() -> None:
     project = make_scored()
     snapshot = make_frozen(project)
@@ -211,19 +227,29 @@ def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
 
 
 def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_matched() -> None:
-    """Ties, candidates that it lacks, documents that are no candidates, a query that it lacks."""
+    """Ties, candidates that it lacks, documents that are no candidates, graded or not, a query that it lacks."""
     project = make_scored()
+    for query in project.queries.all():
+        UnmatchedGrade.objects.create(
+            project=project, query_external_id=query.external_id, document_external_id="beyond", grade=2
+        )
+        UnmatchedGrade.objects.create(
+            project=project, query_external_id=query.external_id, document_external_id="never named", grade=1
+        )
     snapshot = make_frozen(project)
     first, *others = evaluation_queries(snapshot, "test")
     run = {
-        query.id: {"elsewhere": 2.0, **{each: float(i % 2) for i, each in enumerate(query.document_ids[:5])}}
+        query.id: {
+            "elsewhere": 2.0, "beyond": 0.5, **{each: float(i % 2) for i, each in enumerate(query.document_ids[:5])}
+        }
         for query in others
-    }
+    }  # fmt: skip
     text = "".join(f"{query} Q0 {each} 1 {score} t\n" for query, own in run.items() for each, score in own.items())
     entered = enter_run_file(project, "ours", io.BytesIO(text.encode()))
     evaluated(project, snapshot, rerankers=[entered])
     grades = {
         query.id: {d: int(g) for d, g in zip(query.document_ids, query.grades, strict=True) if np.isfinite(g)}
+        | {"beyond": 2, "never named": 1}
         for query in (first, *others)
     }
     names = {
@@ -246,7 +272,8 @@ def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_mat
     matched = stored.rows[0].matched
     assert matched is not None
     assert (matched.queries, matched.of_queries) == (len(others), len(others) + 1)
-    assert (matched.documents, matched.others) == (5 * len(others), len(others))
+    assert (matched.documents, matched.others) == (5 * len(others), 2 * len(others))
+    assert matched.others_graded == len(others)
     assert matched.of_documents == sum(len(query.document_ids) for query in others)
 
 

@@ -24,14 +24,14 @@ from workers.judges.openai.reading.bodies import (
 )
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
 from workers.judges.openai.reading.labels import MissingLabel, label_position, preference_at
-from workers.judges.openai.reading.scores import NoScore, score_in, scores_in
+from workers.judges.openai.reading.scores import NoScore, score_in, score_or_neither_in, scores_in
 from workers.judges.openai.reading.tokens import Position
 from workers.judges.openai.reading.votes import letter_in
 
 __all__ = [
     *("Answer", "Asked", "Cause", "MissingLabel", "NoAnswer"),
     *("one_choice", "position_of_label"),
-    *("clamp", "read_criteria", "read_logprobs", "read_score", "read_votes", "storable"),
+    *("clamp", "read_criteria", "read_logprobs", "read_score", "read_score_or_neither", "read_votes", "storable"),
 ]
 
 RATIONALE_CHARACTERS = 4000
@@ -46,10 +46,11 @@ _LOGPROB, _REASONED, _SAMPLED = Asked("logprob"), Asked("reasoned"), Asked("samp
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """P(the document presented first is more relevant) in [0, 1], and the model's reasoning."""
+    """P(the document presented first is more relevant) in [0, 1], and the model's reasoning; `neither`: none is relevant."""
 
     preference_of_first: float
     rationale: str = ""
+    neither: bool = False
 
 
 def read_logprobs(body: Any, *, least_mass: float, missing: MissingLabel, asked: Asked = _LOGPROB) -> Answer:
@@ -106,6 +107,12 @@ def read_score(body: Any, *, asked: Asked = _REASONED) -> Answer:
     return _one([_scored(choice, asked) for choice in choices_of(body, asked)], asked)
 
 
+def read_score_or_neither(body: Any, *, asked: Asked = _REASONED) -> Answer:
+    """As `read_score`, of an object that also says whether neither document is relevant. Raises NoAnswer."""
+    asked = asked.at(body)
+    return _one([_scored_or_neither(choice, asked) for choice in choices_of(body, asked)], asked)
+
+
 def read_criteria(body: Any, criteria: Sequence[Criterion], *, asked: Asked = _REASONED) -> Answer:
     """preference = (score + 1) / 2 of the weighted mean of a JSON object {"reasoning", "scores": {name: in [-1, 1]}}.
 
@@ -119,6 +126,12 @@ def _scored(choice: Choice, asked: Asked) -> Answer:
     found = _stated(score_in, spoken_text(choice, asked), EXPECTED_SCORE, asked)
     rationale = storable(asked.conceal(found.reasoning))
     return Answer((found.score + 1.0) / 2.0, rationale[:RATIONALE_CHARACTERS])
+
+
+def _scored_or_neither(choice: Choice, asked: Asked) -> Answer:
+    found, neither = _stated(score_or_neither_in, spoken_text(choice, asked), EXPECTED_SCORE, asked)
+    rationale = storable(asked.conceal(found.reasoning))
+    return Answer((found.score + 1.0) / 2.0, rationale[:RATIONALE_CHARACTERS], neither)
 
 
 def _scored_by(criteria: Sequence[Criterion], choice: Choice, asked: Asked) -> Answer:

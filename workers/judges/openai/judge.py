@@ -12,11 +12,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from labeling.annotation.criteria import Criteria, schema_of
 from labeling.plugins import Judge, register
-from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from labeling.records import AnswerKind, Collection, Comparison, Failure, FailureKind, Usage, Verdict
 from workers.endpoints import learned
 from workers.endpoints.conversation import Conversation
 from workers.endpoints.event_loop import run
@@ -32,6 +32,7 @@ from workers.judges.openai.answers import (
     read_criteria,
     read_logprobs,
     read_score,
+    read_score_or_neither,
     read_votes,
 )
 from workers.judges.openai.batched import BatchedQuestions, count_in
@@ -42,6 +43,7 @@ from workers.judges.openai.http.remedies import UNKNOWN, Server
 from workers.judges.openai.http.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.openai.options import OpenAIOptions
 from workers.judges.prompting import (
+    AnswerForm,
     Cutter,
     Limits,
     Prompt,
@@ -66,6 +68,14 @@ SCORE_SCHEMA: dict[str, Any] = {
     },
     "required": ["reasoning", "score"],
     "additionalProperties": False,
+}
+NEITHER_SCHEMA: dict[str, Any] = {
+    **SCORE_SCHEMA,
+    "properties": {
+        **SCORE_SCHEMA["properties"],
+        "neither": {"type": "boolean", "description": "Whether neither document helps with the need behind the query."},
+    },
+    "required": ["reasoning", "score", "neither"],
 }
 
 
@@ -102,15 +112,17 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     label = "Language model over HTTP (OpenAI API)"
     batch_size = 64
     resource = "http"
-    added_options = frozenset({"examples", "delivery", "criteria", "criteria_from"})
+    added_options = frozenset({"examples", "delivery", "criteria", "criteria_from", "neither"})
     Options = OpenAIOptions  # type: ignore[assignment]  # endpoint and model have no default
     options: OpenAIOptions
 
     def __init__(self, options: Judge.Options | None = None) -> None:
         super().__init__(options)
         self._criteria: Criteria = getattr(self.options, "criteria", ())  # the judges of sets and grades have none
-        scores: Literal["score", "criteria"] = "criteria" if self._criteria else "score"
-        self.form: Literal["letter", "score", "criteria"] = scores if self.options.mode == "reasoned" else "letter"
+        self._neither: bool = getattr(self.options, "neither", False)
+        scored: AnswerForm = "score_or_neither" if self._neither else "score"
+        scores: AnswerForm = "criteria" if self._criteria else scored
+        self.form: AnswerForm = scores if self.options.mode == "reasoned" else "letter"
         self.prompt_hash = self.hash_of_prompts()
         self.model_revision = self.options.model
         self._limits = Limits(self.options.max_document_tokens, self.options.max_query_tokens)
@@ -273,6 +285,8 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
     def verdict(self, comparison: Comparison, bodies: list[dict[str, Any]], asked: Asked) -> Verdict:
         """The verdict on a comparison in these replies. Raises NoAnswer."""
         answer = self._read(bodies, asked)
+        if answer.neither:
+            return Verdict(preference=None, kind=AnswerKind.BOTH_IRRELEVANT, rationale=answer.rationale)
         first = clamp(answer.preference_of_first) if self.options.clamp else answer.preference_of_first
         return Verdict(preference=comparison.preference_of_a(first), rationale=answer.rationale)
 
@@ -337,7 +351,9 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         else:
             body[options.token_limit_field] = options.max_output_tokens
             if options.response_format == "json_schema":
-                asked = schema_of(self._criteria) if self._criteria else SCORE_SCHEMA
+                asked = (
+                    schema_of(self._criteria) if self._criteria else NEITHER_SCHEMA if self._neither else SCORE_SCHEMA
+                )
                 schema = {"name": "comparison", "strict": True, "schema": asked}
                 body["response_format"] = {"type": "json_schema", "json_schema": schema}
             elif options.response_format == "json_object":
@@ -351,7 +367,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         if options.mode == "reasoned" and self._criteria:
             return read_criteria(bodies[0], self._criteria, asked=asked)
         if options.mode == "reasoned":
-            return read_score(bodies[0], asked=asked)
+            return (read_score_or_neither if self._neither else read_score)(bodies[0], asked=asked)
         return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)
 
     def asked(self, access: Access, server: Server = UNKNOWN) -> Asked:

@@ -20,6 +20,7 @@ RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "res
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
 RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these names")
 REASONED_CRITERIA = stored_text("criteria need the mode 'reasoned'; set it, or remove the criteria")
+REASONED_NEITHER = stored_text("neither needs the mode 'reasoned' without criteria; set the mode, or remove neither")
 ONE_CALL = stored_text("delivery 'batch' sends one request a question; set votes_in_one_call, or delivery 'live'")
 
 
@@ -114,6 +115,9 @@ class OpenAIOptions(EndpointOptions):
         description="Mode reasoned: a score for each criterion, combined by the weights; name, description, weight.",
     )
 
+    neither: bool = pydantic.Field(
+        default=False, description="Mode reasoned: the model may also answer that neither document is relevant."
+    )
     criteria_from: Literal["", "project"] = pydantic.Field(
         default="", description="project: the criteria are those of the project's rubric when the judge is chosen."
     )
@@ -123,6 +127,8 @@ class OpenAIOptions(EndpointOptions):
         if self.criteria and self.mode != "reasoned":
             raise ValueError(REASONED_CRITERIA % {})
         check_names(self.criteria)
+        if self.neither and (self.mode != "reasoned" or self.criteria):
+            raise ValueError(REASONED_NEITHER % {})
         return self
 
     @pydantic.model_validator(mode="after")

@@ -15,7 +15,7 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
-from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside
+from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES, parse_measures
 from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
@@ -136,7 +136,7 @@ class Command(BaseCommand):
 
 
 def _row(row: Row) -> list[str]:
-    """Format the measures, the difference and what matched; documents that are no candidates are added."""
+    """Format the measures, the difference and what matched; a run's documents that are no candidates are added."""
     leading, *others = row.metrics.values()
     against, matched = row.against.get("bm25"), row.matched
     gain = "" if against is None else (
@@ -149,7 +149,9 @@ def _row(row: Row) -> list[str]:
         *(f"{each.estimate:.3f}" for each in others),
         gain,
         f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
-        f"{matched.documents} of {matched.of_documents}" + (f" + {matched.others}" if matched.others else "")
+        f"{matched.documents} of {matched.of_documents}"
+        + (f" + {matched.others} ({matched.others_graded} graded)" if matched.others else "")
+        + (f", all scores equal in {matched.equal} queries" if matched.equal else "")
         if matched
         else "",
     ]

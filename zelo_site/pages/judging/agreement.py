@@ -11,7 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from scoring.annotators.agreement import judge_figures
-from zelo_site.pages.scope import visible_project
+from scoring.annotators.cycles import panel_cycles
+from zelo_site.pages.judging.conflicts import shown_cycles
+from zelo_site.pages.scope import may_change, visible_project
 
 KEPT_S = 20
 MOST_KAPPAS = 30
@@ -21,7 +23,8 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the fragment."""
     project = visible_project(request, slug)
     found = cache.get_or_set(f"zelo:agreement:{project.pk}", lambda: judge_figures(project), KEPT_S)
-    assert found is not None
+    circles = cache.get_or_set(f"zelo:cycles:{project.pk}", lambda: panel_cycles(project), KEPT_S)
+    assert found is not None and circles is not None
     measured = [each for each in found.annotators if each.sharpness is not None]
     context = {
         "project": project,
@@ -31,5 +34,8 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
         "weighs": project.rater_options.get("judge_weights") == "anchored",
         "kappas": sorted(found.kappas, key=lambda each: -each.common)[:MOST_KAPPAS],
         "kappas_left": max(0, len(found.kappas) - MOST_KAPPAS),
+        "circles": circles,
+        "shown_cycles": shown_cycles(circles),
+        "may_change": may_change(request, project),
     }
     return render(request, "zelo/judging/parts/agreement.html", context)

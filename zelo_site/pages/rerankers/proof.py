@@ -27,7 +27,7 @@ from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from scoring.quality import JUDGE_ORDER
 from trainer.evaluation.entries import UNTRAINED_BASE, EntryRefused, NameTaken, enter_outside, enter_run_file
-from trainer.evaluation.external_rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
+from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside, outside_endpoints
 from trainer.evaluation.leaderboard import (
     BASELINES,
     SPLITS,

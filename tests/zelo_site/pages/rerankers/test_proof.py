@@ -155,7 +155,7 @@ def test_the_reader_chooses_measures_and_sees_what_matched(
     assert (board["measures"], board["complete"]) == (["map", "success@1"], True)
     assert set(board["rows"][0]["metrics"]) == {"map", "success@1"}
     found = {"queries": len(queries), "of_queries": len(queries), "documents": documents, "of_documents": documents}
-    assert board["rows"][0]["matched"] == {**found, "others": 0}
+    assert board["rows"][0]["matched"] == {**found, "others": 0, "others_graded": 0, "equal": 0}
     wrong = client.get(f"{rest}bpref")
     assert wrong.status_code == 422 and "bpref" in wrong.json()["detail"]
 

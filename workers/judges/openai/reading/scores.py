@@ -116,6 +116,20 @@ def score_in(text: str) -> Scored:
     return Scored(*_last_in(text, "score", _read))
 
 
+def score_or_neither_in(text: str) -> tuple[Scored, bool]:
+    """As `score_in`, and whether the same object says "neither": true. Raises NoScore, also unless it is true or false."""
+    (score, neither), reasoning = _last_in(text, "score", _read_or_neither)
+    return Scored(score, reasoning), neither
+
+
+def _read_or_neither(document: dict[str, Any]) -> tuple[tuple[float, bool], str]:
+    score, reasoning = _read(document)
+    neither = _unwrapped(document, "score").get("neither", False)
+    if not isinstance(neither, bool):
+        raise NoScore("none", 'its "neither" is not true or false')
+    return (score, neither), reasoning
+
+
 def scores_in(text: str, names: Sequence[str]) -> ScoredByCriterion:
     """The scores of all these names in the last complete object. Raises NoScore as `score_in` does, also where one is missing."""
     return ScoredByCriterion(*_last_in(text, "scores", lambda document: _read_names(document, names)))

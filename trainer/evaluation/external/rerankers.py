@@ -2,7 +2,7 @@
 
 ZELO_RERANKERS holds JSON, or the path of a JSON file: a list of endpoints that the operator defines and
 projects choose by name. It supports three shapes: `cohere` (also vLLM), `jina`, `tei`. Keys stay in
-environment variables and are read at each call. Imports no Django.
+environment variables and are read at each call. `trainer.evaluation.external.prompts` fills templates. Imports no Django.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import pydantic
 
 from labeling.records import FloatArray
+from trainer.evaluation.external.prompts import DOCUMENT, QUERY, Template, check_templates, filled
 
 VARIABLE = "ZELO_RERANKERS"
 ATTEMPTS = 4
@@ -27,6 +28,9 @@ LONGEST_WAIT_S = 60.0
 BACKOFF_S = 1.0
 MOST_REPLY_BYTES = 16 * 1024 * 1024
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+TOO_MUCH = {413, 422}
+# TEI refuses more texts than its --max-client-batch-size, 32 by default.
+MOST_DOCUMENTS = {"cohere": 100, "jina": 100, "tei": 32}
 
 
 class OutsideInvalid(ValueError):
@@ -41,11 +45,17 @@ class OutsideFailed(RuntimeError):
     """An external reranker did not rank: it is unreachable, refused, or sent an unreadable answer."""
 
 
+class TooMuch(OutsideFailed):
+    """The endpoint refused the size of a request."""
+
+
 class OutsideEndpoint(pydantic.BaseModel):
     """One external reranker. `url` is the full address for POST requests.
 
-    `most_documents`: maximum number of documents in one request. Longer lists are split into several requests; that is
-    safe because these models score each document by itself.
+    `most_documents`: maximum number of documents in one request, by default MOST_DOCUMENTS. Longer lists are split, and parts
+    that the endpoint finds too large are halved. That is safe only for models that score each document by itself;
+    `listwise` models read all documents together, and their lists are never split. `query_template` and
+    `document_template` hold the prompt of a model whose server adds none; see `prompts`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -56,7 +66,11 @@ class OutsideEndpoint(pydantic.BaseModel):
     model: str = ""
     api_key_env: str = ""
     timeout_s: float = pydantic.Field(default=60.0, gt=0, le=600)
-    most_documents: int = pydantic.Field(default=100, ge=1, le=10_000)
+    most_documents: int | None = pydantic.Field(default=None, ge=1, le=10_000)
+    listwise: bool = False
+    query_template: Template = QUERY
+    document_template: Template = DOCUMENT
+    instruction: str = pydantic.Field(default="", max_length=2000)
 
     @pydantic.field_validator("url")
     @classmethod
@@ -70,7 +84,12 @@ class OutsideEndpoint(pydantic.BaseModel):
     def _model_where_needed(self) -> OutsideEndpoint:
         if self.shape != "tei" and not self.model:
             raise ValueError(f"shape {self.shape!r} needs a model name")
+        check_templates(self.query_template, self.document_template, self.instruction)
         return self
+
+    @property
+    def documents_at_once(self) -> int:
+        return self.most_documents or MOST_DOCUMENTS[self.shape]
 
 
 def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, OutsideEndpoint]:
@@ -108,6 +127,7 @@ class OutsideReranker:
     def __init__(self, endpoint: OutsideEndpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.endpoint = endpoint
         self._sleep = sleep
+        self._size = endpoint.documents_at_once
         self._client = httpx.Client(timeout=endpoint.timeout_s, follow_redirects=False)
 
     def __enter__(self) -> OutsideReranker:
@@ -116,11 +136,40 @@ class OutsideReranker:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def scores(self, query: str, documents: Sequence[str]) -> FloatArray:
-        """One score per document, in order, higher is better. Raises OutsideFailed."""
-        size = self.endpoint.most_documents
-        parts = [self._part(query, documents[start : start + size]) for start in range(0, len(documents), size)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+    def scores(self, query: str, documents: Sequence[str], *, instruction: str = "") -> FloatArray:
+        """One score per document, in order, higher is better; `instruction` replaces that of the endpoint.
+
+        Raises OutsideFailed, also for a list that is too long for a listwise model.
+        """
+        if not documents:
+            return np.zeros(0)
+        end = self.endpoint
+        asked = filled(end.query_template, query=query, instruction=instruction or end.instruction)
+        shown = [filled(end.document_template, document=each) for each in documents]
+        if not end.listwise:
+            return self._in_parts(asked, shown)
+        if len(documents) > end.documents_at_once:
+            raise OutsideFailed(
+                f"{end.name} is listwise and takes {end.documents_at_once} documents, and a query has {len(documents)}; parts "
+                "of a list have scores that cannot be compared. Raise most_documents, or evaluate fewer candidates"
+            )
+        return self._part(asked, shown)
+
+    def _in_parts(self, query: str, documents: Sequence[str]) -> FloatArray:
+        """Scores of models that read each document by itself; the size of parts that was refused is not tried again."""
+        found: list[FloatArray] = []
+        done = 0
+        while done < len(documents):
+            part = documents[done : done + self._size]
+            try:
+                found.append(self._part(query, part))
+            except TooMuch:
+                if len(part) == 1:
+                    raise
+                self._size = (len(part) + 1) // 2
+            else:
+                done += len(part)
+        return np.concatenate(found)
 
     def _part(self, query: str, documents: Sequence[str]) -> FloatArray:
         if self.endpoint.shape == "tei":
@@ -144,7 +193,7 @@ class OutsideReranker:
 
     def _post(self, body: Mapping[str, Any]) -> Any:
         """The JSON of the answer; retries temporary failures after the wait that the endpoint asks for."""
-        problem = ""
+        problem, failure = "", OutsideFailed
         for attempt in range(ATTEMPTS):
             try:
                 reply = self._client.post(self.endpoint.url, json=body, headers=self._headers())
@@ -156,13 +205,12 @@ class OutsideReranker:
                     return self._json(reply)
                 problem = f"status {reply.status_code}: {reply.text[:300]}"
                 if reply.status_code not in RETRIED:
+                    failure = TooMuch if reply.status_code in TOO_MUCH else OutsideFailed
                     break
                 wait = _retry_after_s(reply) or BACKOFF_S * 2.0**attempt
             if attempt + 1 < ATTEMPTS:
                 self._sleep(min(wait, LONGEST_WAIT_S))
-        raise OutsideFailed(
-            f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has"
-        )
+        raise failure(f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has")
 
     def _json(self, reply: httpx.Response) -> Any:
         if len(reply.content) > MOST_REPLY_BYTES:

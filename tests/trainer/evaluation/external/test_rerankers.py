@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.processes.elsewhere import Elsewhere, by_length
-from trainer.evaluation.external_rerankers import (
+from tests.processes.elsewhere import Elsewhere, Reply, by_length
+from trainer.evaluation.external.rerankers import (
     OutsideEndpoint,
     OutsideFailed,
     OutsideInvalid,
@@ -48,6 +48,84 @@ def test_long_lists_are_sent_in_parts(elsewhere: Elsewhere) -> None:
         assert reranker.scores("q", ["a", "aa", "aaa", "aaaa", "aaaaa"]).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
         assert reranker.scores("q", []).tolist() == []
     assert [len(body["documents"]) for _, _, body in elsewhere.requests] == [2, 2, 1]
+
+
+def limited(most: int, status: int, sent: list[int]) -> Callable[[Any], Reply]:
+    """A server that takes at most so many texts, as TEI does."""
+
+    def answer(body: Any) -> Reply:
+        texts = body.get("texts", body.get("documents"))
+        sent.append(len(texts))
+        if len(texts) > most:
+            return status, {}, b'{"error":"batch size > maximum allowed batch size","error_type":"Validation"}'
+        return by_length(body)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_tei_gets_parts_of_32_and_refused_ones_are_halved(elsewhere: Elsewhere, status: int) -> None:
+    sent: list[int] = []
+    elsewhere.answer = limited(10, status, sent)
+    texts = ["x" * (1 + i) for i in range(70)]
+    with OutsideReranker(endpoint(elsewhere, shape="tei")) as reranker:
+        assert reranker.scores("q", texts).tolist() == [1.0 + i for i in range(70)]
+        assert sent == [32, 16, 8, 8, 8, 8, 8, 8, 8, 8, 6]
+        sent.clear()
+        reranker.scores("q", texts[:9])
+    assert sent == [8, 1], "the size that was found is kept"
+
+
+def test_one_document_that_is_too_large_is_named(elsewhere: Elsewhere) -> None:
+    sent: list[int] = []
+    elsewhere.answer = limited(0, 413, sent)
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="413"):
+        reranker.scores("q", ["a"] * 8)
+    assert sent == [8, 4, 2, 1]
+
+
+def test_a_list_of_a_listwise_model_is_never_split(elsewhere: Elsewhere) -> None:
+    sent: list[int] = []
+    elsewhere.answer = limited(4, 422, sent)
+    with OutsideReranker(endpoint(elsewhere, listwise=True, most_documents=6)) as reranker:
+        assert reranker.scores("q", ["a", "aa", "aaa"]).tolist() == [1.0, 2.0, 3.0]
+        with pytest.raises(OutsideFailed, match="422"):
+            reranker.scores("q", ["a"] * 5)
+        with pytest.raises(OutsideFailed, match="listwise and takes 6 documents, and a query has 7"):
+            reranker.scores("q", ["a"] * 7)
+    assert sent == [3, 5]
+
+
+def test_templates_hold_the_models_own_prompt(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = by_length
+    prompt = {
+        "query_template": "<Instruct>: {instruction}\n<Query>: {query}\n",
+        "document_template": "<Document>: {document}<|im_end|>{}",
+        "instruction": "Find answers.",
+    }
+    with OutsideReranker(endpoint(elsewhere, **prompt)) as reranker:
+        reranker.scores("{document} {instruction}?", ["{query}"])
+        reranker.scores("q", ["d"], instruction="Find laws.")
+    first, second = (body for _, _, body in elsewhere.requests)
+    assert first["query"] == "<Instruct>: Find answers.\n<Query>: {document} {instruction}?\n"
+    assert first["documents"] == ["<Document>: {query}<|im_end|>{}"]
+    assert second["query"] == "<Instruct>: Find laws.\n<Query>: q\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"query_template": "no place"}, "query_template must hold {query} once"),
+        ({"document_template": "{document} {document}"}, "document_template must hold {document} once"),
+        ({"query_template": "{query} {document}"}, "no {document}"),
+        ({"document_template": "{document} {instruction}"}, "put it into query_template"),
+        ({"instruction": "Find answers."}, "instruction has no place"),
+    ],
+)
+def test_a_template_without_a_place_for_its_text_is_refused(options: dict[str, str], said: str) -> None:
+    row = {"name": "theirs", "url": "https://rerank.example.org/v2/rerank", "model": "m", **options}
+    with pytest.raises(OutsideInvalid, match=said):
+        outside_endpoints({"ZELO_RERANKERS": json.dumps([row])})
 
 
 def test_the_key_is_read_from_the_environment_and_sent(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+"""The figures of panel and people in a real browser: contradictions, replacement of people, scale, report."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import expect
+
+from labeling.access.annotators import get_person
+from labeling.models import Pair, Project
+from labeling.records import AnswerKind
+from scoring.calibration.calibrate import calibrate_project
+from scoring.project_fits import choose_project_fit
+from scoring.rating import rate_stale
+from tests.browser.checks import Start, serious_faults
+from tests.browser.conftest import LOOKS
+from tests.factories.pages import judge, make_judge
+from tests.factories.rows import judge_pair, make_user
+from workers.models import Run
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def answered(project: Project) -> Project:
+    """A third judge that closes circles, and three people, who find some pairs irrelevant."""
+    third = make_judge(project, name="contrary", plugin="openai-http")
+    people = [get_person(project, make_user(f"person{number}")) for number in range(3)]
+    pairs = list(Pair.objects.filter(query__project=project).select_related("a", "b").order_by("id"))
+    places = {pk: place for place, pk in enumerate(sorted({pk for pair in pairs for pk in (pair.a_id, pair.b_id)}))}
+    for number, pair in enumerate(pairs):
+        apart = places[pair.b_id] - places[pair.a_id]
+        judge(pair, third, 0.0 if apart == 2 else 0.8)
+        for person in people:
+            if places[pair.a_id] > 7:
+                judge_pair(pair, person, None, kind=AnswerKind.BOTH_IRRELEVANT)
+            else:
+                judge_pair(pair, person, 0.95 if (number + person.pk) % 5 else 0.25)
+    rate_stale(project.pk)
+    choose_project_fit(project.pk)
+    rate_stale(project.pk)
+    calibrate_project(project.pk)
+    return project
+
+
+@pytest.mark.parametrize("look", list(LOOKS))
+def test_the_pages_are_clean_in_every_look(look: str, visit: Start, owner: User, answered: Project) -> None:
+    visited = visit(owner, look=look)
+    faults: dict[str, Any] = {}
+    for name in ("scorecard", "people-agreement", "scale", "report"):
+        page = visited.open(reverse(name, args=[answered.slug]))
+        if name == "scorecard":
+            expect(page.get_by_role("heading", name="Contradictions")).to_be_visible()
+            expect(page.locator(".circles li").first).to_be_visible()
+        if folder := os.environ.get("ZELO_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/panel-{name}-{look}.png", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if wide > 0:
+            faults[f"{name} overflows"] = wide
+        if serious := serious_faults(visited):
+            faults[name] = serious
+    assert not faults
+    assert not visited.complaints
+
+
+def test_contradictory_pairs_go_to_the_judges_of_the_last_run(visit: Start, owner: User, answered: Project) -> None:
+    Run.objects.latest("id").judges.set(answered.annotators.filter(is_person=False))
+    page = visit(owner).open(reverse("scorecard", args=[answered.slug]))
+    page.get_by_role("button", name="Re-ask in the other order").click()
+    expect(page.get_by_text("contradictory pairs are asked in the other order")).to_be_visible()
+    run = Run.objects.latest("id")
+    assert (run.sampler, run.orders) == ("conflicts", Run.Orders.BOTH)

@@ -1,0 +1,83 @@
+"""Triples that the panel orders in a circle, and the run that asks about them in the other order."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from labeling.access.annotators import get_person
+from labeling.models import Judgment, Pair, Query
+from scoring.annotators.cycles import contradicting_pairs, panel_cycles
+from scoring.numerics.judges.judge_checks import cycles_of, intransitive_triples
+from scoring.rating import rate_stale
+from tests.factories.rows import (
+    candidate_ids,
+    judge_pair,
+    make_judges,
+    make_pair,
+    make_project,
+    make_query_with_documents,
+    make_user,
+)
+from workers.models import JudgingTask, Run
+from workers.runs.advancing import advance
+from workers.runs.ordering import start_run
+
+
+def test_the_circles_are_those_that_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    a, b = np.array(list(itertools.combinations(range(9), 2))).T
+    p = rng.choice([0.1, 0.5, 0.8], len(a))
+    found = cycles_of(a, b, p, 9)
+    assert len(found) == len(set(found)) == intransitive_triples(a, b, p, 9)[0] > 0
+    side = {(i, j): q for i, j, q in zip(a.tolist(), b.tolist(), p.tolist(), strict=True)}
+    side |= {(j, i): 1.0 - q for (i, j), q in side.items()}
+    for (i, j, k), preferences in found:
+        assert i < min(j, k) and preferences == pytest.approx((side[i, j], side[j, k], side[k, i]))
+        assert min(preferences) > 0.5
+
+
+def judged_circle() -> Query:
+    """Two judges, of whom the mean goes round 0, 1, 2 and leaves 3 last; the second also in the other order on one pair."""
+    query = make_query_with_documents(make_project(), 4)
+    first, second = make_judges(query.project, 2)
+    for a, b, p in ((0, 1, 0.8), (1, 2, 0.9), (0, 2, 0.3), (0, 3, 0.9), (1, 3, 0.9), (2, 3, 0.9)):
+        judge_pair(make_pair(query, a, b), first, p)
+        judge_pair(make_pair(query, a, b), second, 0.6 if p > 0.5 else 0.45)
+    judge_pair(make_pair(query, 0, 1), second, 0.6, swapped=True)
+    judge_pair(make_pair(query, 0, 2), get_person(query.project, make_user()), 0.95)
+    rate_stale(query.project_id)
+    return query
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("stub_plugins")
+def test_a_circle_of_the_panel_is_listed_with_its_share() -> None:
+    query = judged_circle()
+    ids = candidate_ids(query)
+    found = panel_cycles(query.project)
+    assert (found.cycles, found.triples) == (1, 4) and found.share is not None and found.share.value == 0.25
+    (listed,) = found.listed
+    assert (listed.query_id, listed.candidate_ids) == (query.pk, tuple(ids[:3]))
+    assert listed.preferences == pytest.approx((0.7, 0.75, 0.625)) and listed.margin == pytest.approx(0.125)
+    expected = [[ids[0], ids[1]], [ids[0], ids[2]], [ids[1], ids[2]]]
+    assert contradicting_pairs(query.project_id, [query.pk])[query.pk].tolist() == expected
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("stub_plugins")
+def test_a_run_re_asks_the_pairs_of_circles_in_the_missing_order_and_no_others() -> None:
+    query = judged_circle()
+    judges = list(query.project.annotators.filter(is_person=False).order_by("id"))
+    run = start_run(query.project, judges=judges, sampler="conflicts", orders=Run.Orders.BOTH)
+    advance(run.pk)
+    tasks = JudgingTask.objects.filter(run=run)
+    assert set(tasks.values_list("swapped", flat=True)) == {True}
+    assert set(tasks.values_list("pair", flat=True)) == {make_pair(query, a, b).pk for a, b in ((0, 1), (0, 2), (1, 2))}
+    assert tasks.count() == 5, "the second judge has answered one of them in both orders"
+    assert Pair.objects.count() == 6 and Judgment.objects.count() == 14
+    again = start_run(query.project, judges=judges, sampler="conflicts", orders=Run.Orders.BOTH)
+    advance(again.pk)
+    assert not JudgingTask.objects.filter(run=again).exists()

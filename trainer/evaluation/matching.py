@@ -1,0 +1,64 @@
+"""How much of a split an evaluation was measured on: queries and documents that matched. Imports no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labeling.records import FloatArray
+from trainer.evaluation.metrics import EvaluationQuery, RunRanks
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """How much of a split a row was measured on; None where an evaluation of an earlier version did not count it.
+
+    `queries` of the `of_queries` that the reference judges; of their `of_documents` candidates, `documents` have a score;
+    `others` are documents that a run file names for these queries and that are no candidates, `others_graded` those of
+    them with a grade. `equal`: queries with several documents of which all have the same score, which ranks nothing.
+    """
+
+    queries: int
+    of_queries: int
+    documents: int
+    of_documents: int
+    others: int = 0
+    others_graded: int = 0
+    equal: int = 0
+
+
+def answered_queries(rows: Mapping[str, FloatArray], run: RunRanks | None) -> set[str]:
+    """Queries with a ranking; one that names only other documents counts."""
+    if run is not None:
+        return {query for query, number in run.named.items() if number}
+    return {query for query, own in rows.items() if np.isfinite(own).any()}
+
+
+def matched_of(
+    kept: Sequence[EvaluationQuery], judged: int, rows: Mapping[str, FloatArray], run: RunRanks | None
+) -> Matched:
+    """What the scores of the queries `kept` cover, of the `judged` that the reference judges."""
+    documents = sum(int(np.isfinite(rows[query.id]).sum()) for query in kept)
+    counts = {
+        "queries": len(kept),
+        "of_queries": judged,
+        "documents": documents,
+        "of_documents": sum(len(query.document_ids) for query in kept),
+        "equal": sum(is_all_equal(rows[query.id]) for query in kept),
+    }
+    if run is None:
+        return Matched(**counts)
+    graded = (run.others[query.id] for query in kept if query.id in run.others)
+    return Matched(
+        **counts,
+        others=sum(run.named[query.id] for query in kept) - documents,
+        others_graded=sum(int(np.isfinite(own).sum()) for own in graded),
+    )
+
+
+def is_all_equal(scores: FloatArray) -> bool:
+    """Whether several documents have a score and all the same one, so that only ties order them."""
+    known = scores[np.isfinite(scores)]
+    return len(known) > 1 and bool(np.ptp(known) == 0.0)
