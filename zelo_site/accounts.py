@@ -49,8 +49,8 @@ def _next_address(request: HttpRequest) -> str:
 class SignInForm(PageForm):
     """Name and password. The page does not say which of them is wrong."""
 
-    username = forms.CharField(label=gettext_lazy("Name"), strip=False)
-    password = forms.CharField(label=gettext_lazy("Password"), strip=False)
+    username = forms.CharField(label=gettext_lazy("Name"), max_length=150, strip=False)
+    password = forms.CharField(label=gettext_lazy("Password"), max_length=4096, strip=False)
 
 
 class NewcomerForm(PageForm):
