@@ -150,6 +150,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "zelo_site.security.proxies.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "zelo_site.security.bad_keys.BadKeysMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
