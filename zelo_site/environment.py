@@ -6,12 +6,11 @@ settings.py does no I/O and the code contains no key.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
 
-from zelo_site.processes.services import home_folder
+from zelo_site.processes.services import home_folder, make_home
 
 
 def prepare_environment() -> None:
@@ -21,17 +20,6 @@ def prepare_environment() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zelo_site.settings")
     if not os.environ.get("ZELO_SECRET_KEY"):
         os.environ["ZELO_SECRET_KEY"] = secret_key(home_folder())
-
-
-def make_home(home: Path) -> None:
-    """Create `home` and its folder of temporary files, private; a folder that cannot be written is reported later."""
-    # Under root, PostgreSQL runs as another user, who must be able to traverse the folder.
-    mode = 0o711 if os.geteuid() == 0 else 0o700
-    with contextlib.suppress(OSError):
-        if not home.exists():
-            home.mkdir(parents=True)
-            home.chmod(mode)
-        (home / "uploads").mkdir(exist_ok=True)
 
 
 def secret_key(home: Path) -> str:

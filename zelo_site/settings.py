@@ -4,6 +4,7 @@
 |---|---|---|
 | ZELO_HOME | folder of data, sockets, logs, secrets | `.zelo` beside manage.py |
 | DATABASE_URL, BROKER_URL | real PostgreSQL and Redis/Valkey | the embedded ones |
+| ZELO_PLAIN_BROKER | `1`: a broker on another host needs no password and no TLS, because its network is private | off |
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
 | ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
@@ -37,7 +38,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from zelo_site.processes.services import home_folder, service_urls
+from zelo_site.processes.services import broker_problem, home_folder, service_urls
 
 ROOT = Path(__file__).resolve().parent.parent
 ZELO_HOME = home_folder()
@@ -110,6 +111,8 @@ SECRET_KEY = os.environ.get("ZELO_SECRET_KEY", "")
 ALLOWED_HOSTS = _listed("ZELO_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = _flag("ZELO_HTTPS")
 
+if problem := broker_problem(_services.broker_url, plain=_flag("ZELO_PLAIN_BROKER")):
+    ZELO_WRONG_SETTINGS.append(problem)
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None

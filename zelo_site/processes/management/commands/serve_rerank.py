@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from trainer.publishing.manifests import ManifestBroken
 from zelo_site.processes.listening import Exposed, add_listening_arguments, check_listening
-from zelo_site.reranking import reranking_socket, service_key
+from zelo_site.reranking import reranking_socket, service_keys
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -92,7 +92,9 @@ def _application(options: dict[str, Any]) -> Any:
         except (ManifestBroken, NoMemory) as error:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
-    return RerankApp(models=models, batcher=batcher, service_key="" if open_to_all else service_key(), default=default)
+    return RerankApp(
+        models=models, batcher=batcher, service_keys=None if open_to_all else service_keys, default=default
+    )
 
 
 def _half_of_memory(device: str) -> int:
