@@ -63,6 +63,7 @@ RANKING = "an interface for programs itself, outside /api/v1"
 SCREEN = "no operation yet: people compare on the screen, with a session of their own"
 WITHOUT: dict[str, str] = {
     "sign-out": "ends a browser's session; a program revokes its key",
+    "sessions": "no operation yet: a program with a key has no session",
     "profile": "no operation yet: a password belongs to a person and is changed in a session",
     "set-language": "the language of a browser's pages",
     "estimate": "no operation yet: GET /runs/{run_id} has the estimate of an ordered run",
