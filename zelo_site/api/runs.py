@@ -29,6 +29,7 @@ from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import ordering, transitions
 from workers.runs.progress import RunProgress, run_progress
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
 AUDIT_ROWS = 100
@@ -71,7 +72,7 @@ class JobOut(Schema):
     done: int
     total: int
     message: str
-    error: str
+    error: JobError
 
 
 class ServerOut(Schema):

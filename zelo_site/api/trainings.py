@@ -24,6 +24,7 @@ from workers.jobs.training import (
     start_training,
 )
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["training"])
 
@@ -49,7 +50,7 @@ class TrainingOut(Schema):
     options: dict[str, Any]
     seed: int
     state: str
-    error: str
+    error: JobError
     gate: dict[str, Any]
     progress: dict[str, Any]
     reranker_ids: list[int]
