@@ -127,19 +127,16 @@ class BufferedSocket:
     # --- for threads: the part of a socket's interface that gunicorn uses ---
 
     def recv(self, size: int) -> bytes:
-        if not self.received:
-            while True:
-                self._wait(select.POLLIN)
-                try:
-                    data = self._sock.recv(size)
-                    break
-                except BlockingIOError:
-                    continue
-            self._moved += len(data)
+        if self.received:
+            data = bytes(self.received[:size])
+            del self.received[:size]
             return data
-        data = bytes(self.received[:size])
-        del self.received[:size]
-        return data
+        while True:
+            self._wait(select.POLLIN)
+            with contextlib.suppress(BlockingIOError):
+                data = self._sock.recv(size)
+                self._moved += len(data)
+                return data
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
