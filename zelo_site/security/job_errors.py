@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
     | \[[0-9a-f:]*:[0-9a-f:.]*\](?::\d+)?         # IPv6 in brackets
     | (?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?!\w)  # IPv6
     | \b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b        # IPv4
-    | \b[a-z0-9][a-z0-9.-]*:\d{2,5}\b             # host:port
+    | \b(?=[\d.-]*[a-z])[a-z0-9][a-z0-9.-]*:\d{2,5}\b  # host:port; no time of day
     | (?<![\w.])(?:/[\w.@+-]+){2,}/?              # a path of two parts or more""",
     re.IGNORECASE | re.VERBOSE,
 )
