@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -31,6 +31,7 @@ from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
 from zelo_site.pages.forms import PageForm, one_of, whole_number
+from zelo_site.security.sessions import end_other_sessions, end_session, sessions_of
 
 # The profile shows agreement with the judges once there are this many common pairs.
 FEWEST_SHOWN = 10
@@ -49,8 +50,8 @@ def _next_address(request: HttpRequest) -> str:
 class SignInForm(PageForm):
     """Name and password. The page does not say which of them is wrong."""
 
-    username = forms.CharField(label=gettext_lazy("Name"), strip=False)
-    password = forms.CharField(label=gettext_lazy("Password"), strip=False)
+    username = forms.CharField(label=gettext_lazy("Name"), max_length=150, strip=False)
+    password = forms.CharField(label=gettext_lazy("Password"), max_length=4096, strip=False)
 
 
 class NewcomerForm(PageForm):
@@ -68,6 +69,17 @@ class KeyForm(PageForm):
         choices=[(scope, scope) for scope in SCOPES],
         initial=["read"],
         error_messages={"required": gettext_lazy("Choose at least one permission for the key.")},
+    )
+    days = forms.ChoiceField(
+        label=gettext_lazy("Valid for"),
+        choices=[
+            ("30", gettext_lazy("30 days")),
+            ("90", gettext_lazy("90 days")),
+            ("365", gettext_lazy("365 days")),
+            ("", gettext_lazy("until revoked")),
+        ],
+        initial="90",
+        required=False,
     )
 
 
@@ -126,11 +138,12 @@ def profile(request: HttpRequest) -> HttpResponse:
     form_class = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
     form = form_class(user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        set_password(user, form.cleaned_data["new_password1"], by=user)
+        revoke_keys = request.POST.get("revoke_keys") == "on"
+        set_password(user, form.cleaned_data["new_password1"], revoke_keys=revoke_keys, by=user)
         update_session_auth_hash(request, user)
         messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
-    return render(request, "zelo/account/profile.html", {"form": form, "work": _own_work(user), **_tokens(user)})
+    return render(request, "zelo/account/profile.html", _profile(request, user, form))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +180,30 @@ def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
 # --- API keys ----------------------------------------------------------------------------
 
 
-def _tokens(user: User) -> dict[str, Any]:
-    return {"tokens": ApiToken.objects.filter(user=user).order_by("-id"), "scopes": SCOPES, "key_form": KeyForm()}
+def _profile(request: HttpRequest, user: User, form: forms.Form, **more: Any) -> dict[str, Any]:
+    """Return the page's context; `more` replaces parts of it."""
+    return {
+        "form": form,
+        "work": _own_work(user),
+        "tokens": ApiToken.objects.filter(user=user).order_by("-id"),
+        "key_form": KeyForm(),
+        "sessions": sessions_of(user),
+        "session_key": request.session.session_key,
+        **more,
+    }
+
+
+@require_POST
+def change_sessions(request: HttpRequest) -> HttpResponse:
+    """Sign one browser of the user out, or all others."""
+    user = cast(User, request.user)
+    if one_of(request.POST, "action", ["others"]):
+        count = end_other_sessions(user, request.session.session_key or "", by=user)
+        text = ngettext("%(n)s session ended.", "%(n)s sessions ended.", count) % {"n": count}
+        messages.success(request, text)
+    elif end_session(user, whole_number(request.POST, "session") or 0, by=user):
+        messages.success(request, _("Session ended."))
+    return redirect("profile")
 
 
 @never_cache
@@ -182,8 +217,9 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
         return redirect("profile")
     key = KeyForm(request.POST)
     form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
-    context: dict[str, Any] = {"form": form, "work": _own_work(user)}
     if not key.is_valid():
-        return render(request, "zelo/account/profile.html", {**context, **_tokens(user), "key_form": key}, status=422)
-    token = make_token(user, name=key.cleaned_data["name"] or _("key"), scopes=key.cleaned_data["scope"], by=user)
-    return render(request, "zelo/account/profile.html", {**context, "new_token": token, **_tokens(user)})
+        return render(request, "zelo/account/profile.html", _profile(request, user, form, key_form=key), status=422)
+    chosen = key.cleaned_data
+    days = int(chosen["days"]) if chosen["days"] else None
+    token = make_token(user, name=chosen["name"] or _("key"), scopes=chosen["scope"], days=days, by=user)
+    return render(request, "zelo/account/profile.html", _profile(request, user, form, new_token=token))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -16,12 +15,14 @@ from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from zelo_site.cached_values import CachedValues, NotCacheable, Unreadable
+
 log = logging.getLogger(__name__)
 
 SILENCE_S = 2.0  # back-off after a failure, since a broker that drops packets costs a timeout per request
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 1, 2
 # Entries from an older version may not match the current classes.
-MISSES = (redis.RedisError, OSError, pickle.PickleError, AttributeError, ImportError, EOFError, TypeError)
+MISSES = (redis.RedisError, OSError, Unreadable)
 Answer = TypeVar("Answer")
 
 
@@ -31,6 +32,7 @@ class ForgivingClient(RedisCacheClient):
     def __init__(self, servers: list[str], **options: Any) -> None:
         super().__init__(
             servers,
+            serializer=CachedValues,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
@@ -43,6 +45,9 @@ class ForgivingClient(RedisCacheClient):
             return missed
         try:
             return ask()
+        except NotCacheable as error:
+            log.error("%s", error)
+            return missed
         except MISSES as error:
             if isinstance(error, redis.RedisError | OSError):
                 self._silent_until = time.monotonic() + SILENCE_S

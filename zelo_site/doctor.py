@@ -10,6 +10,7 @@ import enum
 import importlib.util
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -193,6 +194,34 @@ def check_home() -> list[Finding]:
     ]
 
 
+def check_files() -> list[Finding]:
+    """Return what other users of this host can read or enter; root's home may be passed through, not listed."""
+    home = Path(settings.ZELO_HOME)
+    open_paths = [path for path in _private_paths(home) if _is_open(path, passing=path == home)]
+    if not open_paths:
+        return [Finding(_("files"), Health.GOOD, _("other users of this host cannot read them"))]
+    detail = _("other users of this host can read %(paths)s") % {"paths": ", ".join(map(str, open_paths[:5]))}
+    remedy = _("run `chmod -R go= %(folder)s`; under root, then `chmod 711 %(folder)s`") % {"folder": home}
+    return [Finding(_("files"), Health.BAD, detail, remedy)]
+
+
+def _private_paths(home: Path) -> list[Path]:
+    """Return the home, what lies directly in it, and the storage if it is a local folder."""
+    paths = [home, *(sorted(home.iterdir()) if home.is_dir() else [])]
+    kind, _separator, place = settings.STORAGE_URL.partition("://")
+    return [*paths, Path(place)] if kind == "file" and Path(place).parent != home else paths
+
+
+def _is_open(path: Path, *, passing: bool) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(mode) or stat.S_ISSOCK(mode):
+        return False
+    return bool(mode & (0o066 if passing and os.geteuid() == 0 else 0o077))
+
+
 def check_safety() -> list[Finding]:
     findings = []
     if settings.DEBUG:
@@ -287,6 +316,7 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     check_backlog,
     check_storage,
     check_home,
+    check_files,
     check_safety,
     check_plugins,
     check_endpoints,

@@ -1,4 +1,4 @@
-"""Prepares the environment before Django imports the settings: the signing key.
+"""Prepares the environment before Django imports the settings: the umask, the home folder and the signing key.
 
 Entry points (manage.py, celery.py, wsgi.py, asgi.py) call `prepare_environment` first, so that
 settings.py does no I/O and the code contains no key.
@@ -10,11 +10,13 @@ import os
 import secrets
 from pathlib import Path
 
-from zelo_site.processes.services import home_folder
+from zelo_site.processes.services import home_folder, make_home
 
 
 def prepare_environment() -> None:
     """Set DJANGO_SETTINGS_MODULE and ZELO_SECRET_KEY in the environment."""
+    os.umask(0o077)  # all files are private: logs, snapshots, models, uploads
+    make_home(home_folder())
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zelo_site.settings")
     if not os.environ.get("ZELO_SECRET_KEY"):
         os.environ["ZELO_SECRET_KEY"] = secret_key(home_folder())
@@ -26,7 +28,7 @@ def secret_key(home: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
     draft = home / f"secret_key.{os.getpid()}"
     draft.touch(mode=0o600)
     draft.write_text(secrets.token_urlsafe(48))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Preferences(models.Model):
@@ -11,3 +13,13 @@ class Preferences(models.Model):
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, primary_key=True, on_delete=models.CASCADE)
     language = models.CharField(max_length=10)
+
+
+class SignInSession(models.Model):
+    """From where and with which browser a session began; it goes with the session."""
+
+    session = models.OneToOneField(Session, on_delete=models.CASCADE, related_name="+")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    address = models.GenericIPAddressField(null=True)
+    browser = models.CharField(max_length=200)
+    created_at = models.DateTimeField(db_default=Now())

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import hmac
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ SOCKET = "rerank.sock"
 ARTEFACT_HEADER = "x-zelo-reranker"
 PASSED_ON = ("retry-after", "x-zelo-warnings")
 SCOPE = "rerank"
+KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
 NOT_THERE = (
     "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
@@ -192,9 +194,15 @@ def reranking_socket() -> Path:
     return socket_folder(settings.ZELO_HOME) / SOCKET
 
 
-def service_key() -> str:
-    """Return the shared key of web and ranking server, derived from the installation's signing key."""
-    return hmac.new(settings.SECRET_KEY.encode(), b"zelo serve_rerank", hashlib.sha256).hexdigest()
+def service_key(*, at_s: float | None = None) -> str:
+    """Return the web server's key at the ranking server, derived from the installation's signing key for this hour."""
+    period = int((time.time() if at_s is None else at_s) // KEY_PERIOD_S)
+    return hmac.new(settings.SECRET_KEY.encode(), b"zelo serve_rerank %d" % period, hashlib.sha256).hexdigest()
+
+
+def service_keys() -> list[str]:
+    """Return the keys that the ranking server accepts: this hour's, and its neighbours' for clocks that differ."""
+    return [service_key(at_s=time.time() + hours * KEY_PERIOD_S) for hours in (0, -1, 1)]
 
 
 def _asker(request: HttpRequest) -> Any:

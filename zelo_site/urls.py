@@ -43,6 +43,7 @@ urlpatterns = [
     path("sign-out/", accounts.sign_out, name="sign-out"),
     path("profile/", accounts.profile, name="profile"),
     path("profile/keys/", accounts.change_tokens, name="tokens"),
+    path("profile/sessions/", accounts.change_sessions, name="sessions"),
     path("language/", language.set_language, name="set-language"),
     path("new/", wizard.new_project, name="new-project"),
     path("new/archive/", archive.import_archive_page, name="import-archive"),

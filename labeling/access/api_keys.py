@@ -8,16 +8,20 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from labeling import audit
 from labeling.models import ApiToken
 
-SCOPES = ("read", "write", "rerank")
+# `admin`: members, invitations, keys, endpoints and accounts, beside `write`.
+SCOPES = ("read", "write", "rerank", "admin")
+LONGEST_DAYS = 366
 _PREFIX = "zelo_"
 
 
@@ -30,15 +34,32 @@ def hashed(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def make_token(user: Any, *, name: str, scopes: Sequence[str] = ("read", "write"), by: Any = None) -> str:
-    """A new key for `user`; this is the only time that it can be read."""
+class BadExpiry(ValueError):
+    """A key was requested for an invalid number of days."""
+
+
+def make_token(
+    user: Any, *, name: str, scopes: Sequence[str] = ("read", "write"), days: int | None = None, by: Any = None
+) -> str:
+    """A new key for `user`; this is the only time that it can be read. `days`: how long it is valid (None: no end).
+
+    Raises BadScope, BadExpiry.
+    """
+    if days is not None and not 1 <= days <= LONGEST_DAYS:
+        raise BadExpiry(f"the key is to be valid for {days} days; expected 1 to {LONGEST_DAYS}")
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise BadScope(f"scopes are {list(scopes)!r}; expected some of {', '.join(SCOPES)}")
     token = _PREFIX + secrets.token_urlsafe(32)
     with transaction.atomic():
-        made = ApiToken.objects.create(user=user, name=name, token_hash=hashed(token), scopes=sorted(set(scopes)))
-        _note("key.made", made, by, scopes=", ".join(made.scopes))
+        made = ApiToken.objects.create(
+            user=user,
+            name=name,
+            token_hash=hashed(token),
+            scopes=sorted(set(scopes)),
+            expires_at=None if days is None else timezone.now() + timedelta(days=days),
+        )
+        _note("key.made", made, by, scopes=", ".join(made.scopes), **({} if days is None else {"days": days}))
     return token
 
 
@@ -51,6 +72,16 @@ def revoke_token(user: Any, token_id: int, *, by: Any = None) -> bool:
         _note("key.revoked", key, by)
         key.delete()
     return True
+
+
+def revoke_all_tokens(user: Any, *, by: Any = None) -> int:
+    """Delete every key of `user`; returns how many."""
+    with transaction.atomic():
+        keys = list(ApiToken.objects.select_for_update().filter(user=user))
+        for key in keys:
+            _note("key.revoked", key, by)
+            key.delete()
+    return len(keys)
 
 
 def _note(action: str, key: ApiToken, by: Any, **details: Any) -> None:

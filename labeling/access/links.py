@@ -12,13 +12,13 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from labeling import audit
 from labeling.access.api_keys import hashed
-from labeling.models import AccessLink, Membership, Project
+from labeling.models import AccessLink, Membership, Project, Role
 
 SIGN_IN_VALID = timedelta(hours=24)
 INVITATION_VALID = timedelta(days=7)
@@ -50,7 +50,12 @@ def make_link(
     chosen = valid_for or (SIGN_IN_VALID if user is not None else INVITATION_VALID)
     with transaction.atomic():
         AccessLink.objects.create(
-            token_hash=hashed(token), user=user, project=project, role=role, expires_at=timezone.now() + chosen
+            token_hash=hashed(token),
+            user=user,
+            project=project,
+            role=role,
+            expires_at=timezone.now() + chosen,
+            made_by=by if getattr(by, "pk", None) else None,
         )
         if user is not None:
             hours = round(chosen.total_seconds() / 3600)
@@ -60,6 +65,13 @@ def make_link(
     return token
 
 
+def maker_may_invite() -> Q:
+    """The condition that a link's maker is active and, for an invitation, still an owner or a superuser."""
+    owners = Membership.objects.filter(project=OuterRef("project"), user=OuterRef("made_by"), role=Role.OWNER)
+    may = Q(project__isnull=True) | Q(made_by__is_superuser=True) | Q(Exists(owners))
+    return Q(made_by__isnull=True) | Q(made_by__is_active=True) & may
+
+
 def find_link(token: str) -> AccessLink | None:
     """The valid link of a token, or None; does not redeem it."""
     usable = Q(user__isnull=True) | Q(user__is_active=True)
@@ -67,6 +79,7 @@ def find_link(token: str) -> AccessLink | None:
         AccessLink.objects.select_related("user", "project")
         .filter(
             usable,
+            maker_may_invite(),
             project__archived_at__isnull=True,
             token_hash=hashed(token),
             used_at__isnull=True,
@@ -88,10 +101,13 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
             "this link is unknown, used or expired; ask for a new one (`python manage.py link USERNAME` on the server)"
         )
     user = link.user or visitor or _make_newcomer(name)
-    if link.project is not None:
+    maker = {"made_by": link.made_by.get_username()} if link.made_by is not None else {}
+    if link.project is None:
+        audit.note("account.link_used", project=None, actor=user, subject=user.get_username(), **maker)
+    else:
         _, is_new = Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
-        if is_new:
-            audit.note("member.joined", project=link.project, actor=user, subject=user.get_username(), role=link.role)
+        action = "member.joined" if is_new else "member.invitation_used"
+        audit.note(action, project=link.project, actor=user, subject=user.get_username(), role=str(link.role), **maker)
     return user
 
 

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from labeling import audit
-from labeling.access.links import INVITATION_VALID, make_link
+from labeling.access.links import INVITATION_VALID, make_link, maker_may_invite
 from labeling.annotation.assignments import held_by, release
 from labeling.models import AccessLink, Annotator, Membership, Project, Role, Viewer
 
@@ -67,7 +67,9 @@ def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days, by
 
 def open_invitations(project: Project) -> QuerySet[AccessLink]:
     """Unused and valid links into the project, newest first."""
-    links = AccessLink.objects.filter(project=project, user__isnull=True, used_at__isnull=True, expires_at__gt=Now())
+    links = AccessLink.objects.filter(
+        maker_may_invite(), project=project, user__isnull=True, used_at__isnull=True, expires_at__gt=Now()
+    )
     return links.order_by("-id")
 
 

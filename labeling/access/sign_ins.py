@@ -13,6 +13,7 @@ from django.db import transaction
 from django.dispatch import receiver
 
 from labeling import audit
+from labeling.access.api_keys import revoke_all_tokens
 
 
 @receiver(user_logged_in)
@@ -24,8 +25,10 @@ def note_sign_in(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
 
 
 @transaction.atomic
-def set_password(user: Any, password: str, *, by: Any = None) -> None:
-    """Give `user` another password, which the caller has validated."""
+def set_password(user: Any, password: str, *, revoke_keys: bool = False, by: Any = None) -> None:
+    """Give `user` another password, which the caller has validated; other sessions end, and API keys by choice."""
     user.set_password(password)
     user.save()
+    if revoke_keys:
+        revoke_all_tokens(user, by=by)
     audit.note("account.password_set", project=None, actor=by, subject=user.get_username())

@@ -14,7 +14,9 @@ class Api:
     """A program with a key."""
 
     def __init__(self, user: Any, *scopes: str) -> None:
-        self.headers = {"Authorization": f"Bearer {make_token(user, name='test', scopes=scopes or ('read', 'write'))}"}
+        self.headers = {
+            "Authorization": f"Bearer {make_token(user, name='test', scopes=scopes or ('read', 'write', 'admin'))}"
+        }
         self.client = Client(enforce_csrf_checks=True, raise_request_exception=False)
 
     def get(self, path: str) -> Any:

@@ -18,12 +18,12 @@ REASONED = {"endpoint": "e", "model": "m"}
 BAD = [
     ({"model": "a\x00b"}, "NUL"),
     ({"model": "half \ud800"}, "surrogate"),
-    ({"extra_body": {"text": "a\x00b"}}, "NUL"),
-    ({"extra_body": {"nested": [{"half": "\udfff"}]}}, "surrogate"),
+    ({"extra_body": {"stop": "a\x00b"}}, "NUL"),
+    ({"extra_body": {"stop": [{"half": "\udfff"}]}}, "surrogate"),
     ({"extra_body": {"x\x00": 1}}, "NUL"),
-    ({"extra_body": {"x": float("nan")}}, "finite number"),
-    ({"extra_body": {"x": float("inf")}}, "finite number"),
-    ({"extra_body": {"x": 10**30}}, "64 bits"),
+    ({"extra_body": {"stop": float("nan")}}, "finite number"),
+    ({"extra_body": {"stop": float("inf")}}, "finite number"),
+    ({"extra_body": {"stop": 10**30}}, "64 bits"),
     ({"seed": 10**30}, "64 bits"),
 ]
 
@@ -32,7 +32,7 @@ def nested(levels: int) -> dict[str, Any]:
     value: Any = 1
     for _ in range(levels):
         value = [value]
-    return {"extra_body": {"deep": value}}
+    return {"extra_body": {"stop": value}}
 
 
 @pytest.mark.parametrize(("options", "said"), BAD)

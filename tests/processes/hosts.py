@@ -116,6 +116,7 @@ class Host:
         own = {
             "ZELO_HOME": str(self.home),
             "DATABASE_URL": f"postgres://{user}@{self.outside}:{self.ports['database']}/{name}",
+            "ZELO_PLAIN_BROKER": "1",
             "BROKER_URL": f"redis://{self.outside}:{self.ports['broker']}/{broker_number()}",
             "STORAGE_URL": f"file://{self.home}/storage",
             "ZELO_LOG_LEVEL": "WARNING",

@@ -21,7 +21,9 @@ from trainer.serving.server import RerankApp
 def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None) -> RerankApp:
     batcher = RequestBatcher(threads=2, prepare_thread=lambda: torch.set_num_threads(1))
     models = WarmModels(budget_bytes=1 << 30, fetch=fetch)
-    return RerankApp(models=models, batcher=batcher, service_key=service_key, default=default)
+    return RerankApp(
+        models=models, batcher=batcher, service_keys=(lambda: [service_key]) if service_key else None, default=default
+    )
 
 
 @contextlib.contextmanager

@@ -78,6 +78,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
 RANKING = "an interface for programs itself, outside /api/v1"
 WITHOUT: dict[str, str] = {
     "sign-out": "ends a browser's session; a program revokes its key",
+    "sessions": "no operation yet: a program with a key has no session",
     "profile": "a password belongs to a person and is changed in a session",
     "set-language": "the language of a browser's pages",
     "try-reranker": "POST /v1/rerank does the same for programs",

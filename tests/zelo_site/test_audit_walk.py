@@ -106,10 +106,11 @@ PAGES = [
     Writes(
         "sign-in", ("account.signed_in",), {"username": "owner", "password": "long and secret"}, a_password, by=None
     ),
-    Writes("enter", ("account.signed_in",), {}, a_sign_in_link, by=None),
+    Writes("enter", ("account.link_used", "account.signed_in"), {}, a_sign_in_link, by=None),
     Writes("enter", ("member.joined", "account.signed_in"), {"name": "Emmy"}, by=None),
     Writes("enter", ("member.joined",), {}, by="stranger"),
     Writes("profile", ("account.password_set",), NEW_PASSWORD),
+    Writes("sessions", ("account.session_ended",), {"action": "others"}),
     Writes("tokens", ("key.made",), {"name": "new", "scope": "read"}),
     Writes("tokens", ("key.revoked",), {"action": "revoke", "token": "{key_id}"}, a_key),
     Writes("new-project", ("project.created", "data.imported"), {"name": "another", "text": DATA}),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,11 @@ from tests.factories.pages import make_user, page
 from workers.monitoring.heartbeats import beat
 from zelo_site import doctor
 from zelo_site.doctor import Finding, Health, examine
+from zelo_site.processes.services import make_home
 
 pytestmark = pytest.mark.django_db
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def found(name: str) -> Finding:
@@ -46,6 +53,30 @@ def test_dead_broker_is_found() -> None:
 def test_storage_that_cannot_be_written_to_is_found(settings: Any) -> None:
     settings.STORAGE_URL = "file:///proc/no-such-folder"
     assert found("storage").health is Health.BAD
+
+
+def test_files_that_others_can_read_are_named(settings: Any, tmp_path: Path) -> None:
+    settings.ZELO_HOME, settings.STORAGE_URL = tmp_path / "home", f"file://{tmp_path / 'storage'}"
+    make_home(settings.ZELO_HOME)
+    (settings.ZELO_HOME / "logs").mkdir(mode=0o700)
+    (tmp_path / "storage").mkdir(mode=0o700)
+    (settings.ZELO_HOME / "uploads").chmod(0o700)  # the umask of the tests is not zelo's
+    assert found("files").health is Health.GOOD
+    for path in (settings.ZELO_HOME / "logs", tmp_path / "storage", settings.ZELO_HOME):
+        path.chmod(0o755)
+        assert found("files").health is Health.BAD
+        assert str(path) in found("files").detail
+        path.chmod(0o700)
+
+
+def test_home_and_files_are_private_from_the_start(tmp_path: Path) -> None:
+    home = tmp_path / "new" / "home"
+    code = "import os; os.umask(0o022); from zelo_site.environment import prepare_environment as p; p(); open(os.environ['ZELO_HOME'] + '/f', 'w')"
+    kept = {name: value for name, value in os.environ.items() if name != "ZELO_SECRET_KEY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**kept, "ZELO_HOME": str(home)}, cwd=ROOT)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (home, *home.iterdir())}
+    expected = 0o711 if os.geteuid() == 0 else 0o700
+    assert modes == {"home": expected, "secret_key": 0o600, "uploads": 0o700, "f": 0o600}
 
 
 def test_broken_check_is_a_finding_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

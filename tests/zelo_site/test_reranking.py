@@ -76,6 +76,14 @@ def ask(client: Client, token: str, path: str = "/v1/rerank", **body: Any) -> An
     return client.post(path, body, content_type="application/json", headers={"authorization": f"Bearer {token}"})
 
 
+def test_the_service_key_changes_every_hour_and_its_neighbours_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reranking.time, "time", lambda: 7_200_000.0)
+    hours = [reranking.service_key(at_s=7_200_000.0 + 3600 * shift) for shift in (-2, -1, 0, 1, 2)]
+    assert len(set(hours)) == 5
+    assert reranking.service_key() == hours[2]
+    assert sorted(reranking.service_keys()) == sorted(hours[1:4])
+
+
 def test_a_key_of_scope_rerank_ranks_with_the_project_s_reranker(
     client: Client,
     ranking: None,

@@ -43,6 +43,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "sign-in": {"GET": For.ALL},
     "enter": {"GET": For.ALL},
     "sign-out": {"POST": For.SIGNED_IN},
+    "sessions": {"POST": For.SIGNED_IN},
     "profile": {"GET": For.SIGNED_IN, "POST": For.SIGNED_IN},
     "set-language": {"POST": For.ALL},
     "new-project": {"GET": For.STARTERS, "POST": For.STARTERS},

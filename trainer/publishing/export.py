@@ -195,7 +195,6 @@ def check_disk(base: Base, where: Path) -> None:
 def draft_beside(out: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as `out`, removed at the end."""
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    draft.chmod(0o755)
     try:
         yield draft
     finally:

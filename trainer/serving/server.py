@@ -72,7 +72,8 @@ class _Answer:
 class RerankApp:
     """ASGI: the addresses of `trainer.serving.addresses`, and GET /state.
 
-    `service_key`: required in `Authorization: Bearer` (empty: no key is required, for a private socket).
+    `service_keys`: the keys that are valid now, one of them required in `Authorization: Bearer`; called for each request
+    (None: no key is required, for a private socket).
     `default`: the artefact for requests without a header.
     """
 
@@ -81,12 +82,12 @@ class RerankApp:
         *,
         models: WarmModels,
         batcher: RequestBatcher,
-        service_key: str = "",
+        service_keys: Callable[[], Sequence[str]] | None = None,
         default: Artefact | None = None,
     ) -> None:
         self._models = models
         self._batcher = batcher
-        self._service_key = service_key
+        self._service_keys = service_keys
         self._default = default
         self._started_at = int(time.time())
         self._threads = ThreadPoolExecutor(max_workers=REQUEST_THREADS, thread_name_prefix="request")
@@ -161,8 +162,10 @@ class RerankApp:
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
     def _check_key(self, headers: dict[str, str]) -> None:
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        if self._service_key and not hmac.compare_digest(given.encode(), self._service_key.encode()):
+        if self._service_keys is None:
+            return
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if not any(hmac.compare_digest(given, key.encode()) for key in self._service_keys()):
             raise RerankRefused(
                 401, "this process answers the web server only; send the request to the web server, with your own key"
             )

@@ -18,6 +18,7 @@ import numpy as np
 from django.db import connection, transaction
 
 from labeling import audit
+from labeling.access.redaction import redact
 from labeling.models import Annotator, Candidate
 from labeling.plugins import Judge, get_plugin
 from labeling.records import Comparison, Failure, FailureKind, TextRecord, Verdict
@@ -39,7 +40,6 @@ from workers.jobs.leasing import (
 )
 from workers.jobs.paid_calls import count_calls, reserve_calls
 from workers.jobs.trial_verdict import Tried, verdict_on
-from workers.judges.openai.http.client import redact
 from workers.judging.batches import prepared_judge
 from workers.models import Job, JudgeTrial
 

@@ -28,6 +28,7 @@ from workers.jobs.distillation import (
 )
 from workers.models import Job
 from zelo_site.api.runs import JudgeIn
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
 
@@ -51,7 +52,7 @@ class DistillationOut(Schema):
     state: str
     stage: str
     message: str
-    error: str
+    error: JobError
     options: dict[str, Any]
     judges: list[int]
     runs: dict[str, int]

@@ -34,6 +34,7 @@ from workers.monitoring.scorecard import scorecards
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["judges"])
 
@@ -324,7 +325,7 @@ class ProbeOut(Schema):
     job_id: int
     annotator_id: int
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     options: dict[str, Any]
     report: dict[str, Any]
     calls: int

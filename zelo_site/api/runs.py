@@ -30,6 +30,7 @@ from workers.runs import ordering, transitions
 from workers.runs.progress import RunProgress, run_progress
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
 JobState = Literal["open", "leased", "finished", "failed", "cancelled"]
@@ -73,7 +74,7 @@ class JobOut(Schema):
     done: int
     total: int
     message: str
-    error: str
+    error: JobError
 
 
 class ServerOut(Schema):

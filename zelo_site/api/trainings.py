@@ -25,6 +25,7 @@ from workers.jobs.training import (
 )
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["training"])
 TrainingState = Literal["planned", "running", "finished", "held_back", "failed", "cancelled"]
@@ -51,7 +52,7 @@ class TrainingOut(Schema):
     options: dict[str, Any]
     seed: int
     state: str
-    error: str
+    error: JobError
     gate: dict[str, Any]
     progress: dict[str, Any]
     reranker_ids: list[int]

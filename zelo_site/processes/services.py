@@ -32,6 +32,7 @@ from zelo_site.processes.embedded import (
     FolderUnusable,
     ServiceFailed,
 )
+from zelo_site.processes.listening import is_loopback
 
 __all__ = [
     "AlreadyRunning",
@@ -40,7 +41,9 @@ __all__ = [
     "ServiceFailed",
     "ServiceSupervisor",
     "Services",
+    "broker_problem",
     "home_folder",
+    "make_home",
     "service_urls",
     "socket_folder",
 ]
@@ -109,6 +112,32 @@ def service_urls(home: Path | None = None, environ: Mapping[str, str] = os.envir
     )
 
 
+def make_home(home: Path) -> None:
+    """Create `home` and its folder of temporary files, private; a folder that cannot be written is reported later."""
+    # Under root, PostgreSQL runs as another user, who must be able to traverse the folder.
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    with contextlib.suppress(OSError):
+        if not home.exists():
+            home.mkdir(parents=True)
+            home.chmod(mode)
+        (home / "uploads").mkdir(exist_ok=True)
+
+
+def broker_problem(url: str, *, plain: bool) -> tuple[str, str] | None:
+    """Return why a broker on another host is not safe, and the remedy; None if it is. The address is not repeated."""
+    parts = urlsplit(url)
+    if plain or parts.scheme == "redis+socket" or is_loopback(parts.hostname or ""):
+        return None
+    lacks = [] if parts.scheme == "rediss" else ["TLS"]
+    lacks += [] if parts.password else ["a password"]
+    if not lacks:
+        return None
+    return (
+        f"BROKER_URL names another host without {' and '.join(lacks)}",
+        "set BROKER_URL to rediss://:PASSWORD@HOST:PORT/NUMBER, or set ZELO_PLAIN_BROKER=1 if only zelo's hosts share its network",
+    )
+
+
 class _HomeLock:
     """An flock on `home/lock`, which contains the owner's pid. The kernel releases it when the owner dies."""
 
@@ -119,8 +148,7 @@ class _HomeLock:
     def acquire(self) -> None:
         path = self.home / "lock"
         try:
-            # Under root, PostgreSQL runs as another user, who must be able to traverse the folder.
-            self.home.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+            make_home(self.home)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise FolderUnusable(

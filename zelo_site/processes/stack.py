@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import socket
 import sys
 import time
@@ -34,6 +35,8 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http"})
 # On few cores, starting processes slow each other down, so processes needed later start later.
 LATER_S = 6.0
+# Per web process; with the files it opens, below the usual limit of 1024 descriptors.
+WEB_CONNECTIONS = 400
 # Longer than a pump waits for its open calls.
 CALLS_GRACE_S = STOP_S + 10.0
 
@@ -85,7 +88,8 @@ def web_process(host: str, port: int) -> Child:
         essential=True,
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
-            "--threads", "12", "--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "5",
+            "--threads", "12", "--worker-class", "zelo_site.processes.patient_worker.PatientWorker",
+            "--worker-connections", str(WEB_CONNECTIONS), "--no-sendfile", "--timeout", "120", "--graceful-timeout", "5",
             "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
             "--config", "python:zelo_site.processes.gunicorn",
         ],
@@ -124,6 +128,8 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
     with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
         _migrate()
         settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(settings.FILE_UPLOAD_TEMP_DIR, ignore_errors=True)  # what a killed web process left
+        settings.FILE_UPLOAD_TEMP_DIR.mkdir(mode=0o700)
         children = [web_process(host, port), *worker_processes(judging=judging)]
         ranking = RankingOnDemand()
 

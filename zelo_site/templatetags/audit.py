@@ -96,6 +96,9 @@ ACTION_LABELS = {
     "account.signed_in": _("Signed in"),
     "account.link_made": _("Sign-in link made"),
     "account.password_set": _("Password set"),
+    "account.link_used": _("Sign-in link used"),
+    "account.session_ended": _("Session ended"),
+    "member.invitation_used": _("Invitation used"),
 }
 
 

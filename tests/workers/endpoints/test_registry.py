@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from labeling.access.redaction import redact
 from labeling.records import Failure, FailureKind, Verdict
 from tests.factories.http_panel import KEY
 from tests.factories.questions import comparison, failure, only
 from tests.fake_judge.process import FakeJudge
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, endpoint_problems, load_endpoints
-from workers.judges.openai.http.redaction import redact
 from workers.judges.openai.judge import OpenAIHttpJudge
 
 pytestmark = pytest.mark.usefixtures("no_faults_left")

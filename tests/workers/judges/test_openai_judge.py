@@ -338,6 +338,26 @@ def test_child_of_a_fork_can_call(judge_with: Callable[..., OpenAIHttpJudge]) ->
 # --- options -----------------------------------------------------------------------------
 
 
+def test_fields_that_spend_or_route_need_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"endpoint": "x", "model": "y"}
+    OpenAIHttpJudge.from_dict({**known, "extra_body": {"reasoning_effort": "none", "top_k": 1}})
+    for name in (
+        "service_tier",
+        "provider",
+        "models",
+        "tools",
+        "web_search_options",
+        "plugins",
+        "store",
+        "chat_template",
+    ):
+        monkeypatch.delenv("ZELO_EXTRA_BODY", raising=False)
+        with pytest.raises(pydantic.ValidationError, match=f"may not set {name}; the operator can allow"):
+            OpenAIHttpJudge.from_dict({**known, "extra_body": {name: "priority"}})
+        monkeypatch.setenv("ZELO_EXTRA_BODY", f"a, {name}")
+        OpenAIHttpJudge.from_dict({**known, "extra_body": {name: "priority"}})
+
+
 def test_options_may_not_contradict_the_mode() -> None:
     with pytest.raises(pydantic.ValidationError, match="may not set logprobs"):
         OpenAIHttpJudge.from_dict({"endpoint": "x", "model": "y", "extra_body": {"logprobs": False}})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pydantic
 import pytest
 
+from labeling.access.redaction import redact, without_key
 from tests.factories.replies.odd_bodies import odd_bodies
 from tests.factories.replies.reading_checks import check
 from tests.factories.replies.server_bodies import server_bodies
 from workers.judges.openai import answers
 from workers.judges.openai.answers import Answer, NoAnswer
-from workers.judges.openai.http.redaction import redact, without_key
 
 
 class FirstThatMatches:

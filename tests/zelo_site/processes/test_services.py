@@ -26,6 +26,7 @@ from zelo_site.processes.services import (
     FolderUnusable,
     ServiceFailed,
     ServiceSupervisor,
+    broker_problem,
     home_folder,
     service_urls,
     socket_folder,
@@ -97,6 +98,24 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # --- addresses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "lacks"),
+    [
+        ("redis://cache.example:6379/1", "TLS and a password"),
+        ("redis://:secret@cache.example:6379/1", "without TLS"),
+        ("rediss://cache.example:6379/1", "without a password"),
+        ("rediss://:secret@10.0.0.7:6379/1", ""),
+        ("redis://127.0.0.1:6379/1", ""),
+        ("redis+socket:///run/valkey.sock", ""),
+    ],
+)
+def test_a_broker_on_another_host_needs_a_password_and_tls(url: str, lacks: str) -> None:
+    problem = broker_problem(url, plain=False)
+    assert bool(problem) == bool(lacks)
+    assert problem is None or (lacks in problem[0] and "secret" not in str(problem))
+    assert broker_problem(url, plain=True) is None
 
 
 def test_addresses_are_told_without_touching_the_disk(tmp_path: Path) -> None:

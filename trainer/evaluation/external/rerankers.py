@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pydantic
 
+from labeling.access.redaction import redact
 from labeling.records import FloatArray
 from trainer.evaluation.external.prompts import DOCUMENT, QUERY, Template, check_templates, filled
 
@@ -181,29 +182,30 @@ class OutsideReranker:
         return self._read(self._post(body), "relevance_score", len(documents))
 
     def _headers(self) -> dict[str, str]:
+        plain = {"Accept-Encoding": "identity"}  # a small packed reply could unpack to gigabytes
         if not self.endpoint.api_key_env:
-            return {}
+            return plain
         key = os.environ.get(self.endpoint.api_key_env, "").strip()
         if not key:
             raise OutsideFailed(
                 f"{self.endpoint.name}: environment variable {self.endpoint.api_key_env} is empty; put the key there "
                 "and restart the workers"
             )
-        return {"Authorization": f"Bearer {key}"}
+        return {**plain, "Authorization": f"Bearer {key}"}
 
     def _post(self, body: Mapping[str, Any]) -> Any:
         """The JSON of the answer; retries temporary failures after the wait that the endpoint asks for."""
         problem, failure = "", OutsideFailed
         for attempt in range(ATTEMPTS):
             try:
-                reply = self._client.post(self.endpoint.url, json=body, headers=self._headers())
+                reply = self._reply(body)
             except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {self._clean(str(error))}"
                 wait = BACKOFF_S * 2.0**attempt
             else:
                 if reply.status_code == 200:
                     return self._json(reply)
-                problem = f"status {reply.status_code}: {reply.text[:300]}"
+                problem = f"status {reply.status_code}: {self._clean(reply.text, 300)}"
                 if reply.status_code not in RETRIED:
                     failure = TooMuch if reply.status_code in TOO_MUCH else OutsideFailed
                     break
@@ -212,13 +214,44 @@ class OutsideReranker:
                 self._sleep(min(wait, LONGEST_WAIT_S))
         raise failure(f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has")
 
+    def _reply(self, body: Mapping[str, Any]) -> httpx.Response:
+        """One request; the reply is read as it arrives, up to MOST_REPLY_BYTES and `timeout_s` in all.
+
+        Raises OutsideFailed for a longer reply, httpx.HTTPError.
+        """
+        deadline = time.monotonic() + self.endpoint.timeout_s
+        with self._client.stream("POST", self.endpoint.url, json=body, headers=self._headers()) as reply:
+            content = bytearray()
+            if encoding := reply.headers.get("content-encoding", ""):
+                raise OutsideFailed(
+                    f"{self.endpoint.name} answered packed content ({self._clean(encoding, 40)}); expected plain JSON"
+                )
+            for block in reply.iter_raw():
+                content += block
+                if len(content) > MOST_REPLY_BYTES:
+                    raise OutsideFailed(
+                        f"{self.endpoint.name} answered more than {MOST_REPLY_BYTES:,} bytes; expected a list of scores"
+                    )
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"the reply took longer than {self.endpoint.timeout_s:g} s")
+        wait = {name: reply.headers[name] for name in ("retry-after",) if name in reply.headers}
+        return httpx.Response(reply.status_code, headers=wait, content=bytes(content))
+
+    def _clean(self, text: str, most: int = 1000) -> str:
+        """Return the text's beginning without the endpoint's key, or anything that looks like a key.
+
+        The text is redacted before it is cut, so that no part of a key remains.
+        """
+        key = os.environ.get(self.endpoint.api_key_env, "") if self.endpoint.api_key_env else ""
+        return redact(text, pydantic.SecretStr(key))[:most]
+
     def _json(self, reply: httpx.Response) -> Any:
-        if len(reply.content) > MOST_REPLY_BYTES:
-            raise OutsideFailed(f"{self.endpoint.name} answered {len(reply.content)} bytes; expected a list of scores")
         try:
             return json.loads(reply.content)
-        except ValueError:
-            raise OutsideFailed(f"{self.endpoint.name} answered {reply.text[:200]!r}; expected JSON") from None
+        except (ValueError, RecursionError):
+            raise OutsideFailed(
+                f"{self.endpoint.name} answered {self._clean(reply.text, 200)!r}; expected JSON"
+            ) from None
 
     def _read(self, answer: Any, key: str, count: int) -> FloatArray:
         """Scores by position; checks that every document has exactly one finite score."""
@@ -232,7 +265,7 @@ class OutsideReranker:
                 scores[index] = score
         except (TypeError, KeyError, ValueError) as error:
             raise OutsideFailed(
-                f"{self.endpoint.name} answered {str(answer)[:200]!r} ({error}); expected one row with index and {key} "
+                f"{self.endpoint.name} answered {self._clean(str(answer), 200)!r} ({self._clean(str(error), 100)}); expected one row with index and {key} "
                 f"for each of {count} documents; check `shape`"
             ) from None
         if not np.isfinite(scores).all():

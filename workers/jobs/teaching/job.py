@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.access.annotators import get_judge
+from labeling.access.redaction import redact
 from labeling.models import Annotator
 from labeling.plugins import Judge, get_plugin, registered
 from labeling.records import Failure, Verdict
@@ -49,7 +50,6 @@ from workers.jobs.teaching.plan import (
 )
 from workers.jobs.teaching.verdict import Answered, failed_from_the_start, verdict_on
 from workers.jobs.trial import answers_of
-from workers.judges.openai.http.client import redact
 from workers.judging.batches import prepared_judge
 from workers.models import Job, JudgeTeaching
 

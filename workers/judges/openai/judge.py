@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from labeling.access.redaction import without_key
 from labeling.annotation.criteria import Criteria, schema_of
 from labeling.plugins import Judge, register
 from labeling.records import AnswerKind, Collection, Comparison, Failure, FailureKind, Usage, Verdict
@@ -38,7 +39,6 @@ from workers.judges.openai.answers import (
 from workers.judges.openai.batched import BatchedQuestions, count_in
 from workers.judges.openai.http.calls import Calls
 from workers.judges.openai.http.client import Completion, connection_to, without_secrets
-from workers.judges.openai.http.redaction import without_key
 from workers.judges.openai.http.remedies import UNKNOWN, Server
 from workers.judges.openai.http.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.openai.options import OpenAIOptions

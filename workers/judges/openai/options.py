@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import pydantic
@@ -18,6 +19,16 @@ Mode = Literal["logprob", "reasoned", "sampled"]
 # Fields that the modes set themselves; `extra_body` must not contain them.
 RESERVED = {"model", "messages", "n", "stream", "logprobs", "top_logprobs", "response_format", "temperature"}
 RESERVED |= {"max_tokens", "max_completion_tokens", "seed"}
+# Fields that change how a model answers, and neither its price class, nor tools, nor who else gets the texts.
+ALLOWED = {
+    "add_generation_prompt", "chat_template_kwargs", "enable_thinking", "frequency_penalty",
+    "guided_choice", "guided_json", "guided_regex", "include_reasoning", "length_penalty",
+    "logit_bias", "min_p", "num_ctx", "presence_penalty", "prompt_mode", "reasoning",
+    "reasoning_effort", "reasoning_format", "repetition_penalty", "safe_prompt", "skip_special_tokens", "stop",
+    "stop_token_ids", "structured_outputs", "think", "thinking", "thinking_budget", "top_k", "top_p", "verbosity",
+}  # fmt: skip
+MORE_ALLOWED = "ZELO_EXTRA_BODY"
+FIELDS_NOT_ALLOWED = stored_text("may not set %(names)s; the operator can allow more fields in ZELO_EXTRA_BODY")
 RESERVED_FIELDS = stored_text("may not set %(names)s; use the options of these names")
 REASONED_CRITERIA = stored_text("criteria need the mode 'reasoned'; set it, or remove the criteria")
 REASONED_NEITHER = stored_text("neither needs the mode 'reasoned' without criteria; set the mode, or remove neither")
@@ -82,6 +93,9 @@ class EndpointOptions(Judge.Options):
     def _adds_only(cls, value: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted(RESERVED & set(value)):
             raise ValueError(RESERVED_FIELDS % {"names": ", ".join(taken)})
+        more = {name.strip() for name in os.environ.get(MORE_ALLOWED, "").split(",")}
+        if refused := sorted(set(value) - ALLOWED - more):
+            raise ValueError(FIELDS_NOT_ALLOWED % {"names": ", ".join(refused)})
         return value
 
 

@@ -10,7 +10,7 @@ from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access.api_keys import BadScope, make_token, revoke_token
+from labeling.access.api_keys import LONGEST_DAYS, BadScope, make_token, revoke_token
 from labeling.models import ApiToken
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
@@ -20,7 +20,8 @@ router = Router(tags=["keys"])
 
 class KeyIn(Schema):
     name: Text = Field(min_length=1, max_length=100)
-    scopes: list[str] = Field(["read", "write"], min_length=1, max_length=3)
+    scopes: list[str] = Field(["read", "write"], min_length=1, max_length=4)
+    days: int | None = Field(90, ge=1, le=LONGEST_DAYS)
 
 
 class KeyOut(Schema):
@@ -29,6 +30,7 @@ class KeyOut(Schema):
     scopes: list[str]
     created_at: datetime
     used_at: datetime | None
+    expires_at: datetime | None
 
 
 class NewKeyOut(Schema):
@@ -48,12 +50,12 @@ def list_keys(request: HttpRequest, response: HttpResponse, cursor: Cursor = "",
 
 @router.post("/keys", response={201: NewKeyOut})
 def post_key(request: HttpRequest, body: KeyIn) -> Any:
-    """Make a key of yours; over a key, with no scope that it lacks."""
+    """Make a key of yours; over a key, with no scope that it lacks. `days`: its validity; null: until it is revoked."""
     own = getattr(request, "key_scopes", None)
     if own is not None and (more := sorted(set(body.scopes) - set(own))):
         raise HttpError(403, f"this key has the scopes {own} and cannot make a key with {', '.join(more)}")
     try:
-        made = make_token(request.user, name=body.name, scopes=body.scopes, by=request.user)
+        made = make_token(request.user, name=body.name, scopes=body.scopes, days=body.days, by=request.user)
     except BadScope as error:
         raise HttpError(422, str(error)) from error
     return Status(201, {"name": body.name, "scopes": sorted(set(body.scopes)), "key": made})

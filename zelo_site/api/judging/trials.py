@@ -26,6 +26,7 @@ from workers.runs.estimate import ChosenJudge, estimate_run
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.judges import judge_or_404
 from zelo_site.api.runs import JudgeIn, RunIn
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["judges"])
 
@@ -37,7 +38,7 @@ class TrialOut(Schema):
     job_id: int
     annotator_id: int
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     report: dict[str, Any]
     calls: int
     input_tokens: int
@@ -87,7 +88,7 @@ class TeachingOut(Schema):
     taught_id: int | None
     taught: TaughtOut | None
     state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
+    error: JobError = Field(alias="job.error")
     options: dict[str, Any]
     rows: list[dict[str, Any]]
     report: dict[str, Any]

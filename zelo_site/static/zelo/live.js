@@ -66,7 +66,4 @@
   tick();
   window.setInterval(tick, 1000);
   document.addEventListener("htmx:afterSwap", tick);
-
-  // A one-time link needs a press of its button; the script submits the form.
-  for (const form of document.querySelectorAll("form[data-submit-now]")) form.requestSubmit();
 })();

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.processes.elsewhere import Elsewhere, Reply, by_length
 from trainer.evaluation.external.rerankers import (
+    MOST_REPLY_BYTES,
     OutsideEndpoint,
     OutsideFailed,
     OutsideInvalid,
@@ -182,6 +185,51 @@ def test_an_answer_that_is_none_is_never_a_score(elsewhere: Elsewhere, content: 
     elsewhere.answer = lambda body: (200, {}, content)
     with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match=said):
         reranker.scores("q", ["a", "b"])
+
+
+KEY = "9f8e7d6c-Zz01-secret-of-theirs"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (401, {}, f"no such key: {KEY}".encode()),
+        (401, {}, b"x" * 290 + KEY.encode()),  # no part of it remains where the text is cut
+        (200, {}, f"no json {KEY}".encode()),
+        (200, {}, json.dumps({"results": [{"index": 0, "said": KEY}]}).encode()),
+        (200, {}, json.dumps({"results": [{"index": 0, "relevance_score": KEY}]}).encode()),
+        (200, {"content-encoding": KEY}, b"{}"),
+    ],
+)
+def test_an_echoed_key_is_in_no_message(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, reply: tuple[int, dict[str, str], bytes]
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", KEY)
+    elsewhere.answer = lambda body: reply
+    keyed = endpoint(elsewhere, api_key_env="THEIR_KEY")
+    with OutsideReranker(keyed) as reranker, pytest.raises(OutsideFailed) as failed:
+        reranker.scores("q", ["a"])
+    assert KEY[:8] not in str(failed.value)
+    assert failed.value.__cause__ is None
+
+
+def test_a_long_reply_is_not_read_to_its_end(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (200, {}, b" " * (MOST_REPLY_BYTES + 64 * 1024 * 1024))
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="answered more than"):
+        tracemalloc.start()
+        try:
+            reranker.scores("q", ["a"])
+        finally:
+            largest = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert largest < MOST_REPLY_BYTES + 64 * 1024 * 1024 + 2.5 * MOST_REPLY_BYTES  # the first term is the fake's own
+
+
+def test_a_packed_reply_is_refused_unread(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (200, {"content-encoding": "gzip"}, gzip.compress(b" " * 10_000_000))
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="packed content"):
+        reranker.scores("q", ["a"])
+    assert elsewhere.requests[0][1]["accept-encoding"] == "identity"
 
 
 def test_the_operators_list_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from labeling.access.redaction import redact
 from labeling.records import FailureKind
 from workers.endpoints.exchanges import note_reply, note_request
 from workers.endpoints.gates import Gate, Held, Left, LocalGate, Outcome
 from workers.endpoints.registry import COMPLETIONS, Access, Endpoint, KeyMissing
-from workers.judges.openai.http.redaction import redact
 from workers.judges.openai.http.remedies import UNKNOWN, Server, server_of
 from workers.judges.openai.http.statuses import (
     CallFailed,

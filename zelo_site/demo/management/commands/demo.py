@@ -31,6 +31,7 @@ from zelo_site.demo.comparison import comparison_rows, comparison_table, weak_ro
 from zelo_site.demo.sample.panel import Panel
 from zelo_site.demo.steps import BadQuestions
 from zelo_site.processes.embedded import FolderUnusable, ServiceFailed
+from zelo_site.processes.listening import Exposed, add_listening_arguments, check_listening
 from zelo_site.processes.services import AlreadyRunning, BinaryNotFound
 from zelo_site.processes.stack import PortTaken, Serving, serve
 from zelo_site.processes.supervisor import exits_on_sigterm
@@ -71,6 +72,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback by default)")
+        add_listening_arguments(parser)
         parser.add_argument("--port", type=int, default=8000)
         parser.add_argument("--questions", type=int, default=0, help="number of test questions (0: all)")
         parser.add_argument("--reset", action="store_true", help="delete the demo project and start over")
@@ -83,6 +85,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self._say("starting the database, the broker, the workers and the web server ...")
         try:
+            check_listening(options["host"], options)
             with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
                 code = NOTHING_TO_SHOW if not self._show(stack, panel, reset=options["reset"]) else 0
                 if not options["exit"]:
@@ -90,7 +93,15 @@ class Command(BaseCommand):
                     code = stack.wait()
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed, UnknownEmbedder) as error:
+        except (
+            AlreadyRunning,
+            BinaryNotFound,
+            Exposed,
+            FolderUnusable,
+            PortTaken,
+            ServiceFailed,
+            UnknownEmbedder,
+        ) as error:
             raise CommandError(str(error)) from error
         if code == INTERRUPTED or not (code or options["exit"]):
             self._say(STOPPED)

@@ -14,7 +14,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from trainer.publishing.manifests import ManifestBroken
-from zelo_site.reranking import reranking_socket, service_key
+from zelo_site.processes.listening import Exposed, add_listening_arguments, check_listening
+from zelo_site.reranking import reranking_socket, service_keys
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("folder", nargs="?", default="", help="folder of one published reranker to serve")
         parser.add_argument("--host", default="", help="listen address (default: the private socket)")
+        add_listening_arguments(parser)
         parser.add_argument("--port", type=int, default=8100)
         parser.add_argument(
             "--memory-mb", type=int, default=0, help="memory limit for loaded models (0: half of the memory)"
@@ -39,6 +41,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         import uvicorn
 
+        try:
+            check_listening(options["host"] or "localhost", options)
+        except Exposed as error:
+            raise CommandError(str(error)) from error
         app = _application(options)
         listening: dict[str, Any] = {"host": options["host"], "port": options["port"]}
         if not options["host"]:
@@ -86,7 +92,9 @@ def _application(options: dict[str, Any]) -> Any:
         except (ManifestBroken, NoMemory) as error:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
-    return RerankApp(models=models, batcher=batcher, service_key="" if open_to_all else service_key(), default=default)
+    return RerankApp(
+        models=models, batcher=batcher, service_keys=None if open_to_all else service_keys, default=default
+    )
 
 
 def _half_of_memory(device: str) -> int:
