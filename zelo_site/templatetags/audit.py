@@ -87,6 +87,13 @@ ACTION_LABELS = {
     "key.revoked": _("API key revoked"),
     "account.signed_in": _("Signed in"),
     "account.link_made": _("Sign-in link made"),
+    "account.created": _("Account created"),
+    "account.changed": _("Account changed"),
+    "account.deactivated": _("Account deactivated"),
+    "account.activated": _("Account activated"),
+    "account.reset": _("Account reset"),
+    "account.superuser": _("Made a superuser"),
+    "account.superuser_ended": _("Superuser rights taken away"),
     "account.password_set": _("Password set"),
 }
 
