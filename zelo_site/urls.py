@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
+from zelo_site.admin.site import site as admin_site
 from zelo_site.api.conventions.problems import unknown_address
 from zelo_site.api.root import api
 from zelo_site.i18n import language
@@ -50,6 +51,7 @@ urlpatterns = [
     path("deleted/<slug:archived>/purge/", deletion.purge_page, name="purge-project"),
     path("accounts/<int:user_id>/delete/", deletion.delete_account_page, name="delete-account"),
     path("new/preview/", wizard.preview, name="preview-import"),
+    path("admin/", admin_site.urls),
     path("jobs/", server.jobs_page, name="jobs"),
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),

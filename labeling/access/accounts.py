@@ -43,6 +43,12 @@ def find_account(name_or_email: str) -> Any:
     return found[0] if len(found) == 1 else None
 
 
+def check_names(user: Any, *, username: str, full_name: str, email: str) -> None:
+    """Raise AccountRefused if `change_account` or `create_account` would refuse these names; changes nothing."""
+    before = get_user_model().objects.filter(pk=user.pk).first() if user.pk else None
+    _name(before or get_user_model()(), username=username, full_name=full_name, email=email)
+
+
 @transaction.atomic
 def create_account(
     username: str, *, full_name: str = "", email: str = "", is_superuser: bool = False, by: Any = None
@@ -172,7 +178,9 @@ def _checked_username(username: str, others: Any) -> str:
             f"the sign-in name is {given[:40]!r}; expected letters, digits and . + - _ alone", "username"
         ) from error
     if "@" in given or len(given) > LONGEST:
-        raise AccountRefused(f"a sign-in name has at most {LONGEST} characters and no @; choose another one", "username")
+        raise AccountRefused(
+            f"a sign-in name has at most {LONGEST} characters and no @; choose another one", "username"
+        )
     if others.filter(username__iexact=given).exists():
         raise AccountRefused(f"the sign-in name {given!r} is taken; choose another one", "username")
     return given

@@ -55,13 +55,23 @@ OVER_REST: dict[str, tuple[str, ...]] = {
         "DELETE /rerankers/{reranker_id}",
     ),
     "restore-project": ("POST /archived-projects/{archived}/restore",),
+    "admin:labeling_membership_changelist": (f"PATCH {P}/members/{{user_id}}", f"DELETE {P}/members/{{user_id}}"),
+    "admin:labeling_accesslink_changelist": (f"DELETE {P}/invitations/{{link_id}}",),
+    "admin:workers_run_changelist": ("POST /runs/{run_id}/{action}",),
+    "admin:workers_judgingtask_changelist": (f"POST {P}/failures/retry",),
+    "admin:workers_endpointdefinition_changelist": ("POST /endpoints/{name}/retire", "POST /endpoints/{name}/restore"),
     "purge-project": ("DELETE /archived-projects/{archived}",),
     "delete-account": ("DELETE /accounts/{user_id}",),
     "adjudicate": (f"PUT {P}/pairs/{{pair_id}}/verdict", f"DELETE {P}/pairs/{{pair_id}}/verdict"),
 }
 RANKING = "an interface for programs itself, outside /api/v1"
 SCREEN = "no operation yet: people compare on the screen, with a session of their own"
+ACCOUNTS = "no operation yet: accounts are made and changed by a superuser in a session"
 WITHOUT: dict[str, str] = {
+    "admin:auth_user_changelist": ACCOUNTS,
+    "admin:auth_user_add": ACCOUNTS,
+    "admin:auth_user_change": ACCOUNTS,
+    "admin:labeling_apitoken_changelist": "no operation: a program revokes its own user's keys alone",
     "sign-out": "ends a browser's session; a program revokes its key",
     "profile": "no operation yet: a password belongs to a person and is changed in a session",
     "set-language": "the language of a browser's pages",
