@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -26,6 +27,7 @@ class ReadOnlyAdmin(ModelAdmin):
     """
 
     title: ClassVar[Any] = ""  # of the list
+    empty_value_display = "–"
     list_filter_sheet = False
     list_per_page = 50
     show_full_result_count = False
@@ -45,7 +47,12 @@ class ReadOnlyAdmin(ModelAdmin):
         return super().changelist_view(request, {"title": self.title, **(extra_context or {})})
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return super().render_change_form(request, {**context, "list_title": self.title}, *args, **kwargs)
+        return super().render_change_form(
+            request,
+            {**context, "list_title": self.title, "row_title": _row_title(context.get("original"))},
+            *args,
+            **kwargs,
+        )
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return bool(getattr(request.user, "is_superuser", False))
@@ -116,6 +123,25 @@ class LinkedAdmin(ReadOnlyAdmin):
 
     def view_on_site(self, row: Any) -> str | None:  # type: ignore[override]
         return type(self).page(row) or None
+
+
+def _row_title(row: Model | None) -> str:
+    """The name of a row; models without one are called by their kind and number."""
+    if row is None:
+        return ""
+    has_name = type(row).__str__ is not Model.__str__
+    return str(row) if has_name else f"{row._meta.verbose_name} {row.pk}".capitalize()
+
+
+def plain_json(name: str, description: object) -> Callable[[Any, Any], SafeString]:
+    """A column that shows a JSON field as text; django-unfold would colour it with styles inside the page."""
+
+    @admin.display(description=description)  # type: ignore[arg-type]
+    def shown(self: Any, row: Any) -> SafeString:
+        text = json.dumps(getattr(row, name), indent=2, ensure_ascii=False, sort_keys=True)
+        return format_html('<pre class="z-json">{}</pre>', text)
+
+    return shown
 
 
 def link(address: str, text: object) -> SafeString:

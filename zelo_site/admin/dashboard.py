@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
-from labeling.plugins import KINDS, load_plugins, registered
+from labeling.plugins import load_plugins
 from scoring.storage.files import StorageUnusable, storage
 from workers.models import JudgingTask
 from workers.monitoring.heartbeats import alive
@@ -23,6 +23,7 @@ from workers.monitoring.queue_depth import Backlog, read_backlog
 from workers.monitoring.result_cache import costly
 from zelo_site.admin.spend import DAYS, recent_spend, stored_projects
 from zelo_site.doctor import Finding, Health, examine
+from zelo_site.pages.server.plugins import plugin_rows
 
 PACKAGES = ("zelo", "Django", "celery", "psycopg", "torch", "transformers", "sentence-transformers", "django-unfold")
 
@@ -123,4 +124,7 @@ def storage_use() -> dict[str, Any]:
 def installed_plugins() -> dict[str, Any]:
     """What the page of plugins shows."""
     modules = load_plugins(enabled=settings.ZELO_PLUGINS)
-    return {"modules": modules, "plugins": [each for kind in KINDS for each in registered(kind).values()]}
+    return {
+        "modules": modules,
+        "plugins": plugin_rows(),
+    }

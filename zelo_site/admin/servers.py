@@ -15,7 +15,7 @@ from labeling.models import AuditEntry
 from workers.endpoints.stored.changes import EndpointRefused, restore_endpoint, retire_endpoint
 from workers.models import EndpointDefinition, EndpointState, Worker
 from workers.monitoring.heartbeats import alive
-from zelo_site.admin.base import LinkedAdmin, ReadOnlyAdmin, lamp
+from zelo_site.admin.base import LinkedAdmin, ReadOnlyAdmin, lamp, plain_json
 from zelo_site.templatetags.audit import ACTION_LABELS, action_label
 
 
@@ -27,8 +27,20 @@ class EndpointAdmin(LinkedAdmin):
     list_filter = (("retired_at", admin.EmptyFieldListFilter), "changed_at")
     search_fields = ("name", "base_url")
     search_help_text = _("Name or address")
-    fields = ("name", "base_url", "state", "settings", "key", "secret_names", "key_set_at", "created_at", "changed_at")
-    readonly_fields = ("state", "key")
+    fields = (
+        "name",
+        "base_url",
+        "state",
+        "shown_settings",
+        "key",
+        "shown_secret_names",
+        "key_set_at",
+        "created_at",
+        "changed_at",
+    )
+    readonly_fields = ("state", "key", "shown_settings", "shown_secret_names")
+    shown_settings = plain_json("settings", _("settings"))
+    shown_secret_names = plain_json("secret_names", _("names of secrets"))
     actions = ("retire", "restore")
 
     page = staticmethod(lambda row: reverse("endpoint", args=[row.name]))
@@ -75,9 +87,10 @@ class EndpointStateAdmin(LinkedAdmin):
     search_help_text = _("Name, model, address or error")
     fields = (
         "name", "base_url", "model", "state", "until", "concurrency", "ceiling", "rpm", "tpm", "calls", "rate_limited",
-        "outages", "failures", "down_since", "last_error", "last_error_at", "last_answer_at", "learned", "seen_at",
+        "outages", "failures", "down_since", "last_error", "last_error_at", "last_answer_at", "shown_learned", "seen_at",
     )  # fmt: skip
-    readonly_fields = ("state",)
+    readonly_fields = ("state", "shown_learned")
+    shown_learned = plain_json("learned", _("learned"))
 
     page = staticmethod(lambda row: reverse("endpoints"))
 
@@ -95,8 +108,9 @@ class WorkerAdmin(LinkedAdmin):
     search_fields = ("name", "host", "queues")
     search_help_text = _("Name, host or queue")
     ordering = ("name",)
-    fields = ("name", "state", "queues", "host", "pid", "gpus", "started_at", "seen_at")
-    readonly_fields = ("state",)
+    fields = ("name", "state", "queues", "host", "pid", "shown_gpus", "started_at", "seen_at")
+    readonly_fields = ("state", "shown_gpus")
+    shown_gpus = plain_json("gpus", _("GPUs"))
 
     page = staticmethod(lambda row: reverse("jobs"))
 
@@ -130,8 +144,9 @@ class AuditAdmin(ReadOnlyAdmin):
     search_fields = ("subject", "project_name", "actor_name", "action")
     search_help_text = _("Subject, project, user or action")
     ordering = ("-id",)
-    fields = ("at", "action", "done", "subject", "project_name", "actor_shown", "details")
-    readonly_fields = ("done", "actor_shown")
+    fields = ("at", "action", "done", "subject", "project_name", "actor_shown", "shown_details")
+    readonly_fields = ("done", "actor_shown", "shown_details")
+    shown_details = plain_json("details", _("details"))
 
     @admin.display(description=_("action"), ordering="action")
     def done(self, row: AuditEntry) -> str:

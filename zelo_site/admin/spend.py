@@ -40,7 +40,7 @@ FROM (
 ) tested
 JOIN labeling_project project ON project.id = tested.project_id
 JOIN labeling_annotator judge ON judge.id = tested.annotator_id
-WHERE tested.created_at > %(since)s
+WHERE tested.created_at > %(since)s AND tested.calls > 0
 GROUP BY 1, 2, 3
 """
 

@@ -14,7 +14,7 @@ from labeling.wording import translated
 from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Job, JudgingTask, Run
 from workers.runs.transitions import cancel_run, pause_run, resume_run
-from zelo_site.admin.base import LinkedAdmin
+from zelo_site.admin.base import LinkedAdmin, plain_json
 
 
 def _project_page(row: Any, name: str = "project") -> str:
@@ -42,11 +42,12 @@ class RunAdmin(LinkedAdmin):
     list_select_related = ("project", "created_by")
     ordering = ("-id",)
     fields = (
-        "project", "state", "why", "created_by", "sampler", "sampler_options", "allocation", "orders", "seed",
+        "project", "state", "why", "created_by", "sampler", "shown_sampler_options", "allocation", "orders", "seed",
         "pair_budget", "call_budget", "token_budget", "cost_budget_micros", "round", "pairs_planned", "tasks_planned",
         "created_at", "started_at", "finished_at",
     )  # fmt: skip
-    readonly_fields = ("why",)
+    readonly_fields = ("why", "shown_sampler_options")
+    shown_sampler_options = plain_json("sampler_options", _("sampler options"))
     actions = ("pause", "resume", "cancel")
 
     page = staticmethod(_project_page)
@@ -83,10 +84,11 @@ class JobAdmin(LinkedAdmin):
     list_select_related = ("project",)
     ordering = ("-id",)
     fields = (
-        "stage", "project", "run", "state", "said", "error", "payload", "done", "total", "attempts", "fence",
+        "stage", "project", "run", "state", "said", "error", "shown_payload", "done", "total", "attempts", "fence",
         "leased_by", "lease_until", "created_at", "finished_at",
     )  # fmt: skip
-    readonly_fields = ("said",)
+    readonly_fields = ("said", "shown_payload")
+    shown_payload = plain_json("payload", _("payload"))
 
     page = staticmethod(_project_page)
 
