@@ -49,6 +49,10 @@ PAGES: dict[str, dict[str, Roles]] = {
     "preview-import": {"POST": For.STARTERS},
     "jobs": {"GET": For.SIGNED_IN},
     "jobs-live": {"GET": For.SIGNED_IN},
+    "docs": {"GET": For.SIGNED_IN},
+    "doc": {"GET": For.SIGNED_IN},
+    "doc-image": {"GET": For.SIGNED_IN},
+    "find": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
     "plugins": {"GET": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
