@@ -129,8 +129,8 @@ def _document_hits(rows: list[tuple[int, str]], words: str) -> list[Hit]:
     """Documents are opened where they are ranked: below their first query."""
     candidates = (
         Candidate.objects.filter(document__in=[row[0] for row in rows])
-        .order_by("document", "id")
-        .distinct("document")
+        .order_by("document_id", "id")
+        .distinct("document_id")
         .select_related("query__project")
     )
     texts, hits = dict(rows), []
