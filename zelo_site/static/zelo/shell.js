@@ -49,6 +49,7 @@
   const open = (wanted) => {
     mode = wanted;
     input.placeholder = input.dataset[mode];
+    for (const group of groups()) group.open = false;
     if (!palette.open) { palette.showModal(); input.value = ""; found.replaceChildren(); }
     input.focus();
     ask();
