@@ -86,7 +86,7 @@ class ReadOnlyAdmin(ModelAdmin):
         for row in rows:
             try:
                 done = verb(row)
-            except refused as error:  # type: ignore[misc]
+            except refused as error:
                 messages.error(request, str(error))
                 continue
             changed += done is not False
@@ -119,9 +119,9 @@ class ReadOnlyAdmin(ModelAdmin):
 class LinkedAdmin(ReadOnlyAdmin):
     """A list whose rows link to a page of the product. `page` returns the address of a row, "" without one."""
 
-    page: ClassVar[Callable[[Any], str]]
+    page: ClassVar[Any]
 
-    def view_on_site(self, row: Any) -> str | None:  # type: ignore[override]
+    def view_on_site(self, row: Any) -> str | None:
         return type(self).page(row) or None
 
 
@@ -133,10 +133,10 @@ def _row_title(row: Model | None) -> str:
     return str(row) if has_name else f"{row._meta.verbose_name} {row.pk}".capitalize()
 
 
-def plain_json(name: str, description: object) -> Callable[[Any, Any], SafeString]:
+def plain_json(name: str, description: Any) -> Callable[[Any, Any], SafeString]:
     """A column that shows a JSON field as text; django-unfold would colour it with styles inside the page."""
 
-    @admin.display(description=description)  # type: ignore[arg-type]
+    @admin.display(description=description)
     def shown(self: Any, row: Any) -> SafeString:
         text = json.dumps(getattr(row, name), indent=2, ensure_ascii=False, sort_keys=True)
         return format_html('<pre class="z-json">{}</pre>', text)

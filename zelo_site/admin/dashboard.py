@@ -66,7 +66,7 @@ def dashboard(request: HttpRequest) -> dict[str, Any]:
         "bad": [each for each in findings if each.health is Health.BAD],
         "notes": [each for each in findings if each.health is Health.NOTE],
         "good": sum(each.health is Health.GOOD for each in findings),
-        "queues": [QueueLine(each, served.count(each.queue)) for each in read_backlog(request.user)],  # type: ignore[arg-type]
+        "queues": [QueueLine(each, served.count(each.queue)) for each in read_backlog(request.user)],
         "dead": JudgingTask.objects.filter(
             state=JudgingTask.State.DEAD, run__project__archived_at__isnull=True
         ).count(),

@@ -62,7 +62,7 @@ class ZeloAdminSite(UnfoldAdminSite):
 
     final_catch_all_view = False
 
-    def get_urls(self) -> list[URLPattern | URLResolver]:  # type: ignore[override]
+    def get_urls(self) -> list[URLPattern | URLResolver]:
         wrap = self.admin_view
         found: list[URLPattern | URLResolver] = [
             path("", wrap(require_safe(self.index)), name="index"),
@@ -111,7 +111,7 @@ class ZeloAdminSite(UnfoldAdminSite):
         return self._page(request, "plugins.html", _("Plugins"), installed_plugins())
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> TemplateResponse:
-        request.current_app = self.name  # type: ignore[attr-defined]
+        request.current_app = self.name
         return TemplateResponse(
             request, f"zelo/admin/{template}", {**self.each_context(request), "title": title, **context}
         )

@@ -121,7 +121,7 @@ def _summed(rows: Iterable[tuple[Any, ...]], column: int) -> list[Spent]:
             known[at] += int(value or 0)
     measure = 2 if any(each[2] for each in sums.values()) else 0
     largest = max((each[measure] for each in sums.values()), default=0) or 1
-    return [Spent(name, *each, share=each[measure] / largest) for name, each in sums.items()]
+    return [Spent(name, each[0], each[1], each[2], share=each[measure] / largest) for name, each in sums.items()]
 
 
 def stored_projects() -> list[StoredProject]:
@@ -139,7 +139,8 @@ def _stored_projects() -> list[StoredProject]:
         StoredProject(
             project.name,
             "" if project.archived_at else project.slug,
-            *texts.get(project.pk, (0, 0)),
+            texts.get(project.pk, (0, 0))[0],
+            texts.get(project.pk, (0, 0))[1],
             answers.get(project.pk, 0),
             snapshots.get(project.pk, 0),
             rerankers.get(project.pk, 0),

@@ -31,8 +31,9 @@ CHAPTERS = (
 def docs_page(request: HttpRequest) -> HttpResponse:
     """List the documents by chapter."""
     titles = document_titles()
-    chapters = [[label, [(name, titles.pop(name)) for name in names if name in titles]] for label, names in CHAPTERS]
-    chapters[-1][1] += sorted(titles.items())
+    listed = [[(name, titles.pop(name)) for name in names if name in titles] for __, names in CHAPTERS]
+    listed[-1] += sorted(titles.items())
+    chapters = [(label, rows) for (label, __), rows in zip(CHAPTERS, listed, strict=True)]
     return render(request, "zelo/docs/docs.html", {"chapters": chapters, "here": "docs"})
 
 
