@@ -1,4 +1,4 @@
-"""Sign-in by one-time link or password, sign-out, and the profile page.
+"""Sign-in by one-time link or by name or e-mail address and password, sign-out, and the profile page.
 
 Only a POST uses up a link, so previews and prefetching cannot. Passwords are Django's, and django-axes limits
 guessing. Links come from `labeling.access.links`.
@@ -25,6 +25,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
+from labeling.access.accounts import AccountRefused, change_account, find_account
 from labeling.access.api_keys import SCOPES, make_token, revoke_token
 from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.access.sign_ins import set_password
@@ -48,9 +49,9 @@ def _next_address(request: HttpRequest) -> str:
 
 
 class SignInForm(PageForm):
-    """Name and password. The page does not say which of them is wrong."""
+    """Name or e-mail address, and password. The page does not say which of them is wrong."""
 
-    username = forms.CharField(label=gettext_lazy("Name"), max_length=150, strip=False)
+    username = forms.CharField(label=gettext_lazy("Name or e-mail address"), max_length=254, strip=False)
     password = forms.CharField(label=gettext_lazy("Password"), max_length=4096, strip=False)
 
 
@@ -58,6 +59,14 @@ class NewcomerForm(PageForm):
     """The name of an invited person who is not signed in."""
 
     name = forms.CharField(label=gettext_lazy("Your name"), max_length=150, required=False)
+
+
+class NamesForm(PageForm):
+    """The names of one's own account."""
+
+    username = forms.CharField(label=gettext_lazy("Sign-in name"), max_length=150)
+    full_name = forms.CharField(label=gettext_lazy("Shown name"), max_length=150, required=False)
+    email = forms.CharField(label=gettext_lazy("E-mail address"), max_length=254, required=False)
 
 
 class KeyForm(PageForm):
@@ -93,7 +102,9 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         return redirect(_next_address(request))
     form = SignInForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
-        user = authenticate(request, **form.cleaned_data)
+        known = find_account(form.cleaned_data["username"])
+        name = known.get_username() if known is not None else form.cleaned_data["username"]
+        user = authenticate(request, username=name, password=form.cleaned_data["password"])
         if user is not None:
             login(request, user)
             return redirect(_next_address(request))
@@ -135,6 +146,8 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 def profile(request: HttpRequest) -> HttpResponse:
     """Show the user's details, figures, API keys and password form, which asks for the old password if there is one."""
     user = cast(User, request.user)
+    if one_of(request.POST, "action", ["names"]):
+        return _rename(request, user)
     form_class = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
     form = form_class(user, request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -143,7 +156,21 @@ def profile(request: HttpRequest) -> HttpResponse:
         update_session_auth_hash(request, user)
         messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
-    return render(request, "zelo/account/profile.html", _profile(request, user, form))
+    return render(request, "zelo/account/profile.html", _profile(request, user, form=form))
+
+
+def _rename(request: HttpRequest, user: User) -> HttpResponse:
+    """Change one's own names; a name that is refused keeps its error at its field."""
+    form = NamesForm(request.POST)
+    if form.is_valid():
+        try:
+            change_account(user, **form.cleaned_data, by=user)
+        except AccountRefused as error:
+            form.add_error(error.field or None, str(error))
+        else:
+            messages.success(request, _("Names saved."))
+            return redirect("profile")
+    return render(request, "zelo/account/profile.html", _profile(request, user, names=form), status=422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +207,13 @@ def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
 # --- API keys ----------------------------------------------------------------------------
 
 
-def _profile(request: HttpRequest, user: User, form: forms.Form, **more: Any) -> dict[str, Any]:
+def _profile(request: HttpRequest, user: User, **more: Any) -> dict[str, Any]:
     """Return the page's context; `more` replaces parts of it."""
+    password = PasswordChangeForm if user.has_usable_password() else SetPasswordForm
+    names = {"username": user.username, "full_name": user.get_full_name(), "email": user.email}
     return {
-        "form": form,
+        "form": password(user),
+        "names": NamesForm(initial=names),
         "work": _own_work(user),
         "tokens": ApiToken.objects.filter(user=user).order_by("-id"),
         "key_form": KeyForm(),
@@ -216,10 +246,9 @@ def change_tokens(request: HttpRequest) -> HttpResponse:
             messages.success(request, _("Key revoked."))
         return redirect("profile")
     key = KeyForm(request.POST)
-    form = (PasswordChangeForm if user.has_usable_password() else SetPasswordForm)(user)
     if not key.is_valid():
-        return render(request, "zelo/account/profile.html", _profile(request, user, form, key_form=key), status=422)
+        return render(request, "zelo/account/profile.html", _profile(request, user, key_form=key), status=422)
     chosen = key.cleaned_data
     days = int(chosen["days"]) if chosen["days"] else None
     token = make_token(user, name=chosen["name"] or _("key"), scopes=chosen["scope"], days=days, by=user)
-    return render(request, "zelo/account/profile.html", _profile(request, user, form, new_token=token))
+    return render(request, "zelo/account/profile.html", _profile(request, user, new_token=token))

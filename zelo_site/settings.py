@@ -151,7 +151,9 @@ INSTALLED_APPS = [
     "scoring",
     "trainer",
     "workers",
-    "zelo_site",
+    "zelo_site",  # before unfold: some of its templates replace those of unfold
+    "unfold.apps.BasicAppConfig",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "zelo_site.demo",
     "zelo_site.cli",
     "zelo_site.i18n",
@@ -277,6 +279,8 @@ SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 CSRF_TRUSTED_ORIGINS = _listed("ZELO_TRUSTED_ORIGINS")
 if HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+UNFOLD = {"SHOW_HISTORY": False}
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]

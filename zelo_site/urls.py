@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path, re_path
 
 from zelo_site import accounts, reranking
+from zelo_site.admin.site import site as admin_site
 from zelo_site.api.conventions.problems import unknown_address
 from zelo_site.api.root import api
 from zelo_site.i18n import language
@@ -35,6 +36,7 @@ from zelo_site.pages.project import figures, project, projects, report, scale, s
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
+from zelo_site.pages.shell import documentation, finding
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -52,6 +54,11 @@ urlpatterns = [
     path("deleted/<slug:archived>/purge/", deletion.purge_page, name="purge-project"),
     path("accounts/<int:user_id>/delete/", deletion.delete_account_page, name="delete-account"),
     path("new/preview/", wizard.preview, name="preview-import"),
+    path("admin/", admin_site.urls),
+    path("docs/", documentation.docs_page, name="docs"),
+    path("docs/<slug:doc>/", documentation.doc_page, name="doc"),
+    path("docs/images/<str:image>", documentation.doc_image, name="doc-image"),
+    path("find/", finding.find, name="find"),
     path("jobs/", server.jobs_page, name="jobs"),
     path("jobs/live/", server.jobs_live, name="jobs-live"),
     path("audit/", audit.server_audit, name="server-audit"),

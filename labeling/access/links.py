@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.text import slugify
 
 from labeling import audit
 from labeling.access.api_keys import hashed
@@ -112,9 +113,15 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
 
 
 def _make_newcomer(name: str) -> Any:
-    """Create a user without a password, who signs in by further links or sets a password."""
+    """Create a user without a password, who signs in by further links or sets a password.
+
+    The sign-in name is made of the given one: "ada-lovelace", with a random end where it is taken.
+    """
     given = name.strip().replace("\x00", "")[:150]
-    user = get_user_model()(username=f"guest-{secrets.token_hex(4)}", first_name=given)
+    wanted = slugify(given)[:100]
+    is_free = bool(wanted) and not get_user_model().objects.filter(username__iexact=wanted).exists()
+    username = wanted if is_free else f"{wanted or 'guest'}-{secrets.token_hex(4)}"
+    user = get_user_model()(username=username, first_name=given)
     user.set_unusable_password()
     user.save()
     return user

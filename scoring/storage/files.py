@@ -127,6 +127,12 @@ class Storage:
         found = self._files.find(root) if self._files.exists(root) else []
         return sorted(self._relative(each, root) for each in found if not each.endswith(UNFINISHED))
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all files by their paths, unfinished ones included."""
+        root = self._root.rstrip("/")
+        found = self._files.find(root, detail=True) if self._files.exists(root) else {}
+        return {self._relative(path, root): int(each.get("size") or 0) for path, each in found.items()}
+
     def remove(self, path: str) -> None:
         """Delete a file or a folder with its contents; do nothing if it does not exist."""
         target = self._absolute(path)

@@ -71,12 +71,21 @@ OVER_REST: dict[str, tuple[str, ...]] = {
         "DELETE /rerankers/{reranker_id}",
     ),
     "restore-project": ("POST /archived-projects/{archived}/restore",),
+    "admin:labeling_membership_changelist": (f"PATCH {P}/members/{{user_id}}", f"DELETE {P}/members/{{user_id}}"),
+    "admin:labeling_accesslink_changelist": (f"DELETE {P}/invitations/{{link_id}}",),
+    "admin:workers_run_changelist": ("POST /runs/{run_id}/{action}",),
+    "admin:workers_judgingtask_changelist": (f"POST {P}/failures/retry",),
+    "admin:workers_endpointdefinition_changelist": ("POST /endpoints/{name}/retire", "POST /endpoints/{name}/restore"),
+    "admin:auth_user_changelist": ("GET /users", "PATCH /users/{user_id}"),
+    "admin:auth_user_add": ("POST /users",),
+    "admin:auth_user_change": ("PATCH /users/{user_id}",),
     "purge-project": ("DELETE /archived-projects/{archived}",),
     "delete-account": ("DELETE /users/{user_id}",),
     "adjudicate": (f"PUT {P}/pairs/{{pair_id}}/verdict", f"DELETE {P}/pairs/{{pair_id}}/verdict"),
 }
 RANKING = "an interface for programs itself, outside /api/v1"
 WITHOUT: dict[str, str] = {
+    "admin:labeling_apitoken_changelist": "no operation: a program revokes its own user's keys alone",
     "sign-out": "ends a browser's session; a program revokes its key",
     "sessions": "no operation yet: a program with a key has no session",
     "profile": "a password belongs to a person and is changed in a session",

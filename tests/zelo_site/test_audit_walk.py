@@ -22,7 +22,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from pytest_django import Settings
 
-from labeling.models import AuditEntry, Project
+from labeling.access.accounts import deactivate_account, set_superuser
+from labeling.models import AuditEntry, Membership, Project
 from tests.factories.world.changes import (
     DATA,
     a_failed_question,
@@ -60,6 +61,7 @@ from tests.factories.world.changes import (
     the_project,
 )
 from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, World, make_world
+from workers.models import EndpointDefinition, JudgingTask
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
 from zelo_site.templatetags.audit import ACTION_LABELS
 
@@ -102,7 +104,90 @@ RULES = {
 JUDGES = {"judge": "test-longer"}
 RUN = {"judges": [{"plugin": "test-longer"}]}
 
+USERS = "admin:auth_user_changelist"
+MEMBERSHIPS = "admin:labeling_membership_changelist"
+RUNS = "admin:workers_run_changelist"
+ENDPOINTS = "admin:workers_endpointdefinition_changelist"
+NAMES = {"full_name": "Emmy", "email": "emmy@example.org", "_save": "Save"}
+
+
+def chosen(action: str, row: Any) -> dict[str, Any]:
+    """What a list of the admin sends for an action on one row, its question answered."""
+    return {"action": action, "_selected_action": row, "index": "0", "confirmed": "yes"}
+
+
+def the_membership(world: World) -> str:
+    return str(Membership.objects.get(user=world.users["viewer"]).pk)
+
+
+def the_dead_letter(world: World) -> str:
+    return str(JudgingTask.objects.get(state="dead").pk)
+
+
+def the_endpoint(world: World) -> str:
+    return str(EndpointDefinition.objects.get(name="stored").pk)
+
+
+def a_key_and_superuser(world: World) -> None:
+    a_superuser(world)
+    a_key(world)
+
+
+def a_dead_letter_and_superuser(world: World) -> None:
+    a_superuser(world)
+    a_failed_question(world)
+
+
+def a_paused_run_and_superuser(world: World) -> None:
+    a_superuser(world)
+    a_paused_run(world)
+
+
+def a_deactivated_viewer(world: World) -> None:
+    a_superuser(world)
+    deactivate_account(world.users["viewer"])
+
+
+def another_superuser(world: World) -> None:
+    a_superuser(world)
+    set_superuser(world.users["viewer"], True)
+
+
+ADMIN = [
+    Writes("admin:auth_user_add", ("account.created", "account.link_made"), {"username": "emmy", **NAMES}, a_superuser),
+    Writes("admin:auth_user_change", ("account.changed",), {"username": "emmy", **NAMES}, a_superuser),
+    Writes(USERS, ("account.deactivated",), chosen("deactivate", "{user_id}"), a_superuser),
+    Writes(USERS, ("account.activated",), chosen("activate", "{user_id}"), a_deactivated_viewer),
+    Writes(USERS, ("account.reset", "account.link_made"), chosen("reset", "{user_id}"), a_superuser),
+    Writes(USERS, ("account.link_made",), chosen("sign_in_link", "{user_id}"), a_superuser),
+    Writes(USERS, ("account.superuser",), chosen("grant", "{user_id}"), a_superuser),
+    Writes(USERS, ("account.superuser_ended",), chosen("withdraw", "{user_id}"), another_superuser),
+    Writes(MEMBERSHIPS, ("member.role",), chosen("make_owner", the_membership), a_superuser),
+    Writes(MEMBERSHIPS, ("member.role",), chosen("make_annotator", the_membership), a_superuser),
+    Writes(MEMBERSHIPS, (), chosen("make_viewer", the_membership), a_superuser),
+    Writes(MEMBERSHIPS, ("member.removed",), chosen("remove", the_membership), a_superuser),
+    Writes(
+        "admin:labeling_accesslink_changelist",
+        ("member.invitation_revoked",),
+        chosen("revoke", "{link_id}"),
+        a_superuser,
+    ),
+    Writes("admin:labeling_apitoken_changelist", ("key.revoked",), chosen("revoke", "{key_id}"), a_key_and_superuser),
+    Writes(RUNS, ("run.paused",), chosen("pause", "{run_id}"), a_superuser),
+    Writes(RUNS, ("run.resumed",), chosen("resume", "{run_id}"), a_paused_run_and_superuser),
+    Writes(RUNS, ("run.cancelled",), chosen("cancel", "{run_id}"), a_superuser),
+    Writes(
+        "admin:workers_judgingtask_changelist",
+        ("tasks.requeued",),
+        chosen("retry", the_dead_letter),
+        a_dead_letter_and_superuser,
+    ),
+    Writes(ENDPOINTS, ("endpoint.retired",), chosen("retire", the_endpoint), a_superuser),
+    Writes(ENDPOINTS, ("endpoint.restored",), chosen("restore", the_endpoint), a_retired_endpoint),
+]
+
 PAGES = [
+    *ADMIN,
     Writes(
         "sign-in", ("account.signed_in",), {"username": "owner", "password": "long and secret"}, a_password, by=None
     ),
@@ -111,6 +196,7 @@ PAGES = [
     Writes("enter", ("member.joined",), {}, by="stranger"),
     Writes("profile", ("account.password_set",), NEW_PASSWORD),
     Writes("sessions", ("account.session_ended",), {"action": "others"}),
+    Writes("profile", ("account.changed",), {"action": "names", "username": "emmy", "full_name": "", "email": ""}),
     Writes("tokens", ("key.made",), {"name": "new", "scope": "read"}),
     Writes("tokens", ("key.revoked",), {"action": "revoke", "token": "{key_id}"}, a_key),
     Writes("new-project", ("project.created", "data.imported"), {"name": "another", "text": DATA}),
@@ -319,6 +405,12 @@ EXEMPT = {
 }
 
 READ_ONLY = {
+    "docs", "doc", "doc-image", "find",
+    "admin:index", "admin:storage", "admin:plugins", "admin:jsi18n", "admin:workers_job_changelist", "admin:workers_worker_changelist",
+    "admin:workers_endpointstate_changelist", "admin:labeling_auditentry_changelist", "admin:labeling_membership_change",
+    "admin:labeling_accesslink_change", "admin:labeling_apitoken_change", "admin:workers_run_change", "admin:workers_judgingtask_change",
+    "admin:workers_endpointdefinition_change", "admin:workers_job_change", "admin:workers_worker_change",
+    "admin:workers_endpointstate_change", "admin:labeling_auditentry_change",
     "unknown-operation", "plugins", "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
     "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "healthz", "readyz", "metrics", "unknown-address", "audit", "server-audit", "plan-preview",

@@ -32,6 +32,12 @@ def plain_number(value: float) -> str:
 
 
 @register.filter
+def percent_width(share: float) -> str:
+    """Format a share in [0, 1] as a width in a drawing of 100 units."""
+    return f"{100 * min(1.0, max(0.0, share)):.1f}"
+
+
+@register.filter
 def count(value: float | None) -> str:
     """Format a count: 12345 -> 12,345; None -> a dash."""
     return "–" if value is None else localized(f"{value:,.0f}")

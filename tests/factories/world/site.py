@@ -118,6 +118,8 @@ def make_world() -> World:
     }
     first = documents[0]
     known |= {"what": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
+    known |= {"doc": "tour", "image": "scale-light.png"}
+    known["object_id"] = users["viewer"].pk  # in the admin, which opens no row to anybody here
     known["archived"] = deleted_project(users["owner"]).slug
     return World(users, known)
 
@@ -129,14 +131,16 @@ def deleted_project(owner: Any) -> Project:
     return project
 
 
-def walk(patterns: list[Any], before: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:
-    """Every address's name and what it names, those of included modules too, the REST interface left out."""
+def walk(
+    patterns: list[Any], before: frozenset[str] = frozenset(), space: str = ""
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """Every address's name with its namespace and what it names, those of included modules too, but for REST."""
     for pattern in patterns:
         named = before | set(pattern.pattern.converters)
         if isinstance(pattern, URLPattern):
-            yield str(pattern.name), named
+            yield f"{space}{pattern.name}", named
         elif pattern.app_name != "ninja":
-            yield from walk(pattern.url_patterns, named)
+            yield from walk(pattern.url_patterns, named, f"{pattern.namespace}:" if pattern.namespace else space)
 
 
 EVERY_PAGE = dict(walk(urls.urlpatterns))

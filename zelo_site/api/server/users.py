@@ -6,13 +6,23 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access.links import SIGN_IN_VALID
-from labeling.access.users import UserRefused, change_user, create_user, reset_user
+from labeling.access.accounts import (
+    AccountRefused,
+    activate_account,
+    change_account,
+    create_account,
+    deactivate_account,
+    reset_account,
+    set_staff,
+    set_superuser,
+)
+from labeling.access.links import SIGN_IN_VALID, make_link
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.projects import Text
 
@@ -22,13 +32,16 @@ router = Router(tags=["users"])
 class UserIn(Schema):
     username: Text = Field(min_length=1, max_length=150)
     name: Text = Field("", max_length=150)
+    email: Text = Field("", max_length=254)
     is_staff: bool = False
 
 
 class UserPatch(Schema):
     """What is left out stays. Staff may start projects; superusers may do everything."""
 
+    username: Text | None = Field(None, min_length=1, max_length=150)
     name: Text | None = Field(None, max_length=150)
+    email: Text | None = Field(None, max_length=254)
     is_active: bool | None = None
     is_staff: bool | None = None
     is_superuser: bool | None = None
@@ -37,7 +50,8 @@ class UserPatch(Schema):
 class UserOut(Schema):
     id: int
     username: str
-    name: str = Field(alias="first_name")
+    name: str = Field(alias="get_full_name")
+    email: str
     is_active: bool
     is_staff: bool
     is_superuser: bool
@@ -75,10 +89,13 @@ def post_user(request: HttpRequest, body: UserIn) -> Any:
     """Create an account without a password; the link signs it in once. For superusers."""
     _check_superuser(request)
     try:
-        user, token = create_user(body.username, name=body.name, is_staff=body.is_staff, by=request.user)
-    except UserRefused as error:
+        with transaction.atomic():
+            user = create_account(
+                body.username, full_name=body.name, email=body.email, is_staff=body.is_staff, by=request.user
+            )
+            return Status(201, _link(user, make_link(user, by=request.user)))
+    except AccountRefused as error:
         raise HttpError(422, str(error)) from error
-    return Status(201, _link(user, token))
 
 
 @router.get("/users/{user_id}", response=UserOut, by_alias=False)
@@ -92,11 +109,30 @@ def get_user(request: HttpRequest, user_id: Number) -> Any:
 def patch_user(request: HttpRequest, user_id: Number, body: UserPatch) -> Any:
     """Rename, deactivate or promote an account. For superusers; the last one stays one."""
     _check_superuser(request)
-    sent = {name: value for name, value in body.dict(exclude_unset=True).items() if value is not None}
+    user = _user_or_404(user_id)
     try:
-        return change_user(_user_or_404(user_id), **sent, by=request.user)
-    except UserRefused as error:
-        raise HttpError(409, str(error)) from error
+        with transaction.atomic():
+            _change(user, body, by=request.user)
+    except AccountRefused as error:
+        raise HttpError(422 if error.field else 409, str(error)) from error
+    return _user_or_404(user_id)
+
+
+def _change(user: Any, body: UserPatch, *, by: Any) -> None:
+    """Apply what was sent, rights first: a name that is refused takes them back."""
+    if body.is_superuser is not None:
+        set_superuser(user, body.is_superuser, by=by)
+    if body.is_staff is not None:
+        set_staff(user, body.is_staff, by=by)
+    if body.is_active is not None:
+        (activate_account if body.is_active else deactivate_account)(user, by=by)
+    change_account(
+        user,
+        username=user.get_username() if body.username is None else body.username,
+        full_name=user.get_full_name() if body.name is None else body.name,
+        email=user.email if body.email is None else body.email,
+        by=by,
+    )
 
 
 @router.post("/users/{user_id}/reset", response=LinkOut)
@@ -105,8 +141,8 @@ def post_reset(request: HttpRequest, user_id: Number, body: ResetIn) -> Any:
     _check_superuser(request)
     user = _user_or_404(user_id)
     try:
-        return _link(user, reset_user(user, revoke_keys=body.revoke_keys, by=request.user))
-    except UserRefused as error:
+        return _link(user, reset_account(user, revoke_keys=body.revoke_keys, by=request.user))
+    except AccountRefused as error:
         raise HttpError(409, str(error)) from error
 
 

@@ -45,8 +45,8 @@
     if (event.detail.xhr && event.detail.xhr.status === 403) window.location.reload();
   });
 
-  // On a phone the navigation is one long row.
-  document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  // On a phone the navigation of the comparison pages is one long row.
+  document.querySelector(".lean nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
   const ago = (seconds) => {
     const texts = document.body.dataset;

@@ -1,0 +1,21 @@
+// The admin: a menu that opens on a phone, "/" for the search field, and filters that close by Escape.
+(() => {
+  "use strict";
+  const menu = document.querySelector(".z-menu");
+  const side = document.getElementById("z-side");
+  const show = (isOpen) => {
+    side.classList.toggle("z-open", isOpen);
+    menu.setAttribute("aria-expanded", String(isOpen));
+  };
+  menu?.addEventListener("click", () => show(!side.classList.contains("z-open")));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && side?.classList.contains("z-open")) { show(false); menu.focus(); }
+    const writes = event.target.closest("input, textarea, select");
+    const search = document.getElementById("searchbar");
+    if (event.key === "/" && search && !writes && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    }
+  });
+})();
