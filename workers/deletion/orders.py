@@ -23,7 +23,7 @@ from workers.deletion.targets import (
     Target,
     judges_using,
     refuse_batches,
-    refuse_unfinished_distillation,
+    refuse_unfinished_orders,
 )
 from workers.jobs.training import UNFINISHED, cancel_training
 from workers.judging.pausing import retire_judge
@@ -73,7 +73,7 @@ def _check(target: Target) -> None:
     if target.kind == "run":
         refuse_batches(Run.objects.filter(pk__in=target.ids))
     if target.kind in ("run", "snapshot"):
-        refuse_unfinished_distillation(target.project)
+        refuse_unfinished_orders(target.project)
     if target.kind == "snapshot" and _projects_of(target).count() > 1:
         names = ", ".join(sorted(_projects_of(target).values_list("slug", flat=True)))
         raise DeletionRefused(

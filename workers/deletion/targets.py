@@ -255,10 +255,15 @@ def refuse_batches(runs: QuerySet[Run]) -> None:
         raise DeletionRefused("a batch is at its provider; cancel it, or wait for its end, then delete")
 
 
-def refuse_unfinished_distillation(project: Project) -> None:
-    """Raise DeletionRefused while a distilled run moves through runs, snapshots and trainings of the project."""
-    if Job.objects.filter(project=project, stage="distill", state__in=[Job.State.OPEN, Job.State.LEASED]).exists():
-        raise DeletionRefused("a distilled run is unfinished; cancel it, or wait for its end, then delete")
+# Jobs that move through runs, snapshots and trainings of their project.
+MOVING = {"distill": "a distilled run", "refine": "a refinement", "recipe": "a recipe"}
+
+
+def refuse_unfinished_orders(project: Project) -> None:
+    """Raise DeletionRefused while an order moves through runs, snapshots and trainings of the project."""
+    unfinished = Job.objects.filter(project=project, stage__in=MOVING, state__in=[Job.State.OPEN, Job.State.LEASED])
+    if (found := unfinished.order_by("-stage").first()) is not None:
+        raise DeletionRefused(f"{MOVING[found.stage]} is unfinished; cancel it, or wait for its end, then delete")
 
 
 KINDS: Mapping[str, Kind] = {

@@ -23,13 +23,12 @@ from labeling.plugins import Options
 from labeling.stored_texts import StoredText, stored_text
 from scoring.annotators.student_weights import student_ids
 from scoring.models import Snapshot
-from scoring.rating import stale_query_ids
 from scoring.sampling.draw import comparable_query_ids
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE
 from trainer.training.pairwise.options import PairwiseOptions
-from workers.jobs.calibration import whats_due
+from workers.jobs.calibration import is_settled
 from workers.jobs.leasing import (
     MOST_ATTEMPTS,
     JobClaim,
@@ -248,7 +247,7 @@ def unfinished_distillation(project: Project) -> Job | None:
 def waiting_distillation_ids() -> list[int]:
     """Distilled runs whose next step can be done, or whose worker died at one."""
     jobs = Job.objects.filter(stage=STAGE, state__in=[Job.State.OPEN, Job.State.LEASED]).order_by("id")
-    return [job.pk for job in jobs if _stage_has_ended(job.project_id, job.payload)]
+    return [job.pk for job in jobs if _stage_has_ended(job.payload)]
 
 
 # --- steps -------------------------------------------------------------------------------
@@ -266,7 +265,7 @@ def distill(job_id: int, *, worker: str = "") -> None:
     )
 
 
-def _stage_has_ended(project_id: int, payload: Mapping[str, Any]) -> bool:
+def _stage_has_ended(payload: Mapping[str, Any]) -> bool:
     """Whether the run or training of the stage has ended and its answers have entered the scores."""
     if payload["stage"] == TRAIN:
         training = TrainingRun.objects.filter(pk=payload.get("training", 0)).first()
@@ -274,12 +273,12 @@ def _stage_has_ended(project_id: int, payload: Mapping[str, Any]) -> bool:
     run = Run.objects.filter(pk=payload["runs"].get(payload["stage"], 0)).first()
     if run is None or run.state in (Run.State.FAILED, Run.State.CANCELLED):
         return True
-    return run.state == Run.State.FINISHED and not whats_due(project_id) and not stale_query_ids(project_id, limit=1)
+    return is_settled(run)
 
 
 def _step(claim: JobClaim, payload: dict[str, Any]) -> StoredText | None:
     """Move on if the stage has ended; the message of the whole where it was the last, None otherwise."""
-    if not _stage_has_ended(claim.project_id, payload):
+    if not _stage_has_ended(payload):
         return None
     project = Project.objects.get(pk=claim.project_id)
     stage = payload["stage"]
