@@ -53,6 +53,11 @@ class RecipeOptions(Options):
         max_length=100,
         description="Field of the queries' metadata that names their split: train, dev or test. Empty: splits are drawn.",
     )
+    shared_documents: Literal["auto", "remove", "keep"] = pydantic.Field(
+        default="auto",
+        description="Documents of the evaluation in training. auto: kept if most candidates are documents of several queries, "
+        "removed otherwise.",
+    )
     seed: int = pydantic.Field(default=0, ge=0, lt=2**31, description="Seed of designs, splits and trainings.")
 
     @property

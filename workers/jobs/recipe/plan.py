@@ -111,7 +111,12 @@ def plan_recipe(project: Project, judges: Sequence[Annotator], options: RecipeOp
     panel = _Panel(project, judges)
     stages = [
         *_judging_stages(panel, options, queries, undistilled),
-        panel.stage(Name.CALIBRATION, options.calibration_pairs * queries, _why_uncalibrated(options, queries)),
+        panel.stage(
+            Name.CALIBRATION,
+            options.calibration_pairs * queries,
+            _why_uncalibrated(options, queries),
+            allocation=Run.Allocation.ALL,
+        ),
         PlannedStage(Name.STUDENT, untrained),
         panel.stage(
             Name.REFINEMENT,
@@ -182,13 +187,15 @@ def _training_queries(queries: int) -> int:
 
 
 class _Panel:
-    """The panel of a recipe, which knows what so many pairs cost it, one judge each."""
+    """The panel of a recipe, which knows what so many pairs cost it."""
 
     def __init__(self, project: Project, judges: Sequence[Annotator]) -> None:
         self.project = project
         self._judges = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges]
 
-    def stage(self, name: str, pairs: int, reason: str = "") -> PlannedStage:
+    def stage(
+        self, name: str, pairs: int, reason: str = "", *, allocation: str = Run.Allocation.ROTATE
+    ) -> PlannedStage:
         """A stage with so many pairs; nothing is spent where there is a reason to leave it out."""
         if reason or not pairs or not self._judges:
             return PlannedStage(name, reason)
@@ -197,7 +204,7 @@ class _Panel:
             self._judges,
             sampler="adaptive",
             sampler_options={"pairs_per_candidate": 10_000.0},
-            allocation=Run.Allocation.ROTATE,
+            allocation=allocation,
             orders=Run.Orders.ONE,
             budgets=Budgets(pairs, None, None, None),
         )

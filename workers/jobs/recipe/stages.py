@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pydantic
+from django.db.models import Count
 
-from labeling.models import Annotator, Project
+from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import UnknownPlugin
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
@@ -201,7 +202,7 @@ class _OwnDesign(_OfRun):
 
 
 class _Calibration(_OfRun):
-    """Pairs across queries, one judge each way as any calibration."""
+    """Pairs across queries, all judges of the panel on each."""
 
     def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
         queries = int(order.recipe.plan["queries"])
@@ -223,7 +224,11 @@ class _Student:
         name = f"Recipe {order.recipe.pk}"
         found = Snapshot.objects.filter(projects=order.project, name=name).order_by("id").first()
         if found is None:
-            chosen = SnapshotOptions(seed=order.options.seed, split_by=order.options.split_by)
+            chosen = SnapshotOptions(
+                seed=order.options.seed,
+                split_by=order.options.split_by,
+                shared_documents=_shared_documents(order),
+            )
             panel = [judge.pk for judge in order.panel]
             found = freeze([order.project], name=name, options=chosen, by=order.recipe.created_by, panel=panel)
         return {"snapshot": found}
@@ -265,6 +270,17 @@ class _Student:
         if run.state in BROKEN:
             resume_training(run, by=by)
         return {}
+
+
+def _shared_documents(order: Order) -> Literal["remove", "keep"]:
+    """What happens to documents that training and evaluation share: a fixed collection would leave nothing to learn from."""
+    if order.options.shared_documents != "auto":
+        return order.options.shared_documents
+    rows = Candidate.objects.filter(query__project=order.project).order_by()
+    texts = rows.values("document__text_hash").annotate(queries=Count("query", distinct=True), rows=Count("pk"))
+    counts = list(texts.values_list("queries", "rows"))
+    shared = sum(number for queries, number in counts if queries > 1)
+    return "keep" if 2 * shared > sum(number for _, number in counts) else "remove"
 
 
 def published_student(order: Order) -> Reranker:
