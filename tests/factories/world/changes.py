@@ -149,6 +149,10 @@ def an_open_distillation(world: World) -> None:
     Job.objects.filter(pk=world.known["distillation_id"]).update(state=Job.State.OPEN)
 
 
+def an_open_recipe(world: World) -> None:
+    Job.objects.filter(recipe=world.known["recipe_id"]).update(state=Job.State.OPEN)
+
+
 def a_held_back_student(world: World) -> None:
     run = TrainingRun.objects.get(pk=world.known["training_id"])
     TrainingRun.objects.filter(pk=run.pk).update(state=TrainingRun.State.HELD_BACK)
