@@ -28,6 +28,7 @@ from workers.jobs import (
     trial,
 )
 from workers.jobs.recipe import job as recipe
+from workers.jobs.refinement import job as refinement
 from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
@@ -73,6 +74,8 @@ def reconcile_once() -> None:
         leave_hint("train", job_id)
     for job_id in distillation.waiting_distillation_ids():
         leave_hint("distill", job_id)
+    for job_id in refinement.waiting_refinement_ids():
+        leave_hint("refine", job_id)
     for job_id in recipe.waiting_recipe_ids():
         leave_hint("recipe", job_id)
     archived_projects.purge_due()

@@ -33,16 +33,8 @@ from labeling.plugins import Report
 from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.instructions import check_instructions, told_data
-from trainer.training import checkpoints
-from trainer.training.adapters import (
-    PROBE_ROWS,
-    attach_adapter,
-    choose_bf16,
-    load_start,
-    place_of,
-    set_dropout,
-    start_of,
-)
+from trainer.training import adapters, checkpoints
+from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, place_of, set_dropout
 from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
 from trainer.training.label_scaling import stretch_of
@@ -99,7 +91,7 @@ def fine_tune(options: RerankerOptions, data: TrainingData, workspace: Path, rep
     data, reads = told_data(data, options)
     # Not with several processes: they would have to agree on the pairs and wait for the adapter.
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    begins = start_of(options, workspace)
+    begins = adapters.start_of(options, workspace)
     if begins or not (options.warm_steps and alone and is_embedder(base)):
         return replace(_learn(options, base, data, workspace, report, start=begins), reads_instruction=reads)
     begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # it includes the warm start
@@ -182,7 +174,7 @@ def _train(
     check_instructions(model.tokenizer, data.train, longest=max_length // 2, base=base.name)
     adapted = attach_adapter(model, base, options)
     if start is not None:
-        load_start(adapted, start)
+        adapters.load_start(adapted, start)
     set_dropout(model, options.dropout)
     bf16 = choose_bf16(options, model.model, _first_rows(model, data.train), workspace)
     fresh = options.loss == "pointwise" and not base.ranks_untrained and not options.start

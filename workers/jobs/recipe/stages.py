@@ -33,6 +33,14 @@ from workers.jobs.distillation import (
 )
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.recipe.options import RecipeOptions
+from workers.jobs.refinement.job import (
+    RefinementOptions,
+    RefinementRefused,
+    cancel_refinement,
+    order_refinement,
+    refinement_of,
+    resume_refinement,
+)
 from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
 from workers.models import Job, Recipe, RecipeStage, Run
 from workers.runs.ordering import RunRefused, start_run
@@ -41,7 +49,7 @@ from workers.runs.transitions import cancel_run
 Name = RecipeStage.Name
 REFUSALS = (
     RunRefused, DistillationRefused, TrainingRefused, EvaluationRefused, SnapshotRefused, UnknownPlugin,
-    pydantic.ValidationError,
+    RefinementRefused, pydantic.ValidationError,
 )  # fmt: skip
 BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 
@@ -293,6 +301,41 @@ def published_student(order: Order) -> Reranker:
     return found
 
 
+class _Refinement:
+    """The published student is refined with named pairs."""
+
+    def prepare(self, order: Order) -> Mapping[str, Any]:
+        return {}
+
+    def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = RefinementOptions(pairs=order.options.refinement_pairs, seed=order.options.seed)
+        by = order.recipe.created_by
+        return {"job": order_refinement(published_student(order), order.panel, options, by=by)}
+
+    def look(self, order: Order, stage: RecipeStage) -> Ended | None:
+        job = stage.job
+        if job is None:
+            raise RecipeStopped("the refinement was deleted; resume the recipe to start it again")
+        if job.state in (Job.State.FAILED, Job.State.CANCELLED):
+            raise RecipeStopped(f"refinement {job.pk} {job.get_state_display()}: {job.error or 'cancelled'}")
+        if job.state != Job.State.FINISHED:
+            return None
+        found = refinement_of(job)
+        return Ended(job.message, {"run": found.run, "training": found.training, "snapshot": found.snapshot})
+
+    def cancel(self, stage: RecipeStage, *, by: Any) -> None:
+        if stage.job is not None:
+            cancel_refinement(stage.job, by=by)
+
+    def again(self, order: Order, stage: RecipeStage, *, by: Any) -> Mapping[str, Any] | None:
+        job = stage.job
+        if job is None:
+            return None
+        if job.state in (Job.State.FAILED, Job.State.CANCELLED):
+            resume_refinement(job, by=by)
+        return {}
+
+
 class _Proof:
     """Everything that ranks is measured on the test split of the last snapshot."""
 
@@ -333,6 +376,7 @@ _WORK: Mapping[str, StageWork] = {
     Name.DESIGN: _OwnDesign(),
     Name.CALIBRATION: _Calibration(),
     Name.STUDENT: _Student(),
+    Name.REFINEMENT: _Refinement(),
     Name.PROOF: _Proof(),
 }
 
