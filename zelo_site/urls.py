@@ -32,7 +32,7 @@ from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story
 from zelo_site.pages.queries import pair, queries, query, where_next
-from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
+from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
 
 urlpatterns = [
@@ -124,6 +124,10 @@ urlpatterns = [
     ),
     path("p/<slug:slug>/recipe/", recipe.recipe_page, name="recipe"),
     path("p/<slug:slug>/recipe/<int:recipe_id>/<slug:move>/", recipe.move_recipe, name="move-recipe"),
+    path("p/<slug:slug>/rerankers/<int:reranker_id>/refine/", refining.refine_page, name="refine"),
+    path(
+        "p/<slug:slug>/refinements/<int:refinement_id>/<slug:move>/", refining.move_refinement, name="move-refinement"
+    ),
     path("p/<slug:slug>/recordings/", recordings.recordings_page, name="recordings"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),
     path("p/<slug:slug>/batches/<int:batch_id>/cancel/", batches.cancel_batch, name="cancel-batch"),

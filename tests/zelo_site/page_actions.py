@@ -32,6 +32,8 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "recordings": (f"POST {P}/recordings",),
     "probes": (f"POST {P}/probes",),
     "distill": (f"POST {P}/distillations",),
+    "refine": (f"POST {P}/rerankers/{{reranker_id}}/refinements",),
+    "move-refinement": ("POST /refinements/{refinement_id}/{move}",),
     "recipe": (f"POST {P}/recipes",),
     "move-recipe": ("POST /recipes/{recipe_id}/{move}",),
     "move-distillation": ("POST /distillations/{distillation_id}/{move}",),

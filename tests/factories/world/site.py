@@ -89,6 +89,12 @@ def make_world() -> World:
             state=Job.State.FAILED,
             payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
         ).pk,
+        "refinement_id": Job.objects.create(
+            project=project,
+            stage="refine",
+            state=Job.State.FAILED,
+            payload={"stage": "mine", "reranker": 0, "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
         "recipe_id": a_recipe(project, annotator).pk,
         "annotator_id": annotator.pk,
         "trial_id": JudgeTrial.objects.create(

@@ -179,6 +179,9 @@ def _links(project: Project, stage: RecipeStage) -> list[tuple[str, str]]:
         links.append((reverse("project", args=[slug]), _("run %(number)s") % {"number": stage.run_id}))
     if stage.job is not None and stage.job.stage == "distill":
         links.append((reverse("distill", args=[slug]), _("distilled run %(number)s") % {"number": stage.job.pk}))
+    if stage.job is not None and stage.job.stage == "refine":
+        address = reverse("refine", args=[slug, stage.job.payload["reranker"]])
+        links.append((address, _("refinement %(number)s") % {"number": stage.job.pk}))
     if stage.snapshot is not None:
         links.append((reverse("snapshots", args=[slug]), stage.snapshot.name))
     if stage.training_id is not None:
