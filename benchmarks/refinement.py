@@ -52,7 +52,8 @@ from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.training import train_embedder
 from trainer.training.options import START
 
-DEV_SHARE, LENGTH, ELO = 6, 32, 400.0 / np.log(10.0) * 2.41
+DEV_SHARE, LENGTH, ELO = 5, 32, 400.0 / np.log(10.0) * 2.41
+LEARNED = 30
 Pairs = list[IntArray]
 
 
@@ -101,22 +102,25 @@ def random_pairs(known: list[QueryState], budget: int, rng: np.random.Generator)
 
 
 def examples(questions: list[Question], theta: FloatArray) -> Examples:
-    rows = [(at, place) for at in range(len(questions)) for place in range(SIZE)]
-    labels = 1.0 / (1.0 + np.exp(-2.41 * theta.ravel()))
+    """Of each question the LEARNED documents with the highest labels: the others cost time and teach little."""
+    top = np.argsort(-theta, axis=1)[:, :LEARNED].tolist()
+    rows = [(at, place) for at, own in enumerate(top) for place in own]
+    theta = np.array([theta[row] for row in rows])
+    labels = 1.0 / (1.0 + np.exp(-2.41 * theta))
     return Examples(
         queries=[questions[at].text for at, _ in rows],
         documents=[questions[at].documents[place] for at, place in rows],
         labels=labels,
         weights=np.ones(len(rows)),
         query_ids=np.array([at for at, _ in rows], dtype=np.int64),
-        elo=1500.0 + ELO * theta.ravel(),
+        elo=1500.0 + ELO * theta,
     )
 
 
 def learned(
     folder: Path, base: Path, questions: list[Question], theta: FloatArray, *, start: Path | None, seed: int
 ) -> Path:
-    """The adapter of a student of these labels; a sixth of the questions are its dev split."""
+    """The adapter of a student of these labels; a fifth of the questions are its dev split."""
     folder.mkdir()
     cut = max(5, len(questions) // DEV_SHARE)
     chosen: dict[str, Any] = {
@@ -125,6 +129,7 @@ def learned(
         "max_length": LENGTH,
         "dev_length": LENGTH,
         "folds": 0,
+        "pull": 0.0,
         "seed": seed,
     }
     if start is not None:
