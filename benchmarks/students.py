@@ -138,6 +138,7 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
     default = recommended_trainer(load_base(MINILM), 40).trainer
     plan = [(default, 80), (default, 40), (default, 20)]
     plan += [(default, LARGE), *((name, count) for count in (80, 40, LARGE) for name in RERANKERS)]
+    plan = [(name, count) for name, count in plan if name in arguments.trainers]
     gains: dict[tuple[str, int], FloatArray] = {}
     a_query, rows, skipped = 0.0, [], []
     for name, count in plan:
@@ -177,12 +178,15 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
     few = [float(gains[default, count].mean()) for count in (20, 40) if (default, count) in gains]
     embedding = max((count for name, count in gains if name == "embedding"), default=0)
     best = max(gains, key=lambda key: float(gains[key].mean()))
-    return {
-        **keyed("embedding_gain_over_zero_shot", gains["embedding", embedding]),
-        "embedding_queries": embedding,
+    found: dict[str, Any] = {}
+    if embedding:
+        found |= keyed("embedding_gain_over_zero_shot", gains["embedding", embedding])
+        found["embedding_queries"] = embedding
+    if few:
+        found["default_loss_few_queries"] = round(min(few), 4)
+    return found | {
         **keyed("best_gain_over_zero_shot", gains[best]),
         "best": f"{best[0]} at {best[1]}",
-        "default_loss_few_queries": round(min(few), 4),
         "default": default,
         "zero_shot": round(float(base.mean()), 4),
         "skipped": skipped,
@@ -244,6 +248,7 @@ def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[s
     rows = []
     entries = [(default, default, {}), ("tokens alone", "embedding", TOKENS_ALONE)]
     entries += [(name, name, {}) for name in TRAINERS if name != default]
+    entries = [each for each in entries if each[1] in arguments.trainers]
     for name, trainer, changes in entries:
         own = base.copy()
         for number, held_out in enumerate(np.array_split(order, FOLDS)):
@@ -261,7 +266,8 @@ def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[s
         print(f"real answers, {'  '.join(rows[-1])}", flush=True)
     print("\n" + table([f"trainer ({len(queries)} queries)", "NDCG@10", "gain", "95 % interval"], rows))
     best = max(gains, key=lambda key: float(gains[key].mean()))
-    return {**keyed("real_default_gain", gains[default]), **keyed("real_best_gain", gains[best]), "real_best": best}
+    found = keyed("real_default_gain", gains[default]) if default in gains else {}
+    return {**found, **keyed("real_best_gain", gains[best]), "real_best": best}
 
 
 def examples(queries: Sequence[EvaluationQuery], elos: Sequence[FloatArray], chosen: Sequence[int]) -> TrainingData:
@@ -284,11 +290,15 @@ def main(began: float) -> None:
     parser.add_argument("--quick", action="store_true", help="as many rows as fit into 240 s, without the real answers")
     parser.add_argument("--seconds", type=float, default=QUICK_S, help="time of --quick on a slower machine")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainers", nargs="+", choices=list(TRAINERS), default=list(TRAINERS), help="these alone")
+    parser.add_argument("--part", choices=["world", "real"], help="this part alone")
     arguments = parser.parse_args()
     data = Path(os.environ.get("ZELO_DATA", "")) / "trec_dl19"
     with tempfile.TemporaryDirectory(prefix="zelo-students-") as name:
-        found = world_part(Path(name), arguments, began + arguments.seconds)
-        if os.environ.get("ZELO_DATA") and data.is_dir() and not arguments.quick:
+        found = {}
+        if arguments.part != "real":
+            found |= world_part(Path(name), arguments, began + arguments.seconds)
+        if arguments.part != "world" and os.environ.get("ZELO_DATA") and data.is_dir() and not arguments.quick:
             found |= real_part(data, Path(name), arguments)
     seconds = round(time.monotonic() - began, 1)
     print(json.dumps({"benchmark": "students", **found, "seconds": seconds}))

@@ -20,6 +20,18 @@ def cache_of_the_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_emptying() -> Iterator[None]:
+    """After a test that committed, delete rows instead of truncating every table."""
+    from django.test import TransactionTestCase
+
+    from tests.processes.emptying import empty_tables
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda self: empty_tables())
+        yield
+
+
 @pytest.fixture
 def stub_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plugins of `tests.factories.stubs.plugins`, registered for one test."""

@@ -56,8 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
     global _supervisor
     if PROCESS or config.option.collectonly:
         return
+    from zelo_site.processes.embedded import POSTGRES_SETTINGS
     from zelo_site.processes.services import ServiceSupervisor
 
+    # A killed server loses nothing by it, only a machine without power would: the tests' rows are worth no disk's time.
+    POSTGRES_SETTINGS.update(fsync="off", full_page_writes="off", synchronous_commit="off")
     _supervisor = ServiceSupervisor(TEST_HOME)
     _supervisor.__enter__()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +13,10 @@ from labeling.models import Project
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import make_project, make_user
+from tests.processes.serve import served
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
-from zelo_site.pages.rerankers import rerankers
-from zelo_site.reranking import Reply
+from zelo_site import reranking
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -38,13 +40,29 @@ def published(project: Project) -> Reranker:
     )
 
 
+async def second_first(scope: Any, receive: Any, send: Any) -> None:
+    """A ranking server that prefers the second of two documents."""
+    if scope["type"] == "http":
+        results = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]
+        kind = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": kind})
+        await send({"type": "http.response.body", "body": json.dumps({"results": results, "meta": {}}).encode()})
+
+
+@pytest.fixture
+def ranking(settings: Any) -> Iterator[None]:
+    reranking._client.cache_clear()
+    with served(second_first) as settings.ZELO_RERANK_URL:
+        yield
+    reranking._client.cache_clear()
+
+
+@pytest.mark.usefixtures("ranking")
 @pytest.mark.parametrize("look", list(LOOKS))
-def test_list_and_box_are_clean(look: str, visit: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_and_box_are_clean(look: str, visit: Start) -> None:
     owner = make_user("owner")
     project = make_project(owner)
     published(project)
-    answer = b'{"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}], "meta": {}}'
-    monkeypatch.setattr(rerankers, "pass_on", lambda *_: Reply(200, answer))
     visited = visit(owner, look=look)
     faults: dict[str, Any] = {}
 

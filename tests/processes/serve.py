@@ -33,7 +33,7 @@ def serving(folder: Path, *, service_key: str = "") -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def served(app: RerankApp) -> Iterator[str]:
+def served(app: Any) -> Iterator[str]:
     """An application on a free port; yields its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -19,7 +19,7 @@ from scoring.models import Snapshot
 from scoring.storage.files import Storage, storage
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.rows import make_project, make_user
-from tests.processes.serve import rerank_app, running
+from tests.processes.serve import rerank_app, running, served
 from trainer.evaluation import evaluation_files
 from trainer.evaluation.entries import order_of
 from trainer.evaluation.leaderboard import Leaderboard, leaderboard
@@ -47,11 +47,10 @@ def _own_storage(tmp_path: Path, settings: Any) -> None:
 @pytest.fixture
 def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
     """The serving process, on a private socket as `serve_rerank` opens it."""
-    path = tmp_path / "r.sock"
+    settings.ZELO_HOME = tmp_path
     reranking._client.cache_clear()
-    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listening:
-        patch.setattr(reranking, "reranking_socket", lambda: path)
-        listening.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(reranking.reranking_socket()))
         app = rerank_app(fetch=artefact_folder, service_key=reranking.service_key())
         with running(app, sockets=[listening]):
             yield
@@ -167,7 +166,7 @@ def test_while_nobody_ranks_the_client_is_told_when_to_ask_again(
 
 
 @pytest.fixture
-def something_else(tmp_path: Path) -> Iterator[None]:
+def something_else(settings: Any) -> Iterator[None]:
     """A server that is no serving process, in its place."""
 
     async def page(scope: Any, receive: Any, send: Any) -> None:
@@ -175,13 +174,9 @@ def something_else(tmp_path: Path) -> Iterator[None]:
             await send({"type": "http.response.start", "status": 502, "headers": [(b"content-type", b"text/html")]})
             await send({"type": "http.response.body", "body": b"<h1>Bad gateway</h1>"})
 
-    path = tmp_path / "e.sock"
     reranking._client.cache_clear()
-    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listening:
-        patch.setattr(reranking, "reranking_socket", lambda: path)
-        listening.bind(str(path))
-        with running(page, sockets=[listening]):
-            yield
+    with served(page) as settings.ZELO_RERANK_URL:
+        yield
     reranking._client.cache_clear()
 
 

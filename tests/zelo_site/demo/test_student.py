@@ -69,19 +69,16 @@ def test_the_student_learns_is_proved_and_stays() -> None:
     ) == before
 
 
-def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-
-    def no_room(run: TrainingRun) -> Path:
-        tried.append(run.pk)
-        raise OSError("no room is left")
-
-    monkeypatch.setattr(training, "prepare_workspace", no_room)
+def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(settings: Settings) -> None:
+    home = Path(settings.ZELO_HOME)
+    home.mkdir()
+    (home / "training").write_text("a file where the folder of all trainings belongs")
     project, owner = make_scored(), make_user()
     for start in (1, 2):
-        with pytest.raises(NoStudent, match=r"no room is left.*manage\.py train .* --resume"):
+        with pytest.raises(NoStudent, match=r"Not a directory.*manage\.py train .* --resume"):
             show_student(project, by=owner, tick=work, stream=io.StringIO())
-        assert tried == [TrainingRun.objects.get(project=project).pk] * start
+        failed = Job.objects.filter(kind="train", params__training_run=TrainingRun.objects.get(project=project).pk)
+        assert failed.filter(state="failed").count() == start
     assert not Reranker.objects.filter(project=project, kind="trained").exists()
 
 
