@@ -71,7 +71,6 @@ class LoRAOptions(Trainer.Options):
 StartChecksum = Annotated[
     str,
     pydantic.Field(
-        default="",
         pattern=r"^([0-9a-f]{64})?$",
         description="Checksum of a published student of the same base, from whose adapter training continues; empty: from the base.",
     ),
@@ -83,7 +82,7 @@ class RerankerOptions(LoRAOptions):
 
     loss: ClassVar[str] = "pointwise"
 
-    start: StartChecksum
+    start: StartChecksum = ""
 
     dropout: float = pydantic.Field(
         default=0.0, ge=0, lt=1, description="Dropout during training, also in the base's layers; 0 learns fastest."

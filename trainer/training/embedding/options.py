@@ -30,7 +30,7 @@ class EmbeddingOptions(LoRAOptions):
     base: BaseName = pydantic.Field(
         default=MINILM, description="Base model, an embedder: minilm (comes with zelo), a folder, or a model name."
     )
-    start: StartChecksum
+    start: StartChecksum = ""
     learning_rate: float = pydantic.Field(
         default=1e-3,
         gt=0,
