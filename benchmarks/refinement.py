@@ -53,7 +53,7 @@ from trainer.training.embedding.training import train_embedder
 from trainer.training.options import START
 
 DEV_SHARE, LENGTH, ELO = 5, 32, 400.0 / np.log(10.0) * 2.41
-LEARNED = 30
+LEARNED = 15
 Pairs = list[IntArray]
 
 
@@ -130,6 +130,7 @@ def learned(
         "dev_length": LENGTH,
         "folds": 0,
         "pull": 0.0,
+        "eval_steps": 10**6,  # one look, after the last step
         "seed": seed,
     }
     if start is not None:
@@ -221,13 +222,13 @@ def clock(what: str) -> None:
 
 def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="40 questions; seconds")
-    parser.add_argument("--queries", type=int, default=0, help="training questions (quick 40, otherwise 200)")
+    parser.add_argument("--quick", action="store_true", help="30 questions; seconds")
+    parser.add_argument("--queries", type=int, default=0, help="training questions (quick 30, otherwise 200)")
     parser.add_argument("--cycles", type=int, default=2, help="random cycles a question before the refinement")
     parser.add_argument("--pairs", type=int, default=20, help="further answers a training question")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    arguments.queries = arguments.queries or (40 if arguments.quick else 200)
+    arguments.queries = arguments.queries or (30 if arguments.quick else 200)
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(prefix="zelo-refinement-") as folder:
