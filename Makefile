@@ -6,13 +6,16 @@ PY := $(VENV)/bin/python
 export ZELO_HOME ?= $(CURDIR)/.zelo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# Ctrl-C reaches the command, which says what it does; make adds no line of its own to its exit code 130.
+stoppable = trap : INT; $(1) || { code=$$?; [ $$code -eq 130 ] || exit $$code; }
+
 .PHONY: demo up test test-all setup setup-dev check clean
 
 demo: setup ## a living sample: text is judged, Elo scores settle, a page shows it
-	@$(PY) manage.py demo $(ARGS)
+	@$(call stoppable,$(PY) manage.py demo $(ARGS))
 
 up: setup ## an empty server with its database, broker and workers
-	@$(PY) manage.py up $(ARGS)
+	@$(call stoppable,$(PY) manage.py up $(ARGS))
 
 test: setup-dev check ## linters, types, import rules, tests
 	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)

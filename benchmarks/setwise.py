@@ -40,8 +40,10 @@ from benchmarks.sampling import SLOPE, pilot_precision, quality
 from benchmarks.sampling_worlds import SIMULATED, SIZE, Setting, World, simulated_world
 from benchmarks.simulation import table
 from labeling.records import FloatArray, IntArray, QueryState
+from scoring.numerics.design.adaptive import compile_kernels as compile_design
 from scoring.numerics.design.static import pair_keys
 from scoring.numerics.fitting.comparisons import votes_of_query
+from scoring.numerics.fitting.fit import compile_kernels as compile_fit
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.judges.calls import CallVotes, call_correlation, call_weight
 from scoring.sampling.samplers import Adaptive
@@ -77,15 +79,12 @@ def answer_set(world: World, setting: Setting, members: IntArray, mode: str, rng
     shares = 0.98 * shares / shares.sum() + 0.02 * rng.dirichlet(np.ones(count))
     order = np.log(shares) + (rng.gumbel(size=count) if setting.votes == "bernoulli" else 0.0)
     winner = int(np.argmax(order))
-    rows = []
-    for i in range(count):
-        for j in range(i + 1, count):
-            if mode == "best" and winner not in (i, j):
-                continue
-            p = shares[i] / (shares[i] + shares[j]) if setting.votes == "soft" else float(order[i] > order[j])
-            a, b = int(members[i]), int(members[j])
-            rows.append((a, b, p) if a < b else (b, a, 1.0 - p))
-    return np.array(rows)
+    i, j = np.triu_indices(count, 1)
+    if mode == "best":
+        i, j = (side[(i == winner) | (j == winner)] for side in (i, j))
+    p = shares[i] / (shares[i] + shares[j]) if setting.votes == "soft" else (order[i] > order[j]).astype(np.float64)
+    a, b = members[i], members[j]
+    return np.column_stack([np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1.0 - p)])
 
 
 @dataclass(slots=True)
@@ -98,8 +97,9 @@ class Asked:
 
     def add(self, rows: FloatArray, weight: float) -> None:
         """Store new pairs; the first answer of a pair stays, as in the product."""
-        seen = np.isin(pair_keys(SIZE, rows[:, :2].astype(np.int64)), pair_keys(SIZE, self.pairs))
-        fresh = rows[~seen].reshape(-1, 3)
+        keys = pair_keys(SIZE, rows[:, :2].astype(np.int64))
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        fresh = rows[first[~np.isin(keys[first], pair_keys(SIZE, self.pairs))]]
         self.pairs = np.concatenate([self.pairs, fresh[:, :2].astype(np.int64)])
         self.preference = np.concatenate([self.preference, fresh[:, 2]])
         self.weight = np.concatenate([self.weight, np.full(len(fresh), weight)])
@@ -165,9 +165,9 @@ def replay(
                     calls += len(pairs)
                 else:
                     sets = sampler.sample_sets(state, room * (kind.documents - 1), rng, set_size=kind.documents)
-                    for members in sets[:room]:
-                        chosen = members[members >= 0]
-                        asked.add(answer_set(world, setting, chosen, kind.mode, rng), kind.weight)
+                    chosen = [members[members >= 0] for members in sets[:room]]
+                    answers = [answer_set(world, setting, members, kind.mode, rng) for members in chosen]
+                    asked.add(np.concatenate(answers), kind.weight)
                     calls += min(room, len(sets))
                 theta = fitted(asked, precision)
             reached[i, column] = quality([world], theta[None, :])[0] if theta is not None else 0.0
@@ -286,7 +286,7 @@ def keys(outcomes: list[Outcome], count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few queries, Gaussian strengths and sets of four only")
-    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 15 with --quick")
+    parser.add_argument("--replications", type=int, help="queries a setting; default 40, 8 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -294,10 +294,12 @@ def main() -> None:
     begun = time.perf_counter()
     work = partial(
         run_setting,
-        replications=options.replications or (15 if options.quick else 40),
+        replications=options.replications or (8 if options.quick else 40),
         documents=(4,) if options.quick else (4, 8),
         seed=options.seed,
     )
+    compile_fit()  # once, and not in each process
+    compile_design()
     with ProcessPoolExecutor(options.processes) as pool:
         outcomes = list(pool.map(work, settings))
     print(report(outcomes))

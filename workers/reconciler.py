@@ -33,6 +33,7 @@ from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
 from workers.runs import advancing
+from workers.webhooks import delivery as webhooks
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def reconcile_once() -> None:
         leave_hint("delete", job_id)
     for job_id in archives.waiting_archive_ids():
         leave_hint("unpack", job_id)
+    for webhook_id in webhooks.due_webhook_ids():
+        leave_hint("deliver", webhook_id)
 
 
 def rate_without_broker() -> None:

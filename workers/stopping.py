@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import shutil
 import signal
 import socket
 import sys
+from multiprocessing import process
 from typing import Any, NoReturn
 
 from celery.signals import worker_init, worker_ready, worker_shutting_down
@@ -33,10 +35,18 @@ def leave(code: int) -> NoReturn:
     """End this process at once, after its work is done. Python's own teardown takes most of a second of a core in each of
     a dozen processes that stop together; the operating system frees their memory anyway.
     """
+    _remove_temporary_folder()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _remove_temporary_folder() -> None:
+    """Remove the folder that a pool's shared memory was made in; multiprocessing would remove it at exit."""
+    folder = process.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @worker_init.connect

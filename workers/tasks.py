@@ -15,6 +15,7 @@ from workers.jobs.teaching import job as teaching
 from workers.judging import batches
 from workers.monitoring import heartbeats
 from workers.runs import advancing
+from workers.webhooks import delivery
 
 RATING_SLICE_S = 5.0  # then the worker takes the next hint, perhaps of another project
 
@@ -110,3 +111,9 @@ def delete(self: Task, job_id: int) -> None:
 def unpack(self: Task, job_id: int) -> None:
     hint_taken("unpack", job_id)
     archives.unpack(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.deliver")
+def deliver(webhook_id: int) -> None:
+    hint_taken("deliver", webhook_id)
+    delivery.deliver(webhook_id)

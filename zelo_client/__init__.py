@@ -1,18 +1,41 @@
-"""A typed client of zelo's REST interface; needs httpx and pydantic alone. docs/client.md shows the whole path."""
+"""A typed client of zelo's REST interface; needs httpx and pydantic alone. its README shows the whole path."""
 
 from zelo_client.asynchronous import AsyncZelo
 from zelo_client.errors import Failed, Problem, Unreachable, WaitedTooLong
-from zelo_client.models import Board, Imported, Job, Project, Ranked, Reranker, Run, Scores, Snapshot, Training
+from zelo_client.models import (
+    Assignment,
+    Board,
+    Comparison,
+    Estimate,
+    Imported,
+    Instruction,
+    Job,
+    NextPairs,
+    Project,
+    Query,
+    Ranked,
+    Reranker,
+    Run,
+    Scores,
+    Snapshot,
+    Training,
+)
 from zelo_client.synchronous import Zelo
 
 __all__ = [
+    "Assignment",
     "AsyncZelo",
     "Board",
+    "Comparison",
+    "Estimate",
     "Failed",
     "Imported",
+    "Instruction",
     "Job",
+    "NextPairs",
     "Problem",
     "Project",
+    "Query",
     "Ranked",
     "Reranker",
     "Run",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,23 @@ import httpx
 
 from zelo_client import requests
 from zelo_client.errors import Unreachable, WaitedTooLong, checked
-from zelo_client.models import Board, Imported, Project, Ranked, Reranker, Run, Scores, Snapshot, Training, Work
+from zelo_client.models import (
+    Board,
+    Comparison,
+    Estimate,
+    Imported,
+    Instruction,
+    NextPairs,
+    Project,
+    Query,
+    Ranked,
+    Reranker,
+    Run,
+    Scores,
+    Snapshot,
+    Training,
+    Work,
+)
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Work)
@@ -38,11 +54,22 @@ class AsyncZelo:
 
     async def send(self, request: requests.Request[T]) -> T:
         """Send a request of `zelo_client.requests`. Raises Problem, Unreachable."""
+        return request.read((await self._answered(request)).json())
+
+    async def pages(self, request: requests.Request[list[T]]) -> AsyncIterator[T]:
+        """The rows of a list, page after page. Raises Problem, Unreachable."""
+        following: requests.Request[list[T]] | None = request
+        while following is not None:
+            response = await self._answered(following)
+            for row in following.read(response.json()):
+                yield row
+            following = following.after(response.links.get("next", {}).get("url", ""))
+
+    async def _answered(self, request: requests.Request[Any]) -> httpx.Response:
         try:
-            response = await self._client.request(**request.arguments())
+            return checked(await self._client.request(**request.arguments()))
         except httpx.TransportError as error:
             raise Unreachable(f"no answer from {self._client.base_url}: {error}; check the address") from error
-        return request.read(checked(response).json())
 
     async def create_project(self, name: str, *, instruction: str = "") -> Project:
         return await self.send(requests.create_project(name, instruction))
@@ -61,6 +88,10 @@ class AsyncZelo:
         """Order a run of judges, named by plugin; `order`: sampler, allocation, pair_budget and the others of POST /runs."""
         return await self.send(requests.start_run(slug, judges, order))
 
+    async def estimate(self, slug: str, judges: Sequence[str | Mapping[str, Any]], **order: Any) -> Estimate:
+        """What a run would ask and cost; nothing is stored."""
+        return await self.send(requests.estimate(slug, judges, order))
+
     async def wait(self, work: W, *, timeout_s: float = 86_400.0, every_s: float = 1.0) -> W:
         """The run, training or job once it has finished. Raises Failed if it failed, WaitedTooLong."""
         until = time.monotonic() + timeout_s
@@ -75,8 +106,32 @@ class AsyncZelo:
             await asyncio.sleep(every_s)
 
     async def scores(self, slug: str, query: str = "") -> list[Scores]:
-        """The scores of one query by its imported id, or of the first 1,000."""
-        return [await self.send(requests.scores(each["id"])) for each in await self.send(requests.queries(slug, query))]
+        """The scores of one query by its imported id, or of all."""
+        return [await self.send(requests.scores(each.id)) async for each in self.queries(slug, query)]
+
+    def queries(self, slug: str, query: str = "") -> AsyncIterator[Query]:
+        """All queries, or the one of an imported id, page after page."""
+        return self.pages(requests.queries(slug, query))
+
+    async def comparisons(self, candidate: int) -> list[Comparison]:
+        """The answers behind a candidate's score, newest first."""
+        return [each async for each in self.pages(requests.comparisons(candidate))]
+
+    async def instruction(self, slug: str) -> Instruction:
+        """How people compare, and the answers that they may give."""
+        return await self.send(requests.instruction(slug))
+
+    async def confirm(self, slug: str, read: Instruction) -> Instruction:
+        """Confirm having read the instruction. Raises Problem 409 where it was changed since."""
+        return await self.send(requests.confirm(slug, read))
+
+    async def next_pairs(self, slug: str) -> NextPairs:
+        """The next pairs of the key's owner, up to two; nobody else gets them meanwhile."""
+        return await self.send(requests.next_pairs(slug))
+
+    async def answer(self, slug: str, slot: int, choice: str, **given: Any) -> NextPairs:
+        """Answer a pair, and get the next ones; `given`: reason, note, seconds, and key to repeat a request safely."""
+        return await self.send(requests.answer(slug, slot, choice, given))
 
     async def snapshot(self, slug: str, name: str, **options: Any) -> Snapshot:
         return await self.send(requests.freeze(slug, name, options))
@@ -84,6 +139,10 @@ class AsyncZelo:
     async def train(self, slug: str, snapshot: Snapshot, *, trainer: str = "", **options: Any) -> Training:
         """Order a training, with the recommended trainer if none is named."""
         return await self.send(requests.train(slug, snapshot, trainer, options))
+
+    async def publish(self, training: Training) -> Training:
+        """Publish the student that the gate held back."""
+        return await self.send(requests.publish(training))
 
     async def prove(self, slug: str, snapshot: Snapshot, *, split: str = "test") -> Board:
         """Evaluate all rerankers on a split, wait, and return the leaderboard."""

@@ -37,13 +37,17 @@ class Work(Answer):
         raise NotImplementedError
 
     @property
-    def progress(self) -> tuple[int, int]:
+    def counted(self) -> tuple[int, int]:
         """Done and total; total 0 while unknown."""
         return 0, 0
 
     @property
     def is_over(self) -> bool:
-        return self.state in {"finished", "failed", "cancelled"}
+        return self.state in {"finished", "held_back", "failed", "cancelled"}
+
+    @property
+    def has_failed(self) -> bool:
+        return self.state in {"failed", "cancelled"}
 
     @property
     def why(self) -> str:
@@ -65,7 +69,7 @@ class Run(Work):
         return f"/runs/{self.run_id}"
 
     @property
-    def progress(self) -> tuple[int, int]:
+    def counted(self) -> tuple[int, int]:
         return self.answered, self.planned
 
 
@@ -80,23 +84,37 @@ class Job(Work):
         return f"/jobs/{self.job_id}"
 
     @property
-    def progress(self) -> tuple[int, int]:
+    def counted(self) -> tuple[int, int]:
         return self.done, self.total
 
 
 class Training(Work):
+    """A training; `held_back`: trained, but the gate published nothing, see `gate` and `publish`."""
+
     training_id: int
     trainer: str
     error: str = ""
     reranker_ids: list[int]
-    steps: dict[str, Any] = {}
+    gate: dict[str, Any] = {}
+    progress: dict[str, Any] = {}
 
     @property
     def address(self) -> str:
         return f"/trainings/{self.training_id}"
 
+    @property
+    def counted(self) -> tuple[int, int]:
+        return int(self.progress.get("step") or 0), int(self.progress.get("steps") or 0)
+
+
+class Query(Answer):
+    id: int
+    external_id: str
+    text: str
+
 
 class Score(Answer):
+    candidate: int
     document: str
     elo: float | None
     elo_stderr: float | None
@@ -111,6 +129,59 @@ class Scores(Answer):
     external_id: str
     text: str
     scores: list[Score]
+
+
+class Comparison(Answer):
+    """A live answer behind a score; `preference` is P(a is the more relevant), None for an answer without one."""
+
+    document_a: str
+    document_b: str
+    annotator: str
+    kind: str
+    preference: float | None
+
+
+class Estimate(Answer):
+    """What a run would ask and cost; `most_` figures are upper bounds, costs in millionths of a dollar."""
+
+    pairs: int
+    calls: int
+    most_calls: int
+    tokens: int
+    most_tokens: int
+    cost_micros: int
+    most_cost_micros: int
+    seconds: float | None
+
+
+class Side(Answer):
+    query: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class Assignment(Answer):
+    """A pair that is leased to the key's owner for `lease_s` seconds; `slot` names it in the answer."""
+
+    slot: int
+    left: Side
+    right: Side
+    lease_s: float
+
+
+class NextPairs(Answer):
+    """`state`: open, paused, instruction, quota_reached or nothing_left."""
+
+    items: list[Assignment]
+    state: str
+    message: str
+
+
+class Instruction(Answer):
+    instruction: str
+    seen: str
+    is_read: bool
+    answers: list[str]
 
 
 class Snapshot(Answer):

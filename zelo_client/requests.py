@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import TypeAdapter
 
 from zelo_client.errors import Failed
-from zelo_client.models import Board, Imported, Job, Project, Ranked, Reranker, Run, Scores, Snapshot, Training, Work
+from zelo_client.models import (
+    Board,
+    Comparison,
+    Estimate,
+    Imported,
+    Instruction,
+    Job,
+    NextPairs,
+    Project,
+    Query,
+    Ranked,
+    Reranker,
+    Run,
+    Scores,
+    Snapshot,
+    Training,
+    Work,
+)
 
 T = TypeVar("T")
 API = "/api/v1"
@@ -48,6 +67,11 @@ class Request(Generic[T]):
         found: T = TypeAdapter(self.kind).validate_python(body[self.inside] if self.inside else body)
         return found
 
+    def after(self, link: str) -> Request[T] | None:
+        """The request of the next page, which the header Link names; None after the last."""
+        cursor = parse_qs(urlsplit(link).query).get("cursor")
+        return replace(self, query={**self.query, "cursor": cursor[0]}) if cursor else None
+
 
 def create_project(name: str, instruction: str) -> Request[Project]:
     return Request("POST", f"{API}/projects", Project, json={"name": name, "instruction": instruction})
@@ -58,7 +82,7 @@ def import_file(
 ) -> Request[Imported]:
     name, data = ("upload", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
     query = {"importer": importer} | ({"options": json.dumps(options)} if options else {})
-    return Request("POST", f"{API}/projects/{slug}/import", Imported, file=(name, data), query=query)
+    return Request("POST", f"{API}/projects/{slug}/imports", Imported, file=(name, data), query=query)
 
 
 def upsert(slug: str, kind: str, rows: Iterable[Mapping[str, Any]]) -> Request[dict[str, int]]:
@@ -67,13 +91,46 @@ def upsert(slug: str, kind: str, rows: Iterable[Mapping[str, Any]]) -> Request[d
 
 
 def start_run(slug: str, judges: Sequence[str | Mapping[str, Any]], order: Mapping[str, Any]) -> Request[Run]:
+    return Request("POST", f"{API}/projects/{slug}/runs", Run, json=_order(judges, order))
+
+
+def estimate(slug: str, judges: Sequence[str | Mapping[str, Any]], order: Mapping[str, Any]) -> Request[Estimate]:
+    return Request("POST", f"{API}/projects/{slug}/runs/estimate", Estimate, json=_order(judges, order))
+
+
+def _order(judges: Sequence[str | Mapping[str, Any]], order: Mapping[str, Any]) -> dict[str, Any]:
     chosen = [{"plugin": judge} if isinstance(judge, str) else dict(judge) for judge in judges]
-    return Request("POST", f"{API}/projects/{slug}/runs", Run, json={"judges": chosen, **order})
+    return {"judges": chosen, **order}
 
 
-def queries(slug: str, external_id: str) -> Request[list[dict[str, Any]]]:
+def queries(slug: str, external_id: str) -> Request[list[Query]]:
     query = {"external_id": external_id} if external_id else {"limit": 1000}
-    return Request("GET", f"{API}/projects/{slug}/queries", list[dict[str, Any]], query=query)
+    return Request("GET", f"{API}/projects/{slug}/queries", list[Query], query=query)
+
+
+def comparisons(candidate: int) -> Request[list[Comparison]]:
+    return Request("GET", f"{API}/candidates/{candidate}/comparisons", list[Comparison], query={"limit": 1000})
+
+
+def instruction(slug: str) -> Request[Instruction]:
+    return Request("GET", f"{API}/projects/{slug}/instruction", Instruction)
+
+
+def confirm(slug: str, read: Instruction) -> Request[Instruction]:
+    return Request("POST", f"{API}/projects/{slug}/instruction", Instruction, json={"seen": read.seen})
+
+
+def next_pairs(slug: str) -> Request[NextPairs]:
+    return Request("POST", f"{API}/projects/{slug}/assignments", NextPairs)
+
+
+def answer(slug: str, slot: int, choice: str, given: Mapping[str, Any]) -> Request[NextPairs]:
+    body = {"answer": choice, "key": str(uuid.uuid4()), **given}
+    return Request("POST", f"{API}/projects/{slug}/assignments/{slot}/answer", NextPairs, json=body)
+
+
+def publish(training: Training) -> Request[Training]:
+    return Request("POST", f"{API}/trainings/{training.training_id}/publish", Training)
 
 
 def scores(query_id: int) -> Request[Scores]:
@@ -118,8 +175,8 @@ def again(work: Work) -> Request[Any]:
 
 
 def successful(work: Work) -> Any:
-    """The work if it finished. Raises Failed."""
-    if work.state != "finished":
+    """The work unless it failed or was cancelled. Raises Failed."""
+    if work.has_failed:
         raise Failed(f"{work.address.strip('/')} is {work.state}: {work.why or 'see its page'}")
     return work
 
@@ -128,7 +185,7 @@ def draw(work: Work, *, shown: bool) -> None:
     """A progress bar on standard error, on one line of a terminal."""
     if not shown:
         return
-    done, total = work.progress
+    done, total = work.counted
     filled = BAR * done // total if total else 0
     counted = f"{done}/{total}" if total else ""
     end = "\n" if work.is_over else ""

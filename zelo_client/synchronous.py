@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,23 @@ import httpx
 
 from zelo_client import requests
 from zelo_client.errors import Unreachable, WaitedTooLong, checked
-from zelo_client.models import Board, Imported, Project, Ranked, Reranker, Run, Scores, Snapshot, Training, Work
+from zelo_client.models import (
+    Board,
+    Comparison,
+    Estimate,
+    Imported,
+    Instruction,
+    NextPairs,
+    Project,
+    Query,
+    Ranked,
+    Reranker,
+    Run,
+    Scores,
+    Snapshot,
+    Training,
+    Work,
+)
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Work)
@@ -37,11 +53,21 @@ class Zelo:
 
     def send(self, request: requests.Request[T]) -> T:
         """Send a request of `zelo_client.requests`. Raises Problem, Unreachable."""
+        return request.read((self._answered(request)).json())
+
+    def pages(self, request: requests.Request[list[T]]) -> Iterator[T]:
+        """The rows of a list, page after page. Raises Problem, Unreachable."""
+        following: requests.Request[list[T]] | None = request
+        while following is not None:
+            response = self._answered(following)
+            yield from following.read(response.json())
+            following = following.after(response.links.get("next", {}).get("url", ""))
+
+    def _answered(self, request: requests.Request[Any]) -> httpx.Response:
         try:
-            response = self._client.request(**request.arguments())
+            return checked(self._client.request(**request.arguments()))
         except httpx.TransportError as error:
             raise Unreachable(f"no answer from {self._client.base_url}: {error}; check the address") from error
-        return request.read(checked(response).json())
 
     def create_project(self, name: str, *, instruction: str = "") -> Project:
         return self.send(requests.create_project(name, instruction))
@@ -60,6 +86,10 @@ class Zelo:
         """Order a run of judges, named by plugin; `order`: sampler, allocation, pair_budget and the others of POST /runs."""
         return self.send(requests.start_run(slug, judges, order))
 
+    def estimate(self, slug: str, judges: Sequence[str | Mapping[str, Any]], **order: Any) -> Estimate:
+        """What a run would ask and cost; nothing is stored."""
+        return self.send(requests.estimate(slug, judges, order))
+
     def wait(self, work: W, *, timeout_s: float = 86_400.0, every_s: float = 1.0) -> W:
         """The run, training or job once it has finished. Raises Failed if it failed, WaitedTooLong."""
         until = time.monotonic() + timeout_s
@@ -74,8 +104,32 @@ class Zelo:
             time.sleep(every_s)
 
     def scores(self, slug: str, query: str = "") -> list[Scores]:
-        """The scores of one query by its imported id, or of the first 1,000."""
-        return [self.send(requests.scores(each["id"])) for each in self.send(requests.queries(slug, query))]
+        """The scores of one query by its imported id, or of all."""
+        return [self.send(requests.scores(each.id)) for each in self.queries(slug, query)]
+
+    def queries(self, slug: str, query: str = "") -> Iterator[Query]:
+        """All queries, or the one of an imported id, page after page."""
+        return self.pages(requests.queries(slug, query))
+
+    def comparisons(self, candidate: int) -> list[Comparison]:
+        """The answers behind a candidate's score, newest first."""
+        return list(self.pages(requests.comparisons(candidate)))
+
+    def instruction(self, slug: str) -> Instruction:
+        """How people compare, and the answers that they may give."""
+        return self.send(requests.instruction(slug))
+
+    def confirm(self, slug: str, read: Instruction) -> Instruction:
+        """Confirm having read the instruction. Raises Problem 409 where it was changed since."""
+        return self.send(requests.confirm(slug, read))
+
+    def next_pairs(self, slug: str) -> NextPairs:
+        """The next pairs of the key's owner, up to two; nobody else gets them meanwhile."""
+        return self.send(requests.next_pairs(slug))
+
+    def answer(self, slug: str, slot: int, choice: str, **given: Any) -> NextPairs:
+        """Answer a pair, and get the next ones; `given`: reason, note, seconds, and key to repeat a request safely."""
+        return self.send(requests.answer(slug, slot, choice, given))
 
     def snapshot(self, slug: str, name: str, **options: Any) -> Snapshot:
         return self.send(requests.freeze(slug, name, options))
@@ -83,6 +137,10 @@ class Zelo:
     def train(self, slug: str, snapshot: Snapshot, *, trainer: str = "", **options: Any) -> Training:
         """Order a training, with the recommended trainer if none is named."""
         return self.send(requests.train(slug, snapshot, trainer, options))
+
+    def publish(self, training: Training) -> Training:
+        """Publish the student that the gate held back."""
+        return self.send(requests.publish(training))
 
     def prove(self, slug: str, snapshot: Snapshot, *, split: str = "test") -> Board:
         """Evaluate all rerankers on a split, wait, and return the leaderboard."""

@@ -19,6 +19,7 @@
 | ZELO_METRICS_KEY | comma-separated secrets that may read /metrics; a superuser's API key may as well | none |
 | ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |
 | ZELO_RERANKERS | external rerankers to compare with, see docs/evaluation.md | none |
+| ZELO_WEBHOOK_HOSTS | comma-separated hosts and addresses that webhooks may call, see docs/webhooks.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
@@ -34,6 +35,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONE, SELF
 
+from workers.webhooks.addresses import BadEntry, parse_entries
 from zelo_site.processes.services import home_folder, service_urls
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +99,12 @@ HTTPS = _flag("ZELO_HTTPS")
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
 ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
+ZELO_WEBHOOK_HOSTS = _listed("ZELO_WEBHOOK_HOSTS")
+try:
+    parse_entries(ZELO_WEBHOOK_HOSTS)
+except BadEntry as _bad:
+    ZELO_WRONG_SETTINGS.append((f"ZELO_WEBHOOK_HOSTS: {_bad}", "write it as hooks.example.org or 10.2.0.0/16:8443"))
+    ZELO_WEBHOOK_HOSTS = []
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
 ZELO_REDIS_URL = _services.redis_url
@@ -281,6 +289,7 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.recipe": {"queue": "judging-cpu"},
     "workers.tasks.delete": {"queue": "judging-cpu"},
     "workers.tasks.unpack": {"queue": "judging-cpu"},
+    "workers.tasks.deliver": {"queue": "judging-http"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},
     "workers.tasks.advance": {"queue": "rating"},

@@ -30,7 +30,7 @@ from zelo_site.pages.judging import (
 from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
-from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story
+from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story, webhooks
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
@@ -65,6 +65,9 @@ urlpatterns = [
     path("p/<slug:slug>/story/", story.project_story, name="project-story"),
     path("p/<slug:slug>/figures/", figures.project_figures, name="project-figures"),
     path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
+    path("p/<slug:slug>/webhooks/", webhooks.webhooks_page, name="webhooks"),
+    path("p/<slug:slug>/webhooks/<int:webhook_id>/", webhooks.webhook_page, name="webhook"),
+    path("p/<slug:slug>/webhooks/<int:webhook_id>/<slug:move>/", webhooks.move_webhook, name="move-webhook"),
     path("p/<slug:slug>/archive/", archive.export_archive, name="export-archive"),
     path("p/<slug:slug>/delete/", deletion.delete_project_page, name="delete-project"),
     path("p/<slug:slug>/delete/<slug:what>/<int:target_id>/", deletion.delete_page, name="delete"),

@@ -91,7 +91,10 @@ def _of_archive(archive: zipfile.ZipFile, left: _Left) -> list[DataFile]:
         names.add(entry.filename)
     wanted = sorted((each for each in entries if not _is_litter(each.filename)), key=lambda each: each.filename)
     return [
-        DataFile(each.filename, lambda each=each: _bounded(_member(archive, each), left))  # type: ignore[misc]
+        DataFile(
+            each.filename.replace("\\", "/"),  # some programs on Windows write its separator
+            lambda each=each: _bounded(_member(archive, each), left),  # type: ignore[misc]
+        )
         for each in wanted
     ]
 

@@ -1,12 +1,14 @@
 """Bulk upserts over REST: JSON lines of one kind, read as they arrive, all or nothing.
 
 Queries and documents: `id`, `text`, `metadata`. Candidates: `query_id`, `document_id`, `rank`, `score`. Grades: `query_id`,
-`document_id`, `grade`. Ids are the imported ones. Rows that differ replace those of the project, but no text with judgments.
+`document_id`, `grade`. Judgments: `query_id`, `a_id`, `b_id`, `preference`, `annotator` and more. Ids are the imported ones.
+Rows that differ replace those of the project, but no text with judgments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import IO, Any
 
 import psycopg
@@ -14,13 +16,16 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, connection, transaction
 
 from labeling import audit
+from labeling.importing.answers.preferences import store_preferences
+from labeling.importing.answers.rows import ImportedPreference
 from labeling.importing.formats import Row, RowError
+from labeling.importing.formats.answers import values
 from labeling.importing.formats.fields import grade, identifier, rank, row_error, score, text
 from labeling.importing.lines import numbered_lines
 from labeling.importing.staging import ImportFailed, ImportSummary, move, stage
 from labeling.importing.strict_json import BadJson, parse
 from labeling.models import Project
-from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
+from labeling.records import AnswerKind, ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
 MOST_ROWS = 100_000
 MOST_ERRORS = 100
@@ -36,7 +41,7 @@ class BadLines(ValueError):
 
 
 def upsert_lines(project: Project, kind: str, stream: IO[bytes], *, by: Any = None) -> ImportSummary:
-    """Store up to 100,000 JSON lines of `kind` (queries, documents, candidates, grades) in one transaction.
+    """Store up to 100,000 JSON lines of `kind` (queries, documents, candidates, grades, judgments) in one transaction.
 
     Memory is bounded: lines go to a temporary table a few MB at a time. Raises BadLines for bad lines, ImportFailed for rows
     that contradict the project, for more rows and for none.
@@ -44,12 +49,20 @@ def upsert_lines(project: Project, kind: str, stream: IO[bytes], *, by: Any = No
     errors: list[RowError] = []
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            staged = stage(cursor, _good(_rows(kind, stream), errors), None)
+            staged = stage(cursor, _good(_rows(kind, stream), errors), None, repeated_answers=True)
             if errors:
                 raise BadLines(errors, stopped=False)
             if not staged.rows:
                 raise ImportFailed("holds no rows", file="request", remedy="send one JSON object a line")
             summary = move(cursor, project.pk, staged, "request", replaces=True)
+            if staged.preferences:
+                judged = store_preferences(cursor, project, None, repeated="last")
+                summary = replace(
+                    summary,
+                    judgments=judged.judgments,
+                    judgments_created=judged.created,
+                    judgments_changed=judged.changed,
+                )
             _note(project, kind, summary, by=by)
             return summary
     except RowError as error:
@@ -147,6 +160,45 @@ def _grade(row: dict[str, Any], line: int) -> Row:
     return ImportedGrade(query, document, grade=value, line=line)
 
 
+def _judgment(row: dict[str, Any], line: int) -> Row:
+    query, a, b = (identifier(row.get(name), name, line) for name in ("query_id", "a_id", "b_id"))
+    values.different(a, b, line)
+    kind = _kind(row.get("kind"), line)
+    preference = None
+    if kind is AnswerKind.PREFERENCE:
+        preference = values.of_number(row.get("preference"), line, field="preference", low=0.0, high=1.0)
+    elif row.get("preference") is not None:
+        raise RowError(
+            f"is there beside the kind {kind.value}", line=line, field="preference", expectation="null with this kind",
+            remedy="remove one of them",
+        )  # fmt: skip
+    return ImportedPreference(
+        query_id=query,
+        a_id=a,
+        b_id=b,
+        preference=preference,
+        kind=kind,
+        annotator=values.name_of(row.get("annotator"), line, field="annotator", default="imported"),
+        by_person=values.truth(row.get("by_person"), line, field="by_person"),
+        swapped=values.truth(row.get("swapped"), line, field="swapped"),
+        rationale=values.rationale(row.get("rationale"), line),
+        line=line,
+    )
+
+
+def _kind(value: Any, line: int) -> AnswerKind:
+    try:
+        return AnswerKind(AnswerKind.PREFERENCE if value is None else value)
+    except ValueError:
+        raise RowError(
+            f"is {str(value)[:80]!r}",
+            line=line,
+            field="kind",
+            expectation=", ".join(AnswerKind),
+            remedy="send one of them",
+        ) from None
+
+
 _TEXT = frozenset({"id", "text", "metadata"})
 _IDS = frozenset({"query_id", "document_id"})
 _KINDS: dict[str, tuple[Callable[[dict[str, Any], int], Row], frozenset[str]]] = {
@@ -154,14 +206,24 @@ _KINDS: dict[str, tuple[Callable[[dict[str, Any], int], Row], frozenset[str]]] =
     "documents": (_document, _TEXT),
     "candidates": (_candidate, _IDS | {"rank", "score"}),
     "grades": (_grade, _IDS | {"grade"}),
+    "judgments": (
+        _judgment,
+        frozenset(("query_id", "a_id", "b_id", "preference", "kind", "annotator", "by_person", "swapped", "rationale")),
+    ),
 }
+
+
+def replaced_of(summary: ImportSummary, kind: str) -> int:
+    """How many rows of the project the request replaced."""
+    changed = {"grades": summary.grades_changed, "judgments": summary.judgments_changed}
+    return summary.replaced + changed.get(kind, 0)
 
 
 def _note(project: Project, kind: str, summary: ImportSummary, *, by: Any) -> None:
     """One entry for what is new or replaced; a request that changed nothing leaves none."""
     counts = {
         "created": getattr(summary, f"{kind}_created"),
-        "replaced": summary.replaced + (summary.grades_changed if kind == "grades" else 0),
+        "replaced": replaced_of(summary, kind),
     }
     if any(counts.values()):
         audit.note("data.imported", project=project, actor=by, subject=kind, **counts)

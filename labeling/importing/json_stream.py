@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Literal
 
@@ -57,7 +58,7 @@ def json_members(
                 remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
             ),
         )
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         yield (
             number + 1,
             _ends(

@@ -1,4 +1,4 @@
-"""Lines of an imported file, plain or gzipped, with limits for a line and for the file.
+"""Lines of an imported file, plain or gzipped, with limits for a line and for the file; other content is named by its first bytes.
 
 `labeling.importing.formats` parses them into rows. Imports no Django.
 """
@@ -18,6 +18,29 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _CTRL_Z = b"\x1a"
 _CHUNK = 1024 * 1024
+
+# What other content begins with: how it is named, and what to do.
+_HEAD_BYTES = 512
+_PLAIN = "UTF-8 text, which may be compressed with gzip"
+_UNPACK = "unpack it, and import the file inside"
+_AS_CSV = "export the sheet as CSV UTF-8"
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "a zip archive", _UNPACK),
+    (b"PK\x05\x06", "an empty zip archive", "choose the right file"),
+    (b"\x1f\x8b", "a gzip file inside a gzip file", "unpack it once"),
+    (b"BZh", "compressed with bzip2", _UNPACK),
+    (b"\xfd7zXZ\x00", "compressed with xz", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", _AS_CSV),
+    (b"%PDF-", "a PDF document", "choose the data's own file"),
+    (b"SQLite format 3\x00", "a SQLite database", "export its table as CSV"),
+    (b"ARROW1\x00\x00", "an Arrow file", "save it as Parquet"),
+    (b"PAR1", "a Parquet file", "choose the format table, and do not compress the file again"),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "fetch the file itself with git lfs pull"),
+)  # fmt: skip
+_PAGES = (b"<!doctype html", b"<html")
 
 
 class RowError(ValueError):
@@ -127,7 +150,7 @@ class _UnixLines(io.RawIOBase):
 
 
 def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTES) -> io.BufferedReader:
-    """The bytes of a stream, unpacked if it begins like a gzip file.
+    """The bytes of a stream, unpacked if it begins like a gzip file. Raises RowError for content that is no UTF-8 text.
 
     Reading more than `max_total_bytes` unpacked bytes raises TooMuch: a small file can unpack to any size.
     """
@@ -136,7 +159,36 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
         head += more
     whole = io.BufferedReader(Rejoined(head, stream), _CHUNK)
     unpacked = gzip.GzipFile(fileobj=whole) if head == _GZIP_MAGIC else whole
-    return io.BufferedReader(Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
+    opened: io.BufferedReader = io.BufferedReader(Bounded(cast(IO[bytes], unpacked), max_total_bytes), _CHUNK)
+    _check_content(opened.peek(_HEAD_BYTES)[:_HEAD_BYTES])
+    return opened
+
+
+def _check_content(head: bytes) -> None:
+    """Raise RowError, which ends the file, where these first bytes (up to _HEAD_BYTES) begin something else than UTF-8 text."""
+    for start, what, remedy in _SIGNATURES:
+        if head.startswith(start):
+            raise _refused(f"is {what}", remedy)
+    if encoding := _encoding(head):
+        raise _refused(f"is encoded as {encoding}", "save or convert the file as UTF-8")
+    if head.lstrip()[:20].lower().startswith(_PAGES):
+        raise _refused("is a web page", "download the data's own file: a page may ask to sign in")
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding of wide characters: by its mark, or by the NULs in every second place of a text in Latin letters."""
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "UTF-32"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    halves = head[0:200:2], head[1:200:2]
+    empty = [half.count(0) for half in halves]
+    is_wide = len(head) >= 8 and max(empty) > 0.6 * len(halves[1]) and min(empty) == 0
+    return "UTF-16" if is_wide else ""
+
+
+def _refused(problem: str, remedy: str) -> RowError:
+    return RowError(problem, line=1, expectation=_PLAIN, remedy=remedy, ends_file=True)
 
 
 def numbered_lines(
@@ -153,7 +205,14 @@ def numbered_lines(
     A RowError stands in the place of a line that is too long, of which no more than the limit is held in memory. A
     damaged gzip file, or a file that is too long, ends with a RowError. Blank lines are left out, unless `blank` is set.
     """
-    reader = io.BufferedReader(_UnixLines(open_stream(stream, max_total_bytes)), _CHUNK)
+    try:
+        reader = io.BufferedReader(_UnixLines(open_stream(stream, max_total_bytes)), _CHUNK)
+    except RowError as error:
+        yield error.line, error
+        return
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield 1, damaged(1, error)
+        return
     number = 0
     while True:
         number += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
@@ -58,15 +60,24 @@ def test_columns_are_corrected_in_the_preview(visit: Start, owner: User, project
     assert not visited.complaints
 
 
-def test_every_format_is_detected_when_it_is_chosen(visit: Start, owner: User, project: Project) -> None:
+DROP = """async (form, [name, data]) => {
+    const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
+    const dropped = new DataTransfer();
+    dropped.items.add(new File([bytes], name));
+    for (const kind of ["dragover", "drop"]) {
+        form.dispatchEvent(new DragEvent(kind, { dataTransfer: dropped, bubbles: true, cancelable: true }));
+    }
+}"""
+
+
+def test_every_format_is_detected_when_it_is_dropped(visit: Start, owner: User, project: Project) -> None:
     load(project, row("q1", "d1", "d2", "d3"))  # the example of judgments names them
     visited = visit(owner)
     page = visited.open(reverse("import", args=[project.slug]))
     for name in registered("importer"):
         plugin = get_plugin("importer", name)
         example = getattr(plugin, "example")  # noqa: B009  a third-party importer need not have one
-        page.set_input_files("#file", {"name": "data", "mimeType": "application/octet-stream", "buffer": example})
-        page.get_by_role("button", name="Preview").click()
+        page.locator("#import-form").evaluate(DROP, ["data", base64.b64encode(example).decode()])
         expect(page.locator("#preview h2 .help")).to_have_text(plugin.label)
         expect(page.locator("#preview")).to_contain_text("no errors")
         assert page.locator("#format-query_id").count() == int(issubclass(plugin, Table))

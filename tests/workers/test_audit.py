@@ -71,7 +71,7 @@ def test_entry_is_undone_with_its_change() -> None:
 def test_requeueing_dead_questions_says_how_many_and_why_they_had_died() -> None:
     task = dead_task()
     owner = make_user(is_superuser=True)
-    path = f"/runs/{task.run_id}/dead/retry?reason=refusal"
+    path = f"/runs/{task.run_id}/failures/retry?reason=refusal"
     assert Api(owner).post(path).json() == {"opened": 1}
     assert Api(owner).post(path).json() == {"opened": 0}
     entry = entries().get()

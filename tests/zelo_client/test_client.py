@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 from django.test import Client
 
 from labeling.access.api_keys import make_token
+from labeling.models import Candidate, Judgment, Project
+from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.rows import make_user
 from tests.factories.working import work_until_over
 from workers.models import Run
-from zelo_client import AsyncZelo, Failed, Problem, Unreachable, WaitedTooLong, Zelo
+from zelo_client import AsyncZelo, Failed, Problem, Unreachable, WaitedTooLong, Zelo, requests
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -55,6 +59,48 @@ def test_the_path_from_a_file_to_a_snapshot(live_server: Any, key: str, tmp_path
         snapshot = zelo.snapshot(project.slug, "First")
         assert snapshot.rows == 12
         assert zelo.rerankers(project.slug) == []
+
+
+def test_lists_are_read_to_their_end_and_scores_say_what_is_behind_them(
+    live_server: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Zelo(live_server.url, key) as zelo:
+        slug = zelo.create_project("Fish").slug
+        zelo.import_file(slug, lines(5))
+        request = replace(requests.queries(slug, ""), query={"limit": 2})
+        assert [each.external_id for each in zelo.pages(request)] == [f"q{n}" for n in range(5)]
+        assert [each.external_id for each in zelo.queries(slug, "q3")] == ["q3"]
+        estimate = zelo.estimate(slug, ["test-longer"], pair_budget=4)
+        assert (estimate.pairs, estimate.calls) == (4, 4)
+        votes = [{"query_id": "q0", "a_id": "d0-0", "b_id": "d0-1", "preference": 0.25, "annotator": "anna"}]
+        assert zelo.upsert(slug, "judgments", votes)["created"] == 1
+        candidate = Candidate.objects.get(document__external_id="d0-0")
+        (vote,) = zelo.comparisons(candidate.pk)
+        assert (vote.annotator, vote.document_b, vote.preference) == ("anna", "d0-1", 0.25)
+
+
+def test_a_person_compares_with_the_client_as_on_the_screen(live_server: Any, key: str) -> None:
+    with Zelo(live_server.url, key) as zelo:
+        slug = zelo.create_project("Fish", instruction="Prefer facts.").slug
+        zelo.import_file(slug, lines(2))
+        plan_spot_checks(Project.objects.get(slug=slug), reason="random", pairs=3)
+        assert zelo.next_pairs(slug).state == "instruction"
+        read = zelo.instruction(slug)
+        assert read.instruction == "Prefer facts." and not read.is_read
+        assert zelo.confirm(slug, read).is_read
+        first = zelo.next_pairs(slug)
+        assert first.state == "open" and [each.slot for each in zelo.next_pairs(slug).items] == [
+            each.slot for each in first.items
+        ]
+        again = str(uuid.uuid4())
+        answers = [zelo.answer(slug, first.items[0].slot, "tie", seconds=2.5, key=again) for _ in range(2)]
+        assert answers[0] == answers[1] and Judgment.objects.get().preference == 0.5
+        with pytest.raises(Problem, match="expected one of") as refused:
+            zelo.answer(slug, first.items[1].slot, "maybe")
+        assert refused.value.status == 422
+        with pytest.raises(Problem) as refused:
+            zelo.answer(slug, 2**40, "tie")
+        assert refused.value.status == 404
 
 
 def test_refusals_are_problems_with_the_servers_sentence(live_server: Any, key: str) -> None:

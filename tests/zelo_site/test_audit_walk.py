@@ -68,6 +68,7 @@ from zelo_site.templatetags.audit import ACTION_LABELS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
+HOOK = "https://hooks.example.org/other"
 OUTSIDE = json.dumps([{"name": "theirs", "url": "http://127.0.0.1:9/rerank", "model": "x"}])
 
 
@@ -116,6 +117,11 @@ PAGES = [
     Writes("tokens", ("key.revoked",), {"action": "revoke", "token": "{key_id}"}, a_key),
     Writes("new-project", ("project.created", "data.imported"), {"name": "another", "text": DATA}),
     Writes("settings", ("project.changed", "project.caps"), SETTINGS),
+    Writes("webhooks", ("webhook.added",), {"url": HOOK, "events": "run.finished"}),
+    Writes("webhook", ("webhook.changed",), {"url": HOOK, "events": "training.finished", "is_active": "on"}),
+    Writes("move-webhook", ("webhook.tested",), kwargs={"move": "test"}),
+    Writes("move-webhook", ("webhook.secret_replaced",), kwargs={"move": "secret"}),
+    Writes("move-webhook", ("webhook.deleted",), kwargs={"move": "delete"}),
     Writes("import", ("data.imported",), {"file": new_data}),
     Writes("import", ("grades.replaced",), {"grades": new_grades}, grades_before),
     Writes("download", ("judgments.exported",), kwargs={"exporter": "judgments-csv"}),
@@ -207,11 +213,22 @@ PAGES = [
 OPERATIONS = [
     Writes("POST /projects", ("project.created",), {"name": "another"}),
     Writes("PATCH /projects/{slug}", ("project.changed",), {"name": "renamed"}),
-    Writes("POST /projects/{slug}/import", ("data.imported",), {"file": new_data}),
+    Writes("POST /projects/{slug}/imports", ("data.imported",), {"file": new_data}),
+    Writes("POST /projects/{slug}/webhooks", ("webhook.added",), {"url": HOOK, "events": ["run.finished"]}),
+    Writes("PATCH /projects/{slug}/webhooks/{webhook_id}", ("webhook.changed",), {"is_active": False}),
+    Writes("DELETE /projects/{slug}/webhooks/{webhook_id}", ("webhook.deleted",)),
+    Writes("POST /projects/{slug}/webhooks/{webhook_id}/secret", ("webhook.secret_replaced",)),
+    Writes("POST /projects/{slug}/webhooks/{webhook_id}/test", ("webhook.tested",)),
+    Writes("POST /users", ("account.created", "account.link_made"), {"username": "new"}, a_superuser),
+    Writes("PATCH /users/{user_id}", ("account.changed",), {"is_active": False}, a_superuser),
+    Writes("POST /users/{user_id}/reset", ("account.reset", "account.link_made"), {}, a_superuser),
+    Writes("POST /projects/{slug}/trials", ("trial.ordered",), {"plugin": "test-longer"}, a_judge_at_work),
+    Writes("PUT /projects/{slug}/pairs/{pair_id}/gold", ("pair.gold",), {"answer": "left_clearly"}),
+    Writes("DELETE /projects/{slug}/pairs/{pair_id}/gold", ("pair.gold_removed",), None, gold),
     Writes("POST /keys", ("key.made",), {"name": "new"}),
     Writes("DELETE /keys/{key_id}", ("key.revoked",), {}, a_key),
     Writes("POST /projects/{slug}/runs", ("run.started",), RUN),
-    Writes("POST /projects/{slug}/calibrate", ("calibration.ordered",), {}, scores),
+    Writes("POST /projects/{slug}/calibrations", ("calibration.ordered",), {}, scores),
     Writes("POST /projects/{slug}/candidates", ("candidates.ordered",), {"retriever": "bm25"}, no_job),
     Writes("POST /projects/{slug}/distillations", ("run.started", "distillation.ordered"), RUN),
     Writes("POST /projects/{slug}/rerankers/{reranker_id}/refinements", ("refinement.ordered",), RUN, a_student_to_refine),
@@ -227,14 +244,14 @@ OPERATIONS = [
     Writes("POST /runs/{run_id}/{action}", ("run.paused",), kwargs={"action": "pause"}),
     Writes("POST /runs/{run_id}/{action}", ("run.resumed",), None, a_paused_run, {"action": "resume"}),
     Writes("POST /runs/{run_id}/{action}", ("run.cancelled",), kwargs={"action": "cancel"}),
-    Writes("POST /runs/{run_id}/dead/retry", ("tasks.requeued",), None, a_failed_question),
+    Writes("POST /runs/{run_id}/failures/retry", ("tasks.requeued",), None, a_failed_question),
     Writes("POST /projects/{slug}/batches/{batch_id}/cancel", ("batch.cancelled",)),
     Writes("POST /projects/{slug}/failures/retry", ("tasks.requeued",), None, a_failed_question),
     Writes("POST /projects/{slug}/judges/{annotator_id}/pause", ("judge.paused",), {}),
     Writes("POST /projects/{slug}/judges/{annotator_id}/resume", ("judge.resumed",), None, a_paused_judge),
     Writes("POST /projects/{slug}/judges/{annotator_id}/retry", ("judge.resumed",), None, a_paused_judge),
-    Writes("POST /projects/{slug}/judges/{annotator_id}/trial", ("trial.ordered",), None, a_judge_at_work),
-    Writes("POST /projects/{slug}/judges/{annotator_id}/teach", ("teaching.ordered",), {}, a_judge_to_teach),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/trials", ("trial.ordered",), None, a_judge_at_work),
+    Writes("POST /projects/{slug}/judges/{annotator_id}/teachings", ("teaching.ordered",), {}, a_judge_to_teach),
     Writes("POST /projects/{slug}/teachings/{teaching_id}/cancel", ("teaching.cancelled",), None, an_open_teaching),
     Writes("POST /projects/{slug}/snapshots", ("snapshot.frozen",), {"name": "Winter"}, scores, is_committed=True),
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
@@ -274,11 +291,11 @@ OPERATIONS = [
     Writes("DELETE /projects/{slug}", ("run.paused", "training.cancelled", "project.archived")),
     Writes("POST /archived-projects/{archived}/restore", ("project.restored",)),
     Writes("DELETE /archived-projects/{archived}", ("project.purge_ordered",)),
-    Writes("DELETE /accounts/{user_id}", ("member.removed", "account.deleted"), None, an_account, by="viewer"),
+    Writes("DELETE /users/{user_id}", ("member.removed", "account.deleted"), None, an_account, by="viewer"),
     Writes("POST /archives", ("project.created", "project.import_ordered"), {"file": an_archive}, an_exported_project),
     # Reading all of it at once is recorded as well.
     Writes("GET /projects/{slug}/archive", ("project.exported",)),
-    Writes("GET /projects/{slug}/export", ("scores.exported",)),
+    Writes("GET /projects/{slug}/exports/{exporter}", ("scores.exported",)),
     Writes("GET /projects/{slug}/judgments", ("judgments.exported",)),
 ]  # fmt: skip
 
@@ -302,9 +319,16 @@ EXEMPT = {
     "compare-undo": "supersedes one's own judgment, which stays",
     "compare-skip": "passes one's own assignment on; the past assignment stays",
     "compare-heartbeat": "renews one's own assignments",
+    "POST /projects/{slug}/runs/estimate": "computes and stores nothing",
+    "POST /projects/{slug}/instruction": "one's own confirmation, which the annotator's row keeps",
+    "POST /projects/{slug}/assignments": "assigns pairs to oneself; the assignment is a row of its own",
+    "POST /projects/{slug}/assignments/leases": "renews one's own assignments",
+    "POST /projects/{slug}/assignments/{slot}/answer": "one's own judgment, which is never overwritten",
+    "POST /projects/{slug}/assignments/{slot}/skip": "passes one's own assignment on; the past assignment stays",
+    "POST /projects/{slug}/assignments/{slot}/undo": "supersedes one's own judgment, which stays",
     "POST /projects/{slug}/spot-checks/preview": "computes and stores nothing",
     "POST /projects/{slug}/{kind}/bulk": "its body is JSON lines; tests/zelo_site/api/test_texts.py checks its entry",
-    "POST /projects/{slug}/import/preview": "reads the file and stores nothing",
+    "POST /projects/{slug}/imports/preview": "reads the file and stores nothing",
 }
 
 READ_ONLY = {
@@ -378,6 +402,7 @@ def test_no_page_endpoint_or_command_writes_an_entry_itself(floor: str) -> None:
 def world(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
     monkeypatch.setenv("ZELO_RERANKERS", OUTSIDE)
+    settings.ZELO_WEBHOOK_HOSTS = ["hooks.example.org"]
     return make_world()
 
 

@@ -410,12 +410,17 @@ def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, co
     return found
 
 
-def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], measures: Sequence[str]) -> Measured:
-    reference = cast(Reference, evaluation.reference)
+def stored_scores(evaluation: Evaluation, queries: Sequence[EvaluationQuery]) -> dict[str, FloatArray]:
+    """Return the evaluated scores by query id, float64[candidates]; `queries`: those of `snapshot_queries`."""
     ends = np.cumsum([len(query.document_ids) for query in queries])
-    scores = dict(
+    return dict(
         zip((query.id for query in queries), np.split(unpacked(bytes(evaluation.scores)), ends[:-1]), strict=True)
     )
+
+
+def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], measures: Sequence[str]) -> Measured:
+    reference = cast(Reference, evaluation.reference)
+    scores = stored_scores(evaluation, queries)
     answered = set(evaluation.metrics["values"]["query_ids"])
     kept = [query for query in queries if query.id in answered]
     return measure(

@@ -40,7 +40,7 @@ from scoring.storage.files import storage
 from trainer.models import TrainingRun
 from workers.broker.hints import leave_hint
 from workers.deletion.grades import combine_the_rest, rater_grades
-from workers.deletion.targets import Target, own_snapshots, unmatched_grades
+from workers.deletion.targets import Target, batches_out, own_snapshots, unmatched_grades
 from workers.deletion.walk import Hook, Walk
 from workers.jobs.leasing import (
     MOST_ATTEMPTS,
@@ -57,14 +57,32 @@ from workers.stopping import is_stopping
 STAGE = "deletion"
 REPORT_S = 0.5
 PROJECT = "project"
+WAITS = stored_text("waits until its batches at the provider are cancelled: %(batches)s left")
 DELETED = stored_text("%(name)s deleted: %(rows)s rows")
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times while deleting; see its log, then delete again: it continues"
 FIGURES = ("calls", "input_tokens", "output_tokens", "cost_micros")
 
 
 def waiting_deletion_ids() -> list[int]:
-    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
-    return waiting_job_ids(STAGE)
+    """Jobs that wait for a worker: new ones, and those whose lease has run out; not those that wait for batches."""
+    jobs = Job.objects.filter(pk__in=waiting_job_ids(STAGE)).order_by("pk")
+    return [job.pk for job in jobs if not _batches(job.project_id, job.payload)]
+
+
+def waits_for_batches(job: Job) -> bool:
+    """Whether batches of the deleted runs are at their providers; the job's message says so then."""
+    batches = _batches(job.project_id, job.payload)
+    if batches:
+        Job.objects.filter(pk=job.pk).update(message=WAITS % {"batches": batches})
+        job.refresh_from_db()
+    return bool(batches)
+
+
+def _batches(project_id: int, payload: Mapping[str, Any]) -> int:
+    """How many batches of what is deleted are at their providers: their answers are paid, and are stored first."""
+    if payload["kind"] == PROJECT:
+        return batches_out(Run.objects.filter(project=project_id)).count()
+    return batches_out(Run.objects.filter(pk__in=payload["ids"])).count() if payload["kind"] == "run" else 0
 
 
 def carry_out_deletion(job_id: int, *, worker: str = "") -> None:
@@ -80,6 +98,9 @@ def cancel_jobs(jobs: QuerySet[Job]) -> None:
 
 
 def _delete(claim: JobClaim) -> str:
+    if _batches(claim.project_id, claim.payload):
+        _release(claim, attempts=0)
+        raise LeaseLost(f"job {claim.job_id} was released: it waits for batches")
     if claim.payload["kind"] == PROJECT:
         return _purge(claim)
     project = Project.with_archived.get(pk=claim.project_id)
@@ -103,10 +124,14 @@ def _progress(claim: JobClaim) -> Callable[[int], None]:
         report_progress(claim, before + done, max(total, before + done))
         Job.objects.filter(claim.held).update(attempts=1)  # whoever takes over has come further than before
         if is_stopping():
-            Job.objects.filter(claim.held).update(state=Job.State.OPEN, lease_until=None, leased_by="")
+            _release(claim)
             raise LeaseLost(f"job {claim.job_id} was released: this worker is stopping")
 
     return report
+
+
+def _release(claim: JobClaim, **changes: Any) -> None:
+    Job.objects.filter(claim.held).update(state=Job.State.OPEN, lease_until=None, leased_by="", **changes)
 
 
 # --- what happens to the rows that stay --------------------------------------------------
@@ -246,8 +271,8 @@ def _with_files(claim: JobClaim, project: Project) -> dict[str, Any]:
 
 
 def _finish_purge(claim: JobClaim, project: Project, walk: Walk) -> None:
-    """Delete the project's row, and with it what still refers to it: settings, members, links, and this job."""
-    walk.delete(Job.objects.filter(project=project))
+    """Delete what still refers to the project's row: settings, members, links; then the row, together with this job."""
+    walk.delete_references(Project, [project.pk])
     with transaction.atomic():
         hold(claim)
         audit.note("project.purged", project=None, subject=project.slug, rows=walk.done)

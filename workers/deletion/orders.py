@@ -21,10 +21,11 @@ from workers.deletion.targets import (
     Counts,
     DeletionRefused,
     Target,
+    distillations_of,
     judges_using,
-    refuse_batches,
     refuse_unfinished_orders,
 )
+from workers.jobs.distillation import cancel_distillation
 from workers.jobs.training import UNFINISHED, cancel_training
 from workers.judging.pausing import retire_judge
 from workers.models import Job, Run
@@ -37,8 +38,9 @@ AT_ONCE = 2_000
 def delete(target: Target, *, by: Any = None, wait: bool = False) -> Job:
     """Delete the target with everything that goes with it; returns the job, which is finished if the target was small.
 
-    Runs and trainings of the target are cancelled first. Frozen snapshots stay as they are, unless they are the target.
-    `wait`: delete a large target in this process too. Raises DeletionRefused; nothing is changed then.
+    Runs and trainings of the target, and distilled runs that use it, are cancelled first. Frozen snapshots stay as they are,
+    unless they are the target. While a batch of a deleted run is at its provider, the job waits for its answers, which are
+    paid. `wait`: delete a large target in this process too. Raises DeletionRefused; nothing is changed then.
     """
     counts = target.counted()
     with transaction.atomic():
@@ -46,6 +48,8 @@ def delete(target: Target, *, by: Any = None, wait: bool = False) -> Job:
         _end_work(target, by=by)
         # Cancelled above: an undone order leaves the work cancelled, never half of the rows deleted.
         job = _order(target, counts, by=by)
+    if jobs.waits_for_batches(job):
+        return job
     if wait or sum(counts.values()) <= AT_ONCE:
         jobs.carry_out_deletion(job.pk, worker="here")
         job.refresh_from_db()
@@ -70,8 +74,6 @@ def _order(target: Target, counts: Counts, *, by: Any) -> Job:
 
 
 def _check(target: Target) -> None:
-    if target.kind == "run":
-        refuse_batches(Run.objects.filter(pk__in=target.ids))
     if target.kind in ("run", "snapshot"):
         refuse_unfinished_orders(target.project)
     if target.kind == "snapshot" and _projects_of(target).count() > 1:
@@ -87,6 +89,9 @@ def _projects_of(target: Target) -> QuerySet[Project]:
 
 def _end_work(target: Target, *, by: Any) -> None:
     """Cancel the runs and trainings that are the target or use it, and retire the judges that ask a deleted student."""
+    if target.kind in ("run", "snapshot"):
+        for distillation in distillations_of(target):
+            cancel_distillation(distillation, by=by)
     if target.kind == "run":
         for run in Run.objects.filter(pk__in=target.ids):
             cancel_run(run, by=by)

@@ -17,7 +17,7 @@ from labeling.models import Project
 from trainer.models import TrainingRun
 from workers.broker.hints import leave_hint
 from workers.deletion import job as jobs
-from workers.deletion.targets import DeletionRefused, count_project, refuse_batches
+from workers.deletion.targets import DeletionRefused, count_project
 from workers.jobs.distillation import STAGE as DISTILLATION
 from workers.jobs.distillation import cancel_distillation
 from workers.jobs.recipe.job import UNFINISHED as UNFINISHED_JOBS
@@ -26,7 +26,7 @@ from workers.jobs.refinement.job import STAGE as REFINEMENT
 from workers.jobs.refinement.job import cancel_refinement
 from workers.jobs.training import UNFINISHED, cancel_training
 from workers.models import Job, Recipe, Run
-from workers.runs.transitions import pause_run
+from workers.runs.transitions import cancel_run, pause_run
 
 KEPT_DAYS = 30
 
@@ -36,6 +36,7 @@ def archive_project(project: Project, *, by: Any = None) -> bool:
 
     Calls in flight are still stored.
     """
+    counts = count_project(project)  # takes seconds in a large project, and would keep the lock for as long
     with transaction.atomic():
         locked = Project.with_archived.select_for_update(of=("self",)).get(pk=project.pk)
         if locked.archived_at is not None:
@@ -53,9 +54,7 @@ def archive_project(project: Project, *, by: Any = None) -> bool:
         for training in TrainingRun.objects.filter(project=project, state__in=UNFINISHED):
             cancel_training(training, by=by)
         jobs.cancel_jobs(Job.objects.filter(project=project, run__isnull=True).exclude(stage=jobs.STAGE))
-        audit.note(
-            "project.archived", project=locked, actor=by, subject=locked.slug, days=KEPT_DAYS, **count_project(locked)
-        )
+        audit.note("project.archived", project=locked, actor=by, subject=locked.slug, days=KEPT_DAYS, **counts)
         Project.with_archived.filter(pk=project.pk).update(archived_at=Now())
     project.archived_at = Project.with_archived.values_list("archived_at", flat=True).get(pk=project.pk)
     return True
@@ -73,20 +72,25 @@ def restore_project(project: Project, *, by: Any = None) -> None:
 
 
 def purge_project(project: Project, *, by: Any = None) -> Job:
-    """Order the purge of an archived project, before its time where somebody says so. Raises DeletionRefused."""
+    """Order the purge of an archived project, before its time where somebody says so. Raises DeletionRefused.
+
+    Its runs are cancelled, and with them the batches at providers; the job waits until these have ended.
+    """
+    counts = count_project(project)
     with transaction.atomic():
         locked = _locked_archived(project)
-        refuse_batches(Run.objects.filter(project=locked))
         present = _purges(locked).first()
         if present is not None and present.state in (Job.State.OPEN, Job.State.LEASED):
             return present
-        counts = count_project(locked)
+        for run in Run.objects.filter(project=locked, state__in=[*Run.ACTIVE, Run.State.PAUSED]):
+            cancel_run(run, by=by)
         payload = {"kind": jobs.PROJECT, "name": locked.slug}
         if present is not None:
             payload = {**present.payload, **payload}
         job = Job.objects.create(project=locked, stage=jobs.STAGE, payload=payload, total=sum(counts.values()))
         audit.note("project.purge_ordered", project=locked, actor=by, subject=locked.slug, job=job.pk, **counts)
-    transaction.on_commit(lambda: leave_hint("delete", job.pk))
+    if not jobs.waits_for_batches(job):
+        leave_hint("delete", job.pk)
     return job
 
 
@@ -104,13 +108,7 @@ def purge_due() -> list[int]:
     """Order the purge of each project whose time has come, once; returns the jobs. A failed one waits for a person."""
     ordered = Job.objects.filter(project=OuterRef("pk"), stage=jobs.STAGE, payload__kind=jobs.PROJECT)
     due = Project.with_archived.filter(archived_at__lt=Now() - timedelta(days=KEPT_DAYS)).exclude(Exists(ordered))
-    found = []
-    for project in due.order_by("pk")[:10]:
-        try:
-            found.append(purge_project(project).pk)
-        except DeletionRefused:  # a batch is at its provider; a later round tries again
-            continue
-    return found
+    return [purge_project(project).pk for project in due.order_by("pk")[:10]]
 
 
 def _purges(project: Project) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.utils.translation import gettext_noop
 
 from labeling.models import (
@@ -31,9 +33,14 @@ from labeling.models import (
 from scoring.models import Snapshot
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.deletion.grades import rater_grades
+from workers.jobs.distillation import STAGE as DISTILLATION
+from workers.jobs.leasing import unfinished_jobs
 from workers.models import Attempt, Job, JudgingTask, ProviderBatch, Run
 
 Counts = dict[str, int]
+
+# Providers end a batch after a day; one that its endpoint does not report any more keeps no deletion waiting.
+LONGEST_BATCH = timedelta(days=2)
 
 # What is counted, in the words of the pages, in the order in which it is shown.
 COUNT_LABELS: Mapping[str, str] = {
@@ -51,6 +58,8 @@ COUNT_LABELS: Mapping[str, str] = {
     "open_questions": gettext_noop("unfinished questions to judges"),
     "calls": gettext_noop("records of calls"),
     "runs": gettext_noop("runs"),
+    "batches": gettext_noop("batches at a provider, which are cancelled"),
+    "distilled_runs": gettext_noop("distilled runs that are cancelled, because they use it"),
     "snapshots": gettext_noop("snapshots"),
     "training_runs": gettext_noop("training runs"),
     "evaluations": gettext_noop("evaluations"),
@@ -190,6 +199,8 @@ def _of_runs(target: Target) -> Counts:
         "runs": len(target.ids),
         "open_questions": JudgingTask.objects.filter(run__in=target.ids).count(),
         "calls": Attempt.objects.filter(run__in=target.ids).count(),
+        "batches": batches_out(target.rows).count(),
+        "distilled_runs": len(distillations_of(target)),
     }
 
 
@@ -198,6 +209,7 @@ def _of_snapshots(target: Target) -> Counts:
         "snapshots": len(target.ids),
         "training_runs": TrainingRun.objects.filter(snapshot__in=target.ids).count(),
         "evaluations": Evaluation.objects.filter(snapshot__in=target.ids).count(),
+        "distilled_runs": len(distillations_of(target)),
     }
 
 
@@ -232,6 +244,7 @@ def count_project(project: Project) -> Counts:
         "spot_checks": SpotCheck.objects.filter(project=project).count(),
         "open_questions": JudgingTask.objects.filter(run__project=project).count(),
         "runs": Run.objects.filter(project=project).count(),
+        "batches": batches_out(Run.objects.filter(project=project)).count(),
         "snapshots": len(snapshots),
         "training_runs": TrainingRun.objects.filter(Q(project=project) | Q(snapshot__in=snapshots)).count(),
         "evaluations": Evaluation.objects.filter(project=project).count(),
@@ -249,14 +262,14 @@ def own_snapshots(project: Project) -> list[int]:
     return list(through.filter(project=project).exclude(snapshot__in=shared).values_list("snapshot", flat=True))
 
 
-def refuse_batches(runs: QuerySet[Run]) -> None:
-    """Raise DeletionRefused while a provider works on a batch of one of these runs, whose answers are paid."""
-    if ProviderBatch.objects.filter(run__in=runs, state__in=ProviderBatch.OUT).exists():
-        raise DeletionRefused("a batch is at its provider; cancel it, or wait for its end, then delete")
+def batches_out(runs: QuerySet[Run]) -> QuerySet[ProviderBatch]:
+    """The batches of these runs whose providers still work on them. Those of `LONGEST_BATCH` ago have ended there."""
+    recent = {"created_at__gt": Now() - LONGEST_BATCH}
+    return ProviderBatch.objects.filter(run__in=runs, state__in=ProviderBatch.OUT, **recent)
 
 
 # Jobs that move through runs, snapshots and trainings of their project.
-MOVING = {"distill": "a distilled run", "refine": "a refinement", "recipe": "a recipe"}
+MOVING = {"refine": "a refinement", "recipe": "a recipe"}
 
 
 def refuse_unfinished_orders(project: Project) -> None:
@@ -264,6 +277,16 @@ def refuse_unfinished_orders(project: Project) -> None:
     unfinished = Job.objects.filter(project=project, stage__in=MOVING, state__in=[Job.State.OPEN, Job.State.LEASED])
     if (found := unfinished.order_by("-stage").first()) is not None:
         raise DeletionRefused(f"{MOVING[found.stage]} is unfinished; cancel it, or wait for its end, then delete")
+
+
+def distillations_of(target: Target) -> list[Job]:
+    """The unfinished distilled runs of which the target, runs or snapshots, is a part."""
+    ids = set(target.ids)
+    return [
+        job
+        for job in unfinished_jobs(target.project, DISTILLATION)
+        if ids & ({job.payload.get("snapshot")} if target.kind == "snapshot" else {*job.payload["runs"].values()})
+    ]
 
 
 KINDS: Mapping[str, Kind] = {

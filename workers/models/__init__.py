@@ -1,4 +1,4 @@
-"""The tables of work: runs, jobs, judging tasks, paid calls, batches at providers, budgets, endpoints, heartbeats.
+"""The tables of work: runs, jobs, judging tasks, paid calls, batches at providers, budgets, endpoints, webhooks, heartbeats.
 
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
@@ -13,6 +13,7 @@ from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
 from workers.models.teaching import JudgeTeaching
 from workers.models.trouble import JudgeTrial, JudgeTrouble
+from workers.models.webhooks import Webhook, WebhookDelivery
 from workers.models.workers import Worker
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "RecipeStage",
     "Run",
     "Spend",
+    "Webhook",
+    "WebhookDelivery",
     "Worker",
 ]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema
 from ninja.errors import HttpError
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
 from workers.models import ProviderBatch
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
 
 router = Router(tags=["judges"])
-MOST_LISTED = 1000
 
 
 class BatchOut(Schema):
@@ -45,13 +45,16 @@ class BatchOut(Schema):
 
 
 @router.get("/projects/{slug}/batches", response=list[BatchOut])
-def get_batches(request: HttpRequest, slug: str, state: Literal["all", "out"] = "all", before: int = 2**62) -> Any:
-    """The project's batches, newest first, up to 1,000 of them with ids below `before`; or those that are out."""
+def get_batches(
+    request: HttpRequest, response: HttpResponse, slug: str, state: Literal["all", "out"] = "all",
+    cursor: Cursor = "", limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """The project's batches, newest first, all or those that are out."""
     project = project_or_404(request, slug)
-    batches = ProviderBatch.objects.filter(run__project=project, pk__lt=before)
+    batches = ProviderBatch.objects.filter(run__project=project)
     if state == "out":
         batches = batches.filter(state__in=ProviderBatch.OUT)
-    return list(batches.order_by("-id")[:MOST_LISTED])
+    return paged(request, response, batches, cursor=cursor, limit=limit, newest=True)
 
 
 @router.post("/projects/{slug}/batches/{batch_id}/cancel", response=BatchOut)

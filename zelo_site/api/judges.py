@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import File, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
 from pydantic import Field
@@ -19,10 +19,6 @@ from scoring.numerics.judges.replacement import EPSILON
 from scoring.storage.files import StorageFull
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, order_probe
 from workers.jobs.recorded_judges import RecordingRefused, store_recording
-from workers.jobs.teaching.job import cancel_teaching, order_teaching
-from workers.jobs.teaching.job import reason_of as reason_of_teaching
-from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
-from workers.jobs.trial import TrialRefused, order_trial, reason_of
 from workers.judging.failures import (
     FailureFilter,
     failed_calls,
@@ -32,13 +28,13 @@ from workers.judging.failures import (
     retry_failures,
 )
 from workers.judging.pausing import pause_judge, resume_judge
-from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
+from workers.models import InjectionProbe
 from workers.monitoring.scorecard import scorecards
+from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
 
 router = Router(tags=["judges"])
-MOST_LISTED = 1000
 
 
 class FailureCountOut(Schema):
@@ -73,17 +69,19 @@ class AskedAgainOut(Schema):
 @router.get("/projects/{slug}/failures", response=FailuresOut)
 def get_failures(
     request: HttpRequest,
+    response: HttpResponse,
     slug: str,
     reason: FailureKind | None = None,
     annotator_id: int | None = None,
     run_id: int | None = None,
-    after: int = 0,
+    cursor: Cursor = "",
+    limit: Limit = 100,
 ) -> Any:
-    """How many questions got no answer, by reason, and up to 1,000 of them with ids above `after`."""
+    """How many questions got no answer, by reason, and these questions; the header Link leads to more of them."""
     project = project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
-    tasks = failed_tasks(project, chosen).filter(pk__gt=after).order_by("id")[:MOST_LISTED]
-    return {"counts": failure_counts(project, chosen), "tasks": list(tasks)}
+    tasks = paged(request, response, failed_tasks(project, chosen), cursor=cursor, limit=limit)
+    return {"counts": failure_counts(project, chosen), "tasks": tasks}
 
 
 @router.post("/projects/{slug}/failures/retry", response=AskedAgainOut)
@@ -195,7 +193,7 @@ _OF_REPLACEMENT = ("epsilon", "winning_rate", "advantage", "passes", "items_need
 @router.post("/projects/{slug}/judges/{annotator_id}/pause", response=JudgeStateOut)
 def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn) -> Any:
     """Ask a judge nothing more until it is resumed; its open questions wait."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     pause_judge(judge, body.reason, by=request.user)
     return _state(judge)
 
@@ -203,7 +201,7 @@ def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn
 @router.post("/projects/{slug}/judges/{annotator_id}/resume", response=JudgeStateOut)
 def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
     """Let a paused judge go on; the drift alarm starts afresh."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     resume_judge(judge, by=request.user)
     return _state(judge)
 
@@ -211,112 +209,8 @@ def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
 @router.post("/projects/{slug}/judges/{annotator_id}/retry", response=AskedAgainOut)
 def post_resume_and_retry(request: HttpRequest, slug: str, annotator_id: int) -> Any:
     """Let a paused judge go on, and ask its dead questions again."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
+    judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     return {"opened": resume_and_retry(judge, by=request.user)[1]}
-
-
-class TrialOut(Schema):
-    """A trial of a judge; `report` is empty until it has finished."""
-
-    id: int
-    job_id: int
-    annotator_id: int
-    state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
-    report: dict[str, Any]
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_micros: int
-
-    @staticmethod
-    def resolve_report(trial: JudgeTrial) -> dict[str, Any]:
-        return {**trial.report, "reason": str(reason_of(trial))} if trial.report else {}
-
-
-@router.post("/projects/{slug}/judges/{annotator_id}/trial", response={201: TrialOut}, by_alias=False)
-def post_trial(request: HttpRequest, slug: str, annotator_id: int) -> Any:
-    """Ask a judge up to ten real questions; GET .../trials/{id} shows requests, raw answers and the verdict."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
-    try:
-        return Status(201, order_trial(judge, by=request.user))
-    except TrialRefused as error:
-        raise HttpError(422, str(error)) from error
-
-
-@router.get("/projects/{slug}/trials/{trial_id}", response=TrialOut, by_alias=False)
-def get_trial(request: HttpRequest, slug: str, trial_id: int) -> Any:
-    """One trial of a judge."""
-    project = project_or_404(request, slug)
-    rows = JudgeTrial.objects.visible_to(request.user).filter(project=project)
-    trial = rows.select_related("job").filter(pk=trial_id).first()
-    if trial is None:
-        raise HttpError(404, f"project {project.slug!r} has no trial {trial_id}")
-    return trial
-
-
-class TaughtOut(Schema):
-    plugin: str
-    options: dict[str, Any]
-    name: str
-
-
-class TeachingOut(Schema):
-    """A teaching of a judge; `taught` is the judge with examples, as POST /runs takes it, and `report` is empty until it has
-    finished.
-    """
-
-    id: int
-    job_id: int
-    annotator_id: int
-    taught_id: int | None
-    taught: TaughtOut | None
-    state: str = Field(alias="job.state")
-    error: str = Field(alias="job.error")
-    options: dict[str, Any]
-    rows: list[dict[str, Any]]
-    report: dict[str, Any]
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_micros: int
-
-    @staticmethod
-    def resolve_report(teaching: JudgeTeaching) -> dict[str, Any]:
-        return {**teaching.report, "reason": str(reason_of_teaching(teaching))} if teaching.report else {}
-
-
-@router.post("/projects/{slug}/judges/{annotator_id}/teach", response={201: TeachingOut}, by_alias=False)
-def post_teaching(request: HttpRequest, slug: str, annotator_id: int, body: TeachingOptions) -> Any:
-    """Show a copy of a judge people's answers, and ask both about held-out pairs; GET .../teachings/{id} has the verdict."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), annotator_id)
-    try:
-        return Status(201, order_teaching(judge, body, by=request.user))
-    except TeachingRefused as error:
-        raise HttpError(422, str(error)) from error
-
-
-@router.get("/projects/{slug}/teachings/{teaching_id}", response=TeachingOut, by_alias=False)
-def get_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
-    """One teaching of a judge, with the answers of both judges to each held-out pair."""
-    return _teaching_or_404(request, project_or_404(request, slug), teaching_id)
-
-
-@router.post("/projects/{slug}/teachings/{teaching_id}/cancel", response=TeachingOut, by_alias=False)
-def post_cancel_teaching(request: HttpRequest, slug: str, teaching_id: int) -> Any:
-    """Cancel a teaching; 409 where it has ended. Its answers so far stay."""
-    teaching = _teaching_or_404(request, owned_project_or_404(request, slug), teaching_id)
-    if not cancel_teaching(teaching, by=request.user):
-        raise HttpError(409, f"teaching {teaching.pk} is {teaching.job.state}; only an unfinished one can be cancelled")
-    return teaching
-
-
-def _teaching_or_404(request: HttpRequest, project: Project, teaching_id: int) -> JudgeTeaching:
-    rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project)
-    teaching = rows.select_related("job", "annotator", "taught").filter(pk=teaching_id).first()
-    if teaching is None:
-        raise HttpError(404, f"project {project.slug!r} has no teaching {teaching_id}")
-    return teaching
 
 
 class RecordedJudgeOut(Schema):
@@ -371,12 +265,17 @@ class FailedCallOut(Schema):
 
 
 @router.get("/projects/{slug}/failed-calls", response=list[FailedCallOut])
-def get_failed_calls(request: HttpRequest, slug: str, annotator_id: int | None = None) -> Any:
-    """The latest 1,000 calls that failed, newest first, with their messages; retried questions included."""
-    return list(failed_calls(project_or_404(request, slug), annotator_id=annotator_id)[:MOST_LISTED])
+def get_failed_calls(
+    request: HttpRequest, response: HttpResponse, slug: str, annotator_id: Number | None = None, cursor: Cursor = "",
+    limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """The calls that failed, newest first, with their messages; retried questions included."""
+    rows = failed_calls(project_or_404(request, slug), annotator_id=annotator_id)
+    return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
 
 
-def _judge_or_404(project: Project, annotator_id: int) -> Annotator:
+def judge_or_404(project: Project, annotator_id: int) -> Annotator:
+    """The project's judge of that id."""
     judge = Annotator.objects.judges().filter(project=project, pk=annotator_id).first()
     if judge is None:
         raise HttpError(
@@ -411,17 +310,17 @@ class ProbeOut(Schema):
 
 
 @router.get("/projects/{slug}/probes", response=list[ProbeOut], by_alias=False)
-def get_probes(request: HttpRequest, slug: str) -> Any:
-    """The latest twenty injection probes, newest first, with their reports."""
+def get_probes(request: HttpRequest, response: HttpResponse, slug: str, cursor: Cursor = "", limit: Limit = 20) -> Any:
+    """The injection probes, newest first, with their reports."""
     project = project_or_404(request, slug)
     probes = InjectionProbe.objects.visible_to(request.user).filter(project=project).select_related("job")
-    return list(probes[:20])
+    return paged(request, response, probes, cursor=cursor, limit=limit, newest=True)
 
 
 @router.post("/projects/{slug}/probes", response={201: ProbeOut}, by_alias=False)
 def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
     """Order an injection probe of one judge; it starts as soon as a worker is free."""
-    judge = _judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
+    judge = judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
     try:
         return Status(201, order_probe(judge, body.options, by=request.user))
     except ProbeRefused as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
@@ -38,11 +38,11 @@ from scoring.annotators.people_agreement import people_agreement
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
+from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
 
 router = Router(tags=["people"])
-Number = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class MemberOut(Schema):
@@ -153,9 +153,12 @@ def _member_or_404(project: Project, user_id: int) -> Any:
 
 
 @router.get("/projects/{slug}/invitations", response=list[InvitationOut])
-def list_invitations(request: HttpRequest, slug: str) -> Any:
+def list_invitations(
+    request: HttpRequest, response: HttpResponse, slug: str, cursor: Cursor = "", limit: Limit = 100
+) -> Any:
     """Links that nobody has used yet and that still hold."""
-    return list(open_invitations(owned_project_or_404(request, slug)))
+    rows = open_invitations(owned_project_or_404(request, slug))
+    return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
 
 
 @router.post("/projects/{slug}/invitations", response={201: NewInvitationOut})
@@ -263,10 +266,6 @@ class PlanOut(Schema):
     created_at: datetime
 
 
-class WithdrawnOut(Schema):
-    slots: int
-
-
 @router.get("/projects/{slug}/spot-checks", response=list[PlanOut])
 def list_plans(request: HttpRequest, slug: str) -> Any:
     """Every plan of spot checks with how far people are, newest first."""
@@ -314,14 +313,15 @@ def post_preview(request: HttpRequest, slug: str, body: PlanIn) -> Any:
         raise HttpError(422, str(error)) from error
 
 
-@router.delete("/projects/{slug}/spot-checks/{plan_id}", response=WithdrawnOut)
+@router.delete("/projects/{slug}/spot-checks/{plan_id}", response={204: None})
 def delete_plan(request: HttpRequest, slug: str, plan_id: Number) -> Any:
     """Take back what nobody has answered; answers stay."""
     project = owned_project_or_404(request, slug)
     plan = SpotCheckPlan.objects.filter(project=project, pk=plan_id).first()
     if plan is None:
         raise HttpError(404, f"project {slug!r} has no plan {plan_id}; GET .../spot-checks lists them")
-    return {"slots": withdraw_plan(plan, by=request.user)}
+    withdraw_plan(plan, by=request.user)
+    return Status(204, None)
 
 
 # --- agreement and verdicts --------------------------------------------------------------
@@ -400,10 +400,6 @@ class VerdictOut(Schema):
     changed: bool
 
 
-class UndoneOut(Schema):
-    undone: bool
-
-
 @router.get("/projects/{slug}/disagreements", response=list[DisagreementOut])
 def list_disagreements(
     request: HttpRequest, slug: str, between: Between = Between.ANYBODY, decided: bool = False
@@ -435,12 +431,14 @@ def put_verdict(request: HttpRequest, slug: str, pair_id: Number, body: VerdictI
     }
 
 
-@router.delete("/projects/{slug}/pairs/{pair_id}/verdict", response=UndoneOut)
+@router.delete("/projects/{slug}/pairs/{pair_id}/verdict", response={204: None})
 def delete_verdict(request: HttpRequest, slug: str, pair_id: Number) -> Any:
-    """Take a verdict back; what its owner had answered before stands again."""
+    """Take a verdict back; what its owner had answered before stands again. 404 where there is none."""
     project = owned_project_or_404(request, slug)
     pair = _pair_or_404(request, project, pair_id)
-    return {"undone": undo_adjudication(pair, by=request.user)}
+    if not undo_adjudication(pair, by=request.user):
+        raise HttpError(404, f"pair {pair_id} has no verdict")
+    return Status(204, None)
 
 
 def _pair_or_404(request: HttpRequest, project: Project, pair_id: int) -> Pair:

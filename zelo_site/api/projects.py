@@ -17,10 +17,10 @@ from labeling.access.api_auth import member_project_or_404, owned_project_or_404
 from labeling.importing.dataset import ImportFailed, import_dataset, preview_dataset
 from labeling.importing.detection import AUTO
 from labeling.models import Candidate, Document, Project, Query
-from labeling.plugins import KINDS, UnknownPlugin, registered
+from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, change_project, create_project, may_create
 from labeling.retrieval.candidates import rank_candidates
-from zelo_site.api.conventions.paging import MOST_ROWS, Cursor, Limit, paged
+from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 
 
 def _storable(text: str) -> str:
@@ -118,13 +118,6 @@ class QueryOut(Schema):
     judged_version: int
 
 
-class PluginOut(Schema):
-    kind: str
-    name: str
-    label: str
-    options: dict[str, Any]
-
-
 def _counted(projects: QuerySet[Project]) -> QuerySet[Project]:
     """Projects with the numbers of their queries, documents and candidates, in the one statement that reads them."""
     return projects.annotate(
@@ -156,9 +149,13 @@ def _project_out(project: Project) -> dict[str, Any]:
 
 
 @router.get("/projects", response=list[ProjectOut])
-def list_projects(request: HttpRequest) -> Any:
-    """The projects that you are a member of, newest first."""
-    return [_project_out(project) for project in _counted(Project.objects.visible_to(request.user))[:MOST_ROWS]]
+def list_projects(
+    request: HttpRequest, response: HttpResponse, name: Text = "", cursor: Cursor = "", limit: Limit = 100
+) -> Any:
+    """The projects that you are a member of, newest first, all or those of a name."""
+    rows = Project.objects.visible_to(request.user)
+    rows = _counted(rows.filter(name=name) if name else rows)
+    return [_project_out(each) for each in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
 
 
 @router.post("/projects", response={201: ProjectOut})
@@ -189,7 +186,7 @@ def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
         raise HttpError(422, str(error)) from error
 
 
-@router.post("/projects/{slug}/import", response=ImportOut)
+@router.post("/projects/{slug}/imports", response=ImportOut)
 def post_import(
     request: HttpRequest,
     slug: str,
@@ -234,7 +231,7 @@ def post_import(
     }
 
 
-@router.post("/projects/{slug}/import/preview", response=PreviewOut)
+@router.post("/projects/{slug}/imports/preview", response=PreviewOut)
 def post_import_preview(
     request: HttpRequest,
     slug: str,
@@ -263,14 +260,19 @@ def post_import_preview(
 @router.get("/projects/{slug}/queries", response=list[QueryOut])
 def list_queries(
     request: HttpRequest, response: HttpResponse, slug: str, external_id: Text = "", domain: Text = "",
-    cursor: Cursor = "", after: int = 0, limit: Limit = 100,
+    cursor: Cursor = "", limit: Limit = 100,
 ) -> Any:  # fmt: skip
-    """Queries in id order, those after the id `after`; filtered by imported id or domain. Link leads to the next page."""
-    project = project_or_404(request, slug)
-    rows = Query.objects.visible_to(request.user).filter(project=project, id__gt=after)
+    """Queries in id order, filtered by imported id or domain. The header Link leads to the next page."""
+    rows = Query.objects.visible_to(request.user).filter(project=project_or_404(request, slug))
     rows = rows.filter(external_id=external_id) if external_id else rows
     rows = rows.filter(domain=domain) if domain else rows
     return paged(request, response, rows, cursor=cursor, limit=limit)
+
+
+@router.get("/queries/{query_id}", response=QueryOut, tags=["texts"])
+def get_query(request: HttpRequest, query_id: Number) -> Any:
+    """One query."""
+    return query_or_404(request, query_id)
 
 
 @router.get("/projects/{slug}/judgments")
@@ -282,16 +284,6 @@ def get_judgments(request: HttpRequest, slug: str) -> StreamingHttpResponse:
     response = StreamingHttpResponse(stream_judgments(project, by=request.user), content_type="application/x-ndjson")
     response["Content-Disposition"] = f'attachment; filename="{project.slug}-judgments.jsonl"'
     return response
-
-
-@router.get("/plugins", response=list[PluginOut], tags=["plugins"])
-def list_plugins(request: HttpRequest) -> Any:
-    """Every plugin with the JSON schema of its options."""
-    return [
-        {"kind": kind, "name": name, "label": plugin.label, "options": plugin.Options.model_json_schema()}
-        for kind in KINDS
-        for name, plugin in registered(kind).items()
-    ]
 
 
 def query_or_404(request: HttpRequest, query_id: int) -> Query:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema
 
 from labeling.access.api_auth import project_or_404
 from trainer.serving.registry import form_of, full_name, servable
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
+from zelo_site.api.projects import Text
 
 router = Router(tags=["rerankers"])
 
@@ -34,9 +36,12 @@ class RerankerOut(Schema):
 
 
 @router.get("/projects/{slug}/rerankers", response=list[RerankerOut])
-def get_rerankers(request: HttpRequest, slug: str) -> Any:
-    """The project's published rerankers, newest first."""
-    project = project_or_404(request, slug)
+def get_rerankers(
+    request: HttpRequest, response: HttpResponse, slug: str, name: Text = "", cursor: Cursor = "", limit: Limit = 100
+) -> Any:
+    """The project's published rerankers, newest first, all or the one of a name."""
+    rows = servable().filter(project=project_or_404(request, slug)).select_related("project")
+    rows = rows.filter(name=name) if name else rows
     return [
         {
             "id": each.pk,
@@ -50,5 +55,5 @@ def get_rerankers(request: HttpRequest, slug: str) -> Any:
             "manifest": each.manifest,
             "created_at": each.created_at,
         }
-        for each in servable().filter(project=project).select_related("project")
+        for each in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
     ]

@@ -9,19 +9,23 @@ from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError
 from ninja.openapi.docs import Swagger
+from ninja.parser import Parser
 
 from labeling.access.api_auth import API_AUTH
+from labeling.importing.strict_json import parse
+from zelo_site.api.annotation.assignments import router as assignments_router
+from zelo_site.api.annotation.gold import router as gold_router
 from zelo_site.api.batches import router as batches_router
 from zelo_site.api.conventions.openapi import complete
 from zelo_site.api.conventions.problems import answer_with_problems, as_problems
 from zelo_site.api.data.keys import router as keys_router
-from zelo_site.api.data.plugin_modules import router as plugin_modules_router
 from zelo_site.api.data.texts import router as texts_router
 from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
+from zelo_site.api.judging.trials import router as trials_router
 from zelo_site.api.lifecycle.deletions import router as deletions_router
 from zelo_site.api.lifecycle.projects import router as lifecycle_router
 from zelo_site.api.orders.recipes import router as recipes_router
@@ -31,9 +35,23 @@ from zelo_site.api.projects import router as labeling_router
 from zelo_site.api.rerankers import router as rerankers_router
 from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
+from zelo_site.api.server.plugins import router as plugins_router
+from zelo_site.api.server.users import router as users_router
+from zelo_site.api.server.webhooks import router as webhooks_router
 from zelo_site.api.snapshots import router as snapshots_router
 from zelo_site.api.trainings import router as training_router
 from zelo_site.report.rest import router as reports_router
+
+
+class StrictParser(Parser):
+    """Bodies are JSON objects as RFC 8259 has them; ninja takes an empty list for an empty object, and NaN for a number."""
+
+    def parse_body(self, request: HttpRequest) -> dict[str, Any]:
+        """The body's object. Raises ValueError, which ninja answers with 400."""
+        body = parse(request.body)
+        if not isinstance(body, dict):
+            raise ValueError(f"the body is {type(body).__name__}; expected a JSON object")
+        return body
 
 
 class OpenToKeys(NinjaAPI):
@@ -72,6 +90,7 @@ api = OpenToKeys(
     title="zelo",
     version="1",
     auth=API_AUTH,
+    parser=StrictParser(),
     docs=Swagger(settings={"persistAuthorization": True}),
     description="Judge pairs of documents and read calibrated relevance scores.",
 )
@@ -86,6 +105,7 @@ for _router in (
     recipes_router,
     refinements_router,
     judges_router,
+    trials_router,
     batches_router,
     people_router,
     training_router,
@@ -97,6 +117,10 @@ for _router in (
     lifecycle_router,
     texts_router,
     keys_router,
-    plugin_modules_router,
+    plugins_router,
+    users_router,
+    webhooks_router,
+    assignments_router,
+    gold_router,
 ):
     api.add_router("", _router)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import pydantic
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
 from ninja.errors import HttpError
@@ -28,10 +28,12 @@ from workers.models import Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import ordering, transitions
 from workers.runs.progress import RunProgress, run_progress
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
 
 router = Router(tags=["runs"])
-AUDIT_ROWS = 100
+JobState = Literal["open", "leased", "finished", "failed", "cancelled"]
+RunState = Literal["planned", "judging", "paused", "finished", "cancelled", "failed"]
 
 
 class JudgeIn(Schema):
@@ -83,24 +85,24 @@ class RetriedOut(Schema):
     opened: int
 
 
-Limit = Annotated[int, Field(ge=1, lt=2**63)]
+Most = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class BudgetsIn(Schema):
     """What is left out stays; null is no limit. A run that had ended because a budget was spent goes on."""
 
-    pair_budget: Limit | None = None
-    call_budget: Limit | None = None
-    token_budget: Limit | None = None
-    cost_budget_micros: Limit | None = None
+    pair_budget: Most | None = None
+    call_budget: Most | None = None
+    token_budget: Most | None = None
+    cost_budget_micros: Most | None = None
 
 
 class CapsIn(Schema):
     """What is left out stays; null is no limit."""
 
-    calls: Limit | None = None
-    tokens: Limit | None = None
-    cost_micros: Limit | None = None
+    calls: Most | None = None
+    tokens: Most | None = None
+    cost_micros: Most | None = None
 
 
 class CapsOut(Schema):
@@ -162,7 +164,7 @@ class CalibrateIn(Schema):
     seed: int | None = Field(None, ge=0, lt=2**63)
 
 
-@router.post("/projects/{slug}/calibrate", response={201: RunProgress})
+@router.post("/projects/{slug}/calibrations", response={201: RunProgress})
 def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
     """Order a run on pairs across queries; the calibration follows its end."""
     project = owned_project_or_404(request, slug)
@@ -200,6 +202,18 @@ def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
     return Status(202, _job_out(job))
 
 
+@router.get("/projects/{slug}/jobs", response=list[JobOut])
+def list_jobs(
+    request: HttpRequest, response: HttpResponse, slug: str, stage: Text = "", state: JobState | None = None,
+    cursor: Cursor = "", limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """The jobs of a project, newest first, all or those of a stage or in a state."""
+    rows = Job.objects.visible_to(request.user).filter(project=project_or_404(request, slug)).select_related("project")
+    rows = rows.filter(stage=stage) if stage else rows
+    rows = rows if state is None else rows.filter(state=state)
+    return [_job_out(job) for job in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
+
+
 @router.get("/jobs/{job_id}", response=JobOut)
 def get_job(request: HttpRequest, job_id: int) -> Any:
     """How far a job is, and how it ended."""
@@ -207,10 +221,14 @@ def get_job(request: HttpRequest, job_id: int) -> Any:
 
 
 @router.get("/projects/{slug}/runs", response=list[RunProgress])
-def list_runs(request: HttpRequest, slug: str) -> Any:
-    """The last runs of a project, newest first."""
-    project = project_or_404(request, slug)
-    return [run_progress(run) for run in Run.objects.visible_to(request.user).filter(project=project)[:20]]
+def list_runs(
+    request: HttpRequest, response: HttpResponse, slug: str, state: RunState | None = None, cursor: Cursor = "",
+    limit: Limit = 20,
+) -> Any:  # fmt: skip
+    """The runs of a project, newest first, all or those in a state."""
+    rows = Run.objects.visible_to(request.user).filter(project=project_or_404(request, slug))
+    rows = rows if state is None else rows.filter(state=state)
+    return [run_progress(run) for run in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
 
 
 @router.get("/runs/{run_id}", response=RunProgress)
@@ -229,7 +247,7 @@ def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "res
     return run_progress(run)
 
 
-@router.post("/runs/{run_id}/dead/retry", response=RetriedOut)
+@router.post("/runs/{run_id}/failures/retry", response=RetriedOut)
 def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = None) -> Any:
     """Open dead tasks again, all or those of one reason."""
     run = _owned_run_or_404(request, run_id)
@@ -283,11 +301,15 @@ class AuditOut(Schema):
 
 
 @router.get("/projects/{slug}/audit", response=list[AuditOut], by_alias=False)
-def get_audit(request: HttpRequest, slug: str, before: Annotated[int, Field(ge=1, lt=2**63)] | None = None) -> Any:
-    """What was done to a project's work and money, newest first, 100 at a time; `before`: ids below it. For owners."""
+def get_audit(
+    request: HttpRequest, response: HttpResponse, slug: str, action: Text = "", cursor: Cursor = "",
+    limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """What was done to a project's work and money, newest first, all or one action such as run.started. For owners."""
     project = owned_project_or_404(request, slug)
-    entries = AuditEntry.objects.visible_to(request.user).filter(project=project)
-    return (entries if before is None else entries.filter(pk__lt=before))[:AUDIT_ROWS]
+    rows = AuditEntry.objects.visible_to(request.user).filter(project=project)
+    rows = rows.filter(action=action) if action else rows
+    return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
 
 
 @router.get("/server", response=ServerOut)

@@ -19,7 +19,7 @@ from scoring.calibration.calibrate import project_calibration
 from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
 from zelo_site.api.estimates import EstimateOut
-from zelo_site.api.projects import query_or_404
+from zelo_site.api.projects import Text, query_or_404
 from zelo_site.pages.exporting.downloads import export_response
 
 router = Router(tags=["scores"])
@@ -194,11 +194,11 @@ def get_agreement(request: HttpRequest, slug: str) -> Any:
     return judge_figures(project_or_404(request, slug))
 
 
-@router.get("/projects/{slug}/export")
+@router.get("/projects/{slug}/exports/{exporter}")
 def get_export(
     request: HttpRequest,
     slug: str,
-    exporter: str = "zbench-annotated-jsonl",
+    exporter: Text,
     options: Json[dict[str, Any]] | None = None,
 ) -> StreamingHttpResponse:
     """The project in the format of an exporter plugin: scores, texts, grades, judgments, training sets or tasks.

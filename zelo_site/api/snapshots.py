@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import FileResponse, HttpRequest
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
 from ninja.errors import HttpError
@@ -15,6 +15,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
 from scoring.storage.files import StorageFull, storage
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
 
 router = Router(tags=["snapshots"])
@@ -73,10 +74,13 @@ def post_snapshot(request: HttpRequest, slug: str, body: SnapshotIn) -> Any:
 
 
 @router.get("/projects/{slug}/snapshots", response=list[SnapshotOut])
-def list_snapshots(request: HttpRequest, slug: str) -> Any:
-    """The project's snapshots, the latest first; those that join projects hidden from you are left out."""
-    project = project_or_404(request, slug)
-    return [snapshot_out(each) for each in visible_snapshots(request).filter(projects=project)]
+def list_snapshots(
+    request: HttpRequest, response: HttpResponse, slug: str, name: Text = "", cursor: Cursor = "", limit: Limit = 100
+) -> Any:
+    """The project's snapshots, newest first, all or those of a name; those that join projects hidden from you are left out."""
+    rows = visible_snapshots(request).filter(projects=project_or_404(request, slug))
+    rows = rows.filter(name=name) if name else rows
+    return [snapshot_out(each) for each in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
 
 
 @router.get("/snapshots/{snapshot_id}", response=SnapshotOut)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
 from ninja.errors import HttpError
@@ -23,9 +23,11 @@ from workers.jobs.training import (
     resume_training,
     start_training,
 )
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
 
 router = Router(tags=["training"])
+TrainingState = Literal["planned", "running", "finished", "held_back", "failed", "cancelled"]
 
 
 class TrainingIn(Schema):
@@ -114,11 +116,15 @@ def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
 
 
 @router.get("/projects/{slug}/trainings", response=list[TrainingOut])
-def list_trainings(request: HttpRequest, slug: str) -> Any:
-    """The project's trainings, the latest first."""
+def list_trainings(
+    request: HttpRequest, response: HttpResponse, slug: str, state: TrainingState | None = None, cursor: Cursor = "",
+    limit: Limit = 100,
+) -> Any:  # fmt: skip
+    """The project's trainings, newest first, all or those in a state."""
     project = project_or_404(request, slug)
-    runs = TrainingRun.objects.filter(project=project).select_related("project").prefetch_related("rerankers")
-    return [training_out(run) for run in runs]
+    rows = TrainingRun.objects.filter(project=project).select_related("project").prefetch_related("rerankers")
+    rows = rows if state is None else rows.filter(state=state)
+    return [training_out(run) for run in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
 
 
 @router.get("/trainings/{training_id}", response=TrainingOut)

@@ -15,6 +15,7 @@ from zelo_site.cli.terminal import ProgressBar, duration, table
 
 LOCAL_JUDGES = ("bm25", "query-likelihood", "embedding")
 POLL_S = 0.5
+PAUSED = "the run is paused; resume it on the project's page"
 
 
 class RunStopped(RuntimeError):
@@ -26,7 +27,7 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
 
     Raises RunStopped if it was cancelled or failed.
     """
-    began, trouble = time.monotonic(), _Trouble(run)
+    began, trouble, pauses = time.monotonic(), _Trouble(run), _Pauses()
     while not (progress := run_progress(run)).is_over:
         note = f"{progress.rate:,.0f}/s · {duration(progress.eta_s)} left"
         if progress.waits_for:
@@ -35,7 +36,9 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
             note += f" · {progress.dead:,} failed"
         if paused := run.judges.filter(paused_at__isnull=False).count():
             note += f" · {paused} judge{'s' * (paused > 1)} paused; see the scorecard"
-        for line in trouble.new_lines():
+        if progress.state == Run.State.PAUSED:
+            note = PAUSED
+        for line in [*trouble.new_lines(), *pauses.new_lines(progress)]:
             bar.end(line)
         bar.show(progress.answered, progress.planned, note)
         tick()
@@ -85,6 +88,18 @@ class _Trouble:
         found = list(rows.select_related("annotator").order_by("pk"))
         self._told |= {each.pk for each in found}
         return [f"{each.annotator.name} is paused: {each.annotator.pause_reason}" for each in found]
+
+
+class _Pauses:
+    """Pauses of a run that is watched, each reported once, since without a terminal no note is drawn."""
+
+    def __init__(self) -> None:
+        self._is_paused = False
+
+    def new_lines(self, progress: RunProgress) -> list[str]:
+        """Return a line if the run was paused since the last call."""
+        before, self._is_paused = self._is_paused, progress.state == Run.State.PAUSED
+        return [PAUSED] if self._is_paused and not before else []
 
 
 def _endpoint_note(project: Project) -> str:

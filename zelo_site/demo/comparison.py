@@ -29,10 +29,15 @@ def weak_rows(project: Project) -> list[StoryRow]:
 
 def comparison_rows(project: Project) -> list[StoryRow]:
     """Return all rows of the table."""
+    return _measured(project, comparison_orders(project))
+
+
+def comparison_orders(project: Project) -> list[tuple[str, str, Order]]:
+    """Return name, kind and scores by candidate id of all orders of the table."""
     graded = DemoRuns(project).graded
     panel = panel_judges(project)
     alone = judge_strengths(project, graded)
-    orders = [
+    return [
         *_baselines(project),
         *((f"panel judge {judge.name}", PANEL, alone.get(judge.pk, {})) for judge in panel),
         ("Elo of the weak judges", ELO, _elo(project, _weak_ids(project))),
@@ -40,7 +45,6 @@ def comparison_rows(project: Project) -> list[StoryRow]:
         ("Elo of the panel", ELO, _elo(project, [judge.pk for judge in panel])),
         ("judge-aware Elo of all", ELO, judge_aware_elo(project, graded)),
     ]
-    return _measured(project, orders)
 
 
 def _baselines(project: Project) -> list[tuple[str, str, Order]]:

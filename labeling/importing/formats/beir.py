@@ -20,6 +20,8 @@ from labeling.plugins import register
 from labeling.records import ImportedDocument, ImportedGrade, ImportedQuery
 
 _TEXTS = {"corpus.jsonl": "documents", "queries.jsonl": "queries"}
+_GRADES = (".tsv", ".txt", ".qrels")
+_SPREADSHEETS = (".xlsx", "xl/workbook.xml")
 
 
 def _example() -> bytes:
@@ -61,14 +63,14 @@ class Beir(RowImporter):
 
     def read_all(self, stream: IO[bytes] | Path, *, parts: bool = False) -> Iterator[Row | RowError]:
         with open_files(stream, self.options.max_total_bytes) as files:
-            texts = [each for each in files if PurePosixPath(each.name).name in _TEXTS]
+            texts = [each for each in files if _name(each) in _TEXTS]
             grades = self._grade_files(files)
             if not texts and not grades:
                 names = ", ".join(each.name for each in files[:5]) or "nothing"
                 raise refused(
                     f"holds {names}",
                     expectation="corpus.jsonl, queries.jsonl or qrels/*.tsv",
-                    remedy="choose the data set's own folder, or another format",
+                    remedy=_remedy(files),
                 )
             _check_one_set(texts)
             judged = self._judged(grades) if self.options.judged_only else None
@@ -79,13 +81,13 @@ class Beir(RowImporter):
 
     def _grade_files(self, files: list[DataFile]) -> list[DataFile]:
         found = [
-            each for each in files if PurePosixPath(each.name).parent.name == "qrels" and each.name.endswith(".tsv")
+            each for each in files if PurePosixPath(each.name).parent.name == "qrels" and _name(each).endswith(_GRADES)
         ]
         if not self.options.split:
             return found
-        chosen = [each for each in found if PurePosixPath(each.name).stem == self.options.split]
+        chosen = [each for each in found if _stem(each) == self.options.split]
         if not chosen:
-            names = ", ".join(PurePosixPath(each.name).stem for each in found) or "none"
+            names = ", ".join(_stem(each) for each in found) or "none"
             raise refused(
                 f"has no qrels/{self.options.split[:80]}.tsv",
                 expectation=f"one of the splits of the data set: {names}",
@@ -94,7 +96,7 @@ class Beir(RowImporter):
         return chosen
 
     def _texts(self, file: DataFile, judged: set[str] | None) -> Iterator[Row | RowError]:
-        are_queries = _TEXTS[PurePosixPath(file.name).name] == "queries"
+        are_queries = _TEXTS[_name(file)] == "queries"
         for line, body in self._lines(file):
             try:
                 if isinstance(body, RowError):
@@ -124,6 +126,23 @@ class Beir(RowImporter):
     def _lines(self, file: DataFile) -> Iterator[tuple[int, bytes | RowError]]:
         with named_damage(file.name), file.open() as stream:
             yield from numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes)
+
+
+def _name(file: DataFile) -> str:
+    """The name without its folder and without the ending of a compressed file."""
+    return PurePosixPath(file.name).name.removesuffix(".gz")
+
+
+def _stem(file: DataFile) -> str:
+    return PurePosixPath(_name(file)).stem
+
+
+def _remedy(files: list[DataFile]) -> str:
+    if any(each.name.endswith(_SPREADSHEETS) for each in files):
+        return "export the sheet as CSV UTF-8"
+    if len(files) == 1:
+        return f"unpack the archive, and import {files[0].name} alone"
+    return "choose the data set's own folder, or another format"
 
 
 def _check_one_set(texts: list[DataFile]) -> None:

@@ -13,7 +13,7 @@ from labeling.importing.strict_json import BadJson, check_text, printable
 MAX_RANK = 2**31 - 1
 HEAD_BYTES = 64 * 1024
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_MAX_NUMBER_CHARACTERS = 40
+_MAX_NUMBER_CHARACTERS = 400
 
 
 def decoded(body: bytes, line: int) -> str:
@@ -30,13 +30,14 @@ def decoded(body: bytes, line: int) -> str:
 
 
 def text_lines(head: bytes) -> list[str]:
-    """The whole lines at the beginning of a file, without blank ones; empty if they are no UTF-8 text."""
+    """The whole lines at the beginning of a file, without blank ones; empty if they are no text.
+
+    Single bytes that are not UTF-8, and a NUL, do not hide a format: its importer names their line.
+    """
     cut = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-    try:
-        found = cut.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return []
-    return [] if "\x00" in found else [line for line in found.splitlines() if line.strip()]
+    found = cut.decode("utf-8", "replace").removeprefix("\ufeff")
+    bad = found.count("\x00") + found.count("\ufffd")
+    return [] if bad > 2 + len(found) // 20 else [line for line in found.splitlines() if line.strip()]
 
 
 def row_error(error: BadJson, line: int) -> RowError:
@@ -44,11 +45,27 @@ def row_error(error: BadJson, line: int) -> RowError:
     return RowError(error.problem, line=line, field=error.field, expectation=error.expectation, remedy=error.remedy)
 
 
+def named(value: Any) -> str:
+    """A value that is no text, in the words of messages."""
+    names = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes that are not UTF-8"}
+    return names.get(
+        type(value), f"{printable(str(value))}" if isinstance(value, int | float) else "a date or another type"
+    )
+
+
 def identifier(value: Any, field: str, line: int) -> str:
     """An id; whole numbers become text, and blanks around an id are dropped."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        raise RowError(
+            f"is {named(value)}",
+            line=line,
+            field=field,
+            expectation="an id: a text or a whole number",
+            remedy="write all ids as texts",
+        )
+    text = "" if value is None else str(value).strip()
     try:
         check_text(text)
         check_identifier(text, field)
@@ -61,7 +78,7 @@ def identifier(value: Any, field: str, line: int) -> str:
 
 def text(value: Any, field: str, line: int) -> str:
     """A text with a visible character."""
-    problem = f"is {type(value).__name__}, not a text" if not isinstance(value, str) else "is empty"
+    problem = "is empty" if value is None or isinstance(value, str) else f"is {named(value)}, not a text"
     if not isinstance(value, str) or is_blank(value):
         raise RowError(
             problem,
@@ -99,6 +116,8 @@ def grade(value: Any, line: int) -> int:
         return int(found)
     shown = printable(str(value))
     is_fraction = found is not None and abs(found) <= MAX_GRADE
+    as_number = "write the grade as a number; a larger grade means more relevant"
+    is_id = found is not None and not is_fraction
     raise RowError(
         f"is {shown!r}, a fraction" if is_fraction else f"is {shown!r}",
         line=line,
@@ -106,7 +125,9 @@ def grade(value: Any, line: int) -> int:
         expectation=f"a whole number up to {MAX_GRADE}",
         remedy="multiply all grades until they are whole numbers, or round them"
         if is_fraction
-        else "write the grade as a number; a larger grade means more relevant",
+        else "choose another format: triples of ids hold no grades"
+        if is_id
+        else as_number,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
@@ -11,7 +12,9 @@ from labeling.importing.formats import fields
 from labeling.importing.formats.fields import decoded, text_lines
 from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row
 from labeling.importing.formats.pair_rows import Pair, PairLineImporter
+from labeling.importing.formats.value_checks import MAX_GRADE
 from labeling.importing.lines import RowError
+from labeling.importing.strict_json import printable
 from labeling.plugins import register
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
 
@@ -74,7 +77,8 @@ class MsMarcoTop(PairLineImporter):
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
         rows = [line.split("\t") for line in text_lines(head)[:20]]
-        long = [row for row in rows if len(row) == 4 and " " in row[3] and " " not in row[0] + row[1]]
+        # msmarco-docs.tsv has four columns too: id, address, title, body.
+        long = [row for row in rows if len(row) == 4 and " " in row[3] and not re.search(r" |://", row[0] + row[1])]
         return 0.8 if rows and len(long) == len(rows) else 0.0
 
     def pairs(self, body: bytes, line: int) -> Iterator[Pair]:
@@ -104,7 +108,9 @@ class MsMarcoTriples(PairLineImporter):
     def recognises(cls, head: bytes, filename: str) -> float:
         rows = [line.split("\t") for line in text_lines(head)[:20]]
         texts = [row for row in rows if len(row) == 3 and all(" " in each.strip() for each in row[1:])]
-        return 0.8 if rows and len(texts) == len(rows) else 0.0
+        # Triples of ids are told from grades by their third number, and refused by name.
+        ids = [row for row in rows if len(row) == 3 and all(map(str.isdecimal, row)) and int(row[2]) > MAX_GRADE]
+        return 0.8 if rows and len(texts) == len(rows) else 0.95 if ids and 2 * len(ids) > len(rows) else 0.0
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         """Rows without repeated candidates: a relevant document has a line for each other one."""
@@ -118,6 +124,13 @@ class MsMarcoTriples(PairLineImporter):
 
     def pairs(self, body: bytes, line: int) -> Iterator[Pair]:
         query, *documents = _columns(body, line, ("query", "relevant document", "other document"))
+        if all(map(str.isdecimal, (query, *documents))):
+            raise RowError(
+                f"holds the ids {printable(query)}, {', '.join(map(printable, documents))}",
+                line=line,
+                expectation="three texts",
+                remedy="join the ids with their texts first, or import the texts and a run or qrels file of the ids",
+            )
         query = fields.text(query, "query", line)
         for document, field, grade in zip(documents, ("relevant document", "other document"), (1, None), strict=True):
             yield Pair(query=query, document=fields.text(document, field, line), grade=grade)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
@@ -68,6 +69,7 @@ class RowChecks:
     def _check_query(self, row: ImportedQuery) -> None:
         _check_id(row.id, "query.id", row.line)
         key = _digest(row.id)
+        self._check_spelling(row.id, "query.id", row.line, lambda other: self._queries.get(other))
         if key in self._queries:
             raise RowError(
                 f"the query id {printable(row.id)!r} is already used on line {self._queries[key]}",
@@ -97,6 +99,7 @@ class RowChecks:
         _check_id(document.id, f"{path}.id", line)
         # Blanks around a text carry no meaning: two files often differ in a last line end.
         entry = _digest(document.text.strip()) + line.to_bytes(8)
+        self._check_spelling(document.id, f"{path}.id", line, self._line_of_document)
         earlier = self._documents.setdefault(_digest(document.id), entry)
         if earlier[:16] != entry[:16]:
             raise RowError(
@@ -107,6 +110,27 @@ class RowChecks:
                 remedy="use different ids for the two texts, or make them equal",
             )
         return earlier is not entry
+
+    def _line_of_document(self, key: bytes) -> int | None:
+        entry = self._documents.get(key)
+        return None if entry is None else int.from_bytes(entry[16:])
+
+    @staticmethod
+    def _check_spelling(identifier: str, field: str, line: int, line_of: Callable[[bytes], int | None]) -> None:
+        """Refuse `1.0` in a file that has `1`: spreadsheets and data frames make one of the other where a cell is empty."""
+        whole = identifier.removesuffix(".0")
+        if not (whole.isascii() and whole.isdecimal()):
+            return
+        other = whole if whole != identifier else f"{identifier}.0"
+        earlier = line_of(_digest(other))
+        if earlier is not None:
+            raise RowError(
+                f"is {identifier!r}, and line {earlier} has {other!r}",
+                line=line,
+                field=field,
+                expectation="one spelling of an id",
+                remedy="write all ids as whole numbers, or as texts",
+            )
 
     def _check_answer(self, row: ImportedPreference | ImportedRating) -> bool:
         value: float | int | str | None

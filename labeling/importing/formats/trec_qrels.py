@@ -64,8 +64,10 @@ class TrecQrels(LineImporter):
         rows = [_columns(line) for line in text_lines(head)[:20] if not line.startswith("#")]
         rows = rows[1:] if rows and _is_header(rows[0]) else rows
         looks = [len(row) in (3, 4) and _NUMBER.fullmatch(row[-1]) is not None for row in rows]
-        if not looks or not all(looks):
+        if not looks or 2 * sum(looks) < len(looks):
             return 0.0
+        if not all(looks):
+            return 0.3  # its bad lines are named
         return 0.9 if all(len(row) == 4 for row in rows) or "qrel" in filename.lower() else 0.6
 
     _width = 0  # columns of the rows since the last header, 0 before the first row

@@ -32,11 +32,16 @@ class TrecRun(LineImporter):
 
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
-        rows = [_split(line) for line in text_lines(head)[:20]]
-        return 0.95 if rows and all(len(row) == 6 and fields.number(row[4]) is not None for row in rows) else 0.0
+        rows = [_split(line) for line in text_lines(head)[:20] if not line.startswith("#")]
+        good = [len(row) == 6 and fields.number(row[4]) is not None for row in rows]
+        known = [len(row) in (5, 6, 7) and row[1] in ("Q0", "0") for row in rows]
+        return 0.95 if good and all(good) else 0.3 if known and 2 * sum(known) >= len(known) else 0.0
 
-    def parse_line(self, body: bytes, line: int) -> ImportedCandidate:
-        columns = _split(decoded(body, line))
+    def parse_line(self, body: bytes, line: int) -> ImportedCandidate | None:
+        text = decoded(body, line)
+        columns = _split(text)
+        if text.startswith("#") and len(columns) != 6:
+            return None
         if len(columns) != 6:
             raise RowError(
                 f"has {len(columns)} columns",

@@ -18,6 +18,7 @@ from labeling.records import ImportedQuery
 
 _FIELDS = ("num", "title", "desc", "narr", "query", "question", "description", "narrative")
 _TAG = re.compile(rf"<(/?)({'|'.join(_FIELDS)}|top|topic)\b([^>]*)>", re.IGNORECASE)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""\b(?:number|num|id|qid)\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 # What older tracks write before the values, as in "<num> Number: 301".
 _LABELS = {
@@ -86,7 +87,8 @@ class TrecTopics(RowImporter):
             )
 
     def _query(self, topic: _Topic) -> ImportedQuery:
-        found = {name: " ".join(html.unescape("".join(pieces)).split()) for name, pieces in topic.fields.items()}
+        whole = {name: _CDATA.sub(_escaped, "".join(pieces)) for name, pieces in topic.fields.items()}
+        found = {name: " ".join(html.unescape(text).split()) for name, text in whole.items()}
         found = {name: _LABELS[name].sub("", value) if name in _LABELS else value for name, value in found.items()}
         wanted = next((name for name in _CHOICES[self.options.field] if found.get(name)), self.options.field)
         others = {name: value for name, value in found.items() if name not in (wanted, "num") and value}
@@ -97,6 +99,11 @@ class TrecTopics(RowImporter):
             metadata=others,
             line=topic.line,
         )
+
+
+def _escaped(section: re.Match[str]) -> str:
+    """The text of a CDATA section, in which entities have no meaning."""
+    return html.escape(section[1])
 
 
 class _Topic:

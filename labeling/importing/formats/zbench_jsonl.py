@@ -55,11 +55,23 @@ class ZbenchJsonl(LineImporter):
         try:
             row, errors = _query(parse(body, check=False), line)
         except BadJson as error:
-            yield _row_error(error, line)
+            yield _row_error(error if body.lstrip()[:1] in _JSON_STARTS else _no_json(body), line)
             return
         yield from (_row_error(error, line) for error in errors)
         if row is not None:
             yield row
+
+
+_JSON_STARTS = (b"{", b"[", b'"', b"n")
+
+
+def _no_json(body: bytes) -> BadJson:
+    """The error of a line of another format, which nothing recognised."""
+    return BadJson(
+        f"begins with {printable(body[:40].decode('utf-8', 'replace'))!r}: not JSON",
+        expectation="one JSON object on one line",
+        remedy="choose the file's format; no format recognises this file by itself",
+    )
 
 
 def _row_error(error: BadJson, line: int) -> RowError:
@@ -154,6 +166,8 @@ def _text(owner: dict[str, Any], key: str, path: str) -> str:
 def _identifier(owner: dict[str, Any], path: str) -> str:
     field = f"{path}.id"
     given = _member(owner, "id", path)
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     value: str = _typed(given, str, field, "a string or an integer", "write all ids in double quotes")

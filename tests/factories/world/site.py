@@ -31,7 +31,16 @@ from tests.factories.pages import (
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.deletion.projects import archive_project
-from workers.models import EndpointDefinition, Job, JudgeTeaching, JudgeTrial, ProviderBatch, Recipe, RecipeStage
+from workers.models import (
+    EndpointDefinition,
+    Job,
+    JudgeTeaching,
+    JudgeTrial,
+    ProviderBatch,
+    Recipe,
+    RecipeStage,
+    Webhook,
+)
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -110,6 +119,10 @@ def make_world() -> World:
         "import_id": DatasetImport.objects.create(project=project, file="f", importer="table", summary="none").pk,
         "exporter": "trec-run",
         "action": "pause",
+        "webhook_id": Webhook.objects.create(
+            project=project, url="https://hooks.example.org/zelo", events=["run.finished"]
+        ).pk,
+        "slot": 1,
         "reranker_id": Reranker.objects.create(
             project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
         ).pk,

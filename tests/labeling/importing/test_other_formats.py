@@ -245,7 +245,7 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
         ("table", "qid,docid,score\n1,a,1.5\n", 2, "a fraction"),
         ("table", "query,text\nwho,a\0b\n", 2, "NUL"),
         ("table", b"query,text\nwho,a\xe4\n", 2, "not UTF-8"),
-        ("table", "query,text\nwho,a\n".encode("utf-16"), 0, "UTF-16"),
+        ("table", "query,text\nwho,a\n".encode("utf-16"), 1, "UTF-16"),
         ("table", b"query,text\nwho," + b"x" * 70 * KIB + b"\n", 2, "longer than 65536"),
         ("table", gzip.compress(b"query,text\n" + b"who,x\n" * 200_000, mtime=0), None, "longer than 524288"),
         ("table", '[{"query": "who"}, 7]', 2, "is no object"),

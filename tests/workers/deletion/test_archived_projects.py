@@ -25,7 +25,7 @@ from workers.deletion.accounts import FORMER, count_account, delete_account
 from workers.deletion.projects import archive_project, is_purging, purge_due, purge_project, restore_project
 from workers.deletion.targets import DeletionRefused
 from workers.jobs.candidates import order_candidates
-from workers.models import Job, JudgingTask, Run
+from workers.models import Job, JudgingTask, ProviderBatch, Run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -132,6 +132,24 @@ def test_a_purge_goes_on_after_its_worker_died(owner: Any, monkeypatch: pytest.M
     jobs.carry_out_deletion(job.pk, worker="next")
     assert rows() == before
     assert storage().names(folder) == []
+
+
+def test_a_purge_waits_until_batches_have_come_back(owner: Any) -> None:
+    before = rows()
+    project = at_work(owner)
+    run = Run.objects.get(project=project)
+    batch = ProviderBatch.objects.create(
+        run=run, annotator=run.judges.all()[0], endpoint="e", model="m", requests=1, state="running", batch_id="b"
+    )
+    archive_project(project, by=owner)
+    job = purge_project(project, by=owner)
+    run.refresh_from_db()
+    assert run.state == Run.State.CANCELLED, "and its batches with it"
+    assert jobs.waiting_deletion_ids() == [] and purge_project(project, by=owner) == job
+    ProviderBatch.objects.filter(pk=batch.pk).update(state="cancelled", finished_at=timezone.now())
+    assert jobs.waiting_deletion_ids() == [job.pk]
+    jobs.carry_out_deletion(job.pk, worker="here")
+    assert rows() == before
 
 
 def test_a_deleted_account_leaves_its_answers_without_its_name(owner: Any) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.db.models.functions import Now
+from django.utils import timezone
 
 from labeling.access.annotators import get_person
 from labeling.models import (
@@ -42,8 +45,9 @@ from workers.budgets.spend import totals_of_project
 from workers.deletion import job as jobs
 from workers.deletion.orders import delete, delete_answers
 from workers.deletion.targets import COUNT_LABELS, DeletionRefused, UnknownTarget, find_target
-from workers.deletion.walk import Walk, clears, relations
-from workers.models import Attempt, Job, JudgingTask, Run, Spend
+from workers.deletion.walk import Slices, Walk, clears, relations
+from workers.judging.provider_batches.following import due_batches
+from workers.models import Attempt, Job, JudgingTask, ProviderBatch, Run, Spend
 
 # Fits read in transactions of their own.
 REAL = pytest.mark.django_db(transaction=True)
@@ -99,6 +103,7 @@ def test_every_foreign_key_is_followed_or_cleared() -> None:
         for relation in relations(model):
             assert relation.on_delete.__name__ in known, relation
             assert relation.field.null or not clears(relation), relation
+            assert relation.field.target_field.primary_key, relation
 
 
 @REAL
@@ -241,7 +246,7 @@ def test_a_large_target_waits_for_a_worker_which_may_die(owner: Any, monkeypatch
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Walk, "_follow", lambda self, *args: (die(self), follow(self, *args)))
+        patch.setattr(Walk, "_clear_way", lambda self, *args: (die(self), clear_way(self, *args))[1])
         with pytest.raises(Killed):
             jobs.carry_out_deletion(job.pk, worker="dies")
     assert Query.objects.filter(project=project, external_id="q0").exists()
@@ -254,7 +259,7 @@ def test_a_large_target_waits_for_a_worker_which_may_die(owner: Any, monkeypatch
     assert job.done <= job.total
 
 
-follow = Walk._follow
+clear_way = Walk._clear_way
 
 
 def test_each_count_has_a_label() -> None:
@@ -294,3 +299,70 @@ def test_grades_follow_from_the_raters_that_stay(owner: Any) -> None:
         candidate.refresh_from_db()
         unmatched = UnmatchedGrade.objects.filter(project=project).values_list("grade", flat=True).first()
         assert (candidate.grade, unmatched) == (expected, expected)
+
+
+def batch_of(run: Run, annotator: Annotator, **values: Any) -> ProviderBatch:
+    """A batch that is at its provider."""
+    given = {"endpoint": "e", "model": "m", "requests": 3, "state": "running", "batch_id": f"b-{run.pk}", **values}
+    return ProviderBatch.objects.create(run=run, annotator=annotator, **given)
+
+
+def ended(batch: ProviderBatch) -> None:
+    ProviderBatch.objects.filter(pk=batch.pk).update(state="cancelled", finished_at=Now())
+
+
+def test_a_run_is_deleted_once_its_batches_have_come_back(owner: Any) -> None:
+    project = make_project(owner=owner, queries=1, documents=4)
+    run = make_run(project, sampler="all")
+    batch = batch_of(run, run.judges.all()[0])
+    target = find_target(project, "run", run.pk)
+    assert target.counted()["batches"] == 1
+    job = delete(target, by=owner, wait=True)
+    assert (job.state, str(job.message)) == (
+        Job.State.OPEN, "waits until its batches at the provider are cancelled: 1 left",
+    )  # fmt: skip
+    assert list(due_batches()) == [batch], "a worker cancels it at its provider, since the run is cancelled"
+    assert jobs.waiting_deletion_ids() == []
+    jobs.carry_out_deletion(job.pk, worker="too early")
+    job.refresh_from_db()
+    assert job.state == Job.State.OPEN and Run.objects.get(pk=run.pk).state == Run.State.CANCELLED
+    ended(batch)
+    assert jobs.waiting_deletion_ids() == [job.pk]
+    jobs.carry_out_deletion(job.pk, worker="next")
+    assert not Run.objects.filter(pk=run.pk).exists()
+
+
+def test_a_batch_that_nobody_reports_any_more_keeps_no_deletion_waiting(owner: Any) -> None:
+    project = make_project(owner=owner, queries=1, documents=4)
+    run = make_run(project, sampler="all")
+    batch_of(run, run.judges.all()[0], created_at=timezone.now() - timedelta(days=3))
+    assert delete(find_target(project, "run", run.pk), by=owner).state == Job.State.FINISHED
+
+
+def test_a_distilled_run_is_cancelled_with_its_run_or_snapshot_alone(owner: Any) -> None:
+    project = make_scored()
+    snapshot, other = stored_snapshot(project), stored_snapshot(project)
+    panel, another = make_run(project, sampler="all"), make_run(project, sampler="all")
+    for kind, spared, part in (("run", another, panel), ("snapshot", other, snapshot)):
+        payload = {"stage": "train", "runs": {"panel": panel.pk}, "snapshot": snapshot.pk}
+        distilled = Job.objects.create(project=project, stage="distill", payload=payload)
+        assert delete(find_target(project, kind, spared.pk), by=owner).state == Job.State.FINISHED
+        distilled.refresh_from_db()
+        assert distilled.state == Job.State.OPEN
+        assert find_target(project, kind, part.pk).counted()["distilled_runs"] == 1
+        assert delete(find_target(project, kind, part.pk), by=owner).state == Job.State.FINISHED
+        distilled.refresh_from_db()
+        assert distilled.state == Job.State.CANCELLED
+    assert AuditEntry.objects.filter(action="distillation.cancelled").count() == 2
+
+
+def test_slices_shrink_where_a_table_is_slow_and_grow_where_it_is_fast() -> None:
+    slices = Slices()
+    sizes = []
+    for seconds in (0.5, 0.5, 5.0, 0.001, 0.001, 0.02):
+        slices.took(Query, slices.size(Query), seconds)
+        sizes.append(slices.size(Query))
+    assert sizes == [20, 10, 10, 20, 40, 80] and slices.longest_s == 5.0
+    slices.took(Query, 3, 0.001)
+    assert slices.size(Query) == 80, "a slice that was not full shows nothing"
+    assert slices.size(Document) == 200, "each table has a size of its own"

@@ -281,7 +281,7 @@ def test_an_owner_orders_a_calibration_over_rest_and_reads_its_reliability(judge
     owner = make_member(judged.project, Role.OWNER)
     grade(judged)
     slug = f"/projects/{judged.project.slug}"
-    answered = api_post(owner, f"{slug}/calibrate", {"judges": [{"plugin": "test-longer"}], "pairs_per_query": 2})
+    answered = api_post(owner, f"{slug}/calibrations", {"judges": [{"plugin": "test-longer"}], "pairs_per_query": 2})
     assert answered.status_code == 201
     carry_out(Run.objects.get(pk=answered.json()["run_id"]))
     settle(judged.project)
@@ -296,10 +296,10 @@ def test_a_viewer_reads_a_calibration_but_orders_none_and_a_stranger_sees_nothin
     viewer, stranger = make_member(judged.project, Role.VIEWER), make_user()
     slug = f"/projects/{judged.project.slug}"
     assert api_get(viewer, f"{slug}/calibration").status_code == 200
-    assert api_post(viewer, f"{slug}/calibrate", {}).status_code == 403
+    assert api_post(viewer, f"{slug}/calibrations", {}).status_code == 403
     for path in ("calibration", "agreement"):
         assert api_get(stranger, f"{slug}/{path}").status_code == 404
-    assert api_post(stranger, f"{slug}/calibrate", {}).status_code == 404
+    assert api_post(stranger, f"{slug}/calibrations", {}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_a_calibration_that_cannot_be_carried_out_is_refused_with_its_reason(
     judged: Judged, body: dict[str, Any], named: str
 ) -> None:
     owner = make_member(judged.project, Role.OWNER)
-    answered = api_post(owner, f"/projects/{judged.project.slug}/calibrate", body)
+    answered = api_post(owner, f"/projects/{judged.project.slug}/calibrations", body)
     assert answered.status_code == 422
     assert named in answered.content.decode()
     assert not Run.objects.exists()

@@ -249,7 +249,7 @@ def test_page_and_rest_order_a_teaching_and_show_the_verdict(client: Client) -> 
     wrong = client.post(f"/p/{project.slug}/teachings/", {"judge": judge.pk, "examples": "99", "pairs": "6"})
     assert wrong.status_code == 422 and not JudgeTeaching.objects.exists()
     made = client.post(
-        f"/api/v1/projects/{project.slug}/judges/{judge.pk}/teach", {"examples": 3}, content_type="application/json"
+        f"/api/v1/projects/{project.slug}/judges/{judge.pk}/teachings", {"examples": 3}, content_type="application/json"
     )
     assert made.status_code == 201 and made.json()["state"] == "open" and made.json()["report"] == {}
     address = f"/p/{project.slug}/teachings/{made.json()['id']}/"

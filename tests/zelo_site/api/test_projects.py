@@ -64,7 +64,7 @@ def graded() -> list[tuple[str, int | None]]:
 
 def test_rest_leaves_bad_rows_out_and_passes_options_on_where_asked() -> None:
     owner = make_user()
-    api, path = Api(owner), f"/projects/{make_project(owner=owner).slug}/import"
+    api, path = Api(owner), f"/projects/{make_project(owner=owner).slug}/imports"
     assert upload(api, path, FILE).status_code == 422
     found = upload(api, f"{path}?leave_out_bad_rows=true", FILE).json()
     assert (found["queries"], found["candidates"]) == (1, 2)
@@ -114,7 +114,7 @@ def test_an_id_that_a_format_cannot_write_is_a_message(tmp_path: Path) -> None:
     project: Project = make_project(owner=owner, queries=1, documents=2)
     _rate(project)
     project.queries.update(external_id="q 1")
-    answer = Api(owner).get(f"/projects/{project.slug}/export?exporter=trec-run")
+    answer = Api(owner).get(f"/projects/{project.slug}/exports/trec-run")
     assert answer.status_code == 422 and "q 1" in answer.json()["detail"]
     with pytest.raises(CommandError, match="'q 1' contains a space"):
         call_command("export", project.slug, format="trec-run", to=tmp_path / "run")
@@ -136,10 +136,10 @@ def test_rest_and_the_command_preview_a_file_of_any_format_and_store_nothing(tmp
     owner = make_user()
     slug = make_project(owner=owner).slug
     api, file, out = Api(owner), tmp_path / "qrels.txt", io.StringIO()
-    found = upload(api, f"/projects/{slug}/import/preview", b"q1 0 d1 1\nq1 0 d2 x\n").json()
+    found = upload(api, f"/projects/{slug}/imports/preview", b"q1 0 d1 1\nq1 0 d2 x\n").json()
     assert found["importer"] == "zbench-jsonl" and found["errors"], "one column of grades is no number"
     options = json.dumps({"query_id": "nr", "query": "frage", "grade": "note"})
-    found = upload(api, f"/projects/{slug}/import/preview?importer=table&options={options}", TABLE).json()
+    found = upload(api, f"/projects/{slug}/imports/preview?importer=table&options={options}", TABLE).json()
     assert (found["queries"], found["candidates"], found["grades"]) == (1, 2, 1)
     assert [row["kind"] for row in found["rows"]] == [
         "query",
@@ -186,7 +186,7 @@ def test_the_page_detects_the_format_and_imports_by_the_corrected_columns(client
 def test_rest_the_command_and_the_page_replace_what_has_changed_where_asked(client: Client, tmp_path: Path) -> None:
     owner = make_user()
     project = make_project(owner=owner)
-    api, file, path = Api(owner), tmp_path / "rows.csv", f"/projects/{project.slug}/import"
+    api, file, path = Api(owner), tmp_path / "rows.csv", f"/projects/{project.slug}/imports"
     client.force_login(owner)
 
     def table(text: str) -> bytes:

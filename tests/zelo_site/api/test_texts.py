@@ -46,6 +46,25 @@ def test_bulk_upserts_build_a_project_and_replace_what_differs() -> None:
     assert entries.count() == before, "what changes nothing leaves no entry"
 
 
+def test_judgments_by_bulk_are_votes_of_their_annotators_and_repeats_change_nothing() -> None:
+    owner = make_user()
+    api, project = Api(owner), make_project(owner=owner, queries=1)
+    query = project.queries.get()
+    a, b = query.candidates.order_by("id").values_list("document__external_id", flat=True)[:2]
+    row = {"query_id": query.external_id, "a_id": a, "b_id": b, "preference": 0.9, "annotator": "anna"}
+    rows = [row, {**row, "annotator": "ben", "preference": None, "kind": "both_irrelevant", "by_person": True}]
+    found = send(api, project.slug, "judgments", *rows).json()
+    assert (found["rows"], found["created"], found["replaced"]) == (2, 2, 0)
+    assert send(api, project.slug, "judgments", *rows).json()["created"] == 0
+    assert send(api, project.slug, "judgments", {**row, "preference": 0.2}).json()["replaced"] == 1
+    candidate = query.candidates.order_by("id")[0]
+    answers = api.get(f"/candidates/{candidate.pk}/comparisons").json()
+    assert {(each["annotator"], each["preference"]) for each in answers} == {("anna", 0.2), ("ben", None)}
+    bad = [{**row, "preference": 2}, {**row, "b_id": a}, {**row, "kind": "maybe"}, {**row, "kind": "cannot_judge"}]
+    assert [each["line"] for each in send(api, project.slug, "judgments", *bad).json()["errors"]] == [1, 2, 3, 4]
+    assert send(api, project.slug, "judgments", {**row, "a_id": "none"}).status_code == 422
+
+
 def test_bad_lines_are_all_listed_and_nothing_is_stored() -> None:
     owner = make_user()
     api, slug = Api(owner), make_project(owner=owner).slug

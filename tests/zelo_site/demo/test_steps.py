@@ -22,6 +22,7 @@ from tests.factories.working import judge_all
 from tests.factories.world.panels import make_panel
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import advance
+from workers.runs.transitions import pause_run, resume_run
 from zelo_site.demo import comparison, steps
 from zelo_site.demo.announcing import add_to_story, forget_story, story_of
 from zelo_site.demo.sample.panel import Panel
@@ -132,6 +133,24 @@ def test_weak_judges_then_the_panel_then_only_the_panel_counts(project: Project)
     steps.judge_weakly(project, tick=tick)
     steps.judge_by_panel(project, tick=tick)
     assert Run.objects.count() == runs == 3
+
+
+def test_a_run_paused_on_the_page_is_said_once_and_goes_on_when_resumed(project: Project) -> None:
+    said, ticks = io.StringIO(), iter(range(100))
+
+    def tick() -> None:
+        run = steps.DemoRuns(project).weak()
+        match next(ticks):
+            case 0:
+                assert pause_run(run)
+            case 3:
+                assert resume_run(run)
+            case turn if turn > 3:
+                work(project)
+
+    steps.judge_weakly(project, tick=tick, stream=said)
+    assert said.getvalue().count("3-5 Weak     the run is paused; resume it on the project's page\n") == 1
+    assert "judgments on" in said.getvalue()
 
 
 def test_fewer_questions_take_fewer_lessons(panel: Panel) -> None:

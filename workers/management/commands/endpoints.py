@@ -24,6 +24,7 @@ from workers.endpoints.stored.changes import (
 from workers.endpoints.stored.encryption import EncryptionUnavailable
 from workers.judges.openai.http.connection_test import ConnectionTest, Step, try_endpoint
 from workers.monitoring.endpoint_list import EndpointRow, find_row, list_endpoints
+from workers.webhooks.changes import encrypt_webhooks_again
 
 
 class Command(BaseCommand):
@@ -91,6 +92,8 @@ class Command(BaseCommand):
 
     def _rotate(self, options: dict[str, Any]) -> str:
         done, unreadable = encrypt_again()
+        webhooks, unreadable_webhooks = encrypt_webhooks_again()
+        done, unreadable = done + webhooks, unreadable + unreadable_webhooks
         if unreadable:
             raise CommandError(
                 f"encrypted {done} again; cannot read the keys of {', '.join(unreadable)}: add the old secret to "

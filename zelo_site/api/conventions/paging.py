@@ -10,6 +10,8 @@ from ninja.errors import HttpError
 from pydantic import Field
 
 MOST_ROWS = 1000
+# An id in an address: what PostgreSQL can compare with.
+Number = Annotated[int, Field(ge=1, lt=2**63)]
 Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Cursor = Annotated[str, Field(max_length=40)]
 

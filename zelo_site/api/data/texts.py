@@ -7,22 +7,24 @@ from typing import IO, Any, Literal, cast
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from ninja import Router, Schema
 from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.importing.bulk import BadLines, upsert_lines
+from labeling.importing.bulk import BadLines, replaced_of, upsert_lines
 from labeling.importing.staging import ImportFailed
 from labeling.models import Candidate, Document, Judgment
 from labeling.retrieval.candidates import rank_candidates
-from zelo_site.api.conventions.paging import Cursor, Limit, paged
+from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.conventions.problems import LineErrors
 from zelo_site.api.projects import Text
+from zelo_site.api.projects import router as projects_router
 from zelo_site.api.runs import router as runs_router
 
 router = Router(tags=["texts"])
-Kind = Literal["queries", "documents", "candidates", "grades"]
+Kind = Literal["queries", "documents", "candidates", "grades", "judgments"]
 
 
 class UpsertOut(Schema):
@@ -81,7 +83,7 @@ def post_bulk(request: HttpRequest, slug: str, kind: Kind) -> Any:
     return {
         "rows": getattr(summary, kind),
         "created": getattr(summary, f"{kind}_created"),
-        "replaced": summary.replaced + (summary.grades_changed if kind == "grades" else 0),
+        "replaced": replaced_of(summary, kind),
         "unmatched": summary.grades_unmatched if kind == "grades" else 0,
     }
 
@@ -108,6 +110,19 @@ def list_candidates(
     rows = rows.filter(query__external_id=query) if query else rows
     rows = rows.filter(document__external_id=document) if document else rows
     return paged(request, response, rows.select_related("query", "document"), cursor=cursor, limit=limit)
+
+
+@projects_router.get("/documents/{document_id}", response=DocumentOut, tags=["texts"])
+def get_document(request: HttpRequest, document_id: Number) -> Any:
+    """One document."""
+    return get_object_or_404(Document.objects.visible_to(request.user), pk=document_id)
+
+
+@projects_router.get("/candidates/{candidate_id}", response=CandidateOut, by_alias=False, tags=["texts"])
+def get_candidate(request: HttpRequest, candidate_id: Number) -> Any:
+    """One candidate by the imported ids of its query and document."""
+    rows = Candidate.objects.visible_to(request.user).select_related("query", "document")
+    return get_object_or_404(rows, pk=candidate_id)
 
 
 @router.get("/candidates/{candidate_id}/comparisons", response=list[ComparisonOut], by_alias=False)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema
 
 from labeling.access.api_auth import project_or_404
 from labeling.models import DatasetImport
 from scoring.annotators.rater_agreement import rater_figures
-from zelo_site.api.projects import Limit
+from zelo_site.api.conventions.paging import Cursor, Limit, paged
+from zelo_site.api.projects import router as projects_router
 from zelo_site.pages.importing.past import left_out_response
 
 router = Router(tags=["imports"])
@@ -43,11 +44,13 @@ class RaterOut(Schema):
     kappa: float | None
 
 
-@router.get("/projects/{slug}/imports", response=list[DatasetImportOut])
-def list_imports(request: HttpRequest, slug: str, before: int | None = None, limit: Limit = 100) -> Any:
-    """Imports, the latest first, those before the id `before`."""
-    found = DatasetImport.objects.filter(project=project_or_404(request, slug)).defer("left_out_rows")
-    return (found.filter(pk__lt=before) if before is not None else found)[:limit]
+@projects_router.get("/projects/{slug}/imports", response=list[DatasetImportOut], tags=["imports"])
+def list_imports(
+    request: HttpRequest, response: HttpResponse, slug: str, cursor: Cursor = "", limit: Limit = 100
+) -> Any:
+    """Imports, newest first."""
+    rows = DatasetImport.objects.filter(project=project_or_404(request, slug)).defer("left_out_rows")
+    return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
 
 
 @router.get("/projects/{slug}/imports/{import_id}/left-out")

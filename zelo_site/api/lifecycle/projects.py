@@ -24,6 +24,7 @@ from workers.deletion.targets import DeletionRefused, count_project
 from zelo_site.api.lifecycle.deletions import PreviewOut
 from zelo_site.api.projects import Text
 from zelo_site.api.projects import router as projects_router
+from zelo_site.api.server.users import router as users_router
 
 router = Router(tags=["deletion"])
 
@@ -135,14 +136,14 @@ def _account_or_404(request: HttpRequest, user_id: int) -> Any:
     raise HttpError(404, f"no account {user_id} that you may delete; people delete their own, superusers any")
 
 
-@router.get("/accounts/{user_id}/deletion", response=PreviewOut)
+@router.get("/users/{user_id}/deletion", response=PreviewOut)
 def get_account_deletion(request: HttpRequest, user_id: int) -> Any:
     """What goes with an account, and how many judgments stay without its name (`judgments`)."""
     user = _account_or_404(request, user_id)
     return {"kind": "account", "name": user.get_username(), "counts": count_account(user)}
 
 
-@router.delete("/accounts/{user_id}", response={204: None})
+@users_router.delete("/users/{user_id}", response={204: None}, tags=["deletion"])
 def delete_user(request: HttpRequest, user_id: int) -> Any:
     """Delete one's own account, or any as a superuser; answers stay under the name of a former member."""
     try:

@@ -193,12 +193,17 @@ def main() -> None:
     if options.write is None:
         print(text)
         return
-    before = options.write.read_text(encoding="utf-8")
-    head, _, rest = before.partition(BEGIN)
-    _, mark, tail = rest.partition(END)
+    write_between(options.write, text, marks=(BEGIN, END))
+
+
+def write_between(file: Path, text: str, *, marks: tuple[str, str]) -> None:
+    """Replace what stands between two marks of a Markdown file. Exits with a message if the file lacks them."""
+    begin, end = marks
+    head, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    _, mark, tail = rest.partition(end)
     if not mark:
-        raise SystemExit(f"{options.write} lacks the marks {BEGIN} and {END}; add both")
-    options.write.write_text(f"{head}{BEGIN}\n{text}{END}{tail}", encoding="utf-8")
+        raise SystemExit(f"{file} lacks the marks {begin} and {end}; add both")
+    file.write_text(f"{head}{begin}\n{text}{end}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

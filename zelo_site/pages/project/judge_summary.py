@@ -56,7 +56,8 @@ class JudgeFigures:
         )
 
 
-# Agreement and lean use independent answers only; `answers` counts all answers.
+# Agreement and lean use independent answers only; `answers` counts all answers. Windows, because the planner expects one vote
+# where a table has no statistics yet, and would join the votes with their sums in nested loops, minutes for the demo's.
 _RECENT = f"""
 WITH recent AS (
     SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference
@@ -67,16 +68,14 @@ WITH recent AS (
     SELECT * FROM recent answer WHERE {INDEPENDENT}
 ), votes AS (
     SELECT pair_id, annotator_id, by_person, avg(preference) AS p FROM opinion GROUP BY 1, 2, 3
-), pairs AS (
-    SELECT pair_id, sum(p) FILTER (WHERE NOT by_person) AS judged, count(*) FILTER (WHERE NOT by_person) AS judges,
-           avg(p) FILTER (WHERE by_person) AS people
-    FROM votes GROUP BY 1
+), beside AS (
+    SELECT annotator_id, by_person, p, sum(p) FILTER (WHERE NOT by_person) OVER pair AS judged,
+           count(*) FILTER (WHERE NOT by_person) OVER pair AS judges, avg(p) FILTER (WHERE by_person) OVER pair AS people
+    FROM votes WINDOW pair AS (PARTITION BY pair_id)
 ), compared AS (
-    SELECT vote.annotator_id, vote.p, pairs.people,
-           CASE WHEN vote.by_person THEN pairs.judged / NULLIF(pairs.judges, 0)
-                ELSE (pairs.judged - vote.p) / NULLIF(pairs.judges - 1, 0) END AS others,
-           vote.by_person
-    FROM votes vote JOIN pairs USING (pair_id)
+    SELECT annotator_id, p, people, by_person,
+           CASE WHEN by_person THEN judged / NULLIF(judges, 0) ELSE (judged - p) / NULLIF(judges - 1, 0) END AS others
+    FROM beside
 ), agreement AS (
     SELECT annotator_id, avg({SAME_SQL.format("p", "others")}) AS agrees,
            avg({SAME_SQL.format("p", "people")}) FILTER (WHERE NOT by_person) AS agrees_with_people,

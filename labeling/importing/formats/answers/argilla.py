@@ -86,7 +86,9 @@ def _responses(record: Mapping[str, Any], line: int) -> Iterator[tuple[str, Any,
     if "fields" not in record:
         for key, given in record.items():
             if key.endswith(".responses") and given is not None:
-                users, states = record.get(f"{key}.users") or [], record.get(f"{key}.status") or []
+                users, states = (
+                    _list(record.get(f"{key}.{name}") or [], f"{key}.{name}", line) for name in ("users", "status")
+                )
                 for place, value in enumerate(_list(given, key, line)):
                     user = users[place] if place < len(users) else ""
                     yield key.removesuffix(".responses"), value, user, states[place] if place < len(states) else None

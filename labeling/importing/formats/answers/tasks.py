@@ -104,7 +104,7 @@ class TaskRows:
     def _answer(self, task: _Task, answer: TaskAnswer, line: int) -> ImportedPreference | ImportedRating:
         common: dict[str, Any] = {
             "annotator": values.name_of(answer.annotator, line, field="annotator", default=self._options.annotator),
-            "annotator_key": answer.key,
+            "annotator_key": values.name_of(answer.key, line, field="annotator's id", default=""),
             "by_person": answer.by_person,
             "line": line,
         }

@@ -20,7 +20,7 @@ Answer = tuple[float | None, AnswerKind]
 # Spellings after lower() and without all but letters and digits.
 _FIRST = frozenset(("a", "first", "left", "1", "model1", "documenta", "text1", "answer1", "responsea", "response1"))
 _SECOND = frozenset(("b", "second", "right", "2", "model2", "documentb", "text2", "answer2", "responseb", "response2"))
-_TIE = frozenset(("tie", "tied", "equal", "same", "both", "draw", "equallygood", "nodifference", "0", "c"))
+_TIE = frozenset(("tie", "tied", "equal", "same", "both", "draw", "equallygood", "nodifference", "c"))
 _NEITHER = frozenset(("neither", "none", "bothirrelevant", "bothbad", "tiebothbad", "bad", "norelevant"))
 _UNSURE = frozenset(("cannotjudge", "unsure", "unknown", "skip", "dontknow", "cantsay", "notsure"))
 

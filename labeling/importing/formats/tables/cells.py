@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
@@ -43,7 +44,7 @@ def table_columns(head: bytes) -> list[str]:
     """The columns of a table by its first bytes; empty if they show none. Raises RowError for a bad header."""
     kind = readers.kind_of(head)
     if kind == "csv":
-        lines = text_lines(head)
+        lines = list(itertools.dropwhile(readers.stands_before_a_header, text_lines(head)))
         if lines and "\n" in head.decode("utf-8", "replace").replace("\r", "\n"):
             twice = io.BytesIO(f"{lines[0]}\n{lines[0]}\n".encode())
             row = next(readers.csv_rows(twice, HEAD_BYTES, HEAD_BYTES * 4), None)

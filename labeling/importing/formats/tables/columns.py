@@ -65,6 +65,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "grade": ("grade", "rating", "relevance", "relevancegrade", "rel", "label", "judgement", "judgment", "esci"),
     "rater": ("rater", "raterid", "annotator", "annotatorid", "assessor", "assessorid", "worker", "workerid"),
 }
+# What programs write where there is no number.
+_NUMBERS, _MISSING = ("rank", "score", "grade"), frozenset(("na", "n/a", "nan", "null", "none", "#n/a"))
 _BARE_IDS = ("id", "docid", "uid", "key")
 
 
@@ -97,7 +99,9 @@ class ColumnMapping:
 
     def _cell(self, row: Mapping[str, Any], role: str) -> Any:
         value = row.get(self.of[role]) if role in self.of else None
-        return None if isinstance(value, str) and is_blank(value) else value
+        if isinstance(value, str) and (is_blank(value) or (role in _NUMBERS and value.strip().lower() in _MISSING)):
+            return None
+        return value
 
     def _id(self, row: Mapping[str, Any], role: str, line: int) -> str | None:
         """The id; a column of ids must have one in every row."""

@@ -6,6 +6,7 @@ export, without the library datasets. Imports no Django.
 
 from __future__ import annotations
 
+import functools
 import io
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,14 @@ _DATA = (".arrow", ".parquet")
 _IN_MEMORY = 16 * 1024 * 1024
 
 
+class _Example:
+    """The example, made when it is read: pyarrow makes tables with pandas, which no process needs for anything else."""
+
+    def __get__(self, instance: object, owner: type) -> bytes:
+        return _example()
+
+
+@functools.cache
 def _example() -> bytes:
     import pyarrow as pa
 
@@ -73,7 +82,7 @@ class DatasetsFolder(Table):
     name = "datasets-folder"
     label = "Hugging Face data set (folder or zip)"
     format_help = "A folder on the server, or a zip of it: dataset_info.json with *.arrow files, or *.parquet files."
-    example = _example()
+    example = cast(bytes, _Example())
     Options = DatasetsFolderOptions
     options: DatasetsFolderOptions
 
@@ -126,13 +135,21 @@ class DatasetsFolder(Table):
             try:
                 if isinstance(cells, RowError):
                     raise cells
-                mapping = mapping or self._mapping(list(cells), None)
+                mapping = mapping or self._mapping_of(file, list(cells))
                 pair = _with_metadata(self._pair(mapping, cells, line), cells, line)
                 yield from list(made.rows(replace(pair, is_candidate=are_candidates), line))
             except RowError as error:
                 yield _in_file(error, file)
                 if error.ends_file:
                     return
+
+    def _mapping_of(self, file: DataFile, columns: list[str]) -> ColumnMapping:
+        """The mapping of a file's columns. In a file named queries, as those of BEIR, a text without a document is a query."""
+        mapping = self._mapping(columns, None)
+        if "queries" not in _names(file.name) or "query" in mapping.of or "document" not in mapping.of:
+            return mapping
+        renamed = {"document": "query", "document_id": "query_id"}
+        return ColumnMapping({renamed.get(role, role): name for role, name in mapping.of.items() if role != "title"})
 
     def _rows(self, file: DataFile) -> Iterator[readers.TableRow]:
         """Rows of a file. Arrow is a stream; Parquet needs to seek, so members of archives go through a temporary file."""

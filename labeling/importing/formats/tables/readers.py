@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import datetime
+import decimal
 import io
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, cast
 
@@ -19,6 +23,7 @@ TableRow = tuple[int, dict[str, Any] | RowError]
 Kind = Literal["csv", "jsonl", "json", "parquet"]
 PARQUET_MAGIC = b"PAR1"
 DELIMITERS = ",;\t|"
+_SEP_LINE = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 ROWS_AT_ONCE = 1_000
 MOST_COLUMNS = 1_000
 
@@ -38,13 +43,25 @@ def delimiter_of(header: str) -> str:
     return best if counts[best] else ","
 
 
+def stands_before_a_header(line: str) -> bool:
+    """Blank lines, comments without a separator, and the line `sep=;` that spreadsheets read."""
+    return not line.strip() or bool(_SEP_LINE.fullmatch(line.strip())) or _is_comment(line)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#") and not any(each in line for each in DELIMITERS)
+
+
 def csv_rows(
     stream: IO[bytes], max_row_bytes: int, max_total_bytes: int, *, delimiter: str = "", quoted: bool = True
 ) -> Iterator[TableRow]:
     """Rows below a header. A field in double quotes may hold separators, line ends and doubled quotes, if `quoted`."""
     source = _CsvLines(numbered_lines(stream, max_row_bytes, max_total_bytes, blank=quoted))
     try:
-        first = next(iter(source), None)
+        first = next(source, None)
+        while first is not None and stands_before_a_header(first):
+            delimiter = delimiter or "".join(_SEP_LINE.findall(first))
+            first = next(source, None)
     except RowError as error:
         yield error.line, error
         return
@@ -108,10 +125,6 @@ class _CsvLines:
             self.first, self._is_new = self._line, False
         if isinstance(body, RowError):
             raise body
-        if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise refused(
-                "is encoded as UTF-16", expectation="UTF-8 text", remedy="save or export the file as CSV UTF-8"
-            )
         text = decoded(body, self._line)
         if "\x00" in text:
             raise RowError(
@@ -231,15 +244,31 @@ def parquet_columns(stream: IO[bytes]) -> list[str]:
 
 
 def checked_cells(row: dict[str, Any], line: int) -> dict[str, Any] | RowError:
-    """The row without what is no number; the error of texts that cannot be stored."""
-    whole = {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in row.items()}
+    """The row in JSON's types, without what is no number; the error of values that cannot be stored."""
+    whole = {name: _plain(cell) for name, cell in row.items()}
     try:
         for name, cell in whole.items():
-            if isinstance(cell, str | dict | list):
+            if isinstance(cell, str | dict | list | float):
                 check_part(cell, name)
     except BadJson as error:
         return row_error(error, line)
     return whole
+
+
+def _plain(cell: Any) -> Any:
+    """A value of Arrow's types as JSON has it: numbers, ISO 8601 for times, text for its bytes; others stay."""
+    if isinstance(cell, float):
+        return None if math.isnan(cell) else cell
+    if isinstance(cell, decimal.Decimal):
+        return int(cell) if cell == cell.to_integral_value() else float(cell)
+    if isinstance(cell, datetime.date | datetime.time):
+        return cell.isoformat()
+    if isinstance(cell, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return cell.decode()
+    if isinstance(cell, list | tuple):
+        return [_plain(each) for each in cell]
+    return {str(key): _plain(each) for key, each in cell.items()} if isinstance(cell, dict) else cell
 
 
 class _Unclosed(io.RawIOBase):

@@ -8,11 +8,13 @@ from typing import IO, Any, Literal
 
 import pydantic
 
+from labeling.importing.formats.fields import text_lines
 from labeling.importing.formats.line_importer import LineOptions, Row, RowImporter
 from labeling.importing.formats.pair_rows import Pair, PairRows
 from labeling.importing.formats.tables import readers
 from labeling.importing.formats.tables.cells import table_cells, table_columns
 from labeling.importing.formats.tables.columns import NONE, ROLES, ColumnMapping, mapping_of
+from labeling.importing.formats.value_checks import is_blank
 from labeling.importing.lines import RowError
 from labeling.plugins import register
 
@@ -64,10 +66,12 @@ class Table(RowImporter):
         if kind == "parquet":
             return 0.9
         try:
-            columns = next(iter(cls.columns(head)), None)
-            return 0.0 if columns is None or not mapping_of(columns, {}).of else 0.65
+            columns = next(iter(cls.columns(head)), [])
+            return 0.65 if mapping_of(columns, {}).of else 0.0
         except RowError:
-            return 0.2 if kind == "csv" and filename.lower().endswith((".csv", ".tsv")) else 0.0
+            is_named = kind == "csv" and filename.lower().endswith((".csv", ".tsv"))
+            # What else has columns is read as a table, whose error lists them.
+            return 0.2 if is_named else 0.1 if _is_list_of_objects(head) or _has_columns(head) else 0.0
 
     @classmethod
     def columns(cls, head: bytes) -> Iterator[list[str]]:
@@ -115,10 +119,32 @@ class QuepidCsv(Table):
 
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
-        columns = {each.lower().replace(" ", "").replace("_", "") for each in next(iter(cls.columns(head)), [])}
+        try:
+            columns = {each.lower().replace(" ", "").replace("_", "") for each in next(iter(cls.columns(head)), [])}
+        except RowError:
+            return 0.0
         names = {"docid", "rating"} <= columns and bool({"querytext", "query"} & columns)
         return 0.9 if names and not {"queryid", "text", "document"} & columns else 0.0
 
     def _mapping(self, columns: list[str], known: ColumnMapping | None) -> ColumnMapping:
         found = super()._mapping(columns, known)
         return found if known else ColumnMapping({role: name for role, name in found.of.items() if role != "query_id"})
+
+    def _pair(self, mapping: ColumnMapping, cells: dict[str, Any], line: int) -> Pair:
+        """The pair; a query without results stands alone in its row."""
+        roles = ("document_id", "document", "title", "grade")
+        empty = all(is_blank(str(cells.get(mapping.of[role]) or "")) for role in roles if role in mapping.of)
+        if empty:
+            mapping = ColumnMapping({"query": mapping.of["query"]} if "query" in mapping.of else mapping.of)
+        return super()._pair(mapping, cells, line)
+
+
+def _is_list_of_objects(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and b"{" in head
+
+
+def _has_columns(head: bytes) -> bool:
+    """Whether the first lines have the same number of separators, and at least two."""
+    lines = text_lines(head)[:5]
+    counts = {line.count(readers.delimiter_of(lines[0])) for line in lines}
+    return len(lines) > 1 and len(counts) == 1 and min(counts) >= 2

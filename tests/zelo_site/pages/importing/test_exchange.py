@@ -79,7 +79,7 @@ def test_judgments_come_in_over_rest_and_by_command(project: Project, answers: b
     assert (listed["id"], listed["left_out"]) == (stored["import_id"], 1)
     rows = api.get(f"/projects/{project.slug}/imports/{listed['id']}/left-out")
     assert json.loads(b"".join(rows.streaming_content))["line"] == 4
-    assert api.get(f"/projects/{project.slug}/imports?before={listed['id']}").json() == []
+    assert api.get(f"/projects/{project.slug}/imports?cursor={listed['id']}").json() == []
     path, left = tmp_path / "answers.csv", tmp_path / "left.csv"
     path.write_bytes(answers)
     with pytest.raises(CommandError, match="document: expected a document of the project"):
@@ -95,7 +95,7 @@ def test_raters_are_listed_with_their_agreement(project: Project) -> None:
     data = "\n".join(["query_id,document_id,grade,rater", *lines, ""]).encode()
     api = Api(Membership.objects.get(project=project).user)
     api.client.post(
-        f"/api/v1/projects/{project.slug}/import", {"file": SimpleUploadedFile("g.csv", data)}, headers=api.headers
+        f"/api/v1/projects/{project.slug}/imports", {"file": SimpleUploadedFile("g.csv", data)}, headers=api.headers
     )
     anna, _ben = api.get(f"/projects/{project.slug}/raters").json()
     assert (anna["name"], anna["grades"], anna["compared"], anna["same"]) == ("anna", 3, 3, 0.0)
@@ -115,14 +115,14 @@ def test_exports_are_downloaded_with_options_and_a_failure_is_said(project: Proj
         response = client.get(address)
         assert response.status_code == 200 and project.slug in response["Content-Disposition"]
         b"".join(response.streaming_content)  # type: ignore[attr-defined]
-        assert api.get(f"/projects/{project.slug}/export?exporter={exporter}").status_code == 200
+        assert api.get(f"/projects/{project.slug}/exports/{exporter}").status_code == 200
     address = reverse("download", args=[project.slug, "beir"])
     made = b"".join(client.get(address, {"o-beir-split": "dev"}).streaming_content)  # type: ignore[attr-defined]
     assert b"qrels/dev.tsv" in made
     assert client.get(address, {"o-beir-split": "a b"}).status_code == 422
     options = json.dumps({"split": "dev"})
-    assert api.get(f"/projects/{project.slug}/export?exporter=beir&options={options}").status_code == 200
-    assert api.get(f"/projects/{project.slug}/export?exporter=beir&options={{}}x").status_code == 422
+    assert api.get(f"/projects/{project.slug}/exports/beir?options={options}").status_code == 200
+    assert api.get(f"/projects/{project.slug}/exports/beir?options={{}}x").status_code == 422
     document = Document.objects.filter(project=project).first()
     assert document is not None
     Document.objects.filter(pk=document.pk).update(external_id="d 1")

@@ -44,6 +44,9 @@ _FINISHED = {
 _CUT = re.compile(r"length|max|token|limit|truncat|context|incomplete|unfinished|pause")
 _FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|moderation|language")
 _TOOL = re.compile(r"tool|function")
+_TOOL_FIELDS = ("tool_calls", "function_call", "tool_call", "functionCall")
+_TOOL_PARTS = {"tool_use", "tool_call", "function_call", "toolUse", "tool-call"}
+_UNFINISHED_FIELDS = ("is_finished", "finished", "is_complete", "complete", "done")
 _BROKEN = re.compile(r"error|abort|cancel|fail|insufficient|overload|load|malformed|userstopped|disconnect")
 _REFUSAL = re.compile(
     r"\W*(?:i['’]?m (?:very )?sorry|i am sorry|sorry,|i (?:can(?:no|['’])t|cannot|won['’]t|am unable|am not able)|"
@@ -123,7 +126,7 @@ def _parts_of_item(item: dict[str, Any]) -> list[Any]:
 
 
 def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = False) -> None:
-    """Raise NoAnswer unless the choice ended by itself. `may_be_cut`: a limit of tokens is no failure (a label)."""
+    """Raise NoAnswer unless the choice ended by itself, without a call of a tool. `may_be_cut`: a limit of tokens is no failure (a label)."""
     message = choice.get("message")
     errors = [each.get("error") for each in (choice, message) if isinstance(each, dict)]
     if error := next((each for each in errors if each and not isinstance(each, bool)), None):
@@ -146,6 +149,8 @@ def check_ending(choice: Choice, asked: Asked, text: str, *, may_be_cut: bool = 
             raise asked.unreadable(Cause.UNKNOWN_ENDING, message)
         if not may_be_cut:
             raise asked.cut_off(text)
+    if _calls_tool(_message(choice)):
+        raise _tool_call(asked)
 
 
 def _endings(choice: Choice) -> list[str]:
@@ -161,8 +166,19 @@ def _endings(choice: Choice) -> list[str]:
         stated.append(choice["stop_reason"])
     if choice.get("incomplete_details") or choice.get("truncated") is True or choice.get("stopped_limit") is True:
         stated.append("incomplete")
+    if any(choice.get(name) is False for name in _UNFINISHED_FIELDS):
+        stated.append("unfinished")
+    if _is_filtered(choice.get("content_filter_results")):
+        stated.append("content_filter")
     typed = [each.get("type", each.get("reason")) if isinstance(each, dict) else each for each in stated]
     return [reason if isinstance(reason, str) else repr(reason) for reason in typed if reason is not None]
+
+
+def _is_filtered(results: Any) -> bool:
+    """Whether Azure's marks of a choice say that its content was withheld."""
+    return isinstance(results, dict) and any(
+        isinstance(each, dict) and each.get("filtered") is True for each in results.values()
+    )
 
 
 def spoken_text(choice: Choice, asked: Asked) -> str:
@@ -173,8 +189,6 @@ def spoken_text(choice: Choice, asked: Asked) -> str:
         check_ending(choice, asked, text, may_be_cut=True)
         raise asked.only_thinking("the model's thinking took the place of its answer: the reply has no final text")
     check_ending(choice, asked, text)
-    if _calls_tool(message):
-        raise _tool_call(asked)
     try:
         final = final_text(text)
     except UnfinishedThinking:
@@ -292,7 +306,12 @@ def _is_marked_thinking(part: dict[str, Any]) -> bool:
 
 
 def _calls_tool(message: dict[str, Any]) -> bool:
-    return any(_holds_text(message.get(name)) for name in ("tool_calls", "function_call", "tool_call"))
+    content = message.get("content")
+    content = content.get("parts") if isinstance(content, dict) else content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return any(_holds_text(each.get(name)) for each in (message, *parts) for name in _TOOL_FIELDS) or any(
+        part.get("type") in _TOOL_PARTS for part in parts
+    )
 
 
 def _tool_call(asked: Asked) -> NoAnswer:

@@ -23,7 +23,7 @@ MissingLabel = Literal["fail", "floor"]
 MOST_MASS = 1.02
 MOST_NATS_BELOW = 0.25
 
-_PADDING = "*_\"'`“”‘’()[]{}.:#"
+_PADDING = "*_\"'`“”‘’„«»‹›「」『』【】《》()[]{}.:#"
 _SPECIAL = re.compile(
     r"(?:<s>|<bos>|<\|(?:begin_of_text|startoftext|im_start|assistant|start|message|channel|end_header_id)\|>|\[gMASK\]|<sop>|"
     r"assistant|final|\s)*"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from labeling.annotation.criteria import key_of
+from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import is_in_unknown_element
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.standing import stands_as_answer
@@ -47,10 +48,21 @@ _LOSER = re.compile(
     r"(?:loser|worse|worst|rejected|dispreferred|(?:less|least)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
     re.IGNORECASE,
 )
+# Fields and values by which an object says that it is no answer.
+_ERROR = re.compile(r"errors?|refusal", re.IGNORECASE)
+_UNREADY = re.compile(
+    r"(?:is[ _-]?)?(?:draft|tentative|preliminary|provisional|placeholder|example|sample|hypothetical|template|incomplete|unfinished|"
+    r"pending|partial|in[ _-]progress|truncated|invalid|cancell?ed|failed|errors?|refusal|refused)",
+    re.IGNORECASE,
+)
+_READY = re.compile(r"(?:is[ _-]?)?(?:final|valid|complete|completed|finished|confirmed|success)", re.IGNORECASE)
+_STATE = re.compile(r"(?:answer[ _-]?)?(?:status|state|type|kind|stage)", re.IGNORECASE)
 _LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
 _OVERALL = {"score", "overall", "total", "mean", "average", "combined", "weighted", "sum", "verdict"}
 # A score that stands as text after the object.
-_SCORE_AS_TEXT = re.compile(r"\b(?:score|edit|correction|final|boxed)\W{0,4}[:={]\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_SCORE_AS_TEXT = re.compile(
+    r"\b(?:score|edit|correction|final|boxed)\W{0,4}(?:[:={→]|->|=>)\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +142,9 @@ def _last_in(
         raise NoScore("contradiction", "a JSON object after it, which is said to be no answer, states another one")
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
-    after = _FENCE.sub("", text[last.end :])
-    if is_retracted(after):
-        raise NoScore("contradiction", "the text after its JSON object takes it back")
+    after = _FENCE.sub("", _without_objects(text, last.end, every))
+    if is_retracted(after) or takes_back(after, _winner(stated)):
+        raise NoScore("contradiction", "the text after its JSON object takes it back, or names another winner")
     if not any(_stands(item, every, text, stated, read) for item in items):
         raise NoScore(
             "mention", "its JSON object is only mentioned in a sentence, as a possibility or as another's answer"
@@ -140,6 +152,23 @@ def _last_in(
     if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
         raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
+
+
+def _without_objects(text: str, start: int, items: list[_Item]) -> str:
+    """The text from there on, without the objects in it."""
+    kept = ""
+    for item in (each for each in items if each.start >= start):
+        kept, start = kept + text[start : item.start], item.end
+    return kept + text[start:]
+
+
+def _winner(stated: object) -> str | None:
+    """The document that a score, or an answer about a set, names as the best."""
+    if isinstance(stated, dict):
+        order = stated.get("ranking")
+        best = stated.get("best") or (order[0] if isinstance(order, list) and order else None)
+        return best.strip().upper() if isinstance(best, str) else None
+    return None if not isinstance(stated, float) or not stated else "A" if stated > 0 else "B"
 
 
 def ranking_in(text: str) -> dict[str, Any]:
@@ -280,9 +309,22 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
     score = _number(document["score"])
     if score is None or not math.isfinite(score) or not -1.0 <= score <= 1.0:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
+    if any(_is_no_answer(name, value) for name, value in document.items()):
+        raise NoScore("mention", "a field beside its score says that it is no answer")
     if any(_contradicts(name, value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
+
+
+def _is_no_answer(name: str, value: Any) -> bool:
+    """Whether a field says that its object is a draft, an example or an error."""
+    if _UNREADY.fullmatch(name):
+        return value is True or (_ERROR.fullmatch(name) is not None and bool(value))
+    if _READY.fullmatch(name):
+        return value is False
+    return (
+        _STATE.fullmatch(name) is not None and isinstance(value, str) and _UNREADY.fullmatch(value.strip()) is not None
+    )
 
 
 def _contradicts(name: str, value: Any, score: float) -> bool:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import re
 
+from workers.judges.openai.reading.announcing import announces
 from workers.judges.openai.reading.order import REQUESTED_FORMAT
+from workers.judges.openai.reading.thinking import plain_brackets
 
+MOST_OF_A_HEADING = 30  # characters
 _NEAR = 300  # characters on each side that are read
 _FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
-_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*(?:\n|\Z)|</?\w+>")
+_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|\}\s*\Z|</?\w+>")
+# Abbreviations, whose period ends no sentence.
+_ABBREVIATED = re.compile(
+    r"(?<!\w)(?:evtl|ggf|z\.\s?b|bzw|vgl|ca|e\.\s?g|i\.\s?e|cf|viz|approx|resp|p\.\s?ej|p\.\s?ex|par ex|ex|bijv|bv|напр)\.\s*\Z",
+    re.IGNORECASE,
+)
 _SO = re.compile(
     r"[,;][\s]*(?:and )?(?:so|thus|therefore|hence|consequently)(?:,? (?:the|my) (?:final )?(?:answer|score|verdict|json) is)?[\s:*,]*\Z",
     re.IGNORECASE,
@@ -21,34 +29,12 @@ _QUOTED_LINE = re.compile(r"(?:\A|\n)[ \t]*>[^\n]*\Z")
 # What servers and terminals leave: codes of colour and direction, the header of the turn, the name of a stream's field.
 _CONTROLS = re.compile("(?:\x1b\\[[0-9;]*m|[\u200e\u200f\u202a-\u202e\u2066-\u2069])")
 _HEADER = re.compile(r"\A\s*(?:assistant|model|data)\s*(?::|\n|(?=\{)|\Z)\s*", re.IGNORECASE)
-_MARKS = re.compile(r"(?:[\s*_#>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
+_MARKS = re.compile(r"(?:[\s*_#$>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
+_CLAUSE = re.compile(r"[,;:：，；…—–\n]+(?=[^\n]*[^\W_])|\s-\s")
 _COLON = re.compile(r"[:：][\s*_`\"'“”‘’«»(\[]*\Z")
 _NUMBER = re.compile(r"(?:\A|\n)\s*(?:[-+•]|\(?\d{1,2}[.)])\s*\Z")
 _STEP = re.compile(r"(?:\A|\n)\s*(?:step|part|section)?\s*\(?\d{1,2}[.):]\s*", re.IGNORECASE)
 
-# Words of which an announcement without a colon consists.
-_ANNOUNCING = frozenset(
-    re.findall(
-        r"\S+",
-        "a after again all am an and answer are as assessment at be below boxed both but by careful carefully certainly choice comparing comparison "
-        "conclude conclusion consequently consideration corrected correction decision documents end evaluation final finally fixed follows "
-        "following for format give given giving have having hence here here's here’s i i'd i’d i'll i’ll i'm i’m in is it it's it’s its "
-        "json judgement judgment last let me more my now object of official ok okay on only one output overall ranking rate rating "
-        "reasoning reflection reply requested required response result return revised score scores second short single so sum summary "
-        "sure that the then therefore this thought thus to ultimately upon updated valid verdict well will with would you your say "
-        "actually amended edited adjusted closer look reconsidered reconsidering review settle analysis answers no",
-    )
-)
-# Nouns of an answer, of which one stands before a colon; in other languages, the first letters of the words.
-_ANSWER = re.compile(
-    r"\b(?:answers?|verdicts?|scores?|scoring|ratings?|json|outputs?|results?|responses?|evaluation|assessment|comparison|"
-    r"judge?ment|repl(?:y|ies)|decision|conclusions?|object|follow(?:s|ing)|below|here|final|ranking|relevan(?:t|ce)|better|best|"
-    r"preference|prefer|choice|reasoning|summary|rate|conclude|so|thus|therefore|hence|then|finally|overall|"
-    r"antwort|ergebnis|bewertung|urteil|ausgabe|fazit|réponse|résultat|évaluation|respuesta|resultado|evaluación|calificación|"
-    r"risposta|risultato|valutazione|resposta|avaliação|antwoord|resultaat|odpowiedź|wynik|arrive at|come to|settle on|svar|cevap|sonuç)\b|"
-    r"ответ|результат|оценк|答案|回答|结果|結果|评分|評価|スコア|答え|답변|결과|점수|الجواب|الإجابة|النتيجة|उत्तर",
-    re.IGNORECASE,
-)
 # Words by which a sentence speaks of a possible answer, or of somebody else's.
 _HEDGE = re.compile(
     r"\b(?:could|can|might|may|maybe|perhaps|possibl[ey]|possibly|tempt(?:ed|ing)|hypothetical(?:ly)?|suppos\w*|assum\w*|imagin\w*|"
@@ -90,7 +76,9 @@ _ABOUT_NEXT = re.compile(
     r"[^.!?\n]{0,40}(?:follow\w*|this|below|comes?(?: next| here)?|here|looks?|next)\W*\Z|"
     r"\b(?:judge|rater|annotator|reviewer|assistant|colleague|model|expert|someone|somebody|human)s?\b[^.!?\n]{0,40}"
     r"\b(?:answer|repl|respond|say|said|score|rate|output|wrote|write)\w*\b[^.!?\n]{0,30}\b(?:as follows|like this|this|so|the following|below)\W*\Z|"
-    r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z",
+    r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z|"
+    r"\b(?:i|we)\b[^.!?\n]{0,12}\b(?:cannot|can['’]?t|unable|not able|won['’]t|refuse|decline)\b(?: to)? (?:\w+ )?"
+    r"(?:compare|judge|rate|score|determine|decide|assess|evaluate|answer|provide|give|help|assist|comply|fulfil\w*|do)\b",
     re.IGNORECASE,
 )
 _BECAUSE = re.compile(
@@ -106,7 +94,7 @@ _IS_ANSWER = re.compile(
 
 def stands_as_answer(before: str, after: str) -> bool:
     """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
-    before = _HEADER.sub("", _CONTROLS.sub("", before))
+    before = _HEADER.sub("", plain_brackets(_CONTROLS.sub("", before)))
     if before.rstrip().endswith("~~") and after.lstrip().startswith("~~"):
         return False  # struck through
     if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
@@ -118,25 +106,20 @@ def _is_led_to(before: str) -> bool:
     before = _NUMBER.sub("", _FENCE.sub("", before))
     is_own_line = before.rstrip(" \t*_`\"'“”[{(").endswith("\n")
     before = before.rstrip()
-    ends = list(_SENTENCE_END.finditer(before))
+    ends = [] if _ABBREVIATED.search(before) else list(_SENTENCE_END.finditer(before))
     lead = before[ends[-1].end() :] if ends else before
     words = _plain(lead)
     if not words:
         return _ABOUT_NEXT.search(_last_sentence(before)) is None
     if _is_hedged(lead) or (_SPEECH.search(lead) and not _SO.search(lead)):
         return False
-    if _consists_of(words):
+    clause = _plain(_CLAUSE.split(lead.rstrip(" \t*_`\"'“”‘’«»(["))[-1])
+    if announces(words) or announces(clause):
         return True
     if _COLON.search(lead):
-        return _ANSWER.search(lead) is not None or not re.search(r"[^\W\d_]", lead)
-    # A line without an end, such as a heading, leaves the object alone on its own line.
-    return is_own_line or _consists_of(_plain(re.split(r"[,;:…—–]|\s-\s", lead)[-1]))
-
-
-def _consists_of(words: str) -> bool:
-    """Whether these are words that announce an answer, at least one, and no others."""
-    found = re.findall(r"[^\s,:;.!]+", words)
-    return bool(found) and all(word in _ANNOUNCING for word in found)
+        return not re.search(r"[^\W\d_]", lead)
+    # A long line without an end leaves the object alone on its own line; a short one is a heading, which says what the object is.
+    return is_own_line and len(words) > MOST_OF_A_HEADING
 
 
 def _is_hedged(lead: str) -> bool:
@@ -163,6 +146,6 @@ def _is_ended(after: str) -> bool:
         return False
     if _IS_ANSWER.match(line):
         return True
-    if re.match(r"[\s,;—–-]*[^\W\d_]", line) and not re.match(r"[^\w]*[A-ZÀ-Þ]", line):
-        return _BECAUSE.match(line) is not None or _consists_of(_plain(line))
+    if re.match(r"[\s,;(—–-]*[^\W\d_]", line) and not re.match(r"[^\w]*[A-ZÀ-Þ]", line):
+        return _BECAUSE.match(line) is not None or announces(_plain(line))
     return True

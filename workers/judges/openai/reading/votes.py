@@ -5,20 +5,24 @@ Both letters, a negation, a question or any further word make it no vote. Pure f
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 
+from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import after_unknown_elements
 
 MOST_CHARACTERS = 200  # of a text that says a letter and nothing else
 
 _BEFORE = r"[\s*_\"'`“”‘’(\[{<#>:.]*(?:-\s+)?"
 _AFTER = r"[\s*_\"'`“”‘’)\]}>:!,]*\.?[\s*_\"'`“”‘’)\]}>]*"
-_LABEL = r"(?:document|doc|option|choice)?" + r"[\s*_\"'`“(\[]*"
+_LABEL = r"(?:document|doc|option|choice|dokument|documento|文档|文件|文書|문서)?" + r"[\s*_\"'`“(\[]*"
 _NAMED = (
     r"(?:(?:my |the )?(?:(?:final|correct|best|better|more relevant|most relevant) )*(?:answer|choice|verdict|vote|document)"
-    r"(?: is)?\s*:?|it is|it['’]s|i (?:choose|pick|select|vote for))[\s*_]*(?:\n\s*)?"
+    r"(?: is)?\s*:?|it is|it['’]s|i (?:choose|pick|select|vote for|would say)|"
+    r"(?:(?:die|meine|la|ma|mi|mia|a|minha|het|mijn) )?(?:finale |endgültige )?(?:antwort|wahl|réponse|choix|respuesta|elección|risposta|resposta|antwoord)"
+    r"(?: finale?| final)?(?: ist| lautet| est| es| è| é| is)?\s*:?|(?:ответ|답변?|答え|(?:最终|最終)?(?:答案|回答|选择|選択))\s*(?:是|为|は|은)?\s*:?)[\s*_]*(?:\n\s*)?"
 )
 _WINS = r"(?: is (?:the )?(?:more|most) relevant(?: document| one)?(?: to the query)?)?"
 _VOTE = re.compile(
@@ -26,12 +30,25 @@ _VOTE = re.compile(
 )
 _WRAPPED = re.compile(
     r"<(?P<tag>answer|final|final_answer|response|output|result|verdict|vote)>\s*(?P<inner>.*?)\s*(?:</(?P=tag)>)?|"
+    r"(?P<ended>[^<>]*?)\s*</(?:answer|final|final_answer|response|output|result|verdict|vote)>|"
     r"\\boxed\{\s*(?:\\text\{)?(?P<boxed>[^{}]*)\}{1,2}",
     re.IGNORECASE | re.DOTALL,
 )
 
+# A letter in a box inside a sentence; quotation marks and stops of other scripts; a header that a template leaves.
+_BOXED = re.compile(r"\$?\\boxed\{\s*(?:\\text\{)?\s*([AB])\s*\}{1,2}\$?")
+_QUOTES = str.maketrans(
+    dict.fromkeys("«»‹›„「」『』【】《》〔〕〈〉", '"') | {"。": ".", "、": ","} | dict.fromkeys("✅✓✔☑\ufe0f")
+)
+_CONTROLS = re.compile("\x1b\\[[0-9;]*m|[\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_HEADER = re.compile(r"\A\s*(?:assistant|model)\s*(?::|\n)\s*", re.IGNORECASE)
+_FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
+_FIELD = re.compile(
+    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label)(?:[ _-]document)?",
+    re.IGNORECASE,
+)
 
-_OTHER_LINE = re.compile(r"\b(?:wait|actually|correction|no,|not|wrong|sorry|neither|both|or)\b", re.IGNORECASE)
+_OTHER_LINE = re.compile(r"(?:no,|\b(?:wait|actually|correction|no|not|wrong|sorry|neither|both|or)\b)", re.IGNORECASE)
 
 
 def label_in(text: str, labels: Sequence[str]) -> str | None:
@@ -39,13 +56,15 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
 
     "A", "A.", "A is more relevant because", "A\\n\\nDocument A names it"; not "A is wrong", "A or B", "A careful look".
     """
-    text = unicodedata.normalize("NFKC", text).strip()
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES).strip()
     if text.upper() in labels:
         return text.upper()
     head, _, rest = text.partition("\n")
     found = _label(head, labels)
     said = {_label(line, labels) for line in rest.split("\n")} - {None, found}
-    return None if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) else found
+    if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) or takes_back(rest, found):
+        return None
+    return found
 
 
 def _label(line: str, labels: Sequence[str]) -> str | None:
@@ -63,15 +82,32 @@ def _label(line: str, labels: Sequence[str]) -> str | None:
     return label.upper() if label.upper() == label or is_alone else None
 
 
+def _of_json(text: str) -> str:
+    """The text, or what it holds if it is a JSON string or an object of one field that names the answer."""
+    fenced = _FENCED.fullmatch(text)
+    text = fenced[1].strip() if fenced else text
+    if not text.startswith(("{", '"')):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict) and len(value) == 1:
+        [(name, value)] = value.items()
+        return value if isinstance(value, str) and _FIELD.fullmatch(name) else ""
+    return value if isinstance(value, str) else ""
+
+
 def letter_in(text: str) -> str | None:
     """ "A" or "B", None where the text states neither or more than that."""
-    text = after_unknown_elements(unicodedata.normalize("NFKC", text)).strip().strip("$").strip()
+    text = after_unknown_elements(unicodedata.normalize("NFKC", _CONTROLS.sub("", text))).strip().strip("$").strip()
     if len(text) > MOST_CHARACTERS:
         return None
+    text = _BOXED.sub(r"\1", _HEADER.sub("", text).translate(_QUOTES))
     wrapped = _WRAPPED.fullmatch(text)
     if wrapped is not None:
-        text = (wrapped["inner"] if wrapped["tag"] else wrapped["boxed"]).strip()
-    match = _VOTE.fullmatch(text)
+        text = (wrapped["inner"] or wrapped["ended"] if wrapped["boxed"] is None else wrapped["boxed"]).strip()
+    match = _VOTE.fullmatch(_of_json(text))
     if match is None:
         return None
     letter = match["letter"]

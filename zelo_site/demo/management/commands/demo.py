@@ -22,6 +22,7 @@ from labeling.stored_texts import stored_text
 from scoring.quality import graded_queries
 from trainer.evaluation.leaderboard import NotEvaluated
 from workers.stopping import leave
+from zelo_site.cli.interrupts import INTERRUPTED
 from zelo_site.cli.watch import RunStopped
 from zelo_site.demo import steps
 from zelo_site.demo import student as demo_student
@@ -35,6 +36,8 @@ from zelo_site.processes.stack import PortTaken, Serving, serve
 from zelo_site.processes.supervisor import exits_on_sigterm
 
 PAGE_DEADLINE_S = 60.0
+# The exit code of --exit without a proof.
+NOTHING_TO_SHOW = 1
 IMPORTS = stored_text(
     "The collection is Python's own documentation; a test of graded questions and more questions to learn from come with the sample."
 )
@@ -78,22 +81,23 @@ class Command(BaseCommand):
             panel = steps.chosen_panel(options["questions"])
         except BadQuestions as error:
             raise CommandError(str(error)) from error
-        code = 0
+        self._say("starting the database, the broker, the workers and the web server ...")
         try:
             with exits_on_sigterm(), serve(options["host"], options["port"]) as stack:
-                self._show(stack, panel, reset=options["reset"])
+                code = NOTHING_TO_SHOW if not self._show(stack, panel, reset=options["reset"]) else 0
                 if not options["exit"]:
                     self._say("\nPress Ctrl-C to stop; run the same command to continue, or add --reset to start over")
                     code = stack.wait()
-                    if not code:
-                        self._say(STOPPED)
         except KeyboardInterrupt:
-            self._say(STOPPED)
+            code = INTERRUPTED
         except (AlreadyRunning, BinaryNotFound, FolderUnusable, PortTaken, ServiceFailed, UnknownEmbedder) as error:
             raise CommandError(str(error)) from error
+        if code == INTERRUPTED or not (code or options["exit"]):
+            self._say(STOPPED)
         leave(code)
 
-    def _show(self, stack: Serving, panel: Panel, *, reset: bool) -> None:
+    def _show(self, stack: Serving, panel: Panel, *, reset: bool) -> bool:
+        """Go through all steps; whether they came to their end."""
         stream = cast(TextIO, self.stdout._out)  # the wrapper would add a newline after each drawing
         owner = ensure_owner()
         project = steps.find_demo()
@@ -112,8 +116,8 @@ class Command(BaseCommand):
             self._judge(stack, project, teller, stream)
         except RunStopped as error:
             self._say(f"{error}; run again with --reset to start over")
-            return
-        self._show_student(stack, owner, project, stream)
+            return False
+        return self._show_student(stack, owner, project, stream)
 
     def _judge(self, stack: Serving, project: Project, teller: steps.Teller, stream: TextIO) -> None:
         """Weak judges, then the panel, then the table."""
@@ -127,7 +131,7 @@ class Command(BaseCommand):
         teller.step(COMPARES)
         self._say(comparison_table(rows, len(graded_queries(project.pk))))
 
-    def _show_student(self, stack: Serving, owner: Any, project: Project, stream: TextIO) -> None:
+    def _show_student(self, stack: Serving, owner: Any, project: Project, stream: TextIO) -> bool:
         try:
             student = demo_student.show_student(project, by=owner, tick=stack.tick, stream=stream)
             self._say("\n" + demo_student.closing_table(project))
@@ -135,7 +139,7 @@ class Command(BaseCommand):
             add_to_story(project.pk, rows=tuple(rows), student=student.pk if student else 0, is_over=True)
         except (demo_student.NoStudent, NotEvaluated) as error:
             self._say(f"no reranker: {error}")
-            return
+            return False
         self._say(f"\n  leaderboard     {stack.address}{reverse('proof', args=[project.slug])}")
         if student is None:
             run = demo_student.held_back(project)
@@ -148,6 +152,7 @@ class Command(BaseCommand):
         else:
             steps.Teller(project, stream).step(ASKS)
             self._say(f"  ask the student {stack.address}{reverse('try-reranker', args=[project.slug, student.pk])}")
+        return True
 
     def _say_where(self, stack: Serving, owner: Any, project: Project, *, known: bool) -> None:
         link = reverse("enter", args=[make_link(owner)])

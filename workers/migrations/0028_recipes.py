@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         ('labeling', '0018_archived_projects_retired_judges'),
         ('scoring', '0006_call_correlation'),
         ('trainer', '0003_held_back_students'),
-        ('workers', '0026_deletions'),
+        ('workers', '0027_webhooks'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

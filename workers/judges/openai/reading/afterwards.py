@@ -1,0 +1,104 @@
+"""What the text after a JSON object says of it: that it is no answer yet, or that the other document won.
+
+A sentence about the object ("This is ...", "Das ist ...", "这是...") keeps it the answer only where it goes on with a reason or calls it the
+answer. A sentence that names a winner must name the one that the object names. Pure functions of a text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from workers.judges.openai.reading.announcing import announces
+
+_FENCE = re.compile(r"```\w*")
+# A demonstrative with its verb, by which a sentence speaks of the object.
+_OF_IT = re.compile(
+    r"(?:\A|[.!?\n。！？(]|\b(?:but|however|although|though)\b|\b(?:aber|doch|mais|pero|но)\b|但是?|しかし)[\s*_>#(\"“^-]*"
+    r"(?:(?:this|that|it|(?:the )?above|which|this (?:json|object|answer|score)|(?:the )?(?:json|object|answer|score)(?: above)?)"
+    r"(?:['’]s| is| was| would be| remains)(?: (?:just|only|merely|simply|still|an?|the|my|not|probably|clearly|obviously))*|"
+    r"(?:das|dies|diese antwort)(?: hier)? (?:ist|war|wäre)|ce(?:la|ci)? (?:n['’])?(?:est|était|serait)|c['’](?:est|était)|"
+    r"(?:eso|esto|esta respuesta)(?: no)? (?:es|era|sería)|(?:questo|questa|ciò) (?:non )?(?:è|era)|isto (?:não )?é|это|dat is|dit is|"
+    r"这(?:个答案|个)?(?:是|不是)|这(?:个答案)?(?=错|不)|これ[はが]|それ[はが]|이것은|그것은)\s*(?P<what>[^.!?\n。！？]*)",
+    re.IGNORECASE,
+)
+_KEEPS = re.compile(
+    r"\W*(?:(?:because|since|as|based|due|why|what|where|how|in line|consistent|supported|reflected|in favou?r|to say|for|given|so|meant|"
+    r"justified|determined|calculated|derived|weil|da|denn|car|parce|porque|ya que|perché|因为|由于|根据|理由|なぜなら)\b|"
+    r"(?:my |the |a |our |meine |die |ma |la |mi |final |official |overall |clear |strong |high |low |fair |direct |balanced |requested |complete )*"
+    r"(?:answer|verdict|score|result|response|output|judge?ment|reply|decision|rating|conclusion|assessment|evaluation|antwort|"
+    r"réponse|respuesta|more relevant|most relevant|better|best|relevant|reasonable|correct|right|accurate|"
+    r"preference|json|object|comparison|indication|evidence)\b|我的|最终|答案)",
+    re.IGNORECASE,
+)
+_UNDECIDED = re.compile(
+    r"(?:\A|\n)[\s(*_]*(?:just|only|merely|simply) (?:an?|the|my)\b|"
+    r"\b(?:i|we)(?:['’]m| am|['’]ve| have| are| do| did|['’]d| would)?(?:n['’]t| not|['’]m not| never)(?: yet| fully| entirely| really| quite| so)?"
+    r" (?:decided?|sure|certain|final(?:ised|ized)?|stand|settled?|convinced)\b|\b(?:i(?:['’]m| am) (?:still )?(?:unsure|uncertain|undecided))\b|"
+    r"\b(?:let me|let['’]s|i(?:['’]ll| will| need to| should| must| have to| want to))(?: now| first| still)? (?:double|re-?check|check|verify|"
+    r"reconsider|reassess|re-?evaluate|think|re-?read|look again|look at|revisit|compare)\b",
+    re.IGNORECASE,
+)
+_NAMED = (
+    r"(?:the )?(?:document|doc|option|passage|text|dokument|documento|文档|文書|문서)?[\s*_\"'`“(\[]*(?P<{0}>[AB])\b"
+)
+_MAY = r"(?: (?:actually|clearly|really|in fact|still|also|probably|indeed|simply|certainly|may|might|could|would|in|fact))*"
+_WINNER = re.compile(
+    rf"\b{_NAMED.format('subject')}[\s*_\"'`”)\]]*{_MAY} (?:is|seems|appears|be|remains|looks)(?: to be)?{_MAY}"
+    rf"(?: (?:the|much|far|slightly|somewhat|clearly|a bit))* (?:more relevant|most relevant|better|best|winner|stronger|superior|preferable|preferred)\b|"
+    rf"\b{_NAMED.format('wins')}[\s*_\"'`”)\]]*{_MAY} (?:wins|prevails|deserves|is ahead)\b|"
+    rf"\b(?:i|we)(?:['’]d| would|['’]ll| will)? (?:now |therefore |would |rather )*(?:choose|chose|pick|prefer|select|vote for|go with|say) {_NAMED.format('chosen')}(?!\w| is (?:not|less))|"
+    rf"(?:\A|\n|[.!?] )[\s*_#>-]*(?:so|thus|therefore|hence)?[\s,]*(?:my |the |our )?(?:(?:final|revised|corrected|overall|correct|best|better|more relevant|"
+    rf"updated?|actual) ?)*(?:answer|verdict|choice|winner|vote|decision|preference|document|edit|correction|update|final|better|best)"
+    rf"(?: is)?[\s*_]*[:=>→-]*[\s*_]*{_NAMED.format('answer')}[\s*_\"'`”)\]]*(?=[.!,;\n]|\Z|{_MAY} is\b)",
+    re.IGNORECASE,
+)
+
+
+# Words that an English sentence has; a sentence without any is in a language whose words this module does not know.
+_ENGLISH = re.compile(
+    r"\b(?:the|is|are|was|it|its|this|that|these|because|and|of|to|not|does|do|has|have|you|if|with|for|in|on|which|both|than|names|hope|"
+    r"thanks?|done|cheers|answers|explanation|note|reasoning|rationale|here)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
+_NAMES = re.compile(r"(?<![^\W_])[A-H](?![^\W_]|['’])|(?<=文档)[A-H]|(?<=文書)[A-H]|(?<=是)[A-H]")
+_SHORT = 40  # characters
+_MORE_OF_IT = re.compile(
+    r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
+    r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
+    r"\b[AB] as [AB]\b",
+    re.IGNORECASE,
+)
+
+
+def takes_back(after: str, winner: str | None) -> bool:
+    """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie.
+
+    A sentence in a language that is not known here may explain the answer only by naming its winner.
+    """
+    after = _FENCE.sub("", after)
+    if is_doubted(after) or _MORE_OF_IT.search(after) or any(name != winner for name in winners_in(after)):
+        return True
+    return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
+
+
+def _may_explain(sentence: str, winner: str | None) -> bool:
+    words = re.sub(r"<[^<>]*>|[\W\d_]+", " ", sentence).strip().lower()
+    if not words or _ENGLISH.search(sentence) or announces(words):
+        return True
+    named = set(_NAMES.findall(sentence))
+    return winner in named if named else len(sentence) > _SHORT or sentence.endswith(":")
+
+
+def is_doubted(after: str) -> bool:
+    """Whether the text after an object says that it is something else than the answer, or that there is none yet."""
+    after = _FENCE.sub("", after)
+    if _UNDECIDED.search(after):
+        return True
+    return any(match["what"].strip() and not _KEEPS.match(match["what"]) for match in _OF_IT.finditer(after))
+
+
+def winners_in(after: str) -> set[str]:
+    """The documents, "A" or "B", that sentences after an object call the better one."""
+    found = (match.groupdict().values() for match in _WINNER.finditer(_FENCE.sub("", after)))
+    return {letter.upper() for letters in found for letter in letters if letter and letter.isupper()}

@@ -1,0 +1,61 @@
+"""REST of gold answers: mark a pair with a known answer, or remove the mark."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from django.db import transaction
+from django.http import HttpRequest
+from ninja import Router, Schema, Status
+from ninja.errors import HttpError
+from pydantic import Field
+
+from labeling.access.api_auth import owned_project_or_404
+from labeling.annotation.answer_scale import PREFERENCES
+from labeling.annotation.gold import set_gold
+from labeling.models import Pair, Project
+from scoring.annotators.adjudication import unset_gold
+from zelo_site.api.conventions.paging import Number
+from zelo_site.api.projects import Text
+
+router = Router(tags=["people"])
+
+
+class GoldIn(Schema):
+    """The known answer, with document a on the left; with an explanation the pair is a worked example, and nobody is asked."""
+
+    answer: Literal["left_clearly", "left_slightly", "tie", "right_slightly", "right_clearly"]
+    explanation: Text = Field("", max_length=1000)
+
+
+class GoldOut(Schema):
+    """`preference` is P(a is the more relevant)."""
+
+    pair_id: int
+    preference: float
+    explanation: str
+
+
+@router.put("/projects/{slug}/pairs/{pair_id}/gold", response=GoldOut)
+def put_gold(request: HttpRequest, slug: str, pair_id: Number, body: GoldIn) -> Any:
+    """Set the known answer of a pair; it replaces an earlier one."""
+    pair = _pair_or_404(request, owned_project_or_404(request, slug), pair_id)
+    with transaction.atomic():
+        gold = set_gold(pair.pk, PREFERENCES[body.answer], explanation=body.explanation, by=request.user)
+    return {"pair_id": pair.pk, "preference": gold.preference, "explanation": gold.explanation}
+
+
+@router.delete("/projects/{slug}/pairs/{pair_id}/gold", response={204: None})
+def delete_gold(request: HttpRequest, slug: str, pair_id: Number) -> Any:
+    """Remove the known answer of a pair; 404 where it has none."""
+    pair = _pair_or_404(request, owned_project_or_404(request, slug), pair_id)
+    if not unset_gold(pair, by=request.user):
+        raise HttpError(404, f"pair {pair_id} has no gold answer")
+    return Status(204, None)
+
+
+def _pair_or_404(request: HttpRequest, project: Project, pair_id: int) -> Pair:
+    pair = Pair.objects.visible_to(request.user).filter(pk=pair_id, a__query__project=project).first()
+    if pair is None:
+        raise HttpError(404, f"project {project.slug!r} has no pair {pair_id}; GET .../disagreements lists some")
+    return pair
