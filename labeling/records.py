@@ -338,8 +338,8 @@ class QueryState:
     float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
     where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
     student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
-    `recorded` int64[r, 2], a < b, or None: the pairs for which a judge of the run has a recorded answer; the sampler
-    `recorded` draws only these.
+    `recorded` int64[r, 2], a < b, or None: the pairs for which a judge of the run has a recorded answer, or that the run's
+    order names and that are left to ask; the samplers `recorded` and `named` draw only these.
     """
 
     size: int

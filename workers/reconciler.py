@@ -27,6 +27,8 @@ from workers.jobs import (
     training,
     trial,
 )
+from workers.jobs.recipe import job as recipe
+from workers.jobs.refinement import job as refinement
 from workers.jobs.teaching import job as teaching
 from workers.judging import queue, recorder
 from workers.judging.provider_batches import delivery
@@ -73,6 +75,10 @@ def reconcile_once() -> None:
         leave_hint("train", job_id)
     for job_id in distillation.waiting_distillation_ids():
         leave_hint("distill", job_id)
+    for job_id in refinement.waiting_refinement_ids():
+        leave_hint("refine", job_id)
+    for job_id in recipe.waiting_recipe_ids():
+        leave_hint("recipe", job_id)
     archived_projects.purge_due()
     for job_id in deletion.waiting_deletion_ids():
         leave_hint("delete", job_id)

@@ -9,6 +9,8 @@ from workers.archives import importing as archives
 from workers.broker.hints import hint_taken, leave_hint
 from workers.deletion import job as deletion
 from workers.jobs import calibration, candidates, distillation, evaluation, injection_probe, training, trial
+from workers.jobs.recipe import job as recipe_jobs
+from workers.jobs.refinement import job as refinement_jobs
 from workers.jobs.teaching import job as teaching
 from workers.judging import batches
 from workers.monitoring import heartbeats
@@ -85,6 +87,18 @@ def train(self: Task, job_id: int) -> None:
 def distill(self: Task, job_id: int) -> None:
     hint_taken("distill", job_id)
     distillation.distill(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.refine", bind=True)
+def refine(self: Task, job_id: int) -> None:
+    hint_taken("refine", job_id)
+    refinement_jobs.refine(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.recipe", bind=True)
+def recipe(self: Task, job_id: int) -> None:
+    hint_taken("recipe", job_id)
+    recipe_jobs.cook(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.delete", bind=True)

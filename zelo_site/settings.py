@@ -323,6 +323,8 @@ CELERY_TASK_ROUTES = {
     # The judge decides the queue of `judge` and `probe`, see workers.broker.routing.
     "workers.tasks.fill": {"queue": "judging-cpu"},
     "workers.tasks.distill": {"queue": "judging-cpu"},
+    "workers.tasks.refine": {"queue": "training"},
+    "workers.tasks.recipe": {"queue": "judging-cpu"},
     "workers.tasks.delete": {"queue": "judging-cpu"},
     "workers.tasks.unpack": {"queue": "judging-cpu"},
     "workers.tasks.deliver": {"queue": "judging-http"},

@@ -32,9 +32,9 @@ from zelo_site.pages.judging import (
 from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
-from zelo_site.pages.project import figures, project, projects, report, scale, settings, story, webhooks
+from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story, webhooks
 from zelo_site.pages.queries import pair, queries, query, where_next
-from zelo_site.pages.rerankers import proof, rerankers, snapshots, training
+from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
 from zelo_site.pages.shell import documentation, finding
 
@@ -134,6 +134,12 @@ urlpatterns = [
         "p/<slug:slug>/distill/<int:distillation_id>/<slug:move>/",
         distillation.move_distillation,
         name="move-distillation",
+    ),
+    path("p/<slug:slug>/recipe/", recipe.recipe_page, name="recipe"),
+    path("p/<slug:slug>/recipe/<int:recipe_id>/<slug:move>/", recipe.move_recipe, name="move-recipe"),
+    path("p/<slug:slug>/rerankers/<int:reranker_id>/refine/", refining.refine_page, name="refine"),
+    path(
+        "p/<slug:slug>/refinements/<int:refinement_id>/<slug:move>/", refining.move_refinement, name="move-refinement"
     ),
     path("p/<slug:slug>/recordings/", recordings.recordings_page, name="recordings"),
     path("p/<slug:slug>/probes/", probes.probes_page, name="probes"),

@@ -6,6 +6,7 @@ A plan draws its pairs with `scoring.spot_checks.draws`, stores new ones and ope
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,23 @@ def plan_spot_checks(
     drawn = draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed)
     if not drawn:
         raise NothingToAsk(REMEDIES[Reason(reason)])
+    return _plan(project, drawn, reason=reason, pairs=pairs, overlap=overlap, seed=seed, by=by)
+
+
+def open_pairs(
+    project: Project, pairs: Sequence[tuple[int, int, int]], *, reason: str, seed: int = 0, by: Any = None
+) -> Planned:
+    """Open a slot on each of these pairs (candidate a < b, query), for a plan whose pairs something else has chosen.
+
+    Raises NothingToAsk if all of them are planned already.
+    """
+    drawn = [DrawnPair(*pair) for pair in pairs]
+    return _plan(project, drawn, reason=reason, pairs=len(drawn), overlap=1, seed=seed, by=by)
+
+
+def _plan(
+    project: Project, drawn: list[DrawnPair], *, reason: str, pairs: int, overlap: int, seed: int, by: Any
+) -> Planned:
     with transaction.atomic():
         # Plans of the same project run one after another.
         Project.objects.select_for_update(of=("self",), no_key=True).get(pk=project.pk)

@@ -75,6 +75,8 @@ def result_of(rows: Sequence[GateRow], train: Examples) -> dict[str, Any]:
 
 def held_back_reason(gate: Mapping[str, Any]) -> str:
     """An English sentence that says what the gate of a held-back run found."""
+    if gate.get("start_won"):
+        return "no checkpoint ranks better than the student from which it continued, so nothing is published"
     if gate.get("base_won"):
         return "no checkpoint ranks better than the untrained base, so nothing is published"
     names = {"base": "the untrained base", "first_stage": "the first stage"}

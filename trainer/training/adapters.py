@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
 from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -24,6 +25,7 @@ from transformers.trainer_utils import set_seed
 from labeling.records import FloatArray
 from labeling.retrieval.precision import WORTH_IT, has_bfloat16, same_order
 from trainer.bases import Base
+from trainer.training.options import START
 
 if TYPE_CHECKING:
     from trainer.training.options import LoRAOptions
@@ -65,6 +67,16 @@ def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, sa
     if options.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(PeftModel, adapted)
+
+
+def start_of(options: Any, workspace: Path) -> Path | None:
+    """The folder of the adapter from which a training continues, None where it begins with the base."""
+    return workspace / START if getattr(options, "start", "") else None
+
+
+def load_start(adapted: PeftModel, start: Path) -> None:
+    """Replace the weights of a new adapter by those of a trained one."""
+    set_peft_model_state_dict(adapted, load_file(str(start / "adapter_model.safetensors")))
 
 
 def place_of(precision: str) -> dict[str, Any]:

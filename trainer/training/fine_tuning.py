@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
     CrossEncoderTrainer,
@@ -34,7 +33,7 @@ from labeling.plugins import Report
 from labeling.records import Examples, Trained, TrainingData
 from trainer.bases import Base, cross_encoder, load_base
 from trainer.instructions import check_instructions, told_data
-from trainer.training import checkpoints
+from trainer.training import adapters, checkpoints
 from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, place_of, set_dropout
 from trainer.training.batching import LengthBuckets, QueryLists
 from trainer.training.dev_ndcg import dev_ndcg, first_queries, not_finite
@@ -92,8 +91,9 @@ def fine_tune(options: RerankerOptions, data: TrainingData, workspace: Path, rep
     data, reads = told_data(data, options)
     # Not with several processes: they would have to agree on the pairs and wait for the adapter.
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if not (options.warm_steps and alone and is_embedder(base)):
-        return replace(_learn(options, base, data, workspace, report), reads_instruction=reads)
+    begins = adapters.start_of(options, workspace)
+    if begins or not (options.warm_steps and alone and is_embedder(base)):
+        return replace(_learn(options, base, data, workspace, report, start=begins), reads_instruction=reads)
     begun = checkpoints.last_checkpoint(workspace / CHECKPOINTS) is not None  # it includes the warm start
     start = None if begun else _warm_start(options, base, data.train, workspace / "warm_start", report)
     trained = _learn(options, base, data, workspace, report, start=start)
@@ -174,10 +174,10 @@ def _train(
     check_instructions(model.tokenizer, data.train, longest=max_length // 2, base=base.name)
     adapted = attach_adapter(model, base, options)
     if start is not None:
-        set_peft_model_state_dict(adapted, load_file(str(start / "adapter_model.safetensors")))
+        adapters.load_start(adapted, start)
     set_dropout(model, options.dropout)
     bf16 = choose_bf16(options, model.model, _first_rows(model, data.train), workspace)
-    fresh = options.loss == "pointwise" and not base.ranks_untrained
+    fresh = options.loss == "pointwise" and not base.ranks_untrained and not options.start
     stretch = stretch_of(data.train.labels) if fresh else None
     if stretch is not None:
         data = replace(data, train=replace(data.train, labels=stretch.spread(data.train.labels)))
@@ -207,7 +207,7 @@ def _train(
         "labels_spread": stretch is not None,
     }
     # A head that is trained has step 0 as a candidate; a fresh head ranks at random there, and the gate compares instead.
-    won = base.ranks_untrained and trainer.course.best_step == 0
+    won = (base.ranks_untrained or bool(options.start)) and trainer.course.best_step == 0
     return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts, base_won=won)
 
 

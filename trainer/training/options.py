@@ -18,6 +18,9 @@ def _check_base(name: str) -> str:
     return name if name == MINILM else check_model(name or BUNDLED) and name
 
 
+START = "start"
+
+
 BaseName = Annotated[str, pydantic.AfterValidator(_check_base), pydantic.Field(min_length=1, max_length=500)]
 
 
@@ -64,10 +67,22 @@ class LoRAOptions(Trainer.Options):
     threads: int = pydantic.Field(default=0, ge=0, le=1024, description="CPU threads; 0: all that are available.")
 
 
+# The worker copies the adapter of that student into the folder START of the workspace.
+StartChecksum = Annotated[
+    str,
+    pydantic.Field(
+        pattern=r"^([0-9a-f]{64})?$",
+        description="Checksum of a published student of the same base, from whose adapter training continues; empty: from the base.",
+    ),
+]
+
+
 class RerankerOptions(LoRAOptions):
     """Options of all trainers of cross-encoders. `loss` names the loss that the trainer applies."""
 
     loss: ClassVar[str] = "pointwise"
+
+    start: StartChecksum = ""
 
     dropout: float = pydantic.Field(
         default=0.0, ge=0, lt=1, description="Dropout during training, also in the base's layers; 0 learns fastest."

@@ -23,6 +23,7 @@ from workers.deletion.targets import (
     Target,
     distillations_of,
     judges_using,
+    refuse_unfinished_orders,
 )
 from workers.jobs.distillation import cancel_distillation
 from workers.jobs.training import UNFINISHED, cancel_training
@@ -73,6 +74,8 @@ def _order(target: Target, counts: Counts, *, by: Any) -> Job:
 
 
 def _check(target: Target) -> None:
+    if target.kind in ("run", "snapshot"):
+        refuse_unfinished_orders(target.project)
     if target.kind == "snapshot" and _projects_of(target).count() > 1:
         names = ", ".join(sorted(_projects_of(target).values_list("slug", flat=True)))
         raise DeletionRefused(

@@ -20,8 +20,12 @@ from workers.deletion import job as jobs
 from workers.deletion.targets import DeletionRefused, count_project
 from workers.jobs.distillation import STAGE as DISTILLATION
 from workers.jobs.distillation import cancel_distillation
+from workers.jobs.recipe.job import UNFINISHED as UNFINISHED_JOBS
+from workers.jobs.recipe.job import cancel_recipe
+from workers.jobs.refinement.job import STAGE as REFINEMENT
+from workers.jobs.refinement.job import cancel_refinement
 from workers.jobs.training import UNFINISHED, cancel_training
-from workers.models import Job, Run
+from workers.models import Job, Recipe, Run
 from workers.runs.transitions import cancel_run, pause_run
 
 KEPT_DAYS = 30
@@ -37,10 +41,14 @@ def archive_project(project: Project, *, by: Any = None) -> bool:
         locked = Project.with_archived.select_for_update(of=("self",)).get(pk=project.pk)
         if locked.archived_at is not None:
             return False
+        for recipe in Recipe.objects.filter(project=project, job__state__in=UNFINISHED_JOBS):
+            cancel_recipe(recipe, by=by)
         for job in Job.objects.filter(
             project=project, stage=DISTILLATION, state__in=[Job.State.OPEN, Job.State.LEASED]
         ):
             cancel_distillation(job, by=by)
+        for job in Job.objects.filter(project=project, stage=REFINEMENT, state__in=UNFINISHED_JOBS):
+            cancel_refinement(job, by=by)
         for run in Run.objects.filter(project=project, state__in=Run.ACTIVE):
             pause_run(run, by=by)
         for training in TrainingRun.objects.filter(project=project, state__in=UNFINISHED):

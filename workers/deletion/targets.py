@@ -268,6 +268,17 @@ def batches_out(runs: QuerySet[Run]) -> QuerySet[ProviderBatch]:
     return ProviderBatch.objects.filter(run__in=runs, state__in=ProviderBatch.OUT, **recent)
 
 
+# Jobs that move through runs, snapshots and trainings of their project.
+MOVING = {"refine": "a refinement", "recipe": "a recipe"}
+
+
+def refuse_unfinished_orders(project: Project) -> None:
+    """Raise DeletionRefused while an order moves through runs, snapshots and trainings of the project."""
+    unfinished = Job.objects.filter(project=project, stage__in=MOVING, state__in=[Job.State.OPEN, Job.State.LEASED])
+    if (found := unfinished.order_by("-stage").first()) is not None:
+        raise DeletionRefused(f"{MOVING[found.stage]} is unfinished; cancel it, or wait for its end, then delete")
+
+
 def distillations_of(target: Target) -> list[Job]:
     """The unfinished distilled runs of which the target, runs or snapshots, is a part."""
     ids = set(target.ids)

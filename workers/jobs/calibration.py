@@ -17,6 +17,7 @@ from django.db import InterfaceError, OperationalError, connection
 from labeling.models import Annotator, Project
 from scoring.calibration.calibrate import apply_calibration, fit_calibration
 from scoring.project_fits import GROWTH, choose_project_fit
+from scoring.rating import stale_query_ids
 from workers.broker.hints import leave_hint
 from workers.models import Job, Run
 from workers.runs.ordering import RunRefused, start_run
@@ -87,6 +88,13 @@ def whats_due(project_id: int | None = None) -> list[Due]:
     with connection.cursor() as cursor:
         cursor.execute(_DUE, parameters)
         return [Due(*row) for row in cursor.fetchall()]
+
+
+def is_settled(run: Run) -> bool:
+    """Whether a run has finished and its answers have entered the scores, the prior, the judges' weights and the calibration."""
+    if run.state != Run.State.FINISHED or whats_due(run.project_id):
+        return False
+    return not stale_query_ids(run.project_id, limit=1)
 
 
 def due_project_ids() -> list[int]:

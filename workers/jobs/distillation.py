@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydantic
-from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from labeling import audit
@@ -23,21 +23,18 @@ from labeling.plugins import Options
 from labeling.stored_texts import StoredText, stored_text
 from scoring.annotators.student_weights import student_ids
 from scoring.models import Snapshot
-from scoring.rating import stale_query_ids
 from scoring.sampling.draw import comparable_query_ids
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE
 from trainer.training.pairwise.options import PairwiseOptions
-from workers.jobs.calibration import whats_due
+from workers.jobs.calibration import is_settled
 from workers.jobs.leasing import (
     MOST_ATTEMPTS,
     JobClaim,
     LeaseLost,
-    claim_job,
-    end_job,
+    carry_step,
     hold,
-    kept_lease,
     unfinished_jobs,
 )
 from workers.jobs.student_judges import enter_judge
@@ -130,19 +127,7 @@ def order_distillation(
     """Order a distilled run with this panel. Raises DistillationRefused, pydantic.ValidationError; nothing is stored then."""
     options = options or DistillationOptions()
     options.training  # noqa: B018  checks the base
-    students = set(student_ids([project.pk]))
-    if not judges:
-        raise DistillationRefused("the distilled run has no panel; choose at least one judge")
-    for judge in judges:
-        if judge.project_id != project.pk or judge.is_person or judge.pk in students:
-            raise DistillationRefused(
-                f"annotator {judge.name!r} is no judge of a panel of project {project.slug!r}; choose judges that are neither "
-                "people nor students"
-            )
-    if not comparable_query_ids(project.pk):
-        raise DistillationRefused(
-            f"project {project.slug!r} has no query with two candidates or more; import documents or fill candidates first"
-        )
+    check_panel(project, judges)
     payload = {
         "stage": PANEL,
         "judges": [judge.pk for judge in judges],
@@ -165,6 +150,23 @@ def order_distillation(
         raise DistillationRefused(str(error)) from error
     job.refresh_from_db()
     return job
+
+
+def check_panel(project: Project, judges: Sequence[Annotator]) -> None:
+    """Raise DistillationRefused unless the judges can be a panel of the project, which has queries to judge."""
+    students = set(student_ids([project.pk]))
+    if not judges:
+        raise DistillationRefused("the distilled run has no panel; choose at least one judge")
+    for judge in judges:
+        if judge.project_id != project.pk or judge.is_person or judge.pk in students:
+            raise DistillationRefused(
+                f"annotator {judge.name!r} is no judge of a panel of project {project.slug!r}; choose judges that are neither "
+                "people nor students"
+            )
+    if not comparable_query_ids(project.pk):
+        raise DistillationRefused(
+            f"project {project.slug!r} has no query with two candidates or more; import documents or fill candidates first"
+        )
 
 
 def cancel_distillation(job: Job, *, by: Any = None) -> bool:
@@ -198,7 +200,7 @@ def resume_distillation(job: Job, *, by: Any = None) -> Job:
             if stage in RUN_STAGES and (run is None or run.state in (Run.State.FAILED, Run.State.CANCELLED)):
                 _start_run(new, payload, stage, by=by)
             training = TrainingRun.objects.filter(pk=payload.get("training", 0)).first()
-            if stage == TRAIN and training is not None and training.state in _BROKEN_TRAININGS:
+            if stage == TRAIN and training is not None and training.state in BROKEN_TRAININGS:
                 payload.pop("training")
             Job.objects.filter(pk=new.pk).update(payload=payload)
             audit.note("distillation.resumed", project=job.project, actor=by, subject=f"job {new.pk}", of=job.pk)
@@ -212,7 +214,7 @@ def resume_distillation(job: Job, *, by: Any = None) -> Job:
     return new
 
 
-_BROKEN_TRAININGS = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
+BROKEN_TRAININGS = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 
 
 def distillation_of(job: Job) -> Distillation:
@@ -245,7 +247,7 @@ def unfinished_distillation(project: Project) -> Job | None:
 def waiting_distillation_ids() -> list[int]:
     """Distilled runs whose next step can be done, or whose worker died at one."""
     jobs = Job.objects.filter(stage=STAGE, state__in=[Job.State.OPEN, Job.State.LEASED]).order_by("id")
-    return [job.pk for job in jobs if _stage_has_ended(job.project_id, job.payload)]
+    return [job.pk for job in jobs if _stage_has_ended(job.payload)]
 
 
 # --- steps -------------------------------------------------------------------------------
@@ -253,33 +255,17 @@ def waiting_distillation_ids() -> list[int]:
 
 def distill(job_id: int, *, worker: str = "") -> None:
     """Do the next step of a distilled run, unless another worker does or its stage goes on; an error ends the job."""
-    claim = claim_job(job_id, STAGE, worker=worker)
-    if claim is None:
-        return
-    if claim.attempts > MOST_ATTEMPTS:
-        end_job(claim, Job.State.FAILED, error=GIVEN_UP)
-        return
-    try:
-        with kept_lease(claim):
-            message = _step(claim, dict(claim.payload))
-        if message is not None:
-            end_job(claim, Job.State.FINISHED, message=message)
-        else:
-            Job.objects.filter(claim.held).update(
-                state=Job.State.OPEN, lease_until=None, leased_by="", attempts=claim.attempts - 1
-            )
-    except LeaseLost:
-        log.warning("distilled run %d was taken over by another worker, or cancelled", claim.job_id)
-    except (OperationalError, InterfaceError):
-        raise
-    except DistillationStopped as error:
-        end_job(claim, Job.State.FAILED, error=str(error))
-    except Exception as error:  # a plugin may be anybody's
-        log.exception("distilled run %d failed", job_id)
-        end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+    carry_step(
+        job_id,
+        STAGE,
+        lambda claim: _step(claim, dict(claim.payload)),
+        worker=worker,
+        given_up=GIVEN_UP,
+        stopped=DistillationStopped,
+    )
 
 
-def _stage_has_ended(project_id: int, payload: Mapping[str, Any]) -> bool:
+def _stage_has_ended(payload: Mapping[str, Any]) -> bool:
     """Whether the run or training of the stage has ended and its answers have entered the scores."""
     if payload["stage"] == TRAIN:
         training = TrainingRun.objects.filter(pk=payload.get("training", 0)).first()
@@ -287,12 +273,12 @@ def _stage_has_ended(project_id: int, payload: Mapping[str, Any]) -> bool:
     run = Run.objects.filter(pk=payload["runs"].get(payload["stage"], 0)).first()
     if run is None or run.state in (Run.State.FAILED, Run.State.CANCELLED):
         return True
-    return run.state == Run.State.FINISHED and not whats_due(project_id) and not stale_query_ids(project_id, limit=1)
+    return is_settled(run)
 
 
 def _step(claim: JobClaim, payload: dict[str, Any]) -> StoredText | None:
     """Move on if the stage has ended; the message of the whole where it was the last, None otherwise."""
-    if not _stage_has_ended(claim.project_id, payload):
+    if not _stage_has_ended(payload):
         return None
     project = Project.objects.get(pk=claim.project_id)
     stage = payload["stage"]
@@ -352,7 +338,7 @@ def _student(claim: JobClaim, project: Project, payload: dict[str, Any]) -> Anno
     judge = enter_judge(student) if student is not None else None
     if judge is not None:
         return judge
-    if training.state in _BROKEN_TRAININGS:
+    if training.state in BROKEN_TRAININGS:
         why = f"{training.get_state_display()}: {training.error or 'cancelled'}"
         raise DistillationStopped(f"training {training.pk} {why}; fix this, then resume the distilled run")
     raise DistillationStopped(

@@ -106,6 +106,46 @@ def carry_out_here(claim: JobClaim, work: Callable[[JobClaim], str], *, given_up
         raise
 
 
+def carry_step(
+    job_id: int,
+    stage: str,
+    step: Callable[[JobClaim], str | None],
+    *,
+    worker: str,
+    given_up: str,
+    stopped: type[Exception],
+) -> None:
+    """Do the next step of a job that waits for other work, unless another worker does.
+
+    `step` returns the message of the whole once it has ended, and None while it goes on: the job is then released. An error of
+    the class `stopped` becomes the job's error as it is; any other with its class. Raises OperationalError as `carry_out`.
+    """
+    claim = claim_job(job_id, stage, worker=worker)
+    if claim is None:
+        return
+    if claim.attempts > MOST_ATTEMPTS:
+        end_job(claim, Job.State.FAILED, error=given_up)
+        return
+    try:
+        with kept_lease(claim):
+            message = step(claim)
+        if message is not None:
+            end_job(claim, Job.State.FINISHED, message=message)
+        else:
+            Job.objects.filter(claim.held).update(
+                state=Job.State.OPEN, lease_until=None, leased_by="", attempts=claim.attempts - 1
+            )
+    except LeaseLost:
+        log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
+    except (OperationalError, InterfaceError):
+        raise
+    except stopped as error:
+        end_job(claim, Job.State.FAILED, error=str(error))
+    except Exception as error:  # a plugin may be anybody's
+        log.exception("job %d failed", claim.job_id)
+        end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
 def claim_job(job_id: int, stage: str, *, worker: str) -> JobClaim | None:
     """Lease an open job, or one whose lease has run out; None where there is nothing to lease."""
     with connection.cursor() as cursor:

@@ -32,10 +32,11 @@ from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
 from trainer.bases import MINILM, load_base
 from trainer.models import Reranker, TrainingRun
-from trainer.publishing.manifests import is_pairwise
+from trainer.publishing.manifests import ADAPTER, is_embedding, is_pairwise
 from trainer.recommendation import Recommendation, recommended_trainer
-from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED
+from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED, artefact_folder, artefact_of
 from trainer.training.launcher import TrainingProcess
+from trainer.training.options import START
 from trainer.training.process import ORDER, PAIRS, PUBLISHED, RESULT, ROWS
 from workers.broker.hints import leave_hint
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
@@ -64,6 +65,7 @@ JUDGE_PUBLISHED = stored_text("judge '%(name)s' published")
 JUDGE_HELD_BACK = stored_text("judge '%(name)s' held back: on held-out pairs it is no better than chance")
 RERANKER_HELD_BACK = stored_text("reranker '%(name)s' held back: it ranks worse than its base or the first stage")
 BASE_WON = stored_text("nothing published: no checkpoint ranks better than the untrained base")
+START_WON = stored_text("nothing published: no checkpoint ranks better than the student from which it continued")
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times without reaching another checkpoint; see its log, choose a smaller batch_size "
     "or max_length where memory is short, then resume the run"
@@ -113,6 +115,7 @@ def start_training(
     chosen = plugin.from_dict(dict(options or {})).options.model_dump(mode="json")
     if plugin.learns_from == "pairs":
         _check_pairs(snapshot)
+    _check_start(project, trainer, chosen)
     with transaction.atomic():
         run = TrainingRun.objects.create(
             project=project, snapshot=snapshot, trainer=trainer, options=chosen, seed=int(chosen.get("seed", 0))
@@ -133,6 +136,34 @@ def recommendation(snapshot: Snapshot, options: Mapping[str, Any] | None = None)
         return recommended_trainer(load_base(base), queries)
     except (OSError, ValueError) as error:
         raise TrainingRefused(f"no trainer can be recommended: {error}; name the trainer in the request") from error
+
+
+def start_student(project: Project, checksum: str) -> Reranker | None:
+    """The project's student with this checksum, with its training."""
+    found = Reranker.objects.filter(project=project, kind=TRAINED, checksum=checksum).exclude(location="")
+    return found.select_related("training_run").first()
+
+
+def _check_start(project: Project, trainer: str, options: Mapping[str, Any]) -> None:
+    """Raise TrainingRefused unless the adapter of `start` fits the training."""
+    if not options.get("start"):
+        return
+    student = start_student(project, options["start"])
+    if student is None or student.training_run is None:
+        raise TrainingRefused(
+            f"start names the student {options['start'][:12]}, which project {project.slug!r} does not have; name the checksum of "
+            "one of its trained students"
+        )
+    own = student.training_run.options
+    for name in ("base", "rank", "alpha", "targets"):
+        if own.get(name) != options.get(name):
+            raise TrainingRefused(
+                f"student {student.name!r} has {name} {own.get(name)!r} and the training {options.get(name)!r}; a training that "
+                "continues needs the same"
+            )
+    if is_embedding(student.manifest) != (trainer == "embedding"):
+        form = "an embedding student" if is_embedding(student.manifest) else "a reranker"
+        raise TrainingRefused(f"student {student.name!r} is {form}; trainer {trainer!r} cannot continue it")
 
 
 def _check_pairs(snapshot: Snapshot) -> None:
@@ -261,10 +292,14 @@ def _store_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any])
 def _end_without_student(claim: JobClaim, run: TrainingRun, result: Mapping[str, Any]) -> str:
     """The untrained base was the best checkpoint: the run ends held back, with the figures, and stores no reranker."""
     with transaction.atomic():
-        _end_run(
-            claim, run, TrainingRun.State.HELD_BACK, {"held_back": True, "base_won": True, "facts": result["facts"]}
-        )
-    return str(BASE_WON)
+        gate = {
+            "held_back": True,
+            "base_won": True,
+            "start_won": bool(run.options.get("start")),
+            "facts": result["facts"],
+        }
+        _end_run(claim, run, TrainingRun.State.HELD_BACK, gate)
+    return START_WON if gate["start_won"] else BASE_WON
 
 
 def _end_run(claim: JobClaim, run: TrainingRun, state: TrainingRun.State, gate: Mapping[str, Any]) -> None:
@@ -301,6 +336,8 @@ def prepare_workspace(run: TrainingRun) -> Path:
     _fetch(run.snapshot, ROWS_FILE, workspace / ROWS, checksum=run.snapshot.checksum)
     if plugin.learns_from == "pairs":
         _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS, checksum=run.snapshot.manifest["pairs"]["checksum"])
+    if run.options.get("start"):
+        _fetch_start(run, workspace / START)
     order = {
         "trainer": run.trainer,
         "module": plugin.__module__,
@@ -317,6 +354,27 @@ def _fetch(snapshot: Snapshot, name: str, target: Path, *, checksum: str) -> Non
         draft = target.with_suffix(".draft")
         storage().download(f"{snapshot.location}/{name}", draft, checksum=checksum)
         draft.rename(target)
+
+
+def _fetch_start(run: TrainingRun, target: Path) -> None:
+    """Copy the adapter from which the training continues unless it is there. Raises ManifestBroken, TrainingFailed."""
+    if target.exists():
+        return
+    student = start_student(run.project, run.options["start"])
+    if student is None:
+        raise TrainingFailed(
+            "the student from which this training continues was deleted; order a training without start"
+        )
+    draft = target.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(artefact_folder(artefact_of(student)) / ADAPTER, draft)
+    draft.rename(target)
+
+
+def _start_facts(run: TrainingRun) -> dict[str, Any]:
+    """The student from which the training continues, for the lineage of its card."""
+    student = start_student(run.project, run.options["start"]) if run.options.get("start") else None
+    return {} if student is None else {"start": {"name": student.name, "checksum": student.checksum}}
 
 
 def card_facts(run: TrainingRun) -> dict[str, Any]:
@@ -338,6 +396,7 @@ def card_facts(run: TrainingRun) -> dict[str, Any]:
             "judges": sorted({judge.get("name", "people") for each in sources for judge in each["judges"]}),
             "rater": sorted({each["fit"]["rater"] for each in sources}),
             "software": software(),
+            **_start_facts(run),
         },
         "training": {"trainer": run.trainer, "run": run.pk, "options": run.options},
     }

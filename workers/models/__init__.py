@@ -8,6 +8,7 @@ from workers.models.endpoints import EndpointDefinition, EndpointShare, Endpoint
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
+from workers.models.recipes import Recipe, RecipeStage
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
 from workers.models.teaching import JudgeTeaching
@@ -30,6 +31,8 @@ __all__ = [
     "JudgeTrouble",
     "JudgingTask",
     "ProviderBatch",
+    "Recipe",
+    "RecipeStage",
     "Run",
     "Spend",
     "Webhook",

@@ -164,7 +164,7 @@ def plan_round(run: Run, job: Job) -> None:
                 budget = sum(budgets.values())
                 planning.plan_across(run, sampler, judges, query_ids=chunk, budget=budget, round_number=number)
             else:
-                mixes = sampler.name != planning.RECORDED  # nobody has recorded the known pairs
+                mixes = sampler.name not in planning.EXACT  # nobody has recorded, or named, the known pairs
                 budgets = gold_mixing.keep_room(run, budgets) if mixes else budgets
                 planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number)
                 if mixes:

@@ -21,6 +21,7 @@ from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
 from labeling.plugins import Judge, Plugin, Sampler, get_plugin
 from labeling.records import QueryState
+from scoring.sampling.named_pairs import NAMED, mean_by_size, pairs_of
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import calls_of_options, set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
@@ -131,9 +132,13 @@ def estimate_run(
     if chosen.name == RECORDED:
         recording = [cast(Judge, each.plugin.from_dict(each.options)) for each in judges]
         by_size = recorded_by_size(project, recording, query_ids)
+    elif chosen.name == NAMED:
+        by_size = mean_by_size(project, pairs_of(chosen), sizes)
     else:
         by_size = _pairs_by_size(chosen, sizes)
     design = _Design(project, sizes, by_size, query_ids)
+    if chosen.name == NAMED:
+        design.whole = len(pairs_of(chosen))
     pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)

@@ -14,8 +14,10 @@ from labeling.models import Annotator, Project
 from labeling.plugins import Judge, Sampler, get_plugin
 from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
+from scoring.sampling.named_pairs import NAMED, PairsUnknown, by_query, pairs_of
 from workers.broker.hints import leave_hint
 from workers.budgets.limits import BadBudget, Budgets
+from workers.budgets.spend import set_size_of
 from workers.judging.pausing import JudgeRetired, resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
@@ -60,6 +62,7 @@ def start_run(
             raise RunRefused(str(JudgeRetired(judge)))
     _check_order(project, judges, allocation=allocation, orders=orders)
     _check_recorded(chosen, judges, allocation)
+    query_ids = _named_queries(project, chosen, judges, query_ids)
     budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
     _check_budgets(budgets)
     _check_seed(seed)
@@ -175,6 +178,26 @@ def _check_recorded(sampler: Sampler, judges: Sequence[Annotator], allocation: s
     plugins = {judge.plugin: cast(Judge, get_plugin("judge", judge.plugin)) for judge in judges}
     if not any(plugin.recorded_pairs is not Judge.recorded_pairs for plugin in plugins.values()):
         raise RunRefused("no judge of the run has recorded answers; choose another design, or upload recorded answers")
+
+
+def _named_queries(
+    project: Project, sampler: Sampler, judges: Sequence[Annotator], query_ids: Sequence[int] | None
+) -> Sequence[int] | None:
+    """The queries of the named pairs; `query_ids` as they are for any other design."""
+    if sampler.name != NAMED:
+        return query_ids
+    pairs = pairs_of(sampler)
+    if not pairs:
+        raise RunRefused("the design named has no pairs; name pairs of candidate ids in its option pairs")
+    if set_size_of([judge.pk for judge in judges]) > 2:
+        raise RunRefused("named pairs need judges that read two documents a question; choose other judges")
+    try:
+        queries = sorted(by_query(project, pairs))
+    except PairsUnknown as error:
+        raise RunRefused(str(error)) from error
+    if query_ids is not None and not set(queries) <= set(query_ids):
+        raise RunRefused("some named pairs belong to queries that were not chosen; choose their queries as well")
+    return queries
 
 
 def _check_queries(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) -> None:

@@ -21,6 +21,7 @@ from scoring.annotators.student_weights import guides_of
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
 from scoring.sampling.draw import sample_pairs
+from scoring.sampling.named_pairs import NAMED, by_query, pairs_of
 from workers.budgets.spend import set_size_of
 from workers.judging.batches import prepared_judge
 from workers.judging.recorded_pairs import RecordedPairs, recorded_pairs
@@ -30,9 +31,11 @@ from workers.runs.set_planning import draw_sets, store_sets
 PairsOfQueries = dict[int, IntArray]
 # Samplers that are no design by themselves but go on from what is known; their runs ask nothing but what they draw.
 UNCERTAIN, GUIDED, CONFLICTS = "uncertain", "guided", "conflicts"
-GOES_ON = (UNCERTAIN, GUIDED, CONFLICTS)
+GOES_ON = (UNCERTAIN, GUIDED, CONFLICTS, NAMED)
 # The sampler that asks only what judges have recorded.
 RECORDED = "recorded"
+# Samplers that ask given pairs and no others.
+EXACT = (RECORDED, NAMED)
 
 
 def plan_queries(
@@ -66,6 +69,9 @@ def plan_queries(
         recorded = recorded_pairs([prepared_judge(judge) for judge in judges], list(budgets))
     if recorded is not None:
         known = {query: recorded.only(pairs, query) for query, pairs in known.items()}
+    offered = recorded.by_query if recorded is not None else None
+    if sampler.name == NAMED:
+        offered = named_pairs_left(run, sampler, list(budgets))
     drawn = sample_pairs(
         list(budgets),
         sampler,
@@ -74,7 +80,7 @@ def plan_queries(
         round_number=round_number,
         pending=pending_pairs(list(budgets)),
         guides=guides_of(run.project_id, judges),
-        recorded=recorded.by_query if recorded is not None else None,
+        recorded=offered,
     )
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded)
 
@@ -180,6 +186,26 @@ def _unasked_pairs(
         )
         rows = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 3)
     return {int(query): rows[rows[:, 0] == query, 1:] for query in np.unique(rows[:, 0])}
+
+
+_ASKED = """
+SELECT pair.a_id, pair.b_id FROM labeling_pair pair WHERE pair.query_id = ANY(%(queries)s) AND (
+    EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id AND task.run_id = %(run)s)
+    OR EXISTS (SELECT 1 FROM labeling_live_judgment answer WHERE answer.pair_id = pair.id
+               AND answer.annotator_id = ANY(%(judges)s) AND answer.created_at >= %(since)s))
+"""
+
+
+def named_pairs_left(run: Run, sampler: Sampler, query_ids: Sequence[int]) -> dict[int, IntArray]:
+    """The named pairs of these queries that the run has not asked yet, candidate ids int64[m, 2] by query."""
+    judges = list(run.judges.values_list("pk", flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute(_ASKED, {"queries": list(query_ids), "run": run.pk, "judges": judges, "since": run.created_at})
+        asked = set(cursor.fetchall())
+    chosen = set(query_ids)
+    known = by_query(run.project, pairs_of(sampler))
+    left = {query: [pair for pair in own if pair not in asked] for query, own in known.items() if query in chosen}
+    return {query: np.array(own, dtype=np.int64).reshape(-1, 2) for query, own in left.items()}
 
 
 _WANTED = """

@@ -7,12 +7,14 @@ query does not need go to queries that gain more. `workers.runs.advancing` calls
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from labeling.plugins import Sampler
 from scoring.annotators.student_weights import guides_of
 from scoring.numerics.design.stopping import split_budget
 from scoring.sampling.certainty import Wish, wishes
+from scoring.sampling.named_pairs import NAMED, pairs_of
 from workers.budgets.limits import NO_LIMIT, pairs_left
 from workers.models import Run
 from workers.runs import planning
@@ -30,9 +32,11 @@ def shares_of_round(
 ) -> dict[str, int] | None:
     """The most pairs of each query in a round after the first, by query id as text, as the job stores them.
 
-    None where there is no limit, or where the budget is divided evenly.
+    None where there is no limit, or where the budget is divided evenly. Named pairs are divided in the first round too.
     """
     left = pairs_left(run, judges)
+    if sampler.name == NAMED:
+        return _of_named_pairs(run, sampler, queries=queries, budget=left)
     if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED or sampler.name == planning.RECORDED:
         return None
     pending = planning.pending_pairs(list(queries))
@@ -45,6 +49,14 @@ def shares_of_round(
         return {str(query): wish.pairs for query, wish in wanted.items() if wish.pairs}
     least = sum(1 for wish in wanted.values() if wish.pairs)
     return _by_need(wanted, min(left, max(least, math.ceil(total / 2))))
+
+
+def _of_named_pairs(run: Run, sampler: Sampler, *, queries: Sequence[int], budget: int) -> dict[str, int]:
+    """The named pairs of each query that the budget allows, the first pairs first."""
+    left = planning.named_pairs_left(run, sampler, queries)
+    query_of = {tuple(pair): query for query, own in left.items() for pair in own.tolist()}
+    kept = [query_of[pair] for pair in pairs_of(sampler) if pair in query_of][:budget]
+    return {str(query): count for query, count in Counter(kept).items()}
 
 
 def _by_need(wanted: Mapping[int, Wish], budget: int) -> dict[str, int]:

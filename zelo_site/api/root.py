@@ -28,6 +28,8 @@ from zelo_site.api.judges import router as judges_router
 from zelo_site.api.judging.trials import router as trials_router
 from zelo_site.api.lifecycle.deletions import router as deletions_router
 from zelo_site.api.lifecycle.projects import router as lifecycle_router
+from zelo_site.api.orders.recipes import router as recipes_router
+from zelo_site.api.orders.refinements import router as refinements_router
 from zelo_site.api.people import router as people_router
 from zelo_site.api.projects import router as labeling_router
 from zelo_site.api.rerankers import router as rerankers_router
@@ -100,6 +102,8 @@ for _router in (
     snapshots_router,
     workers_router,
     distillation_router,
+    recipes_router,
+    refinements_router,
     judges_router,
     trials_router,
     batches_router,

@@ -149,6 +149,21 @@ def an_open_distillation(world: World) -> None:
     Job.objects.filter(pk=world.known["distillation_id"]).update(state=Job.State.OPEN)
 
 
+def an_open_refinement(world: World) -> None:
+    Job.objects.filter(pk=world.known["refinement_id"]).update(state=Job.State.OPEN)
+
+
+def a_student_to_refine(world: World) -> None:
+    """The reranker was trained on a snapshot with enough dev queries."""
+    splits = {"train": {"rows": 5, "queries": 5}, "dev": {"rows": 5, "queries": 5}}
+    Snapshot.objects.filter(pk=world.known["snapshot_id"]).update(manifest={"splits": splits})
+    Reranker.objects.filter(pk=world.known["reranker_id"]).update(training_run=world.known["training_id"])
+
+
+def an_open_recipe(world: World) -> None:
+    Job.objects.filter(recipe=world.known["recipe_id"]).update(state=Job.State.OPEN)
+
+
 def a_held_back_student(world: World) -> None:
     run = TrainingRun.objects.get(pk=world.known["training_id"])
     TrainingRun.objects.filter(pk=run.pk).update(state=TrainingRun.State.HELD_BACK)

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import URLPattern
 
 from labeling.access.links import make_link
-from labeling.models import AccessLink, DatasetImport, Membership, Project
+from labeling.models import AccessLink, Annotator, DatasetImport, Membership, Project
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from scoring.storage.files import storage
@@ -31,7 +31,16 @@ from tests.factories.pages import (
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.deletion.projects import archive_project
-from workers.models import EndpointDefinition, Job, JudgeTeaching, JudgeTrial, ProviderBatch, Webhook
+from workers.models import (
+    EndpointDefinition,
+    Job,
+    JudgeTeaching,
+    JudgeTrial,
+    ProviderBatch,
+    Recipe,
+    RecipeStage,
+    Webhook,
+)
 from zelo_site import urls
 from zelo_site.api.root import api
 
@@ -89,6 +98,13 @@ def make_world() -> World:
             state=Job.State.FAILED,
             payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
         ).pk,
+        "refinement_id": Job.objects.create(
+            project=project,
+            stage="refine",
+            state=Job.State.FAILED,
+            payload={"stage": "mine", "reranker": 0, "judges": [annotator.pk], "options": {}, "runs": {}},
+        ).pk,
+        "recipe_id": a_recipe(project, annotator).pk,
         "annotator_id": annotator.pk,
         "trial_id": JudgeTrial.objects.create(
             project=project,
@@ -122,6 +138,15 @@ def make_world() -> World:
     known["object_id"] = users["viewer"].pk  # in the admin, which opens no row to anybody here
     known["archived"] = deleted_project(users["owner"]).slug
     return World(users, known)
+
+
+def a_recipe(project: Project, annotator: Annotator) -> Recipe:
+    """A failed recipe with one planned stage."""
+    job = Job.objects.create(project=project, stage="recipe", state=Job.State.FAILED)
+    recipe = Recipe.objects.create(project=project, job=job, plan={"queries": 1})
+    recipe.judges.add(annotator)
+    RecipeStage.objects.create(recipe=recipe, number=1, name="design")
+    return recipe
 
 
 def deleted_project(owner: Any) -> Project:

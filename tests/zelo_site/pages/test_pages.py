@@ -67,6 +67,8 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
         "mark-gold",
         "move-training",
         "move-distillation",
+        "move-recipe",
+        "move-refinement",
         "new-trial",
         "cancel-teaching",
     }

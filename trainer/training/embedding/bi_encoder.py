@@ -18,7 +18,7 @@ from labeling.retrieval.embedder import Float32Array
 from trainer.bases import Base, quiet
 from trainer.recommendation import is_bi_encoder
 from trainer.token_similarity import with_tokens
-from trainer.training.adapters import PROBE_ROWS, choose_bf16, place_of, set_dropout, with_adapter
+from trainer.training.adapters import PROBE_ROWS, choose_bf16, load_start, place_of, set_dropout, with_adapter
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
 
 Role = Literal["query", "document"]
@@ -60,6 +60,8 @@ class BiEncoder(torch.nn.Module):
     def __init__(self, base: Base, options: EmbeddingOptions) -> None:
         super().__init__()
         self.bf16 = False
+        self._start: dict[str, torch.Tensor] = {}
+        self._learned: dict[str, torch.Tensor] = {}
         self.model = load_bi_encoder(base, **place_of(options.precision))
         self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
         self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
@@ -87,8 +89,34 @@ class BiEncoder(torch.nn.Module):
         inner: Any = cast(Any, self.model[0]).model
         self.bf16 = choose_bf16(options, inner, scores, workspace)
 
+    def start_from(self, adapter: Path) -> None:
+        """Begin with a trained adapter: from now on `at_scale(0)` is that adapter instead of the base."""
+        load_start(self.adapted, adapter)
+        self._start = {name: each.detach().clone() for name, each in self._trained()}
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, each) for name, each in self.named_parameters() if each.requires_grad)
+
+    def scaled(self, name: str, weights: torch.Tensor, scale: float) -> torch.Tensor:
+        """A trained weight with `scale` folded in: the whole adapter, or the way from the start to it."""
+        if self._start:
+            return torch.lerp(self._start[name].to(weights.device), weights, scale)
+        return weights * (scale if ".lora_B." in name else 1.0)
+
+    @torch.no_grad()
+    def _between(self, scale: float) -> None:
+        """Use the weights between the start (0) and what has been learned (1), which is kept until scale 1 returns to it."""
+        self._learned = self._learned or {name: each.detach().clone() for name, each in self._trained()}
+        for name, each in self._trained():
+            each.copy_(self._learned[name] if scale == 1.0 else self.scaled(name, self._learned[name], scale))
+        if scale == 1.0:
+            self._learned = {}
+
     def at_scale(self, scale: float) -> None:
-        """Multiply the adapter's part of every weight by `scale`."""
+        """Multiply the adapter's part of every weight by `scale`; after `start_from`, its way from the start."""
+        if self._start:
+            self._between(scale)
+            return
         for name, layer in self.adapted.named_modules():
             if name in self._scalings:
                 cast(Any, layer).scaling[ADAPTER] = scale * self._scalings[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pydantic
 
 from trainer.bases import MINILM
-from trainer.training.options import BaseName, LoRAOptions
+from trainer.training.options import BaseName, LoRAOptions, StartChecksum
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
@@ -30,6 +30,7 @@ class EmbeddingOptions(LoRAOptions):
     base: BaseName = pydantic.Field(
         default=MINILM, description="Base model, an embedder: minilm (comes with zelo), a folder, or a model name."
     )
+    start: StartChecksum = ""
     learning_rate: float = pydantic.Field(
         default=1e-3,
         gt=0,

@@ -23,11 +23,12 @@ from labeling.records import Examples, FloatArray, Trained, TrainingData
 from trainer.bases import Base, load_base
 from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
+from trainer.training.adapters import start_of
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.embedding.bi_encoder import BiEncoder
 from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
-from trainer.training.embedding.line_search import SCALES, Choice, choose
+from trainer.training.embedding.line_search import FEWEST_QUERIES, SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.token_weight import measured_weight
 from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
@@ -72,15 +73,17 @@ class _Training:
         self.dev_queries = _usable(self.dev)
         self.elo_scale = elo_scale_of(self.train, options.elo_scale)
         self.folds = self._folds()
-        if not self.folds and not self.dev_queries:
+        if not self.folds and len(self.dev_queries) < (FEWEST_QUERIES if options.start else 1):
             raise NothingToChooseOn(
-                f"the dev split has no query with an order, and there are {len(self.queries)} training queries with {options.folds} "
+                f"the dev split has {len(self.dev_queries)} queries with an order, and there are {len(self.queries)} training queries with {options.folds} "
                 "folds, so nothing can choose the adapter's scale; freeze a snapshot with a larger dev_share, or set folds"
             )
         count = len(self.queries)
         shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
         self.looks = looks_of(options, count, shortest=shortest)
         self.model = BiEncoder(base, options)
+        if (start := start_of(options, workspace)) is not None:
+            self.model.start_from(start)
         # Copies: `trainable` shares memory with the model, which the courses change.
         self.untrained = {name: each.clone() for name, each in checkpoints.trainable(self.model).items()}
         longest = min(options.max_length, self.model.whole_length)
@@ -120,7 +123,11 @@ class _Training:
     # --- courses -------------------------------------------------------------------------
 
     def _folds(self) -> list[list[int]]:
-        """Numbers of the training queries that each fold holds out; none if the dev split is large enough."""
+        """Numbers of the training queries that each fold holds out; none if the dev split is large enough, or if the start has
+        learned from these queries.
+        """
+        if self.options.start:
+            return []
         count = min(self.options.folds, len(self.queries) // FEWEST_QUERIES_A_FOLD)
         if count < 2 or len(self.dev_queries) >= self.options.enough_dev_queries:
             return []
@@ -188,7 +195,7 @@ class _Training:
         with torch.no_grad():
             for name, weights in self.model.named_parameters():
                 if weights.requires_grad:
-                    weights.copy_(chosen[name] * (choice.scale if ".lora_B." in name else 1.0))
+                    weights.copy_(self.model.scaled(name, chosen[name], choice.scale))
         target = self.workspace / "adapter"
         shutil.rmtree(target, ignore_errors=True)
         self.model.adapted.save_pretrained(str(target))

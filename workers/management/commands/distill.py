@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from typing import Any
 
@@ -10,8 +9,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from labeling.access.annotators import get_judge
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from workers.jobs.distillation import (
     STAGE,
@@ -24,6 +22,7 @@ from workers.jobs.distillation import (
     order_distillation,
     resume_distillation,
 )
+from workers.management.arguments import json_object, named_judge, project_of
 from workers.models import Job
 
 
@@ -44,9 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--resume", type=int, metavar="ID", help="resume a failed or cancelled distilled run")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        project = Project.objects.filter(slug=options["project"]).first()
-        if project is None:
-            raise CommandError(f"no project has the slug {options['project']!r}; check the address of its page")
+        project = project_of(options["project"])
         try:
             for found in self._asked(project, options):
                 self.stdout.write(described(found))
@@ -63,9 +60,9 @@ class Command(BaseCommand):
             return [distillation_of(job)]
         if options["resume"] is not None:
             return [distillation_of(resume_distillation(_job(project, options["resume"])))]
-        chosen = DistillationOptions.model_validate(_json(options["options"], "--options"))
+        chosen = DistillationOptions.model_validate(json_object(options["options"], "--options"))
         with transaction.atomic():
-            panel = [_judge(project, name) for name in options["judges"]]
+            panel = [named_judge(project, name) for name in options["judges"]]
             return [distillation_of(order_distillation(project, panel, chosen))]
 
 
@@ -85,23 +82,3 @@ def _job(project: Project, number: int) -> Job:
     if job is None:
         raise CommandError(f"project {project.slug!r} has no distilled run {number}; --status lists them")
     return job
-
-
-def _judge(project: Project, text: str) -> Annotator:
-    """A judge of the project by id or name, or the judge of a plugin with options."""
-    judges = Annotator.objects.offered().filter(project=project)
-    found = judges.filter(pk=int(text)) if text.isdigit() else judges.filter(name=text)
-    if found.count() == 1:
-        return found.get()
-    plugin, colon, written = text.partition(":")
-    return get_judge(project, plugin, _json(written, f"--judges {plugin}") if colon else {})
-
-
-def _json(text: str, what: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{what}: {text[:200]!r} is not JSON ({error}); pass a JSON object") from error
-    if not isinstance(values, dict):
-        raise CommandError(f"{what}: {text[:200]!r} is not a JSON object")
-    return values

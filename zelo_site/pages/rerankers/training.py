@@ -102,6 +102,8 @@ def gate_advice(gate: dict[str, Any]) -> list[str]:
         "pairs_at_chance": _("No better than chance on held-out pairs. Judge more pairs, or use a larger base."),
         "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
     }
+    if gate.get("start_won"):
+        return []
     reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
     return [advice[each] for each in reasons if each in advice]
 

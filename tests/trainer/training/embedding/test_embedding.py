@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
 from trainer.training.embedding.token_weight import WEIGHTS, choose_weight, list_losses
 from trainer.training.embedding.training import NothingToChooseOn
+from trainer.training.options import START
 
 TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3]
 
@@ -100,6 +102,25 @@ def test_it_learns_and_says_on_how_many_queries_the_scale_rests(learned: tuple[T
     assert (chosen["queries"], trained.facts["folds"]) == (20, 3)
     assert (trained.form, trained.embedding_sizes, trained.base_won) == ("bi-encoder", (32, 16, 8), False)
     assert {each["fold"] for each in told.of("cross_validation")} == {1, 2, 3}
+
+
+def test_a_training_continues_from_a_student_which_dev_queries_alone_may_replace(
+    base: Path, learned: tuple[Trained, Report], tmp_path: Path
+) -> None:
+    shutil.copytree(learned[0].adapter, tmp_path / "on" / START)
+    changes: dict[str, Any] = {"start": "a" * 64, "epochs": 1, "learning_rate": 1e-6}
+    trained, told = learn(base, tmp_path / "on", make_data(16, dev=8), **changes)
+    fresh = learned[1].of("step")
+    assert told.of("step")[0]["loss"] < 0.9 * fresh[0]["loss"], "it begins with what the student knows"
+    assert told.of("cross_validation") == [] and trained.facts["held_out_queries"] == 8
+    assert trained.base_won, "a rate of 1e-6 changes no order"
+    kept, before = (
+        load_file(str(folder / "adapter_model.safetensors")) for folder in (trained.adapter, learned[0].adapter)
+    )
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+    shutil.copytree(learned[0].adapter, tmp_path / "few" / START)
+    with pytest.raises(NothingToChooseOn, match="the dev split has 4 queries with an order"):
+        learn(base, tmp_path / "few", **changes)
 
 
 def test_every_fold_and_the_whole_course_start_from_the_untrained_adapter(base: Path, tmp_path: Path) -> None:

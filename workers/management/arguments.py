@@ -1,0 +1,40 @@
+"""Arguments that several commands of this app read: a project, a panel's judges, JSON objects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from labeling.access.annotators import get_judge
+from labeling.models import Annotator, Project
+
+
+def project_of(slug: str) -> Project:
+    """The project with this slug. Raises CommandError."""
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        raise CommandError(f"no project has the slug {slug!r}; check the address of its page")
+    return project
+
+
+def named_judge(project: Project, text: str) -> Annotator:
+    """A judge of the project by id or name, or the judge of a plugin with options. Raises CommandError, UnknownPlugin."""
+    judges = Annotator.objects.offered().filter(project=project)
+    found = judges.filter(pk=int(text)) if text.isdigit() else judges.filter(name=text)
+    if found.count() == 1:
+        return found.get()
+    plugin, colon, written = text.partition(":")
+    return get_judge(project, plugin, json_object(written, f"--judges {plugin}") if colon else {})
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """The JSON object of an argument. Raises CommandError."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{what}: {text[:200]!r} is not JSON ({error}); pass a JSON object") from error
+    if not isinstance(values, dict):
+        raise CommandError(f"{what}: {text[:200]!r} is not a JSON object")
+    return values
