@@ -20,7 +20,6 @@ from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import judge, make_judge
 from tests.factories.rows import judge_pair, make_user
-from workers.models import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -65,12 +64,3 @@ def test_the_pages_are_clean_in_every_look(look: str, visit: Start, owner: User,
             faults[name] = serious
     assert not faults
     assert not visited.complaints
-
-
-def test_contradictory_pairs_go_to_the_judges_of_the_last_run(visit: Start, owner: User, answered: Project) -> None:
-    Run.objects.latest("id").judges.set(answered.annotators.filter(is_person=False))
-    page = visit(owner).open(reverse("scorecard", args=[answered.slug]))
-    page.get_by_role("button", name="Re-ask in the other order").click()
-    expect(page.get_by_text("contradictory pairs are asked in the other order")).to_be_visible()
-    run = Run.objects.latest("id")
-    assert (run.sampler, run.orders) == ("conflicts", Run.Orders.BOTH)

@@ -12,7 +12,6 @@ from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
 
 from labeling.models import Candidate, Project, Query
 from scoring.annotators.cycles import Cycle, PanelCycles
@@ -57,11 +56,11 @@ def shown_cycles(found: PanelCycles) -> list[ShownCycle]:
     ]
 
 
-@require_POST
 def ask_conflicts(request: HttpRequest, slug: str) -> HttpResponse:
-    """Start a run that asks the last run's judges about the contradictory pairs in the other order."""
+    """Start a run on POST that asks the last run's judges about the contradictory pairs in the other order."""
     project = owned_project(request, slug)
-    _started(request, project)
+    if request.method == "POST":
+        _started(request, project)
     return redirect("scorecard", slug=project.slug)
 
 
