@@ -32,7 +32,7 @@ class ForgivingClient(RedisCacheClient):
     def __init__(self, servers: list[str], **options: Any) -> None:
         super().__init__(
             servers,
-            serializer=CachedValues,
+            serializer=CachedValues,  # type: ignore[arg-type]  # the stubs know no class as its factory
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),

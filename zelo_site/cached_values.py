@@ -113,7 +113,7 @@ def _dataclass(plain: Any) -> Any:
     kind, fields = _class(plain[0]), {name: _value(each) for name, each in plain[1]}
     if {each.name for each in dataclasses.fields(kind)} != set(fields):
         raise Unreadable(f"{plain[0]} has other fields")
-    made = object.__new__(kind)
+    made: Any = object.__new__(kind)
     for name, each in fields.items():
         object.__setattr__(made, name, each)
     return made

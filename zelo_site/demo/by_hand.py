@@ -68,7 +68,7 @@ def _of_models(project: Project) -> list[tuple[str, Order]]:
     if not any(each.reranker.kind == TRAINED for each in found):
         raise NoStudent("the demo has no evaluated student; run `manage.py demo` to its proof first")
     queries = snapshot_queries(snapshot, SPLIT)
-    orders = []
+    orders: list[tuple[str, Order]] = []
     for each in sorted(found, key=lambda each: each.reranker.kind == TRAINED):
         own = stored_scores(each, queries)
         ids = np.concatenate([query.candidate_ids for query in queries]).tolist()

@@ -182,7 +182,7 @@ class BufferedSocket:
         return getattr(self._sock, name)  # fileno, getpeername, getsockname, shutdown, close, family
 
 
-class PatientWorker(ThreadWorker):  # type: ignore[misc]
+class PatientWorker(ThreadWorker):
     """gthread, with the waiting for clients in the event loop.
 
     A connection is in `waiting` with its deadline while the loop receives its request, sends the rest of its response or
