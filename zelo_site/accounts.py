@@ -32,7 +32,7 @@ from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
 from zelo_site.pages.forms import PageForm, one_of, whole_number
-from zelo_site.security.sessions import end_other_sessions, end_session, sessions_of
+from zelo_site.security.sessions import end_other_sessions, end_session, note_session, sessions_of
 
 # The profile shows agreement with the judges once there are this many common pairs.
 FEWEST_SHOWN = 10
@@ -154,6 +154,7 @@ def profile(request: HttpRequest) -> HttpResponse:
         revoke_keys = request.POST.get("revoke_keys") == "on"
         set_password(user, form.cleaned_data["new_password1"], revoke_keys=revoke_keys, by=user)
         update_session_auth_hash(request, user)
+        note_session(None, request, user)  # the session has a new key
         messages.success(request, _("Password saved. You can now sign in with it."))
         return redirect("profile")
     return render(request, "zelo/account/profile.html", _profile(request, user, form=form))

@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from django.utils.functional import Promise
@@ -25,6 +26,10 @@ from labeling.stored_texts import StoredText
 
 PACKAGES = frozenset({"labeling", "scoring", "trainer", "workers", "zelo_site"})
 _TYPE, _VALUE = "$", "v"
+# What the readers raise on damaged entries.
+DAMAGED = (
+    ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError, EOFError, RecursionError, BadZipFile,
+)  # fmt: skip
 
 
 class NotCacheable(TypeError):
@@ -48,7 +53,7 @@ class CachedValues:
         """Return the value of an entry. Raises Unreadable."""
         try:
             return _value(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
+        except DAMAGED as error:
             raise Unreadable(f"the cache holds an entry that cannot be read ({type(error).__name__})") from error
 
 
@@ -121,6 +126,8 @@ def _dataclass(plain: Any) -> Any:
 
 def _named_tuple(plain: Any) -> Any:
     kind: Any = _class(plain[0])
+    if len(kind._fields) != len(plain[1]):
+        raise Unreadable(f"{plain[0]} has other fields")
     return tuple.__new__(kind, [_value(each) for each in plain[1]])
 
 

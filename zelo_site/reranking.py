@@ -215,6 +215,7 @@ def _asker(request: HttpRequest) -> Any:
             "the request has no valid key; send Authorization: Bearer zelo_... with a key made with "
             "`python manage.py token USERNAME --scopes rerank`",
         )
+    request.has_valid_key = True  # type: ignore[attr-defined]
     if SCOPE not in found.scopes:
         raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
     return found.user

@@ -12,13 +12,13 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import connection, transaction
 
 from labeling import audit
-from labeling.access.api_keys import revoke_token
+from labeling.access.api_keys import revoke_all_tokens
 from labeling.access.links import make_link
 from labeling.annotation.assignments import held_by, release
-from labeling.models import AccessLink, Annotator, ApiToken
+from labeling.models import AccessLink, Annotator
 
 LONGEST = 150
 
@@ -61,6 +61,7 @@ def create_account(
     by: Any = None,
 ) -> Any:
     """A new account without a password; `labeling.access.links.make_link` signs it in. Raises AccountRefused."""
+    _lock_names()
     user = get_user_model()(is_superuser=is_superuser, is_staff=is_staff or is_superuser)
     _name(user, username=username, full_name=full_name, email=email)
     user.set_unusable_password()
@@ -73,6 +74,7 @@ def create_account(
 @transaction.atomic
 def change_account(user: Any, *, username: str, full_name: str, email: str, by: Any = None) -> dict[str, str]:
     """Give an account other names; returns the changes as "old → new". Raises AccountRefused."""
+    _lock_names()
     locked = get_user_model().objects.select_for_update().get(pk=user.pk)
     before = _names(locked)
     _name(locked, username=username, full_name=full_name, email=email)
@@ -128,8 +130,7 @@ def reset_account(user: Any, *, revoke_keys: bool = False, by: Any = None) -> st
     AccessLink.objects.filter(user=locked, used_at__isnull=True).delete()
     audit.note("account.reset", project=None, actor=by, subject=locked.get_username(), keys_revoked=revoke_keys)
     if revoke_keys:
-        for number in ApiToken.objects.filter(user=locked).values_list("id", flat=True):
-            revoke_token(locked, number, by=by)
+        revoke_all_tokens(locked, by=by)
     return make_link(locked, by=by)
 
 
@@ -161,6 +162,12 @@ def set_staff(user: Any, is_staff: bool, *, by: Any = None) -> bool:
     changed = audit.changes({"staff": not is_staff}, {"staff": is_staff})
     audit.note("account.changed", project=None, actor=by, subject=locked.get_username(), **changed)
     return True
+
+
+def _lock_names() -> None:
+    """Let one transaction at a time choose names, which no constraint of the database compares without case."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('zelo account names'))")
 
 
 def _locked(user: Any) -> Any:

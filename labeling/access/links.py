@@ -67,9 +67,9 @@ def make_link(
 
 
 def maker_may_invite() -> Q:
-    """The condition that a link's maker is active and, for an invitation, still an owner or a superuser."""
+    """The condition that a link's maker is active and still a superuser or, for an invitation, an owner of the project."""
     owners = Membership.objects.filter(project=OuterRef("project"), user=OuterRef("made_by"), role=Role.OWNER)
-    may = Q(project__isnull=True) | Q(made_by__is_superuser=True) | Q(Exists(owners))
+    may = Q(made_by__is_superuser=True) | Q(Exists(owners))
     return Q(made_by__isnull=True) | Q(made_by__is_active=True) & may
 
 
@@ -106,9 +106,11 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
     if link.project is None:
         audit.note("account.link_used", project=None, actor=user, subject=user.get_username(), **maker)
     else:
-        _, is_new = Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
+        member, is_new = Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
         action = "member.joined" if is_new else "member.invitation_used"
-        audit.note(action, project=link.project, actor=user, subject=user.get_username(), role=str(link.role), **maker)
+        audit.note(
+            action, project=link.project, actor=user, subject=user.get_username(), role=str(member.role), **maker
+        )
     return user
 
 

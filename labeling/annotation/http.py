@@ -102,6 +102,7 @@ def _asker(request: HttpRequest) -> Any:
         token = find_token(header[7:].strip())
         if token is None:
             raise Unknown("this key is unknown or has expired; make another with `manage.py token`")
+        request.has_valid_key = True  # type: ignore[attr-defined]
         if "write" not in token.scopes:
             raise WrongScope(f"this key has the scopes {token.scopes}; comparing needs 'write'")
         return token.user

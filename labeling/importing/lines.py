@@ -164,10 +164,15 @@ def open_stream(stream: IO[bytes], max_total_bytes: int = DEFAULT_MAX_TOTAL_BYTE
     return opened
 
 
+def _is_binary(head: bytes) -> bool:
+    """Whether these bytes hold control characters, which no text has: a short signature may also begin a text."""
+    return any(each < 32 and each not in b"\t\n\r\x0c" for each in head)
+
+
 def _check_content(head: bytes) -> None:
     """Raise RowError, which ends the file, where these first bytes (up to _HEAD_BYTES) begin something else than UTF-8 text."""
     for start, what, remedy in _SIGNATURES:
-        if head.startswith(start):
+        if head.startswith(start) and (len(start) > 4 or _is_binary(head)):
             raise _refused(f"is {what}", remedy)
     if encoding := _encoding(head):
         raise _refused(f"is encoded as {encoding}", "save or convert the file as UTF-8")

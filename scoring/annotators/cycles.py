@@ -14,6 +14,8 @@ import numpy as np
 
 from labeling.models import Annotator, Project
 from labeling.records import FloatArray, IntArray
+from scoring.annotators.counted import counted_judges
+from scoring.annotators.student_weights import student_plugins
 from scoring.columns import copy_columns
 from scoring.numerics.judges.judge_checks import Estimate, cycles_of, intransitive_triples, ratio
 from scoring.project_fits import sampled_query_ids
@@ -51,7 +53,7 @@ class PanelCycles:
 
 def panel_cycles(project: Project, *, most: int = MOST_LISTED, seed: int = 0) -> PanelCycles:
     """Count and list the circles of the project's judges."""
-    judges = list(Annotator.objects.judges().filter(project=project).values_list("id", flat=True))
+    judges = _panel_ids(project)
     panel = _panel(_answers(sampled_query_ids(project.pk, seed=seed), judges))
     counts = _counts(panel)
     found = sorted(_cycles(panel), key=lambda each: (-each.margin, each.query_id, each.candidate_ids))
@@ -65,13 +67,20 @@ def panel_cycles(project: Project, *, most: int = MOST_LISTED, seed: int = 0) ->
 
 def contradicting_pairs(project_id: int, query_ids: Sequence[int]) -> dict[int, IntArray]:
     """Candidate ids int64[m, 2], a < b, of the pairs in the panel's circles, by query."""
-    judges = list(Annotator.objects.judges().filter(project=project_id).values_list("id", flat=True))
+    judges = _panel_ids(Project.objects.get(pk=project_id))
     found: dict[int, set[tuple[int, int]]] = {}
     for each in _cycles(_panel(_answers(query_ids, judges))):
         a, b, c = each.candidate_ids
         own = found.setdefault(each.query_id, set())
         own.update((min(pair), max(pair)) for pair in ((a, b), (b, c), (a, c)))
     return {query: np.array(sorted(pairs), dtype=np.int64) for query, pairs in found.items()}
+
+
+def _panel_ids(project: Project) -> list[int]:
+    """The judges that count in the scores, without students of the panel."""
+    found = Annotator.objects.judges().filter(project=project).exclude(plugin__in=student_plugins())
+    counted = counted_judges(project)
+    return [pk for pk in found.order_by("id").values_list("id", flat=True) if counted is None or pk in counted]
 
 
 _ANSWERS = """

@@ -1,6 +1,6 @@
 """The sampler `named`: asks exactly the pairs that its options name, for refinements and for people with a list of pairs.
 
-`workers.runs.named_pairs` looks the pairs up and puts those of a query into its state.
+`scoring.sampling.named_pairs` looks the pairs up and puts those of a query into its state.
 """
 
 from __future__ import annotations

@@ -22,14 +22,16 @@ def pairs_of(sampler: Sampler) -> list[tuple[int, int]]:
     return list(dict.fromkeys((min(pair), max(pair)) for pair in given))
 
 
-def by_query(project: Project, pairs: Pairs) -> dict[int, list[tuple[int, int]]]:
-    """The pairs by query, in their order. Raises PairsUnknown where one is no pair of one query of the project."""
+def by_query(project: Project, pairs: Pairs, *, skip_unknown: bool = False) -> dict[int, list[tuple[int, int]]]:
+    """The pairs by query, in their order; `skip_unknown` leaves out those whose candidates were deleted. Raises PairsUnknown where one is no pair of one query of the project."""
     ids = {each for pair in pairs for each in pair}
     rows = Candidate.objects.filter(query__project=project, pk__in=ids)
     query_of = dict(rows.values_list("pk", "query_id"))
     found: dict[int, list[tuple[int, int]]] = {}
     for a, b in pairs:
         missing = [each for each in (a, b) if each not in query_of]
+        if missing and skip_unknown:
+            continue
         if missing:
             raise PairsUnknown(
                 f"candidate {missing[0]} of a named pair is none of project {project.slug!r}; check the ids"

@@ -12,7 +12,7 @@ import secrets
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ import pydantic
 from django.db import connection, transaction
 
 from labeling import audit
-from labeling.models import Document, Project, Query
+from labeling.models import Project, Query
 from labeling.plugins import Options
 from labeling.records import IntArray
 from labeling.retrieval import query_instruction
@@ -33,6 +33,7 @@ from scoring.models import Score, Snapshot
 from scoring.snapshots.lineage import lineage, software
 from scoring.snapshots.other_grades import other_grades
 from scoring.snapshots.pairs import Pairable, write_pairs
+from scoring.snapshots.prints import document_prints, earlier_splits
 from scoring.snapshots.splits import (
     PROVING,
     SPLITS,
@@ -187,11 +188,13 @@ def freeze(
     by: Any = None,
     most_rows: int | None = None,
     panel: Sequence[int] = (),
+    splits_of: Snapshot | None = None,
 ) -> Snapshot:
     """Freeze the live scores of these projects, and the judged pairs. After an error no files remain.
 
-    `panel`: ids of the annotators whose mean preference the pairs hold; empty: all but students of a panel. Raises SnapshotRefused, scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows`
-    documents have scores.
+    `panel`: ids of the annotators whose mean preference the pairs hold; empty: all but students of a panel. `splits_of`: an
+    earlier snapshot whose queries keep their splits; all others are trained on. Raises SnapshotRefused,
+    scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows` documents have scores.
     """
     options = options or SnapshotOptions()
     name = _checked_name(name)
@@ -201,7 +204,7 @@ def freeze(
         _check_size(projects, most_rows, name=name, options=options)
     folder = f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40] or 'snapshot'}-{secrets.token_hex(4)}"
     with in_the_making(folder):
-        manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name, options, panel)
+        manifest = _write(folder, sorted(projects, key=lambda project: project.pk), name, options, panel, splits_of)
         manifest["created_by"] = getattr(by, "pk", None)
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         storage().write_bytes(f"{folder}/{MANIFEST_FILE}", text.encode())
@@ -234,7 +237,12 @@ def _checked_name(name: str) -> str:
 
 
 def _write(
-    folder: str, projects: list[Project], name: str, options: SnapshotOptions, panel: Sequence[int]
+    folder: str,
+    projects: list[Project],
+    name: str,
+    options: SnapshotOptions,
+    panel: Sequence[int],
+    splits_of: Snapshot | None,
 ) -> dict[str, Any]:
     """Write the rows; return the manifest, read in the same transaction snapshot."""
     ids = [project.pk for project in projects]
@@ -243,7 +251,7 @@ def _write(
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute("SELECT clock_timestamp()")
             instant = cursor.fetchone()[0]
-        chosen = _choose(ids, options)
+        chosen = _choose(ids, options, splits_of)
         tally = Tally()
         with (
             storage().writing(f"{folder}/{ROWS_FILE}") as stream,
@@ -288,7 +296,7 @@ WHERE query.project_id = ANY(%s) AND fit.error = '' ORDER BY candidate.query_id,
 """
 
 
-def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
+def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapshot | None) -> _Chosen:
     """Filter and split the rows, and keep each text in one split. Raises NothingToFreeze, SnapshotRefused."""
     scored = copy_columns(
         _SCORED,
@@ -298,6 +306,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     if not len(scored):
         raise NothingToFreeze("no document has a score; start a run first")
     queries = _read_queries(project_ids, options.split_by)
+    if splits_of is not None:
+        queries = replace(queries, named=earlier_splits(f"{splits_of.location}/{ROWS_FILE}", queries.prints))
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
@@ -305,7 +315,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions) -> _Chosen:
     joined = largest_islands(place, scored["island"].astype(np.int64)) & (scored["comparisons"].astype(np.int64) > 0)
     prints = np.zeros(len(scored), dtype=np.uint64)
     if options.shared_documents == "remove":
-        prints = _document_prints(project_ids, scored["document"].astype(np.int64))
+        prints = document_prints(project_ids, scored["document"].astype(np.int64))
 
     def keep(mask: npt.NDArray[np.bool_], reason: str) -> None:
         nonlocal scored, place, joined, prints
@@ -431,17 +441,6 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
         named=named,
     )
     return split
-
-
-def _document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
-    """Return the fingerprint of each row's document."""
-    ids, prints = [], []
-    documents = Document.objects.filter(project__in=project_ids).order_by("id").values_list("id", "text")
-    for pk, text in documents.iterator(chunk_size=2000):
-        ids.append(pk)
-        prints.append(fingerprint(text))
-    place = np.searchsorted(np.array(ids, dtype=np.int64), document_ids)
-    return np.array(prints, dtype=np.uint64)[place]
 
 
 def _weights(queries: _Queries, options: SnapshotOptions) -> npt.NDArray[np.float64]:

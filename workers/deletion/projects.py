@@ -5,6 +5,7 @@ It can be restored for `KEPT_DAYS` days; then the reconciler orders its purge, w
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -108,7 +109,11 @@ def purge_due() -> list[int]:
     """Order the purge of each project whose time has come, once; returns the jobs. A failed one waits for a person."""
     ordered = Job.objects.filter(project=OuterRef("pk"), stage=jobs.STAGE, payload__kind=jobs.PROJECT)
     due = Project.with_archived.filter(archived_at__lt=Now() - timedelta(days=KEPT_DAYS)).exclude(Exists(ordered))
-    return [purge_project(project).pk for project in due.order_by("pk")[:10]]
+    found = []
+    for project in due.order_by("pk")[:10]:
+        with contextlib.suppress(DeletionRefused):  # restored at this moment
+            found.append(purge_project(project).pk)
+    return found
 
 
 def _purges(project: Project) -> Any:

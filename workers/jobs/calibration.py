@@ -92,9 +92,12 @@ def whats_due(project_id: int | None = None) -> list[Due]:
 
 def is_settled(run: Run) -> bool:
     """Whether a run has finished and its answers have entered the scores, the prior, the judges' weights and the calibration."""
-    if run.state != Run.State.FINISHED or whats_due(run.project_id):
-        return False
-    return not stale_query_ids(run.project_id, limit=1)
+    return run.state == Run.State.FINISHED and scores_are_settled(run.project_id)
+
+
+def scores_are_settled(project_id: int) -> bool:
+    """Whether all answers of a project have entered the scores, the prior, the judges' weights and the calibration."""
+    return not whats_due(project_id) and not stale_query_ids(project_id, limit=1)
 
 
 def due_project_ids() -> list[int]:

@@ -38,7 +38,7 @@ from workers.jobs.leasing import (
     unfinished_jobs,
 )
 from workers.jobs.student_judges import enter_judge
-from workers.jobs.training import AlreadyTraining, start_training
+from workers.jobs.training import AlreadyTraining, cancel_training, start_training
 from workers.models import Job, Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GUIDED
@@ -182,6 +182,9 @@ def cancel_distillation(job: Job, *, by: Any = None) -> bool:
     run = Run.objects.filter(pk=job.payload["runs"].get(job.payload["stage"])).first()
     if run is not None:
         cancel_run(run, by=by)
+    training = TrainingRun.objects.filter(pk=job.payload.get("training", 0)).first()
+    if job.payload["stage"] == TRAIN and training is not None:
+        cancel_training(training, by=by)
     return True
 
 

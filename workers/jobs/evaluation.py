@@ -173,11 +173,26 @@ def _without_what_was_learned(
     reranker: Reranker, snapshot: Snapshot, queries: Sequence[EvaluationQuery], scores: list[FloatArray]
 ) -> list[FloatArray]:
     """No scores for queries that a student of another snapshot has learned from: knowing them proves nothing."""
-    run = reranker.training_run
-    if run is None or run.snapshot_id == snapshot.pk:
+    learned: set[int] = set()
+    for run in _trainings(reranker):
+        if run.snapshot_id != snapshot.pk:
+            learned |= learned_queries(run.snapshot)
+    if not learned:
         return scores
-    learned = learned_queries(run.snapshot)
     return [
         np.full_like(own, np.nan) if fingerprint(query.text) in learned else own
         for query, own in zip(queries, scores, strict=True)
     ]
+
+
+def _trainings(reranker: Reranker) -> list[TrainingRun]:
+    """The training of a student, and those of the students that it continued from."""
+    found: list[TrainingRun] = []
+    run = reranker.training_run
+    while run is not None and run not in found:
+        found.append(run)
+        start = run.options.get("start")
+        before = Reranker.objects.filter(project=run.project_id, checksum=start) if start else Reranker.objects.none()
+        student = before.exclude(training_run=None).first()
+        run = student.training_run if student is not None else None
+    return found

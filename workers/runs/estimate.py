@@ -21,6 +21,8 @@ from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
 from labeling.plugins import Judge, Plugin, Sampler, get_plugin
 from labeling.records import QueryState
+from scoring.annotators.cycles import contradicting_pairs
+from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, mean_by_size, pairs_of
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import calls_of_options, set_size_of_plugin
@@ -29,7 +31,7 @@ from workers.judges.prompting import counter_of, local_tokenizer
 from workers.judging.recorded_pairs import recorded_by_size
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
-from workers.runs.planning import RECORDED
+from workers.runs.planning import CONFLICTS, RECORDED
 from workers.runs.savings import paper_calls
 from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
@@ -129,16 +131,17 @@ def estimate_run(
     judges = [replace(judge, options=with_rubric(project, judge.plugin.name, judge.options)) for judge in judges]
     sizes = _sizes(project, query_ids)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
+    named = _named(project, chosen, query_ids)
     if chosen.name == RECORDED:
         recording = [cast(Judge, each.plugin.from_dict(each.options)) for each in judges]
         by_size = recorded_by_size(project, recording, query_ids)
-    elif chosen.name == NAMED:
-        by_size = mean_by_size(project, pairs_of(chosen), sizes)
+    elif named is not None:
+        by_size = mean_by_size(project, named, sizes)
     else:
         by_size = _pairs_by_size(chosen, sizes)
     design = _Design(project, sizes, by_size, query_ids)
-    if chosen.name == NAMED:
-        design.whole = len(pairs_of(chosen))
+    if named is not None:
+        design.whole = len(named)
     pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
@@ -361,3 +364,13 @@ def _measured_rate(plugin: str) -> float | None:
     times = Attempt.objects.filter(pk__in=ids).aggregate(first=Min("started_at"), last=Max("finished_at"))
     seconds = (times["last"] - times["first"]).total_seconds()
     return len(ids) / seconds if seconds > 0 else None
+
+
+def _named(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) -> list[tuple[int, int]] | None:
+    """The pairs of a design that asks given ones, None for any other design."""
+    if sampler.name == NAMED:
+        return pairs_of(sampler)
+    if sampler.name != CONFLICTS:
+        return None
+    ids = comparable_query_ids(project.pk) if query_ids is None else list(query_ids)
+    return [(a, b) for own in contradicting_pairs(project.pk, ids).values() for a, b in own.tolist()]

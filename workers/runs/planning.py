@@ -90,7 +90,9 @@ def _contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> Pai
     owed, found = _unasked_pairs(run, judges, query_ids), contradicting_pairs(run.project_id, query_ids)
     kept = {query: set(map(tuple, pairs.tolist())) for query, pairs in owed.items()}
     return {
-        query: np.array([each for each in pairs.tolist() if tuple(each) in kept.get(query, ())]).reshape(-1, 2)
+        query: np.array(
+            [each for each in pairs.tolist() if tuple(each) in kept.get(query, ())], dtype=np.int64
+        ).reshape(-1, 2)
         for query, pairs in found.items()
     }
 
@@ -203,7 +205,7 @@ def named_pairs_left(run: Run, sampler: Sampler, query_ids: Sequence[int]) -> di
         cursor.execute(_ASKED, {"queries": list(query_ids), "run": run.pk, "judges": judges, "since": run.created_at})
         asked = set(cursor.fetchall())
     chosen = set(query_ids)
-    known = by_query(run.project, pairs_of(sampler))
+    known = by_query(run.project, pairs_of(sampler), skip_unknown=True)
     left = {query: [pair for pair in own if pair not in asked] for query, own in known.items() if query in chosen}
     return {query: np.array(own, dtype=np.int64).reshape(-1, 2) for query, own in left.items()}
 

@@ -91,7 +91,7 @@ def check_url(url: str, entries: Sequence[Entry]) -> tuple[str, str, int]:
     except ValueError as error:
         raise AddressRefused(f"{url[:100]!r} is no URL: {error}") from None
     host = (parts.hostname or "").rstrip(".")
-    if parts.scheme not in DEFAULT_PORTS or not host:
+    if parts.scheme not in DEFAULT_PORTS or "*" in host or not (_literal(host) or _HOST.match(host)):
         raise AddressRefused(f"{url[:100]!r} is no http or https URL")
     if parts.username or parts.password or parts.fragment:
         raise AddressRefused("the address has a user, a password or a fragment; leave them out")

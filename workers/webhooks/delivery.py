@@ -130,7 +130,7 @@ def send(delivery: WebhookDelivery) -> Sent:
         return Sent(None, str(error))
     except (SecretsUnreadable, EncryptionUnavailable) as error:
         return Sent(None, f"the secret cannot be read ({error}); replace it on the webhook's page")
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
         return Sent(None, f"the host of the address is unknown: {error}")
     try:
         return _read(_posted(delivery.webhook.url, target, headers, body))
@@ -150,7 +150,7 @@ def _posted(url: str, target: Target, headers: dict[str, str], body: bytes) -> i
             )  # fmt: skip
             try:
                 response = client.send(request, stream=True)  # its body is not read
-            except httpx.ConnectError:
+            except (httpx.ConnectError, httpx.ConnectTimeout):
                 if place == len(target.addresses):
                     raise
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -119,7 +119,9 @@ class AccessLinkAdmin(LinkedAdmin):
         def end(row: AccessLink) -> bool:
             return row.project is not None and revoke_invitation(row.project, row.pk, by=request.user)
 
-        self.run_verb(request, rows, end)
+        if rows.filter(user__isnull=False).exists():
+            messages.warning(request, _("A sign-in link ends when its user is reset (Users, Reset)."))
+        self.run_verb(request, rows.filter(user__isnull=True), end)
         return None
 
 

@@ -87,10 +87,10 @@ def disks() -> list[Disk]:
         stored = None
     if stored is not None:
         places[_("Storage")] = next((each for each in stored.parents if each.exists()), settings.ZELO_HOME)
-    found: dict[tuple[int, int], Disk] = {}
+    found: dict[int, Disk] = {}
     for name, place in places.items():
         usage = shutil.disk_usage(place)
-        found.setdefault((usage.total, usage.free), Disk(name, str(place), usage.total - usage.free, usage.total))
+        found.setdefault(place.stat().st_dev, Disk(name, str(place), usage.total - usage.free, usage.total))
     return list(found.values())
 
 

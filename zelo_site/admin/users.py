@@ -162,7 +162,8 @@ class UserAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("memberships"))
     def memberships(self, user: User) -> SafeString | str:
-        found = Membership.objects.filter(user=user).select_related("project").order_by("project__name")
+        live = Membership.objects.filter(user=user, project__archived_at__isnull=True)
+        found = live.select_related("project").order_by("project__name")
         rows = [(reverse("people", args=[each.project.slug]), each.project.name, each.role) for each in found]
         return format_html_join(" · ", '<a class="z-link" href="{}">{}</a> ({})', rows) or "–"
 

@@ -42,7 +42,7 @@ router = Router(tags=["judges"])
 class FailureCountOut(Schema):
     reason: str
     label: str
-    message: str
+    message: JobError
     dead: int
     waiting: int
 
@@ -55,7 +55,7 @@ class FailedTaskOut(Schema):
     swapped: bool
     state: str
     reason: str
-    message: str
+    message: JobError
     attempts: int
 
 
@@ -280,7 +280,7 @@ class FailedCallOut(Schema):
     run_id: int
     annotator_id: int
     outcome: str
-    message: str
+    message: JobError
     is_retryable: bool
     is_outage: bool
     input_tokens: int

@@ -82,6 +82,7 @@ def _may_read(request: HttpRequest) -> bool:
         if any(hmac.compare_digest(token.encode(), key.encode()) for key in expected):
             return True
         found = find_token(token)
+        request.has_valid_key = found is not None  # type: ignore[attr-defined]
         return found is not None and "read" in found.scopes and found.user.is_superuser
     return request.user.is_authenticated and bool(getattr(request.user, "is_superuser", False))
 

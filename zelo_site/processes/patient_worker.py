@@ -22,7 +22,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 # A whole head, and then a small body, arrive within this time.
 HEAD_S, SMALL_BODY_S = 10.0, 10.0
 MOST_HEAD_BYTES = 64 * 1024
-# `zelo_site.request_limits` refuses larger bodies of visitors who are not signed in.
+# `zelo_site.security.request_limits` refuses larger bodies of visitors who are not signed in.
 SMALL_BODY_BYTES = 64 * 1024
 # A large body or response may pause this long, and must move this fast on average after the first seconds.
 STALL_S, PACE_GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 20.0, 16 * 1024

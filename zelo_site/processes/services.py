@@ -126,7 +126,7 @@ def make_home(home: Path) -> None:
 def broker_problem(url: str, *, plain: bool) -> tuple[str, str] | None:
     """Return why a broker on another host is not safe, and the remedy; None if it is. The address is not repeated."""
     parts = urlsplit(url)
-    if plain or parts.scheme == "redis+socket" or is_loopback(parts.hostname or ""):
+    if plain or parts.scheme == "redis+socket" or is_loopback(parts.hostname or "localhost"):
         return None
     lacks = [] if parts.scheme == "rediss" else ["TLS"]
     lacks += [] if parts.password else ["a password"]

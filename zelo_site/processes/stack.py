@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
 import socket
 import sys
 import time
@@ -128,8 +127,12 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
     with exits_on_sigterm(), ServiceSupervisor(settings.ZELO_HOME) as services:
         _migrate()
         settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(settings.FILE_UPLOAD_TEMP_DIR, ignore_errors=True)  # what a killed web process left
-        settings.FILE_UPLOAD_TEMP_DIR.mkdir(mode=0o700)
+        settings.FILE_UPLOAD_TEMP_DIR.mkdir(mode=0o700, exist_ok=True)
+        for left in settings.FILE_UPLOAD_TEMP_DIR.iterdir():  # what a killed web process left
+            with contextlib.suppress(OSError):
+                left.unlink()
+        with contextlib.suppress(OSError):
+            settings.FILE_UPLOAD_TEMP_DIR.chmod(0o700)
         children = [web_process(host, port), *worker_processes(judging=judging)]
         ranking = RankingOnDemand()
 

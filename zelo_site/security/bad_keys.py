@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from zelo_site.api.conventions.problems import problem
+
 MOST_BAD_KEYS, WINDOW_S = 20, 60.0
 # Entries kept; the oldest are forgotten first.
 MOST_ENTRIES = 10_000
@@ -35,9 +37,14 @@ class BadKeysMiddleware:
         wait_s = self._wait_s(address, digest)
         if wait_s > 0:
             text = f"too many requests with bad keys from your address; wait {wait_s:.0f} s and correct the key"
-            return JsonResponse({"detail": text}, status=429, headers={"Retry-After": str(int(wait_s) + 1)})
+            is_rest = request.path.startswith("/api/")
+            refused = problem(request, 429, text) if is_rest else JsonResponse({"detail": text}, status=429)
+            refused["Retry-After"] = str(int(wait_s) + 1)
+            return refused
         response = self.get_response(request)
-        self._note(address, digest, failed=response.status_code == 401)
+        failed = response.status_code == 401
+        if failed or getattr(request, "has_valid_key", False):  # a page without keys says nothing of the key
+            self._note(address, digest, failed=failed)
         return response
 
     def _wait_s(self, address: str, digest: bytes) -> float:

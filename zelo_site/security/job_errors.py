@@ -39,8 +39,13 @@ def _shown(text: str, info: ValidationInfo) -> str:
         return masked
     parameters: dict[str, Any] = request.resolver_match.kwargs if request.resolver_match else {}
     slug = parameters.get("slug") or info.data.get("project", "")
-    project = Project.objects.visible_to(request.user).filter(slug=slug).first()
-    return text if project is not None and role_of(request.user, project) == Role.OWNER else masked
+    owned: dict[str, bool] = request.__dict__.setdefault(
+        "zelo_owned_slugs", {}
+    )  # a list shows many errors of one project
+    if slug not in owned:
+        project = Project.objects.visible_to(request.user).filter(slug=slug).first()
+        owned[slug] = project is not None and role_of(request.user, project) == Role.OWNER
+    return text if owned[slug] else masked
 
 
 # The type of a response's field that holds the error of a job.

@@ -45,7 +45,8 @@ def mine(
 
     Raises UnratedQuery.
     """
-    drawn = static.check_pairs(state.size, state.pairs)
+    asked = state.pairs if state.free is None else state.pairs[~state.free]
+    drawn = static.check_pairs(state.size, asked)
     alone = adaptive.working_posterior(state, first_stage=False)
     joined = adaptive.working_posterior(replace(state, first_stage_rank=ranks_of(student)))
     weights = adaptive.top_importance(joined, rng, top=top, floor=floor, draws=draws)

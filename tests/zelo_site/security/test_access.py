@@ -100,7 +100,9 @@ def test_changes_of_access_need_the_scope_admin() -> None:
         ("POST", "/keys", {"name": "more", "scopes": ["read"]}),
         ("DELETE", "/keys/1", None),
         ("POST", "/endpoints", {}),
-        ("DELETE", f"/accounts/{owner.pk}", None),
+        ("POST", "/users", {}),
+        ("PATCH", f"/users/{owner.pk}", {}),
+        ("DELETE", f"/users/{owner.pk}", None),
     ]
     for scopes, refused in ((("read", "write"), True), (("read", "write", "admin"), False)):
         api = Api(owner, *scopes)

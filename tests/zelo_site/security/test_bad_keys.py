@@ -13,7 +13,8 @@ from zelo_site.security.bad_keys import MOST_BAD_KEYS, BadKeysMiddleware
 
 
 def _view(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(status=200 if request.headers["Authorization"] == "Bearer good" else 401)
+    request.has_valid_key = request.headers["Authorization"] == "Bearer good"
+    return HttpResponse(status=200 if request.has_valid_key or request.path == "/sign-in/" else 401)
 
 
 def _status(site: BadKeysMiddleware, key: str, address: str = "203.0.113.1") -> Any:
@@ -27,6 +28,14 @@ def test_guessing_address_waits_and_valid_keys_go_on(monkeypatch: pytest.MonkeyP
     assert _status(site, "bad") == 429
     assert _status(site, "good") == 200
     assert _status(site, "bad", "203.0.113.2") == 401
+    page = RequestFactory().get("/sign-in/", HTTP_AUTHORIZATION="Bearer prepared", REMOTE_ADDR="203.0.113.3")
+    assert site(page).status_code == 200  # a page without keys proves no key
+    refused = site(
+        RequestFactory().get("/api/v1/projects", HTTP_AUTHORIZATION="Bearer prepared", REMOTE_ADDR="203.0.113.1")
+    )
+    assert (
+        refused.status_code == 429 and refused["Content-Type"] == "application/problem+json" and refused["Retry-After"]
+    )
     monkeypatch.setattr(bad_keys, "WINDOW_S", 0.0)
     assert _status(site, "bad") == 401
 

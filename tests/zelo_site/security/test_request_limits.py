@@ -120,7 +120,7 @@ def test_a_full_disk_refuses_uploads(client: Client, uploads: Path, monkeypatch:
 
 def test_operations_answer_with_problems_and_need_a_valid_key(client: Client, uploads: Path) -> None:
     project, user = make_project(), make_user()
-    address = f"/api/v1/projects/{project.slug}/import"
+    address = f"/api/v1/projects/{project.slug}/imports"
     for key, status in (("zelo_wrong", 401), (make_token(user, name="k"), 404)):
         response = _send(client, address, length=LARGE, HTTP_AUTHORIZATION=f"Bearer {key}")
         assert response.status_code == status

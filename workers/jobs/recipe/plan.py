@@ -16,6 +16,7 @@ from scoring.snapshots.freeze import SnapshotOptions
 from trainer.bases import load_base
 from workers.budgets.limits import Budgets
 from workers.jobs.recipe.options import RecipeOptions
+from workers.jobs.refinement.job import FEWEST_DEV_QUERIES
 from workers.models import RecipeStage, Run
 from workers.runs.estimate import ChosenJudge, estimate_run
 
@@ -24,7 +25,6 @@ Name = RecipeStage.Name
 FEWEST_TO_DISTIL = 50
 # Below, neither the dev split nor folds hold the five queries that choose a checkpoint.
 FEWEST_TO_TRAIN = 10
-FEWEST_DEV_QUERIES = 5
 
 BY_CHOICE = stored_text("the options leave it out")
 FEW_TO_DISTIL = stored_text(

@@ -33,10 +33,13 @@ from workers.jobs.distillation import (
 )
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.recipe.options import RecipeOptions
+from workers.jobs.recipe.plan import FEW_DEV
 from workers.jobs.refinement.job import (
+    FEWEST_DEV_QUERIES,
     RefinementOptions,
     RefinementRefused,
     cancel_refinement,
+    dev_queries,
     order_refinement,
     refinement_of,
     resume_refinement,
@@ -309,8 +312,11 @@ class _Refinement:
 
     def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
         options = RefinementOptions(pairs=order.options.refinement_pairs, seed=order.options.seed)
-        by = order.recipe.created_by
-        return {"job": order_refinement(published_student(order), order.panel, options, by=by)}
+        by, student = order.recipe.created_by, published_student(order)
+        dev = dev_queries(student)
+        if dev < FEWEST_DEV_QUERIES:
+            raise LeftOut(FEW_DEV % {"queries": dev, "least": FEWEST_DEV_QUERIES})
+        return {"job": order_refinement(student, order.panel, options, by=by)}
 
     def look(self, order: Order, stage: RecipeStage) -> Ended | None:
         job = stage.job

@@ -21,12 +21,13 @@ from labeling.models import Annotator, Project
 from labeling.plugins import Options
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot, SpotCheckPlan
+from scoring.sampling.named_pairs import NAMED, by_query
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.spot_checks.plans import open_pairs
 from trainer.models import Evaluation, Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.broker.hints import leave_hint
-from workers.jobs.calibration import is_settled
+from workers.jobs.calibration import is_settled, scores_are_settled
 from workers.jobs.distillation import DistillationRefused, check_panel
 from workers.jobs.evaluation import order_evaluation, unfinished_evaluation
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, LeaseLost, carry_step, hold, report_progress
@@ -51,6 +52,7 @@ AT_STAGE = {
 }
 DONE = stored_text("student '%(name)s' refined with %(pairs)s pairs, %(disagreements)s of them disagreements")
 KEPT = stored_text("%(pairs)s pairs judged; on dev queries no checkpoint ranks better than the student, so it stays")
+HELD_BACK = stored_text("%(pairs)s pairs judged; the gate held student '%(name)s' back, so the one before it stays")
 NOTHING_MINED = stored_text("every pair of the training queries has been judged, so there is nothing to ask")
 UNFINISHED = (Job.State.OPEN, Job.State.LEASED)
 BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
@@ -149,12 +151,18 @@ def _check(student: Reranker, judges: Sequence[Annotator], options: RefinementOp
             check_panel(student.project, judges)
         except DistillationRefused as error:
             raise RefinementRefused(str(error).replace("the distilled run has", "the refinement has")) from error
-    dev = int(student.training_run.snapshot.manifest.get("splits", {}).get("dev", {}).get("queries", 0))
+    dev = dev_queries(student)
     if dev < FEWEST_DEV_QUERIES:
         raise RefinementRefused(
             f"snapshot {student.training_run.snapshot.name!r} has {dev} dev queries; a refinement needs {FEWEST_DEV_QUERIES} to "
             "choose on, so train on a snapshot with a larger dev_share"
         )
+
+
+def dev_queries(student: Reranker) -> int:
+    """The dev queries of the snapshot that a student was trained on."""
+    training = student.training_run
+    return 0 if training is None else int(training.snapshot.manifest.get("splits", {}).get("dev", {}).get("queries", 0))
 
 
 def cancel_refinement(job: Job, *, by: Any = None) -> bool:
@@ -245,8 +253,8 @@ def _can_move(job: Job) -> bool:
     if found.stage == ASK:
         return _has_been_asked(found)
     if found.stage == TRAIN:
-        ended = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
-        return found.training is None or found.training.state not in ended
+        unfinished = (TrainingRun.State.PLANNED, TrainingRun.State.RUNNING)
+        return found.training is None or found.training.state not in unfinished
     return found.stage == MINE or unfinished_evaluation(job.project) is None
 
 
@@ -254,7 +262,8 @@ def _has_been_asked(found: Refinement) -> bool:
     """Whether the answers to the mined pairs are in the scores, or the run will give none."""
     if found.plan is not None:
         open_checks = found.plan.checks.filter(judgment__isnull=True, slot__isnull=False)
-        return found.plan.withdrawn_at is not None or not open_checks.exists()
+        ended = found.plan.withdrawn_at is not None or not open_checks.exists()
+        return ended and scores_are_settled(found.job.project_id)
     return found.run is None or _is_broken(found.run) or is_settled(found.run)
 
 
@@ -321,11 +330,13 @@ def _mine(claim: JobClaim, job: Job, payload: dict[str, Any], found: Refinement)
 def _start_run(job: Job, payload: dict[str, Any]) -> None:
     found = {each.pk: each for each in Annotator.objects.filter(pk__in=payload["judges"])}
     options = RefinementOptions.model_validate(payload["options"])
+    there = by_query(job.project, [(a, b) for a, b in payload["named"]], skip_unknown=True)
+    left = {pair for own in there.values() for pair in own}
     run = start_run(
         job.project,
         judges=[found[pk] for pk in payload["judges"] if pk in found],
-        sampler="named",
-        sampler_options={"pairs": payload["named"]},
+        sampler=NAMED,
+        sampler_options={"pairs": [pair for pair in payload["named"] if tuple(pair) in left]},
         allocation=Run.Allocation.ROTATE,
         seed=options.seed,
     )
@@ -356,7 +367,7 @@ def _frozen(project: Project, found: Refinement) -> Snapshot:
     assert found.student is not None and found.student.training_run is not None
     before = found.student.training_run.snapshot
     options = SnapshotOptions.model_validate(before.manifest.get("options", {}))
-    return freeze(list(before.projects.order_by("pk")), name=name, options=options)
+    return freeze(list(before.projects.order_by("pk")), name=name, options=options, splits_of=before)
 
 
 def _train(claim: JobClaim, job: Job, payload: dict[str, Any], found: Refinement) -> str | None:
@@ -401,4 +412,5 @@ def _prove(claim: JobClaim, job: Job, found: Refinement) -> str | None:
             _move(claim, dict(job.payload), PROVE, evaluation=evaluation.pk)
         return None
     words = {"name": found.refined.name, "pairs": found.pairs, "disagreements": found.disagreements}
-    return DONE % words
+    is_held_back = found.refined.release == Reranker.Release.HELD_BACK
+    return (HELD_BACK if is_held_back else DONE) % words

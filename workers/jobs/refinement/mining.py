@@ -13,6 +13,7 @@ from django.db import connection
 
 from labeling.models import Candidate, Project
 from labeling.records import FloatArray
+from scoring.annotators.student_weights import guides_of
 from scoring.models import Snapshot
 from scoring.numerics.design.refining import Mined, best_of, mine
 from scoring.sampling.draw import CandidateState, query_states
@@ -23,9 +24,12 @@ from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
 from trainer.evaluation.model_orders import student_order
 from trainer.models import Reranker
 from trainer.serving.registry import artefact_folder, artefact_of
+from workers.runs.planning import pending_pairs
 
 # Below, the student's order of a pair contradicts the judgments; above its complement it agrees with them.
 CONTRADICTS = 0.5
+# A query gets at most so many times the mean number of pairs, as in `benchmarks/refinement.py`.
+MOST_TIMES_MEAN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,11 @@ def mine_pairs(
         for (_, each), own in zip(chosen, found, strict=True)
         for candidate, score in zip(each.candidate_ids.tolist(), own.tolist(), strict=True)
     }
-    states = query_states([query for query, _ in chosen])
+    ids = [query for query, _ in chosen]
+    states = query_states(ids, pending=pending_pairs(ids), guides=guides_of(project.pk, ()))
     rated = [query for query, known in states.items() if known.state.theta is not None and known.state.size > 1]
-    mined = [_mined(states[query], scores, budget=budget, top=top, seed=seed) for query in rated]
+    each = min(budget, MOST_TIMES_MEAN * -(-budget // max(len(rated), 1)))
+    mined = [_mined(states[query], scores, budget=each, top=top, seed=seed) for query in rated]
     best = best_of(mined, budget)
     return _described(project, [(rated[query], states[rated[query]], mined[query], row) for query, row in best])
 
@@ -84,6 +90,7 @@ def _training_queries(project: Project, snapshot: Snapshot, most: int, seed: int
     first = {int(each.candidate_ids[0]): each for each in read}
     own = Candidate.objects.filter(query__project=project, pk__in=first).order_by("pk")
     found = [(query, first[candidate]) for candidate, query in own.values_list("pk", "query_id")]
+    found.sort(key=lambda each: (each[1].text, each[1].id))  # the same part in every database
     if not found:
         raise NothingToMeasure(
             f"snapshot {snapshot.name!r} has no training queries of project {project.slug!r}; train a student of this project"

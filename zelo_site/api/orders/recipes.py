@@ -28,6 +28,7 @@ from workers.jobs.recipe.job import (
 from workers.jobs.recipe.options import RecipeOptions
 from workers.models import Recipe, RecipeStage
 from zelo_site.api.runs import JudgeIn
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
 
@@ -88,7 +89,7 @@ class RecipeOut(Schema):
     state: str
     stage: str
     message: str
-    error: str
+    error: JobError
     options: dict[str, Any]
     judges: list[int]
     stages: list[RecipeStageOut]

@@ -30,6 +30,7 @@ from workers.jobs.refinement.job import (
 )
 from workers.models import Job
 from zelo_site.api.runs import JudgeIn
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["trainings"])
 
@@ -61,7 +62,7 @@ class RefinementOut(Schema):
     state: str
     stage: str
     message: str
-    error: str
+    error: JobError
     options: dict[str, Any]
     reranker_id: int | None
     run_id: int | None

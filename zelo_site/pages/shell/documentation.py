@@ -21,9 +21,9 @@ CHAPTERS = (
     (_("First steps"), ("tour", "sample", "imports", "exports")),
     (_("Judging"), ("judges", "designs", "budgets", "queue", "scoring")),
     (_("People"), ("people",)),
-    (_("Model"), ("training", "evaluation", "serving")),
-    (_("Programs"), ("api", "client", "plugins")),
-    (_("Server"), ("operations", "deletion", "performance", "architecture", "pictures")),
+    (_("Model"), ("training", "recipe", "evaluation", "serving")),
+    (_("Programs"), ("api", "client", "webhooks", "plugins")),
+    (_("Server"), ("deployment", "operations", "deletion", "performance", "architecture", "pictures")),
 )
 
 

@@ -75,6 +75,8 @@ BELOW = {
     "adjudicate": "disagreements", "training-run": "training", "moved": "proof", "try-reranker": "rerankers",
     "tokens": "profile", "preview-import": "new-project", "endpoint": "endpoints", "new-endpoint": "endpoints",
     "test-endpoint": "endpoints", "move-distillation": "distill", "move-training": "training",
+    "webhooks": "settings", "webhook": "settings", "recipe": "project", "refine": "rerankers", "trial": "trials",
+    "teaching": "teachings",
 }  # fmt: skip
 
 # The documentation of each page: a file of docs/ and, where one fits, a heading's anchor.
@@ -90,7 +92,7 @@ HELP = {
     "doctor": "operations#health", "plugins": "plugins", "endpoints": "judges", "endpoint": "judges",
     "server-audit": "operations", "archived": "deletion", "delete": "deletion", "delete-project": "deletion",
     "purge-project": "deletion", "delete-account": "deletion", "import-archive": "deletion", "profile": "people#roles",
-    "candidates": "imports",
+    "candidates": "imports", "webhooks": "webhooks", "webhook": "webhooks", "recipe": "recipe", "refine": "recipe",
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_judgments_come_in_over_rest_and_by_command(project: Project, answers: b
     api = Api(Membership.objects.get(project=project).user)
 
     def post(path: str, **query: Any) -> Any:
-        address = f"/api/v1/projects/{project.slug}/import{path}"
+        address = f"/api/v1/projects/{project.slug}/imports{path}"
         data = {"file": SimpleUploadedFile("f", answers)}
         return api.client.post(address, data, query_params=query, headers=api.headers)
 
