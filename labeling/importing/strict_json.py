@@ -32,6 +32,10 @@ class BadJson(ValueError):
         self.field = field
 
 
+class NotJson(BadJson):
+    """A text that is no JSON at all, or no UTF-8."""
+
+
 def parse(text: bytes, *, max_depth: int = MAX_DEPTH, check: bool = True) -> Any:
     """Return the value of a UTF-8 JSON text that PostgreSQL can store. Raises BadJson.
 
@@ -43,13 +47,13 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, check: bool = True) -> Any
             text.decode("utf-8"), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
         )
     except UnicodeDecodeError as error:
-        raise BadJson(
+        raise NotJson(
             f"byte {error.start + 1} of the line (0x{text[error.start]:02x}) is not UTF-8",
             expectation="UTF-8 text",
             remedy="save or convert the file as UTF-8",
         ) from None
     except json.JSONDecodeError as error:
-        raise BadJson(
+        raise NotJson(
             f"not JSON: {error.msg} at character {error.pos + 1}",
             expectation="one JSON object on one line",
             remedy="write the line with a JSON library, not by hand",

@@ -12,7 +12,7 @@ from ninja.openapi.docs import Swagger
 from ninja.parser import Parser
 
 from labeling.access.api_auth import API_AUTH
-from labeling.importing.strict_json import parse
+from labeling.importing.strict_json import BadJson, parse
 from zelo_site.api.annotation.assignments import router as assignments_router
 from zelo_site.api.annotation.gold import router as gold_router
 from zelo_site.api.batches import router as batches_router
@@ -47,10 +47,12 @@ class StrictParser(Parser):
     """Bodies are JSON objects as RFC 8259 has them; ninja takes an empty list for an empty object, and NaN for a number."""
 
     def parse_body(self, request: HttpRequest) -> dict[str, Any]:
-        """The body's object. Raises ValueError, which ninja answers with 400."""
+        """The body's object. Raises BadJson, which `conventions.problems` finds as the cause of ninja's error."""
         body = parse(request.body)
         if not isinstance(body, dict):
-            raise ValueError(f"the body is {type(body).__name__}; expected a JSON object")
+            raise BadJson(
+                f"the body is {type(body).__name__}", expectation="a JSON object", remedy="send the fields in {...}"
+            )
         return body
 
 

@@ -18,6 +18,8 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, AuthorizationError, HttpError, ValidationError
 
+from labeling.importing.strict_json import BadJson, NotJson
+
 CONTENT_TYPE = "application/problem+json"
 SERVER_ERROR = "The server failed to answer. Nothing was stored in part; see the server's log, then retry."
 UNAUTHENTICATED = "the request has no valid API key or session; send Authorization: Bearer zelo_..."
@@ -90,6 +92,8 @@ def answer_with_problems(api: NinjaAPI) -> None:
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     if error.status_code == 401:
         return problem(request, 401, UNAUTHENTICATED)
+    if isinstance(error.__cause__, BadJson):  # of `StrictParser`, whose message ninja leaves out
+        return problem(request, 400 if isinstance(error.__cause__, NotJson) else 422, str(error.__cause__))
     return problem(request, error.status_code, error.message, getattr(error, "errors", ()))
 
 
