@@ -107,9 +107,13 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
         audit.note("account.link_used", project=None, actor=user, subject=user.get_username(), **maker)
     else:
         member, is_new = Membership.objects.get_or_create(project=link.project, user=user, defaults={"role": link.role})
-        action = "member.joined" if is_new else "member.invitation_used"
         audit.note(
-            action, project=link.project, actor=user, subject=user.get_username(), role=str(member.role), **maker
+            "member.joined" if is_new else "member.invitation_used",
+            project=link.project,
+            actor=user,
+            subject=user.get_username(),
+            role=str(member.role),
+            **maker,
         )
     return user
 

@@ -232,9 +232,10 @@ def test_cell_of_the_matrix_opens_its_pair(visit: Start, owner: User, project: P
     assert not visited.complaints
 
 
-def test_link_signs_in_by_itself(visit: Start, owner: User) -> None:
+def test_link_signs_in_by_one_press(visit: Start, owner: User) -> None:
     visited = visit()
     page = visited.open(reverse("enter", args=[make_link(owner)]))
+    page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name="Projects", exact=True).wait_for()
     visited.open(reverse("profile"))
     page.get_by_role("heading", name="Ada").wait_for()

@@ -89,4 +89,4 @@ def test_the_help_of_a_page_is_its_documentation(owner: Any, project: Project, v
     page = visit(owner).open(reverse("people-agreement", args=[project.slug]))
     page.get_by_role("link", name="Help").click()
     page.wait_for_url("**/docs/people/#agreement")
-    assert page.get_by_role("heading", name="Agreement").is_visible()
+    assert page.get_by_role("heading", name="Agreement", exact=True).is_visible()

@@ -26,7 +26,7 @@ def test_pip_installs_it_into_an_empty_environment(tmp_path: Path) -> None:
     """Without a network: pip takes the client alone, and httpx and pydantic come from where they are installed here."""
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / "bin" / "python"
-    target, source = tmp_path / "site", tmp_path / "zelo_client"
+    target, source = tmp_path / "site", tmp_path / "source" / "zelo_client"
     shutil.copytree(FOLDER, source)  # the build leaves files beside its sources
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 P = "/projects/{slug}"
 OVER_REST: dict[str, tuple[str, ...]] = {
+    "ask-conflicts": (f"POST {P}/runs",),
     "tokens": ("POST /keys", "DELETE /keys/{key_id}"),
     "new-project": ("POST /projects", f"POST {P}/imports"),
     "preview-import": (f"POST {P}/imports/preview",),

@@ -308,7 +308,7 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/webhooks/{webhook_id}/secret", ("webhook.secret_replaced",)),
     Writes("POST /projects/{slug}/webhooks/{webhook_id}/test", ("webhook.tested",)),
     Writes("POST /users", ("account.created", "account.link_made"), {"username": "new"}, a_superuser),
-    Writes("PATCH /users/{user_id}", ("account.changed",), {"is_active": False}, a_superuser),
+    Writes("PATCH /users/{user_id}", ("account.deactivated",), {"is_active": False}, a_superuser),
     Writes("POST /users/{user_id}/reset", ("account.reset", "account.link_made"), {}, a_superuser),
     Writes("POST /projects/{slug}/trials", ("trial.ordered",), {"plugin": "test-longer"}, a_judge_at_work),
     Writes("PUT /projects/{slug}/pairs/{pair_id}/gold", ("pair.gold",), {"answer": "left_clearly"}),

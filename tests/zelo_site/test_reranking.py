@@ -49,6 +49,8 @@ def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
     """The serving process, on a private socket as `serve_rerank` opens it."""
     settings.ZELO_HOME = tmp_path
     reranking._client.cache_clear()
+    reranking.reranking_socket().parent.mkdir(parents=True, exist_ok=True)
+    reranking.reranking_socket().unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(reranking.reranking_socket()))
         app = rerank_app(fetch=artefact_folder, service_key=reranking.service_key())

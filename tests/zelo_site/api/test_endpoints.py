@@ -19,7 +19,7 @@ KEY = "sk-very-secret-0123456789"
 @pytest.fixture
 def send() -> Any:
     """A program with a key of a superuser."""
-    token = make_token(make_user("root", is_superuser=True), name="tests")
+    token = make_token(make_user("root", is_superuser=True), name="tests", scopes=["read", "write", "admin"])
 
     def ask(method: str, path: str, body: Any = None) -> tuple[int, Any]:
         answer = Client().generic(

@@ -137,7 +137,7 @@ def test_rest_and_the_command_preview_a_file_of_any_format_and_store_nothing(tmp
     slug = make_project(owner=owner).slug
     api, file, out = Api(owner), tmp_path / "qrels.txt", io.StringIO()
     found = upload(api, f"/projects/{slug}/imports/preview", b"q1 0 d1 1\nq1 0 d2 x\n").json()
-    assert found["importer"] == "zbench-jsonl" and found["errors"], "one column of grades is no number"
+    assert found["importer"] == "trec-qrels" and found["errors"], "one column of grades is no number"
     options = json.dumps({"query_id": "nr", "query": "frage", "grade": "note"})
     found = upload(api, f"/projects/{slug}/imports/preview?importer=table&options={options}", TABLE).json()
     assert (found["queries"], found["candidates"], found["grades"]) == (1, 2, 1)

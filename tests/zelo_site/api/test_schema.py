@@ -57,7 +57,7 @@ def world(settings: Settings, tmp_path: Path) -> World:
 
 @pytest.fixture
 def headers(world: World) -> dict[str, str]:
-    key = make_token(world.users["owner"], name="all", scopes=("read", "write"))
+    key = make_token(world.users["owner"], name="all", scopes=("read", "write", "admin"))
     return {"HTTP_AUTHORIZATION": f"Bearer {key}"}
 
 

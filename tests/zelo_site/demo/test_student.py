@@ -77,8 +77,8 @@ def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(set
     for start in (1, 2):
         with pytest.raises(NoStudent, match=r"Not a directory.*manage\.py train .* --resume"):
             show_student(project, by=owner, tick=work, stream=io.StringIO())
-        failed = Job.objects.filter(kind="train", params__training_run=TrainingRun.objects.get(project=project).pk)
-        assert failed.filter(state="failed").count() == start
+        assert Job.objects.filter(stage="train", state="failed").count() == start
+        assert TrainingRun.objects.filter(project=project).count() == 1
     assert not Reranker.objects.filter(project=project, kind="trained").exists()
 
 

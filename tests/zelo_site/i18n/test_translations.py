@@ -167,7 +167,8 @@ class Texts(HTMLParser):
 def unmarked(template: str) -> Iterator[str]:
     """Texts of a template that stand outside of translate and blocktranslate."""
     template = re.sub(r"{%\s*blocktranslate.*?endblocktranslate\s*%}", "", template, flags=re.DOTALL)
-    template = re.sub(r"{% block shape %}\w*{% endblock %}", "", template)  # a class of the page
+    template = re.sub(r"{%\s*comment\s*%}.*?{%\s*endcomment\s*%}", "", template, flags=re.DOTALL)
+    template = re.sub(r"{% block (?:shape|bodyclass) %}.*?{% endblock %}", "", template)  # classes of the page
     parser = Texts()
     parser.feed(re.sub(r"{%.*?%}|{{.*?}}|{#.*?#}", "", template, flags=re.DOTALL))
     for text in parser.found:

@@ -68,6 +68,7 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
         "move-training",
         "move-distillation",
         "move-recipe",
+        "move-webhook",
         "move-refinement",
         "new-trial",
         "cancel-teaching",

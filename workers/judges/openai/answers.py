@@ -85,7 +85,7 @@ def one_choice(body: Any, asked: Asked) -> Choice:
 def _label_answer(choice: Choice, least_mass: float, missing: MissingLabel, asked: Asked) -> Answer:
     text = shown_text(choice, asked)
     check_ending(choice, asked, text, may_be_cut=True)
-    position = _position(choice, text, "AB", asked)
+    position = _position(choice, text, ("A", "B"), asked)
     return Answer(preference_at(position, least_mass=least_mass, missing=missing, asked=asked))
 
 

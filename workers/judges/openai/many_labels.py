@@ -16,7 +16,7 @@ from workers.judges.openai.answers import Asked, Cause, MissingLabel, NoAnswer, 
 from workers.judges.openai.http.remedies import enforce_json, missing_label, no_logprobs
 from workers.judges.openai.reading.bodies import is_refusal, spoken_text
 from workers.judges.openai.reading.labels import listed_masses, no_label
-from workers.judges.openai.reading.scores import NoScore, ranking_in
+from workers.judges.openai.reading.scores import NoScore, letter_of, ranking_in
 
 # How questions are put by default; the judges pass their own options.
 _LOGPROB, _RANKING = Asked("logprob"), Asked("reasoned")
@@ -97,8 +97,8 @@ def read_ranking(body: Any, labels: Sequence[str], *, asked: Asked = _RANKING) -
     labels, order, best = list(labels), found.get("ranking"), found.get("best")
     if not isinstance(order, list | None) or not isinstance(best, str | None):
         raise _unreadable(text, 'its "ranking" is no list, or its "best" no letter', asked)
-    letters = [str(letter).strip().upper() for letter in order] if isinstance(order, list) else []
-    winner = str(best).strip().upper() if isinstance(best, str) else None
+    letters = [letter_of(str(letter)) for letter in order] if isinstance(order, list) else []
+    winner = letter_of(str(best)) if isinstance(best, str) else None
     is_whole = sorted(letters) == sorted(labels)
     if (winner is not None and winner not in labels) or (letters and winner not in (None, letters[0])):
         raise _unreadable(text, "its parts do not agree", asked)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from workers.judges.openai.answers import NoAnswer, read_logprobs, read_score, read_votes
+from workers.judges.openai.reading.scores import NoScore, score_in
 
 A = '{"reasoning": "A names it", "score": 0.9}'
 B = '{"reasoning": "B names it", "score": -0.9}'
@@ -145,3 +146,47 @@ def test_labels_are_read_in_any_spelling(body: dict[str, Any]) -> None:
 def test_labels_that_the_answer_does_not_state_are_none(body: dict[str, Any]) -> None:
     with pytest.raises(NoAnswer):
         read_logprobs(body, least_mass=0.8, missing="fail")
+
+
+# Found by reading many answers: headings, sentences and fields that name the other document, and answers that state it plainly.
+_OBJECT = '{"reasoning": "x", "score": 0.8}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Document B: {_OBJECT}",
+        f"Query: {_OBJECT}",
+        f"According to document A, the answer is: {_OBJECT}",
+        f"No answer: {_OBJECT}",
+        f"The second answer: {_OBJECT}",
+        f"{_OBJECT}\n\nDocument B outperforms Document A.",
+        f"{_OBJECT}\n\nOverall, B is a better match.",
+        f"{_OBJECT}\n\nA is less relevant than B.",
+        f"{_OBJECT}\n\n-0.8",
+        f"{_OBJECT}\n\nI misread the query.",
+        '{"score": 0.8, "conclusion": "B is more relevant"}',
+        '{"score": 0.8, "winner": "doc_b"}',
+        '{"score": 0.8, "ranking": ["B", "A"]}',
+    ],
+)
+def test_text_beside_an_object_that_contradicts_it_is_no_vote(text: str) -> None:
+    with pytest.raises(NoScore):
+        score_in(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Here you go: {_OBJECT}",
+        f"The following JSON object contains my evaluation:\n{_OBJECT}",
+        f"Here is the corresponding JSON: {_OBJECT}",
+        f"{_OBJECT}\n\nDocument B is off-topic.",
+        f"{_OBJECT}\n\nDocument B, on the other hand, lists tanks.",
+        f"{_OBJECT}\n\nThe score is 0.8 because A names the bacteria.",
+        f"{_OBJECT}\n\nIt is not close: A answers the query.",
+        _OBJECT + "\n" * 400 + "x",
+    ],
+)
+def test_plain_answers_with_a_sentence_are_read(text: str) -> None:
+    assert score_in(text).score == 0.8

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from workers.judges.openai.reading.announcing import announces
+from workers.judges.openai.reading.order import squeezed
 
 _FENCE = re.compile(r"```\w*")
 # A demonstrative with its verb, by which a sentence speaks of the object.
@@ -22,12 +23,13 @@ _OF_IT = re.compile(
     re.IGNORECASE,
 )
 _KEEPS = re.compile(
-    r"\W*(?:(?:because|since|as|based|due|why|what|where|how|in line|consistent|supported|reflected|in favou?r|to say|for|given|so|meant|"
+    r"\W*(?:-?\d+(?:\.\d+)?|(?:because|since|as|based|due|why|what|where|how|in line|consistent|supported|reflected|in favou?r|to say|for|given|so|meant|"
     r"justified|determined|calculated|derived|weil|da|denn|car|parce|porque|ya que|perché|因为|由于|根据|理由|なぜなら)\b|"
-    r"(?:my |the |a |our |meine |die |ma |la |mi |final |official |overall |clear |strong |high |low |fair |direct |balanced |requested |complete )*"
+    r"(?:my |the |a |our |meine |die |ma |la |mi |final |official |overall |clear |strong |high |low |fair |direct |balanced |requested |complete |slightly |somewhat |much |far |clearly |marginally )*"
     r"(?:answer|verdict|score|result|response|output|judge?ment|reply|decision|rating|conclusion|assessment|evaluation|antwort|"
     r"réponse|respuesta|more relevant|most relevant|better|best|relevant|reasonable|correct|right|accurate|"
-    r"preference|json|object|comparison|indication|evidence)\b|我的|最终|答案)",
+    r"preference|json|object|comparison|indication|evidence)\b|"
+    r"(?:(?:clear|obvious|evident|apparent) (?:that|from|why)|worth|important to|(?:not )?close\b|not (?:as|only|just|about)\b|why\b)|我的|最终|答案)",
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(
@@ -38,35 +40,41 @@ _UNDECIDED = re.compile(
     r"reconsider|reassess|re-?evaluate|think|re-?read|look again|look at|revisit|compare)\b",
     re.IGNORECASE,
 )
-_NAMED = (
-    r"(?:the )?(?:document|doc|option|passage|text|dokument|documento|文档|文書|문서)?[\s*_\"'`“(\[]*(?P<{0}>[AB])\b"
-)
-_MAY = r"(?: (?:actually|clearly|really|in fact|still|also|probably|indeed|simply|certainly|may|might|could|would|in|fact))*"
+_NAMED = r"(?:the )?(?:document|doc|option|passage|text|dokument|documento|文档|文書|문서)?[\s*_\"'`“(\[]*(?P<{0}>[A-HJ-P])\b"
+_MAY = r"(?: (?:actually|clearly|really|in fact|still|also|probably|indeed|simply|certainly|may|might|could|would|should|in|fact))*"
 _WINNER = re.compile(
     rf"\b{_NAMED.format('subject')}[\s*_\"'`”)\]]*{_MAY} (?:is|seems|appears|be|remains|looks)(?: to be)?{_MAY}"
-    rf"(?: (?:the|much|far|slightly|somewhat|clearly|a bit))* (?:more relevant|most relevant|better|best|winner|stronger|superior|preferable|preferred)\b|"
-    rf"\b{_NAMED.format('wins')}[\s*_\"'`”)\]]*{_MAY} (?:wins|prevails|deserves|is ahead)\b|"
-    rf"\b(?:i|we)(?:['’]d| would|['’]ll| will)? (?:now |therefore |would |rather )*(?:choose|chose|pick|prefer|select|vote for|go with|say) {_NAMED.format('chosen')}(?!\w| is (?:not|less))|"
-    rf"(?:\A|\n|[.!?] )[\s*_#>-]*(?:so|thus|therefore|hence)?[\s,]*(?:my |the |our )?(?:(?:final|revised|corrected|overall|correct|best|better|more relevant|"
-    rf"updated?|actual) ?)*(?:answer|verdict|choice|winner|vote|decision|preference|document|edit|correction|update|final|better|best)"
-    rf"(?: is)?[\s*_]*[:=>→-]*[\s*_]*{_NAMED.format('answer')}[\s*_\"'`”)\]]*(?=[.!,;\n]|\Z|{_MAY} is\b)",
+    rf"(?: (?:an?|the|much|far|slightly|somewhat|clearly|a bit))* (?:more relevant|most relevant|better|best|winner|stronger|superior|preferable|preferred|right choice)\b|"
+    rf"\b{_NAMED.format('wins')}[\s*_\"'`”)\]]*{_MAY} (?:wins|prevails|deserves|is ahead|it is\b|outperforms|outranks|surpasses|beats|trumps|edges out|"
+    rf"(?:answers?|fits?|matches|addresses|covers|serves|satisfies)\b[^.!?\n,;]{{0,40}}\b(?:better|best|more (?:directly|fully|completely|precisely))(?! than it\b))\b|"
+    rf"\b(?:i|we)(?:['’]d| would|['’]ll| will)? (?:now |therefore |would |rather )*(?:choose|chose|pick|prefer|select|vote for|go with|say|favou?r) {_NAMED.format('chosen')}(?!\w| is (?:not|less))|"
+    rf"(?:\A|\n|[.!?] )[\s*_#>-]*(?:so|thus|therefore|hence)?[\s,]*(?:my |the |our )?(?:(?:final|revised|corrected|overall|correct|best|better|more relevant|most relevant|"
+    rf"updated?|actual) ?)*(?:ranking|order|pick|answer|verdict|choice|winner|vote|decision|preference|(?<=[a-z] )document|edit|correction|update|final|better|best)"
+    rf"(?: is)?[\s*_]*[:=>→-]*[\s*_]*{_NAMED.format('answer')}[\s*_\"'`”)\]]*(?=[.!,;>\n]|\Z|{_MAY} is\b|\s*>)",
     re.IGNORECASE,
 )
 
 
+# A document that a sentence calls the worse one.
+_LOSER = re.compile(
+    rf"\b{_NAMED.format('loses')}[\s*_\"'`”)\]]*{_MAY} (?:is|seems|appears|looks|remains)(?: to be)?{_MAY}(?: (?:the|much|far|slightly|somewhat|clearly|a bit))*"
+    r" (?:less relevant|least relevant|worse|worst|weaker|inferior|irrelevant|off-topic|not (?:the )?(?:more|most|better|best)\b(?! than (?:just|merely)))",
+    re.IGNORECASE,
+)
 # Words that an English sentence has; a sentence without any is in a language whose words this module does not know.
 _ENGLISH = re.compile(
     r"\b(?:the|is|are|was|it|its|this|that|these|because|and|of|to|not|does|do|has|have|you|if|with|for|in|on|which|both|than|names|hope|"
-    r"thanks?|done|cheers|answers|explanation|note|reasoning|rationale|here)\b",
+    r"thanks?|done|cheers|as|asked|requested|answers|explanation|note|reasoning|rationale|here)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
-_NAMES = re.compile(r"(?<![^\W_])[A-H](?![^\W_]|['’])|(?<=文档)[A-H]|(?<=文書)[A-H]|(?<=是)[A-H]")
+_NAMES = re.compile(r"(?<![^\W_])[A-HJ-P](?![^\W_]|['’])|(?<=文档)[A-P]|(?<=文書)[A-P]|(?<=是)[A-P]")
 _SHORT = 40  # characters
 _MORE_OF_IT = re.compile(
     r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
     r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
-    r"\b[AB] as [AB]\b",
+    r"\b[AB] as [AB]\b|\b(?:flipped|misread|misjudged|mislabell?ed|scrap|retract|withdraw|revise (?:this|that|it|my))\b|"
+    r"\bthis assumes\b|\b(?:now|here)\b[^.!?\n]{0,20}\b(?:real|actual|true|correct(?:ed)?) (?:answer|score|verdict|json)\b",
     re.IGNORECASE,
 )
 
@@ -76,29 +84,41 @@ def takes_back(after: str, winner: str | None) -> bool:
 
     A sentence in a language that is not known here may explain the answer only by naming its winner.
     """
-    after = _FENCE.sub("", after)
-    if is_doubted(after) or _MORE_OF_IT.search(after) or any(name != winner for name in winners_in(after)):
+    after = squeezed(_FENCE.sub("", after))
+    if (
+        is_doubted(after)
+        or _MORE_OF_IT.search(after)
+        or any(name != winner for name in winners_in(after))
+        or (winner in (losers := losers_in(after)) or (winner is None and losers))
+    ):
         return True
     return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
 
 
 def _may_explain(sentence: str, winner: str | None) -> bool:
     words = re.sub(r"<[^<>]*>|[\W\d_]+", " ", sentence).strip().lower()
-    if not words or _ENGLISH.search(sentence) or announces(words):
+    if not words or _ENGLISH.search(sentence):
         return True
     named = set(_NAMES.findall(sentence))
+    if announces(words) and (not named or winner in named):
+        return True
     return winner in named if named else len(sentence) > _SHORT or sentence.endswith(":")
 
 
 def is_doubted(after: str) -> bool:
     """Whether the text after an object says that it is something else than the answer, or that there is none yet."""
-    after = _FENCE.sub("", after)
+    after = squeezed(_FENCE.sub("", after))
     if _UNDECIDED.search(after):
         return True
     return any(match["what"].strip() and not _KEEPS.match(match["what"]) for match in _OF_IT.finditer(after))
 
 
+def losers_in(after: str) -> set[str]:
+    """The documents that sentences after an object call the worse one."""
+    return {match["loses"] for match in _LOSER.finditer(squeezed(_FENCE.sub("", after))) if match["loses"].isupper()}
+
+
 def winners_in(after: str) -> set[str]:
     """The documents, "A" or "B", that sentences after an object call the better one."""
-    found = (match.groupdict().values() for match in _WINNER.finditer(_FENCE.sub("", after)))
+    found = (match.groupdict().values() for match in _WINNER.finditer(squeezed(_FENCE.sub("", after))))
     return {letter.upper() for letters in found for letter in letters if letter and letter.isupper()}

@@ -27,7 +27,9 @@ _ENGLISH = frozenset(
         "strict structured structure sum summarize summarized summary sure terms text texts than that the their them then therefore "
         "these this those thought thus to together two ultimately under up upon us using valid value values verdict we well what which "
         "will with within would written yes yield yields you your actually amended edited adjusted closer look reconsidered "
-        "reconsidering review no schema specification task ",
+        "reconsidering review schema specification task assign assigned choose chosen contains corresponding go how i'd like list listed "
+        "content contents information most least ordered please preferred ranked ranks rankings representation representing respect summarizing summarising supporting "
+        "thoughts vs weigh weighed weighing strictly winner match ",
     )
 )
 _OTHERS = frozenset(
@@ -58,7 +60,128 @@ _PIECES = re.findall(
 _PIECE = re.compile("|".join(sorted(_PIECES, key=len, reverse=True)))
 
 
+# Words of which an English announcement holds at least one: "Document B:", "Query:" and "Request:" announce none.
+_TELLING = frozenset(
+    [
+        "answer",
+        "answers",
+        "answering",
+        "verdict",
+        "score",
+        "scores",
+        "scored",
+        "scoring",
+        "result",
+        "results",
+        "output",
+        "outputs",
+        "json",
+        "object",
+        "evaluation",
+        "evaluated",
+        "evaluating",
+        "assessment",
+        "assessed",
+        "assess",
+        "judgment",
+        "judgement",
+        "judgments",
+        "comparison",
+        "comparing",
+        "compare",
+        "comparisons",
+        "analysis",
+        "ranking",
+        "ranked",
+        "rate",
+        "rating",
+        "ratings",
+        "reply",
+        "response",
+        "report",
+        "respond",
+        "responding",
+        "decision",
+        "choice",
+        "conclusion",
+        "conclude",
+        "preference",
+        "reasoning",
+        "summary",
+        "relevance",
+        "final",
+        "finally",
+        "follows",
+        "following",
+        "below",
+        "here",
+        "here's",
+        "here’s",
+        "hence",
+        "so",
+        "therefore",
+        "thus",
+        "consequently",
+        "accordingly",
+        "ultimately",
+        "overall",
+        "ok",
+        "okay",
+        "sure",
+        "yes",
+        "certainly",
+        "corrected",
+        "correction",
+        "revised",
+        "edited",
+        "amended",
+        "adjusted",
+        "actually",
+        "reconsidered",
+        "reconsidering",
+        "reflection",
+        "together",
+        "thought",
+        "look",
+        "review",
+        "determine",
+        "say",
+        "consideration",
+        "considering",
+        "boxed",
+        "give",
+        "provide",
+        "assign",
+        "thoughts",
+        "winner",
+        "match",
+        "relevant",
+        "better",
+        "preferred",
+        "choose",
+        "likely",
+        "it",
+        "it's",
+        "it’s",
+    ]
+)
+_NOUN = r"(?:answers?|verdict|scores?|results?|outputs?|evaluation|assessment|judge?ments?|comparison|rating|reply|response|decision|conclusion)"
+# One of several answers, none, or one that something else gives.
+_NOT_THE = re.compile(
+    rf"\bno {_NOUN}\b|\b(?:one|second|last|each|than(?: the| this| my)?) {_NOUN}\b|\b{_NOUN}(?: \w+)? of one\b|\b(?:up to|at last|than)\b.*\b(?:now|point|review)\b"
+)
+_DECIMAL = re.compile(r"-?(?:0|1)?\.\d+|-?1\.0+")
+
+
 def announces(words: str) -> bool:
-    """Whether these lower-case words announce an answer: at least one, and no others."""
-    found = re.findall(r"[^\s,:;.!、，。()]+", words)
-    return bool(found) and all(word in _ENGLISH or word in _OTHERS or not _PIECE.sub("", word) for word in found)
+    """Whether these lower-case words announce an answer: one that tells of it, and no others but those of announcements."""
+    found = re.findall(r"[^\s,:;!、，。()]+", words)
+    found = [word.strip(".") if not _DECIMAL.fullmatch(word) else word for word in found]
+    found = [word for word in found if word]
+    if not all(
+        word in _ENGLISH or word in _OTHERS or _DECIMAL.fullmatch(word) or not _PIECE.sub("", word) for word in found
+    ):
+        return False
+    if _NOT_THE.search(words):
+        return False
+    return any(word in _TELLING or (word not in _ENGLISH and not _DECIMAL.fullmatch(word)) for word in found)

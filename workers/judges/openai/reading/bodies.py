@@ -57,6 +57,8 @@ _REFUSAL = re.compile(
 
 def choices_of(body: Any, asked: Asked) -> list[Choice]:
     """The choices, at least one, each with `message` (or `text`), `finish_reason` and `logprobs`. Raises NoAnswer."""
+    if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict):  # TGI
+        body = body[0]
     if isinstance(body, dict) and body.get("error"):
         raise asked.broken(Cause.BROKEN_OFF, f"the server reports an error: {asked.shown(str(body['error']))}")
     choices = body.get("choices") if isinstance(body, dict) else None
@@ -89,6 +91,11 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
         details = body.get("details")
         details = details if isinstance(details, dict) else {}
         return [{"text": body["generated_text"], "finish_reason": details.get("finish_reason"), "logprobs": details}]
+    if isinstance(body.get("content"), str) and "stop_type" in body:  # llama.cpp's /completion
+        stopped = {"eos": "stop", "word": "stop", "limit": "length"}.get(str(body["stop_type"]), "unfinished")
+        return [{"text": body["content"], "finish_reason": stopped, "logprobs": body.get("completion_probabilities")}]
+    if isinstance(body.get("text"), str) and isinstance(body.get("meta_info"), dict):  # SGLang's /generate
+        return [{"text": body["text"], "finish_reason": body["meta_info"].get("finish_reason") or "unfinished"}]
     message = body.get("message")
     if isinstance(message, str | dict) or "response" in body:  # Ollama
         ending = body.get("done_reason") if body.get("done", True) else "unfinished"
@@ -106,7 +113,15 @@ def _of_items(items: list[dict[str, Any]], body: dict[str, Any]) -> Choice:
     calls = [item for item in items if str(item.get("type", "")).endswith("_call")]
     endings = [item.get("status") for item in items if item.get("type") == "message"]
     details = body.get("incomplete_details")
+    rows = [
+        row
+        for item in items
+        for part in _parts_of_item(item)
+        if isinstance(part, dict) and not _is_thinking_part(part)
+        for row in part.get("logprobs") or ()
+    ]
     return {
+        "logprobs": rows or None,
         "message": {"content": [part for item in items for part in _parts_of_item(item)], "tool_calls": calls},
         "finish_reason": body.get("status"),
         "finish_details": details.get("reason") if isinstance(details, dict) else None,

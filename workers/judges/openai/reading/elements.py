@@ -10,7 +10,23 @@ import re
 from workers.judges.openai.reading.thinking import plain_brackets
 
 _TAG = re.compile(r"<[|｜]?(?P<slash>/?)\s*(?P<name>[^\W\d_][\w:.-]*)(?:\s[^<>]*?)?(?P<empty>/?)[|｜]?>")
-_ANSWERS = {"answer", "final", "final_answer", "response", "output", "result", "json", "conclusion", "score", "verdict"}
+_ANSWERS = {
+    "answer",
+    "final",
+    "final_answer",
+    "response",
+    "output",
+    "result",
+    "json",
+    "conclusion",
+    "score",
+    "verdict",
+    "vote",
+    "reply",
+    "judgment",
+    "judgement",
+    "json_output",
+}
 _MARKUP = {
     "p",
     "pre",

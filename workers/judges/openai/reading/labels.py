@@ -107,7 +107,7 @@ def _spellings(position: Position, labels: Sequence[str]) -> dict[str, list[Toke
     found = {label: [token for text, token in spelled if text == label] for label in labels}
     lower = {label: [token for text, token in spelled if text == label.lower() != label] for label in labels}
     answered = plain(position.sampled.text).strip().strip(_PADDING).strip()
-    if answered in {label.lower() for label in labels} and all(lower.values()):
+    if answered in {label.lower() for label in labels} and sum(map(bool, lower.values())) > 1:
         return {label: found[label] + lower[label] for label in labels}
     return found
 

@@ -77,14 +77,19 @@ _RETRACTED = re.compile(
     r"(?:\A|[.!?\n,;—–-])\W*(?:(?:but|however|although|though|and|yet|so|well)\W+)?(?:wait|actually|correction|on second thought|"
     r"on reflection|scratch that|hold on|hmm|no,|sorry|i meant|i was wrong|i made a mistake|i take (?:that|it) back|"
     r"(?:that|this|it|which)(?:['’]s| is| was| would be| should be)? (?:(?:a|an|the|my|only|just|clearly|probably|still|obviously)\s+)*"
-    r"(?:wrong|incorrect|not|reversed|swapped|mistaken|mistake|bad|false|invalid|error|example|draft|placeholder|guess|"
+    r"(?:wrong|incorrect|not(?! (?:as|so|close|only|just|merely|about|even|directly)\b)|reversed|swapped|mistaken|mistake|bad|false|invalid|error|example|draft|placeholder|guess|"
     r"first (?:guess|thought|draft)|opposite)|ignore (?:that|this|the)|disregard|strike that|oops|i mixed|i retract|"
-    r"(?:is|was|would be|would have been) (?:(?:a|an|the|my|only|just)\s+)*(?:wrong|incorrect|not|bad|mistaken|example|draft|"
+    r"(?:is|was|would be|would have been) (?:(?:a|an|the|my|only|just)\s+)*(?:wrong|incorrect|not(?! (?:as|so|close|only|just|merely|about|even|directly)\b)|bad|mistaken|example|draft|"
     r"placeholder|first (?:guess|thought|draft)|mistake)|"
     r"(?:or|and)? ?(?:rather )?(?:it is |it['’]s |perhaps |maybe |quite |exactly )?(?:the )?(?:opposite|reverse|other way)|not!|"
     r"just kidding|never mind|nevermind)\b",
     re.IGNORECASE,
 )
+
+
+def squeezed(text: str) -> str:
+    """The text with each long run of blanks as one: models that are held to JSON go on with blanks, over which patterns would run long."""
+    return re.sub(r"\s{3,}", lambda run: "\n\n" if "\n" in run[0] else " ", text)
 
 
 def is_said_not(before: str) -> bool:
@@ -145,4 +150,4 @@ def _is_lead(lead: str) -> bool:
 
 def is_retracted(after: str) -> bool:
     """Whether the text after an object takes it back."""
-    return _RETRACTED.search(_FENCE.sub("", after)) is not None
+    return _RETRACTED.search(squeezed(_FENCE.sub("", after))) is not None

@@ -16,6 +16,15 @@ from typing import Any, Literal, TypeVar
 from labeling.annotation.criteria import key_of
 from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import is_in_unknown_element
+from workers.judges.openai.reading.field_names import (
+    LATER_ANSWER,
+    LATER_BEST,
+    LATER_SCORE,
+    LATER_WORD,
+    LOSER,
+    WINNER,
+    is_no_answer,
+)
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.standing import stands_as_answer
 from workers.judges.openai.reading.votes import letter_in
@@ -27,41 +36,13 @@ _WRAPPERS = {"answer", "result", "response", "output", "final", "final_answer", 
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 _FENCE = re.compile(r"```\w*")
-# Names under which a model contradicts its own "score", "scores", "best" or "ranking".
-_LATER = r"(?:final|revised|corrected|actual|overall|true|adjusted|new|updated|last|real|second|total|weighted|combined|mean|average)"
-_LATER_BEST = re.compile(rf"{_LATER}[ _-]?(?:best|ranking|answer)", re.IGNORECASE)
-_LATER_SCORE = re.compile(
-    rf"{_LATER}[ _-]?scores?|scores?[ _-]?(?:final|revised|corrected|new|updated|actual|overall|true|\d+)",
-    re.IGNORECASE,
-)
-# Names under which a nested object is a later answer, and names of a field that says in a letter which document won.
-_LATER_ANSWER = re.compile(
-    rf"{_LATER}(?:[ _-]?(?:answer|verdict|result|output|response|version|judge?ment|assessment))?|correction|revision|update",
-    re.IGNORECASE,
-)
-_WINNER = re.compile(
-    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|decision|vote|label|"
-    r"(?:more|most)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
-    re.IGNORECASE,
-)
-_LOSER = re.compile(
-    r"(?:loser|worse|worst|rejected|dispreferred|(?:less|least)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
-    re.IGNORECASE,
-)
-# Fields and values by which an object says that it is no answer.
-_ERROR = re.compile(r"errors?|refusal", re.IGNORECASE)
-_UNREADY = re.compile(
-    r"(?:is[ _-]?)?(?:draft|tentative|preliminary|provisional|placeholder|example|sample|hypothetical|template|incomplete|unfinished|"
-    r"pending|partial|in[ _-]progress|truncated|invalid|cancell?ed|failed|errors?|refusal|refused)",
-    re.IGNORECASE,
-)
-_READY = re.compile(r"(?:is[ _-]?)?(?:final|valid|complete|completed|finished|confirmed|success)", re.IGNORECASE)
-_STATE = re.compile(r"(?:answer[ _-]?)?(?:status|state|type|kind|stage)", re.IGNORECASE)
-_LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
 _OVERALL = {"score", "overall", "total", "mean", "average", "combined", "weighted", "sum", "verdict"}
-# A score that stands as text after the object.
+# A score that stands as text after the object, on its own line or in a sentence.
 _SCORE_AS_TEXT = re.compile(
-    r"\b(?:score|edit|correction|final|boxed)\W{0,4}(?:[:={→]|->|=>)\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE
+    r"(?:\b(?:score|edit|correction|final|boxed)\W{0,4}(?:[:={→]|->|=>)\s*|\b(?:the|my|correct|final|right|actual) (?:score|value|answer)(?: for this pair)?"
+    r" (?:is|should be|would be|must be)(?: now)?[\s*:]+|\b(?:rate|score) (?:it|this|them|the pair)(?: as| at)?[\s*]+|(?:\A|\n)[\s*_`]*(?=-?\d+(?:\.\d+)?[\s*_`.]*(?:\n|\Z)))"
+    r"(-?\d+(?:\.\d+)?)(?!\d|\s+(?:if|when|only|to)\b)",
+    re.IGNORECASE,
 )
 
 
@@ -181,7 +162,7 @@ def _winner(stated: object) -> str | None:
     if isinstance(stated, dict):
         order = stated.get("ranking")
         best = stated.get("best") or (order[0] if isinstance(order, list) and order else None)
-        return best.strip().upper() if isinstance(best, str) else None
+        return letter_of(best) if isinstance(best, str) else None
     return None if not isinstance(stated, float) or not stated else "A" if stated > 0 else "B"
 
 
@@ -194,12 +175,26 @@ def ranking_in(text: str) -> dict[str, Any]:
 def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """({"best": ..., "ranking": ...} as far as they are there, ""). Raises NoScore."""
     document = _unwrapped(document, "ranking" if "ranking" in document else "best")
-    if any(_LATER_BEST.fullmatch(name) for name in document):
+    if any(LATER_BEST.fullmatch(name) for name in document):
         raise NoScore("contradiction", "it holds two different answers")
+    if any(is_no_answer(name, value) for name, value in document.items()):
+        raise NoScore("mention", "a field beside its ranking says that it is no answer")
+    winner = letter_of(_winner(document) or "")
+    for name, value in document.items():
+        letter = letter_of(value) if isinstance(value, str) else ""
+        if len(letter) == 1 and (
+            (WINNER.fullmatch(name) and letter != winner) or (LOSER.fullmatch(name) and letter == winner)
+        ):
+            raise NoScore("contradiction", "it holds two different answers")
     stated: dict[str, Any] = {name: document[name] for name in ("best", "ranking") if name in document}
     if not stated or any(value is _CONFLICT for value in stated.values()):
         raise NoScore("contradiction" if stated else "none", "its last JSON object states no single answer")
     return stated, ""
+
+
+def letter_of(value: str) -> str:
+    """The letter of a document, without the word before it."""
+    return re.sub(r"^(?:THE )?(?:DOCUMENT|DOC|OPTION|PASSAGE|TEXT)[ _#-]*", "", value.strip().upper())
 
 
 def _is_open_list(before: str, after: str) -> bool:
@@ -323,34 +318,23 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
     score = _number(document["score"])
     if score is None or not math.isfinite(score) or not -1.0 <= score <= 1.0:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
-    if any(_is_no_answer(name, value) for name, value in document.items()):
+    if any(is_no_answer(name, value) for name, value in document.items()):
         raise NoScore("mention", "a field beside its score says that it is no answer")
     if any(_contradicts(name, value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
 
 
-def _is_no_answer(name: str, value: Any) -> bool:
-    """Whether a field says that its object is a draft, an example or an error."""
-    if _UNREADY.fullmatch(name):
-        return value is True or (_ERROR.fullmatch(name) is not None and bool(value))
-    if _READY.fullmatch(name):
-        return value is False
-    return (
-        _STATE.fullmatch(name) is not None and isinstance(value, str) and _UNREADY.fullmatch(value.strip()) is not None
-    )
-
-
 def _contradicts(name: str, value: Any, score: float) -> bool:
     """Whether a field beside the score states another score, or the document that the score says is the worse one."""
-    if _LATER_SCORE.fullmatch(name) or (_LATER_ANSWER.fullmatch(name) and _number(value) is not None):
+    if LATER_SCORE.fullmatch(name) or (LATER_ANSWER.fullmatch(name) and _number(value) is not None):
         return not _is_same(value, score)
-    if _LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
+    if LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
         return not _is_same(value["score"], score)
     if isinstance(value, dict):
-        return any(_contradicts(key, inner, score) for key, inner in value.items() if _WINNER.fullmatch(key))
-    is_loser = _LOSER.fullmatch(name) is not None
-    if (is_loser or _WINNER.fullmatch(name)) and (letter := _document_in(value)) is not None:
+        return any(_contradicts(key, inner, score) for key, inner in value.items() if WINNER.fullmatch(key))
+    is_loser = LOSER.fullmatch(name) is not None
+    if (is_loser or WINNER.fullmatch(name)) and (letter := _document_in(value)) is not None:
         return score != 0 and (score > 0) != ((letter == "A") != is_loser)
     return False
 
@@ -360,10 +344,16 @@ def _document_in(value: Any) -> str | None:
     named = {"1": "A", "first": "A", "the first": "A", "2": "B", "second": "B", "the second": "B"}
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = f"{value:g}"
+    if isinstance(value, list) and value:  # a ranking
+        return _document_in(value[0])
     if not isinstance(value, str):
         return None
-    plain = re.sub(r"^(?:the )?(?:document|doc|text|option)[ _#-]*", "", value.strip().lower())
-    return named.get(plain) or letter_in(value)
+    plain = re.sub(r"^(?:the )?(?:document|doc|text|option|passage)[ _#-]*", "", value.strip().lower())
+    explained = re.match(
+        r"\W*(?:[Tt]he )?(?:(?:[Dd]ocument|[Dd]oc|[Tt]ext|[Pp]assage)[ _]+)?([AB])(?:\W*[(>:,;–—-]|\W+(?:is|wins|because|over)\b(?! (?:not|less|worse)))",
+        value,
+    )
+    return named.get(plain) or letter_in(plain) or letter_in(value) or (explained[1] if explained else None)
 
 
 def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -431,14 +421,12 @@ def _score_of(name: str, given: dict[str, Any]) -> float:
 
 def _is_overall(key: str) -> bool:
     """Whether a field is a score of the whole, or scores that replace the others."""
-    return (
-        key_of(key) in _OVERALL or _LATER_SCORE.fullmatch(key) is not None or _LATER_ANSWER.fullmatch(key) is not None
-    )
+    return key_of(key) in _OVERALL or LATER_SCORE.fullmatch(key) is not None or LATER_ANSWER.fullmatch(key) is not None
 
 
 def _names_again(key: str, name: str) -> bool:
     """Whether a field states a score of this criterion once more: by its name, alone or with a word such as "final"."""
-    words = _LATER_WORD.sub(" ", key_of(key))
+    words = LATER_WORD.sub(" ", key_of(key))
     return key_of(" ".join(words.split())) == key_of(name)
 
 

@@ -18,7 +18,7 @@ _FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|\}\s*\Z|</?\w+>")
 # Abbreviations, whose period ends no sentence.
 _ABBREVIATED = re.compile(
-    r"(?<!\w)(?:evtl|ggf|z\.\s?b|bzw|vgl|ca|e\.\s?g|i\.\s?e|cf|viz|approx|resp|p\.\s?ej|p\.\s?ex|par ex|ex|bijv|bv|напр)\.\s*\Z",
+    r"(?<!\w)(?:evtl|ggf|z\.\s?b|bzw|vgl|ca|e\.\s?g|i\.\s?e|cf|viz|approx|resp|p\.\s?ej|p\.\s?ex|par ex|ex|bijv|bv|напр|vs)\.\s*\Z",
     re.IGNORECASE,
 )
 _SO = re.compile(
@@ -54,7 +54,7 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _SPEECH = re.compile(
-    r"\b(?:asks?|asked|claims?|claimed|says|said|writes|wrote|written|states|contains?|containing|quot\w*|reads|appears?)\b|"
+    r"\b(?:asks?|asked|claims?|claimed|says|said|writes|wrote|written|states|(?<!object )(?<!json )(?<!response )contains?|containing|quot\w*|reads|appears?)\b|"
     r"(?<!\bmy own)(?<=\w)['’]s (?:\w+ )?(?:answer|verdict|score|response|reply|output|judge?ment|rating|result|view|opinion)\b",
     re.IGNORECASE,
 )
@@ -63,7 +63,7 @@ _OWN = re.compile(
     r"\b(?:i|we)(?:['’]d| would| will|['’]ll| can| could now| may now| must| have to| should)? (?:now )?(?:therefore )?"
     r"(?:say|rate|judge|assess|score|answer|give|choose|conclude|evaluate|compare|provide|reply|respond|rank|put)\b|"
     r"\b(?:you(?: have)?|as|user|prompt)(?: ha[sd])? (?:asked|requested|instructed|specified|t(?:old)|wanted|expected|suggested)(?: for)?\b|"
-    r"\b(?:answer|score|verdict|json|object|result|output|response) (?:should|would|must|will) be\b|\byou can find\b|\bcan be (?:found|given)\b|\bnot only\b|\b(?:one|more) or (?:more|less)\b|\bfor (?:the )?(?:user|judge|reader)\b",
+    r"\b(?:answer|score|verdict|json|object|result|output|response) (?:should|would|must|will) be\b|\byou can find\b|\bcan be (?:found|given)\b|\b(?:document |passage |text )?[AB] (?:(?:does|do|is|has|did) not|(?:does|is|has|did)n['’]t)\b|\bnot only\b|\b(?:one|more) or (?:more|less)\b|\bfor (?:the )?(?:user|judge|reader)\b",
     re.IGNORECASE,
 )
 # A whole sentence before the object that says whose answer, or what kind of answer, comes next.
@@ -76,6 +76,7 @@ _ABOUT_NEXT = re.compile(
     r"[^.!?\n]{0,40}(?:follow\w*|this|below|comes?(?: next| here)?|here|looks?|next)\W*\Z|"
     r"\b(?:judge|rater|annotator|reviewer|assistant|colleague|model|expert|someone|somebody|human)s?\b[^.!?\n]{0,40}"
     r"\b(?:answer|repl|respond|say|said|score|rate|output|wrote|write)\w*\b[^.!?\n]{0,30}\b(?:as follows|like this|this|so|the following|below)\W*\Z|"
+    r"\A\W*no (?:answer|result|verdict|score)\W*\Z|"
     r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z|"
     r"\b(?:i|we)\b[^.!?\n]{0,12}\b(?:cannot|can['’]?t|unable|not able|won['’]t|refuse|decline)\b(?: to)? (?:\w+ )?"
     r"(?:compare|judge|rate|score|determine|decide|assess|evaluate|answer|provide|give|help|assist|comply|fulfil\w*|do)\b",
@@ -83,6 +84,18 @@ _ABOUT_NEXT = re.compile(
 )
 _BECAUSE = re.compile(
     r"[\s,;—–-]*(?:because|since|as|given|so|which means|meaning|for|due|where|indicating|i\.e|based|that is|with)\b",
+    re.IGNORECASE,
+)
+# An answer that a document gives.
+_DOCUMENT = r"(?:(?:the |this |that )(?:document|doc|passage|text)(?: [A-P]\b)?|(?:document|doc|passage|text) [A-P]\b)"
+_NOUN = r"(?:answer|output|score|result|verdict|evaluation|assessment|judge?ment|rating|reply|response|json|object)"
+_GIVEN_BY_IT = re.compile(
+    rf"\b(?:according to|as|in|inside|within|from)\W+{_DOCUMENT}\W+(?:put it\W+|has it\W+)?(?:(?:the|its|this|an?|final|correct|right|given|stated) )*{_NOUN}\b|"
+    rf"\b(?:text|contents?|{_NOUN})(?: \w+)? (?:of|by|in|inside|within|from) {_DOCUMENT}\W*\Z|"
+    rf"\b{_NOUN}\b(?: (?:that|which|is|was|as|given|provided|expressed|stated|written|found|you|would|be))*"
+    rf" (?:(?:by|in|inside|within|from) {_DOCUMENT}\W*(?:is|are|was)?\W*\Z|{_DOCUMENT} (?:gives?|provides?|states?|shows?|requests?|produces?))|"
+    rf"\b{_DOCUMENT} (?:gives?|gave|provides?|returns?|returned|produces?|produced|outputs?|shows?|requests?|requested|reads?)"
+    rf" (?:(?:the|an?|its|this|following|final) )*{_NOUN}\W*\Z",
     re.IGNORECASE,
 )
 _IS_ANSWER = re.compile(
@@ -111,7 +124,11 @@ def _is_led_to(before: str) -> bool:
     words = _plain(lead)
     if not words:
         return _ABOUT_NEXT.search(_last_sentence(before)) is None
-    if _is_hedged(lead) or (_SPEECH.search(lead) and not _SO.search(lead)):
+    if (
+        _is_hedged(lead)
+        or _GIVEN_BY_IT.search(_MARKS.sub(" ", lead).rstrip(" :,"))
+        or (_SPEECH.search(lead) and not _SO.search(lead))
+    ):
         return False
     clause = _plain(_CLAUSE.split(lead.rstrip(" \t*_`\"'“”‘’«»(["))[-1])
     if announces(words) or announces(clause):

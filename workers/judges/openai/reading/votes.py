@@ -12,21 +12,32 @@ from collections.abc import Sequence
 
 from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import after_unknown_elements
+from workers.judges.openai.reading.order import is_retracted
 
 MOST_CHARACTERS = 200  # of a text that says a letter and nothing else
 
 _BEFORE = r"[\s*_\"'`“”‘’(\[{<#>:.]*(?:-\s+)?"
 _AFTER = r"[\s*_\"'`“”‘’)\]}>:!,]*\.?[\s*_\"'`“”‘’)\]}>]*"
-_LABEL = r"(?:document|doc|option|choice|dokument|documento|文档|文件|文書|문서)?" + r"[\s*_\"'`“(\[]*"
-_NAMED = (
-    r"(?:(?:my |the )?(?:(?:final|correct|best|better|more relevant|most relevant) )*(?:answer|choice|verdict|vote|document)"
-    r"(?: is)?\s*:?|it is|it['’]s|i (?:choose|pick|select|vote for|would say)|"
-    r"(?:(?:die|meine|la|ma|mi|mia|a|minha|het|mijn) )?(?:finale |endgültige )?(?:antwort|wahl|réponse|choix|respuesta|elección|risposta|resposta|antwoord)"
-    r"(?: finale?| final)?(?: ist| lautet| est| es| è| é| is)?\s*:?|(?:ответ|답변?|答え|(?:最终|最終)?(?:答案|回答|选择|選択))\s*(?:是|为|は|은)?\s*:?)[\s*_]*(?:\n\s*)?"
+_LABEL = (
+    r"(?:document|doc|option|choice|passage|text|candidate|ドキュメント|dokument|documento|文档|文件|文書|문서)?"
+    + r"[\s*_\"'`“(\[]*"
 )
-_WINS = r"(?: is (?:the )?(?:more|most) relevant(?: document| one)?(?: to the query)?)?"
+_NAMED = (
+    r"(?:(?:so|thus|therefore|hence)\s*[,:]?\s+)?(?:(?:my |the )?(?:(?:final|correct|best|better|preferred|selected|more relevant|most relevant) )*"
+    r"(?:answer|choice|verdict|vote|document|winner|result|decision|output|response|label|letter|judge?ment|preference|selection|one|doc|passage|text)"
+    r"(?: is)?\s*:?|(?:selected|more relevant|most relevant)\s*:|it is|it['’]s|i(?:['’]d| would)? (?:choose|pick|select|vote for|say|prefer)|i (?:think|believe)|therefore\s*:|(?:so|thus|therefore)\s*,|选择?|我选择|(?:le|el|il|o) |"
+    r"(?:(?:die|meine|la|ma|mi|mia|a|minha|het|mijn) )?(?:finale |endgültige )?(?:antwort|wahl|réponse|choix|respuesta|elección|risposta|resposta|antwoord)"
+    r"(?: finale?| final)?(?: ist| lautet| est| es| è| é| is)?\s*:?|(?:ответ|정답|답변?|答え|(?:最终|最終)?(?:答案|回答|选择|選択))\s*(?:是|为|は|은)?\s*:?)[\s*_]*(?:\n\s*)?"
+)
+_WINS = (
+    r"(?: is (?:(?:the )?(?:(?:more|most) relevant|better|best)(?: document| one| match| answer)?|(?:the|my) (?:final )?answer)(?: to the query)?"
+    r"(?: than (?:the )?(?:document |doc |passage |text )?[A-H])?|\s*更相关|\s*です| ist relevanter| est plus pertinent| es más relevante| è più pertinente|입니다)?"
+)
+_WELL = r"(?:(?:sure|okay|ok|certainly)\s*[!.,:]\s*)?"
 _VOTE = re.compile(
-    rf"{_BEFORE}(?:{_NAMED})?(?:the )?{_LABEL}(?P<letter>[AB])[*_\"'`”)\]]*{_WINS}{_AFTER}", re.IGNORECASE
+    rf"{_BEFORE}{_WELL}(?:{_NAMED})?(?:the )?{_LABEL}(?P<letter>[AB])[*_\"'`”)\]]*{_WINS}"
+    rf"(?:[\s.:,()*–—-]{{1,6}}(?:document|doc)?\s*(?P=letter))?{_AFTER}",
+    re.IGNORECASE,
 )
 _WRAPPED = re.compile(
     r"<(?P<tag>answer|final|final_answer|response|output|result|verdict|vote)>\s*(?P<inner>.*?)\s*(?:</(?P=tag)>)?|"
@@ -44,10 +55,16 @@ _CONTROLS = re.compile("\x1b\\[[0-9;]*m|[\u200b-\u200f\u202a-\u202e\u2060\u2066-
 _HEADER = re.compile(r"\A\s*(?:assistant|model)\s*(?::|\n)\s*", re.IGNORECASE)
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 _FIELD = re.compile(
-    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label)(?:[ _-]document)?",
+    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label|letter|result|response|output|decision|selected|"
+    r"(?:more|most)[ _-]relevant)(?:[ _-]document)?",
     re.IGNORECASE,
 )
 
+# A letter alone on its line, or with its reason behind it.
+_EXPLAINED = re.compile(
+    r"[\s*_]*(?:answer:?[\s*_]*)?(?:document )?[AB][\s*_.]*(?:\n|,? (?:because|since)\b)", re.IGNORECASE
+)
+_REASON = re.compile(r"reason(?:ing)?|explanation|rationale|justification|analysis", re.IGNORECASE)
 _OTHER_LINE = re.compile(r"(?:no,|\b(?:wait|actually|correction|no|not|wrong|sorry|neither|both|or)\b)", re.IGNORECASE)
 
 
@@ -71,11 +88,18 @@ def _label(line: str, labels: Sequence[str]) -> str | None:
     one = "|".join(map(re.escape, labels))
     pattern = re.compile(
         rf"{_BEFORE}(?:{_NAMED})?(?:the )?{_LABEL}(?P<label>{one})[*_\"'`”)\]]*(?:{_AFTER}|{_WINS}{_AFTER}|"
-        rf" is (?:the )?(?:more|most) relevant\b(?P<why>.*))",
+        rf"(?: is (?:the )?(?:more|most) relevant\b|,? (?:because|since|as)\b|(?:\s*[:.]|\s+[-–—])\s+(?=(?:document|doc) (?P=label)\b))(?P<why>.*))",
         re.IGNORECASE,
     )
+    if one.replace("|", "").isdigit() and (
+        graded := re.fullmatch(rf"\W*(?P<label>{one})[*_]*\s*[(:–—-]\s*[^\W\d][^\d\n?]*", line.strip())
+    ):
+        return graded["label"]
     match = pattern.fullmatch(line.strip())
-    if match is None or (match["why"] and re.search(r"\b(?:not|if|unless|or|neither|both|wrong)\b|\?", match["why"])):
+    if match is None or (
+        (match["why"] and re.search(r"\b(?:not|if|unless|or|neither|both|wrong)\b|\?", match["why"]))
+        or (match["why"] and takes_back(f"{match['label']}{match['why']}", match["label"].upper()))
+    ):
         return None
     label = match["label"]
     is_alone = re.fullmatch(r"\W*\w\W*", line.strip()) is not None
@@ -92,10 +116,24 @@ def _of_json(text: str) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
+    if isinstance(value, dict) and len(value) == 2:  # a reason beside the answer
+        answers = {
+            name: each for name, each in value.items() if not _REASON.fullmatch(name) or not isinstance(each, str)
+        }
+        [*reasons] = [each for name, each in value.items() if name not in answers]
+        said = next((letter_in(each) for each in answers.values() if isinstance(each, str)), None)
+        value = answers if not any(is_retracted(each) or takes_back(each, said) for each in reasons) else {}
     if isinstance(value, dict) and len(value) == 1:
         [(name, value)] = value.items()
         return value if isinstance(value, str) and _FIELD.fullmatch(name) else ""
     return value if isinstance(value, str) else ""
+
+
+def _explained(text: str) -> str | None:
+    """The letter before its reason, unless the reason names the other document."""
+    letter = label_in(text, ("A", "B"))
+    other = {"A": "B", "B": "A"}.get(letter or "", "")
+    return None if other and re.search(rf"(?<![^\W_]){other}(?![^\W_]|['’])", text) else letter
 
 
 def letter_in(text: str) -> str | None:
@@ -109,7 +147,7 @@ def letter_in(text: str) -> str | None:
         text = (wrapped["inner"] or wrapped["ended"] if wrapped["boxed"] is None else wrapped["boxed"]).strip()
     match = _VOTE.fullmatch(_of_json(text))
     if match is None:
-        return None
+        return _explained(text) if _EXPLAINED.match(text) else None
     letter = match["letter"]
     # "a" in a sentence may be the article; as the whole text it is the letter.
     is_alone = re.fullmatch(r"\W*[ab]\W*", text) is not None

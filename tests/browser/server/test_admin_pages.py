@@ -67,6 +67,7 @@ def test_an_account_from_start_to_end(world: World, visit: Start) -> None:
     link = page.locator("main, #main").get_by_text("One-time link of emmy").inner_text().rpartition(" ")[2]
     newcomer = visit()
     newcomer.page.goto(link)
+    newcomer.page.get_by_role("button", name="Sign in").click()
     newcomer.page.wait_for_url("**/")
     newcomer.open(reverse("profile"))
     newcomer.page.get_by_label("Sign-in name").fill("noether")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
 from pytest_django import Settings
 
 from tests.browser.checks import Start, serious_faults
 from tests.browser.conftest import LOOKS
-from tests.factories.rows import make_judges, make_project, make_run
+from tests.factories.rows import make_judges, make_project, make_run, make_user
 from tests.processes.receiver import receiving
 from workers.models import Webhook
 from workers.runs.transitions import cancel_run
@@ -24,7 +23,8 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("look", list(LOOKS))
-def test_a_webhook_is_added_tested_and_deleted(look: str, visit: Start, owner: User, settings: Settings) -> None:
+def test_a_webhook_is_added_tested_and_deleted(look: str, visit: Start, settings: Settings) -> None:
+    owner = make_user("owner")
     project = make_project(owner=owner, queries=1)
     visited = visit(owner, look=look)
     page = visited.open(reverse("webhooks", args=[project.slug]))
