@@ -45,7 +45,7 @@ def leave(code: int) -> NoReturn:
 def _remove_temporary_folder() -> None:
     """Remove the folder that a pool's shared memory was made in; multiprocessing would remove it at exit."""
     folder = process.current_process()._config.get("tempdir")  # type: ignore[attr-defined]
-    if folder:
+    if folder and process.parent_process() is None:  # a child has its parent's folder
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -75,7 +75,7 @@ def test_an_account_from_start_to_end(world: World, visit: Start) -> None:
     newcomer.page.locator("#id_new_password1").fill("quite long enough 7")
     newcomer.page.locator("#id_new_password2").fill("quite long enough 7")
     newcomer.page.get_by_role("button", name="Save", exact=True).click()
-    newcomer.page.get_by_role("button", name="Sign out").click()
+    newcomer.page.get_by_role("button", name="Sign out", exact=True).click()
     newcomer.page.get_by_label("Name or e-mail address").fill("EMMY@example.org")
     newcomer.page.get_by_label("Password").fill("quite long enough 7")
     newcomer.page.get_by_role("main").get_by_role("button", name="Sign in").click()

@@ -185,7 +185,7 @@ def test_text_beside_an_object_that_contradicts_it_is_no_vote(text: str) -> None
         f"{_OBJECT}\n\nDocument B, on the other hand, lists tanks.",
         f"{_OBJECT}\n\nThe score is 0.8 because A names the bacteria.",
         f"{_OBJECT}\n\nIt is not close: A answers the query.",
-        _OBJECT + "\n" * 400 + "x",
+        _OBJECT + "\n" * 2000 + "Done.",
     ],
 )
 def test_plain_answers_with_a_sentence_are_read(text: str) -> None:
