@@ -206,7 +206,7 @@ def approximate_tokens(text: str) -> int:
 
 
 def cutter_of(tokenizer: str) -> Cutter:
-    """A cutter that counts with a tokenizer.json: a folder, a file or a name on the hub; "" counts bytes."""
+    """A cutter that counts with a tokenizer.json: a folder, a file, the bundled model or a name on the hub; "" counts bytes."""
     if not tokenizer:
         return cut_by_bytes
     return _tokenizer_cutter(tokenizer)
@@ -216,9 +216,11 @@ def local_tokenizer(name: str) -> str:
     """The path of a tokenizer's file that is on this machine, "" for one that would have to be downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
+    from labeling.retrieval.embedder import embedder_location
+
     if not name:
         return ""
-    path = Path(check_model(name))
+    path = Path(embedder_location(check_model(name)))  # the bundled model is in no cache of the hub
     path = path / "tokenizer.json" if path.is_dir() else path
     if path.is_file():
         return str(path)

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from labeling.records import Comparison, TextRecord
+from labeling.retrieval.model_names import BUNDLED
 from workers.judges.prompting import (
     Limits,
     approximate_tokens,
@@ -108,6 +109,7 @@ def test_named_tokenizer_is_used_for_cutting(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     for name in (tmp_path, tmp_path / "tokenizer.json"):
         assert cutter_of(str(name))("one two three", 2) == ("one two", True)
+    assert cutter_of(BUNDLED)("one two three", 2) == ("one two", True)  # without the hub
     assert cutter_of("")("one two three", 2) == ("one two ", True)
 
 

@@ -120,6 +120,10 @@ def test_an_estimate_a_trial_and_gold_are_operations_too(owner: Any, project: Pr
     assert len(estimate["judges"]) == 1 and not project.runs.exists()
     for judge in ({"plugin": "none"}, {"plugin": "test-longer", "options": {"number": "x"}}):
         assert api.post(f"{base}/runs/estimate", {"judges": [judge]}).status_code == 422
+    bad = {"plugin": "openai-http", "options": {"endpoint": "x", "model": "m", "votes": "x"}}
+    refused = api.post(f"{base}/runs/estimate", {"judges": [bad]}).json()
+    assert refused["detail"].startswith("votes: ") and "pydantic" not in refused["detail"]
+    assert refused["errors"][0]["location"] == ["votes"]
     assert api.post(f"{base}/trials", {"plugin": "test-longer"}).status_code == 201
     assert [each["id"] for each in api.get(f"{base}/trials").json()] == [JudgeTrial.objects.get().pk]
     pair = make_pair(project.queries.order_by("id")[0])

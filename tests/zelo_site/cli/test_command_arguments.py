@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import CommandError
 
 from labeling.models import Project
@@ -25,6 +27,26 @@ def read(*judges: str, file: Path | None = None) -> list[NamedJudge]:
 def test_port_that_is_none_is_named(command: str, port: int) -> None:
     with pytest.raises(CommandError, match=f"--port is {port}; pass a number from 1 to 65535"):
         call_command(command, port=port)
+
+
+def test_no_action_has_an_option_that_django_reads_first() -> None:
+    """`manage.py` takes --settings and --pythonpath out of the whole command line, also behind an action."""
+    apps = {"labeling", "workers", "scoring", "trainer", "zelo_site", "zelo_site.cli", "zelo_site.demo"}
+    ours = {name: app for name, app in get_commands().items() if app in apps}
+    assert {"endpoints", "archive", "try_judge"} <= set(ours)
+    taken = [
+        f"{name} {action}"
+        for name, app in ours.items()
+        for action, parser in _actions(load_command_class(app, name).create_parser("manage.py", name))
+        if {"--settings", "--pythonpath"} & set(parser._option_string_actions)
+    ]
+    assert not taken
+
+
+def _actions(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
+    for group in parser._actions:
+        if isinstance(group, _SubParsersAction):
+            yield from group.choices.items()
 
 
 @pytest.mark.parametrize("top", [-1, 0])

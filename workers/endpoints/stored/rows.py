@@ -5,16 +5,18 @@ Each process reads the table again after CACHED_S, so that a change reaches ever
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import pydantic
 from django.conf import settings
-from django.db import Error
+from django.db import Error, connection
 
 from workers.endpoints.registry import Endpoint, KeyMissing, StoredEndpoints
 from workers.endpoints.stored.encryption import EncryptionUnavailable, SecretsUnreadable, decrypt
@@ -104,6 +106,25 @@ class _Cache:
         self.until = 0.0
 
     def get(self) -> StoredEndpoints:
+        """As `stored_endpoints`. An event loop must not wait for the database: it gets what was read last, however old,
+        and only before the first read a thread reads for it.
+        """
+        if not _is_on_a_loop():
+            return self._fresh()
+        kept = self.kept
+        if kept is not None:
+            return kept
+        with ThreadPoolExecutor(1) as beside:
+            return beside.submit(self._read_beside).result()
+
+    def _read_beside(self) -> StoredEndpoints:
+        """Read in a thread of its own, which leaves no connection behind."""
+        try:
+            return self._fresh()
+        finally:
+            connection.close()
+
+    def _fresh(self) -> StoredEndpoints:
         with self.lock:
             if self.kept is None or time.monotonic() >= self.until:
                 try:
@@ -120,6 +141,14 @@ class _Cache:
             self.kept = None
 
 
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 _cache = _Cache()
 
 
@@ -133,7 +162,9 @@ os.register_at_fork(after_in_child=_new_cache)
 
 
 def stored_endpoints() -> StoredEndpoints:
-    """All stored endpoints, at most CACHED_S old; while the database does not answer, those read before."""
+    """All stored endpoints, at most CACHED_S old; while the database does not answer, and on an event loop, those read
+    before.
+    """
     return _cache.get()
 
 

@@ -37,7 +37,7 @@ class Command(BaseCommand):
             command = actions.add_parser(name, help=text)
             command.add_argument("name")
             command.add_argument("--base-url", required=name == "add", help="address before /chat/completions")
-            command.add_argument("--settings", default="{}", help='JSON, for example {"rpm": 500, "input_price": 0.4}')
+            command.add_argument("--options", default="{}", help='JSON, for example {"rpm": 500, "input_price": 0.4}')
             source = command.add_mutually_exclusive_group()
             source.add_argument("--key-file", type=Path, help="file with the key")
             source.add_argument("--key-env", metavar="VARIABLE", help="environment variable with the key")
@@ -62,12 +62,12 @@ class Command(BaseCommand):
         return "\n".join(_line(row) for row in list_endpoints()) or "no endpoints; add one with `endpoints add`"
 
     def _add(self, options: dict[str, Any]) -> str:
-        values = {**_settings(options["settings"]), "base_url": options["base_url"]}
+        values = {**_values(options["options"]), "base_url": options["base_url"]}
         row = add_endpoint(options["name"], values, key=_key(options) or "")
         return f"added {row.name}; test it with `manage.py endpoints test {row.name}`"
 
     def _change(self, options: dict[str, Any]) -> str:
-        values = _settings(options["settings"])
+        values = _values(options["options"])
         if options["base_url"] is not None:
             values["base_url"] = options["base_url"]
         key = "" if options["remove_key"] else _key(options)
@@ -104,13 +104,13 @@ class Command(BaseCommand):
         )
 
 
-def _settings(text: str) -> dict[str, Any]:
+def _values(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"--settings is not JSON ({error}); pass a JSON object") from error
+        raise CommandError(f"--options is not JSON ({error}); pass a JSON object") from error
     if not isinstance(values, dict):
-        raise CommandError('--settings is not a JSON object; pass one such as {"rpm": 500}')
+        raise CommandError('--options is not a JSON object; pass one such as {"rpm": 500}')
     return values
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import pydantic
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -94,7 +95,13 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
         return problem(request, 401, UNAUTHENTICATED)
     if isinstance(error.__cause__, BadJson):  # of `StrictParser`, whose message ninja leaves out
         return problem(request, 400 if isinstance(error.__cause__, NotJson) else 422, str(error.__cause__))
-    return problem(request, error.status_code, error.message, getattr(error, "errors", ()))
+    message, errors = error.message, getattr(error, "errors", ())
+    if isinstance(
+        error.__cause__, pydantic.ValidationError
+    ):  # of a plugin's options, whose own text is of several lines
+        errors = [{"location": list(map(str, each["loc"])), "detail": each["msg"]} for each in error.__cause__.errors()]
+        message = "; ".join(f"{'.'.join(each['location'])}: {each['detail']}" for each in errors[:3])
+    return problem(request, error.status_code, message, errors)
 
 
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:

@@ -21,6 +21,7 @@ from pytest_django import Settings
 from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Project
 from labeling.projects import create_project
+from tests.factories.questions import comparison, verdict
 from tests.fake_judge.process import FakeJudge
 from workers.endpoints.registry import KeyMissing, UnknownEndpoint, endpoint_problems, get_endpoint, load_endpoints
 from workers.endpoints.stored import rows as stored
@@ -296,6 +297,27 @@ def test_what_was_read_last_serves_while_the_database_is_unreachable(monkeypatch
     assert get_endpoint("mine").base_url == URL
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_read_before", [True, False])
+def test_an_answer_that_comes_after_the_last_reading_is_kept(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, is_read_before: bool
+) -> None:
+    """A call takes longer than what was read is fresh: its answer is read on an event loop, which reaches no database."""
+    monkeypatch.delenv("DJANGO_ALLOW_ASYNC_UNSAFE", raising=False)  # other tests may have set it, a worker never has
+    add_endpoint("mine", {"base_url": fake.base_url}, key="sk-very-secret-0123456789")
+    judge = OpenAIHttpJudge(OpenAIHttpJudge.Options(endpoint="mine", model="fake"))
+    monkeypatch.setattr(stored, "CACHED_S", 0.0)
+    if not is_read_before:
+        ask = judge._ask
+
+        async def ask_and_forget(*given: Any, **named: Any) -> None:
+            await ask(*given, **named)
+            stored.forget_stored()
+
+        monkeypatch.setattr(judge, "_ask", ask_and_forget)
+    assert verdict(judge.judge([comparison()])).preference is not None
+
+
 # --- tests of a connection, and the command ----------------------------------------------
 
 
@@ -325,7 +347,7 @@ def test_the_command_takes_keys_from_files_variables_and_stdin(
 
     (tmp_path / "key").write_text("sk-very-secret-0123456789\n")
     assert "no endpoints" in said("list")
-    said("add", "mine", "--base-url", fake.base_url, "--key-file", str(tmp_path / "key"), "--settings", '{"rpm": 600}')
+    said("add", "mine", "--base-url", fake.base_url, "--key-file", str(tmp_path / "key"), "--options", '{"rpm": 600}')
     line = said("list")
     assert "mine  stored  unused" in line and "ends in …6789" in line and "very-secret" not in line
     assert "fake: " in said("test", "mine", "--model", "fake")
@@ -343,7 +365,7 @@ def test_the_command_takes_keys_from_files_variables_and_stdin(
     for arguments, problem in (
         (["change", "mine", "--key-env", "NEW_KEY"], "holds no key"),
         (["change", "mine", "--key-file", "/nowhere"], "cannot be read"),
-        (["change", "mine", "--settings", "[]"], "not a JSON object"),
+        (["change", "mine", "--options", "[]"], "not a JSON object"),
         (["change", "none"], "no stored endpoint is named 'none'"),
         (["add", "x", "--base-url", "ftp://x"], "base_url: "),
         (["test", "none"], "does not exist"),
