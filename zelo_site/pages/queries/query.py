@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet
+from django.db.models import Count, F, Max, Min, Q, QuerySet, Window
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -68,8 +68,8 @@ class OpenDocument:
 
 def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tuple[str, ...]:
     if not row["score__comparisons"]:
-        return (_("same text"), _("not compared yet")) if row["has_twin"] else (_("not compared yet"),)
-    flags = [_("same text")] if row["has_twin"] else []
+        return (_("same text"), _("not compared yet")) if row["same_text"] > 1 else (_("not compared yet"),)
+    flags = [_("same text")] if row["same_text"] > 1 else []
     if row["score__undefeated"]:
         flags.append(_("undefeated"))
     if row["score__winless"]:
@@ -83,16 +83,15 @@ def _flags(row: dict[str, Any], main_island: int | None, opponents: int) -> tupl
 
 def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[str, Any]]:
     score = ("elo", "elo_stderr", "relevance", "calibrated", "comparisons", "island", "undefeated", "winless")
-    twins = Candidate.objects.filter(
-        query_id=OuterRef("query_id"), document__text_hash=OuterRef("document__text_hash")
-    ).exclude(pk=OuterRef("pk"))
+    # A window reads the query's rows once; a subquery for each row reads all of them again where statistics are old.
+    same_text = Window(Count("id"), partition_by=[F("query_id"), F("document__text_hash")])
     return (
-        candidates.annotate(words=Left("document__text", SNIPPET_LENGTH), has_twin=Exists(twins))
+        candidates.annotate(words=Left("document__text", SNIPPET_LENGTH), same_text=same_text)
         .order_by(best_elo_first(), F("first_stage_rank").asc(nulls_last=True), "id")
         .values(
             "id",
             "words",
-            "has_twin",
+            "same_text",
             "document__metadata",
             "document__external_id",
             "first_stage_rank",
