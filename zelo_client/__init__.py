@@ -1,4 +1,4 @@
-"""A typed client of zelo's REST interface; needs httpx and pydantic alone. its README shows the whole path."""
+"""A typed client of zelo's REST interface; needs httpx and pydantic alone. Its README shows the whole path."""
 
 from zelo_client.asynchronous import AsyncZelo
 from zelo_client.errors import Failed, Problem, Unreachable, WaitedTooLong

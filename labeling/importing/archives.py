@@ -42,6 +42,10 @@ def refused(problem: str, *, expectation: str, remedy: str, file: str = "") -> R
     return RowError(problem, line=0, field=file, expectation=expectation, remedy=remedy, ends_file=True)
 
 
+# What the standard library raises on damaged archives. Opening one raises OSError as well; while reading, that is the disk's.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
 @contextmanager
 def open_files(source: IO[bytes] | Path, max_total_bytes: int) -> Iterator[list[DataFile]]:
     """The files of a folder or zip archive, in name order; all of them together have at most `max_total_bytes` bytes.
@@ -54,7 +58,7 @@ def open_files(source: IO[bytes] | Path, max_total_bytes: int) -> Iterator[list[
         return
     try:
         archive = zipfile.ZipFile(cast(Any, io.BufferedReader(_Seekable(source))))
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError, UnicodeDecodeError) as error:
+    except (*_DAMAGE, OSError) as error:
         raise refused(
             f"not a readable zip archive ({error})",
             expectation="a zip archive or a folder",
@@ -128,7 +132,7 @@ def _is_litter(name: str) -> bool:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     try:
         return archive.open(entry)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (*_DAMAGE, OSError) as error:
         raise _damaged(entry.filename, error) from None
 
 
@@ -152,7 +156,7 @@ def named_damage(name: str) -> Iterator[None]:
         yield
     except RowError:
         raise
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged(name, error) from None
     except TooMuch as error:
         raise refused(

@@ -20,14 +20,15 @@ from zelo_site.api.conventions.openapi import complete
 from zelo_site.api.conventions.problems import answer_with_problems, as_problems
 from zelo_site.api.data.keys import router as keys_router
 from zelo_site.api.data.texts import router as texts_router
-from zelo_site.api.distillations import router as distillation_router
 from zelo_site.api.endpoints import router as endpoints_router
 from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
+from zelo_site.api.judging.run_estimates import router as run_estimates_router
 from zelo_site.api.judging.trials import router as trials_router
 from zelo_site.api.lifecycle.deletions import router as deletions_router
 from zelo_site.api.lifecycle.projects import router as lifecycle_router
+from zelo_site.api.orders.distillations import router as distillation_router
 from zelo_site.api.orders.recipes import router as recipes_router
 from zelo_site.api.orders.refinements import router as refinements_router
 from zelo_site.api.people import router as people_router
@@ -108,6 +109,7 @@ for _router in (
     refinements_router,
     judges_router,
     trials_router,
+    run_estimates_router,
     batches_router,
     people_router,
     training_router,

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.models import AuditEntry, Project
+from labeling.models import Annotator, AuditEntry, Project
 from labeling.plugins import UnknownPlugin
 from labeling.records import FailureKind
 from workers.broker.client import broker_answers
@@ -127,12 +127,17 @@ def _owned_run_or_404(request: HttpRequest, run_id: int) -> Run:
     return run
 
 
+def panel_of(project: Project, judges: list[JudgeIn]) -> list[Annotator]:
+    """The project's judges of a body, new ones created. Raises UnknownPlugin, pydantic.ValidationError."""
+    return [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in judges]
+
+
 @router.post("/projects/{slug}/runs", response={201: RunProgress})
 def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
     """Order a run: sampling, judging and rating begin as soon as a worker is free."""
     project = owned_project_or_404(request, slug)
     try:
-        judges = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
+        judges = panel_of(project, body.judges)
         run = ordering.start_run(
             project,
             judges=judges,
@@ -172,7 +177,7 @@ def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
     try:
         run = order_calibration(
             project,
-            judges=[get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges],
+            judges=panel_of(project, body.judges),
             by=request.user,
             sampler_options={"pairs_per_query": body.pairs_per_query},
             orders=body.orders,

@@ -164,6 +164,7 @@ def test_the_judge_form_offers_endpoints_and_their_models(
     expect(suggested).to_have_count(0)
     choice.select_option("ours")
     expect(suggested).to_have_count(1)
+    page.wait_for_load_state("networkidle")  # the button loads the page again
     page.locator("#options-openai-http button[name=another]").click()
     page.locator("[id='judge-openai-http~2-model']").focus()
     expect(page.locator("[id='judge-openai-http~2-model-suggestions'] option")).to_have_count(1)

@@ -172,13 +172,10 @@ class _Distilled:
 
 
 class _OfRun:
-    """A stage that is one run."""
+    """What stages that are one run share; each starts its own."""
 
     def prepare(self, order: Order) -> Mapping[str, Any]:
         return {}
-
-    def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise NotImplementedError
 
     def look(self, order: Order, stage: RecipeStage) -> Ended | None:
         run = stage.run

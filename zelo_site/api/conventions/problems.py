@@ -95,22 +95,28 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
         return problem(request, 401, UNAUTHENTICATED)
     if isinstance(error.__cause__, BadJson):  # of `StrictParser`, whose message ninja leaves out
         return problem(request, 400 if isinstance(error.__cause__, NotJson) else 422, str(error.__cause__))
-    message, errors = error.message, getattr(error, "errors", ())
-    if isinstance(
-        error.__cause__, pydantic.ValidationError
-    ):  # of a plugin's options, whose own text is of several lines
-        errors = [{"location": list(map(str, each["loc"])), "detail": each["msg"]} for each in error.__cause__.errors()]
-        message = "; ".join(f"{'.'.join(each['location'])}: {each['detail']}" for each in errors[:3])
-    return problem(request, error.status_code, message, errors)
+    if isinstance(error.__cause__, pydantic.ValidationError):  # of options, whose own text has several lines
+        errors = _listed(error.__cause__.errors())
+        return problem(request, error.status_code, _said(errors), errors)
+    return problem(request, error.status_code, error.message, getattr(error, "errors", ()))
 
 
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    errors = [
+    errors = _listed(error.errors)
+    return problem(request, 422, f"the request is invalid: {_said(errors)}", errors)
+
+
+def _listed(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """pydantic's errors as members of a problem."""
+    return [
         {"location": list(map(str, each["loc"])), "detail": str(each["msg"]), "code": str(each["type"])}
-        for each in error.errors
+        for each in errors
     ]
-    said = "; ".join(f"{'.'.join(each['location'])}: {each['detail']}" for each in errors[:3])
-    return problem(request, 422, f"the request is invalid: {said}", errors)
+
+
+def _said(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The first errors in one line."""
+    return "; ".join(": ".join(filter(None, [".".join(each["location"]), each["detail"]])) for each in errors[:3])
 
 
 def _server_error(request: HttpRequest, error: Exception) -> HttpResponse:

@@ -1,8 +1,7 @@
-"""REST of trials and teachings of judges, and the estimate of a run before it starts."""
+"""REST of trials and teachings of judges."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pydantic
@@ -14,18 +13,15 @@ from pydantic import Field
 from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin, get_plugin
-from workers.budgets.limits import Budgets
+from labeling.plugins import UnknownPlugin
 from workers.jobs.teaching.job import cancel_teaching, order_teaching
 from workers.jobs.teaching.job import reason_of as reason_of_teaching
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.trial import TrialRefused, order_trial, reason_of
 from workers.models import JudgeTeaching, JudgeTrial
-from workers.runs.cascade import DEFAULT_THRESHOLD
-from workers.runs.estimate import ChosenJudge, estimate_run
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.judges import judge_or_404
-from zelo_site.api.runs import JudgeIn, RunIn
+from zelo_site.api.runs import JudgeIn
 from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["judges"])
@@ -161,70 +157,3 @@ def list_teachings(
     rows = JudgeTeaching.objects.visible_to(request.user).filter(project=project_or_404(request, slug))
     rows = rows.select_related("job", "annotator", "taught")
     return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
-
-
-class JudgeEstimateOut(Schema):
-    """See workers.runs.estimate.JudgeEstimate. Costs in millionths of a dollar; `seconds` null: speed unknown."""
-
-    label: str
-    calls: int
-    most_calls: int
-    tokens: int
-    most_tokens: int
-    cost_micros: int
-    most_cost_micros: int
-    seconds: float | None
-    is_measured: bool
-    gpu_hours: float | None
-    is_priced: bool
-
-
-class RunEstimateOut(Schema):
-    """Pairs and calls are upper bounds within the budgets; tokens and cost have an expected figure and a bound (`most_`).
-    `paper_calls`: three judges on four pairs a candidate.
-    """
-
-    queries: int
-    pairs: int
-    calls: int
-    most_calls: int
-    tokens: int
-    most_tokens: int
-    cost_micros: int
-    most_cost_micros: int
-    seconds: float | None
-    gpu_hours: float | None
-    paper_calls: int
-    judges: list[JudgeEstimateOut]
-
-
-@router.post("/projects/{slug}/runs/estimate", response=RunEstimateOut, tags=["runs"])
-def post_estimate(request: HttpRequest, slug: str, body: RunIn) -> Any:
-    """What a run would ask, take and cost; nothing is stored and nobody is asked. In a cascade the first judge comes first."""
-    project = owned_project_or_404(request, slug)
-    budgets = Budgets(
-        pairs=body.pair_budget, calls=body.call_budget, tokens=body.token_budget, cost_micros=body.cost_budget_micros
-    )
-    try:
-        chosen = [_chosen(judge) for judge in body.judges]
-        found = estimate_run(
-            project,
-            chosen,
-            sampler=body.sampler,
-            sampler_options=body.sampler_options,
-            allocation=body.allocation,
-            orders=body.orders,
-            budgets=budgets,
-            cascade_threshold=DEFAULT_THRESHOLD if body.cascade_threshold is None else body.cascade_threshold,
-            query_ids=body.query_ids,
-        )
-    except (UnknownPlugin, pydantic.ValidationError) as error:
-        raise HttpError(422, str(error)) from error
-    return asdict(found)
-
-
-def _chosen(judge: JudgeIn) -> ChosenJudge:
-    """The judge with checked options. Raises UnknownPlugin, pydantic.ValidationError."""
-    plugin = get_plugin("judge", judge.plugin)
-    plugin.from_dict(judge.options)
-    return ChosenJudge(plugin, judge.options)

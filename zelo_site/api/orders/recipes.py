@@ -12,7 +12,6 @@ from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from workers.jobs.recipe.job import (
@@ -27,7 +26,7 @@ from workers.jobs.recipe.job import (
 )
 from workers.jobs.recipe.options import RecipeOptions
 from workers.models import Recipe, RecipeStage
-from zelo_site.api.runs import JudgeIn
+from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
@@ -137,7 +136,7 @@ def post_recipe(request: HttpRequest, slug: str, body: RecipeIn) -> Any:
     try:
         options = RecipeOptions.model_validate(body.options)
         with transaction.atomic():
-            panel = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
+            panel = panel_of(project, body.judges)
             if body.plan:
                 plan = planned(project, panel, options)
                 transaction.set_rollback(True)  # new judges too

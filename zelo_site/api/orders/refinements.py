@@ -12,7 +12,6 @@ from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from trainer.models import Reranker
@@ -29,7 +28,7 @@ from workers.jobs.refinement.job import (
     resume_refinement,
 )
 from workers.models import Job
-from zelo_site.api.runs import JudgeIn
+from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["trainings"])
@@ -111,7 +110,7 @@ def post_refinement(request: HttpRequest, slug: str, reranker_id: int, body: Ref
     try:
         options = RefinementOptions.model_validate(body.options)
         with transaction.atomic():
-            panel = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
+            panel = panel_of(project, body.judges)
             job = order_refinement(student, panel or judges_so_far(project), options, by=request.user)
     except (RefinementRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error

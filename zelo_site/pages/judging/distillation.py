@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.wording import translated
-from scoring.annotators.student_weights import student_plugins
-from workers.jobs.calibration import judges_so_far
 from workers.jobs.distillation import (
     JUDGE,
     PANEL,
@@ -35,19 +30,9 @@ from workers.jobs.distillation import (
     resume_distillation,
 )
 from workers.models import Job
-from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
+from zelo_site.pages.forms import BadForm, check_all, options_form, shown_form
+from zelo_site.pages.judging.panel import PanelForm, panel_context, panel_judges
 from zelo_site.pages.scope import may_change, owned_project, visible_project
-
-
-class PanelForm(PageForm):
-    """The judges of the panel."""
-
-    judge = forms.ModelMultipleChoiceField(
-        Annotator.objects.none(),
-        label=gettext_lazy("Judges"),
-        error_messages={"required": gettext_lazy("Choose at least one judge.")},
-    )
-
 
 OptionsForm = options_form(DistillationOptions, prefix="distill", title="Distilled run")
 
@@ -82,7 +67,7 @@ def distill_page(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "zelo/judging/distill.html", _context(request, project))
     owned_project(request, slug)
     try:
-        panel = PanelForm(request.POST, rows={"judge": _judges(project)})
+        panel = PanelForm(request.POST, rows={"judge": panel_judges(project)})
         options = OptionsForm(request.POST)
         check_all(panel, options)
         order_distillation(
@@ -120,28 +105,17 @@ def move_distillation(request: HttpRequest, slug: str, distillation_id: int, mov
 
 def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
     sent = request.POST if error is not None else None
-    judges = list(_judges(project))
     rows = [_shown(each) for each in distillations(project)]
-    initial = {"judge": [judge.pk for judge in judges_so_far(project) if judge in judges]}
-    form = shown_form(PanelForm, sent, error, rows={"judge": _judges(project)}, initial=initial)
     return {
         "project": project,
         "here": "judges",
-        "judges": judges,
-        "chosen": [str(value) for value in form["judge"].value() or []],
-        "form": form,
+        **panel_context(project, sent, error),
         "fields": shown_form(OptionsForm, sent, error),
         "rows": rows,
         "goes_on": any(row.goes_on for row in rows),
         "error": error,
         "may_change": may_change(request, project),
     }
-
-
-def _judges(project: Project) -> QuerySet[Annotator]:
-    """Judges that can be in a panel: neither people nor students."""
-    found = Annotator.objects.offered().filter(project=project).exclude(plugin__in=student_plugins())
-    return found.order_by("id")
 
 
 def _shown(found: Distillation) -> Shown:

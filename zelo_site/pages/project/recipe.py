@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -16,10 +14,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.wording import translated
-from scoring.annotators.student_weights import student_plugins
-from workers.jobs.calibration import judges_so_far
 from workers.jobs.recipe.job import (
     STOPPED,
     UNFINISHED,
@@ -34,7 +30,8 @@ from workers.jobs.recipe.job import (
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.recipe.plan import Plan, PlannedStage
 from workers.models import Recipe, RecipeStage
-from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
+from zelo_site.pages.forms import BadForm, check_all, options_form, shown_form
+from zelo_site.pages.judging.panel import PanelForm, panel_context, panel_judges
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PAGE = "zelo/project/recipe.html"
@@ -47,16 +44,6 @@ STAGE_LABELS = {
     RecipeStage.Name.REFINEMENT: gettext_lazy("Reranker is refined"),
     RecipeStage.Name.PROOF: gettext_lazy("Everything is measured"),
 }
-
-
-class PanelForm(PageForm):
-    """The judges of the panel."""
-
-    judge = forms.ModelMultipleChoiceField(
-        Annotator.objects.none(),
-        label=gettext_lazy("Judges"),
-        error_messages={"required": gettext_lazy("Choose at least one judge.")},
-    )
 
 
 OptionsForm = options_form(RecipeOptions, prefix="recipe", title="Recipe")
@@ -96,7 +83,7 @@ def recipe_page(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, PAGE, _context(request, project))
     owned_project(request, slug)
     try:
-        panel = PanelForm(request.POST, rows={"judge": _judges(project)})
+        panel = PanelForm(request.POST, rows={"judge": panel_judges(project)})
         form = OptionsForm(request.POST)
         check_all(panel, form)
         options = RecipeOptions.model_validate(form.plain_options())
@@ -135,16 +122,11 @@ def _context(
     request: HttpRequest, project: Project, *, plan: Plan | None = None, error: Exception | None = None
 ) -> dict[str, Any]:
     sent = request.POST if request.method == "POST" else None
-    judges = list(_judges(project))
     rows = [_shown(project, each) for each in recipes(project)]
-    initial = {"judge": [judge.pk for judge in judges_so_far(project) if judge in judges]}
-    form = shown_form(PanelForm, sent, error, rows={"judge": _judges(project)}, initial=initial)
     return {
         "project": project,
         "here": "project",
-        "judges": judges,
-        "chosen": [str(value) for value in form["judge"].value() or []],
-        "form": form,
+        **panel_context(project, sent, error),
         "fields": shown_form(OptionsForm, sent, error),
         "plan": plan,
         "plan_lines": [PlanLine(str(STAGE_LABELS[RecipeStage.Name(each.name)]), each) for each in plan.stages]
@@ -155,12 +137,6 @@ def _context(
         "error": error,
         "may_change": may_change(request, project),
     }
-
-
-def _judges(project: Project) -> QuerySet[Annotator]:
-    """Judges that can be in a panel: neither people nor students."""
-    found = Annotator.objects.offered().filter(project=project).exclude(plugin__in=student_plugins())
-    return found.order_by("id")
 
 
 def _shown(project: Project, found: RecipeView) -> Shown:

@@ -6,23 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from labeling.models import Annotator, Project
 from labeling.plugins import get_plugin
 from labeling.wording import translated
-from scoring.annotators.student_weights import student_plugins
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
 from workers.budgets.limits import Budgets
-from workers.jobs.calibration import judges_so_far
 from workers.jobs.refinement.job import (
     STAGE,
     STAGES,
@@ -38,16 +33,11 @@ from workers.jobs.refinement.job import (
 )
 from workers.models import Job, Run
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
-from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
+from zelo_site.pages.forms import BadForm, check_all, options_form, shown_form
+from zelo_site.pages.judging.panel import PanelOrPeopleForm, panel_context, panel_judges, panel_so_far
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PAGE = "zelo/rerankers/refine.html"
-
-
-class PanelForm(PageForm):
-    """The judges of the panel; none where people are asked."""
-
-    judge = forms.ModelMultipleChoiceField(Annotator.objects.none(), label=gettext_lazy("Judges"), required=False)
 
 
 OptionsForm = options_form(RefinementOptions, prefix="refine", title="Refinement")
@@ -72,7 +62,7 @@ def refine_page(request: HttpRequest, slug: str, reranker_id: int) -> HttpRespon
         return render(request, PAGE, _context(request, project, student))
     owned_project(request, slug)
     try:
-        panel = PanelForm(request.POST, rows={"judge": _judges(project)})
+        panel = PanelOrPeopleForm(request.POST, rows={"judge": panel_judges(project)})
         form = OptionsForm(request.POST)
         check_all(panel, form)
         options = RefinementOptions.model_validate(form.plain_options())
@@ -107,21 +97,15 @@ def _context(
     request: HttpRequest, project: Project, student: Reranker, error: Exception | None = None
 ) -> dict[str, Any]:
     sent = request.POST if error is not None else None
-    judges = list(_judges(project))
-    so_far = [judge for judge in judges_so_far(project) if judge in judges]
-    initial = {"judge": [judge.pk for judge in so_far]}
-    form = shown_form(PanelForm, sent, error, rows={"judge": _judges(project)}, initial=initial)
     found = refinements(project)
     rows = [_shown(each) for each in found if each.student == student]
     return {
         "project": project,
         "here": "rerankers",
         "student": student,
-        "judges": judges,
-        "chosen": [str(value) for value in form["judge"].value() or []],
-        "form": form,
+        **panel_context(project, sent, error, form=PanelOrPeopleForm),
         "fields": shown_form(OptionsForm, sent, error),
-        "estimate": _estimate(project, student, so_far or judges),
+        "estimate": _estimate(project, student, panel_so_far(project) or list(panel_judges(project))),
         "rows": rows,
         "goes_on": any(each.job.state in UNFINISHED for each in found),
         "error": error,
@@ -143,12 +127,6 @@ def _estimate(project: Project, student: Reranker, judges: list[Annotator]) -> R
         orders=Run.Orders.ONE,
         budgets=Budgets(pairs=pairs),
     )
-
-
-def _judges(project: Project) -> QuerySet[Annotator]:
-    """Judges that can be in a panel: neither people nor students."""
-    found = Annotator.objects.offered().filter(project=project).exclude(plugin__in=student_plugins())
-    return found.order_by("id")
 
 
 def _shown(found: Refinement) -> Shown:

@@ -1,6 +1,6 @@
 """Words of which the announcement of an answer consists: "Final answer:", "Here is my evaluation:", "最终答案：".
 
-An announcement holds no other word. So "Cached result:" or "Risposta sbagliata:" announces none, whatever the word says and whatever
+An announcement holds no other word, and at least one that tells of an answer. So "Document B:", "Cached result:" or "Risposta sbagliata:" announces none, whatever the word says and whatever
 its language. Pure functions of a text.
 """
 
@@ -62,108 +62,17 @@ _PIECE = re.compile("|".join(sorted(_PIECES, key=len, reverse=True)))
 
 # Words of which an English announcement holds at least one: "Document B:", "Query:" and "Request:" announce none.
 _TELLING = frozenset(
-    [
-        "answer",
-        "answers",
-        "answering",
-        "verdict",
-        "score",
-        "scores",
-        "scored",
-        "scoring",
-        "result",
-        "results",
-        "output",
-        "outputs",
-        "json",
-        "object",
-        "evaluation",
-        "evaluated",
-        "evaluating",
-        "assessment",
-        "assessed",
-        "assess",
-        "judgment",
-        "judgement",
-        "judgments",
-        "comparison",
-        "comparing",
-        "compare",
-        "comparisons",
-        "analysis",
-        "ranking",
-        "ranked",
-        "rate",
-        "rating",
-        "ratings",
-        "reply",
-        "response",
-        "report",
-        "respond",
-        "responding",
-        "decision",
-        "choice",
-        "conclusion",
-        "conclude",
-        "preference",
-        "reasoning",
-        "summary",
-        "relevance",
-        "final",
-        "finally",
-        "follows",
-        "following",
-        "below",
-        "here",
-        "here's",
-        "here’s",
-        "hence",
-        "so",
-        "therefore",
-        "thus",
-        "consequently",
-        "accordingly",
-        "ultimately",
-        "overall",
-        "ok",
-        "okay",
-        "sure",
-        "yes",
-        "certainly",
-        "corrected",
-        "correction",
-        "revised",
-        "edited",
-        "amended",
-        "adjusted",
-        "actually",
-        "reconsidered",
-        "reconsidering",
-        "reflection",
-        "together",
-        "thought",
-        "look",
-        "review",
-        "determine",
-        "say",
-        "consideration",
-        "considering",
-        "boxed",
-        "give",
-        "provide",
-        "assign",
-        "thoughts",
-        "winner",
-        "match",
-        "relevant",
-        "better",
-        "preferred",
-        "choose",
-        "likely",
-        "it",
-        "it's",
-        "it’s",
-    ]
+    re.findall(
+        r"\S+",
+        "answer answers answering verdict score scores scored scoring result results output outputs json object evaluation "
+        "evaluated evaluating assessment assessed assess judgment judgement judgments comparison comparing compare comparisons "
+        "analysis ranking ranked rate rating ratings reply response report respond responding decision choice conclusion "
+        "conclude preference reasoning summary relevance final finally follows following below here here's here’s hence so "
+        "therefore thus consequently accordingly ultimately overall ok okay sure yes certainly corrected correction revised "
+        "edited amended adjusted actually reconsidered reconsidering reflection together thought look review determine say "
+        "consideration considering boxed give provide assign thoughts winner match relevant better preferred choose likely it "
+        "it's it’s ",
+    )
 )
 _NOUN = r"(?:answers?|verdict|scores?|results?|outputs?|evaluation|assessment|judge?ments?|comparison|rating|reply|response|decision|conclusion)"
 # One of several answers, none, or one that something else gives.

@@ -12,7 +12,6 @@ from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
-from labeling.access.annotators import get_judge
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from workers.jobs.distillation import (
@@ -27,7 +26,7 @@ from workers.jobs.distillation import (
     resume_distillation,
 )
 from workers.models import Job
-from zelo_site.api.runs import JudgeIn
+from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["runs"])
@@ -99,7 +98,7 @@ def post_distillation(request: HttpRequest, slug: str, body: DistillationIn) -> 
     try:
         options = DistillationOptions.model_validate(body.options)
         with transaction.atomic():
-            panel = [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in body.judges]
+            panel = panel_of(project, body.judges)
             job = order_distillation(project, panel, options, by=request.user)
     except (DistillationRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
