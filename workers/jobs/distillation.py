@@ -38,7 +38,7 @@ from workers.jobs.leasing import (
     unfinished_jobs,
 )
 from workers.jobs.student_judges import enter_judge
-from workers.jobs.training import AlreadyTraining, cancel_training, start_training
+from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
 from workers.models import Job, Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GUIDED
@@ -204,14 +204,14 @@ def resume_distillation(job: Job, *, by: Any = None) -> Job:
                 _start_run(new, payload, stage, by=by)
             training = TrainingRun.objects.filter(pk=payload.get("training", 0)).first()
             if stage == TRAIN and training is not None and training.state in BROKEN_TRAININGS:
-                payload.pop("training")
+                resume_training(training, by=by)
             Job.objects.filter(pk=new.pk).update(payload=payload)
             audit.note("distillation.resumed", project=job.project, actor=by, subject=f"job {new.pk}", of=job.pk)
     except IntegrityError:
         raise DistillationRefused(
             f"another distilled run of project {job.project.slug!r} is unfinished; wait for its end, or cancel it"
         ) from None
-    except RunRefused as error:
+    except (RunRefused, TrainingRefused) as error:
         raise DistillationRefused(str(error)) from error
     new.refresh_from_db()
     return new

@@ -200,7 +200,7 @@ def test_a_stage_that_ends_badly_stops_the_order_and_it_resumes_there(tmp_path: 
     assert step(third) == "review"
 
 
-def test_a_failed_training_is_ordered_again_when_the_order_resumes(tmp_path: Path) -> None:
+def test_a_failed_or_cancelled_training_goes_on_when_the_order_resumes(tmp_path: Path) -> None:
     project = make_project(queries=10, documents=6)
     job = ordered(project)
     do_run(job, "panel")
@@ -210,8 +210,14 @@ def test_a_failed_training_is_ordered_again_when_the_order_resumes(tmp_path: Pat
     step(job)
     assert job.state == "failed" and "no room is left; fix this, then resume" in job.error
     again = resume_distillation(job)
-    assert step(again) == "train"
-    assert TrainingRun.objects.count() == 2 and again.payload["training"] != job.payload["training"]
+    training = TrainingRun.objects.get()
+    assert again.payload["training"] == training.pk and training.state == "planned"
+    assert cancel_distillation(again)
+    training.refresh_from_db()
+    assert training.state == "cancelled"
+    resume_distillation(again)
+    training.refresh_from_db()
+    assert training.state == "planned" and TrainingRun.objects.count() == 1
 
 
 def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:

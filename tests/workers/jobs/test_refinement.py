@@ -155,11 +155,16 @@ def test_mined_pairs_of_training_queries_are_asked_and_training_continues(tmp_pa
     assert (workspace / START / "adapter_model.safetensors").exists()
     assert '"start": {"name": "student"' in (workspace / "order.json").read_text()
 
+    assert cancel_refinement(job)
+    resume_refinement(job)
+    training.refresh_from_db()
+    job.refresh_from_db()
+    assert training.state == "planned" and refinement_of(job).training == training, "it goes on from its checkpoint"
     Job.objects.filter(stage="train").update(state="finished", lease_until=None)
     TrainingRun.objects.filter(pk=training.pk).update(state="held_back")
     assert step(job) == "train" and job.state == "finished"
     assert read_stored(job.message).startswith("16 pairs judged; on dev queries no checkpoint ranks better")
-    assert AuditEntry.objects.filter(action__startswith="refinement").count() == 3
+    assert AuditEntry.objects.filter(action__startswith="refinement").count() == 5
 
 
 def test_people_can_be_asked_and_a_worker_that_dies_asks_nothing_twice(

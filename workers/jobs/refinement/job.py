@@ -32,7 +32,7 @@ from workers.jobs.distillation import DistillationRefused, check_panel
 from workers.jobs.evaluation import order_evaluation, unfinished_evaluation
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, LeaseLost, carry_step, hold, report_progress
 from workers.jobs.refinement.mining import mine_pairs
-from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, start_training
+from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
 from workers.models import Job, Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.transitions import cancel_run
@@ -199,14 +199,14 @@ def resume_refinement(job: Job, *, by: Any = None) -> Job:
             if payload["stage"] == ASK and found.plan is None and (found.run is None or _is_broken(found.run)):
                 _start_run(job, payload)
             if found.training is not None and found.training.state in BROKEN:
-                payload.pop("training")
+                resume_training(found.training, by=by)
             Job.objects.filter(pk=job.pk).update(payload=payload)
             audit.note("refinement.resumed", project=job.project, actor=by, subject=f"job {job.pk}")
     except IntegrityError:
         raise RefinementRefused(
             f"another refinement of project {job.project.slug!r} is unfinished; wait for its end, or cancel it"
         ) from None
-    except RunRefused as error:
+    except (RunRefused, TrainingRefused) as error:
         raise RefinementRefused(str(error)) from error
     job.refresh_from_db()
     transaction.on_commit(lambda: leave_hint("refine", job.pk))
