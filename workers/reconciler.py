@@ -10,6 +10,7 @@ import logging
 import threading
 
 from django.db import connection
+from django.utils import timezone
 
 from scoring.rating import rate_stale, stale_project_ids
 from workers.archives import importing as archives
@@ -17,6 +18,7 @@ from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
 from workers.deletion import job as deletion
 from workers.deletion import projects as archived_projects
+from workers.deletion import retention
 from workers.jobs import (
     calibration,
     candidates,
@@ -39,12 +41,14 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 2.0
 RATING_SLICE_S = 2.0
+_night = retention.Night()
 
 
 def reconcile_once() -> None:
     """Look at the tables once: reap leases and send hints; fit scores here while the broker is down."""
     recorder.recover()  # before leases end, so that no paid question is asked twice
     storage_cleanup.collect_unfinished()
+    _prune()
     reaped = queue.reap()
     if reaped:
         log.warning("%d leases ran out and were opened again", reaped)
@@ -86,6 +90,12 @@ def reconcile_once() -> None:
         leave_hint("unpack", job_id)
     for webhook_id in webhooks.due_webhook_ids():
         leave_hint("deliver", webhook_id)
+
+
+def _prune() -> None:
+    pruned = _night.look(timezone.now())
+    if pruned is not None and pruned.rows:
+        log.info("old rows deleted: %s", ", ".join(f"{rows} {kind}" for kind, rows in pruned.rows.items()))
 
 
 def rate_without_broker() -> None:

@@ -26,6 +26,8 @@
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_PROXIES | comma-separated addresses or networks of proxies whose X-Forwarded headers count | loopback with ZELO_HTTPS |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
+| ZELO_KEEP_DAYS | days that old rows stay, by kind: `attempts=365,rationales=never`, see docs/operations.md | see there |
+| ZELO_LOG | `json`: log lines are JSON objects, with the id of their request | plain lines |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
 | ZELO_DEBUG | `1` shows tracebacks in the browser | off |
 """
@@ -82,6 +84,19 @@ def _one_of(name: str, values: tuple[str, ...], default: str) -> str:
     return default
 
 
+def _kept_days(name: str, default: dict[str, int | None]) -> dict[str, int | None]:
+    """The days that each kind of old rows stays, None for ever; a wrong entry changes nothing."""
+    found = dict(default)
+    for entry in _listed(name):
+        kind, _, days = (part.strip() for part in entry.partition("="))
+        if kind in default and (days == "never" or (days.isascii() and days.isdigit() and 1 <= int(days) <= 36_500)):
+            found[kind] = None if days == "never" else int(days)
+            continue
+        remedy = f"write KIND=DAYS or KIND=never, separated by commas; kinds are {', '.join(default)}"
+        ZELO_WRONG_SETTINGS.append((f"{name} holds {entry!r}", remedy))
+    return found
+
+
 def _flag(name: str) -> bool:
     return os.environ.get(name, "") in {"1", "true", "yes", "on"}
 
@@ -128,6 +143,20 @@ except BadEntry as _bad:
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
 ZELO_MAX_UPLOAD_BYTES = _megabytes("ZELO_MAX_UPLOAD_MB", 4096)
+# What scores, totals and the audit log need is of no kind; `workers.deletion.retention` prunes.
+ZELO_KEEP_DAYS = _kept_days(
+    "ZELO_KEEP_DAYS",
+    {
+        "attempts": 365,
+        "rationales": None,
+        "submissions": 30,
+        "probes": 365,
+        "trials": 90,
+        "jobs": 180,
+        "deliveries": 90,
+        "sessions": 1,
+    },
+)
 ZELO_TRUSTED_PROXIES = _networks("ZELO_TRUSTED_PROXIES", "127.0.0.1,::1" if HTTPS else "")
 ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
@@ -162,6 +191,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "zelo_site.operations.request_ids.RequestIdMiddleware",
     "zelo_site.security.proxies.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "zelo_site.security.bad_keys.BadKeysMiddleware",
@@ -336,11 +366,15 @@ CELERY_TASK_ROUTES = {
 }
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+ZELO_LOG = _one_of("ZELO_LOG", ("LINES", "JSON"), "LINES").lower()
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "lines": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"()": "zelo_site.operations.logs.json_formatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": ZELO_LOG}},
     "root": {"handlers": ["stderr"], "level": _one_of("ZELO_LOG_LEVEL", LOG_LEVELS, "INFO")},
     "loggers": {
         "axes": {"level": "WARNING"},

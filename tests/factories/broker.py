@@ -25,6 +25,11 @@ class WaitingHints(Sequence[tuple[str, int]]):
         """Return (task, queue) of each message, oldest first."""
         return [(task, queue) for _, task, _, queue in _messages()]
 
+    def headers(self) -> list[dict[str, Any]]:
+        """Return the headers of each message, by queue and then oldest first."""
+        raw = [each for queue in QUEUES for each in reversed(client.valkey().lrange(queue, 0, -1))]
+        return [json.loads(each)["headers"] for each in raw]
+
     def _read(self) -> list[tuple[str, int]]:
         return [(task, subject) for _, task, subject, _ in _messages()]
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,3 +41,35 @@ def last_line(process: subprocess.Popen[str], timeout_s: float) -> str:
         raise
     assert process.returncode == 0, output
     return output
+
+
+def connect(environment: dict[str, str]) -> psycopg.Connection[Any]:
+    """A connection of our own to an installation's embedded database."""
+    from zelo_site.processes.services import service_urls
+
+    return psycopg.connect(service_urls(Path(environment["ZELO_HOME"]), environ={}).database_url, autocommit=True)
+
+
+def rows(connection: psycopg.Connection[Any], sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()  # type: ignore[call-overload, no-any-return]
+
+
+def wait_for(environment: dict[str, str], sql: str, count: int, *, patience_s: float = 90.0) -> int:
+    """Until that query counts so many or more; returns how many."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        try:
+            with connect(environment) as connection:
+                ((found,),) = rows(connection, sql)
+                if found >= count:
+                    return int(found)
+        except psycopg.Error:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"fewer than {count} within {patience_s:.0f} s: {sql}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.processes.installation import manage
 
 WRONG = {
+    "ZELO_KEEP_DAYS": ("judgments=1", "ZELO_KEEP_DAYS holds 'judgments=1'"),
     "ZELO_MAX_LINE_MB": ("nan", "set ZELO_MAX_LINE_MB to a number above 0"),
     "ZELO_MAX_IMPORT_MB": ("much", "ZELO_MAX_IMPORT_MB is 'much', not a number of megabytes"),
     "ZELO_LOG_LEVEL": ("loud", "set ZELO_LOG_LEVEL to one of DEBUG, INFO"),

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 
 from labeling.models import Project
 from labeling.signals import judgments_recorded, rater_changed
-from workers.broker import client
+from workers.broker import client, request_ids  # noqa: F401  (its signals put request ids on messages)
 from workers.broker.expiry import expiry
 from workers.broker.routing import queue_of
 

@@ -15,6 +15,7 @@ from labeling.records import Failure, Verdict
 from workers.budgets.limits import check_caps
 from workers.budgets.spend import calls_a_question
 from workers.endpoints.failures import NotAsked
+from workers.judging.attempts import log_failure
 from workers.models import InjectionProbe, JudgeTeaching, JudgeTrial
 
 Paid = InjectionProbe | JudgeTrial | JudgeTeaching
@@ -43,6 +44,9 @@ def count_calls(job: Paid, answers: Sequence[Verdict | Failure], *, reserved: in
         cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
     )
     job.refresh_from_db(fields=COUNTED)
+    for answer in answers:
+        if isinstance(answer, Failure) and not isinstance(answer, NotAsked):
+            log_failure(answer, judge=job.annotator_id)
 
 
 def calls_made(answer: Verdict | Failure) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,7 +10,10 @@ from labeling.prepared import Cursor
 from labeling.records import Failure, Verdict
 from workers.endpoints.failures import Excused
 
+log = logging.getLogger(__name__)
+
 LONGEST_MESSAGE = 2000
+LONGEST_LOGGED = 300
 
 
 class Asked(Protocol):
@@ -20,6 +24,12 @@ class Asked(Protocol):
 
     @property
     def fence(self) -> int: ...
+
+    @property
+    def run_id(self) -> int: ...
+
+    @property
+    def annotator_id(self) -> int: ...
 
 
 def storable(text: str) -> str:
@@ -83,3 +93,16 @@ def close_attempts(cursor: Cursor, outcomes: Sequence[tuple[Asked, Verdict | Fai
     cursor.execute(_CLOSE, reported)
     if len(rows) > len(outcomes):
         cursor.execute(_BOOK_FURTHER, reported)
+
+
+def log_failures(failures: Sequence[tuple[Asked, Failure]]) -> None:
+    """Log the failed call of each question with its reason."""
+    for task, failure in failures:
+        log_failure(failure, judge=task.annotator_id, run=task.run_id, task=task.id)
+
+
+def log_failure(failure: Failure, *, judge: int, **fields: int) -> None:
+    """Log a failed call of a judge; `fields` are those of `zelo_site.operations.logs` that its line has too."""
+    reason, message = failure.kind.value, " ".join(failure.message[:LONGEST_LOGGED].split())
+    more = {"reason": reason, "retryable": failure.retryable, "outage": isinstance(failure, Excused)}
+    log.warning("call of judge %d failed: %s: %s", judge, reason, message, extra={"judge": judge, **fields, **more})

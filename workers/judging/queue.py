@@ -23,7 +23,7 @@ from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
 from workers.budgets.limits import Budgets, questions_left
 from workers.judging import trouble
-from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, storable
+from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, log_failures, storable
 from workers.judging.sets import judgments_of_sets
 
 LEASE_S = 180.0
@@ -309,6 +309,7 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = Tru
         trouble.watch(cursor, runs)
         failpoints.reach("fail.before_commit")
     failpoints.reach("fail.after_commit")
+    log_failures(ordered)
     return touched
 
 

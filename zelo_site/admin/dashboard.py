@@ -21,6 +21,7 @@ from workers.models import JudgingTask
 from workers.monitoring.heartbeats import alive
 from workers.monitoring.queue_depth import Backlog, read_backlog
 from workers.monitoring.result_cache import costly
+from workers.monitoring.table_sizes import table_sizes
 from zelo_site.admin.spend import DAYS, recent_spend, stored_projects
 from zelo_site.doctor import Finding, Health, examine
 from zelo_site.pages.server.plugins import plugin_rows
@@ -74,6 +75,7 @@ def dashboard(request: HttpRequest) -> dict[str, Any]:
         "days": DAYS,
         "disks": disks(),
         "database_bytes": database_bytes(),
+        "sizes": [each for each in table_sizes() if each.bytes],
         "versions": versions(),
     }
 

@@ -27,9 +27,11 @@ from typing import Any
 import pyrage
 from django.conf import settings
 from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
+from labeling import audit
 from scoring.storage.files import storage
 from zelo_site.processes.embedded import find_postgres
 
@@ -96,11 +98,24 @@ def write_backup(
             archive.chmod(0o600)
             _flush(archive)
             archive.replace(target)
+            _note_backup(target, manifest, encrypted=bool(keys))
     except OSError as error:
         raise BackupFailed(
             f"cannot write {target}: {error.strerror or error}; free some space, or choose another place"
         ) from error
     return manifest
+
+
+def _note_backup(target: Path, manifest: Manifest, *, encrypted: bool) -> None:
+    """Enter the backup in the audit log, unless the tables are those of an older program (`manage.py upgrade`)."""
+    executor = MigrationExecutor(connection)
+    if not executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        note_backup(target, rows=sum(table.rows for table in manifest.tables.values()), encrypted=encrypted)
+
+
+def note_backup(target: Path, *, rows: int, encrypted: bool) -> None:
+    """Enter a backup in the audit log; `/metrics` shows when the last one was written."""
+    audit.note("server.backed_up", project=None, subject=target.name, rows=rows, encrypted=encrypted)
 
 
 def read_recipients(names: Sequence[str]) -> list[Any]:

@@ -13,13 +13,11 @@ from __future__ import annotations
 import hmac
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
-from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -34,6 +32,7 @@ from workers.endpoints.limiter import endpoint_states
 from workers.models import EndpointState, Worker
 from workers.monitoring.heartbeats import alive
 from workers.monitoring.queue_depth import read_backlog
+from zelo_site.operations.server_metrics import gauge, read_rows, server_metrics
 
 RECENT_MINUTES = 5
 # Sees every project; it is never stored.
@@ -95,16 +94,17 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         began = time.monotonic()
-        yield _gauge("zelo_broker_up", "1 if the broker answers.", [((), float(broker_answers()))])
+        yield gauge("zelo_broker_up", "1 if the broker answers.", [((), float(broker_answers()))])
         yield from _queues()
         yield from _work()
         yield from _spend()
         yield from _endpoints()
         yield from _workers()
-        yield _gauge(
+        yield from server_metrics()
+        yield gauge(
             "zelo_home_free_bytes", "Free space of ZELO_HOME.", [((), shutil.disk_usage(settings.ZELO_HOME).free)]
         )
-        yield _gauge("zelo_scrape_seconds", "Time that these figures took to read.", [((), time.monotonic() - began)])
+        yield gauge("zelo_scrape_seconds", "Time that these figures took to read.", [((), time.monotonic() - began)])
 
 
 def _queues() -> Iterator[Metric]:
@@ -112,20 +112,20 @@ def _queues() -> Iterator[Metric]:
     backlog = read_backlog(_OPERATOR)
     served = [queue for worker in alive() for queue in worker.queues.split(",")]
     labels = ["queue"]
-    yield _gauge("zelo_queue_due", "Work that is due.", [((each.queue,), each.due) for each in backlog], labels)
-    yield _gauge(
+    yield gauge("zelo_queue_due", "Work that is due.", [((each.queue,), each.due) for each in backlog], labels)
+    yield gauge(
         "zelo_queue_later", "Work that waits for a retry.", [((each.queue,), each.later) for each in backlog], labels
     )
-    yield _gauge(
+    yield gauge(
         "zelo_queue_in_flight", "Work in progress.", [((each.queue,), each.in_flight) for each in backlog], labels
     )
-    yield _gauge(
+    yield gauge(
         "zelo_queue_oldest_seconds",
         "Age of the oldest work that is due; 0 without any.",
         [((each.queue,), max(0.0, (now - each.oldest).total_seconds()) if each.oldest else 0.0) for each in backlog],
         labels,
     )
-    yield _gauge(
+    yield gauge(
         "zelo_queue_workers",
         "Live workers of the queue.",
         [((each.queue,), served.count(each.queue)) for each in backlog],
@@ -134,21 +134,21 @@ def _queues() -> Iterator[Metric]:
 
 
 def _work() -> Iterator[Metric]:
-    yield _gauge(
-        "zelo_jobs", "Jobs by stage and state.", [(row[:2], row[2]) for row in _rows(_JOBS)], ["stage", "state"]
+    yield gauge(
+        "zelo_jobs", "Jobs by stage and state.", [(row[:2], row[2]) for row in read_rows(_JOBS)], ["stage", "state"]
     )
-    yield _gauge(
+    yield gauge(
         "zelo_dead_letters", "Questions that failed and are not retried, by reason.",
-        [(row[:1], row[1]) for row in _rows(_DEAD)], ["reason"],
+        [(row[:1], row[1]) for row in read_rows(_DEAD)], ["reason"],
     )  # fmt: skip
-    yield _gauge(
+    yield gauge(
         "zelo_recent_calls", f"Calls of the last {RECENT_MINUTES} minutes, by outcome.",
-        [(row[:1], row[1]) for row in _rows(_FAILURES, [RECENT_MINUTES])], ["outcome"],
+        [(row[:1], row[1]) for row in read_rows(_FAILURES, [RECENT_MINUTES])], ["outcome"],
     )  # fmt: skip
 
 
 def _spend() -> Iterator[Metric]:
-    rows = _rows(_SPEND)
+    rows = read_rows(_SPEND)
     counted: tuple[tuple[str, str, int, float], ...] = (
         ("zelo_judge_calls", "Calls of judges.", 2, 1.0),
         ("zelo_judge_answers", "Calls that were answered.", 3, 1.0),
@@ -173,13 +173,13 @@ def _endpoints() -> Iterator[Metric]:
         for mode in EndpointState.Mode.values:
             state.add_metric([view.name, view.model, mode], float(view.state == mode))
     yield state
-    yield _gauge(
+    yield gauge(
         "zelo_endpoint_wait_seconds",
         "Time until the next call.",
         [((v.name, v.model), v.wait_s) for v in views],
         labels,
     )
-    yield _gauge("zelo_endpoint_in_flight", "Open calls.", [((v.name, v.model), v.in_flight) for v in views], labels)
+    yield gauge("zelo_endpoint_in_flight", "Open calls.", [((v.name, v.model), v.in_flight) for v in views], labels)
     for name, text, values in (
         ("zelo_endpoint_rate_limited", "Replies 429.", [v.rate_limited for v in views]),
         ("zelo_endpoint_outages", "Outages.", [v.outages for v in views]),
@@ -192,7 +192,7 @@ def _endpoints() -> Iterator[Metric]:
 
 def _workers() -> Iterator[Metric]:
     workers: list[Worker] = list(alive())
-    yield _gauge(
+    yield gauge(
         "zelo_worker_up", "1 for each live worker.", [((w.name, w.queues), 1.0) for w in workers], ["worker", "queues"]
     )
     gpus = {(worker.host, str(number)): gpu for worker in workers for number, gpu in enumerate(worker.gpus)}
@@ -202,17 +202,4 @@ def _workers() -> Iterator[Metric]:
         ("zelo_gpu_utilization_ratio", "Share of time in which the GPU works.", "utilisation", 0.01),
     ):
         found = [(place, gpu[key] * unit) for place, gpu in gpus.items() if gpu.get(key) is not None]
-        yield _gauge(name, text, found, ["host", "gpu"])
-
-
-def _gauge(name: str, text: str, samples: Sequence[tuple[Sequence[Any], float]], labels: Sequence[str] = ()) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=list(labels))
-    for values, value in samples:
-        family.add_metric([str(each) for each in values], float(value))
-    return family
-
-
-def _rows(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-        return list(cursor.fetchall())
+        yield gauge(name, text, found, ["host", "gpu"])

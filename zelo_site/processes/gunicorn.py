@@ -5,6 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
+if os.environ.get("ZELO_LOG", "").strip().upper() == "JSON":  # gunicorn configures its own logging
+    logconfig_dict = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"generic": {"()": "zelo_site.operations.logs.json_formatter"}},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
+            "error_console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
+        },
+    }
+
 
 def worker_exit(server: Any, worker: Any) -> None:
     """End a worker process after its last request; a process that failed to start exits as usual."""

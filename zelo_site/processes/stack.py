@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -26,6 +28,7 @@ from workers.broker.routing import QUEUES
 from workers.judging.streaming import STOP_S
 from workers.monitoring.gpus import has_gpu
 from workers.monitoring.heartbeats import alive
+from zelo_site.processes.restarting import RestartFailed, RestartOrders
 from zelo_site.processes.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.processes.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
 
@@ -85,6 +88,7 @@ def web_process(host: str, port: int) -> Child:
     return Child(
         name="web",
         essential=True,
+        reload_signal=signal.SIGHUP,  # gunicorn starts new processes before it ends the old ones
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
             "--threads", "12", "--worker-class", "zelo_site.processes.patient_worker.PatientWorker",
@@ -135,12 +139,13 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
             settings.FILE_UPLOAD_TEMP_DIR.chmod(0o700)
         children = [web_process(host, port), *worker_processes(judging=judging)]
         ranking = RankingOnDemand()
+        orders = RestartOrders(settings.ZELO_HOME, migrate=migrate_with_new_program)
 
         def watch() -> list[str]:
-            return [*services.revive(), *ranking.look()]
+            return [*services.revive(), *ranking.look(), *orders.look()]
 
         with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
-            ranking.processes = processes
+            ranking.processes = orders.processes = processes
             shown = f"[{host}]" if ":" in host else host
             try:
                 yield Serving(f"http://{shown}:{port}", settings.ZELO_HOME / "logs", processes.wait, processes.tick)
@@ -194,6 +199,17 @@ def _migrate() -> None:
         raise NoDatabase(
             f"the database does not answer ({error}); check DATABASE_URL and that the database is running"
         ) from error
+
+
+def migrate_with_new_program() -> None:
+    """Run the migrations of the installed program, which may be newer than this process. Raises RestartFailed."""
+    done = subprocess.run(
+        [sys.executable, str(MANAGE), "migrate", "--verbosity", "0"],
+        capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RestartFailed(f"the migrations failed: {lines[-1]}")
 
 
 def _check_port(host: str, port: int) -> None:

@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from zelo_site.processes.children import fresh_log, log_tail, start_guarded
+from zelo_site.processes.guard import children_of
 
 TICK_S = 1.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
@@ -31,6 +32,7 @@ KILL_MARGIN_S = 5.0
 GRACE_S = 15.0
 # If stopping takes longer, the supervisor reports which processes it is waiting for.
 PATIENCE_S = 5.0
+POLL_S = 0.05
 STOPPED, GAVE_UP = 0, 1
 
 
@@ -39,7 +41,8 @@ class Child:
     """A process to keep running. `environ` extends our environment; `grace_s` is the time it may take to stop; `delay_s`
     delays its start.
 
-    If an `essential` process ends GIVE_UP_AFTER times in a row, each within STEADY_S, all processes stop.
+    If an `essential` process ends GIVE_UP_AFTER times in a row, each within STEADY_S, all processes stop. A process with a
+    `reload_signal` loads its program again when it gets that signal, without an end.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Child:
     grace_s: float = GRACE_S
     essential: bool = False
     delay_s: float = 0.0
+    reload_signal: signal.Signals | None = None
 
 
 @dataclass
@@ -153,6 +157,51 @@ class ProcessSupervisor:
 
         Rejected: stopping them one by one, which would add up their grace periods. Another signal kills them at once.
         """
+        self._stop_all()
+        self._kept.clear()
+
+    def restart(self, between: Callable[[], None] | None = None) -> None:
+        """Restart every child: one after another, or all together with `between` called while none runs.
+
+        A worker finishes its task first, so that no answer is lost. If `between` raises, the children stay stopped until the
+        next `restart`.
+        """
+        if between is None:
+            for kept in self._kept:
+                if not self._signals:
+                    self._replace(kept)
+            return
+        self._stop_all()
+        for kept in self._kept:
+            kept.due_at = math.inf
+        between()
+        for kept in self._kept:
+            if not self._signals:
+                self._relaunch(kept)
+
+    def _replace(self, kept: _Kept) -> None:
+        process, number = kept.running, kept.child.reload_signal
+        if process is not None and number is not None:
+            for pid in children_of(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            return
+        if process is not None:
+            process.terminate()
+            deadline = time.monotonic() + kept.child.grace_s + KILL_MARGIN_S
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    process.kill()
+                time.sleep(POLL_S)
+        elif kept.due_at is not None and kept.due_at < math.inf:
+            return  # its start is due anyway
+        self._relaunch(kept)
+
+    def _relaunch(self, kept: _Kept) -> None:
+        kept.process, kept.started_at = self._launch(kept.child, kept.log), time.monotonic()
+        kept.failures, kept.due_at = 0, None
+
+    def _stop_all(self) -> None:
         with self._noted_signals() as woken:
             already = self._signals
             running = [(kept.child, process) for kept in reversed(self._kept) if (process := kept.running) is not None]
@@ -176,7 +225,6 @@ class ProcessSupervisor:
                     for _, process in running:
                         process.kill()
                 self._sleep(woken, until=report_at)
-            self._kept.clear()
 
     def process_ids(self) -> dict[str, int]:
         """Return the process id of each running child's guard by name."""

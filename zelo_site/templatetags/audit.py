@@ -8,6 +8,9 @@ from django.utils.translation import gettext_lazy as _
 register = template.Library()
 
 ACTION_LABELS = {
+    "server.backed_up": _("Backup written"),
+    "server.pruned": _("Old rows deleted"),
+    "server.upgraded": _("Server upgraded"),
     "project.created": _("Project created"),
     "project.changed": _("Settings changed"),
     "project.caps": _("Caps changed"),

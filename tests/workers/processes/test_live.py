@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-from tests.processes.installation import ROOT, last_line, manage
+from tests.processes.installation import ROOT, free_port, last_line, manage, wait_for
 
 QUERIES, DOCUMENTS = 12, 30
 
@@ -36,34 +33,8 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
-def connect(environment: dict[str, str]) -> psycopg.Connection[Any]:
-    """A connection of our own to an installation's embedded database."""
-    from zelo_site.processes.services import service_urls
-
-    return psycopg.connect(service_urls(Path(environment["ZELO_HOME"]), environ={}).database_url, autocommit=True)
-
-
-def rows(connection: psycopg.Connection[Any], sql: str) -> list[tuple[Any, ...]]:
-    return connection.execute(sql).fetchall()  # type: ignore[call-overload, no-any-return]
-
-
 def wait_for_judgments(environment: dict[str, str], count: int) -> int:
     return wait_for(environment, "SELECT count(*) FROM labeling_judgment", count)
-
-
-def wait_for(environment: dict[str, str], sql: str, count: int, *, patience_s: float = 90.0) -> int:
-    """Until that query counts so many or more; returns how many."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            with connect(environment) as connection:
-                ((found,),) = rows(connection, sql)
-                if found >= count:
-                    return int(found)
-        except psycopg.Error:
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"fewer than {count} within {patience_s:.0f} s: {sql}")
 
 
 @pytest.fixture
@@ -80,10 +51,7 @@ def killed_afterwards() -> Iterator[list[subprocess.Popen[str]]]:
 def test_server_without_calls_in_flight_stops_within_five_seconds(
     environment: dict[str, str], killed_afterwards: list[subprocess.Popen[str]]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = manage(environment, "up", "--port", str(port))
+    server = manage(environment, "up", "--port", str(free_port()))
     killed_afterwards.append(server)
     # In a fresh checkout the rating worker compiles its kernels first.
     labels = "SELECT count(DISTINCT split_part(name, '@', 1)) FROM workers_worker"

@@ -212,3 +212,37 @@ def parent(pid: int) -> int:
 
 def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_restart_replaces_every_process_and_reloads_those_that_can(tmp_path: Path) -> None:
+    reloading = "import signal, time; signal.signal(signal.SIGHUP, lambda *_: print('again', flush=True))\n"
+    reloading += "print('ready', flush=True)\nwhile True: time.sleep(0.05)"
+    plain = "import time; print('ready', flush=True); time.sleep(600)"
+    children = [
+        Child("worker", [sys.executable, "-S", "-c", plain]),
+        Child("web", [sys.executable, "-S", "-c", reloading], reload_signal=signal.SIGHUP),
+    ]
+    with ProcessSupervisor(children, home=tmp_path) as supervisor:
+        assert until(lambda: "ready" in said(tmp_path, "worker") and "ready" in said(tmp_path, "web"))
+        before = supervisor.process_ids()
+        supervisor.restart()
+        after = supervisor.process_ids()
+        assert after["worker"] != before["worker"] and after["web"] == before["web"]
+        assert until(lambda: "again" in said(tmp_path, "web"))
+
+
+def test_processes_stay_stopped_where_the_migrations_fail(tmp_path: Path) -> None:
+    child = Child("worker", [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    with ProcessSupervisor([child], home=tmp_path) as supervisor:
+        seen: list[dict[str, int]] = []
+
+        def fail() -> None:
+            seen.append(supervisor.process_ids())
+            raise RuntimeError("no such column")
+
+        with pytest.raises(RuntimeError, match="no such column"):
+            supervisor.restart(fail)
+        supervisor.tick()
+        assert seen == [{}] and supervisor.process_ids() == {}
+        supervisor.restart(lambda: None)
+        assert list(supervisor.process_ids()) == ["worker"]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from zelo_site.operations.backup import BackupFailed, write_backup
-from zelo_site.processes.stack import MANAGE, database
-
-# The second installation uses its own servers and storage.
-_OWN = ("DATABASE_URL", "BROKER_URL", "STORAGE_URL", "ZELO_SECRET_KEY", "ZELO_CACHE")
+from zelo_site.operations.second_home import check_in_second_home
+from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):
@@ -42,7 +36,7 @@ class Command(BaseCommand):
                 manifest = write_backup(
                     target,
                     recipients=options["recipient"],
-                    check=self._check if options["check"] else None,
+                    check=(lambda archive: check_in_second_home(archive, say=self._say)) if options["check"] else None,
                     say=self._say,
                 )
             except BackupFailed as error:
@@ -54,20 +48,6 @@ class Command(BaseCommand):
             self.stdout.write(f"deleted meanwhile and not in the backup: {', '.join(manifest.missing[:5])}")
         if not options["recipient"]:
             self.stdout.write("the file is not encrypted and holds the signing key: keep it as safe as the server")
-
-    def _check(self, archive: Path) -> None:
-        self._say("restoring the backup into a second home")
-        with tempfile.TemporaryDirectory(dir=archive.parent, prefix="second-home.") as home:
-            environ = {name: value for name, value in os.environ.items() if name not in _OWN}
-            Path(home).chmod(0o711)  # under root, PostgreSQL runs as another user
-            done = subprocess.run(
-                [sys.executable, str(MANAGE), "restore", str(archive)],
-                env={**environ, "ZELO_HOME": home}, capture_output=True, text=True, errors="replace", check=False,
-            )  # fmt: skip
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise BackupFailed(f"the backup cannot be restored, so it was not kept: {lines[-1]}")
-        self._say("the second home holds every row and every file")
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
