@@ -1,9 +1,10 @@
 """Claim: slow and large requests of strangers do not stop the site: an honest client loses no request and waits 3 times as long at most.
 
-Starts `manage.py up` in a home of its own, and lets one signed-in client read pages and operations, alone and
-during each of four attacks over loopback: half-open connections, large bodies without a session, slow readers, and bursts of bad
+Starts database, broker and web server of `manage.py up` in a home of its own, and lets one signed-in client read pages and
+operations, alone and during each of four attacks over loopback: half-open connections, large bodies without a session, slow readers, and bursts of bad
 keys and passwords. Every attack is bounded: connections, bytes and seconds are constants below, and nothing leaves this
-host. Prints a table and, as the last line, one JSON object: `honest_failures`, `honest_p95_ratio` (the 95th percentile
+host. The workers of `up` are left out: for their first minute they would take turns with the client on the cores. The attacker is a
+process of its own, so that it does not hold the lock of the client's interpreter. Prints a table and, as the last line, one JSON object: `honest_failures`, `honest_p95_ratio` (the 95th percentile
 under the worst attack over that alone just before it), `disk_mb` (the largest growth of the home folder meanwhile).
 """
 
@@ -22,7 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ HALF_OPEN, READERS, BURST, UPLOADS = 100, 100, 8, 4
 UPLOAD_BYTES = 200 * 1024 * 1024
 BAD_KEY_PAUSE_S = 0.1
 WARM_UP_S = 2.0
+UNDER_WAY_S = 0.5
 LIMITS = {"honest_failures": 0, "honest_p95_ratio": 3.0, "disk_mb": 20.0}
 
 
@@ -58,16 +59,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter phases")
     parser.add_argument("--seconds", type=float, default=0.0, help="length of each phase (default 20, quick 3)")
+    parser.add_argument("--attack", choices=ATTACKS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.attack:
+        run_attack(arguments.attack, arguments.port, arguments.home)
+        return
+    if arguments.serve:
+        run_web(arguments.serve)
+        return
     seconds = arguments.seconds or (3.0 if arguments.quick else 20.0)
     with running_server() as (port, home):
         cookie = signed_in()
         honest(port, cookie, WARM_UP_S)
         before = folder_bytes(home)
         rows, largest = [], before
-        for name, attack in ATTACKS.items():
+        for name in ATTACKS:
             alone = honest(port, cookie, seconds)
-            attacked, seen = under(attack, port, cookie, seconds, home)
+            attacked, seen = under(name, port, cookie, seconds, home)
             rows.append((name, alone, attacked))
             largest = max(largest, seen)
         largest = max(largest, folder_bytes(home))
@@ -103,8 +114,7 @@ def running_server() -> Iterator[tuple[int, Path]]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-u", str(ROOT / "manage.py"), "up", "--host", HOST, "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, __file__, "--serve", str(port)], cwd=ROOT)
     try:
         wait_for(port, process)
         from zelo_site.environment import prepare_environment
@@ -122,7 +132,25 @@ def running_server() -> Iterator[tuple[int, Path]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def wait_for(port: int, process: subprocess.Popen[str]) -> None:
+def run_web(port: int) -> None:
+    """Run database, broker and web server until SIGINT; in a process of its own."""
+    from zelo_site.environment import prepare_environment
+
+    prepare_environment()
+    import django
+
+    django.setup()
+    from django.conf import settings
+
+    from zelo_site.processes.stack import database, web_process
+    from zelo_site.processes.supervisor import ProcessSupervisor
+
+    with database():
+        settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+        ProcessSupervisor([web_process(HOST, port)], home=settings.ZELO_HOME).run()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -183,37 +211,37 @@ def honest(port: int, cookie: str, seconds: float) -> Honest:
     return seen
 
 
-def under(
-    attack: Callable[[int], Awaitable[None]], port: int, cookie: str, seconds: float, home: Path
-) -> tuple[Honest, int]:
+def under(attack: str, port: int, cookie: str, seconds: float, home: Path) -> tuple[Honest, int]:
     """The honest client's view of an attack, and the largest size of the home folder meanwhile."""
-    stopped, largest = threading.Event(), 0
-
-    def watch_disk() -> None:
-        nonlocal largest
-        while not stopped.wait(0.5):
-            largest = max(largest, folder_bytes(home))
-
-    attacker = threading.Thread(target=asyncio.run, args=[_until(stopped, attack, port)])
-    watcher = threading.Thread(target=watch_disk)
-    attacker.start()
-    watcher.start()
-    time.sleep(0.5)  # the attack is under way
+    command = [sys.executable, __file__, "--attack", attack, "--port", str(port), "--home", str(home)]
+    attacker = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert attacker.stdout is not None
+    attacker.stdout.readline()  # the attack is under way
     try:
-        return honest(port, cookie, seconds), largest
+        seen = honest(port, cookie, seconds)
     finally:
-        stopped.set()
-        attacker.join()
-        watcher.join()
+        written, _ = attacker.communicate()  # closes its input, which ends it
+    return seen, int(written)
 
 
-async def _until(stopped: threading.Event, attack: Callable[[int], Awaitable[None]], port: int) -> None:
-    task = asyncio.ensure_future(attack(port))
-    while not stopped.is_set() and not task.done():
-        await asyncio.sleep(0.1)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+def run_attack(name: str, port: int, home: Path) -> None:
+    """Attack until standard input is closed; print a line once it is under way, and the largest size of `home` at the end."""
+
+    async def attack() -> int:
+        task = asyncio.ensure_future(ATTACKS[name](port))
+        await asyncio.sleep(UNDER_WAY_S)
+        print("under way", flush=True)
+        over = asyncio.ensure_future(asyncio.to_thread(sys.stdin.read))
+        largest = folder_bytes(home)
+        while not over.done():
+            await asyncio.wait([over], timeout=1.0)
+            largest = max(largest, folder_bytes(home))
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return largest
+
+    print(asyncio.run(attack()))
 
 
 # --- the attacks -------------------------------------------------------------------------
