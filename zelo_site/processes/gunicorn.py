@@ -14,6 +14,7 @@ if os.environ.get("ZELO_LOG", "").strip().upper() == "JSON":  # gunicorn configu
             "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
             "error_console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
         },
+        "loggers": {"gunicorn.error": {"level": "WARNING", "handlers": ["error_console"], "propagate": False}},
     }
 
 

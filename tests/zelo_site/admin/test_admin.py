@@ -19,6 +19,7 @@ from scoring.storage.files import storage
 from tests.factories.world.changes import a_failed_question, a_key
 from tests.factories.world.site import World, make_world
 from workers.models import Attempt, Run, Worker
+from workers.monitoring.table_sizes import table_sizes
 from zelo_site.admin.site import NAVIGATION, site
 from zelo_site.admin.spend import recent_spend, stored_projects
 
@@ -113,6 +114,15 @@ def test_spend_is_summed_by_day_project_and_endpoint(world: World) -> None:
         assert [(each.calls, each.tokens, each.cost_micros, each.share) for each in rows] == [(2, 24, 80_000, 1.0)]
     assert spend.projects[0].name == run.project.name
     assert "$0.08" in world.client("admin").get(reverse("admin:index")).content.decode()
+
+
+def test_the_first_page_shows_the_size_of_each_kind_of_rows(world: World) -> None:
+    page = world.client("admin").get(reverse("admin:index")).content.decode()
+    for label in ("Calls", "Audit log", "Questions and dead letters"):
+        assert f'<th scope="row">{label}</th>' in page
+    sizes = {each.name: each for each in table_sizes()}
+    assert sizes["attempts"].days == 365 and sizes["judgments"].days is None
+    assert sizes["audit"].bytes > 0 and sizes["other"].name == "other"
 
 
 def test_storage_counts_the_files_below_a_snapshot(world: World) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pyrage
 import pytest
 from django.db import connection
 
-from tests.processes.installation import last_line, manage, own_environment
+from tests.processes.installation import ROOT, last_line, manage, own_environment
 from zelo_site.operations.backup import BackupFailed, read_recipients
 from zelo_site.operations.restore import RestoreRefused, restore_backup
 
@@ -59,6 +61,17 @@ def test_a_second_home_gets_the_same_rows_files_and_key(tmp_path: Path) -> None:
     again = manage(homes[1], "restore", str(backup), "--identity", str(tmp_path / "key"))
     said, _ = again.communicate(timeout=120)
     assert again.returncode == 1 and "already holds 1 projects" in said
+
+
+@pytest.mark.long
+def test_a_backup_with_work_going_on_loses_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "benchmarks" / "backup.py"), "--quick"],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    figures = json.loads(last_line(process, 300.0).strip().splitlines()[-1])
+    assert (figures["scores_equal"], figures["lost"], figures["torn"]) == (1, 0, 0)
+    assert figures["answers_meanwhile"] > 0 and figures["judgments"] == 25_000
 
 
 def archive(path: Path, **files: bytes) -> Path:
