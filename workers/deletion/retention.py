@@ -24,7 +24,7 @@ from labeling import audit
 from labeling.models import Rationale, Submission
 from workers.deletion.job import FIGURES
 from workers.deletion.walk import READ, Slices
-from workers.models import Attempt, DeletedSpend, InjectionProbe, Job, JudgeTrial, Run, WebhookDelivery
+from workers.models import Attempt, DeletedSpend, InjectionProbe, Job, JudgeTrial, RecipeStage, Run, WebhookDelivery
 
 # The hour of the night, in the server's time zone, at which the reconciler prunes; a new reconciler does so an hour after its start.
 NIGHT_HOUR = 3
@@ -140,13 +140,14 @@ def _all_but_the_latest(model: type[Any], before: datetime) -> QuerySet[Any]:
 
 
 def _old_jobs(before: datetime) -> QuerySet[Any]:
-    """Jobs that have ended, but for the latest of each stage of a project, and those of runs that may go on."""
+    """Jobs that have ended, but for the latest of each stage of a project, and those of recipes and of runs that may go on."""
     ended = Job.objects.filter(state__in=ENDED_JOBS, stage__in=PASSING_STAGES)
     latest = ended.order_by().values("project", "stage").annotate(latest=Max("pk")).values("latest")
     closed = models.Q(run__isnull=True) | models.Q(
         run__state__in=ENDED_RUNS, run__is_spent=False, run__is_unanswered=False
     )
-    return ended.filter(closed, finished_at__lt=before).exclude(pk__in=latest)
+    of_recipes = RecipeStage.objects.filter(job__isnull=False).values("job")
+    return ended.filter(closed, finished_at__lt=before).exclude(pk__in=latest).exclude(pk__in=of_recipes)
 
 
 def _remove(model: type[models.Model], keys: Sequence[Any]) -> None:

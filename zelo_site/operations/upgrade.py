@@ -7,6 +7,7 @@ be those of an older program, so nothing here reads them through the models.
 from __future__ import annotations
 
 import datetime
+import io
 import shutil
 import socket
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ def upgrade(
 def examine(home: Path, *, is_running: bool) -> Plan:
     """Check that this program can take over the installation. Raises UpgradeRefused."""
     try:
-        call_command("check")
+        call_command("check", stdout=io.StringIO())
     except SystemCheckError as error:
         raise UpgradeRefused(f"the settings have errors; correct them first:\n{error}") from error
     try:
