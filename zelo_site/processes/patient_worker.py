@@ -30,6 +30,8 @@ STALL_S, PACE_GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 20.0, 16 * 1024
 MOST_UNSENT_BYTES = 256 * 1024
 _SLICE_BYTES = 64 * 1024
 LINGER_S = 2.0
+# Of a body that nobody wants, the event loop drops so much; then the client waits for the end, instead of the loop for it.
+MOST_DROPPED_BYTES = 8 * 1024 * 1024
 SWEEP_EVERY_S = 0.25
 # A new connection closes the connection that has waited longest, instead of waiting itself.
 SPARE_CONNECTIONS = 20
@@ -59,6 +61,7 @@ class BufferedSocket:
         self._continued = False
         self.received = bytearray()
         self.unsent = bytearray()
+        self.dropped = 0
         self.begin()
 
     def begin(self) -> None:
@@ -121,8 +124,10 @@ class BufferedSocket:
 
     def discard(self) -> bool:
         """Drop what has arrived; False once the client has closed."""
+        is_open = self.fill()
+        self.dropped += len(self.received)
         self.received.clear()
-        return self.fill()
+        return is_open
 
     # --- for threads: the part of a socket's interface that gunicorn uses ---
 
@@ -276,6 +281,8 @@ class PatientWorker(ThreadWorker):
     def _on_lingering(self, conn: TConn, client: Any) -> None:
         if not conn.sock.discard():
             self._drop(conn)
+        elif conn.sock.dropped > MOST_DROPPED_BYTES:
+            self.poller.unregister(conn.sock)  # its deadline closes it
 
     def _after_response(self, conn: TConn, keep: bool) -> None:
         if not keep:

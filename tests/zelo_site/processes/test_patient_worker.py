@@ -133,6 +133,18 @@ def test_refused_body_is_not_read(port: int) -> None:
     client.close()
 
 
+def test_a_refused_client_that_goes_on_sending_has_to_wait(port: int) -> None:
+    client = _open(port, b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n")
+    client.settimeout(0.3)
+    sent = 0
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while sent < 800_000_000:
+            sent += client.send(b"x" * 65536)
+    assert sent < 100_000_000, "the server stops reading after some megabytes"
+    assert client.recv(65536).startswith(b"HTTP/1.1 413")
+    client.close()
+
+
 def test_a_head_without_end_is_refused(port: int) -> None:
     client = _open(port, b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 12_000)
     assert client.recv(4096).startswith(b"HTTP/1.1 431")
