@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from celery.app.trace import build_tracer
 from django.test import Client
 
+from labeling.access.links import make_link
 from labeling.records import Failure, FailureKind
 from tests.factories.rows import make_project, make_tasks, make_user
 from tests.factories.working import claim
@@ -73,10 +75,11 @@ def test_each_response_has_an_id_and_only_a_trusted_proxy_gives_it(client: Clien
 @pytest.mark.django_db
 def test_a_request_logs_its_route_but_no_secret(settings: Any, lines: io.StringIO) -> None:
     settings.ZELO_LOG = "json"
-    answer = Client().get("/enter/a-secret-token/")
+    token = make_link(make_user())
+    answer = Client().get(f"/enter/{token}/")
     [line] = [each for each in parsed(lines) if each["logger"] == "zelo.access"]
     assert line["route"] == "enter/<str:token>/" and line["status"] == answer.status_code and line["ms"] >= 0
-    assert line["request_id"] == answer["X-Request-ID"] and "a-secret-token" not in lines.getvalue()
+    assert line["request_id"] == answer["X-Request-ID"] and token not in lines.getvalue()
 
 
 @pytest.mark.django_db
@@ -93,8 +96,11 @@ def test_a_message_carries_the_id_of_its_request_to_the_worker(sent_hints: Any, 
     def note_the_id() -> None:
         seen.append(current_request_id())
 
-    note_the_id.apply(headers={HEADER: ID})
-    note_the_id.apply()
+    carry_out = build_tracer(
+        note_the_id.name, note_the_id, app=current_app
+    )  # as a worker does with a message's headers
+    for number, more in enumerate([{HEADER: ID}, {}]):
+        carry_out(f"task-{number}", (), {}, {"id": f"task-{number}", "headers": {}, **more})
     assert seen == [ID, ""] and current_request_id() == ""
 
 
