@@ -164,7 +164,7 @@ def _remove_attempts(model: type[models.Model], keys: Sequence[Any]) -> None:
 
 def _remove_checks(model: type[models.Model], keys: Sequence[Any]) -> None:
     """Delete probes or trials with their jobs; what they spent still counts for their projects."""
-    rows = QuerySet(model).filter(pk__in=keys)
+    rows: QuerySet[Any] = QuerySet(model).filter(pk__in=keys)
     jobs = list(rows.values_list("job", flat=True))
     sums = {figure: Coalesce(Sum(figure), 0) for figure in FIGURES}
     for spent in list(rows.order_by().values("project").annotate(**sums)):
