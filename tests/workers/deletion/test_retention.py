@@ -43,13 +43,13 @@ def test_old_calls_go_and_the_spend_of_their_run_stays() -> None:
     for number in range(5):
         call(run, judge, number)
     young, unended = call(run, judge, 5, ended=timezone.now()), call(active, judge, 6)
-    before = totals_of_project(project)
+    before = totals_of_project(project.pk)
     assert prune().rows == {"attempts": 5}
     assert set(Attempt.objects.all()) == {young, unended}
-    assert totals_of_project(project) == before
+    assert totals_of_project(project.pk) == before
     assert Spend.objects.aggregate(calls=Sum("calls"))["calls"] == 7
     Attempt.objects.filter(pk=unended.pk).delete()
-    assert totals_of_project(project).calls == before.calls - 1, "other deletions lower the totals as before"
+    assert totals_of_project(project.pk).calls == before.calls - 1, "other deletions lower the totals as before"
 
 
 def test_what_scores_need_is_of_no_kind(settings: Any) -> None:
@@ -76,7 +76,7 @@ def test_the_latest_probe_of_a_judge_stays_and_old_ones_still_count_as_spent() -
     latest = InjectionProbe.objects.latest("id")
     assert prune().rows == {"probes": 2}
     assert list(InjectionProbe.objects.all()) == [latest] and list(Job.objects.all()) == [latest.job]
-    assert totals_of_project(project).calls == 12 and totals_of_project(project).cost_micros == 300
+    assert totals_of_project(project.pk).calls == 12 and totals_of_project(project.pk).cost_micros == 300
 
 
 def test_jobs_go_but_for_orders_and_the_latest_of_a_stage() -> None:
