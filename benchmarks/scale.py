@@ -47,6 +47,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 RESULTS = "scale.json"
 LOOK_S = 0.25
+# In the adaptive stage, and with kills, a batch of 200 questions takes so long, as it would with a model: at most 500 answers a second
+# and process.
+SLOW_BATCH_S = 0.4
 TARGETS = {
     "import_rows_s": (">=", 15_000), "plan_pairs_s": (">=", 20_000), "judgments_s": (">=", 5_000),
     "fit_queries_s": (">=", 200), "peak_mb": ("<=", 1_500), "slowest_page_ms": ("<=", 500), "idle_share": ("<=", 0.05),
@@ -162,6 +165,7 @@ class Running:
     def database_mb(self) -> float:
         from django.db import connection
 
+        connection.close()  # the server may have been killed since
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_database_size(current_database()) / 1e6")
             return round(float(cursor.fetchone()[0]), 1)
@@ -207,6 +211,8 @@ def run_stage(name: str, home: Path, running: Running, results: dict[str, Any], 
 
     wanted = [child for child in worker_processes(judging=int(results["judges"])) if child.name in STAGES[name]]
     watch, stop = Watch(), threading.Event()
+    kills: list[str] = []
+    os.environ["SCALE_JUDGE_SECONDS"] = str(SLOW_BATCH_S if kill or name == "adaptive" else 0.0)
     said = lambda line: print(line, file=sys.stderr)  # noqa: E731
     with ProcessSupervisor(wanted, home=home, watch=running.revive, report=said) as workers:
         stage = subprocess.Popen(
@@ -217,7 +223,7 @@ def run_stage(name: str, home: Path, running: Running, results: dict[str, Any], 
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(stage.stdout or ()), daemon=True)
         reader.start()
-        killer = threading.Thread(target=_kill, args=(home, running, workers, stop), daemon=True)
+        killer = threading.Thread(target=_kill, args=(home, running, workers, stop, kills), daemon=True)
         if kill:
             killer.start()
         while stage.poll() is None:
@@ -229,6 +235,8 @@ def run_stage(name: str, home: Path, running: Running, results: dict[str, Any], 
     if stage.returncode:
         raise RuntimeError(f"stage {name} ended with {stage.returncode}; see {home}/logs")
     figures: dict[str, Any] = json.loads(lines[-1])
+    if kill:
+        figures["kills"] = len(kills)
     figures["peaks_mb"] = {role: round(peak) for role, peak in sorted(watch.peaks.items())}
     return figures
 
@@ -237,7 +245,7 @@ def _plan_of(results: dict[str, Any]) -> dict[str, Any]:
     return {name: results[name] for name in ("queries", "candidates", "judges")}
 
 
-def _kill(home: Path, running: Running, workers: Any, stop: threading.Event) -> None:
+def _kill(home: Path, running: Running, workers: Any, stop: threading.Event, kills: list[str]) -> None:
     """Kill a judging process, then the database, then both, while questions are being asked."""
     marks = [0.25, 0.5, 0.75]
     while marks and not stop.wait(0.1):
@@ -249,8 +257,10 @@ def _kill(home: Path, running: Running, workers: Any, stop: threading.Event) -> 
             children = list(_descendants(workers.process_ids()["judging-cpu"], parents))
             if len(marks) != 1:
                 os.kill(children[-1], signal.SIGKILL)
+                kills.append("worker")
             if len(marks) < 2:
                 os.kill(running.pids()["PostgreSQL"], signal.SIGKILL)
+                kills.append("database")
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -305,11 +315,11 @@ def figures_of(results: dict[str, Any]) -> dict[str, Any]:
     peaks = [peak for each in stages.values() for peak in each["peaks_mb"].values()]
     figures["peak_mb"] = max(peaks, default=0)
     for stage, keys in (
-        ("judge", ("lost", "doubled", "answers")),
+        ("judge", ("lost", "doubled", "answers", "kills")),
         ("adaptive", ("idle_share", "rounds")),
         ("pages", ("slowest_page_ms", "slowest_statement_ms")),
     ):
-        figures |= {key: stages[stage][key] for key in keys if stage in stages}
+        figures |= {key: stages[stage][key] for key in keys if stage in stages and key in stages[stage]}
     return figures
 
 
