@@ -94,7 +94,7 @@ class _Columns:
 def _read(path: Path, split: str, columns: list[str]) -> _Columns:
     """The rows of one split, read ROWS_AT_ONCE at a time, so that the other splits and the file's pages are never held as a whole."""
     kept: dict[str, list[pa.Array]] = {name: [] for name in columns}
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
             chosen = batch.filter(pc.equal(batch.column("split"), split))
             for name in columns if len(chosen) else ():

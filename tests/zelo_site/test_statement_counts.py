@@ -26,7 +26,7 @@ from workers.runs.progress import run_progress
 # The rater reads in a transaction of its own.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
-SMALL, LARGE = 55, 110
+SMALL, LARGE, AT_ONCE = 7, 14, 3
 OF_PROJECT = (
     "project", "project-live", "project-story", "project-figures", "settings", "audit", "imports", "exports", "new-run", "trials",
     "queries", "people", "people-agreement", "disagreements", "scorecard", "agreement", "scale", "snapshots", "training", "proof",
@@ -79,7 +79,8 @@ def statements(run: Run, client: Client) -> dict[str, int]:
     return found
 
 
-def test_statements_do_not_grow_with_the_number_of_queries(client: Client) -> None:
+def test_statements_do_not_grow_with_the_number_of_queries(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advancing, "QUERIES_AT_ONCE", AT_ONCE)
     owner = make_user(is_superuser=True)
     client.force_login(owner)
     small, large = judged(SMALL, owner), judged(LARGE, owner)
