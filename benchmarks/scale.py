@@ -148,6 +148,8 @@ def run_stages(home: Path, arguments: argparse.Namespace, queries: int) -> dict[
             results["stages"][name] = figures
             file.write_text(json.dumps(results, indent=1))
             print(f"{name}: {json.dumps(figures)}", file=sys.stderr, flush=True)
+        results["tables"] = supervisor.tables()
+        file.write_text(json.dumps(results, indent=1))
     return results
 
 
@@ -169,6 +171,18 @@ class Running:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_database_size(current_database()) / 1e6")
             return round(float(cursor.fetchone()[0]), 1)
+
+    def tables(self) -> list[tuple[str, int, float]]:
+        """(table, rows, MB with indexes) of the ten largest."""
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+            cursor.execute(
+                "SELECT relname, reltuples::bigint, pg_total_relation_size(oid) / 1e6 FROM pg_class "
+                "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 3 DESC LIMIT 10"
+            )
+            return [(name, rows, round(float(size), 1)) for name, rows, size in cursor.fetchall()]
 
 
 @contextlib.contextmanager
@@ -288,6 +302,8 @@ def show(results: dict[str, Any]) -> None:
             print(f"  {page['ms']:>7.0f} ms {page['statements']:>4} statements  {page['address']}")
         for slow in stages["pages"]["slow"]:
             print(f"  {slow['ms']:.0f} ms on {slow['address']}: {slow['sql']}\n{slow['plan']}")
+    for table, rows, size in results.get("tables", ()):
+        print(f"  {table:<28} {rows:>12,} rows {size:>9,.1f} MB {1e6 * size / max(rows, 1):>8,.0f} bytes a row")
     figures = figures_of(results)
     for name, value in figures.items():
         if name in TARGETS:

@@ -43,6 +43,10 @@ class TextColumn(Sequence[str]):
             words = part.dictionary.to_pylist()
             yield from (words[at] for at in part.indices.to_pylist())
 
+    def strings(self) -> pa.ChunkedArray:
+        """The texts as an Arrow column."""
+        return pa.chunked_array([part.cast(pa.string()) for part in self._parts], type=pa.string())
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
