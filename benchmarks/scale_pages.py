@@ -40,14 +40,14 @@ def measure_pages(project: Any) -> dict[str, Any]:
 
 def plan_second_run(project: Any) -> int:
     """Order and plan a run of a second judge, whose questions nobody asks."""
+    from benchmarks.scale_stages import plan_whole
     from labeling.access.annotators import get_judge
     from workers.models import Run
-    from workers.runs.advancing import advance
     from workers.runs.ordering import start_run
 
     judge = get_judge(project, "computed", {"noise": 1})
     ordered = Run.objects.filter(judges=judge).first() or start_run(project, judges=[judge], seed=3)
-    advance(ordered.pk)
+    plan_whole(ordered)
     ordered.refresh_from_db()
     return int(ordered.tasks_planned)
 

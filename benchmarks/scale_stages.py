@@ -140,7 +140,6 @@ def plan() -> dict[str, Any]:
     """Plan cycles of degree 8 by the product's `advance`."""
     from labeling.access.annotators import get_judge
     from workers.models import Run
-    from workers.runs.advancing import advance
     from workers.runs.ordering import start_run
 
     chosen = get_judge(project(), "computed", {})
@@ -149,11 +148,20 @@ def plan() -> dict[str, Any]:
     order_s = time.perf_counter() - began
     began = time.perf_counter()
     with watched("SELECT tasks_planned FROM workers_run WHERE id = %s", ordered.pk) as series:
-        advance(ordered.pk)
+        plan_whole(ordered)
     seconds = time.perf_counter() - began
     ordered.refresh_from_db()
     series.append((time.monotonic(), float(ordered.pairs_planned)))
     return {"rows": ordered.pairs_planned, "seconds": seconds, "decay": decay(series), "order_s": round(order_s, 2)}
+
+
+def plan_whole(ordered: Any) -> None:
+    """Plan a run's round to its end: `advance` returns after some seconds, so that a worker can do other work."""
+    from workers.models import Job
+    from workers.runs.advancing import advance
+
+    while Job.objects.filter(run=ordered, state=Job.State.OPEN).exists():
+        advance(ordered.pk)
 
 
 _CHECK = """
