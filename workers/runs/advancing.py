@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 50
 PLANNING_SLICE_S = 5.0  # then the worker takes the next hint: scores are fitted while a large round is planned
+STATISTICS_AFTER = (1, 8, 64, 512)
 LONGEST_REASON = 2000
 
 ASKED_IN_ROUND = stored_text("%(added)s questions in round %(round)s")
@@ -191,6 +192,7 @@ def plan_round(run: Run, job: Job) -> None:
         for judge in judges:
             leave_hint("judge", judge)
         if len(ahead) > len(chunk):
+            _refresh_statistics(-(-(len(queries) - len(ahead) + len(chunk)) // QUERIES_AT_ONCE))
             if time.monotonic() > deadline:
                 leave_hint("advance", run.pk)
                 return
@@ -198,6 +200,19 @@ def plan_round(run: Run, job: Job) -> None:
                 return
     failpoints.reach("plan.before_end")
     _end_round(run, job, added=run.tasks_planned - planned_before)
+
+
+def _refresh_statistics(slices: int) -> None:
+    """Let PostgreSQL look at pairs and tasks after the 1st, 8th, 64th ... slice of a round.
+
+    Autovacuum does so within a minute at best. Until then the planner knows nothing of a new table, and reads all pairs for each
+    slice.
+    """
+    if slices in STATISTICS_AFTER:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "ANALYZE (SKIP_LOCKED) labeling_pair (query_id), workers_judgingtask (pair_id, run_id, state)"
+            )
 
 
 def _end_round(run: Run, job: Job, *, added: int) -> None:

@@ -80,7 +80,7 @@ FROM workers_spend spend JOIN labeling_annotator annotator ON annotator.id = spe
 """
 
 
-def _spent(which: str, key: object) -> Spent:
+def _spent(which: str, key: int | list[int]) -> Spent:
     """Calls and cost of the panel, and answers of its students, from running totals: attempts are as many as judgments."""
     students = list(student_plugins())
     with connection.cursor() as cursor:
