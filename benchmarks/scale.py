@@ -64,16 +64,26 @@ PLUGIN = {
 
 @dataclass
 class Watch:
-    """The peak of resident memory of every process of the stage, in MB by role, from /proc."""
+    """The peak of resident memory of every process of the stage, in MB, and its processor time in s, by role, from /proc."""
 
     peaks: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
 
     def look(self, pids: dict[str, int]) -> None:
         """Look at these processes and all that they have started."""
         parents = _parents()
         for role, pid in pids.items():
-            for each in _descendants(pid, parents):
-                self.peaks[role] = max(self.peaks.get(role, 0.0), _peak_mb(each))
+            family = list(_descendants(pid, parents))
+            self.peaks[role] = max([self.peaks.get(role, 0.0), *map(_peak_mb, family)])
+            used = sum(map(_processor_s, family))
+            self.used[role] = max(self.used.get(role, 0.0), used)
+            self.begun.setdefault(role, used)
+
+    @property
+    def processor_s(self) -> float:
+        """The processor time of all processes since they were first seen."""
+        return sum(used - self.begun[role] for role, used in self.used.items())
 
 
 def _parents() -> dict[int, list[int]]:
@@ -97,6 +107,14 @@ def _peak_mb(pid: int) -> float:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _processor_s(pid: int) -> float:
+    """The processor time of a process and of its children that have ended."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return 0.0
 
 
@@ -251,6 +269,7 @@ def run_stage(name: str, home: Path, running: Running, results: dict[str, Any], 
     figures: dict[str, Any] = json.loads(lines[-1])
     if kill:
         figures["kills"] = len(kills)
+    figures["processor_s"] = round(watch.processor_s, 1)
     figures["peaks_mb"] = {role: round(peak) for role, peak in sorted(watch.peaks.items())}
     return figures
 
@@ -286,7 +305,7 @@ def show(results: dict[str, Any]) -> None:
     factor = PAPER * 100 / (queries * candidates)
     print(f"{queries:,} queries x {candidates} candidates, {results['judges']} judging processes; {_machine()}")
     print(
-        f"{'stage':<10} {'rows':>10} {'seconds':>8} {'per s':>9} {'decay':>6} {'peak MB':>8} {'largest':<12} "
+        f"{'stage':<10} {'rows':>10} {'seconds':>8} {'per s':>9} {'decay':>6} {'processor s':>11} {'peak MB':>8} {'largest':<12} "
         f"{'database MB':>11} {'at 1x: hours':>12} {'GB':>6}"
     )
     for name, each in stages.items():
@@ -294,6 +313,7 @@ def show(results: dict[str, Any]) -> None:
         rows, seconds = each.get("rows", 0), each.get("seconds", each["stage_s"])
         print(
             f"{name:<10} {rows:>10,} {seconds:>8.1f} {rows / max(seconds, 1e-9):>9,.0f} {each.get('decay', ''):>6} "
+            f"{each.get('processor_s', 0.0):>11.1f} "
             f"{peak:>8,} {role:<12} {each['database_mb']:>11,.0f} {factor * seconds / 3600:>12.2f} "
             f"{factor * each['database_mb'] / 1000:>6.1f}"
         )
