@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 50
 PLANNING_SLICE_S = 5.0  # then the worker takes the next hint: scores are fitted while a large round is planned
+LONGEST_SLICE_S = 30.0  # more than that, while the judges have nothing to do
 STATISTICS_AFTER = (1, 8, 64, 512)
 LONGEST_REASON = 2000
 
@@ -193,13 +194,18 @@ def plan_round(run: Run, job: Job) -> None:
             leave_hint("judge", judge)
         if len(ahead) > len(chunk):
             _refresh_statistics(-(-(len(queries) - len(ahead) + len(chunk)) // QUERIES_AT_ONCE))
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline + (0.0 if _has_questions(run) else LONGEST_SLICE_S):
                 leave_hint("advance", run.pk)
                 return
             if overlaps and not overlapping.is_ready(run, after=chunk[-1], at_once=QUERIES_AT_ONCE):
                 return
     failpoints.reach("plan.before_end")
     _end_round(run, job, added=run.tasks_planned - planned_before)
+
+
+def _has_questions(run: Run) -> bool:
+    """Whether the judges have questions left while more of the round are planned."""
+    return JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).exists()
 
 
 def _refresh_statistics(slices: int) -> None:

@@ -65,10 +65,11 @@ def top_up(run: Run, query_ids: Sequence[int]) -> int:
 
 
 # The offset makes it a look at the tasks of each pair: a scan of all tasks of the run would grow with every slice that is planned.
+# The run stands outside, or a new table's planner takes the index on runs for each pair.
 _OPEN = """
 SELECT task.pair_id FROM labeling_pair pair CROSS JOIN LATERAL (
-    SELECT pair_id FROM workers_judgingtask WHERE pair_id = pair.id AND run_id = %(run)s AND state = 'open' OFFSET 0
-) task WHERE pair.query_id = ANY(%(queries)s)
+    SELECT pair_id, run_id, state FROM workers_judgingtask WHERE pair_id = pair.id OFFSET 0
+) task WHERE pair.query_id = ANY(%(queries)s) AND task.run_id = %(run)s AND task.state = 'open'
 """
 
 
