@@ -5,7 +5,9 @@ Neighbours: `scoring.snapshots.freeze` writes the file, `trainer.training.proces
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labeling.records import Examples, PairExamples, TrainingData
+from trainer.text_columns import TextColumn
 
 __all__ = ["Examples", "TrainingData", "load_examples", "load_pairs", "load_training_data"]
 
@@ -20,6 +23,7 @@ _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
 _PAIR_COLUMNS = [
     "split", "query_id", "query", "instruction", "a_id", "b_id", "document_a", "document_b", "preference", "weight",
 ]  # fmt: skip
+ROWS_AT_ONCE = 8_192
 ELO, INSTRUCTION = "elo", "instruction"
 
 
@@ -38,33 +42,32 @@ def load_training_data(rows: Path, pairs: Path | None = None) -> TrainingData:
 
 def load_pairs(pairs: Path, split: str) -> PairExamples:
     """The pairs of one split, by query; equal texts share memory."""
-    table = pq.read_table(pairs, columns=_PAIR_COLUMNS, filters=pc.field("split") == split)
-    numbers = {name: table.column(name).to_numpy() for name in ("preference", "weight", "query_id", "a_id", "b_id")}
+    read = _read(pairs, split, _PAIR_COLUMNS)
     return PairExamples(
-        queries=_texts(table.column("query")),
-        a=_texts(table.column("document_a")),
-        b=_texts(table.column("document_b")),
-        instructions=_texts(table.column("instruction")),
-        preferences=numbers["preference"].astype(np.float64),
-        weights=numbers["weight"].astype(np.float64),
-        query_ids=numbers["query_id"].astype(np.int64),
-        a_ids=numbers["a_id"].astype(np.int64),
-        b_ids=numbers["b_id"].astype(np.int64),
+        queries=read.texts("query"),
+        a=read.texts("document_a"),
+        b=read.texts("document_b"),
+        instructions=read.texts("instruction"),
+        preferences=read.numbers("preference", np.float64),
+        weights=read.numbers("weight", np.float64),
+        query_ids=read.numbers("query_id", np.int64),
+        a_ids=read.numbers("a_id", np.int64),
+        b_ids=read.numbers("b_id", np.int64),
     )
 
 
 def load_examples(rows: Path, split: str) -> Examples:
     """The rows of one split, by query; equal texts share memory."""
-    table = pq.read_table(rows, columns=[*_COLUMNS, *_newer_columns(rows)], filters=pc.field("split") == split)
-    told = _texts(table.column(INSTRUCTION)) if INSTRUCTION in table.column_names else []
+    newer = _newer_columns(rows)
+    read = _read(rows, split, [*_COLUMNS, *newer])
     return Examples(
-        queries=_texts(table.column("query")),
-        documents=_texts(table.column("document")),
-        labels=table.column("relevance").to_numpy().astype(np.float64),
-        weights=table.column("weight").to_numpy().astype(np.float64),
-        query_ids=table.column("query_id").to_numpy().astype(np.int64),
-        elo=table.column(ELO).to_numpy().astype(np.float64) if ELO in table.column_names else None,
-        instructions=told,
+        queries=read.texts("query"),
+        documents=read.texts("document"),
+        labels=read.numbers("relevance", np.float64),
+        weights=read.numbers("weight", np.float64),
+        query_ids=read.numbers("query_id", np.int64),
+        elo=read.numbers(ELO, np.float64) if ELO in newer else None,
+        instructions=read.texts(INSTRUCTION) if INSTRUCTION in newer else [],
     )
 
 
@@ -74,9 +77,27 @@ def _newer_columns(rows: Path) -> list[str]:
     return [each for each in (ELO, INSTRUCTION) if each in names]
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    if not len(column):
-        return []
-    encoded = column.dictionary_encode().combine_chunks()
-    words: list[str] = encoded.dictionary.to_pylist()
-    return [words[at] for at in encoded.indices.to_pylist()]
+@dataclass
+class _Columns:
+    """Some rows of a file, column by column in parts."""
+
+    parts: dict[str, list[pa.Array]]
+
+    def texts(self, name: str) -> TextColumn:
+        return TextColumn(self.parts[name])
+
+    def numbers(self, name: str, kind: type[np.generic]) -> Any:
+        found = [part.to_numpy(zero_copy_only=False) for part in self.parts[name]]
+        return np.concatenate(found).astype(kind) if found else np.empty(0, dtype=kind)
+
+
+def _read(path: Path, split: str, columns: list[str]) -> _Columns:
+    """The rows of one split, read ROWS_AT_ONCE at a time, so that the other splits and the file's pages are never held as a whole."""
+    kept: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            chosen = batch.filter(pc.equal(batch.column("split"), split))
+            for name in columns if len(chosen) else ():
+                part = chosen.column(name)
+                kept[name].append(part.dictionary_encode() if pa.types.is_string(part.type) else part)
+    return _Columns(kept)

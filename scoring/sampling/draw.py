@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from django.db.models import Count
+from django.db import connection
 
-from labeling.models import Candidate
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
@@ -237,11 +236,21 @@ def sample_sets(
     return drawn
 
 
-def comparable_query_ids(project_id: int, query_ids: Sequence[int] | None = None) -> list[int]:
-    """Return the queries with at least two candidates, in id order."""
+# Two candidates of each query are looked up; counting them would read every candidate of the project.
+_COMPARABLE = """
+SELECT query.id FROM labeling_query query
+WHERE query.project_id = %(project)s AND query.id > %(after)s
+  AND (%(queries)s::bigint[] IS NULL OR query.id = ANY(%(queries)s))
+  AND EXISTS (SELECT 1 FROM labeling_candidate candidate WHERE candidate.query_id = query.id OFFSET 1)
+ORDER BY query.id LIMIT %(most)s
+"""
 
-    rows = Candidate.objects.filter(query__project_id=project_id)
-    if query_ids is not None:
-        rows = rows.filter(query_id__in=query_ids)
-    counted = rows.order_by("query_id").values("query_id").annotate(count=Count("id")).filter(count__gte=2)
-    return list(counted.values_list("query_id", flat=True))
+
+def comparable_query_ids(
+    project_id: int, query_ids: Sequence[int] | None = None, *, after: int = 0, most: int | None = None
+) -> list[int]:
+    """Return the queries with at least two candidates, in id order: at most `most`, those behind the id `after`."""
+    chosen = None if query_ids is None else list(query_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(_COMPARABLE, {"project": project_id, "queries": chosen, "after": after, "most": most})
+        return [row[0] for row in cursor.fetchall()]

@@ -25,7 +25,7 @@ from scoring.snapshots.splits import TRAIN, names_of
 from scoring.storage.files import storage
 
 PAIRS_FILE = "pairs.parquet"
-QUERIES_AT_ONCE = 200
+QUERIES_AT_ONCE = 25
 
 COLUMNS = pa.schema(
     [

@@ -294,7 +294,7 @@ class _LoraTrainer(CrossEncoderTrainer):
         # The library lets max_steps override epochs; here training ends at whichever comes first.
         by_epochs = options.epochs * self.buckets.steps_an_epoch
         arguments.max_steps = min(options.max_steps or by_epochs, by_epochs)
-        rows = {"query": prepared.train.queries, "document": prepared.train.documents, "label": labels}
+        rows = {**prepared.train.columns(), "label": labels}
         super().__init__(
             model=model,
             args=arguments,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from labeling.records import IntArray
+from trainer.text_columns import TextColumn
 
-TEXTS_AT_ONCE = 1000
+TEXTS_AT_ONCE, ROWS_AT_ONCE = 1000, 8192
 # A text that was truncated between two tokens may be tokenised into one or two tokens more.
 SLACK = 2
 LEAST_DOCUMENT = 8
@@ -24,10 +26,14 @@ LEAST_DOCUMENT = 8
 class Fitted:
     """Truncated texts, `lengths` int64[n] in tokens of the full pair, and the number of truncated rows."""
 
-    queries: list[str]
-    documents: list[str]
+    queries: TextColumn
+    documents: TextColumn
     lengths: IntArray
     cut: int
+
+    def columns(self) -> dict[str, pa.ChunkedArray]:
+        """The texts as Arrow columns for a data set."""
+        return {"query": self.queries.strings(), "document": self.documents.strings()}
 
 
 class TooShort(ValueError):
@@ -47,11 +53,28 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
             f"max_length is {max_length}, but every pair has {around} special tokens; expected at least "
             f"{around + 2 * LEAST_DOCUMENT}"
         )
+    lengths = np.empty(len(queries), dtype=np.int64)
+    kept_queries: list[pa.Array] = []
+    kept_documents: list[pa.Array] = []
+    cut = 0
+    # Some rows at a time, so that a million documents are never strings all at once.
+    for start in range(0, len(queries), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        fitted = _fit_some(tokenizer, list(queries[some]), list(documents[some]), lengths[some], room)
+        lengths[some] += around
+        kept_queries.append(pa.array(fitted[0], type=pa.string()))
+        kept_documents.append(pa.array(fitted[1], type=pa.string()))
+        cut += fitted[2]
+    return Fitted(TextColumn(kept_queries), TextColumn(kept_documents), lengths, cut)
+
+
+def _fit_some(
+    tokenizer: Any, queries: list[str], documents: list[str], lengths: IntArray, room: int
+) -> tuple[list[str], list[str], int]:
+    """(queries, documents, number of truncated rows) for a room of so many tokens; writes the tokens of both into `lengths`."""
     known: dict[str, int] = {}
     _count(tokenizer, [*dict.fromkeys(queries), *dict.fromkeys(documents)], known)
-    kept_queries, kept_documents = list(queries), list(documents)
-    lengths = np.empty(len(queries), dtype=np.int64)
-    cut = 0
+    kept_queries, kept_documents, cut = list(queries), list(documents), 0
     cuts: dict[tuple[str, int], str] = {}
     for at, (query, document) in enumerate(zip(queries, documents, strict=True)):
         of_query, of_document = known[query], known[document]
@@ -63,8 +86,8 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
             if of_query + of_document > room:
                 most = room - of_query
                 kept_documents[at], of_document = _cut(tokenizer, document, most - SLACK, cuts), most
-        lengths[at] = around + of_query + of_document
-    return Fitted(kept_queries, kept_documents, lengths, cut)
+        lengths[at] = of_query + of_document
+    return kept_queries, kept_documents, cut
 
 
 def tokens_around(model: Any) -> int:

@@ -12,6 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from django.db import connection
+from django.db.models import Exists, OuterRef
+
 from labeling.stored_texts import stored_text
 from workers.budgets.spend import (
     JudgeSpend,
@@ -257,7 +260,8 @@ def standing(run: Run) -> Standing:
     if not limits:
         return Standing(may_ask=True)
     tasks = JudgingTask.objects.filter(run=run)
-    waiting = tasks.filter(state=JudgingTask.State.OPEN).order_by().values_list("annotator_id", flat=True).distinct()
+    of_judge = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk"), state=JudgingTask.State.OPEN)
+    waiting = run.judges.filter(Exists(of_judge)).values_list("id", flat=True)
     judges = list(waiting) or list(run.judges.values_list("id", flat=True))
     # For each judge, the limit that leaves it the fewest questions.
     least = [min((limit.room(judge) for limit in limits), key=lambda each: each[0]) for judge in judges]
@@ -283,10 +287,24 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
         if not rooms:
             continue
         if open_tasks is None:
-            open_tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).count()
+            open_tasks = _open_tasks(run)
         questions = max(0.0, sum(rooms) / len(rooms) - open_tasks)
         left = min(left, math.ceil(questions / calls_per_pair(run, judges)))
     return left
+
+
+_OPEN = """
+SELECT COALESCE((SELECT sum(tasks) FROM workers_taskcount WHERE run_id = %(run)s), 0)::bigint
+       - (SELECT count(*) FROM workers_judgingtask WHERE state = 'leased' AND run_id = %(run)s)
+       - (SELECT count(*) FROM workers_judgingtask WHERE state = 'dead' AND run_id = %(run)s)
+"""
+
+
+def _open_tasks(run: Run) -> int:
+    """The run's open questions, without counting them one by one: a plan asks before each of its slices."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, {"run": run.pk})
+        return int(cursor.fetchone()[0])
 
 
 def calls_per_pair(run: Run, judges: Sequence[int]) -> float:

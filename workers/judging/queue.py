@@ -360,13 +360,23 @@ RETURNING task.id, task.fence
 _DROP = """
 WITH ended AS (
     SELECT task.id FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id
-    WHERE run.state IN ('cancelled', 'failed') AND NOT run.is_unanswered AND task.state <> 'leased' AND (%(run)s::bigint IS NULL OR run.id = %(run)s)
+    WHERE run.state IN ('cancelled', 'failed') AND NOT run.is_unanswered AND task.state <> 'leased'
+      AND run.id = ANY(%(runs)s)
     ORDER BY task.id FOR UPDATE OF task SKIP LOCKED
 ), dropped AS (
     DELETE FROM workers_judgingtask task USING ended WHERE task.id = ended.id RETURNING task.run_id
 )
 UPDATE workers_run run SET tasks_planned = run.tasks_planned - lost.count
 FROM (SELECT run_id, count(*) FROM dropped GROUP BY run_id) lost WHERE run.id = lost.run_id
+"""
+
+
+# By the counts that triggers keep: a scan of all tasks at every round of the reconciler would grow with them.
+_ENDED = """
+SELECT run.id FROM workers_run run
+WHERE run.state IN ('cancelled', 'failed') AND NOT run.is_unanswered AND (%(run)s::bigint IS NULL OR run.id = %(run)s)
+  AND (SELECT sum(tasks) FROM workers_taskcount WHERE run_id = run.id) > 0
+ORDER BY run.id
 """
 
 
@@ -377,7 +387,9 @@ def drop_unfinished(*, run_id: int | None = None) -> None:
     What is leased stays until its answer, its failure or its lease's end; `reap` drops the rest.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_DROP, {"run": run_id})
+        cursor.execute(_ENDED, {"run": run_id})
+        if runs := [row[0] for row in cursor.fetchall()]:
+            cursor.execute(_DROP, {"runs": runs})
 
 
 def reap() -> int:
@@ -457,10 +469,12 @@ def open_tasks_by_annotator() -> list[tuple[int, int]]:
     """(annotator, project) of everything that could be claimed now."""
     with connection.cursor() as cursor:
         cursor.execute(
+            # The limit makes it one look at the index of open tasks for each run of a judge, however many tasks there are.
             "SELECT annotator.id, annotator.project_id FROM labeling_annotator annotator "
             "WHERE annotator.paused_at IS NULL AND EXISTS ("
-            "SELECT 1 FROM workers_judgingtask task JOIN workers_run run ON run.id = task.run_id "
-            "WHERE task.annotator_id = annotator.id AND task.state = 'open' AND run.state = 'judging' "
-            "AND task.next_at <= clock_timestamp()) ORDER BY annotator.id"
+            "SELECT 1 FROM workers_run_judges judge JOIN workers_run run ON run.id = judge.run_id "
+            "WHERE judge.annotator_id = annotator.id AND run.state = 'judging' AND ("
+            "SELECT task.id FROM workers_judgingtask task WHERE task.annotator_id = annotator.id AND task.run_id = run.id "
+            "AND task.state = 'open' AND task.next_at <= clock_timestamp() LIMIT 1) IS NOT NULL) ORDER BY annotator.id"
         )
         return cursor.fetchall()

@@ -10,7 +10,7 @@ from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
 from workers.models.recipes import Recipe, RecipeStage
 from workers.models.runs import Run
-from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
+from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask, TaskCount
 from workers.models.teaching import JudgeTeaching
 from workers.models.trouble import JudgeTrial, JudgeTrouble
 from workers.models.webhooks import Webhook, WebhookDelivery
@@ -35,6 +35,7 @@ __all__ = [
     "RecipeStage",
     "Run",
     "Spend",
+    "TaskCount",
     "Webhook",
     "WebhookDelivery",
     "Worker",

@@ -67,6 +67,26 @@ class JudgingTask(models.Model):
         ]
 
 
+class TaskCount(models.Model):
+    """How many tasks a judge has in a run, in whatever state, spread over some rows (`shard`).
+
+    Triggers on `JudgingTask` keep them, as those on `Attempt` keep `Spend`: counting the tasks of a large run takes seconds. Read the
+    sums by `workers.runs.progress.count_tasks`.
+    """
+
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, related_name="task_counts", db_constraint=False, db_index=False
+    )
+    annotator_id = models.BigIntegerField()
+    shard = models.SmallIntegerField()
+    tasks = models.BigIntegerField(default=0)
+
+    objects = visible_through("run__project").as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "annotator_id", "shard"], name="task_count_once")]
+
+
 class Attempt(models.Model):
     """One paid call, written before it is made. No foreign key to the task: tasks are deleted, calls stay.
 

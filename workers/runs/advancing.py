@@ -2,12 +2,14 @@
 
 It ends when its sampler returns no more pairs or its budget is spent. `advance` is safe to call at any time and in
 several processes: an advisory lock lets one process at a time move a run, and every step is a transaction that stores
-how far it came. `workers.runs.planning` works out the questions of one round.
+how far it came. `workers.runs.planning` works out the questions of one round. In a large project the next round begins with
+the queries that have their scores, while the judges answer the rest of the last one (`workers.runs.rounds.overlapping`).
 """
 
 from __future__ import annotations
 
 import logging
+import time
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -28,12 +30,16 @@ from workers.runs import cascade, gold_mixing, planning
 from workers.runs.closing import closing_of
 from workers.runs.ordering import checked_sampler
 from workers.runs.query_budgets import budgets_of_chunk, shares_of_round
+from workers.runs.rounds import overlapping
 from workers.runs.stages import stage_of_round
 from workers.runs.transitions import move
 
 log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 50
+PLANNING_SLICE_S = 5.0  # then the worker takes the next hint: scores are fitted while a large round is planned
+LONGEST_SLICE_S = 30.0  # more than that, while the judges have nothing to do
+STATISTICS_AFTER = (1, 8, 64, 512)
 LONGEST_REASON = 2000
 
 ASKED_IN_ROUND = stored_text("%(added)s questions in round %(round)s")
@@ -81,8 +87,11 @@ def _advance(run_id: int) -> None:
             _finish(run, DESIGN_COMPLETE)
     elif job is not None:
         plan_round(run, job)
-    elif not cascade.escalate(run) and not _is_busy(run):
-        _start_round(run)
+    elif not cascade.escalate(run):
+        if not _is_busy(run):
+            _start_round(run)
+        elif overlapping.may_begin(run, planning_judges(run), at_once=QUERIES_AT_ONCE):
+            _start_round(run, overlaps=True)
 
 
 def _end_spent(run: Run, reason: str) -> None:
@@ -136,15 +145,21 @@ def planning_judges(run: Run) -> list[int]:
     return [judge for judge in judges if judge not in idle]
 
 
-def _start_round(run: Run) -> None:
-    payload = {"round": run.round + 1, "after": 0}
+def _start_round(run: Run, *, overlaps: bool = False) -> None:
+    payload = {"round": run.round + 1, "after": 0, **({"overlaps": True} if overlaps else {})}
     stage = stage_of_round(checked_sampler(run.sampler, run.sampler_options))
     job = Job.objects.create(project_id=run.project_id, run=run, stage=stage, payload=payload)
     plan_round(run, job)
 
 
 def plan_round(run: Run, job: Job) -> None:
-    """Sample one round, some queries in each transaction; a repeat continues where the last call stopped."""
+    """Sample one round, some queries in each transaction; a repeat continues where the last call stopped.
+
+    Stops after some seconds with a hint for the rest, and in an overlapping round at queries that are not ready.
+    """
+    overlaps, deadline = job.payload.get("overlaps", False), time.monotonic() + PLANNING_SLICE_S
+    if overlaps and not overlapping.is_ready(run, after=job.payload["after"], at_once=QUERIES_AT_ONCE):
+        return
     sampler = checked_sampler(run.sampler, run.sampler_options)
     judges = planning_judges(run)
     queries = comparable_query_ids(run.project_id, run.query_ids)
@@ -177,8 +192,33 @@ def plan_round(run: Run, job: Job) -> None:
         failpoints.reach("plan.after_commit")
         for judge in judges:
             leave_hint("judge", judge)
+        if len(ahead) > len(chunk):
+            _refresh_statistics(-(-(len(queries) - len(ahead) + len(chunk)) // QUERIES_AT_ONCE))
+            if time.monotonic() > deadline + (0.0 if _has_questions(run) else LONGEST_SLICE_S):
+                leave_hint("advance", run.pk)
+                return
+            if overlaps and not overlapping.is_ready(run, after=chunk[-1], at_once=QUERIES_AT_ONCE):
+                return
     failpoints.reach("plan.before_end")
     _end_round(run, job, added=run.tasks_planned - planned_before)
+
+
+def _has_questions(run: Run) -> bool:
+    """Whether the judges have questions left while more of the round are planned."""
+    return JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN).exists()
+
+
+def _refresh_statistics(slices: int) -> None:
+    """Let PostgreSQL look at pairs and tasks after the 1st, 8th, 64th ... slice of a round.
+
+    Autovacuum does so within a minute at best. Until then the planner knows nothing of a new table, and reads all pairs for each
+    slice.
+    """
+    if slices in STATISTICS_AFTER:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "ANALYZE (SKIP_LOCKED) labeling_pair (query_id), workers_judgingtask (pair_id, run_id, state)"
+            )
 
 
 def _end_round(run: Run, job: Job, *, added: int) -> None:
@@ -212,9 +252,11 @@ def _finish(run: Run, reason: str, *, is_spent: bool = False) -> None:
 
 
 def runs_to_advance(project_id: int) -> list[int]:
-    """Active runs of a project without unfinished tasks, which wait for their next round."""
+    """Active runs of a project without unfinished tasks, which wait for their next round, or with a round that is planned."""
     unfinished = JudgingTask.objects.filter(
         run=OuterRef("pk"), state__in=[JudgingTask.State.OPEN, JudgingTask.State.LEASED]
     )
-    rows = Run.objects.filter(project_id=project_id, state__in=Run.ACTIVE).exclude(Exists(unfinished))
+    planned = Job.objects.filter(run=OuterRef("pk"), stage="pairs", state=Job.State.OPEN)
+    active = Run.objects.filter(project_id=project_id, state__in=Run.ACTIVE)
+    rows = active.filter(Exists(planned) | ~Exists(unfinished))
     return list(rows.order_by("id").values_list("id", flat=True))

@@ -17,7 +17,7 @@ from django.db.models import F
 from labeling.pairs import store_pairs
 from scoring.annotators.known_answers import draw_known_pairs, gold_share, known_pairs
 from scoring.numerics.judges.allocation import allocate
-from workers.models import JudgingTask, Run
+from workers.models import Run
 from workers.runs import planning
 
 SHARE = 0.01
@@ -64,10 +64,20 @@ def top_up(run: Run, query_ids: Sequence[int]) -> int:
     return _ask(run, pairs, judges, rng) if pairs else 0
 
 
+# The offset makes it a look at the tasks of each pair: a scan of all tasks of the run would grow with every slice that is planned.
+# The run stands outside, or a new table's planner takes the index on runs for each pair.
+_OPEN = """
+SELECT task.pair_id FROM labeling_pair pair CROSS JOIN LATERAL (
+    SELECT pair_id, run_id, state FROM workers_judgingtask WHERE pair_id = pair.id OFFSET 0
+) task WHERE pair.query_id = ANY(%(queries)s) AND task.run_id = %(run)s AND task.state = 'open'
+"""
+
+
 def _missing(run: Run, query_ids: Sequence[int]) -> int:
     """How many questions about known pairs there have to be added."""
-    tasks = JudgingTask.objects.filter(run=run, state=JudgingTask.State.OPEN, pair__query__in=query_ids)
-    asked = list(tasks.order_by().values_list("pair_id", flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, {"run": run.pk, "queries": list(query_ids)})
+        asked = [row[0] for row in cursor.fetchall()]
     known = known_pairs(sorted(set(asked)))
     return math.ceil((SHARE * len(asked) - sum(pair in known for pair in asked)) / (1.0 - SHARE))
 

@@ -133,9 +133,10 @@ def _joined(known: PairsOfQueries, drawn: PairsOfQueries) -> PairsOfQueries:
     }
 
 
+# With an offset PostgreSQL looks each of these few pairs up; without, it may scan the tasks or answers of the whole project.
 _PENDING = """
-SELECT DISTINCT pair.id FROM labeling_pair pair JOIN workers_judgingtask task ON task.pair_id = pair.id
-WHERE {which}
+SELECT pair.id FROM labeling_pair pair
+WHERE {which} AND EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id OFFSET 0)
 """
 
 # Which pairs are meant: those within queries, or those between two of them.
@@ -162,8 +163,8 @@ WITH asked AS (
 )
 SELECT COALESCE(pair.query_id, 0), pair.a_id, pair.b_id FROM labeling_pair pair
 WHERE {which}
-  AND (EXISTS (SELECT 1 FROM labeling_live_judgment judgment WHERE judgment.pair_id = pair.id)
-       OR EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id))
+  AND (EXISTS (SELECT 1 FROM labeling_live_judgment judgment WHERE judgment.pair_id = pair.id OFFSET 0)
+       OR EXISTS (SELECT 1 FROM workers_judgingtask task WHERE task.pair_id = pair.id OFFSET 0))
   AND (SELECT count(*) FROM unnest(%(judges)s::bigint[]) AS judge CROSS JOIN unnest(%(orders)s::boolean[]) AS side
        WHERE NOT EXISTS (SELECT 1 FROM asked WHERE asked.pair_id = pair.id AND asked.annotator_id = judge
                          AND (asked.swapped = side OR NOT %(both)s))) >= %(enough)s

@@ -14,6 +14,7 @@ from labeling.plugins import Sampler
 from scoring.annotators.student_weights import guides_of
 from scoring.numerics.design.stopping import split_budget
 from scoring.sampling.certainty import Wish, wishes
+from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, pairs_of
 from workers.budgets.limits import NO_LIMIT, pairs_left
 from workers.models import Run
@@ -37,7 +38,7 @@ def shares_of_round(
     left = pairs_left(run, judges)
     if sampler.name == NAMED:
         return _of_named_pairs(run, sampler, queries=queries, budget=left)
-    if left >= NO_LIMIT or round_number < 2 or len(queries) > MOST_WEIGHED or sampler.name == planning.RECORDED:
+    if not weighs_queries(run, sampler, judges, round_number=round_number):
         return None
     pending = planning.pending_pairs(list(queries))
     guides = guides_of(run.project_id, judges)
@@ -49,6 +50,13 @@ def shares_of_round(
         return {str(query): wish.pairs for query, wish in wanted.items() if wish.pairs}
     least = sum(1 for wish in wanted.values() if wish.pairs)
     return _by_need(wanted, min(left, max(least, math.ceil(total / 2))))
+
+
+def weighs_queries(run: Run, sampler: Sampler, judges: Sequence[int], *, round_number: int) -> bool:
+    """Whether a round divides its budget by what the queries gain, for which it needs the answers of the last one."""
+    if round_number < 2 or sampler.name == planning.RECORDED or pairs_left(run, judges) >= NO_LIMIT:
+        return False
+    return len(comparable_query_ids(run.project_id, run.query_ids, most=MOST_WEIGHED + 1)) <= MOST_WEIGHED
 
 
 def _of_named_pairs(run: Run, sampler: Sampler, *, queries: Sequence[int], budget: int) -> dict[str, int]:

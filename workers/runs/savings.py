@@ -7,15 +7,13 @@ scores, so both also show the top-10 certainty.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Count, Sum
 
 from labeling.models import Project
 from scoring.annotators.student_weights import student_plugins
-from workers.models import Attempt
 
 PAPER_JUDGES = 3
 PAPER_PAIRS = 4  # per candidate; degree 8
@@ -67,14 +65,28 @@ class Spent:
 
 def panel_spend(project_id: int, run_ids: Sequence[int]) -> Spent:
     """What these runs have spent; the answers of students cost no panel calls."""
-    attempts = Attempt.objects.filter(run__in=run_ids)
-    students = attempts.filter(annotator__plugin__in=student_plugins())
-    panel = attempts.exclude(annotator__plugin__in=student_plugins())
-    spent = panel.aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
+    spent = _spent("spend.run_id = ANY(%s)", list(run_ids))
     with connection.cursor() as cursor:
         cursor.execute(_ALL_SIZES, [project_id])
         sizes = dict(cursor.fetchall())
-    return Spent(spent["calls"], students.count(), paper_calls(sizes), spent["cost"] or 0)
+    return replace(spent, paper_calls=paper_calls(sizes))
+
+
+_SPENT = """
+SELECT COALESCE(sum(spend.calls) FILTER (WHERE annotator.plugin <> ALL(%s)), 0)::bigint,
+       COALESCE(sum(spend.calls) FILTER (WHERE annotator.plugin = ANY(%s)), 0)::bigint,
+       COALESCE(sum(spend.cost_micros) FILTER (WHERE annotator.plugin <> ALL(%s)), 0)::bigint
+FROM workers_spend spend JOIN labeling_annotator annotator ON annotator.id = spend.annotator_id WHERE {which}
+"""
+
+
+def _spent(which: str, key: int | list[int]) -> Spent:
+    """Calls and cost of the panel, and answers of its students, from running totals: attempts are as many as judgments."""
+    students = list(student_plugins())
+    with connection.cursor() as cursor:
+        cursor.execute(_SPENT.format(which=which), [students, students, students, key])
+        calls, answers, cost = cursor.fetchone()
+    return Spent(calls=calls, student_answers=answers, paper_calls=0, cost_micros=cost)
 
 
 def paper_calls(sizes: Mapping[int, int]) -> int:
@@ -108,13 +120,10 @@ def read_saving(project: Project) -> Saving | None:
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, [project.pk])
         expected = paper_calls(dict(cursor.fetchall()))
-    attempts = Attempt.objects.filter(run__project=project)
-    students = attempts.filter(annotator__plugin__in=student_plugins()).count()
-    panel = attempts.exclude(annotator__plugin__in=student_plugins())
-    spent = panel.aggregate(calls=Count("pk"), cost=Sum("cost_micros"))
-    if not expected or not spent["calls"]:
+    spent = _spent("spend.run_id IN (SELECT id FROM workers_run WHERE project_id = %s)", project.pk)
+    if not expected or not spent.calls:
         return None
-    return Saving(calls=spent["calls"], paper_calls=expected, cost_micros=spent["cost"] or 0, student_answers=students)
+    return Saving(spent.calls, expected, spent.cost_micros, student_answers=spent.student_answers)
 
 
 def recent_saving(project: Project) -> Saving | None:

@@ -11,7 +11,6 @@ from typing import cast
 
 import numpy as np
 from django.db import connection
-from django.db.models import Sum
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
@@ -19,7 +18,7 @@ from scoring.columns import ProjectColumns, copy_columns, only, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
 from scoring.quality import graded_queries, measure
-from workers.models import Attempt
+from workers.budgets.spend import spend_of_project
 
 RECENT_ANSWERS = 200_000
 CURVE_POINTS = 12
@@ -101,8 +100,7 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
     with connection.cursor() as cursor:
         cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
         rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in cursor.fetchall()}
-    costs = Attempt.objects.filter(run__project=project).values_list("annotator_id").annotate(cost=Sum("cost_micros"))
-    cost_of = dict(costs)
+    cost_of = {judge: spent.cost_micros for judge, spent in spend_of_project(project.pk).items()}
     sharpness = dict(JudgeFit.objects.filter(annotator__project=project).values_list("annotator_id", "sharpness"))
     annotators = Annotator.objects.filter(project=project, pk__in=rows).order_by("is_person", "id")
     return [

@@ -23,7 +23,7 @@ CHAPTERS = (
     (_("People"), ("people",)),
     (_("Model"), ("training", "recipe", "evaluation", "serving")),
     (_("Programs"), ("api", "client", "webhooks", "plugins")),
-    (_("Server"), ("deployment", "operations", "deletion", "performance", "architecture", "pictures")),
+    (_("Server"), ("deployment", "operations", "scale", "deletion", "performance", "architecture", "pictures")),
 )
 
 

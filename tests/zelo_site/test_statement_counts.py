@@ -1,0 +1,88 @@
+"""Pages, lists and what runs every few seconds send as many statements for twice as many queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from labeling.models import Project
+from scoring.rating import rate_stale, stale_project_ids, stale_query_ids
+from tests.factories.rows import make_judges, make_project, make_run, make_user
+from tests.factories.working import judge_all
+from workers.budgets.spend import spend_of_project, totals_of_project
+from workers.jobs.calibration import whats_due
+from workers.judging import queue
+from workers.models import Run
+from workers.runs import advancing
+from workers.runs.progress import run_progress
+
+# The rater reads in a transaction of its own.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
+
+SMALL, LARGE, AT_ONCE = 7, 14, 3
+OF_PROJECT = (
+    "project", "project-live", "project-story", "project-figures", "settings", "audit", "imports", "exports", "new-run", "trials",
+    "queries", "people", "people-agreement", "disagreements", "scorecard", "agreement", "scale", "snapshots", "training", "proof",
+    "rerankers", "distill", "recipe", "recordings", "probes", "failures",
+)  # fmt: skip
+OF_QUERY = ("query", "query-ranking", "matrix", "graph", "where-next")
+
+
+def judged(queries: int, owner: Any) -> Run:
+    """A project of so many queries with scores, and a second run whose questions are open."""
+    project = make_project(owner=owner, queries=queries, documents=4)
+    first, second = make_judges(project, 2)
+    judge_all(make_run(project, judges=[first]))
+    rate_stale(project.pk)
+    return make_run(project, judges=[second])
+
+
+def places(run: Run, client: Client) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What is read, by a name that does not depend on the project, and how."""
+    project: Project = run.project
+    query = project.queries.order_by("id").values_list("pk", flat=True)[0]
+    addresses = {name: reverse(name, args=[project.slug]) for name in OF_PROJECT}
+    addresses |= {name: reverse(name, args=[project.slug, query]) for name in OF_QUERY}
+    addresses |= {"jobs": "/jobs/", "projects": "/", "budget": reverse("budget", args=[project.slug, run.pk])}
+    addresses |= {
+        f"api {name}": f"/api/v1/projects/{project.slug}/{name}"
+        for name in ("runs", "queries", "documents", "judgments", "jobs")
+    }
+    addresses["api run"] = f"/api/v1/runs/{run.pk}"
+    for name, address in addresses.items():
+        yield name, lambda address=address: client.get(address)
+    yield "progress", lambda: run_progress(run)
+    yield "spend", lambda: (spend_of_project(project.pk), totals_of_project(project.pk))
+    yield "stale queries", lambda: (stale_project_ids(), stale_query_ids(project.pk, limit=10))
+    yield "calibration", whats_due
+    yield "claimable", queue.open_tasks_by_annotator
+    yield "leases", queue.reap
+    yield "advance", lambda: advancing.advance(run.pk)
+    yield "runs to advance", lambda: advancing.runs_to_advance(project.pk)
+
+
+def statements(run: Run, client: Client) -> dict[str, int]:
+    found = {}
+    for name, read in places(run, client):
+        cache.clear()
+        with CaptureQueriesContext(connection) as captured:
+            answer = read()
+            assert getattr(answer, "status_code", 200) in (200, 204, 302), name
+        found[name] = len(captured)
+    return found
+
+
+def test_statements_do_not_grow_with_the_number_of_queries(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advancing, "QUERIES_AT_ONCE", AT_ONCE)
+    owner = make_user(is_superuser=True)
+    client.force_login(owner)
+    small, large = judged(SMALL, owner), judged(LARGE, owner)
+    statements(small, client)  # what a process reads once
+    assert statements(large, client) == statements(small, client)
