@@ -1,0 +1,160 @@
+"""Chooses the form in which a reranker is served: the fastest on this processor that keeps the order.
+
+`choose` times every form that is here on real lists and holds it at the gate of `trainer.serving.forms.order_gate`. Publishing
+stores the choice in the manifest, and a host with another processor its own in its cache. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.serving.forms.catalogue import FP32, Form, forms
+from trainer.serving.forms.lists import CheckedList
+from trainer.serving.forms.order_gate import agreement
+from trainer.serving.forms.pairs import EncodedPair, batches
+from trainer.serving.forms.processor import processor
+from trainer.serving.forms.scorers import Scorer
+
+# A form must be at least this much faster than float32 to be chosen.
+WORTH_IT = 1.1
+# Tokens that are timed, several times for each form; the order is checked on all lists.
+TIMED_TOKENS, RUNS = 4096, 3
+PASS_TOKENS = 1024
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredForm:
+    """One form on one processor: `ms` for 1,000 tokens on one core, its agreement with float32, and why it is not used.
+
+    Figures are 0 where a form could not run; `problem` is empty for a form that may be served.
+    """
+
+    form: str
+    ms: float
+    kendall_tau: float
+    same_top_ten: float
+    largest_difference: float
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen form, the processor, and the figures of all forms on `lists` lists."""
+
+    form: str
+    processor: str
+    engines: str
+    lists: int
+    measured: tuple[MeasuredForm, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for manifest and cache."""
+        return {**asdict(self), "measured": [asdict(each) for each in self.measured]}
+
+    @property
+    def is_from_here(self) -> bool:
+        """Whether it was measured on a processor and with engines like ours."""
+        return (self.processor, self.engines) == (processor(), engines())
+
+
+def choice_from(values: Mapping[str, Any] | None) -> Choice | None:
+    """The choice that `Choice.as_dict` made; None where there is none, or it has another shape."""
+    try:
+        assert values is not None
+        return Choice(**{**values, "measured": tuple(MeasuredForm(**each) for each in values["measured"])})
+    except (AssertionError, KeyError, TypeError):
+        return None
+
+
+def choose(model: Any, lists: Sequence[CheckedList], folder: Path) -> Choice:
+    """Measure all forms of a `CrossEncoder` in float32; `folder` keeps the files of forms that have some.
+
+    Runs on one thread, as a pass of the server does.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        measured = [_measured(form, model, lists, folder) for form in forms()]
+    finally:
+        torch.set_num_threads(threads)
+    passed = [each for each in measured if not each.problem]
+    exact = next((each for each in measured if each.form == FP32), None)
+    best = min(passed, key=lambda each: each.ms, default=exact)
+    if exact is None or best is None or best.ms * WORTH_IT > exact.ms:
+        best = exact
+    form = FP32 if best is None else best.form
+    log.info("the reranker is served as %s on %s", form, processor())
+    return Choice(form, processor(), engines(), len(lists), tuple(measured))
+
+
+def exact_lists(scorer: Scorer, encoded: Sequence[Sequence[EncodedPair]], *, most_s: float) -> list[CheckedList]:
+    """The lists with their float32 logits; the later ones are left out when `most_s` seconds are over."""
+    begun, found = time.monotonic(), []
+    for pairs in encoded:
+        found.append(CheckedList(tuple(pairs), logits_of(scorer, pairs)))
+        if time.monotonic() - begun > most_s:
+            break
+    return found
+
+
+def logits_of(scorer: Scorer, pairs: Sequence[EncodedPair]) -> Any:
+    """float64[pairs], computed in passes of the server's size."""
+    found = np.zeros(len(pairs))
+    for rows in batches([len(pair) for pair in pairs], PASS_TOKENS, pads=scorer.pads):
+        found[rows] = scorer([pairs[row] for row in rows])
+    return found
+
+
+def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path) -> MeasuredForm:
+    if missing := form.missing():
+        return MeasuredForm(form.name, 0.0, 0.0, 0.0, 0.0, missing)
+    try:
+        scorer = form.make(model, folder)
+        ms = _ms(scorer, lists, time.perf_counter if form.own_threads else time.thread_time)
+        found = agreement([each.exact for each in lists], [logits_of(scorer, each.pairs) for each in lists])
+    except Exception as error:  # an engine without a kernel, or a model that it cannot read
+        log.info("the reranker does not run as %s", form.name, exc_info=True)
+        return MeasuredForm(
+            form.name, 0.0, 0.0, 0.0, 0.0, f"it does not run here: {str(error).partition(chr(10))[0][:200]}"
+        )
+    return MeasuredForm(form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem())
+
+
+def _ms(scorer: Scorer, lists: Sequence[CheckedList], clock: Callable[[], float]) -> float:
+    """Milliseconds for 1,000 tokens: the fastest of some runs, by the thread's CPU time where the engine computes in it."""
+    timed: list[EncodedPair] = []
+    for pair in (pair for each in lists for pair in each.pairs):
+        timed.append(pair)
+        if sum(len(each) for each in timed) >= TIMED_TOKENS:
+            break
+    times = []
+    logits_of(scorer, timed[:2])  # the first pass of an engine allocates
+    for _ in range(RUNS):
+        begun = clock()
+        logits_of(scorer, timed)
+        times.append(clock() - begun)
+    return 1e6 * min(times) / max(1, sum(len(each) for each in timed))
+
+
+@functools.cache
+def engines() -> str:
+    """The versions of the engines, on which speed and rounding depend."""
+    found = []
+    for name in ("torch", "onnxruntime", "openvino"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
