@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.serving.forms.pairs import EncodedPair, too_padded
+from trainer.serving.loading import ExactPart
 from trainer.serving.published import LoadedModel
 
 SMALLEST_BATCH_TOKENS = 256
@@ -40,7 +41,7 @@ class _Job:
     """The pairs of one request; `open_rows` lists those not taken yet, longest first."""
 
     number: int
-    model: LoadedModel
+    model: LoadedModel | ExactPart
     pairs: Sequence[EncodedPair]
     logits: list[Any]
     future: Future[list[Any]]
@@ -92,7 +93,7 @@ class RequestBatcher:
     def waiting_tokens(self) -> int:
         return self._waiting_tokens
 
-    def submit(self, model: LoadedModel, pairs: Sequence[EncodedPair]) -> Future[list[Any]]:
+    def submit(self, model: LoadedModel | ExactPart, pairs: Sequence[EncodedPair]) -> Future[list[Any]]:
         """A future of the model's output for each pair, a logit or a vector, in order; cancelling it removes its open pairs. Raises TooBusy."""
         future: Future[list[Any]] = Future()
         if not pairs:

@@ -17,10 +17,10 @@ from typing import Any
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
 from trainer.serving.forms.catalogue import default_scorer, form_called
-from trainer.serving.forms.choice import Choice
+from trainer.serving.forms.choice import Choice, logits_of
 from trainer.serving.forms.host_cache import choice_here, files_of
-from trainer.serving.forms.pairs import EncodedPair, EncodedRequest, batches
-from trainer.serving.forms.scorers import PaddedScorer, Scorer, release
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
+from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, release, unsure_rows
 from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened, shortened
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
@@ -71,6 +71,7 @@ class LoadedReranker:
         self._scorer = scorer or default_scorer(model)
         self._constants: dict[str, Any] = {}
         self._frame = self._frame_tokens()
+        self._exact = ExactPart(self)
 
     @property
     def on_cpu(self) -> bool:
@@ -97,12 +98,16 @@ class LoadedReranker:
 
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
         """The logit of each document, in the given order; computed in the calling thread."""
-        encoded = self.encode(query, documents)
-        logits = [0.0] * len(documents)
-        for batch in batches([len(pair) for pair in encoded.pairs], self.batch_tokens, pads=self.pads):
-            for row, logit in zip(batch, self.logits([encoded.pairs[row] for row in batch]), strict=True):
-                logits[row] = logit
-        return logits
+        return logits_of(self._scorer, self.encode(query, documents).pairs).tolist()
+
+    def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
+        """The rows of a list that `exact` has to compute before their order is certain; none for most forms."""
+        return unsure_rows(self._scorer, logits, top_n=top_n)
+
+    @property
+    def exact(self) -> ExactPart:
+        """What computes the rows of `unsure`."""
+        return self._exact
 
     def ranked(self, outputs: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:
         """The ranking of a request from the logits of its pairs. Raises NoScore."""
@@ -182,6 +187,24 @@ class LoadedReranker:
         return (head if self._in_chat else query), True
 
 
+class ExactPart:
+    """The float32 part of a reranker that computes in bfloat16 first; the batcher treats it as a model of its own."""
+
+    pads = False
+
+    def __init__(self, model: LoadedReranker) -> None:
+        self._model = model
+
+    @property
+    def batch_tokens(self) -> int:
+        return self._model.batch_tokens
+
+    def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        """One raw logit per pair, computed in one batch."""
+        scorer = self._model._scorer
+        return (scorer.exact if isinstance(scorer, RefinedScorer) else scorer)(pairs)
+
+
 def load_reranker(
     path: Path | str, *, device: str | None = None, dtype: str = "float32", form: str = "", cache: Path | None = None
 ) -> LoadedReranker:
@@ -202,6 +225,8 @@ def load_reranker(
         scorer = default_scorer(model)
     else:
         scorer = _scorer_called(wanted, model, files_of(folder, cache))
+    if isinstance(scorer, RefinedScorer) and choice is not None:
+        scorer.close = next(each.close for each in choice.measured if each.form == scorer.form)
     release(model, scorer)
     return LoadedReranker(
         model,

@@ -256,6 +256,7 @@ class RerankApp:
             cut = sum(pair.cut for pair in encoded.pairs)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
             outputs = await self._computed(model, encoded.pairs, caller, receive)
+            outputs = await self._refined(model, [encoded.pairs], outputs, caller, receive, top_n=request.top_n)
             body = answer(
                 request,
                 model.ranked(outputs, top_n=request.top_n),
@@ -278,9 +279,9 @@ class RerankApp:
             cut = sum(pair.cut for each in groups for pair in each.pairs)
             query_cut = any(each.query_cut for each in groups)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)
-            outputs = iter(
-                await self._computed(model, [pair for each in groups for pair in each.pairs], caller, receive)
-            )
+            pairs = [pair for each in groups for pair in each.pairs]
+            computed = await self._computed(model, pairs, caller, receive)
+            outputs = iter(await self._refined(model, [each.pairs for each in groups], computed, caller, receive))
             scores: list[float] = []
             for each in groups:
                 ranked = model.ranked([next(outputs) for _ in each.pairs])
@@ -320,6 +321,32 @@ class RerankApp:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _refined(
+        self,
+        model: LoadedModel,
+        groups: Sequence[Sequence[EncodedPair]],
+        outputs: list[Any],
+        caller: Caller,
+        receive: Receive,
+        *,
+        top_n: int | None = None,
+    ) -> list[Any]:
+        """The outputs with the logits of float32 for documents whose order in their list is not certain."""
+        if isinstance(model, LoadedEmbedder):
+            return outputs
+        rows, start = [], 0
+        for group in groups:
+            own = outputs[start : start + len(group)]
+            rows += [start + row for row in model.unsure(own, top_n=top_n)]
+            start += len(group)
+        if rows:
+            pairs = [pair for group in groups for pair in group]
+            exact = self._batcher.submit(model.exact, [pairs[row] for row in rows])
+            found = await _unless_gone(exact, receive, left_s=caller.ends_at - time.monotonic())
+            for row, logit in zip(rows, found, strict=True):
+                outputs[row] = logit
+        return outputs
 
     async def _computed(
         self, model: LoadedModel, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive

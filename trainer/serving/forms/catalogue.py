@@ -16,11 +16,15 @@ from typing import Any
 from labeling.retrieval.precision import has_bfloat16
 from trainer.serving.forms import onnx_files
 from trainer.serving.forms.packed_linear import Arithmetic, packing_pays, replace_linears
-from trainer.serving.forms.scorers import PaddedScorer, Scorer, UnpaddedScorer
+from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, UnpaddedScorer
 from trainer.serving.forms.unpadded import supports
 
-FP32, PACKED, BF16 = "fp32", "packed", "bf16"
+FP32, PACKED, BF16, REFINED = "fp32", "packed", "bf16", "bf16-refined"
 ONNX, ONNX_INT8, OPENVINO = "onnx", "onnx-int8", "openvino"
+
+
+class NotSupported(RuntimeError):
+    """The model has layers that the form does not compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ def forms() -> tuple[Form, ...]:
         Form(FP32, _nothing, lambda model, folder: torch_scorer(model, FP32, "fp32")),
         Form(PACKED, _nothing, lambda model, folder: torch_scorer(model, PACKED, "packed")),
         Form(BF16, _no_bfloat16, lambda model, folder: torch_scorer(model, BF16, "bf16")),
+        Form(REFINED, _no_bfloat16, lambda model, folder: _refined(model)),
         Form(ONNX, _no_onnx, lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX)),
         Form(
             ONNX_INT8, _no_onnx, lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX_INT8, int8=True)
@@ -80,6 +85,12 @@ def torch_scorer(model: Any, form: str, arithmetic: Arithmetic) -> Scorer:
         model = copy.deepcopy(model)  # the exact weights stay, for other forms; `release` drops them
         replace_linears(model, arithmetic)
     return PaddedScorer(model, form=form)
+
+
+def _refined(model: Any) -> Scorer:
+    if not supports(model.model):
+        raise NotSupported(f"a {type(model.model).__name__} is not refined; only the BERT family is")
+    return RefinedScorer(model.model, "packed" if packing_pays() else "fp32", form=REFINED)
 
 
 def _nothing() -> str:

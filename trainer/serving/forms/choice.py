@@ -17,18 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from labeling.records import FloatArray
 from trainer.serving.forms.catalogue import FP32, Form, forms
 from trainer.serving.forms.lists import CheckedList
-from trainer.serving.forms.order_gate import agreement
+from trainer.serving.forms.order_gate import Agreement, agreement
 from trainer.serving.forms.pairs import EncodedPair, batches
 from trainer.serving.forms.processor import processor
-from trainer.serving.forms.scorers import Scorer
+from trainer.serving.forms.scorers import RefinedScorer, Scorer
 
 # A form must be at least this much faster than float32 to be chosen.
 WORTH_IT = 1.1
 # Tokens that are timed, several times for each form; the order is checked on all lists.
 TIMED_TOKENS, RUNS = 4096, 3
 PASS_TOKENS = 1024
+# How close documents are that are computed again: quantiles that are tried, and the tau at which one suffices.
+QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995, 1.0)
+SURE_TAU = 0.9995
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +40,8 @@ log = logging.getLogger(__name__)
 class MeasuredForm:
     """One form on one processor: `ms` for 1,000 tokens on one core, its agreement with float32, and why it is not used.
 
-    Figures are 0 where a form could not run; `problem` is empty for a form that may be served.
+    Figures are 0 where a form could not run; `problem` is empty for a form that may be served. `close`: documents with logits
+    closer than this are computed again in float32.
     """
 
     form: str
@@ -45,6 +50,7 @@ class MeasuredForm:
     same_top_ten: float
     largest_difference: float
     problem: str
+    close: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +115,40 @@ def exact_lists(scorer: Scorer, encoded: Sequence[Sequence[EncodedPair]], *, mos
     return found
 
 
-def logits_of(scorer: Scorer, pairs: Sequence[EncodedPair]) -> Any:
-    """float64[pairs], computed in passes of the server's size."""
+def logits_of(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
+    """float64[pairs] of one list, computed in passes of the server's size; unsure documents again, as the server does."""
+    found = _passes(scorer, pairs)
+    if isinstance(scorer, RefinedScorer) and (rows := scorer.unsure(found.tolist())):
+        found[rows] = _passes(scorer.exact, [pairs[row] for row in rows])
+    return found
+
+
+def _passes(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
     found = np.zeros(len(pairs))
     for rows in batches([len(pair) for pair in pairs], PASS_TOKENS, pads=scorer.pads):
         found[rows] = scorer([pairs[row] for row in rows])
     return found
+
+
+def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:
+    """Find the smallest distance at which computing the close documents again passes the gate; returns the agreement.
+
+    Tries quantiles of the difference of two documents' errors. Computes no pass: float32 is known from the lists.
+    """
+    first = [_passes(scorer, each.pairs) for each in lists]
+    errors = [own - each.exact for own, each in zip(first, lists, strict=True)]
+    differences = np.concatenate([np.abs(np.subtract.outer(each, each)).ravel() for each in errors])
+    for share in QUANTILES:
+        scorer.close = float(np.quantile(differences, share))
+        refined = []
+        for own, each in zip(first, lists, strict=True):
+            rows, found = scorer.unsure(own.tolist()), own.copy()
+            found[rows] = each.exact[rows]
+            refined.append(found)
+        agreed = agreement([each.exact for each in lists], refined)
+        if agreed.kendall_tau >= SURE_TAU and not agreed.problem():
+            break
+    return agreed
 
 
 def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path) -> MeasuredForm:
@@ -122,6 +156,10 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
         return MeasuredForm(form.name, 0.0, 0.0, 0.0, 0.0, missing)
     try:
         scorer = form.make(model, folder)
+        close = 0.0
+        if isinstance(scorer, RefinedScorer):
+            set_close(scorer, lists)
+            close = scorer.close
         ms = _ms(scorer, lists, time.perf_counter if form.own_threads else time.thread_time)
         found = agreement([each.exact for each in lists], [logits_of(scorer, each.pairs) for each in lists])
     except Exception as error:  # an engine without a kernel, or a model that it cannot read
@@ -129,23 +167,27 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
         return MeasuredForm(
             form.name, 0.0, 0.0, 0.0, 0.0, f"it does not run here: {str(error).partition(chr(10))[0][:200]}"
         )
-    return MeasuredForm(form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem())
+    return MeasuredForm(
+        form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem(), close
+    )
 
 
 def _ms(scorer: Scorer, lists: Sequence[CheckedList], clock: Callable[[], float]) -> float:
     """Milliseconds for 1,000 tokens: the fastest of some runs, by the thread's CPU time where the engine computes in it."""
-    timed: list[EncodedPair] = []
-    for pair in (pair for each in lists for pair in each.pairs):
-        timed.append(pair)
-        if sum(len(each) for each in timed) >= TIMED_TOKENS:
+    timed: list[Sequence[EncodedPair]] = []
+    tokens = 0
+    for each in lists:
+        timed.append(each.pairs)
+        tokens += sum(len(pair) for pair in each.pairs)
+        if tokens >= TIMED_TOKENS:
             break
     times = []
-    logits_of(scorer, timed[:2])  # the first pass of an engine allocates
     for _ in range(RUNS):
         begun = clock()
-        logits_of(scorer, timed)
+        for pairs in timed:
+            logits_of(scorer, pairs)
         times.append(clock() - begun)
-    return 1e6 * min(times) / max(1, sum(len(each) for each in timed))
+    return 1e6 * min(times) / max(1, tokens)
 
 
 @functools.cache

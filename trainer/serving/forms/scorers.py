@@ -6,6 +6,8 @@ Imports no Django, and torch only when it is called.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -81,11 +83,49 @@ class UnpaddedScorer:
         return self._encoder(ids, None if types[0] is None else [each or () for each in types])
 
 
+class RefinedScorer:
+    """Computes in bfloat16, and documents whose logits are closer than `close` to a neighbour's again in float32.
+
+    Two documents further apart than the rounding of bfloat16 keep their places, so only the close ones cost twice. Calling it
+    gives the first logits; `exact` computes the rows of `unsure`.
+    """
+
+    def __init__(self, model: Any, arithmetic: Arithmetic, *, form: str) -> None:
+        self.form = form
+        self.close = math.inf  # until it is measured
+        self._first = UnpaddedScorer(model, "bf16", form=form)
+        self.exact = UnpaddedScorer(model, arithmetic, form=form)
+        self.pads = False
+
+    @property
+    def dtype(self) -> str:
+        return "float32"
+
+    def __call__(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        return self._first(pairs)
+
+    def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
+        """The rows to compute again: neighbours in the order that are too close, down to the place `top_n`."""
+        order = sorted(range(len(logits)), key=lambda row: -logits[row])
+        found: set[int] = set()
+        for place, (row, following) in enumerate(itertools.pairwise(order), start=1):
+            if logits[row] - logits[following] < self.close:
+                found |= {row, following}
+            elif top_n and place >= top_n:
+                break
+        return sorted(found)
+
+
+def unsure_rows(scorer: Scorer, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
+    """The rows of a list whose order is not certain yet; none for most scorers."""
+    return scorer.unsure(logits, top_n=top_n) if isinstance(scorer, RefinedScorer) else []
+
+
 def release(model: Any, scorer: Scorer) -> None:
     """Drop the weights of a `CrossEncoder` that the scorer does not need; the model still tokenises."""
     import torch
 
-    if isinstance(scorer, UnpaddedScorer):
+    if isinstance(scorer, UnpaddedScorer | RefinedScorer):
         model.model.base_model.encoder = torch.nn.Module()
     elif not (isinstance(scorer, PaddedScorer) and scorer.calls(model)):
         model.model.base_model.to("meta")

@@ -21,8 +21,8 @@ from transformers import (
 from labeling.records import Examples
 from tests.factories.weights.adapters import publish_random
 from trainer.publishing.manifests import MANIFEST, SEQUENCE_CLASSIFICATION, ManifestBroken
-from trainer.serving.forms.catalogue import BF16, FP32, ONNX, ONNX_INT8, PACKED, Form, form_called, forms
-from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of
+from trainer.serving.forms.catalogue import BF16, FP32, ONNX, ONNX_INT8, PACKED, REFINED, Form, form_called, forms
+from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of, set_close
 from trainer.serving.forms.lists import FOLDER, MOST_DOCUMENTS, read_lists, texts_of
 from trainer.serving.forms.publication import check_forms
 from trainer.serving.forms.unpadded import UnpaddedEncoder, supports
@@ -49,13 +49,13 @@ def checked(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return publish_random(folder, base=str(published.parent / "base"), check=check).folder
 
 
-@pytest.mark.parametrize("name", [FP32, PACKED, BF16, ONNX, ONNX_INT8])
+@pytest.mark.parametrize("name", [FP32, PACKED, BF16, REFINED, ONNX, ONNX_INT8])
 def test_each_form_gives_the_logits_of_predict(checked: Path, tmp_path: Path, name: str) -> None:
     if missing := form_called(name).missing():
         pytest.skip(missing)
     exact = load_reranker(checked, device="cpu")
-    if name.startswith("onnx") and exact.pads:
-        pytest.skip("only the BERT family is exported to ONNX")
+    if name in (REFINED, ONNX, ONNX_INT8) and exact.pads:
+        pytest.skip("this form computes the BERT family only")
     loaded = load_reranker(checked, device="cpu", form=name, cache=tmp_path)
     assert loaded.form == name and loaded.dtype == {BF16: "bfloat16", ONNX_INT8: "int8"}.get(name, "float32")
     query, documents = LISTS[0]
@@ -157,6 +157,21 @@ def test_a_fast_form_that_changes_the_order_is_listed_and_not_chosen(
     assert choice.form == FP32
     assert "Kendall's tau" in choice.measured[1].problem and choice.measured[1].ms > 0
     assert "division by zero" in choice.measured[2].problem
+
+
+def test_close_documents_are_computed_again_and_only_to_the_place_that_counts(checked: Path) -> None:
+    model = classifier(checked / SEQUENCE_CLASSIFICATION, device="cpu")
+    if not supports(model.model) or form_called(REFINED).missing():
+        pytest.skip("this form needs the BERT family and bfloat16")
+    scorer: Any = form_called(REFINED).make(model, checked)
+    scorer.close = 0.1
+    assert scorer.unsure([3.0, 1.0, 2.0, 1.05, 2.05]) == [1, 2, 3, 4]
+    assert scorer.unsure([3.0, 1.0, 2.0, 1.05, 2.05], top_n=1) == []
+    assert scorer.unsure([3.0, 1.0, 2.0, 1.05, 2.05], top_n=2) == [2, 4]
+    lists = read_lists(checked)
+    assert set_close(scorer, lists).problem() == ""
+    for each in lists:
+        assert np.argsort(-logits_of(scorer, each.pairs)).tolist() == np.argsort(-each.exact).tolist()
 
 
 def test_lists_are_whole_queries_of_the_rows() -> None:

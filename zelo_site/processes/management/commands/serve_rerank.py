@@ -46,7 +46,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--form",
             default="auto",
-            choices=["auto", "fp32", "packed", "bf16", "onnx", "onnx-int8", "openvino"],
+            choices=["auto", "fp32", "packed", "bf16", "bf16-refined", "onnx", "onnx-int8", "openvino"],
             help="how a CPU computes a reranker (auto: the fastest form that keeps the order on this processor)",
         )
 
