@@ -18,7 +18,8 @@ from sentence_transformers import CrossEncoder
 from trainer.bases import cross_encoder, load_base
 from trainer.publishing.manifests import ManifestBroken
 from trainer.serving.batcher import RequestBatcher, TooBusy
-from trainer.serving.loading import LoadedReranker, NoScore, batches, in_order, load_base_reranker, load_reranker
+from trainer.serving.forms.pairs import batches
+from trainer.serving.loading import LoadedReranker, NoScore, in_order, load_base_reranker, load_reranker
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 
 WORDS = "goldfish pond carp bread oven water relevant document query yes no answer one".split()  # noqa: SIM905

@@ -32,31 +32,36 @@ class Form:
     """One form. `missing` returns why it cannot run here, or an empty text; `make` the scorer of a loaded `CrossEncoder`.
 
     `make(model, folder)`: `folder` keeps files that are made for the form, for the next start. `own_threads`: the engine
-    computes in threads of its own.
+    computes in threads of its own; `exports`: the model is written to a file for it first.
     """
 
     name: str
     missing: Callable[[], str]
     make: Callable[[Any, Path], Scorer]
     own_threads: bool = False
+    exports: bool = False
 
 
 def forms() -> tuple[Form, ...]:
     """All forms, the exact one first."""
     return (
         Form(FP32, _nothing, lambda model, folder: torch_scorer(model, FP32, "fp32")),
-        Form(PACKED, _nothing, lambda model, folder: torch_scorer(model, PACKED, "packed")),
+        Form(PACKED, _no_gain, lambda model, folder: torch_scorer(model, PACKED, "packed")),
         Form(BF16, _no_bfloat16, lambda model, folder: torch_scorer(model, BF16, "bf16")),
         Form(REFINED, _no_bfloat16, lambda model, folder: _refined(model)),
-        Form(ONNX, _no_onnx, lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX)),
+        Form(ONNX, _no_onnx, lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX), exports=True),
         Form(
-            ONNX_INT8, _no_onnx, lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX_INT8, int8=True)
+            ONNX_INT8,
+            _no_onnx,
+            lambda model, folder: onnx_files.OnnxScorer(model, folder, form=ONNX_INT8, int8=True),
+            exports=True,
         ),
         Form(
             OPENVINO,
             _no_openvino,
             lambda model, folder: onnx_files.OpenVinoScorer(model, folder, form=OPENVINO),
             own_threads=True,
+            exports=True,
         ),
     )
 
@@ -95,6 +100,10 @@ def _refined(model: Any) -> Scorer:
 
 def _nothing() -> str:
     return ""
+
+
+def _no_gain() -> str:
+    return "" if packing_pays() else "oneDNN's products in float32 are not faster than torch's own here"
 
 
 def _no_bfloat16() -> str:

@@ -28,7 +28,9 @@ from trainer.serving.forms.scorers import RefinedScorer, Scorer
 # A form must be at least this much faster than float32 to be chosen.
 WORTH_IT = 1.1
 # Tokens that are timed, several times for each form; the order is checked on all lists.
-TIMED_TOKENS, RUNS = 4096, 3
+TIMED_TOKENS, RUNS = 2048, 3
+# A model is exported for another engine only if float32 takes this long on the lists: an export takes seconds itself.
+WORTH_EXPORT_S = 1.0
 PASS_TOKENS = 1024
 # How close documents are that are computed again: quantiles that are tried, and the tau at which one suffices.
 QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995, 1.0)
@@ -92,7 +94,16 @@ def choose(model: Any, lists: Sequence[CheckedList], folder: Path) -> Choice:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        measured = [_measured(form, model, lists, folder) for form in forms()]
+        measured: list[MeasuredForm] = []
+        tokens = sum(len(pair) for each in lists for pair in each.pairs)
+        for form in forms():
+            exact_s = measured[0].ms * tokens / 1e6 if measured else 0.0
+            if form.exports and exact_s < WORTH_EXPORT_S:
+                measured.append(
+                    _unmeasured(form, "the lists are too few to time a model that has to be exported first")
+                )
+            else:
+                measured.append(_measured(form, model, lists, folder))
     finally:
         torch.set_num_threads(threads)
     passed = [each for each in measured if not each.problem]
@@ -153,7 +164,7 @@ def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:
 
 def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path) -> MeasuredForm:
     if missing := form.missing():
-        return MeasuredForm(form.name, 0.0, 0.0, 0.0, 0.0, missing)
+        return _unmeasured(form, missing)
     try:
         scorer = form.make(model, folder)
         close = 0.0
@@ -161,15 +172,20 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
             set_close(scorer, lists)
             close = scorer.close
         ms = _ms(scorer, lists, time.perf_counter if form.own_threads else time.thread_time)
-        found = agreement([each.exact for each in lists], [logits_of(scorer, each.pairs) for each in lists])
+        exact = [each.exact for each in lists]
+        # The lists hold what float32 computes.
+        own = exact if form.name == FP32 else [logits_of(scorer, each.pairs) for each in lists]
+        found = agreement(exact, own)
     except Exception as error:  # an engine without a kernel, or a model that it cannot read
         log.info("the reranker does not run as %s", form.name, exc_info=True)
-        return MeasuredForm(
-            form.name, 0.0, 0.0, 0.0, 0.0, f"it does not run here: {str(error).partition(chr(10))[0][:200]}"
-        )
+        return _unmeasured(form, f"it does not run here: {str(error).partition(chr(10))[0][:200]}")
     return MeasuredForm(
         form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem(), close
     )
+
+
+def _unmeasured(form: Form, problem: str) -> MeasuredForm:
+    return MeasuredForm(form.name, 0.0, 0.0, 0.0, 0.0, problem)
 
 
 def _ms(scorer: Scorer, lists: Sequence[CheckedList], clock: Callable[[], float]) -> float:

@@ -14,7 +14,7 @@ from trainer.serving.forms.lists import write_lists
 from trainer.serving.loading import LoadedReranker, classifier
 
 # Seconds for the float32 logits of the lists; each other form then takes a part of it.
-MOST_S = 10.0
+MOST_S = 5.0
 
 
 def check_forms(draft: Path, texts: Sequence[tuple[str, Sequence[str]]], *, most_s: float = MOST_S) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
 from trainer.models import Evaluation, Reranker
 from trainer.publishing.manifests import ARTEFACTS, SENTENCE_TRANSFORMERS, is_embedding
+from trainer.serving.forms.choice import Choice, choice_from
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import artefact_of, full_name, servable
 from zelo_site.pages.forms import PageForm
@@ -74,6 +75,7 @@ class Shown:
     artefacts: tuple[Artefact, ...]
     embeds: bool = False
     proofs: tuple[Proved, ...] = ()
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
         ),
         embeds=is_embedding(manifest),
         proofs=proofs,
+        choice=choice_from(manifest.get("forms")),
     )
 
 

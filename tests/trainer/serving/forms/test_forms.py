@@ -152,11 +152,13 @@ def test_a_fast_form_that_changes_the_order_is_listed_and_not_chosen(
     fast = Form("wrong", lambda: "", lambda model, folder: _Shuffled())
     broken = Form("broken", lambda: "", lambda model, folder: 1 / 0)  # type: ignore[arg-type, return-value]
     exact = form_called(FP32)
-    monkeypatch.setattr("trainer.serving.forms.choice.forms", lambda: (exact, fast, broken))
+    slow = Form("file", lambda: "", lambda model, folder: 1 / 0, exports=True)  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr("trainer.serving.forms.choice.forms", lambda: (exact, fast, broken, slow))
     choice = choose(classifier(checked / SEQUENCE_CLASSIFICATION, device="cpu"), read_lists(checked), tmp_path)
     assert choice.form == FP32
     assert "Kendall's tau" in choice.measured[1].problem and choice.measured[1].ms > 0
     assert "division by zero" in choice.measured[2].problem
+    assert "too few to time" in choice.measured[3].problem
 
 
 def test_close_documents_are_computed_again_and_only_to_the_place_that_counts(checked: Path) -> None:
