@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class _Warm:
     users: int = 0
     used_at: float = 0.0
     bytes: int = 0
+    shared: dict[str, int] = field(default_factory=dict)  # of those, tables that other models may hold too
     ready: threading.Event = field(default_factory=threading.Event)
 
 
@@ -103,6 +104,8 @@ class WarmModels:
             folder = self._fetch(artefact)
             self._reserve(warm, _weights_bytes(folder), artefact)
             warm.model = self._load(folder)
+            with self._lock:
+                warm.shared = dict(getattr(warm.model, "shared", {}))
         except Exception as error:
             warm.error = error
             with self._lock:
@@ -122,9 +125,10 @@ class WarmModels:
                 (key for key, other in self._warm.items() if other.model is not None and other.users == 0),
                 key=lambda key: self._warm[key].used_at,
             )
-            used = sum(other.bytes for other in self._warm.values())
+            used = _used(self._warm.values())
             while idle and used + size > self._budget:
-                used -= self._warm.pop(idle.pop(0)).bytes
+                self._warm.pop(idle.pop(0))
+                used = _used(self._warm.values())
             if used + size <= self._budget:
                 warm.bytes = size
                 return
@@ -132,6 +136,16 @@ class WarmModels:
             f"reranker {artefact.name!r} takes {size >> 20} MB, and {used >> 20} MB of other models are in use or being "
             f"loaded; the server keeps at most {self._budget >> 20} MB; retry in a moment"
         )
+
+
+def _used(models: Iterable[_Warm]) -> int:
+    """Bytes of the models together; a table that several hold counts once."""
+    own = 0
+    shared: dict[str, int] = {}
+    for each in models:
+        own += max(0, each.bytes - sum(each.shared.values()))
+        shared |= each.shared
+    return own + sum(shared.values())
 
 
 def _weights_bytes(folder: Path) -> int:

@@ -211,6 +211,10 @@ class _Weightless:
     name = "weightless"
 
 
+class _Sharing:
+    name, shared = "sharing", {"a table": 6}
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
     """Three artefacts of 10 bytes."""
@@ -307,3 +311,13 @@ def test_two_loads_at_once_never_book_the_same_memory(folders: dict[str, Path]) 
         thread.join(timeout=20)
     assert sorted(outcomes) == ["loaded", "refused"]
     assert sum(int(str(each["bytes"])) for each in models.state()) == 10
+
+
+def test_a_table_that_models_share_counts_once(folders: dict[str, Path]) -> None:
+    load: Any = lambda folder: _Sharing()  # noqa: E731
+    models = WarmModels(budget_bytes=24, fetch=lambda each: Path(each.location), load=load)
+    artefacts = [Artefact(name=name, location=str(folder)) for name, folder in folders.items()]
+    for each in artefacts:
+        with models.using(each):
+            pass
+    assert [row["key"] for row in models.state()] == [each.key for each in artefacts], "4 + 4 + 4 bytes, and 6 once"
