@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from trainer.serving.forms.choice import Choice, logits_of
 from trainer.serving.forms.host_cache import choice_here, files_of
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
 from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, release, unsure_rows
-from trainer.serving.forms.shared_weights import share_embeddings
 from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened, shortened
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
@@ -58,13 +57,11 @@ class LoadedReranker:
         reads_instruction: bool = False,
         scorer: Scorer | None = None,
         choice: Choice | None = None,
-        shared: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name
         self.checksum = checksum
         self.reads_instruction = reads_instruction
         self.choice = choice
-        self.shared = dict(shared or {})  # bytes of tables that other models may hold too, by identity
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self._model = model.eval()
         self._tokenizer = model.tokenizer
@@ -221,7 +218,6 @@ def load_reranker(
     folder = Path(path)
     manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
     model = classifier(folder / SEQUENCE_CLASSIFICATION, device=device, dtype=dtype)
-    shared = share_embeddings(model)
     on_cpu = model.device.type == "cpu" and dtype == "float32"
     choice = choice_here(model, folder, manifest, cache) if form == "auto" and on_cpu else None
     wanted = choice.form if choice is not None else form
@@ -239,7 +235,6 @@ def load_reranker(
         reads_instruction=bool(manifest.get("reads_instruction", False)),
         scorer=scorer,
         choice=choice,
-        shared=shared,
     )
 
 

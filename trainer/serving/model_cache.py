@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,6 @@ class _Warm:
     users: int = 0
     used_at: float = 0.0
     bytes: int = 0
-    shared: dict[str, int] = field(default_factory=dict)  # of those, tables that other models may hold too
     ready: threading.Event = field(default_factory=threading.Event)
 
 
@@ -104,8 +103,6 @@ class WarmModels:
             folder = self._fetch(artefact)
             self._reserve(warm, _weights_bytes(folder), artefact)
             warm.model = self._load(folder)
-            with self._lock:
-                warm.shared = dict(getattr(warm.model, "shared", {}))
         except Exception as error:
             warm.error = error
             with self._lock:
@@ -125,10 +122,9 @@ class WarmModels:
                 (key for key, other in self._warm.items() if other.model is not None and other.users == 0),
                 key=lambda key: self._warm[key].used_at,
             )
-            used = _used(self._warm.values())
+            used = sum(other.bytes for other in self._warm.values())
             while idle and used + size > self._budget:
-                self._warm.pop(idle.pop(0))
-                used = _used(self._warm.values())
+                used -= self._warm.pop(idle.pop(0)).bytes
             if used + size <= self._budget:
                 warm.bytes = size
                 return
@@ -136,16 +132,6 @@ class WarmModels:
             f"reranker {artefact.name!r} takes {size >> 20} MB, and {used >> 20} MB of other models are in use or being "
             f"loaded; the server keeps at most {self._budget >> 20} MB; retry in a moment"
         )
-
-
-def _used(models: Iterable[_Warm]) -> int:
-    """Bytes of the models together; a table that several hold counts once."""
-    own = 0
-    shared: dict[str, int] = {}
-    for each in models:
-        own += max(0, each.bytes - sum(each.shared.values()))
-        shared |= each.shared
-    return own + sum(shared.values())
 
 
 def _weights_bytes(folder: Path) -> int:

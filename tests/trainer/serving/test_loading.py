@@ -159,19 +159,19 @@ def test_batches_hold_every_row_once_and_stay_within_their_tokens() -> None:
         assert longest * len(batch) - tokens <= 0.05 * longest * len(batch)
     together = list(batches(lengths, 1024, pads=False))
     assert all(len(batch) == 1 or sum(lengths[row] for row in batch) <= 1024 for batch in together)
-    assert len(together) < len(found)
+    assert len(together) <= len(found)
 
 
 def test_a_request_that_would_wait_too_long_is_refused_with_the_time_to_retry() -> None:
     slow: Any = _Slow()
-    batcher = RequestBatcher(threads=1, most_wait_s=1.0)
+    batcher = RequestBatcher(threads=1, most_waiting_tokens=10**9, most_wait_s=0.01)
     try:
         slow.gate.release()
         time.sleep(0.05)
         batcher.submit(slow, ["x" * 10]).result(timeout=10)  # type: ignore[list-item]
         assert batcher.wait_s == 0.0
         batcher.submit(slow, ["x" * 40])  # type: ignore[list-item]  # computed now
-        batcher.submit(slow, ["x" * 10_000_000])  # type: ignore[list-item]  # more than a second of work
+        batcher.submit(slow, ["x" * 100_000_000])  # type: ignore[list-item]  # more than a hundredth of a second
         with pytest.raises(TooBusy, match="s of work") as refused:
             batcher.submit(slow, ["x" * 40])  # type: ignore[list-item]
         assert 1 <= refused.value.retry_after_s <= 60
@@ -209,10 +209,6 @@ def test_an_untrained_base_ranks_the_same_way(published: Path, monkeypatch: pyte
 
 class _Weightless:
     name = "weightless"
-
-
-class _Sharing:
-    name, shared = "sharing", {"a table": 6}
 
 
 @pytest.fixture
@@ -311,13 +307,3 @@ def test_two_loads_at_once_never_book_the_same_memory(folders: dict[str, Path]) 
         thread.join(timeout=20)
     assert sorted(outcomes) == ["loaded", "refused"]
     assert sum(int(str(each["bytes"])) for each in models.state()) == 10
-
-
-def test_a_table_that_models_share_counts_once(folders: dict[str, Path]) -> None:
-    load: Any = lambda folder: _Sharing()  # noqa: E731
-    models = WarmModels(budget_bytes=24, fetch=lambda each: Path(each.location), load=load)
-    artefacts = [Artefact(name=name, location=str(folder)) for name, folder in folders.items()]
-    for each in artefacts:
-        with models.using(each):
-            pass
-    assert [row["key"] for row in models.state()] == [each.key for each in artefacts], "4 + 4 + 4 bytes, and 6 once"
