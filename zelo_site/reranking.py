@@ -23,11 +23,14 @@ from django.urls.exceptions import Resolver404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.defaults import page_not_found
 
-from labeling.access.api_keys import find_token
-from trainer.models import Reranker
-from trainer.serving.addresses import ADDRESSES, EMBEDDINGS, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
+from labeling.models import ApiToken
+from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
+from trainer.serving.access.door import Door, listed
+from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
+from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
+    Dialect,
     RerankRefused,
     dialect_of,
     error_body,
@@ -35,27 +38,18 @@ from trainer.serving.protocols import (
     read_body,
     too_large,
 )
-from trainer.serving.registry import (
-    UnknownReranker,
-    artefact_of,
-    find_embedder,
-    find_reranker,
-    form_of,
-    full_name,
-    usable_by,
-)
 from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
-ARTEFACT_HEADER = "x-zelo-reranker"
 PASSED_ON = ("retry-after", "x-zelo-warnings")
-SCOPE = "rerank"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
 NOT_THERE = (
     "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
     "soon, or see its log, serve_rerank.log"
 )
+# The keys and rerankers that this process has seen; `zelo_site.rerank_first` admits most requests from it.
+DOOR = Door()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +77,23 @@ def rerank(request: HttpRequest) -> HttpResponse:
     try:
         if not allows(path, request.method or ""):
             raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {request.method}")
-        user = _asker(request)
+        key = _key(request)
         content = b"" if path == INFO else _content(request)
         body = {} if path == INFO else read_body(content)[0]
         dialect = dialect_of(path, body)
         name = model_named(body) or request.GET.get("model", "")
-        try:
-            reranker = find_embedder(user, name) if path == EMBEDDINGS else find_reranker(user, name)
-        except UnknownReranker as error:
-            raise RerankRefused(404, str(error)) from error
-        reply = pass_on(reranker, path, content)
+        admitted = DOOR.admit(key, path, name, fresh=True)
+        deadline = request.headers.get(DEADLINE_HEADER, "")
+        reply = pass_on(admitted.artefact, path, content, key_id=admitted.key_id, deadline=deadline)
     except RerankRefused as error:
-        response = JsonResponse(error_body(dialect, error), status=error.status)
-        if error.retry_after_s:
-            response["Retry-After"] = str(error.retry_after_s)
-        return response
+        reply = refusal(dialect, error)
     return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=reply.headers)
+
+
+def refusal(dialect: Dialect, error: RerankRefused) -> Reply:
+    """The response that says why a request is refused, in the client's format."""
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+    return Reply(error.status, json.dumps(error_body(dialect, error)).encode(), headers)
 
 
 def _content(request: HttpRequest) -> bytes:
@@ -148,30 +143,26 @@ def models(request: HttpRequest) -> HttpResponse:
     try:
         if not allows(MODELS, request.method or ""):
             raise RerankRefused(405, f"{MODELS} takes GET, not {request.method}")
-        user = _asker(request)
+        user = _key(request).user
     except RerankRefused as error:
         return JsonResponse(error_body("rerank", error), status=error.status)
-    rows = [
-        {
-            "id": full_name(each),
-            "object": "model",
-            "created": int(each.created_at.timestamp()),
-            "owned_by": "zelo",
-            "form": form_of(each),
-            "release": each.release,
-        }
-        for each in usable_by(user)
-    ]
-    return JsonResponse({"object": "list", "data": rows})
+    return JsonResponse({"object": "list", "data": listed(user)})
 
 
-def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
-    """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
+def pass_on(artefact: Artefact, path: str, content: bytes, *, key_id: int | None = None, deadline: str = "") -> Reply:
+    """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer.
+
+    `key_id` is the key whose limits hold; `deadline` the seconds that the client allows, as it wrote them.
+    """
     headers = {
-        ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
+        ARTEFACT_HEADER: json.dumps(asdict(artefact)),
         "authorization": f"Bearer {service_key()}",
         "content-type": "application/json",
     }
+    if key_id is not None:
+        headers[KEY_HEADER] = str(key_id)
+    if deadline:
+        headers[DEADLINE_HEADER] = deadline.encode("ascii", "replace").decode()
     try:
         response = _client().request(METHODS[path], path, content=content, headers=headers)
     except httpx.TimeoutException as error:
@@ -205,20 +196,17 @@ def service_keys() -> list[str]:
     return [service_key(at_s=time.time() + hours * KEY_PERIOD_S) for hours in (0, -1, 1)]
 
 
-def _asker(request: HttpRequest) -> Any:
-    """Return the user of the bearer key. Raises RerankRefused."""
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
-    if found is None:
-        raise RerankRefused(
-            401,
-            "the request has no valid key; send Authorization: Bearer zelo_... with a key made with "
-            "`python manage.py token USERNAME --scopes rerank`",
-        )
+def _key(request: HttpRequest) -> ApiToken:
+    """Return the bearer key, as the database has it now. Raises RerankRefused."""
+    authorization = request.headers.get("Authorization", "")
+    try:
+        key = DOOR.key_of(authorization, fresh=True)
+    except RerankRefused as error:
+        if error.status != 401:
+            request.has_valid_key = True  # type: ignore[attr-defined]
+        raise
     request.has_valid_key = True  # type: ignore[attr-defined]
-    if SCOPE not in found.scopes:
-        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
-    return found.user
+    return key
 
 
 @functools.cache

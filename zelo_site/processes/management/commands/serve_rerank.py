@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from trainer.publishing.manifests import ManifestBroken
@@ -37,6 +38,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the weights"
         )
+        parser.add_argument(
+            "--keys",
+            action="store_true",
+            help="answer users' own keys too, checked in the database, so that clients need no web server",
+        )
+        parser.add_argument(
+            "--form",
+            default="auto",
+            choices=["auto", "fp32", "packed", "bf16", "bf16-refined", "onnx", "onnx-int8", "openvino"],
+            help="how a CPU computes a reranker (auto: the fastest form that keeps the order on this processor)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         import uvicorn
@@ -61,6 +73,8 @@ def _application(options: dict[str, Any]) -> Any:
     """Return the ASGI application; torch is imported here, so that --help is fast."""
     import torch
 
+    from trainer.serving.access.door import ProcessDoor
+    from trainer.serving.access.limits import KeyLimits
     from trainer.serving.batcher import RequestBatcher
     from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
     from trainer.serving.protocols import model_id
@@ -79,10 +93,13 @@ def _application(options: dict[str, Any]) -> Any:
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
-        load=lambda path: load_published(path, device=device, dtype=options["dtype"]),
+        load=lambda path: load_published(
+            path, device=device, dtype=options["dtype"], form=options["form"], cache=Path(settings.ZELO_CACHE)
+        ),
     )
     batcher = RequestBatcher(
         threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),
+        most_wait_s=float(settings.ZELO_RERANK_WAIT_S),
         prepare_thread=lambda: torch.set_num_threads(1),
     )
     if default is not None:
@@ -93,7 +110,12 @@ def _application(options: dict[str, Any]) -> Any:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
     return RerankApp(
-        models=models, batcher=batcher, service_keys=None if open_to_all else service_keys, default=default
+        models=models,
+        batcher=batcher,
+        service_keys=None if open_to_all else service_keys,
+        default=default,
+        gate=ProcessDoor() if options["keys"] else None,
+        limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
     )
 
 
