@@ -24,8 +24,13 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.defaults import page_not_found
 
 from labeling.access.api_keys import find_token
+from labeling.models import ApiToken
+from trainer.deployments.changes import WarmingFailed
+from trainer.deployments.recorder import Handled, Recorder
+from trainer.deployments.routing import deployment_name, find_target, usable_deployments
 from trainer.models import Reranker
 from trainer.serving.addresses import ADDRESSES, EMBEDDINGS, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
+from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     RerankRefused,
@@ -38,8 +43,6 @@ from trainer.serving.protocols import (
 from trainer.serving.registry import (
     UnknownReranker,
     artefact_of,
-    find_embedder,
-    find_reranker,
     form_of,
     full_name,
     usable_by,
@@ -48,7 +51,9 @@ from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
 ARTEFACT_HEADER = "x-zelo-reranker"
+BACKGROUND_HEADER, VERSION_HEADER = "x-zelo-background", "x-zelo-version"
 PASSED_ON = ("retry-after", "x-zelo-warnings")
+WARM = "/warm"
 SCOPE = "rerank"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
@@ -83,22 +88,27 @@ def rerank(request: HttpRequest) -> HttpResponse:
     try:
         if not allows(path, request.method or ""):
             raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {request.method}")
-        user = _asker(request)
+        key = _key(request)
         content = b"" if path == INFO else _content(request)
         body = {} if path == INFO else read_body(content)[0]
         dialect = dialect_of(path, body)
         name = model_named(body) or request.GET.get("model", "")
         try:
-            reranker = find_embedder(user, name) if path == EMBEDDINGS else find_reranker(user, name)
+            route = find_target(key.user, name, embeds=path == EMBEDDINGS).route(str(key.pk))
         except UnknownReranker as error:
             raise RerankRefused(404, str(error)) from error
-        reply = pass_on(reranker, path, content)
+        began = time.monotonic()
+        reply = send(route.version.artefact, path, content)
     except RerankRefused as error:
         response = JsonResponse(error_body(dialect, error), status=error.status)
         if error.retry_after_s:
             response["Retry-After"] = str(error.retry_after_s)
         return response
-    return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=reply.headers)
+    if reply.status == 200:
+        milliseconds = round((time.monotonic() - began) * 1000)
+        recorder.offer(Handled(route, path, content, reply.content, milliseconds))
+    headers = reply.headers | {VERSION_HEADER: route.version.name}
+    return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=headers)
 
 
 def _content(request: HttpRequest) -> bytes:
@@ -148,7 +158,7 @@ def models(request: HttpRequest) -> HttpResponse:
     try:
         if not allows(MODELS, request.method or ""):
             raise RerankRefused(405, f"{MODELS} takes GET, not {request.method}")
-        user = _asker(request)
+        user = _key(request).user
     except RerankRefused as error:
         return JsonResponse(error_body("rerank", error), status=error.status)
     rows = [
@@ -162,18 +172,64 @@ def models(request: HttpRequest) -> HttpResponse:
         }
         for each in usable_by(user)
     ]
+    rows += [
+        {
+            "id": deployment_name(each),
+            "object": "model",
+            "created": int(each.created_at.timestamp()),
+            "owned_by": "zelo",
+            "form": form_of(each.current),
+            "release": each.current.release,
+            "version": full_name(each.current),
+        }
+        for each in usable_deployments(user)
+    ]
     return JsonResponse({"object": "list", "data": rows})
 
 
 def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
     """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
+    return send(artefact_of(reranker), path, content)
+
+
+def warm(reranker: Reranker) -> bool:
+    """Let the ranking server load a reranker and compute with it once, so that no request waits for that.
+
+    False if no ranking server answers: the first request then loads it. Raises WarmingFailed if it cannot be loaded.
+    """
+    try:
+        reply = send(artefact_of(reranker), WARM, b"")
+    except RerankRefused as error:
+        if error.status == 503:
+            return False
+        raise WarmingFailed(str(error)) from error
+    if reply.status != 200:
+        raise WarmingFailed(f"the ranking server could not load {reranker.name!r}: {reply.body.get('message', '')}")
+    return True
+
+
+def _compute_in_background(artefact: Artefact, content: bytes) -> Any:
+    """The answer to a shadow request, or None if the ranking server had no time for it."""
+    try:
+        reply = send(artefact, "/v1/rerank", content, is_background=True)
+    except RerankRefused:
+        return None
+    return reply.body if reply.status == 200 else None
+
+
+recorder = Recorder(_compute_in_background)
+
+
+def send(artefact: Artefact, path: str, content: bytes, *, is_background: bool = False) -> Reply:
+    """Send a request for an artefact to the ranking server. Raises RerankRefused if it does not answer."""
     headers = {
-        ARTEFACT_HEADER: json.dumps(asdict(artefact_of(reranker))),
+        ARTEFACT_HEADER: json.dumps(asdict(artefact)),
         "authorization": f"Bearer {service_key()}",
         "content-type": "application/json",
+        **({BACKGROUND_HEADER: "1"} if is_background else {}),
     }
     try:
-        response = _client().request(METHODS[path], path, content=content, headers=headers)
+        response = _client().request(METHODS.get(path, "POST"), path, content=content, headers=headers)
     except httpx.TimeoutException as error:
         message = f"ranking timed out after {TIMEOUT_S:.0f} s; send fewer or shorter documents"
         raise RerankRefused(504, message) from error
@@ -205,8 +261,8 @@ def service_keys() -> list[str]:
     return [service_key(at_s=time.time() + hours * KEY_PERIOD_S) for hours in (0, -1, 1)]
 
 
-def _asker(request: HttpRequest) -> Any:
-    """Return the user of the bearer key. Raises RerankRefused."""
+def _key(request: HttpRequest) -> ApiToken:
+    """Return the bearer key, with its user. Raises RerankRefused."""
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
     if found is None:
@@ -218,7 +274,7 @@ def _asker(request: HttpRequest) -> Any:
     request.has_valid_key = True  # type: ignore[attr-defined]
     if SCOPE not in found.scopes:
         raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
-    return found.user
+    return found
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
@@ -51,7 +52,7 @@ class _Pool:
 
 
 class RequestBatcher:
-    """Computes the logits of submitted pairs. `close` ends the threads and fails all open jobs."""
+    """Computes the logits of submitted pairs. `observe` is called after each pass, with its pairs and seconds. `close` ends the threads and fails all open jobs."""
 
     def __init__(
         self,
@@ -59,9 +60,11 @@ class RequestBatcher:
         threads: int,
         most_waiting_tokens: int = 4_000_000,
         prepare_thread: Callable[[], None] = lambda: None,
+        observe: Callable[[LoadedModel, Sequence[EncodedPair], float], None] = lambda model, pairs, seconds: None,
     ) -> None:
         self._most_waiting_tokens = most_waiting_tokens
         self._prepare_thread = prepare_thread
+        self._observe = observe
         self._changed = threading.Condition()
         self._jobs: dict[int, _Job] = {}
         self._pools: dict[int, _Pool] = {}
@@ -154,8 +157,11 @@ class RequestBatcher:
         return batch
 
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
+        began = time.monotonic()
         try:
-            logits = batch[0][0].model.logits([job.pairs[row] for job, row in batch])
+            model, pairs = batch[0][0].model, [job.pairs[row] for job, row in batch]
+            logits = model.logits(pairs)
+            self._observe(model, pairs, time.monotonic() - began)
         except Exception as error:
             for job in {id(job): job for job, _ in batch}.values():
                 self._fail(job, error)

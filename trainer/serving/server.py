@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +34,9 @@ from trainer.serving.embedding_protocol import (
 from trainer.serving.instructions import told_query, warnings_of
 from trainer.serving.loading import EncodedPair, EncodedRequest
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+from trainer.serving.operations.background import in_background
+from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
+from trainer.serving.operations.warming import WarmUp, compute_once
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     MOST_DOCUMENTS,
@@ -57,9 +61,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 ARTEFACT_HEADER = "x-zelo-reranker"
 WARNINGS_HEADER = "x-zelo-warnings"  # for responses whose format has no place for them
-STATE = "/state"
+BACKGROUND_HEADER = "x-zelo-background"
+STATE, METRICS, WARM = "/state", "/metrics", "/warm"
+LIVE, READY = "/healthz", "/readyz"
 REQUEST_THREADS = 32
 log = logging.getLogger(__name__)
+# Whether the request is one in the background, whose client waits for nothing.
+_is_background: ContextVar[bool] = ContextVar("is_background", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +75,16 @@ class _Answer:
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: str = "application/json"
 
 
 class RerankApp:
-    """ASGI: the addresses of `trainer.serving.addresses`, and GET /state.
+    """ASGI: the addresses of `trainer.serving.addresses`, GET /state, /metrics, /healthz and /readyz, and POST /warm.
 
     `service_keys`: the keys that are valid now, one of them required in `Authorization: Bearer`; called for each request
     (None: no key is required, for a private socket).
-    `default`: the artefact for requests without a header.
+    `default`: the artefact for requests without a header. `metrics_keys`: keys that may read /metrics beside the service
+    keys. `warm_up` loads models at the start; until it is over, the process is alive and not ready.
     """
 
     def __init__(
@@ -84,11 +94,17 @@ class RerankApp:
         batcher: RequestBatcher,
         service_keys: Callable[[], Sequence[str]] | None = None,
         default: Artefact | None = None,
+        metrics: ServingMetrics | None = None,
+        metrics_keys: Sequence[str] = (),
+        warm_up: WarmUp | None = None,
     ) -> None:
         self._models = models
         self._batcher = batcher
         self._service_keys = service_keys
         self._default = default
+        self._metrics = metrics or ServingMetrics()
+        self._metrics_keys = tuple(metrics_keys)
+        self._warm_up = warm_up or WarmUp()
         self._started_at = int(time.time())
         self._threads = ThreadPoolExecutor(max_workers=REQUEST_THREADS, thread_name_prefix="request")
         # Loading has its own threads, so that requests for loaded models do not wait for it.
@@ -104,6 +120,8 @@ class RerankApp:
         while True:
             message = await receive()
             kind = message["type"]
+            if kind == "lifespan.startup":
+                self._loading.submit(self._warm_up.run, self._models)
             if kind == "lifespan.shutdown":
                 self._batcher.close()
                 self._threads.shutdown(wait=False)
@@ -113,16 +131,19 @@ class RerankApp:
                 return
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
         try:
-            reply = await self._reply(scope, receive)
+            with self._metrics.in_progress.track_inprogress():
+                reply = await self._reply(scope, receive)
         except _Gone:
             return
+        self._count(scope, reply.status, time.monotonic() - began)
         await send(
             {
                 "type": "http.response.start",
                 "status": reply.status,
                 "headers": [
-                    (b"content-type", b"application/json"),
+                    (b"content-type", reply.content_type.encode()),
                     (b"content-length", str(len(reply.body)).encode()),
                     *reply.headers,
                 ],
@@ -130,16 +151,48 @@ class RerankApp:
         )
         await send({"type": "http.response.body", "body": reply.body})
 
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request; the label of its model is a name that was found, and its address one that exists."""
+        path = normal(scope["path"])
+        line = dict(scope["headers"]).get(ARTEFACT_HEADER.encode())
+        name = "" if self._default is None else self._default.name
+        if line and status != 401:
+            name = str(json.loads(line).get("name", ""))
+        if path in METHODS and METHODS[path] == "POST":
+            self._metrics.answered(path, name, status, seconds)
+
+    async def _operation(self, path: str, method: str, headers: dict[str, str]) -> _Answer | None:
+        """The answer at an address for operators and for the web server; None for all others."""
+        if method in ("GET", "HEAD") and path in (LIVE, READY, HEALTH):
+            if path == LIVE or self._warm_up.is_over:
+                return _json(200, {"status": "ok"})
+            told = "the models are being loaded; retry in a moment"
+            return _json(503, {"error": told, "error_type": "Unhealthy", "message": told, "status": "loading"})
+        if path == METRICS and method == "GET":
+            self._check_key(headers, also=self._metrics_keys)
+            waiting, models = self._batcher.waiting_tokens, self._models.state()
+            text = self._metrics.text(waiting_tokens=waiting, models=models, is_ready=self._warm_up.is_over)
+            return _Answer(200, text, content_type=CONTENT_TYPE)
+        self._check_key(headers)
+        if path == STATE and method == "GET":
+            return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+        if path == WARM and method == "POST":
+            artefact = self._artefact(headers, "")
+            began = time.monotonic()
+            async with self._using(artefact) as model:
+                await self._in_thread(compute_once, model)
+            return _json(200, {"model": artefact.name, "seconds": time.monotonic() - began})
+        return None
+
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
         path, method = normal(scope["path"]), scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         dialect = dialect_of(path)
+        _is_background.set(BACKGROUND_HEADER in headers)
         try:
-            if path == HEALTH and allows(path, method):
-                return _json(200, {"status": "ok"})
-            self._check_key(headers)
-            if path == STATE and method == "GET":
-                return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+            operation = await self._operation(path, method, headers)
+            if operation is not None:
+                return operation
             if path not in METHODS:
                 raise RerankRefused(404, unknown(path))
             if not allows(path, method):
@@ -161,11 +214,11 @@ class RerankApp:
             told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
-    def _check_key(self, headers: dict[str, str]) -> None:
+    def _check_key(self, headers: dict[str, str], also: Sequence[str] = ()) -> None:
         if self._service_keys is None:
             return
         given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if not any(hmac.compare_digest(given, key.encode()) for key in self._service_keys()):
+        if not any(hmac.compare_digest(given, key.encode()) for key in (*self._service_keys(), *also)):
             raise RerankRefused(
                 401, "this process answers the web server only; send the request to the web server, with your own key"
             )
@@ -214,6 +267,7 @@ class RerankApp:
             query = told_query(model, request.query, request.instruction)
             encoded = await self._in_thread(encode, query, request.documents)
             cut = sum(pair.cut for pair in encoded.pairs)
+            self._metrics.truncated.labels(model.name).inc(cut)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
             outputs = await self._computed(model, encoded.pairs, receive)
             body = answer(
@@ -268,9 +322,13 @@ class RerankApp:
         """The loaded model. Raises RerankRefused where memory or time is short."""
         with contextlib.ExitStack() as stack:
             try:
+                if _is_background.get() and not self._models.is_warm(artefact):
+                    raise RerankRefused(503, f"{artefact.name!r} is not loaded, and is not loaded in the background")
                 threads = self._threads if self._models.is_warm(artefact) else self._loading
                 loop = asyncio.get_running_loop()
-                yield await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+                model = await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+                self._warm_up.note(artefact)
+                yield model
             except TooBusy as error:
                 raise RerankRefused(429, str(error), retry_after_s=5) from error
             except NoMemory as error:
@@ -280,7 +338,16 @@ class RerankApp:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _computed(self, model: LoadedModel, pairs: Sequence[EncodedPair], receive: Receive) -> list[Any]:
-        return await _unless_gone(self._batcher.submit(model, pairs), receive)
+        self._metrics.documents.labels(model.name).inc(len(pairs))
+        if not _is_background.get():
+            return await _unless_gone(self._batcher.submit(model, pairs), receive)
+        try:
+            outputs = await in_background(self._batcher, model, pairs)
+        except TooBusy:
+            self._metrics.background.labels("dropped").inc()
+            raise
+        self._metrics.background.labels("computed").inc()
+        return outputs
 
 
 class _Gone(Exception):
