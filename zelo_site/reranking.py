@@ -29,7 +29,18 @@ from trainer.deployments.changes import WarmingFailed
 from trainer.deployments.recorder import Handled, Recorder
 from trainer.deployments.routing import deployment_name, find_target, usable_deployments
 from trainer.models import Reranker
-from trainer.serving.addresses import ADDRESSES, EMBEDDINGS, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
+from trainer.serving.addresses import (
+    ADDRESSES,
+    EMBED,
+    EMBEDDINGS,
+    HEALTH,
+    INFO,
+    METHODS,
+    MODELS,
+    allows,
+    normal,
+    unknown,
+)
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
@@ -78,12 +89,13 @@ class Reply:
 
 @login_not_required
 @csrf_exempt
-def rerank(request: HttpRequest) -> HttpResponse:
+def rerank(request: HttpRequest, *, address: str = "", model: str = "") -> HttpResponse:
     """The ranking server's response at an address of `trainer.serving.addresses`, for a key of scope `rerank`.
 
-    Refusals have the client's format. `model` at /v1/embeddings is an embedding student.
+    Refusals have the client's format. `model` at /v1/embeddings is an embedding student. `address` and `model`: where the
+    request's own address names a model, for clients that cannot.
     """
-    path = normal(request.path)
+    path = normal(address or request.path)
     dialect = dialect_of(path)
     try:
         if not allows(path, request.method or ""):
@@ -92,9 +104,9 @@ def rerank(request: HttpRequest) -> HttpResponse:
         content = b"" if path == INFO else _content(request)
         body = {} if path == INFO else read_body(content)[0]
         dialect = dialect_of(path, body)
-        name = model_named(body) or request.GET.get("model", "")
+        name = model or model_named(body) or request.GET.get("model", "")
         try:
-            route = find_target(key.user, name, embeds=path == EMBEDDINGS).route(str(key.pk))
+            route = find_target(key.user, name, embeds=path in (EMBEDDINGS, EMBED)).route(str(key.pk))
         except UnknownReranker as error:
             raise RerankRefused(404, str(error)) from error
         began = time.monotonic()
@@ -116,6 +128,23 @@ def _content(request: HttpRequest) -> bytes:
     if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
         raise too_large(int(request.headers["Content-Length"]))
     return request.body
+
+
+@login_not_required
+@csrf_exempt
+def elsewhere(request: HttpRequest, *, slug: str = "", name: str = "", address: str = "") -> HttpResponse:
+    """The interfaces below /models/PROJECT/NAME, for clients that cannot name a model, and with extra slashes.
+
+    A `model` in the body is then not read: such clients send one of their own.
+    """
+    path = normal(address or request.path)
+    if path == HEALTH:
+        return health(request)
+    if path == MODELS:
+        return models(request)
+    if path not in METHODS:
+        return not_found(request, Resolver404())
+    return rerank(request, address=path, model=f"{slug}/{name}" if name else "")
 
 
 @login_not_required
@@ -243,6 +272,17 @@ def send(artefact: Artefact, path: str, content: bytes, *, is_background: bool =
         )
     kept = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
     return Reply(response.status_code, response.content, kept)
+
+
+def ranking_metrics() -> str | None:
+    """The metrics of the ranking server in Prometheus' text format, or None if it does not answer."""
+    try:
+        response = _client().get(
+            "/metrics", headers={"authorization": f"Bearer {service_key()}"}, timeout=HEALTH_TIMEOUT_S
+        )
+    except httpx.TransportError:
+        return None
+    return response.text if response.status_code == 200 else None
 
 
 def reranking_socket() -> Path:

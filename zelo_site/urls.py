@@ -158,10 +158,12 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     re_path(r"^api/", unknown_address, name="unknown-operation"),
-    re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
+    re_path(r"^models/(?P<slug>[\w-]+)/(?P<name>[\w.-]+)(?P<address>/.*)$", reranking.elsewhere, name="rerank-named"),
+    re_path(r"^(?:v1/)?models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),
-    re_path(r"^v1/embeddings/?$", reranking.rerank, name="rerank-embeddings"),
+    re_path(r"^embed/?$", reranking.rerank, name="rerank-embed"),
+    re_path(r"^(?:v1/)?embeddings/?$", reranking.rerank, name="rerank-embeddings"),
     re_path(r"^v1/rerank/?$", reranking.rerank, name="rerank-v1"),
     re_path(r"^v2/rerank/?$", reranking.rerank, name="rerank-v2"),
     re_path(r"^rerank/?$", reranking.rerank, name="rerank-tei"),
@@ -169,6 +171,7 @@ urlpatterns = [
     re_path(r"^reranking/?$", reranking.rerank, name="rerank-llama"),
     re_path(r"^v1/score/?$", reranking.rerank, name="rerank-score-v1"),
     re_path(r"^score/?$", reranking.rerank, name="rerank-score"),
+    re_path(r"^(?P<address>(?:.*/)?/.*)$", reranking.elsewhere, name="rerank-slashes"),
     re_path(r"^v[12]/", reranking.unknown_address, name="unknown-address"),
 ]
 

@@ -103,11 +103,11 @@ def _storable(text: str) -> str:
     return text.replace("\x00", " ").encode("utf-8", "replace").decode()
 
 
-def trim(deployment_id: int) -> None:
-    """Delete the oldest requests and shadow results of a deployment beyond MOST_REQUESTS each."""
+def trim(deployment_id: int, *, most: int = MOST_REQUESTS) -> None:
+    """Delete the oldest requests and shadow results of a deployment beyond `most` each."""
     with connection.cursor() as cursor:
         for statement in (_OLD, _OLD_RESULTS):
-            cursor.execute(statement, {"id": deployment_id, "most": MOST_REQUESTS})
+            cursor.execute(statement, {"id": deployment_id, "most": most})
 
 
 def purge_due() -> int:

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from typing import Any
 
 from trainer.publishing.manifests import ManifestBroken
-from trainer.serving.addresses import EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
+from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.embedding_protocol import (
@@ -30,6 +30,7 @@ from trainer.serving.embedding_protocol import (
     check_size,
     embedding_answer,
     read_embedding_request,
+    read_tei_embedding,
 )
 from trainer.serving.instructions import told_query, warnings_of
 from trainer.serving.loading import EncodedPair, EncodedRequest
@@ -251,8 +252,8 @@ class RerankApp:
     async def _computing(
         self, path: str, body: dict[str, Any], warnings: tuple[str, ...], headers: dict[str, str], receive: Receive
     ) -> _Answer:
-        if path == EMBEDDINGS:
-            wanted = read_embedding_request(body, warnings)
+        if path in (EMBEDDINGS, EMBED):
+            wanted = (read_embedding_request if path == EMBEDDINGS else read_tei_embedding)(body, warnings)
             return await self._embed(wanted, self._artefact(headers, wanted.model), receive)
         if path in SCORE:
             pairs = read_score_request(body, warnings)
@@ -311,6 +312,8 @@ class RerankApp:
                 )
             check_size(request, model.sizes, model=artefact.name)
             encoded = await self._in_thread(functools.partial(model.encode_texts, request.texts, role=request.role))
+            cut = sum(each.cut for each in encoded)
+            check_lengths(truncate=request.truncate, cut=cut, query_cut=False, longest=model.max_length)
             outputs = await self._computed(model, encoded, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)
