@@ -234,9 +234,9 @@ def ranking_pid(home: Path) -> int:
     """The process id of this home's ranking server."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if b"serve_rerank" in (folder / "cmdline").read_bytes().split(b"\0"):
-                if f"ZELO_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    return int(folder.name)
+            words = [(folder / name).read_bytes().split(b"\0") for name in ("cmdline", "environ")]
+            if b"serve_rerank" in words[0] and f"ZELO_HOME={home}".encode() in words[1]:
+                return int(folder.name)
     raise SystemExit("the ranking server was not found")
 
 
