@@ -31,6 +31,7 @@ from zelo_site import reranking
 
 pytestmark = pytest.mark.django_db
 
+METRICS_KEY = "a secret of the scraper, long enough"
 DOCUMENTS = ["a pond with goldfish", "bread from the oven", "water"]
 
 
@@ -40,6 +41,7 @@ def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
     settings.STORAGE_URL = f"file://{tmp_path / 'storage'}"
     settings.ZELO_CACHE = tmp_path / "cache"
     settings.ZELO_HOME = tmp_path
+    settings.ZELO_METRICS_KEYS = [METRICS_KEY]
     reranking._client.cache_clear()
     reranking.reranking_socket().parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -105,6 +107,8 @@ def test_a_deployment_is_swapped_and_rolled_back_over_rest(
     listed = {row["id"]: row for row in client.get("/v1/models", headers=headers).json()["data"]}
     assert listed[f"{project.slug}/search"]["version"] == f"{project.slug}/v1"
     assert client.get("/info?model=search", headers=headers).json()["model_sha"] == first.checksum
+    scraped = client.get("/metrics", headers={"authorization": f"Bearer {METRICS_KEY}"}).content.decode()
+    assert "zelo_rerank_up 1.0" in scraped and f'model="{project.slug}/search",status="200"' in scraped
 
 
 def test_a_damaged_version_is_not_deployed(

@@ -313,6 +313,8 @@ def _count(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
     value = body.get(field)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():  # as programs in R and Lua write 2
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(field, value, f"a whole number of {least} or more")
     if value < least:
