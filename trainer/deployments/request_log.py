@@ -71,8 +71,8 @@ def answered(path: str, content: bytes, reply: bytes) -> Answered | None:
             scores = {row["index"]: row["score" if isinstance(found, list) else "relevance_score"] for row in rows}
             return Answered(request.query, request.documents, scores)
         if address in SCORE:
-            (group,) = read_score_request(body).groups or ((),)
-            return Answered(group[0], group[1], {row["index"]: row["score"] for row in found["data"]})
+            ((query, documents),) = read_score_request(body).groups
+            return Answered(query, documents, {row["index"]: row["score"] for row in found["data"]})
     except (RerankRefused, ValueError, KeyError, TypeError):
         return None
     return None
@@ -80,6 +80,7 @@ def answered(path: str, content: bytes, reply: bytes) -> Answered | None:
 
 def to_log(request: Answered, route: Route, *, milliseconds: int) -> LoggedRequest:
     """The row to store: at most MOST_DOCUMENTS, the best; texts shortened to LONGEST_TEXT and redacted."""
+    assert route.deployment_id is not None
     best_first = sorted(range(len(request.documents)), key=lambda row: (-request.scores.get(row, -math.inf), row))
     query, count = redacted(request.query[:LONGEST_TEXT])
     documents = []

@@ -24,7 +24,8 @@ async def in_background(batcher: RequestBatcher, model: LoadedModel, pairs: Sequ
             if time.monotonic() > until:
                 raise TooBusy("the server has no time for requests in the background")
             await asyncio.sleep(LOOK_EVERY_S)
-        outputs += await asyncio.wrap_future(batcher.submit(model, part))
+        found: list[Any] = await asyncio.wrap_future(batcher.submit(model, part))
+        outputs += found
     return outputs
 
 
