@@ -69,7 +69,7 @@ from tests.fake_judge.quality import Question as Asked
 from trainer.bases import MINILM, cross_encoder, load_base
 from trainer.evaluation.metrics import EvaluationQuery, Measured, difference, intervals, measure
 from trainer.evaluation.rankers import BM25, Cosine, Order
-from trainer.serving.packed_linear import pack_linears
+from trainer.serving.forms.packed_linear import pack_linears
 from trainer.training.adapters import attach_adapter
 from trainer.training.dev_ndcg import first_queries
 from trainer.training.fine_tuning import fine_tune, threads_to_use

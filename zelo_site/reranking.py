@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,18 @@ from django.urls.exceptions import Resolver404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.defaults import page_not_found
 
-from labeling.access.api_keys import find_token
 from labeling.models import ApiToken
 from trainer.deployments.changes import WarmingFailed
 from trainer.deployments.recorder import Handled, Recorder
-from trainer.deployments.routing import deployment_name, find_target, usable_deployments
+from trainer.deployments.routing import Route
 from trainer.models import Reranker
-from trainer.serving.addresses import (
-    ADDRESSES,
-    EMBED,
-    EMBEDDINGS,
-    HEALTH,
-    INFO,
-    METHODS,
-    MODELS,
-    allows,
-    normal,
-    unknown,
-)
+from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
+from trainer.serving.access.door import Door, listed
+from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
+    Dialect,
     RerankRefused,
     dialect_of,
     error_body,
@@ -51,27 +42,21 @@ from trainer.serving.protocols import (
     read_body,
     too_large,
 )
-from trainer.serving.registry import (
-    UnknownReranker,
-    artefact_of,
-    form_of,
-    full_name,
-    usable_by,
-)
+from trainer.serving.registry import artefact_of
 from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
-ARTEFACT_HEADER = "x-zelo-reranker"
 BACKGROUND_HEADER, VERSION_HEADER = "x-zelo-background", "x-zelo-version"
 PASSED_ON = ("retry-after", "x-zelo-warnings")
 WARM = "/warm"
-SCOPE = "rerank"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
 NOT_THERE = (
     "the ranking server does not answer; it starts a few seconds after the first reranker is published; retry "
     "soon, or see its log, serve_rerank.log"
 )
+# The keys and rerankers that this process has seen; `zelo_site.rerank_first` admits most requests from it.
+DOOR = Door()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +90,31 @@ def rerank(request: HttpRequest, *, address: str = "", model: str = "") -> HttpR
         body = {} if path == INFO else read_body(content)[0]
         dialect = dialect_of(path, body)
         name = model or model_named(body) or request.GET.get("model", "")
-        try:
-            route = find_target(key.user, name, embeds=path in (EMBEDDINGS, EMBED)).route(str(key.pk))
-        except UnknownReranker as error:
-            raise RerankRefused(404, str(error)) from error
-        began = time.monotonic()
-        reply = send(route.version.artefact, path, content)
+        admitted = DOOR.admit(key, path, name, fresh=True)
+        deadline = request.headers.get(DEADLINE_HEADER, "")
+        reply = answer(admitted.route, path, content, key_id=admitted.key_id, deadline=deadline)
     except RerankRefused as error:
-        response = JsonResponse(error_body(dialect, error), status=error.status)
-        if error.retry_after_s:
-            response["Retry-After"] = str(error.retry_after_s)
-        return response
+        reply = refusal(dialect, error)
+    return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=reply.headers)
+
+
+def answer(route: Route, path: str, content: bytes, *, key_id: int, deadline: str = "") -> Reply:
+    """The ranking server's response to a request, with the version that gave it; the recorder gets it too.
+
+    Raises RerankRefused if the ranking server does not answer.
+    """
+    began = time.monotonic()
+    reply = pass_on(route.version.artefact, path, content, key_id=key_id, deadline=deadline)
     if reply.status == 200:
         milliseconds = round((time.monotonic() - began) * 1000)
-        recorder.offer(Handled(route, path, content, reply.content, milliseconds))
-    headers = reply.headers | {VERSION_HEADER: route.version.name}
-    return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=headers)
+        RECORDER.offer(Handled(route, path, content, reply.content, milliseconds))
+    return replace(reply, headers=reply.headers | {VERSION_HEADER: route.version.name})
+
+
+def refusal(dialect: Dialect, error: RerankRefused) -> Reply:
+    """The response that says why a request is refused, in the client's format."""
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+    return Reply(error.status, json.dumps(error_body(dialect, error)).encode(), headers)
 
 
 def _content(request: HttpRequest) -> bytes:
@@ -190,35 +184,7 @@ def models(request: HttpRequest) -> HttpResponse:
         user = _key(request).user
     except RerankRefused as error:
         return JsonResponse(error_body("rerank", error), status=error.status)
-    rows = [
-        {
-            "id": full_name(each),
-            "object": "model",
-            "created": int(each.created_at.timestamp()),
-            "owned_by": "zelo",
-            "form": form_of(each),
-            "release": each.release,
-        }
-        for each in usable_by(user)
-    ]
-    rows += [
-        {
-            "id": deployment_name(each),
-            "object": "model",
-            "created": int(each.created_at.timestamp()),
-            "owned_by": "zelo",
-            "form": form_of(each.current),
-            "release": each.current.release,
-            "version": full_name(each.current),
-        }
-        for each in usable_deployments(user)
-    ]
-    return JsonResponse({"object": "list", "data": rows})
-
-
-def pass_on(reranker: Reranker, path: str, content: bytes) -> Reply:
-    """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer."""
-    return send(artefact_of(reranker), path, content)
+    return JsonResponse({"object": "list", "data": listed(user)})
 
 
 def warm(reranker: Reranker) -> bool:
@@ -227,7 +193,7 @@ def warm(reranker: Reranker) -> bool:
     False if no ranking server answers: the first request then loads it. Raises WarmingFailed if it cannot be loaded.
     """
     try:
-        reply = send(artefact_of(reranker), WARM, b"")
+        reply = pass_on(artefact_of(reranker), WARM, b"")
     except RerankRefused as error:
         if error.status == 503:
             return False
@@ -240,23 +206,39 @@ def warm(reranker: Reranker) -> bool:
 def _compute_in_background(artefact: Artefact, content: bytes) -> Any:
     """The answer to a shadow request, or None if the ranking server had no time for it."""
     try:
-        reply = send(artefact, "/v1/rerank", content, is_background=True)
+        reply = pass_on(artefact, "/v1/rerank", content, is_background=True)
     except RerankRefused:
         return None
     return reply.body if reply.status == 200 else None
 
 
-recorder = Recorder(_compute_in_background)
+RECORDER = Recorder(_compute_in_background)
 
 
-def send(artefact: Artefact, path: str, content: bytes, *, is_background: bool = False) -> Reply:
-    """Send a request for an artefact to the ranking server. Raises RerankRefused if it does not answer."""
+def pass_on(
+    artefact: Artefact,
+    path: str,
+    content: bytes,
+    *,
+    key_id: int | None = None,
+    deadline: str = "",
+    is_background: bool = False,
+) -> Reply:
+    """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer.
+
+    `key_id` is the key whose limits hold; `deadline` the seconds that the client allows, as it wrote them; `is_background`:
+    it is computed while no other request waits.
+    """
     headers = {
         ARTEFACT_HEADER: json.dumps(asdict(artefact)),
         "authorization": f"Bearer {service_key()}",
         "content-type": "application/json",
         **({BACKGROUND_HEADER: "1"} if is_background else {}),
     }
+    if key_id is not None:
+        headers[KEY_HEADER] = str(key_id)
+    if deadline:
+        headers[DEADLINE_HEADER] = deadline.encode("ascii", "replace").decode()
     try:
         response = _client().request(METHODS.get(path, "POST"), path, content=content, headers=headers)
     except httpx.TimeoutException as error:
@@ -302,19 +284,16 @@ def service_keys() -> list[str]:
 
 
 def _key(request: HttpRequest) -> ApiToken:
-    """Return the bearer key, with its user. Raises RerankRefused."""
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    found = find_token(token.strip()) if kind.lower() == "bearer" and token.strip() else None
-    if found is None:
-        raise RerankRefused(
-            401,
-            "the request has no valid key; send Authorization: Bearer zelo_... with a key made with "
-            "`python manage.py token USERNAME --scopes rerank`",
-        )
+    """Return the bearer key, as the database has it now. Raises RerankRefused."""
+    authorization = request.headers.get("Authorization", "")
+    try:
+        key = DOOR.key_of(authorization, fresh=True)
+    except RerankRefused as error:
+        if error.status != 401:
+            request.has_valid_key = True  # type: ignore[attr-defined]
+        raise
     request.has_valid_key = True  # type: ignore[attr-defined]
-    if SCOPE not in found.scopes:
-        raise RerankRefused(403, f"this key has the scopes {found.scopes}; ranking needs {SCOPE!r}; create another key")
-    return found
+    return key
 
 
 @functools.cache

@@ -8,6 +8,9 @@
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
 | ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
+| ZELO_RERANK_WAIT_S | a rerank request that would wait longer is refused with 429 | 20 |
+| ZELO_RERANK_REQUESTS | rerank requests in progress of one key, 0 for no limit | 64 |
+| ZELO_RERANK_TOKENS | tokens that one key may have ranked in a minute, 0 for no limit | 0 |
 | ZELO_HOSTS | comma-separated host names that the server accepts | localhost, 127.0.0.1, [::1] |
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
@@ -74,6 +77,16 @@ def _megabytes(name: str, default: int) -> int:
     return int(value * 1024 * 1024)
 
 
+def _count(name: str, default: int) -> int:
+    """The variable's number, 0 or more."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if text.isdecimal():
+        return int(text)
+    remedy = f"set {name} to a whole number, 0 or more, or unset it for {default}"
+    ZELO_WRONG_SETTINGS.append((f"{name} is {text!r}, not a whole number", remedy))
+    return default
+
+
 def _one_of(name: str, values: tuple[str, ...], default: str) -> str:
     text = os.environ.get(name, "").strip().upper() or default
     if text in values:
@@ -133,6 +146,9 @@ ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
 ZELO_RERANK_URL = os.environ.get("ZELO_RERANK_URL", "")
+ZELO_RERANK_WAIT_S = _count("ZELO_RERANK_WAIT_S", 20)
+ZELO_RERANK_REQUESTS = _count("ZELO_RERANK_REQUESTS", 64)
+ZELO_RERANK_TOKENS = _count("ZELO_RERANK_TOKENS", 0)
 ZELO_CACHE = Path(os.environ.get("ZELO_CACHE", "") or ZELO_HOME / "cache")
 
 INSTALLED_APPS = [

@@ -6,4 +6,6 @@ prepare_environment()
 
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
-application = get_wsgi_application()
+from zelo_site.rerank_first import RerankFirst  # noqa: E402
+
+application = RerankFirst(get_wsgi_application())

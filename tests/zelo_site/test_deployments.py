@@ -170,7 +170,7 @@ def test_shadow_and_log_follow_the_answer_and_become_queries(
     answer = ask(client, token, query="goldfish of emmy@example.org", top_n=2, documents=["", *DOCUMENTS])
     assert answer.status_code == 200
     assert ask(client, token, documents=[]).status_code == 422  # a refused request is not stored
-    assert reranking.recorder.wait(seconds=30)
+    assert reranking.RECORDER.wait(seconds=30)
     stored = LoggedRequest.objects.get()
     assert stored.query == "goldfish of [email]" and stored.reranker == first and stored.milliseconds > 0
     returned = {row["index"]: row["relevance_score"] for row in answer.json()["results"]}

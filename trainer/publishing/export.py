@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,10 +83,11 @@ def publish(
     max_length: int | None = None,
     temperature: float = 1.0,
     more: Mapping[str, Any] | None = None,
+    check: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> Published:
     """Write, check and move into place the three artefacts of an adapter; replaces an earlier `out`.
 
-    `probe` are further pairs of query and document to compare all artefacts on. The score is logit / `temperature` in all
+    `check` sees the finished artefacts and returns further facts of the manifest. `probe` are further pairs of query and document to compare all artefacts on. The score is logit / `temperature` in all
     artefacts except the bare adapter; `more` adds facts of the manifest. Raises AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     if not (math.isfinite(temperature) and temperature > 0):
@@ -113,6 +114,7 @@ def publish(
             "parity": {"pairs": len(pairs), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
             **(more or {}),
+            **(check(draft) if check else {}),
         }
         write_down(draft, base=found, card=card, artefacts=ARTEFACTS, facts=facts)
         move_into_place(draft, out)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -17,14 +18,22 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.serving.loading import EncodedPair, too_short
+from trainer.serving.forms.pairs import EncodedPair, too_padded
+from trainer.serving.loading import ExactPart
 from trainer.serving.published import LoadedModel
 
 SMALLEST_BATCH_TOKENS = 256
+# Weight of a new pass in the measured tokens per second.
+NEW_WEIGHT = 0.1
+MOST_RETRY_S = 60
 
 
 class TooBusy(RuntimeError):
-    """The queue is longer than the server can process in reasonable time."""
+    """The queue is longer than the server can process in reasonable time; `retry_after_s` says when to retry."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 @dataclass
@@ -32,7 +41,7 @@ class _Job:
     """The pairs of one request; `open_rows` lists those not taken yet, longest first."""
 
     number: int
-    model: LoadedModel
+    model: LoadedModel | ExactPart
     pairs: Sequence[EncodedPair]
     logits: list[Any]
     future: Future[list[Any]]
@@ -52,17 +61,24 @@ class _Pool:
 
 
 class RequestBatcher:
-    """Computes the logits of submitted pairs. `observe` is called after each pass, with its pairs and seconds. `close` ends the threads and fails all open jobs."""
+    """Computes the logits of submitted pairs. `close` ends the threads and fails all open jobs.
+
+    Refuses a request that would wait: behind more than `most_waiting_tokens`, or longer than `most_wait_s` at the speed of the
+    last passes (0: no such limit). `observe` is called after each pass, with its pairs and seconds.
+    """
 
     def __init__(
         self,
         *,
         threads: int,
         most_waiting_tokens: int = 4_000_000,
+        most_wait_s: float = 0.0,
         prepare_thread: Callable[[], None] = lambda: None,
         observe: Callable[[LoadedModel, Sequence[EncodedPair], float], None] = lambda model, pairs, seconds: None,
     ) -> None:
         self._most_waiting_tokens = most_waiting_tokens
+        self._most_wait_s = most_wait_s
+        self._tokens_per_s = 0.0  # of one thread
         self._prepare_thread = prepare_thread
         self._observe = observe
         self._changed = threading.Condition()
@@ -79,7 +95,7 @@ class RequestBatcher:
     def waiting_tokens(self) -> int:
         return self._waiting_tokens
 
-    def submit(self, model: LoadedModel, pairs: Sequence[EncodedPair]) -> Future[list[Any]]:
+    def submit(self, model: LoadedModel | ExactPart, pairs: Sequence[EncodedPair]) -> Future[list[Any]]:
         """A future of the model's output for each pair, a logit or a vector, in order; cancelling it removes its open pairs. Raises TooBusy."""
         future: Future[list[Any]] = Future()
         if not pairs:
@@ -89,11 +105,7 @@ class RequestBatcher:
         with self._changed:
             if self._closed:
                 raise TooBusy("the server is stopping; retry in a moment")
-            if self._waiting_tokens and self._waiting_tokens + tokens > self._most_waiting_tokens:
-                raise TooBusy(
-                    f"the server is busy: {self._waiting_tokens:,} tokens are queued and this request adds {tokens:,}; expected at "
-                    f"most {self._most_waiting_tokens:,}; retry later or send fewer documents"
-                )
+            self._check_queue(tokens)
             number = next(self._numbers)
             rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))
             job = _Job(number, model, pairs, [0.0] * len(pairs), future, deque(rows), len(pairs))
@@ -104,6 +116,30 @@ class RequestBatcher:
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._drop(number) if done.cancelled() else None)
         return future
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the queue is computed, at the speed of the last passes; 0 before the first."""
+        together = self._tokens_per_s * len(self._threads)
+        return self._waiting_tokens / together if together else 0.0
+
+    def _check_queue(self, tokens: int) -> None:
+        """Raise TooBusy for a request of `tokens` tokens that would wait too long."""
+        wait_s, most = self.wait_s, self._most_waiting_tokens
+        if not self._waiting_tokens:
+            return
+        queued = f"the server is busy: {self._waiting_tokens:,} tokens are queued"
+        retry_s = min(MOST_RETRY_S, max(1, math.ceil(wait_s / 2)))
+        if self._waiting_tokens + tokens > most:
+            raise TooBusy(
+                f"{queued} and this request adds {tokens:,}; expected at most {most:,}; retry later or send fewer documents",
+                retry_after_s=retry_s,
+            )
+        if self._most_wait_s and wait_s > self._most_wait_s:
+            raise TooBusy(
+                f"{queued}, about {wait_s:.0f} s of work; expected at most {self._most_wait_s:.0f} s; retry in {retry_s} s",
+                retry_after_s=retry_s,
+            )
 
     def close(self) -> None:
         with self._changed:
@@ -140,10 +176,13 @@ class RequestBatcher:
         target = min(model.batch_tokens, max(SMALLEST_BATCH_TOKENS, waiting // (2 * len(self._threads))))
         end = bisect.bisect_left(pool.entries, (longest, oldest.number, row)) + 1
         start = end - 1
-        while start > 0 and (end - start + 1) * longest <= target:
-            if too_short(pool.entries[start - 1][0], longest):
+        tokens = longest
+        while start > 0:
+            more = tokens + pool.entries[start - 1][0]
+            size = (end - start + 1) * longest if model.pads else more
+            if size > target or (model.pads and too_padded(more, size)):
                 break
-            start -= 1
+            start, tokens = start - 1, more
         taken = pool.entries[start:end]
         del pool.entries[start:end]
         if not pool.entries:
@@ -157,17 +196,20 @@ class RequestBatcher:
         return batch
 
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
-        began = time.monotonic()
+        begun = time.monotonic()
         try:
             model, pairs = batch[0][0].model, [job.pairs[row] for job, row in batch]
             logits = model.logits(pairs)
-            self._observe(model, pairs, time.monotonic() - began)
+            self._observe(model, pairs, time.monotonic() - begun)
         except Exception as error:
             for job in {id(job): job for job, _ in batch}.values():
                 self._fail(job, error)
             return
         finished = []
+        speed = sum(len(job.pairs[row]) for job, row in batch) / max(1e-6, time.monotonic() - begun)
         with self._changed:
+            weight = NEW_WEIGHT if self._tokens_per_s else 1.0
+            self._tokens_per_s += weight * (speed - self._tokens_per_s)
             for (job, row), logit in zip(batch, logits, strict=True):
                 job.logits[row] = logit
                 job.unfinished -= 1

@@ -17,19 +17,17 @@ import numpy as np
 from labeling.retrieval.embedder import Float32Array
 from trainer.bases import quiet
 from trainer.publishing.manifests import SENTENCE_TRANSFORMERS, verify
+from trainer.serving.forms.packed_linear import pack_linears
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest, batches
 from trainer.serving.loading import (
     CPU_BATCH_TOKENS,
     DEVICE_BATCH_TOKENS,
     ENCODED_AT_ONCE,
     UNBOUNDED_TOKENS,
-    EncodedPair,
-    EncodedRequest,
     NoScore,
     Ranked,
-    batches,
     in_order,
 )
-from trainer.serving.packed_linear import pack_linears
 from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened
 from trainer.token_similarity import similarities, with_tokens
 
@@ -91,6 +89,11 @@ class LoadedEmbedder:
     def dtype(self) -> str:
         """The precision of the weights, such as `float32`."""
         return str(next(self._model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def pads(self) -> bool:
+        """Whether the texts of a pass are padded to the longest."""
+        return True
 
     @property
     def batch_tokens(self) -> int:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
-from trainer.serving.packed_linear import pack_linears
+from trainer.serving.forms.catalogue import default_scorer, form_called
+from trainer.serving.forms.choice import Choice, logits_of
+from trainer.serving.forms.host_cache import choice_here, files_of
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
+from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, release, unsure_rows
 from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened, shortened
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
@@ -28,6 +32,10 @@ class NoScore(RuntimeError):
     """The model returned NaN or infinity for a pair: its weights are damaged, or training failed."""
 
 
+class FormMissing(RuntimeError):
+    """The form that was asked for cannot run on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One ranked document: its index in the request, `score` in [0, 1], and its logit."""
@@ -37,56 +45,52 @@ class Ranked:
     logit: float
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """A tokenised pair. `ids` and `types` are token ids and segments; `cut`: the document was truncated."""
-
-    ids: tuple[int, ...]
-    types: tuple[int, ...] | None
-    cut: bool
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedRequest:
-    """All pairs of one request, in the order of its documents; `query_cut`: the query was truncated."""
-
-    pairs: tuple[EncodedPair, ...]
-    query_cut: bool
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(pair) for pair in self.pairs)
-
-
 class LoadedReranker:
     """A cross-encoder that is ready to score. Thread-safe. Modifies the given model."""
 
-    def __init__(self, model: Any, *, name: str, checksum: str = "", reads_instruction: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        name: str,
+        checksum: str = "",
+        reads_instruction: bool = False,
+        scorer: Scorer | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         self.name = name
         self.checksum = checksum
         self.reads_instruction = reads_instruction
+        self.choice = choice
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self._model = model.eval()
         self._tokenizer = model.tokenizer
         self._tokenizing = threading.Lock()  # a tokenizer keeps its truncation as state
         self._plain = PlainText(self._tokenizer)
-        self._constants: dict[str, Any] = {}
         self._in_chat = "message" in model[0].modality_config
+        self._scorer = scorer or default_scorer(model)
+        self._constants: dict[str, Any] = {}
         self._frame = self._frame_tokens()
-        if self.on_cpu:
-            pack_linears(model)
+        self._exact = ExactPart(self)
 
     @property
     def on_cpu(self) -> bool:
         return bool(self._model.device.type == "cpu")
 
     @property
+    def form(self) -> str:
+        """The form that computes the logits, one of `trainer.serving.forms.catalogue`."""
+        return self._scorer.form
+
+    @property
+    def pads(self) -> bool:
+        """Whether the pairs of a pass are padded to the longest."""
+        return self._scorer.pads
+
+    @property
     def dtype(self) -> str:
-        """The precision of the weights, such as `float32`."""
-        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        """The precision of the products, such as `float32`."""
+        return self._scorer.dtype
 
     def rank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
         """The documents by falling relevance, the first `top_n` or all. Raises NoScore."""
@@ -94,12 +98,16 @@ class LoadedReranker:
 
     def scores(self, query: str, documents: Sequence[str]) -> list[float]:
         """The logit of each document, in the given order; computed in the calling thread."""
-        encoded = self.encode(query, documents)
-        logits = [0.0] * len(documents)
-        for batch in batches([len(pair) for pair in encoded.pairs], self.batch_tokens):
-            for row, logit in zip(batch, self.logits([encoded.pairs[row] for row in batch]), strict=True):
-                logits[row] = logit
-        return logits
+        return logits_of(self._scorer, self.encode(query, documents).pairs).tolist()
+
+    def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
+        """The rows of a list that `exact` has to compute before their order is certain; none for most forms."""
+        return unsure_rows(self._scorer, logits, top_n=top_n)
+
+    @property
+    def exact(self) -> ExactPart:
+        """What computes the rows of `unsure`."""
+        return self._exact
 
     def ranked(self, outputs: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:
         """The ranking of a request from the logits of its pairs. Raises NoScore."""
@@ -133,27 +141,7 @@ class LoadedReranker:
 
     def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
         """One raw logit per pair, computed in one batch."""
-        import torch
-
-        longest = max(len(pair) for pair in pairs)
-        left = self._tokenizer.padding_side == "left"
-        ids = torch.full((len(pairs), longest), int(self._tokenizer.pad_token_id))
-        mask = torch.zeros((len(pairs), longest), dtype=torch.int64)
-        types = torch.zeros((len(pairs), longest), dtype=torch.int64)
-        for row, pair in enumerate(pairs):
-            place = slice(longest - len(pair), longest) if left else slice(0, len(pair))
-            ids[row, place] = torch.tensor(pair.ids)
-            mask[row, place] = 1
-            if pair.types is not None:
-                types[row, place] = torch.tensor(pair.types)
-        features = {"input_ids": ids, "attention_mask": mask}
-        if pairs[0].types is not None:
-            features["token_type_ids"] = types
-        device = self._model.device
-        with torch.inference_mode():
-            features = {name: tensor.to(device) for name, tensor in features.items()}
-            scores = self._model({**features, **self._constants})["scores"]
-            return [float(score) for score in scores.float().reshape(len(pairs)).cpu().tolist()]
+        return self._scorer(pairs)
 
     def _encode(self, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
         """The tokens that `CrossEncoder.predict` would pass to the model, without padding."""
@@ -164,6 +152,8 @@ class LoadedReranker:
         if not self._constants:
             tensors = {"input_ids", "attention_mask", "token_type_ids"}
             self._constants = {name: value for name, value in features.items() if name not in tensors}
+            if isinstance(self._scorer, PaddedScorer):
+                self._scorer.constants = self._constants
         encoded = []
         for row, kept in enumerate(mask.bool()):
             tokens = tuple(ids[row][kept].tolist())
@@ -197,29 +187,78 @@ class LoadedReranker:
         return (head if self._in_chat else query), True
 
 
-def load_reranker(path: Path | str, *, device: str | None = None, dtype: str = "float32") -> LoadedReranker:
+class ExactPart:
+    """The float32 part of a reranker that computes in bfloat16 first; the batcher treats it as a model of its own."""
+
+    pads = False
+
+    def __init__(self, model: LoadedReranker) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def batch_tokens(self) -> int:
+        return self._model.batch_tokens
+
+    def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
+        """One raw logit per pair, computed in one batch."""
+        scorer = self._model._scorer
+        return (scorer.exact if isinstance(scorer, RefinedScorer) else scorer)(pairs)
+
+
+def load_reranker(
+    path: Path | str, *, device: str | None = None, dtype: str = "float32", form: str = "", cache: Path | None = None
+) -> LoadedReranker:
     """Load the published reranker in a folder after checking its files against the manifest.
 
     Loads the sequence-classification form: it has the same logits as the merged model (publishing compares them) and, for
-    a decoder, no output layer over the whole vocabulary. Raises ManifestBroken.
+    a decoder, no output layer over the whole vocabulary. On a CPU, `form` is one of `trainer.serving.forms.catalogue`, "auto" for the
+    fastest that keeps the order here, or empty for float32; `cache` keeps what was measured and made for this host.
+    Raises ManifestBroken, FormMissing.
     """
     folder = Path(path)
     manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
+    model = classifier(folder / SEQUENCE_CLASSIFICATION, device=device, dtype=dtype)
+    on_cpu = model.device.type == "cpu" and dtype == "float32"
+    choice = choice_here(model, folder, manifest, cache) if form == "auto" and on_cpu else None
+    wanted = choice.form if choice is not None else form
+    if wanted in ("", "auto") or not on_cpu:
+        scorer = default_scorer(model)
+    else:
+        scorer = _scorer_called(wanted, model, files_of(folder, cache))
+    if isinstance(scorer, RefinedScorer) and choice is not None:
+        scorer.close = next(each.close for each in choice.measured if each.form == scorer.form)
+    release(model, scorer)
+    return LoadedReranker(
+        model,
+        name=str(manifest.get("card", {}).get("name", folder.name)),
+        checksum=str(manifest.get("adapter_sha256", "")),
+        reads_instruction=bool(manifest.get("reads_instruction", False)),
+        scorer=scorer,
+        choice=choice,
+    )
+
+
+def _scorer_called(name: str, model: Any, files: Path) -> Scorer:
+    form = form_called(name)
+    if missing := form.missing():
+        raise FormMissing(f"the form {name!r} cannot run here: {missing}; choose another --form, or auto")
+    return form.make(model, files)
+
+
+def classifier(folder: Path, *, device: str | None = None, dtype: str = "float32") -> Any:
+    """The `CrossEncoder` in the folder of a sequence-classification form."""
     from sentence_transformers import CrossEncoder
 
     quiet()
-    model = CrossEncoder(
-        str(folder / SEQUENCE_CLASSIFICATION),
+    return CrossEncoder(
+        str(folder),
         device=device,
         local_files_only=True,
         model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
-    )
-    name = str(manifest.get("card", {}).get("name", folder.name))
-    return LoadedReranker(
-        model,
-        name=name,
-        checksum=str(manifest.get("adapter_sha256", "")),
-        reads_instruction=bool(manifest.get("reads_instruction", False)),
     )
 
 
@@ -244,20 +283,3 @@ def sigmoid(logit: float) -> float:
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     return math.exp(logit) / (1.0 + math.exp(logit))
-
-
-def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Batches of rows of similar length, longest first, each within `most_tokens` including padding."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while order:
-        longest = max(1, lengths[order[0]])
-        count = max(1, most_tokens // longest)
-        # A row much shorter than the first would be mostly padding.
-        count = next((n for n in range(1, min(count, len(order))) if too_short(lengths[order[n]], longest)), count)
-        yield order[:count]
-        order = order[count:]
-
-
-def too_short(length: int, longest: int) -> bool:
-    """Whether padding a row to `longest` costs more than a separate batch."""
-    return longest - length > 16 + longest // 4

@@ -1,7 +1,8 @@
 """The serving process: an ASGI application that ranks, without a database and without Django.
 
 The web process checks keys, finds the reranker and forwards the request with a header for the location of the artefact.
-This process trusts every client with the service key of the installation. It loads models on first use
+This process trusts every client with the service key of the installation; where it has a database, a gate
+(`trainer.serving.access.door`) admits users with their own keys, so that they need no web process. It loads models on first use
 (`trainer.serving.model_cache`) and batches the pairs of concurrent requests (`trainer.serving.batcher`).
 """
 
@@ -18,10 +19,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
+from urllib.parse import parse_qs
 
 from trainer.publishing.manifests import ManifestBroken
+from trainer.serving.access.callers import (
+    ARTEFACT_HEADER,
+    KEY_HEADER,
+    Admission,
+    Caller,
+    Gate,
+    deadline_s,
+)
+from trainer.serving.access.limits import KeyLimits, OverLimit
 from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
@@ -32,15 +42,15 @@ from trainer.serving.embedding_protocol import (
     read_embedding_request,
     read_tei_embedding,
 )
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
 from trainer.serving.instructions import told_query, warnings_of
-from trainer.serving.loading import EncodedPair, EncodedRequest
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 from trainer.serving.operations.background import in_background
+from trainer.serving.operations.description import info
 from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
 from trainer.serving.operations.warming import WarmUp, compute_once
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
-    MOST_DOCUMENTS,
     RerankRefused,
     RerankRequest,
     answer,
@@ -60,7 +70,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-ARTEFACT_HEADER = "x-zelo-reranker"
 WARNINGS_HEADER = "x-zelo-warnings"  # for responses whose format has no place for them
 BACKGROUND_HEADER = "x-zelo-background"
 STATE, METRICS, WARM = "/state", "/metrics", "/warm"
@@ -69,6 +78,8 @@ REQUEST_THREADS = 32
 log = logging.getLogger(__name__)
 # Whether the request is one in the background, whose client waits for nothing.
 _is_background: ContextVar[bool] = ContextVar("is_background", default=False)
+# The name of the request's model once it is found, never what a client wrote.
+_model_name: ContextVar[str] = ContextVar("model_name", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,10 @@ class _Answer:
 class RerankApp:
     """ASGI: the addresses of `trainer.serving.addresses`, GET /state, /metrics, /healthz and /readyz, and POST /warm.
 
-    `service_keys`: the keys that are valid now, one of them required in `Authorization: Bearer`; called for each request
-    (None: no key is required, for a private socket).
-    `default`: the artefact for requests without a header. `metrics_keys`: keys that may read /metrics beside the service
-    keys. `warm_up` loads models at the start; until it is over, the process is alive and not ready.
+    `service_keys`: the keys of the web server that are valid now, one of them required in `Authorization: Bearer`; called for
+    each request (None: no key is required, for a private socket). `gate`: admits users' own keys as well.
+    `default`: the artefact for requests without a header. `limits`: what one key may use. `metrics_keys`: keys that may read
+    /metrics beside the service keys. `warm_up` loads models at the start; until it is over, the process is alive and not ready.
     """
 
     def __init__(
@@ -98,6 +109,8 @@ class RerankApp:
         metrics: ServingMetrics | None = None,
         metrics_keys: Sequence[str] = (),
         warm_up: WarmUp | None = None,
+        gate: Gate | None = None,
+        limits: KeyLimits | None = None,
     ) -> None:
         self._models = models
         self._batcher = batcher
@@ -106,6 +119,8 @@ class RerankApp:
         self._metrics = metrics or ServingMetrics()
         self._metrics_keys = tuple(metrics_keys)
         self._warm_up = warm_up or WarmUp()
+        self._gate = gate
+        self._limits = limits or KeyLimits()
         self._started_at = int(time.time())
         self._threads = ThreadPoolExecutor(max_workers=REQUEST_THREADS, thread_name_prefix="request")
         # Loading has its own threads, so that requests for loaded models do not wait for it.
@@ -153,56 +168,66 @@ class RerankApp:
         await send({"type": "http.response.body", "body": reply.body})
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request; the label of its model is a name that was found, and its address one that exists."""
+        """Count a request, if its address is one that ranks or embeds."""
         path = normal(scope["path"])
-        line = dict(scope["headers"]).get(ARTEFACT_HEADER.encode())
-        name = "" if self._default is None else self._default.name
-        if line and status != 401:
-            name = str(json.loads(line).get("name", ""))
-        if path in METHODS and METHODS[path] == "POST":
-            self._metrics.answered(path, name, status, seconds)
+        if METHODS.get(path) == "POST":
+            self._metrics.answered(path, _model_name.get(), status, seconds)
 
     async def _operation(self, path: str, method: str, headers: dict[str, str]) -> _Answer | None:
-        """The answer at an address for operators and for the web server; None for all others."""
+        """The answer at an address for operators; None for all others."""
         if method in ("GET", "HEAD") and path in (LIVE, READY, HEALTH):
             if path == LIVE or self._warm_up.is_over:
                 return _json(200, {"status": "ok"})
             told = "the models are being loaded; retry in a moment"
             return _json(503, {"error": told, "error_type": "Unhealthy", "message": told, "status": "loading"})
         if path == METRICS and method == "GET":
-            self._check_key(headers, also=self._metrics_keys)
+            given = headers.get("authorization", "")
+            if self._service_keys is not None and not self._is_service_key(given, also=self._metrics_keys):
+                raise RerankRefused(401, "send Authorization: Bearer with ZELO_METRICS_KEY")
             waiting, models = self._batcher.waiting_tokens, self._models.state()
             text = self._metrics.text(waiting_tokens=waiting, models=models, is_ready=self._warm_up.is_over)
             return _Answer(200, text, content_type=CONTENT_TYPE)
-        self._check_key(headers)
-        if path == STATE and method == "GET":
-            return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
-        if path == WARM and method == "POST":
-            artefact = self._artefact(headers, "")
-            began = time.monotonic()
-            async with self._using(artefact) as model:
-                await self._in_thread(compute_once, model)
-            return _json(200, {"model": artefact.name, "seconds": time.monotonic() - began})
         return None
+
+    async def _for_the_web_server(self, path: str, method: str, caller: Caller) -> _Answer:
+        """The state, or the loading of a model before requests need it."""
+        if method != ("GET" if path == STATE else "POST"):
+            raise RerankRefused(405, f"{path} does not take {method[:20]}")
+        if path == STATE:
+            return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+        artefact = await self._artefact(caller, "")
+        began = time.monotonic()
+        async with self._using(artefact) as model:
+            await self._in_thread(compute_once, model)
+        return _json(200, {"model": artefact.name, "seconds": time.monotonic() - began})
 
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
         path, method = normal(scope["path"]), scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         dialect = dialect_of(path)
         _is_background.set(BACKGROUND_HEADER in headers)
+        _model_name.set("")
         try:
             operation = await self._operation(path, method, headers)
             if operation is not None:
                 return operation
+            caller = await self._caller(path, headers, scope)
+            if path in (STATE, WARM) and caller.user_key is None:
+                return await self._for_the_web_server(path, method, caller)
             if path not in METHODS:
                 raise RerankRefused(404, unknown(path))
             if not allows(path, method):
                 raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {method[:20]}")
             if METHODS[path] == "GET":
-                return await self._described(path, headers)
+                return await self._described(path, caller)
             body, warnings = read_body(await _body(receive, int(headers.get("content-length") or 0)))
             dialect = dialect_of(path, body)
-            return await self._computing(path, body, warnings, headers, receive)
+            with self._limits.request_of(caller.name):
+                return await self._computing(path, body, warnings, caller, receive)
+        except OverLimit as error:
+            refused = RerankRefused(429, str(error))
+            wait = ((b"retry-after", str(error.retry_after_s).encode()),)
+            return _json(429, error_body(dialect, refused), headers=wait)
         except RerankRefused as error:
             wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
             return _json(error.status, error_body(dialect, error), headers=wait)
@@ -215,17 +240,39 @@ class RerankApp:
             told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
-    def _check_key(self, headers: dict[str, str], also: Sequence[str] = ()) -> None:
-        if self._service_keys is None:
-            return
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if not any(hmac.compare_digest(given, key.encode()) for key in (*self._service_keys(), *also)):
+    async def _caller(self, path: str, headers: dict[str, str], scope: Scope) -> Caller:
+        """Who sends the request. Raises RerankRefused for a key that is not valid."""
+        ends_at = time.monotonic() + deadline_s(headers)
+        given = headers.get("authorization", "")
+        if self._service_keys is None or self._is_service_key(given):
+            return Caller(headers, path, None, headers.get(KEY_HEADER, ""), ends_at)
+        if self._gate is None:
             raise RerankRefused(
                 401, "this process answers the web server only; send the request to the web server, with your own key"
             )
+        key = await self._in_thread(self._gate.key_of, given)
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        # Users cannot name a location: their headers do not count.
+        own = {"model": query["model"][0]} if query.get("model") else {}
+        return Caller(own, path, key, str(key.pk), ends_at)
 
-    def _artefact(self, headers: dict[str, str], model: str) -> Artefact:
-        line = headers.get(ARTEFACT_HEADER)
+    def _is_service_key(self, authorization: str, also: Sequence[str] = ()) -> bool:
+        given = authorization.removeprefix("Bearer ").encode()
+        assert self._service_keys is not None
+        return any(hmac.compare_digest(given, key.encode()) for key in (*self._service_keys(), *also))
+
+    async def _artefact(self, caller: Caller, model: str) -> Artefact:
+        found = await self._found(caller, model)
+        _model_name.set(found.name)
+        return found
+
+    async def _found(self, caller: Caller, model: str) -> Artefact:
+        if caller.user_key is not None:
+            assert self._gate is not None
+            name = model or caller.headers.get("model", "")
+            admitted: Admission = await self._in_thread(self._gate.admit, caller.user_key, caller.path, name)
+            return admitted.artefact
+        line = caller.headers.get(ARTEFACT_HEADER)
         if line:
             return Artefact(**json.loads(line))
         if self._default is None:
@@ -236,13 +283,17 @@ class RerankApp:
             raise RerankRefused(404, f"model {model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
-    async def _described(self, path: str, headers: dict[str, str]) -> _Answer:
+    async def _described(self, path: str, caller: Caller) -> _Answer:
         """The list of models in OpenAI's format, or TEI's description of one."""
         if path == MODELS:
-            return _json(200, {"object": "list", "data": self._listed()})
-        artefact = self._artefact(headers, "")
+            listed = self._listed()
+            if caller.user_key is not None:
+                assert self._gate is not None
+                listed = await self._in_thread(self._gate.models_of, caller.user_key)
+            return _json(200, {"object": "list", "data": listed})
+        artefact = await self._artefact(caller, "")
         async with self._using(artefact) as model:
-            return _json(200, _info(model, artefact))
+            return _json(200, info(model, artefact, most_requests=REQUEST_THREADS))
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._default is None:
@@ -250,18 +301,18 @@ class RerankApp:
         return [{"id": self._default.name, "object": "model", "created": self._started_at, "owned_by": "zelo"}]
 
     async def _computing(
-        self, path: str, body: dict[str, Any], warnings: tuple[str, ...], headers: dict[str, str], receive: Receive
+        self, path: str, body: dict[str, Any], warnings: tuple[str, ...], caller: Caller, receive: Receive
     ) -> _Answer:
         if path in (EMBEDDINGS, EMBED):
             wanted = (read_embedding_request if path == EMBEDDINGS else read_tei_embedding)(body, warnings)
-            return await self._embed(wanted, self._artefact(headers, wanted.model), receive)
+            return await self._embed(wanted, await self._artefact(caller, wanted.model), caller, receive)
         if path in SCORE:
             pairs = read_score_request(body, warnings)
-            return await self._score(pairs, self._artefact(headers, pairs.model), receive)
+            return await self._score(pairs, await self._artefact(caller, pairs.model), caller, receive)
         request = read_request(path, body, warnings)
-        return await self._rank(request, self._artefact(headers, request.model), receive)
+        return await self._rank(request, await self._artefact(caller, request.model), caller, receive)
 
-    async def _rank(self, request: RerankRequest, artefact: Artefact, receive: Receive) -> _Answer:
+    async def _rank(self, request: RerankRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
             request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
             encode = functools.partial(model.encode, document_tokens=request.document_tokens)
@@ -270,7 +321,8 @@ class RerankApp:
             cut = sum(pair.cut for pair in encoded.pairs)
             self._metrics.truncated.labels(model.name).inc(cut)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
-            outputs = await self._computed(model, encoded.pairs, receive)
+            outputs = await self._computed(model, encoded.pairs, caller, receive)
+            outputs = await self._refined(model, [encoded.pairs], outputs, caller, receive, top_n=request.top_n)
             body = answer(
                 request,
                 model.ranked(outputs, top_n=request.top_n),
@@ -281,7 +333,7 @@ class RerankApp:
             )
             return _json(200, body, headers=_warned(request.warnings if request.dialect == "tei" else ()))
 
-    async def _score(self, request: ScoreRequest, artefact: Artefact, receive: Receive) -> _Answer:
+    async def _score(self, request: ScoreRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
             groups: list[EncodedRequest] = await self._in_thread(
                 lambda: [
@@ -293,7 +345,9 @@ class RerankApp:
             cut = sum(pair.cut for each in groups for pair in each.pairs)
             query_cut = any(each.query_cut for each in groups)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)
-            outputs = iter(await self._computed(model, [pair for each in groups for pair in each.pairs], receive))
+            pairs = [pair for each in groups for pair in each.pairs]
+            computed = await self._computed(model, pairs, caller, receive)
+            outputs = iter(await self._refined(model, [each.pairs for each in groups], computed, caller, receive))
             scores: list[float] = []
             for each in groups:
                 ranked = model.ranked([next(outputs) for _ in each.pairs])
@@ -303,7 +357,7 @@ class RerankApp:
             body = score_answer(request, scores, model=artefact.name, tokens=tokens, cut=cut, query_cut=query_cut)
             return _json(200, body)
 
-    async def _embed(self, request: EmbeddingRequest, artefact: Artefact, receive: Receive) -> _Answer:
+    async def _embed(self, request: EmbeddingRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
         async with self._using(artefact) as model:
             if not isinstance(model, LoadedEmbedder):
                 raise RerankRefused(
@@ -314,7 +368,7 @@ class RerankApp:
             encoded = await self._in_thread(functools.partial(model.encode_texts, request.texts, role=request.role))
             cut = sum(each.cut for each in encoded)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=False, longest=model.max_length)
-            outputs = await self._computed(model, encoded, receive)
+            outputs = await self._computed(model, encoded, caller, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)
             body = embedding_answer(request, vectors, model=artefact.name, tokens=tokens)
@@ -333,17 +387,56 @@ class RerankApp:
                 self._warm_up.note(artefact)
                 yield model
             except TooBusy as error:
-                raise RerankRefused(429, str(error), retry_after_s=5) from error
+                raise RerankRefused(429, str(error), retry_after_s=error.retry_after_s) from error
             except NoMemory as error:
                 raise RerankRefused(503, str(error), retry_after_s=5) from error
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    async def _computed(self, model: LoadedModel, pairs: Sequence[EncodedPair], receive: Receive) -> list[Any]:
+    async def _refined(
+        self,
+        model: LoadedModel,
+        groups: Sequence[Sequence[EncodedPair]],
+        outputs: list[Any],
+        caller: Caller,
+        receive: Receive,
+        *,
+        top_n: int | None = None,
+    ) -> list[Any]:
+        """The outputs with the logits of float32 for documents whose order in their list is not certain."""
+        if isinstance(model, LoadedEmbedder):
+            return outputs
+        rows, start = [], 0
+        for group in groups:
+            own = outputs[start : start + len(group)]
+            rows += [start + row for row in model.unsure(own, top_n=top_n)]
+            start += len(group)
+        if rows:
+            pairs = [pair for group in groups for pair in group]
+            found = await self._submitted(model.exact, [pairs[row] for row in rows], caller, receive)
+            for row, logit in zip(rows, found, strict=True):
+                outputs[row] = logit
+        return outputs
+
+    async def _computed(
+        self, model: LoadedModel, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive
+    ) -> list[Any]:
+        """The model's outputs. Raises OverLimit, TooBusy, and RerankRefused when the request's time is over."""
+        self._limits.take(caller.name, sum(len(pair) for pair in pairs))
+        left_s = caller.ends_at - time.monotonic()
+        if left_s <= 0 or self._batcher.wait_s > left_s:
+            raise RerankRefused(
+                504, f"the queue takes longer than the {max(0.0, left_s):.1f} s that the request allows"
+            )
         self._metrics.documents.labels(model.name).inc(len(pairs))
+        return await self._submitted(model, pairs, caller, receive)
+
+    async def _submitted(self, model: Any, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive) -> list[Any]:
+        """The outputs of passes, computed in turn, or between the requests of others for one in the background."""
         if not _is_background.get():
-            return await _unless_gone(self._batcher.submit(model, pairs), receive)
+            left_s = caller.ends_at - time.monotonic()
+            return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
         try:
             outputs = await in_background(self._batcher, model, pairs)
         except TooBusy:
@@ -373,14 +466,19 @@ async def _body(receive: Receive, announced: int) -> bytes:
             return b"".join(parts)
 
 
-async def _unless_gone(work: Any, receive: Receive) -> list[Any]:
-    """The result of a concurrent future; if the client disconnects first, its pairs are not computed."""
+async def _unless_gone(work: Any, receive: Receive, *, left_s: float) -> list[Any]:
+    """The result of a concurrent future; if the client disconnects or `left_s` are over first, its pairs are not computed."""
     result = asyncio.ensure_future(asyncio.wrap_future(work))
     hung_up = asyncio.ensure_future(receive())
-    await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED, timeout=left_s)
     if not result.done():
         result.cancel()
-        raise _Gone
+        if hung_up in done:
+            raise _Gone
+        hung_up.cancel()
+        raise RerankRefused(
+            504, "the request's time was over before its turn came; retry later or send fewer documents"
+        )
     hung_up.cancel()
     outputs: list[Any] = result.result()
     return outputs
@@ -393,26 +491,3 @@ def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = 
 def _warned(warnings: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
     """The header that lists warnings; nothing without any."""
     return ((WARNINGS_HEADER.encode(), "; ".join(warnings).encode("ascii", "backslashreplace")),) if warnings else ()
-
-
-def _info(model: LoadedModel, artefact: Artefact) -> dict[str, Any]:
-    """TEI's description of a model and of the limits of this process."""
-    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    return {
-        "model_id": artefact.name,
-        "model_sha": artefact.checksum or model.checksum or None,
-        "model_dtype": model.dtype,
-        "model_type": {"embedding": {"pooling": model.pooling}}
-        if isinstance(model, LoadedEmbedder)
-        else {"reranker": labels},
-        "max_concurrent_requests": REQUEST_THREADS,
-        "max_input_length": model.max_length,
-        "max_batch_tokens": model.batch_tokens,
-        "max_batch_requests": None,
-        "max_client_batch_size": MOST_DOCUMENTS,
-        "auto_truncate": True,
-        "tokenization_workers": 1,
-        "version": version("zelo"),
-        "sha": None,
-        "docker_label": None,
-    }

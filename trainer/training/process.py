@@ -173,6 +173,8 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
     """The artefacts of the form that the training gave, checked on texts of the data."""
     from trainer.publishing.embedding_export import publish_embedder
     from trainer.publishing.export import publish
+    from trainer.serving.forms.lists import texts_of
+    from trainer.serving.forms.publication import check_forms
 
     shown = data.dev if len(data.dev) else data.train
     queries, documents = shown.queries[:PROBES], [text[:LONGEST_PROBE] for text in shown.documents[:PROBES]]
@@ -188,7 +190,13 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
             token_weight=trained.token_weight,
             **common,
         )
-    return publish(trained.adapter, probe=list(zip(queries, documents, strict=True)), **common)
+    lists = texts_of(shown, told=trained.reads_instruction)
+    return publish(
+        trained.adapter,
+        probe=list(zip(queries, documents, strict=True)),
+        check=lambda draft: check_forms(draft, lists),
+        **common,
+    )
 
 
 def _base_won(trained: Trained) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from sentence_transformers import CrossEncoder
 from trainer.bases import cross_encoder, load_base
 from trainer.publishing.manifests import ManifestBroken
 from trainer.serving.batcher import RequestBatcher, TooBusy
-from trainer.serving.loading import LoadedReranker, NoScore, batches, in_order, load_base_reranker, load_reranker
+from trainer.serving.forms.pairs import batches
+from trainer.serving.loading import LoadedReranker, NoScore, in_order, load_base_reranker, load_reranker
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
 
 WORDS = "goldfish pond carp bread oven water relevant document query yes no answer one".split()  # noqa: SIM905
@@ -109,7 +111,7 @@ def test_pairs_of_concurrent_requests_score_as_one_by_one(loaded: LoadedReranker
 class _Slow:
     """Stands in for a model whose passes wait until they are let through, and notes what it was given."""
 
-    batch_tokens = 8
+    batch_tokens, pads = 8, True
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -152,7 +154,30 @@ def test_batches_hold_every_row_once_and_stay_within_their_tokens() -> None:
     found = list(batches(lengths, 1024))
     assert sorted(row for batch in found for row in batch) == list(range(200))
     for batch in found:
-        assert len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 1024
+        longest, tokens = max(lengths[row] for row in batch), sum(lengths[row] for row in batch)
+        assert len(batch) == 1 or longest * len(batch) <= 1024
+        assert longest * len(batch) - tokens <= 0.05 * longest * len(batch)
+    together = list(batches(lengths, 1024, pads=False))
+    assert all(len(batch) == 1 or sum(lengths[row] for row in batch) <= 1024 for batch in together)
+    assert len(together) < len(found)
+
+
+def test_a_request_that_would_wait_too_long_is_refused_with_the_time_to_retry() -> None:
+    slow: Any = _Slow()
+    batcher = RequestBatcher(threads=1, most_wait_s=1.0)
+    try:
+        slow.gate.release()
+        time.sleep(0.05)
+        batcher.submit(slow, ["x" * 10]).result(timeout=10)  # type: ignore[list-item]
+        assert batcher.wait_s == 0.0
+        batcher.submit(slow, ["x" * 40])  # type: ignore[list-item]  # computed now
+        batcher.submit(slow, ["x" * 10_000_000])  # type: ignore[list-item]  # more than a second of work
+        with pytest.raises(TooBusy, match="s of work") as refused:
+            batcher.submit(slow, ["x" * 40])  # type: ignore[list-item]
+        assert 1 <= refused.value.retry_after_s <= 60
+    finally:
+        slow.gate.release(100)
+        batcher.close()
 
 
 def test_order_is_by_logit_even_where_the_sigmoid_saturates() -> None:

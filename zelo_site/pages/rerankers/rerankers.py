@@ -26,8 +26,9 @@ from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
 from trainer.models import Evaluation, Reranker
 from trainer.publishing.manifests import ARTEFACTS, SENTENCE_TRANSFORMERS, is_embedding
+from trainer.serving.forms.choice import Choice, choice_from
 from trainer.serving.protocols import RerankRefused
-from trainer.serving.registry import full_name, servable
+from trainer.serving.registry import artefact_of, full_name, servable
 from zelo_site.pages.forms import PageForm
 from zelo_site.pages.scope import may_change, visible_project
 from zelo_site.pages.texts import clipped, document_title
@@ -74,6 +75,7 @@ class Shown:
     artefacts: tuple[Artefact, ...]
     embeds: bool = False
     proofs: tuple[Proved, ...] = ()
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def shown(reranker: Reranker, proofs: tuple[Proved, ...] = ()) -> Shown:
         ),
         embeds=is_embedding(manifest),
         proofs=proofs,
+        choice=choice_from(manifest.get("forms")),
     )
 
 
@@ -219,7 +222,7 @@ def _ranked(reranker: Reranker, question: str, documents: Sequence[Found]) -> di
         return {"problem": _("No document shares a word with the question. Enter documents to rank.")}
     body = {"query": question, "documents": [each.text for each in documents], "return_documents": False}
     try:
-        reply = pass_on(reranker, "/v1/rerank", json.dumps(body).encode())
+        reply = pass_on(artefact_of(reranker), "/v1/rerank", json.dumps(body).encode())
     except RerankRefused as error:
         return {"problem": f"{error}"}
     answer = reply.body

@@ -41,6 +41,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the weights"
         )
+        parser.add_argument(
+            "--keys",
+            action="store_true",
+            help="answer users' own keys too, checked in the database, so that clients need no web server",
+        )
+        parser.add_argument(
+            "--form",
+            default="auto",
+            choices=["auto", "fp32", "packed", "bf16", "bf16-refined", "onnx", "onnx-int8", "openvino"],
+            help="how a CPU computes a reranker (auto: the fastest form that keeps the order on this processor)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         import uvicorn
@@ -65,6 +76,8 @@ def _application(options: dict[str, Any]) -> Any:
     """Return the ASGI application; torch is imported here, so that --help is fast."""
     import torch
 
+    from trainer.serving.access.door import ProcessDoor
+    from trainer.serving.access.limits import KeyLimits
     from trainer.serving.batcher import RequestBatcher
     from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
     from trainer.serving.operations.metrics import ServingMetrics
@@ -86,15 +99,16 @@ def _application(options: dict[str, Any]) -> Any:
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
-        load=lambda path: load_published(path, device=device, dtype=options["dtype"]),
+        load=lambda path: load_published(
+            path, device=device, dtype=options["dtype"], form=options["form"], cache=Path(settings.ZELO_CACHE)
+        ),
         watch=lambda artefact: metrics.loading(artefact.name),
     )
     batcher = RequestBatcher(
         threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),
+        most_wait_s=float(settings.ZELO_RERANK_WAIT_S),
         prepare_thread=lambda: torch.set_num_threads(1),
-        observe=lambda model, pairs, seconds: metrics.computed(
-            model.name, pairs, seconds, pads=bool(getattr(model, "pads", True))
-        ),
+        observe=lambda model, pairs, seconds: metrics.computed(model.name, pairs, seconds, pads=model.pads),
     )
     if default is not None:
         try:
@@ -113,6 +127,8 @@ def _application(options: dict[str, Any]) -> Any:
         metrics=metrics,
         metrics_keys=settings.ZELO_METRICS_KEYS,
         warm_up=WarmUp(Path(settings.ZELO_HOME) / "loaded_rerankers.json") if remembered else None,
+        gate=ProcessDoor() if options["keys"] else None,
+        limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
     )
 
 

@@ -1,7 +1,7 @@
-"""Runs linear layers with oneDNN and packed weights, on CPUs where this is faster than torch's default.
+"""Linear layers with weights that are packed for oneDNN, in float32 or bfloat16.
 
 `torch.nn.functional.linear` in float32 uses MKL, which is slow on processors other than Intel's: on an AMD EPYC oneDNN was
-2.2 times as fast. Loading a model measures both; results agree to the last digits of float32. Imports no Django, and torch
+2.2 times as fast. `packing_pays` measures both; results agree to the last digits of float32. Imports no Django, and torch
 only when it is called.
 """
 
@@ -10,26 +10,58 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 WORTH_IT = 1.15
 _ROWS, _COLUMNS = 512, 384  # size of the timed product, and the batch size that weights are packed for
+Arithmetic = Literal["fp32", "packed", "bf16"]
+Product = Callable[[Any], Any]
 log = logging.getLogger(__name__)
 
 
 def pack_linears(model: Any) -> int:
     """Replace the model's float32 linear layers in place if that is faster here; return the number replaced."""
-    import torch
-
     if not packing_pays():
         return 0
+    return replace_linears(model, "packed")
+
+
+def replace_linears(model: Any, arithmetic: Arithmetic) -> int:
+    """Replace the model's float32 linear layers in place by products of another arithmetic; return the number replaced.
+
+    In bfloat16 a layer takes and gives float32, so that sums between layers stay exact.
+    """
+    import torch
+
     replaced = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear and _fits(child):
-                setattr(parent, name, _packed_class()(child))
+                setattr(parent, name, _product_layer()(child, arithmetic))
                 replaced += 1
     return replaced
+
+
+def product(weight: Any, bias: Any, arithmetic: Arithmetic, *, gelu: bool = False) -> Product:
+    """`values @ weight.T + bias` as a function of float32[n, in], followed by GELU if asked; bf16 gives bfloat16.
+
+    fp32 is torch's own product; packed and bf16 are oneDNN's with weights in its layout.
+    """
+    import torch
+
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
+    if arithmetic == "fp32":
+        linear = torch.nn.functional.linear
+        if gelu:
+            return lambda values: torch.nn.functional.gelu(linear(values, weight, bias))
+        return lambda values: linear(values, weight, bias)
+    kind = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(kind), _ROWS)
+    offset = None if bias is None else bias.to(kind)
+    after, how = ("gelu", "none") if gelu else ("none", "")
+    pointwise = torch.ops.mkldnn._linear_pointwise
+    return lambda values: pointwise(values.to(kind), packed, offset, after, [], how)
 
 
 @functools.cache
@@ -41,7 +73,7 @@ def packing_pays() -> bool:
         values = torch.randn(_ROWS, _COLUMNS)
         plain = torch.nn.Linear(_COLUMNS, _COLUMNS)
         try:
-            packed = _packed_class()(plain)
+            packed = _product_layer()(plain, "packed")
             if not torch.allclose(packed(values), plain(values), atol=1e-4):
                 return False
         except (AttributeError, NotImplementedError, RuntimeError) as error:
@@ -70,20 +102,19 @@ def _fits(layer: Any) -> bool:
 
 
 @functools.cache
-def _packed_class() -> type[Any]:
+def _product_layer() -> type[Any]:
     import torch
 
-    class PackedLinear(torch.nn.Module):
+    class ProductLayer(torch.nn.Module):
         """`torch.nn.Linear` for inference; keeps only the packed weights."""
 
-        def __init__(self, linear: torch.nn.Linear) -> None:
+        def __init__(self, linear: torch.nn.Linear, arithmetic: Arithmetic) -> None:
             super().__init__()
             self.in_features, self.out_features = linear.in_features, linear.out_features
-            self.bias = None if linear.bias is None else linear.bias.detach()
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
+            self.product = product(linear.weight, linear.bias, arithmetic)
 
         def forward(self, values: torch.Tensor) -> torch.Tensor:
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self.packed, self.bias, "none", [], "")
-            return product
+            found: torch.Tensor = self.product(values)
+            return found.to(values.dtype)
 
-    return PackedLinear
+    return ProductLayer

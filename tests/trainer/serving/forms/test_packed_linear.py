@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.serving import packed_linear
-from trainer.serving.packed_linear import pack_linears
+from trainer.serving.forms import packed_linear
+from trainer.serving.forms.packed_linear import pack_linears
 
 
 def model() -> torch.nn.Module:

@@ -1,0 +1,60 @@
+"""Who sends a request to the serving process, and how long it may take. Imports no Django."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainer.serving.model_cache import Artefact
+from trainer.serving.protocols import RerankRefused
+
+# The web server names the artefact and the key of a request in these headers; a client may name a deadline.
+ARTEFACT_HEADER, KEY_HEADER, DEADLINE_HEADER = "x-zelo-reranker", "x-zelo-key", "x-request-timeout"
+MOST_DEADLINE_S = 110.0
+
+
+class Gate(Protocol):
+    """Admits requests with the keys of users, see `trainer.serving.access.door`; every method raises RerankRefused."""
+
+    def key_of(self, authorization: str) -> Any: ...
+
+    def admit(self, key: Any, path: str, name: str) -> Admission: ...
+
+    def models_of(self, key: Any) -> list[dict[str, Any]]: ...
+
+
+class Admission(Protocol):
+    """What a gate admits: the artefact of a request, and the id of the key."""
+
+    @property
+    def artefact(self) -> Artefact: ...
+
+    @property
+    def key_id(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request: the web server or a local user (`headers`), or a user with an own key."""
+
+    headers: Mapping[str, str]
+    path: str
+    user_key: Any
+    name: str
+    ends_at: float
+
+
+def deadline_s(headers: Mapping[str, str]) -> float:
+    """Seconds that the request allows for its answer. Raises RerankRefused."""
+    text = headers.get(DEADLINE_HEADER)
+    if not text:
+        return MOST_DEADLINE_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise RerankRefused(422, f"{DEADLINE_HEADER} is {text[:40]!r}; expected seconds, such as 2.5")
+    return min(seconds, MOST_DEADLINE_S)

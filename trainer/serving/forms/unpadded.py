@@ -1,0 +1,165 @@
+"""Encoders of the BERT family without padding: the tokens of all texts of a pass stand one behind the other.
+
+Linear layers see one matrix of all tokens; attention is computed text by text. Only the first token of a text is scored, so
+the last layer computes its other tokens no further than its keys and values. Sums, residuals and layer norms are float32
+whatever the arithmetic of the products. Imports no Django, and torch only when it is called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.serving.forms.packed_linear import Arithmetic, Product, product
+
+# Position embeddings of RoBERTa's relatives start at the padding id + 1, and their head has a layer of its own.
+_SUPPORTED = {
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "roberta",
+    "CamembertForSequenceClassification": "roberta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    inputs: Product  # queries, keys and values side by side
+    attended: Product
+    attended_norm: Any
+    up: Product
+    down: Product
+    norm: Any
+
+
+class UnpaddedEncoder:
+    """The logits of a classifier with one label, computed from the weights of `model`; thread-safe."""
+
+    def __init__(self, model: Any, arithmetic: Arithmetic) -> None:
+        import torch
+
+        self._half = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+        config, base = model.config, model.base_model
+        self._heads = config.num_attention_heads
+        self._hidden = config.hidden_size
+        self._first_position = first_position(model)
+        self._embeddings = base.embeddings
+        layers = list(base.encoder.layer)
+        self._layers = [_layer(each, arithmetic) for each in layers]
+        own = layers[-1].attention.self
+        self._last_queries = product(own.query.weight, own.query.bias, arithmetic)
+        self._last_keys = _joined([own.key, own.value], arithmetic)
+        self._head = head_of(model)
+
+    def __call__(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> list[float]:
+        """One raw logit per text. Texts of equal length that stand side by side share one attention."""
+        import torch
+
+        lengths = [len(each) for each in ids]
+        with torch.inference_mode():
+            states = self._embedded(ids, types, lengths)
+            for layer in self._layers[:-1]:
+                inputs = layer.inputs(states)
+                states = self._after(layer, self._attention(inputs, lengths), states)
+            states = self._last(states, lengths)
+            return [float(each) for each in self._head(states).reshape(len(ids)).tolist()]
+
+    def _embedded(
+        self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, lengths: Sequence[int]
+    ) -> Any:
+        import torch
+
+        own = self._embeddings
+        tokens = torch.tensor(list(itertools.chain.from_iterable(ids)))
+        segments = torch.zeros_like(tokens) if types is None else torch.tensor(list(itertools.chain(*types)))
+        start = self._first_position
+        places = torch.tensor([place for length in lengths for place in range(start, start + length)])
+        states = own.word_embeddings(tokens) + own.token_type_embeddings(segments)
+        return own.LayerNorm(states + own.position_embeddings(places))
+
+    def _after(self, layer: _Layer, attended: Any, states: Any) -> Any:
+        """The rest of a layer behind its attention."""
+        states = layer.attended_norm(layer.attended(attended).float() + states)
+        return layer.norm(layer.down(layer.up(states)).float() + states)
+
+    def _attention(self, inputs: Any, lengths: Sequence[int]) -> Any:
+        import torch
+
+        parts, start = [], 0
+        for length, group in itertools.groupby(lengths):
+            number = len(list(group))
+            rows = inputs[start : start + number * length].view(number, length, 3, self._heads, -1)
+            queries, keys, values = rows.permute(2, 0, 3, 1, 4)
+            own = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+            parts.append(own.transpose(1, 2).reshape(number * length, self._hidden))
+            start += number * length
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _last(self, states: Any, lengths: Sequence[int]) -> Any:
+        """The last layer, of the first token of each text only."""
+        import torch
+
+        layer = self._layers[-1]
+        firsts = torch.tensor([0, *itertools.accumulate(lengths[:-1])])
+        own = states[firsts]
+        queries, both = self._last_queries(own), self._last_keys(states)
+        parts, start, done = [], 0, 0
+        for length, group in itertools.groupby(lengths):
+            number = len(list(group))
+            rows = both[start : start + number * length].view(number, length, 2, self._heads, -1)
+            keys, values = rows.permute(2, 0, 3, 1, 4)
+            asked = queries[done : done + number].view(number, 1, self._heads, -1).transpose(1, 2)
+            found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
+            parts.append(found.reshape(number, self._hidden))
+            start, done = start + number * length, done + number
+        return self._after(layer, torch.cat(parts) if len(parts) > 1 else parts[0], own)
+
+
+def supports(model: Any) -> bool:
+    """Whether the classifier has the layers that `UnpaddedEncoder` computes."""
+    config = model.config
+    return (
+        type(model).__name__ in _SUPPORTED
+        and config.hidden_act == "gelu"
+        and getattr(config, "position_embedding_type", "absolute") in (None, "absolute")
+        and not getattr(config, "is_decoder", False)
+        and not getattr(config, "add_cross_attention", False)
+    )
+
+
+def _layer(layer: Any, arithmetic: Arithmetic) -> _Layer:
+    attention = layer.attention
+    own, out = attention.self, attention.output
+    return _Layer(
+        inputs=_joined([own.query, own.key, own.value], arithmetic),
+        attended=product(out.dense.weight, out.dense.bias, arithmetic),
+        attended_norm=out.LayerNorm,
+        up=product(layer.intermediate.dense.weight, layer.intermediate.dense.bias, arithmetic, gelu=True),
+        down=product(layer.output.dense.weight, layer.output.dense.bias, arithmetic),
+        norm=layer.output.LayerNorm,
+    )
+
+
+def _joined(parts: Sequence[Any], arithmetic: Arithmetic) -> Product:
+    """Several linear layers of the same input as one product."""
+    import torch
+
+    weights = torch.cat([each.weight.detach() for each in parts])
+    return product(weights, torch.cat([each.bias.detach() for each in parts]), arithmetic)
+
+
+def first_position(model: Any) -> int:
+    """The position of the first token."""
+    return model.config.pad_token_id + 1 if _SUPPORTED[type(model).__name__] == "roberta" else 0
+
+
+def head_of(model: Any) -> Any:
+    """The logits from the states of the first tokens, float32[n, hidden]."""
+    import torch
+
+    if _SUPPORTED[type(model).__name__] == "roberta":
+        head = model.classifier
+        return lambda states: head.out_proj(torch.tanh(head.dense(states)))
+    dense, classifier = model.base_model.pooler.dense, model.classifier
+    return lambda states: classifier(torch.tanh(dense(states)))
