@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import IntegrityError, close_old_connections, transaction
+from django.db import IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F
 
 from trainer.deployments.request_log import Answered, answered, to_log, trim
@@ -89,11 +89,13 @@ class Recorder:
         while True:
             handled = self._queue.get()
             try:
+                close_old_connections()
                 self.handle(handled)
             except Exception:  # a lost log entry must not end the thread
                 log.exception("a request could not be stored or compared")
             finally:
-                close_old_connections()
+                if self._queue.empty():
+                    connection.close()  # none is held while nothing is to do
                 with self._lock:
                     self._open -= 1
                     self._bytes -= handled.size
