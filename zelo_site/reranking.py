@@ -127,7 +127,7 @@ def _content(request: HttpRequest) -> bytes:
 @login_not_required
 @csrf_exempt
 def elsewhere(request: HttpRequest, *, slug: str = "", name: str = "", address: str = "") -> HttpResponse:
-    """The interfaces below /models/PROJECT/NAME, for clients that cannot name a model, and with extra slashes.
+    """The interfaces below /models/PROJECT/NAME, for clients that cannot name a model, and those with extra slashes.
 
     A `model` in the body is then not read: such clients send one of their own.
     """
@@ -168,6 +168,8 @@ def unknown_address(request: HttpRequest) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """The site's 404: the page for browsers, JSON for programs that ask for an address that does not exist."""
+    if isinstance(exception, Resolver404) and "//" in request.path and normal(request.path) in METHODS:
+        return elsewhere(request)
     wants_page = "text/html" in request.headers.get("Accept", "")
     if isinstance(exception, Resolver404) and not wants_page:
         return unknown_address(request)

@@ -158,7 +158,7 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     re_path(r"^api/", unknown_address, name="unknown-operation"),
-    re_path(r"^models/(?P<slug>[\w-]+)/(?P<name>[\w.-]+)(?P<address>/.*)$", reranking.elsewhere, name="rerank-named"),
+    path("models/<slug:slug>/<str:name>/<path:address>", reranking.elsewhere, name="rerank-named"),
     re_path(r"^(?:v1/)?models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),
@@ -171,7 +171,6 @@ urlpatterns = [
     re_path(r"^reranking/?$", reranking.rerank, name="rerank-llama"),
     re_path(r"^v1/score/?$", reranking.rerank, name="rerank-score-v1"),
     re_path(r"^score/?$", reranking.rerank, name="rerank-score"),
-    re_path(r"^(?P<address>(?:.*/)?/.*)$", reranking.elsewhere, name="rerank-slashes"),
     re_path(r"^v[12]/", reranking.unknown_address, name="unknown-address"),
 ]
 

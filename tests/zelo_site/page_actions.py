@@ -106,7 +106,7 @@ WITHOUT: dict[str, str] = {
     "set-language": "the language of a browser's pages",
     "try-reranker": "POST /v1/rerank does the same for programs",
     **dict.fromkeys(
-        ("rerank-embeddings", "rerank-embed", "rerank-named", "rerank-slashes", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
+        ("rerank-embeddings", "rerank-embed", "rerank-named", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
          "rerank-score"), RANKING,
     ),
 }  # fmt: skip

@@ -420,7 +420,6 @@ EXEMPT = {
     "rerank-embeddings": "embeds and stores nothing",
     "rerank-embed": "embeds and stores nothing",
     "rerank-named": "ranks and stores nothing",
-    "rerank-slashes": "ranks and stores nothing",
     "rerank-v1": "ranks and stores nothing",
     "rerank-v2": "ranks and stores nothing",
     "rerank-tei": "ranks and stores nothing",

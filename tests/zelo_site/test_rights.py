@@ -137,7 +137,6 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerank-embeddings": {"POST": For.KEYS},
     "rerank-embed": {"POST": For.KEYS},
     "rerank-named": {"POST": For.KEYS},
-    "rerank-slashes": {"POST": For.KEYS},
     "rerank-v1": {"POST": For.KEYS},
     "rerank-v2": {"POST": For.KEYS},
     "rerank-tei": {"POST": For.KEYS},

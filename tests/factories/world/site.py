@@ -140,7 +140,7 @@ def make_world() -> World:
     ).pk
     first = documents[0]
     known |= {"what": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
-    known |= {"address": "//v1/rerank"}
+    known |= {"address": "v1/rerank"}
     known |= {"doc": "tour", "image": "scale-light.png"}
     known["object_id"] = users["viewer"].pk  # in the admin, which opens no row to anybody here
     known["archived"] = deleted_project(users["owner"]).slug
