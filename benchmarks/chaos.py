@@ -43,8 +43,8 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
-DOCUMENTS = 40
-AHEAD = 300  # questions
+DOCUMENTS, QUICK_BATCH_DOCUMENTS = 40, 30
+AHEAD, QUICK_BATCH_AHEAD = 300, 50  # questions
 ROUNDS, QUICK_ROUNDS = 50, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 20, 4  # each kind once
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
@@ -104,6 +104,8 @@ class Stack:
         """Start again what has ended, as the supervisors do; without their pauses, which grow with each death."""
         self.services.revive()
         for name, arguments in self.COMMANDS.items():
+            if name == "reconciler" and self.in_batches:
+                arguments = [*arguments, "--every", f"{POLL_S}"]
             if name not in self.processes or not self.processes[name].is_alive():
                 log = self.home / "logs" / f"{name}.log"
                 self.processes[name] = self.context.Process(target=work, args=(arguments, str(log)))
@@ -233,31 +235,33 @@ class Orders:
     project: Any
     judge: Any
     queries: list[int]
+    documents: int
+    ahead: int
     runs: list[Any] = field(default_factory=list)
 
     @property
     def questions(self) -> int:
-        return len(self.runs) * DOCUMENTS * (DOCUMENTS - 1) // 2
+        return len(self.runs) * self.documents * (self.documents - 1) // 2
 
     def keep_ahead(self, stack: Stack, calls: int) -> None:
         """Order until more is to be asked than one round can use up."""
         from workers.runs.ordering import start_run
 
-        while self.questions < calls + AHEAD:
+        while self.questions < calls + self.ahead:
             query = self.queries[len(self.runs)]
             order = {"judges": [self.judge], "sampler": "all", "query_ids": [query], "seed": 1}
             self.runs.append(_asked(stack, lambda order=order: start_run(self.project, **order)))  # type: ignore[misc]
 
 
-def new_orders(queries: int, *, in_batches: bool = False) -> Orders:
+def new_orders(queries: int, *, in_batches: bool = False, documents: int = DOCUMENTS, ahead: int = AHEAD) -> Orders:
     from labeling.access.annotators import get_judge
     from labeling.models import Query
     from tests.factories.http_panel import make_texts
 
-    project = make_texts(queries=queries, documents=DOCUMENTS)
+    project = make_texts(queries=queries, documents=documents)
     options = {"endpoint": "fake", "model": "mortal"} | ({"delivery": "batch"} if in_batches else {})
     judge = get_judge(project, "openai-http", options, name="mortal")
-    return Orders(project, judge, list(Query.objects.order_by("id").values_list("id", flat=True)))
+    return Orders(project, judge, list(Query.objects.order_by("id").values_list("id", flat=True)), documents, ahead)
 
 
 def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> list[Kill]:
@@ -430,13 +434,15 @@ def _extra_calls(
     return extra
 
 
-def chaos(rounds: int, *, seed: int = 0, in_batches: bool = False) -> tuple[dict[str, Any], list[Kill]]:
+def chaos(
+    rounds: int, *, seed: int = 0, in_batches: bool = False, documents: int = DOCUMENTS, ahead: int = AHEAD
+) -> tuple[dict[str, Any], list[Kill]]:
     """A run under `rounds` kills, to its end; the figures, and what was killed."""
     began = time.monotonic()
     with running_stack(in_batches=in_batches) as stack:
         if in_batches:
             stack.fake.set_batches(batch_s=BATCH_S)
-        orders = new_orders(rounds + 5, in_batches=in_batches)
+        orders = new_orders(rounds + 5, in_batches=in_batches, documents=documents, ahead=ahead)
         stack.tick()
         began_killing = time.monotonic()
         kills = torment(stack, orders, rounds, random.Random(seed))
@@ -465,7 +471,9 @@ def main() -> None:
     arguments = parser.parse_args()
     many, few = (BATCH_ROUNDS, QUICK_BATCH_ROUNDS) if arguments.batch else (ROUNDS, QUICK_ROUNDS)
     rounds = arguments.rounds or (few if arguments.quick else many)
-    figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch)
+    small = arguments.quick and arguments.batch
+    size = {"documents": QUICK_BATCH_DOCUMENTS, "ahead": QUICK_BATCH_AHEAD} if small else {}
+    figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch, **size)
     how = f"batches of {BATCH_OF}" if arguments.batch else f"{CONCURRENCY} calls in flight at most"
     print(f"{figures['judgments']} judgments under {rounds} kills, {how}")
     print(f"{'killed':<24}{'times':>7}{'in flight, mean':>17}{'next call after, s: median':>28}{'longest':>9}")

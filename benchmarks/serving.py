@@ -67,8 +67,8 @@ class Plan:
     check_s: float
 
 
-FULL = Plan(alone={12: 30, 75: 12}, together={12: 96, 75: 32}, loop={12: 48, 75: 10}, check_s=60.0)
-QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=3.0)
+FULL = Plan(alone={12: 30, 75: 12}, together={12: 96, 75: 32}, loop={12: 48, 75: 10}, check_s=20.0)
+QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=0.9)
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ os.environ.setdefault("ZELO_LOG_LEVEL", "WARNING")
 os.environ.setdefault("ZELO_MODELS", "*")  # tests make models in folders of their own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's sync API runs an event loop
 
 
 if PROCESS:  # before pytest-django reads the settings

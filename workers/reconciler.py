@@ -97,8 +97,8 @@ def rate_without_broker() -> None:
         log.warning("the broker is down: rated %d queries of project %d here", rated.queries, project_id)
 
 
-def run_reconciler(stop: threading.Event) -> None:
-    """Reconcile until `stop` is set; a second process waits until the first has ended."""
+def run_reconciler(stop: threading.Event, pause_s: float = PAUSE_S) -> None:
+    """Reconcile until `stop` is set, with a pause of seconds between two looks; a second process waits until the first has ended."""
     while not stop.is_set():
         try:
             if _leads():
@@ -106,7 +106,7 @@ def run_reconciler(stop: threading.Event) -> None:
         except Exception:  # the database may be restarting; the next round looks at everything again
             log.exception("reconciling failed; trying again")
             connection.close()
-        stop.wait(PAUSE_S)
+        stop.wait(pause_s)
 
 
 def _leads() -> bool:

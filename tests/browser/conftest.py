@@ -32,11 +32,15 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One for this folder. Not for the session: Playwright keeps an event loop running that others would meet."""
+    """One for this folder. Not for the session: Playwright keeps an event loop running that others would meet.
+
+    Django permits the database beside that loop here and nowhere else, so that other tests find calls on event loops.
+    """
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium; run `python -m tests.browser.install` or set ZELO_CHROMIUM")
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield chromium
         chromium.close()

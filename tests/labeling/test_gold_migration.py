@@ -34,6 +34,7 @@ def newest(transactional_db: None) -> Iterator[list[tuple[str, str]]]:
     migrate(targets)
 
 
+@pytest.mark.long  # all migrations, back and forth
 def test_gold_rows_of_an_older_home_are_kept(newest: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "BATCH", 2)
     project = make_project(queries=1, documents=4)

@@ -18,11 +18,15 @@ from trainer.serving.model_cache import Artefact, WarmModels
 from trainer.serving.server import RerankApp
 
 
-def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None) -> RerankApp:
+def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None, **more: Any) -> RerankApp:
     batcher = RequestBatcher(threads=2, prepare_thread=lambda: torch.set_num_threads(1))
     models = WarmModels(budget_bytes=1 << 30, fetch=fetch)
     return RerankApp(
-        models=models, batcher=batcher, service_keys=(lambda: [service_key]) if service_key else None, default=default
+        models=models,
+        batcher=batcher,
+        service_keys=(lambda: [service_key]) if service_key else None,
+        default=default,
+        **more,
     )
 
 

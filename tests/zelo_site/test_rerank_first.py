@@ -18,7 +18,8 @@ from trainer.serving.registry import TRAINED
 from zelo_site import reranking
 from zelo_site.rerank_first import RerankFirst
 
-pytestmark = pytest.mark.django_db
+# Outside of Django's requests the connection is closed and opened again, which a test's transaction does not survive.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 BODY = json.dumps({"query": "q", "documents": ["a"]}).encode()
 

@@ -51,6 +51,7 @@ from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
 from trainer.serving.operations.warming import WarmUp, compute_once
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
+    Dialect,
     RerankRefused,
     RerankRequest,
     answer,
@@ -225,12 +226,9 @@ class RerankApp:
             with self._limits.request_of(caller.name):
                 return await self._computing(path, body, warnings, caller, receive)
         except OverLimit as error:
-            refused = RerankRefused(429, str(error))
-            wait = ((b"retry-after", str(error.retry_after_s).encode()),)
-            return _json(429, error_body(dialect, refused), headers=wait)
+            return _refused(dialect, RerankRefused(429, str(error), retry_after_s=error.retry_after_s))
         except RerankRefused as error:
-            wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
-            return _json(error.status, error_body(dialect, error), headers=wait)
+            return _refused(dialect, error)
         except (ManifestBroken, OSError):
             log.exception("cannot read an artefact")
             told = "the reranker's files are missing or were changed after publishing; see the log of serve_rerank, then restore them or publish again"
@@ -482,6 +480,11 @@ async def _unless_gone(work: Any, receive: Receive, *, left_s: float) -> list[An
     hung_up.cancel()
     outputs: list[Any] = result.result()
     return outputs
+
+
+def _refused(dialect: Dialect, error: RerankRefused) -> _Answer:
+    wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
+    return _json(error.status, error_body(dialect, error), headers=wait)
 
 
 def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import string
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ SCORED = ("score", "score_or_neither")
 BYTES_PER_TOKEN = 4
 EXAMPLE_TOKENS = 256  # the most of each text of a worked example
 MOST_CHARACTERS_PER_TOKEN = 64
+HUB_TIMEOUT_S = 20.0
 
 # C0 and C1 controls but tab and newline, lone surrogates, bidirectional overrides, invisible tag letters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
@@ -249,10 +251,41 @@ def _tokenizer_cutter(name: str) -> Cutter:
 def _tokenizer(name: str) -> Tokenizer:
     from tokenizers import Tokenizer  # the small library; transformers takes seconds to import
 
-    path = local_tokenizer(name)
-    tokenizer = Tokenizer.from_file(path) if path else Tokenizer.from_pretrained(name)
+    tokenizer = Tokenizer.from_file(local_tokenizer(name) or _downloaded(name))
     tokenizer.no_truncation()
     return tokenizer
+
+
+class TokenizerUnavailable(RuntimeError):
+    """A tokenizer is not on this machine and its hub did not deliver it."""
+
+
+def _downloaded(name: str) -> str:
+    """The path of the hub's file, within HUB_TIMEOUT_S: where packets are dropped, the hub's client retries for minutes.
+
+    Raises TokenizerUnavailable.
+    """
+    from huggingface_hub import hf_hub_download
+
+    found: list[str] = []
+    reasons: list[str] = []
+
+    def download() -> None:
+        try:
+            found.append(hf_hub_download(name, "tokenizer.json"))
+        except Exception as error:
+            reasons.append(str(error).strip().split("\n")[0][:200] or type(error).__name__)
+
+    thread = threading.Thread(target=download, name="tokenizer-download", daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    if found:
+        return found[0]
+    reason = reasons[0] if reasons else f"the hub did not answer within {HUB_TIMEOUT_S:g} s"
+    raise TokenizerUnavailable(
+        f"the tokenizer {name!r} is not on this machine ({reason}); name a folder with its tokenizer.json, "
+        "or leave the judge's option `tokenizer` empty"
+    )
 
 
 def cutter_by_offsets(ends: Callable[[str], list[int]]) -> Cutter:

@@ -229,6 +229,7 @@ def test_figures_of_raters_need_common_documents(project: Project) -> None:
 # --- the GPT-4o pairs of TREC DL 2019 ----------------------------------------------------
 
 
+@pytest.mark.long  # a minute
 @pytest.mark.skipif("ZELO_DATA" not in os.environ, reason="set ZELO_DATA to the folder of the real data sets")
 def test_the_gpt_pairs_of_trec_dl19_are_recognised_and_counted() -> None:
     folder = Path(os.environ["ZELO_DATA"]) / "trec_dl19"

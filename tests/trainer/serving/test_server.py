@@ -17,9 +17,9 @@ from sentence_transformers import CrossEncoder
 
 from tests.processes.serve import rerank_app, served, serving
 from trainer.evaluation.external.rerankers import OutsideEndpoint, OutsideReranker
+from trainer.serving.access.callers import ARTEFACT_HEADER
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import MOST_DOCUMENTS
-from trainer.serving.server import ARTEFACT_HEADER
 
 DOCUMENTS = ["a pond with goldfish", "bread from the oven", "water", "carp and goldfish share one pond " * 20]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from labeling.records import Comparison, TextRecord
 from labeling.retrieval.model_names import BUNDLED
 from workers.judges.prompting import (
     Limits,
+    TokenizerUnavailable,
     approximate_tokens,
     build_prompt,
     clean,
@@ -111,6 +116,28 @@ def test_named_tokenizer_is_used_for_cutting(tmp_path: Path) -> None:
         assert cutter_of(str(name))("one two three", 2) == ("one two", True)
     assert cutter_of(BUNDLED)("one two three", 2) == ("one two", True)  # without the hub
     assert cutter_of("")("one two three", 2) == ("one two ", True)
+
+
+def test_a_tokenizer_that_is_not_here_is_named_with_what_to_do() -> None:
+    with pytest.raises(TokenizerUnavailable, match=r"'acme/none' is not on this machine .*; name a folder"):
+        cutter_of("acme/none")("one two three", 2)
+
+
+def test_a_hub_that_never_answers_is_given_up() -> None:
+    """Its client would retry for minutes. In a process of its own, since the hub's address is read once."""
+    program = (
+        "from workers.judges import prompting\n"
+        "prompting.HUB_TIMEOUT_S = 0.5\n"
+        "try: prompting.cutter_of('acme/none')\n"
+        "except prompting.TokenizerUnavailable as error: print(error)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address}
+        said = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert "the hub did not answer within 0.5 s" in said.stdout, said.stderr
 
 
 def test_forms_of_answer_have_different_hashes() -> None:

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.processes.installation import ROOT, last_line
 
 
+@pytest.mark.long  # half a minute
 def test_random_kills_lose_double_and_invent_nothing_and_pay_for_calls_in_flight_alone(
     environment: dict[str, str],
 ) -> None:

@@ -111,9 +111,9 @@ def choose(model: Any, lists: Sequence[CheckedList], folder: Path) -> Choice:
     best = min(passed, key=lambda each: each.ms, default=exact)
     if exact is None or best is None or best.ms * WORTH_IT > exact.ms:
         best = exact
-    form = FP32 if best is None else best.form
-    log.info("the reranker is served as %s on %s", form, processor())
-    return Choice(form, processor(), engines(), len(lists), tuple(measured))
+    chosen = FP32 if best is None else best.form
+    log.info("the reranker is served as %s on %s", chosen, processor())
+    return Choice(chosen, processor(), engines(), len(lists), tuple(measured))
 
 
 def exact_lists(scorer: Scorer, encoded: Sequence[Sequence[EncodedPair]], *, most_s: float) -> list[CheckedList]:

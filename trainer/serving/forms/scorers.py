@@ -128,7 +128,7 @@ def release(model: Any, scorer: Scorer) -> None:
     if isinstance(scorer, UnpaddedScorer | RefinedScorer):
         model.model.base_model.encoder = torch.nn.Module()
     elif not (isinstance(scorer, PaddedScorer) and scorer.calls(model)):
-        model.model.base_model.to("meta")
+        setattr(model.model, model.model.base_model_prefix, torch.nn.Module())
 
 
 def padded(pairs: Sequence[EncodedPair], *, padding: int, left: bool) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def test_each_form_gives_the_logits_of_predict(checked: Path, tmp_path: Path, na
     near = {BF16: 0.05, ONNX_INT8: 0.5}.get(name, 1e-4)
     assert loaded.scores(query, documents) == pytest.approx(exact.scores(query, documents), abs=near)
     alone = [loaded.scores(query, [each])[0] for each in documents]
-    assert alone == pytest.approx(loaded.scores(query, documents), abs=near)
+    # A document without neighbours is never too close to one, so it is not computed again.
+    assert alone == pytest.approx(loaded.scores(query, documents), abs=0.1 if name == REFINED else near)
 
 
 def test_a_form_that_is_not_here_is_refused_with_the_reason(checked: Path) -> None:

@@ -303,7 +303,6 @@ def test_an_answer_that_comes_after_the_last_reading_is_kept(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, is_read_before: bool
 ) -> None:
     """A call takes longer than what was read is fresh: its answer is read on an event loop, which reaches no database."""
-    monkeypatch.delenv("DJANGO_ALLOW_ASYNC_UNSAFE", raising=False)  # other tests may have set it, a worker never has
     add_endpoint("mine", {"base_url": fake.base_url}, key="sk-very-secret-0123456789")
     judge = OpenAIHttpJudge(OpenAIHttpJudge.Options(endpoint="mine", model="fake"))
     monkeypatch.setattr(stored, "CACHED_S", 0.0)
