@@ -13,6 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 from scoring.rating import rate_stale, stale_project_ids
+from trainer.deployments import request_log
 from workers.archives import importing as archives
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
@@ -84,6 +85,7 @@ def reconcile_once() -> None:
     for job_id in recipe.waiting_recipe_ids():
         leave_hint("recipe", job_id)
     archived_projects.purge_due()
+    request_log.purge_due()
     for job_id in deletion.waiting_deletion_ids():
         leave_hint("delete", job_id)
     for job_id in archives.waiting_archive_ids():

@@ -59,7 +59,7 @@ def _answered(path: str, environ: Environ) -> tuple[str, list[tuple[str, str]], 
         return None
     deadline = environ.get("HTTP_X_REQUEST_TIMEOUT", "")
     try:
-        reply = reranking.pass_on(admitted.artefact, path, content, key_id=admitted.key_id, deadline=deadline)
+        reply = reranking.answer(admitted.route, path, content, key_id=admitted.key_id, deadline=deadline)
     except RerankRefused as error:
         reply = reranking.refusal(dialect_of(path, body), error)
     headers = [

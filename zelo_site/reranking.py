@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.defaults import page_not_found
 
 from labeling.models import ApiToken
+from trainer.deployments.changes import WarmingFailed
+from trainer.deployments.recorder import Handled, Recorder
+from trainer.deployments.routing import Route
+from trainer.models import Reranker
 from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
 from trainer.serving.access.door import Door, listed
 from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
@@ -38,10 +42,13 @@ from trainer.serving.protocols import (
     read_body,
     too_large,
 )
+from trainer.serving.registry import artefact_of
 from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
+BACKGROUND_HEADER, VERSION_HEADER = "x-zelo-background", "x-zelo-version"
 PASSED_ON = ("retry-after", "x-zelo-warnings")
+WARM = "/warm"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
 NOT_THERE = (
@@ -67,12 +74,13 @@ class Reply:
 
 @login_not_required
 @csrf_exempt
-def rerank(request: HttpRequest) -> HttpResponse:
+def rerank(request: HttpRequest, *, address: str = "", model: str = "") -> HttpResponse:
     """The ranking server's response at an address of `trainer.serving.addresses`, for a key of scope `rerank`.
 
-    Refusals have the client's format. `model` at /v1/embeddings is an embedding student.
+    Refusals have the client's format. `model` at /v1/embeddings is an embedding student. `address` and `model`: where the
+    request's own address names a model, for clients that cannot.
     """
-    path = normal(request.path)
+    path = normal(address or request.path)
     dialect = dialect_of(path)
     try:
         if not allows(path, request.method or ""):
@@ -81,13 +89,26 @@ def rerank(request: HttpRequest) -> HttpResponse:
         content = b"" if path == INFO else _content(request)
         body = {} if path == INFO else read_body(content)[0]
         dialect = dialect_of(path, body)
-        name = model_named(body) or request.GET.get("model", "")
+        name = model or model_named(body) or request.GET.get("model", "")
         admitted = DOOR.admit(key, path, name, fresh=True)
         deadline = request.headers.get(DEADLINE_HEADER, "")
-        reply = pass_on(admitted.artefact, path, content, key_id=admitted.key_id, deadline=deadline)
+        reply = answer(admitted.route, path, content, key_id=admitted.key_id, deadline=deadline)
     except RerankRefused as error:
         reply = refusal(dialect, error)
     return HttpResponse(reply.content, status=reply.status, content_type="application/json", headers=reply.headers)
+
+
+def answer(route: Route, path: str, content: bytes, *, key_id: int, deadline: str = "") -> Reply:
+    """The ranking server's response to a request, with the version that gave it; the recorder gets it too.
+
+    Raises RerankRefused if the ranking server does not answer.
+    """
+    began = time.monotonic()
+    reply = pass_on(route.version.artefact, path, content, key_id=key_id, deadline=deadline)
+    if reply.status == 200:
+        milliseconds = round((time.monotonic() - began) * 1000)
+        RECORDER.offer(Handled(route, path, content, reply.content, milliseconds))
+    return replace(reply, headers=reply.headers | {VERSION_HEADER: route.version.name})
 
 
 def refusal(dialect: Dialect, error: RerankRefused) -> Reply:
@@ -101,6 +122,23 @@ def _content(request: HttpRequest) -> bytes:
     if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
         raise too_large(int(request.headers["Content-Length"]))
     return request.body
+
+
+@login_not_required
+@csrf_exempt
+def elsewhere(request: HttpRequest, *, slug: str = "", name: str = "", address: str = "") -> HttpResponse:
+    """The interfaces below /models/PROJECT/NAME, for clients that cannot name a model, and those with extra slashes.
+
+    A `model` in the body is then not read: such clients send one of their own.
+    """
+    path = normal(address or request.path)
+    if path == HEALTH:
+        return health(request)
+    if path == MODELS:
+        return models(request)
+    if path not in METHODS:
+        return not_found(request, Resolver404())
+    return rerank(request, address=path, model=f"{slug}/{name}" if name else "")
 
 
 @login_not_required
@@ -130,6 +168,8 @@ def unknown_address(request: HttpRequest) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """The site's 404: the page for browsers, JSON for programs that ask for an address that does not exist."""
+    if isinstance(exception, Resolver404) and "//" in request.path and normal(request.path) in METHODS:
+        return elsewhere(request)
     wants_page = "text/html" in request.headers.get("Accept", "")
     if isinstance(exception, Resolver404) and not wants_page:
         return unknown_address(request)
@@ -149,22 +189,60 @@ def models(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"object": "list", "data": listed(user)})
 
 
-def pass_on(artefact: Artefact, path: str, content: bytes, *, key_id: int | None = None, deadline: str = "") -> Reply:
+def warm(reranker: Reranker) -> bool:
+    """Let the ranking server load a reranker and compute with it once, so that no request waits for that.
+
+    False if no ranking server answers: the first request then loads it. Raises WarmingFailed if it cannot be loaded.
+    """
+    try:
+        reply = pass_on(artefact_of(reranker), WARM, b"")
+    except RerankRefused as error:
+        if error.status == 503:
+            return False
+        raise WarmingFailed(str(error)) from error
+    if reply.status != 200:
+        raise WarmingFailed(f"the ranking server could not load {reranker.name!r}: {reply.body.get('message', '')}")
+    return True
+
+
+def _compute_in_background(artefact: Artefact, content: bytes) -> Any:
+    """The answer to a shadow request, or None if the ranking server had no time for it."""
+    try:
+        reply = pass_on(artefact, "/v1/rerank", content, is_background=True)
+    except RerankRefused:
+        return None
+    return reply.body if reply.status == 200 else None
+
+
+RECORDER = Recorder(_compute_in_background)
+
+
+def pass_on(
+    artefact: Artefact,
+    path: str,
+    content: bytes,
+    *,
+    key_id: int | None = None,
+    deadline: str = "",
+    is_background: bool = False,
+) -> Reply:
     """Forward a request for one reranker to the ranking server. Raises RerankRefused if it does not answer.
 
-    `key_id` is the key whose limits hold; `deadline` the seconds that the client allows, as it wrote them.
+    `key_id` is the key whose limits hold; `deadline` the seconds that the client allows, as it wrote them; `is_background`:
+    it is computed while no other request waits.
     """
     headers = {
         ARTEFACT_HEADER: json.dumps(asdict(artefact)),
         "authorization": f"Bearer {service_key()}",
         "content-type": "application/json",
+        **({BACKGROUND_HEADER: "1"} if is_background else {}),
     }
     if key_id is not None:
         headers[KEY_HEADER] = str(key_id)
     if deadline:
         headers[DEADLINE_HEADER] = deadline.encode("ascii", "replace").decode()
     try:
-        response = _client().request(METHODS[path], path, content=content, headers=headers)
+        response = _client().request(METHODS.get(path, "POST"), path, content=content, headers=headers)
     except httpx.TimeoutException as error:
         message = f"ranking timed out after {TIMEOUT_S:.0f} s; send fewer or shorter documents"
         raise RerankRefused(504, message) from error
@@ -178,6 +256,17 @@ def pass_on(artefact: Artefact, path: str, content: bytes, *, key_id: int | None
         )
     kept = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
     return Reply(response.status_code, response.content, kept)
+
+
+def ranking_metrics() -> str | None:
+    """The metrics of the ranking server in Prometheus' text format, or None if it does not answer."""
+    try:
+        response = _client().get(
+            "/metrics", headers={"authorization": f"Bearer {service_key()}"}, timeout=HEALTH_TIMEOUT_S
+        )
+    except httpx.TransportError:
+        return None
+    return response.text if response.status_code == 200 else None
 
 
 def reranking_socket() -> Path:

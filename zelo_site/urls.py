@@ -34,7 +34,7 @@ from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story, webhooks
 from zelo_site.pages.queries import pair, queries, query, where_next
-from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, training
+from zelo_site.pages.rerankers import deployments, proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
 from zelo_site.pages.shell import documentation, finding
 
@@ -129,6 +129,13 @@ urlpatterns = [
     path("p/<slug:slug>/report/", report.report_page, name="report"),
     path("p/<slug:slug>/rerankers/", rerankers.rerankers_page, name="rerankers"),
     path("p/<slug:slug>/rerankers/<int:reranker_id>/try/", rerankers.try_page, name="try-reranker"),
+    path("p/<slug:slug>/deployments/", deployments.deployments_page, name="deployments"),
+    path("p/<slug:slug>/deployments/<int:deployment_id>/", deployments.deployment_page, name="deployment"),
+    path(
+        "p/<slug:slug>/deployments/<int:deployment_id>/<slug:move>/",
+        deployments.move_deployment,
+        name="move-deployment",
+    ),
     path("p/<slug:slug>/distill/", distillation.distill_page, name="distill"),
     path(
         "p/<slug:slug>/distill/<int:distillation_id>/<slug:move>/",
@@ -151,10 +158,12 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     re_path(r"^api/", unknown_address, name="unknown-operation"),
-    re_path(r"^v1/models/?$", reranking.models, name="rerank-models"),
+    path("models/<slug:slug>/<str:name>/<path:address>", reranking.elsewhere, name="rerank-named"),
+    re_path(r"^(?:v1/)?models/?$", reranking.models, name="rerank-models"),
     re_path(r"^health/?$", reranking.health, name="health"),
     re_path(r"^info/?$", reranking.rerank, name="rerank-info"),
-    re_path(r"^v1/embeddings/?$", reranking.rerank, name="rerank-embeddings"),
+    re_path(r"^embed/?$", reranking.rerank, name="rerank-embed"),
+    re_path(r"^(?:v1/)?embeddings/?$", reranking.rerank, name="rerank-embeddings"),
     re_path(r"^v1/rerank/?$", reranking.rerank, name="rerank-v1"),
     re_path(r"^v2/rerank/?$", reranking.rerank, name="rerank-v2"),
     re_path(r"^rerank/?$", reranking.rerank, name="rerank-tei"),

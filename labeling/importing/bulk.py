@@ -73,6 +73,24 @@ def upsert_lines(project: Project, kind: str, stream: IO[bytes], *, by: Any = No
         ) from error
 
 
+def store_rows(project: Project, rows: Iterator[Row], *, source: str, by: Any = None) -> ImportSummary:
+    """Store rows that a program has made, in one transaction; rows of the project stay. Raises ImportFailed.
+
+    `source` names them in the audit log.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        staged = stage(cursor, rows, None, repeated_answers=True)
+        summary = move(cursor, project.pk, staged, source)
+        created = {
+            name: count
+            for name in ("queries", "documents", "candidates")
+            if (count := getattr(summary, f"{name}_created"))
+        }
+        if created:
+            audit.note("data.imported", project=project, actor=by, subject=source, **created)
+    return summary
+
+
 def _good(rows: Iterator[Row | RowError], errors: list[RowError]) -> Iterator[Row | RowError]:
     """The good rows; errors are collected, and stop the reading at `MOST_ERRORS`."""
     for row in rows:

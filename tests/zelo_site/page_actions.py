@@ -50,6 +50,15 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "probes": (f"POST {P}/probes",),
     "distill": (f"POST {P}/distillations",),
     "refine": (f"POST {P}/rerankers/{{reranker_id}}/refinements",),
+    "deployments": (f"POST {P}/deployments",),
+    "deployment": (f"PATCH {P}/deployments/{{deployment_id}}",),
+    "move-deployment": (
+        f"POST {P}/deployments/{{deployment_id}}/deploy",
+        f"POST {P}/deployments/{{deployment_id}}/rollback",
+        f"POST {P}/deployments/{{deployment_id}}/import",
+        f"DELETE {P}/deployments/{{deployment_id}}/requests",
+        f"DELETE {P}/deployments/{{deployment_id}}",
+    ),
     "move-refinement": ("POST /refinements/{refinement_id}/{move}",),
     "recipe": (f"POST {P}/recipes",),
     "move-recipe": ("POST /recipes/{recipe_id}/{move}",),
@@ -97,7 +106,7 @@ WITHOUT: dict[str, str] = {
     "set-language": "the language of a browser's pages",
     "try-reranker": "POST /v1/rerank does the same for programs",
     **dict.fromkeys(
-        ("rerank-embeddings", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
+        ("rerank-embeddings", "rerank-embed", "rerank-named", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",
          "rerank-score"), RANKING,
     ),
 }  # fmt: skip

@@ -63,7 +63,9 @@ from tests.factories.world.changes import (
     scores,
     the_project,
 )
+from tests.factories.world.deployments import make_logged_request
 from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE, World, make_world
+from trainer.models import Deployment
 from workers.models import EndpointDefinition, JudgingTask
 from zelo_site.pages.people.people import ACTIONS as ACTIONS_ON_PEOPLE
 from zelo_site.templatetags.audit import ACTION_LABELS
@@ -105,6 +107,7 @@ RULES = {
     "lease_s": "300",
 }  # fmt: skip
 JUDGES = {"judge": "test-longer"}
+SHARES = {"variant_share": "0", "shadow_share": "0", "log_share": "0", "log_days": "30"}
 RUN = {"judges": [{"plugin": "test-longer"}]}
 
 USERS = "admin:auth_user_changelist"
@@ -129,6 +132,11 @@ def the_dead_letter(world: World) -> str:
 
 def the_endpoint(world: World) -> str:
     return str(EndpointDefinition.objects.get(name="stored").pk)
+
+
+def a_logged_request(world: World) -> None:
+    documents = [{"text": "goldfish in a pond", "place": 1, "score": 0.9}]
+    make_logged_request(Deployment.objects.get(), query="what do goldfish eat", documents=documents)
 
 
 def a_key_and_superuser(world: World) -> None:
@@ -255,6 +263,14 @@ PAGES = [
     Writes("test-endpoint", ("endpoint.tested",), {}, a_superuser),
     Writes("move-endpoint", ("endpoint.retired",), {}, a_superuser, {"move": "retire"}),
     Writes("move-endpoint", ("endpoint.restored",), {}, a_retired_endpoint, {"move": "restore"}),
+    Writes("deployments", ("deployment.created",), {"name": "shop", "version": "{version_id}"}),
+    Writes("deployment", ("deployment.changed",), {**SHARES, "log_share": "10"}),
+    Writes("deployment", (), SHARES),
+    Writes("move-deployment", ("deployment.deployed",), {"version": "{reranker_id}"}, kwargs={"move": "deploy"}),
+    Writes("move-deployment", ("deployment.rolled_back",), kwargs={"move": "rollback"}),
+    Writes("move-deployment", ("data.imported",), {}, a_logged_request, {"move": "import"}),
+    Writes("move-deployment", ("deployment.log_cleared",), kwargs={"move": "clear"}),
+    Writes("move-deployment", ("deployment.deleted",), kwargs={"move": "delete"}),
     Writes("move-training", ("reranker.published_anyway",), {}, a_held_back_student, {"move": "publish"}),
     Writes("proof", ("reranker.entered",), {"action": "outside", "endpoint": "theirs"}),
     Writes("proof", ("reranker.entered",), {"action": "run_file", "run": a_run_file}),
@@ -345,6 +361,13 @@ OPERATIONS = [
     Writes("POST /projects/{slug}/trainings", ("training.ordered",), {"snapshot_id": "{snapshot_id}"}, rows_to_learn_from),
     Writes("POST /trainings/{training_id}/cancel", ("training.cancelled",)),
     Writes("POST /trainings/{training_id}/resume", ("training.resumed",), None, a_stopped_training),
+    Writes("POST /projects/{slug}/deployments", ("deployment.created",), {"name": "shop", "reranker_id": "{version_id}"}),
+    Writes("PATCH /projects/{slug}/deployments/{deployment_id}", ("deployment.changed",), {"variant_id": "{reranker_id}", "variant_share": 10}),
+    Writes("POST /projects/{slug}/deployments/{deployment_id}/deploy", ("deployment.deployed",), {"reranker_id": "{reranker_id}"}),
+    Writes("POST /projects/{slug}/deployments/{deployment_id}/rollback", ("deployment.rolled_back",)),
+    Writes("POST /projects/{slug}/deployments/{deployment_id}/import", ("data.imported",), {}, a_logged_request),
+    Writes("DELETE /projects/{slug}/deployments/{deployment_id}/requests", ("deployment.log_cleared",)),
+    Writes("DELETE /projects/{slug}/deployments/{deployment_id}", ("deployment.deleted",)),
     Writes("POST /trainings/{training_id}/publish", ("reranker.published_anyway",), None, a_held_back_student),
     Writes("POST /projects/{slug}/evaluations", ("evaluation.ordered",), {"snapshot": "{snapshot_id}"}),
     Writes("POST /projects/{slug}/entries/outside", ("reranker.entered",), {"endpoint": "theirs"}),
@@ -395,6 +418,8 @@ EXEMPT = {
     "instruction": "one's own confirmation, which the annotator's row keeps",
     "try-reranker": "ranks what was typed and stores nothing",
     "rerank-embeddings": "embeds and stores nothing",
+    "rerank-embed": "embeds and stores nothing",
+    "rerank-named": "ranks and stores nothing",
     "rerank-v1": "ranks and stores nothing",
     "rerank-v2": "ranks and stores nothing",
     "rerank-tei": "ranks and stores nothing",

@@ -129,9 +129,14 @@ PAGES: dict[str, dict[str, Roles]] = {
     "moved": R,
     "report": R,
     "rerankers": R,
+    "deployments": READ_AND_CHANGE,
+    "deployment": READ_AND_CHANGE,
+    "move-deployment": {"POST": For.OWNERS},
     "try-reranker": {"GET": For.READERS, "POST": For.READERS},
     "rerank-models": {"GET": For.KEYS},
     "rerank-embeddings": {"POST": For.KEYS},
+    "rerank-embed": {"POST": For.KEYS},
+    "rerank-named": {"POST": For.KEYS},
     "rerank-v1": {"POST": For.KEYS},
     "rerank-v2": {"POST": For.KEYS},
     "rerank-tei": {"POST": For.KEYS},
@@ -328,6 +333,17 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /users/{user_id}": (For.STAFF, None),
     "PATCH /users/{user_id}": (For.STAFF, {}),
     "POST /users/{user_id}/reset": (For.STAFF, {}),
+    "GET /projects/{slug}/deployments": (For.READERS, None),
+    "POST /projects/{slug}/deployments": (For.OWNERS, {"name": "other", "reranker_id": 1}),
+    "GET /projects/{slug}/deployments/{deployment_id}": (For.READERS, None),
+    "PATCH /projects/{slug}/deployments/{deployment_id}": (For.OWNERS, {}),
+    "DELETE /projects/{slug}/deployments/{deployment_id}": (For.OWNERS, None),
+    "POST /projects/{slug}/deployments/{deployment_id}/deploy": (For.OWNERS, {"reranker_id": 1}),
+    "POST /projects/{slug}/deployments/{deployment_id}/rollback": (For.OWNERS, None),
+    "GET /projects/{slug}/deployments/{deployment_id}/shadow": (For.READERS, None),
+    "GET /projects/{slug}/deployments/{deployment_id}/requests": (For.OWNERS, None),
+    "DELETE /projects/{slug}/deployments/{deployment_id}/requests": (For.OWNERS, None),
+    "POST /projects/{slug}/deployments/{deployment_id}/import": (For.OWNERS, {}),
     "GET /projects/{slug}/webhooks": (For.OWNERS, None),
     "POST /projects/{slug}/webhooks": (For.OWNERS, {"url": "http://none.example", "events": ["run.finished"]}),
     "GET /projects/{slug}/webhooks/{webhook_id}": (For.OWNERS, None),
@@ -374,6 +390,10 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /users/{user_id}/deletion": (("viewer",), None),
     "DELETE /users/{user_id}": (("viewer",), None),
 }
+
+
+# Addresses whose last part is another word than `cancel`.
+MOVES = {"move-webhook": {"move": "test"}, "move-deployment": {"move": "rollback"}}
 
 
 @pytest.fixture
@@ -423,7 +443,7 @@ def case(*values: str) -> Any:
 @pytest.mark.parametrize(("name", "method"), [case(name, method) for name, table in PAGES.items() for method in table])
 def test_a_page_is_for_whom_the_table_says(name: str, method: str, world: World) -> None:
     named = EVERY_PAGE[name]
-    known = {**world.known, **({"move": "test"} if name == "move-webhook" else {})}
+    known = {**world.known, **MOVES.get(name, {})}
     address = reverse(name, kwargs={key: known[key] for key in named})
     form = {field: value.format(**world.known) for field, value in FORMS.get(name, {}).items()}
     found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-EMBEDDINGS, MODELS, INFO, HEALTH = "/v1/embeddings", "/v1/models", "/info", "/health"
+EMBEDDINGS, EMBED = "/v1/embeddings", "/embed"
+MODELS, INFO, HEALTH = "/v1/models", "/info", "/health"
 RERANK = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/reranking")
 SCORE = ("/v1/score", "/score")
-METHODS = dict.fromkeys((*RERANK, *SCORE, EMBEDDINGS), "POST") | dict.fromkeys((MODELS, INFO, HEALTH), "GET")
+METHODS = dict.fromkeys((*RERANK, *SCORE, EMBEDDINGS, EMBED), "POST") | dict.fromkeys((MODELS, INFO, HEALTH), "GET")
+# Without /v1, as Infinity and llama.cpp have them.
+SHORT = {"/embeddings": EMBEDDINGS, "/models": MODELS}
+# Addresses of TEI that our models cannot answer, and what to use instead.
+NOT_OFFERED = {
+    "/embed_all": "token vectors are not offered; use /embed, which gives one vector a text",
+    "/embed_sparse": "sparse vectors are not offered; use /embed",
+    "/predict": "classification is not offered; use /rerank",
+    "/similarity": "use /rerank with an embedding student, which scores by cosine",
+}
 ADDRESSES = tuple(f"{method} {path}" for path, method in METHODS.items())
 
 
 def normal(path: str) -> str:
-    """The address without slashes at its end: `/v1/rerank/` is `/v1/rerank`."""
-    return path.rstrip("/") or "/"
+    """The address as `METHODS` has it, without extra slashes: `//v1//rerank/` is `/v1/rerank`, `/models` is `/v1/models`."""
+    found = "/" + "/".join(part for part in path.split("/") if part)
+    return SHORT.get(found, found)
 
 
 def allows(path: str, method: str) -> bool:
@@ -21,4 +32,6 @@ def allows(path: str, method: str) -> bool:
 
 def unknown(path: str) -> str:
     """The message for an address that does not exist."""
+    if normal(path) in NOT_OFFERED:
+        return f"{path[:200]}: {NOT_OFFERED[normal(path)]}"
     return f"{path[:200]} does not exist; expected one of {', '.join(ADDRESSES)}"

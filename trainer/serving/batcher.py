@@ -64,7 +64,7 @@ class RequestBatcher:
     """Computes the logits of submitted pairs. `close` ends the threads and fails all open jobs.
 
     Refuses a request that would wait: behind more than `most_waiting_tokens`, or longer than `most_wait_s` at the speed of the
-    last passes (0: no such limit).
+    last passes (0: no such limit). `observe` is called after each pass, with its pairs and seconds.
     """
 
     def __init__(
@@ -74,11 +74,13 @@ class RequestBatcher:
         most_waiting_tokens: int = 4_000_000,
         most_wait_s: float = 0.0,
         prepare_thread: Callable[[], None] = lambda: None,
+        observe: Callable[[LoadedModel, Sequence[EncodedPair], float], None] = lambda model, pairs, seconds: None,
     ) -> None:
         self._most_waiting_tokens = most_waiting_tokens
         self._most_wait_s = most_wait_s
         self._tokens_per_s = 0.0  # of one thread
         self._prepare_thread = prepare_thread
+        self._observe = observe
         self._changed = threading.Condition()
         self._jobs: dict[int, _Job] = {}
         self._pools: dict[int, _Pool] = {}
@@ -196,7 +198,9 @@ class RequestBatcher:
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
         begun = time.monotonic()
         try:
-            logits = batch[0][0].model.logits([job.pairs[row] for job, row in batch])
+            model, pairs = batch[0][0].model, [job.pairs[row] for job, row in batch]
+            logits = model.logits(pairs)
+            self._observe(model, pairs, time.monotonic() - begun)
         except Exception as error:
             for job in {id(job): job for job, _ in batch}.values():
                 self._fail(job, error)

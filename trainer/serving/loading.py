@@ -196,6 +196,10 @@ class ExactPart:
         self._model = model
 
     @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
     def batch_tokens(self) -> int:
         return self._model.batch_tokens
 

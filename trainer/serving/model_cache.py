@@ -45,7 +45,9 @@ class _Warm:
 
 
 class WarmModels:
-    """The model cache: `with models.using(artefact) as model`. `fetch` returns the local folder of an artefact."""
+    """The model cache: `with models.using(artefact) as model`. `fetch` returns the local folder of an artefact; each load runs
+    within `watch`, which counts it.
+    """
 
     def __init__(
         self,
@@ -53,10 +55,12 @@ class WarmModels:
         budget_bytes: int,
         fetch: Callable[[Artefact], Path],
         load: Callable[[Path], LoadedModel] = load_published,
+        watch: Callable[[Artefact], contextlib.AbstractContextManager[object]] = lambda _: contextlib.nullcontext(),
     ) -> None:
         self._budget = budget_bytes
         self._fetch = fetch
         self._load = load
+        self._watch = watch
         self._lock = threading.Lock()
         self._warm: dict[str, _Warm] = {}
 
@@ -100,9 +104,10 @@ class WarmModels:
 
     def _load_into(self, warm: _Warm, artefact: Artefact) -> None:
         try:
-            folder = self._fetch(artefact)
-            self._reserve(warm, _weights_bytes(folder), artefact)
-            warm.model = self._load(folder)
+            with self._watch(artefact):
+                folder = self._fetch(artefact)
+                self._reserve(warm, _weights_bytes(folder), artefact)
+                warm.model = self._load(folder)
         except Exception as error:
             warm.error = error
             with self._lock:

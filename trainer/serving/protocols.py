@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labeling.importing.strict_json import BadJson, parse_repaired, printable
-from trainer.serving.addresses import normal
+from trainer.serving.addresses import EMBED, normal
 from trainer.serving.loading import Ranked
 
 Dialect = Literal["rerank", "tei"]
@@ -34,7 +34,7 @@ _KINDS = {
     429: "overloaded_error",
 }
 _COMMON_FIELDS = (
-    "model", "truncate", "truncation", "truncation_direction", "truncate_prompt_tokens", "return_embeddings",
+    "model", "truncate", "truncation", "truncation_direction", "truncation_side", "truncate_prompt_tokens", "return_embeddings",
     "raw_scores", "use_activation", "activation", "softmax",
 )  # fmt: skip
 _TEI_KINDS = {401: "Unauthenticated", 404: "NotFound", 413: "Validation", 422: "Validation", 400: "Validation"}
@@ -97,6 +97,8 @@ def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
     `/rerank` without either is taken for TEI's; `/v2/rerank` and `/score` never are.
     """
     fields, address = body or {}, normal(path)
+    if address == EMBED:
+        return "tei"
     if address not in TEI_PATHS or "documents" in fields:
         return "rerank"
     return "tei" if "texts" in fields or address == "/rerank" else "rerank"
@@ -161,11 +163,12 @@ def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] =
 
 def truncates(body: Mapping[str, Any]) -> bool:
     """Whether long texts may be truncated. Raises RerankRefused for a way of truncating that is not offered."""
-    direction = body.get("truncation_direction")
-    if direction is not None and str(direction).lower() != "right":
-        raise RerankRefused(
-            422, f"truncation_direction is {str(direction)[:60]!r}; expected right: texts are truncated at their end"
-        )
+    for name in ("truncation_direction", "truncation_side"):
+        direction = body.get(name)
+        if direction is not None and str(direction).lower() != "right":
+            raise RerankRefused(
+                422, f"{name} is {str(direction)[:60]!r}; expected right: texts are truncated at their end"
+            )
     most = body.get("truncate_prompt_tokens")
     if most is not None and most != -1:
         raise RerankRefused(
@@ -310,6 +313,8 @@ def _count(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
     value = body.get(field)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():  # as programs in R and Lua write 2
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(field, value, f"a whole number of {least} or more")
     if value < least:

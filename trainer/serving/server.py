@@ -17,8 +17,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,7 +32,7 @@ from trainer.serving.access.callers import (
     deadline_s,
 )
 from trainer.serving.access.limits import KeyLimits, OverLimit
-from trainer.serving.addresses import EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
+from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.embedding_protocol import (
@@ -40,13 +40,17 @@ from trainer.serving.embedding_protocol import (
     check_size,
     embedding_answer,
     read_embedding_request,
+    read_tei_embedding,
 )
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
 from trainer.serving.instructions import told_query, warnings_of
 from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+from trainer.serving.operations.background import in_background
+from trainer.serving.operations.description import info
+from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
+from trainer.serving.operations.warming import WarmUp, compute_once
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
-    MOST_DOCUMENTS,
     Dialect,
     RerankRefused,
     RerankRequest,
@@ -68,9 +72,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 WARNINGS_HEADER = "x-zelo-warnings"  # for responses whose format has no place for them
-STATE = "/state"
+BACKGROUND_HEADER = "x-zelo-background"
+STATE, METRICS, WARM = "/state", "/metrics", "/warm"
+LIVE, READY = "/healthz", "/readyz"
 REQUEST_THREADS = 32
 log = logging.getLogger(__name__)
+# Whether the request is one in the background, whose client waits for nothing.
+_is_background: ContextVar[bool] = ContextVar("is_background", default=False)
+# The name of the request's model once it is found, never what a client wrote.
+_model_name: ContextVar[str] = ContextVar("model_name", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +88,16 @@ class _Answer:
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: str = "application/json"
 
 
 class RerankApp:
-    """ASGI: the addresses of `trainer.serving.addresses`, and GET /state.
+    """ASGI: the addresses of `trainer.serving.addresses`, GET /state, /metrics, /healthz and /readyz, and POST /warm.
 
     `service_keys`: the keys of the web server that are valid now, one of them required in `Authorization: Bearer`; called for
     each request (None: no key is required, for a private socket). `gate`: admits users' own keys as well.
-    `default`: the artefact for requests without a header. `limits`: what one key may use.
+    `default`: the artefact for requests without a header. `limits`: what one key may use. `metrics_keys`: keys that may read
+    /metrics beside the service keys. `warm_up` loads models at the start; until it is over, the process is alive and not ready.
     """
 
     def __init__(
@@ -95,6 +107,9 @@ class RerankApp:
         batcher: RequestBatcher,
         service_keys: Callable[[], Sequence[str]] | None = None,
         default: Artefact | None = None,
+        metrics: ServingMetrics | None = None,
+        metrics_keys: Sequence[str] = (),
+        warm_up: WarmUp | None = None,
         gate: Gate | None = None,
         limits: KeyLimits | None = None,
     ) -> None:
@@ -102,6 +117,9 @@ class RerankApp:
         self._batcher = batcher
         self._service_keys = service_keys
         self._default = default
+        self._metrics = metrics or ServingMetrics()
+        self._metrics_keys = tuple(metrics_keys)
+        self._warm_up = warm_up or WarmUp()
         self._gate = gate
         self._limits = limits or KeyLimits()
         self._started_at = int(time.time())
@@ -119,6 +137,8 @@ class RerankApp:
         while True:
             message = await receive()
             kind = message["type"]
+            if kind == "lifespan.startup":
+                self._loading.submit(self._warm_up.run, self._models)
             if kind == "lifespan.shutdown":
                 self._batcher.close()
                 self._threads.shutdown(wait=False)
@@ -128,16 +148,19 @@ class RerankApp:
                 return
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
         try:
-            reply = await self._reply(scope, receive)
+            with self._metrics.in_progress.track_inprogress():
+                reply = await self._reply(scope, receive)
         except _Gone:
             return
+        self._count(scope, reply.status, time.monotonic() - began)
         await send(
             {
                 "type": "http.response.start",
                 "status": reply.status,
                 "headers": [
-                    (b"content-type", b"application/json"),
+                    (b"content-type", reply.content_type.encode()),
                     (b"content-length", str(len(reply.body)).encode()),
                     *reply.headers,
                 ],
@@ -145,16 +168,53 @@ class RerankApp:
         )
         await send({"type": "http.response.body", "body": reply.body})
 
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request, if its address is one that ranks or embeds."""
+        path = normal(scope["path"])
+        if METHODS.get(path) == "POST":
+            self._metrics.answered(path, _model_name.get(), status, seconds)
+
+    async def _operation(self, path: str, method: str, headers: dict[str, str]) -> _Answer | None:
+        """The answer at an address for operators; None for all others."""
+        if method in ("GET", "HEAD") and path in (LIVE, READY, HEALTH):
+            if path == LIVE or self._warm_up.is_over:
+                return _json(200, {"status": "ok"})
+            told = "the models are being loaded; retry in a moment"
+            return _json(503, {"error": told, "error_type": "Unhealthy", "message": told, "status": "loading"})
+        if path == METRICS and method == "GET":
+            given = headers.get("authorization", "")
+            if self._service_keys is not None and not self._is_service_key(given, also=self._metrics_keys):
+                raise RerankRefused(401, "send Authorization: Bearer with ZELO_METRICS_KEY")
+            waiting, models = self._batcher.waiting_tokens, self._models.state()
+            text = self._metrics.text(waiting_tokens=waiting, models=models, is_ready=self._warm_up.is_over)
+            return _Answer(200, text, content_type=CONTENT_TYPE)
+        return None
+
+    async def _for_the_web_server(self, path: str, method: str, caller: Caller) -> _Answer:
+        """The state, or the loading of a model before requests need it."""
+        if method != ("GET" if path == STATE else "POST"):
+            raise RerankRefused(405, f"{path} does not take {method[:20]}")
+        if path == STATE:
+            return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+        artefact = await self._artefact(caller, "")
+        began = time.monotonic()
+        async with self._using(artefact) as model:
+            await self._in_thread(compute_once, model)
+        return _json(200, {"model": artefact.name, "seconds": time.monotonic() - began})
+
     async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
         path, method = normal(scope["path"]), scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         dialect = dialect_of(path)
+        _is_background.set(BACKGROUND_HEADER in headers)
+        _model_name.set("")
         try:
-            if path == HEALTH and allows(path, method):
-                return _json(200, {"status": "ok"})
+            operation = await self._operation(path, method, headers)
+            if operation is not None:
+                return operation
             caller = await self._caller(path, headers, scope)
-            if path == STATE and method == "GET" and caller.user_key is None:
-                return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+            if path in (STATE, WARM) and caller.user_key is None:
+                return await self._for_the_web_server(path, method, caller)
             if path not in METHODS:
                 raise RerankRefused(404, unknown(path))
             if not allows(path, method):
@@ -194,12 +254,17 @@ class RerankApp:
         own = {"model": query["model"][0]} if query.get("model") else {}
         return Caller(own, path, key, str(key.pk), ends_at)
 
-    def _is_service_key(self, authorization: str) -> bool:
+    def _is_service_key(self, authorization: str, also: Sequence[str] = ()) -> bool:
         given = authorization.removeprefix("Bearer ").encode()
         assert self._service_keys is not None
-        return any(hmac.compare_digest(given, key.encode()) for key in self._service_keys())
+        return any(hmac.compare_digest(given, key.encode()) for key in (*self._service_keys(), *also))
 
     async def _artefact(self, caller: Caller, model: str) -> Artefact:
+        found = await self._found(caller, model)
+        _model_name.set(found.name)
+        return found
+
+    async def _found(self, caller: Caller, model: str) -> Artefact:
         if caller.user_key is not None:
             assert self._gate is not None
             name = model or caller.headers.get("model", "")
@@ -226,7 +291,7 @@ class RerankApp:
             return _json(200, {"object": "list", "data": listed})
         artefact = await self._artefact(caller, "")
         async with self._using(artefact) as model:
-            return _json(200, _info(model, artefact))
+            return _json(200, info(model, artefact, most_requests=REQUEST_THREADS))
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._default is None:
@@ -236,8 +301,8 @@ class RerankApp:
     async def _computing(
         self, path: str, body: dict[str, Any], warnings: tuple[str, ...], caller: Caller, receive: Receive
     ) -> _Answer:
-        if path == EMBEDDINGS:
-            wanted = read_embedding_request(body, warnings)
+        if path in (EMBEDDINGS, EMBED):
+            wanted = (read_embedding_request if path == EMBEDDINGS else read_tei_embedding)(body, warnings)
             return await self._embed(wanted, await self._artefact(caller, wanted.model), caller, receive)
         if path in SCORE:
             pairs = read_score_request(body, warnings)
@@ -252,6 +317,7 @@ class RerankApp:
             query = told_query(model, request.query, request.instruction)
             encoded = await self._in_thread(encode, query, request.documents)
             cut = sum(pair.cut for pair in encoded.pairs)
+            self._metrics.truncated.labels(model.name).inc(cut)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
             outputs = await self._computed(model, encoded.pairs, caller, receive)
             outputs = await self._refined(model, [encoded.pairs], outputs, caller, receive, top_n=request.top_n)
@@ -298,6 +364,8 @@ class RerankApp:
                 )
             check_size(request, model.sizes, model=artefact.name)
             encoded = await self._in_thread(functools.partial(model.encode_texts, request.texts, role=request.role))
+            cut = sum(each.cut for each in encoded)
+            check_lengths(truncate=request.truncate, cut=cut, query_cut=False, longest=model.max_length)
             outputs = await self._computed(model, encoded, caller, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)
@@ -309,9 +377,13 @@ class RerankApp:
         """The loaded model. Raises RerankRefused where memory or time is short."""
         with contextlib.ExitStack() as stack:
             try:
+                if _is_background.get() and not self._models.is_warm(artefact):
+                    raise RerankRefused(503, f"{artefact.name!r} is not loaded, and is not loaded in the background")
                 threads = self._threads if self._models.is_warm(artefact) else self._loading
                 loop = asyncio.get_running_loop()
-                yield await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+                model = await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+                self._warm_up.note(artefact)
+                yield model
             except TooBusy as error:
                 raise RerankRefused(429, str(error), retry_after_s=error.retry_after_s) from error
             except NoMemory as error:
@@ -340,8 +412,7 @@ class RerankApp:
             start += len(group)
         if rows:
             pairs = [pair for group in groups for pair in group]
-            exact = self._batcher.submit(model.exact, [pairs[row] for row in rows])
-            found = await _unless_gone(exact, receive, left_s=caller.ends_at - time.monotonic())
+            found = await self._submitted(model.exact, [pairs[row] for row in rows], caller, receive)
             for row, logit in zip(rows, found, strict=True):
                 outputs[row] = logit
         return outputs
@@ -356,7 +427,21 @@ class RerankApp:
             raise RerankRefused(
                 504, f"the queue takes longer than the {max(0.0, left_s):.1f} s that the request allows"
             )
-        return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
+        self._metrics.documents.labels(model.name).inc(len(pairs))
+        return await self._submitted(model, pairs, caller, receive)
+
+    async def _submitted(self, model: Any, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive) -> list[Any]:
+        """The outputs of passes, computed in turn, or between the requests of others for one in the background."""
+        if not _is_background.get():
+            left_s = caller.ends_at - time.monotonic()
+            return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
+        try:
+            outputs = await in_background(self._batcher, model, pairs)
+        except TooBusy:
+            self._metrics.background.labels("dropped").inc()
+            raise
+        self._metrics.background.labels("computed").inc()
+        return outputs
 
 
 class _Gone(Exception):
@@ -409,28 +494,3 @@ def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = 
 def _warned(warnings: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
     """The header that lists warnings; nothing without any."""
     return ((WARNINGS_HEADER.encode(), "; ".join(warnings).encode("ascii", "backslashreplace")),) if warnings else ()
-
-
-def _info(model: LoadedModel, artefact: Artefact) -> dict[str, Any]:
-    """TEI's description of a model and of the limits of this process."""
-    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    return {
-        "model_id": artefact.name,
-        "model_sha": artefact.checksum or model.checksum or None,
-        "model_dtype": model.dtype,
-        "form": None if isinstance(model, LoadedEmbedder) else model.form,
-        "forms": None if isinstance(model, LoadedEmbedder) or model.choice is None else model.choice.as_dict(),
-        "model_type": {"embedding": {"pooling": model.pooling}}
-        if isinstance(model, LoadedEmbedder)
-        else {"reranker": labels},
-        "max_concurrent_requests": REQUEST_THREADS,
-        "max_input_length": model.max_length,
-        "max_batch_tokens": model.batch_tokens,
-        "max_batch_requests": None,
-        "max_client_batch_size": MOST_DOCUMENTS,
-        "auto_truncate": True,
-        "tokenization_workers": 1,
-        "version": version("zelo"),
-        "sha": None,
-        "docker_label": None,
-    }

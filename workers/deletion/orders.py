@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from labeling import audit
 from labeling.models import Annotator, Project
 from scoring.models import Snapshot
+from trainer.deployments.changes import deployed
 from trainer.models import Reranker, TrainingRun
 from workers.broker.hints import leave_hint
 from workers.deletion import job as jobs
@@ -76,10 +77,20 @@ def _order(target: Target, counts: Counts, *, by: Any) -> Job:
 def _check(target: Target) -> None:
     if target.kind in ("run", "snapshot"):
         refuse_unfinished_orders(target.project)
+    if target.kind == "reranker":
+        _refuse_deployed(target)
     if target.kind == "snapshot" and _projects_of(target).count() > 1:
         names = ", ".join(sorted(_projects_of(target).values_list("slug", flat=True)))
         raise DeletionRefused(
             f"snapshot {target.name!r} belongs to several projects ({names}); it is deleted with the last of them"
+        )
+
+
+def _refuse_deployed(target: Target) -> None:
+    """A reranker that answers the requests of a deployment stays until another version is deployed."""
+    if names := list(deployed(list(target.ids)).values_list("name", flat=True)):
+        raise DeletionRefused(
+            f"{target.name!r} answers requests to {', '.join(names)}; deploy another version or delete the deployment first"
         )
 
 

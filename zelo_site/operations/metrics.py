@@ -1,9 +1,10 @@
-"""GET /metrics, in Prometheus' text format: queues, answers, spend, scores, endpoints, workers and GPUs.
+"""GET /metrics, in Prometheus' text format: queues, answers, spend, scores, endpoints, workers, GPUs and
+the ranking server.
 
-Every sample is read from the database when it is scraped, so any web process gives the same answer and none keeps
-counters of its own. Counters are sums of rows that triggers maintain (`Spend`) and fall when a run is deleted; Prometheus
-treats that as a restart. Tables of the size of all judgments are not read, but for the failures of the last
-`RECENT_MINUTES`, which an index finds.
+The ranking server counts its own figures, which are passed on. Every other sample is read from the database when it is
+scraped, so any web process gives the same answer and none keeps counters of its own. Counters are sums of rows that
+triggers maintain (`Spend`) and fall when a run is deleted; Prometheus treats that as a restart. Tables of the size of all
+judgments are not read, but for the failures of the last `RECENT_MINUTES`, which an index finds.
 
 Names and units follow https://prometheus.io/docs/practices/naming/.
 """
@@ -33,6 +34,7 @@ from workers.models import EndpointState, Worker
 from workers.monitoring.heartbeats import alive
 from workers.monitoring.queue_depth import read_backlog
 from zelo_site.operations.server_metrics import gauge, read_rows, server_metrics
+from zelo_site.reranking import ranking_metrics
 
 RECENT_MINUTES = 5
 # Sees every project; it is never stored.
@@ -70,7 +72,11 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return HttpResponse(remedy, status=status, content_type="text/plain; charset=utf-8", headers=headers)
     registry = CollectorRegistry()
     registry.register(ServerCollector())
-    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    ranking = ranking_metrics()
+    up = gauge("zelo_rerank_up", "1 if the ranking server answers.", [((), float(ranking is not None))])
+    registry.register(Constant(up))
+    text = generate_latest(registry) + (ranking or "").encode()
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read(request: HttpRequest) -> bool:
@@ -84,6 +90,19 @@ def _may_read(request: HttpRequest) -> bool:
         request.has_valid_key = found is not None  # type: ignore[attr-defined]
         return found is not None and "read" in found.scopes and found.user.is_superuser
     return request.user.is_authenticated and bool(getattr(request.user, "is_superuser", False))
+
+
+class Constant(Collector):
+    """One metric that was read already."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
 
 
 class ServerCollector(Collector):

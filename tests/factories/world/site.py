@@ -28,7 +28,7 @@ from tests.factories.pages import (
     make_user,
     score,
 )
-from trainer.models import Reranker, TrainingRun
+from trainer.models import Deployment, Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
 from workers.deletion.projects import archive_project
 from workers.models import (
@@ -132,8 +132,15 @@ def make_world() -> World:
         "name": EndpointDefinition.objects.create(name="stored", base_url="http://127.0.0.1:9/v1").name,
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
+    known["version_id"] = Reranker.objects.create(
+        project=project, name="carp", kind=TRAINED, location="rerankers/none", checksum="1" * 64
+    ).pk
+    known["deployment_id"] = Deployment.objects.create(
+        project=project, name="search", current_id=known["version_id"], previous_id=known["version_id"]
+    ).pk
     first = documents[0]
     known |= {"what": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
+    known |= {"address": "v1/rerank"}
     known |= {"doc": "tour", "image": "scale-light.png"}
     known["object_id"] = users["viewer"].pk  # in the admin, which opens no row to anybody here
     known["archived"] = deleted_project(users["owner"]).slug

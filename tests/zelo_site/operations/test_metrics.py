@@ -37,7 +37,7 @@ def test_queues_workers_and_spend_are_those_of_the_database(client: Client, sett
     assert found["zelo_worker_up", "judging-cpu,judging-gpu", "judging-cpu@here"] == 1
     judge = tasks[0].annotator
     assert found["zelo_judge_calls_total", judge.name, judge.project.slug] == 1
-    assert found["zelo_home_free_bytes",] > 0
+    assert found["zelo_home_free_bytes",] > 0 and found["zelo_rerank_up",] == 0
 
 
 def test_scores_that_lack_an_answer_are_due(client: Client, settings: Any, stub_plugins: None) -> None:

@@ -19,18 +19,11 @@ from django.db import close_old_connections
 
 from labeling.access.api_keys import find_token, hashed
 from labeling.models import ApiToken
-from trainer.serving.addresses import EMBEDDINGS
+from trainer.deployments.routing import Route, Target, deployment_name, find_target, usable_deployments
+from trainer.serving.addresses import EMBED, EMBEDDINGS
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import RerankRefused
-from trainer.serving.registry import (
-    UnknownReranker,
-    artefact_of,
-    find_embedder,
-    find_reranker,
-    form_of,
-    full_name,
-    usable_by,
-)
+from trainer.serving.registry import UnknownReranker, form_of, full_name, usable_by
 
 SCOPE = "rerank"
 FRESH_S = 1.5
@@ -44,10 +37,14 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may be computed: the artefact, and the key that pays for it."""
+    """A request that may be computed: what it gets, and the key that pays for it."""
 
-    artefact: Artefact
+    route: Route
     key_id: int
+
+    @property
+    def artefact(self) -> Artefact:
+        return self.route.version.artefact
 
 
 class Door:
@@ -57,7 +54,7 @@ class Door:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: OrderedDict[str, tuple[float, ApiToken]] = OrderedDict()
-        self._artefacts: OrderedDict[tuple[int, str, bool], tuple[float, Artefact]] = OrderedDict()
+        self._targets: OrderedDict[tuple[int, str, bool], tuple[float, Target]] = OrderedDict()
 
     def key_of(self, authorization: str, *, fresh: bool = False) -> ApiToken:
         """The valid key in an Authorization header, with its user; `fresh` asks the database. Raises RerankRefused."""
@@ -72,14 +69,14 @@ class Door:
         return key
 
     def admit(self, key: ApiToken, path: str, name: str, *, fresh: bool = False) -> Admitted:
-        """The artefact that the key's user calls `name`. Raises RerankRefused."""
-        find = find_embedder if path == EMBEDDINGS else find_reranker
-        entry = (key.user_id, name, path == EMBEDDINGS)
+        """What the key's user calls `name`, a deployment or a reranker. Raises RerankRefused."""
+        embeds = path in (EMBEDDINGS, EMBED)
+        entry = (key.user_id, name, embeds)
         try:
-            artefact = self._kept(self._artefacts, entry, lambda: artefact_of(find(key.user, name)), fresh=fresh)
+            target = self._kept(self._targets, entry, lambda: find_target(key.user, name, embeds=embeds), fresh=fresh)
         except UnknownReranker as error:
             raise RerankRefused(404, str(error)) from error
-        return Admitted(artefact, key.pk)
+        return Admitted(target.route(str(key.pk)), key.pk)
 
     def has_seen(self, authorization: str) -> bool:
         """Whether the key in the header was valid here when it was last looked up."""
@@ -147,17 +144,23 @@ def own_connection() -> Iterator[None]:
 
 
 def listed(user: Any) -> list[dict[str, Any]]:
-    """The models that the user may use, in OpenAI's format."""
+    """The models that the user may use, in OpenAI's format: rerankers, and deployments with their current version."""
+    named = [(full_name(each), each.created_at, each, {}) for each in usable_by(user)]
+    named += [
+        (deployment_name(each), each.created_at, each.current, {"version": full_name(each.current)})
+        for each in usable_deployments(user)
+    ]
     return [
         {
-            "id": full_name(each),
+            "id": name,
             "object": "model",
-            "created": int(each.created_at.timestamp()),
+            "created": int(created_at.timestamp()),
             "owned_by": "zelo",
-            "form": form_of(each),
-            "release": each.release,
+            "form": form_of(reranker),
+            "release": reranker.release,
+            **more,
         }
-        for each in usable_by(user)
+        for name, created_at, reranker, more in named
     ]
 
 

@@ -263,9 +263,28 @@ def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path)
             ({"input": ["a", ""]}, r"input[1] is empty"),
             ({"input": "a", "encoding_format": "int8"}, "float or base64"),
             ({"input": "a", "input_type": "image"}, "query or document"),
+            ({"input": [1, 2]}, "token numbers"),
+            ({"input": [[1, 2]]}, "check_embedding_ctx_length=False"),
+            ({"input": "water " * 3000, "truncate": False}, "would be truncated"),
         ):
             refused = httpx.post(f"{address}/v1/embeddings", json=wrong)
             assert refused.status_code == 422 and says in refused.json()["error"]["message"]
+        embedded = httpx.post(
+            f"{address}/embed", json={"inputs": TEXTS, "truncate": True, "normalize": True, "user": "u"}
+        )
+        assert np.array(embedded.json()) == pytest.approx(expected, abs=1e-4)
+        assert embedded.headers["x-zelo-warnings"] == "user is not used"
+        for wrong, says in (
+            ({"inputs": "a", "normalize": False}, "normalize is false"),
+            ({"inputs": "a", "prompt_name": "image"}, "query or document"),
+            ({"inputs": [[1]]}, "token numbers"),
+            ({"input": "a"}, "inputs is missing"),
+        ):
+            refused = httpx.post(f"{address}/embed", json=wrong)
+            assert refused.status_code == 422 and says in refused.json()["error"]
+        for path in ("/embed_all", "/embed_sparse"):
+            refused = httpx.post(f"{address}{path}", json={"inputs": "a"})
+            assert refused.status_code == 404 and "use /embed" in refused.json()["message"]
         ranked = httpx.post(f"{address}/v1/rerank", json={"query": "goldfish", "documents": TEXTS}).json()
         cosines = dict(enumerate((expected @ model.encode("goldfish")).tolist()))
         found = {row["index"]: row["relevance_score"] for row in ranked["results"]}

@@ -36,6 +36,9 @@ class Command(BaseCommand):
         parser.add_argument("--threads", type=int, default=0, help="compute threads (0: one per core, or one on a GPU)")
         parser.add_argument("--device", default="", help="cpu, cuda, ... (default: CUDA if available)")
         parser.add_argument(
+            "--no-warm-up", action="store_true", help="do not load at the start what was loaded before the last stop"
+        )
+        parser.add_argument(
             "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the weights"
         )
         parser.add_argument(
@@ -77,6 +80,8 @@ def _application(options: dict[str, Any]) -> Any:
     from trainer.serving.access.limits import KeyLimits
     from trainer.serving.batcher import RequestBatcher
     from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+    from trainer.serving.operations.metrics import ServingMetrics
+    from trainer.serving.operations.warming import WarmUp, compute_once
     from trainer.serving.protocols import model_id
     from trainer.serving.published import load_published
     from trainer.serving.registry import artefact_folder
@@ -90,30 +95,38 @@ def _application(options: dict[str, Any]) -> Any:
     if folder is not None and not folder.is_dir():
         raise CommandError(f"{folder} is not a folder; pass the folder of a published reranker, with its manifest.json")
     default = Artefact(name=model_id(folder.name), location=str(folder)) if folder else None
+    metrics = ServingMetrics()
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
         load=lambda path: load_published(
             path, device=device, dtype=options["dtype"], form=options["form"], cache=Path(settings.ZELO_CACHE)
         ),
+        watch=lambda artefact: metrics.loading(artefact.name),
     )
     batcher = RequestBatcher(
         threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),
         most_wait_s=float(settings.ZELO_RERANK_WAIT_S),
         prepare_thread=lambda: torch.set_num_threads(1),
+        observe=lambda model, pairs, seconds: metrics.computed(model.name, pairs, seconds, pads=model.pads),
     )
     if default is not None:
         try:
             with models.using(default) as model:
                 default = Artefact(name=model_id(model.name), location=default.location)
+                compute_once(model)
         except (ManifestBroken, NoMemory) as error:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
+    remembered = default is None and not options["no_warm_up"]
     return RerankApp(
         models=models,
         batcher=batcher,
         service_keys=None if open_to_all else service_keys,
         default=default,
+        metrics=metrics,
+        metrics_keys=settings.ZELO_METRICS_KEYS,
+        warm_up=WarmUp(Path(settings.ZELO_HOME) / "loaded_rerankers.json") if remembered else None,
         gate=ProcessDoor() if options["keys"] else None,
         limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
     )
