@@ -36,6 +36,7 @@ from zelo_site.pages.project import figures, project, projects, recipe, report, 
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
+from zelo_site.pages.server import limits as operator_limits
 from zelo_site.pages.shell import documentation, finding
 
 urlpatterns = [
@@ -64,6 +65,7 @@ urlpatterns = [
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
     path("plugins/", plugins.plugins_page, name="plugins"),
+    path("limits/", operator_limits.limits_page, name="limits"),
     path("endpoints/", endpoints.endpoints_page, name="endpoints"),
     path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
     path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),

@@ -57,6 +57,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "snapshots": (f"POST {P}/snapshots",),
     "training": (f"POST {P}/trainings",),
     "move-training": tuple(f"POST /trainings/{{training_id}}/{move}" for move in ("cancel", "resume", "publish")),
+    "limits": ("PUT /limits", "DELETE /limits/{limit_id}", "PUT /endpoints/{name}/projects"),
     "new-endpoint": ("POST /endpoints",),
     "endpoint": ("PATCH /endpoints/{name}",),
     "test-endpoint": ("POST /endpoints/{name}/test",),

@@ -248,6 +248,9 @@ PAGES = [
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
     Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("limits", ("limit.set",), {"action": "set", "period": "day", "calls": "5"}, a_superuser),
+    Writes("limits", ("limit.removed",), {"action": "remove", "limit": "{limit_id}"}, a_superuser),
+    Writes("limits", ("endpoint.projects",), {"action": "projects", "name": "stored", "who": "some"}, a_superuser),
     Writes("new-endpoint", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
     Writes(
         "endpoint", ("endpoint.changed",), {"base_url": "http://127.0.0.1:8/v1", "key": "k-1234567890"}, a_superuser
@@ -362,6 +365,9 @@ OPERATIONS = [
     Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
     Writes("POST /projects/{slug}/recordings", ("recording.uploaded",), {"file": recorded_answers}),
     Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
+    Writes("PUT /limits", ("limit.set",), {"endpoint": "stored", "calls": 5}, a_superuser),
+    Writes("DELETE /limits/{limit_id}", ("limit.removed",), None, a_superuser),
+    Writes("PUT /endpoints/{name}/projects", ("endpoint.projects",), {"projects": []}, a_superuser),
     Writes("POST /endpoints", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
     Writes("PATCH /endpoints/{name}", ("endpoint.changed",), {"settings": {"rpm": 7}}, a_superuser),
     Writes("POST /endpoints/{name}/test", ("endpoint.tested",), {}, a_superuser),
@@ -593,6 +599,8 @@ def test_page_rest_and_command_leave_the_same_entry(world: World) -> None:
         ("link", ["owner"], "account.link_made"),
         ("spot_checks", ["{slug}", "--reason", "random", "--pairs", "1", "--overlap", "2"], "spot_checks.planned"),
         ("configure", ["{slug}", "--calls", "500"], "project.caps"),
+        ("limits", ["set", "--calls", "500"], "limit.set"),
+        ("limits", ["projects", "stored", "--only", "{slug}"], "endpoint.projects"),
         ("delete", ["query", "{slug}", "{query_id}", "--yes"], "query.deleted"),
         ("delete", ["restore", "{archived}"], "project.restored"),
         ("delete", ["purge", "{archived}", "--yes"], "project.purge_ordered"),

@@ -57,6 +57,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "find": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
     "plugins": {"GET": For.STAFF},
+    "limits": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
     "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
@@ -348,6 +349,11 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /keys": (For.SIGNED_IN, None),
     "POST /keys": (For.SIGNED_IN, {"name": "new"}),
     "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),
+    "GET /limits": (For.STAFF, None),
+    "PUT /limits": (For.STAFF, {"calls": 5}),
+    "DELETE /limits/{limit_id}": (For.STAFF, None),
+    "GET /endpoints/{name}/projects": (For.STAFF, None),
+    "PUT /endpoints/{name}/projects": (For.STAFF, {"projects": None}),
     "GET /endpoints": (For.STAFF, None),
     "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
     "PATCH /endpoints/{name}": (For.STAFF, {}),
@@ -454,5 +460,6 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     check(
         found,
         whom,
-        of_a_project=not {"{name}", "{key_id}", "{user_id}"} & set(re.findall(r"{\w+}", path)) and "{" in path,
+        of_a_project=not {"{name}", "{key_id}", "{user_id}", "{limit_id}"} & set(re.findall(r"{\w+}", path))
+        and "{" in path,
     )

@@ -76,7 +76,7 @@ BELOW = {
     "tokens": "profile", "preview-import": "new-project", "endpoint": "endpoints", "new-endpoint": "endpoints",
     "test-endpoint": "endpoints", "move-distillation": "distill", "move-training": "training",
     "webhooks": "settings", "webhook": "settings", "recipe": "project", "refine": "rerankers", "trial": "trials",
-    "teaching": "teachings",
+    "teaching": "teachings", "limits": "endpoints",
 }  # fmt: skip
 
 # The documentation of each page: a file of docs/ and, where one fits, a heading's anchor.
@@ -93,6 +93,7 @@ HELP = {
     "server-audit": "operations", "archived": "deletion", "delete": "deletion", "delete-project": "deletion",
     "purge-project": "deletion", "delete-account": "deletion", "import-archive": "deletion", "profile": "people#roles",
     "candidates": "imports", "webhooks": "webhooks", "webhook": "webhooks", "recipe": "recipe", "refine": "recipe",
+    "limits": "budgets#limits-of-the-operator",
 }  # fmt: skip
 
 
