@@ -25,6 +25,7 @@
 | ZELO_WEBHOOK_HOSTS | comma-separated hosts and addresses that webhooks may call, see docs/webhooks.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_PROXIES | comma-separated addresses or networks of proxies whose X-Forwarded headers count | loopback with ZELO_HTTPS |
+| ZELO_SECOND_FACTOR | who must sign in with a second factor: `superusers`, or `staff` and superusers | none |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_LOG_LEVEL | DEBUG, INFO, WARNING | INFO |
 | ZELO_DEBUG | `1` shows tracebacks in the browser | off |
@@ -146,6 +147,9 @@ INSTALLED_APPS = [
     "django_htmx",  # for its copy of htmx alone
     "csp",
     "axes",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "ninja",
     "labeling",
     "scoring",
@@ -175,6 +179,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "zelo_site.security.second_factor.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -251,6 +256,8 @@ AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or an attacker locks a name for ever
 AXES_VERBOSE = False
+OTP_TOTP_ISSUER = "zelo"
+ZELO_SECOND_FACTOR = _one_of("ZELO_SECOND_FACTOR", ("", "SUPERUSERS", "STAFF"), "")
 
 # All content comes from this server; styles and scripts only from files.
 CONTENT_SECURITY_POLICY = {

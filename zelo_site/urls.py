@@ -38,6 +38,7 @@ from zelo_site.pages.rerankers import proof, refining, rerankers, snapshots, tra
 from zelo_site.pages.server import audit, endpoints, plugins, server
 from zelo_site.pages.server import limits as operator_limits
 from zelo_site.pages.shell import documentation, finding
+from zelo_site.security import second_factor_page
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -45,6 +46,7 @@ urlpatterns = [
     path("enter/<str:token>/", accounts.use_link, name="enter"),
     path("sign-out/", accounts.sign_out, name="sign-out"),
     path("profile/", accounts.profile, name="profile"),
+    path("second-factor/", second_factor_page.second_factor_page, name="second-factor"),
     path("profile/keys/", accounts.change_tokens, name="tokens"),
     path("profile/sessions/", accounts.change_sessions, name="sessions"),
     path("language/", language.set_language, name="set-language"),

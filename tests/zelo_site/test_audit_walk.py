@@ -26,6 +26,7 @@ from labeling.access.accounts import deactivate_account, set_superuser
 from labeling.models import AuditEntry, Membership, Project
 from tests.factories.world.changes import (
     DATA,
+    a_code,
     a_failed_question,
     a_gold_plan,
     a_gold_verdict,
@@ -41,6 +42,7 @@ from tests.factories.world.changes import (
     a_retired_judge,
     a_run_file,
     a_run_to_delete,
+    a_second_factor,
     a_sign_in_link,
     a_stopped_training,
     a_student_to_refine,
@@ -248,6 +250,8 @@ PAGES = [
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
     Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("second-factor", ("account.second_factor_on", "account.session_ended"), {"action": "on", "code": a_code}),
+    Writes(USERS, ("account.second_factor_off",), chosen("reset_second_factor", "{user_id}"), a_second_factor),
     Writes("limits", ("limit.set",), {"action": "set", "period": "day", "calls": "5"}, a_superuser),
     Writes("limits", ("limit.removed",), {"action": "remove", "limit": "{limit_id}"}, a_superuser),
     Writes("limits", ("endpoint.projects",), {"action": "projects", "name": "stored", "who": "some"}, a_superuser),
@@ -365,6 +369,7 @@ OPERATIONS = [
     Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
     Writes("POST /projects/{slug}/recordings", ("recording.uploaded",), {"file": recorded_answers}),
     Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
+    Writes("DELETE /users/{user_id}/second-factor", ("account.second_factor_off",), None, a_second_factor),
     Writes("PUT /limits", ("limit.set",), {"endpoint": "stored", "calls": 5}, a_superuser),
     Writes("DELETE /limits/{limit_id}", ("limit.removed",), None, a_superuser),
     Writes("PUT /endpoints/{name}/projects", ("endpoint.projects",), {"projects": []}, a_superuser),
