@@ -10,7 +10,7 @@
 | ZELO_RERANK_URL | a `serve_rerank --host` on another host | the process that `up` starts |
 | ZELO_HOSTS | comma-separated host names that the server accepts | localhost, 127.0.0.1, [::1] |
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
-| ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
+| ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` of other packages to load; `*`: all | zelo's own |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
 | ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
 | ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
@@ -119,7 +119,7 @@ if problem := broker_problem(_services.broker_url, plain=_flag("ZELO_PLAIN_BROKE
     ZELO_WRONG_SETTINGS.append(problem)
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
-ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
+ZELO_PLUGINS = _listed("ZELO_PLUGINS")
 ZELO_WEBHOOK_HOSTS = _listed("ZELO_WEBHOOK_HOSTS")
 try:
     parse_entries(ZELO_WEBHOOK_HOSTS)
