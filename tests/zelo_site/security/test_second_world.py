@@ -21,8 +21,12 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
+from labeling.models import Membership, Project, Role
+from scoring.models import Snapshot
+from tests.factories.pages import make_user
 from tests.factories.world.second import MARK, NO_ROWS, OTHER_ROWS, TwoWorlds, text_of, undone
 from tests.factories.world.site import EVERY_OPERATION, EVERY_PAGE
+from trainer.models import Reranker, TrainingRun
 from workers.deletion.targets import KINDS
 from zelo_site.api.root import api
 
@@ -257,3 +261,48 @@ def test_ids_of_others_in_forms_reach_nothing(worlds: TwoWorlds) -> None:
                 let_in.append(f"{name} {button}: {answer.status_code}, their rows unchanged: {unchanged}")
     assert let_in == []
     assert unknown == set(), "enter a new field in ROW_FIELDS or NUMBERS"
+
+
+# --- what was made from both -------------------------------------------------------------
+
+
+def test_lineage_of_both_projects_is_shown_only_to_readers_of_both(worlds: TwoWorlds) -> None:
+    """A snapshot that joins a project of strangers with ours, and a reranker of ours that was trained on it."""
+    ours, theirs = (Project.objects.get(slug=world.known["slug"]) for world in (worlds.ours, worlds.theirs))
+    judges = [{"annotator": 1, "person": False, "name": f"{MARK}judge", "options": {}}]
+    sources = [
+        {"slug": each.slug, "name": each.name, "judgments": 5, "judges": judges, "fit": {"rater": "thurstone"}}
+        for each in (ours, theirs)
+    ]
+    joint = Snapshot.objects.create(
+        name="joint", location="snapshots/joint", checksum="1" * 64, rows=1,
+        manifest={"projects": sources, "domains": [{"project": theirs.name, "domain": MARK, "split": "train"}]},
+    )  # fmt: skip
+    joint.projects.set([ours, theirs])
+    training = TrainingRun.objects.create(project=ours, snapshot=joint, trainer="pointwise")
+    Reranker.objects.filter(pk=worlds.ours.known["reranker_id"]).update(
+        training_run=training,
+        manifest={"card": {"lineage": {"projects": [ours.slug, theirs.slug], "judges": [f"{MARK}judge"]}}},
+    )
+    known = {**worlds.ours.known, "snapshot_id": joint.pk, "training_id": training.pk}
+    both = make_user("reader of both")
+    for project in (ours, theirs):
+        Membership.objects.create(project=project, user=both, role=Role.VIEWER)
+    leaks = [name for name, text in read_all(worlds.ours.client("owner"), known) if MARK in text]
+    assert leaks == []
+    page = worlds.ours.client("owner").get(f"/p/{ours.slug}/delete/snapshot/{joint.pk}/")
+    assert page.status_code == 404
+    client = Client()
+    client.force_login(both)
+    assert MARK in dict(read_all(client, known))["GET /projects/{slug}/rerankers"]
+
+
+def read_all(client: Client, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every page and operation of the project that is read, but for those in a snapshot of their own."""
+    for name, named in EVERY_PAGE.items():
+        if "slug" in named and name not in ("agreement", "report"):
+            address = reverse(name, kwargs={key: known[key] for key in named})
+            yield name, text_of(undone(lambda: client.get(address))[0])  # noqa: B023
+    for operation, path in EVERY_OPERATION.items():
+        if operation.startswith("GET") and "{" in path and not path.endswith(("/agreement", "/report", "/archive")):
+            yield operation, text_of(undone(lambda: client.get(path.format(**known)))[0])  # noqa: B023

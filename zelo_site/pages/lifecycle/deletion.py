@@ -35,6 +35,7 @@ from workers.deletion.targets import (
 from workers.models import Job
 from zelo_site.pages.forms import LARGEST_ID, text_of
 from zelo_site.pages.scope import owned_project
+from zelo_site.security.lineage import may_read_snapshot
 
 # What else people should know, and the page to which they return, by kind.
 NOTES = {
@@ -64,6 +65,8 @@ ACCOUNT_LABELS = {
 def delete_page(request: HttpRequest, slug: str, what: str, target_id: int) -> HttpResponse:
     """Show what goes with a target; a POST deletes it."""
     project = owned_project(request, slug)
+    if what == "snapshot" and not may_read_snapshot(request.user, min(target_id, LARGEST_ID)):
+        raise Http404
     try:
         target = find_target(project, what, min(target_id, LARGEST_ID))
     except UnknownTarget as error:
