@@ -13,6 +13,8 @@
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` of other packages to load; `*`: all | zelo's own |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
 | ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
+| ZELO_MAX_IMPORT_ROWS | most rows of an imported file | 20000000 |
+| ZELO_PREVIEW_ROWS | rows that the preview of an import reads at most | 100000 |
 | ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_MAX_UPLOAD_MB | all uploads in progress together, as sent | 4096 |
@@ -75,6 +77,16 @@ def _megabytes(name: str, default: int) -> int:
     return int(value * 1024 * 1024)
 
 
+def _whole(name: str, default: int) -> int:
+    """The variable's whole number, at least 1."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if text.isascii() and text.isdecimal() and len(text) < 16 and int(text) >= 1:
+        return int(text)
+    remedy = f"set {name} to a whole number from 1, or unset it for {default:,}"
+    ZELO_WRONG_SETTINGS.append((f"{name} is {text[:40]!r}, not a whole number", remedy))
+    return default
+
+
 def _one_of(name: str, values: tuple[str, ...], default: str) -> str:
     text = os.environ.get(name, "").strip().upper() or default
     if text in values:
@@ -127,6 +139,8 @@ except BadEntry as _bad:
     ZELO_WRONG_SETTINGS.append((f"ZELO_WEBHOOK_HOSTS: {_bad}", "write it as hooks.example.org or 10.2.0.0/16:8443"))
     ZELO_WEBHOOK_HOSTS = []
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
+ZELO_MAX_IMPORT_ROWS = _whole("ZELO_MAX_IMPORT_ROWS", 20_000_000)
+ZELO_PREVIEW_ROWS = _whole("ZELO_PREVIEW_ROWS", 100_000)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
 ZELO_MAX_UPLOAD_BYTES = _megabytes("ZELO_MAX_UPLOAD_MB", 4096)
 ZELO_TRUSTED_PROXIES = _networks("ZELO_TRUSTED_PROXIES", "127.0.0.1,::1" if HTTPS else "")
