@@ -13,6 +13,7 @@
 | ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` of other packages to load; `*`: all | zelo's own |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
 | ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
+| ZELO_IMPORT_INLINE_MB | larger uploads are imported by a worker instead of the web process | 16 |
 | ZELO_MAX_IMPORT_ROWS | most rows of an imported file | 20000000 |
 | ZELO_PREVIEW_ROWS | rows that the preview of an import reads at most | 100000 |
 | ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
@@ -142,6 +143,7 @@ ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
 ZELO_MAX_IMPORT_ROWS = _whole("ZELO_MAX_IMPORT_ROWS", 20_000_000)
 ZELO_PREVIEW_ROWS = _whole("ZELO_PREVIEW_ROWS", 100_000)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
+ZELO_IMPORT_INLINE_BYTES = _megabytes("ZELO_IMPORT_INLINE_MB", 16)
 ZELO_MAX_UPLOAD_BYTES = _megabytes("ZELO_MAX_UPLOAD_MB", 4096)
 ZELO_TRUSTED_PROXIES = _networks("ZELO_TRUSTED_PROXIES", "127.0.0.1,::1" if HTTPS else "")
 ZELO_REDIS_URL = _services.redis_url
@@ -348,6 +350,7 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.recipe": {"queue": "judging-cpu"},
     "workers.tasks.delete": {"queue": "judging-cpu"},
     "workers.tasks.unpack": {"queue": "judging-cpu"},
+    "workers.tasks.load": {"queue": "judging-cpu"},
     "workers.tasks.deliver": {"queue": "judging-http"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},

@@ -29,6 +29,7 @@ ACTION_LABELS = {
     "judge.retired": _("Judge retired"),
     "judge.restored": _("Judge brought back"),
     "data.imported": _("Data imported"),
+    "data.import_ordered": _("Import ordered"),
     "grades.replaced": _("Grades replaced"),
     "judgments.replaced": _("Imported judgments replaced"),
     "candidates.ordered": _("Candidates ordered"),
