@@ -126,7 +126,14 @@ def add_spend(
     annotator_id: int, *, day: date, calls: int, read: int = 0, written: int = 0, cost_micros: int = 0
 ) -> None:
     """Count calls of a trial, a teaching or a probe on this day; they have no `Attempt`."""
-    values = {"judge": annotator_id, "day": day, "calls": calls, "read": read, "written": written, "cost": cost_micros}
+    values: dict[str, Any] = {
+        "judge": annotator_id,
+        "day": day,
+        "calls": calls,
+        "read": read,
+        "written": written,
+        "cost": cost_micros,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_ADD, values)
 
