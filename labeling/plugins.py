@@ -321,18 +321,28 @@ class PluginModule:
     version: str = ""
 
 
+OWN_PACKAGE = "zelo"
 _loaded: dict[str, PluginModule] = {}
 
 
-def load_plugins(*, enabled: Sequence[str] | None = None) -> list[PluginModule]:
-    """Import every entry point of the group that `enabled` lists (None: all). Repeat calls are free.
+def load_plugins(*, enabled: Sequence[str] = ()) -> list[PluginModule]:
+    """Import zelo's own entry points of the group, and those of other packages that `enabled` names ("*": all).
+
+    Repeat calls are free. Another package cannot take the name of one of zelo's own. An installed package is code that runs
+    with the server's rights, so installing one, perhaps as a dependency, is not enough to run it.
 
     The row of a module reports its import error instead of raising it: a broken plugin must not stop the server.
     """
-    for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in sorted(found, key=lambda each: (not _is_own(each), each.name)):
         if entry_point.name not in _loaded:
-            _loaded[entry_point.name] = _load(entry_point, enabled is None or entry_point.name in enabled)
+            is_enabled = _is_own(entry_point) or entry_point.name in enabled or "*" in enabled
+            _loaded[entry_point.name] = _load(entry_point, is_enabled)
     return list(_loaded.values())
+
+
+def _is_own(entry_point: importlib.metadata.EntryPoint) -> bool:
+    return entry_point.dist is not None and entry_point.dist.name == OWN_PACKAGE
 
 
 def _load(entry_point: importlib.metadata.EntryPoint, is_enabled: bool) -> PluginModule:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from scoring.rating import rate_stale, stale_project_ids
 from trainer.deployments import request_log
+from workers.archives import data_files
 from workers.archives import importing as archives
 from workers.broker.client import broker_answers
 from workers.broker.hints import leave_hint
@@ -90,6 +91,8 @@ def reconcile_once() -> None:
         leave_hint("delete", job_id)
     for job_id in archives.waiting_archive_ids():
         leave_hint("unpack", job_id)
+    for job_id in data_files.waiting_import_ids():
+        leave_hint("load", job_id)
     for webhook_id in webhooks.due_webhook_ids():
         leave_hint("deliver", webhook_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
+from workers.archives import data_files
 from workers.archives import importing as archives
 from workers.broker.hints import hint_taken, leave_hint
 from workers.deletion import job as deletion
@@ -111,6 +112,12 @@ def delete(self: Task, job_id: int) -> None:
 def unpack(self: Task, job_id: int) -> None:
     hint_taken("unpack", job_id)
     archives.unpack(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.load", bind=True)
+def load(self: Task, job_id: int) -> None:
+    hint_taken("load", job_id)
+    data_files.load(job_id, worker=heartbeats.process_name(self.request.hostname))
 
 
 @shared_task(name="workers.tasks.deliver")

@@ -20,11 +20,14 @@ class Project(Answer):
 
 
 class Imported(Answer):
-    queries: int
-    documents: int
-    candidates: int
-    grades: int
-    message: str
+    """What was stored; for a file that the server leaves to a worker, the number of its job alone."""
+
+    queries: int = 0
+    documents: int = 0
+    candidates: int = 0
+    grades: int = 0
+    message: str = ""
+    job_id: int | None = None
 
 
 class Work(Answer):

@@ -31,16 +31,19 @@ from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.access.sign_ins import set_password
 from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
+from scoring.numerics.judges.judge_checks import Estimate
 from zelo_site.pages.forms import PageForm, one_of, whole_number
 from zelo_site.security.sessions import end_other_sessions, end_session, note_session, sessions_of
 
 # The profile shows agreement with the judges once there are this many common pairs.
-FEWEST_SHOWN = 10
+FEWEST_SHOWN = 30
+# Shares are shown in steps of 5 %, and numbers of pairs in tens, so that one more answer seldom changes them.
+STEP, TENS = 0.05, 10
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
-def _next_address(request: HttpRequest) -> str:
+def next_address(request: HttpRequest) -> str:
     """Return the address to open after sign-in: a local address, or the list of projects."""
     wanted = request.POST.get("next") or request.GET.get("next") or ""
     if url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure()):
@@ -99,7 +102,7 @@ class KeyForm(PageForm):
 def sign_in(request: HttpRequest) -> HttpResponse:
     """Show the sign-in form; a POST signs in."""
     if request.user.is_authenticated:
-        return redirect(_next_address(request))
+        return redirect(next_address(request))
     form = SignInForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
         known = find_account(form.cleaned_data["username"])
@@ -107,9 +110,9 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         user = authenticate(request, username=name, password=form.cleaned_data["password"])
         if user is not None:
             login(request, user)
-            return redirect(_next_address(request))
+            return redirect(next_address(request))
     failed = request.method == "POST"
-    context = {"form": form, "failed": failed, "next": _next_address(request)}
+    context = {"form": form, "failed": failed, "next": next_address(request)}
     return render(request, "zelo/account/sign_in.html", context, status=403 if failed else 200)
 
 
@@ -128,7 +131,7 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
             return render(request, "zelo/account/link.html", {"link": None}, status=404)
         if request.user.pk != user.pk:
             login(request, user, backend=BACKEND)
-        return redirect("project", slug=invited_to.slug) if invited_to else redirect(_next_address(request))
+        return redirect("project", slug=invited_to.slug) if invited_to else redirect(next_address(request))
     link = find_link(token)
     status = 404 if link is None else 422 if form.is_bound else 200
     return render(request, "zelo/account/link.html", {"link": link, "form": form}, status=status)
@@ -200,9 +203,15 @@ def _own_work(user: User) -> list[OwnWork]:
 
 def _blind(project: Project, figures: PersonFigures) -> PersonFigures:
     """Return the figures without any that reveal expected answers or judges' answers one by one."""
-    few = figures.with_judges is None or figures.with_judges.count < FEWEST_SHOWN
-    shown = replace(figures, with_judges=None) if few else figures
+    judges = figures.with_judges
+    few = judges is None or judges.count < FEWEST_SHOWN
+    shown = replace(figures, with_judges=None if few or judges is None else _rounded(judges))
     return replace(shown, gold=None) if project.gold_feedback != GoldFeedback.OPEN else shown
+
+
+def _rounded(each: Estimate) -> Estimate:
+    value, low, high = (round(share / STEP) * STEP for share in (each.value, each.low, each.high))
+    return Estimate(value, low, high, each.count - each.count % TENS)
 
 
 # --- API keys ----------------------------------------------------------------------------

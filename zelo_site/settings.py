@@ -13,9 +13,12 @@
 | ZELO_RERANK_TOKENS | tokens that one key may have ranked in a minute, 0 for no limit | 0 |
 | ZELO_HOSTS | comma-separated host names that the server accepts | localhost, 127.0.0.1, [::1] |
 | ZELO_HTTPS | `1` behind TLS: secure cookies and redirects | off |
-| ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` to load | all |
+| ZELO_PLUGINS | comma-separated entry points of `zelo.plugins` of other packages to load; `*`: all | zelo's own |
 | ZELO_MAX_LINE_MB | longest accepted line of an import | 64 |
 | ZELO_MAX_IMPORT_MB | longest accepted file of an import, unpacked | 10240 |
+| ZELO_IMPORT_INLINE_MB | larger uploads are imported by a worker instead of the web process | 16 |
+| ZELO_MAX_IMPORT_ROWS | most rows of an imported file | 20000000 |
+| ZELO_PREVIEW_ROWS | rows that the preview of an import reads at most | 100000 |
 | ZELO_MODELS | models that judges and retrievers may load: comma-separated names, folders and globs | the bundled one |
 | ZELO_CACHE | folder of computed embeddings | `cache/` in ZELO_HOME |
 | ZELO_MAX_UPLOAD_MB | all uploads in progress together, as sent | 4096 |
@@ -28,6 +31,7 @@
 | ZELO_WEBHOOK_HOSTS | comma-separated hosts and addresses that webhooks may call, see docs/webhooks.md | none |
 | ZELO_VLLM | the `vllm` that `serve_judge` starts | .venv-gpu, then PATH |
 | ZELO_TRUSTED_PROXIES | comma-separated addresses or networks of proxies whose X-Forwarded headers count | loopback with ZELO_HTTPS |
+| ZELO_SECOND_FACTOR | who must sign in with a second factor: `superusers`, or `staff` and superusers | none |
 | ZELO_TRUSTED_ORIGINS | comma-separated origins behind a proxy (CSRF) | none |
 | ZELO_KEEP_DAYS | days that old rows stay, by kind: `attempts=365,rationales=never`, see docs/operations.md | see there |
 | ZELO_LOG | `json`: log lines are JSON objects, with the id of their request | plain lines |
@@ -79,13 +83,13 @@ def _megabytes(name: str, default: int) -> int:
     return int(value * 1024 * 1024)
 
 
-def _count(name: str, default: int) -> int:
-    """The variable's number, 0 or more."""
+def _whole(name: str, default: int, least: int = 1) -> int:
+    """The variable's whole number, at least `least`."""
     text = os.environ.get(name, "").strip() or str(default)
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) < 16 and int(text) >= least:
         return int(text)
-    remedy = f"set {name} to a whole number, 0 or more, or unset it for {default}"
-    ZELO_WRONG_SETTINGS.append((f"{name} is {text!r}, not a whole number", remedy))
+    remedy = f"set {name} to a whole number from {least}, or unset it for {default:,}"
+    ZELO_WRONG_SETTINGS.append((f"{name} is {text[:40]!r}, not a whole number", remedy))
     return default
 
 
@@ -146,7 +150,7 @@ if problem := broker_problem(_services.broker_url, plain=_flag("ZELO_PLAIN_BROKE
     ZELO_WRONG_SETTINGS.append(problem)
 ZELO_ENDPOINTS_KEYS = _long_secrets("ZELO_ENDPOINTS_KEY")
 ZELO_METRICS_KEYS = _long_secrets("ZELO_METRICS_KEY")
-ZELO_PLUGINS = _listed("ZELO_PLUGINS") or None
+ZELO_PLUGINS = _listed("ZELO_PLUGINS")
 ZELO_WEBHOOK_HOSTS = _listed("ZELO_WEBHOOK_HOSTS")
 try:
     parse_entries(ZELO_WEBHOOK_HOSTS)
@@ -154,7 +158,10 @@ except BadEntry as _bad:
     ZELO_WRONG_SETTINGS.append((f"ZELO_WEBHOOK_HOSTS: {_bad}", "write it as hooks.example.org or 10.2.0.0/16:8443"))
     ZELO_WEBHOOK_HOSTS = []
 ZELO_MAX_LINE_BYTES = _megabytes("ZELO_MAX_LINE_MB", 64)
+ZELO_MAX_IMPORT_ROWS = _whole("ZELO_MAX_IMPORT_ROWS", 20_000_000)
+ZELO_PREVIEW_ROWS = _whole("ZELO_PREVIEW_ROWS", 100_000)
 ZELO_MAX_IMPORT_BYTES = _megabytes("ZELO_MAX_IMPORT_MB", 10240)
+ZELO_IMPORT_INLINE_BYTES = _megabytes("ZELO_IMPORT_INLINE_MB", 16)
 ZELO_MAX_UPLOAD_BYTES = _megabytes("ZELO_MAX_UPLOAD_MB", 4096)
 # What scores, totals and the audit log need is of no kind; `workers.deletion.retention` prunes.
 ZELO_KEEP_DAYS = _kept_days(
@@ -175,9 +182,9 @@ ZELO_REDIS_URL = _services.redis_url
 STORAGE_URL = os.environ.get("STORAGE_URL", "") or f"file://{ZELO_HOME / 'storage'}"
 
 ZELO_RERANK_URL = os.environ.get("ZELO_RERANK_URL", "")
-ZELO_RERANK_WAIT_S = _count("ZELO_RERANK_WAIT_S", 20)
-ZELO_RERANK_REQUESTS = _count("ZELO_RERANK_REQUESTS", 64)
-ZELO_RERANK_TOKENS = _count("ZELO_RERANK_TOKENS", 0)
+ZELO_RERANK_WAIT_S = _whole("ZELO_RERANK_WAIT_S", 20, 0)
+ZELO_RERANK_REQUESTS = _whole("ZELO_RERANK_REQUESTS", 64, 0)
+ZELO_RERANK_TOKENS = _whole("ZELO_RERANK_TOKENS", 0, 0)
 ZELO_CACHE = Path(os.environ.get("ZELO_CACHE", "") or ZELO_HOME / "cache")
 
 INSTALLED_APPS = [
@@ -191,6 +198,9 @@ INSTALLED_APPS = [
     "django_htmx",  # for its copy of htmx alone
     "csp",
     "axes",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "ninja",
     "labeling",
     "scoring",
@@ -221,6 +231,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "zelo_site.security.second_factor.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -297,6 +308,8 @@ AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or an attacker locks a name for ever
 AXES_VERBOSE = False
+OTP_TOTP_ISSUER = "zelo"
+ZELO_SECOND_FACTOR = _one_of("ZELO_SECOND_FACTOR", ("", "SUPERUSERS", "STAFF"), "")
 
 # All content comes from this server; styles and scripts only from files.
 CONTENT_SECURITY_POLICY = {
@@ -373,6 +386,7 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.recipe": {"queue": "judging-cpu"},
     "workers.tasks.delete": {"queue": "judging-cpu"},
     "workers.tasks.unpack": {"queue": "judging-cpu"},
+    "workers.tasks.load": {"queue": "judging-cpu"},
     "workers.tasks.deliver": {"queue": "judging-http"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},

@@ -36,7 +36,9 @@ from zelo_site.pages.project import figures, project, projects, recipe, report, 
 from zelo_site.pages.queries import pair, queries, query, where_next
 from zelo_site.pages.rerankers import deployments, proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
+from zelo_site.pages.server import limits as operator_limits
 from zelo_site.pages.shell import documentation, finding
+from zelo_site.security import second_factor_page
 
 urlpatterns = [
     path("", projects.project_list, name="projects"),
@@ -44,6 +46,7 @@ urlpatterns = [
     path("enter/<str:token>/", accounts.use_link, name="enter"),
     path("sign-out/", accounts.sign_out, name="sign-out"),
     path("profile/", accounts.profile, name="profile"),
+    path("second-factor/", second_factor_page.second_factor_page, name="second-factor"),
     path("profile/keys/", accounts.change_tokens, name="tokens"),
     path("profile/sessions/", accounts.change_sessions, name="sessions"),
     path("language/", language.set_language, name="set-language"),
@@ -64,6 +67,7 @@ urlpatterns = [
     path("audit/", audit.server_audit, name="server-audit"),
     path("doctor/", server.doctor_page, name="doctor"),
     path("plugins/", plugins.plugins_page, name="plugins"),
+    path("limits/", operator_limits.limits_page, name="limits"),
     path("endpoints/", endpoints.endpoints_page, name="endpoints"),
     path("new-endpoint/", endpoints.new_endpoint, name="new-endpoint"),
     path("endpoints/<str:name>/", endpoints.endpoint_page, name="endpoint"),

@@ -17,7 +17,7 @@ READING = {"GET", "HEAD", "OPTIONS"}
 
 
 # Changes of who may do what, and of where the server sends texts.
-_ADMIN = re.compile(r"/api/v1/(projects/[^/]+/(members|invitations)|keys|endpoints|users)(/|$)")
+_ADMIN = re.compile(r"/api/v1/(projects/[^/]+/(members|invitations)|keys|endpoints|limits|users)(/|$)")
 
 
 class TokenAuth(HttpBearer):

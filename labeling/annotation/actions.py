@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
+from labeling.access.handles import handle_of
 from labeling.annotation.answer_scale import KINDS, PREFERENCES
 from labeling.annotation.assignments import (
     PLACES,
@@ -184,7 +185,7 @@ def _answer(context: ScreenContext, screen: ScreenState, answer: Answer, paused:
     """
     assignment = find_assignment(answer.assignment, project_id=context.project_id, person_id=context.person_id)
     if assignment is None:
-        raise NotYours(f"slot {answer.assignment} is not in this project; ask for the next pair")
+        raise NotYours(f"slot {handle_of(answer.assignment)} is not in this project; ask for the next pair")
     late = assignment.holder_id != context.person_id
     swapped = _seen_swapped(context, assignment) if late else assignment.swapped
     is_new = assignment.judgment_id is None or late
@@ -246,7 +247,7 @@ def _seen_swapped(context: ScreenContext, assignment: Assignment) -> bool:
     seen = PastLease.objects.filter(annotator_id=context.person_id, pair_id=assignment.pair_id)
     swapped = seen.values_list("swapped", flat=True).first()
     if swapped is None:
-        raise NotYours(f"slot {assignment.id} was never given to you; ask for the next pair")
+        raise NotYours(f"slot {handle_of(assignment.id)} was never given to you; ask for the next pair")
     return swapped
 
 
@@ -283,11 +284,11 @@ def _undo(context: ScreenContext, screen: ScreenState, assignment_id: int, pause
 def _skip(context: ScreenContext, screen: ScreenState, assignment_id: int, paused: str) -> Response:
     assignment = find_assignment(assignment_id, project_id=context.project_id, person_id=context.person_id)
     if assignment is None:
-        raise NotYours(f"slot {assignment_id} is not in this project; ask for the next pair")
+        raise NotYours(f"slot {handle_of(assignment_id)} is not in this project; ask for the next pair")
     if assignment.holder_id == context.person_id:
         release([assignment.id], person_id=context.person_id, skipped=True)
     elif not PastLease.objects.filter(annotator_id=context.person_id, pair_id=assignment.pair_id).update(skipped=True):
-        raise NotYours(f"slot {assignment_id} was never given to you; ask for the next pair")
+        raise NotYours(f"slot {handle_of(assignment_id)} was never given to you; ask for the next pair")
     return _next(context, screen, paused=paused)
 
 
@@ -318,7 +319,7 @@ def _next(context: ScreenContext, screen: ScreenState, *, paused: str = "", stor
             "done": progress.done, "quota": context.quota, "left": left, "seconds_per_pair": progress.pace,
             "today": progress.today,
         },
-        "last": progress.last.assignment if progress.last is not None else None,
+        "last": handle_of(progress.last.assignment) if progress.last is not None else None,
         "state": state,
         "message": _message(state, paused),
         "retry_after_s": RETRY_AFTER_S,

@@ -19,6 +19,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja.utils import check_csrf
 
 from labeling.access.api_keys import find_token
+from labeling.access.handles import MOST, assignment_of, handle_of
 from labeling.annotation.actions import (
     Answer,
     NotLast,
@@ -140,13 +141,13 @@ def answer_view(context: ScreenContext, message: Message) -> str:
 @message_view
 def undo_view(context: ScreenContext, message: Message) -> str:
     """Undo the last answer, which the message names by its slot."""
-    return undo_last(context, _assignment(message.get("slot")), key=_key(message))
+    return undo_last(context, named_assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
 def skip_view(context: ScreenContext, message: Message) -> str:
     """Skip a pair for good."""
-    return skip_pair(context, _assignment(message.get("slot")), key=_key(message))
+    return skip_pair(context, named_assignment(message.get("slot")), key=_key(message))
 
 
 @message_view
@@ -155,8 +156,8 @@ def heartbeat_view(context: ScreenContext, message: Message) -> str:
     slots = message.get("slots")
     if not isinstance(slots, list) or len(slots) > 100:
         raise BadMessage(f"slots is {slots!r:.100}; expected a list of at most 100 slots")
-    kept = extend_leases(context, [_assignment(each) for each in slots])
-    return json.dumps({"lease_s": {str(assignment): seconds for assignment, seconds in kept.items()}})
+    kept = extend_leases(context, [named_assignment(each) for each in slots])
+    return json.dumps({"lease_s": {str(handle_of(assignment)): seconds for assignment, seconds in kept.items()}})
 
 
 def read_answer(message: Message) -> Answer:
@@ -172,13 +173,14 @@ def read_answer(message: Message) -> Answer:
         raise BadMessage(f"reason is {reason!r:.100} beside {choice!r}; expected it with cannot_judge alone")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         raise BadMessage(f"note is {note!r:.40}; expected a text of at most {LONGEST_NOTE} characters")
-    return Answer(_assignment(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
+    return Answer(named_assignment(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))
 
 
-def _assignment(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
-        raise BadMessage(f"slot is {value!r:.100}; expected the number that came with the pair")
-    return value
+def named_assignment(slot: Any) -> int:
+    """The id of the assignment that a message names by its handle. Raises BadMessage for what is no handle."""
+    if isinstance(slot, bool) or not isinstance(slot, int) or not 0 <= slot < MOST:
+        raise BadMessage(f"slot is {slot!r:.100}; expected the number that came with the pair")
+    return assignment_of(slot)
 
 
 def _seconds(value: Any) -> float | None:

@@ -15,6 +15,8 @@ from typing import Any
 from django.db import connection
 from django.utils.translation import gettext as _
 
+from labeling.access.handles import handle_of
+
 _READ = """
 SELECT mine.id, mine.pair_id, mine.swapped, mine.lease_s, pair.query_id IS NULL,
        query_a.text, a.text, a.metadata, a.external_id, query_b.text, b.text, b.metadata, b.external_id
@@ -70,7 +72,7 @@ def _item(row: tuple[Any, ...], *, hidden: Collection[str]) -> Item:
     a, b = _document(*row[5:9], hidden=hidden), _document(*row[9:], hidden=hidden)
     left, right = (b, a) if swapped else (a, b)
     shown = {
-        "slot": assignment,
+        "slot": handle_of(assignment),
         "cross_query": cross_query,
         "left": left,
         "right": right,

@@ -167,10 +167,23 @@ def _moved(
 
 
 def _rows(reader: Importer, stream: IO[bytes], *, leave_out: bool) -> Iterator[Row | RowError]:
-    """Rows, with the errors of bad ones if those are left out; a reader of whole files stops at its first."""
-    if leave_out and isinstance(reader, RowImporter):
-        return reader.read_all(stream, parts=True)
-    return reader.read(stream)
+    """Rows, with the errors of bad ones if those are left out; a reader of whole files stops at its first.
+
+    Raises RowError beyond ZELO_MAX_IMPORT_ROWS: a small compressed file can hold more rows than a server can store.
+    """
+    every = isinstance(reader, RowImporter) and leave_out
+    rows = reader.read_all(stream, parts=True) if every and isinstance(reader, RowImporter) else reader.read(stream)
+    most = settings.ZELO_MAX_IMPORT_ROWS
+    for number, row in enumerate(rows, start=1):
+        if number > most:
+            raise RowError(
+                f"the file has more than {most:,} rows",
+                line=number,
+                ends_file=True,
+                expectation=f"at most {most:,} rows in a file",
+                remedy="split it, or ask the server's operator to raise ZELO_MAX_IMPORT_ROWS",
+            )
+        yield row
 
 
 def _without_rows(left_out: LeftOutRows | None, file: str) -> ImportFailed:
@@ -259,9 +272,11 @@ def preview_dataset(
     rows: int = 10,
     max_errors: int = 50,
     most_counted: int = 10_000,
+    most_rows: int | None = None,
     project: Project | None = None,
 ) -> Preview:
-    """Read and check a whole file without storing anything; list `max_errors` errors, and stop after `most_counted`.
+    """Read and check a file without storing anything; list `max_errors` errors. Stop after `most_counted` errors, and after
+    `most_rows` rows (None: ZELO_PREVIEW_ROWS).
 
     An importer that does not read line by line stops at its first bad row. With a `project`, judgments of queries and documents
     that it lacks are errors; only `import_dataset` compares texts with its own.
@@ -271,7 +286,8 @@ def preview_dataset(
     annotators: dict[str, None] = {}
     first: list[Row] = []
     errors: list[ImportFailed] = []
-    tally, found = LeftOutRows(), 0
+    tally, found, read, is_cut = LeftOutRows(), 0, 0, False
+    most_rows = settings.ZELO_PREVIEW_ROWS if most_rows is None else most_rows
     with _opened(source) as stream:
         reader = _reader(importer, options, stream, file)
         rows_read = _checked(reader, stream)
@@ -284,12 +300,16 @@ def preview_dataset(
                 if found >= most_counted:
                     break
                 continue
+            if read >= most_rows:
+                is_cut = True
+                break
+            read += 1
             if len(first) < rows:
                 first.append(row)
             _count(counts, row)
             if isinstance(row, ImportedPreference | ImportedRating) and len(annotators) < MOST_ANNOTATORS:
                 annotators[row.annotator] = None
-    complete = found < most_counted and (isinstance(reader, RowImporter) or not errors)
+    complete = found < most_counted and not is_cut and (isinstance(reader, RowImporter) or not errors)
     if complete and not first and not errors:
         errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
     return Preview(

@@ -12,6 +12,7 @@ from django.http import HttpResponse
 from django.test import Client
 
 from labeling.access.annotators import get_person
+from labeling.access.handles import assignment_of, handle_of
 from labeling.annotation.assignments import open_assignments
 from labeling.annotation.instruction import confirm_read, instruction_hash
 from labeling.models import Annotator, Judgment, Membership, Project, Role, SpotCheck
@@ -59,7 +60,7 @@ class Screen:
         """The slot of the person's last answer."""
         last = Judgment.objects.live().filter(annotator=self.person, spot_check__isnull=False).order_by("-id").first()
         assert last is not None
-        return last.spot_check.pk
+        return handle_of(last.spot_check.pk)
 
     def undo(self, slot: int | None = None) -> Json:
         return self.send("undo", key=str(uuid.uuid4()), slot=slot or self.last)
@@ -99,4 +100,4 @@ def make_screen(project: Project, *, role: str = Role.ANNOTATOR, quota: int | No
 
 def lapse(*slots: int) -> None:
     """The leases of these slots have run out."""
-    SpotCheck.objects.filter(pk__in=slots).update(lease_until="2020-01-01T00:00Z")
+    SpotCheck.objects.filter(pk__in=map(assignment_of, slots)).update(lease_until="2020-01-01T00:00Z")

@@ -132,7 +132,7 @@ def test_a_broken_plugin_is_a_row_with_its_error_and_the_others_load(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     entry_points(monkeypatch, broken="broken_one", missing="missing_one", sound="sound_one", syntax="syntax_one")
-    rows = {row.name: row for row in load_plugins()}
+    rows = {row.name: row for row in load_plugins(enabled=["*"])}
     assert rows["broken"].error == "RuntimeError: no such driver"
     assert "broken_one.py" in rows["broken"].detail
     assert rows["missing"].error.startswith("ModuleNotFoundError")
@@ -144,6 +144,20 @@ def test_a_broken_plugin_is_a_row_with_its_error_and_the_others_load(
 def test_what_is_not_enabled_is_listed_and_not_imported(registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     entry_points(monkeypatch, other="no_such_module")
     assert load_plugins(enabled=["formats"]) == [PluginModule("other", "no_such_module", enabled=False)]
+
+
+def test_other_packages_are_enabled_by_name_and_own_modules_always(
+    registry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another package that takes the name of one of zelo's own does not replace it."""
+    own = next(iter(importlib.metadata.entry_points(group="zelo.plugins", name="formats")))
+    other, same = (
+        importlib.metadata.EntryPoint(name, "no_such_module", "zelo.plugins") for name in ("other", "formats")
+    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [same, other, own])
+    rows = {row.name: row for row in load_plugins()}
+    assert (rows["formats"].module, rows["formats"].enabled, rows["formats"].error) == (own.value, True, "")
+    assert (rows["other"].enabled, rows["other"].error) == (False, "")
 
 
 def test_every_built_in_module_comes_in_by_an_entry_point_and_loads() -> None:
@@ -352,7 +366,7 @@ USE_DUMMY = """
 import io, json
 from labeling.plugins import get_plugin, load_plugins
 from labeling.plugin_checks import check_plugin
-rows = {row.name: [row.module, row.error] for row in load_plugins()}
+rows = {row.name: [row.module, row.error] for row in load_plugins(enabled=["dummy"])}
 judge, reader = get_plugin("judge", "coin-flip"), get_plugin("importer", "csv-pairs")
 table = b"query_id,query,document_id,text\\nq1,ponds,d1,deep\\nq1,ponds,d2,shallow\\nq2,bread,d2,shallow\\n"
 queries = [[q.id, [d.id for d in q.documents], q.line] for q in reader().read(io.BytesIO(table))]

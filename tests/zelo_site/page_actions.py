@@ -66,6 +66,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "snapshots": (f"POST {P}/snapshots",),
     "training": (f"POST {P}/trainings",),
     "move-training": tuple(f"POST /trainings/{{training_id}}/{move}" for move in ("cancel", "resume", "publish")),
+    "limits": ("PUT /limits", "DELETE /limits/{limit_id}", "PUT /endpoints/{name}/projects"),
     "new-endpoint": ("POST /endpoints",),
     "endpoint": ("PATCH /endpoints/{name}",),
     "test-endpoint": ("POST /endpoints/{name}/test",),
@@ -100,6 +101,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
 RANKING = "an interface for programs itself, outside /api/v1"
 WITHOUT: dict[str, str] = {
     "admin:labeling_apitoken_changelist": "no operation: a program revokes its own user's keys alone",
+    "second-factor": "a session of a browser has one; DELETE /users/{user_id}/second-factor resets it",
     "sign-out": "ends a browser's session; a program revokes its key",
     "sessions": "no operation yet: a program with a key has no session",
     "profile": "a password belongs to a person and is changed in a session",

@@ -26,6 +26,7 @@ from labeling.access.accounts import deactivate_account, set_superuser
 from labeling.models import AuditEntry, Membership, Project
 from tests.factories.world.changes import (
     DATA,
+    a_code,
     a_failed_question,
     a_gold_plan,
     a_gold_verdict,
@@ -41,6 +42,7 @@ from tests.factories.world.changes import (
     a_retired_judge,
     a_run_file,
     a_run_to_delete,
+    a_second_factor,
     a_sign_in_link,
     a_stopped_training,
     a_student_to_refine,
@@ -256,6 +258,11 @@ PAGES = [
     Writes("training", ("training.ordered",), {"snapshot": "{snapshot_id}"}, rows_to_learn_from),
     Writes("move-training", ("training.cancelled",), kwargs={"move": "cancel"}),
     Writes("move-training", ("training.resumed",), {}, a_stopped_training, {"move": "resume"}),
+    Writes("second-factor", ("account.second_factor_on", "account.session_ended"), {"action": "on", "code": a_code}),
+    Writes(USERS, ("account.second_factor_off",), chosen("reset_second_factor", "{user_id}"), a_second_factor),
+    Writes("limits", ("limit.set",), {"action": "set", "period": "day", "calls": "5"}, a_superuser),
+    Writes("limits", ("limit.removed",), {"action": "remove", "limit": "{limit_id}"}, a_superuser),
+    Writes("limits", ("endpoint.projects",), {"action": "projects", "name": "stored", "who": "some"}, a_superuser),
     Writes("new-endpoint", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
     Writes(
         "endpoint", ("endpoint.changed",), {"base_url": "http://127.0.0.1:8/v1", "key": "k-1234567890"}, a_superuser
@@ -385,6 +392,10 @@ OPERATIONS = [
     Writes("DELETE /projects/{slug}/pairs/{pair_id}/verdict", ("pair.adjudication_undone",), None, a_verdict),
     Writes("POST /projects/{slug}/recordings", ("recording.uploaded",), {"file": recorded_answers}),
     Writes("POST /projects/{slug}/probes", ("probe.ordered",), {"annotator_id": "{annotator_id}"}, scores),
+    Writes("DELETE /users/{user_id}/second-factor", ("account.second_factor_off",), None, a_second_factor),
+    Writes("PUT /limits", ("limit.set",), {"endpoint": "stored", "calls": 5}, a_superuser),
+    Writes("DELETE /limits/{limit_id}", ("limit.removed",), None, a_superuser),
+    Writes("PUT /endpoints/{name}/projects", ("endpoint.projects",), {"projects": []}, a_superuser),
     Writes("POST /endpoints", ("endpoint.added",), {"name": "new", "base_url": "http://127.0.0.1:9/v1"}, a_superuser),
     Writes("PATCH /endpoints/{name}", ("endpoint.changed",), {"settings": {"rpm": 7}}, a_superuser),
     Writes("POST /endpoints/{name}/test", ("endpoint.tested",), {}, a_superuser),
@@ -618,6 +629,8 @@ def test_page_rest_and_command_leave_the_same_entry(world: World) -> None:
         ("link", ["owner"], "account.link_made"),
         ("spot_checks", ["{slug}", "--reason", "random", "--pairs", "1", "--overlap", "2"], "spot_checks.planned"),
         ("configure", ["{slug}", "--calls", "500"], "project.caps"),
+        ("limits", ["set", "--calls", "500"], "limit.set"),
+        ("limits", ["projects", "stored", "--only", "{slug}"], "endpoint.projects"),
         ("delete", ["query", "{slug}", "{query_id}", "--yes"], "query.deleted"),
         ("delete", ["restore", "{archived}"], "project.restored"),
         ("delete", ["purge", "{archived}", "--yes"], "project.purge_ordered"),

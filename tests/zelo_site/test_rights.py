@@ -45,6 +45,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "enter": {"GET": For.ALL},
     "sign-out": {"POST": For.SIGNED_IN},
     "sessions": {"POST": For.SIGNED_IN},
+    "second-factor": {"GET": For.SIGNED_IN, "POST": For.SIGNED_IN},
     "profile": {"GET": For.SIGNED_IN, "POST": For.SIGNED_IN},
     "set-language": {"POST": For.ALL},
     "new-project": {"GET": For.STARTERS, "POST": For.STARTERS},
@@ -57,6 +58,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "find": {"GET": For.SIGNED_IN},
     "doctor": {"GET": For.STAFF},
     "plugins": {"GET": For.STAFF},
+    "limits": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoints": {"GET": For.STAFF},  # superusers, as all pages of endpoints
     "new-endpoint": {"GET": For.STAFF, "POST": For.STAFF},
     "endpoint": {"GET": For.STAFF, "POST": For.STAFF},
@@ -344,6 +346,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/deployments/{deployment_id}/requests": (For.OWNERS, None),
     "DELETE /projects/{slug}/deployments/{deployment_id}/requests": (For.OWNERS, None),
     "POST /projects/{slug}/deployments/{deployment_id}/import": (For.OWNERS, {}),
+    "DELETE /users/{user_id}/second-factor": (For.STAFF, None),
     "GET /projects/{slug}/webhooks": (For.OWNERS, None),
     "POST /projects/{slug}/webhooks": (For.OWNERS, {"url": "http://none.example", "events": ["run.finished"]}),
     "GET /projects/{slug}/webhooks/{webhook_id}": (For.OWNERS, None),
@@ -364,6 +367,11 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /keys": (For.SIGNED_IN, None),
     "POST /keys": (For.SIGNED_IN, {"name": "new"}),
     "DELETE /keys/{key_id}": (For.NOBODY_ELSE, None),
+    "GET /limits": (For.STAFF, None),
+    "PUT /limits": (For.STAFF, {"calls": 5}),
+    "DELETE /limits/{limit_id}": (For.STAFF, None),
+    "GET /endpoints/{name}/projects": (For.STAFF, None),
+    "PUT /endpoints/{name}/projects": (For.STAFF, {"projects": None}),
     "GET /endpoints": (For.STAFF, None),
     "POST /endpoints": (For.STAFF, {"name": "new", "base_url": "http://127.0.0.1:9/v1"}),
     "PATCH /endpoints/{name}": (For.STAFF, {}),
@@ -474,5 +482,6 @@ def test_an_operation_is_for_whom_the_table_says(operation: str, world: World) -
     check(
         found,
         whom,
-        of_a_project=not {"{name}", "{key_id}", "{user_id}"} & set(re.findall(r"{\w+}", path)) and "{" in path,
+        of_a_project=not {"{name}", "{key_id}", "{user_id}", "{limit_id}"} & set(re.findall(r"{\w+}", path))
+        and "{" in path,
     )

@@ -1,4 +1,4 @@
-"""Budgets of runs and caps of projects: how much of them is left, and when they are spent.
+"""Budgets of runs, caps of projects and limits of the operator: how much of them is left, and when they are spent.
 
 The budget of pairs is enforced when a round is planned (`workers.runs.query_budgets`). Those of calls, tokens and money
 are enforced before each call: `workers.judging.queue.claim` asks here how many questions of a run it may hand out.
@@ -16,6 +16,13 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 
 from labeling.stored_texts import stored_text
+from workers.budgets.operator_limits import (
+    OperatorRules,
+    has_operator_limits,
+    lock_operator_limits,
+    rules_of,
+    spend_of_rule,
+)
 from workers.budgets.spend import (
     JudgeSpend,
     calls_a_question,
@@ -35,6 +42,8 @@ FIRST_QUESTIONS = 4
 
 # The reason with which a run ends, by whose limit it is and what is spent.
 THE_BUDGET, THE_CAP = "the budget", "the project's cap"
+THE_DAY, THE_DAY_AT = "the operator's limit of a day", "the operator's limit of a day at an endpoint"
+THE_TOTAL, THE_TOTAL_AT = "the operator's limit", "the operator's limit at an endpoint"
 SPENT = {
     (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
     (THE_BUDGET, "tokens"): stored_text("the budget of %(n)s tokens is spent"),
@@ -42,7 +51,22 @@ SPENT = {
     (THE_CAP, "calls"): stored_text("the project's cap of %(n)s calls is spent"),
     (THE_CAP, "tokens"): stored_text("the project's cap of %(n)s tokens is spent"),
     (THE_CAP, "cost"): stored_text("the project's cap of $%(n)s is spent"),
+    (THE_DAY, "calls"): stored_text("the operator's limit of %(n)s calls a day is reached"),
+    (THE_DAY, "tokens"): stored_text("the operator's limit of %(n)s tokens a day is reached"),
+    (THE_DAY, "cost"): stored_text("the operator's limit of $%(n)s a day is reached"),
+    (THE_DAY_AT, "calls"): stored_text("the operator's limit of %(n)s calls a day at endpoint %(endpoint)s is reached"),
+    (THE_DAY_AT, "tokens"): stored_text(
+        "the operator's limit of %(n)s tokens a day at endpoint %(endpoint)s is reached"
+    ),
+    (THE_DAY_AT, "cost"): stored_text("the operator's limit of $%(n)s a day at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL, "calls"): stored_text("the operator's limit of %(n)s calls is reached"),
+    (THE_TOTAL, "tokens"): stored_text("the operator's limit of %(n)s tokens is reached"),
+    (THE_TOTAL, "cost"): stored_text("the operator's limit of $%(n)s is reached"),
+    (THE_TOTAL_AT, "calls"): stored_text("the operator's limit of %(n)s calls at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL_AT, "tokens"): stored_text("the operator's limit of %(n)s tokens at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL_AT, "cost"): stored_text("the operator's limit of $%(n)s at endpoint %(endpoint)s is reached"),
 }
+NOT_ALLOWED = stored_text("the operator has not allowed this project to use endpoint %(endpoint)s")
 
 
 class BadBudget(ValueError):
@@ -108,11 +132,13 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class SpendLimit:
-    """Budgets and what each judge has spent of them; `whose` names them in the reason with which a run ends."""
+    """Budgets and what each judge has spent of them; `whose` and `endpoint` name them in the reason with which a run ends."""
 
     budgets: Budgets
     spent: Mapping[int, JudgeSpend]
     whose: str
+    endpoint: str = ""
+    is_of_operator: bool = False
 
     @property
     def is_waiting(self) -> bool:
@@ -132,16 +158,25 @@ class SpendLimit:
         left = self.left(annotator_id)
         rooms: list[tuple[int, str]] = [(NO_LIMIT, "")]
         if budgets.calls is not None and left.calls is not None:
-            reason = SPENT[self.whose, "calls"] % {"n": f"{budgets.calls:,}"}
+            reason = self._reason("calls", f"{budgets.calls:,}")
             rooms.append((left.calls // each, reason))
         if budgets.tokens is not None and left.tokens is not None:
-            reason = SPENT[self.whose, "tokens"] % {"n": f"{budgets.tokens:,}"}
+            reason = self._reason("tokens", f"{budgets.tokens:,}")
             rooms.append((_affordable(left.tokens, mine.tokens_a_call, each, mine), reason))
         if budgets.cost_micros is not None and left.cost_micros is not None:
-            reason = SPENT[self.whose, "cost"] % {"n": f"{budgets.cost_micros / 1e6:,.2f}"}
+            reason = self._reason("cost", f"{budgets.cost_micros / 1e6:,.2f}")
             rooms.append((_affordable(left.cost_micros, mine.cost_a_call, each, mine), reason))
         room, least = min(rooms, key=lambda pair: pair[0])
         return max(0, room), least
+
+    @property
+    def renews(self) -> bool:
+        """Whether the limit allows more on the next day."""
+        return self.whose in (THE_DAY, THE_DAY_AT)
+
+    def _reason(self, what: str, number: str) -> str:
+        named = {"endpoint": self.endpoint} if self.endpoint else {}
+        return SPENT[self.whose, what] % {"n": number, **named}
 
     def left(self, annotator_id: int) -> Left:
         """What is left once the calls in flight have cost their mean price."""
@@ -169,12 +204,28 @@ class SpendLimit:
         return not self.budgets.bounds_price or self._expected(annotator_id).tokens_a_call is not None
 
     def _expected(self, annotator_id: int) -> JudgeSpend:
-        """The judge's spend here; before its first answer, its price is that of its latest calls elsewhere."""
+        """The judge's spend here; before its first answer, its price is that of its latest calls elsewhere.
+
+        To a limit of the operator each project brings judges without a price, so the mean of the others counts for them:
+        otherwise every project could exceed the limit by its first questions.
+        """
         spend = self.spent.get(annotator_id, JudgeSpend())
         if not self.budgets.bounds_price or spend.tokens_a_call is not None or annotator_id == 0:
             return spend
         tokens, cost = recent_price(annotator_id)
+        if tokens is None and self.is_of_operator:
+            tokens, cost = self._mean_price()
         return replace(spend, tokens_a_call=tokens, cost_a_call=cost)
+
+    def _mean_price(self) -> tuple[float | None, float | None]:
+        """Mean tokens and cost of the answered calls of all judges; None without any."""
+        priced = [each for each in self.spent.values() if each.answers]
+        answers = sum(each.answers for each in priced)
+        if not answers:
+            return None, None
+        tokens = sum(each.answers * (each.tokens_a_call or 0.0) for each in priced)
+        cost = sum(each.answers * (each.cost_a_call or 0.0) for each in priced)
+        return tokens / answers, cost / answers
 
 
 def read_caps(project_id: int) -> Budgets:
@@ -183,15 +234,28 @@ def read_caps(project_id: int) -> Budgets:
     return Budgets(None, *caps) if caps else Budgets()
 
 
-def questions_left(run_id: int, project_id: int, annotator_id: int, *, budgets: Budgets, caps: Budgets) -> int:
-    """How many questions this judge may be asked now, at the expected price of its calls. Locks the run and the project
-    until the transaction ends, so that no two claims spend the same money.
+def is_limited(project_id: int, annotator_ids: Sequence[int]) -> bool:
+    """Whether the project's caps or a limit of the operator bound the calls of one of these judges."""
+    return read_caps(project_id).bounds_calls or any(rules_of(each) for each in annotator_ids)
+
+
+def questions_left(
+    run_id: int, project_id: int, annotator_id: int, *, budgets: Budgets, caps: Budgets, by_operator: bool = True
+) -> int:
+    """How many questions this judge may be asked now, at the expected price of its calls. Locks the operator's limits, the
+    run and the project until the transaction ends, so that no two claims spend the same money. `by_operator`: whether
+    there may be limits of the operator.
     """
+    rules = rules_of(annotator_id) if by_operator else OperatorRules()
+    if rules:
+        lock_operator_limits()
     if caps.bounds_calls:
         lock_project(project_id)
     if budgets.bounds_calls:
         lock_run(run_id)
-    limits = _limits(run_id, project_id, budgets=budgets, caps=caps)
+    if rules.barred_from:
+        return 0
+    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *_of_operator(rules)]
     return min((limit.room(annotator_id)[0] for limit in limits), default=NO_LIMIT)
 
 
@@ -206,7 +270,10 @@ def questions_covered(
     """
     budgets, caps = Budgets.of(Run.objects.get(pk=run_id)), read_caps(project_id)
     at_the_mean = questions_left(run_id, project_id, annotator_id, budgets=budgets, caps=caps)
-    limits = _limits(run_id, project_id, budgets=budgets, caps=caps)
+    rules = rules_of(annotator_id)
+    if rules.barred_from:
+        return 0
+    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *_of_operator(rules)]
     covered = min((limit.left(annotator_id).covers(bounds) for limit in limits), default=len(bounds))
     if is_alone:
         covered = max(covered, at_the_mean)
@@ -214,16 +281,40 @@ def questions_covered(
 
 
 def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
-    """Raise CapReached where the project's caps do not allow so many more questions to this judge. Locks the project
-    until the transaction ends, in which the caller stores the calls.
+    """Raise CapReached where the project's caps, or the operator's limits, do not allow so many more questions to this
+    judge. Locks both until the transaction ends, in which the caller stores the calls.
     """
-    caps = read_caps(project_id)
-    if not caps.bounds_calls:
-        return
-    lock_project(project_id)
-    room, reason = SpendLimit(caps, spend_of_project(project_id), THE_CAP).room(annotator_id)
-    if room < questions:
-        raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; raise it first")
+    caps, rules = read_caps(project_id), rules_of(annotator_id)
+    if rules.barred_from:
+        raise CapReached(f"{NOT_ALLOWED % {'endpoint': rules.barred_from}}; ask the server's operator")
+    if rules:
+        lock_operator_limits()
+    limits = _of_operator(rules)
+    if caps.bounds_calls:
+        lock_project(project_id)
+        limits.append(SpendLimit(caps, spend_of_project(project_id), THE_CAP))
+    for limit in limits:
+        room, reason = limit.room(annotator_id)
+        if room < questions:
+            remedy = "raise it first" if limit.whose == THE_CAP else "ask the server's operator"
+            raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; {remedy}")
+
+
+def _of_operator(rules: OperatorRules) -> list[SpendLimit]:
+    """The operator's limits of a judge, with what counts towards each."""
+    return [
+        SpendLimit(
+            Budgets(None, rule.calls, rule.tokens, rule.cost_micros),
+            spend_of_rule(rule),
+            _WHOSE[rule.is_daily, bool(rule.endpoint)],
+            rule.endpoint,
+            is_of_operator=True,
+        )
+        for rule in rules.rules
+    ]
+
+
+_WHOSE = {(True, False): THE_DAY, (True, True): THE_DAY_AT, (False, False): THE_TOTAL, (False, True): THE_TOTAL_AT}
 
 
 def _limits(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) -> list[SpendLimit]:
@@ -247,30 +338,54 @@ def _affordable(left: float, price: float | None, calls: int, mine: JudgeSpend) 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Whether a run may ask another question now. Where it may not and `reason` is empty, it waits for calls in flight,
-    which may turn out cheaper than expected.
+    which may turn out cheaper than expected, or for the next day: `waits_for` says which limit is reached today.
     """
 
     may_ask: bool
     reason: str = ""
+    waits_for: str = ""
 
 
 def standing(run: Run) -> Standing:
-    """How the run stands with its budget and its project's caps."""
+    """How the run stands with its budget, its project's caps and the operator's limits."""
     limits = _limits(run.pk, run.project_id, budgets=Budgets.of(run), caps=read_caps(run.project_id))
-    if not limits:
+    by_operator = has_operator_limits()
+    if not limits and not by_operator:
         return Standing(may_ask=True)
     tasks = JudgingTask.objects.filter(run=run)
     of_judge = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk"), state=JudgingTask.State.OPEN)
     waiting = run.judges.filter(Exists(of_judge)).values_list("id", flat=True)
     judges = list(waiting) or list(run.judges.values_list("id", flat=True))
-    # For each judge, the limit that leaves it the fewest questions.
-    least = [min((limit.room(judge) for limit in limits), key=lambda each: each[0]) for judge in judges]
-    if not least or any(room > 0 for room, _ in least):
+    found = [_least(judge, limits, by_operator=by_operator) for judge in judges]
+    if not found or any(least.room > 0 for least in found):
         return Standing(may_ask=True)
-    is_waiting = any(limit.is_waiting for limit in limits) or tasks.filter(state=JudgingTask.State.LEASED).exists()
+    if renewing := next((least.reason for least in found if least.renews), ""):
+        return Standing(may_ask=False, waits_for=renewing)
+    is_waiting = any(least.is_waiting for least in found) or tasks.filter(state=JudgingTask.State.LEASED).exists()
     if is_waiting or ProviderBatch.objects.filter(run__project=run.project_id, state__in=ProviderBatch.OUT).exists():
         return Standing(may_ask=False)
-    return Standing(may_ask=False, reason=least[0][1])
+    return Standing(may_ask=False, reason=found[0].reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """What the limit that leaves a judge the fewest questions leaves it."""
+
+    room: int
+    reason: str
+    renews: bool
+    is_waiting: bool
+
+
+def _least(annotator_id: int, limits: Sequence[SpendLimit], *, by_operator: bool) -> _Least:
+    """Of limits that leave as much, one that does not renew: the run ends then."""
+    rules = rules_of(annotator_id) if by_operator else OperatorRules()
+    if rules.barred_from:
+        return _Least(0, NOT_ALLOWED % {"endpoint": rules.barred_from}, renews=False, is_waiting=False)
+    mine = [*limits, *_of_operator(rules)]
+    is_waiting = any(limit.is_waiting for limit in mine)
+    rooms = [_Least(*limit.room(annotator_id), limit.renews, is_waiting) for limit in mine]
+    return min(rooms, key=lambda each: (each.room, each.renews), default=_Least(NO_LIMIT, "", False, is_waiting))
 
 
 def pairs_left(run: Run, judges: Sequence[int]) -> int:

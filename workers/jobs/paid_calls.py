@@ -7,12 +7,15 @@ were made. After a crash in between, all that may have been paid for stay counte
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
 
 from django.db import transaction
 from django.db.models import F
 
 from labeling.records import Failure, Verdict
 from workers.budgets.limits import check_caps
+from workers.budgets.operator_limits import add_spend, today
 from workers.budgets.spend import calls_a_question
 from workers.endpoints.failures import NotAsked
 from workers.judging.attempts import log_failure
@@ -22,27 +25,41 @@ Paid = InjectionProbe | JudgeTrial | JudgeTeaching
 COUNTED = ["calls", "input_tokens", "output_tokens", "cost_micros"]
 
 
-def reserve_calls(job: Paid, questions: int, *, annotator_id: int | None = None) -> int:
-    """Store the most calls that so many questions to the job's judge, or to another, can take, and return their number.
-    Raises CapReached.
-    """
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Calls that are counted before they are made: of which judge, and on which day."""
+
+    calls: int
+    annotator_id: int
+    day: date
+
+
+def reserve_calls(job: Paid, questions: int, *, annotator_id: int | None = None) -> Reserved:
+    """Store the most calls that so many questions to the job's judge, or to another, can take. Raises CapReached."""
     asked = annotator_id or job.annotator_id
     with transaction.atomic():
         check_caps(job.project_id, asked, questions)
         calls = questions * calls_a_question(asked)
         type(job)._default_manager.filter(pk=job.pk).update(calls=F("calls") + calls)
-    return calls
+        reserved = Reserved(calls, asked, today())
+        add_spend(asked, day=reserved.day, calls=calls)
+    return reserved
 
 
-def count_calls(job: Paid, answers: Sequence[Verdict | Failure], *, reserved: int) -> None:
+def count_calls(job: Paid, answers: Sequence[Verdict | Failure], *, reserved: Reserved) -> None:
     """Replace the reserved calls by those that were made, and add their tokens and cost."""
     usages = [answer.usage for answer in answers]
-    type(job)._default_manager.filter(pk=job.pk).update(
-        calls=F("calls") + sum(map(calls_made, answers)) - reserved,
-        input_tokens=F("input_tokens") + sum(usage.input_tokens for usage in usages),
-        output_tokens=F("output_tokens") + sum(usage.output_tokens for usage in usages),
-        cost_micros=F("cost_micros") + sum(usage.cost_micros for usage in usages),
-    )
+    calls = sum(map(calls_made, answers)) - reserved.calls
+    read, written = sum(usage.input_tokens for usage in usages), sum(usage.output_tokens for usage in usages)
+    cost = sum(usage.cost_micros for usage in usages)
+    with transaction.atomic():
+        type(job)._default_manager.filter(pk=job.pk).update(
+            calls=F("calls") + calls,
+            input_tokens=F("input_tokens") + read,
+            output_tokens=F("output_tokens") + written,
+            cost_micros=F("cost_micros") + cost,
+        )
+        add_spend(reserved.annotator_id, day=reserved.day, calls=calls, read=read, written=written, cost_micros=cost)
     job.refresh_from_db(fields=COUNTED)
     for answer in answers:
         if isinstance(answer, Failure) and not isinstance(answer, NotAsked):

@@ -22,6 +22,7 @@ from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
 from workers.budgets.limits import Budgets, questions_left
+from workers.budgets.operator_limits import ANY_LIMIT
 from workers.judging import trouble
 from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, log_failures, storable
 from workers.judging.sets import judgments_of_sets
@@ -150,9 +151,9 @@ def _set_mark(key: tuple[int, int], rows: Sequence[Any]) -> None:
     _marks[key] = _Mark(at, last, now + MARK_S if before is None else before.until)
 
 
-_RUNS = """
-SELECT run.id, COALESCE(annotator.watched_from, annotator.created_at), run.project_id, run.call_budget, run.token_budget, run.cost_budget_micros,
-       caps.calls, caps.tokens, caps.cost_micros
+_RUNS = f"""
+SELECT run.id, COALESCE(annotator.watched_from, annotator.created_at), run.project_id, {ANY_LIMIT},
+       run.call_budget, run.token_budget, run.cost_budget_micros, caps.calls, caps.tokens, caps.cost_micros
 FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id
 JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id
 LEFT JOIN workers_caps caps ON caps.project_id = run.project_id
@@ -172,9 +173,9 @@ def _claimable_runs(cursor: Cursor, annotator_id: int, *, careful: bool) -> Iter
         trouble.lock_judges(cursor, [annotator_id])
         cursor.execute(_RUNS, [annotator_id])  # the failures of others, waited for, may have paused the judge
         rows = cursor.fetchall()
-    for run, since, project, *limits in rows:
+    for run, since, project, by_operator, *limits in rows:
         budgets, caps = Budgets(None, *limits[:3]), Budgets(None, *limits[3:])
-        most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps)
+        most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps, by_operator=by_operator)
         if run in unproven:
             held = trouble.hold_back(cursor, run, annotator_id, since)
             most = most if held is None else min(most, held)

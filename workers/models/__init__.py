@@ -3,7 +3,7 @@
 The rows are the truth; a Celery message is only a hint that there is work. Everybody imports models from here.
 """
 
-from workers.models.budgets import Caps, DeletedSpend, Spend
+from workers.models.budgets import Caps, DeletedSpend, EndpointRestriction, EndpointSpend, OperatorLimit, Spend
 from workers.models.endpoints import EndpointDefinition, EndpointShare, EndpointState
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
@@ -22,7 +22,9 @@ __all__ = [
     "Caps",
     "DeletedSpend",
     "EndpointDefinition",
+    "EndpointRestriction",
     "EndpointShare",
+    "EndpointSpend",
     "EndpointState",
     "InjectionProbe",
     "Job",
@@ -30,6 +32,7 @@ __all__ = [
     "JudgeTrial",
     "JudgeTrouble",
     "JudgingTask",
+    "OperatorLimit",
     "ProviderBatch",
     "Recipe",
     "RecipeStage",

@@ -1,8 +1,9 @@
-"""What runs have spent, and what projects may spend. `workers.budgets` reads and enforces both."""
+"""What runs have spent, and what projects, endpoints and days may spend. `workers.budgets` reads and enforces both."""
 
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 from labeling.models import Project, visible_through
 from workers.models.runs import Run
@@ -60,3 +61,77 @@ class DeletedSpend(models.Model):
     cost_micros = models.PositiveBigIntegerField(default=0)
 
     objects = visible_through("project").as_manager()
+
+
+class EndpointSpend(models.Model):
+    """What one judge at an endpoint has spent on one day (UTC, when the call began): running totals, spread over `shard`s.
+
+    Triggers on `Attempt` keep them, as those of `Spend`; trials, teachings and probes add theirs. No foreign keys: a
+    deleted project has spent what it has spent. Read the sums by `workers.budgets.operator_limits`.
+    """
+
+    endpoint = models.CharField(max_length=200)
+    project_id = models.BigIntegerField()
+    annotator_id = models.BigIntegerField()
+    day = models.DateField()
+    shard = models.SmallIntegerField()
+    calls = models.BigIntegerField(default=0, db_default=0)
+    in_flight = models.BigIntegerField(default=0, db_default=0)
+    lost = models.BigIntegerField(default=0, db_default=0)
+    answers = models.BigIntegerField(default=0, db_default=0)
+    answer_tokens = models.BigIntegerField(default=0, db_default=0)
+    answer_cost_micros = models.BigIntegerField(default=0, db_default=0)
+    unreached = models.BigIntegerField(default=0, db_default=0)
+    input_tokens = models.BigIntegerField(default=0, db_default=0)
+    output_tokens = models.BigIntegerField(default=0, db_default=0)
+    cost_micros = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["annotator_id", "day", "shard"], name="endpoint_spend_once")]
+        indexes = [
+            models.Index(fields=["day", "endpoint"], name="endpoint_spend_by_day"),
+            models.Index(fields=["endpoint"], name="endpoint_spend_by_name"),
+        ]
+
+
+class OperatorLimit(models.Model):
+    """The most that judges at endpoints may spend, set by a superuser; owners of projects cannot change it.
+
+    An empty `endpoint` stands for all endpoints together, an empty `project` for all projects together. What is None sets
+    no limit.
+    """
+
+    class Period(models.TextChoices):
+        DAY = "day", "a day"
+        TOTAL = "total", "in total"
+
+    endpoint = models.CharField(max_length=80, blank=True)
+    project = models.ForeignKey(
+        Project, null=True, blank=True, on_delete=models.CASCADE, related_name="operator_limits"
+    )
+    period = models.CharField(max_length=10, choices=Period.choices)
+    calls = models.PositiveBigIntegerField(null=True, blank=True)
+    tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cost_micros = models.PositiveBigIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["endpoint", "project", "period"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["endpoint", "project", "period"], name="operator_limit_once", nulls_distinct=False
+            ),
+            models.CheckConstraint(
+                condition=Q(calls__isnull=False) | Q(tokens__isnull=False) | Q(cost_micros__isnull=False),
+                name="operator_limit_limits",
+            ),
+        ]
+
+
+class EndpointRestriction(models.Model):
+    """An endpoint that only some projects may use. An endpoint without a row is open to all projects."""
+
+    endpoint = models.CharField(max_length=80, unique=True)
+    projects = models.ManyToManyField(Project, related_name="allowed_endpoints")
+
+    class Meta:
+        ordering = ["endpoint"]

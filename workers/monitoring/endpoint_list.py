@@ -11,7 +11,8 @@ from typing import Any
 
 import pydantic
 
-from labeling.models import Annotator
+from labeling.models import Annotator, Project
+from workers.budgets.operator_limits import closed_endpoints
 from workers.endpoints.limiter import EndpointView, endpoint_states
 from workers.endpoints.registry import Endpoint, EndpointsInvalid, KeyMissing, load_endpoints
 from workers.endpoints.stored.rows import endpoint_of
@@ -95,10 +96,13 @@ def find_row(name: str) -> EndpointRow | None:
     return next((row for row in list_endpoints() if row.name == name), None)
 
 
-def choosable_endpoints() -> list[EndpointRow]:
-    """The endpoints that a new judge may use; empty where ZELO_ENDPOINTS is not valid, which the doctor reports."""
+def choosable_endpoints(project: Project) -> list[EndpointRow]:
+    """The endpoints that a new judge of the project may use; empty where ZELO_ENDPOINTS is not valid, which the doctor
+    reports.
+    """
+    closed = closed_endpoints(project)
     try:
-        return [row for row in list_endpoints(with_judges=False) if row.may_be_chosen]
+        return [row for row in list_endpoints(with_judges=False) if row.may_be_chosen and row.name not in closed]
     except EndpointsInvalid:
         return []
 

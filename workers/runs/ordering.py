@@ -16,7 +16,8 @@ from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, PairsUnknown, by_query, pairs_of
 from workers.broker.hints import leave_hint
-from workers.budgets.limits import BadBudget, Budgets
+from workers.budgets.limits import NOT_ALLOWED, BadBudget, Budgets
+from workers.budgets.operator_limits import rules_of
 from workers.budgets.spend import set_size_of
 from workers.judging.pausing import JudgeRetired, resume_troubled
 from workers.models import Job, Run
@@ -60,6 +61,10 @@ def start_run(
     for judge in judges:
         if judge.retired_at is not None:
             raise RunRefused(str(JudgeRetired(judge)))
+        if endpoint := rules_of(judge.pk).barred_from:
+            raise RunRefused(
+                f"{NOT_ALLOWED % {'endpoint': endpoint}}; choose another one, or ask the server's operator"
+            )
     _check_order(project, judges, allocation=allocation, orders=orders)
     _check_recorded(chosen, judges, allocation)
     query_ids = _named_queries(project, chosen, judges, query_ids)

@@ -13,6 +13,8 @@ from typing import Any
 from django.db import connection
 from django.db.models import Exists, OuterRef
 
+from workers.budgets.limits import standing
+from workers.budgets.operator_limits import has_operator_limits
 from workers.budgets.spend import totals_of_run
 from workers.models import Attempt, JudgingTask, Run
 
@@ -112,6 +114,12 @@ FROM unnest(%(runs)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
 """
 
 
+def _reached_today(run: Run) -> str:
+    """The operator's limit for which a run waits until the next day; empty without one."""
+    is_asking = run.state == Run.State.JUDGING and has_operator_limits()
+    return standing(run).waits_for if is_asking else ""
+
+
 def run_progress(run: Run) -> RunProgress:
     """The progress of one run, read now."""
     run.refresh_from_db()
@@ -121,7 +129,7 @@ def run_progress(run: Run) -> RunProgress:
     return RunProgress(
         run_id=run.pk,
         state=run.state,
-        reason=run.reason,
+        reason=run.reason or _reached_today(run),
         round=run.round,
         pairs=run.pairs_planned,
         planned=run.tasks_planned,

@@ -26,6 +26,7 @@ from labeling.access.accounts import (
     set_superuser,
 )
 from labeling.access.links import make_link
+from labeling.access.second_factor import turn_off
 from labeling.models import Membership
 from zelo_site.admin.base import ReadOnlyAdmin, lamp, link
 
@@ -102,7 +103,7 @@ class UserAdmin(ReadOnlyAdmin):
         "removal",
     )
     readonly_fields = ("state", "rights", "memberships", "last_login", "date_joined", "removal")
-    actions = ("deactivate", "activate", "reset", "sign_in_link", "grant", "withdraw")
+    actions = ("deactivate", "activate", "reset", "reset_second_factor", "sign_in_link", "grant", "withdraw")
 
     def get_urls(self) -> list[URLPattern]:
         add = path("add/", self.admin_site.admin_view(self.add_view), name="auth_user_add")
@@ -190,6 +191,10 @@ class UserAdmin(ReadOnlyAdmin):
             except AccountRefused as error:
                 messages.error(request, str(error))
         return None
+
+    @admin.action(description=_("Reset the second factor"))
+    def reset_second_factor(self, request: HttpRequest, users: QuerySet[User]) -> None:
+        self.run_verb(request, users, lambda user: turn_off(user, by=request.user))
 
     @admin.action(description=_("Make a one-time link"))
     def sign_in_link(self, request: HttpRequest, users: QuerySet[User]) -> None:

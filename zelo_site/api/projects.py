@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
+from django.conf import settings
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -20,6 +21,8 @@ from labeling.models import Candidate, Document, Project, Query
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, change_project, create_project, may_create
 from labeling.retrieval.candidates import rank_candidates
+from scoring.storage.files import StorageFull
+from workers.archives.data_files import AlreadyImporting, DataFile, order_data_import
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 
 
@@ -186,7 +189,13 @@ def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
         raise HttpError(422, str(error)) from error
 
 
-@router.post("/projects/{slug}/imports", response=ImportOut)
+class ImportOrderedOut(Schema):
+    """A file that is larger than the server imports at once: a worker imports it, and GET /jobs/{job_id} says how far."""
+
+    job_id: int
+
+
+@router.post("/projects/{slug}/imports", response={200: ImportOut, 202: ImportOrderedOut})
 def post_import(
     request: HttpRequest,
     slug: str,
@@ -200,8 +209,20 @@ def post_import(
 
     `importer`: its name, or `auto` for the one that recognises the file. `options`: its options as a JSON object.
     `replaces`: changed texts without judgments, metadata and first-stage ranks replace those of the project.
+    A file above the server's limit (ZELO_IMPORT_INLINE_MB) is imported by a worker: 202 with its job.
     """
     project = owned_project_or_404(request, slug)
+    if (file.size or 0) > settings.ZELO_IMPORT_INLINE_BYTES:
+        data = DataFile(file, file.name or "upload", importer, options or {})  # type: ignore[arg-type]
+        try:
+            job = order_data_import(
+                project, [data], leave_out_bad_rows=leave_out_bad_rows, replaces=replaces, by=request.user
+            )
+        except AlreadyImporting as error:
+            raise HttpError(409, str(error)) from error
+        except StorageFull as error:
+            raise HttpError(507, str(error)) from error
+        return Status(202, {"job_id": job.pk})
     try:
         summary = import_dataset(
             project,

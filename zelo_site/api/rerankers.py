@@ -12,6 +12,7 @@ from labeling.access.api_auth import project_or_404
 from trainer.serving.registry import form_of, full_name, servable
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
+from zelo_site.security.lineage import readable_slugs, shown_manifest
 
 router = Router(tags=["rerankers"])
 
@@ -40,6 +41,7 @@ def get_rerankers(
     request: HttpRequest, response: HttpResponse, slug: str, name: Text = "", cursor: Cursor = "", limit: Limit = 100
 ) -> Any:
     """The project's published rerankers, newest first, all or the one of a name."""
+    readable = readable_slugs(request.user)
     rows = servable().filter(project=project_or_404(request, slug)).select_related("project")
     rows = rows.filter(name=name) if name else rows
     return [
@@ -52,7 +54,7 @@ def get_rerankers(
             "release": each.release,
             "location": each.location,
             "checksum": each.checksum,
-            "manifest": each.manifest,
+            "manifest": shown_manifest(each.manifest, readable),
             "created_at": each.created_at,
         }
         for each in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)

@@ -37,6 +37,7 @@ from zelo_site.api.rerankers import router as rerankers_router
 from zelo_site.api.runs import router as workers_router
 from zelo_site.api.scores import router as scoring_router
 from zelo_site.api.server.deployments import router as deployments_router
+from zelo_site.api.server.limits import router as limits_router
 from zelo_site.api.server.plugins import router as plugins_router
 from zelo_site.api.server.users import router as users_router
 from zelo_site.api.server.webhooks import router as webhooks_router
@@ -123,6 +124,7 @@ for _router in (
     texts_router,
     keys_router,
     plugins_router,
+    limits_router,
     users_router,
     webhooks_router,
     deployments_router,

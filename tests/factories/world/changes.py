@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django_otp.oath import totp
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from labeling.access.annotators import get_judge
 from labeling.access.api_keys import make_token
 from labeling.access.links import make_link
+from labeling.access.second_factor import new_device
 from labeling.annotation.gold import set_gold
 from labeling.models import Annotator, ApiToken, Pair, Project, Query
 from scoring.annotators.adjudication import adjudicate
@@ -102,6 +105,18 @@ def no_job(world: World) -> None:
 def a_password(world: World) -> None:
     world.users["owner"].set_password("long and secret")
     world.users["owner"].save()
+
+
+def a_second_factor(world: World) -> None:
+    """The viewer has one; the owner, a superuser, may reset it."""
+    a_superuser(world)
+    TOTPDevice.objects.create(user=world.users["viewer"], confirmed=True)
+
+
+def a_code(world: World) -> str:
+    """The code that the owner's new device shows now."""
+    device = new_device(world.users["owner"])
+    return f"{totp(device.bin_key, device.step, device.t0, device.digits):06}"
 
 
 def a_sign_in_link(world: World) -> None:

@@ -36,6 +36,7 @@ from workers.models import (
     Job,
     JudgeTeaching,
     JudgeTrial,
+    OperatorLimit,
     ProviderBatch,
     Recipe,
     RecipeStage,
@@ -62,21 +63,26 @@ class World:
         return client
 
 
-def make_world() -> World:
-    """A project with a run, a training, a snapshot, a plan, an invitation; a member of every role, and a stranger."""
-    users = {role: make_user(role) for role in ROLES[:-1]}
-    project = make_project(users["owner"])
+def make_world(prefix: str = "") -> World:
+    """A project with a run, a training, a snapshot, a plan, an invitation; a member of every role, and a stranger.
+
+    A second world in one database needs a `prefix`, with which its users and texts begin.
+    """
+    users = {role: make_user(f"{prefix}{role}") for role in ROLES[:-1]}
+    project = make_project(users["owner"], name=f"{prefix}Clinical search")
     for role in ("annotator", "viewer"):
         Membership.objects.create(project=project, user=users[role], role=role)
-    query = make_query(project)
+    query = make_query(project, text=f"{prefix}troponin rise after marathon", words=f"{prefix}document")
     documents = candidates_of(query)
     pair = make_pair(*documents[:2])
-    annotator = make_judge(project)
+    annotator = make_judge(project, name=f"{prefix}MiniLM")
     judge(pair, annotator, 0.9)
     score(query, [1.0, 0.0, -1.0])
-    snapshot = Snapshot.objects.create(name="frozen", location="snapshots/rights", checksum="0" * 64, rows=1)
+    snapshot = Snapshot.objects.create(
+        name=f"{prefix}frozen", location=f"snapshots/{prefix}rights", checksum="0" * 64, rows=1
+    )
     snapshot.projects.add(project)
-    storage().write_bytes("snapshots/rights/rows.parquet", b"rows")
+    storage().write_bytes(f"snapshots/{prefix}rights/rows.parquet", b"rows")
     run = make_run(project)
     batch = ProviderBatch.objects.create(run=run, annotator=annotator, endpoint="fake", model="m", requests=3)
     known = {
@@ -124,12 +130,13 @@ def make_world() -> World:
         ).pk,
         "slot": 1,
         "reranker_id": Reranker.objects.create(
-            project=project, name="fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
+            project=project, name=f"{prefix}fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
         ).pk,
         "token": make_link(project=project, role="viewer"),
         "user_id": users["viewer"].pk,
         "link_id": AccessLink.objects.get(project=project).pk,
-        "name": EndpointDefinition.objects.create(name="stored", base_url="http://127.0.0.1:9/v1").name,
+        "name": EndpointDefinition.objects.get_or_create(name="stored", base_url="http://127.0.0.1:9/v1")[0].name,
+        "limit_id": OperatorLimit.objects.create(project=project, period="total", calls=1_000_000).pk,
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
     known["version_id"] = Reranker.objects.create(

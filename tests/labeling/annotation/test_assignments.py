@@ -6,6 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from labeling.access.handles import assignment_of, handle_of
 from labeling.annotation.assignments import open_assignments
 from labeling.annotation.gold import set_gold
 from labeling.judgments import record_judgments
@@ -74,7 +75,7 @@ def test_pairs_come_in_planned_order_and_the_urgent_ones_first() -> None:
     assert urgent is not None
     SpotCheck.objects.filter(pk=urgent.pk).update(priority=5)
     planned = list(SpotCheck.objects.order_by("id").values_list("id", flat=True))
-    assert slots_of(make_screen(project).next()) == [urgent.pk, planned[0]]
+    assert slots_of(make_screen(project).next()) == [handle_of(urgent.pk), handle_of(planned[0])]
 
 
 def test_an_urgent_slot_that_comes_free_behind_a_person_is_asked_next() -> None:
@@ -87,8 +88,9 @@ def test_an_urgent_slot_that_comes_free_behind_a_person_is_asked_next() -> None:
     for slot in (behind, urgent):
         other.skip(slot)
     fourth = slots_of(screen.answer(second))[1]
-    assert behind < urgent < first < second < third < fourth
-    SpotCheck.objects.filter(pk=urgent).update(priority=1)
+    in_order = [assignment_of(slot) for slot in (behind, urgent, first, second, third, fourth)]
+    assert in_order == sorted(in_order)
+    SpotCheck.objects.filter(pk=assignment_of(urgent)).update(priority=1)
     assert slots_of(screen.answer(third)) == [fourth, urgent]
 
 
@@ -147,7 +149,7 @@ def test_what_was_answered_elsewhere_is_not_asked() -> None:
     first, second = Pair.objects.order_by("id")
     judge_pair(first, screen.person)
     (slot,) = slots_of(screen.next())
-    assert SpotCheck.objects.get(pk=slot).pair == second
+    assert SpotCheck.objects.get(pk=assignment_of(slot)).pair == second
     record_judgments([NewJudgment(second.pk, screen.person.pk, False, 0.5)])
     shown = screen.answer(slot)
     assert (shown["stored"], shown["items"]) == ("already", [])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from labeling.access.handles import assignment_of, handle_of
 from labeling.access.members import resume_person
 from labeling.annotation.gold import example_pairs, is_right, pause_person, set_gold
 from labeling.annotation.rules import BadRules, Rules, set_rules
@@ -69,9 +70,9 @@ def work(screen: Screen, *, gold_right: bool) -> Json:
     """Answer until nothing comes; gold rightly or wrongly."""
     shown = screen.next()
     while shown["items"]:
-        slot = SpotCheck.objects.get(pk=slots_of(shown)[0])
+        slot = SpotCheck.objects.get(pk=assignment_of(slots_of(shown)[0]))
         a_wins = gold_right or slot.reason != "gold"
-        shown = screen.answer(slot.pk, "left_clearly" if a_wins != slot.swapped else "right_clearly")
+        shown = screen.answer(handle_of(slot.pk), "left_clearly" if a_wins != slot.swapped else "right_clearly")
     return shown
 
 
@@ -93,9 +94,9 @@ def test_a_gold_pair_does_not_come_back_after_its_answer() -> None:
     shown = screen.next()
     answered = []
     while shown["items"]:
-        slot = SpotCheck.objects.get(pk=slots_of(shown)[0])
+        slot = SpotCheck.objects.get(pk=assignment_of(slots_of(shown)[0]))
         answered.append(slot.pk)
-        shown = screen.answer(slot.pk, "right_clearly" if slot.swapped else "left_clearly")
+        shown = screen.answer(handle_of(slot.pk), "right_clearly" if slot.swapped else "left_clearly")
     assert len(answered) == len(set(answered)) == 4
 
 
@@ -152,7 +153,7 @@ def test_a_gold_answer_on_its_way_when_a_pause_comes_is_kept() -> None:
     screen = make_screen(make_gold())
     slot = first_gold(screen)
     pause_person(screen.person, "asked to")
-    assert screen.answer(slot.pk, sides_of(slot)[1])["stored"] == "answer"
+    assert screen.answer(handle_of(slot.pk), sides_of(slot)[1])["stored"] == "answer"
     assert screen.person.pause_reason == "asked to"
 
 
@@ -174,8 +175,8 @@ def test_right_answers_to_gold_pause_nobody() -> None:
 def first_gold(screen: Screen) -> SpotCheck:
     """Work until a gold pair lies first."""
     shown = screen.next()
-    while (slot := SpotCheck.objects.get(pk=slots_of(shown)[0])).reason != "gold":
-        shown = screen.answer(slot.pk, "tie")
+    while (slot := SpotCheck.objects.get(pk=assignment_of(slots_of(shown)[0]))).reason != "gold":
+        shown = screen.answer(handle_of(slot.pk), "tie")
     return slot
 
 
@@ -187,7 +188,7 @@ def sides_of(slot: SpotCheck) -> tuple[str, str]:
 def test_hidden_feedback_says_nothing() -> None:
     screen = make_screen(make_gold(gold_feedback="hidden"))
     slot = first_gold(screen)
-    assert screen.answer(slot.pk, sides_of(slot)[1])["feedback"] is None
+    assert screen.answer(handle_of(slot.pk), sides_of(slot)[1])["feedback"] is None
 
 
 def test_open_feedback_names_the_side_and_the_reason() -> None:
@@ -195,9 +196,9 @@ def test_open_feedback_names_the_side_and_the_reason() -> None:
     slot = first_gold(screen)
     right, wrong = sides_of(slot)
     text = f"Expected: {'B' if slot.swapped else 'A'} is the more relevant. It names the year."
-    assert screen.answer(slot.pk, wrong)["feedback"] == {"correct": False, "text": text}
+    assert screen.answer(handle_of(slot.pk), wrong)["feedback"] == {"correct": False, "text": text}
     screen.undo()
-    assert screen.answer(slot.pk, right)["feedback"]["correct"] is True
+    assert screen.answer(handle_of(slot.pk), right)["feedback"]["correct"] is True
 
 
 def test_with_open_feedback_the_first_answer_counts() -> None:
@@ -205,10 +206,10 @@ def test_with_open_feedback_the_first_answer_counts() -> None:
     screen = make_screen(project)
     slot = first_gold(screen)
     right, wrong = sides_of(slot)
-    assert screen.answer(slot.pk, wrong)["state"] == "paused"
+    assert screen.answer(handle_of(slot.pk), wrong)["state"] == "paused"
     resume_person(project, screen.user)
     screen.undo()
-    assert screen.answer(slot.pk, right)["state"] == "open"
+    assert screen.answer(handle_of(slot.pk), right)["state"] == "open"
 
 
 def test_a_pair_has_one_gold_answer_and_the_last_one_holds() -> None:
@@ -247,7 +248,7 @@ def test_others_answers_are_shown_after_the_submit_and_only_where_allowed() -> N
         others = colleague.answer(shown["slot"], "tie")["others"]
         (item,) = screen.next()["items"]
         assert "rationale" not in json.dumps(item)
-        swapped = SpotCheck.objects.get(pk=item["slot"]).swapped
+        swapped = SpotCheck.objects.get(pk=assignment_of(item["slot"])).swapped
         others = screen.answer(item["slot"])["others"]
         if not allowed:
             assert others is None
@@ -280,11 +281,11 @@ def test_being_told_is_noted_with_the_answer_before_it() -> None:
     (judge,) = make_judges(project)
     screen = make_screen(project)
     told, untold = slots_of(screen.next())
-    judge_pair(SpotCheck.objects.get(pk=told).pair, judge, 0.8)
+    judge_pair(SpotCheck.objects.get(pk=assignment_of(told)).pair, judge, 0.8)
     screen.answer(told)
-    assert list(SeenAnswers.objects.values_list("judgment__spot_check", flat=True)) == [told]
+    assert list(SeenAnswers.objects.values_list("judgment__spot_check", flat=True)) == [assignment_of(told)]
     screen.undo()
     screen.answer(told)
     screen.answer(untold)
     assert SeenAnswers.objects.count() == 2
-    assert not SeenAnswers.objects.filter(judgment__spot_check=untold).exists()
+    assert not SeenAnswers.objects.filter(judgment__spot_check=assignment_of(untold)).exists()

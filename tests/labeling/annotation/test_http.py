@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from labeling.access.api_keys import make_token
+from labeling.access.handles import assignment_of
 from labeling.models import Document, Judgment, Membership, Project, Rationale, Role, SpotCheck
 from tests.factories.comparing import Screen, make_compared, make_screen, slots_of
 from tests.factories.rows import make_member, make_project, make_user
@@ -145,7 +146,7 @@ def test_slots_of_other_projects_and_of_other_people_are_nobodys(verb: str) -> N
         response = screen.post(verb, key=str(uuid.uuid4()), slot=slot, answer="tie")
         assert (response.status_code, json.loads(response.content)["code"]) == (404, "not_yours")
     assert not Judgment.objects.exists()
-    assert SpotCheck.objects.get(pk=theirs).holder == elsewhere.person
+    assert SpotCheck.objects.get(pk=assignment_of(theirs)).holder == elsewhere.person
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_slots_of_other_projects_and_of_other_people_are_nobodys(verb: str) -> N
 def test_strengths_are_turned_round_where_the_sides_are(choice: str, preference: float, swapped: bool) -> None:
     screen = make_screen(make_compared(pairs=1))
     (item,) = screen.next()["items"]
-    SpotCheck.objects.filter(pk=item["slot"]).update(swapped=swapped)
+    SpotCheck.objects.filter(pk=assignment_of(item["slot"])).update(swapped=swapped)
     screen.answer(item["slot"], choice)
     judgment = Judgment.objects.get()
     assert judgment.preference == (round(1 - preference, 2) if swapped else preference)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from labeling.access.handles import assignment_of
 from labeling.annotation import idempotency
 from labeling.annotation.assignments import open_assignments
 from labeling.annotation.context import find_screen_context
@@ -65,7 +66,7 @@ def test_a_submission_keeps_no_texts_and_says_the_same_again() -> None:
     assert not [text for text in texts if text in kept]
     for slot in slots_of(json.loads(first.content)):
         screen.skip(slot)  # somebody else may have it by now, in the other order
-        SpotCheck.objects.filter(pk=slot).update(swapped=True)
+        SpotCheck.objects.filter(pk=assignment_of(slot)).update(swapped=True)
     assert screen.post("answer", **message).content == first.content
 
 

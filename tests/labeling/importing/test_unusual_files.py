@@ -19,9 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pytest_django import Settings
 
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.models import Document, Project, Query
+from tests.factories.rows import make_project
 
 ZSTD = b"\x28\xb5\x2f\xfd\x04\x00"
 CSV = b"query,text\nwho,one\n"
@@ -209,3 +211,31 @@ def test_none_of_them_is_half_stored() -> None:
         with pytest.raises(ImportFailed):
             import_dataset(project, io.BytesIO(raw), importer=importer, filename="file")
     assert not Query.objects.exists() and not Document.objects.exists()
+
+
+# --- files that are too long for a server --------------------------------------------------
+
+
+def many_queries(count: int) -> bytes:
+    rows = [{"query": {"id": f"q{n}", "query": "?"}, "documents": [{"id": "d", "content": "x"}]} for n in range(count)]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("leave_out", [True, False])
+def test_a_file_with_too_many_rows_is_refused_and_nothing_is_stored(leave_out: bool, settings: Settings) -> None:
+    settings.ZELO_MAX_IMPORT_ROWS = 10
+    project = make_project()
+    import_dataset(project, io.BytesIO(many_queries(10)), leave_out_bad_rows=leave_out)
+    with pytest.raises(ImportFailed, match=r"more than 10 rows; expected at most 10 rows.*ZELO_MAX_IMPORT_ROWS"):
+        import_dataset(project, io.BytesIO(many_queries(11)), leave_out_bad_rows=leave_out)
+    assert project.queries.count() == 10
+
+
+def test_a_preview_reads_so_many_rows_and_no_more(settings: Settings) -> None:
+    settings.ZELO_PREVIEW_ROWS = 10
+    stream = io.BytesIO(many_queries(200_000))
+    found = preview_dataset(stream)
+    assert (found.queries, found.complete, found.errors) == (10, False, ())
+    assert stream.tell() < len(stream.getvalue()) / 10
+    assert preview_dataset(io.BytesIO(many_queries(10))).complete

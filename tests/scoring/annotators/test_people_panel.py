@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from labeling.access.handles import assignment_of
 from labeling.annotation.answer_scale import nearest_step
 from labeling.annotation.assignments import open_assignments
 from labeling.models import Annotator, Judgment, Pair, Project, SpotCheck
@@ -106,7 +107,7 @@ def test_peoples_answers_enter_the_strengths_and_leave_them_by_undo() -> None:
     (item,) = screen.next()["items"]
     screen.answer(item["slot"], "left_clearly")
     rate_stale(judged.project.pk)
-    slot = SpotCheck.objects.select_related("pair").get(pk=item["slot"])
+    slot = SpotCheck.objects.select_related("pair").get(pk=assignment_of(item["slot"]))
     winner = slot.pair.b_id if slot.swapped else slot.pair.a_id
     answered = dict(Score.objects.values_list("candidate_id", "theta"))
     assert answered[winner] > before[winner] + 0.1

@@ -26,7 +26,8 @@ from labeling.records import Failure, Verdict
 from labeling.stored_texts import read_stored, stored_json, stored_text
 from scoring.annotators.known_answers import PeoplesAnswer
 from workers.broker.hints import leave_hint
-from workers.budgets.limits import FIRST_QUESTIONS, CapReached, check_caps, read_caps
+from workers.budgets.limits import FIRST_QUESTIONS, CapReached, check_caps, is_limited
+from workers.budgets.operator_limits import lock_for
 from workers.budgets.spend import calls_a_question
 from workers.jobs.leasing import (
     MOST_ATTEMPTS,
@@ -233,15 +234,21 @@ def _ask(claim: JobClaim, teaching: JudgeTeaching, questions: Sequence[HeldOut],
 
 def _at_once(teaching: JudgeTeaching) -> int:
     """Questions of a batch. A cap allows few at once to a judge whose price is not known yet, as the taught one's."""
-    most = FIRST_QUESTIONS if read_caps(teaching.project_id).bounds_calls else CALLS_AT_ONCE
-    calls = max(calls_a_question(judge) for judge in (teaching.annotator_id, teaching.taught_id) if judge is not None)
+    judges = _both(teaching)
+    most = FIRST_QUESTIONS if is_limited(teaching.project_id, judges) else CALLS_AT_ONCE
+    calls = max(map(calls_a_question, judges))
     return max(1, most // calls)
+
+
+def _both(teaching: JudgeTeaching) -> list[int]:
+    return [judge for judge in (teaching.annotator_id, teaching.taught_id) if judge is not None]
 
 
 def _answers(teaching: JudgeTeaching, batch: Sequence[HeldOut]) -> list[list[Verdict | Failure]]:
     """Both judges' answers to a batch, counted. Raises CapReached before any call where the project's caps forbid one."""
-    judges = [judge for judge in (teaching.annotator_id, teaching.taught_id) if judge is not None]
+    judges = _both(teaching)
     with transaction.atomic():
+        lock_for(judges)
         reserved = [reserve_calls(teaching, len(batch), annotator_id=judge) for judge in judges]
     found = []
     for judge, calls in zip(judges, reserved, strict=True):

@@ -18,6 +18,7 @@ from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import member_project_or_404
+from labeling.access.handles import handle_of
 from labeling.annotation import http
 from labeling.annotation.actions import extend_leases, next_items, skip_pair, submit_answer, undo_last
 from labeling.annotation.answer_scale import ANSWERS, CANNOT_JUDGE_REASONS
@@ -162,8 +163,9 @@ def post_next(request: HttpRequest, slug: str) -> Any:
 def post_leases(request: HttpRequest, slug: str, body: LeasesIn) -> Any:
     """Renew leases while a person still reads."""
     _, context = _context(request, slug)
-    kept = extend_leases(context, body.slots)
-    return {"lease_s": {str(slot): seconds for slot, seconds in kept.items()}}
+    with _refusals():
+        kept = extend_leases(context, list(map(http.named_assignment, body.slots)))
+    return {"lease_s": {str(handle_of(assignment)): seconds for assignment, seconds in kept.items()}}
 
 
 @router.post("/projects/{slug}/assignments/{slot}/answer", response={201: AnsweredOut})
@@ -180,7 +182,7 @@ def post_skip(request: HttpRequest, slug: str, slot: Number, body: KeyIn) -> Any
     """Skip a pair for good; others get it."""
     _, context = _context(request, slug)
     with _refusals():
-        return json.loads(skip_pair(context, slot, key=body.key))
+        return json.loads(skip_pair(context, http.named_assignment(slot), key=body.key))
 
 
 @router.post("/projects/{slug}/assignments/{slot}/undo", response=NextOut)
@@ -188,7 +190,7 @@ def post_undo(request: HttpRequest, slug: str, slot: Number, body: KeyIn) -> Any
     """Undo your last answer, the one to this slot; its pair comes first again."""
     _, context = _context(request, slug)
     with _refusals():
-        return json.loads(undo_last(context, slot, key=body.key))
+        return json.loads(undo_last(context, http.named_assignment(slot), key=body.key))
 
 
 def _context(request: HttpRequest, slug: str) -> tuple[Project, ScreenContext]:

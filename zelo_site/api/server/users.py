@@ -23,6 +23,7 @@ from labeling.access.accounts import (
     set_superuser,
 )
 from labeling.access.links import SIGN_IN_VALID, make_link
+from labeling.access.second_factor import turn_off
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.projects import Text
 
@@ -144,6 +145,15 @@ def post_reset(request: HttpRequest, user_id: Number, body: ResetIn) -> Any:
         return _link(user, reset_account(user, revoke_keys=body.revoke_keys, by=request.user))
     except AccountRefused as error:
         raise HttpError(409, str(error)) from error
+
+
+@router.delete("/users/{user_id}/second-factor", response={204: None})
+def delete_second_factor(request: HttpRequest, user_id: Number) -> Any:
+    """Remove an account's second factor, for example after a lost phone. For superusers."""
+    _check_superuser(request)
+    if not turn_off(_user_or_404(user_id), by=request.user):
+        raise HttpError(404, f"account {user_id} has no second factor")
+    return Status(204, None)
 
 
 def _check_superuser(request: HttpRequest) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -29,6 +30,8 @@ from labeling.plugins import UnknownPlugin, get_plugin, registered
 from labeling.projects import BadProject, create_project, may_create
 from labeling.records import AnswerKind, ImportedCandidate, ImportedDocument, ImportedGrade
 from labeling.retrieval.candidates import rank_candidates
+from scoring.storage.files import StorageFull
+from workers.archives.data_files import AlreadyImporting, DataFile, order_data_import
 from zelo_site.pages.forms import BadForm, PageForm, check_all, shown_form
 from zelo_site.pages.importing.formats import (
     chosen_options,
@@ -97,7 +100,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             project = create_project(owner=request.user, by=request.user, **form.cleaned_data)
             stored = _import(project, data.cleaned_data, request.POST, by=request.user)
-    except (BadForm, BadProject, ImportFailed, UnknownPlugin) as error:
+    except (BadForm, BadProject, ImportFailed, UnknownPlugin, StorageFull) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, None, error), status=422)
     messages.success(request, stored)
     return redirect("new-run", slug=project.slug)
@@ -112,7 +115,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
         values = ImportForm(request.POST, request.FILES).checked()
         with transaction.atomic():
             stored = _import(project, values, request.POST, by=request.user)
-    except (BadForm, ImportFailed, UnknownPlugin) as error:
+    except (BadForm, ImportFailed, UnknownPlugin, AlreadyImporting, StorageFull) as error:
         return render(request, "zelo/importing/wizard.html", _form(request, project, error), status=422)
     messages.success(request, stored)
     return redirect("project", slug=project.slug)
@@ -189,10 +192,31 @@ def _grade_options(values: Mapping[str, Any]) -> dict[str, str]:
     return options
 
 
+def _is_large(sources: list[Source]) -> bool:
+    """Whether a worker imports these files, because the web process must not be busy for so long."""
+    return sum(_size(source.stream) for source in sources) > settings.ZELO_IMPORT_INLINE_BYTES
+
+
+def _size(stream: IO[bytes]) -> int:
+    place = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(place)
+    return size
+
+
+def _order(project: Project, sources: list[Source], values: Mapping[str, Any], *, by: Any) -> str:
+    """Order the import by a worker; return what the page says."""
+    files = [DataFile(each.stream, each.name, each.importer, each.options) for each in sources]
+    order_data_import(project, files, leave_out_bad_rows=values["leave_out"], replaces=values["replaces"], by=by)
+    return _("The import was ordered; the jobs page shows when it has ended.")
+
+
 def _import(project: Project, values: Mapping[str, Any], sent: Mapping[str, Any], *, by: Any) -> str:
-    """Import every source of a checked ImportForm; return a summary of the new data."""
-    sentences = []
-    for source in _sources(values, sent):
+    """Import every source of a checked ImportForm, large ones by a worker; return a summary of the new data."""
+    sources, sentences = _sources(values, sent), []
+    if _is_large(sources):
+        return _order(project, sources, values, by=by)
+    for source in sources:
         source.stream.seek(0)
         summary = import_dataset(
             project,

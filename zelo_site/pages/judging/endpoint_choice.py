@@ -112,9 +112,9 @@ def state_text(row: EndpointRow) -> str:
 
 def endpoint_models(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the models of the endpoint that the field named by `select` holds, as options of a datalist."""
-    owned_project(request, slug)
+    project = owned_project(request, slug)
     name = text_of(request.GET, text_of(request.GET, "select", 200), 80)
-    row = next((row for row in choosable_endpoints() if row.name == name), None)
+    row = next((row for row in choosable_endpoints(project) if row.name == name), None)
     models = models_of(row.endpoint) if row is not None and row.endpoint is not None else []
     return render(request, "zelo/judging/parts/models.html", {"models": models[:MOST_SUGGESTED]})
 

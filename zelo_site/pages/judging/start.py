@@ -191,7 +191,7 @@ def read_order(project: Project, sent: QueryDict) -> Order:
     run, names = RunForm(sent), NamesForm(sent, keys=keys)
     design = plugin_form(sampler, prefix=f"sampler-{sampler.name}")(sent)
     plugins = {key: get_plugin("judge", _plugin_of(key)) for key in keys}
-    rows = choosable_endpoints() if any(map(chooses_endpoint, plugins.values())) else []
+    rows = choosable_endpoints(project) if any(map(chooses_endpoint, plugins.values())) else []
     forms_of = {key: judge_form(plugin, project, rows, prefix=f"judge-{key}") for key, plugin in plugins.items()}
     options = {key: form(sent) for key, form in forms_of.items()}
     check_all(run, names, design, *options.values())
@@ -307,7 +307,7 @@ def _judge_choices(
     names = shown_form(NamesForm, sent, error, keys=keys)
     places = {name: place for place, name in enumerate(plugins)}
     rows = []
-    endpoints = choosable_endpoints()
+    endpoints = choosable_endpoints(project)
     for key in keys:
         plugin = plugins[_plugin_of(key)]
         stored = like.options if like is not None and key == like.plugin else None

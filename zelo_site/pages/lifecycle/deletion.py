@@ -6,13 +6,15 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import get_user_model, logout
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.http import require_POST
 
-from labeling.models import Project
+from labeling.access.members import role_of
+from labeling.models import Project, Role
 from workers.deletion.accounts import count_account, delete_account
 from workers.deletion.orders import delete
 from workers.deletion.projects import (
@@ -35,6 +37,7 @@ from workers.deletion.targets import (
 from workers.models import Job
 from zelo_site.pages.forms import LARGEST_ID, text_of
 from zelo_site.pages.scope import owned_project
+from zelo_site.security.lineage import may_read_snapshot
 
 # What else people should know, and the page to which they return, by kind.
 NOTES = {
@@ -64,6 +67,8 @@ ACCOUNT_LABELS = {
 def delete_page(request: HttpRequest, slug: str, what: str, target_id: int) -> HttpResponse:
     """Show what goes with a target; a POST deletes it."""
     project = owned_project(request, slug)
+    if what == "snapshot":
+        _check_joint(request, min(target_id, LARGEST_ID))
     try:
         target = find_target(project, what, min(target_id, LARGEST_ID))
     except UnknownTarget as error:
@@ -79,6 +84,15 @@ def delete_page(request: HttpRequest, slug: str, what: str, target_id: int) -> H
     else:
         messages.success(request, _("%(name)s is being deleted; the jobs page shows how far.") % {"name": target.name})
     return redirect(BACK[what], slug=project.slug)
+
+
+def _check_joint(request: HttpRequest, snapshot_id: int) -> None:
+    """Raise Http404 unless the user may read all projects of a snapshot, PermissionDenied unless they own them all."""
+    if not may_read_snapshot(request.user, snapshot_id):
+        raise Http404
+    for project in Project.objects.filter(snapshots=snapshot_id):
+        if role_of(request.user, project) != Role.OWNER:
+            raise PermissionDenied(_("only owners can change %(project)s; ask an owner") % {"project": project.name})
 
 
 def _shown(request: HttpRequest, target: Target, error: Exception | None = None) -> HttpResponse:

@@ -81,6 +81,7 @@ def _pages(request: HttpRequest, project: Project | None) -> Iterable[Hit]:
     if getattr(request.user, "is_superuser", False):
         yield Hit(_("Admin"), server, reverse("admin:index"))
         yield Hit(_("Endpoints"), server, reverse("endpoints"))
+        yield Hit(_("Operator’s limits"), server, reverse("limits"))
     if getattr(request.user, "is_staff", False):
         yield Hit(_("Doctor"), server, reverse("doctor"))
         yield Hit(_("Plugins"), server, reverse("plugins"))

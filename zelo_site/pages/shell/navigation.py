@@ -76,7 +76,7 @@ BELOW = {
     "tokens": "profile", "preview-import": "new-project", "endpoint": "endpoints", "new-endpoint": "endpoints",
     "test-endpoint": "endpoints", "move-distillation": "distill", "move-training": "training",
     "webhooks": "settings", "webhook": "settings", "recipe": "project", "refine": "rerankers", "trial": "trials",
-    "teaching": "teachings", "deployments": "rerankers", "deployment": "rerankers",
+    "teaching": "teachings", "deployments": "rerankers", "deployment": "rerankers", "limits": "endpoints",
 }  # fmt: skip
 
 # The documentation of each page: a file of docs/ and, where one fits, a heading's anchor.
@@ -94,6 +94,7 @@ HELP = {
     "purge-project": "deletion", "delete-account": "deletion", "import-archive": "deletion", "profile": "people#roles",
     "candidates": "imports", "webhooks": "webhooks", "webhook": "webhooks", "recipe": "recipe", "refine": "recipe",
     "deployments": "serving#deployments", "deployment": "serving#deployments",
+    "limits": "budgets#limits-of-the-operator",
 }  # fmt: skip
 
 
