@@ -46,7 +46,7 @@ class JudgeIn(Schema):
 
 
 class QueryChoiceIn(Schema):
-    """A choice of queries; all conditions hold together. `as_in_run`: those of an earlier run; `sample`: at most so many of
+    """A choice of queries; all conditions hold together. `as_in_run`: those of an earlier run; `sample`: at most this number of
     them. A query without scores counts as certainty 0.
     """
 

@@ -69,7 +69,7 @@ def test_the_summary_stays_in_sight_and_follows_the_form(visit: Start, owner: Us
     page.get_by_label("Text contains").fill("topic 1")
     expect(summary).to_contain_text("of 1 query")
     page.get_by_role("link", name="Quick look").click()
-    expect(page.get_by_label("At most, at random")).to_have_value("20")
+    expect(page.get_by_label("Random sample")).to_have_value("20")
     page.locator("#advanced > summary").click()
     page.locator("#token_budget").scroll_into_view_if_needed()
     expect(start).to_be_in_viewport()

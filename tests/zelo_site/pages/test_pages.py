@@ -194,7 +194,9 @@ def test_project_page_stays_within_its_budget(
     client: Client, project: Project, query: Query, django_assert_max_num_queries: Any
 ) -> None:
     make_run(project)
-    with django_assert_max_num_queries(23):  # one of them, for an active run: is an endpoint down? two: what waits or failed
+    with django_assert_max_num_queries(
+        23
+    ):  # one of them, for an active run: is an endpoint down? two: what waits or failed
         page(client, "project", project.slug)
 
 

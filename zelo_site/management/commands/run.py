@@ -64,7 +64,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--orders", default="one", choices=["one", "both"])
         parser.add_argument("--query-text", default="", help="only queries that contain this text")
-        parser.add_argument("--sample", type=int, help="at most so many of the queries, at random")
+        parser.add_argument("--sample", type=int, help="largest number of queries, chosen at random")
         parser.add_argument("--certainty-below", type=float, help="only queries whose top-10 certainty is lower")
         parser.add_argument("--as-in-run", type=int, help="only the queries of this earlier run")
         parser.add_argument(

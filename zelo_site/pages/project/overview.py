@@ -123,6 +123,8 @@ def read_overview(project: Project) -> Overview:
     queues, broker, certainty = read_queues(needed_queues(run)), broker_is_up(), last_certainty(project)
     works = is_live(sizes, run)
     missing = [queue for queue in queues if not queue.workers]
+    of_judges = judge_needs(project, run)
+    failures = read_failures(run) if progress and progress.dead else []
     return Overview(
         project=project,
         sizes=sizes,
@@ -134,8 +136,8 @@ def read_overview(project: Project) -> Overview:
         broker=broker,
         needs=most_urgent_first(
             server_needs(broker=broker, missing=missing, works=works)
-            + judge_needs(project, run)
-            + work_needs(project, run, read_failures(run) if progress and progress.dead else [])
+            + of_judges
+            + work_needs(project, run, failures, explained={need.explains for need in of_judges})
             + score_needs(project, sizes, certainty, enough=enough_recall(run), is_live=works)
         ),
         certainty=certainty,

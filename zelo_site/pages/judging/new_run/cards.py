@@ -9,6 +9,7 @@ from typing import cast
 from django.db import connection
 from django.forms import BoundField
 from django.http import QueryDict
+from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, registered
@@ -102,7 +103,9 @@ def _text(judge: Annotator, option: str) -> str:
 
 def _endpoint(judge: Annotator, endpoints: Mapping[str, EndpointRow]) -> str:
     name = _text(judge, "endpoint")
-    return f"{name} · {state_text(endpoints[name])}" if name in endpoints else name
+    if not name:
+        return ""
+    return f"{name} · {state_text(endpoints[name]) if name in endpoints else _('not defined')}"
 
 
 def _works(judge: Annotator, endpoints: Mapping[str, EndpointRow]) -> bool:

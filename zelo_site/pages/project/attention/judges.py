@@ -65,6 +65,9 @@ def _paused(project: Project, judge: Annotator) -> Need:
         )  # fmt: skip
     cause = cause_of(trouble.reason, trouble.message)
     words = words_of(cause)
+    title = _("%(name)s is paused: its answers fail.") % {"name": judge.name}
+    if cause is not Cause.OTHER:
+        title = f"{title} {_('Cause: %(cause)s.') % {'cause': words.title}}"
     resume = Button(
         _("Resume and retry"), reverse("scorecard", args=[project.slug]), {"judge": judge.pk, "action": "retry"},
         key=f"resume-judge-{judge.pk}", is_main=True,
@@ -72,13 +75,14 @@ def _paused(project: Project, judge: Annotator) -> Need:
     return Need(
         f"trouble-{judge.pk}",
         Level.ERROR,
-        _("%(name)s is paused: its answers fail.") % {"name": judge.name},
+        title,
         what=words.what if cause in (Cause.GPU_MEMORY, Cause.DISK_FULL) else _("It is asked nothing, so that nothing is paid for answers that fail; runs end without it."),
         again=not_by_itself(),
         todo=words.todo,
         message=translated(judge.pause_reason),
         since=trouble.since,
         buttons=(resume, test),
+        explains=trouble.reason,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Need:
     """One problem. `what` happens, when it is tried `again`, what `todo`; `message`: the failing part's own words.
 
     `retry_at`: when the next call is made, where that is known. `job`: a failed job, whose error only owners see in full.
+    `explains`: the reason of unanswered questions that this problem has caused.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Need:
     command: str = ""
     job: Any = None
     buttons: tuple[Button, ...] = field(default=())
+    explains: str = ""
 
     @property
     def kind(self) -> str:

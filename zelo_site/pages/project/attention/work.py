@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -41,10 +41,14 @@ class FailureCount:
         return self.reason.replace("_", " ")
 
 
-def work_needs(project: Project, run: Run | None, failures: Sequence[FailureCount]) -> list[Need]:
-    """Return the problems of this kind, in two queries."""
+def work_needs(
+    project: Project, run: Run | None, failures: Sequence[FailureCount], *, explained: Collection[str]
+) -> list[Need]:
+    """Return the problems of this kind, in two queries; `explained`: reasons of failures whose cause another problem states."""
     found = [_failed_job(project, job) for job in failed_jobs(project)]
-    found += [_dead_letters(project, run, each) for each in failures if run is not None]
+    for each in failures if run is not None else ():
+        level = Level.NOTE if each.reason in explained else Level.WARNING
+        found.append(_dead_letters(project, run, each, level))
     if run is not None and run.is_spent:
         found.append(_spent(project, run))
     return found + _waiting(project)
@@ -69,11 +73,11 @@ def _failed_job(project: Project, job: Job) -> Need:
     if job.stage == "train" and (training := job.payload.get("training_run")):
         name, arguments = "training-run", [project.slug, training]
     known = cause in (Cause.GPU_MEMORY, Cause.DISK_FULL)
-    trouble = f"{words.title}. " if known else ""
+    trouble = f"{words.title[:1].upper()}{words.title[1:]}." if known else ""
     return Need(
         f"job-{job.pk}",
         Level.ERROR,
-        _("%(stage)s failed.") % {"stage": translated(label).capitalize()} + (f" {trouble.capitalize()}" if known else ""),
+        _("%(stage)s failed.") % {"stage": translated(label).capitalize()} + (f" {trouble}" if known else ""),
         what=words.what if known else _("Its result is missing; what was stored before stays."),
         again=not_by_itself(),
         todo=words.todo if known else _("See the error, fix its cause, then start it again."),
@@ -83,12 +87,12 @@ def _failed_job(project: Project, job: Job) -> Need:
     )  # fmt: skip
 
 
-def _dead_letters(project: Project, run: Run, failure: FailureCount) -> Need:
+def _dead_letters(project: Project, run: Run, failure: FailureCount, level: Level) -> Need:
     retry = reverse("move-run", args=[project.slug, run.pk, "retry"])
     text = ngettext("%(n)s question got no answer", "%(n)s questions got no answer", failure.count)
     return Need(
         f"dead-{failure.reason}",
-        Level.WARNING,
+        level,
         f"{text % {'n': count(failure.count)}}: {translated(failure.label)}",
         what=_("The run goes on and ends without them; they are in no score."),
         again=not_by_itself(),
