@@ -116,7 +116,7 @@ def troubled(owner: User) -> Project:
 def test_the_page_is_clean_in_every_look(look: str, visit: Start, owner: User, troubled: Project) -> None:
     visited = visit(owner, **(WIDEST if look == "widest" else {"look": look}))
     page = visited.open(reverse("project", args=[troubled.slug]))
-    expect(page.locator(".need")).to_have_count(7)
+    expect(page.locator(".need")).to_have_count(6)
     page.wait_for_selector("#figures h2")
     visited.picture(f"attention-{look}")
     page.locator("#more-judgments summary").click()

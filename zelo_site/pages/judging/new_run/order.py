@@ -112,7 +112,7 @@ class QueriesForm(PageForm):
 
     query_text = forms.CharField(label=gettext_lazy("Text contains"), max_length=500, required=False)
     certainty_below = forms.FloatField(
-        label=gettext_lazy("Top-10 certainty below"), min_value=0.0, max_value=1.0, required=False
+        label=gettext_lazy("Certainty below"), min_value=0.0, max_value=1.0, required=False
     )
     sample = forms.IntegerField(label=gettext_lazy("Random sample"), min_value=1, max_value=MOST, required=False)
     as_in_run = forms.IntegerField(label=gettext_lazy("As in run"), min_value=1, max_value=2**63 - 1, required=False)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from zelo_site.doctor import LEAST_FREE_BYTES
 from zelo_site.pages.project.attention.causes import Cause, words_of
@@ -39,23 +40,29 @@ def server_needs(*, broker: bool, missing: Sequence[QueueState], works: bool) ->
                 buttons=(Button(_("Check services"), reverse("doctor"), audience=Audience.SUPERUSERS),),
             )
         )
-    elif works:
-        found += [_no_worker(queue) for queue in missing]
+    elif works and missing:
+        found.append(_no_worker(missing))
     if (free := free_bytes()) < LEAST_FREE_BYTES:
         found.append(_disk(free))
     return found
 
 
-def _no_worker(queue: QueueState) -> Need:
-    is_rating = queue.name == "rating"
+def _no_worker(missing: Sequence[QueueState]) -> Need:
+    names = [queue.name for queue in missing]
+    title = ngettext(
+        "No worker serves the queue “%(names)s”.", "No worker serves the queues “%(names)s”.", len(names)
+    ) % {"names": "”, “".join(names)}
+    lost = {name == "rating" for name in names}
+    whats = [_("Without one, scores are not updated.")] if True in lost else []
+    whats += [_("Without one, judges are not asked.")] if False in lost else []
     return Need(
-        f"queue-{queue.name}",
+        "queues",
         Level.ERROR,
-        _("No worker serves the queue “%(name)s”.") % {"name": queue.name},
-        what=_("Without one, scores are not updated.") if is_rating else _("Without one, judges are not asked."),
+        title,
+        what=" ".join(whats),
         again=_("The work waits, and begins within seconds when a worker starts."),
         todo=_("Start one in zelo’s directory") + ":",
-        command=queue.command,
+        command="\n".join(queue.command for queue in missing),
     )
 
 

@@ -46,9 +46,10 @@ def work_needs(
 ) -> list[Need]:
     """Return the problems of this kind, in two queries; `explained`: reasons of failures whose cause another problem states."""
     found = [_failed_job(project, job) for job in failed_jobs(project)]
-    for each in failures if run is not None else ():
-        level = Level.NOTE if each.reason in explained else Level.WARNING
-        found.append(_dead_letters(project, run, each, level))
+    if run is not None:
+        for each in failures:
+            level = Level.NOTE if each.reason in explained else Level.WARNING
+            found.append(_dead_letters(project, run, each, level))
     if run is not None and run.is_spent:
         found.append(_spent(project, run))
     return found + _waiting(project)
