@@ -56,9 +56,7 @@ class Command(BaseCommand):
             help="design, votes and queries in one word, as on the page",
         )
         parser.add_argument("--sampler", help="design (default: the preset's, otherwise cycles)")
-        parser.add_argument(
-            "--allocation", choices=["all", "rotate", "cascade"], help="default: the preset's, otherwise all"
-        )
+        parser.add_argument("--allocation", choices=Run.Allocation.values, help="default: the preset's, otherwise all")
         parser.add_argument(
             "--threshold", type=float, help="cascade: ask the next judge when |p - 0.5| is below this value"
         )

@@ -51,7 +51,7 @@ def _no_worker(missing: Sequence[QueueState]) -> Need:
     names = [queue.name for queue in missing]
     title = ngettext(
         "No worker serves the queue “%(names)s”.", "No worker serves the queues “%(names)s”.", len(names)
-    ) % {"names": "”, “".join(names)}
+    ) % {"names": ", ".join(names)}
     lost = {name == "rating" for name in names}
     whats = [_("Without one, scores are not updated.")] if True in lost else []
     whats += [_("Without one, judges are not asked.")] if False in lost else []
