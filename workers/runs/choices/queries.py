@@ -16,14 +16,17 @@ from scoring.sampling.certainty import certainty_of_fits
 from scoring.sampling.draw import comparable_query_ids
 from workers.models import Run
 
+# Certainty takes milliseconds a query: of more rated queries so many are looked at, drawn by their texts.
+MOST_READ = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class QueryChoice:
     """A choice of queries; all conditions hold together, and without one all queries are chosen.
 
     `text`: the query contains it, in any case. `certainty_below`: the expected recall of its true top ten is lower; a query
-    without scores counts as 0. `as_in_run`: the queries of this earlier run. `sample`: at most so many of them, drawn by
-    their texts, so that the same choice gives the same queries.
+    without scores counts as 0, and of more than a thousand rated queries a thousand are looked at. `as_in_run`: the queries
+    of this earlier run. `sample`: the largest number of them, drawn by their texts, so that the same choice gives the same.
     """
 
     text: str = ""
@@ -59,14 +62,21 @@ def choose_queries(
     if text := choice.text.strip():
         found &= set(rows.filter(text__icontains=text).values_list("pk", flat=True))
     if choice.certainty_below is not None:
-        fits = QueryFit.objects.filter(query__in=found, judgments__gt=0)
-        certain = {query for query, value in certainty_of_fits(fits).items() if value >= choice.certainty_below}
-        found -= certain
+        found = _uncertain(found, choice.certainty_below)
     if not found:
         raise NoQueryChosen(
             "no query with two candidates or more fits the choice; choose another text, a higher certainty or all queries"
         )
     return _sampled(found, choice.sample) if choice.sample is not None else sorted(found)
+
+
+def _uncertain(query_ids: set[int], below: float) -> set[int]:
+    """Those without scores, and of the rated ones those below this certainty."""
+    fits = QueryFit.objects.filter(query__in=query_ids, judgments__gt=0)
+    rated = set(fits.values_list("query_id", flat=True))
+    looked_at = rated if len(rated) <= MOST_READ else set(_sampled(rated, MOST_READ))
+    certainty = certainty_of_fits(fits.filter(query__in=looked_at))
+    return (query_ids - rated) | {query for query, value in certainty.items() if value < below}
 
 
 def _sampled(query_ids: set[int], most: int) -> list[int]:
