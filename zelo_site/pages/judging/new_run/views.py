@@ -82,6 +82,8 @@ def _first_values(request: HttpRequest, project: Project) -> QueryDict:
         like = chosen_or_404(Annotator.objects.offered().filter(project=project), request.GET, "like")
         values.setlist("judge", [f"{STORED}{like.pk}"])
     if "certainty_below" in request.GET:
+        for name in ("query_text", "sample", "as_in_run"):
+            values.pop(name, None)
         values["certainty_below"] = request.GET["certainty_below"][:20]
     return values
 
