@@ -25,10 +25,10 @@ from zelo_site.pages.judging import (
     probes,
     recordings,
     scorecard,
-    start,
     teachings,
     trials,
 )
+from zelo_site.pages.judging.new_run import views as new_run
 from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
@@ -91,8 +91,8 @@ urlpatterns = [
     path("p/<slug:slug>/export/", downloads.exports_page, name="exports"),
     path("p/<slug:slug>/export/<str:exporter>/", downloads.download, name="download"),
     path("p/<slug:slug>/candidates/", candidates.candidates, name="candidates"),
-    path("p/<slug:slug>/run/", start.new_run, name="new-run"),
-    path("p/<slug:slug>/run/estimate/", start.estimate, name="estimate"),
+    path("p/<slug:slug>/run/", new_run.new_run, name="new-run"),
+    path("p/<slug:slug>/run/estimate/", new_run.estimate, name="estimate"),
     path("p/<slug:slug>/run/models/", endpoint_choice.endpoint_models, name="endpoint-models"),
     path("p/<slug:slug>/run/trial/", trials.new_trial, name="new-trial"),
     path("p/<slug:slug>/trials/", trials.trials_page, name="trials"),

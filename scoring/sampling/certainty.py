@@ -6,19 +6,23 @@ Reads the state of queries through `scoring.sampling.draw`; the mathematics is i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
+from scoring.models import QueryFit
 from scoring.numerics.design import adaptive, kernels, stopping
 from scoring.numerics.design.adaptive import ChosenPairs, Posterior
 from scoring.sampling.draw import query_states
 
 TOP = 10
 QUERIES_AT_ONCE = 50
+MOST_REMEMBERED = 20_000
+
+_remembered: dict[tuple[int, float], float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,17 @@ def top_certainty(query_ids: Sequence[int]) -> dict[int, float]:
                 rng = np.random.default_rng(known.seed)
                 found[query] = stopping.expected_top_recall(posterior.theta, covariance, k=TOP, rng=rng)
     return found
+
+
+def certainty_of_fits(fits: Iterable[QueryFit]) -> dict[int, float]:
+    """Return the certainty by query id; this process recomputes only queries that were fitted again."""
+    keys = {fit.query_id: (fit.query_id, fit.fitted_at.timestamp()) for fit in fits if fit.judgments}
+    missing = [query for query, key in keys.items() if key not in _remembered]
+    if missing:
+        if len(_remembered) > MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered.update({keys[query]: value for query, value in top_certainty(missing).items()})
+    return {query: _remembered[key] for query, key in keys.items() if key in _remembered}
 
 
 def next_pairs(query_id: int, count: int, *, pending: Sequence[int] = ()) -> list[NextPair]:

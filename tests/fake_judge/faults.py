@@ -113,6 +113,7 @@ FAULTS: dict[str, Strike] = {
     "quota": lambda *_: _error(429, "You exceeded your current quota", code="insufficient_quota"),
     "payment_required": lambda *_: _error(402, "Insufficient balance"),
     "http_500": lambda *_: _error(500, "The server had an error"),
+    "gpu_memory": lambda *_: _error(500, "CUDA out of memory. Tried to allocate 2.00 GiB"),
     "http_503": lambda _, after: _error(503, "The engine is overloaded", retry_after=f"{after:g}"),
     "http_529": lambda *_: _error(529, "Overloaded"),
     "unauthorized": lambda *_: _error(401, "Incorrect API key provided", code="invalid_api_key"),
@@ -149,7 +150,7 @@ FAULTS: dict[str, Strike] = {
 
 UNPAID = {
     *("rate_limited", "rate_limited_ms", "rate_limited_date", "rate_limited_silent", "quota", "payment_required"),
-    *("http_500", "http_503", "http_529", "unauthorized", "bad_request", "redirect", "context_error"),
+    *("http_500", "gpu_memory", "http_503", "http_529", "unauthorized", "bad_request", "redirect", "context_error"),
     *("content_filter_400", "error_in_200"),
 }
 

@@ -11,6 +11,7 @@ EVERY_MODE = {
     "quota": (FailureKind.OVER_BUDGET, False, None),
     "payment_required": (FailureKind.OVER_BUDGET, False, None),
     "http_500": (FailureKind.UNAVAILABLE, True, None),
+    "gpu_memory": (FailureKind.UNAVAILABLE, True, None),
     "http_503": (FailureKind.UNAVAILABLE, True, 0.05),
     "http_529": (FailureKind.UNAVAILABLE, True, None),
     "error_in_200": (FailureKind.UNAVAILABLE, True, None),

@@ -30,7 +30,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "compare-heartbeat": (f"POST {P}/assignments/leases",),
     "import": (f"POST {P}/imports", f"POST {P}/{{kind}}/bulk"),
     "candidates": (f"POST {P}/candidates",),
-    "new-run": (f"POST {P}/runs",),
+    "new-run": (f"POST {P}/runs", f"POST {P}/spot-checks"),
     "queue-next": (f"POST {P}/runs",),
     "move-run": ("POST /runs/{run_id}/{action}", "POST /runs/{run_id}/failures/retry"),
     "budget": ("PATCH /runs/{run_id}",),

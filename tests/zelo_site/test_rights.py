@@ -329,6 +329,7 @@ OPERATIONS: dict[str, tuple[Roles, Any]] = {
     "GET /projects/{slug}/trials": (For.READERS, None),
     "POST /projects/{slug}/trials": (For.OWNERS, {"plugin": "no such judge"}),
     "GET /projects/{slug}/teachings": (For.READERS, None),
+    "GET /projects/{slug}/runs/presets": (For.READERS, None),
     "POST /projects/{slug}/runs/estimate": (For.OWNERS, {"judges": [{"plugin": "no such judge"}]}),
     "GET /users": (For.STAFF, None),
     "POST /users": (For.STAFF, {"username": "new"}),

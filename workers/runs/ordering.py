@@ -22,6 +22,8 @@ from workers.budgets.spend import set_size_of
 from workers.judging.pausing import JudgeRetired, resume_troubled
 from workers.models import Job, Run
 from workers.runs import cascade
+from workers.runs.choices.queries import NoQueryChosen, QueryChoice, choose_queries
+from workers.runs.choices.weights import Weights, set_weights
 from workers.runs.estimate import ChosenJudge, estimate_run
 from workers.runs.planning import RECORDED
 from workers.runs.stages import stage_of_round
@@ -43,6 +45,8 @@ def start_run(
     allocation: str = Run.Allocation.ALL,
     orders: str = Run.Orders.ONE,
     query_ids: Sequence[int] | None = None,
+    queries: QueryChoice | None = None,
+    judge_weights: Weights | None = None,
     pair_budget: int | None = None,
     call_budget: int | None = None,
     token_budget: int | None = None,
@@ -54,7 +58,8 @@ def start_run(
     the calls, the tokens read and written, and the money (in millionths of a dollar) of all its judges.
 
     In a cascade the first of `judges` judges every pair, and the others judge those on which its |preference - 0.5| is
-    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each.
+    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each. `queries`
+    chooses among `query_ids`, or among all. `judge_weights` changes how the project's fits weight judges; None leaves it.
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
@@ -67,7 +72,7 @@ def start_run(
             )
     _check_order(project, judges, allocation=allocation, orders=orders)
     _check_recorded(chosen, judges, allocation)
-    query_ids = _named_queries(project, chosen, judges, query_ids)
+    query_ids = _named_queries(project, chosen, judges, _chosen_queries(project, query_ids, queries))
     budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
     _check_budgets(budgets)
     _check_seed(seed)
@@ -75,6 +80,8 @@ def start_run(
     _check_queries(project, chosen, query_ids)
     expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
+        if judge_weights is not None:
+            set_weights(project, judge_weights, by=by)
         for judge in judges:
             resume_troubled(judge, by=by)
         run = Run.objects.create(
@@ -183,6 +190,16 @@ def _check_recorded(sampler: Sampler, judges: Sequence[Annotator], allocation: s
     plugins = {judge.plugin: cast(Judge, get_plugin("judge", judge.plugin)) for judge in judges}
     if not any(plugin.recorded_pairs is not Judge.recorded_pairs for plugin in plugins.values()):
         raise RunRefused("no judge of the run has recorded answers; choose another design, or upload recorded answers")
+
+
+def _chosen_queries(
+    project: Project, query_ids: Sequence[int] | None, queries: QueryChoice | None
+) -> Sequence[int] | None:
+    """The queries that both choices hold; None for all."""
+    try:
+        return choose_queries(project, queries or QueryChoice(), among=query_ids)
+    except NoQueryChosen as error:
+        raise RunRefused(str(error)) from error
 
 
 def _named_queries(

@@ -25,6 +25,7 @@ from zelo_site.api.evaluations import router as proof_router
 from zelo_site.api.exchange.imports import router as imports_router
 from zelo_site.api.judges import router as judges_router
 from zelo_site.api.judging.run_estimates import router as run_estimates_router
+from zelo_site.api.judging.run_presets import router as run_presets_router
 from zelo_site.api.judging.trials import router as trials_router
 from zelo_site.api.lifecycle.deletions import router as deletions_router
 from zelo_site.api.lifecycle.projects import router as lifecycle_router
@@ -112,6 +113,7 @@ for _router in (
     judges_router,
     trials_router,
     run_estimates_router,
+    run_presets_router,
     batches_router,
     people_router,
     training_router,

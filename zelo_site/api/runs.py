@@ -27,6 +27,8 @@ from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Job, Run
 from workers.monitoring.heartbeats import alive, may_see_hosts
 from workers.runs import ordering, transitions
+from workers.runs.choices.queries import QueryChoice
+from workers.runs.choices.weights import Weights
 from workers.runs.progress import RunProgress, run_progress
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
@@ -43,7 +45,24 @@ class JudgeIn(Schema):
     name: Text = Field("", max_length=200)
 
 
+class QueryChoiceIn(Schema):
+    """A choice of queries; all conditions hold together. `as_in_run`: those of an earlier run; `sample`: at most this number of
+    them. A query without scores counts as certainty 0.
+    """
+
+    text: Text = Field("", max_length=500)
+    sample: int | None = Field(None, ge=1, lt=2**63)
+    certainty_below: float | None = Field(None, ge=0, le=1)
+    as_in_run: int | None = Field(None, ge=1, lt=2**63)
+
+    @property
+    def choice(self) -> QueryChoice:
+        return QueryChoice(**self.dict())
+
+
 class RunIn(Schema):
+    """`judge_weights`: how the project's fits weight judges from now on; null leaves it as it is."""
+
     judges: list[JudgeIn] = Field(min_length=1, max_length=32)
     sampler: str = "cycles"
     sampler_options: dict[str, Any] = {}
@@ -51,6 +70,8 @@ class RunIn(Schema):
     cascade_threshold: float | None = Field(None, gt=0, le=0.5)
     orders: Literal["one", "both"] = "one"
     query_ids: list[Annotated[int, Field(ge=1, lt=2**63)]] | None = None
+    queries: QueryChoiceIn | None = None
+    judge_weights: Weights | None = None
     pair_budget: int | None = Field(None, ge=1, lt=2**63)
     call_budget: int | None = Field(None, ge=1, lt=2**63)
     token_budget: int | None = Field(None, ge=1, lt=2**63)
@@ -148,6 +169,8 @@ def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
             cascade_threshold=body.cascade_threshold,
             orders=body.orders,
             query_ids=body.query_ids,
+            queries=body.queries.choice if body.queries else None,
+            judge_weights=body.judge_weights,
             pair_budget=body.pair_budget,
             call_budget=body.call_budget,
             token_budget=body.token_budget,

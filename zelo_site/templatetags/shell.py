@@ -16,6 +16,7 @@ register = template.Library()
 # Drawn here, on a grid of 16 units, as lines of the text's colour.
 ICONS = {
     "menu": "M2 4h12M2 8h12M2 12h12",
+    "tick": "M3 8.500l3.200 3.200L13 4.800",
     "chevron": "M4 6l4 4 4-4",
     "search": "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9zM10.5 10.5L14 14",
     "help": "M8 1.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13zM6 6.3c.2-2.6 4-2.4 4 0 0 1.5-2 1.6-2 3.2M8 11.6v.2",

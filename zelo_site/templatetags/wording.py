@@ -26,3 +26,10 @@ def job_error(context: Any, job: Any, length: int) -> str:
     masked = without_addresses(job.error)
     shown = job.error if masked != job.error and may_change(context["request"], job.project) else masked
     return Truncator(shown).chars(length)
+
+
+@register.simple_tag(takes_context=True)
+def failure_text(context: Any, text: str, length: int) -> str:
+    """Return a failure's message, cut to `length`; only owners see the addresses in it."""
+    shown = text if context.get("may_change") else without_addresses(text)
+    return Truncator(shown).chars(length)

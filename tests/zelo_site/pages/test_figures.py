@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from labeling.access.annotators import get_person
 from labeling.models import Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.quality import ranking_quality
-from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, page, score
+from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, make_run, page, score
 from tests.factories.rows import answer_each_way
 from zelo_site.pages.project.figures import elo_columns
 from zelo_site.pages.project.judge_summary import (
@@ -172,3 +175,19 @@ def test_columns_of_one_document_have_no_fractions_beside_them(client: Client, p
     score(query, [1.0 - at / 4 for at in range(8)])
     ticks = client.get(reverse("project-figures", args=[project.slug])).context["ticks"]
     assert [(tick.value, tick.places) for tick in ticks] == [(0.0, 0), (1.0, 0)]
+
+
+@pytest.mark.parametrize(("state", "is_read_again"), [("judging", True), ("finished", False)])
+def test_figures_say_their_age_and_none_is_older_than_seconds_while_a_run_goes_on(
+    state: str, is_read_again: bool, client: Client, project: Project
+) -> None:
+    query = make_query(project)
+    first, second, __ = candidates_of(query)
+    judge(make_pair(first, second), make_judge(project, name="late"), 0.9)
+    make_run(project, state=state)
+    earlier = timezone.now() - timedelta(seconds=6)
+    cache.set(f"zelo:judges:{project.pk}", (earlier, []), 60)
+    shown = page(client, "project-figures", project.slug)
+    assert ("late" in shown) == is_read_again
+    assert (f'datetime="{earlier.isoformat(timespec="microseconds")}"' in shown) != is_read_again
+    assert "data-ago" in shown

@@ -14,6 +14,7 @@ from labeling.access.api_auth import owned_project_or_404
 from labeling.plugins import UnknownPlugin, get_plugin
 from workers.budgets.limits import Budgets
 from workers.runs.cascade import DEFAULT_THRESHOLD
+from workers.runs.choices.queries import NoQueryChosen, choose_queries
 from workers.runs.estimate import ChosenJudge, estimate_run
 from zelo_site.api.runs import JudgeIn, RunIn
 
@@ -73,9 +74,11 @@ def post_estimate(request: HttpRequest, slug: str, body: RunIn) -> Any:
             orders=body.orders,
             budgets=budgets,
             cascade_threshold=DEFAULT_THRESHOLD if body.cascade_threshold is None else body.cascade_threshold,
-            query_ids=body.query_ids,
+            query_ids=choose_queries(project, body.queries.choice, among=body.query_ids)
+            if body.queries
+            else body.query_ids,
         )
-    except (UnknownPlugin, pydantic.ValidationError) as error:
+    except (NoQueryChosen, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
     return asdict(found)
 

@@ -21,6 +21,8 @@ from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
 from workers.models import Run
+from workers.runs.choices.presets import PRESETS, get_preset
+from workers.runs.choices.queries import QueryChoice
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
@@ -48,12 +50,24 @@ class Command(BaseCommand):
             parser,
             otherwise=f"a language model if OPENAI_API_KEY or OPENAI_BASE_URL is set, otherwise {' '.join(LOCAL_JUDGES)}",
         )
-        parser.add_argument("--sampler", default="cycles")
-        parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
+        parser.add_argument(
+            "--preset",
+            choices=[each.key for each in PRESETS],
+            help="design, votes and queries in one word, as on the page",
+        )
+        parser.add_argument("--sampler", help="design (default: the preset's, otherwise cycles)")
+        parser.add_argument("--allocation", choices=Run.Allocation.values, help="default: the preset's, otherwise all")
         parser.add_argument(
             "--threshold", type=float, help="cascade: ask the next judge when |p - 0.5| is below this value"
         )
         parser.add_argument("--orders", default="one", choices=["one", "both"])
+        parser.add_argument("--query-text", default="", help="only queries that contain this text")
+        parser.add_argument("--sample", type=int, help="largest number of queries, chosen at random")
+        parser.add_argument("--certainty-below", type=float, help="only queries whose top-10 certainty is lower")
+        parser.add_argument("--as-in-run", type=int, help="only the queries of this earlier run")
+        parser.add_argument(
+            "--judge-weights", choices=["equal", "anchored"], help="change how the project's fits weight judges"
+        )
         parser.add_argument("--pairs", type=int, default=None, help="maximum number of pairs across all queries")
         parser.add_argument(
             "--calls", type=int, help="maximum number of calls; the remaining questions wait for another run"
@@ -61,7 +75,7 @@ class Command(BaseCommand):
         parser.add_argument("--tokens", type=int, help="maximum number of input and output tokens")
         parser.add_argument("--dollars", type=float, help="budget in US dollars, at the endpoints' prices")
         parser.add_argument(
-            "--sampler-options", default="{}", help='sampler options as JSON, for example {"enough_recall": 0.95}'
+            "--sampler-options", default="", help='sampler options as JSON, for example {"enough_recall": 0.95}'
         )
         parser.add_argument("--seed", type=int, default=None)
 
@@ -72,7 +86,7 @@ class Command(BaseCommand):
         if options["file"] is None and not options["project"]:
             raise CommandError("nothing to judge; pass a file, or --project with a project slug")
         options["judges"] = read_judges(options) or default_judges()
-        options["sampler_options"] = _sampler_options(options["sampler_options"])
+        _complete(options)
         options["cost_budget_micros"] = _micros(options["dollars"])
         try:
             with working() as tick:
@@ -101,6 +115,8 @@ class Command(BaseCommand):
                 allocation=options["allocation"],
                 cascade_threshold=options["threshold"],
                 orders=options["orders"],
+                queries=options["queries"],
+                judge_weights=options["judge_weights"],
                 pair_budget=options["pairs"],
                 call_budget=options["calls"],
                 token_budget=options["tokens"],
@@ -143,6 +159,26 @@ class Command(BaseCommand):
         with path.open("rb") as stream:
             summary = import_dataset(project, stream, importer=importer, filename=path.name)
         bar.end(f"{path.name}: {summary}")
+
+
+def _complete(options: dict[str, Any]) -> None:
+    """Fill in what the preset says and no option overrides, and the choice of queries."""
+    settings = get_preset(options["preset"]).settings if options["preset"] else None
+    asked = options["sampler"]
+    options["sampler"] = asked or (settings.sampler if settings else "cycles")
+    options["allocation"] = options["allocation"] or (settings.allocation if settings else Run.Allocation.ALL)
+    if options["sampler_options"] or settings is None or asked:
+        options["sampler_options"] = _sampler_options(options["sampler_options"] or "{}")
+    else:
+        options["sampler_options"] = dict(settings.sampler_options)
+    sample = options["sample"]
+    if sample is not None and sample < 1:
+        raise CommandError(f"--sample is {sample}; pass a number of queries, 1 or more")
+    below = options["certainty_below"]
+    if below is not None and not 0.0 <= below <= 1.0:
+        raise CommandError(f"--certainty-below is {below}; pass a share from 0 to 1")
+    chosen = QueryChoice(options["query_text"], sample, below, options["as_in_run"])
+    options["queries"] = settings.queries if settings is not None and chosen.is_all else chosen
 
 
 def _sampler_options(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from labeling.models import Document, Project
 from workers.jobs.candidates import STAGE, AlreadyFilling, bare_queries, needs_filling, order_candidates
 from workers.models import Job
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.project.overview import read_queues
+from zelo_site.pages.project.queues import read_queues
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 PART = "zelo/importing/parts/filling.html"

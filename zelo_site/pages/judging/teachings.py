@@ -19,7 +19,7 @@ from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.judges.examples import MOST_EXAMPLES
 from workers.models import Job, JudgeTeaching
 from zelo_site.pages.forms import PageForm, chosen_or_404
-from zelo_site.pages.project.overview import read_queues
+from zelo_site.pages.project.queues import read_queues
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 SHOWN = 20

@@ -11,15 +11,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
 from labeling.plugins import UnknownPlugin
 from workers.broker.routing import judging_queue
 from workers.jobs.trial import TrialRefused, order_trial, reason_of
 from workers.models import Job, JudgeTrial
 from zelo_site.pages.forms import BadForm, chosen_or_404
-from zelo_site.pages.judging.start import BadOrder, read_row
-from zelo_site.pages.project.overview import read_queues
+from zelo_site.pages.judging.new_run.order import BadOrder, read_judge
+from zelo_site.pages.project.queues import read_queues
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
 SHOWN = 20
@@ -58,8 +57,7 @@ def new_trial(request: HttpRequest, slug: str) -> HttpResponse:
     """Start a trial of the judge that one row of the start page describes; return its panel."""
     project = owned_project(request, slug)
     try:
-        plugin, options, name = read_row(request.POST, request.POST.get("try", ""))
-        judge = get_judge(project, plugin, options, name=name)
+        judge = read_judge(project, request.POST, request.POST.get("try", "")).annotator(project)
         trial = order_trial(judge, by=request.user)
     except (BadOrder, BadForm, TrialRefused, UnknownPlugin, pydantic.ValidationError) as error:
         return render(request, "zelo/judging/parts/trial.html", {"project": project, "error": error})

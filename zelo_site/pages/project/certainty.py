@@ -6,42 +6,32 @@ second, only reads the last value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.core.cache import cache
+from django.utils import timezone
 
 from labeling.models import Project
 from scoring.models import QueryFit
-from scoring.sampling.certainty import top_certainty
+from scoring.sampling.certainty import certainty_of_fits
+
+__all__ = ["certainty_of_fits", "last_certainty", "read_certainty", "refresh_certainty"]
 
 SAMPLED = 100
-MOST_REMEMBERED = 20_000
-FRESH_S = 20
+FRESH_S = 4
 LAST_S = 3600
-
-_remembered: dict[tuple[int, float], float] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectCertainty:
-    """Mean expected recall of the true ten over `read` of the `rated` queries; `lowest` is the minimum."""
+    """Mean expected recall of the true ten over `read` of the `rated` queries, read `read_at`; `lowest` is the minimum."""
 
     mean: float
     lowest: float
     read: int
     rated: int
-
-
-def certainty_of_fits(fits: Iterable[QueryFit]) -> dict[int, float]:
-    """Return the certainty by query id; only refitted queries are recomputed."""
-    keys = {fit.query_id: (fit.query_id, fit.fitted_at.timestamp()) for fit in fits if fit.judgments}
-    missing = [query for query, key in keys.items() if key not in _remembered]
-    if missing:
-        if len(_remembered) > MOST_REMEMBERED:
-            _remembered.clear()
-        _remembered.update({keys[query]: value for query, value in top_certainty(missing).items()})
-    return {query: _remembered[key] for query, key in keys.items() if key in _remembered}
+    read_at: datetime | None = field(default=None, compare=False)
 
 
 def read_certainty(project: Project) -> ProjectCertainty | None:
@@ -52,7 +42,8 @@ def read_certainty(project: Project) -> ProjectCertainty | None:
     found = list(certainty_of_fits(fits.filter(query_id__in=chosen)).values())
     if not found:
         return None
-    return ProjectCertainty(mean=sum(found) / len(found), lowest=min(found), read=len(found), rated=len(ids))
+    mean = sum(found) / len(found)
+    return ProjectCertainty(mean=mean, lowest=min(found), read=len(found), rated=len(ids), read_at=timezone.now())
 
 
 def refresh_certainty(project: Project) -> None:

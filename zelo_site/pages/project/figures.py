@@ -1,27 +1,31 @@
 """The slower figures of a project's page: the Elo distribution, NDCG with grades, and the judges.
 
-The page polls this fragment every ten seconds; figures that need a refit are cached.
+The page polls this fragment every five seconds while work goes on; figures that need a refit are cached, and each says its age.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, cast
 
 from django.core.cache import cache
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 
 from labeling.models import Project
 from scoring.quality import Quality, ranking_quality
+from workers.models import Run
 from zelo_site.pages.charts.geometry import Axis, Column, IntervalBar, Tick, histogram, polyline, ticks
 from zelo_site.pages.project.certainty import refresh_certainty
-from zelo_site.pages.project.judge_summary import CurvePoint, judge_figures, ndcg_by_judgments
+from zelo_site.pages.project.judge_summary import CurvePoint, JudgeFigures, judge_figures, ndcg_by_judgments
 from zelo_site.pages.scope import visible_project
 
-KEPT_S = 20
+# While work goes on, nothing on the page is older than ten seconds: this, and the time between two polls.
+KEPT_S, KEPT_LIVE_S = 30, 4
 COLUMNS = 32
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
 Found = TypeVar("Found")
@@ -50,27 +54,47 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the fragment."""
     project = visible_project(request, slug)
     refresh_certainty(project)
-    orders = _kept("quality", project, lambda: ranking_quality(project))
-    points = _kept("curve", project, lambda: ndcg_by_judgments(project)) if orders else []
+    run = Run.objects.filter(project=project).order_by("-id").first()
+    kept = _Kept(project, KEPT_LIVE_S if run is not None and run.state in Run.ACTIVE else KEPT_S)
+    orders = kept.read("quality", lambda: ranking_quality(project))
+    points = kept.read("curve", lambda: ndcg_by_judgments(project)) if orders else []
     context = {
         "project": project,
         "columns": (columns := elo_columns(project)),
         "ticks": ticks(Axis(0, max((column.count for column in columns), default=1)), whole=True),
         "quality": quality_rows(orders),
         "curve": curve(points, orders),
-        "judges": _kept("judges", project, lambda: judge_figures(project)),
+        "judges": kept.judges(),
+        "read_at": kept.read_at,
     }
     return render(request, "zelo/project/parts/figures.html", context)
 
 
-def _kept(name: str, project: Project, read: Callable[[], Found]) -> Found:
-    """Return the result of `read`, cached for twenty seconds."""
-    key = f"zelo:{name}:{project.pk}"
-    found: Any = cache.get(key)
-    if found is None:
-        found = read()
-        cache.set(key, found, KEPT_S)
-    return found
+class _Kept:
+    """Cached figures of a project; `read_at`: when each that was asked for was computed."""
+
+    def __init__(self, project: Project, seconds: int) -> None:
+        self.project, self.seconds = project, seconds
+        self.read_at: dict[str, datetime] = {}
+
+    def read(self, name: str, compute: Callable[[], Found]) -> Found:
+        """Return the result of `compute`, or the cached one if it is not too old."""
+        key, now = f"zelo:{name}:{self.project.pk}", timezone.now()
+        kept: tuple[datetime, Any] | None = cache.get(key)
+        if kept is None or now - kept[0] > timedelta(seconds=self.seconds):
+            kept = timezone.now(), compute()
+            cache.set(key, kept, KEPT_S)
+        self.read_at[name] = kept[0]
+        return cast(Found, kept[1])
+
+    def judges(self) -> list[JudgeFigures]:
+        """Return the figures of the project's annotators."""
+        return self.read("judges", lambda: judge_figures(self.project))
+
+
+def kept_judge_figures(project: Project) -> list[JudgeFigures]:
+    """Return the judges' figures as the project's page shows them."""
+    return _Kept(project, KEPT_S).judges()
 
 
 _HISTOGRAM = """

@@ -7,6 +7,7 @@ from dataclasses import replace
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -35,7 +36,13 @@ def project_page(request: HttpRequest, slug: str) -> HttpResponse:
         return redirect("compare", slug=project.slug)
     overview = read_overview(project)
     is_owner = may_change(request, project)
-    context = {"project": project, "overview": overview, "may_change": is_owner, "here": "project"}
+    context = {
+        "project": project,
+        "overview": overview,
+        "may_change": is_owner,
+        "here": "project",
+        "read_at": timezone.now(),
+    }
     live, __ = rendered_fragment(request, LIVE, context)
     filling = filling_part(request, project)
     parts = {"live": live, "filling": filling, "story": story_part(request, project)}

@@ -21,7 +21,7 @@ from zelo_site.cli.worker_command import worker_command
 from zelo_site.doctor import Health, examine
 from zelo_site.pages.judging.batches import recent_batches
 from zelo_site.pages.live import live_fragment, rendered_fragment
-from zelo_site.pages.project.overview import broker_is_up, read_queues
+from zelo_site.pages.project.queues import broker_is_up, read_queues
 
 SHOWN = 30
 LIVE = "zelo/server/parts/jobs_live.html"

@@ -84,7 +84,7 @@ HELP = {
     "project": "tour#the-project", "queries": "scoring", "query": "scoring", "matrix": "tour", "graph": "designs",
     "where-next": "designs", "pair": "tour", "import": "imports", "imports": "imports", "left-out": "imports",
     "new-project": "imports", "exports": "exports", "report": "evaluation", "settings": "scoring", "audit": "operations",
-    "new-run": "judges", "budget": "budgets", "scorecard": "judges", "scale": "scoring", "failures": "judges#a-judge-in-trouble",
+    "new-run": "tour#starting-a-run", "budget": "budgets", "scorecard": "judges", "scale": "scoring", "failures": "judges#a-judge-in-trouble",
     "trials": "judges", "teachings": "judges#teaching-a-judge", "probes": "judges", "distill": "judges#distilled-runs",
     "recordings": "judges", "people": "people", "people-agreement": "people#agreement", "disagreements": "people",
     "adjudicate": "people", "compare": "people", "snapshots": "training", "training": "training", "training-run": "training",

@@ -58,11 +58,28 @@
     return said(texts.days.replace("{n}", Math.round(seconds / 86400)));
   };
 
+  const until = (seconds) => {
+    const texts = document.body.dataset;
+    if (seconds < 1) return texts.due;
+    return texts.until.replace("{time}", seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
+  };
+
   const tick = () => {
     for (const time of document.querySelectorAll("time[data-ago]")) {
       time.textContent = ago(Math.max(0, (Date.now() - Date.parse(time.dateTime)) / 1000));
     }
+    for (const time of document.querySelectorAll("time[data-until]")) {
+      time.textContent = until((Date.parse(time.dateTime) - Date.now()) / 1000);
+    }
   };
+
+  // An unchanged fragment (204) is as fresh as a new one.
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!event.detail.successful) return;
+    for (const time of document.querySelectorAll("time[data-polled]")) {
+      if (time.dataset.polled === event.detail.elt.id) time.dateTime = new Date().toISOString();
+    }
+  });
   tick();
   window.setInterval(tick, 1000);
   document.addEventListener("htmx:afterSwap", tick);
