@@ -13,11 +13,12 @@ from workers.jobs.recipe import job as recipe_jobs
 from workers.jobs.refinement import job as refinement_jobs
 from workers.jobs.teaching import job as teaching
 from workers.judging import batches
-from workers.monitoring import heartbeats
+from workers.monitoring import heartbeats, query_figures
 from workers.runs import advancing
 from workers.webhooks import delivery
 
 RATING_SLICE_S = 5.0  # then the worker takes the next hint, perhaps of another project
+MEASURING_SLICE_S = 5.0
 
 
 @shared_task(name="workers.tasks.judge", bind=True)
@@ -31,6 +32,7 @@ def rate(project_id: int) -> None:
     hint_taken("rate", project_id)
     if rate_stale(project_id, slice_s=RATING_SLICE_S).unfinished:
         leave_hint("rate", project_id)
+    query_figures.note_certainty(project_id)
     for run_id in advancing.runs_to_advance(project_id):
         leave_hint("advance", run_id)
 
@@ -111,6 +113,13 @@ def delete(self: Task, job_id: int) -> None:
 def unpack(self: Task, job_id: int) -> None:
     hint_taken("unpack", job_id)
     archives.unpack(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.measure")
+def measure(project_id: int) -> None:
+    hint_taken("measure", project_id)
+    if query_figures.measure_stale(project_id, slice_s=MEASURING_SLICE_S):
+        leave_hint("measure", project_id)
 
 
 @shared_task(name="workers.tasks.deliver")

@@ -238,9 +238,9 @@ def sample_sets(
 
 
 def comparable_query_ids(project_id: int, query_ids: Sequence[int] | None = None) -> list[int]:
-    """Return the queries with at least two candidates, in id order."""
+    """Return the queries with at least two candidates that are not excluded, in id order."""
 
-    rows = Candidate.objects.filter(query__project_id=project_id)
+    rows = Candidate.objects.filter(query__project_id=project_id, query__excluded_at__isnull=True)
     if query_ids is not None:
         rows = rows.filter(query_id__in=query_ids)
     counted = rows.order_by("query_id").values("query_id").annotate(count=Count("id")).filter(count__gte=2)

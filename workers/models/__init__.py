@@ -8,6 +8,7 @@ from workers.models.endpoints import EndpointDefinition, EndpointShare, Endpoint
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
+from workers.models.query_figures import CertaintyPoint, QueryFigures
 from workers.models.recipes import Recipe, RecipeStage
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask
@@ -20,6 +21,7 @@ __all__ = [
     "FAILURE_KINDS",
     "Attempt",
     "Caps",
+    "CertaintyPoint",
     "DeletedSpend",
     "EndpointDefinition",
     "EndpointShare",
@@ -31,6 +33,7 @@ __all__ = [
     "JudgeTrouble",
     "JudgingTask",
     "ProviderBatch",
+    "QueryFigures",
     "Recipe",
     "RecipeStage",
     "Run",
