@@ -374,7 +374,7 @@ OPERATIONS = [
     Writes("POST /endpoints/{name}/retire", ("endpoint.retired",), None, a_superuser),
     Writes("POST /endpoints/{name}/restore", ("endpoint.restored",), None, a_retired_endpoint),
     Writes("POST /projects/{slug}/pairs/{pair_id}/ask", ("spot_checks.planned",), {"whom": "person"}),
-    Writes("POST /projects/{slug}/queries/{change}", ("query.excluded",), {"queries": ["{query_id}"]}, kwargs={"change": "exclude"}),
+    Writes("POST /projects/{slug}/queries/{change}", ("query.excluded",), {"queries": lambda world: [world.known["query_id"]]}, kwargs={"change": "exclude"}),
     Writes("DELETE /queries/{query_id}", ("query.deleted",)),
     Writes("DELETE /documents/{document_id}", ("document.deleted",)),
     Writes("DELETE /candidates/{candidate_id}", ("candidate.deleted",)),

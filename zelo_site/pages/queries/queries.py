@@ -45,8 +45,7 @@ def query_list(request: HttpRequest, slug: str) -> HttpResponse:
         ndcg=Count("ndcg"),
         gain=Count("gain"),
         spend=Max("spend_micros"),
-        measured=Count("pk"),
-        oldest=Max("measured_at"),
+        measured_at=Max("measured_at"),
     )
     context = {
         "project": project,
