@@ -288,8 +288,9 @@ def test_one_more_person_is_asked_about_a_pair_once_at_a_time(project: Project) 
     assert ask_person(project, pair).slots == 1
     with pytest.raises(NothingToAsk):
         ask_person(project, pair)
-    answer = judge_pair(pair, get_person(project, make_user())).ids[0]
-    SpotCheck.objects.filter(pair=pair).update(judgment=answer)
+    person = get_person(project, make_user())
+    answer = judge_pair(pair, person).ids[0]
+    SpotCheck.objects.filter(pair=pair).update(judgment=answer, holder=person)
     assert ask_person(project, pair).slots == 1
     assert SpotCheck.objects.filter(pair=pair).count() == 2
 

@@ -366,8 +366,8 @@ def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: 
     except (NothingToMeasure, FileNotFoundError):
         raise Http404 from None
     before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
-    rows = moved_documents(query, before, after)
+    moved = moved_documents(query, before, after)
     return {
-        "documents": [{"row": row, "title": document_title(row.text, None)} for row in rows],
+        "documents": [{"row": row, "title": document_title(row.text, None)} for row in moved],
         "query_text": query.text,
     }
