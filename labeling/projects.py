@@ -1,4 +1,4 @@
-"""Creates and changes projects, for pages, REST and the command line.
+"""Creates and changes projects and excludes queries from further work, for pages, REST and the command line.
 
 The signal `labeling.signals.rater_changed` reports another rater, so that `scoring` refits the project.
 """
@@ -11,11 +11,12 @@ from typing import Any
 
 import pydantic
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils.text import slugify
 
 from labeling import audit
 from labeling.annotation.criteria import checked_rubric
-from labeling.models import Membership, Project, Role
+from labeling.models import Membership, Project, Query, Role
 from labeling.plugins import UnknownPlugin, get_plugin
 from labeling.signals import rater_changed
 
@@ -144,3 +145,28 @@ def _free_slug(name: str) -> str:
     if stem not in taken:
         return stem
     return next(slug for number in range(2, len(taken) + 3) if (slug := f"{stem}-{number}") not in taken)
+
+
+# --- excluded queries ---------------------------------------------------------------------
+
+
+def exclude_queries(project: Project, query_ids: Sequence[int], *, by: Any = None) -> int:
+    """Leave these queries of the project out of runs, spot checks and snapshots; return how many were included before."""
+    return _set(project, query_ids, is_excluded=True, by=by)
+
+
+def include_queries(project: Project, query_ids: Sequence[int], *, by: Any = None) -> int:
+    """Let these queries of the project take part again; return how many were excluded before."""
+    return _set(project, query_ids, is_excluded=False, by=by)
+
+
+@transaction.atomic
+def _set(project: Project, query_ids: Sequence[int], *, is_excluded: bool, by: Any) -> int:
+    rows = Query.objects.filter(project=project, pk__in=list(query_ids), excluded_at__isnull=is_excluded)
+    names = list(rows.order_by("id").values_list("external_id", flat=True)[:1])
+    changed = rows.update(excluded_at=Now() if is_excluded else None)
+    if changed:
+        subject = names[0] + (f" +{changed - 1}" if changed > 1 else "")
+        action = "query.excluded" if is_excluded else "query.included"
+        audit.note(action, project=project, actor=by, subject=subject, queries=changed)
+    return changed

@@ -7,7 +7,7 @@ it. Metrics come from `scoring.numerics`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -62,12 +62,12 @@ WITH graded AS (
     SELECT query.id AS query_id, 0::bigint AS id, kept.grade, kept.document_external_id AS name
     FROM labeling_unmatchedgrade kept JOIN labeling_query query
         ON query.project_id = kept.project_id AND query.external_id = kept.query_external_id
-    WHERE kept.project_id = %s
+    WHERE kept.project_id = %s AND (%s::bigint[] IS NULL OR query.id = ANY(%s))
     UNION ALL
     SELECT query.id, candidate.id, candidate.grade, document.external_id
     FROM labeling_query query JOIN labeling_candidate candidate ON candidate.query_id = query.id
     JOIN labeling_document document ON document.id = candidate.document_id
-    WHERE query.project_id = %s
+    WHERE query.project_id = %s AND (%s::bigint[] IS NULL OR query.id = ANY(%s))
 )
 SELECT query_id, id, COALESCE(grade, 0)::bigint,
     row_number() OVER (PARTITION BY query_id ORDER BY name COLLATE "C")
@@ -77,17 +77,20 @@ FROM graded WHERE query_id IN (
 """
 
 
-def graded_queries(project_id: int) -> list[GradedQuery]:
-    """Return the queries of a project with positive grades."""
+def graded_queries(project_id: int, *, among: Sequence[int] | None = None) -> list[GradedQuery]:
+    """Return the queries of a project (of `among`, if given) with positive grades, in id order."""
+    wanted = None if among is None else list(among)
     rows = copy_columns(
-        _GRADED, [project_id, project_id], [("query", "i8"), ("id", "i8"), ("grade", "i8"), ("place", "i8")]
+        _GRADED,
+        [project_id, wanted, wanted, project_id, wanted, wanted],
+        [("query", "i8"), ("id", "i8"), ("grade", "i8"), ("place", "i8")],
     )
-    found = []
-    for query in np.unique(rows["query"].astype(np.int64)):
-        mine = rows[rows["query"] == query]
-        columns = [mine[name].astype(np.int64) for name in ("id", "grade", "place")]
-        found.append(GradedQuery(int(query), *columns))
-    return found
+    queries, starts = np.unique(rows["query"].astype(np.int64), return_index=True)
+    parts = np.split(rows, starts[1:]) if len(queries) else []
+    return [
+        GradedQuery(int(query), *(mine[name].astype(np.int64) for name in ("id", "grade", "place")))
+        for query, mine in zip(queries, parts, strict=True)
+    ]
 
 
 def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
@@ -114,12 +117,18 @@ def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
 
 def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:
     """Return NDCG@k of scores by candidate id; a candidate without a score is not retrieved, ties go by document id."""
+    values = ndcg_of_queries(scores, graded, k=k)
+    return Quality(order=name, ndcg=bootstrap_interval(values, rng=np.random.default_rng(0)), queries=len(values))
+
+
+def ndcg_of_queries(scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> list[float]:
+    """Return NDCG@k of each query, as `measure` does for their mean."""
     wanted = Measure("ndcg", k)
     values = []
     for query in graded:
         own = np.array([scores.get(each, np.nan) for each in query.candidate_ids.tolist()], dtype=np.float64)
         values.append(wanted.of(Ranked.of_grades(ranks_of(own, query.places.tolist()), query.grades)))
-    return Quality(order=name, ndcg=bootstrap_interval(values, rng=np.random.default_rng(0)), queries=len(values))
+    return values
 
 
 def _first_stage(project: Project) -> dict[int, float]:

@@ -14,11 +14,12 @@ from workers.jobs.recipe import job as recipe_jobs
 from workers.jobs.refinement import job as refinement_jobs
 from workers.jobs.teaching import job as teaching
 from workers.judging import batches
-from workers.monitoring import heartbeats
+from workers.monitoring import heartbeats, query_figures
 from workers.runs import advancing
 from workers.webhooks import delivery
 
 RATING_SLICE_S = 5.0  # then the worker takes the next hint, perhaps of another project
+MEASURING_SLICE_S = 5.0
 
 
 @shared_task(name="workers.tasks.judge", bind=True)
@@ -32,6 +33,7 @@ def rate(project_id: int) -> None:
     hint_taken("rate", project_id)
     if rate_stale(project_id, slice_s=RATING_SLICE_S).unfinished:
         leave_hint("rate", project_id)
+    query_figures.note_certainty(project_id)
     for run_id in advancing.runs_to_advance(project_id):
         leave_hint("advance", run_id)
 
@@ -118,6 +120,13 @@ def unpack(self: Task, job_id: int) -> None:
 def load(self: Task, job_id: int) -> None:
     hint_taken("load", job_id)
     data_files.load(job_id, worker=heartbeats.process_name(self.request.hostname))
+
+
+@shared_task(name="workers.tasks.measure")
+def measure(project_id: int) -> None:
+    hint_taken("measure", project_id)
+    if query_figures.measure_stale(project_id, slice_s=MEASURING_SLICE_S):
+        leave_hint("measure", project_id)
 
 
 @shared_task(name="workers.tasks.deliver")

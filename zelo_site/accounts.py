@@ -29,7 +29,7 @@ from labeling.access.accounts import AccountRefused, change_account, find_accoun
 from labeling.access.api_keys import SCOPES, make_token, revoke_token
 from labeling.access.links import LinkRefused, find_link, redeem
 from labeling.access.sign_ins import set_password
-from labeling.models import ApiToken, GoldFeedback, Membership, Project, Role
+from labeling.models import AccessLink, ApiToken, GoldFeedback, Membership, Project, Role
 from scoring.annotators.people import PersonFigures, people_figures
 from scoring.numerics.judges.judge_checks import Estimate
 from zelo_site.pages.forms import PageForm, one_of, whole_number
@@ -124,7 +124,11 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
     form = NewcomerForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
         visitor = request.user if request.user.is_authenticated else None
-        invited_to = getattr(find_link(token), "project", None)
+        known = find_link(token)
+        invited_to = getattr(known, "project", None)
+        if known is not None and _lacks_name(known, visitor, form.cleaned_data["name"]):
+            form.add_error("name", _("Type your name: the project’s owner sees it beside your answers."))
+            return render(request, "zelo/account/link.html", {"link": known, "form": form}, status=422)
         try:
             user = redeem(token, visitor=visitor, name=form.cleaned_data["name"])
         except LinkRefused:
@@ -135,6 +139,11 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
     link = find_link(token)
     status = 404 if link is None else 422 if form.is_bound else 200
     return render(request, "zelo/account/link.html", {"link": link, "form": form}, status=status)
+
+
+def _lacks_name(link: AccessLink, visitor: Any, name: str) -> bool:
+    """Return whether the link would make an account without a name."""
+    return link.user_id is None and visitor is None and not (name.strip() or link.name)
 
 
 @require_POST

@@ -387,6 +387,7 @@ CELERY_TASK_ROUTES = {
     "workers.tasks.delete": {"queue": "judging-cpu"},
     "workers.tasks.unpack": {"queue": "judging-cpu"},
     "workers.tasks.load": {"queue": "judging-cpu"},
+    "workers.tasks.measure": {"queue": "judging-cpu"},
     "workers.tasks.deliver": {"queue": "judging-http"},
     "workers.tasks.evaluate": {"queue": "training"},
     "workers.tasks.rate": {"queue": "rating"},

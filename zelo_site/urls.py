@@ -11,7 +11,7 @@ from zelo_site.api.root import api
 from zelo_site.i18n import language
 from zelo_site.operations import health, metrics
 from zelo_site.pages.annotation import views as comparing
-from zelo_site.pages.charts import graph, matrix
+from zelo_site.pages.charts import charts, graph, matrix
 from zelo_site.pages.exporting import downloads
 from zelo_site.pages.importing import candidates, past, wizard
 from zelo_site.pages.judging import (
@@ -33,7 +33,7 @@ from zelo_site.pages.lifecycle import archive, deletion
 from zelo_site.pages.people import adjudication, people
 from zelo_site.pages.people import agreement as agreement_of_people
 from zelo_site.pages.project import figures, project, projects, recipe, report, scale, settings, story, webhooks
-from zelo_site.pages.queries import pair, queries, query, where_next
+from zelo_site.pages.queries import asking, bulk, pair, queries, query, where_next
 from zelo_site.pages.rerankers import deployments, proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
 from zelo_site.pages.server import limits as operator_limits
@@ -102,7 +102,12 @@ urlpatterns = [
     path("p/<slug:slug>/teachings/<int:teaching_id>/cancel/", teachings.cancel, name="cancel-teaching"),
     path("p/<slug:slug>/runs/<int:run_id>/budget/", limits.budget_page, name="budget"),
     path("p/<slug:slug>/runs/<int:run_id>/<slug:action>/", project.move_run, name="move-run"),
+    path("p/<slug:slug>/charts/", charts.charts_page, name="charts"),
+    path("p/<slug:slug>/charts/<slug:chart>/", charts.chart_part, name="chart"),
+    path("p/<slug:slug>/charts/<slug:chart>.<slug:suffix>", charts.chart_file, name="chart-file"),
     path("p/<slug:slug>/queries/", queries.query_list, name="queries"),
+    path("p/<slug:slug>/queries/views/", queries.change_views, name="query-views"),
+    path("p/<slug:slug>/queries/bulk/", bulk.bulk_page, name="bulk-queries"),
     path("p/<slug:slug>/queries/<int:query_id>/", query.query_page, name="query"),
     path("p/<slug:slug>/queries/<int:query_id>/ranking/", query.query_ranking, name="query-ranking"),
     path("p/<slug:slug>/queries/<int:query_id>/matrix/", matrix.matrix_page, name="matrix"),
@@ -110,6 +115,7 @@ urlpatterns = [
     path("p/<slug:slug>/queries/<int:query_id>/next/", where_next.where_next, name="where-next"),
     path("p/<slug:slug>/queries/<int:query_id>/next/queue/", where_next.queue_next, name="queue-next"),
     path("p/<slug:slug>/pairs/<int:pair_id>/", pair.pair_page, name="pair"),
+    path("p/<slug:slug>/pairs/<int:pair_id>/ask/", asking.ask_pair, name="ask-pair"),
     path("p/<slug:slug>/pairs/<int:pair_id>/gold/", pair.mark_gold, name="mark-gold"),
     path("p/<slug:slug>/compare/", comparing.compare, name="compare"),
     path("p/<slug:slug>/instruction/", comparing.instruction, name="instruction"),

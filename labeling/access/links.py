@@ -39,9 +39,10 @@ def make_link(
     project: Project | None = None,
     role: str = "",
     valid_for: timedelta | None = None,
+    name: str = "",
     by: Any = None,
 ) -> str:
-    """Create a link that signs `user` in once or invites one person to `project` as `role`; return its token.
+    """Create a link that signs `user` in once or invites one person, `name`, to `project` as `role`; return its token.
 
     The token cannot be read again later.
     """
@@ -55,6 +56,7 @@ def make_link(
             user=user,
             project=project,
             role=role,
+            name=name.strip().replace("\x00", "")[:150],
             expires_at=timezone.now() + chosen,
             made_by=by if getattr(by, "pk", None) else None,
         )
@@ -101,7 +103,7 @@ def redeem(token: str, *, visitor: Any = None, name: str = "") -> Any:
         raise LinkRefused(
             "this link is unknown, used or expired; ask for a new one (`python manage.py link USERNAME` on the server)"
         )
-    user = link.user or visitor or _make_newcomer(name)
+    user = link.user or visitor or _make_newcomer(name.strip() or link.name)
     maker = {"made_by": link.made_by.get_username()} if link.made_by is not None else {}
     if link.project is None:
         audit.note("account.link_used", project=None, actor=user, subject=user.get_username(), **maker)

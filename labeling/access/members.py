@@ -6,6 +6,7 @@ Pages, REST and the command line call them; `labeling.access.links` makes the on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,7 @@ class Invitation:
     token: str
     role: Role
     days: int
+    name: str = ""
 
 
 def role_of(user: Viewer, project: Project) -> Role | None:
@@ -56,13 +58,68 @@ def known_role(role: str) -> Role:
     return Role(role)
 
 
-def invite(project: Project, *, role: str, days: int = INVITATION_VALID.days, by: Any = None) -> Invitation:
-    """A link that lets one newcomer, or one who is signed in, into the project once. Raises BadInvitation."""
+def invite(
+    project: Project, *, role: str, days: int = INVITATION_VALID.days, name: str = "", by: Any = None
+) -> Invitation:
+    """A link that lets one newcomer, or one who is signed in, into the project once. Raises BadInvitation.
+
+    `name`: whom it is for; a newcomer may give another one.
+    """
     chosen = known_role(role)
     if not 1 <= days <= MOST_DAYS:
         raise BadInvitation(f"the link is to hold for {days} days; expected 1 to {MOST_DAYS}")
-    token = make_link(project=project, role=chosen, valid_for=timedelta(days=days), by=by)
-    return Invitation(token, chosen, days)
+    token = make_link(project=project, role=chosen, valid_for=timedelta(days=days), name=name, by=by)
+    return Invitation(token, chosen, days, name)
+
+
+@transaction.atomic
+def renew_invitation(project: Project, link_id: int, *, by: Any = None) -> Invitation | None:
+    """Replace an unused invitation whose link was lost by a new one for the same person; None if there was none."""
+    link = open_invitations(project).filter(pk=link_id).first()
+    if link is None or not revoke_invitation(project, link_id, by=by):
+        return None
+    return invite(project, role=link.role, name=link.name, by=by)
+
+
+@transaction.atomic
+def new_sign_in_link(project: Project, user: Any, *, by: Any = None) -> str:
+    """A one-time link for a member who lost theirs; return its token. Earlier unused ones end. Raises MembershipRefused.
+
+    Only for accounts that came by invitation and have no password, and whose projects are all owned by `by`: a link to any
+    other account would open more than this project.
+    """
+    member = _locked_member(project, user)
+    _check_is_guest(user, by)
+    AccessLink.objects.filter(project=project, user=user, used_at__isnull=True).delete()
+    return make_link(user, project=project, role=member.role, by=by)
+
+
+def _check_is_guest(user: Any, by: Any) -> None:
+    if not user.is_active:
+        raise MembershipRefused(f"{user} is deactivated; ask a superuser to activate the account")
+    if not _came_by_link(user):
+        raise MembershipRefused(f"{user} signs in with a password; a superuser can reset it")
+    if user.pk in _of_others([user.pk], by):
+        raise MembershipRefused(f"{user} is a member of projects that are not yours; ask a superuser for a link")
+
+
+def guests(users: Sequence[Any], *, by: Any) -> set[int]:
+    """The ids of those users for whom `new_sign_in_link` makes a link."""
+    found = {user.pk for user in users if user.is_active and _came_by_link(user)}
+    return found - _of_others(list(found), by)
+
+
+def _came_by_link(user: Any) -> bool:
+    return not (user.is_superuser or user.is_staff or user.has_usable_password())
+
+
+def _of_others(user_ids: list[int], by: Any) -> set[int]:
+    """Those of the users who are members of a project that `by` does not own."""
+    if getattr(by, "is_superuser", False):
+        return set()
+    owned = Membership.objects.filter(user=by, role=Role.OWNER).values("project")
+    rows = Membership.objects.filter(user__in=user_ids).exclude(project__in=owned)
+    return set(rows.values_list("user_id", flat=True))
 
 
 def open_invitations(project: Project) -> QuerySet[AccessLink]:
@@ -105,6 +162,7 @@ def remove_member(project: Project, user: Any, *, by: Any = None) -> None:
     if member.role == Role.OWNER:
         _keep_an_owner(member)
     member.delete()
+    AccessLink.objects.filter(project=project, user=user, used_at__isnull=True).delete()
     _note("member.removed", project, user, by, role=member.role)
     _free_leases(project, user)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from labeling.models import Project
+
 
 def keys() -> list[dict[str, Any]]:
     """Return every key of the screen with its label, for the help dialog."""
@@ -26,6 +28,16 @@ def keys() -> list[dict[str, Any]]:
         {"keys": ["↑", "↓"], "label": _("scroll both documents")},
         {"keys": ["?"], "label": _("show this list")},
     ]
+
+
+# Keys of the rubric's criteria, in their order: letters that the screen does not use otherwise.
+CRITERIA_KEYS = "QWERTADF"
+
+
+def criteria(project: Project) -> list[dict[str, str]]:
+    """Return the criteria of the project's rubric as buttons: key, name and description."""
+    rows = zip(CRITERIA_KEYS, project.rubric, strict=False)
+    return [{"key": key, "name": each["name"], "help": each.get("description", "")} for key, each in rows]
 
 
 def texts() -> dict[str, str]:

@@ -10,7 +10,10 @@ from labeling.models.projects import Project, visible_through
 
 
 class Query(models.Model):
-    """A query. The transaction that stores judgments of the query raises `judged_version`."""
+    """A query. The transaction that stores judgments of the query raises `judged_version`.
+
+    An excluded query keeps its data and its pages; runs, spot checks and snapshots leave it out (`labeling.projects`).
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="queries")
     external_id = models.CharField(max_length=500)
@@ -18,6 +21,7 @@ class Query(models.Model):
     domain = models.CharField(max_length=100, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     judged_version = models.BigIntegerField(default=0)
+    excluded_at = models.DateTimeField(null=True, blank=True)
 
     objects = visible_through("project").as_manager()
 

@@ -239,7 +239,7 @@ def sample_sets(
 # Two candidates of each query are looked up; counting them would read every candidate of the project.
 _COMPARABLE = """
 SELECT query.id FROM labeling_query query
-WHERE query.project_id = %(project)s AND query.id > %(after)s
+WHERE query.project_id = %(project)s AND query.excluded_at IS NULL AND query.id > %(after)s
   AND (%(queries)s::bigint[] IS NULL OR query.id = ANY(%(queries)s))
   AND EXISTS (SELECT 1 FROM labeling_candidate candidate WHERE candidate.query_id = query.id OFFSET 1)
 ORDER BY query.id LIMIT %(most)s
@@ -249,7 +249,7 @@ ORDER BY query.id LIMIT %(most)s
 def comparable_query_ids(
     project_id: int, query_ids: Sequence[int] | None = None, *, after: int = 0, most: int | None = None
 ) -> list[int]:
-    """Return the queries with at least two candidates, in id order: at most `most`, those behind the id `after`."""
+    """Return the queries with at least two candidates that are not excluded, in id order: at most `most`, those behind the id `after`."""
     chosen = None if query_ids is None else list(query_ids)
     with connection.cursor() as cursor:
         cursor.execute(_COMPARABLE, {"project": project_id, "queries": chosen, "after": after, "most": most})

@@ -292,7 +292,8 @@ SELECT candidate.id, candidate.query_id, candidate.document_id, score.island::bi
        score.elo_stderr
 FROM scoring_score score JOIN labeling_candidate candidate ON candidate.id = score.candidate_id
 JOIN labeling_query query ON query.id = candidate.query_id JOIN scoring_queryfit fit ON fit.query_id = query.id
-WHERE query.project_id = ANY(%s) AND fit.error = '' ORDER BY candidate.query_id, candidate.id
+WHERE query.project_id = ANY(%s) AND fit.error = '' AND query.excluded_at IS NULL
+ORDER BY candidate.query_id, candidate.id
 """
 
 

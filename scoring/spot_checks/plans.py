@@ -16,9 +16,10 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.annotation.assignments import close_assignments, open_assignments
-from labeling.models import GoldAnswer, Project, SpotCheck
+from labeling.models import GoldAnswer, Pair, Project, SpotCheck
 from labeling.pairs import store_pairs
 from scoring.models import SpotCheckPlan
+from scoring.same_texts import same_texts
 from scoring.spot_checks.draws import REMEDIES, DrawnPair, NothingToAsk, draw_pairs
 
 Reason = SpotCheck.Reason
@@ -91,7 +92,7 @@ def plan_spot_checks(
 
     Raises BadPlan, and NothingToAsk if no pair fits. Concurrent plans never open a slot twice.
     """
-    drawn = draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed)
+    drawn = _of_two_texts(draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed))
     if not drawn:
         raise NothingToAsk(REMEDIES[Reason(reason)])
     return _plan(project, drawn, reason=reason, pairs=pairs, overlap=overlap, seed=seed, by=by)
@@ -104,8 +105,16 @@ def open_pairs(
 
     Raises NothingToAsk if all of them are planned already.
     """
-    drawn = [DrawnPair(*pair) for pair in pairs]
+    drawn = _of_two_texts([DrawnPair(*pair) for pair in pairs])
     return _plan(project, drawn, reason=reason, pairs=len(drawn), overlap=1, seed=seed, by=by)
+
+
+def ask_person(project: Project, pair: Pair, *, by: Any = None) -> Planned:
+    """Open a slot for one more person on the pair. Raises NothingToAsk while a slot of it is open already."""
+    answered = SpotCheck.objects.filter(pair=pair, slot__isnull=False, judgment__isnull=False).count()
+    drawn = [DrawnPair(pair.a_id, pair.b_id, pair.query_id)]
+    reason = Reason.DISAGREEMENT if pair.query_id else Reason.CROSS_QUERY
+    return _plan(project, drawn, reason=reason, pairs=1, overlap=answered + 1, seed=0, by=by)
 
 
 def _plan(
@@ -135,9 +144,16 @@ def _plan(
     return Planned(plan, len(drawn), pairs, slots)
 
 
+def _of_two_texts(drawn: list[DrawnPair]) -> list[DrawnPair]:
+    """Leave out pairs of one query whose texts are equal: the fit already counts them as one item, so a tie is known."""
+    queries = sorted({each.query for each in drawn if each.query is not None})
+    first = {int(candidate): int(same) for _, candidate, same in same_texts(queries)}
+    return [each for each in drawn if each.query is None or first.get(each.a, each.a) != first.get(each.b, each.b)]
+
+
 def preview_spot_checks(project: Project, *, reason: str, pairs: int, overlap: int = 1, seed: int = 0) -> Preview:
     """Return what `plan_spot_checks` would do, with the time that people would need."""
-    found = len(draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed))
+    found = len(_of_two_texts(draw_pairs(project, reason=reason, pairs=pairs, overlap=overlap, seed=seed)))
     seconds = seconds_a_pair(project)
     slots = found if reason == Reason.GOLD else found * overlap
     return Preview(found, pairs, slots, ASSUMED_SECONDS if seconds is None else seconds, seconds is not None)

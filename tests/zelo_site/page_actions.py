@@ -32,6 +32,8 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "candidates": (f"POST {P}/candidates",),
     "new-run": (f"POST {P}/runs", f"POST {P}/spot-checks"),
     "queue-next": (f"POST {P}/runs",),
+    "ask-pair": (f"POST {P}/pairs/{{pair_id}}/ask",),
+    "bulk-queries": (f"POST {P}/runs", f"POST {P}/queries/{{change}}", "DELETE /queries/{query_id}"),
     "move-run": ("POST /runs/{run_id}/{action}", "POST /runs/{run_id}/failures/retry"),
     "budget": ("PATCH /runs/{run_id}",),
     "cancel-batch": (f"POST {P}/batches/{{batch_id}}/cancel",),
@@ -106,6 +108,7 @@ WITHOUT: dict[str, str] = {
     "sessions": "no operation yet: a program with a key has no session",
     "profile": "a password belongs to a person and is changed in a session",
     "set-language": "the language of a browser's pages",
+    "query-views": "names of addresses of the site's own list",
     "try-reranker": "POST /v1/rerank does the same for programs",
     **dict.fromkeys(
         ("rerank-embeddings", "rerank-embed", "rerank-named", "rerank-v1", "rerank-v2", "rerank-tei", "rerank-llama-v1", "rerank-llama", "rerank-score-v1",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labeling.models import Project
 from labeling.records import FloatArray
 from scoring.numerics.measures.rankings import ranks_of
 from trainer.evaluation.metrics import EvaluationQuery
@@ -36,6 +37,23 @@ def what_moved(first: Evaluation, second: Evaluation) -> list[Moved]:
     rows = zip(values["query_ids"], values["domains"], values["ndcg@10"], strict=True)
     found = [Moved(query, domain, before[query], after) for query, domain, after in rows if query in before]
     return sorted(found, key=lambda each: (each.change, each.query_id))
+
+
+def student_gains(project: Project) -> dict[str, float]:
+    """NDCG@10 of the latest evaluated student minus that of the untrained base, by the query's imported id.
+
+    Against people's grades where there are some. Empty without a student, or if its base was not measured beside it.
+    """
+    found = Evaluation.objects.filter(project=project).defer("scores").select_related("reranker")
+    newest = found.filter(reranker__kind="trained").order_by("-created_at", "-id")
+    for student in (newest.filter(reference="grades").first(), newest.first()):
+        if student is None:
+            continue
+        same = found.filter(snapshot=student.snapshot_id, split=student.split, reference=student.reference)
+        if (base := same.filter(reranker__kind="base").first()) is not None:
+            prefix = f"{project.slug}/"  # ids that two projects of a snapshot share carry their project
+            return {each.query_id.removeprefix(prefix): each.change for each in what_moved(base, student)}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from workers.models.endpoints import EndpointDefinition, EndpointShare, Endpoint
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
+from workers.models.query_figures import CertaintyPoint, QueryFigures
 from workers.models.recipes import Recipe, RecipeStage
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask, TaskCount
@@ -20,6 +21,7 @@ __all__ = [
     "FAILURE_KINDS",
     "Attempt",
     "Caps",
+    "CertaintyPoint",
     "DeletedSpend",
     "EndpointDefinition",
     "EndpointRestriction",
@@ -34,6 +36,7 @@ __all__ = [
     "JudgingTask",
     "OperatorLimit",
     "ProviderBatch",
+    "QueryFigures",
     "Recipe",
     "RecipeStage",
     "Run",

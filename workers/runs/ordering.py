@@ -1,4 +1,4 @@
-"""Starts runs: checks what was ordered, stores the run and sends the hint that starts it."""
+"""Starts runs: checks what was ordered, stores the run and sends the hint that starts it; asks the last run's judges again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from labeling import audit
-from labeling.models import Annotator, Project
+from labeling.models import Annotator, Judgment, Pair, Project
 from labeling.plugins import Judge, Sampler, get_plugin
 from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
@@ -20,12 +21,12 @@ from workers.budgets.limits import NOT_ALLOWED, BadBudget, Budgets
 from workers.budgets.operator_limits import rules_of
 from workers.budgets.spend import set_size_of
 from workers.judging.pausing import JudgeRetired, resume_troubled
-from workers.models import Job, Run
+from workers.models import Job, JudgingTask, Run
 from workers.runs import cascade
 from workers.runs.choices.queries import NoQueryChosen, QueryChoice, choose_queries
 from workers.runs.choices.weights import Weights, set_weights
 from workers.runs.estimate import ChosenJudge, estimate_run
-from workers.runs.planning import RECORDED
+from workers.runs.planning import RECORDED, UNCERTAIN
 from workers.runs.stages import stage_of_round
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 class RunRefused(ValueError):
     """The run that was ordered cannot be carried out; the message says what to change."""
+
+
+class NoJudges(LookupError):
+    """The project has had no run, or all judges of its last one are paused."""
 
 
 def start_run(
@@ -260,3 +265,70 @@ def _checked_threshold(allocation: str, judges: Sequence[Annotator], threshold: 
     if not 0.0 < threshold <= 0.5:
         raise RunRefused(f"the cascade's threshold is {threshold}; expected |preference - 0.5| above 0, at most 0.5")
     return threshold
+
+
+# --- more of the last run's judges --------------------------------------------------------
+
+
+def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
+    """Return the project's last run and its active judges, a cascade's first judge first."""
+    run = Run.objects.filter(project=project).order_by("-id").first()
+    if run is None:
+        return None, []
+    judges = run.judges.filter(paused_at__isnull=True).order_by("id")
+    return run, sorted(judges, key=lambda judge: judge.pk != run.cascade_first_id)
+
+
+def order_more(project: Project, query_ids: Sequence[int], *, pairs: int, by: Any) -> Run:
+    """Start a run of the sampler `uncertain`, `pairs` for each query, as the project's last run was. Raises NoJudges, RunRefused."""
+    last, judges = known_judges(project)
+    return start_run(
+        project,
+        judges=judges,
+        by=by,
+        sampler=UNCERTAIN,
+        sampler_options={"pairs": pairs},
+        query_ids=query_ids,
+        pair_budget=pairs * len(query_ids),
+        orders=last.orders,
+        **allocation_like(last, judges),
+    )
+
+
+def known_judges(project: Project) -> tuple[Run, list[Annotator]]:
+    """Return the last run with its active judges. Raises NoJudges."""
+    last, judges = last_judges(project)
+    if last is None or not judges:
+        raise NoJudges(gettext("No judges yet. Choose the judges for this run."))
+    return last, judges
+
+
+def allocation_like(last: Run, judges: Sequence[Annotator]) -> dict[str, Any]:
+    """Return the allocation of a run with these judges of the last run; a cascade needs its first judge."""
+    is_cascade = last.allocation == Run.Allocation.CASCADE and len(judges) > 1 and judges[0].pk == last.cascade_first_id
+    if last.allocation == Run.Allocation.CASCADE and not is_cascade:
+        return {"allocation": Run.Allocation.ALL}
+    return {"allocation": last.allocation, "cascade_threshold": last.cascade_threshold if is_cascade else None}
+
+
+def ask_again(project: Project, pair: Pair, *, by: Any) -> Run:
+    """Start a run that asks the last run's judges about the pair in each order that they owe. Raises NoJudges, RunRefused."""
+    _, judges = known_judges(project)
+    answered = set(Judgment.objects.live().filter(pair=pair, annotator__in=judges).values_list("annotator", "swapped"))
+    asked = JudgingTask.objects.filter(pair=pair, annotator__in=judges, run__state__in=Run.ACTIVE)
+    answered |= set(asked.values_list("annotator", "swapped"))
+    if len(answered) == 2 * len(judges):
+        raise RunRefused(
+            gettext(
+                "every judge of the last run has answered in both orders, or is being asked; ask a person, or start a run of other judges"
+            )
+        )
+    return start_run(
+        project,
+        judges=judges,
+        by=by,
+        sampler=NAMED,
+        sampler_options={"pairs": [[pair.a_id, pair.b_id]]},
+        orders=Run.Orders.BOTH,
+        pair_budget=1,
+    )

@@ -72,12 +72,14 @@ class MemberPatch(Schema):
 
 class InvitationIn(Schema):
     role: str = Field(max_length=20)
+    name: Text = Field("", max_length=150)
     days: int = Field(INVITATION_VALID.days, ge=1, le=90)
 
 
 class InvitationOut(Schema):
     id: int
     role: str
+    name: str
     created_at: datetime
     expires_at: datetime
 
@@ -166,7 +168,7 @@ def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
     """Make a link that takes one person in, once."""
     project = owned_project_or_404(request, slug)
     try:
-        made = invite(project, role=body.role, days=body.days, by=request.user)
+        made = invite(project, role=body.role, days=body.days, name=body.name, by=request.user)
     except BadInvitation as error:
         raise HttpError(422, str(error)) from error
     return Status(201, {"role": made.role, "days": made.days, "path": f"/enter/{made.token}/"})

@@ -18,6 +18,13 @@ if os.environ.get("ZELO_LOG", "").strip().upper() == "JSON":  # gunicorn configu
     }
 
 
+def post_worker_init(worker: Any) -> None:
+    """Warm a process before it accepts its first request."""
+    from zelo_site.processes.warming import warm
+
+    warm(worker.tpool, worker.cfg.threads)
+
+
 def worker_exit(server: Any, worker: Any) -> None:
     """End a worker process after its last request; a process that failed to start exits as usual."""
     if worker.pid == os.getpid() and worker.booted:

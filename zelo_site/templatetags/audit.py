@@ -22,6 +22,8 @@ ACTION_LABELS = {
     "project.import_ordered": _("Project archive import ordered"),
     "project.imported": _("Project archive imported"),
     "query.deleted": _("Query deleted"),
+    "query.excluded": _("Queries excluded"),
+    "query.included": _("Queries included again"),
     "document.deleted": _("Document deleted"),
     "candidate.deleted": _("Candidate deleted"),
     "answers.deleted": _("Answers deleted"),

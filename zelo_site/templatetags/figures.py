@@ -32,6 +32,20 @@ def plain_number(value: float) -> str:
 
 
 @register.filter
+def cell(value: object) -> str:
+    """Format a value of a table: whole numbers as counts, others with three decimals, texts as they are."""
+    if isinstance(value, float):
+        return decimals(value, 3)
+    return count(value) if isinstance(value, int) else str(value)
+
+
+@register.filter
+def absolute(value: int) -> int:
+    """Return a number without its sign."""
+    return abs(value)
+
+
+@register.filter
 def percent_width(share: float) -> str:
     """Format a share in [0, 1] as a width in a drawing of 100 units."""
     return f"{100 * min(1.0, max(0.0, share)):.1f}"

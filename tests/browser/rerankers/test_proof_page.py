@@ -111,3 +111,21 @@ def test_the_report_is_clean_and_its_file_prints_on_whole_pages(
     page.set_viewport_size({"width": 1018, "height": 688})  # A4 across, less the margins
     cut = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
     assert page.evaluate(cut) == 0, "a table is wider than the paper"
+
+
+def test_two_rerankers_are_compared_on_one_query(visit: Callable[..., Visit], owner: User, snapshot: Snapshot) -> None:
+    page: Any = visit(owner).open(reverse("proof", args=[project_of(snapshot).slug]))
+    page.locator("#board a").first.click()
+    options = page.get_by_label("From").locator("option").all_inner_texts()
+    page.get_by_label("From").select_option(label=options[0])
+    page.get_by_label("To").select_option(label=options[-1])
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("h1")).to_have_text(f"Rank changes from {options[0]} to {options[-1]}")
+    query = page.locator("tbody th a").first
+    text = query.inner_text()
+    assert text and page.locator("tbody th .sub").first.inner_text() not in text  # its words, not its id
+    query.click()
+    documents = page.locator("section", has=page.locator("#h-documents"))
+    expect(documents.locator("h2")).to_contain_text(text.removesuffix("…"))
+    assert documents.locator("tbody tr").count() == 10
+    assert documents.locator("tbody th").first.inner_text().strip()

@@ -8,12 +8,14 @@ import pytest
 from django.db import connection, transaction
 
 from labeling.access.annotators import get_person
-from labeling.models import Candidate, GoldAnswer, Pair, Project, SpotCheck
+from labeling.models import Candidate, Document, GoldAnswer, Pair, Project, SpotCheck
 from scoring.models import SpotCheckPlan
 from scoring.rating import rate_stale
 from scoring.spot_checks.draws import BadPlan, NothingToAsk, draw_pairs
 from scoring.spot_checks.plans import (
     ASSUMED_SECONDS,
+    ask_person,
+    open_pairs,
     plan_progress,
     plan_spot_checks,
     preview_spot_checks,
@@ -279,3 +281,23 @@ def test_cross_project_pairs_are_never_drawn(project: Project) -> None:
     plan_spot_checks(project, reason="random", pairs=20)
     own = set(Candidate.objects.filter(query__project=other).values_list("id", flat=True))
     assert not [pair for pair in asked(project) if pair.a_id in own or pair.b_id in own]
+
+
+def test_one_more_person_is_asked_about_a_pair_once_at_a_time(project: Project) -> None:
+    pair = make_pair(project.queries.order_by("id")[1])
+    assert ask_person(project, pair).slots == 1
+    with pytest.raises(NothingToAsk):
+        ask_person(project, pair)
+    person = get_person(project, make_user())
+    answer = judge_pair(pair, person).ids[0]
+    SpotCheck.objects.filter(pair=pair).update(judgment=answer, holder=person)
+    assert ask_person(project, pair).slots == 1
+    assert SpotCheck.objects.filter(pair=pair).count() == 2
+
+
+def test_pairs_of_one_text_are_answered_by_themselves(project: Project) -> None:
+    pair = make_pair(project.queries.order_by("id")[1])
+    Document.objects.filter(pk=pair.b.document_id).update(text=f"  {pair.a.document.text} ")
+    with pytest.raises(NothingToAsk):
+        open_pairs(project, [(pair.a_id, pair.b_id, pair.query_id)], reason="uncertain")
+    assert not SpotCheck.objects.filter(pair=pair).exists()

@@ -9,13 +9,13 @@ import pytest
 from labeling.models import Judgment, Project
 from labeling.plugins import get_plugin
 from scoring.rating import rate_stale
-from tests.factories.rows import candidate_ids, make_judges, make_project
+from tests.factories.rows import candidate_ids, make_judges, make_pair, make_project
 from tests.factories.working import judge_all, work_until_over
 from workers.budgets.limits import Budgets
 from workers.models import Run
 from workers.runs import advancing
 from workers.runs.estimate import ChosenJudge, estimate_run
-from workers.runs.ordering import RunRefused, start_run
+from workers.runs.ordering import NoJudges, RunRefused, ask_again, start_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -92,3 +92,19 @@ def test_wrong_pairs_are_refused_and_nothing_is_stored() -> None:
     with pytest.raises(RunRefused, match="belong to queries that were not chosen"):
         named_run(project, [(first[0], first[1])], query_ids=[project.queries.order_by("id")[1].pk])
     assert not Run.objects.exists()
+
+
+def test_a_pair_is_asked_again_in_the_orders_that_are_left_and_then_no_more() -> None:
+    project = make_project(queries=1, documents=3)
+    query = project.queries.get()
+    pair = make_pair(query)
+    with pytest.raises(NoJudges):
+        ask_again(project, pair, by=None)
+    judges = make_judges(project, 2)
+    work_until_over(named_run(project, [(pair.a_id, pair.b_id)], judges=judges))
+    assert Judgment.objects.filter(pair=pair).count() == 1
+    work_until_over(ask_again(project, pair, by=None))
+    answered = Judgment.objects.filter(pair=pair).values_list("annotator", "swapped")
+    assert set(answered) == {(judge.pk, swapped) for judge in judges for swapped in (False, True)}
+    with pytest.raises(RunRefused, match="both orders"):
+        ask_again(project, pair, by=None)

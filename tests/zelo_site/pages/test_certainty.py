@@ -77,8 +77,9 @@ def test_certainty_rises_with_answers_and_is_one_for_ten_documents(query: Query)
 def test_list_of_queries_shows_certainty_where_there_are_scores(client: Client, project: Project, query: Query) -> None:
     make_query(project, text="nobody judged this")
     rows = re.findall(r"<tr>.*?</tr>", page(client, "queries", project.slug), re.S)
-    assert f'<td class="number">{top_certainty([query.pk])[query.pk]:.2f}</td>' in rows[1]
-    assert '<td class="number">–</td>' in rows[2]
+    cell = '<td class="number" data-label="certainty">'
+    assert f"{cell}{top_certainty([query.pk])[query.pk]:.2f}</td>" in rows[1]
+    assert f"{cell}–</td>" in rows[2]
 
 
 def test_certainty_is_computed_again_only_after_a_new_fit(query: Query) -> None:

@@ -1,4 +1,4 @@
-"""REST of gold answers: mark a pair with a known answer, or remove the mark."""
+"""REST of single pairs: mark one with a known answer, remove the mark, ask judges or a person about one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from labeling.annotation.answer_scale import PREFERENCES
 from labeling.annotation.gold import set_gold
 from labeling.models import Pair, Project
 from scoring.annotators.adjudication import unset_gold
+from scoring.spot_checks.draws import NothingToAsk
+from scoring.spot_checks.plans import ask_person
+from workers.runs.ordering import NoJudges, RunRefused, ask_again
 from zelo_site.api.conventions.paging import Number
 from zelo_site.api.projects import Text
 
@@ -36,6 +39,17 @@ class GoldOut(Schema):
     explanation: str
 
 
+class AskIn(Schema):
+    whom: Literal["judges", "person"]
+
+
+class AskedOut(Schema):
+    """The run or the plan of spot checks that asks."""
+
+    run: int | None = None
+    plan: int | None = None
+
+
 @router.put("/projects/{slug}/pairs/{pair_id}/gold", response=GoldOut)
 def put_gold(request: HttpRequest, slug: str, pair_id: Number, body: GoldIn) -> Any:
     """Set the known answer of a pair; it replaces an earlier one."""
@@ -52,6 +66,19 @@ def delete_gold(request: HttpRequest, slug: str, pair_id: Number) -> Any:
     if not unset_gold(pair, by=request.user):
         raise HttpError(404, f"pair {pair_id} has no gold answer")
     return Status(204, None)
+
+
+@router.post("/projects/{slug}/pairs/{pair_id}/ask", response=AskedOut)
+def post_ask(request: HttpRequest, slug: str, pair_id: Number, body: AskIn) -> Any:
+    """Ask the last run's judges in the orders that they owe (a run), or one more person (a plan of spot checks); 409 if nobody is left."""
+    project = owned_project_or_404(request, slug)
+    pair = _pair_or_404(request, project, pair_id)
+    try:
+        if body.whom == "person":
+            return {"plan": ask_person(project, pair, by=request.user).plan.pk}
+        return {"run": ask_again(project, pair, by=request.user).pk}
+    except (NoJudges, NothingToAsk, RunRefused) as error:
+        raise HttpError(409, str(error)) from error
 
 
 def _pair_or_404(request: HttpRequest, project: Project, pair_id: int) -> Pair:

@@ -16,6 +16,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.importing.bulk import BadLines, replaced_of, upsert_lines
 from labeling.importing.staging import ImportFailed
 from labeling.models import Candidate, Document, Judgment
+from labeling.projects import exclude_queries, include_queries
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.conventions.problems import LineErrors
@@ -34,6 +35,16 @@ class UpsertOut(Schema):
     created: int
     replaced: int
     unmatched: int
+
+
+class QueriesIn(Schema):
+    """Ids of queries of the project; others are ignored."""
+
+    queries: list[Number] = Field(max_length=100_000)
+
+
+class ChangedOut(Schema):
+    changed: int
 
 
 class DocumentOut(Schema):
@@ -86,6 +97,14 @@ def post_bulk(request: HttpRequest, slug: str, kind: Kind) -> Any:
         "replaced": replaced_of(summary, kind),
         "unmatched": summary.grades_unmatched if kind == "grades" else 0,
     }
+
+
+@router.post("/projects/{slug}/queries/{change}", response=ChangedOut)
+def change_queries(request: HttpRequest, slug: str, change: Literal["exclude", "include"], body: QueriesIn) -> Any:
+    """Exclude queries from new runs, spot checks and snapshots, or include them again; their data stay."""
+    project = owned_project_or_404(request, slug)
+    verb = exclude_queries if change == "exclude" else include_queries
+    return {"changed": verb(project, body.queries, by=request.user)}
 
 
 @router.get("/projects/{slug}/documents", response=list[DocumentOut])

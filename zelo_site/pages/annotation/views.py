@@ -63,6 +63,7 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
             {"letter": "B", "label": _("Document B, right"), "text_label": _("Text of document B")},
         ],
         "scale": answer_scale.step_buttons(),
+        "criteria": screen_texts.criteria(project),
         "reasons": answer_scale.reason_buttons(),
         "keys": screen_texts.keys(),
     }

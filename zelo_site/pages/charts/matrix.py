@@ -25,10 +25,13 @@ from zelo_site.pages.texts import clipped, document_title
 from zelo_site.templatetags.figures import decimals
 
 MOST_DOCUMENTS = 100
-LABEL_LENGTH = 32
+MOST_DISPUTED = 20
+LABEL_LENGTH, TITLE_LENGTH = 32, 80
 MOST_RANKS = 40  # with more documents every tenth column has its rank above it
-# The drawing in units of its view box: the square of cells, and the margin for ranks above and beside it.
-SIDE, MARGIN = 800.0, 40.0
+MOST_COLUMN_LABELS = 60  # with more documents a column is narrower than a line of text
+# The drawing in units of its view box: the square of cells, the margin for ranks beside it, and that for labels above it.
+SIDE, MARGIN, TOP = 800.0, 40.0, 200.0
+COLUMN_LABEL_LENGTH = 24
 # A preference, from where on it has which colour: for the row in the matrix, for the higher document in the graph.
 TONES = ((0.8, "sure"), (0.55, "mild"), (0.45, "tie"), (0.2, "mild-against"), (0.0, "sure-against"))
 SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first stage")}
@@ -47,11 +50,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A document's row and column; `middle` is the centre of both along their axis."""
+    """A document's row and column; `x` and `y` are their centres. `above` is the column's label."""
 
     rank: int
     label: str
-    middle: float
+    above: str
+    x: float
+    y: float
     has_rank: bool
 
 
@@ -64,9 +69,19 @@ class Drawing:
     step: float
     width: float
     font_size: float
+    top: float = MARGIN
     extent: float = SIDE + MARGIN
     margin: float = MARGIN
     side: float = SIDE
+
+    @property
+    def height(self) -> float:
+        return self.top + self.side
+
+    @property
+    def upper(self) -> float:
+        """Return where the labels above the cells end."""
+        return self.top - 10.0
 
 
 def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
@@ -76,6 +91,9 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
     sort = one_of(request.GET, "sort", SORTS, "elo")
     documents = ranked_documents(request, query, sort)
     cells = answered_cells(request, query, [document["id"] for document in documents])
+    for cell in cells[:MOST_DISPUTED]:
+        higher, lower = sorted((cell["a"], cell["b"]))
+        cell["titles"] = [clipped(documents[at]["title"], TITLE_LENGTH) for at in (higher, lower)]
     context = {
         "project": project,
         "query": query,
@@ -84,7 +102,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
         "shown": len(documents),
         "total": Candidate.objects.visible_to(request.user).filter(query=query).count(),
         "asked": len(cells),
-        "cells": cells[:MOST_DOCUMENTS],
+        "cells": cells[:MOST_DISPUTED],
         "drawing": draw(project, documents, cells),
         "may_change": may_change(request, project),
         "here": "queries",
@@ -143,13 +161,17 @@ def draw(project: Project, documents: list[dict[str, Any]], cells: list[dict[str
     """Return the drawing: two cells for each answered pair, none for a pair without answers."""
     step = SIDE / max(1, len(documents))
     labels = [f"{at}. {clipped(document['title'], LABEL_LENGTH)}" for at, document in enumerate(documents, start=1)]
+    named = len(labels) <= MOST_COLUMN_LABELS
+    top = TOP if named else MARGIN
     return Drawing(
-        cells=_cells(project, cells, labels, step),
+        cells=_cells(project, cells, labels, step, top),
         lines=[
             Line(
                 at + 1,
                 label,
-                middle=_rounded(MARGIN + (at + 0.5) * step),
+                above=f"{at + 1}. {clipped(documents[at]['title'], COLUMN_LABEL_LENGTH)}" if named else "",
+                x=_rounded(MARGIN + (at + 0.5) * step),
+                y=_rounded(top + (at + 0.5) * step),
                 has_rank=len(labels) <= MOST_RANKS or at == 0 or (at + 1) % 10 == 0,
             )
             for at, label in enumerate(labels)
@@ -157,10 +179,11 @@ def draw(project: Project, documents: list[dict[str, Any]], cells: list[dict[str
         step=_rounded(step),
         width=_rounded(0.92 * step),
         font_size=_rounded(min(14.0, 0.9 * step)),
+        top=top,
     )
 
 
-def _cells(project: Project, cells: list[dict[str, Any]], labels: list[str], step: float) -> list[Cell]:
+def _cells(project: Project, cells: list[dict[str, Any]], labels: list[str], step: float, top: float) -> list[Cell]:
     over, pattern = _("over"), reverse("pair", args=[project.slug, 0])
     found = []
     for cell in cells:
@@ -169,7 +192,7 @@ def _cells(project: Project, cells: list[dict[str, Any]], labels: list[str], ste
             found.append(
                 Cell(
                     x=_rounded(MARGIN + column * step),
-                    y=_rounded(MARGIN + row * step),
+                    y=_rounded(top + row * step),
                     tone=tone_of(preference),
                     title=f"{labels[row]}\n{over} {labels[column]}\n{decimals(preference)}",
                     address=address,

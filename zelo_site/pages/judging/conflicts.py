@@ -16,9 +16,8 @@ from django.utils.translation import gettext as _
 from labeling.models import Candidate, Project, Query
 from scoring.annotators.cycles import Cycle, PanelCycles
 from workers.models import Run
-from workers.runs.ordering import RunRefused, start_run
+from workers.runs.ordering import RunRefused, last_judges, start_run
 from workers.runs.planning import CONFLICTS
-from zelo_site.pages.queries.where_next import last_judges
 from zelo_site.pages.scope import owned_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, clipped, document_title
 

@@ -28,9 +28,12 @@ from labeling.access.members import (
     MOST_DAYS,
     BadInvitation,
     MembershipRefused,
+    guests,
     invite,
+    new_sign_in_link,
     open_invitations,
     remove_member,
+    renew_invitation,
     resume_person,
     revoke_invitation,
     set_quota,
@@ -38,7 +41,7 @@ from labeling.access.members import (
 )
 from labeling.annotation.rules import MOST_GOLD_ANSWERS, MOST_PAIRS_BEFORE_GOLD, BadRules, Rules, rules_of, set_rules
 from labeling.models import GoldAnswer, GoldFeedback, Membership, Project, Role, SpotCheck
-from scoring.annotators.people import PersonFigures, people_figures
+from scoring.annotators.people import PersonFigures, pairs_left, people_figures
 from scoring.models import SpotCheckPlan
 from scoring.spot_checks.draws import MOST_OVERLAP, MOST_PAIRS, BadPlan
 from scoring.spot_checks.plans import plan_progress, plan_spot_checks, preview_spot_checks, withdraw_plan
@@ -64,12 +67,23 @@ class Person:
     quota: int | None
     is_you: bool
     figures: PersonFigures | None
+    left: int = 0
+    may_get_link: bool = False
+
+    @property
+    def planned(self) -> int | None:
+        """Return how many answers the person gives if all open pairs stay open for them; None for viewers."""
+        if self.role not in {Role.OWNER, Role.ANNOTATOR}:
+            return None
+        done = self.figures.answers if self.figures else 0
+        return min(done + self.left, self.quota) if self.quota is not None else done + self.left
 
 
 class InviteForm(PageForm):
     """The role of an invitation, and the number of days it is valid."""
 
     role = forms.ChoiceField(label=gettext_lazy("Role"), choices=Role.choices)
+    name = forms.CharField(label=gettext_lazy("Name"), max_length=150, required=False)
     days = forms.IntegerField(label=gettext_lazy("Valid for"), min_value=1, max_value=MOST_DAYS, required=False)
 
 
@@ -202,7 +216,10 @@ def reasons() -> list[dict[str, str]]:
 def read_people(request: HttpRequest, project: Project) -> list[Person]:
     """Return the members, owners first, then former members with answers."""
     figures = {each.user_id or -each.annotator_id: each for each in people_figures(project)}
+    left = pairs_left(project)
     members = Membership.objects.filter(project=project).select_related("user")
+    is_owner = may_change(request, project)
+    linkable = guests([member.user for member in members], by=request.user) if is_owner else set()
     order = {Role.OWNER: 0, Role.ANNOTATOR: 1, Role.VIEWER: 2}
     rows = [
         Person(
@@ -212,7 +229,9 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
             member.role,
             member.quota,
             member.user_id == request.user.pk,
-            figures.pop(member.user_id, None),
+            own := figures.pop(member.user_id, None),
+            left.of(own.annotator_id if own else None),
+            member.user_id in linkable,
         )
         for member in sorted(members, key=lambda member: (order[Role(member.role)], member.pk))
     ]
@@ -230,9 +249,24 @@ def read_people(request: HttpRequest, project: Project) -> list[Person]:
 def _invite(request: HttpRequest, project: Project) -> HttpResponse:
     values = InviteForm(request.POST, auto_id="invite-%s").checked()
     days = values["days"] or INVITATION_VALID.days
-    invitation = invite(project, role=values["role"], days=days, by=request.user)
-    link = request.build_absolute_uri(reverse("enter", args=[invitation.token]))
-    return _page(request, project, link=link)
+    invitation = invite(project, role=values["role"], days=days, name=values["name"], by=request.user)
+    return _shown_link(request, project, invitation.token)
+
+
+def _shown_link(request: HttpRequest, project: Project, token: str) -> HttpResponse:
+    return _page(request, project, link=request.build_absolute_uri(reverse("enter", args=[token])))
+
+
+def _renew(request: HttpRequest, project: Project) -> HttpResponse | None:
+    invitation = renew_invitation(project, whole_number(request.POST, "link") or 0, by=request.user)
+    if invitation is not None:
+        return _shown_link(request, project, invitation.token)
+    messages.warning(request, _("That invitation was already used or has expired."))
+    return None
+
+
+def _sign_in_link(request: HttpRequest, project: Project) -> HttpResponse:
+    return _shown_link(request, project, new_sign_in_link(project, _member(request, project), by=request.user))
 
 
 def _revoke(request: HttpRequest, project: Project) -> None:
@@ -303,6 +337,8 @@ def _rules(request: HttpRequest, project: Project) -> None:
 ACTIONS: dict[str, Callable[[HttpRequest, Project], HttpResponse | None]] = {
     "invite": _invite,
     "revoke": _revoke,
+    "renew": _renew,
+    "sign_in_link": _sign_in_link,
     "role": _set_role,
     "remove": _remove,
     "quota": _quota,

@@ -19,6 +19,7 @@ from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
 from scoring.quality import graded_queries, measure
 from workers.budgets.spend import spend_of_project
+from workers.monitoring.query_figures import spend_per_answer
 
 RECENT_ANSWERS = 200_000
 CURVE_POINTS = 12
@@ -118,10 +119,13 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """NDCG@10 of the Elo order after the first `judgments` answers."""
+    """NDCG@10 of the Elo order after the first `judgments` answers, with its interval; `micros` is what they cost."""
 
     judgments: int
     ndcg: float
+    low: float = 0.0
+    high: float = 0.0
+    micros: float = 0.0
 
 
 _ORDER = """
@@ -141,12 +145,15 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
     if len(when) < 2 * CURVE_POINTS:
         return []
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    shares = spend_per_answer(project.pk)
+    cost = np.array([shares.get(each, 0.0) for each in read.annotator_ids.tolist()] or [0.0])[read.columns.judge]
     points = []
     for share in np.linspace(1.0 / CURVE_POINTS, 1.0, CURVE_POINTS):
         kept = when <= np.quantile(when, share)
         fit = rater.rate(only(read.columns, kept))
         scores = dict(zip(read.candidate_ids.tolist(), fit.theta.tolist(), strict=True))
-        points.append(CurvePoint(int(kept.sum()), measure("Elo", scores, graded).ndcg.estimate))
+        ndcg = measure("Elo", scores, graded).ndcg
+        points.append(CurvePoint(int(kept.sum()), ndcg.estimate, ndcg.low, ndcg.high, float(cost[kept].sum())))
     return points
 
 

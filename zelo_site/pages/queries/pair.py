@@ -22,6 +22,7 @@ from scoring.models import QueryFit
 from zelo_site.pages.forms import PageForm
 from zelo_site.pages.queries.reasons import Reason, expected_preference, judgments_with_sides, reason_of
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.pages.texts import document_title
 
 MOST_SHOWN = 200
 LONGEST_WHY = 1000
@@ -97,6 +98,7 @@ def _side(letter: str, candidate: Candidate) -> dict[str, Any]:
     return {
         "letter": letter,
         "candidate": candidate,
+        "title": document_title(candidate.document.text, candidate.document.metadata),
         "score": getattr(candidate, "score", None),
         "words": len(candidate.document.text.split()),
     }

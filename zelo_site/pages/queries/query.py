@@ -35,7 +35,10 @@ FEW_COMPARISONS = 4
 
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
-    """One row of the ranking; `bar` and the scores are None for an unrated document."""
+    """One row of the ranking; `bar` and the scores are None for an unrated document.
+
+    `move`: by how many ranks the document is above its first-stage rank; None without scores or a first-stage rank.
+    """
 
     rank: int
     candidate_id: int
@@ -43,6 +46,7 @@ class RankedDocument:
     external_id: str
     first_stage_rank: int | None
     grade: int | None
+    move: int | None
     elo: float | None
     elo_stderr: float | None
     relevance: float | None
@@ -129,6 +133,7 @@ def _document(row: dict[str, Any], rank: int, axis: Axis, main_island: int | Non
         external_id=clipped(row["document__external_id"], 60),
         first_stage_rank=row["first_stage_rank"],
         grade=row["grade"],
+        move=row["first_stage_rank"] - rank if rated and row["first_stage_rank"] else None,
         elo=row["score__elo"],
         elo_stderr=row["score__elo_stderr"],
         relevance=row["score__relevance"],
@@ -244,5 +249,10 @@ def query_ranking(request: HttpRequest, slug: str, query_id: int) -> HttpRespons
     version = _version(query, fit, is_live=is_live)
     if request.GET.get("v") == version:
         return HttpResponse(status=204)
-    context = {**_ranking_context(request, project, query, fit), "version": version, "is_live": is_live}
+    context = {
+        **_ranking_context(request, project, query, fit),
+        "version": version,
+        "is_live": is_live,
+        "may_change": may_change(request, project),
+    }
     return render(request, "zelo/queries/parts/ranking.html", context)

@@ -15,11 +15,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 
-from labeling.models import Annotator, Candidate, Project, Query
+from labeling.models import Candidate, Query
 from scoring.sampling.certainty import NextPair, next_pairs
-from workers.models import Run
-from workers.runs.ordering import RunRefused, start_run
-from workers.runs.planning import UNCERTAIN, pending_pairs
+from workers.runs.ordering import NoJudges, RunRefused, last_judges, order_more
+from workers.runs.planning import pending_pairs
 from zelo_site.pages.project.certainty import certainty_of_fits
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import SNIPPET_LENGTH, document_title
@@ -83,41 +82,18 @@ def _shown(pairs: list[NextPair]) -> list[ShownPair]:
     ]
 
 
-def last_judges(project: Project) -> tuple[Run | None, list[Annotator]]:
-    """Return the project's last run and its active judges, a cascade's first judge first."""
-    run = Run.objects.filter(project=project).order_by("-id").first()
-    if run is None:
-        return None, []
-    judges = run.judges.filter(paused_at__isnull=True).order_by("id")
-    return run, sorted(judges, key=lambda judge: judge.pk != run.cascade_first_id)
-
-
 def queue_next(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
     """Start the run on POST; show the reason if it cannot start."""
     project = owned_project(request, slug)
     query = get_object_or_404(Query.objects.visible_to(request.user).filter(project=project), pk=query_id)
     if request.method != "POST":
         return redirect("where-next", slug=project.slug, query_id=query.pk)
-    last, judges = last_judges(project)
-    if last is None or not judges:
-        messages.warning(request, _("No judges yet. Choose the judges for this run."))
-        return redirect("new-run", slug=project.slug)
-    is_cascade = last.allocation == Run.Allocation.CASCADE and len(judges) > 1 and judges[0].pk == last.cascade_first_id
-    allocation = Run.Allocation.ALL if last.allocation == Run.Allocation.CASCADE and not is_cascade else last.allocation
     try:
-        start_run(
-            project,
-            judges=judges,
-            by=request.user,
-            sampler=UNCERTAIN,
-            sampler_options={"pairs": PAIRS},
-            allocation=allocation,
-            cascade_threshold=last.cascade_threshold if is_cascade else None,
-            orders=last.orders,
-            query_ids=[query.pk],
-            pair_budget=PAIRS,
-        )
+        order_more(project, [query.pk], pairs=PAIRS, by=request.user)
         messages.success(request, _("%(n)s pairs queued. Scores update as answers arrive.") % {"n": PAIRS})
+    except NoJudges as error:
+        messages.warning(request, str(error))
+        return redirect("new-run", slug=project.slug)
     except RunRefused as error:
         messages.error(request, _("No pairs queued: %(error)s.") % {"error": error})
     return redirect("query", slug=project.slug, query_id=query.pk)

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labeling.importing.lines import RowError
-from labeling.models import Project
+from labeling.models import Project, Query
 from labeling.wording import translated_name
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
@@ -39,7 +39,7 @@ from trainer.evaluation.leaderboard import (
     unpacked,
 )
 from trainer.evaluation.metrics import METRICS, REFERENCES, NothingToMeasure, Reference, parse_measures
-from trainer.evaluation.rank_changes import moved_documents, what_moved
+from trainer.evaluation.rank_changes import Moved, moved_documents, what_moved
 from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
@@ -47,6 +47,7 @@ from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
 from zelo_site.pages.forms import BadForm, PageForm, one_of, shown_form, text_of, whole_number
 from zelo_site.pages.scope import may_change, owned_project, visible_project
+from zelo_site.pages.texts import clipped, document_title
 
 MOVED_SHOWN = 200
 LONGEST_ID = 1000
@@ -334,8 +335,8 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
         "gains": gains,
         "losses": losses,
         "parts": [
-            {"id": "losses", "title": _("Lost"), "rows": losses[:MOVED_SHOWN]},
-            {"id": "gains", "title": _("Gained"), "rows": gains[:MOVED_SHOWN]},
+            {"id": "losses", "title": _("Lost"), "rows": _with_texts(project, losses[:MOVED_SHOWN])},
+            {"id": "gains", "title": _("Gained"), "rows": _with_texts(project, gains[:MOVED_SHOWN])},
         ],
         "same": sum(each.change == 0 for each in moved),
         "query": text_of(request.GET, "query", LONGEST_ID),
@@ -344,6 +345,14 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     if context["query"]:
         context |= _documents(chosen, first, second, str(context["query"]))
     return render(request, "zelo/rerankers/moved.html", context)
+
+
+def _with_texts(project: Project, rows: list[Moved]) -> list[dict[str, object]]:
+    """Return the rows with the texts of their queries, where the project has them still."""
+    prefix = f"{project.slug}/"
+    ids = [each.query_id.removeprefix(prefix) for each in rows]
+    texts = dict(Query.objects.filter(project=project, external_id__in=ids).values_list("external_id", "text"))
+    return [{"moved": each, "text": clipped(texts.get(pk, ""), 160)} for each, pk in zip(rows, ids, strict=True)]
 
 
 def _asked(request: HttpRequest, field: str) -> int:
@@ -357,4 +366,8 @@ def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: 
     except (NothingToMeasure, FileNotFoundError):
         raise Http404 from None
     before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
-    return {"documents": moved_documents(query, before, after), "query_text": query.text}
+    moved = moved_documents(query, before, after)
+    return {
+        "documents": [{"row": row, "title": document_title(row.text, None)} for row in moved],
+        "query_text": query.text,
+    }

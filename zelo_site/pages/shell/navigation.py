@@ -35,6 +35,7 @@ GROUPS = (
     Group("data", _("Data"), (
         PageLink(_("Overview"), "project"),
         PageLink(_("Queries"), "queries"),
+        PageLink(_("Charts"), "charts"),
         PageLink(_("Import"), "import", owners=True),
         PageLink(_("Past imports"), "imports"),
         PageLink(_("Export"), "exports"),
@@ -70,7 +71,7 @@ GROUPS = (
 # Pages that open below another one.
 BELOW = {
     "query": "queries", "matrix": "queries", "graph": "queries", "where-next": "queries", "queue-next": "queries",
-    "pair": "queries", "mark-gold": "queries", "candidates": "queries", "left-out": "imports", "estimate": "new-run",
+    "pair": "queries", "mark-gold": "queries", "bulk-queries": "queries", "ask-pair": "queries", "chart": "charts", "chart-file": "charts", "candidates": "queries", "left-out": "imports", "estimate": "new-run",
     "budget": "project", "delete-project": "settings", "delete": "project", "new-trial": "trials",
     "adjudicate": "disagreements", "training-run": "training", "moved": "proof", "try-reranker": "rerankers",
     "tokens": "profile", "preview-import": "new-project", "endpoint": "endpoints", "new-endpoint": "endpoints",
@@ -82,7 +83,7 @@ BELOW = {
 # The documentation of each page: a file of docs/ and, where one fits, a heading's anchor.
 HELP = {
     "project": "tour#the-project", "queries": "scoring", "query": "scoring", "matrix": "tour", "graph": "designs",
-    "where-next": "designs", "pair": "tour", "import": "imports", "imports": "imports", "left-out": "imports",
+    "where-next": "designs", "pair": "tour", "bulk-queries": "tour", "charts": "tour", "chart": "tour", "import": "imports", "imports": "imports", "left-out": "imports",
     "new-project": "imports", "exports": "exports", "report": "evaluation", "settings": "scoring", "audit": "operations",
     "new-run": "tour#starting-a-run", "budget": "budgets", "scorecard": "judges", "scale": "scoring", "failures": "judges#a-judge-in-trouble",
     "trials": "judges", "teachings": "judges#teaching-a-judge", "probes": "judges", "distill": "judges#distilled-runs",

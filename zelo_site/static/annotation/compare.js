@@ -33,6 +33,7 @@ let seen = 0; // milliseconds that the pair was on a visible screen
 let seenSince = 0;
 let shownAt = 0;
 let note = "";
+const criteria = [...document.querySelectorAll("[data-criterion]")]; // buttons of the project's rubric
 let lastUsed = Date.now();
 let retryTimer = 0;
 let lookTimer = 0;
@@ -79,6 +80,7 @@ const showItem = (item, how = "announce") => {
   seenSince = document.hidden ? 0 : performance.now();
   shownAt = performance.now();
   note = item.note || "";
+  for (const button of criteria) button.setAttribute("aria-pressed", "false");
   by("note-text").value = note;
   showSide(sides.left, item.left, item.cross_query);
   showSide(sides.right, item.right, item.cross_query);
@@ -413,10 +415,18 @@ const flash = (answer) => {
   setTimeout(() => button.classList.remove("pressed"), 180);
 };
 
+// The criteria that decided an answer stand before its note: "answers, recency: newer by a year".
+const noteWithCriteria = () => {
+  const chosen = criteria.filter((button) => button.getAttribute("aria-pressed") === "true");
+  return [chosen.map((button) => button.dataset.criterion).join(", "), note].filter(Boolean).join(": ");
+};
+
+const toggle = (button) => button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+
 const answer = (value, reason = "") => {
   if (!shown || isTooSoon()) return;
   by("afterwards").hidden = true;
-  outbox.add("answer", { slot: shown.slot, answer: value, reason, note, seconds: secondsSeen() });
+  outbox.add("answer", { slot: shown.slot, answer: value, reason, note: noteWithCriteria(), seconds: secondsSeen() });
   history.push({ ...shown, note });
   history = history.slice(-20);
   flash(value);
@@ -544,6 +554,8 @@ const press = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return false;
   if (!singleKeys.checked) return false;
   if (digit !== null && digit in ANSWER_OF_KEY) return answer(ANSWER_OF_KEY[digit]), true;
+  const criterion = shown && criteria.find((button) => button.getAttribute("aria-keyshortcuts") === event.key.toUpperCase());
+  if (criterion) return toggle(criterion), true;
   const action = DO_OF_KEY[event.key.toLowerCase()];
   if (action) return ACTIONS[action](), true;
   return scrollBoth(event);
@@ -557,8 +569,9 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("click", (event) => {
   lastUsed = Date.now();
-  const button = event.target.closest("[data-answer], [data-reason], [data-do]");
+  const button = event.target.closest("[data-answer], [data-reason], [data-do], [data-criterion]");
   if (!button) return;
+  if (button.dataset.criterion) return toggle(button);
   if (button.dataset.answer) answer(button.dataset.answer);
   else if (button.dataset.reason) giveReason(button.dataset.reason);
   else ACTIONS[button.dataset.do]();

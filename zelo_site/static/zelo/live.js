@@ -1,3 +1,4 @@
+// Labels the cells of tables for phones, where each row is a card.
 // Animates rows to their new places and keeps details open when htmx swaps a fragment.
 // Also updates "fitted 3 s ago" between answers. Depends only on htmx's events.
 (() => {
@@ -47,6 +48,24 @@
 
   // On a phone the navigation of the comparison pages is one long row.
   document.querySelector(".lean nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
+  // Each cell gets the name of its column, which zelo.css shows on a phone. Tables with joined cells keep their form.
+  const label = (root) => {
+    for (const table of root.querySelectorAll("main table:not(.ranking):not(.cards)")) {
+      const heads = [...table.querySelectorAll(":scope > thead > tr:last-child > th")];
+      const rows = [...table.querySelectorAll(":scope > tbody > tr")];
+      if (heads.length < 3 || rows.some((row) => row.children.length !== heads.length)) continue;
+      const names = heads.map((head) => (head.children.length === 1 && head.firstElementChild.matches(".aloud") ? "" : head.textContent.trim()));
+      for (const row of rows) {
+        [...row.children].forEach((cell, at) => {
+          if (cell.matches("td") && at > 0 && names[at]) cell.dataset.label = names[at];
+        });
+      }
+      table.classList.add("cards");
+    }
+  };
+  label(document);
+  document.addEventListener("htmx:afterSettle", () => label(document));
 
   const ago = (seconds) => {
     const texts = document.body.dataset;
