@@ -31,7 +31,7 @@ from workers.judges.prompting import counter_of, local_tokenizer
 from workers.judging.recorded_pairs import recorded_by_size
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
-from workers.runs.planning import CONFLICTS, RECORDED
+from workers.runs.planning import CONFLICTS, ONE_JUDGE_A_PAIR, RECORDED
 from workers.runs.savings import paper_calls
 from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
@@ -182,7 +182,7 @@ def _set_size(judges: Sequence[ChosenJudge]) -> int:
 def _judge_shares(allocation: str, orders: str, judges: int, threshold: float, set_size: int = 2) -> list[float]:
     """Return the number of questions per pair for each judge; one about a set of k documents counts as k - 1 pairs."""
     each = (2.0 if orders == Run.Orders.BOTH else 1.0) / (set_size - 1)
-    if allocation == Run.Allocation.ROTATE:
+    if allocation in ONE_JUDGE_A_PAIR:
         return [each / judges] * judges
     if allocation == Run.Allocation.CASCADE and judges > 1:
         total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold, set_size=set_size)

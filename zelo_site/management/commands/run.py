@@ -49,7 +49,7 @@ class Command(BaseCommand):
             otherwise=f"a language model if OPENAI_API_KEY or OPENAI_BASE_URL is set, otherwise {' '.join(LOCAL_JUDGES)}",
         )
         parser.add_argument("--sampler", default="cycles")
-        parser.add_argument("--allocation", default="all", choices=["all", "rotate", "cascade"])
+        parser.add_argument("--allocation", default="all", choices=["all", "rotate", "informative", "cascade"])
         parser.add_argument(
             "--threshold", type=float, help="cascade: ask the next judge when |p - 0.5| is below this value"
         )
