@@ -77,9 +77,7 @@ UNEQUAL = [
     PanelKind("one guesses", (3.0, 3.0, 1.0), (1.5, 1.0, 0.1)),
     PanelKind("probabilities", (10.0, 3.0, 1.0), (1.5, 1.0, 0.7), bias=(0.0, 0.3, 0.6), soft=True),
 ]
-ALIKE = PanelKind(
-    "cheap ones err alike", (4.0, 1.0, 1.0), (1.5, 1.0, 1.0), document_error=(0.3, 0.8, 0.8), alike=True
-)
+ALIKE = PanelKind("cheap ones err alike", (4.0, 1.0, 1.0), (1.5, 1.0, 1.0), document_error=(0.3, 0.8, 0.8), alike=True)
 EQUAL = PanelKind("equal", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
 
 
@@ -239,9 +237,7 @@ def replay(project: Project, mode: str, dollars: float, seed: int) -> Curve:
     theta: FloatArray | None = None
     spent = 0.0
     while spent < dollars * queries and len(asked.pairs[0]) < MOST_CALLS:
-        pairs = [
-            sampler.sample(state_of(asked, query, theta), MOST_CALLS, rngs[query]) for query in range(queries)
-        ]
+        pairs = [sampler.sample(state_of(asked, query, theta), MOST_CALLS, rngs[query]) for query in range(queries)]
         judge, swapped = judges_of(mode, pairs, asked, theta, panel, rngs[0])
         at = 0
         for query, new in enumerate(pairs):

@@ -78,7 +78,7 @@ _ANSWERS = """
 SELECT count(*) FROM unnest(%s::bigint[]) AS judge CROSS JOIN LATERAL (
     SELECT count(*) AS answers FROM (
         SELECT 1 FROM labeling_live_judgment WHERE annotator_id = judge AND kind = 'preference' LIMIT %s
-    ) some
+    ) first_answers
 ) counted WHERE answers >= %s
 """
 

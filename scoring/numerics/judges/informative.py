@@ -111,7 +111,7 @@ def choose_judges(
         panel.position_bias / np.maximum(panel.likely_sharpness, 0.25),
         panel.effective_price,
         panel.spread + np.asarray(panel.shared, dtype=np.float64),
-        panel.spread,
+        float(panel.spread),
         seen.votes.astype(np.float64),
         seen.first.astype(np.float64),
         np.zeros(0) if panel.is_measured else _turns(panel, len(rows)),

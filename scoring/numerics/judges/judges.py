@@ -250,7 +250,9 @@ def _alternate(
             standard_errors=False,
         )
         theta = fit.theta
-        state = _measure_judges(columns, panel, _without_itself(columns, panel, state, fit, model, prior_precision), model)
+        state = _measure_judges(
+            columns, panel, _without_itself(columns, panel, state, fit, model, prior_precision), model
+        )
     terms = state.terms(columns, panel)
     return state, fit_votes(columns, terms, model=model, prior_precision=prior_precision, start=theta)
 
@@ -277,7 +279,10 @@ def _without_itself(
         inverse = np.linalg.inv(precision)
         variance[rows] = inverse[a, a] + inverse[b, b] - 2.0 * inverse[a, b]
     kept = np.maximum(1.0 - terms.slope**2 * h * variance, 1e-3)
-    phi = float((score**2 / np.maximum(terms.weight, 1e-12)).sum() / max((h * kept / np.maximum(terms.weight, 1e-12)).sum(), 1e-12))
+    phi = float(
+        (score**2 / np.maximum(terms.weight, 1e-12)).sum()
+        / max((h * kept / np.maximum(terms.weight, 1e-12)).sum(), 1e-12)
+    )
     return _Reference(d - variance * terms.slope * score / kept, max(phi, 1e-3) * variance / kept)
 
 
@@ -362,7 +367,9 @@ def _regress(
         step = np.linalg.solve(hessian, gradient)
         beta = beta + np.clip(step, -1.0, 1.0)
         if len(p) > 2:
-            phi = float(np.clip(score @ (score / np.maximum(m, 1e-12)) / max(h.sum() * (1.0 - 2.0 / len(p)), 1e-12), 1e-3, 1e3))
+            phi = float(
+                np.clip(score @ (score / np.maximum(m, 1e-12)) / max(h.sum() * (1.0 - 2.0 / len(p)), 1e-12), 1e-3, 1e3)
+            )
         if np.abs(step).max() < 1e-9:
             break
     return beta, np.sqrt(phi * np.diag(np.linalg.inv(hessian))), phi

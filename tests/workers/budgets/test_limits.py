@@ -167,7 +167,8 @@ def test_budgets_are_accepted_by_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocation", "orders", "calls"), [("all", "both", 6.0), ("rotate", "one", 1.0), ("cascade", "one", 1.8)]
+    ("allocation", "orders", "calls"),
+    [("all", "both", 6.0), ("rotate", "one", 1.0), ("informative", "one", 1.0), ("cascade", "one", 1.8)],
 )
 def test_calls_of_a_pair_follow_allocation_and_orders(allocation: str, orders: str, calls: float) -> None:
     assert expected_calls_per_pair(allocation, orders, judges=3, threshold=0.2) == pytest.approx(calls)
