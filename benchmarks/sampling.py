@@ -395,6 +395,7 @@ def report_asked(found: dict[str, FloatArray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two worlds, few replications, claimed designs, no plots")
+    parser.add_argument("--claimed", action="store_true", help="all worlds, the claimed designs and the rivals only")
     parser.add_argument("--replications", type=int, help="default 100; 8 with --quick")
     parser.add_argument("--rivals", type=int, help="replications that rivals play too; default 40; 8 with --quick")
     parser.add_argument("--seed", type=int, default=0)
@@ -403,7 +404,11 @@ def main() -> None:
     replications = options.replications or (8 if options.quick else 100)
     rivals = min(replications, options.rivals if options.rivals is not None else 8 if options.quick else 40)
     data = Path(os.environ["ZELO_DATA"]) if os.environ.get("ZELO_DATA") else None
-    names = ["cycles x rotate", "adaptive x rotate"] if options.quick else [design.name for design in designs()]
+    names = (
+        ["cycles x rotate", "adaptive x rotate"]
+        if options.quick or options.claimed
+        else [design.name for design in designs()]
+    )
     settings = [*SIMULATED, *([Setting("photo")] if data else [])]
     if options.quick:
         kinds = [each for each in settings if (each.group, each.tails) in (("shared", "gaussian"), ("photo", ""))]
@@ -422,11 +427,11 @@ def main() -> None:
     if rows:
         print(report_rivals(rows, table))
         found |= rival_keys(rows)
-    if data is not None and not options.quick:
+    if data is not None and not (options.quick or options.claimed):
         asked = asked_outcome(data, 5)
         found["ndcg_calls_ratio_dl19"] = asked_ratio(asked)
         print(report_asked(asked))
-    if not options.quick:
+    if not (options.quick or options.claimed):
         plot(outcomes)
     found = {key: round(value, 4) for key, value in found.items()}
     print(json.dumps({"benchmark": "sampling", **found, "seconds": round(time.perf_counter() - begun, 1)}))

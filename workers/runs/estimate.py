@@ -155,6 +155,14 @@ def estimate_run(
     each = whole
     if part < 1.0:
         each = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
+    total: Any = sum
+    if allocation == Run.Allocation.INFORMATIVE:  # equal turns are expected, and one judge may get all of them
+        alone = [_of_judge(measure, pairs, sum(shares)) for measure in measures]
+        names = ("most_calls", "most_tokens", "most_cost_micros")
+        each = [
+            replace(one, **{name: getattr(all_, name) for name in names}) for one, all_ in zip(each, alone, strict=True)
+        ]
+        total = max
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     calls, tokens, cost = (most or 2**63 for most in (budgets.calls, budgets.tokens, budgets.cost_micros))
@@ -162,11 +170,11 @@ def estimate_run(
         queries=sum(sizes.values()),
         pairs=pairs,
         calls=min(sum(judge.calls for judge in each), calls),
-        most_calls=min(sum(judge.most_calls for judge in each), calls),
+        most_calls=min(total(judge.most_calls for judge in each), calls),
         tokens=min(sum(judge.tokens for judge in each), tokens),
-        most_tokens=min(sum(judge.most_tokens for judge in each), tokens),
+        most_tokens=min(total(judge.most_tokens for judge in each), tokens),
         cost_micros=min(sum(judge.cost_micros for judge in each), cost),
-        most_cost_micros=min(sum(judge.most_cost_micros for judge in each), cost),
+        most_cost_micros=min(total(judge.most_cost_micros for judge in each), cost),
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
         gpu_hours=sum(hours) if hours else None,

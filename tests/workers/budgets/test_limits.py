@@ -195,7 +195,7 @@ def test_certain_query_stops_and_its_share_is_spent_on_the_uncertain_one() -> No
     project = make_project(queries=1, documents=10)
     certain = project.queries.get()  # ten documents are their own top ten
     uncertain = make_query_with_documents(project, 30)
-    options = {"enough_recall": 0.99, "pairs_per_candidate": 8.0}
+    options = {"start_cycles": 1, "enough_recall": 0.99, "pairs_per_candidate": 8.0}
     run = work_until_over(
         paid_run(project, sampler="adaptive", sampler_options=options, pair_budget=100, planned=False), rounds=30
     )
@@ -208,7 +208,7 @@ def test_queries_that_gain_more_get_more_of_a_budget_that_cannot_serve_all() -> 
     project = make_project(queries=1, documents=11)
     near_certain = project.queries.get()  # ten of eleven: little to learn
     open_question = make_query_with_documents(project, 40)
-    options = {"pairs_per_candidate": 8.0}
+    options = {"start_cycles": 1, "pairs_per_candidate": 8.0}
     work_until_over(
         paid_run(project, sampler="adaptive", sampler_options=options, pair_budget=110, planned=False), rounds=30
     )

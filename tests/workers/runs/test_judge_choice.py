@@ -55,7 +55,7 @@ def asked(run: Run) -> dict[int, int]:
 
 
 def started(project: Project, judges: Sequence[Annotator], **order: object) -> Run:
-    options = {"pairs_per_candidate": 6.0, "round_pairs": 8}
+    options = {"start_cycles": 1, "pairs_per_candidate": 6.0, "round_pairs": 8}
     return make_run(
         project, judges=judges, sampler="adaptive", sampler_options=options, allocation="informative", **order
     )
