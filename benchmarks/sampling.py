@@ -11,6 +11,10 @@ Keys: `ndcg_calls_ratio_independent`, `_shared`, `_photo`: calls until the mean 
 (`_worst`: the worst of them); `tau_loss`: tau of rotated cycles minus that of `adaptive` at equal calls, mean over 200 to
 600 calls and all settings; `ndcg_calls_ratio_dl19`: GPT-4o pairs that the adaptive order needs to reach what
 80 % in random order reach, over those 80 %. Each but the last has its standard error by bootstrap over replications (`_se`).
+
+Rivals (`rivals.py`, `sampling_rivals.py`) ask the same queries. `worst_rank_among_rivals`: the worst place of `adaptive` x
+`rotate` by mean NDCG@10 over all worlds at 200, 400 and 800 calls; `least_lead_over_rivals`: its least lead there;
+`clear_losses_to_rivals`: in how many of those places it is behind by more than two standard errors. `--quick` plays two worlds.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.sampling_rivals import OURS, RIVAL_CALLS, Rows, report_rivals, rival_keys, run_rivals
 from benchmarks.sampling_worlds import (
     SIMULATED,
     SIZE,
@@ -126,14 +131,16 @@ def quality(worlds: list[World], theta: FloatArray) -> FloatArray:
     return np.array(rows)
 
 
-def replay(design: Design, worlds: list[World], *, precision: float, seed: int) -> FloatArray:
+def replay(
+    design: Design, worlds: list[World], *, precision: float, seed: int, checkpoints: IntArray | None = None
+) -> FloatArray:
     """Quality at each checkpoint of calls, float64[R, checkpoints, 3]; rounds stop at the checkpoints."""
     rngs = [np.random.default_rng([seed, i]) for i in range(len(worlds))]
     pairs = [np.empty((0, 2), dtype=np.int64) for _ in worlds]
     answers = [np.empty(0) for _ in worlds]
     theta: FloatArray | None = None
     reached = []
-    for calls in CHECKPOINTS:
+    for calls in CHECKPOINTS if checkpoints is None else checkpoints:
         goal = calls // design.judges
         while len(pairs[0]) < goal:
             for i, world in enumerate(worlds):
@@ -163,10 +170,13 @@ class Outcome:
     paper: FloatArray
     curves: dict[str, FloatArray]
     precision: float
+    rivals: Rows | None = None
 
 
-def run_setting(setting: Setting, replications: int, seed: int, data: Path | None, names: list[str]) -> Outcome:
-    """All designs on the same replications of one setting."""
+def run_setting(
+    setting: Setting, replications: int, seed: int, data: Path | None, names: list[str], rivals: int
+) -> Outcome:
+    """All designs on the same replications of one setting, and the rivals on the first of them."""
     rng = np.random.default_rng([seed, *map(ord, str(setting))])
     if setting.group == "photo":
         assert data is not None
@@ -184,7 +194,13 @@ def run_setting(setting: Setting, replications: int, seed: int, data: Path | Non
         for design in designs()
         if design.name in names
     }
-    return Outcome(setting, paper, curves, precisions[1])
+    rows = None
+    if met := worlds[:rivals]:
+        design = next(design for design in designs() if design.name == OURS)
+        ours = replay(design, met, precision=precisions[1], seed=seed, checkpoints=RIVAL_CALLS)
+        rating = partial(rate, judges=1, precision=precisions[1])
+        rows = run_rivals(setting, met, ours, rate=rating, quality=quality, seed=seed)
+    return Outcome(setting, paper, curves, precisions[1], rows)
 
 
 # --- what it shows ---------------------------------------------------------------------------
@@ -378,17 +394,27 @@ def report_asked(found: dict[str, FloatArray]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few replications, the claimed designs only, no plots")
-    parser.add_argument("--replications", type=int, help="default 100; 6 with --quick")
+    parser.add_argument("--quick", action="store_true", help="two worlds, few replications, claimed designs, no plots")
+    parser.add_argument("--claimed", action="store_true", help="all worlds, the claimed designs and the rivals only")
+    parser.add_argument("--replications", type=int, help="default 100; 8 with --quick")
+    parser.add_argument("--rivals", type=int, help="replications that rivals play too; default 40; 8 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    replications = options.replications or (6 if options.quick else 100)
+    replications = options.replications or (8 if options.quick else 100)
+    rivals = min(replications, options.rivals if options.rivals is not None else 8 if options.quick else 40)
     data = Path(os.environ["ZELO_DATA"]) if os.environ.get("ZELO_DATA") else None
-    names = ["cycles x rotate", "adaptive x rotate"] if options.quick else [design.name for design in designs()]
+    names = (
+        ["cycles x rotate", "adaptive x rotate"]
+        if options.quick or options.claimed
+        else [design.name for design in designs()]
+    )
     settings = [*SIMULATED, *([Setting("photo")] if data else [])]
+    if options.quick:
+        kinds = [each for each in settings if (each.group, each.tails) in (("shared", "gaussian"), ("photo", ""))]
+        settings = kinds if data else [each for each in settings if each.tails == "gaussian"]
     begun = time.perf_counter()
-    work = partial(run_setting, replications=replications, seed=options.seed, data=data, names=names)
+    work = partial(run_setting, replications=replications, seed=options.seed, data=data, names=names, rivals=rivals)
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.processes) as pool:
         for outcome in pool.map(work, settings):
@@ -397,11 +423,15 @@ def main() -> None:
     if data is None:
         print("\nZELO_DATA is not set: photo_pairs and trec_dl19 were left out")
     found = keys(outcomes)
-    if data is not None:
-        asked = asked_outcome(data, 1 if options.quick else 5)
+    rows = [outcome.rivals for outcome in outcomes if outcome.rivals is not None]
+    if rows:
+        print(report_rivals(rows, table))
+        found |= rival_keys(rows)
+    if data is not None and not (options.quick or options.claimed):
+        asked = asked_outcome(data, 5)
         found["ndcg_calls_ratio_dl19"] = asked_ratio(asked)
         print(report_asked(asked))
-    if not options.quick:
+    if not (options.quick or options.claimed):
         plot(outcomes)
     found = {key: round(value, 4) for key, value in found.items()}
     print(json.dumps({"benchmark": "sampling", **found, "seconds": round(time.perf_counter() - begun, 1)}))

@@ -70,11 +70,12 @@ class AllPairs(plugins.Sampler):
 
 @plugins.register
 class Adaptive(plugins.Sampler):
-    """One or two cycles, then rounds of pairs that make the top ranks certain with the fewest calls.
+    """One pair for each candidate, then rounds of pairs that make the top ranks certain with the fewest calls.
 
-    It only completes its cycles until the query is rated, so that later rounds use the answers. It ends at
-    `pairs_per_candidate`, or earlier by a stopping rule. It first completes cycles that a budget limited, and
-    candidates added later get as many pairs. A budget below one cycle gives a path.
+    It only completes its start until the query is rated, so that later rounds use the answers. It ends at
+    `pairs_per_candidate`, or earlier by a stopping rule. It first completes what a budget limited, and
+    candidates added later get as many pairs. Rounds join the islands that a start of single pairs leaves, at the latest
+    when there are as many pairs as candidates. A budget below that gives a path.
     """
 
     name = "adaptive"
@@ -82,7 +83,10 @@ class Adaptive(plugins.Sampler):
 
     class Options(plugins.Sampler.Options):
         start_cycles: int = pydantic.Field(
-            default=1, ge=1, le=2, description="Random cycles before the first adaptive round."
+            default=0,
+            ge=0,
+            le=2,
+            description="Random cycles before the first adaptive round. 0: one pair per candidate.",
         )
         round_pairs: int = pydantic.Field(
             default=25,
@@ -113,7 +117,7 @@ class Adaptive(plugins.Sampler):
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:
         drawn = static.check_pairs(state.size, state.pairs)
         budget = self._budget(state, budget)
-        start = self._start(state, drawn, budget, rng)
+        start = self._start(state, drawn, budget, rng, cycles=self.options.start_cycles)
         if start is not None:
             return start
         posterior, weights = self._outlook(state, rng)
@@ -124,7 +128,7 @@ class Adaptive(plugins.Sampler):
         """The first cycles cut into sets, then sets of documents whose pairs make the top certain together."""
         drawn = static.check_pairs(state.size, state.pairs)
         budget = self._budget(state, budget)
-        start = self._start(state, drawn, budget, rng)
+        start = self._start(state, drawn, budget, rng, cycles=max(self.options.start_cycles, 1))
         if start is not None:
             return sets.within_budget(sets.pack_sets(start, set_size), budget)
         posterior, weights = self._outlook(state, rng)
@@ -140,12 +144,18 @@ class Adaptive(plugins.Sampler):
         left = int(self.options.pairs_per_candidate * state.size) - used
         return min(static.check_budget(budget), max(left, 0))
 
-    def _start(self, state: QueryState, drawn: IntArray, budget: int, rng: np.random.Generator) -> IntArray | None:
-        """The pairs of the first cycles that are missing, none while the query is unrated; None: a round comes next."""
-        degree = 2 * self.options.start_cycles
-        if not len(drawn):
-            return static.random_cycles(state.size, degree, rng)[:budget]
-        missing = static.complete_degrees(state.size, degree, drawn, rng)[:budget]
+    def _start(
+        self, state: QueryState, drawn: IntArray, budget: int, rng: np.random.Generator, *, cycles: int
+    ) -> IntArray | None:
+        """The pairs of the start that are missing, none while the query is unrated; None: a round comes next."""
+        if state.size <= 3:
+            cycles = max(cycles, 1)  # all pairs
+        if not len(drawn) and (cycles or budget < state.size):
+            return static.random_cycles(state.size, 2 * max(cycles, 1), rng)[:budget]
+        if cycles == 0 and len(drawn) < state.size:
+            missing = static.random_matching(state.size, drawn, rng)[:budget]
+        else:
+            missing = static.complete_degrees(state.size, max(2 * cycles, 1), drawn, rng)[:budget]
         return missing if state.theta is None or budget == 0 or len(missing) else None
 
     def _round(self, state: QueryState, budget: int) -> int:

@@ -446,6 +446,7 @@ def expected_calls_per_pair(
     asked = {
         Run.Allocation.ALL.value: judges * each,
         Run.Allocation.ROTATE.value: each,
+        Run.Allocation.INFORMATIVE.value: each,
         Run.Allocation.CASCADE.value: each + (judges - 1) * min(1.0, 2.0 * (threshold or 0.0)),
     }[str(allocation)]
     return asked * (2.0 if orders == Run.Orders.BOTH else 1.0)

@@ -18,6 +18,7 @@ class Run(models.Model):
     `estimate`: what it was expected to spend when it was ordered (`RunEstimate.figures`); empty for a calibration.
     `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised. `is_unanswered`: it ended
     without the answers of a judge, which `reason` names; it goes on when that judge is resumed or its questions retried.
+    With the allocation `informative` each pair goes to the judge with the largest expected gain per dollar.
     In a cascade `cascade_first` judges every pair, and the others judge those on which its |preference - 0.5| is below
     `cascade_threshold`.
     """
@@ -35,6 +36,7 @@ class Run(models.Model):
     class Allocation(models.TextChoices):
         ALL = "all", "every judge on every pair"
         ROTATE = "rotate", "one judge a pair, in turn"
+        INFORMATIVE = "informative", "one judge a pair, where a dollar tells most"
         CASCADE = "cascade", "the first judge on every pair, the others where it is unsure"
 
     class Orders(models.TextChoices):
@@ -79,7 +81,9 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(
-                    allocation__in=["all", "rotate"], cascade_first__isnull=True, cascade_threshold__isnull=True
+                    allocation__in=["all", "rotate", "informative"],
+                    cascade_first__isnull=True,
+                    cascade_threshold__isnull=True,
                 )
                 | Q(
                     allocation="cascade",

@@ -31,7 +31,7 @@ from workers.judges.prompting import counter_of, local_tokenizer
 from workers.judging.recorded_pairs import recorded_by_size
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
-from workers.runs.planning import CONFLICTS, RECORDED
+from workers.runs.planning import CONFLICTS, ONE_JUDGE_A_PAIR, RECORDED
 from workers.runs.savings import paper_calls
 from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
@@ -155,6 +155,14 @@ def estimate_run(
     each = whole
     if part < 1.0:
         each = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
+    total: Any = sum
+    if allocation == Run.Allocation.INFORMATIVE:  # equal turns are expected, and one judge may get all of them
+        alone = [_of_judge(measure, pairs, sum(shares)) for measure in measures]
+        names = ("most_calls", "most_tokens", "most_cost_micros")
+        each = [
+            replace(one, **{name: getattr(all_, name) for name in names}) for one, all_ in zip(each, alone, strict=True)
+        ]
+        total = max
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     calls, tokens, cost = (most or 2**63 for most in (budgets.calls, budgets.tokens, budgets.cost_micros))
@@ -162,11 +170,11 @@ def estimate_run(
         queries=sum(sizes.values()),
         pairs=pairs,
         calls=min(sum(judge.calls for judge in each), calls),
-        most_calls=min(sum(judge.most_calls for judge in each), calls),
+        most_calls=min(total(judge.most_calls for judge in each), calls),
         tokens=min(sum(judge.tokens for judge in each), tokens),
-        most_tokens=min(sum(judge.most_tokens for judge in each), tokens),
+        most_tokens=min(total(judge.most_tokens for judge in each), tokens),
         cost_micros=min(sum(judge.cost_micros for judge in each), cost),
-        most_cost_micros=min(sum(judge.most_cost_micros for judge in each), cost),
+        most_cost_micros=min(total(judge.most_cost_micros for judge in each), cost),
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
         gpu_hours=sum(hours) if hours else None,
@@ -182,7 +190,7 @@ def _set_size(judges: Sequence[ChosenJudge]) -> int:
 def _judge_shares(allocation: str, orders: str, judges: int, threshold: float, set_size: int = 2) -> list[float]:
     """Return the number of questions per pair for each judge; one about a set of k documents counts as k - 1 pairs."""
     each = (2.0 if orders == Run.Orders.BOTH else 1.0) / (set_size - 1)
-    if allocation == Run.Allocation.ROTATE:
+    if allocation in ONE_JUDGE_A_PAIR:
         return [each / judges] * judges
     if allocation == Run.Allocation.CASCADE and judges > 1:
         total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold, set_size=set_size)

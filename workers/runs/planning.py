@@ -1,7 +1,7 @@
 """Plans one round of a run: chooses pairs, judges and orders, and stores them as pairs and tasks.
 
 `workers.runs.advancing` calls this inside its transaction, for some queries at a time. The pairs come from
-`scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation`.
+`scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation` or `workers.runs.judge_choice`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from workers.budgets.spend import set_size_of
 from workers.judging.batches import prepared_judge
 from workers.judging.recorded_pairs import RecordedPairs, recorded_pairs
 from workers.models import Run
+from workers.runs import judge_choice
 from workers.runs.set_planning import draw_sets, store_sets
 
 PairsOfQueries = dict[int, IntArray]
@@ -34,6 +35,8 @@ UNCERTAIN, GUIDED, CONFLICTS = "uncertain", "guided", "conflicts"
 GOES_ON = (UNCERTAIN, GUIDED, CONFLICTS, NAMED)
 # The sampler that asks only what judges have recorded.
 RECORDED = "recorded"
+# Allocations that ask one judge about a pair.
+ONE_JUDGE_A_PAIR = (Run.Allocation.ROTATE, Run.Allocation.INFORMATIVE)
 # Samplers that ask given pairs and no others.
 EXACT = (RECORDED, NAMED)
 
@@ -175,13 +178,13 @@ ORDER BY pair.query_id, pair.id
 def _unasked_pairs(
     run: Run, judges: Sequence[int], query_ids: list[int], *, across: bool = False
 ) -> dict[int, IntArray]:
-    """Pairs in use of which a judge of this run still owes an answer; for `rotate`, of which all of them do.
+    """Pairs in use of which a judge of this run still owes an answer; with one judge a pair, of which all of them do.
 
     By query; those across queries under 0.
     """
     both = run.orders == Run.Orders.BOTH
     orders = [False, True] if both else [False]
-    enough = len(judges) * len(orders) if run.allocation == Run.Allocation.ROTATE else 1
+    enough = len(judges) * len(orders) if run.allocation in ONE_JUDGE_A_PAIR else 1
     with connection.cursor() as cursor:
         cursor.execute(
             _UNASKED.format(which=_ACROSS if across else _WITHIN),
@@ -275,7 +278,7 @@ def _store_tasks(
     owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
     rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
-    which, judge, swapped = _questions(run, pairs, len(judges), rng, recorded=recorded)
+    which, judge, swapped = _questions(run, pairs, judges, rng, recorded=recorded)
     asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
 
@@ -286,7 +289,7 @@ def _store_set_tasks(run: Run, judges: Sequence[int], chosen: Mapping[int, IntAr
         return
     planned = store_sets(dict(chosen))
     rng = np.random.default_rng([run.seed, round_number, next(iter(chosen)), 1])
-    which, judge, swapped = _questions(run, planned.ends, len(judges), rng)
+    which, judge, swapped = _questions(run, planned.ends, judges, rng)
     documents = planned.shown(which, judge, swapped, rng)
     asked = ask(
         run, planned.leads[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), documents=documents
@@ -326,13 +329,18 @@ def ask(
 
 
 def _questions(
-    run: Run, pairs: IntArray, judges: int, rng: np.random.Generator, *, recorded: RecordedPairs | None = None
+    run: Run, pairs: IntArray, judges: Sequence[int], rng: np.random.Generator, *, recorded: RecordedPairs | None = None
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """Row of `pairs`, judge and side of every question: one for each judge asked, or two where both orders are."""
     # A cascade asks its first judge alone about everything; `workers.runs.cascade` asks the others later.
     mode = Run.Allocation.ALL if run.allocation == Run.Allocation.CASCADE else run.allocation
     able = None if recorded is None else recorded.able(pairs)
-    which, judge, swapped = allocate(pairs, judges=judges, mode=mode, rng=rng, offset=run.pairs_planned, able=able)
+    if mode == Run.Allocation.INFORMATIVE:
+        which, judge, swapped = judge_choice.choose(run.project, pairs, judges, rng, able=able)
+    else:
+        which, judge, swapped = allocate(
+            pairs, judges=len(judges), mode=mode, rng=rng, offset=run.pairs_planned, able=able
+        )
     if recorded is not None:
         swapped = recorded.sides(pairs[which], judge, swapped)
     if run.orders == Run.Orders.BOTH:

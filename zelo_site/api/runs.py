@@ -66,7 +66,7 @@ class RunIn(Schema):
     judges: list[JudgeIn] = Field(min_length=1, max_length=32)
     sampler: str = "cycles"
     sampler_options: dict[str, Any] = {}
-    allocation: Literal["all", "rotate", "cascade"] = "all"
+    allocation: Literal["all", "rotate", "informative", "cascade"] = "all"
     cascade_threshold: float | None = Field(None, gt=0, le=0.5)
     orders: Literal["one", "both"] = "one"
     query_ids: list[Annotated[int, Field(ge=1, lt=2**63)]] | None = None

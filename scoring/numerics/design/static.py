@@ -118,6 +118,20 @@ def random_cycles(size: int, degree: int, rng: np.random.Generator, exclude: Int
     )
 
 
+def random_matching(size: int, pairs: IntArray, rng: np.random.Generator) -> IntArray:
+    """Pairs between the candidates that are in none of `pairs`, each in one; an odd one meets a candidate that has been met.
+
+    int64[m, 2], a < b; of three new candidates two pairs, of one candidate alone none.
+    """
+    drawn = check_pairs(size, pairs)
+    met = degrees(size, drawn)
+    order = rng.permutation(np.flatnonzero(met == 0))
+    if len(order) % 2 and size > 1:
+        others = np.setdiff1d(np.arange(size), order[-1:])
+        order = np.append(order, rng.choice(others))
+    return np.sort(order[: len(order) // 2 * 2].reshape(-1, 2), axis=1).astype(np.int64)
+
+
 def random_regular_pairs(nodes: int, degree: int, rng: np.random.Generator) -> IntArray:
     """Edges of a random connected degree-regular graph over `nodes`, int64[nodes degree / 2, 2].
 

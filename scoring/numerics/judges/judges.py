@@ -250,10 +250,40 @@ def _alternate(
             standard_errors=False,
         )
         theta = fit.theta
-        d = _differences(columns, panel, fit)
-        state = _measure_judges(columns, panel, _Reference(d, np.zeros(len(d))), model)
+        state = _measure_judges(
+            columns, panel, _without_itself(columns, panel, state, fit, model, prior_precision), model
+        )
     terms = state.terms(columns, panel)
     return state, fit_votes(columns, terms, model=model, prior_precision=prior_precision, start=theta)
+
+
+def _without_itself(
+    columns: ComparisonColumns, panel: _Panel, state: _State, fit: Fit, model: str, prior_precision: float
+) -> _Reference:
+    """Posterior mean and variance of each vote's difference by all votes but itself, to first order.
+
+    A vote moves the strengths towards itself: where candidates have few votes, a judge that guesses would seem sharp,
+    and the more so the more votes it gave.
+    """
+    terms = state.terms(columns, panel)
+    d = _differences(columns, panel, fit)
+    score, h = score_and_curvature(terms.slope * d + terms.offset, columns.preference, terms.weight, model=model)
+    variance = np.empty(len(d))
+    for query in range(columns.queries):
+        rows = slice(columns.offsets[query], columns.offsets[query + 1])
+        a, b, size = columns.a[rows], columns.b[rows], int(columns.sizes[query])
+        information = terms.slope[rows] ** 2 * h[rows]
+        precision = np.diag(np.full(size, max(prior_precision, 1e-9)))
+        for one, other, sign in ((a, a, 1.0), (b, b, 1.0), (a, b, -1.0), (b, a, -1.0)):
+            np.add.at(precision, (one, other), sign * information)
+        inverse = np.linalg.inv(precision)
+        variance[rows] = inverse[a, a] + inverse[b, b] - 2.0 * inverse[a, b]
+    kept = np.maximum(1.0 - terms.slope**2 * h * variance, 1e-3)
+    phi = float(
+        (score**2 / np.maximum(terms.weight, 1e-12)).sum()
+        / max((h * kept / np.maximum(terms.weight, 1e-12)).sum(), 1e-12)
+    )
+    return _Reference(d - variance * terms.slope * score / kept, max(phi, 1e-3) * variance / kept)
 
 
 def _differences(columns: ComparisonColumns, panel: _Panel, fit: Fit) -> FloatArray:
@@ -337,7 +367,9 @@ def _regress(
         step = np.linalg.solve(hessian, gradient)
         beta = beta + np.clip(step, -1.0, 1.0)
         if len(p) > 2:
-            phi = float(np.clip(score @ score / max(h.sum() * (1.0 - 2.0 / len(p)), 1e-12), 1e-3, 1e3))
+            phi = float(
+                np.clip(score @ (score / np.maximum(m, 1e-12)) / max(h.sum() * (1.0 - 2.0 / len(p)), 1e-12), 1e-3, 1e3)
+            )
         if np.abs(step).max() < 1e-9:
             break
     return beta, np.sqrt(phi * np.diag(np.linalg.inv(hessian))), phi

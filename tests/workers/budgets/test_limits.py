@@ -167,7 +167,8 @@ def test_budgets_are_accepted_by_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocation", "orders", "calls"), [("all", "both", 6.0), ("rotate", "one", 1.0), ("cascade", "one", 1.8)]
+    ("allocation", "orders", "calls"),
+    [("all", "both", 6.0), ("rotate", "one", 1.0), ("informative", "one", 1.0), ("cascade", "one", 1.8)],
 )
 def test_calls_of_a_pair_follow_allocation_and_orders(allocation: str, orders: str, calls: float) -> None:
     assert expected_calls_per_pair(allocation, orders, judges=3, threshold=0.2) == pytest.approx(calls)
@@ -194,7 +195,7 @@ def test_certain_query_stops_and_its_share_is_spent_on_the_uncertain_one() -> No
     project = make_project(queries=1, documents=10)
     certain = project.queries.get()  # ten documents are their own top ten
     uncertain = make_query_with_documents(project, 30)
-    options = {"enough_recall": 0.99, "pairs_per_candidate": 8.0}
+    options = {"start_cycles": 1, "enough_recall": 0.99, "pairs_per_candidate": 8.0}
     run = work_until_over(
         paid_run(project, sampler="adaptive", sampler_options=options, pair_budget=100, planned=False), rounds=30
     )
@@ -207,7 +208,7 @@ def test_queries_that_gain_more_get_more_of_a_budget_that_cannot_serve_all() -> 
     project = make_project(queries=1, documents=11)
     near_certain = project.queries.get()  # ten of eleven: little to learn
     open_question = make_query_with_documents(project, 40)
-    options = {"pairs_per_candidate": 8.0}
+    options = {"start_cycles": 1, "pairs_per_candidate": 8.0}
     work_until_over(
         paid_run(project, sampler="adaptive", sampler_options=options, pair_budget=110, planned=False), rounds=30
     )

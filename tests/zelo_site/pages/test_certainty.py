@@ -298,6 +298,7 @@ def test_estimate_of_a_design_by_rounds_is_its_end(project: Project) -> None:
         ({"allocation": "all", "orders": "one"}, [80, 80]),
         ({"allocation": "all", "orders": "both"}, [160, 160]),
         ({"allocation": "rotate", "orders": "both"}, [80, 80]),
+        ({"allocation": "informative", "orders": "both"}, [80, 80]),
         ({"allocation": "cascade", "orders": "one"}, [80, 32]),
         ({"allocation": "cascade", "orders": "both"}, [160, 64]),
     ],

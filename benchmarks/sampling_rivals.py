@@ -1,0 +1,139 @@
+"""The table of rivals of `sampling.py`: published designs and the product's, same votes, same budget.
+
+Not a benchmark itself. Every rival of `rivals.py` asks up to the last of RIVAL_CALLS calls on the same queries. Its ranking is
+its own order or the product's fit of its answers, whichever is the better in the mean over a setting: so a rival
+never loses by its way to rate. A world is a setting without its kind of votes; its figures are means over those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.rivals import DOCUMENT_TOKENS, RIVALS, Rival, Table, play
+from benchmarks.sampling_worlds import Setting, World
+from labeling.records import FloatArray, IntArray
+
+RIVAL_CALLS = np.array([200, 400, 800])
+OURS = "adaptive x rotate"
+SETWISE = "setwise"
+
+Rate = Callable[[list[IntArray], list[FloatArray]], FloatArray]
+Quality = Callable[[list[World], FloatArray], FloatArray]
+
+
+@dataclass(slots=True)
+class Rows:
+    """One setting: float64[R, len(RIVAL_CALLS), 3] by design, and mean tokens at each number of calls."""
+
+    setting: Setting
+    quality: dict[str, FloatArray]
+    tokens: dict[str, FloatArray]
+
+
+def run_rivals(
+    setting: Setting, worlds: list[World], ours: FloatArray, *, rate: Rate, quality: Quality, seed: int
+) -> Rows:
+    """Let all rivals ask; `ours` is the quality of the product's design on the same queries."""
+    found = {OURS: ours}
+    tokens = {OURS: 2.0 * DOCUMENT_TOKENS * RIVAL_CALLS}
+    for name, rival in RIVALS.items():
+        calls = RIVAL_CALLS
+        found[name], tokens[name] = _play_all(rival, worlds, calls.tolist(), rate, quality, seed)
+        if name == SETWISE:  # once more with as many tokens as pairs have
+            found[f"{name}, tokens of pairs"], tokens[f"{name}, tokens of pairs"] = _play_all(
+                rival, worlds, (calls // 2).tolist(), rate, quality, seed
+            )
+    return Rows(setting, found, tokens)
+
+
+def _play_all(
+    rival: Rival, worlds: list[World], calls: list[int], rate: Rate, quality: Quality, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    tables = [play(rival, world, calls, np.random.default_rng([seed, i, 7])) for i, world in enumerate(worlds)]
+    reached = []
+    for place in range(len(calls)):
+        own = quality(worlds, -np.array([np.argsort(table.orders[place]) for table in tables], dtype=np.float64))
+        fitted = quality(worlds, rate(*_until(tables, place)))
+        reached.append(own if own[:, 0].mean() > fitted[:, 0].mean() else fitted)
+    return np.stack(reached, axis=1), np.mean([table.spent_tokens for table in tables], axis=0)
+
+
+def _until(tables: Sequence[Table], place: int) -> tuple[list[IntArray], list[FloatArray]]:
+    pairs = [np.concatenate(table.pairs)[: table.counts[place]] for table in tables]
+    answers = [np.concatenate(table.answers)[: table.counts[place]] for table in tables]
+    return pairs, answers
+
+
+def by_world(rows: Sequence[Rows]) -> dict[str, dict[str, FloatArray]]:
+    """Quality by world and design, float64[R, calls, 3], the mean over the kinds of votes."""
+    worlds: dict[str, list[Rows]] = {}
+    for each in rows:
+        worlds.setdefault(" ".join(filter(None, [each.setting.group, each.setting.tails])), []).append(each)
+    return {
+        world: {name: np.mean([each.quality[name] for each in members], axis=0) for name in members[0].quality}
+        for world, members in worlds.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the product's design stands among the rivals in one world at one number of calls, by mean NDCG@10."""
+
+    world: str
+    calls: int
+    rank: int
+    best_rival: str
+    lead: float
+    lead_stderr: float
+
+
+def standings(rows: Sequence[Rows]) -> list[Standing]:
+    """Rank 1 is first; `lead` over the best rival, paired over replications, below 0 where it loses.
+
+    A call of `setwise` reads twice the documents of a pair, so that it enters with as many tokens, not calls.
+    """
+    found = []
+    for world, designs in by_world(rows).items():
+        for place, calls in enumerate(RIVAL_CALLS.tolist()):
+            mean = {name: each[:, place, 0].mean() for name, each in designs.items() if name != SETWISE}
+            rivals = {name: value for name, value in mean.items() if name != OURS}
+            best = max(rivals, key=lambda name: rivals[name])
+            lead = designs[OURS][:, place, 0] - designs[best][:, place, 0]
+            rank = 1 + sum(value > mean[OURS] for value in rivals.values())
+            found.append(Standing(world, calls, rank, best, lead.mean(), lead.std(ddof=1) / np.sqrt(len(lead))))
+    return found
+
+
+def report_rivals(rows: Sequence[Rows], table: Callable[[list[str], list[list[str]]], str]) -> str:
+    """One table a world: NDCG@10, recall@10 and tau at each number of calls, and the tokens of the last."""
+    parts = []
+    tokens = rows[0].tokens
+    for world, designs in by_world(rows).items():
+        order = sorted(designs, key=lambda name: -designs[name][:, :, 0].mean())
+        lines = []
+        for name in order:
+            mean = designs[name].mean(axis=0)
+            cells = [f"{mean[place, 0]:.3f} {mean[place, 1]:.2f} {mean[place, 2]:.2f}" for place in range(len(mean))]
+            lines.append([name, *cells, f"{tokens[name][-1] / 1000.0:,.0f}k"])
+        count = len(next(iter(designs.values())))
+        heads = ["design", *(f"at {calls} calls" for calls in RIVAL_CALLS), f"tokens at {RIVAL_CALLS[-1]}"]
+        parts.append(f"\n{world}: NDCG@10, recall@10, tau ({count} replications)\n{table(heads, lines)}")
+    lines = [
+        [each.world, str(each.calls), str(each.rank), each.best_rival, f"{each.lead:+.3f} ({each.lead_stderr:.3f})"]
+        for each in standings(rows)
+    ]
+    parts.append(f"\n{table(['world', 'calls', f'rank of {OURS}', 'best rival', 'lead (se)'], lines)}")
+    return "\n".join(parts)
+
+
+def rival_keys(rows: Sequence[Rows]) -> dict[str, float]:
+    """`worst_rank_among_rivals` and the least lead; how often the lead is below zero by more than two standard errors."""
+    found = standings(rows)
+    return {
+        "worst_rank_among_rivals": float(max(each.rank for each in found)),
+        "least_lead_over_rivals": min(each.lead for each in found),
+        "clear_losses_to_rivals": float(sum(each.lead < -2.0 * each.lead_stderr for each in found)),
+    }

@@ -1,0 +1,129 @@
+"""Allocation `informative`: judges are measured on the run's own answers, then asked where a dollar tells most."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from labeling import plugins
+from labeling.models import Annotator, Judgment, Project
+from labeling.records import Comparison, Failure, Verdict
+from scoring.judge_terms import panel_terms, seen_candidates
+from scoring.models import JudgeFit, Score
+from scoring.rating import rate_stale
+from tests.factories.rows import make_judges, make_project, make_run
+from tests.factories.stubs.plugins import TestJudge
+from tests.factories.working import judge_all
+from workers.models import Attempt, JudgingTask, Run
+from workers.runs import judge_choice
+from workers.runs.advancing import advance
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "guessing")]
+
+DOCUMENTS, QUERIES = 16, 4
+
+
+class GuessingJudge(TestJudge):
+    """Prefers by a checksum of the texts: steadily, and without a reason."""
+
+    name = "test-guessing"
+    label = "Guessing"
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | Failure]:
+        sums = [zlib.crc32((each.a.text + each.b.text).encode()) for each in comparisons]
+        return [Verdict(0.8 if number % 2 else 0.2) for number in sums]
+
+
+@pytest.fixture
+def guessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins._registry, ("judge", "test-guessing"), GuessingJudge)
+
+
+def make_panel(project: Project) -> tuple[Annotator, Annotator]:
+    """One that prefers the longer document, and one that guesses."""
+    return make_judges(project, 1)[0], make_judges(project, 1, plugin="test-guessing")[0]
+
+
+def asked(run: Run) -> dict[int, int]:
+    counts = dict.fromkeys(run.judges.values_list("pk", flat=True), 0)
+    for judge in JudgingTask.objects.filter(run=run, state="open").values_list("annotator", flat=True):
+        counts[judge] += 1
+    return counts
+
+
+def started(project: Project, judges: Sequence[Annotator], **order: object) -> Run:
+    options = {"start_cycles": 1, "pairs_per_candidate": 6.0, "round_pairs": 8}
+    return make_run(
+        project, judges=judges, sampler="adaptive", sampler_options=options, allocation="informative", **order
+    )
+
+
+def test_judges_take_turns_until_measured_and_then_the_sharp_one_is_asked() -> None:
+    project = make_project(queries=QUERIES, documents=DOCUMENTS)
+    sharp, guesses = make_panel(project)
+    run = started(project, [guesses, sharp])
+    first = asked(run)
+    assert sum(first.values()) == run.pairs_planned == QUERIES * DOCUMENTS
+    assert abs(first[sharp.pk] - first[guesses.pk]) <= 1, "nothing is known, and both are free"
+    assert judge_all(run) == QUERIES * DOCUMENTS
+    rate_stale(project.pk)
+    advance(run.pk)
+    later = asked(run)
+    assert later[guesses.pk] == 0 and later[sharp.pk] == QUERIES * 8
+    assert not JudgeFit.objects.exists(), "they were measured for this choice alone"
+
+
+def test_a_price_counts() -> None:
+    project = make_project(queries=QUERIES, documents=DOCUMENTS)
+    sharp, guesses = make_panel(project)
+    run = started(project, [sharp, guesses])
+    for judge, cost in ((sharp, 900), (guesses, 100)):
+        Attempt.objects.create(
+            task_id=1, fence=judge.pk, run=run, annotator=judge, outcome="preference", cost_micros=cost
+        )
+    assert judge_choice.prices([sharp.pk, guesses.pk]) == [900.0, 100.0]
+    assert judge_choice.prices([guesses.pk, sharp.pk]) == [100.0, 900.0]
+    judge_all(run)
+    rate_stale(project.pk)
+    advance(run.pk)
+    assert asked(run)[sharp.pk] == QUERIES * 8, "worth more than nine times a guess"
+
+
+def test_sides_balance_what_was_asked_before() -> None:
+    project = make_project(queries=1, documents=4)
+    (judge,) = make_judges(project, 1)
+    run = make_run(project, judges=[judge], sampler="all")
+    rows = JudgingTask.objects.filter(run=run).select_related("pair")
+    counted: dict[int, list[int]] = {}
+    for task in rows:
+        ends = (task.pair.b_id, task.pair.a_id) if task.swapped else (task.pair.a_id, task.pair.b_id)
+        for candidate, side in zip(ends, (1, -1), strict=True):
+            votes, first = counted.get(candidate, [0, 0])
+            counted[candidate] = [votes + 1, first + side]
+    candidates = np.array(sorted(counted))
+    for answered in (False, True):
+        seen = seen_candidates(candidates, [judge.pk])
+        assert seen.votes[:, 0].tolist() == [counted[each][0] for each in sorted(counted)] == [3, 3, 3, 3]
+        assert seen.first[:, 0].tolist() == [counted[each][1] for each in sorted(counted)]
+        assert np.isnan(seen.theta).all() != answered
+        if not answered:
+            judge_all(run)
+            rate_stale(project.pk)
+            assert Score.objects.count() == Judgment.objects.count() - 2 == 4
+
+
+def test_stored_measurements_count() -> None:
+    project = make_project(queries=1, documents=4)
+    one, other = make_judges(project, 2)
+    for judge, sharpness in ((one, 1.2), (other, 0.7)):
+        JudgeFit.objects.create(
+            annotator=judge, sharpness=sharpness, sharpness_stderr=0.1, position_bias=0.2, position_bias_stderr=0.1,
+            dispersion=0.5, weight=1.0, votes=200, anchors=0,
+        )  # fmt: skip
+    known = panel_terms(project, [other.pk, one.pk], [2.0, 3.0])
+    assert known.is_measured
+    assert known.sharpness.tolist() == [0.7, 1.2] and known.price.tolist() == [2.0, 3.0]
+    assert known.dispersion.tolist() == [0.5, 0.5] and not known.shared.any()
