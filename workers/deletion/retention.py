@@ -155,7 +155,7 @@ def _remove(model: type[models.Model], keys: Sequence[Any]) -> None:
 
 
 def _remove_attempts(model: type[models.Model], keys: Sequence[Any]) -> None:
-    """Delete calls; the totals of their runs stay (migration 0029_pruned_attempts)."""
+    """Delete calls; the totals of their runs stay (migration 0031_pruned_attempts)."""
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL zelo.pruning = 'on'")
         cursor.execute("DELETE FROM workers_attempt WHERE id = ANY(%s)", [list(keys)])

@@ -49,7 +49,7 @@ DROP FUNCTION workers_keep_task_counts();
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0028_recipes'),
+        ("workers", "0032_query_figures"),
     ]
 
     operations = [

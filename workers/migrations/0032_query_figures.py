@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('labeling', '0019_invitations_have_makers'),
-        ('workers', '0028_recipes'),
+        ("workers", "0031_pruned_attempts"),
     ]
 
     operations = [

@@ -13,7 +13,7 @@ CREATE TRIGGER workers_attempt_removed AFTER DELETE ON workers_attempt
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workers", "0028_recipes")]
+    dependencies = [("workers", "0030_spend_by_endpoint")]
 
     operations = [
         migrations.RunSQL(

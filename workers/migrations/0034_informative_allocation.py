@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('labeling', '0019_invitations_have_makers'),
-        ('workers', '0028_recipes'),
+        ("workers", "0033_task_counts"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
