@@ -71,7 +71,8 @@ def _stored(judges: Sequence[int]) -> dict[int, _Known]:
     rows = JudgeFit.objects.filter(annotator__in=judges, votes__gt=0).values_list(
         "annotator_id", "sharpness", "sharpness_stderr", "position_bias", "dispersion", "votes"
     )
-    return {judge: _Known() for judge in judges} | {row[0]: _Known(*row[1:]) for row in rows}
+    measured = {row[0]: _Known(*row[1:]) for row in rows if None not in row}
+    return {judge: _Known() for judge in judges} | measured
 
 
 _ANSWERS = """

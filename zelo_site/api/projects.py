@@ -213,7 +213,7 @@ def post_import(
     """
     project = owned_project_or_404(request, slug)
     if (file.size or 0) > settings.ZELO_IMPORT_INLINE_BYTES:
-        data = DataFile(file, file.name or "upload", importer, options or {})  # type: ignore[arg-type]
+        data = DataFile(file, file.name or "upload", importer, options or {})
         try:
             job = order_data_import(
                 project, [data], leave_out_bad_rows=leave_out_bad_rows, replaces=replaces, by=request.user

@@ -145,7 +145,9 @@ def own_connection() -> Iterator[None]:
 
 def listed(user: Any) -> list[dict[str, Any]]:
     """The models that the user may use, in OpenAI's format: rerankers, and deployments with their current version."""
-    named = [(full_name(each), each.created_at, each, {}) for each in usable_by(user)]
+    named: list[tuple[str, Any, Any, dict[str, Any]]] = [
+        (full_name(each), each.created_at, each, {}) for each in usable_by(user)
+    ]
     named += [
         (deployment_name(each), each.created_at, each.current, {"version": full_name(each.current)})
         for each in usable_deployments(user)

@@ -60,7 +60,7 @@ def _ndcg(project: Project) -> Chart:
         name="ndcg",
         title=_("NDCG@10 by spend"),
         about=_(
-            "Elo refitted on growing shares of the answers to at most 50 graded queries, with 95 % intervals over queries."
+            "Elo refitted on growing shares of the answers to at most 50 graded queries, with 95 percent intervals over queries."
         ),
         x_label=_("spent on these queries") if is_money else _("judgments of these queries"),
         y_label="NDCG@10",
