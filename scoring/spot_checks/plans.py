@@ -111,7 +111,10 @@ def open_pairs(
 
 def ask_person(project: Project, pair: Pair, *, by: Any = None) -> Planned:
     """Open a slot for one more person on the pair. Raises NothingToAsk while a slot of it is open already."""
-    answered = SpotCheck.objects.filter(pair=pair, slot__isnull=False, judgment__isnull=False).count()
+    slots = SpotCheck.objects.filter(pair=pair, slot__isnull=False)
+    if slots.filter(judgment__isnull=True).exists():
+        raise NothingToAsk("this pair is already waiting for a person")
+    answered = slots.count()
     drawn = [DrawnPair(pair.a_id, pair.b_id, pair.query_id)]
     reason = Reason.DISAGREEMENT if pair.query_id else Reason.CROSS_QUERY
     return _plan(project, drawn, reason=reason, pairs=1, overlap=answered + 1, seed=0, by=by)

@@ -222,7 +222,7 @@ def test_a_lost_link_is_replaced_and_the_person_signs_in_by_name(visit: Start, o
     guest.open(path(found)).get_by_role("button", name="Join project").click()
     owners.reload()
     expect(owners.get_by_role("row", name="Grace Hopper")).to_contain_text("annotator")
-    owners.get_by_role("row", name="Grace Hopper").get_by_text("change").click()
+    owners.get_by_label("Change Grace Hopper").click()
     owners.get_by_role("button", name="New sign-in link").click()
     second = visit()
     second.open(path(owners.locator("#new-link").inner_text())).get_by_role("button", name="Sign in").click()

@@ -14,7 +14,7 @@ from labeling.access.api_keys import make_token
 from labeling.access.links import make_link
 from labeling.access.second_factor import new_device
 from labeling.annotation.gold import set_gold
-from labeling.models import Annotator, ApiToken, Pair, Project, Query
+from labeling.models import Annotator, ApiToken, Pair, Project, Query, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
@@ -69,6 +69,11 @@ def a_judge_to_teach(world: World) -> None:
 def an_open_teaching(world: World) -> None:
     a_judge_to_teach(world)
     world.known["teaching_id"] = order_teaching(Annotator.objects.get(pk=world.known["annotator_id"])).pk
+
+
+def nobody_asked(world: World) -> None:
+    """The pair waits for no person yet."""
+    SpotCheck.objects.filter(pair=world.known["pair_id"]).delete()
 
 
 def scores(world: World) -> None:

@@ -65,6 +65,8 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
         "export-archive",
         "estimate",
         "mark-gold",
+        "ask-pair",
+        "query-views",
         "move-training",
         "move-distillation",
         "move-recipe",
