@@ -20,23 +20,24 @@ class BadScale(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured. Rows a second of one process, unless the name says otherwise; bytes with indexes.
+    """What was measured (docs/scale.md), on a busy machine of two cores. Rows a second of one process, unless the name says otherwise;
+    bytes with indexes.
 
     `database_s`: judgments a second that one PostgreSQL claims and stores. `host_calls_s`: calls over HTTP a second of one host with
     two worker processes. `gpu_calls_s`: questions a second of one GPU; 0 where nobody has measured the model.
     `adaptive_share` and `student_share`: calls to the paper's quality as a share of its three judges' on four pairs a document.
     """
 
-    import_rows_s: float = 15_000.0
-    plan_pairs_s: float = 20_000.0
-    database_s: float = 5_000.0
-    fit_queries_s: float = 200.0
+    import_rows_s: float = 4_854.0
+    plan_pairs_s: float = 4_559.0
+    database_s: float = 5_399.0
+    fit_queries_s: float = 51.0
     host_calls_s: float = 456.0
     gpu_calls_s: float = 0.0
-    candidate_bytes: float = 1_600.0
-    pair_bytes: float = 120.0
-    judgment_bytes: float = 270.0
-    call_bytes: float = 260.0
+    candidate_bytes: float = 1_330.0
+    pair_bytes: float = 167.0
+    judgment_bytes: float = 250.0
+    call_bytes: float = 421.0
     adaptive_share: float = 0.229
     student_share: float = 0.177
 
