@@ -74,7 +74,9 @@ class RequestBatcher:
         most_waiting_tokens: int = 4_000_000,
         most_wait_s: float = 0.0,
         prepare_thread: Callable[[], None] = lambda: None,
-        observe: Callable[[LoadedModel, Sequence[EncodedPair], float], None] = lambda model, pairs, seconds: None,
+        observe: Callable[
+            [LoadedModel | ExactPart, Sequence[EncodedPair], float], None
+        ] = lambda model, pairs, seconds: None,
     ) -> None:
         self._most_waiting_tokens = most_waiting_tokens
         self._most_wait_s = most_wait_s

@@ -1,7 +1,7 @@
 """Plans one round of a run: chooses pairs, judges and orders, and stores them as pairs and tasks.
 
 `workers.runs.advancing` calls this inside its transaction, for some queries at a time. The pairs come from
-`scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation` or `workers.runs.judge_choice`.
+`scoring.sampling.draw`, the judges of each from `scoring.numerics.judges.allocation` or `workers.runs.choices.judges`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workers.budgets.spend import set_size_of
 from workers.judging.batches import prepared_judge
 from workers.judging.recorded_pairs import RecordedPairs, recorded_pairs
 from workers.models import Run
-from workers.runs import judge_choice
+from workers.runs.choices import judges as judge_choice
 from workers.runs.set_planning import draw_sets, store_sets
 
 PairsOfQueries = dict[int, IntArray]

@@ -18,8 +18,8 @@ from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.stubs.plugins import TestJudge
 from tests.factories.working import judge_all
 from workers.models import Attempt, JudgingTask, Run
-from workers.runs import judge_choice
 from workers.runs.advancing import advance
+from workers.runs.choices import judges as judge_choice
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "guessing")]
 
