@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from django.db import connection
@@ -71,7 +72,7 @@ def _stored(judges: Sequence[int]) -> dict[int, _Known]:
     rows = JudgeFit.objects.filter(annotator__in=judges, votes__gt=0).values_list(
         "annotator_id", "sharpness", "sharpness_stderr", "position_bias", "dispersion", "votes"
     )
-    measured = {row[0]: _Known(*row[1:]) for row in rows if None not in row}
+    measured = {row[0]: _Known(*cast(Any, row[1:])) for row in rows if None not in row}
     return {judge: _Known() for judge in judges} | measured
 
 
