@@ -232,7 +232,7 @@ def replay(project: Project, mode: str, dollars: float, seed: int) -> Curve:
     queries = len(project.strength)
     price = np.array(project.kind.price)
     rngs = [np.random.default_rng([seed, query]) for query in range(queries)]
-    sampler = Adaptive(Adaptive.Options(pairs_per_candidate=MOST_CALLS / SIZE))
+    sampler = Adaptive(Adaptive.Options(start_cycles=1, pairs_per_candidate=MOST_CALLS / SIZE))
     asked, curve, panel = Asked.nothing(queries), Curve(), unmeasured(price)
     theta: FloatArray | None = None
     spent = 0.0
@@ -326,10 +326,10 @@ def report(outcomes: Sequence[Outcome]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer questions")
-    parser.add_argument("--queries", type=int, help="questions of each project; default 100, 24 with --quick")
+    parser.add_argument("--queries", type=int, help="questions of each project; default 100, 20 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    queries = options.queries or (24 if options.quick else 100)
+    queries = options.queries or (20 if options.quick else 100)
     begun = time.perf_counter()
     outcomes = [run_kind(kind, queries, options.seed) for kind in [*UNEQUAL, ALIKE, EQUAL]]
     print(report(outcomes))

@@ -287,6 +287,8 @@ def _in_rounds(table: Table, choose: Callable[[adaptive.Posterior, np.ndarray], 
             posterior = adaptive.working_posterior(_state(table.size, pairs, answers, theta))
             theta[:] = posterior.theta
             waiting = choose(posterior, free)
+            if not len(waiting):  # nothing is in doubt
+                waiting = table.rng.permutation(np.argwhere(np.triu(free)))[:ROUND]
         now, waiting = waiting[: table.room()], waiting[table.room() :]
         free[now[:, 0], now[:, 1]] = free[now[:, 1], now[:, 0]] = False
         pairs, answers = np.concatenate([pairs, now]), np.concatenate([answers, table.ask(now)])

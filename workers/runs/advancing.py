@@ -26,7 +26,7 @@ from workers.judging import queue
 from workers.judging.pausing import retired_judges
 from workers.judging.trouble import troubled_judges
 from workers.models import Job, JudgeTrouble, JudgingTask, Run
-from workers.runs import cascade, gold_mixing, planning
+from workers.runs import cascade, gold_mixing, judge_choice, planning
 from workers.runs.closing import closing_of
 from workers.runs.ordering import checked_sampler
 from workers.runs.query_budgets import budgets_of_chunk, shares_of_round
@@ -167,6 +167,7 @@ def plan_round(run: Run, job: Job) -> None:
     if "shares" not in job.payload and not is_across(sampler):
         number = int(job.payload["round"])
         job.payload["shares"] = shares_of_round(run, sampler, judges, queries=queries, round_number=number)
+    panel = judge_choice.panel_of(run, judges)
     while ahead := [query for query in queries if query > job.payload["after"]]:
         chunk = ahead if is_across(sampler) else ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
@@ -177,11 +178,13 @@ def plan_round(run: Run, job: Job) -> None:
             budgets = budgets_of_chunk(run, judges, shares=shares, chunk=chunk, ahead=len(ahead))
             if is_across(sampler):
                 budget = sum(budgets.values())
-                planning.plan_across(run, sampler, judges, query_ids=chunk, budget=budget, round_number=number)
+                planning.plan_across(
+                    run, sampler, judges, query_ids=chunk, budget=budget, round_number=number, panel=panel
+                )
             else:
                 mixes = sampler.name not in planning.EXACT  # nobody has recorded, or named, the known pairs
                 budgets = gold_mixing.keep_room(run, budgets) if mixes else budgets
-                planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number)
+                planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number, panel=panel)
                 if mixes:
                     gold_mixing.top_up(run, chunk)
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}

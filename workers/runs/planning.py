@@ -20,6 +20,7 @@ from scoring.annotators.cycles import contradicting_pairs
 from scoring.annotators.student_weights import guides_of
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.numerics.judges.allocation import allocate
+from scoring.numerics.judges.informative import PanelTerms
 from scoring.sampling.draw import sample_pairs
 from scoring.sampling.named_pairs import NAMED, by_query, pairs_of
 from workers.budgets.spend import set_size_of
@@ -42,9 +43,16 @@ EXACT = (RECORDED, NAMED)
 
 
 def plan_queries(
-    run: Run, sampler: Sampler, judges: Sequence[int], *, budgets: Mapping[int, int], round_number: int
+    run: Run,
+    sampler: Sampler,
+    judges: Sequence[int],
+    *,
+    budgets: Mapping[int, int],
+    round_number: int,
+    panel: PanelTerms | None = None,
 ) -> None:
-    """Store the next pairs and tasks of the queries in `budgets` (the most pairs for each).
+    """Store the next pairs and tasks of the queries in `budgets` (the most pairs for each). `panel`: what is known of the
+    judges, where the run's allocation goes by it.
 
     In the first round, existing pairs of the project that these judges have not judged come first: so another judge
     answers the same design, and the rest of a cancelled run is completed.
@@ -65,7 +73,7 @@ def plan_queries(
             round_number=round_number,
             pending=pending_pairs(list(budgets)),
         )
-        _store_set_tasks(run, judges, sets, round_number=round_number)
+        _store_set_tasks(run, judges, sets, round_number=round_number, panel=panel)
         return
     recorded = None
     if sampler.name == RECORDED:
@@ -85,7 +93,7 @@ def plan_queries(
         guides=guides_of(run.project_id, judges),
         recorded=offered,
     )
-    _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded)
+    _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded, panel=panel)
 
 
 def _contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
@@ -101,7 +109,14 @@ def _contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> Pai
 
 
 def plan_across(
-    run: Run, sampler: Sampler, judges: Sequence[int], *, query_ids: list[int], budget: int, round_number: int
+    run: Run,
+    sampler: Sampler,
+    judges: Sequence[int],
+    *,
+    query_ids: list[int],
+    budget: int,
+    round_number: int,
+    panel: PanelTerms | None = None,
 ) -> None:
     """Store the next pairs across these queries, and their tasks; all at once, since they make one graph.
 
@@ -120,7 +135,7 @@ def plan_across(
         pending=pending_pairs(query_ids, across=True),
     )
     pairs = np.concatenate([known, drawn])
-    _store_tasks(run, judges, {None: pairs} if len(pairs) else {}, round_number=round_number)
+    _store_tasks(run, judges, {None: pairs} if len(pairs) else {}, round_number=round_number, panel=panel)
 
 
 def _lock_project(project_id: int) -> None:
@@ -268,6 +283,7 @@ def _store_tasks(
     *,
     round_number: int,
     recorded: RecordedPairs | None = None,
+    panel: PanelTerms | None = None,
 ) -> None:
     """Store the chosen pairs (by query, or under None across queries) and a task for each judge; answered questions get no
     task.
@@ -278,18 +294,25 @@ def _store_tasks(
     owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
     ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
     rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
-    which, judge, swapped = _questions(run, pairs, judges, rng, recorded=recorded)
+    which, judge, swapped = _questions(run, pairs, judges, rng, recorded=recorded, panel=panel)
     asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
 
 
-def _store_set_tasks(run: Run, judges: Sequence[int], chosen: Mapping[int, IntArray], *, round_number: int) -> None:
+def _store_set_tasks(
+    run: Run,
+    judges: Sequence[int],
+    chosen: Mapping[int, IntArray],
+    *,
+    round_number: int,
+    panel: PanelTerms | None = None,
+) -> None:
     """As `_store_tasks`, for sets of documents: one task for each judge that is asked about a set."""
     if not chosen:
         return
     planned = store_sets(dict(chosen))
     rng = np.random.default_rng([run.seed, round_number, next(iter(chosen)), 1])
-    which, judge, swapped = _questions(run, planned.ends, judges, rng)
+    which, judge, swapped = _questions(run, planned.ends, judges, rng, panel=panel)
     documents = planned.shown(which, judge, swapped, rng)
     asked = ask(
         run, planned.leads[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), documents=documents
@@ -329,14 +352,20 @@ def ask(
 
 
 def _questions(
-    run: Run, pairs: IntArray, judges: Sequence[int], rng: np.random.Generator, *, recorded: RecordedPairs | None = None
+    run: Run,
+    pairs: IntArray,
+    judges: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    recorded: RecordedPairs | None = None,
+    panel: PanelTerms | None = None,
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """Row of `pairs`, judge and side of every question: one for each judge asked, or two where both orders are."""
     # A cascade asks its first judge alone about everything; `workers.runs.cascade` asks the others later.
     mode = Run.Allocation.ALL if run.allocation == Run.Allocation.CASCADE else run.allocation
     able = None if recorded is None else recorded.able(pairs)
-    if mode == Run.Allocation.INFORMATIVE:
-        which, judge, swapped = judge_choice.choose(run.project, pairs, judges, rng, able=able)
+    if panel is not None:
+        which, judge, swapped = judge_choice.choose(pairs, judges, panel, rng, able=able)
     else:
         which, judge, swapped = allocate(
             pairs, judges=len(judges), mode=mode, rng=rng, offset=run.pairs_planned, able=able

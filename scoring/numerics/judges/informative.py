@@ -20,6 +20,9 @@ from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray
 LEAST_VOTES = 30
 """A judge with fewer votes is not measured: it is asked in turn, the less often the more it costs."""
 
+WORST_STDERR = 0.9
+"""The same for a judge whose sharpness is known no better than this: its votes have taught nothing beyond the prior."""
+
 CHEAPEST = 0.01
 """The least price of a judge, as a share of the dearest one's: a question takes time even where it costs nothing."""
 
@@ -50,8 +53,8 @@ class PanelTerms:
 
     @property
     def is_measured(self) -> bool:
-        """Whether every judge has enough votes to be chosen by what is known of it."""
-        return bool((self.votes >= LEAST_VOTES).all())
+        """Whether every judge is known well enough to be chosen by what is known of it."""
+        return bool((self.votes >= LEAST_VOTES).all() and (self.sharpness_stderr <= WORST_STDERR).all())
 
     @property
     def likely_sharpness(self) -> FloatArray:

@@ -219,7 +219,7 @@ def test_queries_that_gain_more_get_more_of_a_budget_that_cannot_serve_all() -> 
 def test_round_that_is_interrupted_keeps_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(queries=2, documents=12)
     monkeypatch.setattr(advancing, "QUERIES_AT_ONCE", 1)
-    options = {"pairs_per_candidate": 5.0}
+    options = {"start_cycles": 1, "pairs_per_candidate": 5.0}
     run = paid_run(project, sampler="adaptive", sampler_options=options, pair_budget=40)
     judge_all(run)
     rate_stale(project.pk)

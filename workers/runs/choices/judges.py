@@ -1,6 +1,7 @@
 """The judge and the order of each pair of a run with the allocation `informative`.
 
-`workers.runs.planning` calls this for the pairs of a round. What is known of the judges comes from
+`workers.runs.advancing` asks what is known of the judges once a round, before its transactions, since votes are read in one of
+their own; `workers.runs.planning` then calls `choose` for the pairs of some queries. What is known comes from
 `scoring.judge_terms`, what an answer costs from the calls that were paid.
 """
 
@@ -12,23 +13,35 @@ from typing import Any
 
 import numpy as np
 
-from labeling.models import Annotator, Project
+from labeling.models import Annotator
 from labeling.records import BoolArray, IntArray
 from scoring.judge_terms import panel_terms, seen_candidates
-from scoring.numerics.judges.informative import choose_judges
+from scoring.numerics.judges.informative import PanelTerms, choose_judges
 from workers.budgets.spend import calls_of_options, recent_price
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
+from workers.models import Run
 
 # Tokens (read, written) of a call that a price is estimated for while the judge has made none.
 TYPICAL_TOKENS = (800, 60)
 
 
+def panel_of(run: Run, judges: Sequence[int]) -> PanelTerms | None:
+    """What is known of these judges; None for a run with another allocation."""
+    if run.allocation != Run.Allocation.INFORMATIVE:
+        return None
+    return panel_terms(run.project, judges, prices(judges))
+
+
 def choose(
-    project: Project, pairs: IntArray, judges: Sequence[int], rng: np.random.Generator, *, able: BoolArray | None = None
+    pairs: IntArray,
+    judges: Sequence[int],
+    panel: PanelTerms,
+    rng: np.random.Generator,
+    *,
+    able: BoolArray | None = None,
 ) -> tuple[IntArray, IntArray, BoolArray]:
     """(row of `pairs`, index of the judge, swapped) of every question; `pairs` candidate ids int64[m, 2]."""
     candidates, local = np.unique(pairs, return_inverse=True)
-    panel = panel_terms(project, judges, prices(judges))
     seen = seen_candidates(candidates, judges)
     return choose_judges(local.reshape(-1, 2).astype(np.int64), seen, panel, rng, able=able)
 

@@ -23,7 +23,7 @@ from workers.runs.choices import judges as judge_choice
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins", "guessing")]
 
-DOCUMENTS, QUERIES = 16, 4
+DOCUMENTS, QUERIES = 12, 6
 
 
 class GuessingJudge(TestJudge):
@@ -55,7 +55,7 @@ def asked(run: Run) -> dict[int, int]:
 
 
 def started(project: Project, judges: Sequence[Annotator], **order: object) -> Run:
-    options = {"start_cycles": 1, "pairs_per_candidate": 6.0, "round_pairs": 8}
+    options = {"start_cycles": 2, "pairs_per_candidate": 5.0, "round_pairs": 8}
     return make_run(
         project, judges=judges, sampler="adaptive", sampler_options=options, allocation="informative", **order
     )
@@ -66,9 +66,9 @@ def test_judges_take_turns_until_measured_and_then_the_sharp_one_is_asked() -> N
     sharp, guesses = make_panel(project)
     run = started(project, [guesses, sharp])
     first = asked(run)
-    assert sum(first.values()) == run.pairs_planned == QUERIES * DOCUMENTS
+    assert sum(first.values()) == run.pairs_planned == 2 * QUERIES * DOCUMENTS
     assert abs(first[sharp.pk] - first[guesses.pk]) <= 1, "nothing is known, and both are free"
-    assert judge_all(run) == QUERIES * DOCUMENTS
+    assert judge_all(run) == 2 * QUERIES * DOCUMENTS
     rate_stale(project.pk)
     advance(run.pk)
     later = asked(run)
@@ -80,16 +80,17 @@ def test_a_price_counts() -> None:
     project = make_project(queries=QUERIES, documents=DOCUMENTS)
     sharp, guesses = make_panel(project)
     run = started(project, [sharp, guesses])
-    for judge, cost in ((sharp, 900), (guesses, 100)):
+    for judge, cost in ((sharp, 100_000), (guesses, 100)):
         Attempt.objects.create(
             task_id=1, fence=judge.pk, run=run, annotator=judge, outcome="preference", cost_micros=cost
         )
-    assert judge_choice.prices([sharp.pk, guesses.pk]) == [900.0, 100.0]
-    assert judge_choice.prices([guesses.pk, sharp.pk]) == [100.0, 900.0]
+    assert judge_choice.prices([sharp.pk, guesses.pk]) == [100_000.0, 100.0]
+    assert judge_choice.prices([guesses.pk, sharp.pk]) == [100.0, 100_000.0]
     judge_all(run)
     rate_stale(project.pk)
     advance(run.pk)
-    assert asked(run)[sharp.pk] == QUERIES * 8, "worth more than nine times a guess"
+    later = asked(run)
+    assert later[guesses.pk] > later[sharp.pk], "no judge is a hundred times as sharp"
 
 
 def test_sides_balance_what_was_asked_before() -> None:
