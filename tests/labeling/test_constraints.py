@@ -296,7 +296,7 @@ def test_every_table_of_a_project_says_who_may_see_it() -> None:
     # Reached only through a row that is visible, or of no project at all.
     assert open_to_all == {
         "Membership", "AccessLink", "ApiToken", "Rationale", "Worker", "PastLease", "ScreenState", "Submission",
-        "EndpointState", "EndpointShare", "SeenAnswers", "EndpointDefinition",
+        "EndpointState", "EndpointShare", "SeenAnswers", "EndpointDefinition", "EndpointRestriction", "EndpointSpend", "OperatorLimit",
     }  # fmt: skip
 
 

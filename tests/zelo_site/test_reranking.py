@@ -488,11 +488,11 @@ def test_health_info_and_unknown_addresses_answer_in_json(
     assert client.get("/info?model=other", headers=headers).status_code == 404
     assert client.get("/v1/models/", headers=headers).json()["data"][0]["id"] == full_name(reranker)
     assert client.post("/v1/models", headers=headers).status_code == 405
-    for address in ("/v1/chat/completions", "/v2/x/y", "/embed"):
+    for address in ("/v1/chat/completions", "/v2/x/y"):
         for answer in (client.get(address), client.post(address, {}, content_type="application/json")):
             assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
             assert answer.json()["addresses"] == list(ADDRESSES) and address in answer.json()["message"]
-    page = client.get("/embed", headers={"accept": "text/html,*/*"})
+    page = client.get("/v2/x/y", headers={"accept": "text/html,*/*"})
     assert page.status_code == 404 and page["Content-Type"].startswith("text/html")
 
 

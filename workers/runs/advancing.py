@@ -26,7 +26,8 @@ from workers.judging import queue
 from workers.judging.pausing import retired_judges
 from workers.judging.trouble import troubled_judges
 from workers.models import Job, JudgeTrouble, JudgingTask, Run
-from workers.runs import cascade, gold_mixing, judge_choice, planning
+from workers.runs import cascade, gold_mixing, planning
+from workers.runs.choices import judges as judge_choice
 from workers.runs.closing import closing_of
 from workers.runs.ordering import checked_sampler
 from workers.runs.query_budgets import budgets_of_chunk, shares_of_round

@@ -53,8 +53,8 @@ def percent_width(share: float) -> str:
 
 @register.filter
 def count(value: float | None) -> str:
-    """Format a count: 12345 -> 12,345; None -> a dash."""
-    return "–" if value is None else localized(f"{value:,.0f}")
+    """Format a count: 12345 -> 12,345; None, or what a manifest does not hold, -> a dash."""
+    return "–" if value is None or value == "" else localized(f"{value:,.0f}")
 
 
 @register.filter

@@ -19,7 +19,23 @@ from tests.factories.world.site import make_world
 MARK = "zqtheirs-"
 APPS = ("labeling", "scoring", "trainer", "workers")
 # Parts of addresses that name no row, or a row of the whole server.
-NO_ROWS = frozenset({"move", "kind", "action", "what", "exporter", "name", "doc", "image", "model_name"})
+NO_ROWS = frozenset(
+    {
+        "move",
+        "kind",
+        "action",
+        "what",
+        "exporter",
+        "name",
+        "doc",
+        "image",
+        "model_name",
+        "address",
+        "chart",
+        "suffix",
+        "change",
+    }
+)
 # The admin's row, which the admin opens to superusers alone; the token of a link, which anybody may hold.
 OTHER_ROWS = frozenset({"object_id", "token"})
 

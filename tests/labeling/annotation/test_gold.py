@@ -230,7 +230,7 @@ def test_a_paused_persons_gold_pair_waits_for_them() -> None:
     assert (slot.holder, slot.place) == (screen.person, None)
     resume_person(screen.project, screen.user)
     ScreenState.objects.update(gold_in=0)
-    assert slot.pk in slots_of(screen.next())
+    assert handle_of(slot.pk) in slots_of(screen.next())
 
 
 # --- what others said --------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_others_answers_are_not_shown_where_they_would_give_hidden_gold_away() -
         judge_pair(pair, judge, 0.8)
     screen = make_screen(project)
     gold = first_gold(screen)
-    assert screen.answer(gold.pk)["others"] is None
+    assert screen.answer(handle_of(gold.pk))["others"] is None
     assert screen.answer(slots_of(screen.next())[0])["others"] is None
 
 

@@ -191,7 +191,7 @@ def test_health_info_and_models_answer_as_tei_and_openai(address: str) -> None:
     assert (model["id"], model["object"], model["owned_by"]) == ("tiny", "model", "zelo") and model["created"] > 0
 
 
-@pytest.mark.parametrize("path", ["/", "/embed", "/v1/chat/completions", "/v1/rerank/x", "/v1/Rerank"])
+@pytest.mark.parametrize("path", ["/", "/v1/chat/completions", "/v1/rerank/x", "/v1/Rerank"])
 def test_an_unknown_address_lists_those_that_there_are(address: str, path: str) -> None:
     for answer in (httpx.get(f"{address}{path}"), httpx.post(f"{address}{path}", content=b"no JSON")):
         assert answer.status_code == 404

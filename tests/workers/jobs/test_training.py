@@ -137,7 +137,7 @@ def test_a_training_ends_in_a_stored_reranker_and_nothing_is_stored_without_room
     assert (reranker.kind, reranker.training_run) == ("trained", run)
     names = storage().names(reranker.location)
     assert {name.partition("/")[0] for name in names} == {
-        "adapter", "merged", "sequence_classification", "manifest.json",
+        "adapter", "merged", "sequence_classification", "manifest.json", "order_check",
     }  # fmt: skip
     assert json.loads(storage().read_bytes(f"{reranker.location}/manifest.json")) == reranker.manifest
     assert reranker.manifest["card"]["data"]["checksum"] == snapshot.checksum

@@ -37,6 +37,7 @@ FOR_STAFF = {"new-project", "preview-import", "import-archive", "doctor", "plugi
 # Nobody needs to sign in for these.
 FOR_VISITORS = {
     "sign-in", "enter", "set-language", "health", "healthz", "readyz", "metrics", "unknown-address", "unknown-operation",
+    "rerank-info", "rerank-models",
 }  # fmt: skip
 # Its change ends the session that asks.
 ENDS_THE_SESSION = {"sign-out"}
@@ -121,7 +122,8 @@ def test_a_removed_member_finds_nothing_of_the_project_and_staff_may_only_start_
     client.force_login(user)
     remove_member(project, user)
     every = [*pages(world, "GET"), *operations(world)]
-    assert set(outcomes(client, filter(is_of_a_project, every))) == {"not found"}
+    found = outcomes(client, filter(is_of_a_project, every))
+    assert set(found) == {"not found"}, found
     stranger = world.client("stranger")
     others = [each for each in every if not is_of_a_project(each)]
     more = {each[0] for each in others if ask(client, each) != ask(stranger, each)}

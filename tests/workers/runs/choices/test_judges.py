@@ -72,7 +72,8 @@ def test_judges_take_turns_until_measured_and_then_the_sharp_one_is_asked() -> N
     rate_stale(project.pk)
     advance(run.pk)
     later = asked(run)
-    assert later[guesses.pk] == 0 and later[sharp.pk] == QUERIES * 8
+    assert later[guesses.pk] == 0, (first, later)
+    assert later[sharp.pk] == QUERIES * 8
     assert not JudgeFit.objects.exists(), "they were measured for this choice alone"
 
 

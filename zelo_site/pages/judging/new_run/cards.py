@@ -105,7 +105,8 @@ def _endpoint(judge: Annotator, endpoints: Mapping[str, EndpointRow]) -> str:
     name = _text(judge, "endpoint")
     if not name:
         return ""
-    return f"{name} · {state_text(endpoints[name]) if name in endpoints else _('not defined')}"
+    state = state_text(endpoints[name]) if name in endpoints else _("not defined")
+    return f"{name} · {state}"
 
 
 def _works(judge: Annotator, endpoints: Mapping[str, EndpointRow]) -> bool:

@@ -67,7 +67,8 @@ def _paused(project: Project, judge: Annotator) -> Need:
     words = words_of(cause)
     title = _("%(name)s is paused: its answers fail.") % {"name": judge.name}
     if cause is not Cause.OTHER:
-        title = f"{title} {_('Cause: %(cause)s.') % {'cause': words.title}}"
+        reason = _("Cause: %(cause)s.") % {"cause": words.title}
+        title = f"{title} {reason}"
     resume = Button(
         _("Resume and retry"), reverse("scorecard", args=[project.slug]), {"judge": judge.pk, "action": "retry"},
         key=f"resume-judge-{judge.pk}", is_main=True,
