@@ -19,6 +19,7 @@ from scoring.annotators.judge_sharpness import MeasuredJudge, measure_judges
 from scoring.columns import read_columns
 from scoring.models import JudgeFit, QueryFit, Score
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
+from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.informative import LEAST_VOTES, PanelTerms, SeenCandidates, shared_errors
 from scoring.project_fits import model_of, project_rater, sampled_query_ids
 
@@ -54,7 +55,7 @@ def panel_terms(project: Project, judges: Sequence[int], prices: Sequence[float]
     votes = np.array([each.votes for each in columns], dtype=np.int64)
     shared = np.zeros((len(judges), len(judges)))
     if (votes >= LEAST_VOTES).all():
-        shared = _shared(project, judges, sharpness, bias, dispersion, slope)
+        shared = _shared(project, judges, sharpness, bias, dispersion, model)
     return PanelTerms(
         sharpness=sharpness,
         sharpness_stderr=stderr,
@@ -69,11 +70,10 @@ def panel_terms(project: Project, judges: Sequence[int], prices: Sequence[float]
 
 
 def _stored(judges: Sequence[int]) -> dict[int, _Known]:
-    rows = JudgeFit.objects.filter(annotator__in=judges, votes__gt=0).values_list(
+    rows = JudgeFit.objects.filter(annotator__in=judges, votes__gt=0, sharpness__isnull=False).values_list(
         "annotator_id", "sharpness", "sharpness_stderr", "position_bias", "dispersion", "votes"
     )
-    measured = {row[0]: _Known(*cast(Any, row[1:])) for row in rows if None not in row}
-    return {judge: _Known() for judge in judges} | measured
+    return {judge: _Known() for judge in judges} | {row[0]: _Known(*cast(Any, row[1:])) for row in rows}
 
 
 _ANSWERS = """
@@ -92,11 +92,14 @@ def _all_answered(judges: Sequence[int]) -> bool:
 
 
 def _measured(project: Project, judges: Sequence[int], model: str) -> dict[int, _Known]:
-    precision = float(getattr(project_rater(project).options, "prior_precision", None) or 0.1)
-    found = measure_judges(project, model=model, prior_precision=precision).judges
+    found = measure_judges(project, model=model, prior_precision=_precision(project)).judges
     return {judge: _Known() for judge in judges} | {
         each.annotator_id: _known(each) for each in found if each.annotator_id in judges
     }
+
+
+def _precision(project: Project) -> float:
+    return float(getattr(project_rater(project).options, "prior_precision", None) or 0.1)
 
 
 def _known(each: MeasuredJudge) -> _Known:
@@ -118,8 +121,9 @@ def _shared(
     sharpness: FloatArray,
     bias: FloatArray,
     dispersion: FloatArray,
-    slope: float,
+    model: str,
 ) -> FloatArray:
+    precision = _precision(project)
     read = read_columns(sampled_query_ids(project.pk, most=SHARED_JUDGMENTS))
     place = {judge: row for row, judge in enumerate(judges)}
     row_of = np.array([place.get(int(each), -1) for each in read.annotator_ids], dtype=np.int64)
@@ -136,8 +140,14 @@ def _shared(
         offsets=np.concatenate([[0], np.cumsum(counts)]),
         sizes=columns.sizes,
     )
-    strengths = dict(Score.objects.filter(candidate__in=read.candidate_ids.tolist()).values_list("pk", "theta"))
-    theta = np.array([strengths.get(candidate, 0.0) for candidate in read.candidate_ids.tolist()])
+    side = np.where(kept.swapped, -1.0, 1.0)
+    weight = 1.0 / np.maximum(dispersion, 1e-3)
+    terms = VoteTerms(
+        slope=sharpness[kept.judge],
+        offset=bias[kept.judge] * side,
+        weight=kept.weight * (weight / weight.mean())[kept.judge],
+    )
+    theta = fit_votes(kept, terms, model=model, prior_precision=precision, standard_errors=False).theta
     return shared_errors(
         kept,
         theta,
@@ -145,7 +155,7 @@ def _shared(
         sharpness=sharpness,
         position_bias=bias,
         dispersion=dispersion,
-        slope=slope,
+        slope=LOGIT_SCALES[model],
     )
 
 
