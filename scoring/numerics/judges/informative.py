@@ -23,6 +23,9 @@ LEAST_VOTES = 30
 WORST_STDERR = 0.9
 """The same for a judge whose sharpness is known no better than this: its votes have taught nothing beyond the prior."""
 
+STANDARD_ERRORS = 2.0
+"""By so many standard errors an estimate of shared errors is moved towards 0."""
+
 CHEAPEST = 0.01
 """The least price of a judge, as a share of the dearest one's: a question takes time even where it costs nothing."""
 
@@ -259,9 +262,10 @@ def shared_errors(
 ) -> FloatArray:
     """Covariance over judges of the errors that they make on a candidate in all of its pairs, float64[judges, judges].
 
-    `theta` float64: the strengths of all candidates, query after query, fitted on these votes. By the method of moments:
-    two votes on one candidate with different opponents have only the candidate's error in common. An estimate within its
-    standard error of 0 is 0. Fitting takes the mean over judges out of the errors, which changes no choice between judges.
+    `theta` float64: the strengths of all candidates, query after query, fitted on these votes with the judges' sharpness and
+    bias: a plain fit would make a sharp judge's errors seem to grow with the strengths. By the method of moments:
+    two votes on one candidate with different opponents have only the candidate's error in common. An estimate within two
+    standard errors of 0 is 0. Fitting takes the mean over judges out of the errors, which changes no choice between judges.
     """
     shift = np.repeat(np.cumsum(columns.sizes) - columns.sizes, np.diff(columns.offsets))
     a, b, j = columns.a + shift, columns.b + shift, columns.judge
@@ -285,6 +289,6 @@ def shared_errors(
             if weights.sum() > 0.0:
                 value = products.sum() / weights.sum()
                 error = np.sqrt(((products - value * weights) ** 2).sum()) / weights.sum()
-                found[one, other] = found[other, one] = np.sign(value) * max(abs(value) - error, 0.0)
+                found[one, other] = found[other, one] = np.sign(value) * max(abs(value) - STANDARD_ERRORS * error, 0.0)
     values, vectors = np.linalg.eigh(found)
     return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
