@@ -492,7 +492,7 @@ def test_health_info_and_unknown_addresses_answer_in_json(
         for answer in (client.get(address), client.post(address, {}, content_type="application/json")):
             assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
             assert answer.json()["addresses"] == list(ADDRESSES) and address in answer.json()["message"]
-    page = client.get("/v2/x/y", headers={"accept": "text/html,*/*"})
+    page = client.get("/no-such-page", headers={"accept": "text/html,*/*"})
     assert page.status_code == 404 and page["Content-Type"].startswith("text/html")
 
 

@@ -75,8 +75,6 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
         "move-refinement",
         "new-trial",
         "cancel-teaching",
-        "query-views",
-        "ask-pair",
     }
     assert (client.post if pattern.name in changes else client.get)(address).status_code == 404
 
