@@ -144,6 +144,7 @@ class KilledAt(Report):
             raise Killed
 
 
+@pytest.mark.long  # two trainings; test_process kills one as well
 def test_it_starts_from_its_own_order_and_a_killed_one_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = learn(MINILM, tmp_path / "whole")
     assert whole.facts["warm_start"].startswith("4 steps on 32 pairs")

@@ -144,6 +144,7 @@ def test_labels_of_chance_leave_the_base_where_it_is(base: Path, tmp_path: Path)
     assert all(not each.any() for name, each in weights.items() if "lora_B" in name)
 
 
+@pytest.mark.long  # two trainings; test_process kills one as well
 def test_a_killed_training_goes_on_to_the_same_bits(base: Path, tmp_path: Path) -> None:
     class Killed(Report):
         def __call__(self, kind: str, **values: Any) -> None:
