@@ -6,6 +6,7 @@ run a pass in the calling thread. Imports no Django; onnxruntime, onnx and openv
 
 from __future__ import annotations
 
+import abc
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ class NotExportable(RuntimeError):
     """The model has layers that are not exported to ONNX."""
 
 
-class _FileScorer:
+class _FileScorer(abc.ABC):
     """Scores padded pairs with a model in a file."""
 
     pads = True
@@ -41,8 +42,9 @@ class _FileScorer:
         features.setdefault("token_type_ids", 0 * features["input_ids"])
         return [float(each) for each in self._run(features).reshape(len(pairs)).tolist()]
 
+    @abc.abstractmethod
     def _run(self, features: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """The logits of a padded batch, an array of one value a pair."""
 
 
 class OnnxScorer(_FileScorer):
