@@ -53,9 +53,10 @@ def let_work(judged: Judged, people: Sequence[Screen], rng: np.random.Generator,
     for screen in people:
         shown = screen.next()
         while shown["items"]:
-            slot = SpotCheck.objects.select_related("pair").get(pk=slots_of(shown)[0])
+            handle = slots_of(shown)[0]
+            slot = SpotCheck.objects.select_related("pair").get(pk=assignment_of(handle))
             difference = judged.difference(slot.pair.a_id, slot.pair.b_id) + float(rng.normal(0.0, noise))
-            shown = screen.answer(slot.pk, choice_of(-difference if slot.swapped else difference))
+            shown = screen.answer(handle, choice_of(-difference if slot.swapped else difference))
             answers += 1
     return answers
 
