@@ -21,6 +21,15 @@ def cache_of_the_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quick_clients() -> Iterator[None]:
+    """Each new test client loads the middleware; do not look at every static file each time."""
+    from django.test import override_settings
+
+    with override_settings(WHITENOISE_AUTOREFRESH=True):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def quick_emptying() -> Iterator[None]:
     """After a test that committed, delete rows instead of truncating every table."""
     from django.test import TransactionTestCase

@@ -162,7 +162,7 @@ def test_bf16_on_a_cpu_leaves_attention_in_float32(
     assert kinds == {"attention": {torch.float32}, "linear": {torch.bfloat16}}
 
 
-@pytest.mark.parametrize("kind", ["bert", "qwen"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("qwen", marks=pytest.mark.long)])
 def test_the_same_seed_gives_the_same_adapter(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     base = request.getfixturevalue(kind)
     first, _ = learn(base, tmp_path / "first", dropout=0.1, epochs=1)
@@ -172,7 +172,9 @@ def test_the_same_seed_gives_the_same_adapter(kind: str, tmp_path: Path, request
     assert any(not torch.equal(weights_of(first)[name], each) for name, each in weights_of(other).items())
 
 
-@pytest.mark.parametrize("step", [5, 12, 20])  # within an epoch, at its end, in the second one
+@pytest.mark.parametrize(
+    "step", [pytest.param(5, marks=pytest.mark.long), 12, pytest.param(20, marks=pytest.mark.long)]
+)  # within an epoch, at its end, in the second one
 def test_it_goes_on_exactly(qwen: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"dropout": 0.1, "patience": 0, "eval_steps": step}
     whole, _ = learn(qwen, tmp_path / "whole", **options)

@@ -62,6 +62,7 @@ def never(event: dict[str, Any]) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     base = save_tiny_bert(tmp_path / "bert")
     options = make_options(base, dropout=0.1, eval_steps=4, epochs=3, patience=0).model_dump()

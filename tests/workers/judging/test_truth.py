@@ -50,7 +50,7 @@ def tau(project: Project, *, seed: int = 11, spread: float = 1.5) -> float:
 
 
 # The design is drawn by the rows' keys, which differ from run to run: noisy judges gave .868 and more.
-@pytest.mark.parametrize(("sigma", "least"), [(0.2, 0.95), (1.0, 0.85)])
+@pytest.mark.parametrize(("sigma", "least"), [pytest.param(0.2, 0.95, marks=pytest.mark.long), (1.0, 0.85)])
 def test_four_hundred_pairs_of_a_hundred_documents_recover_the_truth(
     fake: FakeJudge, sigma: float, least: float
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -69,7 +70,12 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def conforms(value: Any, schema: dict[str, Any]) -> None:
     """Raise jsonschema_rs.ValidationError unless the value is as the document says."""
-    jsonschema_rs.validate({**schema, "components": DOCUMENT["components"]}, value)
+    _validator(json.dumps(schema)).validate(value)
+
+
+@cache
+def _validator(schema: str) -> Any:
+    return jsonschema_rs.validator_for({**json.loads(schema), "components": DOCUMENT["components"]})
 
 
 def ask(method: str, path: str, address: str, headers: dict[str, str], body: Any, kind: str | None) -> Any:

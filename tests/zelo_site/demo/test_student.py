@@ -94,7 +94,7 @@ def test_minutes_of_warm_start_are_told_as_such() -> None:
     assert demo_student._training_note(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
 
 
-@pytest.mark.parametrize("base_won", [True, False])
+@pytest.mark.parametrize("base_won", [pytest.param(True, marks=pytest.mark.long), False])
 def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
     monkeypatch: pytest.MonkeyPatch, base_won: bool
 ) -> None:
