@@ -27,7 +27,8 @@ class RunIsOver(ValueError):
 def change_budgets(run: Run, changes: Mapping[str, int | None], *, by: Any = None) -> Run:
     """Change budgets of a run; those that are not in `changes` stay, None is no limit.
 
-    A run that had ended because a budget was spent continues where it stopped. Raises BadBudget, RunIsOver.
+    A run that had ended because a budget was spent, or at the bound of its estimate, continues where it stopped; that bound
+    is lifted. Raises BadBudget, RunIsOver.
     """
     changes = _known(changes, RUN_FIELDS)
     with transaction.atomic():
@@ -38,7 +39,9 @@ def change_budgets(run: Run, changes: Mapping[str, int | None], *, by: Any = Non
         for field, value in changes.items():
             setattr(run, field, value)
         Budgets.of(run).check()
-        run.save(update_fields=list(RUN_FIELDS))
+        # Whoever sets the budgets answers for what the run spends: its estimate binds it no longer.
+        run.estimate = {name: value for name, value in run.estimate.items() if not name.startswith("question_")}
+        run.save(update_fields=[*RUN_FIELDS, "estimate"])
         _note("run.budget", run.project, before, {**before, **changes}, by=by, subject=f"run {run.pk}")
         go_on(run)
     return run

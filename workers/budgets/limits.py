@@ -42,12 +42,19 @@ FIRST_QUESTIONS = 4
 
 # The reason with which a run ends, by whose limit it is and what is spent.
 THE_BUDGET, THE_CAP = "the budget", "the project's cap"
+THE_ESTIMATE = "the estimate's bound"
 THE_DAY, THE_DAY_AT = "the operator's limit of a day", "the operator's limit of a day at an endpoint"
 THE_TOTAL, THE_TOTAL_AT = "the operator's limit", "the operator's limit at an endpoint"
 SPENT = {
     (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
     (THE_BUDGET, "tokens"): stored_text("the budget of %(n)s tokens is spent"),
     (THE_BUDGET, "cost"): stored_text("the budget of $%(n)s is spent"),
+    (THE_ESTIMATE, "tokens"): stored_text(
+        "the estimate's upper bound of %(n)s tokens is reached; save the run's budget to continue beyond it"
+    ),
+    (THE_ESTIMATE, "cost"): stored_text(
+        "the estimate's upper bound of $%(n)s is reached; save the run's budget to continue beyond it"
+    ),
     (THE_CAP, "calls"): stored_text("the project's cap of %(n)s calls is spent"),
     (THE_CAP, "tokens"): stored_text("the project's cap of %(n)s tokens is spent"),
     (THE_CAP, "cost"): stored_text("the project's cap of $%(n)s is spent"),
@@ -78,13 +85,34 @@ class CapReached(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """What the estimate of a run says that it spends at most, and what one question takes at most; money in millionths of a dollar."""
+
+    tokens: int
+    cost_micros: int
+    question_tokens: float
+    question_cost_micros: float
+
+    @classmethod
+    def of(cls, estimate: Mapping[str, int]) -> Bound | None:
+        """The bound of a run's stored estimate; None where it holds by itself, or a person has lifted it."""
+        if "question_tokens" not in estimate:
+            return None
+        names = ("most_tokens", "most_cost_micros", "question_tokens", "question_cost_micros")
+        return cls(*(estimate[name] for name in names))
+
+
+@dataclass(frozen=True, slots=True)
 class Budgets:
-    """The most that a run may plan (`pairs`) or spend; None sets no limit, money in millionths of a dollar."""
+    """The most that a run may plan (`pairs`) or spend; None sets no limit, money in millionths of a dollar. `bound`: what its
+    estimate says besides.
+    """
 
     pairs: int | None = None
     calls: int | None = None
     tokens: int | None = None
     cost_micros: int | None = None
+    bound: Bound | None = None
 
     def check(self) -> None:
         """Raise BadBudget where one of them is below 1, or more than a database holds."""
@@ -98,7 +126,8 @@ class Budgets:
 
     @classmethod
     def of(cls, run: Run) -> Budgets:
-        return cls(run.pair_budget, run.call_budget, run.token_budget, run.cost_budget_micros)
+        given = (run.pair_budget, run.call_budget, run.token_budget, run.cost_budget_micros)
+        return cls(*given, Bound.of(run.estimate))
 
     @property
     def bounds_calls(self) -> bool:
@@ -139,6 +168,16 @@ class SpendLimit:
     whose: str
     endpoint: str = ""
     is_of_operator: bool = False
+    question: tuple[float, float] | None = None  # (tokens, millionths of a dollar) at which a question in flight counts
+
+    @classmethod
+    def of_estimate(cls, bound: Bound, spent: Mapping[int, JudgeSpend]) -> SpendLimit:
+        """The bound of a run's estimate. Questions in flight count at their most, so that it holds to the last call; those
+        that a crash lost have no known price.
+        """
+        known = {judge: replace(each, lost=0) for judge, each in spent.items()}
+        question = (bound.question_tokens, bound.question_cost_micros)
+        return cls(Budgets(None, None, bound.tokens, bound.cost_micros), known, THE_ESTIMATE, question=question)
 
     @property
     def is_waiting(self) -> bool:
@@ -181,7 +220,8 @@ class SpendLimit:
     def left(self, annotator_id: int) -> Left:
         """What is left once the calls in flight have cost their mean price."""
         budgets = self.budgets
-        known = {**self.spent, annotator_id: self._expected(annotator_id)}
+        judges = {*self.spent, annotator_id} if self.question else {annotator_id}
+        known = {**self.spent, **{judge: self._expected(judge) for judge in judges}}
         open_calls = {
             judge: spend.unpriced * calls_a_question(judge) for judge, spend in known.items() if spend.unpriced
         }
@@ -210,6 +250,9 @@ class SpendLimit:
         otherwise every project could exceed the limit by its first questions.
         """
         spend = self.spent.get(annotator_id, JudgeSpend())
+        if self.question:
+            tokens, cost = (most / calls_a_question(annotator_id) for most in self.question)
+            return replace(spend, tokens_a_call=tokens, cost_a_call=cost)
         if not self.budgets.bounds_price or spend.tokens_a_call is not None or annotator_id == 0:
             return spend
         tokens, cost = recent_price(annotator_id)
@@ -251,7 +294,7 @@ def questions_left(
         lock_operator_limits()
     if caps.bounds_calls:
         lock_project(project_id)
-    if budgets.bounds_calls:
+    if budgets.bounds_calls or budgets.bound:
         lock_run(run_id)
     if rules.barred_from:
         return 0
@@ -321,8 +364,10 @@ def _limits(run_id: int, project_id: int, *, budgets: Budgets, caps: Budgets) ->
     limits = []
     if caps.bounds_calls:
         limits.append(SpendLimit(caps, spend_of_project(project_id), THE_CAP))
-    if budgets.bounds_calls:
-        limits.append(SpendLimit(budgets, spend_of_run(run_id), THE_BUDGET))
+    if budgets.bounds_calls or budgets.bound:
+        spent = spend_of_run(run_id)
+        limits += [SpendLimit(budgets, spent, THE_BUDGET)] if budgets.bounds_calls else []
+        limits += [SpendLimit.of_estimate(budgets.bound, spent)] if budgets.bound else []
     return limits
 
 
@@ -397,7 +442,8 @@ def pairs_left(run: Run, judges: Sequence[int]) -> int:
     budgets = Budgets.of(run)
     left = NO_LIMIT if budgets.pairs is None else max(0, budgets.pairs - run.pairs_planned)
     open_tasks: int | None = None
-    for limit in _limits(run.pk, run.project_id, budgets=budgets, caps=read_caps(run.project_id)):
+    ordered = replace(budgets, bound=None)  # the estimate's bound holds calls, and plans nothing
+    for limit in _limits(run.pk, run.project_id, budgets=ordered, caps=read_caps(run.project_id)):
         rooms = [limit.room(judge)[0] for judge in judges if limit.knows_price(judge)]
         if not rooms:
             continue

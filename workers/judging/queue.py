@@ -8,6 +8,7 @@ answered on disk until `finish` or `fail` has it. The states and what each crash
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from labeling.judgments import Recorded, record_judgments, store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
-from workers.budgets.limits import Budgets, questions_left
+from workers.budgets.limits import Bound, Budgets, questions_left
 from workers.budgets.operator_limits import ANY_LIMIT
 from workers.judging import trouble
 from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, log_failures, storable
@@ -153,7 +154,7 @@ def _set_mark(key: tuple[int, int], rows: Sequence[Any]) -> None:
 
 _RUNS = f"""
 SELECT run.id, COALESCE(annotator.watched_from, annotator.created_at), run.project_id, {ANY_LIMIT},
-       run.call_budget, run.token_budget, run.cost_budget_micros, caps.calls, caps.tokens, caps.cost_micros
+       run.estimate, run.call_budget, run.token_budget, run.cost_budget_micros, caps.calls, caps.tokens, caps.cost_micros
 FROM workers_run run JOIN workers_run_judges judge ON judge.run_id = run.id
 JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id
 LEFT JOIN workers_caps caps ON caps.project_id = run.project_id
@@ -173,8 +174,8 @@ def _claimable_runs(cursor: Cursor, annotator_id: int, *, careful: bool) -> Iter
         trouble.lock_judges(cursor, [annotator_id])
         cursor.execute(_RUNS, [annotator_id])  # the failures of others, waited for, may have paused the judge
         rows = cursor.fetchall()
-    for run, since, project, by_operator, *limits in rows:
-        budgets, caps = Budgets(None, *limits[:3]), Budgets(None, *limits[3:])
+    for run, since, project, by_operator, estimate, *limits in rows:
+        budgets, caps = Budgets(None, *limits[:3], Bound.of(json.loads(estimate))), Budgets(None, *limits[3:])
         most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps, by_operator=by_operator)
         if run in unproven:
             held = trouble.hold_back(cursor, run, annotator_id, since)
@@ -451,6 +452,19 @@ WHERE id IN (SELECT id FROM workers_run WHERE id = ANY(%s) AND (state = 'finishe
 """
 
 
+# A person who orders the retry allows what it takes.
+_EXTEND_BOUND = """
+UPDATE workers_run run SET estimate = run.estimate || jsonb_build_object(
+    'most_calls', (run.estimate->>'most_calls')::bigint
+                  + ceil((run.estimate->>'most_calls')::float8 * more.questions / GREATEST(run.tasks_planned, 1))::bigint,
+    'most_tokens', (run.estimate->>'most_tokens')::bigint + more.questions * (run.estimate->>'question_tokens')::bigint,
+    'most_cost_micros', (run.estimate->>'most_cost_micros')::bigint
+                        + more.questions * (run.estimate->>'question_cost_micros')::bigint)
+FROM unnest(%s::bigint[], %s::bigint[]) AS more (run_id, questions)
+WHERE run.id = more.run_id AND run.estimate->>'question_tokens' IS NOT NULL
+"""
+
+
 def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_id: int | None = None) -> dict[int, int]:
     """Open dead tasks of these runs again, all or those of one reason or judge, with a fresh count of attempts;
     returns how many by run.
@@ -463,6 +477,7 @@ def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_i
         opened: dict[int, int] = dict(cursor.fetchall())
         if opened:
             cursor.execute(_REOPEN, [list(opened)])
+            cursor.execute(_EXTEND_BOUND, [list(opened), list(opened.values())])
     return opened
 
 

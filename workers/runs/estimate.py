@@ -28,6 +28,7 @@ from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import calls_of_options, set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.judges.prompting import counter_of, local_tokenizer
+from workers.judging.queue import MAX_ATTEMPTS
 from workers.judging.recorded_pairs import recorded_by_size
 from workers.models import Attempt, Run
 from workers.runs.cascade import DEFAULT_THRESHOLD
@@ -38,8 +39,11 @@ from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token
 PROMPT_TOKENS = 200
 # What a chat template adds to a prompt: expected, and at most.
 TEMPLATE_TOKENS = (12, 64)
-# "At most" holds for one question in ten asked again.
+# Where calls cost money, "at most" allows one question in ten to be asked again, and the run is held to it
+# (`workers.budgets.limits.Bound`). Elsewhere it is all attempts of all questions.
 RETRIES = 0.1
+# Pairs with a known answer that a run adds to its design (`workers.runs.gold_mixing`).
+KNOWN, QUERIES_AT_ONCE = 0.02, 50
 MEASURED_CALLS = 20
 # Answers per second and core of local judges that have no recorded calls.
 LOCAL_RATE = 300.0
@@ -47,6 +51,9 @@ RECENT_CALLS = 2000
 # One H100 (989e12 operations per second, dense, bfloat16) at 45 % of its peak, as serving engines reach.
 GPU_OPERATIONS_S = 0.45 * 989e12
 LOCAL_MODELS = "transformers-local"
+
+
+_OF_QUESTION = ("question_tokens", "question_cost_micros")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,8 @@ class ChosenJudge:
 class JudgeEstimate:
     """The estimate for one judge. `seconds` is None if its speed is unknown; tokens are 0 for local judges; `gpu_hours` is
     set if the model's name contains its size. `is_priced` is False if its endpoint is not defined here. Costs in
-    millionths of a dollar. `most_calls`, `most_tokens` and `most_cost_micros` are upper bounds; they
-    include a retry of every tenth question.
+    millionths of a dollar. `most_calls`, `most_tokens` and `most_cost_micros` are upper bounds; `question_tokens` and
+    `question_cost_micros` are those of one question.
     """
 
     label: str
@@ -76,12 +83,16 @@ class JudgeEstimate:
     is_measured: bool
     gpu_hours: float | None = None
     is_priced: bool = True
+    question_tokens: int = 0
+    question_cost_micros: int = 0
+    is_batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
     """The estimate of a run within its budgets. Pairs and calls are upper bounds: a run reuses earlier answers, and designs
-    in rounds may stop earlier; `most_calls` adds retries. Tokens and cost have an expected figure and a bound.
+    in rounds may stop earlier; `most_calls` counts all attempts. Tokens and cost have an expected figure and a bound, to which
+    a run that costs money is held, unless a budget is lower or answers come in batches (`is_held`).
     `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
     """
 
@@ -97,12 +108,16 @@ class RunEstimate:
     judges: list[JudgeEstimate]
     gpu_hours: float | None
     paper_calls: int
+    is_held: bool = False
 
     @property
     def figures(self) -> dict[str, int]:
         """The figures that a run keeps, to be compared with what it spends."""
         names = ("calls", "most_calls", "tokens", "most_tokens", "cost_micros", "most_cost_micros")
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        if not self.is_held:
+            return found
+        return found | {name: max(getattr(judge, name) for judge in self.judges) for name in _OF_QUESTION}
 
     @property
     def is_priced(self) -> bool:
@@ -149,20 +164,20 @@ def estimate_run(
         _Measure(design, judge, 2 if place and allocation == Run.Allocation.CASCADE else set_size)
         for place, judge in enumerate(judges)
     ]
-    whole = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
-    part = _affordable_part(whole, budgets)
+    most_shares = _most_shares(allocation, orders, len(judges), set_size)
+    known_pairs = math.ceil(KNOWN * pairs) + math.ceil(sum(sizes.values()) / QUERIES_AT_ONCE)
+
+    def of_judges(pairs: int) -> list[JudgeEstimate]:
+        rows = zip(measures, shares, most_shares, strict=True)
+        return [_of_judge(measure, pairs, share, most, known_pairs) for measure, share, most in rows]
+
+    part = _affordable_part(of_judges(pairs), budgets)
     pairs = math.ceil(part * pairs)
-    each = whole
-    if part < 1.0:
-        each = [_of_judge(measure, pairs, share) for measure, share in zip(measures, shares, strict=True)]
-    total: Any = sum
-    if allocation == Run.Allocation.INFORMATIVE:  # equal turns are expected, and one judge may get all of them
-        alone = [_of_judge(measure, pairs, sum(shares)) for measure in measures]
-        names = ("most_calls", "most_tokens", "most_cost_micros")
-        each = [
-            replace(one, **{name: getattr(all_, name) for name in names}) for one, all_ in zip(each, alone, strict=True)
-        ]
-        total = max
+    each = of_judges(pairs)
+    # With "informative" equal turns are expected, and one judge may get all of them.
+    total: Any = max if allocation == Run.Allocation.INFORMATIVE else sum
+    most_tokens = total(judge.most_tokens for judge in each)
+    most_cost = total(judge.most_cost_micros for judge in each)
     known = [judge.seconds for judge in each]
     hours = [judge.gpu_hours for judge in each if judge.gpu_hours is not None]
     calls, tokens, cost = (most or 2**63 for most in (budgets.calls, budgets.tokens, budgets.cost_micros))
@@ -172,9 +187,10 @@ def estimate_run(
         calls=min(sum(judge.calls for judge in each), calls),
         most_calls=min(total(judge.most_calls for judge in each), calls),
         tokens=min(sum(judge.tokens for judge in each), tokens),
-        most_tokens=min(total(judge.most_tokens for judge in each), tokens),
+        most_tokens=min(most_tokens, tokens),
         cost_micros=min(sum(judge.cost_micros for judge in each), cost),
-        most_cost_micros=min(total(judge.most_cost_micros for judge in each), cost),
+        most_cost_micros=min(most_cost, cost),
+        is_held=0 < most_cost <= cost and most_tokens <= tokens and not any(judge.is_batched for judge in each),
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
         gpu_hours=sum(hours) if hours else None,
@@ -196,6 +212,14 @@ def _judge_shares(allocation: str, orders: str, judges: int, threshold: float, s
         total = expected_calls_per_pair(allocation, orders, judges=judges, threshold=threshold, set_size=set_size)
         return [each] + [(total - each) / (judges - 1)] * (judges - 1)
     return [each] * judges
+
+
+def _most_shares(allocation: str, orders: str, judges: int, set_size: int) -> list[float]:
+    """Return the most questions per pair for each judge: in a cascade every pair may be close, sets may be half full, and
+    "informative" may choose one judge for all pairs.
+    """
+    each = (2.0 if orders == Run.Orders.BOTH else 1.0) * min(1.0, 2.0 / (set_size - 1))
+    return [each / judges if allocation == Run.Allocation.ROTATE else each] * judges
 
 
 def _affordable_part(judges: Sequence[JudgeEstimate], budgets: Budgets) -> float:
@@ -284,44 +308,69 @@ class _Measure:
         return calls * self._read, calls * self._written
 
     def most_calls(self, questions: int) -> int:
-        """Return the calls of so many questions, with retries."""
-        return math.ceil(self._most_calls_each * questions * (1 + RETRIES))
+        """Return the calls of all attempts of so many questions."""
+        return self._most_calls_each * questions * MAX_ATTEMPTS
 
-    def most(self, questions: int, share: float) -> tuple[float, float]:
-        """Return the most tokens (read, written) of so many questions, `share` of them on each pair of the design."""
+    def most(self, questions: int, share: float, attempts: float) -> tuple[float, float]:
+        """Return the most tokens (read, written) of so many questions, `share` of them on each pair of the design, each in so
+        many attempts.
+        """
         first = min(share * self._most_read, questions * self._longest_read)
-        calls = self.most_calls(questions)
-        read = self._most_calls_each * first * (1 + RETRIES)
+        calls = self._most_calls_each * questions * attempts
         # The limit of a call with `n` is that of all its votes, as is the sum of the limits of single votes.
         writing = calls * self.calls_each / self._most_calls_each
-        return max(read, calls * self._read), writing * max(self._most_written, self._written)
+        read = max(self._most_calls_each * first * attempts, calls * self._read)
+        return read, writing * max(self._most_written, self._written)
+
+    def most_of_one(self) -> tuple[float, float]:
+        """Return the most tokens (read, written) of one question in one attempt."""
+        read = self._most_calls_each * max(self._longest_read, self._read)
+        return read, self.calls_each * max(self._most_written, self._written)
 
 
-def _of_judge(measure: _Measure, pairs: int, share: float) -> JudgeEstimate:
+def _of_judge(measure: _Measure, pairs: int, share: float, most_share: float, known_pairs: int) -> JudgeEstimate:
+    """Return the estimate of a judge that is asked `share` questions a pair, at most `most_share` and once on each known pair."""
     judge, questions = measure.judge, math.ceil(pairs * share)
+    most = math.ceil(pairs * most_share)
     if measure.grades_alone:  # each document once, however many pairs there are
-        questions = cast(Any, judge.plugin).calls_of_design(questions, measure.candidates)
-        share = questions / max(pairs, 1)
+        calls_of_design = cast(Any, judge.plugin).calls_of_design
+        questions, most = (calls_of_design(each, measure.candidates) for each in (questions, most))
+        most_share = most / max(pairs, 1)
     calls = questions * measure.calls_each
     rate = _measured_rate(judge.plugin.name)
     read, written = measure.expected(questions)
-    most_read, most_written = measure.most(questions, share)
+    is_batched = judge.options.get("delivery") == "batch"
     cost = _cost(judge.options, math.ceil(read), math.ceil(written)) if measure.is_remote else 0
-    most_cost = _cost(judge.options, math.ceil(most_read), math.ceil(most_written)) if measure.is_remote else 0
+    attempts = 1 + RETRIES if cost and not is_batched else MAX_ATTEMPTS
+    one = measure.most_of_one()
+    # A question beyond the design, so that the last one is not held back.
+    more = known_pairs + 1
+    most_read, most_written = (
+        whole + attempts * more * each
+        for whole, each in zip(measure.most(most, most_share, attempts), one, strict=True)
+    )
+
+    def costs(read: float, written: float, calls: float) -> int:
+        """Each call is rounded up to a millionth of a dollar."""
+        found = _cost(judge.options, math.ceil(read), math.ceil(written)) if measure.is_remote else 0
+        return found + math.ceil(calls) if found else 0
+
     speed = rate or (None if measure.is_remote or judge.plugin.name == LOCAL_MODELS else LOCAL_RATE)
     return JudgeEstimate(
         label=judge.plugin.label,
         calls=calls,
-        most_calls=measure.most_calls(questions),
+        most_calls=measure.most_calls(most + known_pairs),
         tokens=math.ceil(read + written) if measure.is_remote else 0,
         most_tokens=math.ceil(most_read + most_written) if measure.is_remote else 0,
         cost_micros=cost or 0,
-        # Each call is rounded up to a millionth of a dollar.
-        most_cost_micros=most_cost + measure.most_calls(questions) if most_cost else 0,
+        most_cost_micros=costs(most_read, most_written, measure.most_calls(most + more) * attempts / MAX_ATTEMPTS),
         seconds=calls / speed if speed else None,
         is_measured=rate is not None,
         gpu_hours=gpu_hours(str(judge.options.get("model", "")), read + written),
         is_priced=cost is not None,
+        question_tokens=math.ceil(sum(one)) if measure.is_remote else 0,
+        question_cost_micros=costs(*one, measure.most_calls(1) / MAX_ATTEMPTS),
+        is_batched=is_batched,
     )
 
 

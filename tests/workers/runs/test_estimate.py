@@ -13,7 +13,10 @@ from labeling.models import Candidate, Document, Project, Query
 from labeling.projects import create_project
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.fake_judge.process import FakeJudge, running_fake_judge
+from workers.budgets.changes import change_budgets
 from workers.budgets.spend import totals_of_run
+from workers.judging.failures import retry_failures
+from workers.models import Run
 from workers.runs.ordering import start_run
 from workers.runs.progress import run_progress
 
@@ -101,3 +104,45 @@ def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
     assert f"${run.estimate['most_cost_micros'] / 1e6:.4f}" in shown
     answer = admin_client.get(f"/api/v1/runs/{run.pk}").json()
     assert answer["estimate"] == run.estimate
+
+
+def test_a_run_is_held_to_its_bound_however_many_calls_are_retried(fake: FakeJudge) -> None:
+    project = make_texts(documents=12)
+    judge = make_judge(project, "flaky", mode="logprob")
+    fake.set_judge("flaky", fault_rates={"truncated": 0.45})
+    run = start_run(project, judges=[judge], sampler="cycles", seed=1)
+    expected = run.estimate
+    assert expected["most_calls"] == 5 * expected["calls"] and expected["question_cost_micros"] > 0
+    # As if its texts were as dense as the bound assumes: without a retry it would be met.
+    tight = {name: expected[f"most_{name}"] // 2 for name in ("tokens", "cost_micros")}
+    Run.objects.filter(pk=run.pk).update(estimate=expected | {f"most_{name}": most for name, most in tight.items()})
+    run = work_off(run, [judge])
+    spent = totals_of_run(run.pk)
+    assert run.is_spent and "the estimate's upper bound of" in run.reason and run.tasks.filter(state="open").exists()
+    assert 0.8 * tight["cost_micros"] < spent.cost_micros <= tight["cost_micros"]
+    assert spent.input_tokens + spent.output_tokens <= tight["tokens"]
+    run = work_off(change_budgets(run, {}), [judge])
+    assert not run.is_spent and "question_tokens" not in run.estimate
+    assert totals_of_run(run.pk).calls > expected["calls"]
+
+
+def test_a_retry_that_a_person_orders_raises_the_bound(fake: FakeJudge) -> None:
+    project = make_texts(documents=6)
+    judge = make_judge(project, "mute", mode="logprob")
+    fake.set_judge("mute", fault_rates={"null_logprobs": 1.0})
+    run = work_off(start_run(project, judges=[judge], sampler="cycles", seed=1), [judge])
+    before = run.estimate
+    questions = retry_failures(project)
+    run.refresh_from_db()
+    assert questions > 0
+    for name in ("tokens", "cost_micros"):
+        assert run.estimate[f"most_{name}"] == before[f"most_{name}"] + questions * before[f"question_{name}"]
+
+
+def test_every_pair_of_a_cascade_may_be_close(fake: FakeJudge) -> None:
+    project = make_texts(documents=10)
+    first, second = (make_judge(project, name, mode="logprob") for name in ("cheap", "dear"))
+    run = start_run(
+        project, judges=[first, second], sampler="cycles", allocation="cascade", cascade_threshold=0.1, seed=1
+    )
+    assert run.estimate["most_calls"] >= 5 * 2 * 40 > 5 * run.estimate["calls"]

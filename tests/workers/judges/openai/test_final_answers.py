@@ -40,7 +40,7 @@ The score should have been negative.|(The sign is inverted.)|Read A as B and B a
 LEADS = r"""
 Meine Antwort lautet: {}|Hier ist das JSON:\n{}|Ergebnis:\n{}|Voici le JSON demandé :\n{}|Réponse finale : {}|Aquí está mi evaluación:\n{}
 以下是我的评估：\n{}|最终答案：{}|评分结果如下：\n{}|最終回答：{}|以下が評価結果です：\n{}|판단 결과:\n{}|Итоговый ответ: {}|Ecco la mia valutazione:\n{}
-Segue minha avaliação:\n{}|\ufeff{}|$${}$$|~~~json\n{}\n~~~|Understood. {}|## Final Score\n{}|Reasoning: A names it.\n{}|<answer>\n{}\n</answer>
+Segue minha avaliação:\n{}|\ufeff{}|$${}$$|~~~json\n{}\n~~~|~~~\n{}\n~~~|{"type": "object", "properties": {"score": {"type": "number"}}}\n{}|Understood. {}|## Final Score\n{}|Reasoning: A names it.\n{}|<answer>\n{}\n</answer>
 Here is a JSON response that compares the relevance of the two documents:\n\n{}|Based on the above, here's my assessment:\n\n{}
 {}\n\n**Erklärung:** A nennt den Fisch.|{}\n\nExplication : A le nomme.|{}\n\n说明：文档A更相关。|{}\n\nI hope this helps.|{}\n\nThis is because A answers.
 {}\n\nThus, Document A is the better match.|{}\n\nThat is my final verdict.|{}\n\nLet me know if you need anything else!|{}\n\n---|{}\nFinal score: 0.9
@@ -81,6 +81,13 @@ def test_an_answer_that_is_announced_is_read(text: str) -> None:
         saying(A, content_filter_results={"hate": {"filtered": True}}), saying("<Denkprozess>" + A), saying("<推論過程>" + A + "</推論過程>"),
         {"candidates": [{"content": {"parts": [{"text": A}, {"functionCall": {"name": "x"}}]}, "finishReason": "STOP"}]},
         {"type": "message", "content": [{"type": "text", "text": A}, {"type": "tool_use", "name": "x", "input": {}}], "stop_reason": "end_turn"},
+        {"type": "message", "content": [{"type": "text", "text": A}], "stop_reason": None},
+        {"message": {"role": "assistant", "content": [{"type": "text", "text": A}]}, "finish_reason": "MAX_TOKENS"},
+        {"message": {"content": A}, "done": True, "stop_reason": "max_tokens"}, {"response": A, "done": True, "stopReason": "TOOL_USE"},
+        saying('{"score": 0.9, "winner": "tie"}'), saying('{"score": 0.9, "is_tie": true}'), saying('{"score": 0.9, "more_relevant": "neither"}'),
+        saying('{"score_a": 0.1, "score_b": 0.9, "score": 0.9}'), saying('{"score": 0.9, "document_a_relevance": 1, "document_b_relevance": 3}'),
+        saying('{"reasoning": "<your reasoning>", "score": 0}'), saying('{"reasoning": "string", "score": 0.5}'),
+        saying('{"type": "object", "properties": {"score": {"type": "number"}}}'),
     ],
 )  # fmt: skip
 def test_an_object_that_is_marked_as_no_answer_is_none(body: dict[str, Any]) -> None:
@@ -92,7 +99,7 @@ VOTES = """
 Dokument B:B|Antwort: B:B|Die Antwort ist A.:A|Réponse : B:B|La respuesta es A.:A|答案：A:A|答案是B。:B|回答：A:A|答えはA:A|文档A:A|Ａ．:A|【A】:A|「B」:B
 «B»:B|„B“:B|✅ A:A|I would say A:A|The final answer is $\\boxed{A}$:A|{"answer": "A"}:A|{"winner": "B"}:B|A</answer>:A|Assistant: A:A|\x1b[1mA\x1b[0m:A
 Nicht A:|pas A:|不是A:|Aではない:|ni A ni B:|A is worse:|B is less relevant.:|A ist schlechter:|A更差:|A est pire:|❌ A:|~~A~~:|А:|Β:|A > B:|A=B:|A vs B:|Not B, A:
-A (not B):|A rather than B:|A…:|A or maybe B:|Worse: B:|Wrong answer: A:|The less relevant document is B.:|{"loser": "B"}:|{"answer":"A","other":"B"}:|A+:|A1:
+A (not B):|A rather than B:|A…:|A or maybe B:|Worse: B:|Wrong answer: A:|The less relevant document is B.:|{"loser": "B"}:|{"answer":"A","other":"B"}:|{"answer":"A","answer":"B"}:|A+:|A1:
 可能是A:|たぶんA:|Vielleicht A:|peut-être A:|Example: A:|If swapped: A:|User: A:|data: A:|Thought: B:|\\boxed{A or B}:|<tool_call>A</tool_call>:|A, wait:|I reject A:
 """
 

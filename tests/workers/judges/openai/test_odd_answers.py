@@ -13,7 +13,7 @@ from workers.judges.examples import WorkedExample, examples_for
 from workers.judges.openai.answers import NoAnswer, read_logprobs, read_score, read_votes
 from workers.judges.openai.http.adaptation import adapted, lesson
 from workers.judges.openai.http.batch_client import _lines, read_line
-from workers.judges.openai.http.statuses import failure_of_status, status_of_error
+from workers.judges.openai.http.statuses import error_of, failure_of_status, retry_after_s, status_of_error
 from workers.judges.openai.http.streams import StreamError, read_stream
 from workers.judges.openai.many_labels import read_label_masses, read_ranking
 from workers.judges.openai.reading.failures import Cause
@@ -58,6 +58,7 @@ def test_a_floor_is_at_most_what_the_labels_leave() -> None:
         '{"best":["A"],"ranking":["B","A","C","D"]}',
         '{"best":"AB"}',
         '{"best":""}',
+        '{"best":"A","tie":true}',
     ],
 )
 def test_a_ranking_that_contradicts_itself_is_no_answer(text: str) -> None:
@@ -131,6 +132,7 @@ def test_a_forbidden_parameter_is_no_wrong_key() -> None:
         ({"code": 429}, 429),
         ({"message": "x"}, 502),
         ("x", 502),
+        ({"detail": "Model m not found"}, 404),
     ],
 )
 def test_an_error_under_status_200_has_the_status_that_it_states(error: Any, status: int) -> None:
@@ -330,6 +332,49 @@ def test_a_grammar_that_cannot_be_built_teaches_another_format(status: int, mess
     assert failure.rejects is not None and not failure.retryable
     request = {"response_format": {"type": "json_schema"}, "max_tokens": 512}
     assert lesson(request, failure.rejects) == Learned(response_format="json_object")
+
+
+@pytest.mark.parametrize(
+    ("message", "learned"),
+    [
+        ("this model is not supported MaxTokens, please use MaxCompletionTokens", Learned(token_limit_field="max_completion_tokens")),
+        ("The parameter `Temperature` specified in the request is not valid", Learned(omitted=frozenset({"temperature"}))),
+        ("For 'number' type, properties maximum, minimum are not supported", Learned(response_format="json_object")),
+        ("output_config.format.schema: For 'number' type, property 'minimum' is not supported", Learned(response_format="json_object")),
+        ("System role not supported", Learned(omitted=frozenset({"system"}))),
+        ("Unsupported value: 'messages[0].role' does not support 'system' with this model.", Learned(omitted=frozenset({"system"}))),
+        ("Conversation roles must alternate user/assistant/user/assistant", Learned(omitted=frozenset({"system"}))),
+    ],
+)  # fmt: skip
+def test_a_rejection_teaches_whatever_its_wording(message: str, learned: Learned) -> None:
+    request = {
+        "max_tokens": 512, "temperature": 0, "response_format": {"type": "json_schema"},
+        "messages": [{"role": "system", "content": "Judge."}, {"role": "user", "content": "A or B?"}],
+    }  # fmt: skip
+    rejects = failure_of_status(400, {}, json.dumps({"error": {"message": message}})).rejects
+    assert rejects is not None and lesson(request, rejects) == learned
+    if "system" in learned.omitted:
+        sent = adapted(request, learned)
+        assert sent["messages"] == [{"role": "user", "content": "Judge.\n\nA or B?"}]
+        assert lesson(sent, rejects) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "is_error"),
+    [
+        ({"success": False, "message": "invalid key", "code": 401}, True), ({"detail": "Not found"}, True), ({"error": "overloaded"}, True),
+        ({"error": {}, "choices": [{}]}, False), ({"message": "A", "done": True}, False), ({"choices": []}, False),
+    ],
+)  # fmt: skip
+def test_an_error_under_a_status_of_success_is_found(body: dict[str, Any], is_error: bool) -> None:
+    assert (error_of(body) is not None) is is_error
+
+
+@pytest.mark.parametrize(
+    ("stated", "waits"), [("inf", None), ("nan", None), ("1500", 1.5), ("-1", 0.0), ("9e99", 3600.0)]
+)
+def test_a_wait_that_is_no_time_is_no_wait(stated: str, waits: float | None) -> None:
+    assert retry_after_s({"retry-after-ms": stated}) == waits
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from workers.endpoints.learned import FORMATS, Learned
 from workers.judges.openai.http.statuses import Rejection, stated_floor, stated_limit
 
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
-OMITTABLE = ("temperature", "seed", "stream")
+SYSTEM = "system"  # the role: templates such as Gemma's have none
+OMITTABLE = ("temperature", "seed", "stream", SYSTEM)
 # One request may be rejected for several parameters in turn.
 MOST_CHANGES = 6
 FEWEST_ALTERNATIVES = 2
@@ -24,6 +25,8 @@ MOST_FLOOR = 64
 def adapted(request: Mapping[str, Any], learned: Learned) -> dict[str, Any]:
     """The request as this endpoint accepts it."""
     body = {name: value for name, value in request.items() if name not in learned.omitted}
+    if SYSTEM in learned.omitted:
+        body["messages"] = _without_system(body["messages"])
     if learned.token_limit_field:
         for name in TOKEN_LIMITS:
             if name in body and name != learned.token_limit_field:
@@ -44,6 +47,13 @@ def adapted(request: Mapping[str, Any], learned: Learned) -> dict[str, Any]:
     return body
 
 
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the system's text at the beginning of the user's."""
+    system = [each["content"] for each in messages if each["role"] == SYSTEM]
+    first, *others = (each for each in messages if each["role"] != SYSTEM)
+    return [{**first, "content": "\n\n".join([*system, first["content"]])}, *others]
+
+
 def lesson(request: Mapping[str, Any], rejection: Rejection) -> Learned | None:
     """What a rejection of this request teaches; None if no change of the request can help."""
     change = Learned()
@@ -60,7 +70,8 @@ def _named(request: Mapping[str, Any], rejection: Rejection) -> list[str]:
     if "max_output_tokens" in rejection.parameters:  # the name of OpenAI's Responses, behind some chat completions
         aliases["max_output_tokens"] = next((name for name in TOKEN_LIMITS if name in request), "")
     named = dict.fromkeys(aliases.get(name, name) for name in rejection.parameters)
-    return [name for name in named if name in request]
+    has_system = any(each["role"] == SYSTEM for each in request.get("messages", []))
+    return [name for name in named if name in request or (name == SYSTEM and has_system)]
 
 
 def _one(change: Learned, name: str, request: Mapping[str, Any], text: str) -> Learned:

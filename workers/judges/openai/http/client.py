@@ -27,6 +27,7 @@ from workers.judges.openai.http.remedies import UNKNOWN, Server, server_of
 from workers.judges.openai.http.statuses import (
     CallFailed,
     CallNotMade,
+    error_of,
     failure_of_page,
     failure_of_status,
     outcome_of,
@@ -38,6 +39,7 @@ from workers.judges.openai.http.streams import BadStream, StreamError, is_stream
 
 MOST_REPLY_BYTES = 4 * 1024 * 1024
 CONNECT_S = 10.0
+COMPLETED = (200, 201)  # some gateways answer every POST with 201
 
 
 def _hide_query(record: logging.LogRecord) -> bool:
@@ -121,7 +123,7 @@ class Connection:
             raise self._timed_out(error, timeout_s) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._broken_off(error, access) from None
-        if status != 200:
+        if status not in COMPLETED:
             self._raise_status(status, headers, content, access, request)
         body = self._body(content, headers, access, request)
         return Completion(body, time.monotonic() - started, server_of(self.endpoint.base_url, headers, body))
@@ -184,8 +186,8 @@ class Connection:
             raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=True, paid=True) from None
         if not isinstance(body, dict):
             raise CallFailed(FailureKind.UNPARSEABLE, "the reply is not a JSON object", retryable=True, paid=True)
-        if body.get("error") and not body.get("choices"):  # some gateways report errors under status 200
-            self._raise_error(body, headers, content, access, request)
+        if error := error_of(body):  # some gateways report errors under status 200
+            self._raise_status(status_of_error(error), headers, content, access, request)
         return body
 
     def _streamed(
@@ -195,20 +197,11 @@ class Connection:
         try:
             return read_stream(content)
         except StreamError as error:
-            self._raise_error(error.body, headers, json.dumps(error.body).encode(), access, request)
+            status, shown = status_of_error(error.body["error"]), json.dumps(error.body).encode()
+            self._raise_status(status, headers, shown, access, request)
         except BadStream as error:
             message = f"endpoint {self.endpoint.name!r}: {error}; configure the server or gateway not to stream"
             raise CallFailed(FailureKind.UNPARSEABLE, message, retryable=False, paid=True) from None
-
-    def _raise_error(
-        self,
-        body: Mapping[str, Any],
-        headers: httpx.Headers,
-        content: bytes,
-        access: Access,
-        request: Mapping[str, Any],
-    ) -> NoReturn:
-        self._raise_status(status_of_error(body["error"]), headers, content, access, request)
 
     def _raise_status(
         self, status: int, headers: httpx.Headers, content: bytes, access: Access, request: Mapping[str, Any]

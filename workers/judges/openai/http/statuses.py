@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ _PARAMETERS = re.compile(
     r"\b(max_completion_tokens|max_output_tokens|max_tokens|temperature|response_format|json_schema|json_object|top_logprobs|logprobs|"
     r"top_n_tokens|seed|stream)\b"
 )
+_NO_SYSTEM = re.compile(
+    r"system (?:role|messages?|prompts?|instructions?) (?:is |are )?(?:not |un)(?:supported|allowed|permitted|enabled)|"
+    r"\brole\b.{0,40}(?:not support|n['o]t allow|unsupported|invalid).{0,20}['\"]?system\b|developer instruction is not enabled|"
+    r"conversation roles must alternate|only user(?: and assistant| or assistant|,? assistant)? roles? (?:is|are) supported",
+    re.IGNORECASE,
+)
 _REJECTED = re.compile(
     r"unsupported|not (?:yet )?support|n['o]t support|unknown|unrecognized|unexpected|not (?:allowed|permitted|available|"
     r"implemented)|invalid|must be|should be|only (?:the )?default|cannot be|can't be|deprecated|greater than|less than|"
@@ -73,7 +80,7 @@ _REJECTED = re.compile(
 # failed"), vLLM and SGLang (xgrammar, guided decoding), TGI, Ollama.
 _GRAMMAR = re.compile(
     r"\bgrammar|json[-_ ]?schema|schema conversion|guided[-_ ](?:decoding|json|choice|grammar)|structured[-_ ]outputs?|"
-    r"response[-_ ]format|constrained decoding|xgrammar|outlines|lm-format-enforcer|unrecognized schema",
+    r"response[-_ ]format|format\.schema|propert(?:y|ies) ['\"]?(?:maximum|minimum|description|additionalProperties)\b|constrained decoding|xgrammar|outlines|lm-format-enforcer|unrecognized schema",
     re.IGNORECASE,
 )
 # A key that the provider does not know, whatever the status (Gemini: 400 with API_KEY_INVALID).
@@ -116,17 +123,25 @@ _STATUS_OF_CODE = {
 }  # fmt: skip
 
 
+def error_of(body: Mapping[str, Any]) -> Any:
+    """The error that a body without an answer reports under a status of success; None if it reports none."""
+    if body.get("choices"):
+        return None
+    is_error = isinstance(body.get("message"), str) and not {"response", "done", "content", "finish_reason"} & set(body)
+    return body.get("error") or (dict(body) if is_error or body.get("detail") else None)
+
+
 def status_of_error(error: Any) -> int:
     """The status that an error under HTTP 200 stands for: that of its code, of its type, or 502."""
     if not isinstance(error, dict):
-        return 502
+        return 404 if _NO_MODEL.search(str(error)) else 502
     for stated in (error.get("code"), error.get("status"), error.get("type")):
         if isinstance(stated, str) and stated in _STATUS_OF_CODE:
             return _STATUS_OF_CODE[stated]
         number = int(stated) if isinstance(stated, str) and stated.isascii() and stated.isdigit() else stated
         if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:
             return number
-    return 502
+    return 404 if _NO_MODEL.search(str(error.get("message") or error.get("detail"))) else 502
 
 
 class CallFailed(Exception):
@@ -280,7 +295,12 @@ def _rejected(names: str, rejects: Rejection, server: Server) -> str:
 
 def _rejection(status: int, error: ErrorBody) -> Rejection | None:
     """The rejected parameters, if the error is about the request's fields. A server error must say so in as many words."""
-    named = error.parameters or tuple(dict.fromkeys(_PARAMETERS.findall(error.text)))
+    if status in {400, 422, 500, 501} and _NO_SYSTEM.search(error.text):
+        return Rejection(("system",), error.text)
+    snake = re.sub(
+        r"(?<=[a-z])(?=[A-Z])", "_", error.text
+    ).lower()  # some gateways name the fields MaxTokens and Temperature
+    named = error.parameters or tuple(dict.fromkeys(_PARAMETERS.findall(snake)))
     if not named and re.search(
         r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text
     ):
@@ -298,7 +318,7 @@ def _rejection(status: int, error: ErrorBody) -> Rejection | None:
 def failure_of_page(content: bytes) -> CallFailed | None:
     """The failure of a web page under status 200: a gateway's trouble, or an address that is no API. None for other replies."""
     start = content[:4096].lstrip()
-    if not start[:200].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if not start[:200].lower().startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body")):
         return None
     text = re.sub(r"<[^>]*>|\s+", " ", start.decode(errors="replace"))
     shown = storable(re.sub(r"\s+", " ", text))[:120]
@@ -364,7 +384,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
             return None
     except ValueError:
         return None
-    return min(max(seconds, 0.0), MOST_RETRY_AFTER_S) if seconds == seconds else None
+    return min(max(seconds, 0.0), MOST_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def unsent_remedy(error: BaseException, address: str) -> str:

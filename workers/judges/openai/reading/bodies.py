@@ -39,13 +39,14 @@ _FINISHED = {
         "completed",
         "complete",
     ),
-    *("done", "end", "finished", "eosfound", "stopstringfound", "success", "succeeded", "ok"),
+    *("done", "end", "finished", "eosfound", "stopstringfound", "stopword", "success", "succeeded", "ok"),
 }
 _CUT = re.compile(r"length|max|token|limit|truncat|context|incomplete|unfinished|pause")
 _FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|moderation|language")
 _TOOL = re.compile(r"tool|function")
 _TOOL_FIELDS = ("tool_calls", "function_call", "tool_call", "functionCall")
 _TOOL_PARTS = {"tool_use", "tool_call", "function_call", "toolUse", "tool-call"}
+_ENDING_FIELDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "stop_type")
 _UNFINISHED_FIELDS = ("is_finished", "finished", "is_complete", "complete", "done")
 _BROKEN = re.compile(r"error|abort|cancel|fail|insufficient|overload|load|malformed|userstopped|disconnect")
 _REFUSAL = re.compile(
@@ -86,7 +87,7 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
     if isinstance(body.get("output"), list):  # OpenAI's Responses
         return [_of_items([item for item in body["output"] if isinstance(item, dict)], body)]
     if body.get("type") == "message":  # Anthropic
-        return [{"message": body, "finish_reason": body.get("stop_reason")}]
+        return [{"message": body, "finish_reason": body.get("stop_reason") or "unfinished"}]
     if isinstance(body.get("generated_text"), str):  # TGI
         details = body.get("details")
         details = details if isinstance(details, dict) else {}
@@ -97,14 +98,17 @@ def _native(body: dict[str, Any]) -> list[Choice] | None:
     if isinstance(body.get("text"), str) and isinstance(body.get("meta_info"), dict):  # SGLang's /generate
         return [{"text": body["text"], "finish_reason": body["meta_info"].get("finish_reason") or "unfinished"}]
     message = body.get("message")
-    if isinstance(message, str | dict) or "response" in body:  # Ollama
+    if isinstance(message, str | dict) or "response" in body:  # Ollama, Cohere
         ending = body.get("done_reason") if body.get("done", True) else "unfinished"
         shown = (
             message
             if isinstance(message, dict)
             else {"content": body.get("response"), "thinking": body.get("thinking")}
         )
-        return [{"message": shown, "finish_reason": ending, "logprobs": body.get("logprobs")}]
+        further = [body[name] for name in _ENDING_FIELDS if body.get(name)]
+        return [
+            {"message": shown, "finish_reason": ending, "logprobs": body.get("logprobs"), "further_endings": further}
+        ]
     return None
 
 

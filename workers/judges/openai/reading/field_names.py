@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Names under which a model contradicts its own "score", "scores", "best" or "ranking".
@@ -35,6 +36,22 @@ _UNREADY = re.compile(
 )
 _READY = re.compile(r"(?:is[ _-]?)?(?:final|valid|complete|completed|finished|confirmed|success)", re.IGNORECASE)
 _STATE = re.compile(r"(?:answer[ _-]?)?(?:status|state|type|kind|stage)", re.IGNORECASE)
+# Values by which a field of the winner names none, and fields that say so by themselves.
+_NONE = re.compile(
+    r"(?:it['’]?s )?(?:an? )?(?:tie|tied|draw|equal|equally(?: relevant)?|both|neither|none|undecided|unclear|cannot decide)",
+    re.IGNORECASE,
+)
+_TIE = re.compile(r"(?:is[ _-]?)?(?:tie|tied|draw|both|equal|equally[ _-]relevant|undecided)", re.IGNORECASE)
+# A number for one document: "score_a", "relevance of document B", "B".
+_OF_ONE = re.compile(
+    r"(?:(?:relevance|relevancy|score|rating|grade|points|rank_score|quality)?[ _-]*(?:of|for)?[ _-]*(?:document|doc|text|passage|option)?[ _-]*(?P<end>[ab])"
+    r"|(?:document|doc|text|passage|option)?[ _-]*(?P<start>[ab])[ _-]+(?:relevance|relevancy|score|rating|grade|points|quality))",
+    re.IGNORECASE,
+)
+# What stands in place of a reasoning where a model repeats the format: "<your reasoning>", "your sentences", "string".
+_PLACEHOLDER = re.compile(
+    r"\W*(?:your (?:sentences|reasoning|explanation|analysis)(?: here)?|string)\W*|<[^<>]{1,60}>", re.IGNORECASE
+)
 LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
 
 
@@ -47,3 +64,36 @@ def is_no_answer(name: str, value: Any) -> bool:
     return (
         _STATE.fullmatch(name) is not None and isinstance(value, str) and _UNREADY.fullmatch(value.strip()) is not None
     )
+
+
+def names_no_winner(name: str, value: Any) -> bool:
+    """Whether a field says that no document wins."""
+    if _TIE.fullmatch(name):
+        return value is True
+    return (
+        WINNER.fullmatch(name) is not None
+        and isinstance(value, str)
+        and _NONE.fullmatch(value.strip(" .!")) is not None
+    )
+
+
+def better_by_number(fields: Mapping[str, Any]) -> str:
+    """ "A" or "B" where fields give both documents a number and one the larger; "" otherwise."""
+    numbers: dict[str, float] = {}
+    for name, value in fields.items():
+        found = _OF_ONE.fullmatch(name.strip())
+        if found and isinstance(value, int | float) and not isinstance(value, bool):
+            numbers[(found["end"] or found["start"]).upper()] = value
+    if len(numbers) < 2 or numbers["A"] == numbers["B"]:
+        return ""
+    return "A" if numbers["A"] > numbers["B"] else "B"
+
+
+def is_placeholder(reasoning: Any) -> bool:
+    """Whether a reasoning is that of the requested format, which the model only repeats."""
+    return isinstance(reasoning, str) and _PLACEHOLDER.fullmatch(reasoning.strip()) is not None
+
+
+def is_schema(fields: Mapping[str, Any]) -> bool:
+    """Whether an object is a JSON schema rather than an answer."""
+    return isinstance(fields.get("properties"), dict) and not {"score", "scores", "best", "ranking"} & set(fields)

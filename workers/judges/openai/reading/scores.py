@@ -23,7 +23,11 @@ from workers.judges.openai.reading.field_names import (
     LATER_WORD,
     LOSER,
     WINNER,
+    better_by_number,
     is_no_answer,
+    is_placeholder,
+    is_schema,
+    names_no_winner,
 )
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.standing import stands_as_answer
@@ -182,9 +186,10 @@ def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
     winner = letter_of(_winner(document) or "")
     for name, value in document.items():
         letter = letter_of(value) if isinstance(value, str) else ""
-        if len(letter) == 1 and (
+        is_other = len(letter) == 1 and (
             (WINNER.fullmatch(name) and letter != winner) or (LOSER.fullmatch(name) and letter == winner)
-        ):
+        )
+        if is_other or (name not in _ANSWERS and names_no_winner(name, value)):
             raise NoScore("contradiction", "it holds two different answers")
     stated: dict[str, Any] = {name: document[name] for name in ("best", "ranking") if name in document}
     if not stated or any(value is _CONFLICT for value in stated.values()):
@@ -296,7 +301,7 @@ def _matters(item: _Item, text: str, keys: Sequence[str]) -> bool:
         return PLACEHOLDER not in piece and (item.is_cut or '"' in piece or is_named)
     if not any(_mentions(each, item.value) for each in keys) or is_said_not(text[: item.start]):
         return False
-    if str(item.value.get("reasoning", "")).strip(" .<>[]").casefold() == PLACEHOLDER:
+    if is_schema(item.value) or is_placeholder(_reasoning_of(item.value)):
         return False
     return not is_in_unknown_element(text, item.start, item.end)
 
@@ -320,13 +325,18 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
     if any(is_no_answer(name, value) for name, value in document.items()):
         raise NoScore("mention", "a field beside its score says that it is no answer")
-    if any(_contradicts(name, value, score) for name, value in document.items()):
+    other = better_by_number(document)
+    if (other and score and other != _winner(score)) or any(
+        _contradicts(name, value, score) for name, value in document.items()
+    ):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
 
 
 def _contradicts(name: str, value: Any, score: float) -> bool:
-    """Whether a field beside the score states another score, or the document that the score says is the worse one."""
+    """Whether a field beside the score states another score, no winner, or the document that the score says is the worse one."""
+    if score and names_no_winner(name, value):
+        return True
     if LATER_SCORE.fullmatch(name) or (LATER_ANSWER.fullmatch(name) and _number(value) is not None):
         return not _is_same(value, score)
     if LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:

@@ -14,7 +14,7 @@ from workers.judges.openai.reading.thinking import plain_brackets
 
 MOST_OF_A_HEADING = 30  # characters
 _NEAR = 300  # characters on each side that are read
-_FENCE = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?")
+_FENCE = re.compile(r"(?:```|~~~)[^\S\n]*\w*[^\S\n]*\n?")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|\}\s*\Z|</?\w+>")
 # Abbreviations, whose period ends no sentence.
 _ABBREVIATED = re.compile(
@@ -108,7 +108,7 @@ _IS_ANSWER = re.compile(
 def stands_as_answer(before: str, after: str) -> bool:
     """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
     before = _HEADER.sub("", plain_brackets(_CONTROLS.sub("", before)))
-    if before.rstrip().endswith("~~") and after.lstrip().startswith("~~"):
+    if re.search(r"(?<!~)~~\s*\Z", before) and after.lstrip().startswith("~~"):
         return False  # struck through
     if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
         return False  # quoted by a text that is no quotation

@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from workers.judges.openai.reading.afterwards import takes_back
 from workers.judges.openai.reading.elements import after_unknown_elements
@@ -106,6 +107,12 @@ def _label(line: str, labels: Sequence[str]) -> str | None:
     return label.upper() if label.upper() == label or is_alone else None
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, empty if it holds one field twice with different values."""
+    found = dict(pairs)
+    return found if all(found[name] == value for name, value in pairs) else {}
+
+
 def _of_json(text: str) -> str:
     """The text, or what it holds if it is a JSON string or an object of one field that names the answer."""
     fenced = _FENCED.fullmatch(text)
@@ -113,7 +120,7 @@ def _of_json(text: str) -> str:
     if not text.startswith(("{", '"')):
         return text
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return text
     if isinstance(value, dict) and len(value) == 2:  # a reason beside the answer
