@@ -64,6 +64,10 @@ def test_trouble_is_on_top_and_ends_with_a_click(look: str, visit: Start, owner:
     faults["trials"] = serious_faults(visited)
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     visited.picture(f"trials-{look}")
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.trial .scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    )
+    assert cut == 0
     assert (faults, wide) == ({"project": [], "trials": []}, 0)
     visited.open(reverse("project", args=[project.slug]))
     alert.get_by_role("button", name="Resume and retry").click()

@@ -107,23 +107,27 @@ def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
 
 
 def test_a_run_is_held_to_its_bound_however_many_calls_are_retried(fake: FakeJudge) -> None:
-    project = make_texts(documents=12)
-    judge = make_judge(project, "flaky", mode="logprob")
-    fake.set_judge("flaky", fault_rates={"truncated": 0.45})
-    run = start_run(project, judges=[judge], sampler="cycles", seed=1)
+    project = make_texts(documents=24)
+    sure, flaky = (make_judge(project, name, mode="logprob") for name in ("sure", "flaky"))
+    fake.set_judge("flaky", fault_rates={"truncated_json": 0.3})
+    needed = totals_of_run(work_off(start_run(project, judges=[sure], sampler="cycles", seed=1), [sure]).pk)
+    run = start_run(project, judges=[flaky], sampler="cycles", seed=1)
     expected = run.estimate
-    assert expected["most_calls"] == 5 * expected["calls"] and expected["question_cost_micros"] > 0
-    # As if its texts were as dense as the bound assumes: without a retry it would be met.
-    tight = {name: expected[f"most_{name}"] // 2 for name in ("tokens", "cost_micros")}
-    Run.objects.filter(pk=run.pk).update(estimate=expected | {f"most_{name}": most for name, most in tight.items()})
-    run = work_off(run, [judge])
+    assert expected["most_calls"] >= 5 * expected["calls"]
+    # As if the texts were as dense as a bound assumes: it has room for one retry in ten.
+    tight = {
+        "most_tokens": (needed.input_tokens + needed.output_tokens) * 11 // 10,
+        "most_cost_micros": needed.cost_micros * 11 // 10,
+    }
+    Run.objects.filter(pk=run.pk).update(estimate=expected | tight)
+    run = work_off(run, [flaky])
     spent = totals_of_run(run.pk)
     assert run.is_spent and "the estimate's upper bound of" in run.reason and run.tasks.filter(state="open").exists()
-    assert 0.8 * tight["cost_micros"] < spent.cost_micros <= tight["cost_micros"]
-    assert spent.input_tokens + spent.output_tokens <= tight["tokens"]
-    run = work_off(change_budgets(run, {}), [judge])
+    assert 0.9 * tight["most_cost_micros"] < spent.cost_micros <= tight["most_cost_micros"]
+    assert spent.input_tokens + spent.output_tokens <= tight["most_tokens"]
+    run = work_off(change_budgets(run, {}), [flaky])
     assert not run.is_spent and "question_tokens" not in run.estimate
-    assert totals_of_run(run.pk).calls > expected["calls"]
+    assert totals_of_run(run.pk).calls > 1.2 * expected["calls"]
 
 
 def test_a_retry_that_a_person_orders_raises_the_bound(fake: FakeJudge) -> None:
