@@ -28,6 +28,7 @@ def body(text: str) -> dict[str, Any]:
         ('{"reasoning": "Both are about tax.", "score": 0, "neither": true}', True),
         ('{"reasoning": "B helps.", "score": -0.5, "neither": false}', False),
         ('{"reasoning": "B helps.", "score": -0.5}', False),
+        ('{"reasoning": "x", "score": 0.1, "Neither": true}', True),
         ('{"answer": {"reasoning": "x", "score": 0.1, "neither": true}}', True),
         ('First {"score": 0.2, "neither": true}, but after a second look: {"score": 0.2, "neither": false}', False),
     ],
@@ -36,7 +37,7 @@ def test_the_last_object_says_it(text: str, neither: bool) -> None:
     assert read_score_or_neither(body(text)).neither is neither
 
 
-@pytest.mark.parametrize("value", ['"maybe"', "1", "null"])
+@pytest.mark.parametrize("value", ['"maybe"', "1", "null", 'true, "neither": false'])
 def test_anything_but_true_or_false_is_no_answer(value: str) -> None:
     with pytest.raises(NoAnswer):
         read_score_or_neither(body(f'{{"reasoning": "x", "score": 0.5, "neither": {value}}}'))

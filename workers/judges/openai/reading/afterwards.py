@@ -74,6 +74,9 @@ _MORE_OF_IT = re.compile(
     r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
     r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
     r"\b[AB] as [AB]\b|\b(?:flipped|misread|misjudged|mislabell?ed|scrap|retract|withdraw|revise (?:this|that|it|my))\b|"
+    r"\bich\b[^.!?\n]{0,80}(?:vertauscht|verwechselt|geirrt)|\bj['’]ai\b[^.!?\n]{0,30}(?:invers|confondu|mélang)|je me suis tromp|"
+    r"\bhe (?:confund|invert|mezcl)|me equivoqu|\bho (?:invertito|scambiato|confuso|sbagliato)|\b(?:troquei|confundi|enganei)\b|перепутал|ошиб(?:ся|лась)|"
+    r"[弄搞看]反了|取り違え|間違えまし|잘못 (?:읽|봤)|\bverwisseld\b|\bpomyli|"
     r"\bthis assumes\b|\b(?:now|here)\b[^.!?\n]{0,20}\b(?:real|actual|true|correct(?:ed)?) (?:answer|score|verdict|json)\b",
     re.IGNORECASE,
 )

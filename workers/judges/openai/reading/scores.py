@@ -23,7 +23,6 @@ from workers.judges.openai.reading.field_names import (
     LATER_WORD,
     LOSER,
     WINNER,
-    better_by_number,
     is_no_answer,
     is_placeholder,
     is_schema,
@@ -32,6 +31,7 @@ from workers.judges.openai.reading.field_names import (
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.standing import stands_as_answer
 from workers.judges.openai.reading.votes import letter_in
+from workers.judges.openai.reading.winners import stated_winners
 
 Stated = TypeVar("Stated")
 MOST_BRACES = 256
@@ -93,7 +93,7 @@ class _Conflict:
 
 _CONFLICT = _Conflict()
 # Keys whose values are answers; their case does not matter.
-_ANSWERS = ("score", "scores", "best", "ranking")
+_ANSWERS = ("score", "scores", "best", "ranking", "neither")
 
 
 def score_in(text: str) -> Scored:
@@ -325,45 +325,21 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
     if any(is_no_answer(name, value) for name, value in document.items()):
         raise NoScore("mention", "a field beside its score says that it is no answer")
-    other = better_by_number(document)
-    if (other and score and other != _winner(score)) or any(
-        _contradicts(name, value, score) for name, value in document.items()
-    ):
+    is_other = score != 0 and any(each != _winner(score) for each in stated_winners(document))
+    if is_other or any(_contradicts(name, value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
 
 
 def _contradicts(name: str, value: Any, score: float) -> bool:
-    """Whether a field beside the score states another score, no winner, or the document that the score says is the worse one."""
-    if score and names_no_winner(name, value):
-        return True
+    """Whether a field beside the score states another score."""
     if LATER_SCORE.fullmatch(name) or (LATER_ANSWER.fullmatch(name) and _number(value) is not None):
         return not _is_same(value, score)
     if LATER_ANSWER.fullmatch(name) and isinstance(value, dict) and "score" in value:
         return not _is_same(value["score"], score)
-    if isinstance(value, dict):
-        return any(_contradicts(key, inner, score) for key, inner in value.items() if WINNER.fullmatch(key))
-    is_loser = LOSER.fullmatch(name) is not None
-    if (is_loser or WINNER.fullmatch(name)) and (letter := _document_in(value)) is not None:
-        return score != 0 and (score > 0) != ((letter == "A") != is_loser)
-    return False
-
-
-def _document_in(value: Any) -> str | None:
-    """ "A" or "B" of a field that names a document by its letter, number or place."""
-    named = {"1": "A", "first": "A", "the first": "A", "2": "B", "second": "B", "the second": "B"}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:g}"
-    if isinstance(value, list) and value:  # a ranking
-        return _document_in(value[0])
-    if not isinstance(value, str):
-        return None
-    plain = re.sub(r"^(?:the )?(?:document|doc|text|option|passage)[ _#-]*", "", value.strip().lower())
-    explained = re.match(
-        r"\W*(?:[Tt]he )?(?:(?:[Dd]ocument|[Dd]oc|[Tt]ext|[Pp]assage)[ _]+)?([AB])(?:\W*[(>:,;–—-]|\W+(?:is|wins|because|over)\b(?! (?:not|less|worse)))",
-        value,
+    return isinstance(value, dict) and any(
+        _contradicts(key, inner, score) for key, inner in value.items() if WINNER.fullmatch(key)
     )
-    return named.get(plain) or letter_in(plain) or letter_in(value) or (explained[1] if explained else None)
 
 
 def _unwrapped(document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -392,6 +368,12 @@ def _read_names(document: dict[str, Any], names: Sequence[str]) -> tuple[dict[st
             "contradiction" if given is _CONFLICT else "none", 'its last JSON object has no "scores" of its own'
         )
     found = {name: _score_of(name, given) for name in names}
+    if any(is_no_answer(name, value) for name, value in document.items()):
+        raise NoScore("mention", "a field beside its scores says that it is no answer")
+    low, high = min(found.values()), max(found.values())
+    fitting = {letter for letter, fits in (("A", high >= 0), ("B", low <= 0), ("", low <= 0 <= high)) if fits}
+    if stated_winners(document) - fitting:
+        raise NoScore("contradiction", "it holds two different answers: its scores and another field")
     for key, value in [*document.items(), *given.items()]:
         others = [name for name in names if key_of(name) != key_of(key)]
         again = [

@@ -57,7 +57,7 @@ _TURN_BEGIN = (
     r"<[|｜](?:im_start|start_header_id)[|｜]>\s*assistant\s*(?:<\|end_header_id\|>)?|<start_of_turn>model|<bos>|<s>|"
     r"<[|｜](?:START_RESPONSE|begin_of_solution|begin_of_text|begin_of_box|assistant)[|｜]>"
 )
-_HEAD = re.compile(rf"(?:\s|{_TURN_BEGIN})+")
+_HEAD = re.compile(rf"(?:\s|{_TURN_BEGIN})+", re.IGNORECASE)
 _TAIL = re.compile(rf"(?:{_TURN_END})\Z")
 _NEXT_TURN = re.compile(rf"{_TURN_END}|<[|｜]im_start[|｜]>|<[|｜]start_header_id[|｜]>|<start_of_turn>")
 
