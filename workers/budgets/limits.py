@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from django.db import connection
 from django.db.models import Exists, OuterRef
@@ -112,7 +112,7 @@ class Budgets:
     calls: int | None = None
     tokens: int | None = None
     cost_micros: int | None = None
-    bound: Bound | None = None
+    bound: Bound | None = field(default=None, kw_only=True)
 
     def check(self) -> None:
         """Raise BadBudget where one of them is below 1, or more than a database holds."""
@@ -127,7 +127,7 @@ class Budgets:
     @classmethod
     def of(cls, run: Run) -> Budgets:
         given = (run.pair_budget, run.call_budget, run.token_budget, run.cost_budget_micros)
-        return cls(*given, Bound.of(run.estimate))
+        return cls(*given, bound=Bound.of(run.estimate))
 
     @property
     def bounds_calls(self) -> bool:
@@ -177,7 +177,7 @@ class SpendLimit:
         """
         known = {judge: replace(each, lost=0) for judge, each in spent.items()}
         question = (bound.question_tokens, bound.question_cost_micros)
-        return cls(Budgets(None, None, bound.tokens, bound.cost_micros), known, THE_ESTIMATE, question=question)
+        return cls(Budgets(tokens=bound.tokens, cost_micros=bound.cost_micros), known, THE_ESTIMATE, question=question)
 
     @property
     def is_waiting(self) -> bool:
@@ -251,8 +251,8 @@ class SpendLimit:
         """
         spend = self.spent.get(annotator_id, JudgeSpend())
         if self.question:
-            tokens, cost = (most / calls_a_question(annotator_id) for most in self.question)
-            return replace(spend, tokens_a_call=tokens, cost_a_call=cost)
+            most = [each / calls_a_question(annotator_id) for each in self.question]
+            return replace(spend, tokens_a_call=most[0], cost_a_call=most[1])
         if not self.budgets.bounds_price or spend.tokens_a_call is not None or annotator_id == 0:
             return spend
         tokens, cost = recent_price(annotator_id)

@@ -175,7 +175,7 @@ def _claimable_runs(cursor: Cursor, annotator_id: int, *, careful: bool) -> Iter
         cursor.execute(_RUNS, [annotator_id])  # the failures of others, waited for, may have paused the judge
         rows = cursor.fetchall()
     for run, since, project, by_operator, estimate, *limits in rows:
-        budgets, caps = Budgets(None, *limits[:3], Bound.of(json.loads(estimate))), Budgets(None, *limits[3:])
+        budgets, caps = Budgets(None, *limits[:3], bound=Bound.of(json.loads(estimate))), Budgets(None, *limits[3:])
         most = questions_left(run, project, annotator_id, budgets=budgets, caps=caps, by_operator=by_operator)
         if run in unproven:
             held = trouble.hold_back(cursor, run, annotator_id, since)

@@ -171,9 +171,11 @@ def estimate_run(
         rows = zip(measures, shares, most_shares, strict=True)
         return [_of_judge(measure, pairs, share, most, known_pairs) for measure, share, most in rows]
 
-    part = _affordable_part(of_judges(pairs), budgets)
-    pairs = math.ceil(part * pairs)
     each = of_judges(pairs)
+    part = _affordable_part(each, budgets)
+    if part < 1.0:
+        pairs = math.ceil(part * pairs)
+        each = of_judges(pairs)
     # With "informative" equal turns are expected, and one judge may get all of them.
     total: Any = max if allocation == Run.Allocation.INFORMATIVE else sum
     most_tokens = total(judge.most_tokens for judge in each)

@@ -38,16 +38,34 @@ def quick(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(training, "POLL_S", 0.05)
 
 
-def work() -> None:
-    """What workers would do meanwhile."""
+def work_on_trainings() -> None:
     for job in waiting_training_ids():
         train(job)
+
+
+def work() -> None:
+    """What workers would do meanwhile."""
+    work_on_trainings()
     for job in waiting_evaluation_ids():
         evaluate(job)
 
 
-def test_the_student_learns_is_proved_and_stays() -> None:
+def press() -> None:
+    raise KeyboardInterrupt
+
+
+def press_at_the_proof() -> None:
+    work_on_trainings()
+    if waiting_evaluation_ids():
+        raise KeyboardInterrupt
+
+
+def test_the_student_learns_is_proved_and_stays_however_often_it_was_stopped() -> None:
     project, owner = make_scored(), make_user()
+    for stopped in (press, press, press_at_the_proof, press):
+        with pytest.raises(KeyboardInterrupt):
+            show_student(project, by=owner, tick=stopped, stream=io.StringIO())
+    assert TrainingRun.objects.count() == Job.objects.filter(stage="evaluate").count() == 1
     drawn = io.StringIO()
     student = show_student(project, by=owner, tick=work, stream=drawn)
     assert student is not None

@@ -58,7 +58,8 @@
       const names = heads.map((head) => (head.children.length === 1 && head.firstElementChild.matches(".aloud") ? "" : head.textContent.trim()));
       for (const row of rows) {
         [...row.children].forEach((cell, at) => {
-          if (cell.matches("td") && at > 0 && names[at]) cell.dataset.label = names[at];
+          const isFilled = cell.children.length || cell.textContent.trim();
+          if (cell.matches("td") && at > 0 && names[at] && isFilled) cell.dataset.label = names[at];
         });
       }
       table.classList.add("cards");
