@@ -174,6 +174,7 @@ ZELO_KEEP_DAYS = _kept_days(
         "trials": 90,
         "jobs": 180,
         "deliveries": 90,
+        "spend": 90,
         "sessions": 1,
     },
 )
