@@ -111,6 +111,20 @@ def test_a_file_that_is_no_whole_backup_restores_nothing(
 
 
 @pytest.mark.django_db
+def test_a_small_file_that_would_fill_the_disk_is_refused(tmp_path: Path, settings: Any) -> None:
+    settings.ZELO_HOME = tmp_path
+    bomb = tmp_path / "b.tar"
+    with tarfile.open(bomb, "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("storage/x")
+        entry.size = 1
+        size = str(10**15)
+        entry.pax_headers = {"GNU.sparse.map": f"0,1,{size},0", "GNU.sparse.size": size, "GNU.sparse.major": "0"}
+        tar.addfile(entry, io.BytesIO(b"x"))
+    with pytest.raises(RestoreRefused, match="sparse"):
+        restore_backup(bomb)
+
+
+@pytest.mark.django_db
 def test_other_files_are_refused_with_what_to_do(tmp_path: Path, settings: Any) -> None:
     settings.ZELO_HOME = tmp_path
     text, sealed, wrong = tmp_path / "text", tmp_path / "sealed", tmp_path / "wrong"
