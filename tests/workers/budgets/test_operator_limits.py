@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models import F, Sum
+from django.test import Client
 
 from labeling import plugins
 from labeling.access.annotators import get_judge
@@ -172,7 +173,7 @@ def test_the_estimate_names_the_limits_that_a_run_would_reach() -> None:
 def test_the_page_of_a_new_run_shows_the_limit_before_its_start() -> None:
     owner = make_user()
     project = make_project(owner=owner, queries=1, documents=8)
-    client = Api(owner).client
+    client = Client()
     client.force_login(owner)
     sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"}
 

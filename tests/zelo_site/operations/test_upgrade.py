@@ -19,11 +19,12 @@ from zelo_site.processes.services import ServiceSupervisor
 
 # The database of commit 7a96d3d with rows in every table, see `fill.py` beside it.
 OLD = Path(__file__).parent / "old_home" / "dump.sql.gz"
-# Rows of these tables have moved to others, or are made by the migrations themselves.
+# Rows of these tables have moved to others, are made by the migrations themselves, or are one for each connection.
 MOVED = {
-    "django_migrations", "django_content_type", "auth_permission",
+    "django_migrations", "django_content_type", "auth_permission", "workers_spend",
     "labeling_spotcheck", "scoring_spotcheckplan_checks", "workers_job", "workers_worker", "workers_auditentry",
 }  # fmt: skip
+SPENT = "SELECT run_id, annotator_id, sum(calls), sum(input_tokens), sum(cost_micros) FROM workers_spend GROUP BY 1, 2 ORDER BY 1, 2"
 SCORES = "SELECT candidate_id, theta, stderr, elo, relevance FROM scoring_score ORDER BY candidate_id"
 
 
@@ -36,7 +37,7 @@ def test_a_home_of_an_old_program_keeps_every_row_and_score(tmp_path: Path) -> N
         database.execute("SELECT set_config('search_path', 'public', false)")
         tables = [name for (name,) in rows(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
         before = {name: rows(database, f'SELECT count(*) FROM "{name}"')[0][0] for name in tables}
-        scores = rows(database, SCORES)
+        scores, spent = rows(database, SCORES), rows(database, SPENT)
     assert len(tables) > 50 and all(before.values())
 
     said = last_line(manage(environment, "upgrade", "--check"), 240.0)
@@ -47,7 +48,7 @@ def test_a_home_of_an_old_program_keeps_every_row_and_score(tmp_path: Path) -> N
     with ServiceSupervisor(tmp_path, environ=environment), connect(environment) as database:
         now = {name: rows(database, f'SELECT count(*) FROM "{name}"')[0][0] for name in tables if name not in MOVED}
         assert now == {name: count for name, count in before.items() if name not in MOVED}
-        assert rows(database, SCORES) == scores
+        assert rows(database, SCORES) == scores and rows(database, SPENT) == spent
         checks = rows(database, "SELECT count(*) FROM labeling_spotcheck")[0][0]
         gold = rows(database, "SELECT count(*), min(explanation) FROM labeling_goldanswer")[0]
         assert (checks, *gold) == (before["labeling_spotcheck"] - 1, 1, "the longer one")

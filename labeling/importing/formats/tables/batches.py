@@ -21,7 +21,7 @@ def rows_of(batch: Any, schema: Any, max_row_bytes: int) -> Iterator[dict[str, A
         start, count = waiting.pop()
         part = batch.slice(start, count)
         size = sum(_unpacked_bytes(column) for column in part.columns)
-        if count > 1 and size > MOST_AT_ONCE:
+        if count > 1 and size > min(MOST_AT_ONCE, max_row_bytes):
             half = count // 2
             waiting += [(start + half, count - half), (start, half)]
             continue
@@ -35,7 +35,7 @@ def rows_of(batch: Any, schema: Any, max_row_bytes: int) -> Iterator[dict[str, A
 
 
 def _unpacked_bytes(array: Any) -> int:
-    """At most so many bytes have the values of an array, each text counted as long as the longest of its dictionary."""
+    """The bytes of an array's values, each text counted in every row that has it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -43,8 +43,8 @@ def _unpacked_bytes(array: Any) -> int:
     if pa.types.is_dictionary(kind):
         if not _is_text(kind.value_type):
             return len(array) * (16 if pa.types.is_primitive(kind.value_type) else int(array.dictionary.nbytes))
-        longest = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
-        return (len(array) - array.null_count) * int(longest)
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return int(pc.sum(lengths.take(array.indices)).as_py() or 0)
     if pa.types.is_struct(kind):
         return sum(_unpacked_bytes(each) for each in array.flatten())
     if pa.types.is_nested(kind) and hasattr(array, "flatten"):
