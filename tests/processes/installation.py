@@ -40,7 +40,8 @@ def last_line(process: subprocess.Popen[str], timeout_s: float) -> str:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children too
+            os.killpg(process.pid, signal.SIGKILL)  # its children too, if it leads a group
+        process.kill()
         output, _ = process.communicate()
         raise AssertionError(f"not done within {timeout_s:.0f} s: {output}") from None
     assert process.returncode == 0, output
