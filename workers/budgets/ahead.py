@@ -60,8 +60,8 @@ def limits_ahead(project: Project, needed: Sequence[Needed], runs: Sequence[Need
     """
     found = []
     for endpoint in sorted(closed_endpoints(project) & {each.endpoint for each in needed}):
-        calls = (_sum(needed, runs, name, endpoint) for name in ("calls", "most_calls"))
-        found.append(LimitAhead(NOT_ALLOWED % {"endpoint": endpoint}, "calls", 0, 0, *calls, waits=False))
+        calls, most = (_sum(needed, runs, name, endpoint) for name in ("calls", "most_calls"))
+        found.append(LimitAhead(NOT_ALLOWED % {"endpoint": endpoint}, "calls", 0, 0, calls, most, waits=False))
     caps = read_caps(project.pk)
     if caps.bounds_calls:
         found += _reached(SpendLimit(caps, spend_of_project(project.pk), THE_CAP), needed, runs)
