@@ -36,7 +36,7 @@ HONEST_PAUSE_S = 0.03
 HALF_OPEN, READERS, BURST, UPLOADS = 100, 100, 8, 4
 UPLOAD_BYTES = 200 * 1024 * 1024
 BAD_KEY_PAUSE_S = 0.1
-WARM_UP_S = 2.0
+WARM_UP_S = 1.5
 UNDER_WAY_S = 0.5
 LIMITS = {"honest_failures": 0, "honest_p95_ratio": 3.0, "disk_mb": 20.0}
 
@@ -58,7 +58,7 @@ class Honest:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter phases")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of each phase (default 20, quick 3)")
+    parser.add_argument("--seconds", type=float, default=0.0, help="length of each phase (default 20, quick 2)")
     parser.add_argument("--attack", choices=ATTACKS, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
@@ -70,7 +70,7 @@ def main() -> None:
     if arguments.serve:
         run_web(arguments.serve)
         return
-    seconds = arguments.seconds or (3.0 if arguments.quick else 20.0)
+    seconds = arguments.seconds or (2.0 if arguments.quick else 20.0)
     with running_server() as (port, home):
         cookie = signed_in()
         honest(port, cookie, WARM_UP_S)

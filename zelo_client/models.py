@@ -144,8 +144,22 @@ class Comparison(Answer):
     preference: float | None
 
 
+class LimitAhead(Answer):
+    """A cap or an operator's limit that a run would reach; `unit`: calls, tokens or cost_micros, `waits`: until the next day."""
+
+    reason: str
+    unit: str
+    limit: int
+    left: int
+    expected: int
+    most: int
+    waits: bool
+
+
 class Estimate(Answer):
-    """What a run would ask and cost; `most_` figures are upper bounds, costs in millionths of a dollar."""
+    """What a run would ask and cost; `most_` figures are upper bounds, costs in millionths of a dollar. `limits`: what ends
+    it earlier.
+    """
 
     pairs: int
     calls: int
@@ -155,6 +169,7 @@ class Estimate(Answer):
     cost_micros: int
     most_cost_micros: int
     seconds: float | None
+    limits: list[LimitAhead] = []
 
 
 class Side(Answer):

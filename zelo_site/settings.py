@@ -174,6 +174,7 @@ ZELO_KEEP_DAYS = _kept_days(
         "trials": 90,
         "jobs": 180,
         "deliveries": 90,
+        "spend": 90,
         "sessions": 1,
     },
 )
@@ -308,6 +309,8 @@ AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or an attacker locks a name for ever
 AXES_VERBOSE = False
+AXES_DISABLE_ACCESS_LOG = True  # the audit log has the sign-ins, and this one would never be pruned
+AXES_CLIENT_IP_CALLABLE = "zelo_site.security.proxies.address_of"  # or axes reads headers once ipware is installed
 OTP_TOTP_ISSUER = "zelo"
 ZELO_SECOND_FACTOR = _one_of("ZELO_SECOND_FACTOR", ("", "SUPERUSERS", "STAFF"), "")
 

@@ -29,7 +29,7 @@ class TokenAuth(HttpBearer):
             return None
         request.has_valid_key = True  # type: ignore[attr-defined]
         needed = "read" if request.method in READING else "write"
-        if needed == "write" and _ADMIN.match(request.path):
+        if needed == "write" and _ADMIN.match(request.path_info):
             needed = "admin"
         if needed not in found.scopes:
             raise HttpError(403, f"this key has the scopes {found.scopes}; {request.method} needs {needed!r}")

@@ -108,7 +108,9 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     name = entry.filename
     path = PurePosixPath(name.replace("\\", "/"))
     problem = ""
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in entry.orig_filename:
+    if not path.parts:
+        problem = "has no name"
+    elif path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in entry.orig_filename:
         problem = "has a path that leads out of the archive"
     elif stat.S_ISLNK(entry.external_attr >> 16):
         problem = "is a link"

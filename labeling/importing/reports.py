@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from labeling.importing.formats.tables.formulas import harmless
 from labeling.importing.left_out import LeftOutRows
 from labeling.models import DatasetImport, Project
 
@@ -52,10 +53,5 @@ def left_out_file(report: DatasetImport, form: ReportFormat) -> Iterator[bytes]:
 
 def _csv_line(cells: Any) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerow([_plain(cell) for cell in cells])
+    csv.writer(text).writerow([harmless(cell) for cell in cells])
     return text.getvalue().encode()
-
-
-def _plain(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: the problems quote the file."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -15,6 +15,7 @@ from typing import IO, Any
 import pydantic
 
 from labeling.importing.answers.rows import ExportedJudgment, ImportedRating
+from labeling.importing.formats.tables.formulas import harmless
 from labeling.plugins import Exporter, register
 from scoring.exports.parquet import write_parquet
 
@@ -90,7 +91,7 @@ class RaterGradesCsv(Exporter):
         stream.write(_line(("query_id", "document_id", "grade", "rater")))
         for row in rows:
             if row.by_person is not self.options.models:
-                stream.write(_line((row.query_id, row.document_id, row.grade, row.annotator)))
+                stream.write(_line(map(_cell, (row.query_id, row.document_id, row.grade, row.annotator))))
 
 
 def _schema() -> Any:
@@ -105,7 +106,9 @@ def _values(row: ExportedJudgment) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else value
+    return (
+        str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else harmless(value)
+    )
 
 
 def _line(cells: Iterable[Any]) -> bytes:

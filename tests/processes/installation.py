@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,8 +39,11 @@ def last_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children too, if it leads a group
         process.kill()
-        raise
+        output, _ = process.communicate()
+        raise AssertionError(f"not done within {timeout_s:.0f} s: {output}") from None
     assert process.returncode == 0, output
     return output
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 from workers.archives.format import FORMAT, LONGEST_LINE, SECTIONS, VERSION, Section
 
 BLOCK = 1 << 18
+NAMES = frozenset(section.name for section in SECTIONS)
 
 
 class BadArchive(ValueError):
@@ -72,6 +73,8 @@ def check(stream: IO[bytes]) -> Header:
             header = _header(line)
         elif line.startswith(b"{"):
             name = str(_json(line, number).get("section", name))
+            if name not in NAMES and name:
+                raise BadArchive(f"line {number}: {name[:80]!r} is no section of an archive; export the project again")
             counts.setdefault(name, 0)
         else:
             counts[name] = counts.get(name, 0) + 1

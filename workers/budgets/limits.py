@@ -48,30 +48,32 @@ THE_TOTAL, THE_TOTAL_AT = "the operator's limit", "the operator's limit at an en
 SPENT = {
     (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
     (THE_BUDGET, "tokens"): stored_text("the budget of %(n)s tokens is spent"),
-    (THE_BUDGET, "cost"): stored_text("the budget of $%(n)s is spent"),
+    (THE_BUDGET, "cost_micros"): stored_text("the budget of $%(n)s is spent"),
     (THE_ESTIMATE, "tokens"): stored_text(
         "the estimate's upper bound of %(n)s tokens is reached; save the run's budget to continue beyond it"
     ),
-    (THE_ESTIMATE, "cost"): stored_text(
+    (THE_ESTIMATE, "cost_micros"): stored_text(
         "the estimate's upper bound of $%(n)s is reached; save the run's budget to continue beyond it"
     ),
     (THE_CAP, "calls"): stored_text("the project's cap of %(n)s calls is spent"),
     (THE_CAP, "tokens"): stored_text("the project's cap of %(n)s tokens is spent"),
-    (THE_CAP, "cost"): stored_text("the project's cap of $%(n)s is spent"),
+    (THE_CAP, "cost_micros"): stored_text("the project's cap of $%(n)s is spent"),
     (THE_DAY, "calls"): stored_text("the operator's limit of %(n)s calls a day is reached"),
     (THE_DAY, "tokens"): stored_text("the operator's limit of %(n)s tokens a day is reached"),
-    (THE_DAY, "cost"): stored_text("the operator's limit of $%(n)s a day is reached"),
+    (THE_DAY, "cost_micros"): stored_text("the operator's limit of $%(n)s a day is reached"),
     (THE_DAY_AT, "calls"): stored_text("the operator's limit of %(n)s calls a day at endpoint %(endpoint)s is reached"),
     (THE_DAY_AT, "tokens"): stored_text(
         "the operator's limit of %(n)s tokens a day at endpoint %(endpoint)s is reached"
     ),
-    (THE_DAY_AT, "cost"): stored_text("the operator's limit of $%(n)s a day at endpoint %(endpoint)s is reached"),
+    (THE_DAY_AT, "cost_micros"): stored_text(
+        "the operator's limit of $%(n)s a day at endpoint %(endpoint)s is reached"
+    ),
     (THE_TOTAL, "calls"): stored_text("the operator's limit of %(n)s calls is reached"),
     (THE_TOTAL, "tokens"): stored_text("the operator's limit of %(n)s tokens is reached"),
-    (THE_TOTAL, "cost"): stored_text("the operator's limit of $%(n)s is reached"),
+    (THE_TOTAL, "cost_micros"): stored_text("the operator's limit of $%(n)s is reached"),
     (THE_TOTAL_AT, "calls"): stored_text("the operator's limit of %(n)s calls at endpoint %(endpoint)s is reached"),
     (THE_TOTAL_AT, "tokens"): stored_text("the operator's limit of %(n)s tokens at endpoint %(endpoint)s is reached"),
-    (THE_TOTAL_AT, "cost"): stored_text("the operator's limit of $%(n)s at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL_AT, "cost_micros"): stored_text("the operator's limit of $%(n)s at endpoint %(endpoint)s is reached"),
 }
 NOT_ALLOWED = stored_text("the operator has not allowed this project to use endpoint %(endpoint)s")
 
@@ -197,14 +199,11 @@ class SpendLimit:
         left = self.left(annotator_id)
         rooms: list[tuple[int, str]] = [(NO_LIMIT, "")]
         if budgets.calls is not None and left.calls is not None:
-            reason = self._reason("calls", f"{budgets.calls:,}")
-            rooms.append((left.calls // each, reason))
+            rooms.append((left.calls // each, self.reason("calls")))
         if budgets.tokens is not None and left.tokens is not None:
-            reason = self._reason("tokens", f"{budgets.tokens:,}")
-            rooms.append((_affordable(left.tokens, mine.tokens_a_call, each, mine), reason))
+            rooms.append((_affordable(left.tokens, mine.tokens_a_call, each, mine), self.reason("tokens")))
         if budgets.cost_micros is not None and left.cost_micros is not None:
-            reason = self._reason("cost", f"{budgets.cost_micros / 1e6:,.2f}")
-            rooms.append((_affordable(left.cost_micros, mine.cost_a_call, each, mine), reason))
+            rooms.append((_affordable(left.cost_micros, mine.cost_a_call, each, mine), self.reason("cost_micros")))
         room, least = min(rooms, key=lambda pair: pair[0])
         return max(0, room), least
 
@@ -213,9 +212,12 @@ class SpendLimit:
         """Whether the limit allows more on the next day."""
         return self.whose in (THE_DAY, THE_DAY_AT)
 
-    def _reason(self, what: str, number: str) -> str:
+    def reason(self, unit: str) -> str:
+        """The sentence with which a run ends when its calls, tokens or cost_micros are spent."""
+        most = getattr(self.budgets, unit)
         named = {"endpoint": self.endpoint} if self.endpoint else {}
-        return SPENT[self.whose, what] % {"n": number, **named}
+        number = f"{most / 1e6:,.2f}" if unit == "cost_micros" else f"{most:,}"
+        return SPENT[self.whose, unit] % {"n": number, **named}
 
     def left(self, annotator_id: int) -> Left:
         """What is left once the calls in flight have cost their mean price."""
@@ -298,7 +300,7 @@ def questions_left(
         lock_run(run_id)
     if rules.barred_from:
         return 0
-    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *_of_operator(rules)]
+    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *limits_of(rules)]
     return min((limit.room(annotator_id)[0] for limit in limits), default=NO_LIMIT)
 
 
@@ -316,7 +318,7 @@ def questions_covered(
     rules = rules_of(annotator_id)
     if rules.barred_from:
         return 0
-    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *_of_operator(rules)]
+    limits = [*_limits(run_id, project_id, budgets=budgets, caps=caps), *limits_of(rules)]
     covered = min((limit.left(annotator_id).covers(bounds) for limit in limits), default=len(bounds))
     if is_alone:
         covered = max(covered, at_the_mean)
@@ -332,7 +334,7 @@ def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
         raise CapReached(f"{NOT_ALLOWED % {'endpoint': rules.barred_from}}; ask the server's operator")
     if rules:
         lock_operator_limits()
-    limits = _of_operator(rules)
+    limits = limits_of(rules)
     if caps.bounds_calls:
         lock_project(project_id)
         limits.append(SpendLimit(caps, spend_of_project(project_id), THE_CAP))
@@ -343,8 +345,8 @@ def check_caps(project_id: int, annotator_id: int, questions: int) -> None:
             raise CapReached(f"{questions} more questions are too many, {room} can be asked: {reason}; {remedy}")
 
 
-def _of_operator(rules: OperatorRules) -> list[SpendLimit]:
-    """The operator's limits of a judge, with what counts towards each."""
+def limits_of(rules: OperatorRules) -> list[SpendLimit]:
+    """The operator's limits of these rules, with what counts towards each."""
     return [
         SpendLimit(
             Budgets(None, rule.calls, rule.tokens, rule.cost_micros),
@@ -427,7 +429,7 @@ def _least(annotator_id: int, limits: Sequence[SpendLimit], *, by_operator: bool
     rules = rules_of(annotator_id) if by_operator else OperatorRules()
     if rules.barred_from:
         return _Least(0, NOT_ALLOWED % {"endpoint": rules.barred_from}, renews=False, is_waiting=False)
-    mine = [*limits, *_of_operator(rules)]
+    mine = [*limits, *limits_of(rules)]
     is_waiting = any(limit.is_waiting for limit in mine)
     rooms = [_Least(*limit.room(annotator_id), limit.renews, is_waiting) for limit in mine]
     return min(rooms, key=lambda each: (each.room, each.renews), default=_Least(NO_LIMIT, "", False, is_waiting))

@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from django.db import connection
+from django.db.models import Q
 
 from labeling.models import Project
 from workers.budgets.spend import JudgeSpend
-from workers.models import EndpointRestriction, OperatorLimit
+from workers.models import EndpointRestriction, EndpointSpend, OperatorLimit
 
 DAY = OperatorLimit.Period.DAY.value
+# Stands for all days that were merged; limits in total still count them.
+MERGED_DAY = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,15 @@ def rules_of(annotator_id: int) -> OperatorRules:
     return OperatorRules(rules, barred[0][0] if barred else "")
 
 
+def rules_for(project_id: int, endpoints: Set[str]) -> OperatorRules:
+    """The operator's limits that would apply to judges of a project at these endpoints."""
+    if not endpoints:
+        return OperatorRules()
+    found = OperatorLimit.objects.filter(Q(project=None) | Q(project=project_id), endpoint__in=["", *endpoints])
+    names = ("endpoint", "project_id", "period", "calls", "tokens", "cost_micros")
+    return OperatorRules(tuple(OperatorRule(*row) for row in found.order_by("-period", "id").values_list(*names)))
+
+
 def closed_endpoints(project: Project) -> set[str]:
     """The endpoints that this project may not use."""
     allowed = EndpointRestriction.objects.filter(projects=project).values("pk")
@@ -136,6 +148,34 @@ def add_spend(
     }
     with connection.cursor() as cursor:
         cursor.execute(_ADD, values)
+
+
+_MERGE = """
+WITH past AS (DELETE FROM workers_endpointspend WHERE id = ANY(%(ids)s) RETURNING *)
+INSERT INTO workers_endpointspend AS spend (endpoint, project_id, annotator_id, day, shard, {names})
+SELECT endpoint, project_id, annotator_id, %(day)s, 0, {sums} FROM past GROUP BY 1, 2, 3 ORDER BY 3
+ON CONFLICT (annotator_id, day, shard) DO UPDATE SET {raised}
+"""
+_TOTALS = (
+    *("calls", "in_flight", "lost", "answers", "answer_tokens", "answer_cost_micros", "unreached"),
+    *("input_tokens", "output_tokens", "cost_micros"),
+)
+
+
+def merge_days(ids: Sequence[int]) -> None:
+    """Add these rows of past days to their judge's row of MERGED_DAY; sums over all days stay as they are.
+
+    Locks them in the order in which the triggers do, so that a call of a past day that ends now waits, or is waited for.
+    """
+    locked = EndpointSpend.objects.select_for_update().order_by("annotator_id", "day", "shard")
+    found = list(locked.filter(pk__in=ids).exclude(day=MERGED_DAY).values_list("pk", flat=True))
+    parts = {
+        "names": ", ".join(_TOTALS),
+        "sums": ", ".join(f"sum({name})" for name in _TOTALS),
+        "raised": ", ".join(f"{name} = spend.{name} + EXCLUDED.{name}" for name in _TOTALS),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MERGE.format(**parts), {"ids": found, "day": MERGED_DAY})
 
 
 def lock_operator_limits() -> None:

@@ -1,4 +1,4 @@
-"""Deletes what is older than the installation keeps it, by kind: calls, reasons, messages, probes, jobs, deliveries, sessions.
+"""Deletes what is older than the installation keeps it, by kind: calls, reasons, messages, probes, jobs, deliveries, sessions, days of spend.
 
 `settings.ZELO_KEEP_DAYS` says how long each kind stays. Nothing that a score, a total or the audit log needs is of any kind:
 judgments stay, and a run's spend counts its deleted calls. The reconciler prunes each night, `manage.py prune` at once; both
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -22,9 +22,20 @@ from django.utils import timezone
 
 from labeling import audit
 from labeling.models import Rationale, Submission
+from workers.budgets.operator_limits import MERGED_DAY, merge_days
 from workers.deletion.job import FIGURES
 from workers.deletion.walk import READ, Slices
-from workers.models import Attempt, DeletedSpend, InjectionProbe, Job, JudgeTrial, RecipeStage, Run, WebhookDelivery
+from workers.models import (
+    Attempt,
+    DeletedSpend,
+    EndpointSpend,
+    InjectionProbe,
+    Job,
+    JudgeTrial,
+    RecipeStage,
+    Run,
+    WebhookDelivery,
+)
 
 # The hour of the night, in the server's time zone, at which the reconciler prunes; a new reconciler does so an hour after its start.
 NIGHT_HOUR = 3
@@ -34,6 +45,8 @@ SLICE_S = 2.0
 
 ENDED_RUNS = (Run.State.FINISHED, Run.State.CANCELLED, Run.State.FAILED)
 ENDED_JOBS = (Job.State.FINISHED, Job.State.FAILED, Job.State.CANCELLED)
+# The day goes on in UTC while it has ended here, and calls of yesterday end today.
+FEWEST_DAYS_OF_SPEND = timedelta(days=2)
 # Jobs of other stages are orders, which pages and lineage show.
 PASSING_STAGES = ("pairs", "calibrate", "candidates", "evaluate", "archive")
 
@@ -150,6 +163,16 @@ def _old_jobs(before: datetime) -> QuerySet[Any]:
     return ended.filter(closed, finished_at__lt=before).exclude(pk__in=latest).exclude(pk__in=of_recipes)
 
 
+def _old_spend(before: datetime) -> QuerySet[Any]:
+    day = min(before, timezone.now() - FEWEST_DAYS_OF_SPEND).astimezone(UTC).date()
+    return EndpointSpend.objects.filter(day__lt=day).exclude(day=MERGED_DAY)
+
+
+def _merge_spend(model: type[models.Model], keys: Sequence[Any]) -> None:
+    """Merge days of spend into one row a judge: limits in total still count them."""
+    merge_days(keys)
+
+
 def _remove(model: type[models.Model], keys: Sequence[Any]) -> None:
     QuerySet(model).filter(pk__in=keys).delete()
 
@@ -188,6 +211,7 @@ KINDS = (
         lambda before: WebhookDelivery.objects.filter(finished_at__lt=before, state__in=["delivered", "failed"]),
         _remove,
     ),
+    Kind("spend", EndpointSpend, _old_spend, _merge_spend),
     Kind("sessions", Session, lambda before: Session.objects.filter(expire_date__lt=before), _remove),
 )
 

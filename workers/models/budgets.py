@@ -67,7 +67,7 @@ class EndpointSpend(models.Model):
     """What one judge at an endpoint has spent on one day (UTC, when the call began): running totals, spread over `shard`s.
 
     Triggers on `Attempt` keep them, as those of `Spend`; trials, teachings and probes add theirs. No foreign keys: a
-    deleted project has spent what it has spent. Read the sums by `workers.budgets.operator_limits`.
+    deleted project has spent what it has spent. Old days are merged into one row of 1970-01-01. Read the sums by `workers.budgets.operator_limits`.
     """
 
     endpoint = models.CharField(max_length=200)

@@ -24,6 +24,7 @@ TABLES = {
     "trials": ("workers_judgetrial",),
     "jobs": ("workers_job",),
     "deliveries": ("workers_webhookdelivery",),
+    "spend": ("workers_endpointspend",),
     "audit": ("workers_auditentry",),
     "sessions": ("django_session",),
 }
@@ -42,6 +43,7 @@ LABELS = {
     "trials": gettext_noop("Tests of judges"),
     "jobs": gettext_noop("Jobs"),
     "deliveries": gettext_noop("Webhook deliveries"),
+    "spend": gettext_noop("Daily spend at endpoints"),
     "audit": gettext_noop("Audit log"),
     "sessions": gettext_noop("Sessions"),
     OTHER: gettext_noop("Other tables"),

@@ -24,6 +24,7 @@ from labeling.records import QueryState
 from scoring.annotators.cycles import contradicting_pairs
 from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, mean_by_size, pairs_of
+from workers.budgets.ahead import LimitAhead, Needed, limits_ahead
 from workers.budgets.limits import Budgets, expected_calls_per_pair
 from workers.budgets.spend import calls_of_options, set_size_of_plugin
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
@@ -198,6 +199,22 @@ def estimate_run(
         gpu_hours=sum(hours) if hours else None,
         paper_calls=paper_calls(sizes),
     )
+
+
+def limits_before_their_end(
+    project: Project, judges: Sequence[ChosenJudge], estimates: Sequence[RunEstimate]
+) -> list[LimitAhead]:
+    """Return the project's caps and the operator's limits that runs of these judges would reach, all of them together."""
+    endpoints = [str(judge.options.get("endpoint") or "") for judge in judges]
+    needed = [
+        _needed(endpoint, each) for run in estimates for endpoint, each in zip(endpoints, run.judges, strict=True)
+    ]
+    return limits_ahead(project, needed, [_needed("", run) for run in estimates])
+
+
+def _needed(endpoint: str, found: JudgeEstimate | RunEstimate) -> Needed:
+    most = found.most_calls, found.most_tokens, found.most_cost_micros
+    return Needed(endpoint, found.calls, found.tokens, found.cost_micros, *most)
 
 
 def _set_size(judges: Sequence[ChosenJudge]) -> int:

@@ -124,10 +124,15 @@ def _resolved(host: str, port: int) -> list[str]:
 
 def _may_reach(address: Address, port: int, entries: Sequence[Entry]) -> bool:
     inner = _inside(address)
-    if inner.is_global and address.is_global and not inner.is_multicast:
+    if inner.is_global and address.is_global and not (inner.is_multicast or inner.is_reserved or _is_local(inner)):
         return True
     listed = (entry for entry in entries if entry.port in (None, port))
     return any(entry.network is not None and inner in entry.network for entry in listed)
+
+
+def _is_local(address: Address) -> bool:
+    """Whether it is one of the old site-local IPv6 addresses (fec0::/10), which Python calls global."""
+    return isinstance(address, ipaddress.IPv6Address) and address.is_site_local
 
 
 def _inside(address: Address) -> Address:

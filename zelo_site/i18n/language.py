@@ -61,8 +61,8 @@ def set_language(request: HttpRequest) -> HttpResponse:
     response = redirect(back)
     if not language:
         return response
-    request.session[SESSION_KEY] = language
-    if request.user.is_authenticated:
+    if request.user.is_authenticated:  # the cookie is enough for visitors, who could fill the table of sessions
+        request.session[SESSION_KEY] = language
         Preferences.objects.update_or_create(user=request.user, defaults={"language": language})
     response.set_cookie(
         settings.LANGUAGE_COOKIE_NAME,

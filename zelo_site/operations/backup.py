@@ -38,7 +38,7 @@ from zelo_site.processes.embedded import find_postgres
 FORMAT, VERSION = "zelo-backup", 1
 MANIFEST, DUMP, SECRET_KEY, STORAGE = "manifest.json", "database.dump", "secret_key", "storage/"
 # Rows of these tables say who is signed in or alive; nobody misses them after a restore.
-NOT_KEPT = ("django_session", "workers_worker")
+NOT_KEPT = ("django_session", "zelo_site_signinsession", "workers_worker")
 
 
 class BackupFailed(RuntimeError):

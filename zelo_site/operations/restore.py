@@ -142,6 +142,8 @@ def _read_manifest(text: bytes) -> Manifest:
 
 def _unpack_file(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> str:
     parts = PurePosixPath(entry.name).parts
+    if entry.issparse():  # a few bytes could unpack to more than any disk holds
+        raise RestoreRefused(f"the backup holds {entry.name!r} as a sparse file, which no backup does; use another one")
     content = tar.extractfile(entry)
     if entry.name.startswith("/") or ".." in parts or "\\" in entry.name or content is None:
         raise RestoreRefused(f"the backup names the file {entry.name!r}, which leaves its folder; use another one")

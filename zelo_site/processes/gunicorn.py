@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+# By default, proxies on this host may set SCRIPT_NAME and PATH_INFO, and some pass on what a client has set.
+forwarder_headers = ""
+
 if os.environ.get("ZELO_LOG", "").strip().upper() == "JSON":  # gunicorn configures its own logging
     logconfig_dict = {
         "version": 1,

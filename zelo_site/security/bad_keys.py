@@ -37,7 +37,7 @@ class BadKeysMiddleware:
         wait_s = self._wait_s(address, digest)
         if wait_s > 0:
             text = f"too many requests with bad keys from your address; wait {wait_s:.0f} s and correct the key"
-            is_rest = request.path.startswith("/api/")
+            is_rest = request.path_info.startswith("/api/")
             refused = problem(request, 429, text) if is_rest else JsonResponse({"detail": text}, status=429)
             refused["Retry-After"] = str(int(wait_s) + 1)
             return refused

@@ -29,6 +29,11 @@ class ProxyHeadersMiddleware:
         return self.get_response(request)
 
 
+def address_of(request: HttpRequest) -> str | None:
+    """Return the client's address, which the middleware has found."""
+    return request.META.get("REMOTE_ADDR") or None
+
+
 def client_of(forwarded: str, sender: str, trusted: Sequence[Network]) -> str:
     """Return the last address in X-Forwarded-For that no trusted proxy has; earlier ones are the client's own claims."""
     for address in reversed([each.strip() for each in forwarded.split(",") if each.strip()]):

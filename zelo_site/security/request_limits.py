@@ -84,7 +84,7 @@ def check_body(request: HttpRequest, parameters: dict[str, Any]) -> None:
         return
     user = _sender(request)
     if user is None:
-        if request.path.startswith("/api/"):
+        if request.path_info.startswith("/api/"):
             raise Refusal(401, UNAUTHENTICATED)
         raise _too_large(length, ANONYMOUS_BYTES)
     most = _most_bytes(request, user, parameters)
@@ -148,7 +148,7 @@ def _too_large(length: int, most: int) -> Refusal:
 
 def _answer(request: HttpRequest, refused: Refusal) -> HttpResponse:
     name = (request.resolver_match.url_name if request.resolver_match else "") or ""
-    if request.path.startswith("/api/"):
+    if request.path_info.startswith("/api/"):
         return problem(request, refused.status, refused.text)
     if name.startswith(RERANKING):
         error = RerankRefused(refused.status, refused.text)

@@ -64,6 +64,6 @@ class SecondFactorMiddleware:
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or name in OPEN_PAGES or not is_waiting(request):
             return None
         address = reverse("second-factor")
-        if request.path.startswith("/api/"):
+        if request.path_info.startswith("/api/"):
             return problem(request, 403, f"this session waits for the code of its second factor; enter it at {address}")
         return redirect(f"{address}?{urlencode({'next': request.get_full_path()})}")

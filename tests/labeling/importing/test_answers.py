@@ -158,7 +158,7 @@ def test_the_own_export_comes_back_here_and_elsewhere(project: Project) -> None:
     pair, cross = Pair.objects.create(a=a, b=b, query=a.query), Pair.objects.create(a=c, b=other)
     record_judgments(
         [
-            NewJudgment(pair.pk, anna.pk, True, 0.1, rationale='"short",\nline'),
+            NewJudgment(pair.pk, anna.pk, True, 0.1, rationale='="short",\nline'),
             NewJudgment(pair.pk, twins[0].pk, False, 0.3),
             NewJudgment(pair.pk, twins[0].pk, True, 0.7),
             NewJudgment(pair.pk, twins[1].pk, False, 0.9),
@@ -170,6 +170,8 @@ def test_the_own_export_comes_back_here_and_elsewhere(project: Project) -> None:
     for form in ("judgments-jsonl", "judgments-csv", "judgments-parquet"):
         stream = io.BytesIO()
         assert export(project, form, stream) == 5
+        if form == "judgments-csv":
+            assert ""","'=""short"",""" in stream.getvalue().decode(), "no spreadsheet takes it for a formula"
         assert take(project, stream.getvalue()).changed_nothing, form
         summary = take(elsewhere, stream.getvalue())
         assert summary.judgments == 5 and summary.changed_nothing is (form != "judgments-jsonl"), form

@@ -185,6 +185,7 @@ def test_ranx_json_is_grades_or_a_run() -> None:
         ({"/etc/corpus.jsonl": ""}, {}, "leads out of the archive"),
         ({"C:/corpus.jsonl": ""}, {}, "leads out of the archive"),
         ({"a\\..\\..\\corpus.jsonl": ""}, {}, "leads out of the archive"),
+        ({".": ""}, {}, "has no name"),
         ({"corpus.jsonl": "x"}, {"external_attr": stat.S_IFLNK << 16}, "is a link"),
         ({"readme.txt": "x"}, {}, "holds readme.txt"),
         ({"a/corpus.jsonl": "", "b/corpus.jsonl": ""}, {}, "holds 2 data sets"),

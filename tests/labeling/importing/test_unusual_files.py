@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import lzma
+import tracemalloc
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,9 @@ import pytest
 from pytest_django import Settings
 
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
+from labeling.importing.formats.tables.cells import table_cells
+from labeling.importing.formats.tables.readers import parquet_rows
+from labeling.importing.lines import RowError
 from labeling.models import Document, Project, Query
 from tests.factories.rows import make_project
 
@@ -115,6 +119,23 @@ def test_unusual_files_are_read(kind: str) -> None:
     found = preview(data)
     assert (found.importer, found.errors) == (importer, ())
     assert (found.queries, found.documents, found.candidates, found.grades, found.judgments) == expected
+
+
+def test_a_text_that_is_stored_once_is_not_unpacked_for_all_rows_together() -> None:
+    schema, text = pa.schema([("query", pa.string()), ("document", pa.list_(pa.string()))]), "a" * 200_000
+    table = pa.table({"query": [text] * 300, "document": [[text, text]] * 300}, schema=schema)
+    pq.write_table(table, stream := io.BytesIO(), compression="zstd")
+    assert len(stream.getvalue()) < 100_000
+    tracemalloc.start()
+    try:
+        rows = parquet_rows(stream, 10_000_000, 10**12)
+        assert next(rows)[1] == {"query": text, "document": [text, text]}
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    stream.seek(0)
+    [(_, error)] = table_cells(stream, 500_000, 10**12)
+    assert isinstance(error, RowError) and "holds a row of 6000" in error.problem
 
 
 def test_arrows_types_become_those_of_json() -> None:

@@ -208,6 +208,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a text as a number": (edited(replace("candidates", b"[", b'["x", ')), "expected 6 values"),
     "a reference to nothing": (edited(replace("candidates", b", ", b", 9")), "not in the archive"),
     "a preference of 7": (edited(replace("gold_answers", b"0.9", b"7.5")), "gold_answers"),
+    "a section without end": (edited(lambda content: content.insert(-1, b'{"section": "x"}\n')), "no section of an archive"),
     "NUL": (edited(replace("documents", b"word", b"wo\\u0000rd")), "documents"),
 }  # fmt: skip
 

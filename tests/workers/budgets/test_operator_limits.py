@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models import F, Sum
+from django.test import Client
 
 from labeling import plugins
 from labeling.access.annotators import get_judge
@@ -137,6 +138,53 @@ def test_owners_see_the_limit_that_keeps_their_run_waiting() -> None:
     client = api.client
     client.force_login(owner)
     assert "limit of 1 calls a day is reached" in client.get(f"/p/{project.slug}/live/").content.decode()
+
+
+def test_the_estimate_names_the_limits_that_a_run_would_reach() -> None:
+    owner = make_user()
+    project = make_project(owner=owner, queries=1, documents=8)
+    work_until_over(run_at(make_project(queries=1, documents=8), pair_budget=3, planned=False))
+    judge = {"plugin": PaidAtEndpoint.name, "options": {"endpoint": "gpu"}}
+    order = {"judges": [judge], "sampler": "cycles", "sampler_options": {"degree": 4}}
+    api = Api(owner)
+
+    def limits(**changes: Any) -> list[dict[str, Any]]:
+        answer = api.post(f"/projects/{project.slug}/runs/estimate", {**order, **changes})
+        found: list[dict[str, Any]] = answer.json()["limits"]
+        return found
+
+    assert limits() == []
+    set_limit(endpoint="gpu", calls=10)
+    set_limit(endpoint="elsewhere", calls=1)
+    set_limit(endpoint="gpu", project=make_project(), calls=1)
+    [ahead] = limits()
+    assert ahead["reason"] == "the operator's limit of 10 calls a day at endpoint gpu is reached"
+    assert (ahead["limit"], ahead["left"], ahead["expected"], ahead["waits"]) == (10, 7, 16, True)
+    assert limits(call_budget=7) == []
+    assert [each["is_expected"] for each in limits(call_budget=7, orders="both")] == []
+    change_caps(project, {"calls": 4})
+    set_limit(calls=10, period="total")
+    set_limit(calls=23, project=project, period="total")
+    assert [(each["limit"], each["waits"]) for each in limits()] == [(4, False), (10, False), (10, True)]
+    allow_projects("gpu", [])
+    assert limits()[0]["reason"] == "the operator has not allowed this project to use endpoint gpu"
+
+
+def test_the_page_of_a_new_run_shows_the_limit_before_its_start() -> None:
+    owner = make_user()
+    project = make_project(owner=owner, queries=1, documents=8)
+    client = Client()
+    client.force_login(owner)
+    sent = {"judge": ["bm25"], "sampler": "cycles", "allocation": "all", "orders": "one"}
+
+    def shown() -> str:
+        return str(client.post(f"/p/{project.slug}/run/estimate/", sent).content.decode())
+
+    assert "stop early" not in shown()
+    change_caps(project, {"calls": 5})
+    page = shown()
+    assert "Run will stop early" in page and "the project&#x27;s cap of 5 calls is spent" in page
+    assert "5 calls are left; the run needs about" in page
 
 
 def test_raising_a_limit_lets_runs_go_on_that_had_ended_because_of_it() -> None:

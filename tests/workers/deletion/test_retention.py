@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -15,9 +15,10 @@ from django.utils import timezone
 from labeling.access.annotators import get_person
 from labeling.models import AuditEntry, Judgment, Rationale, Submission
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_run, make_user
+from workers.budgets.operator_limits import OperatorRule, spend_of_rule
 from workers.budgets.spend import totals_of_project
 from workers.deletion.retention import KINDS, Night, count_old, next_night, prune
-from workers.models import Attempt, InjectionProbe, Job, Run, Spend, Webhook, WebhookDelivery
+from workers.models import Attempt, EndpointSpend, InjectionProbe, Job, Run, Spend, Webhook, WebhookDelivery
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
@@ -105,6 +106,30 @@ def test_messages_deliveries_and_sessions_go_when_their_time_is_up() -> None:
     assert counted == prune().rows == {"submissions": 1, "deliveries": 2, "sessions": 1}
     entry = AuditEntry.objects.get(action="server.pruned")
     assert entry.details == counted
+
+
+def test_old_days_of_spend_become_one_row_that_limits_in_total_still_count() -> None:
+    project = make_project()
+    [judge, other] = make_judges(project, 2)
+    rule = OperatorRule("gpu", None, "total", 1, None, None)
+
+    def spend(day: date, shard: int, *, of: Any = judge, **figures: int) -> None:
+        values = {"endpoint": "gpu", "project_id": project.pk, "annotator_id": of.pk, "day": day, "shard": shard}
+        EndpointSpend.objects.create(**values, **figures)
+
+    for number in range(3):
+        spend(LONG_AGO.date() + timedelta(days=number), number, calls=5, answers=4, cost_micros=70, in_flight=1)
+    spend(LONG_AGO.date(), 0, of=other, calls=2)
+    spend(timezone.now().date(), 0, calls=1)
+    before = spend_of_rule(rule)
+    assert count_old()["spend"] == 4 and prune().rows == {"spend": 4}
+    assert spend_of_rule(rule) == before
+    assert EndpointSpend.objects.filter(annotator_id=judge.pk).count() == 2
+    spend(LONG_AGO.date(), 9, in_flight=-3, answers=3)  # calls of an old day ended after the night
+    late = spend_of_rule(rule)
+    assert prune().rows == {"spend": 1} and prune().rows == {}
+    assert spend_of_rule(rule) == late and late[judge.pk].in_flight == 0
+    assert spend_of_rule(OperatorRule("gpu", None, "day", 1, None, None))[judge.pk].calls == 1
 
 
 def test_a_slice_of_time_leaves_the_rest_for_the_next_round() -> None:

@@ -56,6 +56,7 @@ def test_other_addresses_are_refused_with_the_reason(url: str, named: str) -> No
     [
         "127.0.0.1", "10.3.0.1", "169.254.169.254", "192.168.1.1", "0.0.0.0", "224.0.0.1", "::1", "fe80::1", "fd00::1",
         "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "100.64.0.1",
+        "fec0::1", "::7f00:1", "64:ff9b:1::7f00:1",
     ],
 )  # fmt: skip
 def test_a_listed_name_reaches_public_addresses_only(address: str) -> None:

@@ -14,9 +14,10 @@ import pyrage
 import pytest
 from django.db import connection
 
-from tests.processes.installation import ROOT, last_line, manage, own_environment
-from zelo_site.operations.backup import BackupFailed, read_recipients
+from tests.processes.installation import ROOT, connect, last_line, manage, own_environment
+from zelo_site.operations.backup import NOT_KEPT, BackupFailed, read_recipients
 from zelo_site.operations.restore import RestoreRefused, restore_backup
+from zelo_site.processes.services import ServiceSupervisor
 
 TEXTS = [
     {
@@ -27,8 +28,16 @@ TEXTS = [
 ]
 
 
+SIGNED_IN = """
+INSERT INTO auth_user (username, password, first_name, last_name, email, is_superuser, is_staff, is_active, date_joined)
+VALUES ('ada', '!', '', '', '', false, false, true, now());
+INSERT INTO django_session VALUES ('key', '', now() + interval '1 day');
+INSERT INTO zelo_site_signinsession (user_id, session_id, browser) SELECT id, 'key', '' FROM auth_user;
+"""
+
+
 def output(environment: dict[str, str], *arguments: str) -> str:
-    return last_line(manage(environment, *arguments), 120)
+    return last_line(manage(environment, *arguments), 900)
 
 
 @pytest.mark.long
@@ -46,6 +55,8 @@ def test_a_second_home_gets_the_same_rows_files_and_key(tmp_path: Path) -> None:
 
     output(homes[0], "project", "cooking")
     output(homes[0], "import", "cooking", str(tmp_path / "texts.jsonl"))
+    with ServiceSupervisor(first, environ=homes[0]), connect(homes[0]) as database:
+        database.execute(SIGNED_IN)
     (first / "storage").mkdir(exist_ok=True)
     (first / "storage" / "artefact.bin").write_bytes(bytes(range(256)) * 100)
     backup = tmp_path / "backup"
@@ -63,13 +74,25 @@ def test_a_second_home_gets_the_same_rows_files_and_key(tmp_path: Path) -> None:
     assert again.returncode == 1 and "already holds 1 projects" in said
 
 
+@pytest.mark.django_db
+def test_no_row_of_a_backup_refers_to_a_table_that_it_leaves_out() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' "
+            "AND confrelid::regclass::text = ANY(%s)",
+            [list(NOT_KEPT)],
+        )
+        references = cursor.fetchall()
+    assert references and {name for name, _ in references} <= set(NOT_KEPT)
+
+
 @pytest.mark.long
 def test_a_backup_with_work_going_on_loses_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "benchmarks" / "backup.py"), "--quick"],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    figures = json.loads(last_line(process, 300.0).strip().splitlines()[-1])
+    figures = json.loads(last_line(process, 900.0).strip().splitlines()[-1])
     assert (figures["scores_equal"], figures["lost"], figures["torn"]) == (1, 0, 0)
     assert figures["answers_meanwhile"] > 0 and figures["judgments"] == 25_000
 
@@ -108,6 +131,20 @@ def test_a_file_that_is_no_whole_backup_restores_nothing(
     with pytest.raises(RestoreRefused, match=problem):
         restore_backup(archive(tmp_path / "b.tar", **files))
     assert [each.name for each in tmp_path.iterdir()] == ["b.tar"]
+
+
+@pytest.mark.django_db
+def test_a_small_file_that_would_fill_the_disk_is_refused(tmp_path: Path, settings: Any) -> None:
+    settings.ZELO_HOME = tmp_path
+    bomb = tmp_path / "b.tar"
+    with tarfile.open(bomb, "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("storage/x")
+        entry.size = 1
+        size = str(10**15)
+        entry.pax_headers = {"GNU.sparse.map": f"0,1,{size},0", "GNU.sparse.size": size, "GNU.sparse.major": "0"}
+        tar.addfile(entry, io.BytesIO(b"x"))
+    with pytest.raises(RestoreRefused, match="sparse"):
+        restore_backup(bomb)
 
 
 @pytest.mark.django_db

@@ -17,6 +17,12 @@ def test_a_ready_server_says_so_to_everybody(client: Client) -> None:
     assert ready.status_code == 200 and ready.json()["checks"]["database"] == "ok"
 
 
+def test_strangers_who_ask_often_cost_little(client: Client, django_assert_max_num_queries: Any) -> None:
+    client.get("/readyz")
+    with django_assert_max_num_queries(4):
+        assert client.get("/readyz").status_code == 200
+
+
 def test_a_missing_broker_pauses_judging_and_leaves_the_server_ready(client: Client, broker_down: Any) -> None:
     ready = client.get("/readyz")
     assert ready.status_code == 200 and "paused" in ready.json()["checks"]["broker"]

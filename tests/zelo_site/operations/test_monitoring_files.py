@@ -14,6 +14,7 @@ import yaml
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+import zelo_site.settings
 from tests.factories.rows import make_user
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,6 +61,20 @@ def test_the_runbook_has_an_entry_for_each_alert_and_no_other() -> None:
     assert list(entries) == [rule["alert"] for rule in alerts()]
     for name, entry in entries.items():
         assert re.findall(r"^- (Symptom|Cause|Command):", entry, re.MULTILINE) == ["Symptom", "Cause", "Command"], name
+
+
+def test_every_setting_is_documented() -> None:
+    table = str(zelo_site.settings.__doc__)
+    named = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"\bZELO_[A-Z_]+\b", line.partition("| ")[2].partition(" |")[0])
+    }
+    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    assert len(named) > 25 and {name for name in named if not re.search(rf"\b{name}\b", text)} == set()
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    limits = {name for name in named if name.startswith(("ZELO_MAX_", "ZELO_RERANK_")) and name != "ZELO_RERANK_URL"}
+    assert {name for name in limits if f"| `{name}` |" not in operations} == set()
 
 
 def test_panels_have_places_of_their_own_and_one_data_source() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
@@ -139,6 +140,13 @@ def test_unknown_language_and_foreign_address_change_nothing(client: Client, per
     answer = client.post(reverse("set-language"), {"language": "xx", "next": "https://elsewhere.example/"})
     assert answer["Location"] == "/"
     assert not Preferences.objects.exists()
+
+
+def test_the_language_of_a_visitor_is_a_cookie_and_fills_no_table() -> None:
+    visitor = Client()
+    visitor.post(reverse("set-language"), {"language": "de"})
+    assert '<html lang="de">' in visitor.get(reverse("sign-in")).content.decode()
+    assert not Session.objects.exists()
 
 
 def test_whoever_signs_in_next_reads_their_own_language(client: Client, project: Project) -> None:

@@ -90,6 +90,11 @@ def test_half_open_connections_take_no_thread_and_end(port: int, sent: bytes) ->
         client.close()
 
 
+def test_a_client_cannot_move_its_request_to_another_address(port: int) -> None:
+    with contextlib.closing(_open(port, b"GET /refuse HTTP/1.1\r\nHost: a\r\nSCRIPT_NAME: /refuse\r\n\r\n")) as client:
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
+
+
 def test_more_connections_than_there_is_room_for_close_the_oldest(port: int) -> None:
     slow = [_open(port, b"GET / HTTP/1.1\r\n") for _ in range(90)]
     assert _greeted(port) < 1.0

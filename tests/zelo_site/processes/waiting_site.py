@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from zelo_site.processes.gunicorn import forwarder_headers as forwarder_headers  # a setting of this site too
+
 LARGE = 24 * 1024 * 1024
 
 

@@ -112,6 +112,9 @@ def test_changes_of_access_need_the_scope_admin() -> None:
                 content_type="application/json", headers=api.headers,
             )  # fmt: skip
             assert (response.status_code == 403 and "'admin'" in response.content.decode()) == refused, (method, path)
+    moved = Api(owner, "read", "write")
+    response = moved.client.post("/api/v1/keys", {}, "application/json", headers=moved.headers, SCRIPT_NAME="/below")
+    assert response.status_code == 403, "a server below a prefix checks the same addresses"
     assert Api(owner, "read", "write").get(f"/projects/{project.slug}/members").status_code == 200
 
 

@@ -14,11 +14,12 @@ from labeling.stored_texts import stored_json, stored_text
 from scoring.sampling.draw import comparable_query_ids
 from scoring.snapshots.freeze import SnapshotOptions
 from trainer.bases import load_base
+from workers.budgets.ahead import LimitAhead
 from workers.budgets.limits import Budgets
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.refinement.job import FEWEST_DEV_QUERIES
 from workers.models import RecipeStage, Run
-from workers.runs.estimate import ChosenJudge, estimate_run
+from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run, limits_before_their_end
 
 Name = RecipeStage.Name
 # Below, a tenth of the queries holds fewer than five out, on which a student of the panel is measured and weighed.
@@ -64,10 +65,11 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The stages of a recipe in order, and the sums of what the panel is expected to spend."""
+    """The stages of a recipe in order, the sums of what the panel is expected to spend, and the limits that it would reach."""
 
     queries: int
     stages: tuple[PlannedStage, ...]
+    limits: tuple[LimitAhead, ...] = ()
 
     @property
     def calls(self) -> int:
@@ -125,7 +127,7 @@ def plan_recipe(project: Project, judges: Sequence[Annotator], options: RecipeOp
         ),
         PlannedStage(Name.PROOF, NO_STUDENT if untrained else ""),
     ]
-    return Plan(queries, tuple(stages))
+    return Plan(queries, tuple(stages), tuple(panel.limits()))
 
 
 def _judging_stages(panel: _Panel, options: RecipeOptions, queries: int, undistilled: str) -> list[PlannedStage]:
@@ -192,6 +194,7 @@ class _Panel:
     def __init__(self, project: Project, judges: Sequence[Annotator]) -> None:
         self.project = project
         self._judges = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges]
+        self._estimates: list[RunEstimate] = []
 
     def stage(
         self, name: str, pairs: int, reason: str = "", *, allocation: str = Run.Allocation.ROTATE
@@ -208,6 +211,7 @@ class _Panel:
             orders=Run.Orders.ONE,
             budgets=Budgets(pairs, None, None, None),
         )
+        self._estimates.append(found)
         return PlannedStage(
             name,
             pairs=found.pairs,
@@ -218,3 +222,7 @@ class _Panel:
             is_priced=found.is_priced,
             seconds=found.seconds,
         )
+
+    def limits(self) -> list[LimitAhead]:
+        """The caps and the operator's limits that the stages together would reach."""
+        return limits_before_their_end(self.project, self._judges, self._estimates)

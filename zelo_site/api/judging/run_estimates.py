@@ -15,7 +15,7 @@ from labeling.plugins import UnknownPlugin, get_plugin
 from workers.budgets.limits import Budgets
 from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.choices.queries import NoQueryChosen, choose_queries
-from workers.runs.estimate import ChosenJudge, estimate_run
+from workers.runs.estimate import ChosenJudge, estimate_run, limits_before_their_end
 from zelo_site.api.runs import JudgeIn, RunIn
 
 router = Router(tags=["runs"])
@@ -37,6 +37,21 @@ class JudgeEstimateOut(Schema):
     is_priced: bool
 
 
+class LimitAheadOut(Schema):
+    """A cap of the project or a limit of the operator that leaves less than the run may need (`most`); see
+    workers.budgets.ahead.LimitAhead. `unit`: calls, tokens or cost_micros; `waits`: the run would go on the next day.
+    """
+
+    reason: str
+    unit: str
+    limit: int
+    left: int
+    expected: int
+    most: int
+    waits: bool
+    is_expected: bool
+
+
 class RunEstimateOut(Schema):
     """Pairs and calls are upper bounds within the budgets; tokens and cost have an expected figure and a bound (`most_`).
     `paper_calls`: three judges on four pairs a candidate.
@@ -54,6 +69,7 @@ class RunEstimateOut(Schema):
     gpu_hours: float | None
     paper_calls: int
     judges: list[JudgeEstimateOut]
+    limits: list[LimitAheadOut]
 
 
 @router.post("/projects/{slug}/runs/estimate", response=RunEstimateOut)
@@ -80,7 +96,7 @@ def post_estimate(request: HttpRequest, slug: str, body: RunIn) -> Any:
         )
     except (NoQueryChosen, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error
-    return asdict(found)
+    return {**asdict(found), "limits": limits_before_their_end(project, chosen, [found])}
 
 
 def _chosen(judge: JudgeIn) -> ChosenJudge:

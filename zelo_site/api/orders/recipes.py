@@ -26,6 +26,7 @@ from workers.jobs.recipe.job import (
 )
 from workers.jobs.recipe.options import RecipeOptions
 from workers.models import Recipe, RecipeStage
+from zelo_site.api.judging.run_estimates import LimitAheadOut
 from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
@@ -66,6 +67,7 @@ class PlanOut(Schema):
     is_priced: bool
     seconds: float | None
     stages: list[PlannedStageOut]
+    limits: list[LimitAheadOut]
 
 
 class RecipeStageOut(Schema):
@@ -140,7 +142,7 @@ def post_recipe(request: HttpRequest, slug: str, body: RecipeIn) -> Any:
             if body.plan:
                 plan = planned(project, panel, options)
                 transaction.set_rollback(True)  # new judges too
-                return Status(200, plan.as_json() | {"stages": plan.stages})
+                return Status(200, plan.as_json() | {"stages": plan.stages, "limits": plan.limits})
             recipe = order_recipe(project, panel, options, by=request.user)
     except (RecipeRefused, UnknownPlugin, pydantic.ValidationError) as error:
         raise HttpError(422, str(error)) from error

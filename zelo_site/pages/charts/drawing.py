@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labeling.importing.formats.tables.formulas import harmless
 from zelo_site.pages.charts.geometry import Axis, ticks
 
 WIDTH, HEIGHT = 720.0, 300.0
@@ -162,9 +163,5 @@ def as_csv(chart: Chart) -> str:
     writer = csv.writer(out)
     writer.writerow(chart.columns)
     for row in chart.rows:
-        writer.writerow([_harmless(value) for value in row])
+        writer.writerow([harmless(value) for value in row])
     return out.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.plugins import get_plugin
 from labeling.wording import translated
 from trainer.models import Reranker
@@ -32,7 +32,7 @@ from workers.jobs.refinement.job import (
     resume_refinement,
 )
 from workers.models import Job, Run
-from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run
+from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run, limits_before_their_end
 from zelo_site.pages.forms import BadForm, check_all, options_form, shown_form
 from zelo_site.pages.judging.panel import PanelOrPeopleForm, panel_context, panel_judges, panel_so_far
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -99,13 +99,17 @@ def _context(
     sent = request.POST if error is not None else None
     found = refinements(project)
     rows = [_shown(each) for each in found if each.student == student]
+    panel = panel_so_far(project) or list(panel_judges(project))
+    judges = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in panel]
+    estimate = _estimate(project, student, judges)
     return {
         "project": project,
         "here": "rerankers",
         "student": student,
         **panel_context(project, sent, error, form=PanelOrPeopleForm),
         "fields": shown_form(OptionsForm, sent, error),
-        "estimate": _estimate(project, student, panel_so_far(project) or list(panel_judges(project))),
+        "estimate": estimate,
+        "limits": limits_before_their_end(project, judges, [estimate]) if estimate else [],
         "rows": rows,
         "goes_on": any(each.job.state in UNFINISHED for each in found),
         "error": error,
@@ -113,14 +117,14 @@ def _context(
     }
 
 
-def _estimate(project: Project, student: Reranker, judges: list[Annotator]) -> RunEstimate | None:
+def _estimate(project: Project, student: Reranker, judges: list[ChosenJudge]) -> RunEstimate | None:
     """What the pairs of a refinement with the default options are expected to spend; None without training queries or judges."""
     pairs = expected_pairs(student, RefinementOptions())
     if not pairs or not judges:
         return None
     return estimate_run(
         project,
-        [ChosenJudge(get_plugin("judge", judge.plugin), judge.options) for judge in judges],
+        judges,
         sampler="adaptive",
         sampler_options={"pairs_per_candidate": 10_000.0},
         allocation=Run.Allocation.ROTATE,

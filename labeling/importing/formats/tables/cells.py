@@ -61,9 +61,9 @@ def _cells(stream: IO[bytes], line_bytes: int, total: int) -> Iterator[readers.T
     if head == readers.PARQUET_MAGIC:
         if stream.seekable():
             stream.seek(0)
-            yield from readers.parquet_rows(stream, total)
+            yield from readers.parquet_rows(stream, line_bytes, total)
         else:
-            yield from readers.parquet_rows(io.BytesIO(head + stream.read(total)), total)
+            yield from readers.parquet_rows(io.BytesIO(head + stream.read(total)), line_bytes, total)
         return
     joined: Any = io.BufferedReader(Rejoined(head, stream))
     whole = open_stream(joined, total)

@@ -20,6 +20,7 @@ from labeling.importing.archives import ZIP_MAGIC, DataFile, named_damage, open_
 from labeling.importing.formats.line_importer import Row
 from labeling.importing.formats.pair_rows import Pair, PairRows
 from labeling.importing.formats.tables import readers
+from labeling.importing.formats.tables.batches import plain_schema, rows_of
 from labeling.importing.formats.tables.columns import ColumnMapping
 from labeling.importing.formats.tables.table import Table, TableOptions
 from labeling.importing.lines import Bounded, RowError
@@ -153,21 +154,22 @@ class DatasetsFolder(Table):
 
     def _rows(self, file: DataFile) -> Iterator[readers.TableRow]:
         """Rows of a file. Arrow is a stream; Parquet needs to seek, so members of archives go through a temporary file."""
+        limits = self.options.max_line_bytes, self.options.max_total_bytes
         try:
             with named_damage(file.name), file.open() as stream:
                 if file.name.endswith(".arrow"):
-                    yield from arrow_rows(stream, self.options.max_total_bytes)
+                    yield from arrow_rows(stream, *limits)
                     return
                 with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
                     while block := stream.read(1024 * 1024):
                         copy.write(block)
                     copy.seek(0)
-                    yield from readers.parquet_rows(cast(IO[bytes], copy), self.options.max_total_bytes)
+                    yield from readers.parquet_rows(cast(IO[bytes], copy), *limits)
         except RowError as error:
             yield error.line, error
 
 
-def arrow_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[readers.TableRow]:
+def arrow_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) -> Iterator[readers.TableRow]:
     """Rows of an Arrow IPC stream, or of an Arrow file, numbered from 1; memory holds one batch."""
     import pyarrow as pa
 
@@ -177,10 +179,10 @@ def arrow_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[readers.Tabl
             bounded.read(8)
         reader = pa.ipc.open_stream(bounded)
         readers.checked_header(reader.schema.names)
-        number = 0
+        number, schema = 0, plain_schema(reader.schema)
         for batch in reader:
             for start in range(0, batch.num_rows, readers.ROWS_AT_ONCE):
-                for row in batch.slice(start, readers.ROWS_AT_ONCE).to_pylist():
+                for row in rows_of(batch.slice(start, readers.ROWS_AT_ONCE), schema, max_row_bytes):
                     number += 1
                     yield number, readers.checked_cells(row, number)
     except RowError:

@@ -15,6 +15,8 @@ from typing import IO, Any, Literal, cast
 
 from labeling.importing.archives import refused
 from labeling.importing.formats.fields import decoded, row_error
+from labeling.importing.formats.tables.batches import plain_schema, rows_of
+from labeling.importing.formats.tables.formulas import are_ours, original
 from labeling.importing.json_stream import json_members
 from labeling.importing.lines import RowError, numbered_lines
 from labeling.importing.strict_json import BadJson, check_part, parse, printable
@@ -76,6 +78,7 @@ def csv_rows(
         source, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE, strict=True
     )
     header: list[str] | None = None
+    is_ours = False
     while True:
         source.begin()
         try:
@@ -92,8 +95,9 @@ def csv_rows(
             return
         if header is None:
             header = checked_header(row)
+            is_ours = are_ours(header)
         elif len(row) == len(header):
-            yield source.first, dict(zip(header, row, strict=True))
+            yield source.first, dict(zip(header, map(original, row) if is_ours else row, strict=True))
         elif any(cell.strip() for cell in row):
             yield source.first, _width_error(len(row), len(header), source.first)
 
@@ -200,7 +204,7 @@ def _object(value: Any, line: int) -> dict[str, Any]:
     )
 
 
-def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
+def parquet_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) -> Iterator[TableRow]:
     """Rows of a Parquet file, counted from 1; nested columns become lists and objects."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -217,9 +221,10 @@ def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
                 remedy="split the file, or raise ZELO_MAX_IMPORT_MB",
             )
         checked_header(file.schema_arrow.names)
-        numbers = itertools.count(1)
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+        numbers, schema = itertools.count(1), plain_schema(file.schema_arrow)
+        packed = pq.ParquetFile(cast(Any, _Unclosed(stream)), read_dictionary=_text_columns(file))
+        for batch in packed.iter_batches(batch_size=ROWS_AT_ONCE):
+            for row in rows_of(batch, schema, max_row_bytes):
                 number = next(numbers)
                 yield number, checked_cells(row, number)
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
@@ -230,6 +235,16 @@ def parquet_rows(stream: IO[bytes], max_total_bytes: int) -> Iterator[TableRow]:
             expectation="a complete Parquet file",
             remedy="write the file again, or export it as JSON lines",
         ) from None
+
+
+def _text_columns(file: Any) -> list[str]:
+    """The paths of the columns whose texts may be stored once for many rows."""
+    columns = [file.metadata.schema.column(number) for number in range(file.metadata.num_columns)]
+    return [
+        each.path
+        for each in columns
+        if each.physical_type == "BYTE_ARRAY" and each.logical_type.type in ("STRING", "JSON", "ENUM", "NONE")
+    ]
 
 
 def parquet_columns(stream: IO[bytes]) -> list[str]:

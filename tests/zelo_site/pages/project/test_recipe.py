@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from labeling.models import Annotator, Project
 from tests.factories.rows import make_judges, make_project, make_user
+from workers.budgets.changes import change_caps
 from workers.models import Job, Recipe
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -75,6 +76,11 @@ def test_rest_and_command_share_the_order(project: Project, owner: Client) -> No
     assert plan.status_code == 200 and plan.json()["queries"] == 4
     assert [(each["name"], each["calls"]) for each in plan.json()["stages"] if each["calls"]] == [("design", 40)]
     assert not Annotator.objects.exists(), "a plan stores nothing"
+    assert plan.json()["limits"] == []
+    change_caps(project, {"calls": 30})
+    [ahead] = owner.post(url, json.dumps(body), "application/json").json()["limits"]
+    assert (ahead["reason"], ahead["left"], ahead["expected"]) == ("the project's cap of 30 calls is spent", 30, 40)
+    change_caps(project, {"calls": None})
     body["plan"] = False
     found = owner.post(url, json.dumps(body), "application/json")
     assert found.status_code == 201

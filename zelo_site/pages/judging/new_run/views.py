@@ -20,7 +20,7 @@ from workers.runs.cascade import DEFAULT_THRESHOLD
 from workers.runs.choices.presets import PRESETS, UnknownPreset, get_preset
 from workers.runs.choices.queries import NoQueryChosen, choose_queries
 from workers.runs.choices.weights import advise_weights
-from workers.runs.estimate import RunEstimate, estimate_run
+from workers.runs.estimate import RunEstimate, estimate_run, limits_before_their_end
 from workers.runs.ordering import RunRefused, start_run
 from zelo_site.pages.forms import BadForm, chosen_or_404, shown_form
 from zelo_site.pages.judging.new_run.cards import judge_cards, judge_rows, sampler_rows, with_another
@@ -65,7 +65,9 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
             context["preview"] = preview_people(project, request.POST)
         else:
             order = read_order(project, request.POST)
-            context |= {"estimate": _estimated(project, order), "order": order, "advice": advise_weights(project)}
+            found = _estimated(project, order)
+            limits = limits_before_their_end(project, order.chosen, [found])
+            context |= {"estimate": found, "limits": limits, "order": order, "advice": advise_weights(project)}
     except REFUSED as error:
         context["error"] = error
     return render(request, SUMMARY, context)
