@@ -149,6 +149,25 @@ def test_a_request_that_is_given_up_or_fails_leaves_the_others_alone() -> None:
         batcher.close()
 
 
+def test_threads_share_the_last_pairs_of_the_queue() -> None:
+    slow: Any = _Slow()
+    slow.batch_tokens, slow.pads = 1024, False
+    batcher = RequestBatcher(threads=2)
+    try:
+        for pairs, expected in ((11, [5, 6]), (2, [1, 1])):
+            slow.passes.clear()
+            future = batcher.submit(slow, ["x" * 128] * pairs)  # type: ignore[list-item]
+            time.sleep(0.05)  # both threads have taken their share
+            slow.gate.release(10)
+            assert future.result(timeout=10) == [128.0] * pairs
+            assert sorted(map(len, slow.passes)) == expected
+            while slow.gate.acquire(blocking=False):
+                pass
+    finally:
+        slow.gate.release(100)
+        batcher.close()
+
+
 def test_batches_hold_every_row_once_and_stay_within_their_tokens() -> None:
     lengths = [random.Random(5).randint(1, 300) for _ in range(200)]
     found = list(batches(lengths, 1024))

@@ -24,8 +24,9 @@ from trainer.publishing.manifests import MANIFEST, SEQUENCE_CLASSIFICATION, Mani
 from trainer.serving.forms.catalogue import BF16, FP32, ONNX, ONNX_INT8, PACKED, REFINED, Form, form_called, forms
 from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of, set_close
 from trainer.serving.forms.lists import FOLDER, MOST_DOCUMENTS, read_lists, texts_of
+from trainer.serving.forms.pairs import MOST_PADDING
 from trainer.serving.forms.publication import check_forms
-from trainer.serving.forms.unpadded import UnpaddedEncoder, supports
+from trainer.serving.forms.unpadded import UnpaddedEncoder, more_rows, supports
 from trainer.serving.loading import FormMissing, LoadedReranker, classifier, load_reranker
 
 WORDS = "goldfish pond carp bread oven water relevant document query".split()  # noqa: SIM905
@@ -89,7 +90,7 @@ def test_without_padding_texts_of_all_lengths_are_scored_as_alone(family: str) -
     ).eval()
     assert supports(model)
     rng = random.Random(1)
-    ids = [[rng.randrange(2, 50) for _ in range(length)] for length in (30, 30, 17, 5, 5, 1)]
+    ids = [[rng.randrange(2, 50) for _ in range(length)] for length in (30, 30, 18, 5, 5, 1)]
     types = [[row % 2 if family == "bert" else 0 for row in range(len(each))] for each in ids]
     with torch.inference_mode():
         expected = [
@@ -98,8 +99,15 @@ def test_without_padding_texts_of_all_lengths_are_scored_as_alone(family: str) -
         ]
     assert UnpaddedEncoder(model, "fp32")(ids, types) == pytest.approx(expected, abs=1e-5)
     assert UnpaddedEncoder(model, "packed")(ids[::-1], types[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+    assert more_rows(sum(map(len, ids))) > 0, "some rows belong to no text"
     model.config.hidden_act = "relu"
     assert not supports(model)
+
+
+def test_passes_of_all_sizes_have_few_shapes_and_little_padding() -> None:
+    added = {tokens: more_rows(tokens) for tokens in range(1, 1025)}
+    assert all(0 <= more <= MOST_PADDING * tokens for tokens, more in added.items())
+    assert len({tokens + more for tokens, more in added.items()}) < 140
 
 
 def test_the_manifest_states_the_choice_with_the_figures_of_every_form(checked: Path) -> None:
