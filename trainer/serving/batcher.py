@@ -51,7 +51,7 @@ class _Job:
 
 @dataclass
 class _Pool:
-    """The open pairs of one model, shortest first: (length, job number, row)."""
+    """The open pairs of one model, shortest first, those of older jobs behind others as long: (length, -job number, row)."""
 
     entries: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -109,12 +109,12 @@ class RequestBatcher:
                 raise TooBusy("the server is stopping; retry in a moment")
             self._check_queue(tokens)
             number = next(self._numbers)
-            rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))
+            rows = sorted(range(len(pairs)), key=lambda row: (-len(pairs[row]), -row))
             job = _Job(number, model, pairs, [0.0] * len(pairs), future, deque(rows), len(pairs))
             self._jobs[number] = job
             self._waiting_tokens += tokens
             pool = self._pools.setdefault(id(model), _Pool())
-            pool.add([(len(pair), number, row) for row, pair in enumerate(pairs)])
+            pool.add([(len(pair), -number, row) for row, pair in enumerate(pairs)])
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._drop(number) if done.cancelled() else None)
         return future
@@ -177,7 +177,7 @@ class RequestBatcher:
         pool = self._pools[id(model)]
         longest = len(oldest.pairs[row])
         target = min(model.batch_tokens, self._share())
-        end = bisect.bisect_left(pool.entries, (longest, oldest.number, row)) + 1
+        end = bisect.bisect_left(pool.entries, (longest, -oldest.number, row)) + 1
         start = end - 1
         tokens = longest
         while start > 0:
@@ -195,7 +195,7 @@ class RequestBatcher:
             del self._pools[id(model)]
         batch = []
         for length, number, taken_row in taken:
-            job = self._jobs[number]
+            job = self._jobs[-number]
             job.open_rows.remove(taken_row)
             self._waiting_tokens -= length
             batch.append((job, taken_row))
@@ -248,7 +248,7 @@ class RequestBatcher:
             job.dropped = True
             key = id(job.model)
             pool = self._pools.get(key, _Pool())
-            self._waiting_tokens -= sum(length for length, owner, _ in pool.entries if owner == number)
-            pool.entries = [entry for entry in pool.entries if entry[1] != number]
+            self._waiting_tokens -= sum(length for length, owner, _ in pool.entries if owner == -number)
+            pool.entries = [entry for entry in pool.entries if entry[1] != -number]
             if not pool.entries:
                 self._pools.pop(key, None)

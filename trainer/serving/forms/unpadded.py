@@ -24,8 +24,8 @@ _SUPPORTED = {
     "CamembertForSequenceClassification": "roberta",
 }
 
-# A pass has a multiple of so many rows at most; the last layer has a multiple of so many first tokens.
-MOST_STEP, FIRSTS_STEP = 32, 8
+# The rows of a pass are a multiple of a power of two, at most of this one.
+MOST_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,13 @@ class UnpaddedEncoder:
         self._hidden = config.hidden_size
         self._first_position = first_position(model)
         self._embeddings = base.embeddings
-        layers = list(base.encoder.layer)
+        *layers, last = list(base.encoder.layer)
+        own = last.attention.self
         self._layers = [_layer(each, arithmetic) for each in layers]
-        own = layers[-1].attention.self
-        self._last_queries = product(own.query.weight, own.query.bias, arithmetic)
         self._last_keys = _joined([own.key, own.value], arithmetic)
+        # The last layer computes one token of each text: float32 costs nothing there, and every logit ends in it.
+        self._last_queries = product(own.query.weight, own.query.bias, "fp32")
+        self._last_layer = _layer(last, "fp32")
         self._head = head_of(model)
 
     def __call__(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> list[float]:
@@ -63,11 +65,25 @@ class UnpaddedEncoder:
         more = self._more_rows(sum(lengths))
         with torch.inference_mode():
             states = self._embedded(ids, types, lengths, more)
-            for layer in self._layers[:-1]:
+            for layer in self._layers:
                 inputs = layer.inputs(states)
                 states = self._after(layer, self._attention(inputs, lengths), states)
             states = self._last(states, lengths)
-            return [float(each) for each in self._head(states[: len(ids)]).reshape(len(ids)).tolist()]
+            return [float(each) for each in self._head(states).reshape(len(ids)).tolist()]
+
+    def prepare(self, most_tokens: int) -> None:
+        """Compile the products of passes of all sizes up to `most_tokens`; about a second for the first model of its shape."""
+        import torch
+
+        if not self._is_compiled or not self._layers:
+            return
+        layer = self._layers[0]
+        with torch.inference_mode():
+            for rows in sorted({tokens + more_rows(tokens) for tokens in range(1, most_tokens + 1)}):
+                states = torch.zeros(rows, self._hidden)
+                layer.inputs(states)
+                self._after(layer, states, states)
+                self._last_keys(states)
 
     def _embedded(
         self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, lengths: Sequence[int], more: int
@@ -86,9 +102,6 @@ class UnpaddedEncoder:
 
     def _more_rows(self, tokens: int) -> int:
         return more_rows(tokens) if self._is_compiled else 0
-
-    def _more_firsts(self, texts: int) -> int:
-        return -texts % FIRSTS_STEP if self._is_compiled else 0
 
     def _after(self, layer: _Layer, attended: Any, states: Any) -> Any:
         """The rest of a layer behind its attention."""
@@ -113,12 +126,9 @@ class UnpaddedEncoder:
         """The last layer, of the first token of each text only."""
         import torch
 
-        layer = self._layers[-1]
-        firsts = [0, *itertools.accumulate(lengths[:-1])]
-        own = states[torch.tensor(firsts + [0] * self._more_firsts(len(firsts)))]
-        queries, both = self._last_queries(own), self._last_keys(states)
-        found = queries.new_zeros(len(own), self._hidden)
-        start, done = 0, 0
+        own = states[torch.tensor([0, *itertools.accumulate(lengths[:-1])])]
+        queries, both = self._last_queries(own), self._last_keys(states).float()
+        found, start, done = torch.empty_like(queries), 0, 0
         for length, group in itertools.groupby(lengths):
             number = len(list(group))
             rows = both[start : start + number * length].view(number, length, 2, self._heads, -1)
@@ -127,7 +137,7 @@ class UnpaddedEncoder:
             attended = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
             found[done : done + number] = attended.reshape(number, self._hidden)
             start, done = start + number * length, done + number
-        return self._after(layer, found, own)
+        return self._after(self._last_layer, found, own)
 
 
 def more_rows(tokens: int) -> int:
