@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
-from trainer.serving.forms.catalogue import default_scorer, form_called
+from trainer.serving.forms.catalogue import REFINED, default_scorer, form_called
 from trainer.serving.forms.choice import Choice, logits_of
 from trainer.serving.forms.host_cache import choice_here, files_of
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
@@ -274,8 +274,8 @@ def load_reranker(
     manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
     model = classifier(folder / SEQUENCE_CLASSIFICATION, device=device, dtype=dtype)
     on_cpu = model.device.type == "cpu" and dtype == "float32"
-    choice = choice_here(model, folder, manifest, cache) if form == "auto" and on_cpu else None
-    wanted = choice.form if choice is not None else form
+    choice = choice_here(model, folder, manifest, cache) if form in ("auto", REFINED) and on_cpu else None
+    wanted = choice.form if choice is not None and form == "auto" else form
     if wanted in ("", "auto") or not on_cpu:
         scorer = default_scorer(model)
     else:
