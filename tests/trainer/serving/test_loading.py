@@ -108,6 +108,20 @@ def test_pairs_of_concurrent_requests_score_as_one_by_one(loaded: LoadedReranker
         batcher.close()
 
 
+def test_the_start_of_a_long_document_gives_the_tokens_of_the_whole(published: Path) -> None:
+    loaded = load_reranker(published, device="cpu")
+    documents = [
+        "goldfish and carp " * 400,
+        "x" * 5000,
+        "a b " * 3000,
+        "pond" * 40 + " bread" * 900,
+        " " * 4000 + "oven",
+        "",
+    ]
+    whole = [loaded._preprocessed([("carp", each)])[0] for each in documents]
+    assert loaded.encode("carp", documents).pairs == tuple(whole)
+
+
 class _Slow:
     """Stands in for a model whose passes wait until they are let through, and notes what it was given."""
 
