@@ -21,7 +21,18 @@ from transformers import (
 from labeling.records import Examples
 from tests.factories.weights.adapters import publish_random
 from trainer.publishing.manifests import MANIFEST, SEQUENCE_CLASSIFICATION, ManifestBroken
-from trainer.serving.forms.catalogue import BF16, FP32, ONNX, ONNX_INT8, PACKED, REFINED, Form, form_called, forms
+from trainer.serving.forms.catalogue import (
+    BF16,
+    FP32,
+    ONNX,
+    ONNX_INT8,
+    OPENVINO,
+    PACKED,
+    REFINED,
+    Form,
+    form_called,
+    forms,
+)
 from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of, set_close
 from trainer.serving.forms.lists import FOLDER, MOST_DOCUMENTS, read_lists, texts_of
 from trainer.serving.forms.pairs import MOST_PADDING
@@ -50,12 +61,12 @@ def checked(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return publish_random(folder, base=str(published.parent / "base"), check=check).folder
 
 
-@pytest.mark.parametrize("name", [FP32, PACKED, BF16, REFINED, ONNX, ONNX_INT8])
+@pytest.mark.parametrize("name", [FP32, PACKED, BF16, REFINED, ONNX, ONNX_INT8, OPENVINO])
 def test_each_form_gives_the_logits_of_predict(checked: Path, tmp_path: Path, name: str) -> None:
     if missing := form_called(name).missing():
         pytest.skip(missing)
     exact = load_reranker(checked, device="cpu")
-    if name in (REFINED, ONNX, ONNX_INT8) and exact.pads:
+    if name in (REFINED, ONNX, ONNX_INT8, OPENVINO) and exact.pads:
         pytest.skip("this form computes the BERT family only")
     loaded = load_reranker(checked, device="cpu", form=name, cache=tmp_path)
     assert loaded.form == name and loaded.dtype == {BF16: "bfloat16", ONNX_INT8: "int8"}.get(name, "float32")
