@@ -69,7 +69,7 @@ class Plan:
 
 
 FULL = Plan(alone={12: 30, 75: 12}, together={12: 96, 75: 32}, loop={12: 48, 75: 10}, check_s=20.0)
-QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=4.0)
+QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=6.0)
 
 
 def main() -> None:

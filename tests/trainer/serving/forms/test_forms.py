@@ -71,7 +71,7 @@ def test_each_form_gives_the_logits_of_predict(checked: Path, tmp_path: Path, na
     loaded = load_reranker(checked, device="cpu", form=name, cache=tmp_path)
     assert loaded.form == name and loaded.dtype == {BF16: "bfloat16", ONNX_INT8: "int8"}.get(name, "float32")
     query, documents = LISTS[0]
-    near = {BF16: 0.05, ONNX_INT8: 0.5}.get(name, 1e-4)
+    near = {BF16: 0.05, REFINED: 0.05, ONNX_INT8: 0.5}.get(name, 1e-4)
     assert loaded.scores(query, documents) == pytest.approx(exact.scores(query, documents), abs=near)
     alone = [loaded.scores(query, [each])[0] for each in documents]
     # A document without neighbours is never too close to one, so it is not computed again.
@@ -194,6 +194,9 @@ def test_close_documents_are_computed_again_and_only_to_the_place_that_counts(ch
     assert set_close(scorer, lists).problem() == ""
     for each in lists:
         assert np.argsort(-logits_of(scorer, each.pairs)).tolist() == np.argsort(-each.exact).tolist()
+    cautious = scorer.close
+    set_close(scorer, lists * 5)
+    assert scorer.close < cautious, "few lists do not choose a small distance"
 
 
 def test_lists_are_whole_queries_of_the_rows() -> None:
