@@ -234,13 +234,16 @@ def at(values: Sequence[float], quantile: float) -> float:
 
 
 def ranking_pid(home: Path) -> int:
-    """The process id of this home's ranking server."""
+    """The process id of this home's ranking server: of its processes the largest, because a guard has the same command."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = [(folder / name).read_bytes().split(b"\0") for name in ("cmdline", "environ")]
             if b"serve_rerank" in words[0] and f"ZELO_HOME={home}".encode() in words[1]:
-                return int(folder.name)
-    raise SystemExit("the ranking server was not found")
+                found.append(int(folder.name))
+    if not found:
+        raise SystemExit("the ranking server was not found")
+    return max(found, key=resident_mb)
 
 
 def resident_mb(pid: int) -> int:
