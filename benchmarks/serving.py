@@ -38,8 +38,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
+from benchmarks.serving_world import MAX_LENGTH, published, served  # noqa: E402
+
 CLIENTS = 16
-MAX_LENGTH = 128  # tokens of query and document
 SHORTEST, LONGEST = 200, 3000  # characters of a document, log-uniform
 SIZES_KB = (12, 75)
 LISTS, LIST_KB = 200, 15  # what publishing compares the forms on
@@ -68,7 +69,7 @@ class Plan:
 
 
 FULL = Plan(alone={12: 30, 75: 12}, together={12: 96, 75: 32}, loop={12: 48, 75: 10}, check_s=20.0)
-QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=0.9)
+QUICK = Plan(alone={12: 7, 75: 2}, together={12: 32, 75: 8}, loop={12: 6, 75: 1}, check_s=6.0)
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     found: dict[str, Any] = {}
-    with served(plan) as (ask, folder):
+    with served("zelo-serving-", lambda home, address: publish_reranker(home, address, plan)) as ((ask, folder), _):
         shown = forms_of(folder)
         loop, texts = predict_loop(folder / "merged"), words()
         found["order_kept"] = order_kept(ask, loop, [make_request(texts, 12, seed) for seed in range(4)])
@@ -100,7 +101,7 @@ def main() -> None:
             print(f"{kilobytes:>7} kB {CLIENTS:>8} {product:>7.1f} kB/s {peer:>7.1f} kB/s {product / peer:>7.2f}")
         print(f"a request of 12 kB takes {found['overhead_ms_12k']:.1f} ms over the model's own time")
         found |= infinity(options.infinity, folder, texts, plan, ask)
-    print(f"processor: {shown['processor']}; form: {shown['form']}")
+    print(f"processor: {shown['processor']}; {os.cpu_count()} cores; form: {shown['form']}")
     print(json.dumps({key: round(value, 3) for key, value in sorted(found.items())}))
 
 
@@ -202,47 +203,6 @@ def predict_loop(merged: Path) -> Score:
     return lambda request: model.predict([(request[0], each) for each in request[1]], show_progress_bar=False).tolist()
 
 
-@contextlib.contextmanager
-def served(plan: Plan) -> Iterator[tuple[Score, Path]]:
-    """The server in a new home with one published reranker: how to ask it, and the published folder."""
-    home = Path(tempfile.mkdtemp(prefix="zelo-serving-"))
-    home.chmod(0o711)  # PostgreSQL of root's runs as another user
-    for name in ("DATABASE_URL", "BROKER_URL", "STORAGE_URL", "ZELO_RERANK_URL"):
-        os.environ.pop(name, None)
-    os.environ.update(ZELO_HOME=str(home), ZELO_LOG_LEVEL="ERROR", PYTHONPATH=str(ROOT))
-    from zelo_site.environment import prepare_environment
-
-    prepare_environment()
-    import django
-
-    django.setup()
-    from django.core.management import call_command
-    from django.db import connections
-
-    from zelo_site.processes.services import ServiceSupervisor
-    from zelo_site.processes.stack import RankingOnDemand, web_process
-    from zelo_site.processes.supervisor import ProcessSupervisor
-
-    try:
-        with ServiceSupervisor(home):
-            call_command("migrate", verbosity=0)
-            token = publish_reranker(home, plan)
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            ranking = RankingOnDemand()
-            report = lambda line: print(line, file=sys.stderr)  # noqa: E731
-            children = [web_process("127.0.0.1", port)]
-            with ProcessSupervisor(children, home=home, watch=ranking.look, report=report) as processes:
-                ranking.processes = processes
-                processes.tick()
-                headers = {"authorization": f"Bearer {token}"}
-                yield client(f"http://127.0.0.1:{port}", headers), next(home.glob("storage/*/*/*/merged")).parent
-            connections.close_all()
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
 def client(address: str, headers: dict[str, str]) -> Score:
     """Asks /v1/rerank; scores in the order of the documents. Each thread keeps a connection of its own."""
     import httpx
@@ -280,7 +240,13 @@ def in_process(folder: Path, form: str) -> Iterator[Score]:
     batcher = RequestBatcher(threads=os.cpu_count() or 1, prepare_thread=lambda: torch.set_num_threads(1))
 
     def score(request: Request) -> list[float]:
-        found: list[float] = batcher.submit(model, model.encode(*request).pairs).result()
+        pairs = model.encode(*request).pairs
+        found: list[float] = batcher.submit(model, pairs).result()
+        if rows := model.unsure(found):
+            for row, logit in zip(
+                rows, batcher.submit(model.exact, [pairs[row] for row in rows]).result(), strict=True
+            ):
+                found[row] = logit
         return found
 
     try:
@@ -290,7 +256,10 @@ def in_process(folder: Path, form: str) -> Iterator[Score]:
 
 
 def infinity(python: str, folder: Path, texts: Sequence[str], plan: Plan, ask: Score) -> dict[str, float]:
-    """Throughput of the product over Infinity's better engine, with 16 clients; nothing where it is not installed."""
+    """Throughput of the product over Infinity's better engine, with 16 clients; nothing where it is not installed.
+
+    Documents are cut to what the reranker reads: Infinity's ONNX engine reads up to 512 tokens whatever its tokenizer says.
+    """
     if not python:
         print("Infinity was not measured: name the interpreter of an environment with infinity-emb by --infinity")
         return {}
@@ -301,7 +270,7 @@ def infinity(python: str, folder: Path, texts: Sequence[str], plan: Plan, ask: S
             if rival is None:
                 continue
             for kilobytes, number in plan.together.items():
-                requests = [make_request(texts, kilobytes, 700 + seed) for seed in range(number)]
+                requests = shortened(folder, [make_request(texts, kilobytes, 700 + seed) for seed in range(number)])
                 own = size(requests) / pace(ask, requests, clients=CLIENTS)
                 pace(rival, requests[:2], clients=1)
                 theirs = size(requests) / pace(rival, requests, clients=CLIENTS)
@@ -312,6 +281,20 @@ def infinity(python: str, folder: Path, texts: Sequence[str], plan: Plan, ask: S
                     best[kilobytes], ours[kilobytes] = theirs, own
     found = {f"infinity_throughput_ratio_{kilobytes}k": ours[kilobytes] / best[kilobytes] for kilobytes in best}
     return found | ({"infinity_throughput_ratio": min(found.values())} if found else {})
+
+
+def shortened(folder: Path, requests: Sequence[Request]) -> list[Request]:
+    """The requests with the part of each document that the reranker reads."""
+    from transformers import AutoTokenizer
+
+    from trainer.serving.plain_text import all_shortened
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "sequence_classification"))
+    found = []
+    for query, documents in requests:
+        room = MAX_LENGTH - len(tokenizer(query)["input_ids"]) - 1
+        found.append((query, all_shortened(tokenizer, documents, room)))
+    return found
 
 
 @contextlib.contextmanager
@@ -386,44 +369,29 @@ def export_onnx(folder: Path) -> None:
     exported(classifier(folder, device="cpu"), folder / "onnx")
 
 
-def publish_reranker(home: Path, plan: Plan) -> str:
-    """MiniLM with random LoRA weights and a random head, published and stored; returns a key that may rank."""
-    import torch
+def publish_reranker(home: Path, address: str, plan: Plan) -> tuple[Score, Path]:
+    """Publish and store a reranker: how to ask the server for it, and its folder."""
     from django.contrib.auth import get_user_model
-    from peft import LoraConfig, get_peft_model
 
     from labeling.access.api_keys import make_token
     from labeling.projects import create_project
     from scoring.storage.files import storage
-    from trainer.bases import cross_encoder, load_base
     from trainer.models import Reranker
-    from trainer.publishing.export import ModelCard, publish
+    from trainer.publishing.manifests import MANIFEST, file_checksum
     from trainer.serving.forms.publication import check_forms
     from trainer.serving.registry import TRAINED
 
-    base = load_base("minilm")
-    model = cross_encoder(base, max_length=MAX_LENGTH)
-    torch.manual_seed(0)
-    lora = LoraConfig(
-        r=8, target_modules=list(base.lora_targets), modules_to_save=list(base.saved_modules), init_lora_weights=False
-    )
-    get_peft_model(model.model, lora).save_pretrained(str(home / "adapter"))
     texts = words()
     lists = [make_request(texts, LIST_KB, 10_000 + seed) for seed in range(LISTS)]
-    published = publish(
-        home / "adapter",
-        base="minilm",
-        out=home / "reranker",
-        card=ModelCard(name="bench"),
-        max_length=MAX_LENGTH,
-        check=lambda draft: check_forms(draft, lists, most_s=plan.check_s),
-    )
+    folder = published(home / "bench", check=lambda draft: check_forms(draft, lists, most_s=plan.check_s))
     owner = get_user_model().objects.create_superuser("owner")
     project = create_project("Serving", owner=owner)
     location = f"rerankers/{project.slug}/bench"
-    storage().upload_folder(published.folder, location)
-    Reranker.objects.create(project=project, name="bench", kind=TRAINED, location=location, checksum=published.checksum)
-    return make_token(owner, name="benchmark", scopes=["rerank"])
+    storage().upload_folder(folder, location)
+    checksum = file_checksum(folder / MANIFEST)
+    Reranker.objects.create(project=project, name="bench", kind=TRAINED, location=location, checksum=checksum)
+    token = make_token(owner, name="benchmark", scopes=["rerank"])
+    return client(address, {"authorization": f"Bearer {token}"}), folder
 
 
 if __name__ == "__main__":

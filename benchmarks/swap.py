@@ -17,13 +17,11 @@ import os
 import random
 import re
 import shutil
-import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +30,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
+from benchmarks.serving_world import published, served  # noqa: E402
+
 CLIENTS = 16
 DOCUMENTS, WORDS = 4, 40
 SWAPS, QUICK_SWAPS = 10, 3
 SETTLES_S = 1.0  # how long after a swap requests count as asked during it
-MAX_LENGTH = 128
 TOLERANCE = 1e-3
 OVERLOAD = 1.2
 MOST_IN_FLIGHT = 400
@@ -108,9 +107,13 @@ def main() -> None:
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="overload instead of swaps, for so long")
     options = parser.parse_args()
     count = QUICK_SWAPS if options.quick else SWAPS
-    with served(versions=1 if options.soak else count + 1) as world:
+    versions = 1 if options.soak else count + 1
+    with served("zelo-swap-", lambda home, address: publish_versions(home, address, versions)) as (world, tick):
+        wait_for(world, tick)
         found = soak(world, 60 * options.soak) if options.soak else swaps(world, quick=options.quick)
-    print(f"processor: {processor()}")
+    from trainer.serving.forms.processor import processor
+
+    print(f"processor: {processor()}; {os.cpu_count()} cores")
     print(json.dumps({key: round(value, 3) for key, value in found.items()}))
 
 
@@ -231,13 +234,16 @@ def at(values: Sequence[float], quantile: float) -> float:
 
 
 def ranking_pid(home: Path) -> int:
-    """The process id of this home's ranking server."""
+    """The process id of this home's ranking server: of its processes the largest, because a guard has the same command."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = [(folder / name).read_bytes().split(b"\0") for name in ("cmdline", "environ")]
             if b"serve_rerank" in words[0] and f"ZELO_HOME={home}".encode() in words[1]:
-                return int(folder.name)
-    raise SystemExit("the ranking server was not found")
+                found.append(int(folder.name))
+    if not found:
+        raise SystemExit("the ranking server was not found")
+    return max(found, key=resident_mb)
 
 
 def resident_mb(pid: int) -> int:
@@ -245,58 +251,14 @@ def resident_mb(pid: int) -> int:
     return int(found.group(1)) >> 10 if found else 0
 
 
-def processor() -> str:
-    """The processor's name and those of its flags that matter."""
-    text = Path("/proc/cpuinfo").read_text()
-    name = re.search(r"model name\s*: (.*)", text)
-    flags = [each for each in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if f" {each}" in text]
-    return f"{name.group(1) if name else 'unknown'}, {os.cpu_count()} cores, {' '.join(flags)}"
-
-
-@contextlib.contextmanager
-def served(*, versions: int) -> Iterator[World]:
-    """The server in a new home with a deployment and its versions."""
-    home = Path(tempfile.mkdtemp(prefix="zelo-swap-"))
-    home.chmod(0o711)  # PostgreSQL of root's runs as another user
-    for name in ("DATABASE_URL", "BROKER_URL", "STORAGE_URL", "ZELO_RERANK_URL"):
-        os.environ.pop(name, None)
-    os.environ.update(ZELO_HOME=str(home), ZELO_LOG_LEVEL="ERROR", PYTHONPATH=str(ROOT))
-    from zelo_site.environment import prepare_environment
-
-    prepare_environment()
-    import django
-
-    django.setup()
-    from django.core.management import call_command
-    from django.db import connections
-
-    from zelo_site.processes.services import ServiceSupervisor
-    from zelo_site.processes.stack import RankingOnDemand, web_process
-    from zelo_site.processes.supervisor import ProcessSupervisor
-
-    try:
-        with ServiceSupervisor(home):
-            call_command("migrate", verbosity=0)
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-            world = publish_versions(home, address, versions)
-            ranking = RankingOnDemand()
-            children = [web_process("127.0.0.1", int(address.rpartition(":")[2]))]
-            report = lambda line: print(line, file=sys.stderr)  # noqa: E731
-            with ProcessSupervisor(children, home=home, watch=ranking.look, report=report) as processes:
-                ranking.processes = processes
-                processes.tick()
-                deadline = time.monotonic() + 120
-                while not world.ask().is_right:
-                    if time.monotonic() > deadline:
-                        raise SystemExit("the server gives no right answer")
-                    processes.tick()
-                    time.sleep(0.5)
-                yield world
-            connections.close_all()
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def wait_for(world: World, tick: Callable[[], None]) -> None:
+    """Return at the first right answer."""
+    deadline = time.monotonic() + 120
+    while not world.ask().is_right:
+        if time.monotonic() > deadline:
+            raise SystemExit("the server gives no right answer")
+        tick()
+        time.sleep(0.5)
 
 
 def publish_versions(home: Path, address: str, versions: int) -> World:
@@ -317,7 +279,7 @@ def publish_versions(home: Path, address: str, versions: int) -> World:
     words = re.findall(r"\w+", __doc__ or "")
     documents = [" ".join(rng.choices(words, k=WORDS)) for _ in range(DOCUMENTS)]
     body = {"model": f"{project.slug}/search", "query": "which version answers", "documents": documents}
-    folders = [published(home / f"model{seed}", seed) for seed in range(min(2, versions))]
+    folders = [published(home / f"model{seed}", seed=seed) for seed in range(min(2, versions))]
     scores = [
         [sigmoid(each) for each in load_reranker(folder).scores(str(body["query"]), documents)] for folder in folders
     ]
@@ -346,25 +308,6 @@ def publish_versions(home: Path, address: str, versions: int) -> World:
     key = make_token(owner, name="benchmark", scopes=["rerank", "read", "write"])
     deployment = f"/api/v1/projects/{project.slug}/deployments/{row.pk}"
     return World(address, key, deployment, rerankers, expected, body, home)
-
-
-def published(folder: Path, seed: int) -> Path:
-    """MiniLM with random LoRA weights and a random head, published."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from trainer.bases import cross_encoder, load_base
-    from trainer.publishing.export import ModelCard, publish
-
-    base = load_base("minilm")
-    model = cross_encoder(base, max_length=MAX_LENGTH)
-    torch.manual_seed(seed)
-    lora = LoraConfig(
-        r=8, target_modules=list(base.lora_targets), modules_to_save=list(base.saved_modules), init_lora_weights=False
-    )
-    get_peft_model(model.model, lora).save_pretrained(str(folder / "adapter"))
-    card = ModelCard(name=f"bench {seed}")
-    return Path(publish(folder / "adapter", base="minilm", out=folder / "out", card=card, max_length=MAX_LENGTH).folder)
 
 
 if __name__ == "__main__":

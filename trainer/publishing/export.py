@@ -312,6 +312,15 @@ def _write_classifier(folder: Path, model: Any, *, temperature: float) -> None:
     config.pad_token_id = model.tokenizer.pad_token_id
     classifier.save_pretrained(str(folder))
     model.tokenizer.save_pretrained(str(folder))
+    _name_tokenizer_for_servers(folder)
+
+
+def _name_tokenizer_for_servers(folder: Path) -> None:
+    """Name the class of a general tokenizer as transformers 4 does, which servers such as Infinity use; 5 knows both names."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        path.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
 
 
 def _decoder_classifier(decoder: Any, score: Any, temperature: float) -> Any:

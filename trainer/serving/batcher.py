@@ -22,7 +22,6 @@ from trainer.serving.forms.pairs import EncodedPair, too_padded
 from trainer.serving.loading import ExactPart
 from trainer.serving.published import LoadedModel
 
-SMALLEST_BATCH_TOKENS = 256
 # Weight of a new pass in the measured tokens per second.
 NEW_WEIGHT = 0.1
 MOST_RETRY_S = 60
@@ -52,7 +51,7 @@ class _Job:
 
 @dataclass
 class _Pool:
-    """The open pairs of one model, shortest first: (length, job number, row)."""
+    """The open pairs of one model, shortest first, those of older jobs behind others as long: (length, -job number, row)."""
 
     entries: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -81,6 +80,7 @@ class RequestBatcher:
         self._most_waiting_tokens = most_waiting_tokens
         self._most_wait_s = most_wait_s
         self._tokens_per_s = 0.0  # of one thread
+        self._passes: dict[int, tuple[int, float]] = {}  # of each thread: its tokens, and when it began
         self._prepare_thread = prepare_thread
         self._observe = observe
         self._changed = threading.Condition()
@@ -109,12 +109,12 @@ class RequestBatcher:
                 raise TooBusy("the server is stopping; retry in a moment")
             self._check_queue(tokens)
             number = next(self._numbers)
-            rows = sorted(range(len(pairs)), key=lambda row: -len(pairs[row]))
+            rows = sorted(range(len(pairs)), key=lambda row: (-len(pairs[row]), -row))
             job = _Job(number, model, pairs, [0.0] * len(pairs), future, deque(rows), len(pairs))
             self._jobs[number] = job
             self._waiting_tokens += tokens
             pool = self._pools.setdefault(id(model), _Pool())
-            pool.add([(len(pair), number, row) for row, pair in enumerate(pairs)])
+            pool.add([(len(pair), -number, row) for row, pair in enumerate(pairs)])
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._drop(number) if done.cancelled() else None)
         return future
@@ -163,26 +163,30 @@ class RequestBatcher:
                 if self._closed:
                     return
                 batch = self._take()
+                tokens = sum(len(job.pairs[row]) for job, row in batch)
+                self._passes[threading.get_ident()] = (tokens, time.monotonic())
             self._compute(batch)
 
     def _jobs_with_open_rows(self) -> bool:
         return any(pool.entries for pool in self._pools.values())
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """The next batch. Batches shrink as less work is left, so that all threads finish together."""
+        """The next batch: at the end of the queue as much as lets all threads finish together."""
         oldest = next(job for job in self._jobs.values() if job.open_rows)
         model, row = oldest.model, oldest.open_rows[0]
         pool = self._pools[id(model)]
         longest = len(oldest.pairs[row])
-        waiting = sum(length for length, _, _ in pool.entries)
-        target = min(model.batch_tokens, max(SMALLEST_BATCH_TOKENS, waiting // (2 * len(self._threads))))
-        end = bisect.bisect_left(pool.entries, (longest, oldest.number, row)) + 1
+        target = min(model.batch_tokens, self._share())
+        end = bisect.bisect_left(pool.entries, (longest, -oldest.number, row)) + 1
         start = end - 1
         tokens = longest
         while start > 0:
-            more = tokens + pool.entries[start - 1][0]
+            length = pool.entries[start - 1][0]
+            more = tokens + length
             size = (end - start + 1) * longest if model.pads else more
-            if size > target or (model.pads and too_padded(more, size)):
+            # The size that is closer to the target, but never more than a pass may have.
+            too_large = size > model.batch_tokens or size - target > length // 2
+            if too_large or (model.pads and too_padded(more, size)):
                 break
             start, tokens = start - 1, more
         taken = pool.entries[start:end]
@@ -191,11 +195,17 @@ class RequestBatcher:
             del self._pools[id(model)]
         batch = []
         for length, number, taken_row in taken:
-            job = self._jobs[number]
+            job = self._jobs[-number]
             job.open_rows.remove(taken_row)
             self._waiting_tokens -= length
             batch.append((job, taken_row))
         return batch
+
+    def _share(self) -> int:
+        """The tokens that a thread computes until the queue and the passes that have begun are over."""
+        now = time.monotonic()
+        begun = sum(max(0.0, tokens - (now - at) * self._tokens_per_s) for tokens, at in self._passes.values())
+        return math.ceil((self._waiting_tokens + begun) / len(self._threads))
 
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
         begun = time.monotonic()
@@ -207,6 +217,8 @@ class RequestBatcher:
             for job in {id(job): job for job, _ in batch}.values():
                 self._fail(job, error)
             return
+        finally:
+            self._passes[threading.get_ident()] = (0, 0.0)
         finished = []
         speed = sum(len(job.pairs[row]) for job, row in batch) / max(1e-6, time.monotonic() - begun)
         with self._changed:
@@ -236,7 +248,7 @@ class RequestBatcher:
             job.dropped = True
             key = id(job.model)
             pool = self._pools.get(key, _Pool())
-            self._waiting_tokens -= sum(length for length, owner, _ in pool.entries if owner == number)
-            pool.entries = [entry for entry in pool.entries if entry[1] != number]
+            self._waiting_tokens -= sum(length for length, owner, _ in pool.entries if owner == -number)
+            pool.entries = [entry for entry in pool.entries if entry[1] != -number]
             if not pool.entries:
                 self._pools.pop(key, None)

@@ -7,6 +7,7 @@ depend on its batch. Imports no Django, and torch only to load a model.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -16,16 +17,24 @@ from typing import Any
 
 from trainer.bases import Base, cross_encoder, quiet
 from trainer.publishing.manifests import SEQUENCE_CLASSIFICATION, verify
-from trainer.serving.forms.catalogue import default_scorer, form_called
+from trainer.serving.forms.catalogue import REFINED, default_scorer, form_called
 from trainer.serving.forms.choice import Choice, logits_of
 from trainer.serving.forms.host_cache import choice_here, files_of
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
-from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, release, unsure_rows
-from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened, shortened
+from trainer.serving.forms.scorers import PaddedScorer, RefinedScorer, Scorer, UnpaddedScorer, release, unsure_rows
+from trainer.serving.plain_text import (
+    CHARACTERS_OF_TOKEN,
+    USUAL_CHARACTERS_OF_TOKEN,
+    PlainText,
+    all_shortened,
+    shortened,
+    start_of,
+)
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 1024, 32768
 UNBOUNDED_TOKENS = 32768
 ENCODED_AT_ONCE = 256
+PREPARED = ("how do fish breathe", ["Gills take oxygen from the water."])
 
 
 class NoScore(RuntimeError):
@@ -70,8 +79,11 @@ class LoadedReranker:
         self._in_chat = "message" in model[0].modality_config
         self._scorer = scorer or default_scorer(model)
         self._constants: dict[str, Any] = {}
+        self._is_direct = False
         self._frame = self._frame_tokens()
+        self._is_direct = self._tokenizes_alone()
         self._exact = ExactPart(self)
+        self._is_prepared = False
 
     @property
     def on_cpu(self) -> bool:
@@ -100,6 +112,13 @@ class LoadedReranker:
         """The logit of each document, in the given order; computed in the calling thread."""
         return logits_of(self._scorer, self.encode(query, documents).pairs).tolist()
 
+    def prepare(self) -> None:
+        """Compile what a first request would wait for, once, and compute a small pass."""
+        if not self._is_prepared and isinstance(self._scorer, UnpaddedScorer | RefinedScorer):
+            self._scorer.prepare(self.batch_tokens)
+            self._is_prepared = True
+        self.logits(self.encode(*PREPARED).pairs)
+
     def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
         """The rows of a list that `exact` has to compute before their order is certain; none for most forms."""
         return unsure_rows(self._scorer, logits, top_n=top_n)
@@ -127,24 +146,56 @@ class LoadedReranker:
         query, query_cut = self._cut_query(self._plain(query))
         with self._tokenizing:
             documents = all_shortened(self._tokenizer, [self._plain(each) for each in documents], document_tokens)
-        most = self.max_length * CHARACTERS_OF_TOKEN
         pairs: list[EncodedPair] = []
         for start in range(0, len(documents), ENCODED_AT_ONCE):
-            chunk = documents[start : start + ENCODED_AT_ONCE]
-            encoded = self._encode([(query, document[:most]) for document in chunk])
-            for row, document in enumerate(chunk):
-                # A text that was truncated by characters must also have been truncated by tokens.
-                if len(document) > most and len(encoded[row]) < self.max_length:
-                    encoded[row] = self._encode([(query, document)])[0]
-            pairs += encoded
+            pairs += self._encode_starts(query, documents[start : start + ENCODED_AT_ONCE])
         return EncodedRequest(tuple(pairs), query_cut)
 
     def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
         """One raw logit per pair, computed in one batch."""
         return self._scorer(pairs)
 
+    def _encode_starts(self, query: str, documents: Sequence[str]) -> list[EncodedPair]:
+        """The tokens of each pair; of a long document only its start is tokenised, if that fills the model's length."""
+        found: list[EncodedPair | None] = [None] * len(documents)
+        for characters in (USUAL_CHARACTERS_OF_TOKEN, CHARACTERS_OF_TOKEN, None):
+            rows = [row for row, pair in enumerate(found) if pair is None]
+            if not rows:
+                break
+            most = None if characters is None else characters * self.max_length
+            starts = [start_of(documents[row], most) for row in rows]
+            for row, start, pair in zip(rows, starts, self._encode([(query, each) for each in starts]), strict=True):
+                if len(start) == len(documents[row]) or len(pair) >= self.max_length:
+                    found[row] = pair
+        return [pair for pair in found if pair is not None]
+
     def _encode(self, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
         """The tokens that `CrossEncoder.predict` would pass to the model, without padding."""
+        if not self._is_direct:
+            return self._preprocessed(pairs)
+        queries, documents = zip(*pairs, strict=True)
+        with self._tokenizing:
+            found = self._tokenizer(
+                queries, documents, truncation="longest_first", max_length=self.max_length, return_attention_mask=False
+            )
+        types = found.get("token_type_ids") or itertools.repeat(None)
+        return [
+            EncodedPair(tuple(ids), None if kinds is None else tuple(kinds), cut=len(ids) >= self.max_length)
+            for ids, kinds in zip(found["input_ids"], types, strict=False)
+        ]
+
+    def _tokenizes_alone(self) -> bool:
+        """Whether the tokenizer gives by itself what sentence-transformers' preparation gives, which takes six times as long."""
+        if self._in_chat:
+            return False
+        probe = [("", ""), ("a query", "a document"), (" two words ", "word " * self.max_length)]
+        self._is_direct = True
+        try:
+            return self._encode(probe) == self._preprocessed(probe)
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def _preprocessed(self, pairs: list[tuple[str, str]]) -> list[EncodedPair]:
         with self._tokenizing:
             features = self._model.preprocess(pairs)
         ids, mask = features["input_ids"], features["attention_mask"]
@@ -223,8 +274,8 @@ def load_reranker(
     manifest = verify(folder, artefact=SEQUENCE_CLASSIFICATION)
     model = classifier(folder / SEQUENCE_CLASSIFICATION, device=device, dtype=dtype)
     on_cpu = model.device.type == "cpu" and dtype == "float32"
-    choice = choice_here(model, folder, manifest, cache) if form == "auto" and on_cpu else None
-    wanted = choice.form if choice is not None else form
+    choice = choice_here(model, folder, manifest, cache) if form in ("auto", REFINED) and on_cpu else None
+    wanted = choice.form if choice is not None and form == "auto" else form
     if wanted in ("", "auto") or not on_cpu:
         scorer = default_scorer(model)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 # Few texts have longer tokens on average; such a text is tokenised completely.
 CHARACTERS_OF_TOKEN = 12
+USUAL_CHARACTERS_OF_TOKEN = 6
 
 
 class PlainText:
@@ -46,3 +47,11 @@ def shortened(tokenizer: Any, text: str, tokens: int) -> str:
 def all_shortened(tokenizer: Any, texts: Sequence[str], tokens: int | None) -> list[str]:
     """The first `tokens` tokens of each text; the whole texts for None."""
     return list(texts) if tokens is None else [shortened(tokenizer, each, tokens) for each in texts]
+
+
+def start_of(text: str, characters: int | None) -> str:
+    """The first words of a text, about so many characters; the whole text for None."""
+    if characters is None or len(text) <= characters:
+        return text
+    blank = text.rfind(" ", characters // 2, characters)
+    return text[: blank if blank > 0 else characters]

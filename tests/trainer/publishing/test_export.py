@@ -66,6 +66,8 @@ def test_every_artefact_scores_as_base_and_adapter_do(base: str, temperature: fl
 
 def test_the_classifier_form_loads_in_plain_transformers_padded_on_either_side(base: str, tmp_path: Path) -> None:
     folder = publish_random(tmp_path, base=base).folder / "sequence_classification"
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast", "a name that transformers 4 knows too"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     assert model.config.num_labels == 1

@@ -108,6 +108,20 @@ def test_pairs_of_concurrent_requests_score_as_one_by_one(loaded: LoadedReranker
         batcher.close()
 
 
+def test_the_start_of_a_long_document_gives_the_tokens_of_the_whole(published: Path) -> None:
+    loaded = load_reranker(published, device="cpu")
+    documents = [
+        "goldfish and carp " * 400,
+        "x" * 5000,
+        "a b " * 3000,
+        "pond" * 40 + " bread" * 900,
+        " " * 4000 + "oven",
+        "",
+    ]
+    whole = [loaded._preprocessed([("carp", each)])[0] for each in documents]
+    assert loaded.encode("carp", documents).pairs == tuple(whole)
+
+
 class _Slow:
     """Stands in for a model whose passes wait until they are let through, and notes what it was given."""
 
@@ -144,6 +158,25 @@ def test_a_request_that_is_given_up_or_fails_leaves_the_others_alone() -> None:
             failing.result(timeout=10)
         assert [300] not in slow.passes and [300, 290] not in slow.passes
         assert batcher.waiting_tokens == 0
+    finally:
+        slow.gate.release(100)
+        batcher.close()
+
+
+def test_threads_share_the_last_pairs_of_the_queue() -> None:
+    slow: Any = _Slow()
+    slow.batch_tokens, slow.pads = 1024, False
+    batcher = RequestBatcher(threads=2)
+    try:
+        for pairs, expected in ((11, [5, 6]), (2, [1, 1])):
+            slow.passes.clear()
+            future = batcher.submit(slow, ["x" * 128] * pairs)  # type: ignore[list-item]
+            time.sleep(0.05)  # both threads have taken their share
+            slow.gate.release(10)
+            assert future.result(timeout=10) == [128.0] * pairs
+            assert sorted(map(len, slow.passes)) == expected
+            while slow.gate.acquire(blocking=False):
+                pass
     finally:
         slow.gate.release(100)
         batcher.close()

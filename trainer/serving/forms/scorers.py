@@ -78,6 +78,10 @@ class UnpaddedScorer:
     def dtype(self) -> str:
         return PRECISIONS.get(self.form, "float32")
 
+    def prepare(self, most_tokens: int) -> None:
+        """Compile what passes of up to `most_tokens` need, before a request waits for it."""
+        self._encoder.prepare(most_tokens)
+
     def __call__(self, pairs: Sequence[EncodedPair]) -> list[float]:
         ids, types = [pair.ids for pair in pairs], [pair.types for pair in pairs]
         return self._encoder(ids, None if types[0] is None else [each or () for each in types])
@@ -100,6 +104,11 @@ class RefinedScorer:
     @property
     def dtype(self) -> str:
         return "float32"
+
+    def prepare(self, most_tokens: int) -> None:
+        """Compile what passes of up to `most_tokens` need, before a request waits for it."""
+        self._first.prepare(most_tokens)
+        self.exact.prepare(most_tokens)
 
     def __call__(self, pairs: Sequence[EncodedPair]) -> list[float]:
         return self._first(pairs)

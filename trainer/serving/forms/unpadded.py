@@ -2,7 +2,8 @@
 
 Linear layers see one matrix of all tokens; attention is computed text by text. Only the first token of a text is scored, so
 the last layer computes its other tokens no further than its keys and values. Sums, residuals and layer norms are float32
-whatever the arithmetic of the products. Imports no Django, and torch only when it is called.
+whatever the arithmetic of the products. The matrix gets a few more rows, so that passes of many lengths have few shapes: oneDNN
+compiles a kernel for each shape that it has not met. Imports no Django, and torch only when it is called.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.serving.forms.packed_linear import Arithmetic, Product, product
+from trainer.serving.forms.pairs import MOST_PADDING
 
 # Position embeddings of RoBERTa's relatives start at the padding id + 1, and their head has a layer of its own.
 _SUPPORTED = {
@@ -21,6 +23,9 @@ _SUPPORTED = {
     "XLMRobertaForSequenceClassification": "roberta",
     "CamembertForSequenceClassification": "roberta",
 }
+
+# The rows of a pass are a multiple of a power of two, at most of this one.
+MOST_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +42,19 @@ class UnpaddedEncoder:
     """The logits of a classifier with one label, computed from the weights of `model`; thread-safe."""
 
     def __init__(self, model: Any, arithmetic: Arithmetic) -> None:
-        import torch
-
-        self._half = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+        self._is_compiled = arithmetic != "fp32"
         config, base = model.config, model.base_model
         self._heads = config.num_attention_heads
         self._hidden = config.hidden_size
         self._first_position = first_position(model)
         self._embeddings = base.embeddings
-        layers = list(base.encoder.layer)
+        *layers, last = list(base.encoder.layer)
+        own = last.attention.self
         self._layers = [_layer(each, arithmetic) for each in layers]
-        own = layers[-1].attention.self
-        self._last_queries = product(own.query.weight, own.query.bias, arithmetic)
         self._last_keys = _joined([own.key, own.value], arithmetic)
+        # The last layer computes one token of each text: float32 costs nothing there, and every logit ends in it.
+        self._last_queries = product(own.query.weight, own.query.bias, "fp32")
+        self._last_layer = _layer(last, "fp32")
         self._head = head_of(model)
 
     def __call__(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> list[float]:
@@ -57,26 +62,46 @@ class UnpaddedEncoder:
         import torch
 
         lengths = [len(each) for each in ids]
+        more = self._more_rows(sum(lengths))
         with torch.inference_mode():
-            states = self._embedded(ids, types, lengths)
-            for layer in self._layers[:-1]:
+            states = self._embedded(ids, types, lengths, more)
+            for layer in self._layers:
                 inputs = layer.inputs(states)
                 states = self._after(layer, self._attention(inputs, lengths), states)
             states = self._last(states, lengths)
             return [float(each) for each in self._head(states).reshape(len(ids)).tolist()]
 
+    def prepare(self, most_tokens: int) -> None:
+        """Compile the products of passes of all sizes up to `most_tokens`; about a second for the first model of its shape."""
+        import torch
+
+        if not self._is_compiled or not self._layers:
+            return
+        layer = self._layers[0]
+        with torch.inference_mode():
+            for rows in sorted({tokens + more_rows(tokens) for tokens in range(1, most_tokens + 1)}):
+                states = torch.zeros(rows, self._hidden)
+                layer.inputs(states)
+                self._after(layer, states, states)
+                self._last_keys(states)
+
     def _embedded(
-        self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, lengths: Sequence[int]
+        self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, lengths: Sequence[int], more: int
     ) -> Any:
+        """float32[tokens + more, hidden]; nothing reads the last `more` rows."""
         import torch
 
         own = self._embeddings
-        tokens = torch.tensor(list(itertools.chain.from_iterable(ids)))
-        segments = torch.zeros_like(tokens) if types is None else torch.tensor(list(itertools.chain(*types)))
+        rest = [0] * more
+        tokens = torch.tensor([*itertools.chain.from_iterable(ids), *rest])
+        segments = torch.zeros_like(tokens) if types is None else torch.tensor([*itertools.chain(*types), *rest])
         start = self._first_position
-        places = torch.tensor([place for length in lengths for place in range(start, start + length)])
+        places = torch.tensor([place for length in lengths for place in range(start, start + length)] + rest)
         states = own.word_embeddings(tokens) + own.token_type_embeddings(segments)
         return own.LayerNorm(states + own.position_embeddings(places))
+
+    def _more_rows(self, tokens: int) -> int:
+        return more_rows(tokens) if self._is_compiled else 0
 
     def _after(self, layer: _Layer, attended: Any, states: Any) -> Any:
         """The rest of a layer behind its attention."""
@@ -86,34 +111,40 @@ class UnpaddedEncoder:
     def _attention(self, inputs: Any, lengths: Sequence[int]) -> Any:
         import torch
 
-        parts, start = [], 0
+        found, start = inputs.new_empty(len(inputs), self._hidden), 0
         for length, group in itertools.groupby(lengths):
             number = len(list(group))
-            rows = inputs[start : start + number * length].view(number, length, 3, self._heads, -1)
-            queries, keys, values = rows.permute(2, 0, 3, 1, 4)
+            place = slice(start, start + number * length)
+            queries, keys, values = inputs[place].view(number, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
             own = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
-            parts.append(own.transpose(1, 2).reshape(number * length, self._hidden))
-            start += number * length
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            found[place].view(number, length, self._heads, -1).copy_(own.transpose(1, 2))
+            start = place.stop
+        found[start:] = 0.0
+        return found
 
     def _last(self, states: Any, lengths: Sequence[int]) -> Any:
         """The last layer, of the first token of each text only."""
         import torch
 
-        layer = self._layers[-1]
-        firsts = torch.tensor([0, *itertools.accumulate(lengths[:-1])])
-        own = states[firsts]
-        queries, both = self._last_queries(own), self._last_keys(states)
-        parts, start, done = [], 0, 0
+        own = states[torch.tensor([0, *itertools.accumulate(lengths[:-1])])]
+        queries, both = self._last_queries(own), self._last_keys(states).float()
+        found, start, done = torch.empty_like(queries), 0, 0
         for length, group in itertools.groupby(lengths):
             number = len(list(group))
             rows = both[start : start + number * length].view(number, length, 2, self._heads, -1)
             keys, values = rows.permute(2, 0, 3, 1, 4)
             asked = queries[done : done + number].view(number, 1, self._heads, -1).transpose(1, 2)
-            found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
-            parts.append(found.reshape(number, self._hidden))
+            attended = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
+            found[done : done + number] = attended.reshape(number, self._hidden)
             start, done = start + number * length, done + number
-        return self._after(layer, torch.cat(parts) if len(parts) > 1 else parts[0], own)
+        return self._after(self._last_layer, found, own)
+
+
+def more_rows(tokens: int) -> int:
+    """Rows to add to a pass of so many tokens: few, at most MOST_PADDING, and so that few sums are possible."""
+    most = min(MOST_STEP, int(MOST_PADDING * tokens))
+    step = 1 << most.bit_length() - 1 if most else 1
+    return -tokens % step
 
 
 def supports(model: Any) -> bool:

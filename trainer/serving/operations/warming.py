@@ -19,7 +19,7 @@ from trainer.serving.published import LoadedModel
 
 MOST_REMEMBERED = 20
 REORDERED_EVERY_S = 60.0
-TEXTS = ("how do fish breathe", "Gills take oxygen from the water.")
+TEXT = "Gills take oxygen from the water."
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +72,8 @@ class WarmUp:
 
 
 def compute_once(model: LoadedModel) -> None:
-    """One small pass, so that the first request does not pay for what a model prepares in its first one."""
+    """Let a model prepare itself, so that the first request does not pay for it."""
     if isinstance(model, LoadedEmbedder):
-        model.logits(model.encode_texts([TEXTS[1]], role="document"))
+        model.logits(model.encode_texts([TEXT], role="document"))
         return
-    model.logits(model.encode(TEXTS[0], [TEXTS[1]]).pairs)
+    model.prepare()

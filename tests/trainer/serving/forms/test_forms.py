@@ -21,11 +21,23 @@ from transformers import (
 from labeling.records import Examples
 from tests.factories.weights.adapters import publish_random
 from trainer.publishing.manifests import MANIFEST, SEQUENCE_CLASSIFICATION, ManifestBroken
-from trainer.serving.forms.catalogue import BF16, FP32, ONNX, ONNX_INT8, PACKED, REFINED, Form, form_called, forms
+from trainer.serving.forms.catalogue import (
+    BF16,
+    FP32,
+    ONNX,
+    ONNX_INT8,
+    OPENVINO,
+    PACKED,
+    REFINED,
+    Form,
+    form_called,
+    forms,
+)
 from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of, set_close
 from trainer.serving.forms.lists import FOLDER, MOST_DOCUMENTS, read_lists, texts_of
+from trainer.serving.forms.pairs import MOST_PADDING
 from trainer.serving.forms.publication import check_forms
-from trainer.serving.forms.unpadded import UnpaddedEncoder, supports
+from trainer.serving.forms.unpadded import UnpaddedEncoder, more_rows, supports
 from trainer.serving.loading import FormMissing, LoadedReranker, classifier, load_reranker
 
 WORDS = "goldfish pond carp bread oven water relevant document query".split()  # noqa: SIM905
@@ -49,17 +61,17 @@ def checked(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return publish_random(folder, base=str(published.parent / "base"), check=check).folder
 
 
-@pytest.mark.parametrize("name", [FP32, PACKED, BF16, REFINED, ONNX, ONNX_INT8])
+@pytest.mark.parametrize("name", [FP32, PACKED, BF16, REFINED, ONNX, ONNX_INT8, OPENVINO])
 def test_each_form_gives_the_logits_of_predict(checked: Path, tmp_path: Path, name: str) -> None:
     if missing := form_called(name).missing():
         pytest.skip(missing)
     exact = load_reranker(checked, device="cpu")
-    if name in (REFINED, ONNX, ONNX_INT8) and exact.pads:
+    if name in (REFINED, ONNX, ONNX_INT8, OPENVINO) and exact.pads:
         pytest.skip("this form computes the BERT family only")
     loaded = load_reranker(checked, device="cpu", form=name, cache=tmp_path)
     assert loaded.form == name and loaded.dtype == {BF16: "bfloat16", ONNX_INT8: "int8"}.get(name, "float32")
     query, documents = LISTS[0]
-    near = {BF16: 0.05, ONNX_INT8: 0.5}.get(name, 1e-4)
+    near = {BF16: 0.05, REFINED: 0.05, ONNX_INT8: 0.5}.get(name, 1e-4)
     assert loaded.scores(query, documents) == pytest.approx(exact.scores(query, documents), abs=near)
     alone = [loaded.scores(query, [each])[0] for each in documents]
     # A document without neighbours is never too close to one, so it is not computed again.
@@ -89,7 +101,7 @@ def test_without_padding_texts_of_all_lengths_are_scored_as_alone(family: str) -
     ).eval()
     assert supports(model)
     rng = random.Random(1)
-    ids = [[rng.randrange(2, 50) for _ in range(length)] for length in (30, 30, 17, 5, 5, 1)]
+    ids = [[rng.randrange(2, 50) for _ in range(length)] for length in (30, 30, 18, 5, 5, 1)]
     types = [[row % 2 if family == "bert" else 0 for row in range(len(each))] for each in ids]
     with torch.inference_mode():
         expected = [
@@ -98,8 +110,15 @@ def test_without_padding_texts_of_all_lengths_are_scored_as_alone(family: str) -
         ]
     assert UnpaddedEncoder(model, "fp32")(ids, types) == pytest.approx(expected, abs=1e-5)
     assert UnpaddedEncoder(model, "packed")(ids[::-1], types[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+    assert more_rows(sum(map(len, ids))) > 0, "some rows belong to no text"
     model.config.hidden_act = "relu"
     assert not supports(model)
+
+
+def test_passes_of_all_sizes_have_few_shapes_and_little_padding() -> None:
+    added = {tokens: more_rows(tokens) for tokens in range(1, 1025)}
+    assert all(0 <= more <= MOST_PADDING * tokens for tokens, more in added.items())
+    assert len({tokens + more for tokens, more in added.items()}) < 140
 
 
 def test_the_manifest_states_the_choice_with_the_figures_of_every_form(checked: Path) -> None:
@@ -175,6 +194,9 @@ def test_close_documents_are_computed_again_and_only_to_the_place_that_counts(ch
     assert set_close(scorer, lists).problem() == ""
     for each in lists:
         assert np.argsort(-logits_of(scorer, each.pairs)).tolist() == np.argsort(-each.exact).tolist()
+    cautious = scorer.close
+    set_close(scorer, lists * 5)
+    assert scorer.close < cautious, "few lists do not choose a small distance"
 
 
 def test_lists_are_whole_queries_of_the_rows() -> None:

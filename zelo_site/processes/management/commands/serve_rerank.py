@@ -83,7 +83,7 @@ def _application(options: dict[str, Any]) -> Any:
     from trainer.serving.operations.metrics import ServingMetrics
     from trainer.serving.operations.warming import WarmUp, compute_once
     from trainer.serving.protocols import model_id
-    from trainer.serving.published import load_published
+    from trainer.serving.published import LoadedModel, load_published
     from trainer.serving.registry import artefact_folder
     from trainer.serving.server import RerankApp
 
@@ -96,12 +96,18 @@ def _application(options: dict[str, Any]) -> Any:
         raise CommandError(f"{folder} is not a folder; pass the folder of a published reranker, with its manifest.json")
     default = Artefact(name=model_id(folder.name), location=str(folder)) if folder else None
     metrics = ServingMetrics()
+
+    def load(path: Path) -> LoadedModel:
+        model = load_published(
+            path, device=device, dtype=options["dtype"], form=options["form"], cache=Path(settings.ZELO_CACHE)
+        )
+        compute_once(model)
+        return model
+
     models = WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
-        load=lambda path: load_published(
-            path, device=device, dtype=options["dtype"], form=options["form"], cache=Path(settings.ZELO_CACHE)
-        ),
+        load=load,
         watch=lambda artefact: metrics.loading(artefact.name),
     )
     batcher = RequestBatcher(
@@ -114,7 +120,6 @@ def _application(options: dict[str, Any]) -> Any:
         try:
             with models.using(default) as model:
                 default = Artefact(name=model_id(model.name), location=default.location)
-                compute_once(model)
         except (ManifestBroken, NoMemory) as error:
             raise CommandError(str(error)) from error
     open_to_all = folder is not None and options["host"] in LOOPBACK
