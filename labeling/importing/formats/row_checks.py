@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.formats.line_importer import Row
-from labeling.importing.formats.value_checks import check_identifier
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, printable
+from labeling.importing.strict_json import BadJson, quoted
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
+
+_GRADES = MAX_GRADE + 1
 
 
 class RowChecks:
@@ -26,7 +28,7 @@ class RowChecks:
         self._answers: dict[bytes, tuple[int, float | int | str | None]] = {}
         self._queries: dict[bytes, int] = {}
         self._documents: dict[bytes, bytes] = {}
-        self._grades: dict[bytes, tuple[int, int]] = {}
+        self._grades: dict[bytes, int] = {}  # line and grade in one number: a tuple takes as much as its key
         self._candidates: dict[bytes, int] = {}
 
     def check(self, row: Row) -> list[bool]:
@@ -72,7 +74,7 @@ class RowChecks:
         self._check_spelling(row.id, "query.id", row.line, lambda other: self._queries.get(other))
         if key in self._queries:
             raise RowError(
-                f"the query id {printable(row.id)!r} is already used on line {self._queries[key]}",
+                f"the query id {quoted(row.id)} is already used on line {self._queries[key]}",
                 line=row.line,
                 field="query.id",
                 expectation="every query once in a file",
@@ -86,7 +88,7 @@ class RowChecks:
         key = _digest(f"{row.query_id}\x00{row.document_id}")
         if (earlier := self._candidates.setdefault(key, row.line)) != row.line:
             raise RowError(
-                f"the document {printable(row.document_id)!r} is already a candidate of {printable(row.query_id)!r} on "
+                f"the document {quoted(row.document_id)} is already a candidate of {quoted(row.query_id)} on "
                 f"line {earlier}",
                 line=row.line,
                 field="document id",
@@ -103,7 +105,7 @@ class RowChecks:
         earlier = self._documents.setdefault(_digest(document.id), entry)
         if earlier[:16] != entry[:16]:
             raise RowError(
-                f"the document {printable(document.id)!r} differs from its text on line {int.from_bytes(earlier[16:])}",
+                f"the document {quoted(document.id)} differs from its text on line {int.from_bytes(earlier[16:])}",
                 line=line,
                 field=f"{path}.content",
                 expectation="one text for each document id",
@@ -149,7 +151,7 @@ class RowChecks:
         earlier = self._answers.setdefault(key, entry)
         if earlier[1] != value:
             raise RowError(
-                f"{printable(row.annotator)!r} gives {value} here, and {earlier[1]} on line {earlier[0]}",
+                f"{quoted(row.annotator)} gives {value} here, and {earlier[1]} on line {earlier[0]}",
                 line=row.line,
                 field="answer",
                 expectation="one answer of an annotator to a question",
@@ -161,12 +163,12 @@ class RowChecks:
         _check_id(row.query_id, "query id", row.line)
         _check_id(row.document_id, "document id", row.line)
         key = _digest(f"{row.query_id}\x00{row.document_id}")
-        entry = (row.line, row.grade)
+        entry = row.line * _GRADES + row.grade
         earlier = self._grades.setdefault(key, entry)
-        if earlier[1] != row.grade:
+        line, grade = divmod(earlier, _GRADES)
+        if grade != row.grade:
             raise RowError(
-                f"grades {printable(row.document_id)!r} for {printable(row.query_id)!r} as {row.grade}, "
-                f"line {earlier[0]} as {earlier[1]}",
+                f"grades {quoted(row.document_id)} for {quoted(row.query_id)} as {row.grade}, line {line} as {grade}",
                 line=row.line,
                 field="grade",
                 expectation="one grade for each candidate",
