@@ -14,6 +14,7 @@ from labeling.importing.strict_json import BadJson, quoted
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
 
 _GRADES = MAX_GRADE + 1
+_CANDIDATE = 2**60
 
 
 class RowChecks:
@@ -28,8 +29,9 @@ class RowChecks:
         self._answers: dict[bytes, tuple[int, float | int | str | None]] = {}
         self._queries: dict[bytes, int] = {}
         self._documents: dict[bytes, bytes] = {}
-        self._grades: dict[bytes, int] = {}  # line and grade in one number: a tuple takes as much as its key
-        self._candidates: dict[bytes, int] = {}
+        # The candidate's line and the grade with its line, in one number a pair: objects of their own take twice the memory.
+        self._pairs: dict[bytes, int] = {}
+        self._last_pair: tuple[str, str, bytes] = ("", "", b"")
 
     def check(self, row: Row) -> list[bool]:
         """Check a row; returns for each of its documents whether the file had it before, or one element for another row.
@@ -82,11 +84,19 @@ class RowChecks:
             )
         self._queries[key] = row.line
 
+    def _pair_key(self, query_id: str, document_id: str) -> bytes:
+        """The key of a pair; a candidate and its grade, which follow each other, share one object."""
+        if self._last_pair[:2] != (query_id, document_id):
+            self._last_pair = (query_id, document_id, _digest(f"{query_id}\x00{document_id}"))
+        return self._last_pair[2]
+
     def _check_candidate(self, row: ImportedCandidate) -> bool:
         _check_id(row.query_id, "query id", row.line)
         _check_id(row.document_id, "document id", row.line)
-        key = _digest(f"{row.query_id}\x00{row.document_id}")
-        if (earlier := self._candidates.setdefault(key, row.line)) != row.line:
+        key = self._pair_key(row.query_id, row.document_id)
+        known = self._pairs.get(key, 0)
+        earlier = known // _CANDIDATE - 1
+        if earlier not in (-1, row.line):
             raise RowError(
                 f"the document {quoted(row.document_id)} is already a candidate of {quoted(row.query_id)} on "
                 f"line {earlier}",
@@ -95,6 +105,8 @@ class RowChecks:
                 expectation="every document once in a query",
                 remedy="keep one of the two lines",
             )
+        if earlier == -1:
+            self._pairs[key] = known + (row.line + 1) * _CANDIDATE
         return False
 
     def _check_document(self, document: ImportedDocument, path: str, line: int) -> bool:
@@ -162,10 +174,13 @@ class RowChecks:
     def _check_grade(self, row: ImportedGrade) -> bool:
         _check_id(row.query_id, "query id", row.line)
         _check_id(row.document_id, "document id", row.line)
-        key = _digest(f"{row.query_id}\x00{row.document_id}")
-        entry = row.line * _GRADES + row.grade
-        earlier = self._grades.setdefault(key, entry)
-        line, grade = divmod(earlier, _GRADES)
+        key = self._pair_key(row.query_id, row.document_id)
+        known = self._pairs.get(key, 0)
+        earlier = known % _CANDIDATE
+        if not earlier:
+            self._pairs[key] = known + (row.line + 1) * _GRADES + row.grade
+            return False
+        line, grade = earlier // _GRADES - 1, earlier % _GRADES
         if grade != row.grade:
             raise RowError(
                 f"grades {quoted(row.document_id)} for {quoted(row.query_id)} as {row.grade}, line {line} as {grade}",
@@ -174,7 +189,7 @@ class RowChecks:
                 expectation="one grade for each candidate",
                 remedy="keep one of the two lines, or set the importer's option repeated to maximum",
             )
-        return earlier is not entry
+        return True
 
 
 def _check_id(value: str, field: str, line: int) -> None:
