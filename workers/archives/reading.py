@@ -124,7 +124,7 @@ def _header(line: bytes) -> Header:
     if found.get("format") != FORMAT:
         raise BadArchive(f"the file is no project archive: its format is {found.get('format')!r}")
     version = found.get("version")
-    if version not in range(1, VERSION + 1):
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise BadArchive(
             f"the archive has version {version!r}, and this release reads 1 to {VERSION}; update this installation"
         )
